@@ -1,0 +1,182 @@
+//! The nouns of the shop as types, so that two numbers cannot be exchanged by mistake.
+//!
+//! Every type here says its unit and its limits. Constructors refuse what lies outside them, so that
+//! the rules of the ledger never meet a value that could not exist.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The greatest quantity in one line of an order or one restock: 1,000,000 pieces.
+pub const QUANTITY_MAX: u64 = 1_000_000;
+
+/// The greatest stock of a product: 2^53 − 1, the last integer that every JSON reader keeps exact.
+pub const STOCK_MAX: u64 = (1 << 53) - 1;
+
+/// The greatest price: 10^13 cents, so that price × quantity stays far inside 64 bits.
+pub const CENTS_MAX: u64 = 10_000_000_000_000;
+
+/// The longest product name, in bytes of UTF-8.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// The longest idempotency key, in bytes (visible ASCII).
+pub const KEY_BYTES_MAX: usize = 255;
+
+/// A position in the log: the store's time. 0 means "before everything".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Index(pub u64);
+
+/// The number of an accepted order. Dense from the shop's first order number on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrderNumber(pub u64);
+
+/// Log time: milliseconds since the Unix epoch, stamped by the leader, never going back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub u64);
+
+/// Money in integer cents, 0 to [`CENTS_MAX`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cents(u64);
+
+/// A number of pieces, 1 to [`QUANTITY_MAX`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Quantity(u32);
+
+/// A product's name: 1 to [`NAME_BYTES_MAX`] bytes of UTF-8 without control characters, matched exactly.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(Arc<str>);
+
+/// The identity of one ledger: 128 random bits drawn by the leader that opened the shop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LedgerId(pub [u8; 16]);
+
+/// A digest of everything applied up to some index: equal index, equal digest, on every replica.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+/// Who made an idempotency key: the two kinds live in windows of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// The client sent it and may rely on it for the whole key window.
+    Client,
+    /// A frontend made it for a request that had none; it covers the frontend's own retries only.
+    Frontend,
+}
+
+/// An idempotency key: one key, one answer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Whose window it lives in.
+    pub origin: Origin,
+    /// Who used it. Empty until there is authentication.
+    pub principal: Arc<str>,
+    /// 1 to [`KEY_BYTES_MAX`] visible ASCII characters.
+    text: Arc<str>,
+}
+
+impl Index {
+    /// The position after this one.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl OrderNumber {
+    /// The number after this one.
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl Cents {
+    /// A price, or `None` above [`CENTS_MAX`].
+    pub fn new(cents: u64) -> Option<Self> {
+        (cents <= CENTS_MAX).then_some(Self(cents))
+    }
+
+    /// The number of cents.
+    pub fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl Quantity {
+    /// A quantity, or `None` outside 1 to [`QUANTITY_MAX`].
+    pub fn new(pieces: u64) -> Option<Self> {
+        let small = u32::try_from(pieces).ok()?;
+        (1 <= pieces && pieces <= QUANTITY_MAX).then_some(Self(small))
+    }
+
+    /// The number of pieces.
+    pub fn get(self) -> u64 {
+        u64::from(self.0)
+    }
+}
+
+impl Name {
+    /// A name, or `None` when it is empty, longer than [`NAME_BYTES_MAX`] or has control characters.
+    pub fn new(name: &str) -> Option<Self> {
+        let fits = !name.is_empty() && name.len() <= NAME_BYTES_MAX;
+        (fits && !name.chars().any(char::is_control)).then(|| Self(name.into()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Key {
+    /// A key, or `None` when it is empty, too long or not visible ASCII.
+    pub fn new(origin: Origin, text: &str) -> Option<Self> {
+        let fits = !text.is_empty() && text.len() <= KEY_BYTES_MAX;
+        let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
+        (fits && visible).then(|| Self { origin, principal: "".into(), text: text.into() })
+    }
+
+    /// The key as text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for OrderNumber {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Cents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:02}", self.0 / 100, self.0 % 100)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Display for LedgerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}

@@ -1,0 +1,2 @@
+//! oppidum.
+fn main() {}
