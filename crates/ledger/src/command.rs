@@ -8,6 +8,9 @@ use crate::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Quantity, Tim
 /// The most lines one order may have.
 pub const LINES_MAX: usize = 64;
 
+/// The most catalogs that may be attached at a time.
+pub const CATALOGS_MAX: usize = 1_000;
+
 /// The most products a shop file may define.
 pub const SHOP_PRODUCTS_MAX: usize = 100_000;
 
@@ -52,6 +55,20 @@ pub enum Command {
     },
     /// Places an order: all lines or none; later lines see earlier ones.
     Place(Vec<Line>),
+    /// A catalog watches from now on: what it has not seen is not settled.
+    Attach {
+        /// Drawn afresh each time the catalog's process starts.
+        incarnation: u64,
+        /// For people.
+        name: Name,
+    },
+    /// A catalog is waited for no longer. Void unless the entry's own term is `term`.
+    Detach {
+        /// Which catalog.
+        incarnation: u64,
+        /// The term of the leader that decided it.
+        term: u64,
+    },
 }
 
 /// One line of an order.

@@ -2,8 +2,33 @@
 //!
 //! Requests come in, in log order; outcomes and changes come out. No I/O, no clock, no randomness, no
 //! unordered iteration, so that every replica that applies the same log holds the same shop.
+//!
+//! # Reading order
+//!
+//! [`terms`] are the nouns. [`command`] is everything one may ask, [`outcome`] everything one may be
+//! told, [`change`] what those who watch are told. [`ledger`] decides, with the help of [`stock`] (how
+//! many of what) and [`replies`] (what was answered under which key). [`block`] is the record of one
+//! entry, kept for ever and chained by digest; [`state`] is everything else that is true at an index.
+//! [`codec`] fixes the bytes. [`audit`] asks of a whole history: was this the work of one ledger?
+
+pub mod terms;
+
+pub mod command;
+
+pub mod outcome;
 
 pub mod change;
-pub mod command;
-pub mod outcome;
-pub mod terms;
+
+pub mod ledger;
+
+pub mod stock;
+
+pub mod replies;
+
+pub mod block;
+
+pub mod state;
+
+pub mod codec;
+
+pub mod audit;

@@ -57,6 +57,9 @@ pub enum Refusal {
     /// Not enough in stock.
     #[error("out of stock: {0}")]
     OutOfStock(Name),
+    /// As many catalogs as there may be are attached already.
+    #[error("too many catalogs are attached")]
+    CatalogsLimit,
     /// The stock would exceed its limit.
     #[error("stock of {0} would exceed its limit")]
     StockLimit(Name),

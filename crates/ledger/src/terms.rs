@@ -103,7 +103,7 @@ impl Quantity {
     /// A quantity, or `None` outside 1 to [`QUANTITY_MAX`].
     pub fn new(pieces: u64) -> Option<Self> {
         let small = u32::try_from(pieces).ok()?;
-        (1 <= pieces && pieces <= QUANTITY_MAX).then_some(Self(small))
+        (1..=QUANTITY_MAX).contains(&pieces).then_some(Self(small))
     }
 
     /// The number of pieces.

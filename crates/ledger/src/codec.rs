@@ -1,0 +1,478 @@
+//! The bytes of the ledger's terms: log entries, blocks and states are made of these.
+//!
+//! A fixed layout, little-endian, with a version byte in front of every whole thing. Decoding is
+//! strict: what is short, what is left over and what could not have been written is an error, and
+//! nothing is allocated on the word of a length that the bytes do not cover.
+//!
+//! # Layout, version 1
+//!
+//! * text: u8 or u16 length, then UTF-8
+//! * key: u8 (0 none, 1 client, 2 frontend); if any: principal (u8 text), key (u8 text)
+//! * request: key, u64 deadline (0: none), u8 command tag, the command's fields in order
+//! * batch: u8 version, u64 at, u64 settled, u32 count, requests
+
+use crate::command::{Batch, Command, Definition, LINES_MAX, Line, Request, SHOP_PRODUCTS_MAX};
+use crate::command::{Shop, Side};
+use crate::outcome::{Accepted, Outcome, Refusal};
+use crate::terms::{
+    Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, STOCK_MAX, Timestamp,
+};
+
+/// The version byte of a batch.
+pub const BATCH_VERSION: u8 = 1;
+
+/// The bytes are not what they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// They end too early.
+    #[error("the bytes end too early")]
+    Short,
+    /// Something follows the end.
+    #[error("{0} bytes are left over")]
+    Trailing(usize),
+    /// Written by a version that this program does not know.
+    #[error("version {0} is not known here; a newer program wrote it")]
+    Version(u8),
+    /// A field holds a value that cannot be.
+    #[error("{0} out of range")]
+    Value(&'static str),
+    /// The checksum does not match.
+    #[error("the checksum does not match")]
+    Checksum,
+}
+
+/// Reads bytes from the front.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+        let (taken, rest) = self.0.split_at_checked(length).ok_or(DecodeError::Short)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(DecodeError::Short)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {
+        self.array().map(u8::from_le_bytes)
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    pub(crate) fn u32(&mut self) -> Result<u32, DecodeError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    pub(crate) fn u64(&mut self) -> Result<u64, DecodeError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    /// A count of things of at least `bytes_each`, refused when the rest could not hold them.
+    pub(crate) fn count(&mut self, bytes_each: usize, max: usize) -> Result<usize, DecodeError> {
+        let count = usize::try_from(self.u32()?).map_err(|_| DecodeError::Value("count"))?;
+        let least = count.checked_mul(bytes_each).ok_or(DecodeError::Value("count"))?;
+        if max < count {
+            return Err(DecodeError::Value("count"));
+        }
+        if self.0.len() < least { Err(DecodeError::Short) } else { Ok(count) }
+    }
+
+    fn text(&mut self, length: usize) -> Result<&'a str, DecodeError> {
+        std::str::from_utf8(self.take(length)?).map_err(|_| DecodeError::Value("text"))
+    }
+
+    pub(crate) fn name(&mut self) -> Result<Name, DecodeError> {
+        let length = usize::from(self.u16()?);
+        Name::new(self.text(length)?).ok_or(DecodeError::Value("name"))
+    }
+
+    pub(crate) fn cents(&mut self) -> Result<Cents, DecodeError> {
+        Cents::new(self.u64()?).ok_or(DecodeError::Value("price"))
+    }
+
+    pub(crate) fn stock(&mut self) -> Result<u64, DecodeError> {
+        let stock = self.u64()?;
+        if stock <= STOCK_MAX { Ok(stock) } else { Err(DecodeError::Value("stock")) }
+    }
+
+    fn quantity(&mut self) -> Result<Quantity, DecodeError> {
+        Quantity::new(u64::from(self.u32()?)).ok_or(DecodeError::Value("quantity"))
+    }
+
+    /// 0 stands for none.
+    pub(crate) fn quantity_maybe(&mut self) -> Result<Option<Quantity>, DecodeError> {
+        match self.u32()? {
+            0 => Ok(None),
+            some => Quantity::new(u64::from(some)).map(Some).ok_or(DecodeError::Value("quantity")),
+        }
+    }
+
+    pub(crate) fn end(self) -> Result<(), DecodeError> {
+        if self.0.is_empty() { Ok(()) } else { Err(DecodeError::Trailing(self.0.len())) }
+    }
+
+    /// What has not been read yet.
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.0
+    }
+}
+
+/// Appends bytes. Lengths are bounded by the types that are written, so they fit.
+pub(crate) trait Writer {
+    fn u8(&mut self, value: u8);
+    fn u16(&mut self, value: u16);
+    fn u32(&mut self, value: u32);
+    fn u64(&mut self, value: u64);
+    fn raw(&mut self, bytes: &[u8]);
+
+    fn count(&mut self, count: usize) {
+        self.u32(u32::try_from(count).expect("every count is bounded far below 2^32"));
+    }
+
+    fn name(&mut self, name: &Name) {
+        self.u16(u16::try_from(name.as_str().len()).expect("a name is at most 128 bytes long"));
+        self.raw(name.as_str().as_bytes());
+    }
+
+    fn short_text(&mut self, text: &str) {
+        self.u8(u8::try_from(text.len()).expect("keys and principals are at most 255 bytes long"));
+        self.raw(text.as_bytes());
+    }
+
+    fn quantity(&mut self, quantity: Option<Quantity>) {
+        let pieces = quantity.map_or(0, Quantity::get);
+        self.u32(u32::try_from(pieces).expect("a quantity is at most a million"));
+    }
+}
+
+impl Writer for Vec<u8> {
+    fn u8(&mut self, value: u8) {
+        self.push(value);
+    }
+
+    fn u16(&mut self, value: u16) {
+        self.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn u32(&mut self, value: u32) {
+        self.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn u64(&mut self, value: u64) {
+        self.extend_from_slice(&value.to_le_bytes());
+    }
+
+    fn raw(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl Batch {
+    /// The bytes of a log entry.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.requests.len().saturating_mul(96).saturating_add(32));
+        out.u8(BATCH_VERSION);
+        out.u64(self.at.0);
+        out.u64(self.settled.0);
+        out.count(self.requests.len());
+        self.requests.iter().for_each(|request| request.encode_to(&mut out));
+        out
+    }
+
+    /// A log entry from its bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let version = reader.u8()?;
+        if version != BATCH_VERSION {
+            return Err(DecodeError::Version(version));
+        }
+        let (at, settled) = (Timestamp(reader.u64()?), Index(reader.u64()?));
+        let count = reader.count(10, usize::MAX)?;
+        let requests =
+            (0..count).map(|_| Request::decode_from(&mut reader)).collect::<Result<_, _>>();
+        let batch = Self { at, settled, requests: requests? };
+        reader.end()?;
+        Ok(batch)
+    }
+}
+
+impl Request {
+    /// Appends the bytes of this request.
+    pub fn encode_to(&self, out: &mut Vec<u8>) {
+        match &self.key {
+            None => out.u8(0),
+            Some(key) => {
+                out.u8(match key.origin {
+                    Origin::Client => 1,
+                    Origin::Frontend => 2,
+                });
+                out.short_text(&key.principal);
+                out.short_text(key.text());
+            }
+        }
+        out.u64(self.deadline.map_or(0, |deadline| deadline.0));
+        self.command.encode_to(out);
+    }
+
+    pub(crate) fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let origin = match reader.u8()? {
+            0 => None,
+            1 => Some(Origin::Client),
+            2 => Some(Origin::Frontend),
+            _ => return Err(DecodeError::Value("origin of a key")),
+        };
+        let key = origin.map(|origin| decode_key(origin, reader)).transpose()?;
+        let deadline = match reader.u64()? {
+            0 => None,
+            millis => Some(Timestamp(millis)),
+        };
+        let command = Command::decode_from(reader)?;
+        Ok(Self { key, deadline, command })
+    }
+}
+
+fn decode_key(origin: Origin, reader: &mut Reader<'_>) -> Result<Key, DecodeError> {
+    let principal_length = usize::from(reader.u8()?);
+    let principal = reader.text(principal_length)?;
+    let text_length = usize::from(reader.u8()?);
+    let mut key = Key::new(origin, reader.text(text_length)?).ok_or(DecodeError::Value("key"))?;
+    key.principal = principal.into();
+    Ok(key)
+}
+
+impl Command {
+    /// 128 bits of BLAKE3 over the parsed command: what a key is bound to. A quantity sent as `"2"`
+    /// and one sent as `2` are the same command.
+    pub fn fingerprint(&self) -> [u8; 16] {
+        let mut bytes = Vec::with_capacity(64);
+        self.encode_to(&mut bytes);
+        let hash = blake3::hash(&bytes);
+        let mut fingerprint = [0; 16];
+        fingerprint
+            .copy_from_slice(hash.as_bytes().first_chunk::<16>().expect("a hash has 32 bytes"));
+        fingerprint
+    }
+
+    pub(crate) fn encode_to(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Open(shop) => {
+                out.u8(0);
+                shop.encode_to(out);
+            }
+            Self::Define(definition) => {
+                out.u8(1);
+                definition.encode_to(out);
+            }
+            Self::SetPrice { name, price } => {
+                out.u8(2);
+                out.name(name);
+                out.u64(price.get());
+            }
+            Self::RestockBy { name, quantity } => {
+                out.u8(3);
+                out.name(name);
+                out.quantity(Some(*quantity));
+            }
+            Self::RestockTo { name, quantity } => {
+                out.u8(4);
+                out.name(name);
+                out.quantity(Some(*quantity));
+            }
+            Self::Place(lines) => {
+                out.u8(5);
+                encode_lines(lines, out);
+            }
+            Self::Attach { incarnation, name } => {
+                out.u8(6);
+                out.u64(*incarnation);
+                out.name(name);
+            }
+            Self::Detach { incarnation, term } => {
+                out.u8(7);
+                out.u64(*incarnation);
+                out.u64(*term);
+            }
+        }
+    }
+
+    fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match reader.u8()? {
+            0 => Self::Open(Shop::decode_from(reader)?),
+            1 => Self::Define(Definition::decode_from(reader)?),
+            2 => Self::SetPrice { name: reader.name()?, price: reader.cents()? },
+            3 => Self::RestockBy { name: reader.name()?, quantity: reader.quantity()? },
+            4 => Self::RestockTo { name: reader.name()?, quantity: reader.quantity()? },
+            5 => Self::Place(decode_lines(reader)?),
+            6 => Self::Attach { incarnation: reader.u64()?, name: reader.name()? },
+            7 => Self::Detach { incarnation: reader.u64()?, term: reader.u64()? },
+            _ => return Err(DecodeError::Value("command")),
+        })
+    }
+}
+
+fn encode_lines(lines: &[Line], out: &mut Vec<u8>) {
+    out.count(lines.len());
+    for line in lines {
+        out.u8(match line.side {
+            Side::Buy => 1,
+            Side::Sell => 2,
+        });
+        out.quantity(Some(line.quantity));
+        out.name(&line.name);
+    }
+}
+
+fn decode_lines(reader: &mut Reader<'_>) -> Result<Vec<Line>, DecodeError> {
+    // Twice the limit, so that an order refused for its length can be kept in its block.
+    let count = reader.count(8, LINES_MAX.saturating_mul(2))?;
+    (0..count)
+        .map(|_| {
+            let side = match reader.u8()? {
+                1 => Side::Buy,
+                2 => Side::Sell,
+                _ => return Err(DecodeError::Value("side")),
+            };
+            Ok(Line { side, quantity: reader.quantity()?, name: reader.name()? })
+        })
+        .collect()
+}
+
+impl Shop {
+    fn encode_to(&self, out: &mut Vec<u8>) {
+        out.raw(&self.ledger_id.0);
+        out.u64(self.first_order_number.0);
+        out.count(self.products.len());
+        self.products.iter().for_each(|definition| definition.encode_to(out));
+    }
+
+    fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let ledger_id = LedgerId(reader.array()?);
+        let first_order_number = OrderNumber(reader.u64()?);
+        let count = reader.count(23, SHOP_PRODUCTS_MAX)?;
+        let products =
+            (0..count).map(|_| Definition::decode_from(reader)).collect::<Result<_, _>>()?;
+        Ok(Self { ledger_id, first_order_number, products })
+    }
+}
+
+impl Definition {
+    fn encode_to(&self, out: &mut Vec<u8>) {
+        out.name(&self.name);
+        out.u64(self.price.get());
+        out.u64(self.stock);
+        out.quantity(self.restock_to);
+    }
+
+    fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let (name, price, stock) = (reader.name()?, reader.cents()?, reader.stock()?);
+        Ok(Self { name, price, stock, restock_to: reader.quantity_maybe()? })
+    }
+}
+
+impl Outcome {
+    pub(crate) fn encode_to(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Accepted(Accepted::Placed(number)) => {
+                out.u8(0);
+                out.u64(number.0);
+            }
+            Self::Accepted(Accepted::Done) => out.u8(1),
+            Self::Accepted(Accepted::Unchanged) => out.u8(2),
+            Self::Refused(refusal) => {
+                out.u8(3);
+                refusal.encode_to(out);
+            }
+            Self::Repeated { index, first } => {
+                out.u8(4);
+                out.u64(index.0);
+                first.encode_to(out);
+            }
+        }
+    }
+
+    pub(crate) fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match reader.u8()? {
+            4 => {
+                let index = Index(reader.u64()?);
+                let tag = reader.u8()?;
+                Ok(Self::Repeated { index, first: Box::new(Self::decode_first(tag, reader)?) })
+            }
+            tag => Self::decode_first(tag, reader),
+        }
+    }
+
+    fn decode_first(tag: u8, reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match tag {
+            0 => Self::Accepted(Accepted::Placed(OrderNumber(reader.u64()?))),
+            1 => Self::Accepted(Accepted::Done),
+            2 => Self::Accepted(Accepted::Unchanged),
+            3 => Self::Refused(Refusal::decode_from(reader)?),
+            _ => return Err(DecodeError::Value("outcome")),
+        })
+    }
+}
+
+impl Refusal {
+    fn encode_to(&self, out: &mut Vec<u8>) {
+        out.u8(self.code());
+        if let Some(name) = self.product() {
+            out.name(name);
+        }
+    }
+
+    fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match reader.u8()? {
+            1 => Self::KeyReused,
+            2 => Self::Late,
+            3 => Self::NotOpen,
+            4 => Self::LinesOutOfRange,
+            5 => Self::ProductExists(reader.name()?),
+            6 => Self::NoSuchProduct(reader.name()?),
+            7 => Self::OutOfStock(reader.name()?),
+            8 => Self::StockLimit(reader.name()?),
+            9 => Self::CatalogsLimit,
+            _ => return Err(DecodeError::Value("refusal")),
+        })
+    }
+
+    /// The number that stands for this refusal in every format.
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::KeyReused => 1,
+            Self::Late => 2,
+            Self::NotOpen => 3,
+            Self::LinesOutOfRange => 4,
+            Self::ProductExists(_) => 5,
+            Self::NoSuchProduct(_) => 6,
+            Self::OutOfStock(_) => 7,
+            Self::StockLimit(_) => 8,
+            Self::CatalogsLimit => 9,
+        }
+    }
+
+    /// The product that it is about, if any.
+    pub fn product(&self) -> Option<&Name> {
+        match self {
+            Self::ProductExists(name)
+            | Self::NoSuchProduct(name)
+            | Self::OutOfStock(name)
+            | Self::StockLimit(name) => Some(name),
+            Self::KeyReused
+            | Self::Late
+            | Self::NotOpen
+            | Self::LinesOutOfRange
+            | Self::CatalogsLimit => None,
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! The ledger: what is true in the shop, and how it becomes true.
+//!
+//! Requests come in, in log order. Each is applied exactly once, on every replica, with the same
+//! result, or a replica stops. So nothing here may depend on anything but its arguments: the time is
+//! in the entry, and there is no luck.
+//!
+//! # Invariants
+//!
+//! * For every product, supplied + sold in = in stock + bought out; stock never falls below zero.
+//! * Order numbers are dense; a refused order takes none.
+//! * A key has one answer, for as long as a request bearing it could still arrive.
+//! * Log time never goes back.
+//!
+//! # Not here
+//!
+//! Prices are not negotiated, and nothing is ever deleted.
+
+use std::collections::BTreeMap;
+
+use crate::block::{Block, Place, Record};
+use crate::change::Change;
+use crate::command::{Batch, CATALOGS_MAX, Command, Request, Shop};
+use crate::outcome::{Accepted, Applied, Outcome, Refusal};
+use crate::replies::{Bound, Known, Replies, Windows};
+use crate::state::State;
+use crate::stock::{Product, Stock};
+use crate::terms::{Digest, Index, LedgerId, Name, OrderNumber, Timestamp};
+
+/// The state of one shop, advanced one entry at a time.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    applied: Index,
+    settled: Index,
+    at: Timestamp,
+    ledger_id: Option<LedgerId>,
+    first_order_number: OrderNumber,
+    next_order_number: OrderNumber,
+    digest: Digest,
+    stock: Stock,
+    replies: Replies,
+    attached: BTreeMap<u64, Name>,
+}
+
+/// What one entry came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What each request's sender is told, in the order of the batch.
+    pub outcomes: Vec<Outcome>,
+    /// What those who watch are told: the latest value of each product changed, in name order.
+    pub changes: Vec<Change>,
+    /// The entry's record. None: it carried no requests.
+    pub block: Option<Block>,
+}
+
+/// A state and blocks that do not belong together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// A block is missing, or in the wrong place.
+    #[error("block of entry {found} does not follow on {expected}: its chain is broken there")]
+    Chain {
+        /// The last block's digest belongs to this index.
+        expected: Index,
+        /// The block that does not fit.
+        found: Index,
+    },
+    /// The last block is not the one that the state stands on.
+    #[error("the blocks end with another digest than the state at index {0}")]
+    End(Index),
+}
+
+/// The position of an entry.
+#[derive(Clone, Copy, Debug)]
+struct Position {
+    index: Index,
+    term: u64,
+    at: Timestamp,
+}
+
+impl Ledger {
+    /// A ledger in which nothing has happened.
+    pub fn new(windows: Windows) -> Self {
+        Self {
+            applied: Index(0),
+            settled: Index(0),
+            at: Timestamp(0),
+            ledger_id: None,
+            first_order_number: OrderNumber(0),
+            next_order_number: OrderNumber(0),
+            digest: Digest::default(),
+            stock: Stock::default(),
+            replies: Replies::new(windows),
+            attached: BTreeMap::new(),
+        }
+    }
+
+    /// Applies one entry: every request of the batch, in order.
+    ///
+    /// # Panics
+    ///
+    /// On a defect: an index that does not follow, or a broken invariant. The replica stops.
+    pub fn apply_entry(&mut self, index: Index, term: u64, batch: Batch) -> Entry {
+        let position = self.advance(index, term, &batch);
+        let (first_order_number, previous) = (self.next_order_number, self.digest);
+        let mut touched = Vec::new();
+        let mut outcomes = Vec::with_capacity(batch.requests.len());
+        let mut records = Vec::with_capacity(batch.requests.len());
+        for request in batch.requests {
+            let outcome = self.decide(position, &request, &mut touched);
+            outcomes.push(outcome.clone());
+            records.push(Record { request, outcome });
+        }
+        let changes = self.changes(touched);
+        if records.is_empty() {
+            return Entry { outcomes, changes, block: None };
+        }
+        let at = self.at;
+        let block = Block::close(Place { index, term, at, first_order_number, previous }, records);
+        self.digest = block.header.digest;
+        Entry { outcomes, changes, block: Some(block) }
+    }
+
+    /// Applies one request as an entry of its own, in term 1: for stories and examples.
+    pub fn apply(&mut self, index: Index, at: Timestamp, request: &Request) -> Applied {
+        let batch = Batch { at, settled: Index(0), requests: vec![request.clone()] };
+        let entry = self.apply_entry(index, 1, batch);
+        let outcome = entry.outcomes.into_iter().next().expect("one request has one outcome");
+        Applied { outcome, changes: entry.changes }
+    }
+
+    /// Passes an entry that carries nothing for the ledger: a blank one, or one about members.
+    pub fn skip_entry(&mut self, index: Index) {
+        self.advance(index, 0, &Batch::default());
+    }
+
+    /// What is true now, without the blocks.
+    pub fn state(&self) -> State {
+        State {
+            applied: self.applied,
+            settled: self.settled,
+            at: self.at,
+            ledger_id: self.ledger_id,
+            first_order_number: self.first_order_number,
+            next_order_number: self.next_order_number,
+            digest: self.digest,
+            keys_after: self.replies.after(self.applied),
+            products: self.stock.iter().map(|(name, p)| (name.clone(), p.clone())).collect(),
+            attached: self.attached.iter().map(|(who, name)| (*who, name.clone())).collect(),
+        }
+    }
+
+    /// A ledger as it stood at a state, which remembers again the keys in `blocks`: all those above
+    /// [`State::keys_after`], oldest first.
+    pub fn restore(
+        windows: Windows,
+        state: State,
+        blocks: impl IntoIterator<Item = Block>,
+    ) -> Result<Self, RestoreError> {
+        let mut replies = Replies::new(windows);
+        let mut last: Option<(Index, Digest)> = None;
+        for block in blocks {
+            let header = block.header;
+            if let Some((expected, digest)) = last
+                && (digest != header.previous || header.index <= expected)
+            {
+                return Err(RestoreError::Chain { expected, found: header.index });
+            }
+            last = Some((header.index, header.digest));
+            replies.expire(header.at);
+            for Record { request, outcome } in &block.records {
+                if let Some(key) = &request.key {
+                    let bound = Bound::new(key, &request.command);
+                    let told = (&request.command, outcome);
+                    replies.remember(bound, (header.index, header.at), told);
+                }
+            }
+        }
+        if last.is_some_and(|(_, digest)| digest != state.digest) {
+            return Err(RestoreError::End(state.applied));
+        }
+        replies.expire(state.at);
+        let mut stock = Stock::default();
+        state.products.into_iter().for_each(|(name, product)| stock.put(name, product));
+        Ok(Self {
+            applied: state.applied,
+            settled: state.settled,
+            at: state.at,
+            ledger_id: state.ledger_id,
+            first_order_number: state.first_order_number,
+            next_order_number: state.next_order_number,
+            digest: state.digest,
+            stock,
+            replies,
+            attached: state.attached.into_iter().collect(),
+        })
+    }
+
+    /// The last entry applied.
+    pub fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// The greatest settled index that an entry so far carried.
+    pub fn settled(&self) -> Index {
+        self.settled
+    }
+
+    /// Log time: the greatest stamp so far.
+    pub fn log_time(&self) -> Timestamp {
+        self.at
+    }
+
+    /// The ledger's identity, once it is open.
+    pub fn ledger_id(&self) -> Option<LedgerId> {
+        self.ledger_id
+    }
+
+    /// True once the shop is open.
+    pub fn is_open(&self) -> bool {
+        self.ledger_id.is_some()
+    }
+
+    /// The number of the first order.
+    pub fn first_order_number(&self) -> OrderNumber {
+        self.first_order_number
+    }
+
+    /// The number that the next order gets.
+    pub fn next_order_number(&self) -> OrderNumber {
+        self.next_order_number
+    }
+
+    /// Equal at equal applied index on every replica.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// One product as those who watch know it.
+    pub fn product(&self, name: &str) -> Option<Change> {
+        self.stock.change(name)
+    }
+
+    /// At most `limit` products with names above `after`, in name order.
+    pub fn products(&self, after: Option<&str>, limit: usize) -> Vec<Change> {
+        self.stock.list(after, limit)
+    }
+
+    /// One product with the sums by which it is audited.
+    pub fn audited(&self, name: &str) -> Option<&Product> {
+        self.stock.get(name)
+    }
+
+    /// How many products there are.
+    pub fn product_count(&self) -> usize {
+        self.stock.len()
+    }
+
+    /// The catalogs attached, by incarnation.
+    pub fn attached(&self) -> impl Iterator<Item = (u64, &Name)> + '_ {
+        self.attached.iter().map(|(who, name)| (*who, name))
+    }
+
+    /// True when this catalog is attached.
+    pub fn is_attached(&self, incarnation: u64) -> bool {
+        self.attached.contains_key(&incarnation)
+    }
+
+    /// How many keys are remembered: of clients, of frontends.
+    pub fn key_counts(&self) -> (usize, usize) {
+        self.replies.counts()
+    }
+
+    fn advance(&mut self, index: Index, term: u64, batch: &Batch) -> Position {
+        assert!(self.applied < index, "entry {index} comes again after {}", self.applied);
+        self.applied = index;
+        self.settled = self.settled.max(batch.settled);
+        self.at = self.at.max(batch.at);
+        self.replies.expire(self.at);
+        Position { index, term, at: self.at }
+    }
+
+    /// One request: the key speaks first, then the deadline, then the rules.
+    fn decide(
+        &mut self,
+        position: Position,
+        request: &Request,
+        touched: &mut Vec<Name>,
+    ) -> Outcome {
+        let command = &request.command;
+        let bound = request.key.as_ref().map(|key| Bound::new(key, command));
+        match bound.map_or(Known::Fresh, |bound| self.replies.find(&bound, command)) {
+            Known::Fresh => {}
+            Known::Other => return Outcome::Refused(Refusal::KeyReused),
+            Known::Answered(index, first) => {
+                return Outcome::Repeated { index, first: Box::new(first) };
+            }
+        }
+        if request.deadline.is_some_and(|deadline| deadline < position.at) {
+            return Outcome::Refused(Refusal::Late);
+        }
+        let outcome = match self.perform(position, command, touched) {
+            Ok(accepted) => Outcome::Accepted(accepted),
+            Err(refusal) => Outcome::Refused(refusal),
+        };
+        if let Some(bound) = bound {
+            let at = (position.index, position.at);
+            self.replies.remember(bound, at, (command, &outcome));
+        }
+        outcome
+    }
+
+    fn perform(
+        &mut self,
+        position: Position,
+        command: &Command,
+        touched: &mut Vec<Name>,
+    ) -> Result<Accepted, Refusal> {
+        let Position { index, term, .. } = position;
+        match command {
+            Command::Open(shop) => return Ok(self.open(shop, index, touched)),
+            Command::Attach { incarnation, name } => return self.attach(*incarnation, name),
+            Command::Detach { incarnation, term: decided } => {
+                let valid = *decided == term && self.attached.remove(incarnation).is_some();
+                return Ok(if valid { Accepted::Done } else { Accepted::Unchanged });
+            }
+            _ if !self.is_open() => return Err(Refusal::NotOpen),
+            Command::Define(definition) => {
+                self.stock.define(definition, index)?;
+                touched.push(definition.name.clone());
+            }
+            Command::SetPrice { name, price } => {
+                self.stock.set_price(name, *price, index)?;
+                touched.push(name.clone());
+            }
+            Command::RestockBy { name, quantity } => {
+                self.stock.restock(name, quantity.get(), index)?;
+                touched.push(name.clone());
+            }
+            Command::RestockTo { name, quantity } => {
+                let product = self.stock.get(name.as_str());
+                let product = product.ok_or_else(|| Refusal::NoSuchProduct(name.clone()))?;
+                if product.stock != 0 {
+                    return Ok(Accepted::Unchanged);
+                }
+                self.stock.restock(name, quantity.get(), index)?;
+                touched.push(name.clone());
+            }
+            Command::Place(lines) => {
+                self.stock.place(lines, index)?;
+                touched.extend(lines.iter().map(|line| line.name.clone()));
+                let number = self.next_order_number;
+                self.next_order_number = number.next();
+                return Ok(Accepted::Placed(number));
+            }
+        }
+        Ok(Accepted::Done)
+    }
+
+    fn open(&mut self, shop: &Shop, index: Index, touched: &mut Vec<Name>) -> Accepted {
+        if self.is_open() {
+            return Accepted::Unchanged;
+        }
+        self.ledger_id = Some(shop.ledger_id);
+        self.first_order_number = shop.first_order_number;
+        self.next_order_number = shop.first_order_number;
+        for definition in &shop.products {
+            // A name that comes twice in one shop keeps its first definition.
+            if self.stock.define(definition, index).is_ok() {
+                touched.push(definition.name.clone());
+            }
+        }
+        Accepted::Done
+    }
+
+    fn attach(&mut self, incarnation: u64, name: &Name) -> Result<Accepted, Refusal> {
+        if self.attached.contains_key(&incarnation) {
+            return Ok(Accepted::Unchanged);
+        }
+        if CATALOGS_MAX <= self.attached.len() {
+            return Err(Refusal::CatalogsLimit);
+        }
+        self.attached.insert(incarnation, name.clone());
+        Ok(Accepted::Done)
+    }
+
+    fn changes(&self, mut touched: Vec<Name>) -> Vec<Change> {
+        touched.sort_unstable();
+        touched.dedup();
+        touched.iter().filter_map(|name| self.stock.change(name.as_str())).collect()
+    }
+}

@@ -1,0 +1,145 @@
+//! Everything that is true at an index, without the blocks that led there: what a snapshot carries.
+//!
+//! The keys are not in it. They are in the blocks above [`State::keys_after`], from which they are
+//! remembered again, so that a state stays as small as its table of products.
+//!
+//! # Layout, version 1
+//!
+//! u8 version, u32 CRC-32 of everything after it, u64 applied, u64 settled, u64 log time, u8 open,
+//! 16 bytes ledger id, u64 first number, u64 next number, 32 bytes digest, u64 keys after; u32 count of
+//! products, each: name, u64 price, u64 stock, u32 restock to, u64 version, u64 supplied, u64 sold in,
+//! u64 bought out; u32 count of catalogs attached, each: u64 incarnation, name.
+
+use crate::codec::{DecodeError, Reader, Writer};
+use crate::command::CATALOGS_MAX;
+use crate::stock::Product;
+use crate::terms::{Digest, Index, LedgerId, Name, OrderNumber, Timestamp};
+
+/// The version byte of a state.
+pub const STATE_VERSION: u8 = 1;
+
+/// What is true at an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The last entry applied, whatever it carried.
+    pub applied: Index,
+    /// The greatest settled index that an entry so far carried.
+    pub settled: Index,
+    /// Log time.
+    pub at: Timestamp,
+    /// The ledger's identity. None: not open yet.
+    pub ledger_id: Option<LedgerId>,
+    /// The number of the first order.
+    pub first_order_number: OrderNumber,
+    /// The number of the next order.
+    pub next_order_number: OrderNumber,
+    /// After the last entry that carried requests.
+    pub digest: Digest,
+    /// The blocks above this index hold every key that is still remembered.
+    pub keys_after: Index,
+    /// Every product, in name order.
+    pub products: Vec<(Name, Product)>,
+    /// The catalogs attached, by incarnation.
+    pub attached: Vec<(u64, Name)>,
+}
+
+impl State {
+    /// The bytes of this state.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out =
+            Vec::with_capacity(self.products.len().saturating_mul(96).saturating_add(160));
+        out.u8(STATE_VERSION);
+        out.u32(0);
+        out.u64(self.applied.0);
+        out.u64(self.settled.0);
+        out.u64(self.at.0);
+        out.u8(u8::from(self.ledger_id.is_some()));
+        out.raw(&self.ledger_id.unwrap_or_default().0);
+        out.u64(self.first_order_number.0);
+        out.u64(self.next_order_number.0);
+        out.raw(&self.digest.0);
+        out.u64(self.keys_after.0);
+        out.count(self.products.len());
+        for (name, product) in &self.products {
+            encode_product(name, product, &mut out);
+        }
+        out.count(self.attached.len());
+        for (incarnation, name) in &self.attached {
+            out.u64(*incarnation);
+            out.name(name);
+        }
+        let crc = crc32fast::hash(out.get(5..).unwrap_or_default());
+        if let Some(place) = out.get_mut(1..5) {
+            place.copy_from_slice(&crc.to_le_bytes());
+        }
+        out
+    }
+
+    /// A state from its bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let version = reader.u8()?;
+        if version != STATE_VERSION {
+            return Err(DecodeError::Version(version));
+        }
+        if reader.u32()? != crc32fast::hash(reader.rest()) {
+            return Err(DecodeError::Checksum);
+        }
+        let (applied, settled) = (Index(reader.u64()?), Index(reader.u64()?));
+        let at = Timestamp(reader.u64()?);
+        let open = match reader.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(DecodeError::Value("open")),
+        };
+        let ledger_id = Some(LedgerId(reader.array()?)).filter(|_| open);
+        let first_order_number = OrderNumber(reader.u64()?);
+        let next_order_number = OrderNumber(reader.u64()?);
+        let digest = Digest(reader.array()?);
+        let keys_after = Index(reader.u64()?);
+        let count = reader.count(55, usize::MAX)?;
+        let products = (0..count).map(|_| decode_product(&mut reader)).collect::<Result<_, _>>()?;
+        let count = reader.count(11, CATALOGS_MAX)?;
+        let attached = (0..count).map(|_| Ok((reader.u64()?, reader.name()?)));
+        let attached = attached.collect::<Result<_, DecodeError>>()?;
+        reader.end()?;
+        Ok(Self {
+            applied,
+            settled,
+            at,
+            ledger_id,
+            first_order_number,
+            next_order_number,
+            digest,
+            keys_after,
+            products,
+            attached,
+        })
+    }
+}
+
+/// The bytes of one row of the table of products.
+pub fn encode_product(name: &Name, product: &Product, out: &mut Vec<u8>) {
+    out.name(name);
+    out.u64(product.price.get());
+    out.u64(product.stock);
+    out.quantity(product.restock_to);
+    out.u64(product.version.0);
+    out.u64(product.supplied);
+    out.u64(product.sold_in);
+    out.u64(product.bought_out);
+}
+
+fn decode_product(reader: &mut Reader<'_>) -> Result<(Name, Product), DecodeError> {
+    let name = reader.name()?;
+    let (price, stock) = (reader.cents()?, reader.stock()?);
+    let restock_to = reader.quantity_maybe()?;
+    let version = Index(reader.u64()?);
+    let (supplied, sold_in, bought_out) = (reader.u64()?, reader.u64()?, reader.u64()?);
+    let product = Product { price, stock, restock_to, version, supplied, sold_in, bought_out };
+    if product.is_conserved() {
+        Ok((name, product))
+    } else {
+        Err(DecodeError::Value("stock of a product"))
+    }
+}
