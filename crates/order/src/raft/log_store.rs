@@ -1,0 +1,366 @@
+//! The log on disk: every entry and every vote is written and synced here before anybody counts on it.
+//!
+//! The files are kept by `raft-log`: records with checksums, one thread that writes and syncs whatever
+//! has come in meanwhile, and then tells all who wait. This file adds the engine's contract:
+//!
+//! * entries can be read when `append` returns, and are durable when its callback is called;
+//! * a vote is durable when `save_vote` returns;
+//! * the committed position rides along with the next sync, or with one of its own when the log has
+//!   been idle for [`IDLE`]: a survivor without a majority serves what it knows to be committed.
+//!
+//! A torn tail is cut when the log is opened. Damage anywhere else is refused, with file and position.
+//!
+//! For tests, the flushes can be delayed: then a crash loses what a killed process would lose.
+
+use std::collections::VecDeque;
+use std::fmt::{self, Debug};
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader};
+use parking_lot::{Condvar, Mutex, RwLock};
+use raft_log::RaftLog;
+use raft_log::api::raft_log_writer::RaftLogWriter;
+use tokio::sync::oneshot;
+
+use crate::raft::codec::{StoredBody, StoredLogId, StoredVote};
+use crate::raft::open_error::{self, OpenError};
+use crate::raft::types::{Entry, LogId, Types, Vote};
+
+/// A committed position that no append has carried to disk for this long gets a sync of its own.
+pub const IDLE: Duration = Duration::from_millis(10);
+
+/// One read for a follower stops after about this many bytes.
+pub const READ_BYTES: u64 = 2 << 20;
+
+/// A file of the log is closed at 64 MB; what is purged is removed by whole files.
+const CHUNK_BYTES: usize = 64 << 20;
+
+/// Entries kept in memory for reading: 256 MB.
+const CACHE_BYTES: usize = 256 << 20;
+
+/// The type parameters of `raft-log`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogTypes;
+
+/// Whom to tell when a flush has reached the disk.
+pub(crate) enum OnDisk {
+    /// The engine, about appended entries.
+    Append(IOFlushed<Types>),
+    /// Somebody who waits here.
+    Waiter(oneshot::Sender<io::Result<()>>),
+}
+
+impl Debug for OnDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnDisk")
+    }
+}
+
+impl raft_log::Callback for OnDisk {
+    fn send(self, result: io::Result<()>) {
+        match self {
+            Self::Append(done) => done.io_completed(result),
+            // Who no longer waits need not know.
+            Self::Waiter(waiter) => drop(waiter.send(result)),
+        }
+    }
+}
+
+impl raft_log::Types for LogTypes {
+    type LogId = StoredLogId;
+    type LogPayload = StoredBody;
+    type Vote = StoredVote;
+    type Callback = OnDisk;
+    type UserData = ();
+
+    fn log_index(log_id: &StoredLogId) -> u64 {
+        log_id.0.index
+    }
+
+    fn payload_size(payload: &StoredBody) -> u64 {
+        payload.size()
+    }
+}
+
+/// The durable log of one replica. A clone is another handle to the same log.
+#[derive(Clone, Debug)]
+pub struct LogStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    log: RwLock<RaftLog<LogTypes>>,
+    later: Arc<Later>,
+}
+
+/// What the flush thread will do, and when.
+#[derive(Debug, Default)]
+struct Later {
+    plan: Mutex<Plan>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Plan {
+    /// When the committed position gets a sync of its own.
+    sync_at: Option<Instant>,
+    /// Flushes held back by a fault, oldest first.
+    held: VecDeque<(Instant, OnDisk)>,
+    /// The fault: each flush of entries is held back for this long.
+    delay: Option<Duration>,
+    /// True while the thread sleeps with nothing to do.
+    asleep: bool,
+    stop: bool,
+}
+
+/// A flush whose time has come.
+#[derive(Debug)]
+enum Due {
+    /// A fault held it back until now.
+    Held(OnDisk),
+    /// The log is idle.
+    Idle,
+}
+
+impl LogStore {
+    /// Opens the log in `folder`, making it when it is absent.
+    ///
+    /// `flush_delay` is a fault for tests: each flush of entries is held back for so long.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be used, or when the log is damaged anywhere but at its torn tail.
+    pub fn open(folder: &Path, flush_delay: Option<Duration>) -> Result<Self, OpenError> {
+        std::fs::create_dir_all(folder).map_err(|error| OpenError::folder(folder, &error))?;
+        let mut config = raft_log::Config::new(folder.display());
+        config.wal.chunk_max_size = Some(CHUNK_BYTES);
+        config.wal.flush_batch_wait = Some(Duration::ZERO);
+        config.log_cache_capacity = Some(CACHE_BYTES);
+        let config = Arc::new(config);
+        let log = RaftLog::open(config.clone())
+            .map_err(|error| open_error::of_log(folder, &config, &error))?;
+        let later = Arc::new(Later::default());
+        later.plan.lock().delay = flush_delay;
+        let inner = Arc::new(Inner { log: RwLock::new(log), later: later.clone() });
+        let weak = Arc::downgrade(&inner);
+        std::thread::Builder::new()
+            .name("log-flush".into())
+            .spawn(move || later.run(&weak))
+            .map_err(|error| OpenError::folder(folder, &error))?;
+        Ok(Self { inner })
+    }
+
+    /// Holds back each flush of entries from now on, or no longer. A fault for tests.
+    pub fn delay_flushes(&self, delay: Option<Duration>) {
+        self.inner.later.plan.lock().delay = delay;
+    }
+
+    /// Waits until everything written so far is on disk: for a clean stop.
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails.
+    pub async fn flush(&self) -> io::Result<()> {
+        let (waiter, flushed) = oneshot::channel();
+        self.inner.log.write().flush(true, Some(OnDisk::Waiter(waiter)))?;
+        flushed.await.map_err(io::Error::other)?
+    }
+}
+
+impl Inner {
+    /// Hands what was written to the disk, at once or, under a fault, later.
+    fn flush(&self, log: &mut RaftLog<LogTypes>, done: OnDisk) -> io::Result<()> {
+        match self.later.hold(done) {
+            Some(done) => log.flush(true, Some(done)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.later.plan.lock().stop = true;
+        self.later.changed.notify_one();
+    }
+}
+
+impl Later {
+    /// Keeps a flush back when there is such a fault; gives it back when there is none.
+    fn hold(&self, done: OnDisk) -> Option<OnDisk> {
+        let mut plan = self.plan.lock();
+        plan.sync_at = None;
+        let Some(delay) = plan.delay else { return Some(done) };
+        plan.held.push_back((Instant::now() + delay, done));
+        self.changed.notify_one();
+        None
+    }
+
+    /// Promises a sync soon, unless an append comes first. False when a fault holds flushes back.
+    fn sync_soon(&self) -> bool {
+        let mut plan = self.plan.lock();
+        if plan.delay.is_some() {
+            return false;
+        }
+        plan.sync_at = Some(Instant::now() + IDLE);
+        if plan.asleep {
+            self.changed.notify_one();
+        }
+        true
+    }
+
+    /// The thread: sleeps until something is due, and does it, until the log is gone.
+    fn run(&self, inner: &Weak<Inner>) {
+        while let Some(due) = self.next_due() {
+            let Some(inner) = inner.upgrade() else { return };
+            let done = match due {
+                Due::Held(done) => Some(done),
+                Due::Idle => None,
+            };
+            if let Err(error) = inner.log.write().flush(true, done) {
+                tracing::error!("cannot flush the log: {error}");
+            }
+        }
+    }
+
+    /// Waits for the next flush that is due. `None`: the log is gone.
+    fn next_due(&self) -> Option<Due> {
+        let mut plan = self.plan.lock();
+        loop {
+            if plan.stop {
+                return None;
+            }
+            let now = Instant::now();
+            if plan.held.front().is_some_and(|(due, _)| *due <= now) {
+                return plan.held.pop_front().map(|(_, done)| Due::Held(done));
+            }
+            if plan.sync_at.is_some_and(|due| due <= now) {
+                plan.sync_at = None;
+                return Some(Due::Idle);
+            }
+            let due = [plan.sync_at, plan.held.front().map(|(due, _)| *due)];
+            if let Some(due) = due.into_iter().flatten().min() {
+                self.changed.wait_until(&mut plan, due);
+            } else {
+                plan.asleep = true;
+                self.changed.wait(&mut plan);
+                plan.asleep = false;
+            }
+        }
+    }
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<RB>(&mut self, range: RB) -> io::Result<Vec<Entry>>
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = bounds(&range);
+        let log = self.inner.log.read();
+        log.read(start, end).map(|read| read.map(entry)).collect()
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.inner.log.read().log_state().vote().map(|vote| vote.0))
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let log = self.inner.log.read();
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for read in log.read(start, end) {
+            let (log_id, body) = read?;
+            bytes += body.size();
+            entries.push(entry((log_id, body)));
+            if READ_BYTES <= bytes {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+        let log = self.inner.log.read();
+        let state = log.log_state();
+        Ok(LogState {
+            last_purged_log_id: state.purged().map(|id| id.0),
+            last_log_id: state.last().map(|id| id.0),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let (waiter, flushed) = oneshot::channel();
+        {
+            let mut log = self.inner.log.write();
+            log.save_vote(StoredVote(*vote))?;
+            log.flush(true, Some(OnDisk::Waiter(waiter)))?;
+        }
+        flushed.await.map_err(io::Error::other)?
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        let Some(committed) = committed else { return Ok(()) };
+        let mut log = self.inner.log.write();
+        log.commit(StoredLogId(committed))?;
+        if self.inner.later.sync_soon() { log.flush(false, None) } else { Ok(()) }
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.inner.log.read().log_state().committed().map(|id| id.0))
+    }
+
+    async fn append<I>(&mut self, entries: I, done: IOFlushed<Types>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut log = self.inner.log.write();
+        let records = entries.into_iter().map(|e| (StoredLogId(e.log_id), StoredBody(e.payload)));
+        log.append(records)?;
+        self.inner.flush(&mut log, OnDisk::Append(done))
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let next = last.map_or(0, |last| last.index + 1);
+        let mut log = self.inner.log.write();
+        log.truncate(next)?;
+        Ok(())
+    }
+
+    async fn purge(&mut self, up_to: LogId) -> io::Result<()> {
+        self.inner.log.write().purge(StoredLogId(up_to))?;
+        // The next sync removes the files; when the log is idle, one comes soon.
+        self.inner.later.sync_soon();
+        Ok(())
+    }
+}
+
+fn entry((log_id, body): (StoredLogId, StoredBody)) -> Entry {
+    Entry { log_id: log_id.0, payload: body.0 }
+}
+
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end.max(start))
+}

@@ -1,0 +1,104 @@
+//! The engine room: the only folder that names the consensus engine.
+//!
+//! Its duties, in the order in which an order meets them:
+//!
+//! 1. An entry that is reported written is on this replica's disk ([`log_store`]).
+//! 2. A vote is on disk before anybody hears of it ([`log_store`]).
+//! 3. What is on disk can be read again for ever: formats are ours, with a version ([`codec`]).
+//! 4. Every replica applies the same entries in the same order, each once ([`state_machine`]).
+//! 5. The ledger's history follows behind the log, consistent at each moment ([`blocks`]).
+//! 6. A snapshot never claims more than is durable here ([`snapshots`]).
+//! 7. A leader that comes back after a crash does not lead before it is elected again ([`config`]).
+
+pub mod blocks;
+pub mod codec;
+pub mod log_store;
+pub mod open_error;
+pub mod snapshots;
+pub mod state_machine;
+pub mod types;
+pub mod view;
+pub mod writer;
+
+use openraft::{Config, ConfigError, SnapshotPolicy};
+
+/// The leader's pulse: 50 ms.
+pub const HEARTBEAT_MS: u64 = 50;
+
+/// How long a silent leader is believed in: also its lease, therefore the same on every replica.
+pub const ELECTION_TIMEOUT_MAX_MS: u64 = 300;
+
+/// The shortest wait of a follower before it stands, by rank: the highest id waits the least.
+pub const ELECTION_TIMEOUT_MIN_MS: [u64; 3] = [150, 200, 250];
+
+/// Whether a restarted leader leads on without an election. Never: it may have died with a tail that
+/// its followers have and it has not, and would give the same log ids to other entries.
+pub const LEADER_RESTORE: Option<bool> = Some(false);
+
+/// How many entries are kept below a snapshot, for followers that lag a little.
+pub const LOG_KEPT: u64 = 20_000;
+
+/// The engine's settings for one replica of those with `ids`.
+///
+/// # Errors
+///
+/// When the settings contradict each other, which a change of the constants could bring about.
+pub fn config(id: u64, ids: &[u64], cluster: &str) -> Result<Config, ConfigError> {
+    let rank = ids.iter().filter(|other| id < **other).count();
+    let election_timeout_min = ELECTION_TIMEOUT_MIN_MS[rank.min(ELECTION_TIMEOUT_MIN_MS.len() - 1)];
+    let config = Config {
+        cluster_name: cluster.to_owned(),
+        heartbeat_interval: HEARTBEAT_MS,
+        election_timeout_min,
+        election_timeout_max: ELECTION_TIMEOUT_MAX_MS,
+        enable_pre_vote: Some(true),
+        enable_leader_restore: LEADER_RESTORE,
+        allow_log_reversion: None,
+        max_payload_entries: 32,
+        max_append_entries: Some(64),
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: LOG_KEPT,
+        replication_lag_threshold: 50_000,
+        purge_batch_size: 256,
+        install_snapshot_timeout: 60_000,
+        backoff: "20ms 40ms 80ms ...500ms".into(),
+        quorum_loss_probe_interval: Some(1_000),
+        ..Config::default()
+    }
+    .validate()?;
+    assert_safe(&config);
+    Ok(config)
+}
+
+/// Stops the replica when its engine would restore a leader without an election.
+///
+/// # Panics
+///
+/// When `enable_leader_restore` is anything but off: acknowledged orders would be lost.
+pub fn assert_safe(config: &Config) {
+    assert_eq!(config.enable_leader_restore, Some(false), "a leader must not be restored");
+    assert_ne!(config.allow_log_reversion, Some(true), "a follower's log must not go back");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_id_stands_first_and_all_leases_are_equal() {
+        let ids = [123, 345, 456];
+        let minimum = |id| config(id, &ids, "test").unwrap().election_timeout_min;
+        assert_eq!(ids.map(minimum), [250, 200, 150]);
+        for id in ids {
+            let config = config(id, &ids, "test").unwrap();
+            assert_eq!(config.election_timeout_max, ELECTION_TIMEOUT_MAX_MS);
+            assert!(config.enable_leader_restore == Some(false));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a leader must not be restored")]
+    fn a_replica_that_would_restore_a_leader_does_not_start() {
+        assert_safe(&Config { enable_leader_restore: None, ..Config::default() });
+    }
+}

@@ -1,0 +1,178 @@
+//! Applies committed entries to the ledger, in order, each once, and answers those who proposed them.
+//!
+//! What it applies is in memory at once and on disk a little later; after a crash it starts where the
+//! disk is, and the engine replays the rest from the log. Refusals are answers; an error here means
+//! that this replica cannot go on.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use ledger::command::Batch;
+use ledger::ledger::Windows;
+use ledger::terms::Index;
+use openraft::storage::{EntryResponder, RaftStateMachine};
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+
+use crate::raft::blocks::{Blocks, invalid};
+use crate::raft::open_error::OpenError;
+use crate::raft::snapshots::{self, BlockSource, Manifest};
+use crate::raft::types::{
+    Entry, LogId, Outcomes, Payload, Snapshot, SnapshotMeta, StoredMembership, Types,
+};
+use crate::raft::view::{Shared, View};
+use crate::raft::writer::Pace;
+
+/// The file of the history, in the folder given to [`StateMachine::open`].
+pub const FILE: &str = "blocks.redb";
+
+/// The state machine of one replica: the ledger, in memory and on disk.
+pub struct StateMachine {
+    view: Arc<View>,
+    windows: Windows,
+    source: Arc<dyn BlockSource>,
+}
+
+/// Makes snapshots of what is on disk.
+#[derive(Debug)]
+pub struct SnapshotBuilder {
+    view: Arc<View>,
+}
+
+impl std::fmt::Debug for StateMachine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateMachine").field("view", &self.view).finish_non_exhaustive()
+    }
+}
+
+impl StateMachine {
+    /// Opens the history in `folder`, making it when it is absent, and restores the ledger from it.
+    ///
+    /// `source` is asked for the blocks that a snapshot claims and that are not here.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be used, or when what is needed from the history is damaged.
+    pub fn open(
+        folder: &Path,
+        windows: Windows,
+        pace: Pace,
+        source: Arc<dyn BlockSource>,
+    ) -> Result<(Self, Arc<View>), OpenError> {
+        std::fs::create_dir_all(folder).map_err(|error| OpenError::folder(folder, &error))?;
+        let path = folder.join(FILE);
+        let (blocks, durable) = Blocks::open(&path)?;
+        let ledger = blocks.restore(&durable, windows).map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => OpenError::damaged(&path, "its blocks", &error),
+            _ => OpenError::folder(&path, &error),
+        })?;
+        let view = View::start(blocks, durable, ledger, pace)
+            .map_err(|error| OpenError::folder(&path, &error))?;
+        let view = Arc::new(view);
+        Ok((Self { view: view.clone(), windows, source }, view))
+    }
+}
+
+impl Shared {
+    /// Applies one entry. The answer says what each of its requests came to.
+    fn apply(&self, entry: Entry) -> io::Result<Outcomes> {
+        let log_id = entry.log_id;
+        let outcomes = match entry.payload {
+            EntryPayload::Normal(payload) => self.apply_batch(log_id, &payload)?,
+            EntryPayload::Blank => self.skip(log_id, None),
+            EntryPayload::Membership(members) => {
+                self.skip(log_id, Some(StoredMembership::new(Some(log_id), members)))
+            }
+        };
+        self.demand.note();
+        Ok(outcomes)
+    }
+
+    fn apply_batch(&self, log_id: LogId, payload: &Payload) -> io::Result<Outcomes> {
+        let index = Index(log_id.index);
+        let batch = Batch::decode(&payload.0)
+            .map_err(|error| invalid(format!("cannot read the batch at index {index}: {error}")))?;
+        let mut books = self.books.write();
+        let after = books.ledger.applied();
+        let entry = books.ledger.apply_entry(index, log_id.leader_id.term, batch);
+        books.applied = Some(log_id);
+        if let Some(block) = entry.block {
+            // The block holds the requests, and an outcome for each.
+            let bytes = payload.0.len() * 2;
+            books.young.push_back((Arc::new(block), bytes));
+            books.young_bytes += bytes;
+        }
+        self.publish(&books, after, Some(entry.changes));
+        Ok(Outcomes { index, outcomes: entry.outcomes.into() })
+    }
+
+    /// An entry without requests moves the ledger's index, and maybe the members.
+    fn skip(&self, log_id: LogId, members: Option<StoredMembership>) -> Outcomes {
+        let index = Index(log_id.index);
+        let mut books = self.books.write();
+        let after = books.ledger.applied();
+        // The very first entry has index 0, where every ledger already is.
+        if after < index {
+            books.ledger.skip_entry(index);
+        }
+        books.applied = Some(log_id);
+        if let Some(members) = members {
+            books.members = members;
+        }
+        self.publish(&books, after, Some(Vec::new()));
+        Outcomes { index, outcomes: Arc::default() }
+    }
+}
+
+impl RaftStateMachine<Types> for StateMachine {
+    type SnapshotData = Manifest;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let books = self.view.shared.books.read();
+        Ok((books.applied, books.members.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<Types>>> + Unpin + OptionalSend,
+    {
+        let shared = &self.view.shared;
+        while let Some(next) = entries.next().await {
+            let (entry, responder) = next?;
+            shared.room().await?;
+            let outcomes = shared.apply(entry)?;
+            if let Some(responder) = responder {
+                responder.send(outcomes);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder { view: self.view.clone() }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        manifest: Manifest,
+    ) -> io::Result<()> {
+        snapshots::install(&self.view, self.windows, self.source.as_ref(), meta, manifest).await
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
+        Ok(snapshots::current(&self.view))
+    }
+}
+
+impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
+    type SnapshotData = Manifest;
+
+    async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
+        self.view.flush().await?;
+        snapshots::current(&self.view)
+            .ok_or_else(|| io::Error::other("there is nothing to make a snapshot of"))
+    }
+}

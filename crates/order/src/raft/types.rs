@@ -1,0 +1,85 @@
+//! The words of the engine, filled in with ours: what an entry carries and what applying it answers.
+//!
+//! An entry carries a [`Payload`]: one batch of requests in the ledger's own encoding, as shared bytes,
+//! because the engine copies it for each follower, for the log and for applying. Its answer is
+//! [`Outcomes`]: where the batch was decided, and one outcome for each of its requests, in their order.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ledger::outcome::Outcome;
+use ledger::terms::Index;
+use openraft::alias::{EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
+use openraft::impls::{EntryPayload, leader_id_adv};
+
+use crate::raft::snapshots::Manifest;
+use crate::raft::state_machine::StateMachine;
+
+/// One batch of requests in the ledger's encoding. A clone shares the bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Payload(pub Bytes);
+
+/// What applying an entry answered. A clone shares the outcomes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outcomes {
+    /// The index at which the entry was applied.
+    pub index: Index,
+    /// One outcome for each request of the batch, in its order. Empty for entries without a batch.
+    pub outcomes: Arc<[Outcome]>,
+}
+
+/// A replica as the others know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Address {
+    /// Where it listens for the other replicas: `host:port`.
+    pub address: String,
+}
+
+openraft::declare_raft_types!(
+    /// The engine's type parameters.
+    pub Types:
+        D = Payload,
+        R = Outcomes,
+        NodeId = u64,
+        Node = Address,
+);
+
+/// The engine.
+pub type Raft = openraft::Raft<Types, StateMachine>;
+/// Who leads: a term and a replica.
+pub type LeaderId = leader_id_adv::LeaderId<u64, u64>;
+/// The identity of an entry: its leader and its index.
+pub type LogId = LogIdOf<Types>;
+/// Whom a replica has voted for, and whether a majority has.
+pub type Vote = VoteOf<Types>;
+/// One position of the log.
+pub type Entry = EntryOf<Types>;
+/// What an entry holds: nothing, a batch, or the members.
+pub type Body = EntryPayload<Payload, u64, Address>;
+/// Who belongs to the store.
+pub type Membership = openraft::Membership<u64, Address>;
+/// Who belongs to the store, and the entry that said so.
+pub type StoredMembership = StoredMembershipOf<Types>;
+/// What a snapshot stands for.
+pub type SnapshotMeta = SnapshotMetaOf<Types>;
+/// A snapshot: what it stands for, and the manifest.
+pub type Snapshot = SnapshotOf<Types, Manifest>;
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} bytes)", self.0.len())
+    }
+}
+
+impl fmt::Display for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a batch of {} bytes", self.0.len())
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}

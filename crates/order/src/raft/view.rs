@@ -1,0 +1,267 @@
+//! What the rest of the replica sees of the ledger: its state now, its history, and what changes.
+//!
+//! The state is in memory, behind a lock that is held for one call. Blocks that are applied but not
+//! yet on disk are kept here; a thread writes them behind the log's back ([`crate::raft::writer`]).
+//!
+//! # Invariants
+//!
+//! * Ledger, position and young blocks change together, under one lock: whoever reads them sees one
+//!   moment, and what is written to disk is one moment.
+//! * A block leaves memory only after it is on disk, so an applied order is always found.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ledger::block::{Block, Order};
+use ledger::change::Change;
+use ledger::ledger::Ledger;
+use ledger::terms::{Index, OrderNumber, Timestamp};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{broadcast, watch};
+
+use crate::raft::blocks::{Blocks, Durable};
+use crate::raft::types::{LogId, StoredMembership};
+use crate::raft::writer::{Demand, Pace};
+
+/// How many applied entries a slow reader of the feed may lag before it must list anew.
+pub const FEED_ENTRIES: usize = 1024;
+
+/// What an entry did, for those who watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliedEntry {
+    /// The index before it: frames follow each other without a gap.
+    pub after: Index,
+    /// Its own index.
+    pub index: Index,
+    /// Log time after it.
+    pub at: Timestamp,
+    /// How far everything is settled, as its leader knew.
+    pub settled: Index,
+    /// The products it changed, as they are now, in name order. `None`: anything may have changed,
+    /// because a snapshot was installed; list anew.
+    pub changes: Option<Vec<Change>>,
+}
+
+/// The ledger of one replica, to be read by many. Changed by the state machine alone.
+#[derive(Debug)]
+pub struct View {
+    pub(crate) shared: Arc<Shared>,
+    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// What the view, the state machine and the writing thread share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) books: RwLock<Books>,
+    pub(crate) blocks: Blocks,
+    pub(crate) durable: RwLock<Arc<Durable>>,
+    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) demand: Demand,
+    pub(crate) pace: Pace,
+    applied: watch::Sender<Index>,
+    feed: broadcast::Sender<Arc<AppliedEntry>>,
+}
+
+/// What changes with each applied entry.
+#[derive(Debug)]
+pub(crate) struct Books {
+    pub(crate) ledger: Ledger,
+    pub(crate) applied: Option<LogId>,
+    pub(crate) members: StoredMembership,
+    /// Applied and not yet on disk, oldest first; each with about its size in bytes.
+    pub(crate) young: VecDeque<(Arc<Block>, usize)>,
+    pub(crate) young_bytes: usize,
+}
+
+/// How far the writing thread has come.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Progress {
+    pub(crate) durable: Option<LogId>,
+    /// Why it can write no more: the replica must stop.
+    pub(crate) failure: Option<String>,
+}
+
+impl View {
+    /// Starts the thread that writes.
+    pub(crate) fn start(
+        blocks: Blocks,
+        durable: Durable,
+        ledger: Ledger,
+        pace: Pace,
+    ) -> io::Result<Self> {
+        let progress = Progress { durable: durable.applied, failure: None };
+        let shared = Arc::new(Shared {
+            applied: watch::Sender::new(ledger.applied()),
+            books: RwLock::new(Books {
+                ledger,
+                applied: durable.applied,
+                members: durable.members.clone(),
+                young: VecDeque::new(),
+                young_bytes: 0,
+            }),
+            blocks,
+            durable: RwLock::new(Arc::new(durable)),
+            progress: watch::Sender::new(progress),
+            demand: Demand::default(),
+            pace,
+            feed: broadcast::Sender::new(FEED_ENTRIES),
+        });
+        let theirs = shared.clone();
+        let writer = std::thread::Builder::new()
+            .name("blocks".into())
+            .spawn(move || crate::raft::writer::run(&theirs))?;
+        Ok(Self { shared, writer: Mutex::new(Some(writer)) })
+    }
+
+    /// Reads the ledger as it is at one index. Keep it short: applying waits for it.
+    pub fn read<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
+        look(&self.shared.books.read().ledger)
+    }
+
+    /// Reads the ledger, and subscribes to exactly what comes after what was read.
+    ///
+    /// A receiver that lags by more than [`FEED_ENTRIES`] is told so, and must list anew.
+    pub fn watch<T>(
+        &self,
+        look: impl FnOnce(&Ledger) -> T,
+    ) -> (T, broadcast::Receiver<Arc<AppliedEntry>>) {
+        let books = self.shared.books.read();
+        (look(&books.ledger), self.shared.feed.subscribe())
+    }
+
+    /// The last applied index, as it moves.
+    pub fn applied(&self) -> watch::Receiver<Index> {
+        self.shared.applied.subscribe()
+    }
+
+    /// The last applied entry.
+    pub fn applied_log_id(&self) -> Option<LogId> {
+        self.shared.books.read().applied
+    }
+
+    /// How far the history is on disk, and the state it leads to.
+    pub fn durable(&self) -> Arc<Durable> {
+        self.shared.durable.read().clone()
+    }
+
+    /// The order with this number, if it is applied here. May read the disk (one look-up).
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails or the block that holds it is damaged: never a wrong order.
+    pub fn order(&self, number: OrderNumber) -> io::Result<Option<Order>> {
+        {
+            let books = self.shared.books.read();
+            if books.ledger.next_order_number() <= number {
+                return Ok(None);
+            }
+            let after = books.young.partition_point(|(block, _)| {
+                let header = &block.header;
+                header.first_order_number.0 + u64::from(header.orders) <= number.0
+            });
+            let young = books.young.get(after).and_then(|(block, _)| block.order(number));
+            if young.is_some() {
+                return Ok(young);
+            }
+        }
+        self.shared.blocks.order(number)
+    }
+
+    /// Encoded blocks of the entries in `(after, to]` that are on disk here, oldest first: about
+    /// `bytes_max` bytes, at least one block if there is any. Ask again after the last for more.
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails.
+    pub fn blocks(
+        &self,
+        after: Index,
+        to: Index,
+        bytes_max: usize,
+    ) -> io::Result<Vec<(Index, Bytes)>> {
+        let to = to.min(self.durable().index());
+        self.shared.blocks.read(after, to, bytes_max)
+    }
+
+    /// Waits until everything applied so far is on disk: before a snapshot, and for a clean stop.
+    ///
+    /// # Errors
+    ///
+    /// When the disk fails; the replica must stop then.
+    pub async fn flush(&self) -> io::Result<()> {
+        let target = self.applied_log_id();
+        let mut progress = self.shared.progress.subscribe();
+        loop {
+            {
+                let progress = progress.borrow_and_update();
+                progress.check()?;
+                if target <= progress.durable {
+                    return Ok(());
+                }
+            }
+            self.shared.demand.urge();
+            progress.changed().await.map_err(io::Error::other)?;
+        }
+    }
+
+    /// Returns when the history cannot be written any more, and why: the replica must stop.
+    pub async fn failed(&self) -> String {
+        let mut progress = self.shared.progress.subscribe();
+        loop {
+            if let Some(failure) = progress.borrow_and_update().failure.clone() {
+                return failure;
+            }
+            if progress.changed().await.is_err() {
+                return "the writer of the history is gone".into();
+            }
+        }
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        self.shared.demand.stop();
+        if let Some(writer) = self.writer.lock().take() {
+            // A writer that panicked has said so, and there is nothing left to do for it.
+            drop(writer.join());
+        }
+    }
+}
+
+impl Shared {
+    /// Waits while more is applied than may wait for the disk.
+    pub(crate) async fn room(&self) -> io::Result<()> {
+        let mut progress = self.progress.subscribe();
+        loop {
+            progress.borrow_and_update().check()?;
+            if self.books.read().young_bytes <= self.pace.bytes {
+                return Ok(());
+            }
+            self.demand.urge();
+            progress.changed().await.map_err(io::Error::other)?;
+        }
+    }
+
+    /// Tells those who watch. Called under the lock of the books, so that the order is kept.
+    pub(crate) fn publish(&self, books: &Books, after: Index, changes: Option<Vec<Change>>) {
+        let index = books.ledger.applied();
+        self.applied.send_replace(index);
+        if self.feed.receiver_count() == 0 {
+            return;
+        }
+        let (at, settled) = (books.ledger.log_time(), books.ledger.settled());
+        // An error says that nobody listens any more, which is no error.
+        drop(self.feed.send(Arc::new(AppliedEntry { after, index, at, settled, changes })));
+    }
+}
+
+impl Progress {
+    fn check(&self) -> io::Result<()> {
+        match &self.failure {
+            Some(failure) => Err(io::Error::other(failure.clone())),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! The thread that writes the history behind the log's back.
+//!
+//! The log is the durable truth; the history only has to be consistent, and some way behind. So one
+//! thread looks at the books now and then, at one moment of them: the state, the position, and the
+//! blocks not yet on disk. It writes these in one transaction and only then lets the blocks go. Its
+//! pace bounds what must be replayed after a crash and how much memory waits for the disk.
+//!
+//! The whole state is written each time, not just what changed: one moment is one value, equal to the
+//! state a snapshot carries. A big shop is written less often, so that writing stays a tenth of the work.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::raft::blocks::{Durable, Row};
+use crate::raft::view::Shared;
+
+/// How often the history is written, and how much may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace {
+    /// At most this often: 100 ms by default. Much longer in tests that must not write.
+    pub every: Duration,
+    /// When about this many bytes of blocks wait, writing starts at once and applying waits for it:
+    /// 64 MB by default.
+    pub bytes: usize,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self { every: Duration::from_millis(100), bytes: 64 << 20 }
+    }
+}
+
+/// What is asked of the thread.
+#[derive(Debug, Default)]
+pub(crate) struct Demand {
+    wishes: Mutex<Wishes>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Wishes {
+    /// Something was applied since the last look.
+    dirty: bool,
+    /// Do not wait for the pace.
+    urgent: bool,
+    stop: bool,
+}
+
+impl Demand {
+    /// Something was applied.
+    pub(crate) fn note(&self) {
+        let mut wishes = self.wishes.lock();
+        if !wishes.dirty {
+            wishes.dirty = true;
+            self.changed.notify_one();
+        }
+    }
+
+    /// Somebody waits for it.
+    pub(crate) fn urge(&self) {
+        let mut wishes = self.wishes.lock();
+        wishes.urgent = true;
+        self.changed.notify_one();
+    }
+
+    /// It is over; what is not written will be replayed from the log.
+    pub(crate) fn stop(&self) {
+        self.wishes.lock().stop = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until there is something to write and it is time. False: it is over.
+    fn wait(&self, not_before: Instant) -> bool {
+        let mut wishes = self.wishes.lock();
+        loop {
+            if wishes.stop {
+                return false;
+            }
+            if wishes.urgent || (wishes.dirty && not_before <= Instant::now()) {
+                *wishes = Wishes::default();
+                return true;
+            }
+            if wishes.dirty {
+                self.changed.wait_until(&mut wishes, not_before);
+            } else {
+                self.changed.wait(&mut wishes);
+            }
+        }
+    }
+}
+
+/// Writes until it is over, or until the disk fails.
+pub(crate) fn run(shared: &Arc<Shared>) {
+    let mut not_before = Instant::now();
+    while shared.demand.wait(not_before) {
+        let start = Instant::now();
+        if let Err(error) = write(shared) {
+            let failure = format!("cannot write the history of orders: {error}");
+            tracing::error!("{failure}");
+            shared.progress.send_modify(|progress| progress.failure = Some(failure));
+            return;
+        }
+        not_before = start + shared.pace.every.max(start.elapsed() * 10);
+    }
+}
+
+/// Writes one moment of the books.
+fn write(shared: &Shared) -> io::Result<()> {
+    let (state, applied, members, blocks) = {
+        let books = shared.books.read();
+        let blocks: Vec<_> = books.young.iter().map(|(block, _)| block.clone()).collect();
+        (books.ledger.state(), books.applied, books.members.clone(), blocks)
+    };
+    let rows: Vec<Row> = blocks.iter().map(|block| Row::new(block)).collect();
+    let durable = Durable { applied, members, state: state.encode().into() };
+    shared.blocks.write(&rows, Some(&durable))?;
+    let index = durable.index();
+    *shared.durable.write() = Arc::new(durable);
+    let mut books = shared.books.write();
+    // They are on disk: memory may let them go.
+    while books.young.front().is_some_and(|(block, _)| block.header.index <= index) {
+        let bytes = books.young.pop_front().map_or(0, |(_, bytes)| bytes);
+        books.young_bytes = books.young_bytes.saturating_sub(bytes);
+    }
+    drop(books);
+    shared.progress.send_modify(|progress| progress.durable = applied);
+    Ok(())
+}
