@@ -21,10 +21,12 @@ use crate::block::{Block, Place, Record};
 use crate::change::Change;
 use crate::command::{Batch, CATALOGS_MAX, Command, Request, Shop};
 use crate::outcome::{Accepted, Applied, Outcome, Refusal};
-use crate::replies::{Bound, Known, Replies, Windows};
+use crate::replies::{Bound, Known, Replies};
 use crate::state::State;
 use crate::stock::{Product, Stock};
 use crate::terms::{Digest, Index, LedgerId, Name, OrderNumber, Timestamp};
+
+pub use crate::replies::Windows;
 
 /// The state of one shop, advanced one entry at a time.
 #[derive(Clone, Debug)]

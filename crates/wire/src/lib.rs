@@ -1,7 +1,37 @@
-//! How the processes of a store talk: protobuf, streams, limits, problems.
+//! How the processes of a store talk: the contracts, the streams, the watch protocol.
+//!
+//! # Reading order
+//!
+//! [`limits`] is every bound, [`problem`] every error, [`convert`] the border between the wire and the
+//! ledger's terms. [`net`] makes connections; [`stream`] carries many calls over one of them;
+//! [`watch`] is the protocol that keeps caches true. [`serve`], [`status`] and [`telemetry`] are what
+//! every process shows of itself, [`exit`] why it stops.
+
+pub mod limits;
+
+pub mod problem;
+
+pub mod exit;
+
+pub mod peers;
+
+pub mod convert;
+
+pub mod net;
+
+pub mod stream;
+
+pub mod watch;
+
+pub mod status;
+
+pub mod serve;
+
+pub mod telemetry;
 
 /// The internal contracts, generated from `proto/`.
-#[allow(missing_docs, unreachable_pub, clippy::pedantic, missing_debug_implementations)]
+#[expect(missing_docs, reason = "explained in the .proto files that this is made from")]
+#[allow(unreachable_pub, missing_debug_implementations, clippy::all, clippy::pedantic)]
 pub mod proto {
     tonic::include_proto!("oppidum.v1");
 }

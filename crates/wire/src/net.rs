@@ -1,0 +1,83 @@
+//! One connection to one process, made by hand: so that a refused connect is told from silence, and a
+//! broken connection stays broken instead of being mended behind our back.
+
+use std::io;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::limits;
+
+/// No connection came about.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Nobody listens there: if a process did before, it is dead.
+    #[error("nobody listens at {0}")]
+    Refused(String),
+    /// The other machine, or its network, says no.
+    #[error("{address} is unreachable: {why}")]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// What the system says.
+        why: String,
+    },
+    /// Nothing came back in time.
+    #[error("{address} does not answer within {within:?}")]
+    TimedOut {
+        /// Where.
+        address: String,
+        /// How long was waited.
+        within: Duration,
+    },
+}
+
+impl ConnectError {
+    /// True when nobody listens there.
+    pub fn is_refused(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+}
+
+/// Connects by TCP, without delays for small writes.
+pub async fn connect(address: &str, within: Duration) -> Result<TcpStream, ConnectError> {
+    let unreachable = |error: io::Error| match error.kind() {
+        io::ErrorKind::ConnectionRefused => ConnectError::Refused(address.to_owned()),
+        _ => ConnectError::Unreachable { address: address.to_owned(), why: error.to_string() },
+    };
+    let connecting = tokio::time::timeout(within, TcpStream::connect(address)).await;
+    let stream = connecting
+        .map_err(|_| ConnectError::TimedOut { address: address.to_owned(), within })?
+        .map_err(unreachable)?;
+    stream.set_nodelay(true).map_err(unreachable)?;
+    Ok(stream)
+}
+
+/// A gRPC channel over one fresh connection. When that breaks, the channel is of no more use.
+pub async fn channel(address: &str, within: Duration) -> Result<Channel, ConnectError> {
+    let stream = connect(address, within).await?;
+    let once = Mutex::new(Some(stream));
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let stream = once.lock().map(|mut stream| stream.take()).unwrap_or_default();
+        let broken = || io::Error::new(io::ErrorKind::NotConnected, "the connection broke");
+        std::future::ready(stream.map(TokioIo::new).ok_or_else(broken))
+    });
+    let unreachable = |why: String| ConnectError::Unreachable { address: address.to_owned(), why };
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))
+        .map_err(|error| unreachable(error.to_string()))?
+        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+        .http2_keep_alive_interval(limits::KEEPALIVE)
+        .keep_alive_timeout(limits::KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true);
+    let connecting = endpoint.connect_with_connector(connector);
+    match tokio::time::timeout(within, connecting).await {
+        Ok(Ok(channel)) => Ok(channel),
+        Ok(Err(error)) => Err(unreachable(error.to_string())),
+        Err(_) => Err(ConnectError::TimedOut { address: address.to_owned(), within }),
+    }
+}

@@ -1,0 +1,163 @@
+//! Every error that a process may answer: what it is, and whether anything may have happened.
+//!
+//! A problem is not a refusal: nobody has decided anything. A *definite* one says that nothing
+//! happened and nothing will; after an *indefinite* one only the same request with the same key will
+//! tell. This is the one place that knows which HTTP status each becomes.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::proto;
+
+/// Why a process could not do it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Problem {
+    /// Which problem.
+    pub code: Code,
+    /// For people: lower case, no full stop.
+    pub message: String,
+    /// True: nothing happened and nothing will.
+    pub definite: bool,
+    /// Whom to ask instead.
+    pub leader: Option<u64>,
+    /// When to ask again.
+    pub retry_after: Option<Duration>,
+}
+
+/// Which problem. The numbers are on the wire and never change their meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Code {
+    /// A code of a newer version.
+    Unknown = 0,
+    /// Another replica leads.
+    NotLeader = 1,
+    /// No leader is known right now; one is being chosen.
+    NoLeader = 2,
+    /// Too few replicas are reachable to choose a leader.
+    NoQuorum = 3,
+    /// Too much is waiting already.
+    Overloaded = 4,
+    /// The disk is full: nothing can be written.
+    DiskFull = 5,
+    /// Nobody answered in time.
+    TimedOut = 6,
+    /// The connection broke, or the leader changed, before the answer came.
+    Lost = 7,
+    /// The process has only just started and holds nothing yet.
+    Starting = 8,
+    /// The ask makes no sense.
+    Malformed = 9,
+    /// The ask is for another ledger.
+    WrongLedger = 10,
+    /// Nobody listens there.
+    Refused = 11,
+}
+
+/// Every code, for tables and tests.
+pub const CODES: [Code; 12] = [
+    Code::Unknown,
+    Code::NotLeader,
+    Code::NoLeader,
+    Code::NoQuorum,
+    Code::Overloaded,
+    Code::DiskFull,
+    Code::TimedOut,
+    Code::Lost,
+    Code::Starting,
+    Code::Malformed,
+    Code::WrongLedger,
+    Code::Refused,
+];
+
+impl Code {
+    /// The number on the wire.
+    pub const fn number(self) -> u32 {
+        self as u32
+    }
+
+    /// The code of a number on the wire.
+    pub fn from_number(number: u32) -> Self {
+        CODES.into_iter().find(|code| code.number() == number).unwrap_or(Self::Unknown)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+impl Problem {
+    /// A problem after which nothing has happened.
+    pub fn definite(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), definite: true, leader: None, retry_after: None }
+    }
+
+    /// A problem after which nobody knows.
+    pub fn indefinite(code: Code, message: impl Into<String>) -> Self {
+        Self { definite: false, ..Self::definite(code, message) }
+    }
+
+    /// The HTTP status that a client gets: 400 for nonsense, 504 when the outcome is unknown, 503 when
+    /// nothing happened.
+    pub fn http_status(&self) -> u16 {
+        match self.code {
+            Code::Malformed => 400,
+            _ if self.definite => 503,
+            _ => 504,
+        }
+    }
+}
+
+impl From<&Problem> for proto::Problem {
+    fn from(problem: &Problem) -> Self {
+        let millis = problem.retry_after.map_or(0, |after| after.as_millis());
+        Self {
+            code: problem.code.number(),
+            message: problem.message.clone(),
+            definite: problem.definite,
+            leader: problem.leader.unwrap_or(0),
+            retry_after_ms: u32::try_from(millis).unwrap_or(u32::MAX),
+        }
+    }
+}
+
+impl From<proto::Problem> for Problem {
+    fn from(problem: proto::Problem) -> Self {
+        let after = Duration::from_millis(problem.retry_after_ms.into());
+        Self {
+            code: Code::from_number(problem.code),
+            message: problem.message,
+            definite: problem.definite,
+            leader: Some(problem.leader).filter(|leader| *leader != 0),
+            retry_after: Some(after).filter(|after| !after.is_zero()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_survives_the_wire() {
+        for code in CODES {
+            let problem = Problem {
+                leader: Some(456),
+                retry_after: Some(Duration::from_millis(20)),
+                ..Problem::indefinite(code, "why")
+            };
+            assert_eq!(Problem::from(proto::Problem::from(&problem)), problem);
+        }
+        assert_eq!(Code::from_number(4_000), Code::Unknown);
+    }
+
+    #[test]
+    fn the_status_says_whether_anything_may_have_happened() {
+        assert_eq!(Problem::definite(Code::NoQuorum, "").http_status(), 503);
+        assert_eq!(Problem::indefinite(Code::Lost, "").http_status(), 504);
+        assert_eq!(Problem::definite(Code::Malformed, "").http_status(), 400);
+    }
+}

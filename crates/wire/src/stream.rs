@@ -1,0 +1,331 @@
+//! Many calls over one bidirectional stream, told apart by correlation id.
+//!
+//! Both directions are batches: whoever writes takes all that is waiting and sends it as one message,
+//! so that a busy connection pays for one message where an idle one pays for one call. Answers come
+//! in any order. The asking side is [`Caller`], the answering side [`answer`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use crate::limits::{CALLS_OPEN_MAX, CALLS_PER_BATCH_MAX, CONNECT_TIMEOUT, RPC_BYTES_MAX};
+use crate::net::{self, ConnectError};
+use crate::problem::{Code, Problem};
+use crate::proto::store_client::StoreClient;
+use crate::proto::{self, answer, ask};
+
+/// Who leads, as a process knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaderHint {
+    /// None: nobody, as far as it knows.
+    pub leader: Option<u64>,
+    /// The term in which that was so; a hint of a lower term is older.
+    pub term: u64,
+    /// Log time there, in milliseconds since the Unix epoch; 0 from a catalog.
+    pub log_time_ms: u64,
+}
+
+/// The asking side of one stream. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    asks: mpsc::Sender<proto::Ask>,
+    open: Mutex<HashMap<u64, oneshot::Sender<proto::Answer>>>,
+    call: AtomicU64,
+    log_time_ms: AtomicU64,
+    hint: watch::Receiver<LeaderHint>,
+    closed: CancellationToken,
+}
+
+impl Caller {
+    /// Connects to a replica or a catalog at `host:port` and opens the stream.
+    pub async fn connect(address: &str) -> Result<Self, ConnectError> {
+        let channel = net::channel(address, CONNECT_TIMEOUT).await?;
+        let mut client = StoreClient::new(channel)
+            .max_decoding_message_size(RPC_BYTES_MAX)
+            .max_encoding_message_size(RPC_BYTES_MAX);
+        let (asks, waiting) = mpsc::channel(CALLS_OPEN_MAX);
+        let opening = client.calls(batches(waiting));
+        let unreachable =
+            |why: String| ConnectError::Unreachable { address: address.to_owned(), why };
+        let timed_out =
+            |_| ConnectError::TimedOut { address: address.to_owned(), within: CONNECT_TIMEOUT };
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, opening).await.map_err(timed_out)?;
+        let answers = opened.map_err(|status| unreachable(status.message().to_owned()))?;
+        let (hints, hint) = watch::channel(LeaderHint::default());
+        let shared = Arc::new(Shared {
+            asks,
+            open: Mutex::default(),
+            call: AtomicU64::new(1),
+            log_time_ms: AtomicU64::new(0),
+            hint,
+            closed: CancellationToken::new(),
+        });
+        tokio::spawn(listen(answers.into_inner(), Arc::downgrade(&shared), hints));
+        Ok(Self { shared })
+    }
+
+    /// Asks, and waits for the answer for at most `patience`. A problem answered there is a problem
+    /// here; so is a broken stream, which leaves the outcome open unless the ask never left.
+    pub async fn ask(&self, what: ask::What, patience: Duration) -> Result<proto::Answer, Problem> {
+        let call = self.shared.call.fetch_add(1, Ordering::Relaxed);
+        let (tell, told) = oneshot::channel();
+        {
+            let mut open = self.shared.open.lock();
+            if CALLS_OPEN_MAX <= open.len() {
+                return Err(overloaded());
+            }
+            open.insert(call, tell);
+        }
+        let forget = Forget { shared: &self.shared, call };
+        let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        let ask = proto::Ask { call, patience_ms, what: Some(what) };
+        self.shared.asks.try_send(ask).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => overloaded(),
+            mpsc::error::TrySendError::Closed(_) => {
+                Problem::definite(Code::Lost, "the connection was broken already")
+            }
+        })?;
+        if self.shared.closed.is_cancelled() {
+            return Err(lost());
+        }
+        let answer = match tokio::time::timeout(patience, told).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => return Err(lost()),
+            Err(_) => return Err(Problem::indefinite(Code::TimedOut, "no answer in time")),
+        };
+        drop(forget);
+        match answer.what {
+            Some(answer::What::Problem(problem)) => Err(problem.into()),
+            _ => Ok(answer),
+        }
+    }
+
+    /// Who leads, as the other side knows it; it says so unasked whenever that changes.
+    pub fn leader(&self) -> watch::Receiver<LeaderHint> {
+        self.shared.hint.clone()
+    }
+
+    /// Log time as the other side last told it, in milliseconds since the Unix epoch. 0: not yet.
+    pub fn log_time_ms(&self) -> u64 {
+        self.shared.log_time_ms.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the stream has broken.
+    pub async fn closed(&self) {
+        self.shared.closed.cancelled().await;
+    }
+
+    /// True once the stream has broken.
+    pub fn is_closed(&self) -> bool {
+        self.shared.closed.is_cancelled()
+    }
+}
+
+/// Forgets a call whose asker no longer waits.
+struct Forget<'a> {
+    shared: &'a Shared,
+    call: u64,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.shared.open.lock().remove(&self.call);
+    }
+}
+
+fn overloaded() -> Problem {
+    let after = Some(Duration::from_millis(200));
+    Problem { retry_after: after, ..Problem::definite(Code::Overloaded, "too many open calls") }
+}
+
+fn lost() -> Problem {
+    Problem::indefinite(Code::Lost, "the connection broke before the answer came")
+}
+
+/// All asks that are waiting, as one message.
+fn batches(waiting: mpsc::Receiver<proto::Ask>) -> BoxStream<'static, proto::Asks> {
+    let batch = |mut waiting: mpsc::Receiver<proto::Ask>| async move {
+        let mut asks = Vec::new();
+        match waiting.recv_many(&mut asks, CALLS_PER_BATCH_MAX).await {
+            0 => None,
+            _ => Some((proto::Asks { asks }, waiting)),
+        }
+    };
+    stream::unfold(waiting, batch).boxed()
+}
+
+/// Hands out answers until the stream breaks or nobody asks any more.
+async fn listen(
+    mut answers: Streaming<proto::Answers>,
+    shared: std::sync::Weak<Shared>,
+    hints: watch::Sender<LeaderHint>,
+) {
+    while let Ok(Some(batch)) = answers.message().await {
+        let Some(shared) = shared.upgrade() else { return };
+        shared.log_time_ms.fetch_max(batch.log_time_ms, Ordering::Relaxed);
+        let leader = Some(batch.leader).filter(|leader| *leader != 0);
+        hints.send_if_modified(|hint| {
+            hint.log_time_ms = hint.log_time_ms.max(batch.log_time_ms);
+            let is_news = (hint.leader, hint.term) != (leader, batch.term);
+            (hint.leader, hint.term) = (leader, batch.term);
+            is_news
+        });
+        let mut open = shared.open.lock();
+        for answer in batch.answers {
+            if let Some(tell) = open.remove(&answer.call) {
+                // An asker that has gone away needs no answer.
+                let _ = tell.send(answer);
+            }
+        }
+    }
+    if let Some(shared) = shared.upgrade() {
+        shared.closed.cancel();
+        // Dropping what waits tells every asker that its answer is lost.
+        shared.open.lock().clear();
+    }
+}
+
+/// What answers the asks of a stream.
+pub trait Answerer: Send + Sync + 'static {
+    /// Answers one ask, now or later, by `reply`. Must not block.
+    fn ask(&self, ask: proto::Ask, reply: Reply);
+
+    /// Who leads, as this process knows it: told to every asker when it changes.
+    fn hint(&self) -> watch::Receiver<LeaderHint>;
+}
+
+/// Where the answer to one call goes. Dropped without an answer, it says that the outcome is unknown.
+#[derive(Debug)]
+pub struct Reply {
+    call: u64,
+    answers: Option<mpsc::Sender<proto::Answer>>,
+    open: Arc<AtomicUsize>,
+}
+
+impl Reply {
+    /// Sends the answer; its call id is filled in here.
+    pub fn send(mut self, answer: proto::Answer) {
+        self.put(answer);
+    }
+
+    /// Answers with a problem.
+    pub fn problem(self, problem: &Problem) {
+        self.send(proto::Answer {
+            what: Some(answer::What::Problem(problem.into())),
+            ..proto::Answer::default()
+        });
+    }
+
+    fn put(&mut self, answer: proto::Answer) {
+        if let Some(answers) = self.answers.take() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            // There is a place for every open call; if the stream is gone, so is the asker.
+            let _ = answers.try_send(proto::Answer { call: self.call, ..answer });
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if self.answers.is_some() {
+            let problem = Problem::indefinite(Code::Lost, "the process let go of the call");
+            let what = Some(answer::What::Problem((&problem).into()));
+            self.put(proto::Answer { what, ..proto::Answer::default() });
+        }
+    }
+}
+
+/// The answering side of a stream.
+pub type Answers = BoxStream<'static, Result<proto::Answers, Status>>;
+
+/// Answers the asks of one stream until it ends, or `stop` is cancelled.
+pub fn answer<A: Answerer>(
+    asks: Streaming<proto::Asks>,
+    answerer: Arc<A>,
+    stop: CancellationToken,
+) -> Answers {
+    // Open calls are bounded below the queue's length, so an answer always finds a place.
+    let (answers, waiting) = mpsc::channel(2 * CALLS_OPEN_MAX);
+    let hint = answerer.hint();
+    tokio::spawn(hear(asks, answerer, answers, stop.clone()));
+    let told = None;
+    stream::unfold(Speaker { waiting, hint, told, stop }, Speaker::next).boxed()
+}
+
+async fn hear<A: Answerer>(
+    mut asks: Streaming<proto::Asks>,
+    answerer: Arc<A>,
+    answers: mpsc::Sender<proto::Answer>,
+    stop: CancellationToken,
+) {
+    let open = Arc::new(AtomicUsize::new(0));
+    loop {
+        let batch = tokio::select! {
+            batch = asks.message() => batch,
+            () = stop.cancelled() => return,
+        };
+        let Ok(Some(batch)) = batch else { return };
+        for ask in batch.asks {
+            let (call, answers) = (ask.call, Some(answers.clone()));
+            let before = open.fetch_add(1, Ordering::Relaxed);
+            let reply = Reply { call, answers, open: open.clone() };
+            if CALLS_OPEN_MAX <= before {
+                reply.problem(&overloaded());
+            } else {
+                answerer.ask(ask, reply);
+            }
+        }
+    }
+}
+
+/// Turns waiting answers, and news of the leader, into messages.
+struct Speaker {
+    waiting: mpsc::Receiver<proto::Answer>,
+    hint: watch::Receiver<LeaderHint>,
+    told: Option<(Option<u64>, u64)>,
+    stop: CancellationToken,
+}
+
+impl Speaker {
+    async fn next(mut self) -> Option<(Result<proto::Answers, Status>, Self)> {
+        loop {
+            let hint = *self.hint.borrow_and_update();
+            let news = (hint.leader, hint.term);
+            let mut answers = Vec::new();
+            if self.told == Some(news) {
+                tokio::select! {
+                    count = self.waiting.recv_many(&mut answers, CALLS_PER_BATCH_MAX) => {
+                        if count == 0 {
+                            return None;
+                        }
+                    }
+                    changed = self.hint.changed() => {
+                        if changed.is_err() {
+                            return None;
+                        }
+                        continue;
+                    }
+                    () = self.stop.cancelled() => return None,
+                }
+            }
+            let hint = *self.hint.borrow();
+            self.told = Some((hint.leader, hint.term));
+            let (leader, term) = (hint.leader.unwrap_or(0), hint.term);
+            let batch = proto::Answers { answers, log_time_ms: hint.log_time_ms, leader, term };
+            return Some((Ok(batch), self));
+        }
+    }
+}

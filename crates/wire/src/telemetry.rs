@@ -1,0 +1,186 @@
+//! What a process says: readable lines on stderr, numbers at `/metrics`.
+//!
+//! A line is for a person who looks on: the time of day (UTC) and a sentence. Warnings and errors say
+//! that they are. Lines never hold up the work: they go through a bounded queue to one writing thread,
+//! and what does not fit is counted and said later. Lines with the target [`ACCESS`] are written as
+//! they are, for they bring their own form.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::{EnvFilter, Registry};
+
+/// The target of access log lines.
+pub const ACCESS: &str = "access";
+
+/// The most lines that wait to be written.
+const LINES_MAX: usize = 16_384;
+
+static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Keeps the writing thread; dropped last, it writes what is waiting.
+#[derive(Debug)]
+pub struct Telemetry {
+    lines: Option<SyncSender<Said>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+enum Said {
+    Line(String),
+    End,
+}
+
+/// Begins to write lines and count numbers. `filter` is in the form of `tracing`'s directives, such as
+/// `info` or `info,order=debug`. Call once, at the start of the process.
+pub fn start(filter: &str) -> Telemetry {
+    let (lines, waiting) = sync_channel(LINES_MAX);
+    let writer = std::thread::Builder::new().name("lines".into()).spawn(move || write(&waiting));
+    let quiet = "openraft=off,raft_log=warn,chunked_wal=warn,h2=warn,hyper=warn,tonic=warn";
+    let filter = EnvFilter::new(format!("{quiet},{filter}"));
+    let layer = Lines { lines: lines.clone() };
+    let subscriber = Registry::default().with(filter).with(layer);
+    // In tests several processes' worth of telemetry share one program; the first one stays.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+    if METRICS.get().is_none()
+        && let Ok(handle) = PrometheusBuilder::new().install_recorder()
+    {
+        let _ = METRICS.set(handle);
+    }
+    Telemetry { lines: Some(lines), writer: writer.ok() }
+}
+
+impl Drop for Telemetry {
+    fn drop(&mut self) {
+        if let Some(lines) = self.lines.take() {
+            let _ = lines.try_send(Said::End);
+        }
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+/// All numbers, in Prometheus' text form.
+pub fn metrics() -> String {
+    METRICS.get().map_or_else(String::new, |handle| {
+        handle.run_upkeep();
+        handle.render()
+    })
+}
+
+fn write(waiting: &Receiver<Said>) {
+    while let Ok(Said::Line(line)) = waiting.recv() {
+        let mut stderr = io::stderr().lock();
+        // Nobody reads any more: then nobody misses it.
+        let _ = stderr.write_all(line.as_bytes());
+        let lost = LOST.swap(0, Ordering::Relaxed);
+        if 0 < lost {
+            let _ = writeln!(stderr, "{lost} lines were not written, for they came too fast");
+        }
+    }
+}
+
+/// Turns events into lines.
+struct Lines {
+    lines: SyncSender<Said>,
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let mut line = String::with_capacity(128);
+        if event.metadata().target() != ACCESS {
+            let _ = write!(line, "{} ", time_of_day(since_epoch()));
+            match *event.metadata().level() {
+                Level::ERROR => line.push_str("ERROR "),
+                Level::WARN => line.push_str("WARNING "),
+                Level::DEBUG => line.push_str("debug "),
+                Level::TRACE => line.push_str("trace "),
+                Level::INFO => {}
+            }
+        }
+        event.record(&mut Words(&mut line));
+        line.push('\n');
+        if self.lines.try_send(Said::Line(line)).is_err() {
+            LOST.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The message first, then fields as `name=value`.
+struct Words<'a>(&'a mut String);
+
+impl Visit for Words<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        let _ = match field.name() {
+            "message" => write!(self.0, "{value:?}"),
+            name => write!(self.0, " {name}={value:?}"),
+        };
+    }
+}
+
+/// The time since the Unix epoch.
+pub fn since_epoch() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// `22:21:55.123`, UTC.
+pub fn time_of_day(since_epoch: Duration) -> String {
+    let seconds = since_epoch.as_secs() % 86_400;
+    let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+    format!("{hours:02}:{minutes:02}:{:02}.{:03}", seconds % 60, since_epoch.subsec_millis())
+}
+
+/// `26/Apr/2024 22:21:55`, UTC, as access logs write it.
+pub fn access_time(since_epoch: Duration) -> String {
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (year, month, day) = civil(since_epoch.as_secs() / 86_400);
+    let name = MONTHS.get(month - 1).copied().unwrap_or("???");
+    let time = time_of_day(since_epoch);
+    let time = time.split('.').next().unwrap_or_default();
+    format!("{day:02}/{name}/{year} {time}")
+}
+
+/// Year, month and day of a count of days since the epoch, after H. Hinnant, "chrono-Compatible
+/// Low-Level Date Algorithms": years begin in March, so that the leap day is the last.
+fn civil(days: u64) -> (u64, usize, u64) {
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let leaps = day_of_era / 1_460 + day_of_era / 146_096;
+    let year_of_era = (day_of_era + day_of_era / 36_524 - leaps) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    (year, usize::try_from(month).unwrap_or(1), day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_right() {
+        let table = [
+            (0, "01/Jan/1970 00:00:00"),
+            (951_782_400, "29/Feb/2000 00:00:00"),
+            (1_714_170_115, "26/Apr/2024 22:21:55"),
+            (1_798_761_599, "31/Dec/2026 23:59:59"),
+        ];
+        for (seconds, text) in table {
+            assert_eq!(access_time(Duration::from_secs(seconds)), text);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Freshness relayed: how long a process may answer by itself, by its own clock.
+//!
+//! A lease is only ever lengthened, never invented: the leader's runs from the start of a quorum
+//! round, everyone else's from the time of an own heartbeat that a beat echoes back. Each leg is thus
+//! measured by one clock, and a chain of legs ends no later than its first. After C. Gray and
+//! D. Cheriton, "Leases: an efficient fault-tolerant mechanism for distributed file cache
+//! consistency" (1989).
+
+use std::time::Duration;
+
+/// A point on one process's own clock, which counts time while the machine is suspended. Moments of
+/// different processes are never compared; one is only echoed back to where it was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Moment(pub Duration);
+
+impl Moment {
+    /// This moment and some more; the end of time at the most.
+    pub fn plus(self, span: Duration) -> Self {
+        Self(self.0.saturating_add(span))
+    }
+
+    /// How long ago `earlier` was; zero when it was not.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// The times of the protocol, with the relations between them that safety rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// L: how long a grant lasts at the most. Default 500 ms.
+    pub lease: Duration,
+    /// How often a source beats. Default 100 ms.
+    pub beat: Duration,
+    /// ρ: how far a clock may drift from real time, in per mille. Default 50 (5 %).
+    pub drift_per_mille: u32,
+}
+
+/// The relations between the times do not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimesError {
+    /// A lease must survive two lost beats.
+    #[error("the lease ({lease:?}) is shorter than three beats ({beat:?} each): raise it")]
+    LeaseTooShort {
+        /// The lease as set.
+        lease: Duration,
+        /// The beat as set.
+        beat: Duration,
+    },
+    /// A beat of nothing would never rest.
+    #[error("the beat interval is shorter than 1 ms")]
+    BeatTooShort,
+    /// At 1000 ‰ a clock may stand still.
+    #[error("a drift bound of {0} per mille is not below 1000")]
+    DriftTooLarge(u32),
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        let (lease, beat) = (Duration::from_millis(500), Duration::from_millis(100));
+        Self { lease, beat, drift_per_mille: 50 }
+    }
+}
+
+impl Times {
+    /// Refuses times whose relations do not hold; asked once, at start.
+    pub fn check(&self) -> Result<(), TimesError> {
+        let (lease, beat) = (self.lease, self.beat);
+        if beat < Duration::from_millis(1) {
+            return Err(TimesError::BeatTooShort);
+        }
+        if lease < beat.saturating_mul(3) {
+            return Err(TimesError::LeaseTooShort { lease, beat });
+        }
+        if 1000 <= self.drift_per_mille {
+            return Err(TimesError::DriftTooLarge(self.drift_per_mille));
+        }
+        Ok(())
+    }
+
+    /// G = L × (1 + ρ) / (1 − ρ), the factor rounded up to a whole percent: after it by a source's
+    /// clock, a lease L by a watcher's clock is over, whichever of the two runs fast. 555 ms by
+    /// default.
+    pub fn grace(&self) -> Duration {
+        let drift = self.drift_per_mille.min(999);
+        let percent = (100 * (1000 + drift)).div_ceil(1000 - drift);
+        self.lease.saturating_mul(percent) / 100
+    }
+}
+
+/// How long this process may answer by itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lease {
+    until: Moment,
+}
+
+impl Lease {
+    /// Lengthens the lease to `grant` after `from`; a grant that ends earlier changes nothing.
+    pub fn extend(&mut self, from: Moment, grant: Duration) {
+        self.until = self.until.max(from.plus(grant));
+    }
+
+    /// True while the holder may answer by itself.
+    pub fn live(&self, now: Moment) -> bool {
+        now < self.until
+    }
+
+    /// What is left of it.
+    pub fn remaining(&self, now: Moment) -> Duration {
+        self.until.since(now)
+    }
+
+    /// When it ends.
+    pub fn until(&self) -> Moment {
+        self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[test]
+    fn a_lease_is_only_lengthened() {
+        let mut lease = Lease::default();
+        assert!(!lease.live(Moment::default()));
+        lease.extend(Moment(ms(100)), ms(500));
+        lease.extend(Moment(ms(50)), ms(500));
+        assert!(lease.live(Moment(ms(599))));
+        assert!(!lease.live(Moment(ms(600))));
+        assert_eq!(lease.remaining(Moment(ms(400))), ms(200));
+        assert_eq!(lease.remaining(Moment(ms(700))), ms(0));
+    }
+
+    #[test]
+    fn the_grace_covers_drift_both_ways() {
+        assert_eq!(Times::default().grace(), ms(555));
+        let quick = Times { lease: ms(200), beat: ms(50), ..Times::default() };
+        assert_eq!(quick.grace(), ms(222));
+        let steady = Times { drift_per_mille: 0, ..Times::default() };
+        assert_eq!(steady.grace(), ms(500));
+    }
+
+    #[test]
+    fn times_out_of_relation_are_refused() {
+        let times = Times::default();
+        assert_eq!(times.check(), Ok(()));
+        assert!(Times { lease: ms(299), ..times }.check().is_err());
+        assert!(Times { beat: ms(0), ..times }.check().is_err());
+        assert!(Times { drift_per_mille: 1000, ..times }.check().is_err());
+    }
+}

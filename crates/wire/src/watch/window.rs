@@ -1,0 +1,98 @@
+//! The recent frames of a source, for those who come back: beyond them a watcher starts over.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use ledger::change::Change;
+use ledger::terms::Index;
+
+use crate::limits::{WINDOW_FRAMES_MAX, WINDOW_PRODUCTS_MAX};
+
+/// What changed in `(after, index]`: the latest value of each product, in name order. Empty: nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Where it begins: the index before its first.
+    pub after: Index,
+    /// Where it ends.
+    pub index: Index,
+    /// The latest value of each product changed in it.
+    pub products: Vec<Change>,
+}
+
+/// Frames that tile `(start, end]`, oldest first. Bounded in frames and in products.
+#[derive(Clone, Debug, Default)]
+pub struct Window {
+    start: Index,
+    end: Index,
+    products: usize,
+    frames: VecDeque<Arc<Frame>>,
+}
+
+impl Window {
+    /// A window that ends at `index` and holds nothing yet.
+    pub fn at(index: Index) -> Self {
+        Self { start: index, end: index, ..Self::default() }
+    }
+
+    /// Adds what changed up to `index`. An index at or before the end changes nothing.
+    pub fn push(&mut self, index: Index, products: Vec<Change>) {
+        if index <= self.end {
+            return;
+        }
+        self.products += products.len();
+        self.frames.push_back(Arc::new(Frame { after: self.end, index, products }));
+        self.end = index;
+        while WINDOW_FRAMES_MAX < self.frames.len() || WINDOW_PRODUCTS_MAX < self.products {
+            let Some(oldest) = self.frames.pop_front() else { break };
+            self.products -= oldest.products.len();
+            self.start = oldest.index;
+        }
+    }
+
+    /// Everything after `cursor`, at most `max` frames; None when it no longer reaches back so far.
+    pub fn after(&self, cursor: Index, max: usize) -> Option<Vec<Arc<Frame>>> {
+        if cursor < self.start {
+            return None;
+        }
+        let first = self.frames.partition_point(|frame| frame.index <= cursor);
+        Some(self.frames.range(first..).take(max).cloned().collect())
+    }
+
+    /// Frames reach up to here.
+    pub fn end(&self) -> Index {
+        self.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watcher_gets_what_it_missed_or_starts_over() {
+        let mut window = Window::at(Index(10));
+        assert_eq!(window.after(Index(10), 9), Some(Vec::new()));
+        assert_eq!(window.after(Index(9), 9), None);
+        for index in [11, 12, 12, 15] {
+            window.push(Index(index), Vec::new());
+        }
+        let ends = |cursor| {
+            let frames = window.after(Index(cursor), 9).unwrap_or_default();
+            frames.iter().map(|frame| (frame.after.0, frame.index.0)).collect::<Vec<_>>()
+        };
+        assert_eq!(ends(10), [(10, 11), (11, 12), (12, 15)]);
+        assert_eq!(ends(13), [(12, 15)]);
+        assert_eq!(ends(15), []);
+        assert_eq!(ends(99), []);
+    }
+
+    #[test]
+    fn a_window_is_bounded() {
+        let mut window = Window::at(Index(0));
+        for index in 1..=10_000 {
+            window.push(Index(index), Vec::new());
+        }
+        assert_eq!(window.after(Index(10_000 - 4_096), 1).map(|frames| frames.len()), Some(1));
+        assert_eq!(window.after(Index(10_000 - 4_097), 1), None);
+    }
+}
