@@ -335,6 +335,10 @@ impl RaftLogStorage<Types> for LogStore {
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let next = last.map_or(0, |last| last.index + 1);
         let mut log = self.inner.log.write();
+        // Nothing is there to be removed, and `raft-log` wants to find the entry that stays.
+        if log.log_state().last().is_none_or(|id| id.0.index < next) {
+            return Ok(());
+        }
         log.truncate(next)?;
         Ok(())
     }

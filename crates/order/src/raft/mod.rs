@@ -10,6 +10,15 @@
 //! 6. A snapshot never claims more than is durable here ([`snapshots`]).
 //! 7. A leader that comes back after a crash does not lead before it is elected again ([`config`]).
 
+pub(crate) mod engine;
+pub(crate) mod failover;
+pub(crate) mod hold;
+pub(crate) mod letters;
+pub(crate) mod membership;
+pub(crate) mod receiver;
+pub(crate) mod sources;
+pub(crate) mod transport;
+
 pub mod blocks;
 pub mod codec;
 pub mod log_store;

@@ -58,6 +58,12 @@ pub(crate) fn current(view: &View) -> Option<Snapshot> {
     Some(Snapshot { meta, snapshot: Manifest { state: durable.state.clone() } })
 }
 
+/// The snapshot of a ledger in which nothing has happened.
+pub(crate) fn empty() -> Snapshot {
+    let state = Ledger::new(Windows::default()).state().encode().into();
+    Snapshot { meta: SnapshotMeta::default(), snapshot: Manifest { state } }
+}
+
 /// Makes a snapshot this replica's own: fetches what it lacks, checks it, and changes over at once.
 pub(crate) async fn install(
     view: &Arc<View>,

@@ -1,0 +1,187 @@
+//! Three replicas in one process, on real disks, that can be killed and restarted one by one.
+//!
+//! They talk by plain calls through [`Routes`]. Who is not in the routes cannot be reached.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::ledger::Windows;
+use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::RPCOption;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+};
+use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use order::raft::log_store::LogStore;
+use order::raft::snapshots::{Manifest, NoSource};
+use order::raft::state_machine::StateMachine;
+use order::raft::types::{Address, Payload, Raft, Snapshot, Types, Vote};
+use order::raft::view::View;
+use order::raft::writer::Pace;
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+use crate::kit::killed;
+
+pub(crate) const IDS: [u64; 3] = [1, 2, 3];
+
+/// How long a test waits for what must happen. Nothing takes nearly as long.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who can be reached.
+#[derive(Clone, Default)]
+pub(crate) struct Routes(Arc<Mutex<BTreeMap<u64, Raft>>>);
+
+/// One replica, running.
+pub(crate) struct Replica {
+    pub(crate) raft: Raft,
+    pub(crate) view: Arc<View>,
+    pub(crate) log: LogStore,
+    folder: TempDir,
+}
+
+/// The replicas that run.
+pub(crate) struct Cluster {
+    pub(crate) replicas: BTreeMap<u64, Replica>,
+    routes: Routes,
+    restore: Option<bool>,
+}
+
+impl Cluster {
+    /// Three replicas of which the third leads. `restore`: what the engine is told about leaders that
+    /// come back.
+    pub(crate) async fn start(restore: Option<bool>) -> Self {
+        let mut cluster = Self { replicas: BTreeMap::new(), routes: Routes::default(), restore };
+        for id in IDS {
+            cluster.launch(id, tempfile::tempdir().unwrap()).await;
+        }
+        let members = IDS.map(|id| (id, Address { address: format!("replica-{id}") }));
+        let third = &cluster.replicas[&3].raft;
+        third.initialize(BTreeMap::from(members)).await.unwrap();
+        third.wait(Some(PATIENCE)).current_leader(3, "the third leads").await.unwrap();
+        cluster
+    }
+
+    /// Starts a replica on what is in a folder.
+    pub(crate) async fn launch(&mut self, id: u64, folder: TempDir) {
+        let log = LogStore::open(&folder.path().join("log"), None).unwrap();
+        let (machine, view) = open(folder.path());
+        let mut config = order::raft::config(id, &IDS, "test").unwrap();
+        config.enable_leader_restore = self.restore;
+        let routes = self.routes.clone();
+        let raft = Raft::new(id, Arc::new(config), routes, log.clone(), machine).await.unwrap();
+        self.routes.0.lock().insert(id, raft.clone());
+        self.replicas.insert(id, Replica { raft, view, log, folder });
+    }
+
+    /// Kills a replica: what its disk holds at this moment is what is left.
+    pub(crate) async fn kill(&mut self, id: u64) -> TempDir {
+        self.routes.0.lock().remove(&id);
+        let replica = self.replicas.remove(&id).unwrap();
+        let left = killed(replica.folder.path());
+        replica.raft.shutdown().await.unwrap();
+        left
+    }
+
+    /// Whether replicas stand for election. Off: the lease of the last leader seems never to end.
+    pub(crate) fn set_elections(&self, on: bool) {
+        for replica in self.replicas.values() {
+            replica.raft.runtime_config().elect(on);
+        }
+    }
+
+    /// Writes through whoever leads; tries again until it is acknowledged. Its index.
+    pub(crate) async fn write(&self, payload: &Payload) -> Option<u64> {
+        let trying = async {
+            loop {
+                for replica in self.replicas.values() {
+                    if let Ok(answer) = replica.raft.client_write(payload.clone()).await {
+                        return answer.log_id.index;
+                    }
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, trying).await.ok()
+    }
+
+    /// Waits until a replica has applied an index. False: it does not get there.
+    pub(crate) async fn reaches(&self, id: u64, index: u64) -> bool {
+        let mut applied = self.replicas[&id].view.applied();
+        let reached = applied.wait_for(|applied| index <= applied.0);
+        tokio::time::timeout(PATIENCE, reached).await.is_ok_and(|reached| reached.is_ok())
+    }
+}
+
+/// A state machine that writes nothing behind the log: all it has after a crash comes from the log.
+fn open(folder: &Path) -> (StateMachine, Arc<View>) {
+    let pace = Pace { every: Duration::from_hours(1), ..Pace::default() };
+    StateMachine::open(folder, Windows::default(), pace, Arc::new(NoSource)).unwrap()
+}
+
+/// A way to one replica.
+pub(crate) struct Route {
+    routes: Routes,
+    target: u64,
+}
+
+impl Route {
+    fn raft(&self) -> Result<Raft, Unreachable<Types>> {
+        let raft = self.routes.0.lock().get(&self.target).cloned();
+        raft.ok_or_else(|| unreachable(&"nobody is there"))
+    }
+}
+
+fn unreachable(why: &impl ToString) -> Unreachable<Types> {
+    Unreachable::new(&AnyError::error(why.to_string()))
+}
+
+impl RaftNetworkFactory<Types> for Routes {
+    type Network = Route;
+
+    async fn new_client(&mut self, target: u64, _: &Address) -> Route {
+        Route { routes: self.clone(), target }
+    }
+}
+
+impl RaftNetworkV2<Types> for Route {
+    type SnapshotData = Manifest;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types>,
+        _: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        Ok(self.raft()?.append_entries(request).await.map_err(|error| unreachable(&error))?)
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        Ok(self.raft()?.vote(request).await.map_err(|error| unreachable(&error))?)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types>,
+        _: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        Ok(self.raft()?.pre_vote(request).await.map_err(|error| unreachable(&error))?)
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        _: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let installed = self.raft()?.install_full_snapshot(vote, snapshot).await;
+        Ok(installed.map_err(|error| unreachable(&error))?)
+    }
+}

@@ -1,0 +1,1 @@
+//! The history behind the log.

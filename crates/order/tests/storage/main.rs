@@ -1,0 +1,11 @@
+//! The storage of a replica, tested on a real disk: the engine's own suite, crashes, damage, snapshots.
+//!
+//! A crash is a copy of the folder, taken while the files are open: what a killed process leaves behind
+//! is what the system has of its files, and nothing of its memory.
+
+mod cluster;
+mod damage;
+mod history;
+mod kit;
+mod suite;
+mod tail;

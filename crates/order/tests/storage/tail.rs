@@ -1,0 +1,129 @@
+//! A leader that dies with entries that are not on its disk, but were acknowledged.
+//!
+//! That is sound: a majority of followers has them on disk. It stays sound only if the leader that comes
+//! back does not lead on without an election, because it would give the same log ids to other
+//! entries. The checker is believed because it finds just that when the engine is told to.
+
+use std::time::Duration;
+
+use ledger::terms::OrderNumber;
+use openraft::{EntryPayload, RaftLogReader};
+use order::raft::LEADER_RESTORE;
+use order::raft::types::{Entry, Payload};
+
+use crate::cluster::{Cluster, IDS};
+use crate::kit::{buy, open_shop};
+
+/// Orders before the flushes of the leader are held back, and orders after.
+const BEFORE: u64 = 10;
+const AFTER: u64 = 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Restart {
+    All,
+    /// Within its lease: nobody else has stood for election yet.
+    OnlyTheLeader,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_died_with_an_unflushed_tail_loses_nothing_acknowledged() {
+    for restart in [Restart::All, Restart::OnlyTheLeader] {
+        let violations = crash(restart, LEADER_RESTORE).await;
+        assert_eq!(violations, Vec::<String>::new(), "{restart:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_restored_without_an_election_is_caught_losing_orders() {
+    for restart in [Restart::All, Restart::OnlyTheLeader] {
+        let violations = crash(restart, Some(true)).await;
+        let sees = |what: &str| violations.iter().any(|violation| violation.contains(what));
+        assert!(sees("one log id twice"), "{restart:?}: {violations:?}");
+        assert!(sees("was acknowledged and is gone"), "{restart:?}: {violations:?}");
+    }
+}
+
+/// Loses the leader's unflushed tail, restarts, writes once more; then says what is wrong.
+async fn crash(restart: Restart, restore: Option<bool>) -> Vec<String> {
+    let mut cluster = Cluster::start(restore).await;
+    cluster.write(&open_shop()).await.unwrap();
+    let mut acknowledged = Vec::new();
+    for order in 0..BEFORE {
+        let order = buy(&format!("before-{order}"));
+        acknowledged.push((cluster.write(&order).await.unwrap(), order));
+    }
+    cluster.replicas[&3].log.flush().await.unwrap();
+    cluster.replicas[&3].log.delay_flushes(Some(Duration::from_hours(1)));
+    for order in 0..AFTER {
+        let order = buy(&format!("after-{order}"));
+        acknowledged.push((cluster.write(&order).await.unwrap(), order));
+    }
+
+    cluster.set_elections(false);
+    match restart {
+        Restart::OnlyTheLeader => {
+            let left = cluster.kill(3).await;
+            cluster.launch(3, left).await;
+        }
+        Restart::All => {
+            let mut left = Vec::new();
+            for id in IDS {
+                left.push((id, cluster.kill(id).await));
+            }
+            for (id, folder) in left {
+                cluster.launch(id, folder).await;
+            }
+        }
+    }
+    cluster.set_elections(true);
+
+    let order = buy("at-last");
+    let Some(index) = cluster.write(&order).await else {
+        return vec!["no order is taken after the restart".into()];
+    };
+    acknowledged.push((index, order));
+    check(&cluster, &acknowledged, index).await
+}
+
+/// Everything acknowledged is on every replica, and all replicas are one.
+async fn check(cluster: &Cluster, acknowledged: &[(u64, Payload)], index: u64) -> Vec<String> {
+    let mut violations = Vec::new();
+    let orders = acknowledged.len() as u64;
+    for id in IDS {
+        if !cluster.reaches(id, index).await {
+            violations.push(format!("replica {id} never applies index {index}"));
+        }
+        let next = cluster.replicas[&id].view.read(ledger::ledger::Ledger::next_order_number);
+        if next != OrderNumber(orders) {
+            violations.push(format!("replica {id} has orders up to {next}, not {orders}"));
+        }
+        let log = logs(cluster, id, index).await;
+        for (index, order) in acknowledged {
+            let order = EntryPayload::Normal(order.clone());
+            if log.get(*index as usize).is_none_or(|entry| entry.payload != order) {
+                violations.push(format!("replica {id}: {index} was acknowledged and is gone"));
+            }
+        }
+    }
+    let first = logs(cluster, IDS[0], index).await;
+    for id in [2, 3] {
+        let other = logs(cluster, id, index).await;
+        for (entry, theirs) in first.iter().zip(&other).filter(|(a, b)| a != b) {
+            let same_id = if entry.log_id == theirs.log_id { "one log id twice: " } else { "" };
+            let (ours, theirs) = (entry.log_id, theirs.log_id);
+            violations.push(format!("{same_id}replica 1 has {ours}, replica {id} {theirs}"));
+        }
+        if first.len() != other.len() {
+            violations.push(format!("replica {id} has another number of entries than replica 1"));
+        }
+        let digest = |id| cluster.replicas[&id].view.read(ledger::ledger::Ledger::digest);
+        if digest(1) != digest(id) {
+            violations.push(format!("replica {id} has another digest than replica 1"));
+        }
+    }
+    violations
+}
+
+async fn logs(cluster: &Cluster, id: u64, up_to: u64) -> Vec<Entry> {
+    cluster.replicas[&id].log.clone().try_get_log_entries(0..=up_to).await.unwrap()
+}
