@@ -1,1 +1,36 @@
-//! order.
+//! The order replica: one ledger, replicated by one Raft log.
+//!
+//! A replica keeps the agreed log, applies it to its own copy of the ledger, and answers what it may:
+//! the leader decides requests, in batches, and confirms reads with a quorum; the others answer what
+//! can no longer change, and say whom to ask for the rest.
+//!
+//! Reading order: [`config`] (what a replica is told), [`replica`] (its life, from start to stop),
+//! `service` (asks in, answers out), `batcher` and `reader` (the two ways to an answer), `publisher`
+//! (what catalogs watch). The folder [`raft`] is the only place that names the engine.
+
+pub mod config;
+pub mod replica;
+
+mod service;
+
+mod batcher;
+mod reader;
+
+mod leading;
+mod role;
+mod shop;
+
+mod identity;
+mod peers;
+
+mod history;
+mod publisher;
+mod status;
+
+mod clock;
+mod problems;
+
+pub mod raft;
+
+pub use config::{Faults, Settings, Shop};
+pub use replica::run;

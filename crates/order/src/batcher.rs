@@ -1,0 +1,305 @@
+//! The batcher: many requests in, few log entries out.
+//!
+//! An entry costs a disk write on a majority of replicas, whatever it carries. So while entries are on
+//! their way, requests wait in line; when a slot is free, those in line leave together. Nobody waits
+//! for company: an idle store sends a request off alone and at once, a busy one fills its entries.
+//!
+//! [`Line`] decides and knows neither clock nor engine; [`Batcher`] is the shell that performs.
+//!
+//! # Invariants
+//!
+//! * At most [`IN_FLIGHT_MAX`] entries are on their way, at most [`WAITING_MAX`] requests wait.
+//! * Whoever was let in is answered exactly once.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use ledger::command::{Command, Request};
+use ledger::outcome::Outcome;
+use ledger::terms::Index;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+use wire::problem::Problem;
+
+use crate::problems;
+use crate::role::Role;
+
+/// The most requests in one entry.
+pub(crate) const COMMANDS_MAX: usize = 1024;
+
+/// The most bytes of requests in one entry; a single greater request travels alone.
+pub(crate) const BYTES_MAX: usize = 64 * 1024;
+
+/// The most entries on their way. More add latency and no throughput.
+pub(crate) const IN_FLIGHT_MAX: usize = 3;
+
+/// The most requests waiting for an entry: several full entries, well under a second of work.
+pub(crate) const WAITING_MAX: usize = 16 * 1024;
+
+/// An entry that has not landed after this is answered as unknown, and nothing new is let in.
+pub(crate) const LANDING_MAX: Duration = Duration::from_secs(1);
+
+/// What a request came to: where it was decided and how, or why not.
+pub(crate) type Decision = Result<(Index, Outcome), Problem>;
+
+/// Whom to tell. Called exactly once.
+pub(crate) type Tell = Box<dyn FnOnce(Decision) + Send>;
+
+/// Sends one entry to the log, and says where each of its requests was decided and how.
+pub(crate) trait Propose: Send + Sync + 'static {
+    /// Resolves when the entry is applied, or to why it was not (or is not known to be).
+    fn propose(
+        &self,
+        requests: Vec<Request>,
+    ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>>;
+}
+
+/// The pure core: who waits, and when an entry closes. `T` is whatever must be kept with a request.
+#[derive(Debug)]
+pub(crate) struct Line<T> {
+    waiting: VecDeque<(Request, usize, T)>,
+    in_flight: usize,
+    open: bool,
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new(), in_flight: 0, open: false }
+    }
+}
+
+impl<T> Line<T> {
+    /// Takes a place in line, or gives the request's companion back when the line is full.
+    pub(crate) fn offer(&mut self, request: Request, companion: T) -> Result<(), T> {
+        if WAITING_MAX <= self.waiting.len() {
+            return Err(companion);
+        }
+        let size = size(&request);
+        self.waiting.push_back((request, size, companion));
+        Ok(())
+    }
+
+    /// Opens the way to the log, or closes it; those in line stay.
+    pub(crate) fn set_open(&mut self, open: bool) {
+        self.open = open;
+    }
+
+    /// The next entry, if one may leave now. Takes a slot.
+    pub(crate) fn close(&mut self) -> Option<(Vec<Request>, Vec<T>)> {
+        if !self.open || IN_FLIGHT_MAX <= self.in_flight || self.waiting.is_empty() {
+            return None;
+        }
+        let (mut requests, mut companions, mut bytes) = (Vec::new(), Vec::new(), 0);
+        while let Some((_, size, _)) = self.waiting.front() {
+            let fits = requests.is_empty() || bytes + size <= BYTES_MAX;
+            if COMMANDS_MAX <= requests.len() || !fits {
+                break;
+            }
+            bytes += size;
+            let (request, _, companion) = self.waiting.pop_front().expect("there is a first");
+            requests.push(request);
+            companions.push(companion);
+        }
+        self.in_flight += 1;
+        Some((requests, companions))
+    }
+
+    /// An entry has landed: its slot is free.
+    pub(crate) fn landed(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Sends everybody in line away.
+    pub(crate) fn dismiss(&mut self) -> Vec<T> {
+        self.waiting.drain(..).map(|(_, _, companion)| companion).collect()
+    }
+
+    /// True when nobody waits and nothing is on its way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.in_flight == 0
+    }
+}
+
+/// About how many bytes a request takes in an entry.
+fn size(request: &Request) -> usize {
+    const FIXED: usize = 48;
+    let key = request.key.as_ref().map_or(0, |key| key.text().len());
+    let command = match &request.command {
+        Command::Open(shop) => shop.products.len() * FIXED,
+        Command::Define(definition) => definition.name.as_str().len(),
+        Command::SetPrice { name, .. }
+        | Command::RestockBy { name, .. }
+        | Command::RestockTo { name, .. } => name.as_str().len(),
+        Command::Attach { name, .. } => name.as_str().len(),
+        Command::Detach { .. } => 0,
+        Command::Place(lines) => lines.iter().map(|line| line.name.as_str().len() + 16).sum(),
+    };
+    FIXED + key + command
+}
+
+/// The one door to the log on this replica; it lets in only while the replica leads.
+#[derive(Clone)]
+pub(crate) struct Batcher {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    line: Mutex<Line<Tell>>,
+    wake: Notify,
+    stalled: std::sync::atomic::AtomicBool,
+}
+
+impl std::fmt::Debug for Batcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Batcher").finish_non_exhaustive()
+    }
+}
+
+/// An entry on its way, and those who wait for it.
+struct Flight {
+    since: Instant,
+    tells: Vec<Tell>,
+}
+
+impl Batcher {
+    /// A batcher with nobody in line, and its way to the log closed.
+    pub(crate) fn new() -> Self {
+        let shared = Shared {
+            line: Mutex::new(Line::default()),
+            wake: Notify::new(),
+            stalled: std::sync::atomic::AtomicBool::new(false),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Takes a request. `tell` is called exactly once, at the latest after [`LANDING_MAX`] twice.
+    pub(crate) fn offer(&self, request: Request, tell: Tell) {
+        if self.is_stalled() {
+            return tell(Err(problems::no_quorum()));
+        }
+        let offered = self.shared.line.lock().offer(request, tell);
+        match offered {
+            Ok(()) => self.shared.wake.notify_one(),
+            Err(tell) => tell(Err(problems::overloaded())),
+        }
+    }
+
+    /// True while an entry is overdue: the replica leads, but a majority does not answer it.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.shared.stalled.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// True when nobody waits and nothing is on its way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.shared.line.lock().is_idle()
+    }
+
+    /// Sends entries while the replica leads, until `stop`.
+    pub(crate) async fn run(
+        self,
+        log: Arc<dyn Propose>,
+        mut role: watch::Receiver<Role>,
+        stop: CancellationToken,
+    ) {
+        let mut landings = FuturesUnordered::new();
+        let mut flights: VecDeque<(u64, Flight)> = VecDeque::new();
+        let mut number = 0_u64;
+        loop {
+            self.obey(*role.borrow_and_update());
+            while let Some((requests, tells)) = self.take() {
+                number += 1;
+                let landing = log.propose(requests);
+                landings.push(async move { (number, landing.await) });
+                flights.push_back((number, Flight { since: Instant::now(), tells }));
+            }
+            let overdue = flights.iter().find(|(_, flight)| !flight.tells.is_empty());
+            let deadline = overdue.map(|(_, flight)| flight.since + LANDING_MAX);
+            tokio::select! {
+                Some((landed, result)) = landings.next(), if !landings.is_empty() => {
+                    self.land(&mut flights, landed, result);
+                }
+                () = self.shared.wake.notified() => {}
+                changed = role.changed() => if changed.is_err() { break },
+                () = sleep_until(deadline), if deadline.is_some() => self.give_up(&mut flights),
+                () = stop.cancelled() => break,
+            }
+        }
+        self.dismiss(&problems::stopping());
+        for (_, flight) in flights {
+            tell_all(flight.tells, &problems::unknown());
+        }
+    }
+
+    fn take(&self) -> Option<(Vec<Request>, Vec<Tell>)> {
+        if self.is_stalled() {
+            return None;
+        }
+        self.shared.line.lock().close()
+    }
+
+    /// Opens or closes the way to the log, and sends away whom another replica must answer.
+    fn obey(&self, role: Role) {
+        self.shared.line.lock().set_open(matches!(role, Role::Leading { .. }));
+        match role {
+            Role::Leading { .. } | Role::Choosing { .. } => {}
+            Role::Following { leader, .. } => self.dismiss(&problems::not_leader(leader)),
+            Role::Alone { .. } => self.dismiss(&problems::no_leader()),
+        }
+    }
+
+    fn land(
+        &self,
+        flights: &mut VecDeque<(u64, Flight)>,
+        landed: u64,
+        result: Result<(Index, Vec<Outcome>), Problem>,
+    ) {
+        self.shared.line.lock().landed();
+        let Some(place) = flights.iter().position(|(number, _)| *number == landed) else { return };
+        let Some((_, flight)) = flights.remove(place) else { return };
+        let overdue = flights.iter().any(|(_, flight)| flight.tells.is_empty());
+        self.shared.stalled.store(overdue, std::sync::atomic::Ordering::Relaxed);
+        match result {
+            Ok((index, outcomes)) => {
+                debug_assert!(flight.tells.is_empty() || outcomes.len() == flight.tells.len());
+                for (tell, outcome) in flight.tells.into_iter().zip(outcomes) {
+                    tell(Ok((index, outcome)));
+                }
+            }
+            Err(problem) => tell_all(flight.tells, &problem),
+        }
+    }
+
+    /// The oldest entry is overdue. Its senders are told that nobody knows; those in line, that nothing
+    /// happened. Until all overdue entries have landed nothing new is let in.
+    fn give_up(&self, flights: &mut VecDeque<(u64, Flight)>) {
+        let now = Instant::now();
+        for (_, flight) in flights.iter_mut().filter(|(_, f)| f.since + LANDING_MAX <= now) {
+            tell_all(std::mem::take(&mut flight.tells), &problems::unknown());
+        }
+        self.shared.stalled.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.dismiss(&problems::no_quorum());
+    }
+
+    fn dismiss(&self, problem: &Problem) {
+        let tells = self.shared.line.lock().dismiss();
+        tell_all(tells, problem);
+    }
+}
+
+fn tell_all(tells: Vec<Tell>, problem: &Problem) {
+    for tell in tells {
+        tell(Err(problem.clone()));
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,147 @@
+//! What a replica is told when it starts, and the engine's settings that follow from it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ledger::command::Definition;
+use ledger::ledger::Windows;
+use ledger::terms::OrderNumber;
+use wire::exit::Stop;
+use wire::peers::Peer;
+
+/// The most replicas a store may have.
+pub const REPLICAS_MAX: usize = 7;
+
+/// Everything a replica needs to know before it starts.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Its own id, one of `peers`.
+    pub id: u64,
+    /// All replicas of the store, itself included: an odd number, at most [`REPLICAS_MAX`].
+    pub peers: Vec<Peer>,
+    /// Where it listens for the other processes.
+    pub listen: SocketAddr,
+    /// Its own data folder; made if absent.
+    pub data: PathBuf,
+    /// The name of the store; replicas of stores with another name are refused.
+    pub cluster: String,
+    /// The shop that the first leader opens.
+    pub shop: Shop,
+    /// Where the shop came from, for people: a file name, or `built in`.
+    pub shop_source: String,
+    /// How many idempotency keys are remembered, and for how long.
+    pub windows: Windows,
+    /// Faults put there on purpose, by tests.
+    pub faults: Faults,
+}
+
+/// A shop before it has a ledger.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shop {
+    /// The number of the first order.
+    pub first_order_number: OrderNumber,
+    /// Its products; names unique.
+    pub products: Vec<Definition>,
+}
+
+/// Faults that tests put into a replica. None by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Commits and applies, but never answers a request: the window between commit and answer.
+    pub hold_answers: bool,
+    /// Delays each flush of the log by this.
+    pub flush_delay: Option<Duration>,
+}
+
+impl Settings {
+    /// Checks what can be checked before anything is opened.
+    pub fn check(&self) -> Result<(), Stop> {
+        let refuse = |line: String| Err(Stop::Setup(line));
+        if !self.peers.iter().any(|peer| peer.id == self.id) {
+            let ids: Vec<String> = self.peers.iter().map(|peer| peer.id.to_string()).collect();
+            return refuse(format!(
+                "replica {} is not one of the store's replicas ({}): give one of these ids, or add it to the list",
+                self.id,
+                ids.join(", ")
+            ));
+        }
+        if REPLICAS_MAX < self.peers.len() || self.peers.len() % 2 == 0 {
+            return refuse(format!(
+                "a store has an odd number of replicas, at most {REPLICAS_MAX}, and not {}: change the list of replicas",
+                self.peers.len()
+            ));
+        }
+        for (place, peer) in self.peers.iter().enumerate() {
+            if peer.id == 0 {
+                return refuse("0 is no replica id: ids start at 1".into());
+            }
+            if self.peers[..place].iter().any(|other| other.id == peer.id) {
+                return refuse(format!(
+                    "replica {} is listed twice: each id is one replica",
+                    peer.id
+                ));
+            }
+        }
+        if self.cluster.is_empty() {
+            return refuse("the store has no name: give it one, the same on every replica".into());
+        }
+        Ok(())
+    }
+
+    /// The ids of all replicas, lowest first.
+    pub fn ids(&self) -> Vec<u64> {
+        let mut ids: Vec<u64> = self.peers.iter().map(|peer| peer.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The address of a replica, by its id.
+    pub fn address(&self, id: u64) -> Option<&str> {
+        self.peers.iter().find(|peer| peer.id == id).map(|peer| peer.address.as_str())
+    }
+
+    /// How many replicas make a majority.
+    pub fn majority(&self) -> usize {
+        self.peers.len() / 2 + 1
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Three replicas on loopback, for tables.
+    pub(crate) fn three() -> Settings {
+        let peer = |id, port: u16| Peer { id, address: format!("127.0.0.1:{port}") };
+        Settings {
+            id: 456,
+            peers: vec![peer(123, 1115), peer(345, 1116), peer(456, 1117)],
+            listen: SocketAddr::from(([127, 0, 0, 1], 1117)),
+            data: PathBuf::from("unused"),
+            cluster: "test".into(),
+            shop: Shop::default(),
+            shop_source: "a test".into(),
+            windows: Windows::default(),
+            faults: Faults::default(),
+        }
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_refused() {
+        assert!(three().check().is_ok());
+        let spoil: [fn(&mut Settings); 6] = [
+            |settings| settings.id = 7,
+            |settings| settings.peers.truncate(2),
+            |settings| settings.peers[0].id = 345,
+            |settings| settings.peers[0].id = 0,
+            |settings| settings.cluster.clear(),
+            |settings| settings.peers.clear(),
+        ];
+        for spoil in spoil {
+            let mut settings = three();
+            spoil(&mut settings);
+            assert!(matches!(settings.check(), Err(Stop::Setup(_))));
+        }
+    }
+}

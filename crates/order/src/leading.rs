@@ -1,0 +1,180 @@
+//! Taking the lead, and saying who has it.
+//!
+//! Being elected is not yet leading. A fresh leader first makes sure of everything that was decided
+//! before it; then it looks for a higher replica that is as good, and hands over to it; then it opens the
+//! shop if nobody has. Only after that it takes requests. Those that come meanwhile wait.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ledger::command::{Batch, Request};
+use ledger::ledger::Ledger;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use wire::problem::Problem;
+
+use crate::config::Settings;
+use crate::peers::Peers;
+use crate::raft::engine::{Engine, Leadership};
+use crate::raft::view::View;
+use crate::role::{Choice, Reach, Rival, Role, choose, choose_at_last};
+use crate::{clock, problems, shop};
+
+/// How long a fresh leader waits for a higher replica that may still turn out to be as good.
+const CHOOSING: Duration = Duration::from_millis(300);
+
+/// How often it looks while it waits.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// What taking the lead needs.
+#[derive(Clone)]
+pub(crate) struct Chair {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) engine: Engine,
+    pub(crate) peers: Peers,
+    pub(crate) view: Arc<View>,
+}
+
+impl std::fmt::Debug for Chair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chair").finish_non_exhaustive()
+    }
+}
+
+impl Chair {
+    /// Follows the engine's choices until `stop`, and keeps `role` true.
+    pub(crate) async fn run(self, role: watch::Sender<Role>, stop: CancellationToken) {
+        let me = self.settings.id;
+        let mut leaders = self.engine.watch_leader();
+        let mut announced = None;
+        loop {
+            let now = *leaders.borrow_and_update();
+            role.send_replace(self.part(now));
+            announce(&mut announced, now.leader.filter(|leader| *leader != me));
+            if now.leader == Some(me) {
+                let taken = tokio::select! {
+                    taken = self.take(now.term) => taken,
+                    changed = leaders.changed() => if changed.is_ok() { continue } else { return },
+                    () = stop.cancelled() => return,
+                };
+                match taken {
+                    Ok(()) => {
+                        announce(&mut announced, Some(me));
+                        role.send_replace(Role::Leading { term: now.term });
+                    }
+                    // Not sure of the lead: try again, unless somebody else has it by now.
+                    Err(problem) => {
+                        tracing::debug!("cannot take the lead yet: {}", problem.message);
+                        tokio::select! {
+                            () = tokio::time::sleep(LOOK) => continue,
+                            () = stop.cancelled() => return,
+                        }
+                    }
+                }
+            }
+            tokio::select! {
+                changed = leaders.changed() => if changed.is_err() { return },
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn part(&self, now: Leadership) -> Role {
+        let term = now.term;
+        match now.leader {
+            Some(leader) if leader == self.settings.id => Role::Choosing { term },
+            Some(leader) => Role::Following { leader, term },
+            None => Role::Alone { term },
+        }
+    }
+
+    /// All that comes between being elected and leading.
+    async fn take(&self, term: u64) -> Result<(), Problem> {
+        let until = Instant::now() + CHOOSING;
+        self.engine.confirm().await?;
+        loop {
+            let rivals = self.rivals();
+            let is_over = until <= Instant::now();
+            let choose = if is_over { choose_at_last } else { choose };
+            match choose(self.settings.id, &rivals) {
+                Choice::HandOver(better) => {
+                    tracing::debug!("handing over to {better} in term {term}");
+                    self.engine.hand_over(better).await;
+                    // Nothing is decided here until another one leads, which ends this.
+                    return std::future::pending().await;
+                }
+                Choice::Wait => tokio::time::sleep(LOOK).await,
+                Choice::Lead => break,
+            }
+        }
+        self.open_shop().await
+    }
+
+    /// The others, compared with this replica's log.
+    pub(crate) fn rivals(&self) -> Vec<Rival> {
+        let (marks, table) = (self.engine.marks(), self.peers.now());
+        let rival = |(id, peer): (u64, crate::peers::PeerView)| {
+            let matched = marks.matched.get(&id).copied().flatten();
+            let caught_up = matched.is_some_and(|(_, _, index)| marks.last.0 <= index);
+            Rival { id, reach: peer.reach, caught_up }
+        };
+        table.into_iter().map(rival).collect()
+    }
+
+    async fn open_shop(&self) -> Result<(), Problem> {
+        if self.view.read(Ledger::is_open) {
+            return Ok(());
+        }
+        let requests = vec![shop::opening(&self.settings.shop)];
+        self.engine.propose(&batch(&self.view, requests)).await?;
+        tracing::info!("the shop is open, from {}", self.settings.shop_source);
+        Ok(())
+    }
+
+    /// Hands the lead to the best of the others, if it is here and one of them can take it. Returns
+    /// when somebody else leads, or nobody could.
+    pub(crate) async fn hand_over(&self, patience: Duration) {
+        let me = self.settings.id;
+        if self.engine.leader().leader != Some(me) {
+            return;
+        }
+        let until = Instant::now() + patience;
+        while Instant::now() < until {
+            let rivals = self.rivals();
+            let there = rivals.iter().filter(|rival| rival.reach == Reach::Up && rival.caught_up);
+            if let Some(best) = there.max_by_key(|rival| rival.id) {
+                self.engine.hand_over(best.id).await;
+                let left = until.saturating_duration_since(Instant::now());
+                self.engine.await_other_leader(me, left).await;
+                return;
+            }
+            if rivals.iter().all(|rival| rival.reach == Reach::Refused) {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// A batch, stamped now.
+pub(crate) fn batch(view: &View, requests: Vec<Request>) -> Batch {
+    let (log_time, settled) = view.read(|ledger| (ledger.log_time(), ledger.applied()));
+    Batch { at: clock::stamp(log_time), settled, requests }
+}
+
+/// Says who leads, once per change.
+fn announce(announced: &mut Option<u64>, leader: Option<u64>) {
+    if leader.is_some() && *announced != leader {
+        *announced = leader;
+        tracing::info!("New leader id: {}", leader.unwrap_or_default());
+    }
+}
+
+/// Why nothing can be decided here, seen from a replica that does not lead.
+pub(crate) fn elsewhere(role: Role, refused: usize, settings: &Settings) -> Problem {
+    match role {
+        Role::Following { leader, .. } => problems::not_leader(leader),
+        _ if settings.peers.len() - refused < settings.majority() => problems::no_quorum(),
+        _ => problems::no_leader(),
+    }
+}

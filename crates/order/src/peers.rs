@@ -1,0 +1,112 @@
+//! The other replicas, as this one sees them: who is there, who is known to be gone.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use tokio::sync::watch;
+
+use crate::role::Reach;
+
+/// How far a log reaches: the term and the leader of its last entry, and its index. The order of this
+/// is the order of logs.
+pub(crate) type Position = Option<(u64, u64, u64)>;
+
+/// One of the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PeerView {
+    /// What the stream held to it says.
+    pub(crate) reach: Reach,
+    /// Since when that is so.
+    pub(crate) since: Option<Instant>,
+    /// It was reachable before: only then is a refusal the proof of a death.
+    pub(crate) was_up: bool,
+    /// How far its log reached when it last said so.
+    pub(crate) last_log: Position,
+    /// The leader that it knows to be dead.
+    pub(crate) knows_dead: Option<u64>,
+}
+
+/// All the others, by id. Everybody may look, those who hold the streams write.
+#[derive(Clone, Debug)]
+pub(crate) struct Peers {
+    table: watch::Sender<BTreeMap<u64, PeerView>>,
+}
+
+impl Peers {
+    /// Nobody is known yet.
+    pub(crate) fn new(others: impl IntoIterator<Item = u64>) -> Self {
+        let table = others.into_iter().map(|id| (id, PeerView::default())).collect();
+        Self { table: watch::Sender::new(table) }
+    }
+
+    /// To look, and to be told of changes.
+    pub(crate) fn watch(&self) -> watch::Receiver<BTreeMap<u64, PeerView>> {
+        self.table.subscribe()
+    }
+
+    /// The table as it is now.
+    pub(crate) fn now(&self) -> BTreeMap<u64, PeerView> {
+        self.table.borrow().clone()
+    }
+
+    /// What one of the others looks like now.
+    pub(crate) fn reach(&self, id: u64) -> Reach {
+        self.table.borrow().get(&id).map_or(Reach::Unknown, |peer| peer.reach)
+    }
+
+    /// The stream to `id` opened, or a connect was refused, or neither.
+    pub(crate) fn set_reach(&self, id: u64, reach: Reach) {
+        self.table.send_if_modified(|table| {
+            let Some(peer) = table.get_mut(&id) else { return false };
+            if peer.reach == reach {
+                return false;
+            }
+            peer.reach = reach;
+            peer.since = Some(Instant::now());
+            peer.was_up |= reach == Reach::Up;
+            if reach == Reach::Up {
+                peer.knows_dead = None;
+            }
+            true
+        });
+    }
+
+    /// What `id` said about itself.
+    pub(crate) fn set_report(&self, id: u64, last_log: Position, knows_dead: Option<u64>) {
+        self.table.send_if_modified(|table| {
+            let Some(peer) = table.get_mut(&id) else { return false };
+            let is_news = peer.last_log != last_log || peer.knows_dead != knows_dead;
+            (peer.last_log, peer.knows_dead) = (last_log, knows_dead);
+            is_news
+        });
+    }
+
+    /// How many of the others refuse connections.
+    pub(crate) fn refused(&self) -> usize {
+        self.table.borrow().values().filter(|peer| peer.reach == Reach::Refused).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_news_wakes_those_who_watch() {
+        let peers = Peers::new([123, 345]);
+        let mut watch = peers.watch();
+        peers.set_reach(123, Reach::Unknown);
+        peers.set_reach(7, Reach::Up);
+        assert!(!watch.has_changed().unwrap());
+        peers.set_reach(123, Reach::Up);
+        peers.set_reach(123, Reach::Refused);
+        assert!(watch.has_changed().unwrap());
+        let seen = watch.borrow_and_update()[&123];
+        assert!(seen.was_up && seen.reach == Reach::Refused);
+        assert_eq!(peers.refused(), 1);
+        peers.set_report(345, Some((1, 456, 7)), Some(456));
+        assert_eq!(watch.borrow_and_update()[&345].last_log, Some((1, 456, 7)));
+        peers.set_report(345, Some((1, 456, 7)), Some(456));
+        assert!(!watch.has_changed().unwrap());
+    }
+}

@@ -1,0 +1,187 @@
+//! The streams whose only meaning is to break.
+//!
+//! One task per peer keeps a stream open to it. While it is open the peer is *up*; when it breaks, a
+//! fresh connect tells whether the process is gone (*refused*) or merely out of reach (*unknown*). Over
+//! the stream goes only what survivors need when a leader dies: who is dead, and how far one's own log
+//! reaches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+use wire::exit::Stop;
+use wire::proto;
+
+use super::engine::Engine;
+use super::{letters, transport};
+use crate::identity::Identity;
+use crate::peers::Peers;
+use crate::role::Reach;
+
+/// Between two connects to a peer that is not there.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// So often a broken stream is tried again at once: a dying process may still accept a connection.
+const AT_ONCE_MAX: u32 = 8;
+
+/// How long a peer may take to say who it is.
+const HELLO_MAX: Duration = Duration::from_secs(1);
+
+/// How a held stream came to its end.
+enum End {
+    /// Nobody listens at the address.
+    Refused,
+    /// It could not be opened, for another reason.
+    Unreachable,
+    /// It was open, and broke.
+    Broke,
+    /// The peer does not know us, or is not who we meant.
+    Stranger(Status),
+}
+
+/// Keeps the stream to one peer.
+pub(crate) struct Hold {
+    /// The peer.
+    pub(crate) to: u64,
+    /// Where it listens.
+    pub(crate) address: String,
+    /// Who we are.
+    pub(crate) identity: Arc<Identity>,
+    /// Where to write down what the stream says.
+    pub(crate) peers: Peers,
+    /// For how far our log reaches.
+    pub(crate) engine: Engine,
+    /// The leader known to be dead, to be reported.
+    pub(crate) mourning: watch::Receiver<Option<u64>>,
+}
+
+impl std::fmt::Debug for Hold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hold").field("to", &self.to).finish_non_exhaustive()
+    }
+}
+
+impl Hold {
+    /// Holds the stream until `stop`, opening it again whenever it breaks. Returns early only when the
+    /// peer refuses this replica's data folder.
+    pub(crate) async fn run(mut self, stop: CancellationToken) -> Option<Stop> {
+        let mut at_once = 0;
+        let mut complained = false;
+        loop {
+            let end = tokio::select! {
+                end = self.hold() => end,
+                () = stop.cancelled() => return None,
+            };
+            match end {
+                End::Broke => {
+                    self.peers.set_reach(self.to, Reach::Unknown);
+                    at_once = AT_ONCE_MAX;
+                }
+                End::Refused => {
+                    self.peers.set_reach(self.to, Reach::Refused);
+                    at_once = 0;
+                }
+                End::Unreachable => self.peers.set_reach(self.to, Reach::Unknown),
+                End::Stranger(status) => {
+                    self.peers.set_reach(self.to, Reach::Unknown);
+                    if status.code() == Code::FailedPrecondition {
+                        return Some(Stop::Setup(status.message().to_owned()));
+                    }
+                    if !std::mem::replace(&mut complained, true) {
+                        tracing::warn!("{} at {}: {}", self.to, self.address, status.message());
+                    }
+                }
+            }
+            if 0 < at_once {
+                at_once -= 1;
+                tokio::task::yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => {}
+                () = stop.cancelled() => return None,
+            }
+        }
+    }
+
+    /// Opens the stream and stays until it breaks.
+    async fn hold(&mut self) -> End {
+        let endpoint = match transport::endpoint(&self.address) {
+            Ok(endpoint) => endpoint,
+            Err(error) => return End::Stranger(Status::invalid_argument(error.to_string())),
+        };
+        let channel = match endpoint.connect().await {
+            Ok(channel) => channel,
+            Err(error) if is_refused(&error) => return End::Refused,
+            Err(_) => return End::Unreachable,
+        };
+        let (pings, outgoing) = mpsc::channel(4);
+        let reported = *self.mourning.borrow_and_update();
+        if pings.try_send(self.ping(reported)).is_err() {
+            return End::Unreachable;
+        }
+        let mut client = transport::client(channel);
+        let opening = async {
+            let mut pongs = client.hold(ReceiverStream::new(outgoing)).await?.into_inner();
+            let hello = pongs.message().await?;
+            Ok::<_, Status>((hello, pongs))
+        };
+        let (hello, mut pongs) = match tokio::time::timeout(HELLO_MAX, opening).await {
+            Ok(Ok((Some(hello), pongs))) => (hello, pongs),
+            Ok(Err(status)) if is_verdict(&status) => return End::Stranger(status),
+            Ok(Ok((None, _)) | Err(_)) | Err(_) => return End::Unreachable,
+        };
+        match self.identity.admit(hello.sender.as_ref()) {
+            Ok(id) if id == self.to => {}
+            Ok(id) => {
+                let why = format!("this is replica {id}: check the addresses of the replicas");
+                return End::Stranger(Status::permission_denied(why));
+            }
+            Err(stranger) => return End::Stranger(Status::permission_denied(stranger.to_string())),
+        }
+        self.peers.set_reach(self.to, Reach::Up);
+        loop {
+            tokio::select! {
+                pong = pongs.message() => if !matches!(pong, Ok(Some(_))) { return End::Broke },
+                changed = self.mourning.changed() => {
+                    if changed.is_err() {
+                        return End::Broke;
+                    }
+                    let dead = *self.mourning.borrow_and_update();
+                    if pings.send(self.ping(dead)).await.is_err() {
+                        return End::Broke;
+                    }
+                }
+            }
+        }
+    }
+
+    fn ping(&self, dead: Option<u64>) -> proto::HoldPing {
+        proto::HoldPing {
+            sender: Some(self.identity.sender(self.to)),
+            last_log: letters::position_out(self.engine.last_log()),
+            dead: dead.unwrap_or(0),
+        }
+    }
+}
+
+/// True for an answer about who we are, false for a connection's troubles.
+fn is_verdict(status: &Status) -> bool {
+    matches!(status.code(), Code::FailedPrecondition | Code::PermissionDenied)
+}
+
+/// True when nobody listens there: the proof that the process is gone.
+fn is_refused(error: &tonic::transport::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::ConnectionRefused) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,278 @@
+//! The other end of the transport: what a replica does when another one calls.
+//!
+//! Each call says who calls, and is refused before anything else when that is not who it should be.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::{Stream, StreamExt};
+use ledger::terms::Index;
+use openraft::errors::RaftError;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use wire::proto;
+use wire::proto::peer_server::{Peer, PeerServer};
+
+use super::letters::{self, Malformed};
+use super::transport::MESSAGE_BYTES_MAX;
+use super::types::{Raft, Types};
+use super::view::View;
+use crate::identity::{Identity, Stranger};
+use crate::peers::Peers;
+
+/// About how many bytes of blocks go into one part.
+const PART_BYTES: usize = 1024 * 1024;
+
+/// Parts of blocks read ahead of a slow receiver.
+const PARTS_AHEAD: usize = 2;
+
+type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Answers the other replicas.
+#[derive(Clone)]
+pub(crate) struct Receiver {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    raft: Raft,
+    identity: Arc<Identity>,
+    view: Arc<View>,
+    peers: Peers,
+    /// The start of each peer that has asked for missing logs.
+    starts: Mutex<BTreeMap<u64, u64>>,
+    stop: CancellationToken,
+}
+
+impl std::fmt::Debug for Receiver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receiver").finish_non_exhaustive()
+    }
+}
+
+impl Receiver {
+    /// A receiver whose streams end at `stop`.
+    pub(crate) fn new(
+        raft: Raft,
+        identity: Arc<Identity>,
+        view: Arc<View>,
+        peers: Peers,
+        stop: CancellationToken,
+    ) -> Self {
+        let starts = Mutex::default();
+        Self { shared: Arc::new(Shared { raft, identity, view, peers, starts, stop }) }
+    }
+
+    /// The service, with its limits.
+    pub(crate) fn service(self) -> PeerServer<Self> {
+        PeerServer::new(self)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    fn admit(&self, sender: Option<&proto::Sender>) -> Result<u64, Status> {
+        self.shared.identity.admit(sender).map_err(|stranger| refusal(&stranger))
+    }
+
+    /// A stream that ends when this replica stops.
+    fn until_stop<T: Send + 'static>(
+        &self,
+        stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    ) -> Response<Parts<T>> {
+        let stop = self.shared.stop.clone();
+        Response::new(stream.take_until(stop.cancelled_owned()).boxed())
+    }
+}
+
+/// A caller with the wrong folder must stop; any other stranger may have been given a wrong address.
+fn refusal(stranger: &Stranger) -> Status {
+    let text = stranger.to_string();
+    match stranger {
+        Stranger::OtherIncarnation { .. } | Stranger::OtherLedger { .. } => {
+            Status::failed_precondition(text)
+        }
+        _ => Status::permission_denied(text),
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn malformed(error: Malformed) -> Status {
+    Status::invalid_argument(error.to_string())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
+fn stopped<E: std::fmt::Display>(error: E) -> Status {
+    Status::unavailable(format!("this replica has stopped: {error}"))
+}
+
+#[tonic::async_trait]
+impl Peer for Receiver {
+    type AppendStream = Parts<proto::AppendResponse>;
+    type BlocksStream = Parts<proto::BlocksPart>;
+    type HoldStream = Parts<proto::HoldPong>;
+
+    async fn append(
+        &self,
+        request: Request<Streaming<proto::AppendRequest>>,
+    ) -> Result<Response<Self::AppendStream>, Status> {
+        let mut requests = request.into_inner();
+        let Some(first) = requests.message().await? else {
+            return Ok(self.until_stop(futures::stream::empty()));
+        };
+        self.admit(first.sender.as_ref())?;
+        let first = letters::append_in(first).map_err(malformed)?;
+        // A broken or malformed stream just ends: the engine of the sender opens another.
+        let rest = futures::stream::unfold(requests, |mut requests| async move {
+            let request = requests.message().await.ok().flatten()?;
+            Some((letters::append_in(request).ok()?, requests))
+        });
+        let input = futures::stream::iter([first]).chain(rest);
+        let answers = self.shared.raft.stream_append(input);
+        Ok(self.until_stop(answers.map(|answer| match answer {
+            Ok(result) => Ok(letters::appended_out(result)),
+            Err(fatal) => Err(stopped(fatal)),
+        })))
+    }
+
+    async fn beat(
+        &self,
+        request: Request<proto::AppendRequest>,
+    ) -> Result<Response<proto::AppendResponse>, Status> {
+        let request = request.into_inner();
+        self.admit(request.sender.as_ref())?;
+        let request = letters::append_in(request).map_err(malformed)?;
+        let (previous, last) = (request.prev_log_id, request.entries.last().map(|e| e.log_id));
+        let conflicts = previous.is_some();
+        let answer = self.shared.raft.append_entries(request).await.map_err(stopped)?;
+        if answer.is_conflict() && !conflicts {
+            return Err(Status::internal("a conflict before the log's beginning"));
+        }
+        let result = answer.into_stream_result(previous, last.or(previous));
+        Ok(Response::new(letters::appended_out(result)))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<proto::VoteRequest>,
+    ) -> Result<Response<proto::VoteResponse>, Status> {
+        let request = request.into_inner();
+        self.admit(request.sender.as_ref())?;
+        let ballot = letters::ballot_in(request).map_err(malformed)?;
+        let voted = self.shared.raft.vote(ballot).await.map_err(stopped::<RaftError<Types>>)?;
+        Ok(Response::new(letters::voted_out(&voted)))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<proto::VoteRequest>,
+    ) -> Result<Response<proto::VoteResponse>, Status> {
+        let request = request.into_inner();
+        self.admit(request.sender.as_ref())?;
+        let ballot = letters::ballot_in(request).map_err(malformed)?;
+        let voted = self.shared.raft.pre_vote(ballot).await.map_err(stopped::<RaftError<Types>>)?;
+        Ok(Response::new(letters::voted_out(&voted)))
+    }
+
+    async fn transfer(
+        &self,
+        request: Request<proto::TransferRequest>,
+    ) -> Result<Response<proto::TransferResponse>, Status> {
+        let request = request.into_inner();
+        self.admit(request.sender.as_ref())?;
+        let request = letters::transfer_in(request).map_err(malformed)?;
+        let result = self.shared.raft.handle_transfer_leader(request).await.map_err(stopped)?;
+        Ok(Response::new(letters::transferred_out(result)))
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<proto::SnapshotRequest>,
+    ) -> Result<Response<proto::SnapshotResponse>, Status> {
+        let request = request.into_inner();
+        self.admit(request.sender.as_ref())?;
+        let (vote, snapshot) = letters::snapshot_in(request).map_err(malformed)?;
+        tracing::info!("Updating log, from a snapshot");
+        let installed = self.shared.raft.install_full_snapshot(vote, snapshot).await;
+        let vote = installed.map_err(stopped)?.vote;
+        Ok(Response::new(proto::SnapshotResponse { vote: Some(letters::vote_out(&vote)) }))
+    }
+
+    async fn blocks(
+        &self,
+        request: Request<proto::BlocksRequest>,
+    ) -> Result<Response<Self::BlocksStream>, Status> {
+        let request = request.into_inner();
+        self.admit(request.sender.as_ref())?;
+        let (parts, outgoing) = mpsc::channel(PARTS_AHEAD);
+        let view = self.shared.view.clone();
+        let (after, to) = (Index(request.after), Index(request.to));
+        // Reading is blocking work, and a slow receiver may hold it up: it has a thread of its own.
+        tokio::task::spawn_blocking(move || send_blocks(&view, after, to, &parts));
+        Ok(self.until_stop(ReceiverStream::new(outgoing)))
+    }
+
+    async fn hold(
+        &self,
+        request: Request<Streaming<proto::HoldPing>>,
+    ) -> Result<Response<Self::HoldStream>, Status> {
+        let mut pings = request.into_inner();
+        let Some(hello) = pings.message().await? else {
+            return Err(Status::invalid_argument("a held stream without a first word"));
+        };
+        let id = self.admit(hello.sender.as_ref())?;
+        let start = hello.sender.as_ref().map_or(0, |sender| sender.start);
+        if self.shared.starts.lock().insert(id, start) != Some(start) {
+            tracing::info!("sending missing logs to {id}");
+        }
+        self.report(id, &hello);
+        let pong = proto::HoldPong { sender: Some(self.shared.identity.sender(id)) };
+        let this = self.clone();
+        // The pings are only listened to; the stream stays open as long as they may come.
+        let listening =
+            futures::stream::unfold((this, pings), move |(this, mut pings)| async move {
+                loop {
+                    match pings.message().await {
+                        Ok(Some(ping)) => this.report(id, &ping),
+                        Ok(None) | Err(_) => return None::<(Result<proto::HoldPong, Status>, _)>,
+                    }
+                }
+            });
+        Ok(self.until_stop(futures::stream::iter([Ok(pong)]).chain(listening)))
+    }
+}
+
+impl Receiver {
+    fn report(&self, id: u64, ping: &proto::HoldPing) {
+        let dead = (ping.dead != 0).then_some(ping.dead);
+        self.shared.peers.set_report(id, letters::position_in(ping.last_log), dead);
+    }
+}
+
+/// Reads blocks a part at a time and passes them on, until all are sent or nobody listens.
+fn send_blocks(
+    view: &View,
+    mut after: Index,
+    to: Index,
+    parts: &mpsc::Sender<Result<proto::BlocksPart, Status>>,
+) {
+    loop {
+        let blocks = match view.blocks(after, to, PART_BYTES) {
+            Ok(blocks) => blocks,
+            Err(error) => {
+                // Nobody listens any more: nobody needs to know.
+                let _ = parts.blocking_send(Err(Status::data_loss(error.to_string())));
+                return;
+            }
+        };
+        let Some((last, _)) = blocks.last() else { return };
+        after = *last;
+        let blocks = blocks.into_iter().map(|(_, block)| block).collect();
+        if parts.blocking_send(Ok(proto::BlocksPart { blocks })).is_err() {
+            return;
+        }
+    }
+}

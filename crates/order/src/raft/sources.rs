@@ -1,0 +1,108 @@
+//! Where a replica gets the blocks that it lacks: from the leader first, then from any other.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use ledger::terms::Index;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use wire::proto;
+
+use super::snapshots::BlockSource;
+use super::transport::Transport;
+use crate::identity::Identity;
+use crate::peers::Peers;
+use crate::role::Reach;
+
+/// Blocks fetched ahead of their checking.
+const BLOCKS_AHEAD: usize = 64;
+
+/// The other replicas as a source of blocks.
+#[derive(Clone, Debug)]
+pub(crate) struct Sources {
+    /// The connections.
+    pub(crate) transport: Transport,
+    /// How this replica introduces itself.
+    pub(crate) identity: Arc<Identity>,
+    /// Who is there.
+    pub(crate) peers: Peers,
+}
+
+impl BlockSource for Sources {
+    fn blocks(&self, after: Index, to: Index) -> BoxStream<'static, std::io::Result<Bytes>> {
+        let (blocks, fetched) = mpsc::channel(BLOCKS_AHEAD);
+        let this = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = this.fetch(after, to, &blocks).await {
+                // Nobody listens any more: nobody needs to know.
+                let _ = blocks.send(Err(error)).await;
+            }
+        });
+        ReceiverStream::new(fetched).boxed()
+    }
+}
+
+impl Sources {
+    /// Asks one after the other, each for what is still missing. The receiver checks every block, so the
+    /// first that breaks off is merely followed by the next.
+    async fn fetch(
+        &self,
+        mut after: Index,
+        to: Index,
+        blocks: &mpsc::Sender<std::io::Result<Bytes>>,
+    ) -> std::io::Result<()> {
+        let mut last = std::io::Error::other("no other replica is reachable");
+        for id in self.order() {
+            match self.fetch_from(id, &mut after, to, blocks).await {
+                Ok(()) => return Ok(()),
+                Err(status) => {
+                    tracing::debug!(
+                        "{id} does not send blocks after {after}: {}",
+                        status.message()
+                    );
+                    last = std::io::Error::other(status.message().to_owned());
+                }
+            }
+        }
+        Err(last)
+    }
+
+    /// Whoever is up, the highest first.
+    fn order(&self) -> Vec<u64> {
+        let table = self.peers.now();
+        let up = |reach| {
+            move |peer: &(&u64, &crate::peers::PeerView)| (peer.1.reach == Reach::Up) == reach
+        };
+        let first = table.iter().rev().filter(up(true));
+        let rest = table.iter().rev().filter(up(false));
+        first.chain(rest).map(|(id, _)| *id).collect()
+    }
+
+    async fn fetch_from(
+        &self,
+        id: u64,
+        after: &mut Index,
+        to: Index,
+        blocks: &mpsc::Sender<std::io::Result<Bytes>>,
+    ) -> Result<(), tonic::Status> {
+        let Some(mut client) = self.transport.snapshots(id) else {
+            return Err(tonic::Status::unavailable("its address is not known"));
+        };
+        let sender = Some(self.identity.sender(id));
+        let request = proto::BlocksRequest { sender, after: after.0, to: to.0 };
+        let mut parts = client.blocks(request).await?.into_inner();
+        while let Some(part) = parts.message().await? {
+            for block in part.blocks {
+                let header = ledger::block::Block::peek(&block)
+                    .map_err(|error| tonic::Status::data_loss(error.to_string()))?;
+                *after = header.index;
+                if blocks.send(Ok(block)).await.is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+}

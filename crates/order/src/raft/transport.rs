@@ -1,0 +1,344 @@
+//! How the engine reaches the other replicas.
+//!
+//! Each peer has three connections, so that nothing big delays anything small: one for the log, one for
+//! heartbeats and votes, one for snapshots. The log goes over one long-lived stream per session, with as
+//! many requests on their way as the engine likes; heartbeats are single calls.
+//!
+//! # Invariants
+//!
+//! * Answers come back in the order of their requests.
+//! * A stream that owes an answer and brings none for [`STALLED_MAX`] is ended; the engine opens another.
+//! * *Unreachable* is said only of a peer that could not be connected to, or that refused us: it makes
+//!   the engine back off.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::{FutureExt, Stream, StreamExt};
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::network::{RPCOption, RPCTypes, stream_append_sequential};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use parking_lot::Mutex;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use wire::proto::peer_client::PeerClient;
+
+use super::letters;
+use super::snapshots::Manifest;
+use super::types::{Address, Snapshot, Types, Vote};
+use crate::identity::Identity;
+
+/// The greatest call between replicas: an entry that opens a shop of 100,000 products fits.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// A stream that owes an answer for this long is ended.
+const STALLED_MAX: Duration = Duration::from_secs(1);
+
+/// How long a connect may take.
+const CONNECT_MAX: Duration = Duration::from_millis(500);
+
+/// How long a vote or a transfer may take to be answered.
+const VOTE_MAX: Duration = Duration::from_millis(300);
+
+/// HTTP/2 windows: one full batch never waits for a window.
+const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Purpose {
+    Log,
+    Beat,
+    Snapshot,
+}
+
+type Client = PeerClient<Channel>;
+type Failed = RPCError<Types>;
+
+/// How to reach an address between replicas.
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(CONNECT_MAX)
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .http2_keep_alive_interval(Duration::from_secs(1))
+        .keep_alive_timeout(Duration::from_secs(1))
+        .keep_alive_while_idle(true);
+    Ok(endpoint)
+}
+
+/// A client on a channel, with the limits of calls between replicas.
+pub(crate) fn client(channel: Channel) -> Client {
+    PeerClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// Makes the engine's connections, and keeps them.
+#[derive(Clone, Debug)]
+pub(crate) struct Transport {
+    identity: Arc<Identity>,
+    /// The addresses of the settings go before those in the log: a store may move.
+    addresses: Arc<BTreeMap<u64, String>>,
+    channels: Arc<Mutex<BTreeMap<(u64, Purpose), Channel>>>,
+}
+
+impl Transport {
+    /// A transport that introduces itself as `identity`.
+    pub(crate) fn new(identity: Arc<Identity>, addresses: BTreeMap<u64, String>) -> Self {
+        Self { identity, addresses: Arc::new(addresses), channels: Arc::default() }
+    }
+
+    /// A client for the blocks of replica `id`, on the connection for snapshots.
+    pub(crate) fn snapshots(&self, id: u64) -> Option<Client> {
+        let address = self.addresses.get(&id)?;
+        self.channel(id, address, Purpose::Snapshot).ok().map(client)
+    }
+
+    fn channel(&self, id: u64, address: &str, purpose: Purpose) -> Result<Channel, String> {
+        let mut channels = self.channels.lock();
+        if let Some(channel) = channels.get(&(id, purpose)) {
+            return Ok(channel.clone());
+        }
+        let endpoint = endpoint(address).map_err(|error| error.to_string())?;
+        let channel = endpoint.connect_lazy();
+        channels.insert((id, purpose), channel.clone());
+        Ok(channel)
+    }
+
+    fn link(&self, to: u64, peer: &Address, purpose: Purpose) -> Link {
+        let address = self.addresses.get(&to).unwrap_or(&peer.address).clone();
+        Link { transport: self.clone(), to, address, purpose }
+    }
+}
+
+impl RaftNetworkFactory<Types> for Transport {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: u64, node: &Address) -> Link {
+        self.link(target, node, Purpose::Log)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &Address) -> Link {
+        self.link(target, node, Purpose::Beat)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &Address) -> Link {
+        self.link(target, node, Purpose::Snapshot)
+    }
+}
+
+/// The way to one peer, for one purpose.
+#[derive(Clone, Debug)]
+pub(crate) struct Link {
+    transport: Transport,
+    to: u64,
+    address: String,
+    purpose: Purpose,
+}
+
+impl Link {
+    fn client(&self, purpose: Purpose) -> Result<Client, Failed> {
+        let channel = self.transport.channel(self.to, &self.address, purpose);
+        channel.map(client).map_err(|why| Failed::Unreachable(Unreachable::from_string(why)))
+    }
+
+    fn sender(&self) -> wire::proto::Sender {
+        self.transport.identity.sender(self.to)
+    }
+
+    fn late(&self, action: RPCTypes, timeout: Duration) -> Failed {
+        let id = self.transport.identity.id();
+        Failed::Timeout(Timeout { action, id, target: self.to, timeout })
+    }
+
+    /// Sends requests as the engine makes them, and yields the answers in their order.
+    async fn stream<S>(
+        &self,
+        input: S,
+    ) -> Result<BoxStream<'static, Result<StreamAppendResult<Types>, Failed>>, Failed>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        let owed = Arc::new(AtomicU64::new(0));
+        let sent = owed.clone();
+        let mut sender = Some(self.sender());
+        let requests = input.map(move |request| {
+            sent.fetch_add(1, Ordering::Relaxed);
+            letters::append_out(request, sender.take())
+        });
+        let mut client = self.client(Purpose::Log)?;
+        let opened = tokio::time::timeout(STALLED_MAX, client.append(requests)).await;
+        let answers = match opened {
+            Ok(Ok(answers)) => answers.into_inner(),
+            Ok(Err(status)) => return Err(failed(&status)),
+            Err(_) => return Err(self.late(RPCTypes::AppendEntries, STALLED_MAX)),
+        };
+        let late = self.late(RPCTypes::AppendEntries, STALLED_MAX);
+        let stream = futures::stream::unfold(Some((answers, owed)), move |state| {
+            let late = late.clone();
+            async move {
+                let (mut answers, owed) = state?;
+                let answer = match next(&mut answers, &owed).await {
+                    None => Err(late),
+                    Some(Ok(None)) => return None,
+                    Some(Ok(Some(answer))) => letters::appended_in(answer).map_err(|e| network(&e)),
+                    Some(Err(status)) => Err(failed(&status)),
+                };
+                let goes_on = matches!(answer, Ok(Ok(_)));
+                Some((answer, goes_on.then_some((answers, owed))))
+            }
+        });
+        Ok(stream.boxed())
+    }
+}
+
+/// The next answer; `None` when one is owed and does not come.
+async fn next(
+    answers: &mut tonic::Streaming<wire::proto::AppendResponse>,
+    owed: &AtomicU64,
+) -> Option<Result<Option<wire::proto::AppendResponse>, Status>> {
+    loop {
+        let before = owed.load(Ordering::Relaxed);
+        if let Ok(answer) = tokio::time::timeout(STALLED_MAX, answers.message()).await {
+            if matches!(answer, Ok(Some(_))) {
+                owed.fetch_sub(1, Ordering::Relaxed);
+            }
+            return Some(answer);
+        }
+        if 0 < before {
+            return None;
+        }
+    }
+}
+
+impl RaftNetworkV2<Types> for Link {
+    type SnapshotData = Manifest;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, Failed> {
+        let request = letters::append_out(rpc, Some(self.sender()));
+        let mut client = self.client(Purpose::Beat)?;
+        let ttl = option.hard_ttl();
+        let answered = tokio::time::timeout(ttl, client.beat(request)).await;
+        let response = answered.map_err(|_| self.late(RPCTypes::AppendEntries, ttl))?;
+        let response = response.map_err(|status| failed(&status))?.into_inner();
+        Ok(match letters::appended_in(response).map_err(|error| network(&error))? {
+            Ok(_) => AppendEntriesResponse::Success,
+            Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
+            Err(StreamAppendError::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote),
+        })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<Types>, Failed>>, Failed>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        if self.purpose == Purpose::Beat {
+            return stream_append_sequential(self, input, option);
+        }
+        async move { self.stream(input).await.map(|stream| stream as BoxStream<'s, _>) }.boxed()
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<Types>, Failed> {
+        let request = letters::ballot_out(&rpc, self.sender());
+        let mut client = self.client(Purpose::Beat)?;
+        let answered = tokio::time::timeout(VOTE_MAX, client.vote(request)).await;
+        let response = answered.map_err(|_| self.late(RPCTypes::Vote, VOTE_MAX))?;
+        let response = response.map_err(|status| failed(&status))?.into_inner();
+        letters::voted_in(response).map_err(|error| network(&error))
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<Types>, Failed> {
+        let request = letters::ballot_out(&rpc, self.sender());
+        let mut client = self.client(Purpose::Beat)?;
+        let answered = tokio::time::timeout(VOTE_MAX, client.pre_vote(request)).await;
+        let response = answered.map_err(|_| self.late(RPCTypes::Vote, VOTE_MAX))?;
+        let response = response.map_err(|status| failed(&status))?.into_inner();
+        letters::voted_in(response).map_err(|error| network(&error))
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let request = letters::snapshot_out(&vote, &snapshot, self.sender());
+        let mut client = self.client(Purpose::Snapshot)?;
+        tracing::info!("sending missing logs to {}, as a snapshot", self.to);
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            answered = client.snapshot(request) => {
+                let response = answered.map_err(|status| failed(&status))?.into_inner();
+                let vote = letters::vote_in(response.vote).map_err(|error| network(&error))?;
+                Ok(SnapshotResponse::new(vote))
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<Types>,
+        _option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, Failed> {
+        let request = letters::transfer_out(&req, self.sender());
+        let mut client = self.client(Purpose::Beat)?;
+        let answered = tokio::time::timeout(VOTE_MAX, client.transfer(request)).await;
+        let response = answered.map_err(|_| self.late(RPCTypes::TransferLeader, VOTE_MAX))?;
+        let response = response.map_err(|status| failed(&status))?.into_inner();
+        letters::transferred_in(response).map_err(|error| network(&error))
+    }
+}
+
+fn network(error: &letters::Malformed) -> Failed {
+    Failed::Network(NetworkError::new(error))
+}
+
+/// A peer that could not be connected to, or that refused us, is given time; anything else is tried
+/// again at once.
+fn failed(status: &Status) -> Failed {
+    let refused = status.code() == Code::FailedPrecondition;
+    if refused || is_connect_failure(status) {
+        Failed::Unreachable(Unreachable::new(status))
+    } else {
+        Failed::Network(NetworkError::new(status))
+    }
+}
+
+fn is_connect_failure(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,416 @@
+//! A replica's life: open, ask the others, serve, stop.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use ledger::command::{Command, Request};
+use ledger::ledger::Ledger;
+use ledger::outcome::Outcome;
+use ledger::terms::Index;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wire::exit::Stop;
+use wire::problem::Problem;
+use wire::stream::LeaderHint;
+
+use crate::batcher::{Batcher, Propose};
+use crate::config::Settings;
+use crate::history::Desk;
+use crate::identity::Identity;
+use crate::leading::{self, Chair};
+use crate::peers::Peers;
+use crate::publisher::Publisher;
+use crate::raft::engine::Engine;
+use crate::raft::failover;
+use crate::raft::hold::Hold;
+use crate::raft::membership;
+use crate::raft::receiver::Receiver;
+use crate::raft::sources::Sources;
+use crate::raft::transport::Transport;
+use crate::raft::view::View;
+use crate::reader::Reader;
+use crate::role::Role;
+use crate::service::{Service, Shared};
+use crate::status::Status;
+use crate::{clock, raft, shop};
+
+/// How long a leader that stops looks for a successor.
+const HAND_OVER: Duration = Duration::from_secs(1);
+
+/// How long everything may take to end after that.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// How often the time is passed on with the name of the leader.
+const HINT_EVERY: Duration = Duration::from_millis(500);
+
+/// Runs a replica until `stop`, or until it cannot go on.
+///
+/// # Errors
+///
+/// [`Stop::Setup`] when it cannot start as it is told; [`Stop::Defect`] when its storage or its engine
+/// has failed for good.
+pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop> {
+    settings.check()?;
+    let listener = bind(&settings).await?;
+    let replica = Replica::open(settings, &stop).await?;
+    replica.serve(listener, stop).await
+}
+
+async fn bind(settings: &Settings) -> Result<TcpListener, Stop> {
+    TcpListener::bind(settings.listen).await.map_err(|error| {
+        let (id, listen) = (settings.id, settings.listen);
+        let advice = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "another process listens there: stop it, or give another port"
+            }
+            std::io::ErrorKind::AddrNotAvailable => {
+                "this machine has no such address: give one that it has"
+            }
+            _ => "check the address and its port",
+        };
+        Stop::Setup(format!("replica {id} cannot listen on {listen}: {error}; {advice}"))
+    })
+}
+
+/// Everything that runs, once it runs.
+struct Replica {
+    settings: Arc<Settings>,
+    identity: Arc<Identity>,
+    raft: raft::types::Raft,
+    engine: Engine,
+    view: Arc<View>,
+    peers: Peers,
+    /// Ends the tasks; later than `stop`, for a leader first hands over.
+    ending: CancellationToken,
+    tasks: TaskTracker,
+    /// Why the replica must stop, from whoever finds out first.
+    failures: (mpsc::Sender<Stop>, mpsc::Receiver<Stop>),
+}
+
+impl Replica {
+    /// Takes the data folder into use and starts the engine on it.
+    async fn open(settings: Settings, stop: &CancellationToken) -> Result<Self, Stop> {
+        let settings = Arc::new(settings);
+        let identity = Arc::new(Identity::open(&settings)?);
+        let others = settings.ids().into_iter().filter(|id| *id != settings.id);
+        let peers = Peers::new(others);
+        let addresses: BTreeMap<u64, String> =
+            settings.peers.iter().map(|peer| (peer.id, peer.address.clone())).collect();
+        let transport = Transport::new(identity.clone(), addresses);
+        let sources = Sources {
+            transport: transport.clone(),
+            identity: identity.clone(),
+            peers: peers.clone(),
+        };
+        let (log, machine, view) = membership::open(&settings, Arc::new(sources)).await?;
+        if let Some(ledger) = view.read(Ledger::ledger_id) {
+            identity.hold_ledger(ledger)?;
+        }
+        tracing::info!("Requesting missing logs");
+        let raft = membership::start(&settings, transport, log, machine).await?;
+        let (engine, failed) = Engine::new(settings.id, raft.clone());
+        let failures = mpsc::channel(1);
+        let ending = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let replica =
+            Self { settings, identity, raft, engine, view, peers, ending, tasks, failures };
+        replica.watch_failures(failed);
+        if stop.is_cancelled() {
+            tracing::debug!("asked to stop while starting");
+        }
+        Ok(replica)
+    }
+
+    fn watch_failures(&self, engine: impl Future<Output = Stop> + Send + 'static) {
+        let (failures, ending) = (self.failures.0.clone(), self.ending.clone());
+        let view = self.view.clone();
+        let folder = self.settings.data.display().to_string();
+        self.tasks.spawn(async move {
+            let stop = tokio::select! {
+                stop = engine => stop,
+                why = view.failed() => Stop::Defect(format!(
+                    "the replica cannot write its history in {folder}: {why}; check the disk, then start it again"
+                )),
+                () = ending.cancelled() => return,
+            };
+            // Full: somebody else has found out already.
+            let _ = failures.try_send(stop);
+        });
+    }
+
+    /// Serves until told to stop, or until it cannot go on.
+    async fn serve(mut self, listener: TcpListener, stop: CancellationToken) -> Result<(), Stop> {
+        let (role, watch_role) = watch::channel(Role::Alone { term: 0 });
+        let chair = self.chair();
+        let batcher = Batcher::new();
+        self.hold_streams();
+        self.tasks.spawn(chair.clone().run(role.clone(), self.ending.clone()));
+        let log = Arc::new(Log { engine: self.engine.clone(), view: self.view.clone() });
+        self.tasks.spawn(batcher.clone().run(log, watch_role.clone(), self.ending.clone()));
+        let reader = self.reader();
+        let service = self.service(batcher.clone(), reader.clone(), watch_role.clone());
+        self.tasks.spawn(self.keep_ledger(watch_role.clone()));
+        self.tasks.spawn(membership::begin(
+            self.raft.clone(),
+            self.settings.clone(),
+            self.peers.clone(),
+            self.ending.clone(),
+        ));
+        let address = listener.local_addr().unwrap_or(self.settings.listen);
+        let (engine, view) = (self.engine.clone(), self.view.clone());
+        let facts =
+            Arc::new(Status::new(&self.settings, address, engine, view, watch_role.clone()));
+        let routes = self.routes(service, reader, watch_role);
+        tracing::info!("Order socket bound to port {}", address.port());
+        let internal = wire::serve::internal(listener, routes, facts, self.ending.clone());
+        let mut internal = Box::pin(internal);
+        let failure = tokio::select! {
+            () = &mut internal => None,
+            failure = self.failures.1.recv() => failure,
+            () = stop.cancelled() => None,
+        };
+        if failure.is_none() {
+            role.send_replace(Role::Choosing { term: self.engine.leader().term });
+            let leave = async {
+                wait_for_idle(&batcher, HAND_OVER).await;
+                chair.hand_over(HAND_OVER).await;
+            };
+            tokio::select! {
+                () = leave => {}
+                () = &mut internal => {}
+            }
+        }
+        self.end(internal, failure).await
+    }
+
+    /// Ends everything, flushes what is applied, and says how it went.
+    async fn end(
+        self,
+        internal: impl Future<Output = ()> + Send,
+        failure: Option<Stop>,
+    ) -> Result<(), Stop> {
+        self.ending.cancel();
+        self.tasks.close();
+        let ended = async {
+            internal.await;
+            self.tasks.wait().await;
+            self.engine.shut_down().await;
+        };
+        if tokio::time::timeout(ENDING, ended).await.is_err() {
+            tracing::warn!(
+                "not everything ended within {ENDING:?}; what is acknowledged is on disk"
+            );
+        }
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let flushed = tokio::time::timeout(ENDING, self.view.flush()).await;
+        if let Ok(Err(error)) = flushed {
+            tracing::warn!("the last of the history is not on disk, the log has it: {error}");
+        }
+        Ok(())
+    }
+
+    fn chair(&self) -> Chair {
+        Chair {
+            settings: self.settings.clone(),
+            engine: self.engine.clone(),
+            peers: self.peers.clone(),
+            view: self.view.clone(),
+        }
+    }
+
+    /// Holds a stream to each of the others, and watches for the death of the leader.
+    fn hold_streams(&self) {
+        let (mourning, reported) = watch::channel(None);
+        for peer in self.settings.peers.iter().filter(|peer| peer.id != self.settings.id) {
+            let hold = Hold {
+                to: peer.id,
+                address: peer.address.clone(),
+                identity: self.identity.clone(),
+                peers: self.peers.clone(),
+                engine: self.engine.clone(),
+                mourning: reported.clone(),
+            };
+            let (failures, ending) = (self.failures.0.clone(), self.ending.clone());
+            self.tasks.spawn(async move {
+                if let Some(stop) = hold.run(ending).await {
+                    let _ = failures.try_send(stop);
+                }
+            });
+        }
+        let (engine, peers) = (self.engine.clone(), self.peers.clone());
+        self.tasks.spawn(failover::run(engine, peers, mourning, self.ending.clone()));
+    }
+
+    fn reader(&self) -> Reader {
+        let engine = self.engine.clone();
+        let confirm = Box::new(move || {
+            let engine = engine.clone();
+            async move { engine.confirm().await }.boxed()
+        });
+        let (reader, asking) = Reader::new(confirm, self.ending.clone());
+        self.tasks.spawn(asking);
+        reader
+    }
+
+    fn service(&self, batcher: Batcher, reader: Reader, role: watch::Receiver<Role>) -> Service {
+        let (hint, hints) = watch::channel(LeaderHint::default());
+        self.tasks.spawn(tell_leader(
+            self.settings.id,
+            role.clone(),
+            self.view.clone(),
+            hint,
+            self.ending.clone(),
+        ));
+        Service::new(Shared {
+            settings: self.settings.clone(),
+            view: self.view.clone(),
+            batcher,
+            reader,
+            role,
+            peers: self.peers.clone(),
+            hint: hints,
+            held: parking_lot::Mutex::default(),
+        })
+    }
+
+    fn routes(
+        &self,
+        service: Service,
+        reader: Reader,
+        role: watch::Receiver<Role>,
+    ) -> tonic::service::Routes {
+        let receiver = Receiver::new(
+            self.raft.clone(),
+            self.identity.clone(),
+            self.view.clone(),
+            self.peers.clone(),
+            self.ending.clone(),
+        );
+        let desk = Desk::new(service, self.ending.clone());
+        let (id, view) = (self.settings.id, self.view.clone());
+        let (publisher, confirming) = Publisher::new(id, view, role, reader, self.ending.clone());
+        self.tasks.spawn(confirming);
+        tonic::service::Routes::new(receiver.service())
+            .add_service(wire::proto::store_server::StoreServer::new(desk))
+            .add_service(publisher.service())
+    }
+
+    /// Follows the ledger: remembers which it is, compares the shop file with it, and says when a
+    /// follower's log grows.
+    fn keep_ledger(
+        &self,
+        role: watch::Receiver<Role>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let (settings, view) = (self.settings.clone(), self.view.clone());
+        let (identity, failures) = (self.identity.clone(), self.failures.0.clone());
+        let ending = self.ending.clone();
+        async move {
+            let mut applied = view.applied();
+            let mut feed = view.watch(|_| ()).1;
+            let opened = tokio::select! {
+                opened = applied.wait_for(|_| view.read(Ledger::is_open)) => opened.is_ok(),
+                () = ending.cancelled() => return,
+            };
+            if let Some(ledger) = view.read(Ledger::ledger_id).filter(|_| opened)
+                && let Err(stop) = identity.hold_ledger(ledger)
+            {
+                let _ = failures.try_send(stop);
+                return;
+            }
+            compare_shop(&settings, &view).await;
+            loop {
+                let entry = tokio::select! {
+                    entry = feed.recv() => entry,
+                    () = ending.cancelled() => return,
+                };
+                let follows = matches!(*role.borrow(), Role::Following { .. });
+                match entry {
+                    Ok(entry)
+                        if follows && entry.changes.as_ref().is_none_or(|c| !c.is_empty()) =>
+                    {
+                        tracing::info!("Updating log");
+                    }
+                    Ok(_) | Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                    Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+                }
+            }
+        }
+    }
+}
+
+/// The way from the batcher to the log.
+struct Log {
+    engine: Engine,
+    view: Arc<View>,
+}
+
+impl Propose for Log {
+    fn propose(
+        &self,
+        requests: Vec<Request>,
+    ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
+        self.engine.propose(&leading::batch(&self.view, requests))
+    }
+}
+
+/// Waits until the batcher has nothing left, but not longer than `patience`.
+async fn wait_for_idle(batcher: &Batcher, patience: Duration) {
+    let idle = async {
+        while !batcher.is_idle() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    // Whoever is not answered by then learns that nobody knows, and asks the next leader.
+    let _ = tokio::time::timeout(patience, idle).await;
+}
+
+/// Keeps the hint that goes out with answers: who leads, and what time it is in the log.
+async fn tell_leader(
+    me: u64,
+    mut role: watch::Receiver<Role>,
+    view: Arc<View>,
+    hint: watch::Sender<LeaderHint>,
+    stop: CancellationToken,
+) {
+    loop {
+        let now = *role.borrow_and_update();
+        hint.send_replace(LeaderHint {
+            leader: now.leader(me),
+            term: now.term(),
+            log_time_ms: clock::stamp(view.read(Ledger::log_time)).0,
+        });
+        tokio::select! {
+            changed = role.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(HINT_EVERY) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Warns when the shop file is not the one that the open shop was opened with.
+async fn compare_shop(settings: &Settings, view: &View) {
+    if let Err(error) = view.flush().await {
+        tracing::debug!("cannot compare the shop file: {error}");
+        return;
+    }
+    let blocks = match view.blocks(Index(0), Index(u64::MAX), 1) {
+        Ok(blocks) => blocks,
+        Err(error) => return tracing::debug!("cannot compare the shop file: {error}"),
+    };
+    let first = blocks.first().and_then(|(_, block)| ledger::block::Block::decode(block).ok());
+    let records = first.into_iter().flat_map(|block| block.records);
+    for record in records {
+        if let Command::Open(opened) = &record.request.command
+            && let Some(warning) = shop::difference(settings, opened)
+        {
+            tracing::warn!("{warning}");
+        }
+    }
+}

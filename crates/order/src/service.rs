@@ -1,0 +1,227 @@
+//! What a replica answers: requests, lookups, queries.
+//!
+//! Only the leader decides, through the batcher. An order that is here is here for ever, so anybody may
+//! show it; that there is *none* takes the leader and a majority. Products change, so reading them takes
+//! the leader and a majority as well, unless the asker said that an old answer will do.
+
+use std::sync::Arc;
+
+use ledger::ledger::Ledger;
+use ledger::outcome::Outcome;
+use ledger::terms::{Index, OrderNumber};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use wire::convert;
+use wire::problem::Problem;
+use wire::proto::{self, answer::What as Answered, ask::What as Asked};
+use wire::stream::{Answerer, LeaderHint, Reply};
+
+use crate::batcher::{Batcher, Decision};
+use crate::config::Settings;
+use crate::leading::elsewhere;
+use crate::peers::Peers;
+use crate::problems;
+use crate::raft::view::View;
+use crate::reader::Reader;
+use crate::role::Role;
+
+/// The most products in one answer; the asker continues after the last name.
+const LIST_MAX: usize = 1_000;
+
+/// Answers asks; clones share everything.
+#[derive(Clone)]
+pub(crate) struct Service {
+    shared: Arc<Shared>,
+}
+
+/// What answering needs.
+pub(crate) struct Shared {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) view: Arc<View>,
+    pub(crate) batcher: Batcher,
+    pub(crate) reader: Reader,
+    pub(crate) role: watch::Receiver<Role>,
+    pub(crate) peers: Peers,
+    pub(crate) hint: watch::Receiver<LeaderHint>,
+    /// Decided, never told: a fault for tests.
+    pub(crate) held: Mutex<Vec<Reply>>,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").finish_non_exhaustive()
+    }
+}
+
+/// An answer, without the call it belongs to.
+struct Read {
+    as_of: Index,
+    stale: bool,
+    what: Answered,
+}
+
+impl Answerer for Service {
+    fn ask(&self, ask: proto::Ask, reply: Reply) {
+        match ask.what {
+            Some(Asked::Request(request)) => self.decide(request, reply),
+            Some(read) => {
+                let this = self.clone();
+                tokio::spawn(async move {
+                    let answer = match this.read(read).await {
+                        Ok(Read { as_of, stale, what }) => {
+                            proto::Answer { call: 0, as_of: as_of.0, stale, what: Some(what) }
+                        }
+                        Err(problem) => refusal(&problem),
+                    };
+                    reply.send(answer);
+                });
+            }
+            None => reply.send(refusal(&problems::malformed("an ask that asks nothing"))),
+        }
+    }
+
+    fn hint(&self) -> watch::Receiver<LeaderHint> {
+        self.shared.hint.clone()
+    }
+}
+
+impl Service {
+    /// A service on what it needs.
+    pub(crate) fn new(shared: Shared) -> Self {
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// What this replica holds.
+    pub(crate) fn view(&self) -> &Arc<View> {
+        &self.shared.view
+    }
+
+    /// This replica's id.
+    pub(crate) fn id(&self) -> u64 {
+        self.shared.settings.id
+    }
+
+    fn decide(&self, request: proto::Request, reply: Reply) {
+        let role = *self.shared.role.borrow();
+        if !matches!(role, Role::Leading { .. } | Role::Choosing { .. }) {
+            return reply.send(refusal(&self.elsewhere(role)));
+        }
+        if self.is_cut_off() {
+            return reply.send(refusal(&problems::no_quorum()));
+        }
+        let request = match convert::request(request) {
+            Ok(request) => request,
+            Err(problem) => return reply.send(refusal(&problem)),
+        };
+        let shared = self.shared.clone();
+        let tell = move |decision: Decision| {
+            if shared.settings.faults.hold_answers && decision.is_ok() {
+                shared.held.lock().push(reply);
+            } else {
+                reply.send(decided(decision));
+            }
+        };
+        self.shared.batcher.offer(request, Box::new(tell));
+    }
+
+    async fn read(&self, asked: Asked) -> Result<Read, Problem> {
+        match asked {
+            Asked::Lookup(lookup) => self.lookup(OrderNumber(lookup.number)).await,
+            Asked::Query(query) => {
+                let stale = self.is_stale(Index(query.floor), query.stale_ok).await?;
+                let look = |ledger: &Ledger| (ledger.applied(), ledger.product(&query.name));
+                let (as_of, product) = self.shared.view.read(look);
+                let what = match product {
+                    Some(product) => Answered::Product(convert::product(&product)),
+                    None => Answered::Nothing(proto::Nothing {}),
+                };
+                Ok(Read { as_of, stale, what })
+            }
+            Asked::List(list) => {
+                let stale = self.is_stale(Index(list.floor), list.stale_ok).await?;
+                let limit = usize::try_from(list.limit).unwrap_or(LIST_MAX).clamp(1, LIST_MAX);
+                let after = (!list.after.is_empty()).then_some(list.after.as_str());
+                let look = |ledger: &Ledger| (ledger.applied(), ledger.products(after, limit));
+                let (as_of, products) = self.shared.view.read(look);
+                let products = products.iter().map(convert::product).collect();
+                let what = Answered::Products(proto::Products { products });
+                Ok(Read { as_of, stale, what })
+            }
+            Asked::Request(_) => Err(problems::malformed("a request is not a read")),
+        }
+    }
+
+    /// An order that is here is shown at once. That it is nowhere, only a confirmed leader can say.
+    async fn lookup(&self, number: OrderNumber) -> Result<Read, Problem> {
+        if let Some(read) = self.order(number)? {
+            return Ok(read);
+        }
+        let role = *self.shared.role.borrow();
+        if !matches!(role, Role::Leading { .. } | Role::Choosing { .. }) {
+            return Err(self.elsewhere(role));
+        }
+        let as_of = self.confirm().await?;
+        let nothing = Read { as_of, stale: false, what: Answered::Nothing(proto::Nothing {}) };
+        Ok(self.order(number)?.unwrap_or(nothing))
+    }
+
+    fn order(&self, number: OrderNumber) -> Result<Option<Read>, Problem> {
+        let stale = self.shared.role.borrow().leader(self.id()).is_none();
+        let order = self.shared.view.order(number).map_err(|error| {
+            tracing::error!("cannot read order {number}: {error}");
+            problems::unreadable(&error)
+        })?;
+        let as_of = self.shared.view.read(Ledger::applied);
+        Ok(order.map(|order| Read { as_of, stale, what: Answered::Order(convert::order(&order)) }))
+    }
+
+    /// Waits until products may be read here. True: not confirmed, and the asker does not mind.
+    async fn is_stale(&self, floor: Index, stale_ok: bool) -> Result<bool, Problem> {
+        let role = *self.shared.role.borrow();
+        let confirmed = match role {
+            Role::Leading { .. } | Role::Choosing { .. } => self.confirm().await,
+            _ => Err(self.elsewhere(role)),
+        };
+        match confirmed {
+            Ok(as_of) if floor <= as_of => Ok(false),
+            // A floor that nobody has reached is not of this ledger.
+            Ok(_) => Err(problems::malformed("a floor beyond the end of the log")),
+            Err(_) if stale_ok => Ok(true),
+            Err(problem) => Err(problem),
+        }
+    }
+
+    async fn confirm(&self) -> Result<Index, Problem> {
+        if self.is_cut_off() {
+            return Err(problems::no_quorum());
+        }
+        self.shared.reader.confirm().await
+    }
+
+    /// So many of the others refuse connections that no majority is left.
+    fn is_cut_off(&self) -> bool {
+        let settings = &self.shared.settings;
+        settings.peers.len() - self.shared.peers.refused() < settings.majority()
+    }
+
+    fn elsewhere(&self, role: Role) -> Problem {
+        elsewhere(role, self.shared.peers.refused(), &self.shared.settings)
+    }
+}
+
+/// The answer to a request: where it was first decided, and how.
+fn decided(decision: Decision) -> proto::Answer {
+    match decision {
+        Ok((index, outcome)) => {
+            let as_of = if let Outcome::Repeated { index, .. } = &outcome { *index } else { index };
+            let what = Some(Answered::Outcome(convert::outcome(&outcome)));
+            proto::Answer { call: 0, as_of: as_of.0, stale: false, what }
+        }
+        Err(problem) => refusal(&problem),
+    }
+}
+
+fn refusal(problem: &Problem) -> proto::Answer {
+    let what = Some(Answered::Problem(problem.into()));
+    proto::Answer { call: 0, as_of: 0, stale: false, what }
+}

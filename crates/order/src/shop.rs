@@ -1,0 +1,61 @@
+//! Opening the shop: once in a ledger's life, by its first leader.
+
+use ledger::command::{Command, Request, Shop};
+use ledger::terms::LedgerId;
+
+use crate::config::{self, Settings};
+
+/// The request that opens the shop, under a fresh identity of the ledger.
+pub(crate) fn opening(shop: &config::Shop) -> Request {
+    let shop = Shop {
+        ledger_id: LedgerId(rand::random()),
+        first_order_number: shop.first_order_number,
+        products: shop.products.clone(),
+    };
+    Request { key: None, deadline: None, command: Command::Open(shop) }
+}
+
+/// What to tell the owner when the shop file is not the one that the ledger was opened with.
+pub(crate) fn difference(settings: &Settings, opened: &Shop) -> Option<String> {
+    let ours = &settings.shop;
+    let number = opened.first_order_number;
+    let what = if opened.products != ours.products {
+        "has other products than the shop was opened with".to_owned()
+    } else if number != ours.first_order_number {
+        format!("has another first order number than the shop was opened with ({number})")
+    } else {
+        return None;
+    };
+    Some(format!(
+        "the shop file ({}) {what}; an open shop is not changed by it: use `oppidum ctl product \
+         define`, `price` and `restock`",
+        settings.shop_source
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::command::Definition;
+    use ledger::terms::{Cents, Name, OrderNumber};
+
+    use super::*;
+    use crate::config::tests::three;
+
+    fn product(name: &str) -> Definition {
+        let (name, price) = (Name::new(name).unwrap(), Cents::new(1250).unwrap());
+        Definition { name, price, stock: 3, restock_to: None }
+    }
+
+    #[test]
+    fn a_shop_file_that_changed_later_is_pointed_out() {
+        let mut settings = three();
+        settings.shop.products = vec![product("fox")];
+        let Command::Open(opened) = opening(&settings.shop).command else { panic!() };
+        assert_eq!(difference(&settings, &opened), None);
+        settings.shop.first_order_number = OrderNumber(7);
+        assert!(difference(&settings, &opened).unwrap().contains("first order number"));
+        settings.shop.products.push(product("bear"));
+        let line = difference(&settings, &opened).unwrap();
+        assert!(line.contains("oppidum ctl product") && line.contains("a test"), "{line}");
+    }
+}

@@ -1,0 +1,76 @@
+//! What a replica says about itself at `/status`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ledger::ledger::Ledger;
+use ledger::terms::Index;
+use tokio::sync::watch;
+use wire::serve::Facts;
+use wire::status::ProcessStatus;
+
+use crate::config::Settings;
+use crate::raft::engine::Engine;
+use crate::raft::view::View;
+use crate::role::Role;
+
+/// Where the facts come from.
+#[derive(Debug)]
+pub(crate) struct Status {
+    pub(crate) id: u64,
+    pub(crate) address: SocketAddr,
+    pub(crate) engine: Engine,
+    pub(crate) view: Arc<View>,
+    pub(crate) role: watch::Receiver<Role>,
+}
+
+impl Status {
+    /// The facts of a replica that listens at `address`.
+    pub(crate) fn new(
+        settings: &Settings,
+        address: SocketAddr,
+        engine: Engine,
+        view: Arc<View>,
+        role: watch::Receiver<Role>,
+    ) -> Self {
+        Self { id: settings.id, address, engine, view, role }
+    }
+}
+
+impl Facts for Status {
+    fn status(&self) -> ProcessStatus {
+        let (role, marks) = (*self.role.borrow(), self.engine.marks());
+        self.view.read(|ledger| ProcessStatus {
+            role: "order".into(),
+            id: Some(self.id),
+            pid: Some(std::process::id()),
+            address: self.address.to_string(),
+            ready: self.is_ready(role, marks.committed, ledger.applied()),
+            version: env!("CARGO_PKG_VERSION").into(),
+            ledger_id: ledger.ledger_id().map(|ledger_id| ledger_id.to_string()),
+            leader: role.leader(self.id),
+            term: Some(role.term()),
+            last_index: Some(marks.last.0),
+            committed_index: Some(marks.committed.0),
+            applied_index: Some(ledger.applied().0),
+            settled_index: Some(ledger.applied().0),
+            next_order_number: Some(ledger.next_order_number().0),
+            digest: Some(ledger.digest().to_string()),
+            digest_index: Some(ledger.applied().0),
+            products: u64::try_from(ledger.product_count()).ok(),
+            ..ProcessStatus::default()
+        })
+    }
+
+    fn ready(&self) -> bool {
+        let (role, marks) = (*self.role.borrow(), self.engine.marks());
+        self.is_ready(role, marks.committed, self.view.read(Ledger::applied))
+    }
+}
+
+impl Status {
+    /// Ready: it knows who leads, and has applied what it knows to be committed.
+    fn is_ready(&self, role: Role, committed: Index, applied: Index) -> bool {
+        role.leader(self.id).is_some() && committed <= applied
+    }
+}

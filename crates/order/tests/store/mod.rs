@@ -1,0 +1,268 @@
+//! Three replicas in one process, each on a runtime of its own, and somebody who asks them.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ledger::command::Definition;
+use ledger::ledger::Windows;
+use ledger::terms::{Cents, Name, OrderNumber};
+use order::{Faults, Settings, Shop};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use wire::exit::Stop;
+use wire::peers::Peer;
+use wire::problem::{Code, Problem};
+use wire::proto::{self, answer::What, ask::What as Asked, outcome::What as Decided};
+use wire::stream::Caller;
+
+/// How long one ask waits.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Between two looks at a condition.
+const LOOK: Duration = Duration::from_millis(2);
+
+type Answered = Result<proto::Answer, Problem>;
+
+/// A running store.
+pub(crate) struct Store {
+    folder: tempfile::TempDir,
+    peers: Vec<Peer>,
+    replicas: BTreeMap<u64, Replica>,
+}
+
+struct Replica {
+    runtime: Runtime,
+    stop: CancellationToken,
+    running: tokio::task::JoinHandle<Result<(), Stop>>,
+}
+
+impl Store {
+    /// Starts replicas 123, 345 and 456 on free ports.
+    pub(crate) fn start() -> Self {
+        let held: Vec<TcpListener> =
+            (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let address = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
+        let peers: Vec<Peer> = [123, 345, 456]
+            .into_iter()
+            .zip(held.iter().map(address))
+            .map(|(id, address)| Peer { id, address })
+            .collect();
+        drop(held);
+        let mut store =
+            Self { folder: tempfile::tempdir().unwrap(), peers, replicas: BTreeMap::new() };
+        for id in [123, 345, 456] {
+            store.restart(id);
+        }
+        store
+    }
+
+    /// Runs a story on this store.
+    pub(crate) fn block_on(&mut self, story: impl AsyncFnOnce(&mut Self)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(story(self));
+    }
+
+    /// Starts a replica on its folder.
+    pub(crate) fn restart(&mut self, id: u64) {
+        let peer = self.peers.iter().find(|peer| peer.id == id).unwrap();
+        let listen: SocketAddr = peer.address.parse().unwrap();
+        let settings = settings(id, self.peers.clone(), listen, self.folder.path());
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let stop = CancellationToken::new();
+        let running = runtime.spawn(order::run(settings, stop.clone()));
+        self.replicas.insert(id, Replica { runtime, stop, running });
+    }
+
+    /// Drops everything that a replica is, at once.
+    pub(crate) fn crash(&mut self, id: u64) {
+        let replica = self.replicas.remove(&id).unwrap();
+        let crashing = std::thread::spawn(move || {
+            replica.runtime.shutdown_timeout(Duration::from_secs(10));
+        });
+        crashing.join().unwrap();
+    }
+
+    /// Tells a replica to stop, and waits until it has.
+    pub(crate) async fn stop(&mut self, id: u64) {
+        let replica = self.replicas.remove(&id).unwrap();
+        replica.stop.cancel();
+        let ended = replica.running.await.unwrap();
+        assert!(ended.is_ok(), "{ended:?}");
+        replica.runtime.shutdown_background();
+    }
+
+    fn address(&self, id: u64) -> &str {
+        &self.peers.iter().find(|peer| peer.id == id).unwrap().address
+    }
+
+    /// Asks replica `id` once.
+    pub(crate) async fn ask(&self, id: u64, what: Asked) -> Answered {
+        let caller = Caller::connect(self.address(id))
+            .await
+            .map_err(|error| Problem::definite(Code::Refused, error.to_string()))?;
+        caller.ask(what, PATIENCE).await
+    }
+
+    /// Buys `quantity` of a product.
+    pub(crate) async fn place(&self, id: u64, key: &str, name: &str, quantity: u64) -> Answered {
+        let line = proto::Line { name: name.into(), quantity, side: proto::Side::Buy.into() };
+        let place = proto::Place { lines: vec![line] };
+        let request = proto::Request {
+            key: key.into(),
+            command: Some(proto::request::Command::Place(place)),
+            ..proto::Request::default()
+        };
+        self.ask(id, Asked::Request(request)).await
+    }
+
+    /// Buys, wherever the leader is, until it is decided.
+    pub(crate) async fn persist(
+        &self,
+        key: &str,
+        name: &str,
+        quantity: u64,
+        within: Duration,
+    ) -> proto::Answer {
+        self.until(within, async |store| {
+            for id in store.replicas.keys() {
+                if let Ok(answer) = store.place(*id, key, name, quantity).await {
+                    return Some(answer);
+                }
+            }
+            None
+        })
+        .await
+    }
+
+    /// Looks an order up.
+    pub(crate) async fn lookup(&self, id: u64, number: u64) -> Answered {
+        self.ask(id, Asked::Lookup(proto::Lookup { number })).await
+    }
+
+    /// Looks a product up.
+    pub(crate) async fn query(&self, id: u64, name: &str, stale_ok: bool) -> Answered {
+        self.ask(id, Asked::Query(proto::Query { name: name.into(), floor: 0, stale_ok })).await
+    }
+
+    /// Lists all products.
+    pub(crate) async fn list(&self, id: u64) -> Answered {
+        let list = proto::List { limit: 100, ..proto::List::default() };
+        self.ask(id, Asked::List(list)).await
+    }
+
+    /// Waits until all running replicas name the same leader.
+    pub(crate) async fn leader(&self, within: Duration) -> u64 {
+        self.until(within, async |store| {
+            let mut named = Vec::new();
+            for id in store.replicas.keys() {
+                let status = wire::status::fetch(store.address(*id), PATIENCE).await.ok()?;
+                named.push(status.leader?);
+            }
+            named.iter().all(|leader| *leader == named[0]).then_some(named[0])
+        })
+        .await
+    }
+
+    /// Waits until these replicas stand at the same index, with the same digest.
+    pub(crate) async fn agree(&self, ids: &[u64], within: Duration) {
+        self.until(within, async |store| {
+            let mut at = Vec::new();
+            for id in ids {
+                let status = wire::status::fetch(store.address(*id), PATIENCE).await.ok()?;
+                status.leader?;
+                at.push((status.digest_index?, status.digest?));
+            }
+            at.iter().all(|other| *other == at[0]).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits until `look` finds what it looks for.
+    pub(crate) async fn until<T>(
+        &self,
+        within: Duration,
+        look: impl AsyncFn(&Self) -> Option<T>,
+    ) -> T {
+        let until = Instant::now() + within;
+        loop {
+            if let Some(found) = look(self).await {
+                return found;
+            }
+            assert!(Instant::now() < until, "not within {within:?}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        for id in self.replicas.keys().copied().collect::<Vec<_>>() {
+            self.crash(id);
+        }
+    }
+}
+
+fn settings(id: u64, peers: Vec<Peer>, listen: SocketAddr, folder: &Path) -> Settings {
+    let product = |name: &str, cents, stock| Definition {
+        name: Name::new(name).unwrap(),
+        price: Cents::new(cents).unwrap(),
+        stock,
+        restock_to: None,
+    };
+    Settings {
+        id,
+        peers,
+        listen,
+        data: folder.join(format!("order-{id}")),
+        cluster: "test".into(),
+        shop: Shop {
+            first_order_number: OrderNumber(0),
+            products: vec![
+                product("bear", 2999, 1),
+                product("fox", 1250, 3),
+                product("hare", 450, 0),
+                product("owl", 990, 10),
+                product("whale", 10_000, 2),
+            ],
+        },
+        shop_source: "a test".into(),
+        windows: Windows::default(),
+        faults: Faults::default(),
+    }
+}
+
+/// How a request was decided.
+pub(crate) fn outcome(answer: &proto::Answer) -> &proto::Outcome {
+    match &answer.what {
+        Some(What::Outcome(outcome)) => outcome,
+        other => panic!("not an outcome: {other:?}"),
+    }
+}
+
+/// The number of an order, decided now or before.
+pub(crate) fn placed(answer: &proto::Answer) -> u64 {
+    match &outcome(answer).what {
+        Some(Decided::Placed(placed)) => placed.number,
+        other => panic!("not placed: {other:?}"),
+    }
+}
+
+/// The number of an order that had been decided before.
+pub(crate) fn repeated(answer: &proto::Answer) -> u64 {
+    assert!(outcome(answer).repeated);
+    placed(answer)
+}
+
+/// The name of a refusal.
+pub(crate) fn refused(answer: &proto::Answer) -> String {
+    match &outcome(answer).what {
+        Some(Decided::Refusal(refusal)) => format!("{:?}", refusal.reason()),
+        other => panic!("not refused: {other:?}"),
+    }
+}

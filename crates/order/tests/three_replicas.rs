@@ -1,0 +1,124 @@
+//! Three real replicas on loopback: real sockets, real folders, and a crash that drops everything.
+//!
+//! Each replica has a runtime of its own, so that a crash is one: its tasks, streams and listeners
+//! vanish at once, and nothing is said or flushed on the way out.
+
+mod store;
+
+use std::time::{Duration, Instant};
+
+use store::{Store, outcome, placed, refused, repeated};
+use wire::problem::Code;
+use wire::proto::answer::What;
+
+/// For things that take milliseconds, on a machine that may be busy.
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn the_leader_crashes_and_nothing_acknowledged_is_lost_or_done_twice() {
+    let mut store = Store::start();
+    store.block_on(async |store| {
+        assert_eq!(store.leader(SOON).await, 456);
+        for number in 0..8 {
+            let answer = store.place(456, &format!("key-{number}"), "owl", 1).await.unwrap();
+            assert_eq!(placed(&answer), number);
+        }
+        store.crash(456);
+        let crashed = Instant::now();
+        let answer = store.persist("key-8", "owl", 1, SOON).await;
+        println!("served again after {:?}", crashed.elapsed());
+        assert_eq!(placed(&answer), 8);
+        assert_eq!(store.leader(SOON).await, 345);
+
+        let again = store.place(345, "key-7", "owl", 1).await.unwrap();
+        assert_eq!(repeated(&again), 7);
+        let other = store.place(345, "key-7", "owl", 2).await.unwrap();
+        assert_eq!(refused(&other), "KeyReused");
+
+        store.restart(456);
+        store.agree(&[123, 345, 456], SOON).await;
+        assert_eq!(store.leader(SOON).await, 345, "a returning replica does not take over");
+        let answer = store.lookup(456, 8).await.unwrap();
+        assert!(matches!(answer.what, Some(What::Order(_))));
+    });
+}
+
+#[test]
+fn a_leader_that_is_told_to_stop_hands_over_first() {
+    let mut store = Store::start();
+    store.block_on(async |store| {
+        assert_eq!(store.leader(SOON).await, 456);
+        assert_eq!(placed(&store.place(456, "a", "bear", 1).await.unwrap()), 0);
+        store.stop(456).await;
+        let stopped = Instant::now();
+        let answer = store.persist("b", "fox", 1, SOON).await;
+        println!("served again after {:?}", stopped.elapsed());
+        assert_eq!(placed(&answer), 1);
+        assert_eq!(store.leader(SOON).await, 345);
+        store.restart(456);
+        store.agree(&[123, 345, 456], SOON).await;
+    });
+}
+
+#[test]
+fn a_lone_survivor_shows_what_it_has_and_refuses_the_rest_at_once() {
+    let mut store = Store::start();
+    store.block_on(async |store| {
+        assert_eq!(store.leader(SOON).await, 456);
+        assert_eq!(placed(&store.place(456, "a", "fox", 1).await.unwrap()), 0);
+        store.agree(&[123, 345, 456], SOON).await;
+        store.crash(456);
+        store.crash(345);
+        store
+            .until(SOON, async |store| {
+                let found = store.lookup(123, 0).await.is_ok_and(|a| a.stale);
+                found.then_some(())
+            })
+            .await;
+        let started = Instant::now();
+        let problem = store
+            .until(SOON, async |store| {
+                store.place(123, "b", "fox", 1).await.err().filter(|p| p.code == Code::NoQuorum)
+            })
+            .await;
+        assert!(problem.definite);
+        assert!(started.elapsed() < Duration::from_secs(5));
+        let unknown = store.lookup(123, 7).await.unwrap_err();
+        assert_eq!(unknown.code, Code::NoQuorum);
+        let fox = store.query(123, "fox", true).await.unwrap();
+        let Some(What::Product(product)) = &fox.what else { panic!("{fox:?}") };
+        assert!(fox.stale && product.stock == 2);
+        assert!(store.query(123, "fox", false).await.is_err());
+
+        store.restart(345);
+        store.restart(456);
+        store.agree(&[123, 345, 456], SOON).await;
+        let answer = store.persist("b", "fox", 1, SOON).await;
+        assert_eq!(placed(&answer), 1);
+    });
+}
+
+#[test]
+fn reads_of_the_leader_are_confirmed_and_followers_say_whom_to_ask() {
+    let mut store = Store::start();
+    store.block_on(async |store| {
+        let leader = store.leader(SOON).await;
+        assert_eq!(leader, 456);
+        let nothing = store.lookup(456, 99).await.unwrap();
+        assert!(matches!(nothing.what, Some(What::Nothing(_))) && !nothing.stale);
+        let elsewhere = store.lookup(123, 99).await.unwrap_err();
+        assert_eq!((elsewhere.code, elsewhere.leader), (Code::NotLeader, Some(456)));
+        let elsewhere = store.place(123, "a", "fox", 1).await.unwrap_err();
+        assert_eq!((elsewhere.code, elsewhere.leader), (Code::NotLeader, Some(456)));
+        let bear = store.query(456, "bear", false).await.unwrap();
+        let Some(What::Product(product)) = &bear.what else { panic!("{bear:?}") };
+        assert_eq!((product.price_cents, product.stock), (2999, 1));
+        let all = store.list(456).await.unwrap();
+        let Some(What::Products(products)) = &all.what else { panic!("{all:?}") };
+        let names: Vec<&str> = products.products.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["bear", "fox", "hare", "owl", "whale"]);
+        let sold_out = store.place(456, "b", "bear", 2).await.unwrap();
+        assert_eq!(refused(&sold_out), "OutOfStock");
+        assert!(!outcome(&sold_out).repeated);
+    });
+}
