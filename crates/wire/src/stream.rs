@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -45,6 +45,9 @@ struct Shared {
     open: Mutex<HashMap<u64, oneshot::Sender<proto::Answer>>>,
     call: AtomicU64,
     log_time_ms: AtomicU64,
+    /// When anything came last, in milliseconds after `opened`.
+    heard_ms: AtomicU64,
+    opened: Instant,
     hint: watch::Receiver<LeaderHint>,
     closed: CancellationToken,
 }
@@ -70,6 +73,8 @@ impl Caller {
             open: Mutex::default(),
             call: AtomicU64::new(1),
             log_time_ms: AtomicU64::new(0),
+            heard_ms: AtomicU64::new(0),
+            opened: Instant::now(),
             hint,
             closed: CancellationToken::new(),
         });
@@ -123,6 +128,12 @@ impl Caller {
         self.shared.log_time_ms.load(Ordering::Relaxed)
     }
 
+    /// How long nothing has come: a replica says something at least twice a second.
+    pub fn silence(&self) -> Duration {
+        let heard = self.shared.heard_ms.load(Ordering::Relaxed);
+        Duration::from_millis(self.shared.age_ms().saturating_sub(heard))
+    }
+
     /// Waits until the stream has broken.
     pub async fn closed(&self) {
         self.shared.closed.cancelled().await;
@@ -131,6 +142,12 @@ impl Caller {
     /// True once the stream has broken.
     pub fn is_closed(&self) -> bool {
         self.shared.closed.is_cancelled()
+    }
+}
+
+impl Shared {
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -176,6 +193,7 @@ async fn listen(
     while let Ok(Some(batch)) = answers.message().await {
         let Some(shared) = shared.upgrade() else { return };
         shared.log_time_ms.fetch_max(batch.log_time_ms, Ordering::Relaxed);
+        shared.heard_ms.store(shared.age_ms(), Ordering::Relaxed);
         let leader = Some(batch.leader).filter(|leader| *leader != 0);
         hints.send_if_modified(|hint| {
             hint.log_time_ms = hint.log_time_ms.max(batch.log_time_ms);
@@ -295,15 +313,14 @@ async fn hear<A: Answerer>(
 struct Speaker {
     waiting: mpsc::Receiver<proto::Answer>,
     hint: watch::Receiver<LeaderHint>,
-    told: Option<(Option<u64>, u64)>,
+    told: Option<LeaderHint>,
     stop: CancellationToken,
 }
 
 impl Speaker {
     async fn next(mut self) -> Option<(Result<proto::Answers, Status>, Self)> {
         loop {
-            let hint = *self.hint.borrow_and_update();
-            let news = (hint.leader, hint.term);
+            let news = *self.hint.borrow_and_update();
             let mut answers = Vec::new();
             if self.told == Some(news) {
                 tokio::select! {
@@ -322,7 +339,7 @@ impl Speaker {
                 }
             }
             let hint = *self.hint.borrow();
-            self.told = Some((hint.leader, hint.term));
+            self.told = Some(hint);
             let (leader, term) = (hint.leader.unwrap_or(0), hint.term);
             let batch = proto::Answers { answers, log_time_ms: hint.log_time_ms, leader, term };
             return Some((Ok(batch), self));

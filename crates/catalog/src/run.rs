@@ -1,0 +1,129 @@
+//! A catalog's life: listen, find the leader, watch it for as long as it leads, find the next.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use wire::exit::Stop;
+use wire::limits::RPC_BYTES_MAX;
+use wire::peers::Peer;
+use wire::proto::store_server::StoreServer;
+use wire::proto::watch_server::WatchServer;
+use wire::serve;
+use wire::watch::lease::Times;
+use wire::watch::rules::Rules;
+use wire::watch::watcher::{self, Ended};
+
+use crate::desk::Desk;
+use crate::restocker;
+use crate::service::Service;
+
+/// The pause after asking every replica in vain: at least this, twice as long each time.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest pause: how much later than it comes back a leader may be found.
+const PAUSE_MAX: Duration = Duration::from_millis(320);
+
+/// Everything a catalog needs to know before it starts.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where it listens for frontends.
+    pub listen: SocketAddr,
+    /// All replicas of the store.
+    pub orders: Vec<Peer>,
+    /// For people: `catalog 127.0.0.1:2319`.
+    pub name: String,
+    /// How often it looks for products that are sold out.
+    pub restock_every: Duration,
+    /// The times of the watch protocol, the same in the whole store.
+    pub times: Times,
+    /// All rules hold, unless a test switches one off.
+    pub rules: Rules,
+}
+
+/// Runs a catalog until `stop`.
+///
+/// # Errors
+///
+/// [`Stop::Setup`] when it cannot start as it is told.
+pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop> {
+    let Settings { listen, orders, name, restock_every, times, rules } = settings;
+    times.check().map_err(|error| Stop::Setup(error.to_string()))?;
+    if orders.is_empty() {
+        return Err(Stop::Setup("a catalog needs to know the replicas: list them".into()));
+    }
+    let listener = TcpListener::bind(listen).await.map_err(|error| {
+        let advice = "stop whoever listens there, or give another port";
+        Stop::Setup(format!("the catalog cannot listen on {listen}: {error}; {advice}"))
+    })?;
+    let address = listener.local_addr().unwrap_or(listen);
+    tracing::info!("Catalog socket bound to port {}", address.port());
+    tracing::info!("socket is listening");
+    let desk = Arc::new(Desk::new(name, address.to_string(), times, rules));
+    let service = Service::new(desk.clone(), stop.clone());
+    let store = StoreServer::new(service.clone())
+        .max_decoding_message_size(RPC_BYTES_MAX)
+        .max_encoding_message_size(RPC_BYTES_MAX);
+    let watch = WatchServer::new(service)
+        .max_decoding_message_size(RPC_BYTES_MAX)
+        .max_encoding_message_size(RPC_BYTES_MAX);
+    let grpc = Routes::new(store).add_service(watch);
+    let serving = serve::internal(listener, grpc, desk.clone(), stop.clone());
+    tokio::join!(
+        serving,
+        tick(&desk, times.beat / 4, &stop),
+        follow(&desk, &orders, &stop),
+        restocker::run(desk.clone(), orders.clone(), restock_every, stop.clone()),
+    );
+    Ok(())
+}
+
+async fn tick(desk: &Desk, every: Duration, stop: &CancellationToken) {
+    let mut ticks = tokio::time::interval(every);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => desk.tick(),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Watches whoever leads. Followers refuse at once, so asking everybody in turn finds the leader.
+async fn follow(desk: &Desk, orders: &[Peer], stop: &CancellationToken) {
+    let mut pause = PAUSE;
+    let mut said = None;
+    loop {
+        for peer in orders.iter().rev() {
+            let ended = watcher::watch(desk, &peer.address, stop).await;
+            desk.set_watches(None);
+            match &ended {
+                Ended::Stopped => return,
+                Ended::Refused(_) => continue,
+                Ended::WrongLedger => {
+                    tracing::warn!(
+                        "replica {peer} keeps another ledger than before: starting over"
+                    );
+                    desk.start_over();
+                }
+                Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken => {
+                    let line = format!("replica {} is no longer watched: {ended}", peer.id);
+                    if said.as_ref() != Some(&line) {
+                        tracing::info!("{line}");
+                        said = Some(line);
+                    }
+                }
+            }
+            pause = PAUSE;
+        }
+        let jitter = rand::rng().random_range(0.5..1.0);
+        tokio::select! {
+            () = tokio::time::sleep(pause.mul_f64(jitter)) => {}
+            () = stop.cancelled() => return,
+        }
+        pause = (2 * pause).min(PAUSE_MAX);
+    }
+}
