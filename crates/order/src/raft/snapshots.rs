@@ -9,6 +9,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -20,6 +21,12 @@ use ledger::terms::{Digest, Index, OrderNumber};
 use crate::raft::blocks::{Durable, Row, invalid};
 use crate::raft::types::{Snapshot, SnapshotMeta};
 use crate::raft::view::View;
+
+/// How often the source is asked before this replica gives up and stops.
+const TRIES: u32 = 4;
+
+/// The pause before the second try; it doubles with each. Sources come back, or catch up.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Blocks are written to disk in parts of about this many bytes while a snapshot is installed.
 const PART_BYTES: usize = 8 << 20;
@@ -34,8 +41,8 @@ pub struct Manifest {
 /// Where a replica gets the blocks that it lacks: any replica that has them.
 pub trait BlockSource: Send + Sync + 'static {
     /// The encoded blocks of the entries in `(after, to]`, oldest first. Nothing is believed: the
-    /// receiver checks each. An error or an early end fails this attempt, and the replica stops; what
-    /// came so far is kept for the next.
+    /// receiver checks each. After an error, a wrong block or an early end it keeps what was right and
+    /// asks again, a few times; then the replica stops.
     fn blocks(&self, after: Index, to: Index) -> BoxStream<'static, io::Result<Bytes>>;
 }
 
@@ -90,12 +97,7 @@ pub(crate) async fn install(
             "a snapshot of index {to} is older than what is applied here"
         )));
     }
-    let chain = fetch(view, source, chain, to).await?;
-    if chain.digest != state.digest {
-        return Err(invalid(format!(
-            "the blocks up to index {to} do not lead to the snapshot's state"
-        )));
-    }
+    fetch_all(view, source, chain, &state).await?;
     let members = meta.last_membership.clone();
     let durable = Durable { applied: meta.last_log_id, members, state: manifest.state };
     let target = view.clone();
@@ -135,37 +137,76 @@ impl Chain {
     }
 }
 
-/// Fetches the blocks in `(chain, to]` and writes them to disk, part by part.
-async fn fetch(
+/// Fetches what leads from here to a state, in as many tries as it takes and as are allowed.
+async fn fetch_all(
     view: &Arc<View>,
     source: &dyn BlockSource,
     mut chain: Chain,
+    state: &State,
+) -> io::Result<()> {
+    let to = state.applied;
+    let mut pause = PAUSE;
+    for left in (0..TRIES).rev() {
+        let fetched = fetch(view, source, &mut chain, to).await;
+        if fetched.is_ok() && chain.digest == state.digest {
+            return Ok(());
+        }
+        let why = fetched.err().map_or_else(|| "they end too early".into(), |e| e.to_string());
+        if left == 0 {
+            let last = chain.index;
+            let text = format!("cannot fetch the blocks from index {last} to {to}: {why}");
+            return Err(invalid(text));
+        }
+        tracing::info!("asking again for the blocks after index {}: {why}", chain.index);
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    Ok(())
+}
+
+/// Fetches the blocks in `(chain, to]` and writes them to disk, part by part; the chain grows with it.
+async fn fetch(
+    view: &Arc<View>,
+    source: &dyn BlockSource,
+    chain: &mut Chain,
     to: Index,
-) -> io::Result<Chain> {
+) -> io::Result<()> {
     let mut blocks = source.blocks(chain.index, to);
     let (mut part, mut bytes) = (Vec::new(), 0);
     loop {
-        let next = blocks.next().await.transpose()?;
-        let over = next.is_none();
-        if let Some(block) = next {
+        let next = blocks.next().await;
+        if let Some(Ok(block)) = &next {
             bytes += block.len();
-            part.push(block);
+            part.push(block.clone());
         }
+        let over = !matches!(next, Some(Ok(_)));
         if (over && !part.is_empty()) || PART_BYTES <= bytes {
-            let (target, blocks) = (view.clone(), std::mem::take(&mut part));
+            *chain = write(view, *chain, std::mem::take(&mut part), to).await?;
             bytes = 0;
-            let task = move || {
-                let rows = blocks.into_iter().map(|block| chain.step(block, to));
-                let rows = rows.collect::<io::Result<Vec<Row>>>()?;
-                target.shared.blocks.write(&rows, None)?;
-                Ok::<Chain, io::Error>(chain)
-            };
-            chain = tokio::task::spawn_blocking(task).await.map_err(io::Error::other)??;
         }
-        if over {
-            return Ok(chain);
+        match next {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(error),
+            None => return Ok(()),
         }
     }
+}
+
+/// Checks a part of the history and writes it whole, or nothing of it when a block is wrong.
+async fn write(
+    view: &Arc<View>,
+    mut chain: Chain,
+    part: Vec<Bytes>,
+    to: Index,
+) -> io::Result<Chain> {
+    let view = view.clone();
+    let task = move || {
+        let rows = part.into_iter().map(|block| chain.step(block, to));
+        let rows = rows.collect::<io::Result<Vec<Row>>>()?;
+        view.shared.blocks.write(&rows, None)?;
+        Ok(chain)
+    };
+    tokio::task::spawn_blocking(task).await.map_err(io::Error::other)?
 }
 
 /// The moment of change: the ledger, the position and what is durable become those of the snapshot.

@@ -152,7 +152,7 @@ impl View {
     ///
     /// When the disk fails or the block that holds it is damaged: never a wrong order.
     pub fn order(&self, number: OrderNumber) -> io::Result<Option<Order>> {
-        {
+        let young = {
             let books = self.shared.books.read();
             if books.ledger.next_order_number() <= number {
                 return Ok(None);
@@ -161,12 +161,12 @@ impl View {
                 let header = &block.header;
                 header.first_order_number.0 + u64::from(header.orders) <= number.0
             });
-            let young = books.young.get(after).and_then(|(block, _)| block.order(number));
-            if young.is_some() {
-                return Ok(young);
-            }
+            books.young.get(after).map(|(block, _)| block.clone())
+        };
+        match young.and_then(|block| block.order(number)) {
+            Some(order) => Ok(Some(order)),
+            None => self.shared.blocks.order(number),
         }
-        self.shared.blocks.order(number)
     }
 
     /// Encoded blocks of the entries in `(after, to]` that are on disk here, oldest first: about
@@ -233,15 +233,23 @@ impl Drop for View {
 impl Shared {
     /// Waits while more is applied than may wait for the disk.
     pub(crate) async fn room(&self) -> io::Result<()> {
+        self.progress.borrow().check()?;
+        if self.has_room() {
+            return Ok(());
+        }
         let mut progress = self.progress.subscribe();
         loop {
             progress.borrow_and_update().check()?;
-            if self.books.read().young_bytes <= self.pace.bytes {
+            if self.has_room() {
                 return Ok(());
             }
             self.demand.urge();
             progress.changed().await.map_err(io::Error::other)?;
         }
+    }
+
+    fn has_room(&self) -> bool {
+        self.books.read().young_bytes <= self.pace.bytes
     }
 
     /// Tells those who watch. Called under the lock of the books, so that the order is kept.

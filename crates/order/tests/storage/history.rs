@@ -1,1 +1,157 @@
-//! The history behind the log.
+//! The history behind the log: after a crash it is one moment, it is found again, and damage is seen.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::ledger::{Ledger, Windows};
+use ledger::terms::{Index, OrderNumber};
+use openraft::storage::RaftStateMachine;
+use order::raft::open_error::OpenError;
+use order::raft::snapshots::NoSource;
+use order::raft::state_machine::{FILE, StateMachine};
+use order::raft::types::Entry;
+use order::raft::view::View;
+use order::raft::writer::Pace;
+
+use crate::kit::{blank, buy, entry, killed, log_id, open_shop, refused};
+
+/// Written only when it is asked for.
+pub(crate) const SLOW: Pace = Pace { every: Duration::from_hours(1), bytes: usize::MAX };
+
+pub(crate) fn open(folder: &Path, pace: Pace) -> (StateMachine, Arc<View>) {
+    StateMachine::open(folder, Windows::default(), pace, Arc::new(NoSource)).unwrap()
+}
+
+pub(crate) async fn apply(machine: &mut StateMachine, entries: Vec<Entry>) {
+    let entries = entries.into_iter().map(|entry| Ok((entry, None)));
+    machine.apply(futures::stream::iter(entries)).await.unwrap();
+}
+
+/// The shop opens at 1; odd entries are refused, even ones are orders, 5 is blank.
+pub(crate) fn entries(range: std::ops::RangeInclusive<u64>) -> Vec<Entry> {
+    let make = |index| match index {
+        1 => entry(1, open_shop()),
+        5 => blank(5),
+        index if index % 2 == 1 => entry(index, refused(&format!("key-{index}"))),
+        index => entry(index, buy(&format!("key-{index}"))),
+    };
+    range.map(make).collect()
+}
+
+#[tokio::test]
+async fn a_killed_replica_starts_where_its_disk_is_and_the_log_brings_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut machine, view) = open(folder.path(), SLOW);
+    apply(&mut machine, entries(1..=10)).await;
+    view.flush().await.unwrap();
+    apply(&mut machine, entries(11..=20)).await;
+
+    let left = killed(folder.path());
+    let (mut again, seen) = open(left.path(), SLOW);
+    assert_eq!(again.applied_state().await.unwrap().0, Some(log_id(1, 10)));
+    apply(&mut again, entries(11..=20)).await;
+    assert_eq!(seen.read(Ledger::digest), view.read(Ledger::digest));
+    assert_eq!(seen.read(Ledger::state), view.read(Ledger::state));
+}
+
+#[tokio::test]
+async fn a_key_keeps_its_answer_across_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut machine, view) = open(folder.path(), SLOW);
+    apply(&mut machine, entries(1..=10)).await;
+    view.flush().await.unwrap();
+    let left = killed(folder.path());
+    let (mut again, seen) = open(left.path(), SLOW);
+    let next = seen.read(Ledger::next_order_number);
+    apply(&mut again, vec![entry(11, buy("key-2"))]).await;
+    assert_eq!(seen.read(Ledger::next_order_number), next, "it was not bought twice");
+}
+
+#[tokio::test]
+async fn an_order_is_found_before_and_after_it_is_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut machine, view) = open(folder.path(), SLOW);
+    apply(&mut machine, entries(1..=20)).await;
+    let number = |index: u64| OrderNumber(index / 2 - 1);
+    let found = |view: &View| {
+        let even = (2..=20).step_by(2);
+        even.map(|index| view.order(number(index)).unwrap().unwrap().index).collect::<Vec<_>>()
+    };
+    let expected: Vec<Index> = (2..=20).step_by(2).map(Index).collect();
+    assert_eq!(found(&view), expected);
+    view.flush().await.unwrap();
+    assert_eq!(found(&view), expected);
+    assert_eq!(found(&open(killed(folder.path()).path(), SLOW).1), expected);
+    assert_eq!(view.order(number(22)).unwrap(), None);
+    assert_eq!(view.order(OrderNumber(u64::MAX)).unwrap(), None);
+}
+
+#[tokio::test]
+async fn blocks_come_in_order_and_only_from_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut machine, view) = open(folder.path(), SLOW);
+    apply(&mut machine, entries(1..=20)).await;
+    assert!(view.blocks(Index(0), Index(20), usize::MAX).unwrap().is_empty());
+    view.flush().await.unwrap();
+    let indexes = |after, to, bytes| {
+        let blocks = view.blocks(Index(after), Index(to), bytes).unwrap();
+        blocks.into_iter().map(|(index, _)| index.0).collect::<Vec<_>>()
+    };
+    assert_eq!(indexes(3, 8, usize::MAX), [4, 6, 7, 8], "the blank entry has no block");
+    assert_eq!(indexes(3, 8, 1), [4], "at least one");
+    assert_eq!(indexes(19, 1_000, usize::MAX), [20]);
+    assert_eq!(indexes(8, 8, usize::MAX), [0; 0]);
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_block_is_never_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut machine, view) = open(folder.path(), SLOW);
+    apply(&mut machine, entries(1..=20)).await;
+    view.flush().await.unwrap();
+    let left = killed(folder.path());
+    let path = left.path().join(FILE);
+    let mut bytes = fs::read(&path).unwrap();
+    let places: Vec<usize> =
+        (0..bytes.len() - 6).filter(|at| bytes[*at..].starts_with(b"key-12")).collect();
+    assert!(!places.is_empty());
+    // One of them is the live one; the others are old pages.
+    places.into_iter().for_each(|at| bytes[at] ^= 1);
+    fs::write(&path, bytes).unwrap();
+
+    // The keys are in the blocks: a replica that needs the damaged one does not start.
+    let opened = StateMachine::open(left.path(), Windows::default(), SLOW, Arc::new(NoSource));
+    let Err(error @ OpenError::Damaged { .. }) = opened else { panic!("opened") };
+    let line = error.to_string();
+    assert!(line.contains("the block of index 12") && line.contains(FILE), "{line}");
+    assert!(!line.contains('\n'), "{line}");
+}
+
+#[tokio::test]
+async fn applying_waits_for_a_disk_that_is_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut machine, view) = open(folder.path(), Pace { every: Duration::ZERO, bytes: 1 });
+    apply(&mut machine, entries(1..=100)).await;
+    // The last may still wait; those before had to be written first.
+    assert!(Index(98) <= view.durable().index());
+    assert_eq!(view.read(Ledger::applied), Index(100));
+}
+
+#[tokio::test]
+async fn the_feed_tells_each_entry_once_and_without_a_gap() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut machine, view) = open(folder.path(), SLOW);
+    apply(&mut machine, entries(1..=3)).await;
+    let (mut last, mut feed) = view.watch(Ledger::applied);
+    apply(&mut machine, entries(4..=20)).await;
+    for index in 4..=20 {
+        let entry = feed.recv().await.unwrap();
+        assert_eq!((entry.after, entry.index), (last, Index(index)));
+        let bought = index % 2 == 0;
+        assert_eq!(entry.changes.as_ref().unwrap().len(), usize::from(bought));
+        last = entry.index;
+    }
+    assert_eq!(*view.applied().borrow(), Index(20));
+}

@@ -7,5 +7,6 @@ mod cluster;
 mod damage;
 mod history;
 mod kit;
+mod snapshots;
 mod suite;
 mod tail;

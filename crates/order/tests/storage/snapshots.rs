@@ -1,0 +1,172 @@
+//! Snapshots: they claim what is on disk, fetch what is lacking, and change over at once or not at all.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use ledger::ledger::{Ledger, Windows};
+use ledger::terms::{Index, OrderNumber};
+use openraft::RaftSnapshotBuilder;
+use openraft::storage::RaftStateMachine;
+use order::raft::snapshots::BlockSource;
+use order::raft::state_machine::StateMachine;
+use order::raft::types::Snapshot;
+use order::raft::view::View;
+use parking_lot::Mutex;
+
+use crate::history::{SLOW, apply, entries, open};
+use crate::kit::{killed, log_id};
+
+/// Another replica's blocks, perhaps spoilt on the way; remembers what was asked.
+struct Other {
+    view: Arc<View>,
+    spoil: fn(Vec<io::Result<Bytes>>) -> Vec<io::Result<Bytes>>,
+    asked: Mutex<Vec<(Index, Index)>>,
+}
+
+impl BlockSource for Other {
+    fn blocks(&self, after: Index, to: Index) -> BoxStream<'static, io::Result<Bytes>> {
+        self.asked.lock().push((after, to));
+        let blocks = self.view.blocks(after, to, usize::MAX).unwrap();
+        stream::iter((self.spoil)(blocks.into_iter().map(|(_, bytes)| Ok(bytes)).collect())).boxed()
+    }
+}
+
+fn behind(
+    folder: &Path,
+    view: &Arc<View>,
+    spoil: fn(Vec<io::Result<Bytes>>) -> Vec<io::Result<Bytes>>,
+) -> (StateMachine, Arc<View>, Arc<Other>) {
+    let other = Arc::new(Other { view: view.clone(), spoil, asked: Mutex::default() });
+    let (machine, view) =
+        StateMachine::open(folder, Windows::default(), SLOW, other.clone()).unwrap();
+    (machine, view, other)
+}
+
+/// A replica ahead, and its snapshot at 20.
+async fn ahead(folder: &Path) -> (Arc<View>, Snapshot) {
+    let (mut machine, view) = open(folder, SLOW);
+    apply(&mut machine, entries(1..=20)).await;
+    let snapshot = machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    (view, snapshot)
+}
+
+#[tokio::test]
+async fn a_snapshot_never_claims_more_than_is_on_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut machine, view) = open(folder.path(), SLOW);
+    apply(&mut machine, entries(1..=10)).await;
+    assert!(machine.get_current_snapshot().await.unwrap().is_none());
+    view.flush().await.unwrap();
+    apply(&mut machine, entries(11..=20)).await;
+    let current = machine.get_current_snapshot().await.unwrap().unwrap();
+    assert_eq!(current.meta.last_log_id, Some(log_id(1, 10)));
+    let built = machine.get_snapshot_builder().await.build_snapshot().await.unwrap();
+    assert_eq!(built.meta.last_log_id, Some(log_id(1, 20)));
+    let (mut again, _) = open(killed(folder.path()).path(), SLOW);
+    assert_eq!(again.applied_state().await.unwrap().0, Some(log_id(1, 20)));
+}
+
+#[tokio::test]
+async fn a_returning_replica_fetches_only_what_it_lacks_and_ends_identical() {
+    let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (first, snapshot) = ahead(theirs.path()).await;
+    let (mut machine, view, other) = behind(ours.path(), &first, |blocks| blocks);
+    apply(&mut machine, entries(1..=8)).await;
+    let (_, mut feed) = view.watch(|_| ());
+    machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
+    assert_eq!(*other.asked.lock(), [(Index(8), Index(20))]);
+    assert_eq!(view.read(Ledger::digest), first.read(Ledger::digest));
+    assert_eq!(view.read(Ledger::state), first.read(Ledger::state));
+    assert_eq!(machine.applied_state().await.unwrap().0, Some(log_id(1, 20)));
+    let told = feed.recv().await.unwrap();
+    assert_eq!((told.after, told.index, &told.changes), (Index(8), Index(20), &None));
+
+    // It goes on like the others, and keeps it after a crash.
+    apply(&mut machine, entries(21..=30)).await;
+    view.flush().await.unwrap();
+    let (_, again) = open(killed(ours.path()).path(), SLOW);
+    assert_eq!(again.read(Ledger::digest), view.read(Ledger::digest));
+    for number in 0..15 {
+        assert!(again.order(OrderNumber(number)).unwrap().is_some(), "order {number}");
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_with_wrong_blocks_is_refused_whole() {
+    let theirs = tempfile::tempdir().unwrap();
+    let (first, snapshot) = ahead(theirs.path()).await;
+    let spoils: [fn(Vec<io::Result<Bytes>>) -> Vec<io::Result<Bytes>>; 6] = [
+        |_| Vec::new(),
+        |mut blocks| {
+            blocks.pop();
+            blocks
+        },
+        |mut blocks| {
+            drop(blocks.remove(3));
+            blocks
+        },
+        |mut blocks| {
+            blocks.swap(2, 3);
+            blocks
+        },
+        |mut blocks| {
+            let mut bytes = blocks[4].as_ref().unwrap().to_vec();
+            bytes[100] ^= 1;
+            blocks[4] = Ok(bytes.into());
+            blocks
+        },
+        |mut blocks| {
+            drop(blocks.pop());
+            blocks.push(Err(io::Error::other("the line broke")));
+            blocks
+        },
+    ];
+    for (which, spoil) in spoils.into_iter().enumerate() {
+        let ours = tempfile::tempdir().unwrap();
+        let (mut machine, view, _) = behind(ours.path(), &first, spoil);
+        apply(&mut machine, entries(1..=8)).await;
+        let before = view.read(Ledger::state);
+        let installed = machine.install_snapshot(&snapshot.meta, snapshot.snapshot.clone()).await;
+        assert!(installed.is_err(), "spoil {which}");
+        assert_eq!(view.read(Ledger::state), before, "spoil {which}");
+        assert_eq!(view.order(OrderNumber(5)).unwrap(), None, "spoil {which}: not applied here");
+
+        // Half of it is on disk; after a crash nobody sees it, and it can be tried again.
+        let left = killed(ours.path());
+        let (mut again, view, _) = behind(left.path(), &first, |blocks| blocks);
+        assert_eq!(again.applied_state().await.unwrap().0, Some(log_id(1, 8)));
+        again.install_snapshot(&snapshot.meta, snapshot.snapshot.clone()).await.unwrap();
+        assert_eq!(view.read(Ledger::digest), first.read(Ledger::digest));
+    }
+}
+
+#[tokio::test]
+async fn a_broken_line_is_taken_up_where_it_broke() {
+    let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (first, snapshot) = ahead(theirs.path()).await;
+    let (mut machine, view, other) = behind(ours.path(), &first, |mut blocks| {
+        if 6 < blocks.len() {
+            blocks.truncate(6);
+            blocks.push(Err(io::Error::other("the line broke")));
+        }
+        blocks
+    });
+    apply(&mut machine, entries(1..=8)).await;
+    machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
+    assert_eq!(*other.asked.lock(), [(Index(8), Index(20)), (Index(14), Index(20))]);
+    assert_eq!(view.read(Ledger::digest), first.read(Ledger::digest));
+}
+
+#[tokio::test]
+async fn a_snapshot_from_nothing_builds_the_whole_history() {
+    let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (first, snapshot) = ahead(theirs.path()).await;
+    let (mut machine, view, other) = behind(ours.path(), &first, |blocks| blocks);
+    machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
+    assert_eq!(*other.asked.lock(), [(Index(0), Index(20))]);
+    assert_eq!(view.read(Ledger::digest), first.read(Ledger::digest));
+    assert!(view.order(OrderNumber(0)).unwrap().is_some());
+}
