@@ -3,6 +3,8 @@
 //! A crash is a copy of the folder, taken while the files are open: what a killed process leaves behind
 //! is what the system has of its files, and nothing of its memory.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
+
 mod cluster;
 mod damage;
 mod history;
