@@ -104,7 +104,7 @@ async fn every_flipped_bit_in_the_middle_is_refused_with_file_and_position() {
     let left = log().await;
     let path = file(left.path());
     let whole = fs::read(&path).unwrap();
-    let record = whole.len() / (ENTRIES as usize + 2);
+    let record = whole.len() / (usize::try_from(ENTRIES).unwrap() + 2);
     let middle = whole.len() / 2;
     for place in middle..middle + 2 * record {
         let mut bytes = whole.clone();

@@ -118,7 +118,9 @@ async fn a_flipped_bit_in_a_block_is_never_served() {
         (0..bytes.len() - 6).filter(|at| bytes[*at..].starts_with(b"key-12")).collect();
     assert!(!places.is_empty());
     // One of them is the live one; the others are old pages.
-    places.into_iter().for_each(|at| bytes[at] ^= 1);
+    for at in places {
+        bytes[at] ^= 1;
+    }
     fs::write(&path, bytes).unwrap();
 
     // The keys are in the blocks: a replica that needs the damaged one does not start.

@@ -19,10 +19,13 @@ use parking_lot::Mutex;
 use crate::history::{SLOW, apply, entries, open};
 use crate::kit::{killed, log_id};
 
+/// What may happen to blocks on their way.
+type Spoil = fn(Vec<io::Result<Bytes>>) -> Vec<io::Result<Bytes>>;
+
 /// Another replica's blocks, perhaps spoilt on the way; remembers what was asked.
 struct Other {
     view: Arc<View>,
-    spoil: fn(Vec<io::Result<Bytes>>) -> Vec<io::Result<Bytes>>,
+    spoil: Spoil,
     asked: Mutex<Vec<(Index, Index)>>,
 }
 
@@ -34,11 +37,7 @@ impl BlockSource for Other {
     }
 }
 
-fn behind(
-    folder: &Path,
-    view: &Arc<View>,
-    spoil: fn(Vec<io::Result<Bytes>>) -> Vec<io::Result<Bytes>>,
-) -> (StateMachine, Arc<View>, Arc<Other>) {
+fn behind(folder: &Path, view: &Arc<View>, spoil: Spoil) -> (StateMachine, Arc<View>, Arc<Other>) {
     let other = Arc::new(Other { view: view.clone(), spoil, asked: Mutex::default() });
     let (machine, view) =
         StateMachine::open(folder, Windows::default(), SLOW, other.clone()).unwrap();
@@ -75,7 +74,7 @@ async fn a_returning_replica_fetches_only_what_it_lacks_and_ends_identical() {
     let (first, snapshot) = ahead(theirs.path()).await;
     let (mut machine, view, other) = behind(ours.path(), &first, |blocks| blocks);
     apply(&mut machine, entries(1..=8)).await;
-    let (_, mut feed) = view.watch(|_| ());
+    let ((), mut feed) = view.watch(|_| ());
     machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
     assert_eq!(*other.asked.lock(), [(Index(8), Index(20))]);
     assert_eq!(view.read(Ledger::digest), first.read(Ledger::digest));
@@ -98,7 +97,7 @@ async fn a_returning_replica_fetches_only_what_it_lacks_and_ends_identical() {
 async fn a_snapshot_with_wrong_blocks_is_refused_whole() {
     let theirs = tempfile::tempdir().unwrap();
     let (first, snapshot) = ahead(theirs.path()).await;
-    let spoils: [fn(Vec<io::Result<Bytes>>) -> Vec<io::Result<Bytes>>; 6] = [
+    let spoils: [Spoil; 6] = [
         |_| Vec::new(),
         |mut blocks| {
             blocks.pop();
