@@ -134,8 +134,8 @@ fn size(request: &Request) -> usize {
         Command::Define(definition) => definition.name.as_str().len(),
         Command::SetPrice { name, .. }
         | Command::RestockBy { name, .. }
-        | Command::RestockTo { name, .. } => name.as_str().len(),
-        Command::Attach { name, .. } => name.as_str().len(),
+        | Command::RestockTo { name, .. }
+        | Command::Attach { name, .. } => name.as_str().len(),
         Command::Detach { .. } => 0,
         Command::Place(lines) => lines.iter().map(|line| line.name.as_str().len() + 16).sum(),
     };
@@ -248,7 +248,8 @@ impl Batcher {
         match role {
             Role::Leading { .. } | Role::Choosing { .. } => {}
             Role::Following { leader, .. } => self.dismiss(&problems::not_leader(leader)),
-            Role::Alone { .. } => self.dismiss(&problems::no_leader()),
+            Role::Alone { forsaken: false, .. } => self.dismiss(&problems::no_leader()),
+            Role::Alone { forsaken: true, .. } => self.dismiss(&problems::no_quorum()),
         }
     }
 

@@ -66,7 +66,7 @@ impl Settings {
                 ids.join(", ")
             ));
         }
-        if REPLICAS_MAX < self.peers.len() || self.peers.len() % 2 == 0 {
+        if REPLICAS_MAX < self.peers.len() || self.peers.len().is_multiple_of(2) {
             return refuse(format!(
                 "a store has an odd number of replicas, at most {REPLICAS_MAX}, and not {}: change the list of replicas",
                 self.peers.len()

@@ -26,6 +26,15 @@ const CHOOSING: Duration = Duration::from_millis(300);
 /// How often it looks while it waits.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// A leader that has not been heard for this long may be none any more: twelve heartbeats.
+const SILENCE: Duration = Duration::from_millis(600);
+
+/// Without a leader for this long, a replica says that there is no majority.
+const FORSAKEN: Duration = Duration::from_millis(800);
+
+/// How often a follower looks whether its leader is heard.
+const LISTEN: Duration = Duration::from_millis(50);
+
 /// What taking the lead needs.
 #[derive(Clone)]
 pub(crate) struct Chair {
@@ -46,11 +55,15 @@ impl Chair {
     pub(crate) async fn run(self, role: watch::Sender<Role>, stop: CancellationToken) {
         let me = self.settings.id;
         let mut leaders = self.engine.watch_leader();
-        let mut announced = None;
+        let mut peers = self.peers.watch();
+        let (mut announced, mut alone) = (None, None);
         loop {
             let now = *leaders.borrow_and_update();
-            role.send_replace(self.part(now));
-            announce(&mut announced, now.leader.filter(|leader| *leader != me));
+            let part = self.part(now, &mut alone);
+            role.send_if_modified(|role| std::mem::replace(role, part) != part);
+            if let Role::Following { leader, .. } = part {
+                announce(&mut announced, leader);
+            }
             if now.leader == Some(me) {
                 let taken = tokio::select! {
                     taken = self.take(now.term) => taken,
@@ -59,7 +72,7 @@ impl Chair {
                 };
                 match taken {
                     Ok(()) => {
-                        announce(&mut announced, Some(me));
+                        announce(&mut announced, me);
                         role.send_replace(Role::Leading { term: now.term });
                     }
                     // Not sure of the lead: try again, unless somebody else has it by now.
@@ -72,19 +85,34 @@ impl Chair {
                     }
                 }
             }
+            // A leader does not take the lead again; a follower looks whether its leader is heard.
+            let leads = now.leader == Some(me);
             tokio::select! {
                 changed = leaders.changed() => if changed.is_err() { return },
+                changed = peers.changed(), if !leads => if changed.is_err() { return },
+                () = tokio::time::sleep(LISTEN), if !leads => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
-    fn part(&self, now: Leadership) -> Role {
+    /// Follows the leader that the engine names, as long as it is heard: an engine that cannot win an
+    /// election goes on naming the dead one. `alone` is since when nobody leads.
+    fn part(&self, now: Leadership, alone: &mut Option<Instant>) -> Role {
         let term = now.term;
         match now.leader {
-            Some(leader) if leader == self.settings.id => Role::Choosing { term },
-            Some(leader) => Role::Following { leader, term },
-            None => Role::Alone { term },
+            Some(leader) if leader == self.settings.id => {
+                *alone = None;
+                Role::Choosing { term }
+            }
+            Some(leader) if self.peers.is_leading(leader, SILENCE) => {
+                *alone = None;
+                Role::Following { leader, term }
+            }
+            _ => {
+                let since = alone.get_or_insert_with(Instant::now);
+                Role::Alone { term, forsaken: FORSAKEN <= since.elapsed() }
+            }
         }
     }
 
@@ -163,10 +191,9 @@ pub(crate) fn batch(view: &View, requests: Vec<Request>) -> Batch {
 }
 
 /// Says who leads, once per change.
-fn announce(announced: &mut Option<u64>, leader: Option<u64>) {
-    if leader.is_some() && *announced != leader {
-        *announced = leader;
-        tracing::info!("New leader id: {}", leader.unwrap_or_default());
+fn announce(announced: &mut Option<u64>, leader: u64) {
+    if announced.replace(leader) != Some(leader) {
+        tracing::info!("New leader id: {leader}");
     }
 }
 
@@ -174,6 +201,7 @@ fn announce(announced: &mut Option<u64>, leader: Option<u64>) {
 pub(crate) fn elsewhere(role: Role, refused: usize, settings: &Settings) -> Problem {
     match role {
         Role::Following { leader, .. } => problems::not_leader(leader),
+        Role::Alone { forsaken: true, .. } => problems::no_quorum(),
         _ if settings.peers.len() - refused < settings.majority() => problems::no_quorum(),
         _ => problems::no_leader(),
     }

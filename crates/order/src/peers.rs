@@ -1,8 +1,10 @@
 //! The other replicas, as this one sees them: who is there, who is known to be gone.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::role::Reach;
@@ -30,13 +32,15 @@ pub(crate) struct PeerView {
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
     table: watch::Sender<BTreeMap<u64, PeerView>>,
+    /// When each of them last spoke as a leader.
+    heard: Arc<Mutex<BTreeMap<u64, Instant>>>,
 }
 
 impl Peers {
     /// Nobody is known yet.
     pub(crate) fn new(others: impl IntoIterator<Item = u64>) -> Self {
         let table = others.into_iter().map(|id| (id, PeerView::default())).collect();
-        Self { table: watch::Sender::new(table) }
+        Self { table: watch::Sender::new(table), heard: Arc::default() }
     }
 
     /// To look, and to be told of changes.
@@ -47,11 +51,6 @@ impl Peers {
     /// The table as it is now.
     pub(crate) fn now(&self) -> BTreeMap<u64, PeerView> {
         self.table.borrow().clone()
-    }
-
-    /// What one of the others looks like now.
-    pub(crate) fn reach(&self, id: u64) -> Reach {
-        self.table.borrow().get(&id).map_or(Reach::Unknown, |peer| peer.reach)
     }
 
     /// The stream to `id` opened, or a connect was refused, or neither.
@@ -79,6 +78,18 @@ impl Peers {
             (peer.last_log, peer.knows_dead) = (last_log, knows_dead);
             is_news
         });
+    }
+
+    /// `id` has spoken as a leader, just now.
+    pub(crate) fn hear(&self, id: u64) {
+        self.heard.lock().insert(id, Instant::now());
+    }
+
+    /// True when `id` does not refuse connections, and has spoken as a leader within `span`.
+    pub(crate) fn is_leading(&self, id: u64, span: Duration) -> bool {
+        let refuses = self.table.borrow().get(&id).is_some_and(|p| p.reach == Reach::Refused);
+        let heard = self.heard.lock().get(&id).copied();
+        !refuses && heard.is_some_and(|heard| heard.elapsed() < span)
     }
 
     /// How many of the others refuse connections.

@@ -1,48 +1,41 @@
 //! What the catalogs watch: every change, in index order, and how fresh it is.
 //!
-//! Only the leader is watched, and only what is applied goes down. A watcher gets the whole shop first,
-//! then each change; what it has not yet been told is covered by the next frame, so that frames tile the
-//! index line. Beats say that nothing changed, and grant a lease: for as long as a majority has
-//! confirmed this leader, counted from the moment it was asked. A leader that cannot confirm itself goes
-//! on telling what it knows, and grants nothing.
+//! Only the leader is watched, and only what is applied goes down. The recent frames are kept by every
+//! replica, leader or not, so that after a failover watchers go on where they stand. The leader's lease
+//! starts when it asks a majority whether it still leads, and only if that says yes; beats grant what is
+//! left of it, and a leader that cannot confirm itself grants nothing.
 //!
-//! A watcher that does not keep up is not waited for: it misses entries, and gets the whole shop again.
+//! # Not here
+//!
+//! Waiting for watchers before an answer is given: what is applied counts as settled.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use futures::{Stream, StreamExt};
 use ledger::change::Change;
 use ledger::ledger::Ledger;
 use ledger::terms::Index;
-use tokio::sync::{broadcast, mpsc, watch};
+use parking_lot::Mutex;
+use tokio::sync::{broadcast, watch};
 use tokio::time::MissedTickBehavior;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
-use wire::convert;
-use wire::proto::from_source::What as Down;
-use wire::proto::from_watcher::What as Up;
+use wire::limits::WATCHERS_MAX;
 use wire::proto::watch_server::{Watch, WatchServer};
-use wire::proto::{self, FromSource, FromWatcher};
+use wire::proto::{self, FromWatcher};
+use wire::watch::clock;
+use wire::watch::lease::{Lease, Moment, Times};
+use wire::watch::rules::Rules;
+use wire::watch::source::{self, Source};
+use wire::watch::watchers::{
+    Accepted, Grant, Heartbeat, Hello, Incarnation, Own, StreamId, Watchers,
+};
+use wire::watch::window::{Frame, Window};
 
-use crate::raft::view::{AppliedEntry, View};
+use crate::raft::view::View;
 use crate::reader::Reader;
 use crate::role::Role;
-
-/// The pulse towards watchers.
-const BEAT: Duration = Duration::from_millis(100);
-
-/// How long a watcher may answer by itself at most.
-const LEASE: Duration = Duration::from_millis(500);
-
-/// Frames on their way to one watcher.
-const FRAMES_AHEAD: usize = 64;
-
-/// The most watchers at a time.
-const WATCHERS_MAX: usize = 1_000;
 
 /// Serves watchers while this replica leads; clones share everything.
 #[derive(Clone)]
@@ -52,12 +45,22 @@ pub(crate) struct Publisher {
 
 struct Shared {
     id: u64,
+    times: Times,
     view: Arc<View>,
     role: watch::Receiver<Role>,
-    /// When the last question was asked that a majority answered with yes.
-    confirmed: watch::Receiver<Option<Instant>>,
-    watchers: AtomicUsize,
+    books: Mutex<Books>,
+    news: watch::Sender<u64>,
+    streams: AtomicU64,
     stop: CancellationToken,
+}
+
+/// What decides. Held for one call at a time.
+struct Books {
+    window: Window,
+    watchers: Watchers,
+    lease: Lease,
+    /// Closes the streams of this term.
+    term: CancellationToken,
 }
 
 impl std::fmt::Debug for Publisher {
@@ -67,287 +70,242 @@ impl std::fmt::Debug for Publisher {
 }
 
 impl Publisher {
-    /// A publisher, and the task that keeps the leader's lease fresh while anybody watches.
+    /// A publisher that knows nothing yet.
     pub(crate) fn new(
         id: u64,
         view: Arc<View>,
         role: watch::Receiver<Role>,
-        reader: Reader,
         stop: CancellationToken,
-    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (confirmed, watch_confirmed) = watch::channel(None);
-        let shared = Arc::new(Shared {
-            id,
-            view,
-            role,
-            confirmed: watch_confirmed,
-            watchers: AtomicUsize::new(0),
-            stop,
-        });
-        let confirming = confirm(shared.clone(), reader, confirmed);
-        (Self { shared }, confirming)
+    ) -> Self {
+        let times = Times::default();
+        let books = Books {
+            window: Window::default(),
+            watchers: Watchers::of_leader(times, Rules::default()),
+            lease: Lease::default(),
+            term: stop.child_token(),
+        };
+        let (books, news) = (Mutex::new(books), watch::Sender::new(0));
+        let streams = AtomicU64::new(0);
+        Self { shared: Arc::new(Shared { id, times, view, role, books, news, streams, stop }) }
     }
 
     /// The service, with its limits.
     pub(crate) fn service(self) -> WatchServer<Self> {
         WatchServer::new(self)
     }
+
+    /// How many watch.
+    pub(crate) fn watchers(&self) -> usize {
+        self.shared.books.lock().watchers.everybody().count()
+    }
+
+    /// Keeps the recent frames, until `stop`.
+    pub(crate) async fn keep_window(self) {
+        let shared = self.shared;
+        let (start, mut feed) = shared.view.watch(Ledger::applied);
+        shared.restart(start);
+        loop {
+            let entry = tokio::select! {
+                entry = feed.recv() => entry,
+                () = shared.stop.cancelled() => return,
+            };
+            let is_whole = match entry {
+                Ok(entry) => match entry.changes.clone() {
+                    Some(changes) => shared.push(entry.index, changes),
+                    None => false,
+                },
+                Err(broadcast::error::RecvError::Lagged(_)) => false,
+                Err(broadcast::error::RecvError::Closed) => return,
+            };
+            if !is_whole {
+                let (start, fresh) = shared.view.watch(Ledger::applied);
+                feed = fresh;
+                shared.restart(start);
+            }
+        }
+    }
+
+    /// Keeps the leader's lease while anybody watches, and ends the streams with the term.
+    pub(crate) async fn keep_lease(self, reader: Reader) {
+        let shared = self.shared;
+        let mut role = shared.role.clone();
+        let mut beats = tokio::time::interval(shared.times.beat);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut led = None;
+        loop {
+            tokio::select! {
+                _ = beats.tick() => {}
+                changed = role.changed() => if changed.is_err() { return },
+                () = shared.stop.cancelled() => return,
+            }
+            let leads = match *role.borrow_and_update() {
+                Role::Leading { term } => Some(term),
+                _ => None,
+            };
+            if led != leads {
+                led = leads;
+                shared.end_term();
+            }
+            if leads.is_none() || shared.is_unwatched() {
+                continue;
+            }
+            let asked = clock::now();
+            if reader.confirm().await.is_ok() {
+                shared.books.lock().lease.extend(asked, shared.times.lease);
+            }
+            shared.tidy();
+        }
+    }
 }
 
-/// Asks the majority once per beat, while this replica leads and somebody watches.
-async fn confirm(shared: Arc<Shared>, reader: Reader, confirmed: watch::Sender<Option<Instant>>) {
-    let mut ticks = tokio::time::interval(BEAT);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            () = shared.stop.cancelled() => return,
+impl Shared {
+    fn restart(&self, start: Index) {
+        self.books.lock().window = Window::at(start);
+        self.tell();
+    }
+
+    fn push(&self, index: Index, changes: Vec<Change>) -> bool {
+        self.books.lock().window.push(index, changes);
+        self.tell();
+        true
+    }
+
+    fn tell(&self) {
+        self.news.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn end_term(&self) {
+        let mut books = self.books.lock();
+        books.term.cancel();
+        books.term = self.stop.child_token();
+        books.watchers = Watchers::of_leader(self.times, Rules::default());
+        books.lease = Lease::default();
+    }
+
+    fn is_unwatched(&self) -> bool {
+        self.books.lock().watchers.everybody().next().is_none()
+    }
+
+    /// Forgets who has been silent for too long.
+    fn tidy(&self) {
+        let mut books = self.books.lock();
+        let lapsed = books.watchers.lapse(clock::now());
+        books.watchers.forget_let_go();
+        drop(books);
+        if !lapsed.is_empty() {
+            self.tell();
         }
-        let leads = matches!(*shared.role.borrow(), Role::Leading { .. });
-        if !leads || shared.watchers.load(Ordering::Relaxed) == 0 {
-            confirmed.send_replace(None);
-            continue;
+    }
+}
+
+impl Source for Shared {
+    fn welcome(&self) -> proto::Welcome {
+        let ledger_id = self.view.read(Ledger::ledger_id).map(|id| id.0.to_vec());
+        proto::Welcome {
+            ledger_id: ledger_id.unwrap_or_default().into(),
+            term: self.role.borrow().term(),
+            name: format!("order {}", self.id),
         }
-        let asked = Instant::now();
-        if reader.confirm().await.is_ok() {
-            confirmed.send_replace(Some(asked));
+    }
+
+    async fn accept(&self, stream: StreamId, hello: &proto::Hello) -> Result<(), Status> {
+        let role = *self.role.borrow();
+        if !matches!(role, Role::Leading { .. }) {
+            return Err(match role.leader(self.id) {
+                Some(leader) => {
+                    Status::unavailable(format!("this replica does not lead, {leader} does"))
+                }
+                None => Status::unavailable("a leader is being chosen"),
+            });
         }
+        let (ours, applied) = self.view.read(|ledger| (ledger.ledger_id(), ledger.applied()));
+        let is_ours = |theirs: &[u8]| ours.is_none_or(|ours| ours.0 == *theirs);
+        if !hello.ledger_id.is_empty() && !is_ours(&hello.ledger_id) {
+            return Err(Status::failed_precondition("the watcher has watched another ledger"));
+        }
+        let cursor = Index(hello.cursor);
+        let introduction = Hello {
+            cursor,
+            seen: Index(hello.seen).min(cursor),
+            source_cursor: applied,
+            now: clock::now(),
+        };
+        let mut books = self.books.lock();
+        if WATCHERS_MAX <= books.watchers.everybody().count() {
+            return Err(Status::resource_exhausted("too many watchers"));
+        }
+        let who = Incarnation(hello.incarnation);
+        let accepted = books.watchers.accept(who, stream, introduction);
+        drop(books);
+        match accepted {
+            Accepted::Served { .. } => {
+                tracing::info!("{} watches", hello.name);
+                self.tell();
+                Ok(())
+            }
+            Accepted::LetGo => Err(Status::aborted("the watcher was let go: start anew")),
+        }
+    }
+
+    fn heartbeat(&self, who: Incarnation, stream: StreamId, beat: Heartbeat) {
+        self.books.lock().watchers.heartbeat(who, stream, beat);
+    }
+
+    fn sent(&self, who: Incarnation, stream: StreamId, index: Index) {
+        self.books.lock().watchers.sent(who, stream, index);
+    }
+
+    fn grant(&self, who: Incarnation, stream: StreamId, now: Moment) -> Option<Grant> {
+        // Of the present cursor, not of the window's: a frame on its way there counts as not yet sent.
+        let cursor = self.view.read(Ledger::applied);
+        let mut books = self.books.lock();
+        let lease = books.lease;
+        books.watchers.grant(who, stream, Own { lease, cursor, now })
+    }
+
+    fn frames(&self, cursor: Index, max: usize) -> Option<Vec<Arc<Frame>>> {
+        self.books.lock().window.after(cursor, max)
+    }
+
+    fn everything(&self) -> (Index, Vec<Change>) {
+        self.view.read(|ledger| (ledger.applied(), ledger.products(None, usize::MAX)))
+    }
+
+    fn settled(&self) -> Index {
+        self.books.lock().window.end()
+    }
+
+    fn is_current(&self, who: Incarnation, stream: StreamId) -> bool {
+        self.books.lock().watchers.is_current(who, stream)
+    }
+
+    fn goodbye(&self, who: Incarnation, stream: StreamId) {
+        self.books.lock().watchers.goodbye(who, stream);
+    }
+
+    fn broke(&self, who: Incarnation, stream: StreamId) {
+        self.books.lock().watchers.broke(who, stream);
+    }
+
+    fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    fn beat(&self) -> Duration {
+        self.times.beat
     }
 }
 
 #[tonic::async_trait]
 impl Watch for Publisher {
-    type FollowStream = Pin<Box<dyn Stream<Item = Result<FromSource, Status>> + Send>>;
+    type FollowStream = source::Frames;
 
     async fn follow(
         &self,
         request: Request<Streaming<FromWatcher>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
-        let mut ups = request.into_inner();
-        let role = *self.shared.role.borrow();
-        let Role::Leading { term } = role else {
-            let leader = role.leader(self.shared.id);
-            return Err(Status::unavailable(match leader {
-                Some(leader) => format!("this replica does not lead, {leader} does"),
-                None => "a leader is being chosen".to_owned(),
-            }));
-        };
-        let first = ups.message().await?.and_then(|up| up.what);
-        let Some(Up::Hello(hello)) = first else {
-            return Err(Status::invalid_argument("a watcher that does not say hello first"));
-        };
-        let Some(place) = Place::take(&self.shared) else {
-            return Err(Status::resource_exhausted("too many watchers"));
-        };
-        let ours = self.shared.view.read(Ledger::ledger_id).map(|id| id.0.to_vec());
-        if ours
-            .as_deref()
-            .is_some_and(|ours| !hello.ledger_id.is_empty() && hello.ledger_id != ours)
-        {
-            return Err(Status::failed_precondition("the watcher has watched another ledger"));
-        }
-        tracing::info!("{} watches", hello.name);
-        let (frames, outgoing) = mpsc::channel(FRAMES_AHEAD);
-        let stream = Follow { term, hello, ups, frames, sent: Index(0), known: Index(0), echo: 0 };
-        tokio::spawn(stream.run(place));
-        Ok(Response::new(ReceiverStream::new(outgoing).map(Ok).boxed()))
+        let stream = StreamId(self.shared.streams.fetch_add(1, Ordering::Relaxed));
+        let stop = self.shared.books.lock().term.clone();
+        Ok(Response::new(source::serve(self.shared.clone(), stream, request.into_inner(), stop)))
     }
-}
-
-/// A place among the watchers, given back when dropped.
-struct Place {
-    shared: Arc<Shared>,
-}
-
-impl Place {
-    fn take(shared: &Arc<Shared>) -> Option<Self> {
-        if WATCHERS_MAX <= shared.watchers.fetch_add(1, Ordering::Relaxed) {
-            shared.watchers.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
-        Some(Self { shared: shared.clone() })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.shared.watchers.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// One watcher's stream.
-struct Follow {
-    term: u64,
-    hello: proto::Hello,
-    ups: Streaming<FromWatcher>,
-    frames: mpsc::Sender<FromSource>,
-    /// Frames have gone out up to here.
-    sent: Index,
-    /// Nothing that the watcher wants to know lies between `sent` and here.
-    known: Index,
-    /// The watcher's own time in its latest heartbeat; 0: none yet.
-    echo: u64,
-}
-
-/// The watcher has gone away.
-struct Gone;
-
-impl Follow {
-    async fn run(mut self, place: Place) {
-        let shared = place.shared.clone();
-        let mut role = shared.role.clone();
-        let serve = self.serve(&shared);
-        let term_is_over = async {
-            let _ = role.wait_for(|role| !matches!(role, Role::Leading { .. })).await;
-        };
-        tokio::select! {
-            // The stream ends either way, and the watcher looks for another source.
-            _ = serve => {}
-            () = term_is_over => {}
-            () = shared.stop.cancelled() => {}
-        }
-        drop(place);
-    }
-
-    async fn serve(&mut self, shared: &Shared) -> Result<(), Gone> {
-        let (ledger_id, mut feed) = shared.view.watch(Ledger::ledger_id);
-        let welcome = proto::Welcome {
-            ledger_id: ledger_id.map(|id| id.0.to_vec()).unwrap_or_default().into(),
-            term: self.term,
-            name: format!("order {}", shared.id),
-        };
-        self.send(Down::Welcome(welcome)).await?;
-        if !self.resumes(shared, &mut feed) {
-            self.start_over(shared, &mut feed).await?;
-        }
-        let mut ticks = tokio::time::interval(BEAT);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                biased;
-                up = self.ups.message() => match up.ok().flatten().and_then(|up| up.what) {
-                    Some(Up::Heartbeat(heartbeat)) => self.echo = heartbeat.local_time_us,
-                    Some(Up::Goodbye(_) | Up::Hello(_)) | None => return Ok(()),
-                },
-                entry = feed.recv() => self.pass_on(shared, entry, &mut feed).await?,
-                _ = ticks.tick() => {
-                    while let Some(entry) = next_now(&mut feed) {
-                        self.pass_on(shared, entry, &mut feed).await?;
-                    }
-                    self.beat(shared).await?;
-                }
-            }
-        }
-    }
-
-    /// A watcher that has everything already goes on where it stands.
-    fn resumes(
-        &mut self,
-        shared: &Shared,
-        feed: &mut broadcast::Receiver<Arc<AppliedEntry>>,
-    ) -> bool {
-        let (applied, fresh) = shared.view.watch(Ledger::applied);
-        let cursor = Index(self.hello.cursor);
-        if cursor == Index(0) || cursor != applied || self.hello.ledger_id.is_empty() {
-            return false;
-        }
-        *feed = fresh;
-        (self.sent, self.known) = (applied, applied);
-        true
-    }
-
-    /// The whole shop for a watcher that keeps products, just the index for one that does not.
-    async fn start_over(
-        &mut self,
-        shared: &Shared,
-        feed: &mut broadcast::Receiver<Arc<AppliedEntry>>,
-    ) -> Result<(), Gone> {
-        let wants_products = self.hello.wants_products;
-        let (frame, fresh) = shared.view.watch(|ledger| {
-            let (index, settled) = (ledger.applied().0, ledger.applied().0);
-            if wants_products {
-                let products = products(&ledger.products(None, usize::MAX));
-                Down::List(proto::ListFrame { index, products, settled })
-            } else {
-                Down::Reset(proto::Reset { index })
-            }
-        });
-        *feed = fresh;
-        if let Down::List(proto::ListFrame { index, .. }) | Down::Reset(proto::Reset { index }) =
-            &frame
-        {
-            (self.sent, self.known) = (Index(*index), Index(*index));
-        }
-        self.send(frame).await
-    }
-
-    async fn pass_on(
-        &mut self,
-        shared: &Shared,
-        entry: Result<Arc<AppliedEntry>, broadcast::error::RecvError>,
-        feed: &mut broadcast::Receiver<Arc<AppliedEntry>>,
-    ) -> Result<(), Gone> {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(broadcast::error::RecvError::Lagged(_)) => {
-                return self.start_over(shared, feed).await;
-            }
-            Err(broadcast::error::RecvError::Closed) => return Err(Gone),
-        };
-        if entry.index <= self.known {
-            return Ok(());
-        }
-        let Some(changes) = entry.changes.as_ref().filter(|_| entry.after <= self.known) else {
-            return self.start_over(shared, feed).await;
-        };
-        self.known = entry.index;
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let (after, index) = (self.sent.0, entry.index.0);
-        self.sent = entry.index;
-        let products = products(changes);
-        self.send(Down::Change(proto::ChangeFrame { after, index, products, settled: index })).await
-    }
-
-    /// Nothing changed up to here; and the lease, if this leader has one itself.
-    async fn beat(&mut self, shared: &Shared) -> Result<(), Gone> {
-        let confirmed = *shared.confirmed.borrow();
-        let remaining = confirmed.map_or(Duration::ZERO, |at| LEASE.saturating_sub(at.elapsed()));
-        let grants = self.echo != 0 && !remaining.is_zero();
-        let (after, index) = (self.sent.0, self.known.0);
-        self.sent = self.known;
-        self.send(Down::Beat(proto::Beat {
-            after,
-            index,
-            settled: index,
-            echo_us: if grants { self.echo } else { 0 },
-            grant_us: if grants { u64::try_from(remaining.as_micros()).unwrap_or(0) } else { 0 },
-            grant_index: index,
-        }))
-        .await
-    }
-
-    async fn send(&self, what: Down) -> Result<(), Gone> {
-        self.frames.send(FromSource { what: Some(what) }).await.map_err(|_| Gone)
-    }
-}
-
-fn next_now(
-    feed: &mut broadcast::Receiver<Arc<AppliedEntry>>,
-) -> Option<Result<Arc<AppliedEntry>, broadcast::error::RecvError>> {
-    match feed.try_recv() {
-        Ok(entry) => Some(Ok(entry)),
-        Err(broadcast::error::TryRecvError::Empty) => None,
-        Err(broadcast::error::TryRecvError::Closed) => {
-            Some(Err(broadcast::error::RecvError::Closed))
-        }
-        Err(broadcast::error::TryRecvError::Lagged(count)) => {
-            Some(Err(broadcast::error::RecvError::Lagged(count)))
-        }
-    }
-}
-
-fn products(changes: &[Change]) -> Vec<proto::Product> {
-    changes.iter().map(convert::product).collect()
 }

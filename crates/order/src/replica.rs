@@ -145,7 +145,7 @@ impl Replica {
 
     /// Serves until told to stop, or until it cannot go on.
     async fn serve(mut self, listener: TcpListener, stop: CancellationToken) -> Result<(), Stop> {
-        let (role, watch_role) = watch::channel(Role::Alone { term: 0 });
+        let (role, watch_role) = watch::channel(Role::Alone { term: 0, forsaken: false });
         let chair = self.chair();
         let batcher = Batcher::new();
         self.hold_streams();
@@ -154,6 +154,7 @@ impl Replica {
         self.tasks.spawn(batcher.clone().run(log, watch_role.clone(), self.ending.clone()));
         let reader = self.reader();
         let service = self.service(batcher.clone(), reader.clone(), watch_role.clone());
+        let publisher = self.publisher(reader, watch_role.clone());
         self.tasks.spawn(self.keep_ledger(watch_role.clone()));
         self.tasks.spawn(membership::begin(
             self.raft.clone(),
@@ -162,10 +163,15 @@ impl Replica {
             self.ending.clone(),
         ));
         let address = listener.local_addr().unwrap_or(self.settings.listen);
-        let (engine, view) = (self.engine.clone(), self.view.clone());
-        let facts =
-            Arc::new(Status::new(&self.settings, address, engine, view, watch_role.clone()));
-        let routes = self.routes(service, reader, watch_role);
+        let facts = Arc::new(Status {
+            id: self.settings.id,
+            address,
+            engine: self.engine.clone(),
+            view: self.view.clone(),
+            publisher: publisher.clone(),
+            role: watch_role,
+        });
+        let routes = self.routes(service, publisher);
         tracing::info!("Order socket bound to port {}", address.port());
         let internal = wire::serve::internal(listener, routes, facts, self.ending.clone());
         let mut internal = Box::pin(internal);
@@ -280,12 +286,15 @@ impl Replica {
         })
     }
 
-    fn routes(
-        &self,
-        service: Service,
-        reader: Reader,
-        role: watch::Receiver<Role>,
-    ) -> tonic::service::Routes {
+    fn publisher(&self, reader: Reader, role: watch::Receiver<Role>) -> Publisher {
+        let (id, view) = (self.settings.id, self.view.clone());
+        let publisher = Publisher::new(id, view, role, self.ending.clone());
+        self.tasks.spawn(publisher.clone().keep_window());
+        self.tasks.spawn(publisher.clone().keep_lease(reader));
+        publisher
+    }
+
+    fn routes(&self, service: Service, publisher: Publisher) -> tonic::service::Routes {
         let receiver = Receiver::new(
             self.raft.clone(),
             self.identity.clone(),
@@ -294,9 +303,6 @@ impl Replica {
             self.ending.clone(),
         );
         let desk = Desk::new(service, self.ending.clone());
-        let (id, view) = (self.settings.id, self.view.clone());
-        let (publisher, confirming) = Publisher::new(id, view, role, reader, self.ending.clone());
-        self.tasks.spawn(confirming);
         tonic::service::Routes::new(receiver.service())
             .add_service(wire::proto::store_server::StoreServer::new(desk))
             .add_service(publisher.service())
@@ -314,11 +320,14 @@ impl Replica {
         async move {
             let mut applied = view.applied();
             let mut feed = view.watch(|_| ()).1;
-            let opened = tokio::select! {
-                opened = applied.wait_for(|_| view.read(Ledger::is_open)) => opened.is_ok(),
-                () = ending.cancelled() => return,
-            };
-            if let Some(ledger) = view.read(Ledger::ledger_id).filter(|_| opened)
+            // The ledger is never read while the mark is borrowed: applying takes both the other way round.
+            while !view.read(Ledger::is_open) {
+                tokio::select! {
+                    changed = applied.changed() => if changed.is_err() { return },
+                    () = ending.cancelled() => return,
+                }
+            }
+            if let Some(ledger) = view.read(Ledger::ledger_id)
                 && let Err(stop) = identity.hold_ledger(ledger)
             {
                 let _ = failures.try_send(stop);

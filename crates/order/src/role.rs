@@ -20,10 +20,12 @@ pub(crate) enum Role {
         /// Its term.
         term: u64,
     },
-    /// No leader is known.
+    /// No leader is known, or the one that is known is silent.
     Alone {
         /// The greatest term seen.
         term: u64,
+        /// It has been so for longer than any choosing should take.
+        forsaken: bool,
     },
 }
 
@@ -34,7 +36,7 @@ impl Role {
             Self::Leading { term }
             | Self::Choosing { term }
             | Self::Following { term, .. }
-            | Self::Alone { term } => term,
+            | Self::Alone { term, .. } => term,
         }
     }
 

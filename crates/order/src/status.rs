@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use wire::serve::Facts;
 use wire::status::ProcessStatus;
 
-use crate::config::Settings;
+use crate::publisher::Publisher;
 use crate::raft::engine::Engine;
 use crate::raft::view::View;
 use crate::role::Role;
@@ -21,25 +21,14 @@ pub(crate) struct Status {
     pub(crate) address: SocketAddr,
     pub(crate) engine: Engine,
     pub(crate) view: Arc<View>,
+    pub(crate) publisher: Publisher,
     pub(crate) role: watch::Receiver<Role>,
-}
-
-impl Status {
-    /// The facts of a replica that listens at `address`.
-    pub(crate) fn new(
-        settings: &Settings,
-        address: SocketAddr,
-        engine: Engine,
-        view: Arc<View>,
-        role: watch::Receiver<Role>,
-    ) -> Self {
-        Self { id: settings.id, address, engine, view, role }
-    }
 }
 
 impl Facts for Status {
     fn status(&self) -> ProcessStatus {
         let (role, marks) = (*self.role.borrow(), self.engine.marks());
+        let watchers = self.publisher.watchers();
         self.view.read(|ledger| ProcessStatus {
             role: "order".into(),
             id: Some(self.id),
@@ -58,6 +47,7 @@ impl Facts for Status {
             digest: Some(ledger.digest().to_string()),
             digest_index: Some(ledger.applied().0),
             products: u64::try_from(ledger.product_count()).ok(),
+            watchers: u64::try_from(watchers).ok(),
             ..ProcessStatus::default()
         })
     }

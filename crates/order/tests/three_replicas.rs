@@ -3,6 +3,8 @@
 //! Each replica has a runtime of its own, so that a crash is one: its tasks, streams and listeners
 //! vanish at once, and nothing is said or flushed on the way out.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod store;
 
 use std::time::{Duration, Instant};
@@ -26,7 +28,7 @@ fn the_leader_crashes_and_nothing_acknowledged_is_lost_or_done_twice() {
         store.crash(456);
         let crashed = Instant::now();
         let answer = store.persist("key-8", "owl", 1, SOON).await;
-        println!("served again after {:?}", crashed.elapsed());
+        assert!(crashed.elapsed() < SOON);
         assert_eq!(placed(&answer), 8);
         assert_eq!(store.leader(SOON).await, 345);
 
@@ -52,7 +54,7 @@ fn a_leader_that_is_told_to_stop_hands_over_first() {
         store.stop(456).await;
         let stopped = Instant::now();
         let answer = store.persist("b", "fox", 1, SOON).await;
-        println!("served again after {:?}", stopped.elapsed());
+        assert!(stopped.elapsed() < SOON);
         assert_eq!(placed(&answer), 1);
         assert_eq!(store.leader(SOON).await, 345);
         store.restart(456);

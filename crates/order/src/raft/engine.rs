@@ -64,9 +64,9 @@ impl Engine {
     /// Wraps a running engine. The future resolves when the engine has stopped, with the reason.
     pub(crate) fn new(id: u64, raft: Raft) -> (Self, impl Future<Output = Stop> + Send + 'static) {
         let (sender, leaders) = watch::channel(Leadership::default());
-        let watched = raft.clone();
-        let watcher = async move { stopped(&watch_engine(watched, sender).await) };
-        (Self { id, raft, leaders }, watcher)
+        let follower = watch_engine(raft.clone(), sender);
+        let failed = async move { stopped(&follower.await) };
+        (Self { id, raft, leaders }, failed)
     }
 
     /// This replica's id.

@@ -125,12 +125,12 @@ impl Hold {
         }
         let mut client = transport::client(channel);
         let opening = async {
-            let mut pongs = client.hold(ReceiverStream::new(outgoing)).await?.into_inner();
-            let hello = pongs.message().await?;
-            Ok::<_, Status>((hello, pongs))
+            let mut answers = client.hold(ReceiverStream::new(outgoing)).await?.into_inner();
+            let hello = answers.message().await?;
+            Ok::<_, Status>((hello, answers))
         };
-        let (hello, mut pongs) = match tokio::time::timeout(HELLO_MAX, opening).await {
-            Ok(Ok((Some(hello), pongs))) => (hello, pongs),
+        let (hello, mut answers) = match tokio::time::timeout(HELLO_MAX, opening).await {
+            Ok(Ok((Some(hello), answers))) => (hello, answers),
             Ok(Err(status)) if is_verdict(&status) => return End::Stranger(status),
             Ok(Ok((None, _)) | Err(_)) | Err(_) => return End::Unreachable,
         };
@@ -145,7 +145,7 @@ impl Hold {
         self.peers.set_reach(self.to, Reach::Up);
         loop {
             tokio::select! {
-                pong = pongs.message() => if !matches!(pong, Ok(Some(_))) { return End::Broke },
+                pong = answers.message() => if !matches!(pong, Ok(Some(_))) { return End::Broke },
                 changed = self.mourning.changed() => {
                     if changed.is_err() {
                         return End::Broke;

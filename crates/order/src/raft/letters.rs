@@ -130,12 +130,12 @@ pub(crate) fn append_in(
     })
 }
 
-pub(crate) fn appended_out(result: StreamAppendResult<Types>) -> proto::AppendResponse {
+pub(crate) fn appended_out(result: &StreamAppendResult<Types>) -> proto::AppendResponse {
     use proto::append_response::What;
     let what = match result {
         Ok(up_to) => What::Accepted(proto::Accepted { up_to: up_to.as_ref().map(id_out) }),
-        Err(StreamAppendError::Conflict(at)) => What::Conflict(id_out(&at)),
-        Err(StreamAppendError::HigherVote(vote)) => What::HigherVote(vote_out(&vote)),
+        Err(StreamAppendError::Conflict(at)) => What::Conflict(id_out(at)),
+        Err(StreamAppendError::HigherVote(vote)) => What::HigherVote(vote_out(vote)),
     };
     proto::AppendResponse { what: Some(what) }
 }
@@ -163,7 +163,7 @@ pub(crate) fn ballot_out(
     }
 }
 
-pub(crate) fn ballot_in(request: proto::VoteRequest) -> Result<VoteRequest<Types>, Malformed> {
+pub(crate) fn ballot_in(request: &proto::VoteRequest) -> Result<VoteRequest<Types>, Malformed> {
     let vote = vote_in(request.vote)?;
     let mut ballot = VoteRequest::new(vote, request.last_log.map(id_in));
     ballot.leadership_transfer = request.leadership_transfer;
@@ -196,18 +196,18 @@ pub(crate) fn transfer_out(
 }
 
 pub(crate) fn transfer_in(
-    request: proto::TransferRequest,
+    request: &proto::TransferRequest,
 ) -> Result<TransferLeaderRequest<Types>, Malformed> {
     let from = vote_in(request.from)?;
     Ok(TransferLeaderRequest::new(from, request.to, request.last_log.map(id_in)))
 }
 
-pub(crate) fn transferred_out(result: TransferLeaderResponse<Types>) -> proto::TransferResponse {
+pub(crate) fn transferred_out(result: &TransferLeaderResponse<Types>) -> proto::TransferResponse {
     use proto::transfer_response::What;
     let what = match result {
         Ok(()) => What::Accepted(proto::Blank {}),
         Err(TransferLeaderError::VoteChanged { expected, actual }) => {
-            let (expected, actual) = (Some(vote_out(&expected)), Some(vote_out(&actual)));
+            let (expected, actual) = (Some(vote_out(expected)), Some(vote_out(actual)));
             What::VoteChanged(proto::VoteChanged { expected, actual })
         }
         Err(TransferLeaderError::LogNotFlushed { expected, actual }) => {

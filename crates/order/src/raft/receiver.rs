@@ -99,12 +99,10 @@ fn refusal(stranger: &Stranger) -> Status {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn malformed(error: Malformed) -> Status {
     Status::invalid_argument(error.to_string())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "made for map_err")]
 fn stopped<E: std::fmt::Display>(error: E) -> Status {
     Status::unavailable(format!("this replica has stopped: {error}"))
 }
@@ -123,7 +121,8 @@ impl Peer for Receiver {
         let Some(first) = requests.message().await? else {
             return Ok(self.until_stop(futures::stream::empty()));
         };
-        self.admit(first.sender.as_ref())?;
+        let id = self.admit(first.sender.as_ref())?;
+        self.shared.peers.hear(id);
         let first = letters::append_in(first).map_err(malformed)?;
         // A broken or malformed stream just ends: the engine of the sender opens another.
         let rest = futures::stream::unfold(requests, |mut requests| async move {
@@ -133,7 +132,7 @@ impl Peer for Receiver {
         let input = futures::stream::iter([first]).chain(rest);
         let answers = self.shared.raft.stream_append(input);
         Ok(self.until_stop(answers.map(|answer| match answer {
-            Ok(result) => Ok(letters::appended_out(result)),
+            Ok(result) => Ok(letters::appended_out(&result)),
             Err(fatal) => Err(stopped(fatal)),
         })))
     }
@@ -143,7 +142,8 @@ impl Peer for Receiver {
         request: Request<proto::AppendRequest>,
     ) -> Result<Response<proto::AppendResponse>, Status> {
         let request = request.into_inner();
-        self.admit(request.sender.as_ref())?;
+        let id = self.admit(request.sender.as_ref())?;
+        self.shared.peers.hear(id);
         let request = letters::append_in(request).map_err(malformed)?;
         let (previous, last) = (request.prev_log_id, request.entries.last().map(|e| e.log_id));
         let conflicts = previous.is_some();
@@ -152,7 +152,7 @@ impl Peer for Receiver {
             return Err(Status::internal("a conflict before the log's beginning"));
         }
         let result = answer.into_stream_result(previous, last.or(previous));
-        Ok(Response::new(letters::appended_out(result)))
+        Ok(Response::new(letters::appended_out(&result)))
     }
 
     async fn vote(
@@ -161,7 +161,7 @@ impl Peer for Receiver {
     ) -> Result<Response<proto::VoteResponse>, Status> {
         let request = request.into_inner();
         self.admit(request.sender.as_ref())?;
-        let ballot = letters::ballot_in(request).map_err(malformed)?;
+        let ballot = letters::ballot_in(&request).map_err(malformed)?;
         let voted = self.shared.raft.vote(ballot).await.map_err(stopped::<RaftError<Types>>)?;
         Ok(Response::new(letters::voted_out(&voted)))
     }
@@ -172,7 +172,7 @@ impl Peer for Receiver {
     ) -> Result<Response<proto::VoteResponse>, Status> {
         let request = request.into_inner();
         self.admit(request.sender.as_ref())?;
-        let ballot = letters::ballot_in(request).map_err(malformed)?;
+        let ballot = letters::ballot_in(&request).map_err(malformed)?;
         let voted = self.shared.raft.pre_vote(ballot).await.map_err(stopped::<RaftError<Types>>)?;
         Ok(Response::new(letters::voted_out(&voted)))
     }
@@ -183,9 +183,9 @@ impl Peer for Receiver {
     ) -> Result<Response<proto::TransferResponse>, Status> {
         let request = request.into_inner();
         self.admit(request.sender.as_ref())?;
-        let request = letters::transfer_in(request).map_err(malformed)?;
+        let request = letters::transfer_in(&request).map_err(malformed)?;
         let result = self.shared.raft.handle_transfer_leader(request).await.map_err(stopped)?;
-        Ok(Response::new(letters::transferred_out(result)))
+        Ok(Response::new(letters::transferred_out(&result)))
     }
 
     async fn snapshot(
@@ -236,7 +236,7 @@ impl Peer for Receiver {
             futures::stream::unfold((this, pings), move |(this, mut pings)| async move {
                 loop {
                     match pings.message().await {
-                        Ok(Some(ping)) => this.report(id, &ping),
+                        Ok(Some(next)) => this.report(id, &next),
                         Ok(None) | Err(_) => return None::<(Result<proto::HoldPong, Status>, _)>,
                     }
                 }

@@ -1,5 +1,7 @@
 //! Three replicas in one process, each on a runtime of its own, and somebody who asks them.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
