@@ -304,3 +304,114 @@ async fn sleep_until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ledger::command::{Line as OrderLine, Side};
+    use ledger::terms::{Name, Quantity};
+
+    use super::*;
+
+    fn request(lines: usize) -> Request {
+        let (name, quantity) = (Name::new("fox").unwrap(), Quantity::new(1).unwrap());
+        let line = OrderLine { name, quantity, side: Side::Buy };
+        Request { key: None, deadline: None, command: Command::Place(vec![line; lines]) }
+    }
+
+    fn offer(line: &mut Line<u64>, count: u64) {
+        for number in 0..count {
+            assert_eq!(line.offer(request(1), number), Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_lone_request_leaves_at_once_and_a_crowd_leaves_together() {
+        let mut line = Line::default();
+        offer(&mut line, 1);
+        assert!(line.close().is_none(), "the way to the log is closed");
+        line.set_open(true);
+        assert_eq!(line.close().unwrap().1, [0]);
+        offer(&mut line, 1);
+        assert_eq!(line.close().unwrap().1, [0]);
+        offer(&mut line, 1);
+        assert_eq!(line.close().unwrap().1, [0]);
+        offer(&mut line, 5);
+        assert!(line.close().is_none(), "three entries are on their way");
+        line.landed();
+        assert_eq!(line.close().unwrap().1, [0, 1, 2, 3, 4]);
+        assert!(line.close().is_none());
+        assert!(!line.is_idle());
+    }
+
+    #[test]
+    fn an_entry_is_bounded_in_commands_and_in_bytes() {
+        let mut line = Line::default();
+        line.set_open(true);
+        offer(&mut line, 1_500);
+        let sizes = [line.close().unwrap().0.len(), line.close().unwrap().0.len()];
+        let each = size(&request(1));
+        assert_eq!(sizes[0], COMMANDS_MAX.min(BYTES_MAX / each));
+        assert_eq!(sizes.iter().sum::<usize>(), 1_500.min(2 * sizes[0]));
+        let mut line = Line::default();
+        line.set_open(true);
+        for number in 0..3 {
+            line.offer(request(4_000), number).unwrap();
+        }
+        assert_eq!(line.close().unwrap().1, [0], "too great for company, it travels alone");
+    }
+
+    #[test]
+    fn the_line_is_bounded_and_can_be_sent_away() {
+        let mut line = Line::default();
+        offer(&mut line, WAITING_MAX as u64);
+        assert_eq!(line.offer(request(1), 7), Err(7));
+        assert_eq!(line.dismiss().len(), WAITING_MAX);
+        assert!(line.is_idle());
+    }
+
+    /// A log whose entries land when the test says so.
+    struct Slow {
+        gate: Arc<tokio::sync::Semaphore>,
+    }
+
+    impl Propose for Slow {
+        fn propose(
+            &self,
+            requests: Vec<Request>,
+        ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
+            let gate = self.gate.clone();
+            Box::pin(async move {
+                gate.acquire().await.unwrap().forget();
+                let done = Outcome::Accepted(ledger::outcome::Accepted::Done);
+                Ok((Index(1), vec![done; requests.len()]))
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn whoever_was_let_in_is_answered_also_when_another_replica_leads() {
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let (role, watch_role) = watch::channel(Role::Leading { term: 1 });
+        let (batcher, stop) = (Batcher::new(), CancellationToken::new());
+        let log = Arc::new(Slow { gate: gate.clone() });
+        let running = tokio::spawn(batcher.clone().run(log, watch_role, stop.clone()));
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let ask = |number: usize| {
+            let tell = tell.clone();
+            batcher.offer(
+                request(1),
+                Box::new(move |decision| tell.send((number, decision)).unwrap()),
+            );
+        };
+        ask(0);
+        gate.add_permits(1);
+        assert!(told.recv().await.unwrap().1.is_ok());
+        role.send_replace(Role::Following { leader: 345, term: 2 });
+        ask(1);
+        let problem = told.recv().await.unwrap().1.unwrap_err();
+        assert_eq!((problem.definite, problem.leader), (true, Some(345)));
+        stop.cancel();
+        running.await.unwrap();
+        assert!(batcher.is_idle());
+    }
+}

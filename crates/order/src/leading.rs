@@ -159,27 +159,14 @@ impl Chair {
         Ok(())
     }
 
-    /// Hands the lead to the best of the others, if it is here and one of them can take it. Returns
-    /// when somebody else leads, or nobody could.
-    pub(crate) async fn hand_over(&self, patience: Duration) {
+    /// Waits until somebody else leads, if this replica does and somebody else could. It has said
+    /// goodbye: the others choose by themselves.
+    pub(crate) async fn leave(&self, patience: Duration) {
         let me = self.settings.id;
-        if self.engine.leader().leader != Some(me) {
-            return;
-        }
-        let until = Instant::now() + patience;
-        while Instant::now() < until {
-            let rivals = self.rivals();
-            let there = rivals.iter().filter(|rival| rival.reach == Reach::Up && rival.caught_up);
-            if let Some(best) = there.max_by_key(|rival| rival.id) {
-                self.engine.hand_over(best.id).await;
-                let left = until.saturating_duration_since(Instant::now());
-                self.engine.await_other_leader(me, left).await;
-                return;
-            }
-            if rivals.iter().all(|rival| rival.reach == Reach::Refused) {
-                return;
-            }
-            tokio::time::sleep(LOOK).await;
+        let others = self.peers.now();
+        let there = others.values().filter(|peer| peer.reach == Reach::Up).count();
+        if self.engine.leader().leader == Some(me) && self.settings.majority() <= there {
+            self.engine.await_other_leader(me, patience).await;
         }
     }
 }

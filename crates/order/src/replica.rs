@@ -85,6 +85,8 @@ struct Replica {
     engine: Engine,
     view: Arc<View>,
     peers: Peers,
+    /// Cancelled when this replica is about to stop; the others are told.
+    leaving: CancellationToken,
     /// Ends the tasks; later than `stop`, for a leader first hands over.
     ending: CancellationToken,
     tasks: TaskTracker,
@@ -115,10 +117,20 @@ impl Replica {
         let raft = membership::start(&settings, transport, log, machine).await?;
         let (engine, failed) = Engine::new(settings.id, raft.clone());
         let failures = mpsc::channel(1);
-        let ending = CancellationToken::new();
+        let (leaving, ending) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
-        let replica =
-            Self { settings, identity, raft, engine, view, peers, ending, tasks, failures };
+        let replica = Self {
+            settings,
+            identity,
+            raft,
+            engine,
+            view,
+            peers,
+            leaving,
+            ending,
+            tasks,
+            failures,
+        };
         replica.watch_failures(failed);
         if stop.is_cancelled() {
             tracing::debug!("asked to stop while starting");
@@ -184,7 +196,8 @@ impl Replica {
             role.send_replace(Role::Choosing { term: self.engine.leader().term });
             let leave = async {
                 wait_for_idle(&batcher, HAND_OVER).await;
-                chair.hand_over(HAND_OVER).await;
+                self.leaving.cancel();
+                chair.leave(HAND_OVER).await;
             };
             tokio::select! {
                 () = leave => {}
@@ -300,6 +313,7 @@ impl Replica {
             self.identity.clone(),
             self.view.clone(),
             self.peers.clone(),
+            self.leaving.clone(),
             self.ending.clone(),
         );
         let desk = Desk::new(service, self.ending.clone());

@@ -32,7 +32,7 @@ const HELLO_MAX: Duration = Duration::from_secs(1);
 
 /// How a held stream came to its end.
 enum End {
-    /// Nobody listens at the address.
+    /// Nobody listens at the address, or the peer said goodbye.
     Refused,
     /// It could not be opened, for another reason.
     Unreachable,
@@ -131,6 +131,7 @@ impl Hold {
         };
         let (hello, mut answers) = match tokio::time::timeout(HELLO_MAX, opening).await {
             Ok(Ok((Some(hello), answers))) => (hello, answers),
+            Ok(Err(status)) if status.code() == Code::Aborted => return End::Refused,
             Ok(Err(status)) if is_verdict(&status) => return End::Stranger(status),
             Ok(Ok((None, _)) | Err(_)) | Err(_) => return End::Unreachable,
         };
@@ -145,7 +146,11 @@ impl Hold {
         self.peers.set_reach(self.to, Reach::Up);
         loop {
             tokio::select! {
-                pong = answers.message() => if !matches!(pong, Ok(Some(_))) { return End::Broke },
+                pong = answers.message() => match pong {
+                    Ok(Some(_)) => {}
+                    Err(status) if status.code() == Code::Aborted => return End::Refused,
+                    Ok(None) | Err(_) => return End::Broke,
+                },
                 changed = self.mourning.changed() => {
                     if changed.is_err() {
                         return End::Broke;

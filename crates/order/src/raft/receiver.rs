@@ -45,6 +45,8 @@ struct Shared {
     peers: Peers,
     /// The start of each peer that has asked for missing logs.
     starts: Mutex<BTreeMap<u64, u64>>,
+    /// Cancelled when this replica is about to stop: whoever holds a stream to it is told.
+    leaving: CancellationToken,
     stop: CancellationToken,
 }
 
@@ -61,10 +63,11 @@ impl Receiver {
         identity: Arc<Identity>,
         view: Arc<View>,
         peers: Peers,
+        leaving: CancellationToken,
         stop: CancellationToken,
     ) -> Self {
         let starts = Mutex::default();
-        Self { shared: Arc::new(Shared { raft, identity, view, peers, starts, stop }) }
+        Self { shared: Arc::new(Shared { raft, identity, view, peers, starts, leaving, stop }) }
     }
 
     /// The service, with its limits.
@@ -97,6 +100,11 @@ fn refusal(stranger: &Stranger) -> Status {
         }
         _ => Status::permission_denied(text),
     }
+}
+
+/// Says that this replica stops: as good as a refused connection, and sooner.
+fn goodbye() -> Status {
+    Status::aborted("this replica is stopping")
 }
 
 fn malformed(error: Malformed) -> Status {
@@ -224,6 +232,9 @@ impl Peer for Receiver {
             return Err(Status::invalid_argument("a held stream without a first word"));
         };
         let id = self.admit(hello.sender.as_ref())?;
+        if self.shared.leaving.is_cancelled() {
+            return Err(goodbye());
+        }
         let start = hello.sender.as_ref().map_or(0, |sender| sender.start);
         if self.shared.starts.lock().insert(id, start) != Some(start) {
             tracing::info!("sending missing logs to {id}");
@@ -241,7 +252,9 @@ impl Peer for Receiver {
                     }
                 }
             });
-        Ok(self.until_stop(futures::stream::iter([Ok(pong)]).chain(listening)))
+        let leaving = self.shared.leaving.clone().cancelled_owned();
+        let held = futures::stream::iter([Ok(pong)]).chain(listening).take_until(leaving);
+        Ok(self.until_stop(held.chain(futures::stream::once(async { Err(goodbye()) }))))
     }
 }
 
