@@ -9,6 +9,7 @@ mod store;
 
 use std::time::{Duration, Instant};
 
+use order::Faults;
 use store::{Store, outcome, placed, refused, repeated};
 use wire::problem::Code;
 use wire::proto::answer::What;
@@ -59,6 +60,28 @@ fn a_leader_that_is_told_to_stop_hands_over_first() {
         assert_eq!(store.leader(SOON).await, 345);
         store.restart(456);
         store.agree(&[123, 345, 456], SOON).await;
+    });
+}
+
+#[test]
+fn a_leader_that_dies_between_commit_and_answer_leaves_one_order_and_one_answer() {
+    let mut store = Store::start();
+    store.block_on(async |store| {
+        assert_eq!(store.leader(SOON).await, 456);
+        store.crash(456);
+        assert_eq!(store.leader(SOON).await, 345);
+        store.crash(345);
+        store.restart_with(456, Faults { hold_answers: true, ..Faults::default() });
+        let leader = store.leader(SOON).await;
+        assert_eq!(leader, 456, "the highest is chosen whenever there is a choice");
+        let unanswered = store.place(456, "held", "fox", 1).await.unwrap_err();
+        assert!(!unanswered.definite, "{unanswered:?}");
+        store.agree(&[123, 456], SOON).await;
+        store.restart(345);
+        store.agree(&[123, 345, 456], SOON).await;
+        store.crash(456);
+        let answer = store.persist("held", "fox", 1, SOON).await;
+        assert_eq!(repeated(&answer), 0);
     });
 }
 

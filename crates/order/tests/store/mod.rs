@@ -68,9 +68,15 @@ impl Store {
 
     /// Starts a replica on its folder.
     pub(crate) fn restart(&mut self, id: u64) {
+        self.restart_with(id, Faults::default());
+    }
+
+    /// Starts a replica on its folder, with faults put into it.
+    pub(crate) fn restart_with(&mut self, id: u64, faults: Faults) {
         let peer = self.peers.iter().find(|peer| peer.id == id).unwrap();
         let listen: SocketAddr = peer.address.parse().unwrap();
         let settings = settings(id, self.peers.clone(), listen, self.folder.path());
+        let settings = Settings { faults, ..settings };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
