@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Mutex;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
@@ -44,40 +45,59 @@ impl ConnectError {
 
 /// Connects by TCP, without delays for small writes.
 pub async fn connect(address: &str, within: Duration) -> Result<TcpStream, ConnectError> {
-    let unreachable = |error: io::Error| match error.kind() {
+    let Ok(connected) = tokio::time::timeout(within, TcpStream::connect(address)).await else {
+        return Err(ConnectError::TimedOut { address: address.to_owned(), within });
+    };
+    let stream = connected.map_err(|error| no_connection(address, &error))?;
+    stream.set_nodelay(true).map_err(|error| no_connection(address, &error))?;
+    Ok(stream)
+}
+
+fn no_connection(address: &str, error: &io::Error) -> ConnectError {
+    match error.kind() {
         io::ErrorKind::ConnectionRefused => ConnectError::Refused(address.to_owned()),
         _ => ConnectError::Unreachable { address: address.to_owned(), why: error.to_string() },
-    };
-    let connecting = tokio::time::timeout(within, TcpStream::connect(address)).await;
-    let stream = connecting
-        .map_err(|_| ConnectError::TimedOut { address: address.to_owned(), within })?
-        .map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(unreachable)?;
-    Ok(stream)
+    }
 }
 
 /// A gRPC channel over one fresh connection. When that breaks, the channel is of no more use.
 pub async fn channel(address: &str, within: Duration) -> Result<Channel, ConnectError> {
     let stream = connect(address, within).await?;
-    let once = Mutex::new(Some(stream));
-    let connector = tower::service_fn(move |_: http::Uri| {
-        let stream = once.lock().map(|mut stream| stream.take()).unwrap_or_default();
-        let broken = || io::Error::new(io::ErrorKind::NotConnected, "the connection broke");
-        std::future::ready(stream.map(TokioIo::new).ok_or_else(broken))
-    });
-    let unreachable = |why: String| ConnectError::Unreachable { address: address.to_owned(), why };
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| unreachable(error.to_string()))?
+        .map_err(|error| unreachable(address, &error))?
         .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(limits::KEEPALIVE)
         .keep_alive_timeout(limits::KEEPALIVE)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
-    let connecting = endpoint.connect_with_connector(connector);
+    let connecting = endpoint.connect_with_connector(Once(Mutex::new(Some(stream))));
     match tokio::time::timeout(within, connecting).await {
         Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => Err(unreachable(error.to_string())),
+        Ok(Err(error)) => Err(unreachable(address, &error)),
         Err(_) => Err(ConnectError::TimedOut { address: address.to_owned(), within }),
+    }
+}
+
+fn unreachable(address: &str, error: &tonic::transport::Error) -> ConnectError {
+    ConnectError::Unreachable { address: address.to_owned(), why: error.to_string() }
+}
+
+/// Connects once, by handing out a connection that exists already.
+struct Once(Mutex<Option<TcpStream>>);
+
+impl tower::Service<http::Uri> for Once {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Uri) -> Self::Future {
+        let stream = self.0.lock().map(|mut stream| stream.take()).unwrap_or_default();
+        let broken = || io::Error::new(io::ErrorKind::NotConnected, "the connection broke");
+        std::future::ready(stream.map(TokioIo::new).ok_or_else(broken))
     }
 }

@@ -5,12 +5,14 @@
 //! in any order. The asking side is [`Caller`], the answering side [`answer`].
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -60,13 +62,15 @@ impl Caller {
             .max_decoding_message_size(RPC_BYTES_MAX)
             .max_encoding_message_size(RPC_BYTES_MAX);
         let (asks, waiting) = mpsc::channel(CALLS_OPEN_MAX);
-        let opening = client.calls(batches(waiting));
-        let unreachable =
-            |why: String| ConnectError::Unreachable { address: address.to_owned(), why };
-        let timed_out =
-            |_| ConnectError::TimedOut { address: address.to_owned(), within: CONNECT_TIMEOUT };
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, opening).await.map_err(timed_out)?;
-        let answers = opened.map_err(|status| unreachable(status.message().to_owned()))?;
+        let opening = client.calls(Batches { waiting });
+        let Ok(opened) = tokio::time::timeout(CONNECT_TIMEOUT, opening).await else {
+            let address = address.to_owned();
+            return Err(ConnectError::TimedOut { address, within: CONNECT_TIMEOUT });
+        };
+        let answers = opened.map_err(|status| ConnectError::Unreachable {
+            address: address.to_owned(),
+            why: status.message().to_owned(),
+        })?;
         let (hints, hint) = watch::channel(LeaderHint::default());
         let shared = Arc::new(Shared {
             asks,
@@ -173,15 +177,18 @@ fn lost() -> Problem {
 }
 
 /// All asks that are waiting, as one message.
-fn batches(waiting: mpsc::Receiver<proto::Ask>) -> BoxStream<'static, proto::Asks> {
-    let batch = |mut waiting: mpsc::Receiver<proto::Ask>| async move {
+struct Batches {
+    waiting: mpsc::Receiver<proto::Ask>,
+}
+
+impl Stream for Batches {
+    type Item = proto::Asks;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<proto::Asks>> {
         let mut asks = Vec::new();
-        match waiting.recv_many(&mut asks, CALLS_PER_BATCH_MAX).await {
-            0 => None,
-            _ => Some((proto::Asks { asks }, waiting)),
-        }
-    };
-    stream::unfold(waiting, batch).boxed()
+        let polled = self.waiting.poll_recv_many(cx, &mut asks, CALLS_PER_BATCH_MAX);
+        polled.map(|count| (0 < count).then_some(proto::Asks { asks }))
+    }
 }
 
 /// Hands out answers until the stream breaks or nobody asks any more.

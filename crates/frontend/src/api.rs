@@ -1,0 +1,346 @@
+//! The public API: from a request to its answer.
+//!
+//! Routes are few and fixed, so they are a `match` and not a table. Every answer is in the envelope,
+//! whatever went wrong, and the connection stays usable.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use http::{HeaderMap, Method, Request, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::{Body, Incoming};
+use ledger::outcome::{Accepted, Outcome, Refusal};
+use ledger::terms::{Key, Origin};
+use tokio::sync::Semaphore;
+use wire::problem::{Code, Problem};
+
+use crate::answer::{self, Answer, IDEMPOTENCY_KEY, REQUEST_ID};
+use crate::classic::{self, Dialect, Noun};
+use crate::limits;
+use crate::ordering::{self, Decided};
+use crate::queries::Queries;
+use crate::replicas::Replicas;
+use crate::store::Store;
+
+/// The keys that frontends make begin with this, so that a client that sends one back is understood.
+const OWN_KEY: &str = "frontend-";
+
+const ON_PRODUCTS: &str = "GET, HEAD, OPTIONS";
+const ON_ORDERS: &str = "POST, OPTIONS";
+
+/// Answers public requests. Clones share everything.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    dialect: Dialect,
+    queries: Queries,
+    replicas: Replicas,
+    store: Store,
+    places: Semaphore,
+    request_base: u64,
+    requests: AtomicU64,
+}
+
+impl Api {
+    pub(crate) fn new(
+        dialect: Dialect,
+        queries: Queries,
+        replicas: Replicas,
+        store: Store,
+    ) -> Self {
+        let places = Semaphore::new(limits::REQUESTS_OPEN_MAX);
+        let (request_base, requests) = (rand::random(), AtomicU64::new(0));
+        let shared = Shared { dialect, queries, replicas, store, places, request_base, requests };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Answers one request. `local`: it comes from this machine.
+    pub(crate) async fn answer(&self, request: Request<Incoming>, local: bool) -> Answer {
+        let id = self.request_id(request.headers());
+        let mut answer = match self.shared.places.try_acquire() {
+            Ok(_place) => self.route(request, local).await,
+            Err(_) => answer::problem(&Problem::definite(Code::Overloaded, "too many requests")),
+        };
+        answer.headers_mut().insert(REQUEST_ID, id);
+        answer
+    }
+
+    async fn route(&self, request: Request<Incoming>, local: bool) -> Answer {
+        if let Err(refusal) = check_head(&request) {
+            return refusal;
+        }
+        let path = request.uri().path();
+        let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
+        let mut segments = path.split('/').skip(1);
+        let place = (segments.next(), segments.next(), segments.next());
+        match place {
+            (Some("orders"), None, None) => self.orders(request).await,
+            (Some("orders"), Some(number), None) => {
+                on_get(request.method(), || self.order(number)).await
+            }
+            (Some("stocks" | "products"), None, None) => {
+                let query = request.uri().query().unwrap_or_default();
+                on_get(request.method(), || self.list(query)).await
+            }
+            (Some("stocks"), Some(name), None) => {
+                on_get(request.method(), || self.product(Noun::Stock, name)).await
+            }
+            (Some("products"), Some(name), None) => {
+                on_get(request.method(), || self.product(Noun::Product, name)).await
+            }
+            (Some("livez"), None, None) => {
+                on_get(request.method(), || async { answer::text(StatusCode::OK, "alive\n") }).await
+            }
+            (Some("readyz"), None, None) => on_get(request.method(), || self.readyz()).await,
+            (Some("status"), None, None) => on_get(request.method(), || self.status(local)).await,
+            _ => answer::error(StatusCode::NOT_FOUND, "no such route"),
+        }
+    }
+
+    async fn product(&self, noun: Noun, segment: &str) -> Answer {
+        let not_found = || answer::error(StatusCode::NOT_FOUND, noun.not_found());
+        let name = match segment.contains('%') {
+            false => segment.into(),
+            true => match classic::percent_decode(segment) {
+                Some(name) => std::borrow::Cow::Owned(name),
+                None => return not_found(),
+            },
+        };
+        if ledger::terms::Name::new(&name).is_none() {
+            return not_found();
+        }
+        match self.shared.queries.product(&name).await {
+            Ok(told) => {
+                let found = match &told.product {
+                    Some(product) => answer::json(StatusCode::OK, classic::render_product(product)),
+                    None => not_found(),
+                };
+                let how = match (told.hit, told.stored) {
+                    (true, _) => "oppidum; hit",
+                    (false, true) => "oppidum; fwd=miss; stored",
+                    (false, false) => "oppidum; fwd=miss",
+                };
+                answer::cached(answer::as_of(found, told.as_of, told.stale), how)
+            }
+            Err(problem) => answer::problem(&problem),
+        }
+    }
+
+    async fn list(&self, query: &str) -> Answer {
+        let (mut after, mut limit) = (String::new(), limits::LIST_PRODUCTS_MAX);
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (field, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let value = classic::percent_decode(&value.replace('+', " "));
+            match (field, value) {
+                ("after", Some(value)) => after = value,
+                ("limit", Some(value)) => match value.parse() {
+                    Ok(count) if (1..=limits::LIST_PRODUCTS_MAX).contains(&count) => limit = count,
+                    _ => return bad_request("limit must be from 1 to 1000"),
+                },
+                (_, None) => return bad_request("a percent sign in the query makes no sense"),
+                _ => {}
+            }
+        }
+        if !after.is_empty() && ledger::terms::Name::new(&after).is_none() {
+            return bad_request("after must be a product name");
+        }
+        match self.shared.queries.list(&after, limit).await {
+            Ok(listed) => {
+                let body = classic::render_products(&listed.products);
+                let answer = answer::json(StatusCode::OK, body);
+                let answer = answer::as_of(answer, listed.as_of, listed.stale);
+                answer::cached(answer, "oppidum; fwd=bypass")
+            }
+            Err(problem) => answer::problem(&problem),
+        }
+    }
+
+    async fn order(&self, segment: &str) -> Answer {
+        let not_found = || answer::error(StatusCode::NOT_FOUND, "order not found");
+        let Some(number) = classic::parse_number(segment) else { return not_found() };
+        match ordering::look_up(&self.shared.replicas, number).await {
+            Ok(found) => {
+                let order = found.order.as_ref();
+                let body =
+                    order.and_then(|order| classic::render_order(self.shared.dialect, order));
+                let answer = body.map_or_else(not_found, |body| answer::json(StatusCode::OK, body));
+                answer::as_of(answer, found.as_of, found.stale)
+            }
+            Err(problem) => answer::problem(&problem),
+        }
+    }
+
+    async fn orders(&self, request: Request<Incoming>) -> Answer {
+        match *request.method() {
+            Method::POST => {}
+            Method::OPTIONS => return answer::options(ON_ORDERS),
+            _ => return answer::not_allowed(ON_ORDERS),
+        }
+        let key = match client_key(request.headers()) {
+            Ok(key) => key.unwrap_or_else(own_key),
+            Err(why) => return bad_request(why),
+        };
+        let body = match read_body(request).await {
+            Ok(body) => body,
+            Err(refusal) => return refusal,
+        };
+        let line = match classic::parse_order(self.shared.dialect, &body) {
+            Ok(line) => line,
+            Err(why) => return bad_request(&why),
+        };
+        let name = line.name.clone();
+        match ordering::place(&self.shared.replicas, line, key.clone()).await {
+            Ok(decided) => {
+                self.shared.queries.tells(name.as_str(), decided.index);
+                self.decided(decided, &key)
+            }
+            Err(problem) => answer::keyed(answer::problem(&problem), key.text(), false),
+        }
+    }
+
+    fn decided(&self, decided: Decided, key: &Key) -> Answer {
+        let Decided { outcome, index, retried } = decided;
+        let (repeated, outcome) = match outcome {
+            Outcome::Repeated { first, .. } => (true, *first),
+            first => (false, first),
+        };
+        let answer = match outcome {
+            Outcome::Accepted(Accepted::Placed(number)) => {
+                answer::json(StatusCode::OK, classic::render_placed(self.shared.dialect, number))
+            }
+            Outcome::Refused(refusal) => self.refused(&refusal),
+            Outcome::Accepted(_) | Outcome::Repeated { .. } => {
+                answer::error(StatusCode::INTERNAL_SERVER_ERROR, "the answer is of another request")
+            }
+        };
+        answer::keyed(answer::as_of(answer, index, false), key.text(), repeated && !retried)
+    }
+
+    fn refused(&self, refusal: &Refusal) -> Answer {
+        let message = refusal.to_string();
+        match refusal {
+            Refusal::NoSuchProduct(_) => {
+                answer::error(StatusCode::NOT_FOUND, self.shared.dialect.noun().not_found())
+            }
+            Refusal::OutOfStock(_) | Refusal::StockLimit(_) | Refusal::ProductExists(_) => {
+                answer::error(StatusCode::CONFLICT, &message)
+            }
+            Refusal::KeyReused => answer::error(StatusCode::UNPROCESSABLE_ENTITY, &message),
+            Refusal::LinesOutOfRange | Refusal::CatalogsLimit => bad_request(&message),
+            Refusal::Late | Refusal::NotOpen => {
+                answer::problem(&Problem::definite(Code::NoLeader, message))
+            }
+        }
+    }
+
+    async fn readyz(&self) -> Answer {
+        match self.shared.replicas.view().leader_up() {
+            Some(_) => answer::text(StatusCode::OK, "ready\n"),
+            None => answer::text(StatusCode::SERVICE_UNAVAILABLE, "not ready: no leader\n"),
+        }
+    }
+
+    async fn status(&self, local: bool) -> Answer {
+        let status = self.shared.store.describe(local).await;
+        match serde_json::to_string(&status) {
+            Ok(body) => answer::json(StatusCode::OK, body),
+            Err(error) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        }
+    }
+
+    fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
+        let given = headers.get(REQUEST_ID).filter(|id| {
+            let length = id.len();
+            0 < length && length <= limits::REQUEST_ID_BYTES_MAX && id.to_str().is_ok()
+        });
+        let made = || {
+            let count = self.shared.requests.fetch_add(1, Ordering::Relaxed);
+            let id = format!("{:016x}", self.shared.request_base.wrapping_add(count));
+            HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("none"))
+        };
+        given.cloned().unwrap_or_else(made)
+    }
+}
+
+async fn on_get<F: Future<Output = Answer>>(method: &Method, get: impl FnOnce() -> F) -> Answer {
+    match *method {
+        // The server leaves out the body of an answer to HEAD.
+        Method::GET | Method::HEAD => get().await,
+        Method::OPTIONS => answer::options(ON_PRODUCTS),
+        _ => answer::not_allowed(ON_PRODUCTS),
+    }
+}
+
+fn bad_request(why: &str) -> Answer {
+    answer::error(StatusCode::BAD_REQUEST, why)
+}
+
+/// The bounds on what comes before the body.
+fn check_head(request: &Request<Incoming>) -> Result<(), Answer> {
+    let uri = request.uri();
+    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
+    if limits::URI_BYTES_MAX < target {
+        return Err(answer::error(StatusCode::URI_TOO_LONG, "the request target is too long"));
+    }
+    let headers = request.headers();
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if limits::HEADER_BYTES_MAX < bytes {
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(answer::error(status, "the headers are too large"));
+    }
+    if request.version() == http::Version::HTTP_11 && !headers.contains_key(HOST) {
+        return Err(bad_request("the header Host is missing"));
+    }
+    Ok(())
+}
+
+async fn read_body(request: Request<Incoming>) -> Result<Bytes, Answer> {
+    let too_large = || answer::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
+    if let Some(kind) = request.headers().get(CONTENT_TYPE) {
+        let kind = kind.to_str().unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let json = kind.is_empty() || kind == "application/json" || kind.ends_with("+json");
+        if !json {
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(answer::error(status, "the Content-Type, if given, must be JSON"));
+        }
+    }
+    let body = request.into_body();
+    if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > limits::BODY_BYTES_MAX {
+        return Err(too_large());
+    }
+    let reading = Limited::new(body, limits::BODY_BYTES_MAX).collect();
+    match tokio::time::timeout(limits::BODY_TIMEOUT, reading).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
+        Ok(Err(_)) => Err(bad_request("the body could not be read")),
+        Err(_) => Err(answer::error(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
+    }
+}
+
+/// The client's key: 1 to 255 visible ASCII characters, bare or in double quotes.
+fn client_key(headers: &HeaderMap) -> Result<Option<Key>, &'static str> {
+    const WHY: &str = "Idempotency-Key must be 1 to 255 visible ASCII characters";
+    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = given.next() else { return Ok(None) };
+    if given.next().is_some() {
+        return Err("Idempotency-Key was sent more than once");
+    }
+    let text = value.to_str().map_err(|_| WHY)?.trim();
+    let quoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    let text = quoted.unwrap_or(text);
+    let origin = if text.starts_with(OWN_KEY) { Origin::Frontend } else { Origin::Client };
+    Key::new(origin, text).map(Some).ok_or(WHY)
+}
+
+/// A key of our own: 128 random bits.
+fn own_key() -> Key {
+    let text = format!("{OWN_KEY}{:032x}", rand::random::<u128>());
+    Key::new(Origin::Frontend, &text).expect("it is short and all of it is visible ASCII")
+}

@@ -1,0 +1,371 @@
+//! A frontend's decisions about product queries: the cache, the fills, the queries that wait.
+//!
+//! A hit is answered by the frontend itself under a live lease, with the version it *lands* on: at
+//! once if that version is settled, else as soon as it is. A change replaces the old value of a
+//! cached product before it is reported as seen; since it is not settled yet, the entry is as good as
+//! dropped until it is, and then it is back without a call.
+//!
+//! A miss is a *fill*. Its floor is the cursor when it was opened, raised by every change to its
+//! product and by every reset: what comes back is stored only if it is as of the floor or later, so a
+//! slow fill loses to a fast invalidation. A query may join an open fill under a live lease, with a
+//! floor of its own, and asks again if the answer is below it. A query without a lease sends its own.
+//!
+//! What comes of a call is left in [`Effects`] for the shell to perform.
+//!
+//! # Not here
+//!
+//! Streams, timers, retries; and the order of eviction, which is the LRU's.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+
+use ledger::change::Change;
+use ledger::terms::{Index, Name};
+use lru::LruCache;
+use wire::watch::follower::{Follower, Role, Verdict};
+use wire::watch::lease::{Moment, Times};
+use wire::watch::rules::{Mutant, Rules};
+
+/// The frontend's core. `Q` names a waiting query for the shell.
+#[derive(Debug)]
+pub struct Cache<Q> {
+    times: Times,
+    rules: Rules,
+    follower: Follower,
+    entries: LruCache<Name, Entry>,
+    fills: BTreeMap<Name, Vec<Fill<Q>>>,
+    fill_count: u64,
+    /// Landed queries by the index they wait for.
+    landed: BTreeMap<Index, Vec<(Q, Told)>>,
+    /// The greatest index that this frontend has told anybody of: nothing older is an answer.
+    told: Index,
+    effects: Effects<Q>,
+    counts: Counts,
+}
+
+/// One cached answer: a product, or that there is none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// None: there is no such product.
+    pub product: Option<Change>,
+    /// True as of this index and until a change says otherwise.
+    pub as_of: Index,
+}
+
+/// Names one fill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FillId(pub u64);
+
+#[derive(Debug)]
+struct Fill<Q> {
+    id: FillId,
+    /// Store only what is as of here or later.
+    floor: Index,
+    /// May others join? A fill sent by a query without a lease beside an open one: no.
+    open: bool,
+    /// Its opener first; each with the floor of the moment it came. The opener's answer lands while
+    /// it waits, so its floor is 0.
+    joined: Vec<(Q, Index)>,
+}
+
+/// What the shell has to do.
+#[derive(Debug)]
+pub struct Effects<Q> {
+    /// Tell these queries.
+    pub told: Vec<(Q, Told)>,
+    /// Send these fills: ask a catalog for a product as of the floor or later.
+    pub asks: Vec<Ask>,
+}
+
+/// One fill to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Comes back in [`Cache::filled`].
+    pub fill: FillId,
+    /// Which product.
+    pub name: Name,
+    /// As of here or later.
+    pub floor: Index,
+}
+
+/// What a query is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// None: there is no such product.
+    pub product: Option<Change>,
+    /// The index as of which this is true.
+    pub as_of: Index,
+    /// Answered from the cache, or by a fill.
+    pub hit: bool,
+    /// Given without a quorum, on purpose.
+    pub stale: bool,
+    /// True when the answer was stored.
+    pub stored: bool,
+}
+
+/// A catalog's answer to a fill.
+#[derive(Clone, Debug)]
+pub struct Filled {
+    /// None: there is no such product.
+    pub product: Option<Change>,
+    /// The catalog's cursor where the fill landed.
+    pub as_of: Index,
+    /// Given without a quorum, on purpose: never stored.
+    pub stale: bool,
+}
+
+/// What has been counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Answered from the cache.
+    pub hit: u64,
+    /// Opened a fill.
+    pub miss: u64,
+    /// Joined an open fill.
+    pub coalesced: u64,
+    /// Made room for another.
+    pub evicted: u64,
+    /// A cached product changed.
+    pub invalidated: u64,
+    /// Found no live lease.
+    pub lapsed: u64,
+    /// Landed on a version that was not settled yet.
+    pub waited: u64,
+    /// Came back below its floor and was not stored.
+    pub rejected: u64,
+}
+
+impl<Q> Default for Effects<Q> {
+    fn default() -> Self {
+        Self { told: Vec::new(), asks: Vec::new() }
+    }
+}
+
+impl Entry {
+    /// The index of the entry that last changed it; 0 for a product that never was.
+    fn version(&self) -> Index {
+        self.product.as_ref().map(|product| product.version).unwrap_or_default()
+    }
+}
+
+impl<Q> Cache<Q> {
+    /// Empty, with room for `capacity` products.
+    pub fn new(capacity: NonZeroUsize, times: Times, rules: Rules) -> Self {
+        Self {
+            times,
+            rules,
+            follower: Follower::new(Role::Frontend, times, rules),
+            entries: LruCache::new(capacity),
+            fills: BTreeMap::new(),
+            fill_count: 0,
+            landed: BTreeMap::new(),
+            told: Index(0),
+            effects: Effects::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// Answers a query at once if it is a hit whose version is settled: the short way.
+    pub fn hit(&mut self, name: &str, now: Moment) -> Option<Told> {
+        if !self.follower.live(now) {
+            return None;
+        }
+        let (cursor, settled) = (self.follower.cursor(), self.follower.settled());
+        let entry = self.entries.get(name).filter(|entry| entry.version() <= settled)?;
+        self.counts.hit += 1;
+        let (product, as_of) = (entry.product.clone(), cursor.max(entry.as_of));
+        Some(Told { product, as_of, hit: true, stale: false, stored: false })
+    }
+
+    /// Somebody is about to be told what happened to a product at `index`: nothing older about it is
+    /// an answer from now on. While every rule holds this changes nothing, for what is told is settled.
+    pub fn tells(&mut self, name: &str, index: Index) {
+        self.told = self.told.max(index);
+        let old = self.entries.peek(name).is_some_and(|entry| entry.as_of < index);
+        if old && self.follower.cursor() < index {
+            self.entries.pop(name);
+        }
+        for fill in self.fills.get_mut(name).into_iter().flatten() {
+            fill.floor = fill.floor.max(index);
+        }
+    }
+
+    /// A query comes.
+    pub fn query(&mut self, query: Q, name: &Name, now: Moment) {
+        let live = self.follower.live(now);
+        self.counts.lapsed += u64::from(!live);
+        if live || self.rules.broken(Mutant::FrontendHitsLapsed) {
+            let as_of = self.follower.cursor();
+            if let Some(entry) = self.entries.get(name) {
+                let (version, as_of) = (entry.version(), as_of.max(entry.as_of));
+                let product = entry.product.clone();
+                let told = Told { product, as_of, hit: true, stale: false, stored: false };
+                self.counts.hit += 1;
+                return self.land(query, version, told);
+            }
+        }
+        let floor = self.follower.cursor().max(self.told);
+        let fills = self.fills.entry(name.clone()).or_default();
+        if live || self.rules.broken(Mutant::JoinLapsed) {
+            if let Some(open) = fills.iter_mut().find(|fill| fill.open) {
+                open.joined.push((query, floor));
+                self.counts.coalesced += 1;
+                return;
+            }
+        }
+        let open = !fills.iter().any(|fill| fill.open);
+        let id = FillId(self.fill_count);
+        self.fill_count += 1;
+        self.counts.miss += 1;
+        fills.push(Fill { id, floor, open, joined: vec![(query, Index(0))] });
+        self.effects.asks.push(Ask { fill: id, name: name.clone(), floor });
+    }
+
+    /// A fill has come back.
+    pub fn filled(&mut self, fill: FillId, name: &Name, filled: &Filled, now: Moment) {
+        let Some(fill) = self.close(fill, name) else { return };
+        let stored = !filled.stale && self.store(&fill, name, filled);
+        if !filled.stale {
+            let version = filled.product.as_ref().map(|product| product.version);
+            self.settle(version.unwrap_or_default());
+        }
+        let (product, as_of) = (filled.product.clone(), filled.as_of);
+        let told = Told { product, as_of, hit: false, stale: filled.stale, stored };
+        for (query, floor) in fill.joined {
+            let fresh = floor <= filled.as_of || self.rules.broken(Mutant::JoinFloorIgnored);
+            if fresh || filled.stale {
+                self.effects.told.push((query, told.clone()));
+            } else {
+                self.query(query, name, now);
+            }
+        }
+    }
+
+    /// A fill came to nothing: these queries have no answer.
+    pub fn give_up(&mut self, fill: FillId, name: &Name) -> Vec<Q> {
+        let joined = self.close(fill, name).map(|fill| fill.joined).unwrap_or_default();
+        joined.into_iter().map(|(query, _)| query).collect()
+    }
+
+    /// The latest value of each product changed in `(after, index]`.
+    pub fn change(&mut self, after: Index, index: Index, products: &[Change]) -> Verdict {
+        let verdict = self.follower.frame(after, index);
+        if verdict == Verdict::Take {
+            products.iter().for_each(|change| self.changed(change));
+        }
+        verdict
+    }
+
+    /// Start over from an index: whatever is cached may be older.
+    pub fn reset(&mut self, index: Index) -> Verdict {
+        let verdict = self.follower.start_over(index);
+        if verdict == Verdict::Take {
+            self.entries.clear();
+            if !self.rules.broken(Mutant::ResetKeepsFloors) {
+                let fills = self.fills.values_mut().flatten();
+                fills.for_each(|fill| fill.floor = fill.floor.max(index));
+            }
+        }
+        verdict
+    }
+
+    /// The source keeps another ledger: nothing that is known here is of any use. Queries that wait are
+    /// answered by what their fills bring.
+    pub fn start_over(&mut self) {
+        let fresh = Self::new(self.entries.cap(), self.times, self.rules);
+        let (fills, fill_count) = (std::mem::take(&mut self.fills), self.fill_count);
+        let counts = self.counts;
+        *self = Self { fills, fill_count, counts, ..fresh };
+    }
+
+    /// Settled has advanced: queries that landed on a version up to it are told.
+    pub fn settle(&mut self, settled: Index) {
+        if !self.follower.settle(settled) {
+            return;
+        }
+        let later = self.landed.split_off(&self.follower.settled().next());
+        let due = std::mem::replace(&mut self.landed, later);
+        for (query, mut told) in due.into_values().flatten() {
+            if self.rules.broken(Mutant::NewestOnSettled) {
+                let name = told.product.as_ref().map(|product| product.name.clone());
+                let entry = name.and_then(|name| self.entries.peek(&name));
+                told.product = entry.map_or(told.product, |entry| entry.product.clone());
+            }
+            self.effects.told.push((query, told));
+        }
+    }
+
+    /// What the calls so far came to. The shell performs all of it.
+    pub fn effects(&mut self) -> Effects<Q> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The standing towards the catalog.
+    pub fn follower(&self) -> &Follower {
+        &self.follower
+    }
+
+    /// The standing towards the catalog, to take grants and to renounce.
+    pub fn follower_mut(&mut self) -> &mut Follower {
+        &mut self.follower
+    }
+
+    /// What has been counted.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The contents, most recently used first; false beside those whose version is not settled yet.
+    pub fn contents(&self) -> impl Iterator<Item = (&Name, &Entry, bool)> + '_ {
+        let settled = self.follower.settled();
+        self.entries.iter().map(move |(name, entry)| (name, entry, entry.version() <= settled))
+    }
+
+    fn land(&mut self, query: Q, version: Index, told: Told) {
+        let settled = version <= self.follower.settled();
+        if settled || self.rules.broken(Mutant::FrontendUnsettled) {
+            self.effects.told.push((query, told));
+        } else {
+            self.counts.waited += 1;
+            self.landed.entry(version).or_default().push((query, told));
+        }
+    }
+
+    fn changed(&mut self, change: &Change) {
+        if let Some(entry) = self.entries.peek_mut(&change.name) {
+            let older = entry.as_of < change.version;
+            if older && !self.rules.broken(Mutant::OldEntryKept) {
+                *entry = Entry { product: Some(change.clone()), as_of: change.version };
+                self.counts.invalidated += 1;
+            }
+        }
+        for fill in self.fills.get_mut(&change.name).into_iter().flatten() {
+            fill.floor = fill.floor.max(change.version);
+        }
+    }
+
+    fn store(&mut self, fill: &Fill<Q>, name: &Name, filled: &Filled) -> bool {
+        let fresh = fill.floor <= filled.as_of || self.rules.broken(Mutant::FloorIgnored);
+        let newer = self.entries.peek(name).is_none_or(|entry| entry.as_of <= filled.as_of);
+        if !fresh {
+            self.counts.rejected += 1;
+        }
+        if !fresh || !newer {
+            return false;
+        }
+        let entry = Entry { product: filled.product.clone(), as_of: filled.as_of };
+        let pushed = self.entries.push(name.clone(), entry);
+        self.counts.evicted += u64::from(pushed.is_some_and(|(evicted, _)| evicted != *name));
+        true
+    }
+
+    fn close(&mut self, fill: FillId, name: &Name) -> Option<Fill<Q>> {
+        let fills = self.fills.get_mut(name)?;
+        let at = fills.iter().position(|open| open.id == fill)?;
+        let closed = fills.swap_remove(at);
+        if fills.is_empty() {
+            self.fills.remove(name);
+        }
+        Some(closed)
+    }
+}

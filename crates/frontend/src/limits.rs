@@ -1,0 +1,50 @@
+//! Every bound of the public API, with its reason.
+
+use std::time::Duration;
+
+/// The longest body, in bytes: an order is some eighty bytes long.
+pub const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// The longest request target, in bytes: a percent-encoded name of 128 bytes takes 384.
+pub const URI_BYTES_MAX: usize = 2_048;
+
+/// The most bytes in the headers of a request.
+pub const HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// The most headers in a request.
+pub const HEADERS_MAX: usize = 100;
+
+/// The most connections to one frontend; those beyond it wait to be accepted.
+pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// The most requests at work in one frontend; those beyond it get 503 at once. Below the bound on
+/// open calls of one stream, so that the frontend sheds before a replica does.
+pub const REQUESTS_OPEN_MAX: usize = 8_192;
+
+/// How long the head of a request may take to arrive.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// How long the body of a request may take to arrive.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client waits for an answer at the most: then 503 or 504.
+pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a catalog may take to answer before another is asked.
+pub const CATALOG_PATIENCE: Duration = Duration::from_millis(600);
+
+/// A replica that has said nothing for so long counts as silent; it says something every 500 ms.
+pub const SILENCE_MAX: Duration = Duration::from_millis(850);
+
+/// How long a request waits for a leader while no majority can be heard: writes are refused clearly
+/// within a second.
+pub const LEADERLESS_MAX: Duration = Duration::from_millis(900);
+
+/// The most products in one list, and how many when the client does not say.
+pub const LIST_PRODUCTS_MAX: usize = 1_000;
+
+/// The longest request id taken over from a client, in bytes.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// How many cache events are kept for `/status/cache`.
+pub const TIMELINE_MAX: usize = 1_024;

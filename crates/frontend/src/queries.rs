@@ -1,0 +1,365 @@
+//! Product queries: from the cache under its lease, else from a catalog, else from the leader, else,
+//! marked as stale, from whoever is left.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::change::Change;
+use ledger::terms::{Index, Name};
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+use wire::convert;
+use wire::problem::{Code, Problem};
+use wire::proto::{self, answer::What as Answered, ask};
+use wire::stream::Caller;
+use wire::watch::clock;
+use wire::watch::follower::Verdict;
+use wire::watch::lease::{Moment, Times};
+use wire::watch::rules::Rules;
+use wire::watch::watcher::Watcher;
+use wire::watch::watchers::Grant;
+
+use crate::cache::{Ask, Cache, Effects, Filled, Told};
+use crate::limits::{CATALOG_PATIENCE, PATIENCE};
+use crate::replicas::Replicas;
+
+/// Where a waiting query's answer goes.
+type Waiting = oneshot::Sender<Result<Told, Problem>>;
+
+/// Answers product queries. Clones share everything.
+#[derive(Clone, Debug)]
+pub(crate) struct Queries {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// None: the cache is off, and this frontend watches nobody.
+    cache: Option<Mutex<Cache<Waiting>>>,
+    /// The greatest index that anybody was told of here, for queries past the cache.
+    told: Mutex<Index>,
+    times: Times,
+    incarnation: u64,
+    name: String,
+    ledger_id: Mutex<Vec<u8>>,
+    watched: Mutex<Option<String>>,
+    catalogs: Vec<String>,
+    callers: Mutex<BTreeMap<String, Caller>>,
+    replicas: Replicas,
+    seen_news: watch::Sender<u64>,
+}
+
+/// One consistent cut of products.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) products: Vec<Change>,
+    pub(crate) as_of: Index,
+    pub(crate) stale: bool,
+}
+
+/// What a frontend needs to answer queries.
+pub(crate) struct Setup {
+    pub(crate) capacity: usize,
+    pub(crate) times: Times,
+    pub(crate) rules: Rules,
+    pub(crate) name: String,
+    pub(crate) catalogs: Vec<String>,
+    pub(crate) replicas: Replicas,
+}
+
+impl Queries {
+    pub(crate) fn new(setup: Setup) -> Self {
+        let Setup { capacity, times, rules, name, catalogs, replicas } = setup;
+        let cache = NonZeroUsize::new(capacity)
+            .map(|capacity| Mutex::new(Cache::new(capacity, times, rules)));
+        let shared = Shared {
+            cache,
+            told: Mutex::default(),
+            times,
+            incarnation: rand::random(),
+            name,
+            ledger_id: Mutex::default(),
+            watched: Mutex::default(),
+            catalogs,
+            callers: Mutex::default(),
+            replicas,
+            seen_news: watch::Sender::new(0),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// One product, or that there is none.
+    pub(crate) async fn product(&self, name: &str) -> Result<Told, Problem> {
+        let Some(cache) = &self.shared.cache else { return self.ask_past_cache(name).await };
+        if let Some(told) = cache.lock().hit(name, clock::now()) {
+            return Ok(told);
+        }
+        let name = convert::name(name)?;
+        let (tell, told) = oneshot::channel();
+        let effects = {
+            let mut cache = cache.lock();
+            cache.query(tell, &name, clock::now());
+            cache.effects()
+        };
+        self.perform(effects);
+        match tokio::time::timeout(PATIENCE, told).await {
+            Ok(Ok(told)) => told,
+            Ok(Err(_)) => Err(Problem::definite(Code::Lost, "the query was let go")),
+            Err(_) => Err(Problem::definite(Code::TimedOut, "no catalog answered in time")),
+        }
+    }
+
+    /// Products in name order, past the cache: one consistent cut.
+    pub(crate) async fn list(&self, after: &str, limit: usize) -> Result<Listed, Problem> {
+        let floor = self.floor();
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let what = |stale_ok: bool| {
+            let after = after.to_owned();
+            ask::What::List(proto::List { after, limit, floor: floor.0, stale_ok })
+        };
+        let answer = self.fetch(&what).await?;
+        let Some(Answered::Products(listed)) = answer.what else {
+            return Err(Problem::definite(Code::Unknown, "the catalog answered something else"));
+        };
+        let products = listed.products.iter().map(convert::product_from);
+        let products = products.collect::<Result<_, _>>()?;
+        Ok(Listed { products, as_of: Index(answer.as_of), stale: answer.stale })
+    }
+
+    /// Somebody is about to be told what happened to a product at `index`.
+    pub(crate) fn tells(&self, name: &str, index: Index) {
+        let mut told = self.shared.told.lock();
+        *told = (*told).max(index);
+        drop(told);
+        if let Some(cache) = &self.shared.cache {
+            cache.lock().tells(name, index);
+        }
+    }
+
+    /// Looks at the cache. None: it is off.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Cache<Waiting>) -> T) -> Option<T> {
+        self.shared.cache.as_ref().map(|cache| look(&cache.lock()))
+    }
+
+    /// The catalog watched right now.
+    pub(crate) fn watched(&self) -> Option<String> {
+        self.shared.watched.lock().clone()
+    }
+
+    /// Says whom this frontend watches.
+    pub(crate) fn set_watched(&self, address: Option<&str>) {
+        *self.shared.watched.lock() = address.map(str::to_owned);
+    }
+
+    /// The source keeps another ledger than ours: whatever is cached is of no more use.
+    pub(crate) fn start_over(&self) {
+        self.shared.ledger_id.lock().clear();
+        *self.shared.told.lock() = Index(0);
+        if let Some(cache) = &self.shared.cache {
+            cache.lock().start_over();
+        }
+    }
+
+    fn floor(&self) -> Index {
+        *self.shared.told.lock()
+    }
+
+    fn perform(&self, effects: Effects<Waiting>) {
+        for (waiting, told) in effects.told {
+            // A client that has gone away needs no answer.
+            let _ = waiting.send(Ok(told));
+        }
+        for ask in effects.asks {
+            let queries = self.clone();
+            tokio::spawn(async move { queries.fill(ask).await });
+        }
+    }
+
+    async fn fill(&self, ask: Ask) {
+        let Ask { fill, name, floor } = ask;
+        let what = |stale_ok: bool| query(&name, floor, stale_ok);
+        let filled = self.fetch(&what).await.and_then(|answer| filled(&answer));
+        let Some(cache) = &self.shared.cache else { return };
+        match filled {
+            Ok(filled) => {
+                let effects = {
+                    let mut cache = cache.lock();
+                    cache.filled(fill, &name, &filled, clock::now());
+                    cache.effects()
+                };
+                self.perform(effects);
+            }
+            Err(problem) => {
+                let waiting = cache.lock().give_up(fill, &name);
+                for waiting in waiting {
+                    let _ = waiting.send(Err(problem.clone()));
+                }
+            }
+        }
+    }
+
+    async fn ask_past_cache(&self, name: &str) -> Result<Told, Problem> {
+        let (name, floor) = (convert::name(name)?, self.floor());
+        let what = |stale_ok: bool| query(&name, floor, stale_ok);
+        let answer = self.fetch(&what).await?;
+        let Filled { product, as_of, stale } = filled(&answer)?;
+        Ok(Told { product, as_of, hit: false, stale, stored: false })
+    }
+
+    /// The watched catalog, the other catalogs, the leader; then, stale, whoever is left.
+    async fn fetch(
+        &self,
+        what: &(dyn Fn(bool) -> ask::What + Sync),
+    ) -> Result<proto::Answer, Problem> {
+        let mut last = Problem::definite(Code::NoLeader, "no catalog and no leader could be asked");
+        let began = clock::now();
+        while clock::now().since(began) < PATIENCE {
+            let cut_off = self.shared.replicas.view().is_cut_off();
+            if !cut_off {
+                for address in self.by_preference() {
+                    match self.ask_catalog(&address, what(false)).await {
+                        Ok(answer) => return Ok(answer),
+                        Err(problem) => last = problem,
+                    }
+                }
+                let view = self.shared.replicas.view();
+                let leader = view.leader_up().and_then(|id| self.shared.replicas.caller(id));
+                if let Some(leader) = leader {
+                    match leader.ask(what(false), CATALOG_PATIENCE).await {
+                        Ok(answer) => return Ok(answer),
+                        Err(problem) => last = problem,
+                    }
+                }
+            }
+            for (_, replica) in self.shared.replicas.callers() {
+                match replica.ask(what(true), CATALOG_PATIENCE).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(problem) => last = problem,
+                }
+            }
+            for address in self.by_preference() {
+                match self.ask_catalog(&address, what(true)).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(problem) => last = problem,
+                }
+            }
+            let mut news = self.shared.replicas.news();
+            news.mark_unchanged();
+            let _ = tokio::time::timeout(Duration::from_millis(50), news.changed()).await;
+        }
+        // A query changes nothing, whatever became of it.
+        Err(Problem { definite: true, ..last })
+    }
+
+    fn by_preference(&self) -> Vec<String> {
+        let watched = self.watched();
+        let mut catalogs = self.shared.catalogs.clone();
+        catalogs.sort_by_key(|address| Some(address) != watched.as_ref());
+        catalogs
+    }
+
+    async fn ask_catalog(&self, address: &str, what: ask::What) -> Result<proto::Answer, Problem> {
+        let known = self.shared.callers.lock().get(address).cloned();
+        let caller = match known.filter(|caller| !caller.is_closed()) {
+            Some(caller) => caller,
+            None => {
+                let connecting = Caller::connect(address).await;
+                let caller = connecting
+                    .map_err(|error| Problem::definite(Code::Refused, error.to_string()))?;
+                self.shared.callers.lock().insert(address.to_owned(), caller.clone());
+                caller
+            }
+        };
+        caller.ask(what, CATALOG_PATIENCE).await
+    }
+
+    fn watching<T>(&self, act: impl FnOnce(&mut Cache<Waiting>) -> T) -> Option<T> {
+        let cache = self.shared.cache.as_ref()?;
+        let (done, effects) = {
+            let mut cache = cache.lock();
+            let done = act(&mut cache);
+            (done, cache.effects())
+        };
+        self.perform(effects);
+        Some(done)
+    }
+}
+
+fn query(name: &Name, floor: Index, stale_ok: bool) -> ask::What {
+    ask::What::Query(proto::Query { name: name.as_str().to_owned(), floor: floor.0, stale_ok })
+}
+
+fn filled(answer: &proto::Answer) -> Result<Filled, Problem> {
+    let product = match &answer.what {
+        Some(Answered::Product(product)) => Some(convert::product_from(product)?),
+        Some(Answered::Nothing(_)) => None,
+        _ => return Err(Problem::definite(Code::Unknown, "the catalog answered something else")),
+    };
+    Ok(Filled { product, as_of: Index(answer.as_of), stale: answer.stale })
+}
+
+impl Watcher for Queries {
+    fn hello(&self) -> proto::Hello {
+        let cursor = self.seen().0;
+        proto::Hello {
+            ledger_id: self.shared.ledger_id.lock().clone().into(),
+            incarnation: self.shared.incarnation,
+            name: self.shared.name.clone(),
+            cursor,
+            wants_products: false,
+            seen: cursor,
+        }
+    }
+
+    fn welcome(&self, welcome: &proto::Welcome) -> bool {
+        let mut ledger_id = self.shared.ledger_id.lock();
+        let ours = ledger_id.is_empty() || *ledger_id == welcome.ledger_id;
+        if ours {
+            *ledger_id = welcome.ledger_id.to_vec();
+        }
+        ours
+    }
+
+    fn list(&self, _: Index, _: Vec<Change>) -> Verdict {
+        // A frontend keeps what was asked for, never the whole shop.
+        Verdict::Gap
+    }
+
+    fn change(&self, after: Index, index: Index, products: Vec<Change>) -> Verdict {
+        self.watching(|cache| cache.change(after, index, &products)).unwrap_or(Verdict::Ignore)
+    }
+
+    fn reset(&self, index: Index) -> Verdict {
+        self.watching(|cache| cache.reset(index)).unwrap_or(Verdict::Ignore)
+    }
+
+    fn settle(&self, settled: Index) {
+        self.watching(|cache| cache.settle(settled));
+    }
+
+    fn take(&self, grant: Grant, now: Moment) {
+        self.watching(|cache| cache.follower_mut().take(grant, now));
+    }
+
+    fn seen(&self) -> Index {
+        self.look(|cache| cache.follower().cursor()).unwrap_or_default()
+    }
+
+    fn seen_news(&self) -> watch::Receiver<u64> {
+        self.shared.seen_news.subscribe()
+    }
+
+    fn is_forsaken(&self, since: Moment, now: Moment) -> bool {
+        self.look(|cache| cache.follower().forsaken(since, now)).unwrap_or(false)
+    }
+
+    fn renounce(&self) {
+        self.watching(|cache| cache.follower_mut().renounce());
+    }
+
+    fn beat(&self) -> Duration {
+        self.shared.times.beat
+    }
+}

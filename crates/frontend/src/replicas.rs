@@ -1,0 +1,229 @@
+//! The frontend's connections to the replicas: one stream to each, and who leads, by what they push.
+//!
+//! Each replica has a task that connects, listens, and connects again; nobody else ever waits for a
+//! connect. What a person wants to know of it is said in the words of the reference systems.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rand::RngExt;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use wire::peers::Peer;
+use wire::stream::Caller;
+
+use crate::limits::SILENCE_MAX;
+use crate::seek::{Reach, View};
+
+/// The pause before connecting again: at least this, twice as long each time.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// The longest pause: how much later than it comes back a replica may be seen.
+const PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// All connections. Clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct Replicas {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    peers: Vec<Peer>,
+    links: Mutex<Links>,
+    /// Counts what has changed.
+    news: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Links {
+    callers: BTreeMap<u64, Caller>,
+    refused: BTreeMap<u64, bool>,
+    /// Each replica's own word: the leader, and the term in which that was so.
+    hints: BTreeMap<u64, (Option<u64>, u64)>,
+    /// Whom people were last told of.
+    told: Option<u64>,
+    choosing: bool,
+    /// Log time as last heard, and when that was.
+    log_time: Option<(u64, Instant)>,
+}
+
+impl Links {
+    /// The leader by the hint of the highest term; a replica that is gone has no say.
+    fn leader(&self) -> Option<u64> {
+        let heard = self.hints.iter().filter(|(id, _)| self.callers.contains_key(id));
+        let named = heard.filter_map(|(_, (leader, term))| Some((*term, (*leader)?)));
+        named.max().map(|(_, leader)| leader)
+    }
+}
+
+impl Replicas {
+    /// Begins to connect to all of them, until `stop`.
+    pub(crate) fn start(peers: Vec<Peer>, stop: &CancellationToken) -> Self {
+        let links = Mutex::default();
+        let shared = Arc::new(Shared { peers, links, news: watch::Sender::new(0) });
+        let replicas = Self { shared };
+        for peer in replicas.shared.peers.clone() {
+            let (replicas, stop) = (replicas.clone(), stop.clone());
+            tokio::spawn(async move {
+                tokio::select! {
+                    () = replicas.hold(&peer) => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+        }
+        replicas
+    }
+
+    /// The replicas as they look now.
+    pub(crate) fn view(&self) -> View {
+        let links = self.shared.links.lock();
+        let reach = |id: u64| match links.callers.get(&id) {
+            Some(caller) if caller.silence() < SILENCE_MAX => Reach::Up,
+            Some(_) => Reach::Silent,
+            None if links.refused.get(&id) == Some(&true) => Reach::Refused,
+            None => Reach::Silent,
+        };
+        let replicas = self.shared.peers.iter().map(|peer| (peer.id, reach(peer.id))).collect();
+        View { leader: links.leader(), replicas }
+    }
+
+    /// The stream to one of them, if there is one.
+    pub(crate) fn caller(&self, id: u64) -> Option<Caller> {
+        self.shared.links.lock().callers.get(&id).cloned()
+    }
+
+    /// Streams to all of them that can be asked: the leader's first.
+    pub(crate) fn callers(&self) -> Vec<(u64, Caller)> {
+        let links = self.shared.links.lock();
+        let leader = links.leader();
+        let mut callers: Vec<_> = links.callers.iter().map(|(id, c)| (*id, c.clone())).collect();
+        callers.sort_by_key(|(id, _)| (Some(*id) != leader, std::cmp::Reverse(*id)));
+        callers
+    }
+
+    /// To be told when anything changes.
+    pub(crate) fn news(&self) -> watch::Receiver<u64> {
+        self.shared.news.subscribe()
+    }
+
+    /// All replicas, as they are set.
+    pub(crate) fn peers(&self) -> &[Peer] {
+        &self.shared.peers
+    }
+
+    /// Log time now, as far as it is known, in milliseconds since the Unix epoch.
+    pub(crate) fn log_time_ms(&self) -> Option<u64> {
+        let (told, at) = self.shared.links.lock().log_time?;
+        Some(told + u64::try_from(at.elapsed().as_millis()).unwrap_or(0))
+    }
+
+    /// Keeps one connection, for ever.
+    async fn hold(&self, peer: &Peer) {
+        let mut pause = PAUSE;
+        loop {
+            match Caller::connect(&peer.address).await {
+                Ok(caller) => {
+                    pause = PAUSE;
+                    self.connected(peer, caller.clone());
+                    self.listen(peer, &caller).await;
+                    self.broke(peer);
+                }
+                Err(error) => self.not_connected(peer, error.is_refused()),
+            }
+            let jitter = rand::rng().random_range(0.5..1.0);
+            tokio::time::sleep(pause.mul_f64(jitter)).await;
+            pause = (2 * pause).min(PAUSE_MAX);
+        }
+    }
+
+    async fn listen(&self, peer: &Peer, caller: &Caller) {
+        let mut hints = caller.leader();
+        loop {
+            let hint = *hints.borrow_and_update();
+            self.hinted(peer.id, hint.leader, hint.term, caller.log_time_ms());
+            tokio::select! {
+                changed = hints.changed() => if changed.is_err() { return },
+                () = caller.closed() => return,
+                // Log time goes on without anything else being new.
+                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            }
+        }
+    }
+
+    fn connected(&self, peer: &Peer, caller: Caller) {
+        let mut links = self.shared.links.lock();
+        links.callers.insert(peer.id, caller);
+        links.refused.insert(peer.id, false);
+        drop(links);
+        self.changed();
+    }
+
+    fn not_connected(&self, peer: &Peer, refused: bool) {
+        let mut links = self.shared.links.lock();
+        let before = links.refused.insert(peer.id, refused);
+        drop(links);
+        if before != Some(refused) {
+            if refused {
+                tracing::info!("{} is down", peer.id);
+            } else {
+                tracing::info!("{} does not answer", peer.id);
+            }
+            self.changed();
+        }
+    }
+
+    fn broke(&self, peer: &Peer) {
+        let mut links = self.shared.links.lock();
+        links.callers.remove(&peer.id);
+        let led = links.told == Some(peer.id);
+        if led {
+            links.told = None;
+            links.choosing = true;
+        }
+        drop(links);
+        if led {
+            tracing::info!("lost the connection to the leader, {}", peer.id);
+            tracing::info!("choosing leader");
+        }
+        self.changed();
+    }
+
+    fn hinted(&self, id: u64, leader: Option<u64>, term: u64, log_time_ms: u64) {
+        let mut links = self.shared.links.lock();
+        let before = links.leader();
+        links.hints.insert(id, (leader, term));
+        if links.log_time.is_none_or(|(told, _)| told < log_time_ms) && log_time_ms != 0 {
+            links.log_time = Some((log_time_ms, Instant::now()));
+        }
+        let now = links.leader();
+        let found = now.filter(|leader| links.told != Some(*leader));
+        if found.is_some() {
+            links.told = found;
+            links.choosing = false;
+        }
+        drop(links);
+        if let Some(leader) = found {
+            self.tell(leader);
+        }
+        if before != now {
+            self.changed();
+        }
+    }
+
+    /// Says who leads, as the reference systems do.
+    fn tell(&self, leader: u64) {
+        tracing::info!("{leader} is healthy!");
+        tracing::info!("New leader id: {leader}");
+        let address = self.shared.peers.iter().find(|peer| peer.id == leader);
+        if let Some(Peer { address, .. }) = address {
+            tracing::info!("Found leader! Order Service {leader} at {address}");
+        }
+    }
+
+    fn changed(&self) {
+        self.shared.news.send_modify(|count| *count += 1);
+    }
+}

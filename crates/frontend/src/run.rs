@@ -1,0 +1,206 @@
+//! A frontend's life: find the leader, watch a catalog, open the public port, serve, stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use wire::exit::Stop;
+use wire::peers::Peer;
+use wire::serve;
+use wire::watch::lease::Times;
+use wire::watch::rules::Rules;
+use wire::watch::watcher::{self, Ended};
+
+use crate::api::Api;
+use crate::classic::Dialect;
+use crate::queries::{Queries, Setup};
+use crate::replicas::Replicas;
+use crate::server;
+use crate::store::{Shared, Store};
+
+/// How long the public port stays closed for want of a leader.
+const OPEN_ANYWAY: Duration = Duration::from_secs(2);
+
+/// The pause after trying every catalog in vain: at least this, twice as long each time.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_millis(320);
+
+/// Everything a frontend needs to know before it starts.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The public listener.
+    pub listen: SocketAddr,
+    /// The internal listener: `/metrics` and `/status`.
+    pub internal: SocketAddr,
+    /// All replicas of the store.
+    pub orders: Vec<Peer>,
+    /// The catalogs, `host:port`, any of which may be watched.
+    pub catalogs: Vec<String>,
+    /// How many products the cache holds; 0: no cache.
+    pub cache: usize,
+    /// Which of the two classic APIs is spoken.
+    pub dialect: Dialect,
+    /// One line per request on stderr.
+    pub access_log: bool,
+    /// The times of the watch protocol, the same in the whole store.
+    pub times: Times,
+    /// All rules hold, unless a test switches one off.
+    pub rules: Rules,
+}
+
+/// Runs a frontend until `stop`.
+///
+/// # Errors
+///
+/// [`Stop::Setup`] when it cannot start as it is told.
+pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop> {
+    settings.times.check().map_err(|error| Stop::Setup(error.to_string()))?;
+    if settings.orders.is_empty() {
+        return Err(Stop::Setup("a frontend needs to know the replicas: list them".into()));
+    }
+    let public = bind("frontend's public port", settings.listen).await?;
+    let internal = bind("frontend's internal port", settings.internal).await?;
+    let listen = public.local_addr().unwrap_or(settings.listen);
+    let address = internal.local_addr().unwrap_or(settings.internal).to_string();
+    if listen.ip().is_unspecified() {
+        tracing::warn!(
+            "the public port {} is open to every network, without authentication: \
+            put a gateway in front, or listen on 127.0.0.1",
+            listen.port()
+        );
+    }
+    tracing::info!("choosing leader");
+    let replicas = Replicas::start(settings.orders.clone(), &stop);
+    let queries = Queries::new(Setup {
+        capacity: settings.cache,
+        times: settings.times,
+        rules: settings.rules,
+        name: format!("frontend {listen}"),
+        catalogs: settings.catalogs.clone(),
+        replicas: replicas.clone(),
+    });
+    let store = Store {
+        shared: Arc::new(Shared {
+            address,
+            public_address: listen.to_string(),
+            dialect: settings.dialect,
+            capacity: settings.cache,
+            catalogs: settings.catalogs.clone(),
+            replicas: replicas.clone(),
+            queries: queries.clone(),
+        }),
+    };
+    let facts = Arc::new(store.clone());
+    let serving = serve::internal(internal, Routes::default(), facts, stop.clone());
+    let api = Api::new(settings.dialect, queries.clone(), replicas.clone(), store);
+    let watching = async {
+        if 0 < settings.cache {
+            follow(&queries, &settings.catalogs, &stop).await;
+        }
+    };
+    let opening = open(public, listen, &settings, api, &queries, &replicas, &stop);
+    tokio::join!(serving, watching, opening);
+    Ok(())
+}
+
+async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Stop> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let advice = "stop whoever listens there, or give another port";
+        Stop::Setup(format!("the {what} {address} cannot be opened: {error}; {advice}"))
+    })
+}
+
+/// Opens the public port once a leader is known, or after a while without.
+async fn open(
+    public: TcpListener,
+    listen: SocketAddr,
+    settings: &Settings,
+    api: Api,
+    queries: &Queries,
+    replicas: &Replicas,
+    stop: &CancellationToken,
+) {
+    let mut news = replicas.news();
+    let led = async {
+        while replicas.view().leader_up().is_none() {
+            if news.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::select! {
+        led = tokio::time::timeout(OPEN_ANYWAY, led) => if led.is_err() {
+            tracing::warn!("no leader was found within {OPEN_ANYWAY:?}: serving all the same");
+        },
+        () = stop.cancelled() => return,
+    }
+    if 0 < settings.cache {
+        tracing::info!("Starting cache invalidation stream");
+        tracing::info!("socket is listening");
+        warn_of_size(queries, settings.cache).await;
+    }
+    tracing::info!("Starting Front End Server on http://{listen}");
+    server::serve(public, api, settings.access_log, stop.clone()).await;
+}
+
+/// A cache that holds every product shows nothing of what a cache does.
+async fn warn_of_size(queries: &Queries, capacity: usize) {
+    let listing = queries.list("", capacity.saturating_add(1).min(1_000));
+    if let Ok(Ok(listed)) = tokio::time::timeout(Duration::from_millis(500), listing).await
+        && listed.products.len() <= capacity
+        && !listed.products.is_empty()
+    {
+        let count = listed.products.len();
+        tracing::warn!(
+            "the cache holds {capacity} products and the shop has {count}: nothing will \
+            ever be replaced; give --cache below {count} to see it work"
+        );
+    }
+}
+
+/// Watches one catalog after another, from a random one on, so that frontends spread.
+async fn follow(queries: &Queries, catalogs: &[String], stop: &CancellationToken) {
+    if catalogs.is_empty() {
+        tracing::warn!("no catalog is set: the cache stays empty and every query asks the leader");
+        return;
+    }
+    let mut next = rand::rng().random_range(0..catalogs.len());
+    let (mut pause, mut failed) = (PAUSE, 0);
+    let mut said = None;
+    loop {
+        let address = &catalogs[next % catalogs.len()];
+        queries.set_watched(Some(address));
+        let ended = watcher::watch(queries, address, stop).await;
+        queries.set_watched(None);
+        match &ended {
+            Ended::Stopped => return,
+            Ended::Refused(_) => failed += 1,
+            Ended::WrongLedger => {
+                tracing::warn!("catalog {address} is of another ledger than before: starting over");
+                queries.start_over();
+            }
+            Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken => (pause, failed) = (PAUSE, 0),
+        }
+        let line = format!("catalog {address} is not watched: {ended}");
+        if said.as_ref() != Some(&line) {
+            tracing::info!("{line}");
+            said = Some(line);
+        }
+        next += 1;
+        if catalogs.len() <= failed {
+            failed = 0;
+            let jitter = rand::rng().random_range(0.5..1.0);
+            tokio::select! {
+                () = tokio::time::sleep(pause.mul_f64(jitter)) => {}
+                () = stop.cancelled() => return,
+            }
+            pause = (2 * pause).min(PAUSE_MAX);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The whole store, as one frontend sees it: asked of every process it knows, at `/status`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use ledger::terms::LedgerId;
+use wire::serve::Facts;
+use wire::status::{self, CacheStatus, CachedProduct, ProcessStatus, StoreStatus};
+use wire::watch::clock;
+use wire::watch::watcher::Watcher;
+
+use crate::classic::Dialect;
+use crate::queries::Queries;
+use crate::replicas::Replicas;
+
+/// How long one process may take to answer.
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// Describes this frontend, and the store. Clones share everything.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What there is to describe.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) address: String,
+    pub(crate) public_address: String,
+    pub(crate) dialect: Dialect,
+    pub(crate) capacity: usize,
+    pub(crate) catalogs: Vec<String>,
+    pub(crate) replicas: Replicas,
+    pub(crate) queries: Queries,
+}
+
+impl Store {
+    /// Every process; pids only when `local`.
+    pub(crate) async fn describe(&self, local: bool) -> StoreStatus {
+        let shared = &self.shared;
+        let replicas = shared.replicas.peers().iter().map(|peer| {
+            let absent = ProcessStatus {
+                role: "order".into(),
+                id: Some(peer.id),
+                address: peer.address.clone(),
+                ..ProcessStatus::default()
+            };
+            (peer.address.clone(), absent)
+        });
+        let catalogs = shared.catalogs.iter().map(|address| {
+            let (role, there) = ("catalog".into(), address.clone());
+            (address.clone(), ProcessStatus { role, address: there, ..ProcessStatus::default() })
+        });
+        let asking = replicas.chain(catalogs).map(|(address, absent)| async move {
+            match status::fetch(&address, PATIENCE).await {
+                Ok(found) => found,
+                Err(why) => ProcessStatus { error: Some(why), ..absent },
+            }
+        });
+        let mut processes = join_all(asking).await;
+        processes.push(self.status());
+        if !local {
+            for process in &mut processes {
+                process.pid = None;
+            }
+        }
+        StoreStatus { leader: leader(&processes), processes }
+    }
+
+    fn cache(&self) -> CacheStatus {
+        let capacity = u64::try_from(self.shared.capacity).unwrap_or(u64::MAX);
+        let cache = self.shared.queries.look(|cache| {
+            let contents = cache.contents().map(|(name, entry, settled)| CachedProduct {
+                name: name.as_str().to_owned(),
+                quantity: entry.product.as_ref().map(|product| product.stock),
+                as_of: entry.as_of.0,
+                settled,
+            });
+            let counts = cache.counts();
+            CacheStatus {
+                capacity,
+                contents: contents.collect(),
+                hits: counts.hit,
+                misses: counts.miss,
+                coalesced: counts.coalesced,
+                evicted: counts.evicted,
+                invalidated: counts.invalidated,
+                lapsed: counts.lapsed,
+                waited: counts.waited,
+            }
+        });
+        cache.unwrap_or_default()
+    }
+}
+
+/// The leader of the highest term that a replica claims for itself.
+fn leader(processes: &[ProcessStatus]) -> Option<u64> {
+    let replicas = processes.iter().filter(|process| process.error.is_none());
+    let claims = replicas.filter(|process| process.id.is_some() && process.leader == process.id);
+    claims.max_by_key(|process| process.term).and_then(|process| process.id)
+}
+
+impl Facts for Store {
+    fn status(&self) -> ProcessStatus {
+        let (shared, now) = (&self.shared, clock::now());
+        let standing = shared.queries.look(|cache| {
+            let follower = cache.follower();
+            let lease = u64::try_from(follower.remaining(now).as_millis()).unwrap_or(u64::MAX);
+            (follower.cursor().0, follower.settled().0, lease)
+        });
+        let hello = shared.queries.hello();
+        let ledger_id = hello.ledger_id.first_chunk().map(|id| LedgerId(*id).to_string());
+        ProcessStatus {
+            role: "frontend".into(),
+            pid: Some(std::process::id()),
+            address: shared.address.clone(),
+            public_address: Some(shared.public_address.clone()),
+            ready: self.ready(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            ledger_id,
+            leader: shared.replicas.view().leader,
+            applied_index: standing.map(|(cursor, _, _)| cursor),
+            settled_index: standing.map(|(_, settled, _)| settled),
+            lease_ms: standing.map(|(_, _, lease)| lease),
+            watches: shared.queries.watched(),
+            dialect: Some(shared.dialect.name().into()),
+            cache: Some(self.cache()),
+            ..ProcessStatus::default()
+        }
+    }
+
+    fn ready(&self) -> bool {
+        self.shared.replicas.view().leader_up().is_some()
+    }
+}
