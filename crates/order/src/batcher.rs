@@ -1,8 +1,9 @@
 //! The batcher: many requests in, few log entries out.
 //!
-//! An entry costs a disk write on a majority of replicas, whatever it carries. So while entries are on
-//! their way, requests wait in line; when a slot is free, those in line leave together. Nobody waits
-//! for company: an idle store sends a request off alone and at once, a busy one fills its entries.
+//! An entry costs a disk write on a majority of replicas, whatever it carries. So while entries are
+//! on their way, requests wait in line; when a slot is free, those in line leave together. Nobody
+//! waits for company: an idle store sends a request off alone and at once, a busy one fills its
+//! entries.
 //!
 //! [`Line`] decides and knows neither clock nor engine; [`Batcher`] is the shell that performs.
 //!
@@ -275,8 +276,8 @@ impl Batcher {
         }
     }
 
-    /// The oldest entry is overdue. Its senders are told that nobody knows; those in line, that nothing
-    /// happened. Until all overdue entries have landed nothing new is let in.
+    /// The oldest entry is overdue. Its senders are told that nobody knows; those in line, that
+    /// nothing happened. Until all overdue entries have landed nothing new is let in.
     fn give_up(&self, flights: &mut VecDeque<(u64, Flight)>) {
         let now = Instant::now();
         for (_, flight) in flights.iter_mut().filter(|(_, f)| f.since + LANDING_MAX <= now) {

@@ -61,14 +61,16 @@ impl Settings {
         if !self.peers.iter().any(|peer| peer.id == self.id) {
             let ids: Vec<String> = self.peers.iter().map(|peer| peer.id.to_string()).collect();
             return refuse(format!(
-                "replica {} is not one of the store's replicas ({}): give one of these ids, or add it to the list",
+                "replica {} is not one of the store's replicas ({}): give one of these ids, or \
+                 add it to the list",
                 self.id,
                 ids.join(", ")
             ));
         }
         if REPLICAS_MAX < self.peers.len() || self.peers.len().is_multiple_of(2) {
             return refuse(format!(
-                "a store has an odd number of replicas, at most {REPLICAS_MAX}, and not {}: change the list of replicas",
+                "a store has an odd number of replicas, at most {REPLICAS_MAX}, and not {}: \
+                 change the list of replicas",
                 self.peers.len()
             ));
         }

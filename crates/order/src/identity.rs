@@ -1,9 +1,9 @@
 //! Who a replica is, and whom it takes the others for.
 //!
-//! A data folder belongs to one replica of one store, and is used by one process at a time. Its file
-//! `identity.toml` says which; it also holds the *incarnation*: 128 random bits drawn when the folder
-//! was made. The others remember it from the first handshake and refuse another under the same id, so
-//! that an emptied folder cannot come back and forget what its replica had promised.
+//! A data folder belongs to one replica of one store, and is used by one process at a time. Its
+//! file `identity.toml` says which; it also holds the *incarnation*: 128 random bits drawn when the
+//! folder was made. The others remember it from the first handshake and refuse another under the
+//! same id, so that an emptied folder cannot come back and forget what its replica had promised.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -50,7 +50,8 @@ struct Record {
 pub(crate) enum Stranger {
     /// It belongs to another store.
     #[error(
-        "replica {id} of store \"{theirs}\" called a replica of store \"{ours}\": check the addresses"
+        "replica {id} of store \"{theirs}\" called a replica of store \"{ours}\": check the \
+         addresses"
     )]
     OtherCluster {
         /// Who called.
@@ -82,7 +83,8 @@ pub(crate) enum Stranger {
     },
     /// It holds another ledger.
     #[error(
-        "replica {id} holds another ledger ({theirs}, ours is {ours}): start it with its own data folder"
+        "replica {id} holds another ledger ({theirs}, ours is {ours}): start it with its own \
+         data folder"
     )]
     OtherLedger {
         /// Who called.
@@ -130,7 +132,8 @@ impl Identity {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
                 return Err(Stop::Setup(format!(
-                    "the data folder {} is in use by another process: stop that one first, or give another folder",
+                    "the data folder {} is in use by another process: stop that one first, or \
+                     give another folder",
                     folder.display()
                 )));
             }
@@ -242,19 +245,22 @@ fn check_own(record: &Record, settings: &Settings) -> Result<(), Stop> {
     let folder = settings.data.display();
     if record.version != VERSION {
         return Err(Stop::Setup(format!(
-            "the data folder {folder} is of format {}, this program knows format {VERSION}: use the program that wrote it",
+            "the data folder {folder} is of format {}, this program knows format {VERSION}: use \
+             the program that wrote it",
             record.version
         )));
     }
     if record.id != settings.id {
         return Err(Stop::Setup(format!(
-            "the data folder {folder} belongs to replica {}, not to {}: give this replica its own folder",
+            "the data folder {folder} belongs to replica {}, not to {}: give this replica its \
+             own folder",
             record.id, settings.id
         )));
     }
     if record.cluster != settings.cluster {
         return Err(Stop::Setup(format!(
-            "the data folder {folder} belongs to store \"{}\", not to \"{}\": give another folder, or the store's name",
+            "the data folder {folder} belongs to store \"{}\", not to \"{}\": give another \
+             folder, or the store's name",
             record.cluster, settings.cluster
         )));
     }
@@ -270,7 +276,8 @@ fn fresh(settings: &Settings, folder: &Path) -> Result<Record, Stop> {
     });
     if let Some(strange) = strange {
         return Err(Stop::Setup(format!(
-            "the data folder {} has no {FILE}, but holds {}: give an empty folder, or a replica's own",
+            "the data folder {} has no {FILE}, but holds {}: give an empty folder, or a \
+             replica's own",
             folder.display(),
             strange.file_name().to_string_lossy()
         )));

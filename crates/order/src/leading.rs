@@ -1,8 +1,8 @@
 //! Taking the lead, and saying who has it.
 //!
 //! Being elected is not yet leading. A fresh leader first makes sure of everything that was decided
-//! before it; then it looks for a higher replica that is as good, and hands over to it; then it opens the
-//! shop if nobody has. Only after that it takes requests. Those that come meanwhile wait.
+//! before it; then it looks for a higher replica that is as good, and hands over to it; then it
+//! opens the shop if nobody has. Only after that it takes requests. Those that come meanwhile wait.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -96,8 +96,8 @@ impl Chair {
         }
     }
 
-    /// Follows the leader that the engine names, as long as it is heard: an engine that cannot win an
-    /// election goes on naming the dead one. `alone` is since when nobody leads.
+    /// Follows the leader that the engine names, as long as it is heard: an engine that cannot win
+    /// an election goes on naming the dead one. `alone` is since when nobody leads.
     fn part(&self, now: Leadership, alone: &mut Option<Instant>) -> Role {
         let term = now.term;
         match now.leader {

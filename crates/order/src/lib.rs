@@ -1,12 +1,12 @@
 //! The order replica: one ledger, replicated by one Raft log.
 //!
-//! A replica keeps the agreed log, applies it to its own copy of the ledger, and answers what it may:
-//! the leader decides requests, in batches, and confirms reads with a quorum; the others answer what
-//! can no longer change, and say whom to ask for the rest.
+//! A replica keeps the agreed log, applies it to its own copy of the ledger, and answers what it
+//! may: the leader decides requests, in batches, and confirms reads with a quorum; the others
+//! answer what can no longer change, and say whom to ask for the rest.
 //!
 //! Reading order: [`config`] (what a replica is told), [`replica`] (its life, from start to stop),
-//! `service` (asks in, answers out), `batcher` and `reader` (the two ways to an answer), `publisher`
-//! (what catalogs watch). The folder [`raft`] is the only place that names the engine.
+//! `service` (asks in, answers out), `batcher` and `reader` (the two ways to an answer),
+//! `publisher` (what catalogs watch). The folder [`raft`] is the only place that names the engine.
 
 pub mod config;
 pub mod replica;

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use crate::role::Reach;
 
-/// How far a log reaches: the term and the leader of its last entry, and its index. The order of this
-/// is the order of logs.
+/// How far a log reaches: the term and the leader of its last entry, and its index. The order of
+/// this is the order of logs.
 pub(crate) type Position = Option<(u64, u64, u64)>;
 
 /// One of the others.

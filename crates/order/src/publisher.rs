@@ -1,9 +1,9 @@
 //! What the catalogs watch: every change, in index order, and how fresh it is.
 //!
-//! Only the leader is watched, and only what is applied goes down. The recent frames are kept by every
-//! replica, leader or not, so that after a failover watchers go on where they stand. The leader's lease
-//! starts when it asks a majority whether it still leads, and only if that says yes; beats grant what is
-//! left of it, and a leader that cannot confirm itself grants nothing.
+//! Only the leader is watched, and only what is applied goes down. The recent frames are kept by
+//! every replica, leader or not, so that after a failover watchers go on where they stand. The
+//! leader's lease starts when it asks a majority whether it still leads, and only if that says yes;
+//! beats grant what is left of it, and a leader that cannot confirm itself grants nothing.
 //!
 //! # Not here
 //!
@@ -256,7 +256,8 @@ impl Source for Shared {
     }
 
     fn grant(&self, who: Incarnation, stream: StreamId, now: Moment) -> Option<Grant> {
-        // Of the present cursor, not of the window's: a frame on its way there counts as not yet sent.
+        // Of the present cursor, not of the window's: a frame on its way there counts as not yet
+        // sent.
         let cursor = self.view.read(Ledger::applied);
         let mut books = self.books.lock();
         let lease = books.lease;

@@ -1,9 +1,9 @@
 //! The read barrier: many reads, one question to the majority.
 //!
 //! A read that must not miss anything asks the majority whether this replica still leads, and then
-//! looks at everything committed when it asked. Reads that wait at the same time share one question;
-//! one that comes while a question is under way waits for the next, for the answer under way may be
-//! older than it.
+//! looks at everything committed when it asked. Reads that wait at the same time share one
+//! question; one that comes while a question is under way waits for the next, for the answer under
+//! way may be older than it.
 
 use std::time::Duration;
 
@@ -43,7 +43,8 @@ impl Reader {
         (Self { waiting }, ask(queue, confirm, stop))
     }
 
-    /// Confirms that everything committed before this call is applied here, and the latest there is.
+    /// Confirms that everything committed before this call is applied here, and the latest there
+    /// is.
     pub(crate) async fn confirm(&self) -> Confirmation {
         let (tell, told) = oneshot::channel();
         self.waiting.try_send(tell).map_err(|error| match error {

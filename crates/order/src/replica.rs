@@ -52,8 +52,8 @@ const HINT_EVERY: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 ///
-/// [`Stop::Setup`] when it cannot start as it is told; [`Stop::Defect`] when its storage or its engine
-/// has failed for good.
+/// [`Stop::Setup`] when it cannot start as it is told; [`Stop::Defect`] when its storage or its
+/// engine has failed for good.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop> {
     settings.check()?;
     let listener = bind(&settings).await?;
@@ -146,7 +146,8 @@ impl Replica {
             let stop = tokio::select! {
                 stop = engine => stop,
                 why = view.failed() => Stop::Defect(format!(
-                    "the replica cannot write its history in {folder}: {why}; check the disk, then start it again"
+                    "the replica cannot write its history in {folder}: {why}; check the disk, \
+                     then start it again"
                 )),
                 () = ending.cancelled() => return,
             };
@@ -334,7 +335,8 @@ impl Replica {
         async move {
             let mut applied = view.applied();
             let mut feed = view.watch(|_| ()).1;
-            // The ledger is never read while the mark is borrowed: applying takes both the other way round.
+            // The ledger is never read while the mark is borrowed: applying takes both the other
+            // way round.
             while !view.read(Ledger::is_open) {
                 tokio::select! {
                     changed = applied.changed() => if changed.is_err() { return },

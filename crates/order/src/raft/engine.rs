@@ -1,4 +1,5 @@
-//! The engine as the rest of the replica sees it: propose, confirm a read, see who leads, hand over.
+//! The engine as the rest of the replica sees it: propose, confirm a read, see who leads, hand
+//! over.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -210,7 +211,7 @@ fn elsewhere(forward: &ForwardToLeader<Types>) -> Problem {
 /// The engine has stopped for good: so does the process, and says what a person can do.
 fn stopped(fatal: &Fatal<Types>) -> Stop {
     Stop::Defect(format!(
-        "the replica stopped: {fatal}; its data folder is as its disk has it: check the disk, then start \
-         the replica again"
+        "the replica stopped: {fatal}; its data folder is as its disk has it: check the disk, then \
+         start the replica again"
     ))
 }

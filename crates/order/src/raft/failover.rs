@@ -2,9 +2,10 @@
 //!
 //! Each replica holds a stream to each other one, whose only meaning is to break. When the leader's
 //! breaks *and* a fresh connect is refused, its process is gone, and nobody needs to wait for its
-//! lease to run out. The survivors tell each other how far their logs reach; the one whose log reaches
-//! furthest (of equals the highest id) stands at once, the others stop waiting for the dead one's
-//! lease. The votes themselves are as strict as ever, so a wrong guess costs a moment and no order.
+//! lease to run out. The survivors tell each other how far their logs reach; the one whose log
+//! reaches furthest (of equals the highest id) stands at once, the others stop waiting for the dead
+//! one's lease. The votes themselves are as strict as ever, so a wrong guess costs a moment and no
+//! order.
 //!
 //! Silence proves nothing: a replica that does not answer is left to the ordinary timeouts.
 
@@ -100,7 +101,9 @@ pub(crate) async fn run(
         };
         if let Some(dead) = last.filter(|_| is_dead && given_up.is_none()) {
             tokio::select! {
-                tried = succeed(&engine, &peers, &mourning, dead) => given_up = tried.then_some(dead),
+                in_vain = succeed(&engine, &peers, &mourning, dead) => {
+                    given_up = in_vain.then_some(dead);
+                }
                 () = stop.cancelled() => return,
             }
             mourning.send_replace(None);
@@ -113,8 +116,8 @@ pub(crate) async fn run(
     }
 }
 
-/// Rounds of hearing and standing, until somebody leads or the proof no longer holds. True: all rounds
-/// were in vain, the ordinary timeouts have it.
+/// Rounds of hearing and standing, until somebody leads or the proof no longer holds. True: all
+/// rounds were in vain, the ordinary timeouts have it.
 async fn succeed(
     engine: &Engine,
     peers: &Peers,
@@ -148,8 +151,8 @@ async fn succeed(
     true
 }
 
-/// Waits until every reachable replica has said how far its log reaches, but not for long. `None`: the
-/// leader is not dead after all, or too few are left.
+/// Waits until every reachable replica has said how far its log reaches, but not for long. `None`:
+/// the leader is not dead after all, or too few are left.
 async fn hear(engine: &Engine, peers: &Peers, dead: u64) -> Option<Verdict> {
     let mut table = peers.watch();
     let until = Instant::now() + HEARING;

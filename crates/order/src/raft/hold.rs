@@ -1,9 +1,9 @@
 //! The streams whose only meaning is to break.
 //!
-//! One task per peer keeps a stream open to it. While it is open the peer is *up*; when it breaks, a
-//! fresh connect tells whether the process is gone (*refused*) or merely out of reach (*unknown*). Over
-//! the stream goes only what survivors need when a leader dies: who is dead, and how far one's own log
-//! reaches.
+//! One task per peer keeps a stream open to it. While it is open the peer is *up*; when it breaks,
+//! a fresh connect tells whether the process is gone (*refused*) or merely out of reach
+//! (*unknown*). Over the stream goes only what survivors need when a leader dies: who is dead, and
+//! how far one's own log reaches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,8 +65,8 @@ impl std::fmt::Debug for Hold {
 }
 
 impl Hold {
-    /// Holds the stream until `stop`, opening it again whenever it breaks. Returns early only when the
-    /// peer refuses this replica's data folder.
+    /// Holds the stream until `stop`, opening it again whenever it breaks. Returns early only when
+    /// the peer refuses this replica's data folder.
     pub(crate) async fn run(mut self, stop: CancellationToken) -> Option<Stop> {
         let mut at_once = 0;
         let mut complained = false;

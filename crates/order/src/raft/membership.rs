@@ -1,4 +1,5 @@
-//! Opening the storage, starting the engine, and the first entry of a store's life: who belongs to it.
+//! Opening the storage, starting the engine, and the first entry of a store's life: who belongs to
+//! it.
 //!
 //! Every replica that has no log yet writes the same first entry by itself, so that no replica is
 //! special. It does so once it has seen all the others, or has waited for them long enough, the

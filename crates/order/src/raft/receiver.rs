@@ -91,7 +91,8 @@ impl Receiver {
     }
 }
 
-/// A caller with the wrong folder must stop; any other stranger may have been given a wrong address.
+/// A caller with the wrong folder must stop; any other stranger may have been given a wrong
+/// address.
 fn refusal(stranger: &Stranger) -> Status {
     let text = stranger.to_string();
     match stranger {

@@ -45,8 +45,8 @@ impl BlockSource for Sources {
 }
 
 impl Sources {
-    /// Asks one after the other, each for what is still missing. The receiver checks every block, so the
-    /// first that breaks off is merely followed by the next.
+    /// Asks one after the other, each for what is still missing. The receiver checks every block,
+    /// so the first that breaks off is merely followed by the next.
     async fn fetch(
         &self,
         mut after: Index,

@@ -1,14 +1,16 @@
 //! How the engine reaches the other replicas.
 //!
-//! Each peer has three connections, so that nothing big delays anything small: one for the log, one for
-//! heartbeats and votes, one for snapshots. The log goes over one long-lived stream per session, with as
-//! many requests on their way as the engine likes; heartbeats are single calls.
+//! Each peer has three connections, so that nothing big delays anything small: one for the log, one
+//! for heartbeats and votes, one for snapshots. The log goes over one long-lived stream per
+//! session, with as many requests on their way as the engine likes; heartbeats are single calls.
 //!
 //! # Invariants
 //!
 //! * Answers come back in the order of their requests.
-//! * A stream that owes an answer and brings none for [`STALLED_MAX`] is ended; the engine opens another.
-//! * *Unreachable* is said only of a peer that could not be connected to, or that refused us: it makes
+//! * A stream that owes an answer and brings none for [`STALLED_MAX`] is ended; the engine opens
+//!   another.
+//! * *Unreachable* is said only of a peer that could not be connected to, or that refused us: it
+//!   makes
 //!   the engine back off.
 
 use std::collections::BTreeMap;
