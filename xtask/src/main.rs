@@ -1,2 +1,65 @@
-//! xtask.
-fn main() {}
+//! Every chore of the repository, as one program: `cargo xtask <chore>`.
+//!
+//! `ci` is the gate, and `tidy` the part of it that no compiler does. Nothing here writes into the
+//! repository except `fix` and `bench`, which are asked to.
+
+#![expect(clippy::print_stdout, reason = "a chore talks to the person who runs it")]
+
+mod bench;
+mod ci;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// The chores of the repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// The gate: formatting, lints, tidy, documentation, licences, every test. Never writes.
+    Ci,
+    /// Formats, and applies what clippy can fix by itself.
+    Fix,
+    /// The rules of the repository that no compiler checks.
+    Tidy,
+    /// Measures orders per second and CPU per order; writes docs/performance.md.
+    Bench(bench::Options),
+    /// The bare HTTP handler that `bench` compares with.
+    #[command(hide = true)]
+    Bare,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().chore) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(chore: Chore) -> Result<()> {
+    match chore {
+        Chore::Ci => ci::ci(&root()),
+        Chore::Fix => ci::fix(&root()),
+        Chore::Tidy => tidy::run(&root()),
+        Chore::Bench(options) => bench::run(&root(), &options),
+        Chore::Bare => bench::bare::serve(),
+    }
+}
+
+/// The folder of the workspace.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}

@@ -1,0 +1,51 @@
+//! The least that an HTTP server can do with an order: parse it, count it, answer.
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result};
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Deserialize)]
+struct Order {
+    name: String,
+    quantity: u64,
+    #[serde(rename = "type")]
+    side: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Placed {
+    data: Number,
+}
+
+#[derive(Debug, Serialize)]
+struct Number {
+    transaction_number: u64,
+}
+
+/// Serves on a free port of loopback, which it prints, until it is killed.
+pub(crate) fn serve() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.context("start the runtime")?.block_on(async {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.context("bind")?;
+        println!("http://{}", listener.local_addr().context("ask for the port")?);
+        std::io::stdout().flush().context("say where")?;
+        let router = Router::new()
+            .route("/readyz", get(async || "ready\n"))
+            .route("/orders", post(place))
+            .with_state(Arc::new(AtomicU64::new(0)));
+        axum::serve(listener, router).await.context("serve")
+    })
+}
+
+async fn place(State(next): State<Arc<AtomicU64>>, Json(order): Json<Order>) -> Json<Placed> {
+    // Everything that was parsed is looked at, so that nothing of the parsing can be left out.
+    let asked = u64::from(!order.name.is_empty() && !order.side.is_empty() && 0 < order.quantity);
+    let transaction_number = next.fetch_add(asked, Ordering::Relaxed);
+    Json(Placed { data: Number { transaction_number } })
+}

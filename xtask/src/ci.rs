@@ -1,0 +1,119 @@
+//! The gate: every check in one command, each with its time, and a summary at the end.
+//!
+//! All steps run, also after one has failed, so that one run tells everything there is to mend.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::tidy;
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Passed,
+    Failed,
+    Skipped,
+}
+
+#[derive(Debug)]
+struct Step {
+    name: &'static str,
+    end: End,
+    took: Duration,
+}
+
+/// Runs every check. Fails when one of them did.
+pub(crate) fn ci(root: &Path) -> Result<()> {
+    let mut steps = Vec::new();
+    let mut step = |name, check: &dyn Fn() -> Result<End>| {
+        println!("\n=== {name} ===");
+        let began = Instant::now();
+        let end = check().unwrap_or_else(|error| {
+            println!("{error:#}");
+            End::Failed
+        });
+        let took = began.elapsed();
+        println!("=== {name}: {} in {:.1} s ===", word(end), took.as_secs_f64());
+        steps.push(Step { name, end, took });
+    };
+    step("formatting", &|| cargo(root, &["fmt", "--all", "--check"], &[]));
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    step("clippy", &|| cargo(root, &clippy, &[]));
+    step("tidy", &|| tidy::run(root).map(|()| End::Passed));
+    let doc = ["doc", "--workspace", "--no-deps", "--document-private-items"];
+    step("documentation", &|| cargo(root, &doc, &[("RUSTDOCFLAGS", "-D warnings")]));
+    step("licences and sources", &|| deny(root));
+    step("tests", &|| cargo(root, &["test", "--workspace", "--no-fail-fast"], &[]));
+    print!("{}", summary(&steps));
+    match steps.iter().any(|step| step.end == End::Failed) {
+        true => bail!("the gate is shut"),
+        false => Ok(()),
+    }
+}
+
+/// Formats, and applies what clippy can fix by itself.
+pub(crate) fn fix(root: &Path) -> Result<()> {
+    let clippy = ["clippy", "--fix", "--workspace", "--all-targets", "--allow-dirty"];
+    for arguments in [&clippy[..], &["fmt", "--all"]] {
+        if cargo(root, arguments, &[])? == End::Failed {
+            bail!("cargo {} failed", arguments.join(" "));
+        }
+    }
+    Ok(())
+}
+
+fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<End> {
+    println!("cargo {}", arguments.join(" "));
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(root).args(arguments).envs(environment.iter().copied());
+    let status =
+        command.status().with_context(|| format!("start cargo {}", arguments.join(" ")))?;
+    Ok(if status.success() { End::Passed } else { End::Failed })
+}
+
+/// `cargo deny` is a tool of its own; without it the step says so, loudly, and the gate goes on.
+fn deny(root: &Path) -> Result<End> {
+    let asked = Command::new(env!("CARGO")).args(["deny", "--version"]).output();
+    if !asked.is_ok_and(|answer| answer.status.success()) {
+        println!("!!! NOT CHECKED: cargo-deny is not installed. `cargo install cargo-deny` !!!");
+        return Ok(End::Skipped);
+    }
+    cargo(root, &["deny", "check", "licenses", "bans", "sources"], &[])
+}
+
+fn word(end: End) -> &'static str {
+    match end {
+        End::Passed => "passed",
+        End::Failed => "FAILED",
+        End::Skipped => "NOT CHECKED",
+    }
+}
+
+fn summary(steps: &[Step]) -> String {
+    let line = |name: &str, end: &str, took: Duration| {
+        format!("  {name:<22} {end:<12} {:>7.1} s\n", took.as_secs_f64())
+    };
+    let lines = steps.iter().map(|step| line(step.name, word(step.end), step.took));
+    let total = steps.iter().map(|step| step.took).sum();
+    let lines: String = lines.chain([line("together", "", total)]).collect();
+    format!("\nSummary\n{lines}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_names_every_step_and_what_was_not_checked() {
+        let step = |name, end| Step { name, end, took: Duration::from_millis(1_500) };
+        let text = summary(&[step("formatting", End::Passed), step("licences", End::Skipped)]);
+        let lines: Vec<Vec<&str>> =
+            text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert!(lines.contains(&vec!["formatting", "passed", "1.5", "s"]), "{text}");
+        assert!(lines.contains(&vec!["licences", "NOT", "CHECKED", "1.5", "s"]), "{text}");
+        assert!(lines.contains(&vec!["together", "3.0", "s"]), "{text}");
+    }
+}
