@@ -95,14 +95,16 @@ async fn tick(desk: &Desk, every: Duration, stop: &CancellationToken) {
 /// Watches whoever leads. Followers refuse at once, so asking everybody in turn finds the leader.
 async fn follow(desk: &Desk, orders: &[Peer], stop: &CancellationToken) {
     let mut pause = PAUSE;
-    let mut said = None;
     loop {
         for peer in orders.iter().rev() {
             let ended = watcher::watch(desk, &peer.address, stop).await;
             desk.set_watches(None);
             match &ended {
                 Ended::Stopped => return,
-                Ended::Refused(_) => continue,
+                Ended::Refused(why) => {
+                    tracing::debug!("replica {} cannot be watched: {why}", peer.id);
+                    continue;
+                }
                 Ended::WrongLedger => {
                     tracing::warn!(
                         "replica {peer} keeps another ledger than before: starting over"
@@ -110,11 +112,7 @@ async fn follow(desk: &Desk, orders: &[Peer], stop: &CancellationToken) {
                     desk.start_over();
                 }
                 Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken => {
-                    let line = format!("replica {} is no longer watched: {ended}", peer.id);
-                    if said.as_ref() != Some(&line) {
-                        tracing::info!("{line}");
-                        said = Some(line);
-                    }
+                    tracing::info!("replica {} is no longer watched: {ended}", peer.id);
                 }
             }
             pause = PAUSE;

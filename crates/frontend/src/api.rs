@@ -72,7 +72,7 @@ impl Api {
     }
 
     async fn route(&self, request: Request<Incoming>, local: bool) -> Answer {
-        if let Err(refusal) = check_head(&request) {
+        if let Some(refusal) = check_head(&request) {
             return refusal;
         }
         let path = request.uri().path();
@@ -97,7 +97,9 @@ impl Api {
             (Some("livez"), None, None) => {
                 on_get(request.method(), || async { answer::text(StatusCode::OK, "alive\n") }).await
             }
-            (Some("readyz"), None, None) => on_get(request.method(), || self.readyz()).await,
+            (Some("readyz"), None, None) => {
+                on_get(request.method(), || std::future::ready(self.readyz())).await
+            }
             (Some("status"), None, None) => on_get(request.method(), || self.status(local)).await,
             _ => answer::error(StatusCode::NOT_FOUND, "no such route"),
         }
@@ -239,7 +241,7 @@ impl Api {
         }
     }
 
-    async fn readyz(&self) -> Answer {
+    fn readyz(&self) -> Answer {
         match self.shared.replicas.view().leader_up() {
             Some(_) => answer::text(StatusCode::OK, "ready\n"),
             None => answer::text(StatusCode::SERVICE_UNAVAILABLE, "not ready: no leader\n"),
@@ -282,22 +284,22 @@ fn bad_request(why: &str) -> Answer {
 }
 
 /// The bounds on what comes before the body.
-fn check_head(request: &Request<Incoming>) -> Result<(), Answer> {
+fn check_head(request: &Request<Incoming>) -> Option<Answer> {
     let uri = request.uri();
     let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
     if limits::URI_BYTES_MAX < target {
-        return Err(answer::error(StatusCode::URI_TOO_LONG, "the request target is too long"));
+        return Some(answer::error(StatusCode::URI_TOO_LONG, "the request target is too long"));
     }
     let headers = request.headers();
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if limits::HEADER_BYTES_MAX < bytes {
         let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return Err(answer::error(status, "the headers are too large"));
+        return Some(answer::error(status, "the headers are too large"));
     }
     if request.version() == http::Version::HTTP_11 && !headers.contains_key(HOST) {
-        return Err(bad_request("the header Host is missing"));
+        return Some(bad_request("the header Host is missing"));
     }
-    Ok(())
+    None
 }
 
 async fn read_body(request: Request<Incoming>) -> Result<Bytes, Answer> {

@@ -206,12 +206,11 @@ impl<Q> Cache<Q> {
         }
         let floor = self.follower.cursor().max(self.told);
         let fills = self.fills.entry(name.clone()).or_default();
-        if live || self.rules.broken(Mutant::JoinLapsed) {
-            if let Some(open) = fills.iter_mut().find(|fill| fill.open) {
-                open.joined.push((query, floor));
-                self.counts.coalesced += 1;
-                return;
-            }
+        let joins = live || self.rules.broken(Mutant::JoinLapsed);
+        if let Some(open) = fills.iter_mut().find(|fill| joins && fill.open) {
+            open.joined.push((query, floor));
+            self.counts.coalesced += 1;
+            return;
         }
         let open = !fills.iter().any(|fill| fill.open);
         let id = FillId(self.fill_count);
@@ -251,7 +250,9 @@ impl<Q> Cache<Q> {
     pub fn change(&mut self, after: Index, index: Index, products: &[Change]) -> Verdict {
         let verdict = self.follower.frame(after, index);
         if verdict == Verdict::Take {
-            products.iter().for_each(|change| self.changed(change));
+            for change in products {
+                self.changed(change);
+            }
         }
         verdict
     }

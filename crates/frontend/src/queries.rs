@@ -262,16 +262,13 @@ impl Queries {
 
     async fn ask_catalog(&self, address: &str, what: ask::What) -> Result<proto::Answer, Problem> {
         let known = self.shared.callers.lock().get(address).cloned();
-        let caller = match known.filter(|caller| !caller.is_closed()) {
-            Some(caller) => caller,
-            None => {
-                let connecting = Caller::connect(address).await;
-                let caller = connecting
-                    .map_err(|error| Problem::definite(Code::Refused, error.to_string()))?;
-                self.shared.callers.lock().insert(address.to_owned(), caller.clone());
-                caller
-            }
-        };
+        if let Some(caller) = known.filter(|caller| !caller.is_closed()) {
+            return caller.ask(what, CATALOG_PATIENCE).await;
+        }
+        let connected = Caller::connect(address).await;
+        let caller =
+            connected.map_err(|error| Problem::definite(Code::Refused, error.to_string()))?;
+        self.shared.callers.lock().insert(address.to_owned(), caller.clone());
         caller.ask(what, CATALOG_PATIENCE).await
     }
 

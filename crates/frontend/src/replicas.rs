@@ -82,9 +82,8 @@ impl Replicas {
         let links = self.shared.links.lock();
         let reach = |id: u64| match links.callers.get(&id) {
             Some(caller) if caller.silence() < SILENCE_MAX => Reach::Up,
-            Some(_) => Reach::Silent,
             None if links.refused.get(&id) == Some(&true) => Reach::Refused,
-            None => Reach::Silent,
+            Some(_) | None => Reach::Silent,
         };
         let replicas = self.shared.peers.iter().map(|peer| (peer.id, reach(peer.id))).collect();
         View { leader: links.leader(), replicas }

@@ -172,7 +172,6 @@ async fn follow(queries: &Queries, catalogs: &[String], stop: &CancellationToken
     }
     let mut next = rand::rng().random_range(0..catalogs.len());
     let (mut pause, mut failed) = (PAUSE, 0);
-    let mut said = None;
     loop {
         let address = &catalogs[next % catalogs.len()];
         queries.set_watched(Some(address));
@@ -180,17 +179,18 @@ async fn follow(queries: &Queries, catalogs: &[String], stop: &CancellationToken
         queries.set_watched(None);
         match &ended {
             Ended::Stopped => return,
-            Ended::Refused(_) => failed += 1,
+            Ended::Refused(why) => {
+                failed += 1;
+                tracing::debug!("catalog {address} cannot be watched: {why}");
+            }
             Ended::WrongLedger => {
                 tracing::warn!("catalog {address} is of another ledger than before: starting over");
                 queries.start_over();
             }
-            Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken => (pause, failed) = (PAUSE, 0),
-        }
-        let line = format!("catalog {address} is not watched: {ended}");
-        if said.as_ref() != Some(&line) {
-            tracing::info!("{line}");
-            said = Some(line);
+            Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken => {
+                (pause, failed) = (PAUSE, 0);
+                tracing::info!("catalog {address} is no longer watched: {ended}");
+            }
         }
         next += 1;
         if catalogs.len() <= failed {

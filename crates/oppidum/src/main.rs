@@ -1,2 +1,96 @@
-//! oppidum.
-fn main() {}
+//! A store that stays open: one binary for every process of it, and for those who look after it.
+
+mod cli;
+
+mod settings;
+
+mod shop;
+
+mod roles;
+
+mod up;
+
+mod http;
+
+mod client;
+
+mod load;
+
+mod inspect;
+
+mod ctl;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use wire::exit::Stop;
+
+use cli::{Cli, Command, CtlOn};
+use settings::Settings;
+
+/// Yes, no, and: it could not be done.
+const NO: u8 = 1;
+const FAILED: u8 = 2;
+
+fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(say_defect));
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&Stop::Setup(format!("the runtime cannot start: {error}"))),
+    };
+    let done = runtime.block_on(run(cli.command));
+    // Whatever still runs has been told to stop; a blocked read of stdin must not hold us up.
+    runtime.shutdown_background();
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(NO),
+        Err(stop) => fail(&stop),
+    }
+}
+
+/// Does what was asked. False: the answer is no.
+async fn run(command: Command) -> Result<bool, Stop> {
+    let url = |flag: Option<String>| -> Result<String, Stop> {
+        Settings::load()?.want(settings::URL, flag)
+    };
+    match command {
+        Command::Up(flags) => up::run(flags).await.map(|()| true),
+        Command::Order(flags) => roles::order(flags).await.map(|()| true),
+        Command::Catalog(flags) => roles::catalog(flags).await.map(|()| true),
+        Command::Frontend(flags) => roles::frontend(flags).await.map(|()| true),
+        Command::Client(flags) => client::run(&url(flags.url)?).await.map(|()| true),
+        Command::Load(flags) => {
+            let url = url(flags.url.url.clone())?;
+            load::run(&url, &flags).await
+        }
+        Command::Status(flags) => inspect::status(&url(flags.url.url)?, flags.json).await,
+        Command::Verify(flags) => inspect::verify(&url(flags.url)?).await,
+        Command::Dump(flags) => inspect::dump(&url(flags.url.url)?, flags.id).await.map(|()| true),
+        Command::Ctl(flags) => {
+            let CtlOn::Product(product) = flags.on;
+            ctl::product(product).await
+        }
+    }
+}
+
+fn fail(stop: &Stop) -> ExitCode {
+    eprintln!("oppidum: {stop}");
+    ExitCode::from(match stop {
+        Stop::Setup(_) => FAILED,
+        Stop::Defect(_) => NO,
+    })
+}
+
+/// A panic is a defect: one line that says what and where, and the process ends.
+fn say_defect(panic: &std::panic::PanicHookInfo<'_>) {
+    let what = panic.payload().downcast_ref::<&str>().map(|what| (*what).to_owned());
+    let what = what.or_else(|| panic.payload().downcast_ref::<String>().cloned());
+    let what = what.unwrap_or_else(|| "something that must not be".to_owned());
+    let place = panic.location().map_or_else(String::new, |place| format!(" at {place}"));
+    eprintln!(
+        "oppidum: defect{place}: {what}. The process stops, so that nothing wrong is told; start it \
+         again, and report this line."
+    );
+    std::process::exit(i32::from(NO));
+}

@@ -116,7 +116,12 @@ pub async fn watch<W: Watcher>(watcher: &W, address: &str, stop: &CancellationTo
         Ok(Err(status)) => return refused(format!("{address}: {}", status.message())),
         Err(_) => return refused(format!("{address} does not answer")),
     };
-    Watch { watcher, reports, since: clock::now(), reported: Index(0) }.run(frames, stop).await
+    let (since, reported, welcomed) = (clock::now(), Index(0), false);
+    let mut watch = Watch { watcher, reports, since, reported, welcomed };
+    match watch.run(frames, stop).await {
+        Ended::Broke(why) if !watch.welcomed => refused(format!("{address}: {why}")),
+        ended => ended,
+    }
 }
 
 struct Watch<'a, W> {
@@ -124,11 +129,13 @@ struct Watch<'a, W> {
     reports: mpsc::Sender<proto::FromWatcher>,
     since: Moment,
     reported: Index,
+    /// The source has accepted us.
+    welcomed: bool,
 }
 
 impl<W: Watcher> Watch<'_, W> {
     async fn run(
-        mut self,
+        &mut self,
         mut frames: tonic::Streaming<proto::FromSource>,
         stop: &CancellationToken,
     ) -> Ended {
@@ -163,6 +170,7 @@ impl<W: Watcher> Watch<'_, W> {
         let verdict = match frame.what {
             Some(from_source::What::Welcome(welcome)) => {
                 let ours = watcher.welcome(&welcome);
+                self.welcomed = true;
                 return if ours { Ok(()) } else { Err(Ended::WrongLedger) };
             }
             Some(from_source::What::List(list)) => {

@@ -1,0 +1,335 @@
+//! The command line: every command, every flag, and what each is for.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A store that stays open.
+///
+/// People query products, buy and sell, and look orders up over HTTP. Three replicas hold one ledger;
+/// kill any process, the leader too, and clients notice nothing but a moment.
+#[derive(Debug, Parser)]
+#[command(name = "oppidum", version, max_term_width = 100)]
+#[command(
+    after_help = "Begin with:\n  oppidum up                 start a whole store on this machine\n  \
+    curl http://127.0.0.1:1234/products\n  oppidum load --clients 5   let five customers loose on it\n  \
+    oppidum status             who leads, who lags\n  oppidum verify             are all replicas the same, is \
+    every order there once\n\nExit codes: 0 yes, 1 no (a mismatch, a refusal), 2 it could not be done."
+)]
+pub(crate) struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Starts a whole store on this machine: three replicas, catalogs, frontends
+    Up(Up),
+    /// Runs one order replica
+    Order(Order),
+    /// Runs one catalog
+    Catalog(Catalog),
+    /// Runs one frontend: the public HTTP API
+    Frontend(Frontend),
+    /// Buys and asks by hand, with a menu
+    Client(Url),
+    /// Lets customers loose: queries, trades, and a check of every order at the end
+    Load(Load),
+    /// Shows every process: who leads, indexes, digests
+    Status(Status),
+    /// Checks that all replicas hold the same, complete and consistent history
+    Verify(Url),
+    /// Prints one replica's orders as JSON
+    Dump(Dump),
+    /// The shop's owner at work: products, prices, stock
+    Ctl(Ctl),
+}
+
+/// What every process takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Common {
+    /// What to write to stderr: error, warn, info, debug, or `tracing` directives
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// All replicas of the store: ID=HOST:PORT,… [default: the toy store's three on this machine]
+    #[arg(long, value_name = "LIST")]
+    pub(crate) orders: Option<String>,
+    /// Stop when stdin is closed: how `oppidum up` makes sure that nobody outlives it
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_stdin: bool,
+}
+
+/// The times of the watch protocol.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WatchTimes {
+    /// How long a process may answer by itself, in ms [default: 500]; the same in the whole store
+    #[arg(long, value_name = "MS")]
+    pub(crate) lease_ms: Option<String>,
+    /// How often a source beats, in ms [default: 100]
+    #[arg(long, value_name = "MS")]
+    pub(crate) beat_ms: Option<String>,
+    /// How far a clock may drift, in per mille [default: 50]
+    #[arg(long, value_name = "N")]
+    pub(crate) drift_per_mille: Option<String>,
+}
+
+/// `oppidum up`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  oppidum up\n  oppidum up --dialect toy --ephemeral --port 8080\n  \
+    oppidum up --ports auto --frontends 2 --catalogs 2 --shop my-shop.toml\n\nThen kill one of the pids it \
+    prints with `kill -9` and go on ordering. Ctrl-C ends everything."
+)]
+pub(crate) struct Up {
+    /// The classic API to speak: stock (transactions, buy and sell) or toy (orders)
+    #[arg(long)]
+    pub(crate) dialect: Option<String>,
+    /// The shop to open: stock, toy, or a TOML or JSON file [default: as the dialect]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) shop: Option<String>,
+    /// The public port of the first frontend; the next ones follow [default: 1234]
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// `fixed`: the documented ports; `auto`: whatever is free
+    #[arg(long, value_enum, default_value = "fixed")]
+    pub(crate) ports: Ports,
+    /// Where the data folders are [default: ./oppidum-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<String>,
+    /// Keep nothing: data folders in a temporary folder, removed at the end
+    #[arg(long, conflicts_with = "data")]
+    pub(crate) ephemeral: bool,
+    /// How many frontends
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) frontends: u16,
+    /// How many catalogs
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub(crate) catalogs: u16,
+    /// How many products each frontend's cache holds; 0 or `off`: no cache [default: 5]
+    #[arg(long, value_name = "N")]
+    pub(crate) cache: Option<String>,
+    /// Whether to start a process again that died
+    #[arg(long, value_enum, default_value = "always")]
+    pub(crate) restart: Restart,
+    /// `off`: no line for each request
+    #[arg(long, value_name = "on|off")]
+    pub(crate) access_log: Option<String>,
+    /// What the processes write: error, warn, info, debug
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+}
+
+/// Which ports `up` takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Ports {
+    /// The documented ones.
+    Fixed,
+    /// Free ones.
+    Auto,
+}
+
+/// What `up` does about a process that died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Restart {
+    /// Starts it again.
+    Always,
+    /// Leaves it down.
+    Never,
+}
+
+/// `oppidum order`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example, three replicas by hand, each in its own terminal:\n  oppidum order --id 123\n  \
+    oppidum order --id 345\n  oppidum order --id 456\n\nAny order of starting works. Each keeps its folder, \
+    ./oppidum-data/order-ID."
+)]
+pub(crate) struct Order {
+    /// Which of the replicas this one is
+    #[arg(long)]
+    pub(crate) id: Option<String>,
+    /// Where to listen [default: its address in --orders]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// The folder that holds the replicas' folders [default: ./oppidum-data]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<String>,
+    /// The name of the store: replicas of another are refused [default: oppidum]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) cluster: Option<String>,
+    /// The shop that the first leader opens, once: stock, toy, or a TOML or JSON file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) shop: Option<String>,
+    /// A fault put there on purpose: hold-answers, flush-delay=MS
+    #[arg(long, hide = true)]
+    pub(crate) fault: Vec<String>,
+    /// What every process takes.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// `oppidum catalog`
+#[derive(Debug, Args)]
+pub(crate) struct Catalog {
+    /// Where to listen [default: 127.0.0.1:2319]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// How often to look for products that are sold out [default: 5]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) restock_seconds: Option<String>,
+    /// The times of the watch protocol.
+    #[command(flatten)]
+    pub(crate) times: WatchTimes,
+    /// What every process takes.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// `oppidum frontend`
+#[derive(Debug, Args)]
+pub(crate) struct Frontend {
+    /// The public address [default: 0.0.0.0]
+    #[arg(long)]
+    pub(crate) host: Option<String>,
+    /// The public port [default: 1234]
+    #[arg(long)]
+    pub(crate) port: Option<String>,
+    /// Where /metrics and /status are for the operator [default: 127.0.0.1:6789]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) internal: Option<String>,
+    /// The catalogs, any of which may be watched [default: 127.0.0.1:2319]
+    #[arg(long, value_name = "HOST:PORT,…")]
+    pub(crate) catalogs: Option<String>,
+    /// How many products the cache holds; 0 or `off`: no cache [default: 5]
+    #[arg(long, value_name = "N")]
+    pub(crate) cache: Option<String>,
+    /// The classic API to speak: stock or toy [default: stock]
+    #[arg(long)]
+    pub(crate) dialect: Option<String>,
+    /// `off`: no line for each request
+    #[arg(long, value_name = "on|off")]
+    pub(crate) access_log: Option<String>,
+    /// The times of the watch protocol.
+    #[command(flatten)]
+    pub(crate) times: WatchTimes,
+    /// What every process takes.
+    #[command(flatten)]
+    pub(crate) common: Common,
+}
+
+/// The store that a client talks to.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Url {
+    /// A frontend's public address [default: `http://127.0.0.1:1234`]
+    #[arg(long)]
+    pub(crate) url: Option<String>,
+}
+
+/// `oppidum load`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  oppidum load\n  oppidum load --clients 5 --requests 100 -p 0.8 --quiet\n\n\
+    Exit codes: 0 every request was answered and every order confirmed; 1 not so; 2 no store there."
+)]
+pub(crate) struct Load {
+    /// The store.
+    #[command(flatten)]
+    pub(crate) url: Url,
+    /// How many requests each client makes
+    #[arg(long, default_value_t = 100)]
+    pub(crate) requests: u64,
+    /// The probability that a query is followed by a trade
+    #[arg(short = 'p', long = "trades", default_value_t = 0.5)]
+    pub(crate) p: f64,
+    /// How many clients there are at once
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) clients: u16,
+    /// What the clients' choices follow from
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Only the summary
+    #[arg(long)]
+    pub(crate) quiet: bool,
+}
+
+/// `oppidum status`
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// The store.
+    #[command(flatten)]
+    pub(crate) url: Url,
+    /// For machines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `oppidum dump`
+#[derive(Debug, Args)]
+pub(crate) struct Dump {
+    /// Which replica
+    #[arg(long)]
+    pub(crate) id: u64,
+    /// The store.
+    #[command(flatten)]
+    pub(crate) url: Url,
+}
+
+/// `oppidum ctl`
+#[derive(Debug, Args)]
+pub(crate) struct Ctl {
+    /// On what.
+    #[command(subcommand)]
+    pub(crate) on: CtlOn,
+}
+
+/// What the owner works on.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CtlOn {
+    /// Products: list, define, price, restock
+    #[command(subcommand)]
+    Product(Product),
+}
+
+/// The owner's work on products.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Product {
+    /// Lists every product
+    List(Url),
+    /// Adds a product that does not exist yet
+    Define {
+        /// Its name
+        name: String,
+        /// Its price, such as 15.99
+        #[arg(long)]
+        price: String,
+        /// Its stock
+        #[arg(long, default_value_t = 0)]
+        quantity: u64,
+        /// Fill up to this whenever it is sold out
+        #[arg(long)]
+        restock_to: Option<u64>,
+        /// The store.
+        #[command(flatten)]
+        url: Url,
+    },
+    /// Changes a price
+    Price {
+        /// Which product
+        name: String,
+        /// Its price from now on, such as 15.99
+        price: String,
+        /// The store.
+        #[command(flatten)]
+        url: Url,
+    },
+    /// Adds to the stock
+    Restock {
+        /// Which product
+        name: String,
+        /// How many pieces arrive
+        quantity: u64,
+        /// The store.
+        #[command(flatten)]
+        url: Url,
+    },
+}

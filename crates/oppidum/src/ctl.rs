@@ -1,0 +1,137 @@
+//! The shop's owner at work: products are defined, priced and restocked while the store is open.
+//!
+//! These commands go to the leader's internal listener, for the public one has no owner: whoever can
+//! reach the replicas is trusted with the shop.
+
+use std::time::{Duration, Instant};
+
+use ledger::command::{Command, Definition, Request};
+use ledger::outcome::{Accepted, Outcome};
+use ledger::terms::{Cents, Index, Key, Name, Origin, Quantity};
+use serde_json::Value;
+use wire::convert;
+use wire::exit::Stop;
+use wire::proto::{answer, ask};
+use wire::stream::Caller;
+
+use crate::cli::Product;
+use crate::client::encode;
+use crate::http::Client;
+use crate::inspect;
+use crate::settings::{self, Settings};
+use crate::shop::cents;
+
+/// How long the owner waits for a leader.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Does what the owner asks. False: the ledger refused it.
+pub(crate) async fn product(product: Product) -> Result<bool, Stop> {
+    let mut settings = Settings::load()?;
+    let mut at = |flag| settings.want::<String>(settings::URL, flag);
+    match product {
+        Product::List(url) => {
+            list(&at(url.url)?).await?;
+            Ok(true)
+        }
+        Product::Define { name, price, quantity, restock_to, url } => {
+            let (name, price) = (named(&name)?, priced(&price)?);
+            let restock_to = restock_to.map(counted).transpose()?;
+            let said = format!("{name} is for sale at {price}, {quantity} in stock");
+            let definition = Definition { name, price, stock: quantity, restock_to };
+            tell(decide(&at(url.url)?, Command::Define(definition)).await?, &said)
+        }
+        Product::Price { name, price, url } => {
+            let (name, price) = (named(&name)?, priced(&price)?);
+            let said = format!("{name} costs {price}");
+            tell(decide(&at(url.url)?, Command::SetPrice { name, price }).await?, &said)
+        }
+        Product::Restock { name, quantity, url } => {
+            let (name, quantity) = (named(&name)?, counted(quantity)?);
+            let said = format!("{} more of {name}", quantity.get());
+            tell(decide(&at(url.url)?, Command::RestockBy { name, quantity }).await?, &said)
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+fn tell(outcome: Outcome, said: &str) -> Result<bool, Stop> {
+    match outcome {
+        Outcome::Accepted(Accepted::Unchanged) => println!("nothing to do"),
+        Outcome::Accepted(_) => println!("done: {said}"),
+        Outcome::Refused(refusal) => {
+            println!("refused: {refusal}");
+            return Ok(false);
+        }
+        Outcome::Repeated { first, .. } => return tell(*first, said),
+    }
+    Ok(true)
+}
+
+#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+async fn list(url: &str) -> Result<(), Stop> {
+    let mut client = Client::new(url)?;
+    let mut after = String::new();
+    println!("{:<32} {:>14} {:>12}", "product", "price", "in stock");
+    loop {
+        let path = format!("/products?limit=1000&after={}", encode(&after));
+        let reply = client.get(&path).await;
+        let reply =
+            reply.map_err(|why| Stop::Setup(format!("no store answers at {url}: {why}")))?;
+        let listed = reply.json().map_err(Stop::Setup)?;
+        let Some(products) = listed["data"].as_array() else {
+            let why = listed["error"]["message"].as_str().unwrap_or("it lists nothing");
+            return Err(Stop::Setup(format!("the store at {url} says: {why}")));
+        };
+        let Some(last) = products.last() else { return Ok(()) };
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        after = text(&last["name"]);
+        for product in products {
+            let price = product["price"].as_f64().unwrap_or_default();
+            println!("{:<32} {price:>14.2} {:>12}", text(&product["name"]), product["quantity"]);
+        }
+    }
+}
+
+/// Proposes to the leader, under one key, until it is decided.
+async fn decide(url: &str, command: Command) -> Result<Outcome, Stop> {
+    let text = format!("owner-{:032x}", rand::random::<u128>());
+    let key = Key::new(Origin::Client, &text);
+    let request = Request { key, deadline: None, command };
+    let what = ask::What::Request(convert::request_to(&request));
+    let began = Instant::now();
+    let mut last = "no leader".to_owned();
+    while began.elapsed() < PATIENCE {
+        let store = inspect::fetch(url).await?;
+        let leader = store.processes.iter().find(|p| p.id.is_some() && p.id == store.leader);
+        if let Some(leader) = leader {
+            match ask_once(&leader.address, what.clone()).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(why) => last = why,
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Err(Stop::Setup(format!("it could not be decided: {last}; ask `oppidum status`")))
+}
+
+async fn ask_once(address: &str, what: ask::What) -> Result<Outcome, String> {
+    let caller = Caller::connect(address).await.map_err(|error| error.to_string())?;
+    let answer = caller.ask(what, Duration::from_secs(3)).await.map_err(|p| p.to_string())?;
+    let Some(answer::What::Outcome(outcome)) = answer.what else {
+        return Err("the leader answered something else".into());
+    };
+    convert::outcome_from(outcome, Index(answer.as_of)).map_err(|problem| problem.to_string())
+}
+
+fn named(name: &str) -> Result<Name, Stop> {
+    let odd = || Stop::Setup("a name has 1 to 128 bytes and no control characters".into());
+    Name::new(name).ok_or_else(odd)
+}
+
+fn priced(price: &str) -> Result<Cents, Stop> {
+    cents(price).map_err(Stop::Setup)
+}
+
+fn counted(pieces: u64) -> Result<Quantity, Stop> {
+    Quantity::new(pieces).ok_or_else(|| Stop::Setup("a quantity is from 1 to 1000000".into()))
+}

@@ -1,0 +1,134 @@
+//! A small HTTP/1.1 client over one kept connection: what the client's commands speak to a frontend.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, HeaderName};
+use http::{HeaderMap, Method, Request};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper_util::rt::TokioIo;
+use wire::exit::Stop;
+use wire::net;
+
+/// The most bytes of an answer.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// How long an answer may take: longer than a frontend ever lets a client wait.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Talks to one frontend.
+#[derive(Debug)]
+pub(crate) struct Client {
+    authority: String,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+/// An answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// The headers.
+    pub(crate) headers: HeaderMap,
+    /// The body.
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    /// The body as JSON.
+    pub(crate) fn json(&self) -> Result<serde_json::Value, String> {
+        serde_json::from_slice(&self.body).map_err(|error| format!("no JSON: {error}"))
+    }
+
+    /// A header as text.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+impl Client {
+    /// For a URL such as `http://127.0.0.1:1234`.
+    pub(crate) fn new(url: &str) -> Result<Self, Stop> {
+        Ok(Self { authority: authority(url)?, connection: None })
+    }
+
+    /// `GET`.
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Reply, String> {
+        self.send(Method::GET, path, &[], Bytes::new()).await
+    }
+
+    /// `POST` of JSON.
+    pub(crate) async fn post(
+        &mut self,
+        path: &str,
+        headers: &[(HeaderName, String)],
+        body: String,
+    ) -> Result<Reply, String> {
+        self.send(Method::POST, path, headers, Bytes::from(body)).await
+    }
+
+    async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: &[(HeaderName, String)],
+        body: Bytes,
+    ) -> Result<Reply, String> {
+        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
+        let exchange = async {
+            let connection = self.connect().await?;
+            let answer = connection.send_request(request).await.map_err(|e| e.to_string())?;
+            let (head, body) = answer.into_parts();
+            let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+            let body = body.map_err(|error| error.to_string())?.to_bytes();
+            Ok(Reply { status: head.status.as_u16(), headers: head.headers, body })
+        };
+        let reply = match tokio::time::timeout(PATIENCE, exchange).await {
+            Ok(reply) => reply,
+            Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+        };
+        if reply.is_err() {
+            self.connection = None;
+        }
+        reply
+    }
+
+    async fn connect(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, String> {
+        let open = self.connection.take().filter(|connection| !connection.is_closed());
+        let mut connection = match open {
+            Some(connection) => connection,
+            None => {
+                let stream = net::connect(&self.authority, Duration::from_secs(2)).await;
+                let stream = stream.map_err(|error| error.to_string())?;
+                let shaken = http1::handshake(TokioIo::new(stream)).await;
+                let (connection, driver) = shaken.map_err(|error| error.to_string())?;
+                tokio::spawn(driver);
+                connection
+            }
+        };
+        connection.ready().await.map_err(|error| error.to_string())?;
+        Ok(self.connection.insert(connection))
+    }
+}
+
+/// `host:port` of a URL.
+fn authority(url: &str) -> Result<String, Stop> {
+    let odd = || Stop::Setup(format!("{url:?} is no URL of a store: expected http://HOST:PORT"));
+    let uri: http::Uri = url.parse().map_err(|_| odd())?;
+    if uri.scheme_str().is_some_and(|scheme| scheme != "http") {
+        return Err(Stop::Setup(format!("{url}: only http:// is spoken here")));
+    }
+    let authority = uri.authority().ok_or_else(odd)?;
+    Ok(match authority.port_u16() {
+        Some(_) => authority.to_string(),
+        None => format!("{authority}:80"),
+    })
+}

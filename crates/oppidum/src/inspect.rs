@@ -1,0 +1,240 @@
+//! Looking into a running store: `status`, `verify` and `dump`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ledger::audit::{Auditor, Summary};
+use ledger::block::Block;
+use ledger::command::Side;
+use ledger::replies::Windows;
+use ledger::terms::Digest;
+use serde_json::{Map, Value, json};
+use wire::exit::Stop;
+use wire::limits::RPC_BYTES_MAX;
+use wire::net;
+use wire::proto::store_client::StoreClient;
+use wire::proto::{HistoryAsk, HistoryHead, history_part};
+use wire::status::{ProcessStatus, StoreStatus};
+
+use crate::http::Client;
+
+/// How long a replica may take to accept.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// What the whole store says of itself.
+pub(crate) async fn fetch(url: &str) -> Result<StoreStatus, Stop> {
+    let no = |why: String| Stop::Setup(format!("no store answers at {url}: {why}"));
+    let reply = Client::new(url)?.get("/status").await.map_err(no)?;
+    serde_json::from_slice(&reply.body).map_err(|error| no(error.to_string()))
+}
+
+/// `oppidum status`
+#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+pub(crate) async fn status(url: &str, as_json: bool) -> Result<bool, Stop> {
+    let store = fetch(url).await?;
+    if as_json {
+        println!("{}", serde_json::to_string(&store).map_err(|e| Stop::Defect(e.to_string()))?);
+        return Ok(store.leader.is_some());
+    }
+    match store.leader {
+        Some(leader) => println!("leader: {leader}\n"),
+        None => println!("leader: none; orders are refused until a majority of replicas is back\n"),
+    }
+    println!(
+        "{:<14} {:>7} {:<21} {:>5} {:>9} {:>9} {:>5} {:>9}  digest",
+        "process", "pid", "address", "term", "applied", "settled", "lag", "next order"
+    );
+    let newest = store.processes.iter().filter_map(|process| process.applied_index).max();
+    for process in &store.processes {
+        println!("{}", row(process, newest, store.leader));
+    }
+    Ok(store.leader.is_some())
+}
+
+fn row(process: &ProcessStatus, newest: Option<u64>, leader: Option<u64>) -> String {
+    let name = match process.id {
+        Some(id) if Some(id) == leader => format!("order {id} *"),
+        Some(id) => format!("order {id}"),
+        None => process.role.clone(),
+    };
+    let address = process.public_address.as_ref().unwrap_or(&process.address);
+    if let Some(error) = &process.error {
+        return format!("{name:<14} {:>7} {address:<21} {error}", "-");
+    }
+    let number = |number: Option<u64>| number.map_or_else(|| "-".into(), |n| n.to_string());
+    let lag = newest.zip(process.applied_index).map(|(newest, own)| newest.saturating_sub(own));
+    let digest = process.digest.as_ref().map_or("-", |digest| digest.get(..12).unwrap_or(digest));
+    format!(
+        "{name:<14} {:>7} {address:<21} {:>5} {:>9} {:>9} {:>5} {:>9}  {digest}",
+        number(process.pid.map(u64::from)),
+        number(process.term),
+        number(process.applied_index),
+        number(process.settled_index),
+        number(lag),
+        number(process.next_order_number),
+    )
+}
+
+/// One replica's whole history, checked.
+struct History {
+    id: u64,
+    head: HistoryHead,
+    summary: Summary,
+    /// The digest after each block.
+    digests: BTreeMap<u64, Digest>,
+}
+
+/// `oppidum verify`: true when everything is as it must be.
+#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+pub(crate) async fn verify(url: &str) -> Result<bool, Stop> {
+    let store = fetch(url).await?;
+    let replicas: Vec<_> = store.processes.iter().filter(|p| p.role == "order").collect();
+    let mut histories = Vec::new();
+    for replica in &replicas {
+        let id = replica.id.unwrap_or(0);
+        match history(id, &replica.address).await? {
+            Ok(history) => {
+                let HistoryHead { applied_index, .. } = history.head;
+                let Summary { orders, refusals, .. } = history.summary;
+                println!(
+                    "order {id}: {orders} orders, {refusals} refusals, as of {applied_index}, digest {}",
+                    history.summary.digest
+                );
+                histories.push(history);
+            }
+            Err(violation) => {
+                println!("order {id}: VIOLATION: {violation}");
+                return Ok(false);
+            }
+        }
+    }
+    if histories.is_empty() {
+        return Err(Stop::Setup(format!("{url} knows no replicas")));
+    }
+    match disagreement(&histories) {
+        Some(why) => {
+            println!("VIOLATION: {why}");
+            Ok(false)
+        }
+        None => {
+            println!(
+                "identical: the same digest at the same index, numbers dense, keys unique, stock conserved"
+            );
+            Ok(true)
+        }
+    }
+}
+
+/// Reads a replica's history from its first block. The outer error: it could not be asked.
+async fn history(id: u64, address: &str) -> Result<Result<History, String>, Stop> {
+    let mut auditor = Auditor::new(Windows::default());
+    let mut digests = BTreeMap::new();
+    let mut wrong = None;
+    let head = read(id, address, |block| {
+        if wrong.is_none() {
+            wrong = auditor.read(block).err();
+            digests.insert(block.header.index.0, block.header.digest);
+        }
+    })
+    .await?;
+    if let Some(violation) = wrong {
+        return Ok(Err(violation.to_string()));
+    }
+    let told = head.products.iter().map(|product| (product.name.clone(), product.stock));
+    let summary = match auditor.finish(told) {
+        Ok(summary) => summary,
+        Err(violation) => return Ok(Err(violation.to_string())),
+    };
+    let next = summary.next_order_number.map_or(0, |number| number.0);
+    if next != head.next_order_number || summary.digest.0[..] != head.digest[..] {
+        return Ok(Err(format!(
+            "its history ends before order {next} with digest {}, its state says order {}",
+            summary.digest, head.next_order_number
+        )));
+    }
+    Ok(Ok(History { id, head, summary, digests }))
+}
+
+/// Reads every block of a replica, in order.
+async fn read(id: u64, address: &str, mut each: impl FnMut(&Block)) -> Result<HistoryHead, Stop> {
+    let no = |why: String| Stop::Setup(format!("replica {id} could not be asked: {why}"));
+    let channel = net::channel(address, CONNECT).await.map_err(|error| no(error.to_string()))?;
+    let mut client = StoreClient::new(channel).max_decoding_message_size(RPC_BYTES_MAX);
+    let asked = client.history(HistoryAsk { after: 0 }).await;
+    let mut parts = asked.map_err(|status| no(status.message().to_owned()))?.into_inner();
+    let mut head = None;
+    while let Some(part) =
+        parts.message().await.map_err(|status| no(status.message().to_owned()))?
+    {
+        match part.what {
+            Some(history_part::What::Head(found)) => head = Some(found),
+            Some(history_part::What::Block(bytes)) => {
+                let block = Block::decode(&bytes).map_err(|error| {
+                    Stop::Defect(format!("replica {id} sent a bad block: {error}"))
+                })?;
+                each(&block);
+            }
+            None => {}
+        }
+    }
+    head.ok_or_else(|| no("it told nothing of itself".into()))
+}
+
+/// The first thing in which two replicas differ.
+fn disagreement(histories: &[History]) -> Option<String> {
+    let first = histories.first()?;
+    for other in histories.get(1..)? {
+        if first.head.ledger_id != other.head.ledger_id {
+            return Some(format!("replicas {} and {} keep different ledgers", first.id, other.id));
+        }
+        // One may be behind; where both have a block, it must be the same.
+        for (index, digest) in &first.digests {
+            match other.digests.get(index) {
+                Some(there) if there != digest => {
+                    return Some(format!(
+                        "agreement: replicas {} and {} differ at index {index}: {digest}, {there}",
+                        first.id, other.id
+                    ));
+                }
+                None if *index <= other.head.applied_index => {
+                    return Some(format!(
+                        "agreement: replica {} has an entry {index} that replica {} lacks",
+                        first.id, other.id
+                    ));
+                }
+                _ => {}
+            }
+        }
+    }
+    None
+}
+
+/// `oppidum dump`: a replica's orders in the stock bazaar's shape.
+#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+pub(crate) async fn dump(url: &str, id: u64) -> Result<(), Stop> {
+    let store = fetch(url).await?;
+    let replica = store.processes.iter().find(|process| process.id == Some(id));
+    let Some(replica) = replica else {
+        let ids = store.processes.iter().filter_map(|p| p.id).map(|id| id.to_string());
+        let ids = ids.collect::<Vec<_>>().join(", ");
+        return Err(Stop::Setup(format!("there is no replica {id}: there are {ids}")));
+    };
+    let mut orders = Map::new();
+    let head = read(id, &replica.address, |block| {
+        for order in block.orders() {
+            let Some(line) = order.lines.first() else { continue };
+            let side = match line.side {
+                Side::Buy => "buy",
+                Side::Sell => "sell",
+            };
+            let (name, quantity) = (line.name.as_str(), line.quantity.get());
+            let shown = json!({ "name": name, "quantity": quantity, "type": side });
+            orders.insert(order.number.0.to_string(), shown);
+        }
+    })
+    .await?;
+    let dump = json!({ "nextID": head.next_order_number, "ledger": Value::Object(orders) });
+    let dump = serde_json::to_string_pretty(&dump).map_err(|e| Stop::Defect(e.to_string()))?;
+    println!("{dump}");
+    Ok(())
+}

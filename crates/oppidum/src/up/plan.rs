@@ -1,0 +1,269 @@
+//! What `up` starts: which processes, on which ports, with which commands.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::path::PathBuf;
+
+use wire::exit::Stop;
+
+use super::is_free;
+
+/// The replicas' ids, as the toy store has them.
+const IDS: [u64; 3] = [123, 345, 456];
+
+/// What a person wishes.
+#[derive(Clone, Debug)]
+pub(super) struct Wishes {
+    pub(super) dialect: String,
+    pub(super) shop: String,
+    pub(super) port: u16,
+    pub(super) auto: bool,
+    pub(super) data: PathBuf,
+    pub(super) frontends: u16,
+    pub(super) catalogs: u16,
+    pub(super) cache: String,
+    pub(super) log: String,
+    pub(super) access_log: String,
+}
+
+/// Every process to start.
+#[derive(Clone, Debug)]
+pub(super) struct Plan {
+    pub(super) children: Vec<Child>,
+    public_ports: Vec<u16>,
+    ports: Vec<(String, u16)>,
+}
+
+/// One process.
+#[derive(Clone, Debug)]
+pub(super) struct Child {
+    /// `order-456`, `catalog-1`, `frontend-1`
+    pub(super) name: String,
+    /// What to run this program with.
+    pub(super) arguments: Vec<String>,
+    /// Where it listens.
+    pub(super) address: String,
+}
+
+impl Plan {
+    pub(super) fn make(wishes: &Wishes) -> Result<Self, Stop> {
+        let mut ports = Ports::new(wishes.auto);
+        let mut listed = Vec::new();
+        let mut port = |what: String, fixed: u16| -> Result<u16, Stop> {
+            let port = ports.take(fixed)?;
+            listed.push((what, port));
+            Ok(port)
+        };
+        let orders = IDS.into_iter().zip(1115..);
+        let orders = orders.map(|(id, fixed)| Ok((id, port(format!("order-{id}"), fixed)?)));
+        let orders = orders.collect::<Result<Vec<_>, Stop>>()?;
+        let list = orders.iter().map(|(id, port)| format!("{id}=127.0.0.1:{port}"));
+        let list = list.collect::<Vec<_>>().join(",");
+        let mut catalogs = Vec::new();
+        for place in 0..wishes.catalogs {
+            catalogs.push(port(format!("catalog-{}", place + 1), following(2319, place)?)?);
+        }
+        let mut fronts = Vec::new();
+        for place in 0..wishes.frontends {
+            let name = format!("frontend-{}", place + 1);
+            let public = port(name.clone(), following(wishes.port, place)?)?;
+            fronts.push((public, port(name, following(6789, place)?)?));
+        }
+        let watched = catalogs.iter().map(|port| format!("127.0.0.1:{port}"));
+        let watched = watched.collect::<Vec<_>>().join(",");
+        let mut children = Vec::new();
+        for (id, port) in &orders {
+            children.push(order(*id, *port, &list, wishes));
+        }
+        for (place, port) in catalogs.iter().enumerate() {
+            children.push(catalog(place, *port, &list, wishes));
+        }
+        for (place, ports) in fronts.iter().enumerate() {
+            children.push(frontend(place, *ports, (&list, &watched), wishes));
+        }
+        let public_ports = fronts.iter().map(|(public, _)| *public).collect();
+        Ok(Self { children, public_ports, ports: listed })
+    }
+
+    /// Refuses to start when a port is taken.
+    pub(super) fn check_ports(&self) -> Result<(), Stop> {
+        for (name, port) in &self.ports {
+            if !is_free(*port) {
+                return Err(Stop::Setup(format!(
+                    "port {port} for {name} is taken: stop whoever listens there, or give --ports auto"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn urls(&self) -> Vec<String> {
+        self.public_ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect()
+    }
+
+    /// Tells a person what runs and what to try.
+    #[expect(clippy::print_stdout, reason = "this is the program's answer")]
+    pub(super) fn tell(&self, pids: &BTreeMap<String, u32>, wishes: &Wishes) {
+        let Some(url) = self.urls().into_iter().next() else { return };
+        let program = std::env::args().next().unwrap_or_else(|| "oppidum".into());
+        println!("\nThe store is open: {}\n", self.urls().join("  "));
+        println!("{:<12} {:>8}  {:<16} started by hand with", "process", "pid", "address");
+        for child in &self.children {
+            let pid = pids.get(&child.name).map_or_else(|| "-".into(), ToString::to_string);
+            let command = child.arguments.join(" ");
+            println!("{:<12} {pid:>8}  {:<16} {program} {command}", child.name, child.address);
+        }
+        let (path, product, more) = match wishes.dialect.as_str() {
+            "toy" => ("products", "whale", ""),
+            _ => ("stocks", "GameStart", ",\"type\":\"buy\""),
+        };
+        println!("\nTry:");
+        println!("  curl {url}/{path}/{product}");
+        println!("  curl --json '{{\"name\":\"{product}\",\"quantity\":2{more}}}' {url}/orders");
+        println!("  curl {url}/orders/0");
+        let flag = if url.ends_with(":1234") { String::new() } else { format!(" --url {url}") };
+        println!("  {program} load --clients 5{flag}");
+        println!("  {program} status{flag}");
+        println!("  {program} verify{flag}");
+        println!(
+            "\nKill any of the pids with `kill -9` and go on ordering. Ctrl-C ends everything.\n"
+        );
+    }
+}
+
+fn order(id: u64, port: u16, list: &str, wishes: &Wishes) -> Child {
+    let data = wishes.data.display().to_string();
+    let flags = [
+        ("--id", id.to_string()),
+        ("--orders", list.to_owned()),
+        ("--data", data),
+        ("--shop", wishes.shop.clone()),
+        ("--log", wishes.log.clone()),
+    ];
+    Child {
+        name: format!("order-{id}"),
+        arguments: arguments("order", &flags),
+        address: format!("127.0.0.1:{port}"),
+    }
+}
+
+fn catalog(place: usize, port: u16, list: &str, wishes: &Wishes) -> Child {
+    let address = format!("127.0.0.1:{port}");
+    let flags = [
+        ("--listen", address.clone()),
+        ("--orders", list.to_owned()),
+        ("--log", wishes.log.clone()),
+    ];
+    let name = format!("catalog-{}", place + 1);
+    Child { name, arguments: arguments("catalog", &flags), address }
+}
+
+fn frontend(place: usize, ports: (u16, u16), lists: (&str, &str), wishes: &Wishes) -> Child {
+    let flags = [
+        ("--host", "127.0.0.1".to_owned()),
+        ("--port", ports.0.to_string()),
+        ("--internal", format!("127.0.0.1:{}", ports.1)),
+        ("--orders", lists.0.to_owned()),
+        ("--catalogs", lists.1.to_owned()),
+        ("--cache", wishes.cache.clone()),
+        ("--dialect", wishes.dialect.clone()),
+        ("--access-log", wishes.access_log.clone()),
+        ("--log", wishes.log.clone()),
+    ];
+    let name = format!("frontend-{}", place + 1);
+    let address = format!("127.0.0.1:{}", ports.0);
+    Child { name, arguments: arguments("frontend", &flags), address }
+}
+
+fn arguments(command: &str, flags: &[(&str, String)]) -> Vec<String> {
+    let mut arguments = vec![command.to_owned()];
+    for (flag, value) in flags {
+        arguments.extend([(*flag).to_owned(), value.clone()]);
+    }
+    arguments
+}
+
+fn following(first: u16, place: u16) -> Result<u16, Stop> {
+    first
+        .checked_add(place)
+        .ok_or_else(|| Stop::Setup(format!("there is no port {first} + {place}")))
+}
+
+/// Fixed ports, or free ones: held until all are chosen, so that none is chosen twice.
+struct Ports {
+    auto: bool,
+    held: Vec<TcpListener>,
+}
+
+impl Ports {
+    fn new(auto: bool) -> Self {
+        Self { auto, held: Vec::new() }
+    }
+
+    fn take(&mut self, fixed: u16) -> Result<u16, Stop> {
+        if !self.auto {
+            return Ok(fixed);
+        }
+        let none = |error: std::io::Error| Stop::Setup(format!("no free port: {error}"));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(none)?;
+        let port = listener.local_addr().map_err(none)?.port();
+        self.held.push(listener);
+        Ok(port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wishes() -> Wishes {
+        Wishes {
+            dialect: "toy".into(),
+            shop: "toy".into(),
+            port: 1234,
+            auto: false,
+            data: "./oppidum-data".into(),
+            frontends: 2,
+            catalogs: 2,
+            cache: "5".into(),
+            log: "info".into(),
+            access_log: "on".into(),
+        }
+    }
+
+    #[test]
+    fn the_documented_ports_are_taken() {
+        let plan = Plan::make(&wishes()).unwrap();
+        let names: Vec<_> = plan.children.iter().map(|child| child.name.as_str()).collect();
+        let expected = [
+            "order-123",
+            "order-345",
+            "order-456",
+            "catalog-1",
+            "catalog-2",
+            "frontend-1",
+            "frontend-2",
+        ];
+        assert_eq!(names, expected);
+        let addresses: Vec<_> = plan.children.iter().map(|child| child.address.as_str()).collect();
+        assert_eq!(
+            addresses[2..],
+            [
+                "127.0.0.1:1117",
+                "127.0.0.1:2319",
+                "127.0.0.1:2320",
+                "127.0.0.1:1234",
+                "127.0.0.1:1235",
+            ]
+        );
+        assert_eq!(plan.urls(), ["http://127.0.0.1:1234", "http://127.0.0.1:1235"]);
+    }
+
+    #[test]
+    fn free_ports_are_all_different() {
+        let plan = Plan::make(&Wishes { auto: true, ..wishes() }).unwrap();
+        let ports: std::collections::BTreeSet<_> =
+            plan.ports.iter().map(|(_, port)| port).collect();
+        assert_eq!(ports.len(), plan.ports.len());
+    }
+}
