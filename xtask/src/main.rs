@@ -39,7 +39,7 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().chore) {
+    match run(&Cli::parse().chore) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error:#}");
@@ -48,12 +48,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(chore: Chore) -> Result<()> {
+fn run(chore: &Chore) -> Result<()> {
     match chore {
         Chore::Ci => ci::ci(&root()),
         Chore::Fix => ci::fix(&root()),
         Chore::Tidy => tidy::run(&root()),
-        Chore::Bench(options) => bench::run(&root(), &options),
+        Chore::Bench(options) => bench::run(&root(), options),
         Chore::Bare => bench::bare::serve(),
     }
 }

@@ -115,7 +115,7 @@ struct Process {
 impl Store {
     /// Starts a store that keeps nothing. What is measured is built for release before: [`build`].
     pub(crate) fn start(root: &Path) -> Result<Self> {
-        let up = ["up", "--ephemeral", "--ports", "auto"];
+        let up = ["up", "--ephemeral", "--ports", "auto", "--access-log", "off"];
         let up = Running::start(Command::new(released(root, "oppidum")).args(up))?;
         let (_, status) = get(&up.address, "/status")?;
         let status: Status = serde_json::from_str(&status).context("understand /status")?;
