@@ -1,7 +1,7 @@
 //! The public API: from a request to its answer.
 //!
-//! Routes are few and fixed, so they are a `match` and not a table. Every answer is in the envelope,
-//! whatever went wrong, and the connection stays usable.
+//! Routes are few and fixed, so they are a `match` and not a table. Every answer is in the
+//! envelope, whatever went wrong, and the connection stays usable.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,8 @@ use crate::queries::Queries;
 use crate::replicas::Replicas;
 use crate::store::Store;
 
-/// The keys that frontends make begin with this, so that a client that sends one back is understood.
+/// The keys that frontends make begin with this, so that a client that sends one back is
+/// understood.
 const OWN_KEY: &str = "frontend-";
 
 const ON_PRODUCTS: &str = "GET, HEAD, OPTIONS";

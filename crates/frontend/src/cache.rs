@@ -2,13 +2,14 @@
 //!
 //! A hit is answered by the frontend itself under a live lease, with the version it *lands* on: at
 //! once if that version is settled, else as soon as it is. A change replaces the old value of a
-//! cached product before it is reported as seen; since it is not settled yet, the entry is as good as
-//! dropped until it is, and then it is back without a call.
+//! cached product before it is reported as seen; since it is not settled yet, the entry is as good
+//! as dropped until it is, and then it is back without a call.
 //!
 //! A miss is a *fill*. Its floor is the cursor when it was opened, raised by every change to its
-//! product and by every reset: what comes back is stored only if it is as of the floor or later, so a
-//! slow fill loses to a fast invalidation. A query may join an open fill under a live lease, with a
-//! floor of its own, and asks again if the answer is below it. A query without a lease sends its own.
+//! product and by every reset: what comes back is stored only if it is as of the floor or later, so
+//! a slow fill loses to a fast invalidation. A query may join an open fill under a live lease, with
+//! a floor of its own, and asks again if the answer is below it. A query without a lease sends its
+//! own.
 //!
 //! What comes of a call is left in [`Effects`] for the shell to perform.
 //!
@@ -177,8 +178,9 @@ impl<Q> Cache<Q> {
         Some(Told { product, as_of, hit: true, stale: false, stored: false })
     }
 
-    /// Somebody is about to be told what happened to a product at `index`: nothing older about it is
-    /// an answer from now on. While every rule holds this changes nothing, for what is told is settled.
+    /// Somebody is about to be told what happened to a product at `index`: nothing older about it
+    /// is an answer from now on. While every rule holds this changes nothing, for what is told is
+    /// settled.
     pub fn tells(&mut self, name: &str, index: Index) {
         self.told = self.told.max(index);
         let old = self.entries.peek(name).is_some_and(|entry| entry.as_of < index);
@@ -270,8 +272,8 @@ impl<Q> Cache<Q> {
         verdict
     }
 
-    /// The source keeps another ledger: nothing that is known here is of any use. Queries that wait are
-    /// answered by what their fills bring.
+    /// The source keeps another ledger: nothing that is known here is of any use. Queries that wait
+    /// are answered by what their fills bring.
     pub fn start_over(&mut self) {
         let fresh = Self::new(self.entries.cap(), self.times, self.rules);
         let (fills, fill_count) = (std::mem::take(&mut self.fills), self.fill_count);

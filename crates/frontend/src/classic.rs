@@ -1,7 +1,7 @@
 //! The classic API's words: two dialects over the same ledger, strict in what they take.
 //!
-//! Everything here is a pure function from bytes to terms or from terms to bytes. Prices are written
-//! from integer cents, so no binary fraction ever shows.
+//! Everything here is a pure function from bytes to terms or from terms to bytes. Prices are
+//! written from integer cents, so no binary fraction ever shows.
 
 use std::fmt::Write as _;
 
@@ -169,8 +169,8 @@ pub fn render_placed(dialect: Dialect, number: OrderNumber) -> String {
     format!("{{\"data\":{{\"{field}\":{number}}}}}")
 }
 
-/// `{"data":{"number":7,"name":"GameStart","type":"buy","quantity":2}}`; without `type` for toys. An
-/// order of several lines, which this API cannot place, shows its first.
+/// `{"data":{"number":7,"name":"GameStart","type":"buy","quantity":2}}`; without `type` for toys.
+/// An order of several lines, which this API cannot place, shows its first.
 pub fn render_order(dialect: Dialect, order: &Order) -> Option<String> {
     let Line { name, quantity, side } = order.lines.first()?;
     let mut out = String::with_capacity(96);

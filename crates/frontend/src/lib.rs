@@ -1,15 +1,15 @@
 //! The frontend: the public HTTP API, with a small LRU cache of products.
 //!
 //! It holds nothing that matters: orders are decided by the replicas, products are the catalog's to
-//! tell, and what is cached here is answered only while a lease says that it is true. As many of them
-//! as one likes run side by side.
+//! tell, and what is cached here is answered only while a lease says that it is true. As many of
+//! them as one likes run side by side.
 //!
 //! # Reading order
 //!
 //! [`limits`] is every bound. The pure cores: [`classic`] (the words of the API), [`cache`] (hits,
-//! fills, floors), [`seek`] (what to do next for one request). Their shells: `replicas` (connections),
-//! `ordering`, `queries`. `api` turns requests into answers, `server` owns the public listener,
-//! `store` describes the whole store. [`run`] puts them together.
+//! fills, floors), [`seek`] (what to do next for one request). Their shells: `replicas`
+//! (connections), `ordering`, `queries`. `api` turns requests into answers, `server` owns the
+//! public listener, `store` describes the whole store. [`run`] puts them together.
 
 pub mod limits;
 

@@ -1,5 +1,5 @@
-//! Product queries: from the cache under its lease, else from a catalog, else from the leader, else,
-//! marked as stale, from whoever is left.
+//! Product queries: from the cache under its lease, else from a catalog, else from the leader,
+//! else, marked as stale, from whoever is left.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -49,6 +49,8 @@ struct Shared {
     callers: Mutex<BTreeMap<String, Caller>>,
     replicas: Replicas,
     seen_news: watch::Sender<u64>,
+    /// True once there was a lease.
+    granted: watch::Sender<bool>,
 }
 
 /// One consistent cut of products.
@@ -86,6 +88,7 @@ impl Queries {
             callers: Mutex::default(),
             replicas,
             seen_news: watch::Sender::new(0),
+            granted: watch::Sender::new(false),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -160,6 +163,12 @@ impl Queries {
         if let Some(cache) = &self.shared.cache {
             cache.lock().start_over();
         }
+    }
+
+    /// Waits for the first lease: from then on, what was asked for once is answered from memory.
+    pub(crate) async fn await_lease(&self) {
+        // The sender lives as long as this does.
+        let _ = self.shared.granted.subscribe().wait_for(|granted| *granted).await;
     }
 
     fn floor(&self) -> Index {
@@ -337,7 +346,13 @@ impl Watcher for Queries {
     }
 
     fn take(&self, grant: Grant, now: Moment) {
-        self.watching(|cache| cache.follower_mut().take(grant, now));
+        let live = self.watching(|cache| {
+            cache.follower_mut().take(grant, now);
+            cache.follower().live(now)
+        });
+        if live == Some(true) && !*self.shared.granted.borrow() {
+            self.shared.granted.send_replace(true);
+        }
     }
 
     fn seen(&self) -> Index {

@@ -1,4 +1,5 @@
-//! The frontend's connections to the replicas: one stream to each, and who leads, by what they push.
+//! The frontend's connections to the replicas: one stream to each, and who leads, by what they
+//! push.
 //!
 //! Each replica has a task that connects, listens, and connects again; nobody else ever waits for a
 //! connect. What a person wants to know of it is said in the words of the reference systems.
@@ -198,7 +199,9 @@ impl Replicas {
             links.log_time = Some((log_time_ms, Instant::now()));
         }
         let now = links.leader();
-        let found = now.filter(|leader| links.told != Some(*leader));
+        // The others name a dead leader until they have chosen: only one that answers is healthy.
+        let answers = |leader: &u64| links.callers.contains_key(leader);
+        let found = now.filter(|leader| links.told != Some(*leader)).filter(answers);
         if found.is_some() {
             links.told = found;
             links.choosing = false;

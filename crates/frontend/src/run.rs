@@ -22,7 +22,7 @@ use crate::replicas::Replicas;
 use crate::server;
 use crate::store::{Shared, Store};
 
-/// How long the public port stays closed for want of a leader.
+/// How long the public port stays closed for want of a leader, or of a catalog to watch.
 const OPEN_ANYWAY: Duration = Duration::from_secs(2);
 
 /// The pause after trying every catalog in vain: at least this, twice as long each time.
@@ -116,7 +116,7 @@ async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Stop> {
     })
 }
 
-/// Opens the public port once a leader is known, or after a while without.
+/// Opens the public port once a leader is known and the cache has a lease, or after a while without.
 async fn open(
     public: TcpListener,
     listen: SocketAddr,
@@ -126,6 +126,7 @@ async fn open(
     replicas: &Replicas,
     stop: &CancellationToken,
 ) {
+    let patience_ends = tokio::time::Instant::now() + OPEN_ANYWAY;
     let mut news = replicas.news();
     let led = async {
         while replicas.view().leader_up().is_none() {
@@ -135,14 +136,20 @@ async fn open(
         }
     };
     tokio::select! {
-        led = tokio::time::timeout(OPEN_ANYWAY, led) => if led.is_err() {
+        led = tokio::time::timeout_at(patience_ends, led) => if led.is_err() {
             tracing::warn!("no leader was found within {OPEN_ANYWAY:?}: serving all the same");
         },
         () = stop.cancelled() => return,
     }
-    if 0 < settings.cache {
+    if 0 < settings.cache && !settings.catalogs.is_empty() {
         tracing::info!("Starting cache invalidation stream");
-        tracing::info!("socket is listening");
+        tokio::select! {
+            leased = tokio::time::timeout_at(patience_ends, queries.await_lease()) => match leased {
+                Ok(()) => tracing::info!("socket is listening"),
+                Err(_) => tracing::warn!("no catalog to watch yet: serving without a cache"),
+            },
+            () = stop.cancelled() => return,
+        }
         warn_of_size(queries, settings.cache).await;
     }
     tracing::info!("Starting Front End Server on http://{listen}");

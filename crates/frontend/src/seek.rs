@@ -1,9 +1,9 @@
 //! What to do next for one request: one key, one deadline, as many tries as it takes.
 //!
-//! A pure core: it is told what the replicas look like and how the tries went, and says whom to ask,
-//! to wait, or what to tell the client. It never gives up on an unknown outcome before the deadline,
-//! for only the same key again will tell; and it never says that nothing happened when something may
-//! have.
+//! A pure core: it is told what the replicas look like and how the tries went, and says whom to
+//! ask, to wait, or what to tell the client. It never gives up on an unknown outcome before the
+//! deadline, for only the same key again will tell; and it never says that nothing happened when
+//! something may have.
 
 use std::time::Duration;
 
@@ -110,8 +110,8 @@ impl Seek {
         Step::Wait(look_again.min(left))
     }
 
-    /// A try came back with a problem. `luck` in 0..1 spreads those who try again. Some problems are
-    /// for the client at once, if nothing can have happened.
+    /// A try came back with a problem. `luck` in 0..1 spreads those who try again. Some problems
+    /// are for the client at once, if nothing can have happened.
     pub fn failed(&mut self, problem: &Problem, since: Duration, luck: f64) -> Option<Problem> {
         self.unknown |= !problem.definite;
         self.tries = self.tries.saturating_add(1);

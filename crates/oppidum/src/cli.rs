@@ -4,16 +4,17 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A store that stays open.
 ///
-/// People query products, buy and sell, and look orders up over HTTP. Three replicas hold one ledger;
-/// kill any process, the leader too, and clients notice nothing but a moment.
+/// People query products, buy and sell, and look orders up over HTTP. Three replicas hold one
+/// ledger; kill any process, the leader too, and clients notice nothing but a moment.
 #[derive(Debug, Parser)]
 #[command(name = "oppidum", version, max_term_width = 100)]
-#[command(
-    after_help = "Begin with:\n  oppidum up                 start a whole store on this machine\n  \
-    curl http://127.0.0.1:1234/products\n  oppidum load --clients 5   let five customers loose on it\n  \
-    oppidum status             who leads, who lags\n  oppidum verify             are all replicas the same, is \
-    every order there once\n\nExit codes: 0 yes, 1 no (a mismatch, a refusal), 2 it could not be done."
-)]
+#[command(after_help = "Begin with:\n  \
+    oppidum up                 start a whole store on this machine\n  \
+    curl http://127.0.0.1:1234/products\n  \
+    oppidum load --clients 5   let five customers loose on it\n  \
+    oppidum status             who leads, who lags\n  \
+    oppidum verify             are all replicas the same, is every order there once\n\n\
+    Exit codes: 0 yes, 1 no (a mismatch, a refusal), 2 it could not be done.")]
 pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -32,12 +33,17 @@ pub(crate) enum Command {
     /// Runs one frontend: the public HTTP API
     Frontend(Frontend),
     /// Buys and asks by hand, with a menu
+    #[command(after_help = "Example:\n  oppidum client --url http://127.0.0.1:8080\n\n\
+        Q asks for a product, B buys, O looks an order up; Ctrl-D ends it.")]
     Client(Url),
     /// Lets customers loose: queries, trades, and a check of every order at the end
     Load(Load),
     /// Shows every process: who leads, indexes, digests
     Status(Status),
     /// Checks that all replicas hold the same, complete and consistent history
+    #[command(after_help = "Example:\n  oppidum verify && echo all is well\n\n\
+        It reads every replica's whole history. Exit codes: 0 identical and consistent; \
+        1 not, with the first violation; 2 not every replica could be asked.")]
     Verify(Url),
     /// Prints one replica's orders as JSON
     Dump(Dump),
@@ -77,8 +83,8 @@ pub(crate) struct WatchTimes {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  oppidum up\n  oppidum up --dialect toy --ephemeral --port 8080\n  \
-    oppidum up --ports auto --frontends 2 --catalogs 2 --shop my-shop.toml\n\nThen kill one of the pids it \
-    prints with `kill -9` and go on ordering. Ctrl-C ends everything."
+    oppidum up --ports auto --frontends 2 --catalogs 2 --shop my-shop.toml\n\n\
+    Then kill one of the pids it prints with `kill -9` and go on ordering. Ctrl-C ends everything."
 )]
 pub(crate) struct Up {
     /// The classic API to speak: stock (transactions, buy and sell) or toy (orders)
@@ -139,11 +145,9 @@ pub(crate) enum Restart {
 
 /// `oppidum order`
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example, three replicas by hand, each in its own terminal:\n  oppidum order --id 123\n  \
-    oppidum order --id 345\n  oppidum order --id 456\n\nAny order of starting works. Each keeps its folder, \
-    ./oppidum-data/order-ID."
-)]
+#[command(after_help = "Example, three replicas by hand, each in its own terminal:\n  \
+    oppidum order --id 123\n  oppidum order --id 345\n  oppidum order --id 456\n\n\
+    Any order of starting works. Each keeps its folder, ./oppidum-data/order-ID.")]
 pub(crate) struct Order {
     /// Which of the replicas this one is
     #[arg(long)]
@@ -170,6 +174,10 @@ pub(crate) struct Order {
 
 /// `oppidum catalog`
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  oppidum catalog\n  oppidum catalog --listen 127.0.0.1:2320\n\n\
+    It finds the replicas by itself, whenever they come, and keeps nothing on disk."
+)]
 pub(crate) struct Catalog {
     /// Where to listen [default: 127.0.0.1:2319]
     #[arg(long, value_name = "HOST:PORT")]
@@ -187,6 +195,9 @@ pub(crate) struct Catalog {
 
 /// `oppidum frontend`
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  oppidum frontend\n  \
+    oppidum frontend --host 127.0.0.1 --port 8080 --cache off --dialect toy\n\n\
+    Without --host it listens on every network, and says so: there is no authentication.")]
 pub(crate) struct Frontend {
     /// The public address [default: 0.0.0.0]
     #[arg(long)]
@@ -227,10 +238,10 @@ pub(crate) struct Url {
 
 /// `oppidum load`
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  oppidum load\n  oppidum load --clients 5 --requests 100 -p 0.8 --quiet\n\n\
-    Exit codes: 0 every request was answered and every order confirmed; 1 not so; 2 no store there."
-)]
+#[command(after_help = "Examples:\n  oppidum load\n  \
+    oppidum load --clients 5 --requests 100 -p 0.8 --quiet\n\n\
+    Exit codes: 0 every request was answered and every order confirmed; 1 not so; \
+    2 no store there.")]
 pub(crate) struct Load {
     /// The store.
     #[command(flatten)]
@@ -254,6 +265,10 @@ pub(crate) struct Load {
 
 /// `oppidum status`
 #[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  oppidum status\n  oppidum status --json --url http://127.0.0.1:8080\n\n\
+    Exit codes: 0 there is a leader; 1 there is none; 2 no store there."
+)]
 pub(crate) struct Status {
     /// The store.
     #[command(flatten)]
@@ -265,6 +280,7 @@ pub(crate) struct Status {
 
 /// `oppidum dump`
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  oppidum dump --id 456 > order456_database.json")]
 pub(crate) struct Dump {
     /// Which replica
     #[arg(long)]
@@ -293,8 +309,11 @@ pub(crate) enum CtlOn {
 /// The owner's work on products.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Product {
+    #[command(after_help = "Example:\n  oppidum ctl product list")]
     /// Lists every product
     List(Url),
+    #[command(after_help = "Example:\n  \
+        oppidum ctl product define fox --price 12.50 --quantity 100 --restock-to 100")]
     /// Adds a product that does not exist yet
     Define {
         /// Its name
@@ -303,7 +322,8 @@ pub(crate) enum Product {
         #[arg(long)]
         price: String,
         /// Its stock
-        #[arg(long, default_value_t = 0)]
+        #[arg(long, default_value_t = 0,
+            value_parser = clap::value_parser!(u64).range(0..=ledger::terms::STOCK_MAX))]
         quantity: u64,
         /// Fill up to this whenever it is sold out
         #[arg(long)]
@@ -312,6 +332,7 @@ pub(crate) enum Product {
         #[command(flatten)]
         url: Url,
     },
+    #[command(after_help = "Example:\n  oppidum ctl product price fox 11.99")]
     /// Changes a price
     Price {
         /// Which product
@@ -322,6 +343,7 @@ pub(crate) enum Product {
         #[command(flatten)]
         url: Url,
     },
+    #[command(after_help = "Example:\n  oppidum ctl product restock fox 50")]
     /// Adds to the stock
     Restock {
         /// Which product

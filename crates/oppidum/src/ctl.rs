@@ -1,7 +1,7 @@
 //! The shop's owner at work: products are defined, priced and restocked while the store is open.
 //!
-//! These commands go to the leader's internal listener, for the public one has no owner: whoever can
-//! reach the replicas is trusted with the shop.
+//! These commands go to the leader's internal listener, for the public one has no owner: whoever
+//! can reach the replicas is trusted with the shop.
 
 use std::time::{Duration, Instant};
 

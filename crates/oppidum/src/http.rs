@@ -1,4 +1,5 @@
-//! A small HTTP/1.1 client over one kept connection: what the client's commands speak to a frontend.
+//! A small HTTP/1.1 client over one kept connection: what the client's commands speak to a
+//! frontend.
 
 use std::time::Duration;
 

@@ -8,7 +8,7 @@ use ledger::block::Block;
 use ledger::command::Side;
 use ledger::replies::Windows;
 use ledger::terms::Digest;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use wire::exit::Stop;
 use wire::limits::RPC_BYTES_MAX;
 use wire::net;
@@ -97,7 +97,8 @@ pub(crate) async fn verify(url: &str) -> Result<bool, Stop> {
                 let HistoryHead { applied_index, .. } = history.head;
                 let Summary { orders, refusals, .. } = history.summary;
                 println!(
-                    "order {id}: {orders} orders, {refusals} refusals, as of {applied_index}, digest {}",
+                    "order {id}: {orders} orders, {refusals} refusals, as of {applied_index}, \
+                     digest {}",
                     history.summary.digest
                 );
                 histories.push(history);
@@ -118,7 +119,8 @@ pub(crate) async fn verify(url: &str) -> Result<bool, Stop> {
         }
         None => {
             println!(
-                "identical: the same digest at the same index, numbers dense, keys unique, stock conserved"
+                "identical: the same digest at the same index, numbers dense, keys unique, \
+                 stock conserved"
             );
             Ok(true)
         }
@@ -219,7 +221,7 @@ pub(crate) async fn dump(url: &str, id: u64) -> Result<(), Stop> {
         let ids = ids.collect::<Vec<_>>().join(", ");
         return Err(Stop::Setup(format!("there is no replica {id}: there are {ids}")));
     };
-    let mut orders = Map::new();
+    let mut orders = Vec::new();
     let head = read(id, &replica.address, |block| {
         for order in block.orders() {
             let Some(line) = order.lines.first() else { continue };
@@ -228,13 +230,22 @@ pub(crate) async fn dump(url: &str, id: u64) -> Result<(), Stop> {
                 Side::Sell => "sell",
             };
             let (name, quantity) = (line.name.as_str(), line.quantity.get());
-            let shown = json!({ "name": name, "quantity": quantity, "type": side });
-            orders.insert(order.number.0.to_string(), shown);
+            orders.push(format!(
+                "    \"{}\": {{\n      \"name\": {},\n      \"quantity\": {quantity},\n      \
+                 \"type\": \"{side}\"\n    }}",
+                order.number.0,
+                json!(name)
+            ));
         }
     })
     .await?;
-    let dump = json!({ "nextID": head.next_order_number, "ledger": Value::Object(orders) });
-    let dump = serde_json::to_string_pretty(&dump).map_err(|e| Stop::Defect(e.to_string()))?;
-    println!("{dump}");
+    let next = head.next_order_number;
+    match orders.is_empty() {
+        true => println!("{{\n  \"nextID\": {next},\n  \"ledger\": {{}}\n}}"),
+        false => {
+            let orders = orders.join(",\n");
+            println!("{{\n  \"nextID\": {next},\n  \"ledger\": {{\n{orders}\n  }}\n}}");
+        }
+    }
     Ok(())
 }

@@ -89,8 +89,8 @@ fn say_defect(panic: &std::panic::PanicHookInfo<'_>) {
     let what = what.unwrap_or_else(|| "something that must not be".to_owned());
     let place = panic.location().map_or_else(String::new, |place| format!(" at {place}"));
     eprintln!(
-        "oppidum: defect{place}: {what}. The process stops, so that nothing wrong is told; start it \
-         again, and report this line."
+        "oppidum: defect{place}: {what}. The process stops, so that nothing wrong is told; \
+         start it again, and report this line."
     );
     std::process::exit(i32::from(NO));
 }

@@ -1,4 +1,5 @@
-//! One process of the store: from flags and variables to a role's settings, and its life to the end.
+//! One process of the store: from flags and variables to a role's settings, and its life to the
+//! end.
 
 use std::fmt::Display;
 use std::net::SocketAddr;

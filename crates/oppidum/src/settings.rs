@@ -1,4 +1,5 @@
-//! Settings: flags, then the environment, then `.env`, then the default, and a line that says which.
+//! Settings: flags, then the environment, then `.env`, then the default, and a line that says
+//! which.
 //!
 //! A pure core over the three texts, so that every rule of it is a table. Unknown `OPPIDUM_*`
 //! variables are errors, for a misspelt one would silently do nothing.
@@ -142,7 +143,8 @@ impl Settings {
         Ok(Self { environment, dot_env, said })
     }
 
-    /// The value of a setting, wherever it comes from; None: it is nowhere, and there is no default.
+    /// The value of a setting, wherever it comes from; None: it is nowhere, and there is no
+    /// default.
     pub(crate) fn take<T: FromStr<Err: Display>>(
         &mut self,
         setting: Setting,
@@ -189,7 +191,8 @@ impl Settings {
     }
 }
 
-/// `NAME=value` lines; blank ones and those that begin with `#` are passed over, quotes are taken off.
+/// `NAME=value` lines; blank ones and those that begin with `#` are passed over, quotes are taken
+/// off.
 fn parse_dot_env(text: &str) -> Result<BTreeMap<String, String>, Stop> {
     let mut variables = BTreeMap::new();
     for (place, line) in text.lines().enumerate() {

@@ -47,7 +47,8 @@ pub(crate) fn load(source: &str) -> Result<(Shop, String), Stop> {
         path => {
             let text = std::fs::read_to_string(path).map_err(|error| {
                 Stop::Setup(format!(
-                    "the shop file {path} cannot be read: {error}; give a file, or one of: stock, toy"
+                    "the shop file {path} cannot be read: {error}; \
+                     give a file, or one of: stock, toy"
                 ))
             })?;
             (text, path.to_owned())
@@ -104,8 +105,8 @@ fn define(product: Product) -> Result<Definition, String> {
     Ok(Definition { name, price, stock: product.quantity, restock_to })
 }
 
-/// `15.99`, `16.5` or `16`: exact, at most two decimals. (A fraction that was read as binary is written
-/// with the shortest decimals that give it back, which are the ones in the file.)
+/// `15.99`, `16.5` or `16`: exact, at most two decimals. (A fraction that was read as binary is
+/// written with the shortest decimals that give it back, which are the ones in the file.)
 pub(crate) fn cents(text: &str) -> Result<Cents, String> {
     let odd = || format!("a price is a number with at most two decimals, not {text:?}");
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));

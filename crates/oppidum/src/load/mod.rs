@@ -1,7 +1,7 @@
 //! `oppidum load`: customers who query and trade, and check every order at the end.
 //!
-//! In the words of the stock bazaar's sessions. A request that meets a failover is sent again under its
-//! key, as any careful client would, so a crash costs time and never an order.
+//! In the words of the stock bazaar's sessions. A request that meets a failover is sent again under
+//! its key, as any careful client would, so a crash costs time and never an order.
 
 mod customer;
 

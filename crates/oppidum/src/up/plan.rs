@@ -90,7 +90,8 @@ impl Plan {
         for (name, port) in &self.ports {
             if !is_free(*port) {
                 return Err(Stop::Setup(format!(
-                    "port {port} for {name} is taken: stop whoever listens there, or give --ports auto"
+                    "port {port} for {name} is taken: stop whoever listens there, or give \
+                     --ports auto"
                 )));
             }
         }

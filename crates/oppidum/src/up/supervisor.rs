@@ -1,5 +1,5 @@
-//! Keeps the children of `up` running: starts them, passes on what they say, starts them again, ends
-//! them.
+//! Keeps the children of `up` running: starts them, passes on what they say, starts them again,
+//! ends them.
 //!
 //! A child's stdin is a pipe that nobody writes to: when `up` is gone, however it went, the pipe is
 //! closed and the child stops by itself.

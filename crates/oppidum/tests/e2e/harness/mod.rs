@@ -1,0 +1,26 @@
+//! Stores made of real processes, for stories: started, killed, asked, and cleared away.
+
+mod http;
+mod process;
+mod store;
+
+use std::time::{Duration, Instant};
+
+pub(crate) use http::{Connection, Reply, ask, get, post};
+pub(crate) use process::{Ended, Process, run, run_in, run_with_input, runs, signal_to};
+pub(crate) use store::{AT_ONCE, IDS, Plan, Store, ports};
+
+/// For things that take milliseconds, on a machine that may be busy with many other tests.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// Waits until `what` comes true and returns what came; panics after [`SOON`].
+pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < SOON, "within {SOON:?} it did not come true that {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

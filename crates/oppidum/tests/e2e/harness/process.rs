@@ -1,0 +1,168 @@
+//! One process of the real binary: its lines, its signals, its end.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Instant;
+
+use super::{SOON, until};
+
+/// The binary that is tested.
+fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_oppidum"));
+    // Nothing of the machine's own settings comes in.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("OPPIDUM_") || name == "ORDER_SERVICE_ID" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// What came of a command that ended by itself.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(arguments: &[&str]) -> Ended {
+    let folder = tempfile::tempdir().unwrap();
+    run_in(folder.path(), &[], arguments)
+}
+
+/// Runs a command to its end, in a folder, with variables.
+pub(crate) fn run_in(folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
+    let mut command = binary();
+    command.current_dir(folder).envs(variables.iter().copied()).args(arguments);
+    ended(command.stdin(Stdio::null()))
+}
+
+/// Runs a command to its end, with lines typed into it.
+pub(crate) fn run_with_input(arguments: &[&str], input: &str) -> Ended {
+    let folder = tempfile::tempdir().unwrap();
+    let mut typed = tempfile::tempfile_in(folder.path()).unwrap();
+    typed.write_all(input.as_bytes()).unwrap();
+    std::io::Seek::rewind(&mut typed).unwrap();
+    ended(binary().current_dir(folder.path()).args(arguments).stdin(typed))
+}
+
+fn ended(command: &mut Command) -> Ended {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// A process that runs until it is told otherwise. Killed when dropped.
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    folder: PathBuf,
+    said_before: usize,
+    ended: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts one; its lines go to `FOLDER/NAME.out` and `FOLDER/NAME.err`.
+    pub(crate) fn start(name: &str, folder: &Path, arguments: &[String]) -> Self {
+        let lines = |end: &str| {
+            let path = folder.join(format!("{name}.{end}"));
+            std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap()
+        };
+        let (out, err) = (lines("out"), lines("err"));
+        let said_before = usize::try_from(out.metadata().unwrap().len()).unwrap();
+        let mut command = binary();
+        command.current_dir(folder).args(arguments);
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
+        Self { name: name.into(), child, folder: folder.to_owned(), said_before, ended: None }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How many bytes an earlier process of this name had written to stdout.
+    pub(crate) fn said_before(&self) -> usize {
+        self.said_before
+    }
+
+    /// Everything it has written to stdout so far, in all its lives.
+    pub(crate) fn stdout(&self) -> String {
+        self.read("out")
+    }
+
+    /// Everything it has written to stderr so far, in all its lives.
+    pub(crate) fn stderr(&self) -> String {
+        self.read("err")
+    }
+
+    fn read(&self, end: &str) -> String {
+        let path = self.folder.join(format!("{}.{end}", self.name));
+        String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        if self.ended.is_none() {
+            // It may have ended by itself just now.
+            let _ = self.child.kill();
+            self.ended = self.child.wait().ok();
+        }
+    }
+
+    /// SIGTERM, or whatever signal.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        signal_to(self.pid(), signal);
+    }
+
+    /// Waits for it to end by itself.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        if self.ended.is_none() {
+            let child = &mut self.child;
+            let what = format!("{} ends", self.name);
+            self.ended = Some(until(&what, || child.try_wait().unwrap()));
+        }
+        self.ended.and_then(|status| status.code())
+    }
+
+    /// Waits until it has written a line that holds `words` to stderr, after the first `skip`
+    /// bytes.
+    pub(crate) fn says_after(&self, skip: usize, words: &str) {
+        until(&format!("{} says {words:?}", self.name), || {
+            self.stderr().get(skip..)?.contains(words).then_some(())
+        });
+    }
+
+    /// Waits until it has written a line that holds `words` to stderr.
+    pub(crate) fn says(&self, words: &str) {
+        self.says_after(0, words);
+    }
+}
+
+/// Sends a signal to a process.
+pub(crate) fn signal_to(pid: u32, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// True while a process of this id runs.
+pub(crate) fn runs(pid: u32) -> bool {
+    // A process that has ended and was not waited for is gone all the same.
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = status.rsplit(')').next().and_then(|rest| rest.trim().chars().next());
+    !matches!(state, None | Some('Z' | 'X'))
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let began = Instant::now();
+        self.kill();
+        assert!(began.elapsed() < SOON || std::thread::panicking(), "{} lingers", self.name);
+        if std::thread::panicking() {
+            eprintln!("--- {} said:\n{}{}", self.name, self.stdout(), self.stderr());
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! A whole store, each process started by hand, so that a story can kill and restart any of them.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Connection, Ended, Process, Reply, SOON, ask, get, run, until};
+
+/// The replicas' ids, lowest first.
+pub(crate) const IDS: [u64; 3] = [123, 345, 456];
+
+/// What kind of store a story wants.
+pub(crate) struct Plan {
+    pub(crate) dialect: &'static str,
+    /// `stock`, `toy`, or a file.
+    pub(crate) shop: String,
+    pub(crate) frontends: usize,
+    pub(crate) catalogs: usize,
+    pub(crate) cache: &'static str,
+}
+
+impl Plan {
+    /// The stock bazaar.
+    pub(crate) fn stock() -> Self {
+        Self { dialect: "stock", shop: "stock".into(), frontends: 1, catalogs: 1, cache: "5" }
+    }
+
+    /// The toy store.
+    pub(crate) fn toy() -> Self {
+        Self { dialect: "toy", shop: "toy".into(), ..Self::stock() }
+    }
+}
+
+/// A running store. Everything is killed and removed when it is dropped.
+pub(crate) struct Store {
+    plan: Plan,
+    orders: Vec<(u64, u16, Option<Process>)>,
+    catalogs: Vec<(u16, Option<Process>)>,
+    frontends: Vec<(u16, u16, Option<Process>)>,
+    // Last: removed when nobody writes into it any more.
+    folder: TempDir,
+}
+
+impl Store {
+    /// Starts a store and waits until it takes orders, led by 456.
+    pub(crate) fn start(plan: Plan) -> Self {
+        let mut store = Self::prepare(plan);
+        for index in 0..store.catalogs.len() {
+            store.start_catalog(index);
+        }
+        for id in IDS {
+            store.start_order(id, &[]);
+        }
+        for index in 0..store.frontends.len() {
+            store.start_frontend(index);
+        }
+        store.await_open();
+        store
+    }
+
+    /// Ports and a folder, and nothing that runs yet.
+    pub(crate) fn prepare(plan: Plan) -> Self {
+        let mut ports = free_ports(3 + plan.catalogs + 2 * plan.frontends).into_iter();
+        let mut port = || ports.next().unwrap();
+        Self {
+            orders: IDS.map(|id| (id, port(), None)).into(),
+            catalogs: (0..plan.catalogs).map(|_| (port(), None)).collect(),
+            frontends: (0..plan.frontends).map(|_| (port(), port(), None)).collect(),
+            folder: tempfile::tempdir().unwrap(),
+            plan,
+        }
+    }
+
+    /// Waits until all replicas are ready, 456 leads, and every frontend serves.
+    pub(crate) fn await_open(&self) {
+        self.await_leader(Some(456));
+        self.await_all_ready();
+        for (port, ..) in &self.frontends {
+            until("a frontend lists the shop", || {
+                let reply = Connection::open(*port).ok()?.ask("GET", "/products", &[], "").ok()?;
+                (reply.status == 200).then_some(())
+            });
+        }
+    }
+
+    fn peers(&self) -> String {
+        let peers = self.orders.iter().map(|(id, port, _)| format!("{id}=127.0.0.1:{port}"));
+        peers.collect::<Vec<_>>().join(",")
+    }
+
+    pub(crate) fn start_order(&mut self, id: u64, more: &[&str]) {
+        let (id_text, peers) = (id.to_string(), self.peers());
+        let (data, shop) = (self.folder.path().join("data"), self.plan.shop.clone());
+        let data = data.to_str().unwrap();
+        let mut arguments =
+            strings(&["order", "--id", &id_text, "--orders", &peers, "--data", data]);
+        arguments.extend(strings(&["--shop", &shop]));
+        arguments.extend(strings(more));
+        let process = Process::start(&format!("order-{id}"), self.folder.path(), &arguments);
+        *self.order_slot(id) = Some(process);
+    }
+
+    pub(crate) fn start_catalog(&mut self, index: usize) {
+        let (listen, peers) = (format!("127.0.0.1:{}", self.catalogs[index].0), self.peers());
+        let arguments = strings(&[
+            "catalog",
+            "--listen",
+            &listen,
+            "--orders",
+            &peers,
+            "--restock-seconds",
+            "0.5",
+        ]);
+        let process = Process::start(&format!("catalog-{index}"), self.folder.path(), &arguments);
+        self.catalogs[index].1 = Some(process);
+    }
+
+    pub(crate) fn start_frontend(&mut self, index: usize) {
+        let (public, internal, _) = &self.frontends[index];
+        let (public, internal) = (public.to_string(), format!("127.0.0.1:{internal}"));
+        let catalogs = self.catalogs.iter().map(|(port, _)| format!("127.0.0.1:{port}"));
+        let (catalogs, peers) = (catalogs.collect::<Vec<_>>().join(","), self.peers());
+        let (cache, dialect) = (self.plan.cache, self.plan.dialect);
+        let arguments = strings(&[
+            "frontend",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &public,
+            "--internal",
+            &internal,
+            "--catalogs",
+            &catalogs,
+            "--orders",
+            &peers,
+            "--cache",
+            cache,
+            "--dialect",
+            dialect,
+        ]);
+        let process = Process::start(&format!("frontend-{index}"), self.folder.path(), &arguments);
+        self.frontends[index].2 = Some(process);
+    }
+
+    fn order_slot(&mut self, id: u64) -> &mut Option<Process> {
+        let found = self.orders.iter_mut().find(|(own, ..)| *own == id);
+        &mut found.unwrap().2
+    }
+
+    /// A replica's process.
+    pub(crate) fn order(&self, id: u64) -> &Process {
+        let found = self.orders.iter().find(|(own, ..)| *own == id).unwrap();
+        found.2.as_ref().unwrap()
+    }
+
+    pub(crate) fn catalog(&mut self, index: usize) -> &mut Process {
+        self.catalogs[index].1.as_mut().unwrap()
+    }
+
+    pub(crate) fn frontend(&mut self, index: usize) -> &mut Process {
+        self.frontends[index].2.as_mut().unwrap()
+    }
+
+    /// `kill -9` of a replica.
+    pub(crate) fn kill(&mut self, id: u64) {
+        self.order_slot(id).as_mut().unwrap().kill();
+    }
+
+    /// SIGTERM to a replica; its exit code.
+    pub(crate) fn stop(&mut self, id: u64) -> Option<i32> {
+        let process = self.order_slot(id).as_mut().unwrap();
+        process.signal(rustix::process::Signal::TERM);
+        process.wait()
+    }
+
+    /// The public port of the first frontend.
+    pub(crate) fn port(&self) -> u16 {
+        self.frontends[0].0
+    }
+
+    /// The public port of a frontend.
+    pub(crate) fn port_of(&self, index: usize) -> u16 {
+        self.frontends[index].0
+    }
+
+    /// The internal port of a replica.
+    pub(crate) fn order_port(&self, id: u64) -> u16 {
+        self.orders.iter().find(|(own, ..)| *own == id).unwrap().1
+    }
+
+    /// The URL of the first frontend.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port())
+    }
+
+    /// Where everything of this store is.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Runs one of the client's commands against the store.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        let url = self.url();
+        run(&[arguments, &["--url", &url]].concat())
+    }
+
+    /// Buys on the first frontend, and expects to get it.
+    pub(crate) fn buy(&self, name: &str, quantity: u64) -> u64 {
+        let body = format!(r#"{{"name":"{name}","quantity":{quantity},"type":"buy"}}"#);
+        let reply = ask(self.port(), "POST", "/orders", &[], &body);
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.number()
+    }
+
+    /// Asks the first frontend.
+    pub(crate) fn get(&self, path: &str) -> Reply {
+        get(self.port(), path)
+    }
+
+    /// What is in stock, as the first frontend says.
+    pub(crate) fn stock(&self, name: &str) -> u64 {
+        let reply = self.get(&format!("/products/{name}"));
+        reply.json()["data"]["quantity"].as_u64().unwrap_or_else(|| panic!("{reply:?}"))
+    }
+
+    /// What the replicas say of themselves, those that can be asked.
+    pub(crate) fn replicas(&self) -> Vec<Value> {
+        let running = self.orders.iter().filter(|(_, _, process)| process.is_some());
+        let asked = running.filter_map(|(_, port, _)| {
+            let reply = Connection::open(*port).ok()?.ask("GET", "/status", &[], "").ok()?;
+            serde_json::from_str(&reply.body).ok()
+        });
+        asked.collect()
+    }
+
+    /// Waits until all replicas that run agree on who leads; None: that somebody does.
+    pub(crate) fn await_leader(&self, expected: Option<u64>) -> u64 {
+        until(&format!("{expected:?} leads"), || {
+            let replicas = self.replicas();
+            let leader = replicas.first()?["leader"].as_u64()?;
+            let agreed = replicas.iter().all(|status| status["leader"].as_u64() == Some(leader));
+            let there = replicas.iter().any(|status| status["id"].as_u64() == Some(leader));
+            let wanted = expected.is_none_or(|expected| expected == leader);
+            (agreed && there && wanted).then_some(leader)
+        })
+    }
+
+    /// Waits until all three replicas are there, and have applied the same.
+    pub(crate) fn await_all_ready(&self) {
+        until("all replicas have applied the same", || {
+            let replicas = self.replicas();
+            let first = replicas.first()?["applied_index"].as_u64()?;
+            let same = |status: &Value| {
+                status["ready"] == true && status["applied_index"].as_u64() == Some(first)
+            };
+            (replicas.len() == IDS.len() && replicas.iter().all(same)).then_some(())
+        });
+    }
+
+    /// Asks until the public port says this, in a moment when it may say other things.
+    pub(crate) fn await_status(&self, path: &str, status: u16) -> Reply {
+        until(&format!("{path} answers {status}"), || {
+            let reply = Connection::open(self.port()).ok()?.ask("GET", path, &[], "").ok()?;
+            (reply.status == status).then_some(reply)
+        })
+    }
+
+    /// `oppidum verify`, which must find nothing wrong. [P1, P2, P3, P8]
+    pub(crate) fn verify(&self) {
+        self.await_all_ready();
+        let ended = self.run(&["verify"]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.stdout.contains("identical"), "{ended:?}");
+        self.nobody_complains();
+    }
+
+    /// No process has written of a defect.
+    pub(crate) fn nobody_complains(&self) {
+        let orders = self.orders.iter().filter_map(|(_, _, process)| process.as_ref());
+        let catalogs = self.catalogs.iter().filter_map(|(_, process)| process.as_ref());
+        let frontends = self.frontends.iter().filter_map(|(_, _, process)| process.as_ref());
+        for process in orders.chain(catalogs).chain(frontends) {
+            for line in process.stderr().lines() {
+                let bad = line.contains(" ERROR ") || line.contains("panicked");
+                assert!(!bad, "a process complains: {line}");
+            }
+        }
+    }
+}
+
+/// Ports that nobody has just now: given by the system, and let go together.
+fn free_ports(count: usize) -> Vec<u16> {
+    let open = |_| TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let listeners: Vec<TcpListener> = (0..count).map(open).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}
+
+/// Two of them.
+pub(crate) fn ports() -> [u16; 2] {
+    free_ports(2).try_into().unwrap()
+}
+
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|text| (*text).to_owned()).collect()
+}
+
+/// How long a frontend may take over a refusal that must come at once.
+pub(crate) const AT_ONCE: std::time::Duration =
+    std::time::Duration::from_millis(if cfg!(debug_assertions) { 1_000 } else { 500 });
+
+const _: () = assert!(AT_ONCE.as_millis() < SOON.as_millis());

@@ -1,0 +1,168 @@
+//! `status`, `verify` and `dump`: what they say, and that they say no when it is no.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::harness::{Connection, Plan, Process, Store, run};
+
+/// [D1-22] The shape that machines read.
+#[test]
+fn status_tells_who_leads_and_how_far_everybody_is() {
+    let mut store = Store::start(Plan::stock());
+    store.buy("FishCo", 2);
+    store.await_all_ready();
+    let ended = store.run(&["status", "--json"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let status: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert_eq!(status["leader"], 456);
+    let processes = status["processes"].as_array().unwrap();
+    assert_eq!(processes.len(), 5, "{status}");
+    let replicas: Vec<&Value> =
+        processes.iter().filter(|process| process["role"] == "order").collect();
+    assert_eq!(replicas.len(), 3);
+    for replica in replicas {
+        assert_eq!(replica["next_order_number"], 1, "{replica}");
+        assert_eq!(replica["pid"], store.order(replica["id"].as_u64().unwrap()).pid());
+        for field in ["term", "applied_index", "digest_index"] {
+            assert!(replica[field].is_u64(), "no {field} in {replica}");
+        }
+        assert_eq!(replica["digest"].as_str().map(str::len), Some(64), "{replica}");
+    }
+    let table = store.run(&["status"]);
+    assert_eq!(table.code, Some(0));
+    assert!(table.stdout.contains("leader: 456"), "{}", table.stdout);
+
+    store.kill(456);
+    store.await_leader(Some(345));
+    let table = store.run(&["status"]).stdout;
+    assert!(table.contains("leader: 345") && table.contains("nobody listens"), "{table}");
+    let verify = store.run(&["verify"]);
+    assert_eq!(verify.code, Some(2), "not every replica could be asked: {verify:?}");
+    assert!(verify.stderr.contains("456"), "{verify:?}");
+}
+
+/// [S0-27] The stock bazaar's database file, from each replica the same.
+#[test]
+fn dump_prints_a_replicas_orders_in_the_stock_bazaars_shape() {
+    let store = Store::start(Plan::stock());
+    for _ in 0..11 {
+        store.buy("MenhirCo", 2);
+    }
+    store.await_all_ready();
+    let mut expected = String::from("{\n  \"nextID\": 11,\n  \"ledger\": {\n");
+    for number in 0..11 {
+        let end = if number < 10 { "," } else { "" };
+        let _ = writeln!(
+            expected,
+            "    \"{number}\": {{\n      \"name\": \"MenhirCo\",\n      \"quantity\": 2,\n      \
+             \"type\": \"buy\"\n    }}{end}"
+        );
+    }
+    expected.push_str("  }\n}\n");
+    for id in ["123", "345", "456"] {
+        let ended = store.run(&["dump", "--id", id]);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), expected.as_str()), "{id}");
+    }
+    let unknown = store.run(&["dump", "--id", "7"]);
+    assert_eq!(unknown.code, Some(2));
+    assert!(unknown.stderr.contains("123, 345, 456"), "{unknown:?}");
+}
+
+/// A checker is believed only after it has caught something: two stores behind one frontend differ.
+#[test]
+fn verify_says_no_when_the_replicas_keep_different_histories() {
+    let (one, two) = (Store::start(Plan::stock()), Store::start(Plan::stock()));
+    one.buy("FishCo", 2);
+    two.buy("FishCo", 3);
+    one.await_all_ready();
+    two.await_all_ready();
+    // A frontend that takes a replica of each store for replicas of one.
+    let [public, internal] = crate::harness::ports();
+    let orders =
+        format!("123=127.0.0.1:{},345=127.0.0.1:{}", one.order_port(123), two.order_port(345));
+    let orders = format!("{orders},456=127.0.0.1:{}", one.order_port(456));
+    let arguments = [
+        "frontend",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        &public.to_string(),
+        "--internal",
+        &format!("127.0.0.1:{internal}"),
+        "--orders",
+        &orders,
+        "--cache",
+        "off",
+    ];
+    let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+    let _frontend = Process::start("between", one.folder(), &arguments);
+    crate::harness::until("the frontend in between serves", || {
+        Connection::open(public).ok()?.ask("GET", "/livez", &[], "").ok()
+    });
+    let ended = run(&["verify", "--url", &format!("http://127.0.0.1:{public}")]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("VIOLATION"), "{ended:?}");
+}
+
+/// What no store answers: exit code 2, and one line.
+#[test]
+fn commands_without_a_store_say_so() {
+    let [port, _] = crate::harness::ports();
+    let url = format!("http://127.0.0.1:{port}");
+    for command in [
+        vec!["status"],
+        vec!["verify"],
+        vec!["dump", "--id", "456"],
+        vec!["load"],
+        vec!["ctl", "product", "list"],
+        vec!["ctl", "product", "price", "FishCo", "3.50"],
+    ] {
+        let ended = run(&[command.as_slice(), &["--url", &url]].concat());
+        assert_eq!(ended.code, Some(2), "{command:?}: {ended:?}");
+        assert!(ended.stderr.contains(&url), "{command:?}: {ended:?}");
+        assert_eq!(ended.stderr.lines().count(), 1, "{command:?}: {ended:?}");
+    }
+    let odd = run(&["status", "--url", "ftp://somewhere"]);
+    assert_eq!(odd.code, Some(2), "{odd:?}");
+}
+
+/// [D1-10 to D1-12, S1-5; P5] The cache: exact LRU of five, and what it holds can be seen.
+#[test]
+fn the_cache_holds_the_five_last_used_products_and_says_so() {
+    let store = Store::start(Plan::stock());
+    let names = ["BoarCo", "FishCo", "GameStart", "MenhirCo", "MercuryExpress", "AugustusPizza"];
+    for name in names {
+        let reply = store.get(&format!("/stocks/{name}"));
+        assert_eq!(reply.header("cache-status"), Some("oppidum; fwd=miss; stored"), "{name}");
+    }
+    let contents = |store: &Store| -> Vec<String> {
+        let status = store.get("/status").json();
+        let processes = status["processes"].as_array().unwrap();
+        let frontend = processes.iter().find(|process| process["role"] == "frontend").unwrap();
+        assert_eq!(frontend["cache"]["capacity"], 5);
+        let contents = frontend["cache"]["contents"].as_array().unwrap();
+        contents.iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let newest_first: Vec<&str> = names.into_iter().rev().take(5).collect();
+    assert_eq!(contents(&store), newest_first);
+    let hit = store.get("/stocks/FishCo");
+    assert_eq!(hit.header("cache-status"), Some("oppidum; hit"));
+    let miss = store.get("/stocks/BoarCo");
+    assert_eq!(miss.header("cache-status"), Some("oppidum; fwd=miss; stored"));
+    assert_eq!(contents(&store)[..2], ["BoarCo", "FishCo"]);
+    assert!(!contents(&store).contains(&"GameStart".to_owned()), "the last used goes first");
+    assert_eq!(json!(store.stock("FishCo")), json!(100));
+}
+
+/// [D1-13] Without a cache everything is asked afresh, and is right.
+#[test]
+fn the_cache_can_be_turned_off() {
+    let store = Store::start(Plan { cache: "off", ..Plan::stock() });
+    for sold in 0..5 {
+        let reply = store.get("/stocks/FishCo");
+        assert_eq!(reply.header("cache-status"), Some("oppidum; fwd=miss"), "{reply:?}");
+        assert_eq!(reply.json()["data"]["quantity"], 100 - sold);
+        store.buy("FishCo", 1);
+    }
+}

@@ -1,0 +1,94 @@
+//! Customers let loose on the store, with and without accidents.
+
+use crate::harness::{Plan, Process, Store, until};
+
+fn load(store: &Store, more: &[&str]) -> Process {
+    let url = store.url();
+    let arguments = [&["load", "--url", &url], more].concat();
+    let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
+    Process::start("load", store.folder(), &arguments)
+}
+
+/// [S0-1 to S0-10, D1-23; P3]
+#[test]
+fn the_load_speaks_the_stock_bazaars_words_and_checks_every_order() {
+    let store = Store::start(Plan::stock());
+    let ended = store.run(&["load", "--requests", "20", "-p", "0.8", "--seed", "7"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let out = &ended.stdout;
+    for words in ["-- REQUEST #0 --", "-- REQUEST #19 --", "Stock Name: ", "Price: ", "Quantity: "]
+    {
+        assert!(out.contains(words), "no {words:?} in {out}");
+    }
+    assert!(!out.contains("-- REQUEST #20 --"), "{out}");
+    assert!(out.contains("Attempting to buy ") || out.contains("Attempting to sell "), "{out}");
+    assert!(out.contains(" share(s) of "), "{out}");
+    assert!(out.contains("Transaction Success! Transaction #: 0"), "{out}");
+    assert!(out.contains("Transaction #0 confirmed."), "{out}");
+    let placed = out.matches("Transaction Success!").count();
+    assert_eq!(out.matches(" confirmed.").count(), placed, "{out}");
+    for column in ["p50", "p95", "p99"] {
+        assert!(out.contains(column), "no {column:?} in {out}");
+    }
+    // The same seed makes the same choices.
+    assert!(placed < 20 && 5 < placed, "{placed}");
+    store.verify();
+}
+
+/// [D1-19 to D1-22, S0-29 to S0-31; P1, P4, P6, P7]
+#[test]
+fn the_leader_is_killed_under_load_and_nobody_notices() {
+    let mut store = Store::start(Plan::stock());
+    let mut load = load(&store, &["--clients", "5", "--requests", "100", "-p", "0.8"]);
+    await_transactions(&load, 40);
+    store.kill(456);
+    let before = placed(&load);
+    await_transactions(&load, before + 20);
+    store.start_order(456, &[]);
+    assert_eq!(load.wait(), Some(0), "{}", load.stdout());
+    let out = load.stdout();
+    assert_eq!(out.matches("Transaction Success!").count(), out.matches(" confirmed.").count());
+    assert!(!out.contains("not confirmed"), "{out}");
+    assert_eq!(store.await_leader(None), 345);
+    store.verify();
+}
+
+/// [S0-25, D1-19] A follower is stopped in mid-run, and comes back.
+#[test]
+fn a_follower_is_stopped_under_load_and_comes_back_identical() {
+    let mut store = Store::start(Plan::stock());
+    let mut load = load(&store, &["--clients", "2", "--requests", "60", "-p", "0.9"]);
+    await_transactions(&load, 10);
+    assert_eq!(store.stop(123), Some(0), "it stops without a word of trouble [S0-26]");
+    let before = placed(&load);
+    await_transactions(&load, before + 10);
+    store.start_order(123, &[]);
+    assert_eq!(load.wait(), Some(0), "{}", load.stdout());
+    assert_eq!(store.await_leader(None), 456);
+    store.verify();
+}
+
+/// [S1-27; P6] A catalog dies and is started again; a frontend moves to another meanwhile.
+#[test]
+fn catalogs_are_killed_under_load_one_after_the_other() {
+    let mut store = Store::start(Plan { catalogs: 2, ..Plan::stock() });
+    let mut load = load(&store, &["--clients", "3", "--requests", "80", "-p", "0.5"]);
+    for index in 0..2 {
+        let before = placed(&load);
+        await_transactions(&load, before + 10);
+        store.catalog(index).kill();
+        let before = placed(&load);
+        await_transactions(&load, before + 5);
+        store.start_catalog(index);
+    }
+    assert_eq!(load.wait(), Some(0), "{}", load.stdout());
+    store.verify();
+}
+
+fn placed(load: &Process) -> usize {
+    load.stdout().matches("Transaction Success!").count()
+}
+
+fn await_transactions(load: &Process, count: usize) {
+    until(&format!("{count} transactions are placed"), || (count <= placed(load)).then_some(()));
+}

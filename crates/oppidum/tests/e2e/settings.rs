@@ -1,0 +1,140 @@
+//! How processes are started wrongly: one line that says what and what to do, and exit code 2.
+
+use std::net::TcpListener;
+
+use crate::harness::{Ended, IDS, Plan, Store, ports, run, run_in};
+
+fn refused(ended: &Ended, words: &[&str]) {
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    let complaints = ended.stderr.lines().filter(|line| line.starts_with("oppidum:")).count();
+    assert_eq!(complaints, 1, "{ended:?}");
+    for word in words {
+        assert!(ended.stderr.contains(word), "no {word:?} in {ended:?}");
+    }
+    assert!(!ended.stderr.contains("panicked"), "{ended:?}");
+}
+
+#[test]
+fn every_command_teaches() {
+    let commands: [&[&str]; 15] = [
+        &[],
+        &["up"],
+        &["order"],
+        &["catalog"],
+        &["frontend"],
+        &["client"],
+        &["load"],
+        &["status"],
+        &["verify"],
+        &["dump"],
+        &["ctl"],
+        &["ctl", "product"],
+        &["ctl", "product", "define"],
+        &["ctl", "product", "price"],
+        &["ctl", "product", "restock"],
+    ];
+    for command in commands {
+        let ended = run(&[command, &["--help"]].concat());
+        assert_eq!(ended.code, Some(0), "{command:?}: {ended:?}");
+        assert!(ended.stdout.contains("Usage:"), "{command:?}: {ended:?}");
+        // Those that only lead to other commands list them instead.
+        let shows = ended.stdout.contains("Example") || ended.stdout.contains("Commands:");
+        assert!(shows, "{command:?}: {ended:?}");
+    }
+}
+
+/// [P10, S1-2, S1-3]
+#[test]
+fn unknown_settings_are_refused_with_the_nearest_known_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let with =
+        |variables: &[(&str, &str)], command: &[&str]| run_in(folder.path(), variables, command);
+    refused(&with(&[("OPPIDUM_CASHE", "5")], &["frontend"]), &["OPPIDUM_CASHE", "OPPIDUM_CACHE"]);
+    refused(&with(&[("OPPIDUM_CACHE", "many")], &["frontend"]), &["many", "OPPIDUM_CACHE"]);
+    refused(&with(&[], &["order"]), &["--id"]);
+    refused(&with(&[("ORDER_SERVICE_ID", "7")], &["order"]), &["7", "123, 345, 456"]);
+    refused(&with(&[], &["order", "--id", "456", "--shop", "none.toml"]), &["none.toml"]);
+    refused(&with(&[], &["order", "--id", "456", "--orders", "456"]), &["ID=HOST:PORT"]);
+    refused(&with(&[], &["frontend", "--dialect", "latin"]), &["latin", "stock or toy"]);
+    refused(&with(&[], &["catalog", "--lease-ms", "100"]), &["lease"]);
+    std::fs::write(folder.path().join(".env"), "OPPIDUM_PROT=99\n").unwrap();
+    refused(&with(&[], &["frontend"]), &[".env", "OPPIDUM_PROT", "OPPIDUM_PORT"]);
+    std::fs::write(folder.path().join(".env"), "no sense\n").unwrap();
+    refused(&with(&[], &["up"]), &[".env", "line 1"]);
+    for flags in [&["frontend", "--cashe", "5"][..], &["serve"], &["load", "--clients", "0"]] {
+        let ended = run(flags);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+    }
+    let shop = folder.path().join("shop.toml");
+    std::fs::write(folder.path().join(".env"), "").unwrap();
+    std::fs::write(&shop, "[[product]]\nname = \"a\"\nprice = 1\nquantity = 1\ncolour = 2\n")
+        .unwrap();
+    let shop = shop.to_str().unwrap();
+    refused(&with(&[], &["order", "--id", "456", "--shop", shop]), &[shop, "colour", "5"]);
+}
+
+/// [P10, D1-14] Ports, ids and folders that are somebody else's.
+#[test]
+fn a_port_a_folder_or_an_id_of_somebody_else_is_refused() {
+    let mut store = Store::start(Plan::stock());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let address = format!("127.0.0.1:{port}");
+    let [free, _] = ports();
+    let listen = format!("127.0.0.1:{free}");
+    let folder = store.folder().to_owned();
+    let here = |arguments: &[&str]| run_in(&folder, &[], arguments);
+    refused(&here(&["catalog", "--listen", &address]), &[&port]);
+    refused(
+        &here(&["frontend", "--host", "127.0.0.1", "--port", &port, "--internal", &listen]),
+        &[&port],
+    );
+    let orders = format!("123=127.0.0.1:1,345=127.0.0.1:2,456={listen}");
+    let order = |more: &[&str]| {
+        let always = ["order", "--orders", &orders, "--data", "data"];
+        here(&[&always, more].concat())
+    };
+    refused(&order(&["--id", "123", "--listen", &address]), &[]);
+    refused(&order(&["--id", "7"]), &["7", "123, 345, 456"]);
+    // In use by the running replica.
+    refused(&order(&["--id", "456"]), &["order-456", "use"]);
+    store.stop(456);
+    store.stop(123);
+    refused(&order(&["--id", "456", "--cluster", "another"]), &["another", "oppidum"]);
+    // The folder of another replica under this one's name.
+    let data = folder.join("data");
+    std::fs::rename(data.join("order-456"), data.join("aside")).unwrap();
+    std::fs::rename(data.join("order-123"), data.join("order-456")).unwrap();
+    refused(&order(&["--id", "456"]), &["123", "456"]);
+}
+
+/// [S0-26, S1-26] Signals end every process cleanly, without a traceback.
+#[test]
+fn a_signal_ends_every_process_cleanly() {
+    use rustix::process::Signal;
+    let mut store = Store::start(Plan::toy());
+    store.buy("whale", 1);
+    store.frontend(0).signal(Signal::INT);
+    assert_eq!(store.frontend(0).wait(), Some(0));
+    store.catalog(0).signal(Signal::TERM);
+    assert_eq!(store.catalog(0).wait(), Some(0));
+    for id in IDS {
+        assert_eq!(store.stop(id), Some(0), "{id}");
+    }
+    store.nobody_complains();
+}
+
+/// [S1-1, S1-2] Every value is said, with where it came from.
+#[test]
+fn every_setting_is_said_with_its_source() {
+    let mut store = Store::prepare(Plan::toy());
+    std::fs::write(store.folder().join(".env"), "OPPIDUM_LOG=info\n").unwrap();
+    store.start_catalog(0);
+    store.catalog(0).says("log: info (.env OPPIDUM_LOG)");
+    store.catalog(0).says("restock-seconds: 0.5 (flag --restock-seconds)");
+    store.catalog(0).says("lease-ms: 500 (default)");
+    std::fs::remove_file(store.folder().join(".env")).unwrap();
+    store.start_frontend(0);
+    store.frontend(0).says("No .env found, proceeding as normal");
+    store.frontend(0).says("cache: 5 (flag --cache)");
+}

@@ -1,0 +1,133 @@
+//! `oppidum up`: one command, a whole store.
+
+use std::net::TcpListener;
+use std::path::Path;
+
+use rustix::process::Signal;
+
+use crate::harness::{Connection, Process, get, post, run, run_in, runs, signal_to, until};
+
+/// A store started by `up`, on ports that are free.
+struct Town {
+    up: Process,
+    port: u16,
+}
+
+impl Town {
+    fn start(folder: &Path, more: &[&str]) -> Self {
+        let arguments = [&["up", "--ports", "auto"], more].concat();
+        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+        let up = Process::start("up", folder, &arguments);
+        let said = up.said_before();
+        let port = until("the store is open", || {
+            let out = up.stdout().split_off(said);
+            // The last lines of what it tells: everything before has been written.
+            out.contains("Ctrl-C").then_some(())?;
+            let url = out.split("http://127.0.0.1:").nth(1)?;
+            url.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
+        });
+        Self { up, port }
+    }
+
+    /// The pid of a child, by its name, as the store's status has it.
+    fn pids(&self) -> Vec<(String, u32)> {
+        let status = get(self.port, "/status").json();
+        let processes = status["processes"].as_array().unwrap().clone();
+        let named = processes.iter().filter_map(|process| {
+            let (role, id) = (process["role"].as_str()?, &process["id"]);
+            let pid = u32::try_from(process["pid"].as_u64()?).ok()?;
+            Some((if id.is_null() { role.to_owned() } else { format!("{role}-{id}") }, pid))
+        });
+        named.collect()
+    }
+
+    fn pid(&self, name: &str) -> Option<u32> {
+        self.pids().into_iter().find(|(own, _)| own == name).map(|(_, pid)| pid)
+    }
+}
+
+/// It prints what a person needs, restarts what dies, and Ctrl-C ends everything.
+#[test]
+fn one_command_starts_a_store_keeps_it_running_and_ends_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("kept");
+    let mut town =
+        Town::start(folder.path(), &["--dialect", "toy", "--data", data.to_str().unwrap()]);
+    let told = town.up.stdout();
+    for word in ["order-123", "order-456", "catalog-1", "frontend-1", "curl ", "whale", "kill -9"] {
+        assert!(told.contains(word), "no {word:?} in {told}");
+    }
+    for (name, pid) in town.pids() {
+        assert!(told.contains(&pid.to_string()), "no pid {pid} of {name} in {told}");
+    }
+    assert_eq!(post(town.port, r#"{"name":"whale","quantity":2}"#).number(), 0);
+    let first = town.pid("order-456").unwrap();
+    signal_to(first, Signal::KILL);
+    assert_eq!(post(town.port, r#"{"name":"tux","quantity":3}"#).number(), 1);
+    let second =
+        until("456 is started again", || town.pid("order-456").filter(|second| *second != first));
+    assert!(runs(second));
+    let children = town.pids();
+    assert_eq!(children.len(), 5, "{children:?}");
+    town.up.signal(Signal::INT);
+    assert_eq!(town.up.wait(), Some(0), "{}", town.up.stderr());
+    for (name, pid) in children {
+        assert!(!runs(pid), "{name} outlived the store");
+    }
+    assert!(!town.up.stderr().contains("panicked"), "{}", town.up.stderr());
+
+    // Everything is there again.
+    let town = Town::start(folder.path(), &["--dialect", "toy", "--data", data.to_str().unwrap()]);
+    assert_eq!(get(town.port, "/orders/1").json()["data"]["name"], "tux");
+    assert_eq!(post(town.port, r#"{"name":"tux","quantity":1}"#).number(), 2);
+}
+
+/// What was told to stay down stays down; the children do not outlive `up`, however it goes.
+#[test]
+fn nobody_outlives_up_not_even_when_it_is_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = ["--ephemeral", "--restart", "never", "--frontends", "2", "--catalogs", "2"];
+    let mut town = Town::start(folder.path(), &more);
+    let children = town.pids();
+    // A frontend's status knows no other frontends: three replicas, two catalogs, itself.
+    assert_eq!(children.len(), 6, "{children:?}");
+    let leader = town.pid("order-456").unwrap();
+    signal_to(leader, Signal::KILL);
+    town.up.says("order-456 is down");
+    let sold = post(town.port, r#"{"name":"FishCo","quantity":1,"type":"buy"}"#);
+    assert_eq!(sold.number(), 0);
+    assert_eq!(town.pid("order-456"), None, "it stays down");
+    town.up.kill();
+    for (name, pid) in children {
+        until(&format!("{name} ends after up was killed"), || (!runs(pid)).then_some(()));
+    }
+    assert!(Connection::open(town.port).is_err());
+}
+
+/// [P10] A taken port, a flag that makes no sense: one line, exit code 2, and nobody is left
+/// running.
+#[test]
+fn a_taken_port_ends_it_with_one_line() {
+    // Whoever has it, a port of the documented ones is enough.
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let ended = run(&["up", "--ephemeral", "--port", &port]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    let lines: Vec<&str> = ended.stderr.lines().filter(|l| l.starts_with("oppidum:")).collect();
+    assert_eq!(lines.len(), 1, "{ended:?}");
+    assert!(lines[0].contains("--ports auto"), "{ended:?}");
+    for odd in [
+        &["up", "--frontends", "0"][..],
+        &["up", "--ephemeral", "--data", "x"],
+        &["up", "--dialect", "latin"],
+        &["up", "--ephemeral", "--ports", "auto", "--cache", "lots"],
+        &["up", "--shop", "none.toml"],
+    ] {
+        let ended = run(odd);
+        assert_eq!(ended.code, Some(2), "{odd:?}: {ended:?}");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let ended = run_in(folder.path(), &[("OPPIDUM_DAAT", "x")], &["up"]);
+    assert!(ended.code == Some(2) && ended.stderr.contains("OPPIDUM_DATA"), "{ended:?}");
+    assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "nothing was written");
+}
