@@ -1,13 +1,13 @@
 //! A catalog's decisions: what it holds, how fresh it is, whom it serves, which queries wait.
 //!
 //! A query *lands* when the catalog, holding a live lease, fixes the version that it will answer
-//! with: the newest it knows. It answers with exactly that, at once if everybody has seen it, else as
-//! soon as they have, even if newer changes have come or the lease has ended meanwhile. Without a
-//! live lease, or below the asker's floor, a query is parked.
+//! with: the newest it knows. It answers with exactly that, at once if everybody has seen it, else
+//! as soon as they have, even if newer changes have come or the lease has ended meanwhile. Without
+//! a live lease, or below the asker's floor, a query is parked.
 //!
-//! What the catalog reports as seen is the least of its own cursor and of what every frontend that it
-//! still waits for has seen. Nothing that reports waits for a query, so there is no cycle between the
-//! two kinds of waiting.
+//! What the catalog reports as seen is the least of its own cursor and of what every frontend that
+//! it still waits for has seen. Nothing that reports waits for a query, so there is no cycle
+//! between the two kinds of waiting.
 //!
 //! # Not here
 //!

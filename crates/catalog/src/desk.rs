@@ -1,7 +1,8 @@
 //! The shell around the counter: one lock, held for one call, and news for those who wait.
 //!
-//! It is a watcher towards the leader and a source towards frontends. A change is put on the shelf and
-//! into the window under one lock, so that a frame and the state it leads to are never seen apart.
+//! It is a watcher towards the leader and a source towards frontends. A change is put on the shelf
+//! and into the window under one lock, so that a frame and the state it leads to are never seen
+//! apart.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,14 +1,15 @@
-//! The catalog: a shelf that watches the ledger, answers product queries and is watched by frontends.
+//! The catalog: a shelf that watches the ledger, answers product queries and is watched by
+//! frontends.
 //!
-//! It holds nothing that matters: everything on its shelf came from the leader and comes again, so it
-//! can be thrown away and started anew at any time. What it is good at is fan-out: a storm of readers
-//! reaches it and never delays a commit.
+//! It holds nothing that matters: everything on its shelf came from the leader and comes again, so
+//! it can be thrown away and started anew at any time. What it is good at is fan-out: a storm of
+//! readers reaches it and never delays a commit.
 //!
 //! # Reading order
 //!
 //! [`shelf`] is the table, [`counter`] decides (what is fresh, who is served, which queries wait);
-//! [`desk`] is the shell around it, [`service`] its gRPC side; [`restocker`] proposes to fill up what is
-//! sold out. [`run`] puts them together.
+//! [`desk`] is the shell around it, [`service`] its gRPC side; [`restocker`] proposes to fill up
+//! what is sold out. [`run`] puts them together.
 
 pub mod shelf;
 

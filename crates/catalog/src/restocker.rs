@@ -1,7 +1,7 @@
 //! Proposes to fill up what is sold out: every few seconds, for the products that want it.
 //!
-//! The proposal acts only at stock 0, decided when it is applied, so any number of catalogs may make
-//! it, as often as they like, without a key.
+//! The proposal acts only at stock 0, decided when it is applied, so any number of catalogs may
+//! make it, as often as they like, without a key.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! The catalog's gRPC side: product queries on a stream of calls, and the stream that frontends watch.
+//! The catalog's gRPC side: product queries on a stream of calls, and the stream that frontends
+//! watch.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Protobuf to and from the ledger's terms. What the ledger's types could not hold is a problem here,
-//! and never reaches them.
+//! Protobuf to and from the ledger's terms. What the ledger's types could not hold is a problem
+//! here, and never reaches them.
 
 use ledger::block::Order;
 use ledger::change::Change;

@@ -2,10 +2,10 @@
 //!
 //! # Reading order
 //!
-//! [`limits`] is every bound, [`problem`] every error, [`convert`] the border between the wire and the
-//! ledger's terms. [`net`] makes connections; [`stream`] carries many calls over one of them;
-//! [`watch`] is the protocol that keeps caches true. [`serve`], [`status`] and [`telemetry`] are what
-//! every process shows of itself, [`exit`] why it stops.
+//! [`limits`] is every bound, [`problem`] every error, [`convert`] the border between the wire and
+//! the ledger's terms. [`net`] makes connections; [`stream`] carries many calls over one of them;
+//! [`watch`] is the protocol that keeps caches true. [`serve`], [`status`] and [`telemetry`] are
+//! what every process shows of itself, [`exit`] why it stops.
 
 pub mod limits;
 

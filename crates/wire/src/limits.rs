@@ -1,19 +1,19 @@
 //! Every bound between the processes, with its reason. What is not bounded grows until it breaks.
 //!
-//! Bounds of the ledger's own terms (names, keys, quantities, stock) are in `ledger::terms`, those of
-//! the public API in the frontend.
+//! Bounds of the ledger's own terms (names, keys, quantities, stock) are in `ledger::terms`, those
+//! of the public API in the frontend.
 
 use std::time::Duration;
 
-/// The most calls that may be open on one stream. Beyond it the asker is told that it is overloaded:
-/// a frontend's own bound on requests in flight is below it.
+/// The most calls that may be open on one stream. Beyond it the asker is told that it is
+/// overloaded: a frontend's own bound on requests in flight is below it.
 pub const CALLS_OPEN_MAX: usize = 16_384;
 
 /// The most asks or answers in one batch of a stream: keeps a batch far below [`RPC_BYTES_MAX`].
 pub const CALLS_PER_BATCH_MAX: usize = 1_024;
 
-/// The largest single gRPC message, in bytes. A list of 100,000 products is about 8 MB; blocks and log
-/// entries are at most a few hundred KB each and travel in batches of 2 MB.
+/// The largest single gRPC message, in bytes. A list of 100,000 products is about 8 MB; blocks and
+/// log entries are at most a few hundred KB each and travel in batches of 2 MB.
 pub const RPC_BYTES_MAX: usize = 32 << 20;
 
 /// HTTP/2 flow control per stream, in bytes: the default of 64 KB throttles a busy stream.
@@ -22,7 +22,8 @@ pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 /// HTTP/2 flow control per connection, in bytes.
 pub const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// The most connections to one internal listener: replicas, catalogs, frontends and their operators.
+/// The most connections to one internal listener: replicas, catalogs, frontends and their
+/// operators.
 pub const INTERNAL_CONNECTIONS_MAX: usize = 4_096;
 
 /// How long a peer may take to send the head of an HTTP/1.1 request on an internal listener.

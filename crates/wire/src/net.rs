@@ -1,5 +1,5 @@
-//! One connection to one process, made by hand: so that a refused connect is told from silence, and a
-//! broken connection stays broken instead of being mended behind our back.
+//! One connection to one process, made by hand: so that a refused connect is told from silence, and
+//! a broken connection stays broken instead of being mended behind our back.
 
 use std::io;
 use std::sync::Mutex;

@@ -1,8 +1,8 @@
 //! Every error that a process may answer: what it is, and whether anything may have happened.
 //!
 //! A problem is not a refusal: nobody has decided anything. A *definite* one says that nothing
-//! happened and nothing will; after an *indefinite* one only the same request with the same key will
-//! tell. This is the one place that knows which HTTP status each becomes.
+//! happened and nothing will; after an *indefinite* one only the same request with the same key
+//! will tell. This is the one place that knows which HTTP status each becomes.
 
 use std::fmt;
 use std::time::Duration;
@@ -100,8 +100,8 @@ impl Problem {
         Self { definite: false, ..Self::definite(code, message) }
     }
 
-    /// The HTTP status that a client gets: 400 for nonsense, 504 when the outcome is unknown, 503 when
-    /// nothing happened.
+    /// The HTTP status that a client gets: 400 for nonsense, 504 when the outcome is unknown, 503
+    /// when nothing happened.
     pub fn http_status(&self) -> u16 {
         match self.code {
             Code::Malformed => 400,

@@ -1,8 +1,8 @@
 //! Many calls over one bidirectional stream, told apart by correlation id.
 //!
-//! Both directions are batches: whoever writes takes all that is waiting and sends it as one message,
-//! so that a busy connection pays for one message where an idle one pays for one call. Answers come
-//! in any order. The asking side is [`Caller`], the answering side [`answer`].
+//! Both directions are batches: whoever writes takes all that is waiting and sends it as one
+//! message, so that a busy connection pays for one message where an idle one pays for one call.
+//! Answers come in any order. The asking side is [`Caller`], the answering side [`answer`].
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -232,7 +232,8 @@ pub trait Answerer: Send + Sync + 'static {
     fn hint(&self) -> watch::Receiver<LeaderHint>;
 }
 
-/// Where the answer to one call goes. Dropped without an answer, it says that the outcome is unknown.
+/// Where the answer to one call goes. Dropped without an answer, it says that the outcome is
+/// unknown.
 #[derive(Debug)]
 pub struct Reply {
     call: u64,

@@ -1,9 +1,9 @@
 //! What a process says: readable lines on stderr, numbers at `/metrics`.
 //!
-//! A line is for a person who looks on: the time of day (UTC) and a sentence. Warnings and errors say
-//! that they are. Lines never hold up the work: they go through a bounded queue to one writing thread,
-//! and what does not fit is counted and said later. Lines with the target [`ACCESS`] are written as
-//! they are, for they bring their own form.
+//! A line is for a person who looks on: the time of day (UTC) and a sentence. Warnings and errors
+//! say that they are. Lines never hold up the work: they go through a bounded queue to one writing
+//! thread, and what does not fit is counted and said later. Lines with the target [`ACCESS`] are
+//! written as they are, for they bring their own form.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -41,8 +41,8 @@ enum Said {
     End,
 }
 
-/// Begins to write lines and count numbers. `filter` is in the form of `tracing`'s directives, such as
-/// `info` or `info,order=debug`. Call once, at the start of the process.
+/// Begins to write lines and count numbers. `filter` is in the form of `tracing`'s directives, such
+/// as `info` or `info,order=debug`. Call once, at the start of the process.
 pub fn start(filter: &str) -> Telemetry {
     let (lines, waiting) = sync_channel(LINES_MAX);
     let writer = std::thread::Builder::new().name("lines".into()).spawn(move || write(&waiting));

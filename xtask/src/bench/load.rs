@@ -136,7 +136,8 @@ mod tests {
 
     #[test]
     fn an_answer_is_read_to_its_end_and_no_further() {
-        let two = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 409 Conflict\r\ncontent-length: 2\r\n\r\nno";
+        let two = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}\
+                   HTTP/1.1 409 Conflict\r\ncontent-length: 2\r\n\r\nno";
         let mut answers = two.as_bytes();
         let mut line = String::new();
         assert!(read_answer(&mut answers, &mut line).is_ok());

@@ -123,7 +123,8 @@ mod tests {
         let body = |lines| "    go(\"}\");\n".repeat(lines);
         let file = |lines| {
             format!(
-                "//! What it is for.\n\ntrait T {{\n    fn t(a: [u8; 2]);\n}}\n\nfn f() -> u8 {{\n{}}}\n",
+                "//! What it is for.\n\ntrait T {{\n    fn t(a: [u8; 2]);\n}}\n\n\
+                 fn f() -> u8 {{\n{}}}\n",
                 body(lines)
             )
         };

@@ -1,12 +1,14 @@
 //! The ledger's history on disk: one row per batch, and how far it is complete.
 //!
-//! A block is immutable and stands under (its first order number, its index), so that a look-up of an
-//! order is one step back from the end of a range, and a batch of refusals alone has a row of its own.
-//! A second, narrow table finds blocks by index. The position (the last applied entry, the members)
-//! and the ledger's state are written in the same transaction as the blocks that lead to them.
+//! A block is immutable and stands under (its first order number, its index), so that a look-up of
+//! an order is one step back from the end of a range, and a batch of refusals alone has a row of
+//! its own. A second, narrow table finds blocks by index. The position (the last applied entry, the
+//! members) and the ledger's state are written in the same transaction as the blocks that lead to
+//! them.
 //!
-//! Blocks beyond the position may be there (a snapshot that was being installed when the power went);
-//! they are committed history, wait for their position, and are written again with the same bytes.
+//! Blocks beyond the position may be there (a snapshot that was being installed when the power
+//! went); they are committed history, wait for their position, and are written again with the same
+//! bytes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -114,7 +116,8 @@ impl Blocks {
         Ok(durable)
     }
 
-    /// Writes blocks, and how far they lead if they do, in one transaction that is on disk afterwards.
+    /// Writes blocks, and how far they lead if they do, in one transaction that is on disk
+    /// afterwards.
     pub(crate) fn write(&self, rows: &[Row], durable: Option<&Durable>) -> io::Result<()> {
         let mut write = self.rows.begin_write().map_err(broken)?;
         write.set_durability(Durability::Immediate).map_err(broken)?;
@@ -148,8 +151,8 @@ impl Blocks {
         Ok(block.order(number))
     }
 
-    /// Encoded blocks of the entries in `(after, to]`, oldest first: about `bytes_max` bytes, and at
-    /// least one when there is any. Nothing is decoded; who reads them checks them.
+    /// Encoded blocks of the entries in `(after, to]`, oldest first: about `bytes_max` bytes, and
+    /// at least one when there is any. Nothing is decoded; who reads them checks them.
     pub(crate) fn read(
         &self,
         after: Index,

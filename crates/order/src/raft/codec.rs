@@ -1,8 +1,8 @@
 //! How the log's records look on disk: our own layout, so that the engine may change its types.
 //!
 //! Everything is little-endian. Each part begins with a version byte. An entry's body has a short
-//! header with a checksum of its own: the log decides by "the record ends too early" that a tail was
-//! torn and may be cut, so a flipped bit in a length must never look like that.
+//! header with a checksum of its own: the log decides by "the record ends too early" that a tail
+//! was torn and may be cut, so a flipped bit in a length must never look like that.
 //!
 //! ```text
 //! log id    version u8 | term u64 | replica u64 | index u64
@@ -330,7 +330,8 @@ mod tests {
         out
     }
 
-    /// Reads back, refuses to be cut short in the way a torn tail is, and leaves what follows alone.
+    /// Reads back, refuses to be cut short in the way a torn tail is, and leaves what follows
+    /// alone.
     fn check<T: Encode + Decode + PartialEq + std::fmt::Debug>(value: &T) {
         let whole = bytes(value);
         for length in 0..whole.len() {
@@ -381,7 +382,8 @@ mod tests {
         fn random_bytes_are_refused_and_not_believed(
             bytes in prop::collection::vec(any::<u8>(), 0..200),
         ) {
-            // Whatever comes of it, it comes without a panic and without memory for claimed lengths.
+            // Whatever comes of it, it comes without a panic and without memory for claimed
+            // lengths.
             let _ = StoredLogId::decode(bytes.as_slice());
             let _ = StoredVote::decode(bytes.as_slice());
             let _ = decode_members(&mut bytes.as_slice());

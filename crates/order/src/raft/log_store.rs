@@ -1,14 +1,17 @@
-//! The log on disk: every entry and every vote is written and synced here before anybody counts on it.
+//! The log on disk: every entry and every vote is written and synced here before anybody counts on
+//! it.
 //!
-//! The files are kept by `raft-log`: records with checksums, one thread that writes and syncs whatever
-//! has come in meanwhile, and then tells all who wait. This file adds the engine's contract:
+//! The files are kept by `raft-log`: records with checksums, one thread that writes and syncs
+//! whatever has come in meanwhile, and then tells all who wait. This file adds the engine's
+//! contract:
 //!
 //! * entries can be read when `append` returns, and are durable when its callback is called;
 //! * a vote is durable when `save_vote` returns;
 //! * the committed position rides along with the next sync, or with one of its own when the log has
 //!   been idle for [`IDLE`]: a survivor without a majority serves what it knows to be committed.
 //!
-//! A torn tail is cut when the log is opened. Damage anywhere else is refused, with file and position.
+//! A torn tail is cut when the log is opened. Damage anywhere else is refused, with file and
+//! position.
 //!
 //! For tests, the flushes can be delayed: then a crash loses what a killed process would lose.
 

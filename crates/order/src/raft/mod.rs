@@ -40,8 +40,8 @@ pub const ELECTION_TIMEOUT_MAX_MS: u64 = 300;
 /// The shortest wait of a follower before it stands, by rank: the highest id waits the least.
 pub const ELECTION_TIMEOUT_MIN_MS: [u64; 3] = [150, 200, 250];
 
-/// Whether a restarted leader leads on without an election. Never: it may have died with a tail that
-/// its followers have and it has not, and would give the same log ids to other entries.
+/// Whether a restarted leader leads on without an election. Never: it may have died with a tail
+/// that its followers have and it has not, and would give the same log ids to other entries.
 pub const LEADER_RESTORE: Option<bool> = Some(false);
 
 /// How many entries are kept below a snapshot, for followers that lag a little.

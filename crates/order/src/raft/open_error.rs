@@ -27,7 +27,8 @@ pub enum OpenError {
     },
     /// The folder or a file in it cannot be used: permissions, the disk, another process.
     #[error(
-        "cannot open {path}: {reason}; check its permissions, the disk, and whether another replica uses it"
+        "cannot open {path}: {reason}; check its permissions, the disk, and whether another \
+         replica uses it"
     )]
     Unusable {
         /// Which file or folder.

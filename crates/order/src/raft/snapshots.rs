@@ -1,9 +1,9 @@
 //! Snapshots are manifests: the small state, and the claim "everything up to here".
 //!
-//! The history itself does not travel with them. Whoever installs one asks a [`BlockSource`] for just
-//! the blocks it lacks, checks that each continues the chain of those before, and only then makes
-//! the manifest's state its own, in one transaction. A crash before that leaves some more blocks in the
-//! file, which nobody counts on; a crash after it finds the installed snapshot.
+//! The history itself does not travel with them. Whoever installs one asks a [`BlockSource`] for
+//! just the blocks it lacks, checks that each continues the chain of those before, and only then
+//! makes the manifest's state its own, in one transaction. A crash before that leaves some more
+//! blocks in the file, which nobody counts on; a crash after it finds the installed snapshot.
 //!
 //! A snapshot never claims more than is on disk here, because the log up to it may be purged.
 
@@ -34,15 +34,16 @@ const PART_BYTES: usize = 8 << 20;
 /// A snapshot as it travels: no history, only what stands on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
-    /// The ledger's state in its own encoding (versioned, with a checksum): everything but the keys.
+    /// The ledger's state in its own encoding (versioned, with a checksum): everything but the
+    /// keys.
     pub state: Bytes,
 }
 
 /// Where a replica gets the blocks that it lacks: any replica that has them.
 pub trait BlockSource: Send + Sync + 'static {
     /// The encoded blocks of the entries in `(after, to]`, oldest first. Nothing is believed: the
-    /// receiver checks each. After an error, a wrong block or an early end it keeps what was right and
-    /// asks again, a few times; then the replica stops.
+    /// receiver checks each. After an error, a wrong block or an early end it keeps what was right
+    /// and asks again, a few times; then the replica stops.
     fn blocks(&self, after: Index, to: Index) -> BoxStream<'static, io::Result<Bytes>>;
 }
 
@@ -164,7 +165,8 @@ async fn fetch_all(
     Ok(())
 }
 
-/// Fetches the blocks in `(chain, to]` and writes them to disk, part by part; the chain grows with it.
+/// Fetches the blocks in `(chain, to]` and writes them to disk, part by part; the chain grows with
+/// it.
 async fn fetch(
     view: &Arc<View>,
     source: &dyn BlockSource,

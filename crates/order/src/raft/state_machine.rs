@@ -1,8 +1,9 @@
-//! Applies committed entries to the ledger, in order, each once, and answers those who proposed them.
+//! Applies committed entries to the ledger, in order, each once, and answers those who proposed
+//! them.
 //!
-//! What it applies is in memory at once and on disk a little later; after a crash it starts where the
-//! disk is, and the engine replays the rest from the log. Refusals are answers; an error here means
-//! that this replica cannot go on.
+//! What it applies is in memory at once and on disk a little later; after a crash it starts where
+//! the disk is, and the engine replays the rest from the log. Refusals are answers; an error here
+//! means that this replica cannot go on.
 
 use std::io;
 use std::path::Path;

@@ -1,8 +1,10 @@
-//! The words of the engine, filled in with ours: what an entry carries and what applying it answers.
+//! The words of the engine, filled in with ours: what an entry carries and what applying it
+//! answers.
 //!
-//! An entry carries a [`Payload`]: one batch of requests in the ledger's own encoding, as shared bytes,
-//! because the engine copies it for each follower, for the log and for applying. Its answer is
-//! [`Outcomes`]: where the batch was decided, and one outcome for each of its requests, in their order.
+//! An entry carries a [`Payload`]: one batch of requests in the ledger's own encoding, as shared
+//! bytes, because the engine copies it for each follower, for the log and for applying. Its answer
+//! is [`Outcomes`]: where the batch was decided, and one outcome for each of its requests, in their
+//! order.
 
 use std::fmt;
 use std::sync::Arc;

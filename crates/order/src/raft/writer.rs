@@ -5,8 +5,9 @@
 //! blocks not yet on disk. It writes these in one transaction and only then lets the blocks go. Its
 //! pace bounds what must be replayed after a crash and how much memory waits for the disk.
 //!
-//! The whole state is written each time, not just what changed: one moment is one value, equal to the
-//! state a snapshot carries. A big shop is written less often, so that writing stays a tenth of the work.
+//! The whole state is written each time, not just what changed: one moment is one value, equal to
+//! the state a snapshot carries. A big shop is written less often, so that writing stays a tenth of
+//! the work.
 
 use std::io;
 use std::sync::Arc;

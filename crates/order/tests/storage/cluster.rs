@@ -51,8 +51,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Three replicas of which the third leads. `restore`: what the engine is told about leaders that
-    /// come back.
+    /// Three replicas of which the third leads. `restore`: what the engine is told about leaders
+    /// that come back.
     pub(crate) async fn start(restore: Option<bool>) -> Self {
         let mut cluster = Self { replicas: BTreeMap::new(), routes: Routes::default(), restore };
         for id in IDS {

@@ -1,4 +1,5 @@
-//! Crashes and damage of the log: what was flushed is there, a torn tail is cut, the rest is refused.
+//! Crashes and damage of the log: what was flushed is there, a torn tail is cut, the rest is
+//! refused.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! The history behind the log: after a crash it is one moment, it is found again, and damage is seen.
+//! The history behind the log: after a crash it is one moment, it is found again, and damage is
+//! seen.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Snapshots: they claim what is on disk, fetch what is lacking, and change over at once or not at all.
+//! Snapshots: they claim what is on disk, fetch what is lacking, and change over at once or not at
+//! all.
 
 use std::io;
 use std::path::Path;

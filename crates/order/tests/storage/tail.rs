@@ -1,7 +1,7 @@
 //! A leader that dies with entries that are not on its disk, but were acknowledged.
 //!
-//! That is sound: a majority of followers has them on disk. It stays sound only if the leader that comes
-//! back does not lead on without an election, because it would give the same log ids to other
+//! That is sound: a majority of followers has them on disk. It stays sound only if the leader that
+//! comes back does not lead on without an election, because it would give the same log ids to other
 //! entries. The checker is believed because it finds just that when the engine is told to.
 
 use std::collections::BTreeMap;

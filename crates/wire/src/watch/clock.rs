@@ -1,7 +1,7 @@
 //! The clock that leases are measured by: it goes on counting while the machine is suspended.
 //!
-//! `CLOCK_MONOTONIC` stands still then, and a frontend that woke up would believe that its lease had
-//! just begun. Only shells read it; the cores are given a [`Moment`].
+//! `CLOCK_MONOTONIC` stands still then, and a frontend that woke up would believe that its lease
+//! had just begun. Only shells read it; the cores are given a [`Moment`].
 
 use std::time::Duration;
 

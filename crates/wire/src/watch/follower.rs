@@ -1,9 +1,9 @@
 //! Where a watcher stands: what it has accepted, what it may answer by itself, what it reports.
 //!
 //! Frames tile the index line. A frame that begins where the cursor stands, or before it, and ends
-//! beyond it moves the cursor; one that ends at or before the cursor is ignored, for it tells nothing
-//! new; one that begins beyond the cursor is a gap, and closes the stream. Both uses of the stream
-//! share this core: a catalog follows the leader, a frontend follows a catalog.
+//! beyond it moves the cursor; one that ends at or before the cursor is ignored, for it tells
+//! nothing new; one that begins beyond the cursor is a gap, and closes the stream. Both uses of the
+//! stream share this core: a catalog follows the leader, a frontend follows a catalog.
 
 use std::time::Duration;
 
@@ -106,7 +106,8 @@ impl Follower {
         self.lease = Lease::default();
     }
 
-    /// Frames up to here have been accepted; every value held is the latest at this index, or newer.
+    /// Frames up to here have been accepted; every value held is the latest at this index, or
+    /// newer.
     pub fn cursor(&self) -> Index {
         self.cursor
     }

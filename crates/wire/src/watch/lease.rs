@@ -1,8 +1,8 @@
 //! Freshness relayed: how long a process may answer by itself, by its own clock.
 //!
 //! A lease is only ever lengthened, never invented: the leader's runs from the start of a quorum
-//! round, everyone else's from the time of an own heartbeat that a beat echoes back. Each leg is thus
-//! measured by one clock, and a chain of legs ends no later than its first. After C. Gray and
+//! round, everyone else's from the time of an own heartbeat that a beat echoes back. Each leg is
+//! thus measured by one clock, and a chain of legs ends no later than its first. After C. Gray and
 //! D. Cheriton, "Leases: an efficient fault-tolerant mechanism for distributed file cache
 //! consistency" (1989).
 

@@ -5,16 +5,16 @@
 //!                 ◄═══ heartbeats, seen ════════         ◄═════════════
 //! ```
 //!
-//! A *source* sends frames down: what changed, up to which index. A *watcher* drops whatever is older
-//! and then reports it as seen. Once every attached catalog, and so every frontend behind it, has seen
-//! an index, it is *settled*, and only then is anybody told an answer that reveals it. A *lease*, which
-//! starts from the leader's quorum and is relayed and never invented, says how long a watcher may
-//! answer by itself, and so how long a source must wait for one that has gone silent.
+//! A *source* sends frames down: what changed, up to which index. A *watcher* drops whatever is
+//! older and then reports it as seen. Once every attached catalog, and so every frontend behind it,
+//! has seen an index, it is *settled*, and only then is anybody told an answer that reveals it. A
+//! *lease*, which starts from the leader's quorum and is relayed and never invented, says how long
+//! a watcher may answer by itself, and so how long a source must wait for one that has gone silent.
 //!
-//! The cores are plain structs without I/O, clock or luck: [`lease`], [`watchers`] (the source's side)
-//! and [`follower`] (the watcher's side), [`window`] (the frames a source keeps). The shells around
-//! them are [`source`] and [`watcher`]. The seventeen rules are in `docs/watch.md`; [`rules`] names the
-//! wrong ones by which the checkers are proved.
+//! The cores are plain structs without I/O, clock or luck: [`lease`], [`watchers`] (the source's
+//! side) and [`follower`] (the watcher's side), [`window`] (the frames a source keeps). The shells
+//! around them are [`source`] and [`watcher`]. The seventeen rules are in `docs/watch.md`;
+//! [`rules`] names the wrong ones by which the checkers are proved.
 
 pub mod rules;
 

@@ -1,8 +1,8 @@
 //! The source's shell: serves one watcher on one stream, until it breaks or is closed.
 //!
-//! Frames go out as soon as there is news, then what is settled, and on every beat a grant, if the core
-//! gives one. A watcher that does not keep up holds up nobody but itself: its own task waits for room,
-//! it gets no grants meanwhile, and so is let go by the ordinary rule.
+//! Frames go out as soon as there is news, then what is settled, and on every beat a grant, if the
+//! core gives one. A watcher that does not keep up holds up nobody but itself: its own task waits
+//! for room, it gets no grants meanwhile, and so is let go by the ordinary rule.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! The watcher's shell: one stream to one source, from the hello to its end.
 //!
-//! Whatever comes down is handed to the core at once, and whatever the core has seen goes up at once:
-//! nothing that reports ever waits for a query. Which source to watch, and what to do when the stream
-//! ends, is the caller's to decide; it resumes at its cursor on any.
+//! Whatever comes down is handed to the core at once, and whatever the core has seen goes up at
+//! once: nothing that reports ever waits for a query. Which source to watch, and what to do when
+//! the stream ends, is the caller's to decide; it resumes at its cursor on any.
 
 use std::time::Duration;
 

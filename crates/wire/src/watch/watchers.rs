@@ -82,8 +82,9 @@ impl Watchers {
         Self { times, rules, past_end, standing: BTreeMap::new() }
     }
 
-    /// Accepts a stream of a watcher that has dropped whatever is older than `cursor`, and says which
-    /// stream it replaces, if any: close that one. None when it was let go: it must start anew.
+    /// Accepts a stream of a watcher that has dropped whatever is older than `cursor`, and says
+    /// which stream it replaces, if any: close that one. None when it was let go: it must start
+    /// anew.
     pub fn accept(&mut self, who: Incarnation, stream: StreamId, hello: Hello) -> Accepted {
         let past_end = self.rules.broken(self.past_end);
         let fresh = Standing {
@@ -138,8 +139,9 @@ impl Watchers {
 
     /// What the next beat on this stream may grant. None: nothing.
     ///
-    /// `own` is this source's own lease and `cursor` its present cursor: a grant is never longer than
-    /// what is left of the one, and never given before every frame up to the other has gone out.
+    /// `own` is this source's own lease and `cursor` its present cursor: a grant is never longer
+    /// than what is left of the one, and never given before every frame up to the other has gone
+    /// out.
     pub fn grant(&mut self, who: Incarnation, stream: StreamId, own: Own) -> Option<Grant> {
         let (times, rules, past_end) = (self.times, self.rules, self.past_end);
         let standing = self.current(who, stream)?;

@@ -8,7 +8,8 @@ use ledger::terms::Index;
 
 use crate::limits::{WINDOW_FRAMES_MAX, WINDOW_PRODUCTS_MAX};
 
-/// What changed in `(after, index]`: the latest value of each product, in name order. Empty: nothing.
+/// What changed in `(after, index]`: the latest value of each product, in name order. Empty:
+/// nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// Where it begins: the index before its first.
