@@ -63,12 +63,15 @@ struct Held {
     term: u64,
     counter: Counter<Query>,
     window: Window,
+    /// About to stop: nobody is served any more.
+    leaving: bool,
 }
 
 impl Held {
     fn new(times: Times, rules: Rules) -> Self {
         let (counter, window) = (Counter::new(times, rules), Window::at(Index(0)));
-        Self { incarnation: rand::random(), ledger_id: Vec::new(), term: 0, counter, window }
+        let (incarnation, ledger_id) = (rand::random(), Vec::new());
+        Self { incarnation, ledger_id, term: 0, counter, window, leaving: false }
     }
 }
 
@@ -130,6 +133,17 @@ impl Desk {
     /// Who is watched, for people.
     pub(crate) fn set_watches(&self, whom: Option<String>) {
         *self.watches.lock() = whom;
+    }
+
+    /// Asks every frontend to go, and takes no new one.
+    pub(crate) fn leave(&self) {
+        self.held.lock().leaving = true;
+        self.announce();
+    }
+
+    /// True while it must still report for somebody.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.held.lock().counter.watchers().everybody().next().is_some()
     }
 
     /// The source keeps another ledger than ours: forget everything, under a new incarnation.
@@ -260,9 +274,14 @@ impl Watcher for Desk {
 
     fn take(&self, grant: Grant, now: Moment) {
         let mut held = self.held.lock();
+        let lived = held.counter.follower().live(now);
         held.counter.take(grant, now);
         let answers = held.counter.unpark(now);
         drop(held);
+        if !lived {
+            // Frontends that wait for their first lease need not wait for a beat.
+            self.announce();
+        }
         answers.into_iter().for_each(tell);
     }
 
@@ -302,6 +321,9 @@ impl Source for Desk {
         if WATCHERS_MAX <= held.counter.watchers().everybody().count() {
             return Err(Status::resource_exhausted("too many watchers"));
         }
+        if held.leaving {
+            return Err(Status::unavailable("this catalog is about to stop"));
+        }
         let source_cursor = held.counter.follower().cursor();
         let (cursor, seen) = (Index(hello.cursor), Index(hello.seen.min(hello.cursor)));
         let who = Incarnation(hello.incarnation);
@@ -328,12 +350,17 @@ impl Source for Desk {
         }
     }
 
+    fn is_leaving(&self) -> bool {
+        self.held.lock().leaving
+    }
+
     fn sent(&self, who: Incarnation, stream: StreamId, index: Index) {
         self.held.lock().counter.sent(who, stream, index);
     }
 
     fn grant(&self, who: Incarnation, stream: StreamId, now: Moment) -> Option<Grant> {
-        self.held.lock().counter.grant(who, stream, now)
+        let mut held = self.held.lock();
+        if held.leaving { None } else { held.counter.grant(who, stream, now) }
     }
 
     fn frames(&self, cursor: Index, max: usize) -> Option<Vec<Arc<Frame>>> {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use tokio::net::TcpListener;
@@ -16,14 +16,19 @@ use wire::proto::watch_server::WatchServer;
 use wire::serve;
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
+use wire::watch::source::Source;
 use wire::watch::watcher::{self, Ended};
 
 use crate::desk::Desk;
 use crate::restocker;
 use crate::service::Service;
 
-/// The pause after asking every replica in vain: at least this, twice as long each time.
-const PAUSE: Duration = Duration::from_millis(20);
+/// The pause after asking every replica in vain: at least this. Orders wait for this catalog while
+/// a new leader is being chosen, so it looks often at first, and twice as seldom each time later.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// How long it looks often.
+const EAGER: Duration = Duration::from_secs(1);
 
 /// The longest pause: how much later than it comes back a leader may be found.
 const PAUSE_MAX: Duration = Duration::from_millis(320);
@@ -64,7 +69,9 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     tracing::info!("Catalog socket bound to port {}", address.port());
     tracing::info!("socket is listening");
     let desk = Arc::new(Desk::new(name, address.to_string(), times, rules));
-    let service = Service::new(desk.clone(), stop.clone());
+    // Later than `stop`: the frontends are asked to go first, and reported for meanwhile.
+    let ending = CancellationToken::new();
+    let service = Service::new(desk.clone(), ending.clone());
     let store = StoreServer::new(service.clone())
         .max_decoding_message_size(RPC_BYTES_MAX)
         .max_encoding_message_size(RPC_BYTES_MAX);
@@ -72,14 +79,28 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
         .max_decoding_message_size(RPC_BYTES_MAX)
         .max_encoding_message_size(RPC_BYTES_MAX);
     let grpc = Routes::new(store).add_service(watch);
-    let serving = serve::internal(listener, grpc, desk.clone(), stop.clone());
+    let serving = serve::internal(listener, grpc, desk.clone(), ending.clone());
     tokio::join!(
         serving,
-        tick(&desk, times.beat / 4, &stop),
-        follow(&desk, &orders, &stop),
+        tick(&desk, times.beat / 4, &ending),
+        follow(&desk, &orders, &ending),
         restocker::run(desk.clone(), orders.clone(), restock_every, stop.clone()),
+        leave(&desk, &stop, &ending),
     );
     Ok(())
+}
+
+/// Lets every frontend go, then says goodbye itself: so that nobody needs to wait for anybody.
+async fn leave(desk: &Desk, stop: &CancellationToken, ending: &CancellationToken) {
+    stop.cancelled().await;
+    desk.leave();
+    // One that does not go is let go of by the ordinary rule, after its grace.
+    let mut news = desk.news();
+    while desk.is_watched() {
+        // The desk outlives this.
+        let _ = news.changed().await;
+    }
+    ending.cancel();
 }
 
 async fn tick(desk: &Desk, every: Duration, stop: &CancellationToken) {
@@ -94,7 +115,7 @@ async fn tick(desk: &Desk, every: Duration, stop: &CancellationToken) {
 
 /// Watches whoever leads. Followers refuse at once, so asking everybody in turn finds the leader.
 async fn follow(desk: &Desk, orders: &[Peer], stop: &CancellationToken) {
-    let mut pause = PAUSE;
+    let (mut pause, mut lost) = (PAUSE, Instant::now());
     loop {
         for peer in orders.iter().rev() {
             let ended = watcher::watch(desk, &peer.address, stop).await;
@@ -111,17 +132,19 @@ async fn follow(desk: &Desk, orders: &[Peer], stop: &CancellationToken) {
                     );
                     desk.start_over();
                 }
-                Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken => {
+                Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken | Ended::Left => {
                     tracing::info!("replica {} is no longer watched: {ended}", peer.id);
                 }
             }
-            pause = PAUSE;
+            (pause, lost) = (PAUSE, Instant::now());
         }
         let jitter = rand::rng().random_range(0.5..1.0);
         tokio::select! {
             () = tokio::time::sleep(pause.mul_f64(jitter)) => {}
             () = stop.cancelled() => return,
         }
-        pause = (2 * pause).min(PAUSE_MAX);
+        if EAGER < lost.elapsed() {
+            pause = (2 * pause).min(PAUSE_MAX);
+        }
     }
 }

@@ -194,7 +194,7 @@ async fn follow(queries: &Queries, catalogs: &[String], stop: &CancellationToken
                 tracing::warn!("catalog {address} is of another ledger than before: starting over");
                 queries.start_over();
             }
-            Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken => {
+            Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken | Ended::Left => {
                 (pause, failed) = (PAUSE, 0);
                 tracing::info!("catalog {address} is no longer watched: {ended}");
             }

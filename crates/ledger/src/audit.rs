@@ -53,7 +53,8 @@ pub enum Violation {
     },
     /// Stock and what moved it disagree.
     #[error(
-        "conservation: at block {index} the outcome for {product} does not follow from stock {stock}"
+        "conservation: at block {index} the outcome for {product} does not follow from \
+         stock {stock}"
     )]
     Conservation {
         /// The block.

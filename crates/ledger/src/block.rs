@@ -1,7 +1,8 @@
-//! The record of one entry, kept for ever: what was asked, what it came to, and the digest after it.
+//! The record of one entry, kept for ever: what was asked, what it came to, and the digest after
+//! it.
 //!
-//! Blocks are immutable and chained: each carries the digest of the one before, so that two replicas
-//! with the same last digest have the same history, and a flipped bit anywhere is found.
+//! Blocks are immutable and chained: each carries the digest of the one before, so that two
+//! replicas with the same last digest have the same history, and a flipped bit anywhere is found.
 //!
 //! # Layout, version 1
 //!

@@ -1,7 +1,7 @@
 //! Everything one may ask of the ledger.
 //!
-//! A [`Request`] is one command with the key and the deadline of its sender; a [`Batch`] is what one
-//! log entry carries: requests in order, under one time stamp.
+//! A [`Request`] is one command with the key and the deadline of its sender; a [`Batch`] is what
+//! one log entry carries: requests in order, under one time stamp.
 
 use crate::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Quantity, Timestamp};
 

@@ -1,8 +1,8 @@
 //! The ledger: what is true in the shop, and how it becomes true.
 //!
 //! Requests come in, in log order. Each is applied exactly once, on every replica, with the same
-//! result, or a replica stops. So nothing here may depend on anything but its arguments: the time is
-//! in the entry, and there is no luck.
+//! result, or a replica stops. So nothing here may depend on anything but its arguments: the time
+//! is in the entry, and there is no luck.
 //!
 //! # Invariants
 //!

@@ -1,15 +1,16 @@
 //! What is true in the shop: the rules, and nothing else.
 //!
-//! Requests come in, in log order; outcomes and changes come out. No I/O, no clock, no randomness, no
-//! unordered iteration, so that every replica that applies the same log holds the same shop.
+//! Requests come in, in log order; outcomes and changes come out. No I/O, no clock, no randomness,
+//! no unordered iteration, so that every replica that applies the same log holds the same shop.
 //!
 //! # Reading order
 //!
-//! [`terms`] are the nouns. [`command`] is everything one may ask, [`outcome`] everything one may be
-//! told, [`change`] what those who watch are told. [`ledger`] decides, with the help of [`stock`] (how
-//! many of what) and [`replies`] (what was answered under which key). [`block`] is the record of one
-//! entry, kept for ever and chained by digest; [`state`] is everything else that is true at an index.
-//! [`codec`] fixes the bytes. [`audit`] asks of a whole history: was this the work of one ledger?
+//! [`terms`] are the nouns. [`command`] is everything one may ask, [`outcome`] everything one may
+//! be told, [`change`] what those who watch are told. [`ledger`] decides, with the help of
+//! [`stock`] (how many of what) and [`replies`] (what was answered under which key). [`block`] is
+//! the record of one entry, kept for ever and chained by digest; [`state`] is everything else that
+//! is true at an index. [`codec`] fixes the bytes. [`audit`] asks of a whole history: was this the
+//! work of one ledger?
 
 pub mod terms;
 

@@ -1,7 +1,8 @@
 //! Everything one may be told by the ledger.
 //!
-//! A refusal is an outcome like any other: every replica agrees on it, and it is remembered under its
-//! key, so that a late duplicate of a refused order does not succeed after its sender was told no.
+//! A refusal is an outcome like any other: every replica agrees on it, and it is remembered under
+//! its key, so that a late duplicate of a refused order does not succeed after its sender was told
+//! no.
 
 use crate::change::Change;
 use crate::terms::{Index, Name, OrderNumber};

@@ -69,8 +69,8 @@ pub enum Known {
 struct Window {
     keys_max: usize,
     age_max_ms: u64,
-    /// From the hash of a key to the place of its slot, counted from the beginning of time. Looked up
-    /// only, never iterated.
+    /// From the hash of a key to the place of its slot, counted from the beginning of time. Looked
+    /// up only, never iterated.
     places: HashMap<u128, u64, BuildHasherDefault<Already>>,
     /// Oldest first; the first one has the place `forgotten`.
     slots: VecDeque<Slot>,

@@ -2,8 +2,8 @@
 //!
 //! # Invariant
 //!
-//! For every product, at every index: supplied + sold in = in stock + bought out (P2). It is checked
-//! after each move; a replica that finds it broken stops.
+//! For every product, at every index: supplied + sold in = in stock + bought out (P2). It is
+//! checked after each move; a replica that finds it broken stops.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -1,7 +1,7 @@
 //! The nouns of the shop as types, so that two numbers cannot be exchanged by mistake.
 //!
-//! Every type here says its unit and its limits. Constructors refuse what lies outside them, so that
-//! the rules of the ledger never meet a value that could not exist.
+//! Every type here says its unit and its limits. Constructors refuse what lies outside them, so
+//! that the rules of the ledger never meet a value that could not exist.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,7 +41,8 @@ pub struct Cents(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Quantity(u32);
 
-/// A product's name: 1 to [`NAME_BYTES_MAX`] bytes of UTF-8 without control characters, matched exactly.
+/// A product's name: 1 to [`NAME_BYTES_MAX`] bytes of UTF-8 without control characters, matched
+/// exactly.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(Arc<str>);
 
@@ -113,7 +114,8 @@ impl Quantity {
 }
 
 impl Name {
-    /// A name, or `None` when it is empty, longer than [`NAME_BYTES_MAX`] or has control characters.
+    /// A name, or `None` when it is empty, longer than [`NAME_BYTES_MAX`] or has control
+    /// characters.
     pub fn new(name: &str) -> Option<Self> {
         let fits = !name.is_empty() && name.len() <= NAME_BYTES_MAX;
         (fits && !name.chars().any(char::is_control)).then(|| Self(name.into()))

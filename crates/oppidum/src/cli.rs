@@ -1,6 +1,7 @@
 //! The command line: every command, every flag, and what each is for.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use wire::watch::rules::Mutant;
 
 /// A store that stays open.
 ///
@@ -77,6 +78,9 @@ pub(crate) struct WatchTimes {
     /// How far a clock may drift, in per mille [default: 50]
     #[arg(long, value_name = "N")]
     pub(crate) drift_per_mille: Option<String>,
+    /// Breaks a rule of the watch protocol on purpose, by its name: for tests of the checkers
+    #[arg(long, hide = true)]
+    pub(crate) break_rule: Option<Mutant>,
 }
 
 /// `oppidum up`
@@ -167,6 +171,9 @@ pub(crate) struct Order {
     /// A fault put there on purpose: hold-answers, flush-delay=MS
     #[arg(long, hide = true)]
     pub(crate) fault: Vec<String>,
+    /// The times of the watch protocol.
+    #[command(flatten)]
+    pub(crate) times: WatchTimes,
     /// What every process takes.
     #[command(flatten)]
     pub(crate) common: Common,

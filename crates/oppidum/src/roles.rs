@@ -40,6 +40,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
     let source: String = settings.want(settings::SHOP, flags.shop)?;
     let (shop, shop_source) = shop::load(&source)?;
     let faults = faults(&flags.fault)?;
+    let (times, rules) = times(&mut settings, flags.times)?;
     let role = ::order::Settings {
         id,
         peers: peers.0,
@@ -49,6 +50,8 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         shop,
         shop_source,
         windows: ledger::replies::Windows::default(),
+        times,
+        rules,
         faults,
     };
     let stop = begin(&settings, &log, &flags.common);
@@ -65,14 +68,14 @@ pub(crate) async fn catalog(flags: Catalog) -> Result<(), Stop> {
     if !(0.05..=3_600.0).contains(&seconds) {
         return Err(Stop::Setup("restock-seconds: from 0.05 to 3600".into()));
     }
-    let times = times(&mut settings, flags.times)?;
+    let (times, rules) = times(&mut settings, flags.times)?;
     let role = ::catalog::Settings {
         listen: listen.0,
         orders: peers.0,
         name: format!("catalog {}", listen.0),
         restock_every: Duration::from_secs_f64(seconds),
         times,
-        rules: Rules::default(),
+        rules,
     };
     let stop = begin(&settings, &log, &flags.common);
     finish(::catalog::run(role, stop.clone()), stop).await
@@ -90,7 +93,7 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
     let cache: Capacity = settings.want(settings::CACHE, flags.cache)?;
     let dialect: DialectName = settings.want(settings::DIALECT, flags.dialect)?;
     let access_log: OnOff = settings.want(settings::ACCESS_LOG, flags.access_log)?;
-    let times = times(&mut settings, flags.times)?;
+    let (times, rules) = times(&mut settings, flags.times)?;
     let catalogs = catalogs.split(',').map(str::trim).filter(|address| !address.is_empty());
     let role = ::frontend::Settings {
         listen: resolve(&format!("{host}:{port}"))?,
@@ -101,20 +104,21 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
         dialect: dialect.0,
         access_log: access_log.0,
         times,
-        rules: Rules::default(),
+        rules,
     };
     let stop = begin(&settings, &log, &flags.common);
     finish(::frontend::run(role, stop.clone()), stop).await
 }
 
-fn times(settings: &mut Settings, flags: WatchTimes) -> Result<Times, Stop> {
+fn times(settings: &mut Settings, flags: WatchTimes) -> Result<(Times, Rules), Stop> {
     let lease: u64 = settings.want(settings::LEASE, flags.lease_ms)?;
     let beat: u64 = settings.want(settings::BEAT, flags.beat_ms)?;
     let drift_per_mille: u32 = settings.want(settings::DRIFT, flags.drift_per_mille)?;
     let (lease, beat) = (Duration::from_millis(lease), Duration::from_millis(beat));
     let times = Times { lease, beat, drift_per_mille };
     times.check().map_err(|error| Stop::Setup(error.to_string()))?;
-    Ok(times)
+    let rules = flags.break_rule.map_or_else(Rules::default, Rules::without);
+    Ok((times, rules))
 }
 
 /// Begins to write lines, says every setting, and makes the token that ends the process.

@@ -9,6 +9,8 @@ use ledger::ledger::Windows;
 use ledger::terms::OrderNumber;
 use wire::exit::Stop;
 use wire::peers::Peer;
+use wire::watch::lease::Times;
+use wire::watch::rules::Rules;
 
 /// The most replicas a store may have.
 pub const REPLICAS_MAX: usize = 7;
@@ -32,6 +34,10 @@ pub struct Settings {
     pub shop_source: String,
     /// How many idempotency keys are remembered, and for how long.
     pub windows: Windows,
+    /// The times of the watch protocol, the same in the whole store.
+    pub times: Times,
+    /// All rules hold, unless a test switches one off.
+    pub rules: Rules,
     /// Faults put there on purpose, by tests.
     pub faults: Faults,
 }
@@ -85,6 +91,9 @@ impl Settings {
                 ));
             }
         }
+        if let Err(error) = self.times.check() {
+            return refuse(error.to_string());
+        }
         if self.cluster.is_empty() {
             return refuse("the store has no name: give it one, the same on every replica".into());
         }
@@ -125,6 +134,8 @@ pub(crate) mod tests {
             shop: Shop::default(),
             shop_source: "a test".into(),
             windows: Windows::default(),
+            times: Times::default(),
+            rules: Rules::default(),
             faults: Faults::default(),
         }
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use ledger::command::{Batch, Request};
 use ledger::ledger::Ledger;
+use ledger::terms::Index;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wire::problem::Problem;
@@ -154,7 +155,8 @@ impl Chair {
             return Ok(());
         }
         let requests = vec![shop::opening(&self.settings.shop)];
-        self.engine.propose(&batch(&self.view, requests)).await?;
+        let settled = self.view.read(Ledger::settled);
+        self.engine.propose(&batch(&self.view, settled, requests)).await?;
         tracing::info!("the shop is open, from {}", self.settings.shop_source);
         Ok(())
     }
@@ -171,9 +173,9 @@ impl Chair {
     }
 }
 
-/// A batch, stamped now.
-pub(crate) fn batch(view: &View, requests: Vec<Request>) -> Batch {
-    let (log_time, settled) = view.read(|ledger| (ledger.log_time(), ledger.applied()));
+/// A batch, stamped now, that tells the followers what is settled.
+pub(crate) fn batch(view: &View, settled: Index, requests: Vec<Request>) -> Batch {
+    let log_time = view.read(Ledger::log_time);
     Batch { at: clock::stamp(log_time), settled, requests }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! Reading order: [`config`] (what a replica is told), [`replica`] (its life, from start to stop),
 //! `service` (asks in, answers out), `batcher` and `reader` (the two ways to an answer),
-//! `publisher` (what catalogs watch). The folder [`raft`] is the only place that names the engine.
+//! `publisher` (what catalogs watch), `settling` (which answers may be given yet) with its cores
+//! [`leadership`] and [`acknowledger`]. The folder [`raft`] is the only place that names the engine.
 
 pub mod config;
 pub mod replica;
@@ -15,6 +16,11 @@ mod service;
 
 mod batcher;
 mod reader;
+
+pub mod acknowledger;
+pub mod leadership;
+mod returns;
+mod settling;
 
 mod leading;
 mod role;

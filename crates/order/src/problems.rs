@@ -51,6 +51,11 @@ pub(crate) fn lost() -> Problem {
     problem(Code::Lost, "the leader changed in between; ask again with the same key", false)
 }
 
+/// Read, but not everybody who answers by himself has seen what was read.
+pub(crate) fn unsettled() -> Problem {
+    problem(Code::TimedOut, "the answer was not settled in time; ask again", true)
+}
+
 /// The line is full.
 pub(crate) fn overloaded() -> Problem {
     let problem = problem(Code::Overloaded, "too many requests are waiting", true);

@@ -5,9 +5,8 @@
 //! leader's lease starts when it asks a majority whether it still leads, and only if that says yes;
 //! beats grant what is left of it, and a leader that cannot confirm itself grants nothing.
 //!
-//! # Not here
-//!
-//! Waiting for watchers before an answer is given: what is applied counts as settled.
+//! A catalog is first attached by an entry of the log, under its incarnation, and only then served:
+//! from that entry on its reports count.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,284 +15,215 @@ use std::time::Duration;
 use ledger::change::Change;
 use ledger::ledger::Ledger;
 use ledger::terms::Index;
-use parking_lot::Mutex;
-use tokio::sync::{broadcast, watch};
-use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 use wire::limits::WATCHERS_MAX;
 use wire::proto::watch_server::{Watch, WatchServer};
 use wire::proto::{self, FromWatcher};
 use wire::watch::clock;
-use wire::watch::lease::{Lease, Moment, Times};
-use wire::watch::rules::Rules;
+use wire::watch::lease::Moment;
 use wire::watch::source::{self, Source};
-use wire::watch::watchers::{
-    Accepted, Grant, Heartbeat, Hello, Incarnation, Own, StreamId, Watchers,
-};
-use wire::watch::window::{Frame, Window};
+use wire::watch::watchers::{Grant, Heartbeat, Hello, Incarnation, StreamId};
+use wire::watch::window::Frame;
 
-use crate::raft::view::View;
-use crate::reader::Reader;
+use crate::leadership::Welcome;
 use crate::role::Role;
+use crate::settling::Settling;
+
+/// How long a hello may wait for its attach to be decided and applied.
+const ATTACHING: Duration = Duration::from_secs(2);
 
 /// Serves watchers while this replica leads; clones share everything.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Publisher {
-    shared: Arc<Shared>,
+    source: Arc<Leader>,
 }
 
-struct Shared {
+/// The source that catalogs watch.
+#[derive(Debug)]
+struct Leader {
     id: u64,
-    times: Times,
-    view: Arc<View>,
-    role: watch::Receiver<Role>,
-    books: Mutex<Books>,
-    news: watch::Sender<u64>,
+    settling: Settling,
     streams: AtomicU64,
-    stop: CancellationToken,
-}
-
-/// What decides. Held for one call at a time.
-struct Books {
-    window: Window,
-    watchers: Watchers,
-    lease: Lease,
-    /// Closes the streams of this term.
-    term: CancellationToken,
-}
-
-impl std::fmt::Debug for Publisher {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Publisher").finish_non_exhaustive()
-    }
 }
 
 impl Publisher {
-    /// A publisher that knows nothing yet.
-    pub(crate) fn new(
-        id: u64,
-        view: Arc<View>,
-        role: watch::Receiver<Role>,
-        stop: CancellationToken,
-    ) -> Self {
-        let times = Times::default();
-        let books = Books {
-            window: Window::default(),
-            watchers: Watchers::of_leader(times, Rules::default()),
-            lease: Lease::default(),
-            term: stop.child_token(),
-        };
-        let (books, news) = (Mutex::new(books), watch::Sender::new(0));
-        let streams = AtomicU64::new(0);
-        Self { shared: Arc::new(Shared { id, times, view, role, books, news, streams, stop }) }
+    /// A publisher of what `settling` keeps.
+    pub(crate) fn new(id: u64, settling: Settling) -> Self {
+        Self { source: Arc::new(Leader { id, settling, streams: AtomicU64::new(0) }) }
     }
 
     /// The service, with its limits.
     pub(crate) fn service(self) -> WatchServer<Self> {
         WatchServer::new(self)
     }
+}
 
-    /// How many watch.
-    pub(crate) fn watchers(&self) -> usize {
-        self.shared.books.lock().watchers.everybody().count()
-    }
-
-    /// Keeps the recent frames, until `stop`.
-    pub(crate) async fn keep_window(self) {
-        let shared = self.shared;
-        let (start, mut feed) = shared.view.watch(Ledger::applied);
-        shared.restart(start);
-        loop {
-            let entry = tokio::select! {
-                entry = feed.recv() => entry,
-                () = shared.stop.cancelled() => return,
-            };
-            let is_whole = match entry {
-                Ok(entry) => match entry.changes.clone() {
-                    Some(changes) => shared.push(entry.index, changes),
-                    None => false,
-                },
-                Err(broadcast::error::RecvError::Lagged(_)) => false,
-                Err(broadcast::error::RecvError::Closed) => return,
-            };
-            if !is_whole {
-                let (start, fresh) = shared.view.watch(Ledger::applied);
-                feed = fresh;
-                shared.restart(start);
-            }
+impl Leader {
+    /// Refuses who cannot be served here at all.
+    fn check(&self, hello: &proto::Hello) -> Result<(), Status> {
+        let role = *self.settling.shared.role.borrow();
+        if !matches!(role, Role::Leading { .. }) {
+            return Err(Status::unavailable(match role.leader(self.id) {
+                Some(leader) if leader != self.id => {
+                    format!("this replica does not lead, {leader} does")
+                }
+                _ => "a leader is being chosen".into(),
+            }));
         }
+        let ours = self.settling.shared.view.read(Ledger::ledger_id);
+        let is_ours = ours.is_none_or(|ours| ours.0 == *hello.ledger_id);
+        if !hello.ledger_id.is_empty() && !is_ours {
+            return Err(Status::failed_precondition("the watcher has watched another ledger"));
+        }
+        Ok(())
     }
 
-    /// Keeps the leader's lease while anybody watches, and ends the streams with the term.
-    pub(crate) async fn keep_lease(self, reader: Reader) {
-        let shared = self.shared;
-        let mut role = shared.role.clone();
-        let mut beats = tokio::time::interval(shared.times.beat);
-        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut led = None;
-        loop {
-            tokio::select! {
-                _ = beats.tick() => {}
-                changed = role.changed() => if changed.is_err() { return },
-                () = shared.stop.cancelled() => return,
+    /// One hello. None: it has to be attached first.
+    fn introduce(&self, stream: StreamId, hello: &proto::Hello) -> Option<Result<(), Status>> {
+        let shared = &self.settling.shared;
+        let cursor = Index(hello.cursor);
+        let mut books = shared.books.lock();
+        let Some(leadership) = &mut books.leadership else {
+            return Some(Err(Status::unavailable("this replica does not lead yet")));
+        };
+        let introduction = Hello {
+            cursor,
+            seen: Index(hello.seen).min(cursor),
+            source_cursor: leadership.applied_index(),
+            now: clock::now(),
+        };
+        let welcome = leadership.hello(Incarnation(hello.incarnation), stream, introduction);
+        Some(match welcome {
+            Welcome::Attach => return None,
+            Welcome::NotYet => Err(Status::unavailable("this replica does not lead yet")),
+            Welcome::LetGo => Err(Status::aborted("let go: come again when it is detached")),
+            Welcome::Served { .. } => {
+                shared.settle(books);
+                shared.urge.notify_one();
+                Ok(())
             }
-            let leads = match *role.borrow_and_update() {
-                Role::Leading { term } => Some(term),
-                _ => None,
-            };
-            if led != leads {
-                led = leads;
-                shared.end_term();
-            }
-            if leads.is_none() || shared.is_unwatched() {
-                continue;
-            }
-            let asked = clock::now();
-            if reader.confirm().await.is_ok() {
-                shared.books.lock().lease.extend(asked, shared.times.lease);
-            }
-            shared.tidy();
+        })
+    }
+
+    /// Refuses an attach for now: there are too many, or this one keeps failing.
+    fn admit(&self, name: &str) -> Result<(), Status> {
+        let books = self.settling.shared.books.lock();
+        let count = books.leadership.as_ref().map_or(0, |l| l.everybody().count());
+        if WATCHERS_MAX <= count {
+            return Err(Status::resource_exhausted("too many watchers"));
+        }
+        match books.returns.wait(name, clock::now()) {
+            None => Ok(()),
+            Some(wait) => Err(Status::unavailable(format!(
+                "{name} has come and gone too often: it may come again in {wait:?}"
+            ))),
         }
     }
 }
 
-impl Shared {
-    fn restart(&self, start: Index) {
-        self.books.lock().window = Window::at(start);
-        self.tell();
-    }
-
-    fn push(&self, index: Index, changes: Vec<Change>) -> bool {
-        self.books.lock().window.push(index, changes);
-        self.tell();
-        true
-    }
-
-    fn tell(&self) {
-        self.news.send_modify(|count| *count = count.wrapping_add(1));
-    }
-
-    fn end_term(&self) {
-        let mut books = self.books.lock();
-        books.term.cancel();
-        books.term = self.stop.child_token();
-        books.watchers = Watchers::of_leader(self.times, Rules::default());
-        books.lease = Lease::default();
-    }
-
-    fn is_unwatched(&self) -> bool {
-        self.books.lock().watchers.everybody().next().is_none()
-    }
-
-    /// Forgets who has been silent for too long.
-    fn tidy(&self) {
-        let mut books = self.books.lock();
-        let lapsed = books.watchers.lapse(clock::now());
-        books.watchers.forget_let_go();
-        drop(books);
-        if !lapsed.is_empty() {
-            self.tell();
-        }
-    }
-}
-
-impl Source for Shared {
+impl Source for Leader {
     fn welcome(&self) -> proto::Welcome {
-        let ledger_id = self.view.read(Ledger::ledger_id).map(|id| id.0.to_vec());
+        let shared = &self.settling.shared;
+        let ledger_id = shared.view.read(Ledger::ledger_id).map(|id| id.0.to_vec());
         proto::Welcome {
             ledger_id: ledger_id.unwrap_or_default().into(),
-            term: self.role.borrow().term(),
+            term: shared.role.borrow().term(),
             name: format!("order {}", self.id),
         }
     }
 
     async fn accept(&self, stream: StreamId, hello: &proto::Hello) -> Result<(), Status> {
-        let role = *self.role.borrow();
-        if !matches!(role, Role::Leading { .. }) {
-            return Err(match role.leader(self.id) {
-                Some(leader) => {
-                    Status::unavailable(format!("this replica does not lead, {leader} does"))
+        self.check(hello)?;
+        let shared = &self.settling.shared;
+        let mut news = shared.news.subscribe();
+        let mut proposed = false;
+        let attaching = async {
+            loop {
+                news.mark_unchanged();
+                if let Some(introduced) = self.introduce(stream, hello) {
+                    return introduced;
                 }
-                None => Status::unavailable("a leader is being chosen"),
-            });
-        }
-        let (ours, applied) = self.view.read(|ledger| (ledger.ledger_id(), ledger.applied()));
-        let is_ours = |theirs: &[u8]| ours.is_none_or(|ours| ours.0 == *theirs);
-        if !hello.ledger_id.is_empty() && !is_ours(&hello.ledger_id) {
-            return Err(Status::failed_precondition("the watcher has watched another ledger"));
-        }
-        let cursor = Index(hello.cursor);
-        let introduction = Hello {
-            cursor,
-            seen: Index(hello.seen).min(cursor),
-            source_cursor: applied,
-            now: clock::now(),
-        };
-        let mut books = self.books.lock();
-        if WATCHERS_MAX <= books.watchers.everybody().count() {
-            return Err(Status::resource_exhausted("too many watchers"));
-        }
-        let who = Incarnation(hello.incarnation);
-        let accepted = books.watchers.accept(who, stream, introduction);
-        drop(books);
-        match accepted {
-            Accepted::Served { .. } => {
-                tracing::info!("{} watches", hello.name);
-                self.tell();
-                Ok(())
+                if proposed {
+                    // Decided, and about to be applied here.
+                    let gone = |_| Status::unavailable("this replica is stopping");
+                    news.changed().await.map_err(gone)?;
+                    continue;
+                }
+                self.admit(&hello.name)?;
+                let attached = shared.attach(Incarnation(hello.incarnation), &hello.name).await;
+                attached.map_err(|why| Status::unavailable(format!("not attached: {why}")))?;
+                proposed = true;
             }
-            Accepted::LetGo => Err(Status::aborted("the watcher was let go: start anew")),
-        }
+        };
+        let patience = tokio::time::timeout(ATTACHING, attaching).await;
+        patience.unwrap_or_else(|_| Err(Status::unavailable("not attached in time")))?;
+        tracing::info!("{} watches", hello.name);
+        Ok(())
     }
 
     fn heartbeat(&self, who: Incarnation, stream: StreamId, beat: Heartbeat) {
-        self.books.lock().watchers.heartbeat(who, stream, beat);
+        let shared = &self.settling.shared;
+        let mut books = shared.books.lock();
+        let Some(leadership) = &mut books.leadership else { return };
+        let before = leadership.settled();
+        leadership.heartbeat(who, stream, beat);
+        if before < leadership.settled() {
+            shared.settle(books);
+        }
     }
 
     fn sent(&self, who: Incarnation, stream: StreamId, index: Index) {
-        self.books.lock().watchers.sent(who, stream, index);
+        if let Some(leadership) = &mut self.settling.shared.books.lock().leadership {
+            leadership.sent(who, stream, index);
+        }
     }
 
     fn grant(&self, who: Incarnation, stream: StreamId, now: Moment) -> Option<Grant> {
-        // Of the present cursor, not of the window's: a frame on its way there counts as not yet
-        // sent.
-        let cursor = self.view.read(Ledger::applied);
-        let mut books = self.books.lock();
-        let lease = books.lease;
-        books.watchers.grant(who, stream, Own { lease, cursor, now })
+        self.settling.shared.books.lock().leadership.as_mut()?.grant(who, stream, now)
     }
 
     fn frames(&self, cursor: Index, max: usize) -> Option<Vec<Arc<Frame>>> {
-        self.books.lock().window.after(cursor, max)
+        self.settling.shared.books.lock().window.after(cursor, max)
     }
 
     fn everything(&self) -> (Index, Vec<Change>) {
-        self.view.read(|ledger| (ledger.applied(), ledger.products(None, usize::MAX)))
+        let view = &self.settling.shared.view;
+        view.read(|ledger| (ledger.applied(), ledger.products(None, usize::MAX)))
     }
 
     fn settled(&self) -> Index {
-        self.books.lock().window.end()
+        self.settling.settled()
     }
 
     fn is_current(&self, who: Incarnation, stream: StreamId) -> bool {
-        self.books.lock().watchers.is_current(who, stream)
+        let books = self.settling.shared.books.lock();
+        books.leadership.as_ref().is_some_and(|l| l.watchers().is_current(who, stream))
     }
 
     fn goodbye(&self, who: Incarnation, stream: StreamId) {
-        self.books.lock().watchers.goodbye(who, stream);
+        let shared = &self.settling.shared;
+        let detach = {
+            let mut books = shared.books.lock();
+            books.leadership.as_mut().and_then(|leadership| leadership.goodbye(who, stream))
+        };
+        if let Some(detach) = detach {
+            shared.detach(detach);
+        }
     }
 
     fn broke(&self, who: Incarnation, stream: StreamId) {
-        self.books.lock().watchers.broke(who, stream);
+        if let Some(leadership) = &mut self.settling.shared.books.lock().leadership {
+            leadership.broke(who, stream);
+        }
     }
 
     fn news(&self) -> watch::Receiver<u64> {
-        self.news.subscribe()
+        self.settling.shared.news.subscribe()
     }
 
     fn beat(&self) -> Duration {
-        self.times.beat
+        self.settling.shared.times.beat
     }
 }
 
@@ -305,8 +235,8 @@ impl Watch for Publisher {
         &self,
         request: Request<Streaming<FromWatcher>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
-        let stream = StreamId(self.shared.streams.fetch_add(1, Ordering::Relaxed));
-        let stop = self.shared.books.lock().term.clone();
-        Ok(Response::new(source::serve(self.shared.clone(), stream, request.into_inner(), stop)))
+        let stream = StreamId(self.source.streams.fetch_add(1, Ordering::Relaxed));
+        let stop = self.source.settling.shared.books.lock().streams.clone();
+        Ok(Response::new(source::serve(self.source.clone(), stream, request.into_inner(), stop)))
     }
 }

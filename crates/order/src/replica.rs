@@ -36,6 +36,7 @@ use crate::raft::view::View;
 use crate::reader::Reader;
 use crate::role::Role;
 use crate::service::{Service, Shared};
+use crate::settling::Settling;
 use crate::status::Status;
 use crate::{clock, raft, shop};
 
@@ -163,11 +164,13 @@ impl Replica {
         let batcher = Batcher::new();
         self.hold_streams();
         self.tasks.spawn(chair.clone().run(role.clone(), self.ending.clone()));
-        let log = Arc::new(Log { engine: self.engine.clone(), view: self.view.clone() });
-        self.tasks.spawn(batcher.clone().run(log, watch_role.clone(), self.ending.clone()));
         let reader = self.reader();
-        let service = self.service(batcher.clone(), reader.clone(), watch_role.clone());
-        let publisher = self.publisher(reader, watch_role.clone());
+        let settling = self.settling(&batcher, &reader, &watch_role);
+        let (engine, view) = (self.engine.clone(), self.view.clone());
+        let log = Arc::new(Log { engine, view, settling: settling.clone() });
+        self.tasks.spawn(batcher.clone().run(log, watch_role.clone(), self.ending.clone()));
+        let service = self.service(batcher.clone(), reader, settling.clone(), watch_role.clone());
+        let publisher = Publisher::new(self.settings.id, settling.clone());
         self.tasks.spawn(self.keep_ledger(watch_role.clone()));
         self.tasks.spawn(membership::begin(
             self.raft.clone(),
@@ -181,7 +184,7 @@ impl Replica {
             address,
             engine: self.engine.clone(),
             view: self.view.clone(),
-            publisher: publisher.clone(),
+            settling: settling.clone(),
             role: watch_role,
         });
         let routes = self.routes(service, publisher);
@@ -196,7 +199,7 @@ impl Replica {
         if failure.is_none() {
             role.send_replace(Role::Choosing { term: self.engine.leader().term });
             let leave = async {
-                wait_for_idle(&batcher, HAND_OVER).await;
+                wait_for_idle(&batcher, &settling, HAND_OVER).await;
                 self.leaving.cancel();
                 chair.leave(HAND_OVER).await;
             };
@@ -279,7 +282,13 @@ impl Replica {
         reader
     }
 
-    fn service(&self, batcher: Batcher, reader: Reader, role: watch::Receiver<Role>) -> Service {
+    fn service(
+        &self,
+        batcher: Batcher,
+        reader: Reader,
+        settling: Settling,
+        role: watch::Receiver<Role>,
+    ) -> Service {
         let (hint, hints) = watch::channel(LeaderHint::default());
         self.tasks.spawn(tell_leader(
             self.settings.id,
@@ -293,6 +302,7 @@ impl Replica {
             view: self.view.clone(),
             batcher,
             reader,
+            settling,
             role,
             peers: self.peers.clone(),
             hint: hints,
@@ -300,12 +310,22 @@ impl Replica {
         })
     }
 
-    fn publisher(&self, reader: Reader, role: watch::Receiver<Role>) -> Publisher {
-        let (id, view) = (self.settings.id, self.view.clone());
-        let publisher = Publisher::new(id, view, role, self.ending.clone());
-        self.tasks.spawn(publisher.clone().keep_window());
-        self.tasks.spawn(publisher.clone().keep_lease(reader));
-        publisher
+    fn settling(
+        &self,
+        batcher: &Batcher,
+        reader: &Reader,
+        role: &watch::Receiver<Role>,
+    ) -> Settling {
+        let settling = Settling::new(
+            (self.settings.times, self.settings.rules),
+            self.view.clone(),
+            role.clone(),
+            batcher.clone(),
+            self.ending.clone(),
+        );
+        self.tasks.spawn(settling.clone().follow());
+        self.tasks.spawn(settling.clone().keep_lease(self.engine.clone(), reader.clone()));
+        settling
     }
 
     fn routes(&self, service: Service, publisher: Publisher) -> tonic::service::Routes {
@@ -374,6 +394,7 @@ impl Replica {
 struct Log {
     engine: Engine,
     view: Arc<View>,
+    settling: Settling,
 }
 
 impl Propose for Log {
@@ -381,14 +402,14 @@ impl Propose for Log {
         &self,
         requests: Vec<Request>,
     ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
-        self.engine.propose(&leading::batch(&self.view, requests))
+        self.engine.propose(&leading::batch(&self.view, self.settling.settled(), requests))
     }
 }
 
-/// Waits until the batcher has nothing left, but not longer than `patience`.
-async fn wait_for_idle(batcher: &Batcher, patience: Duration) {
+/// Waits until nothing is on its way and no answer waits, but not longer than `patience`.
+async fn wait_for_idle(batcher: &Batcher, settling: &Settling, patience: Duration) {
     let idle = async {
-        while !batcher.is_idle() {
+        while !batcher.is_idle() || 0 < settling.held() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };

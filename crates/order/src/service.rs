@@ -1,13 +1,13 @@
 //! What a replica answers: requests, lookups, queries.
 //!
 //! Only the leader decides, through the batcher. An order that is here is here for ever, so anybody
-//! may show it; that there is *none* takes the leader and a majority. Products change, so reading
+//! may show it once it is settled; that there is *none* takes the leader and a majority. Products change, so reading
 //! them takes the leader and a majority as well, unless the asker said that an old answer will do.
 
 use std::sync::Arc;
 
+use ledger::block::Order;
 use ledger::ledger::Ledger;
-use ledger::outcome::Outcome;
 use ledger::terms::{Index, OrderNumber};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -24,6 +24,7 @@ use crate::problems;
 use crate::raft::view::View;
 use crate::reader::Reader;
 use crate::role::Role;
+use crate::settling::Settling;
 
 /// The most products in one answer; the asker continues after the last name.
 const LIST_MAX: usize = 1_000;
@@ -40,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) view: Arc<View>,
     pub(crate) batcher: Batcher,
     pub(crate) reader: Reader,
+    pub(crate) settling: Settling,
     pub(crate) role: watch::Receiver<Role>,
     pub(crate) peers: Peers,
     pub(crate) hint: watch::Receiver<LeaderHint>,
@@ -114,12 +116,10 @@ impl Service {
             Err(problem) => return reply.send(refusal(&problem)),
         };
         let shared = self.shared.clone();
-        let tell = move |decision: Decision| {
-            if shared.settings.faults.hold_answers && decision.is_ok() {
-                shared.held.lock().push(reply);
-            } else {
-                reply.send(decided(decision));
-            }
+        let tell = move |decision: Decision| match decision {
+            Ok(_) if shared.settings.faults.hold_answers => shared.held.lock().push(reply),
+            Ok((index, outcome)) => shared.settling.answer(reply, index, &outcome),
+            Err(problem) => reply.send(refusal(&problem)),
         };
         self.shared.batcher.offer(request, Box::new(tell));
     }
@@ -131,6 +131,8 @@ impl Service {
                 let stale = self.is_stale(Index(query.floor), query.stale_ok).await?;
                 let look = |ledger: &Ledger| (ledger.applied(), ledger.product(&query.name));
                 let (as_of, product) = self.shared.view.read(look);
+                let version = product.as_ref().map(|product| product.version);
+                self.await_settled(version, stale).await?;
                 let what = match product {
                     Some(product) => Answered::Product(convert::product(&product)),
                     None => Answered::Nothing(proto::Nothing {}),
@@ -143,6 +145,8 @@ impl Service {
                 let after = (!list.after.is_empty()).then_some(list.after.as_str());
                 let look = |ledger: &Ledger| (ledger.applied(), ledger.products(after, limit));
                 let (as_of, products) = self.shared.view.read(look);
+                let newest = products.iter().map(|product| product.version).max();
+                self.await_settled(newest, stale).await?;
                 let products = products.iter().map(convert::product).collect();
                 let what = Answered::Products(proto::Products { products });
                 Ok(Read { as_of, stale, what })
@@ -151,28 +155,49 @@ impl Service {
         }
     }
 
-    /// An order that is here is shown at once. That it is nowhere, only a confirmed leader can say.
+    /// An order that is here and settled is shown at once, by anybody. That there is none, only a
+    /// confirmed leader can say. A replica that is alone shows what it has, and says so.
     async fn lookup(&self, number: OrderNumber) -> Result<Read, Problem> {
-        if let Some(read) = self.order(number)? {
-            return Ok(read);
-        }
         let role = *self.shared.role.borrow();
-        if !matches!(role, Role::Leading { .. } | Role::Choosing { .. }) {
+        let leads = matches!(role, Role::Leading { .. } | Role::Choosing { .. });
+        let stale = matches!(role, Role::Alone { .. });
+        if let Some(order) = self.order(number)? {
+            if !leads && !stale && self.shared.settling.settled() < order.index {
+                return Err(self.elsewhere(role));
+            }
+            return self.show(&order, stale).await;
+        }
+        if !leads {
             return Err(self.elsewhere(role));
         }
         let as_of = self.confirm().await?;
-        let nothing = Read { as_of, stale: false, what: Answered::Nothing(proto::Nothing {}) };
-        Ok(self.order(number)?.unwrap_or(nothing))
+        if let Some(order) = self.order(number)? {
+            return self.show(&order, false).await;
+        }
+        self.await_settled(Some(as_of), false).await?;
+        Ok(Read { as_of, stale: false, what: Answered::Nothing(proto::Nothing {}) })
     }
 
-    fn order(&self, number: OrderNumber) -> Result<Option<Read>, Problem> {
-        let stale = self.shared.role.borrow().leader(self.id()).is_none();
-        let order = self.shared.view.order(number).map_err(|error| {
+    fn order(&self, number: OrderNumber) -> Result<Option<Order>, Problem> {
+        self.shared.view.order(number).map_err(|error| {
             tracing::error!("cannot read order {number}: {error}");
             problems::unreadable(&error)
-        })?;
-        let as_of = self.shared.view.read(Ledger::applied);
-        Ok(order.map(|order| Read { as_of, stale, what: Answered::Order(convert::order(&order)) }))
+        })
+    }
+
+    /// Shows an order, once everybody who answers by himself knows that it was placed.
+    async fn show(&self, order: &Order, stale: bool) -> Result<Read, Problem> {
+        self.await_settled(Some(order.index), stale).await?;
+        let as_of = order.index.max(self.shared.settling.settled());
+        Ok(Read { as_of, stale, what: Answered::Order(convert::order(order)) })
+    }
+
+    /// What is read is told when it is settled; what is marked as stale, at once.
+    async fn await_settled(&self, index: Option<Index>, stale: bool) -> Result<(), Problem> {
+        match index {
+            Some(index) if !stale => self.shared.settling.reading(index).await,
+            _ => Ok(()),
+        }
     }
 
     /// Waits until products may be read here. True: not confirmed, and the asker does not mind.
@@ -206,18 +231,6 @@ impl Service {
 
     fn elsewhere(&self, role: Role) -> Problem {
         elsewhere(role, self.shared.peers.refused(), &self.shared.settings)
-    }
-}
-
-/// The answer to a request: where it was first decided, and how.
-fn decided(decision: Decision) -> proto::Answer {
-    match decision {
-        Ok((index, outcome)) => {
-            let as_of = if let Outcome::Repeated { index, .. } = &outcome { *index } else { index };
-            let what = Some(Answered::Outcome(convert::outcome(&outcome)));
-            proto::Answer { call: 0, as_of: as_of.0, stale: false, what }
-        }
-        Err(problem) => refusal(&problem),
     }
 }
 

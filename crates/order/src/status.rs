@@ -9,10 +9,10 @@ use tokio::sync::watch;
 use wire::serve::Facts;
 use wire::status::ProcessStatus;
 
-use crate::publisher::Publisher;
 use crate::raft::engine::Engine;
 use crate::raft::view::View;
 use crate::role::Role;
+use crate::settling::Settling;
 
 /// Where the facts come from.
 #[derive(Debug)]
@@ -21,14 +21,14 @@ pub(crate) struct Status {
     pub(crate) address: SocketAddr,
     pub(crate) engine: Engine,
     pub(crate) view: Arc<View>,
-    pub(crate) publisher: Publisher,
+    pub(crate) settling: Settling,
     pub(crate) role: watch::Receiver<Role>,
 }
 
 impl Facts for Status {
     fn status(&self) -> ProcessStatus {
         let (role, marks) = (*self.role.borrow(), self.engine.marks());
-        let watchers = self.publisher.watchers();
+        let (watchers, settled) = (self.settling.watchers().len(), self.settling.settled());
         self.view.read(|ledger| ProcessStatus {
             role: "order".into(),
             id: Some(self.id),
@@ -42,7 +42,7 @@ impl Facts for Status {
             last_index: Some(marks.last.0),
             committed_index: Some(marks.committed.0),
             applied_index: Some(ledger.applied().0),
-            settled_index: Some(ledger.applied().0),
+            settled_index: Some(settled.0),
             next_order_number: Some(ledger.next_order_number().0),
             digest: Some(ledger.digest().to_string()),
             digest_index: Some(ledger.applied().0),

@@ -223,7 +223,7 @@ fn change_over(view: &View, ledger: Ledger, durable: Durable) {
     books.young.clear();
     books.young_bytes = 0;
     *shared.durable.write() = Arc::new(durable);
-    shared.publish(&books, after, None);
+    shared.publish(&books, after, None, true);
     drop(books);
     shared.progress.send_modify(|progress| progress.durable = applied);
 }

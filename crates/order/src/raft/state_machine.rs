@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::{Stream, StreamExt};
-use ledger::command::Batch;
+use ledger::command::{Batch, Command};
 use ledger::ledger::Windows;
 use ledger::terms::Index;
 use openraft::storage::{EntryResponder, RaftStateMachine};
@@ -94,6 +94,9 @@ impl Shared {
         let index = Index(log_id.index);
         let batch = Batch::decode(&payload.0)
             .map_err(|error| invalid(format!("cannot read the batch at index {index}: {error}")))?;
+        let attaches = batch.requests.iter().any(|request| {
+            matches!(request.command, Command::Attach { .. } | Command::Detach { .. })
+        });
         let mut books = self.books.write();
         let after = books.ledger.applied();
         let entry = books.ledger.apply_entry(index, log_id.leader_id.term, batch);
@@ -104,7 +107,7 @@ impl Shared {
             books.young.push_back((Arc::new(block), bytes));
             books.young_bytes += bytes;
         }
-        self.publish(&books, after, Some(entry.changes));
+        self.publish(&books, after, Some(entry.changes), attaches);
         Ok(Outcomes { index, outcomes: entry.outcomes.into() })
     }
 
@@ -121,7 +124,7 @@ impl Shared {
         if let Some(members) = members {
             books.members = members;
         }
-        self.publish(&books, after, Some(Vec::new()));
+        self.publish(&books, after, Some(Vec::new()), false);
         Outcomes { index, outcomes: Arc::default() }
     }
 }

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use ledger::block::{Block, Order};
 use ledger::change::Change;
 use ledger::ledger::Ledger;
-use ledger::terms::{Index, OrderNumber, Timestamp};
+use ledger::terms::{Index, Name, OrderNumber, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
 
@@ -42,6 +42,8 @@ pub struct AppliedEntry {
     /// The products it changed, as they are now, in name order. `None`: anything may have changed,
     /// because a snapshot was installed; list anew.
     pub changes: Option<Vec<Change>>,
+    /// The catalogs attached after it, if it attached or detached any.
+    pub attached: Option<Vec<(u64, Name)>>,
 }
 
 /// The ledger of one replica, to be read by many. Changed by the state machine alone.
@@ -253,15 +255,24 @@ impl Shared {
     }
 
     /// Tells those who watch. Called under the lock of the books, so that the order is kept.
-    pub(crate) fn publish(&self, books: &Books, after: Index, changes: Option<Vec<Change>>) {
+    pub(crate) fn publish(
+        &self,
+        books: &Books,
+        after: Index,
+        changes: Option<Vec<Change>>,
+        attaches: bool,
+    ) {
         let index = books.ledger.applied();
         self.applied.send_replace(index);
         if self.feed.receiver_count() == 0 {
             return;
         }
         let (at, settled) = (books.ledger.log_time(), books.ledger.settled());
+        let attached = || books.ledger.attached().map(|(who, name)| (who, name.clone())).collect();
+        let attached = attaches.then(attached);
+        let entry = AppliedEntry { after, index, at, settled, changes, attached };
         // An error says that nobody listens any more, which is no error.
-        drop(self.feed.send(Arc::new(AppliedEntry { after, index, at, settled, changes })));
+        drop(self.feed.send(Arc::new(entry)));
     }
 }
 

@@ -5,6 +5,8 @@
 //! find a violation. In service all rules hold: [`Rules::default`] has no mutant, and nothing but a
 //! hidden test-only switch makes another.
 
+use std::str::FromStr;
+
 /// Which rules a core keeps. By default: all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules(Option<Mutant>);
@@ -82,6 +84,56 @@ pub enum Mutant {
     AcceptBeforeFirstEntry,
     /// 16: watchers' streams outlive leadership.
     StreamsOutliveLeadership,
+}
+
+impl Mutant {
+    /// All of them, in the order of the rules they break.
+    pub const ALL: [Self; 35] = [
+        Self::UncommittedFrames,
+        Self::AcceptedEarly,
+        Self::RefusedEarly,
+        Self::RepeatedEarly,
+        Self::LookupEarly,
+        Self::OldEntryKept,
+        Self::SeenAlone,
+        Self::ResetKeepsFloors,
+        Self::FrontendUnsettled,
+        Self::CatalogUnsettled,
+        Self::NewestOnSettled,
+        Self::CatalogLandsLapsed,
+        Self::FrontendHitsLapsed,
+        Self::FloorIgnored,
+        Self::StoredAsOfSending,
+        Self::JoinFloorIgnored,
+        Self::JoinLapsed,
+        Self::GrantWithoutQuorum,
+        Self::CountFromReceipt,
+        Self::FrontendIgnoresRemainder,
+        Self::CatalogIgnoresRemainder,
+        Self::GrantBeyondOwn,
+        Self::GrantBeforeFrames,
+        Self::FramesUpToAccepting,
+        Self::GraceWithoutMargin,
+        Self::BreakEndsWaiting,
+        Self::GrantAfterLettingGo,
+        Self::GrantBeforeAttach,
+        Self::RestartReplaces,
+        Self::UncountedBeforeDetach,
+        Self::DetachAnyTerm,
+        Self::GrantWhileDetaching,
+        Self::DetachMissingAtOnce,
+        Self::AcceptBeforeFirstEntry,
+        Self::StreamsOutliveLeadership,
+    ];
+}
+
+impl FromStr for Mutant {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = |mutant: &Self| format!("{mutant:?}") == name;
+        Self::ALL.into_iter().find(known).ok_or_else(|| format!("there is no rule {name}"))
+    }
 }
 
 impl Rules {

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use ledger::change::Change;
 use ledger::terms::Index;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -60,6 +60,11 @@ pub trait Source: Send + Sync + 'static {
     /// Everybody attached has seen up to here.
     fn settled(&self) -> Index;
 
+    /// True once the source is about to stop: its watchers are asked to go.
+    fn is_leaving(&self) -> bool {
+        false
+    }
+
     /// True while this stream is the watcher's current one here.
     fn is_current(&self, who: Incarnation, stream: StreamId) -> bool;
 
@@ -88,7 +93,8 @@ pub fn serve<S: Source>(
 ) -> Frames {
     let (outgoing, frames) = mpsc::channel(FRAMES_QUEUED_MAX);
     tokio::spawn(async move {
-        let served = Served { source, stream, outgoing: outgoing.clone() };
+        let heard = Notify::new();
+        let served = Served { source, stream, outgoing: outgoing.clone(), heard };
         if let Err(status) = served.run(incoming, stop).await {
             // The watcher may be gone already.
             let _ = outgoing.send(Err(status)).await;
@@ -101,6 +107,8 @@ struct Served<S> {
     source: Arc<S>,
     stream: StreamId,
     outgoing: mpsc::Sender<Result<proto::FromSource, Status>>,
+    /// The first heartbeat has come: it can be echoed at once.
+    heard: Notify,
 }
 
 /// Where one watcher stands on its stream.
@@ -109,6 +117,10 @@ struct Progress {
     wants_products: bool,
     sent: Index,
     settled: Index,
+    /// There was a grant on this stream: from now on the beats suffice.
+    granted: bool,
+    /// It was asked to go.
+    dismissed: bool,
 }
 
 impl<S: Source> Served<S> {
@@ -126,7 +138,14 @@ impl<S: Source> Served<S> {
         let over = Over { source: self.source.clone(), who, stream: self.stream };
         let wants_products = hello.wants_products;
         let sent = Index(hello.cursor);
-        let mut progress = Progress { who, wants_products, sent, settled: Index(0) };
+        let mut progress = Progress {
+            who,
+            wants_products,
+            sent,
+            settled: Index(0),
+            granted: false,
+            dismissed: false,
+        };
         self.send(from_source::What::Welcome(self.source.welcome())).await?;
         let ended = tokio::select! {
             ended = self.feed(&mut progress) => ended,
@@ -148,7 +167,13 @@ impl<S: Source> Served<S> {
                 return Err(Status::aborted("another stream of this watcher replaced this one"));
             }
             self.catch_up(progress).await?;
+            // The first lease does not wait for a beat, nor does the goodbye.
+            let leaving = self.source.is_leaving() && !progress.dismissed;
+            if !progress.granted || leaving {
+                self.grant(progress).await?;
+            }
             tokio::select! {
+                () = self.heard.notified() => {}
                 changed = news.changed() => {
                     if changed.is_err() {
                         return Err(Status::unavailable("the source is no longer one"));
@@ -206,14 +231,29 @@ impl<S: Source> Served<S> {
         Ok(())
     }
 
-    async fn beat(&self, progress: &Progress) -> Result<(), Status> {
+    async fn beat(&self, progress: &mut Progress) -> Result<(), Status> {
+        if self.grant(progress).await? {
+            return Ok(());
+        }
+        self.send(from_source::What::Beat(plain_beat(progress))).await
+    }
+
+    /// A beat that grants, or that asks to go; false: there is neither.
+    async fn grant(&self, progress: &mut Progress) -> Result<bool, Status> {
         let mut beat = plain_beat(progress);
-        if let Some(grant) = self.source.grant(progress.who, self.stream, clock::now()) {
+        if self.source.is_leaving() {
+            beat.leaving = true;
+            progress.dismissed = true;
+        } else if let Some(grant) = self.source.grant(progress.who, self.stream, clock::now()) {
             beat.echo_us = micros(grant.echo.0);
             beat.grant_us = micros(grant.lease);
             beat.grant_index = grant.index.0;
+            progress.granted = true;
+        } else {
+            return Ok(false);
         }
-        self.send(from_source::What::Beat(beat)).await
+        self.send(from_source::What::Beat(beat)).await?;
+        Ok(true)
     }
 
     /// Heartbeats, up.
@@ -222,12 +262,16 @@ impl<S: Source> Served<S> {
         who: Incarnation,
         mut incoming: Streaming<proto::FromWatcher>,
     ) -> Result<(), Status> {
+        let mut first = true;
         while let Some(message) = incoming.message().await? {
             match message.what {
                 Some(from_watcher::What::Heartbeat(beat)) => {
                     let local = Moment(Duration::from_micros(beat.local_time_us));
                     let (seen, now) = (Index(beat.seen), clock::now());
                     self.source.heartbeat(who, self.stream, Heartbeat { local, seen, now });
+                    if std::mem::take(&mut first) {
+                        self.heard.notify_one();
+                    }
                 }
                 Some(from_watcher::What::Goodbye(_)) => {
                     self.source.goodbye(who, self.stream);
@@ -271,6 +315,7 @@ fn plain_beat(progress: &Progress) -> proto::Beat {
         echo_us: 0,
         grant_us: 0,
         grant_index: 0,
+        leaving: false,
     }
 }
 

@@ -83,6 +83,9 @@ pub enum Ended {
     /// A frame was missing, or something came that cannot be.
     #[error("the source sent {0}")]
     Nonsense(&'static str),
+    /// The source is about to stop, and we said goodbye.
+    #[error("the source is about to stop")]
+    Left,
     /// No grant came for as long as a lease lasts.
     #[error("no grant came for a whole lease")]
     Forsaken,
@@ -154,12 +157,12 @@ impl<W: Watcher> Watch<'_, W> {
                     Err(_) => Err(Ended::Stopped),
                 },
                 _ = beats.tick() => self.beat(),
-                () = stop.cancelled() => {
-                    self.say_goodbye().await;
-                    Err(Ended::Stopped)
-                }
+                () = stop.cancelled() => Err(Ended::Stopped),
             };
             if let Err(ended) = ended {
+                if matches!(ended, Ended::Left | Ended::Stopped) {
+                    self.say_goodbye(&mut frames).await;
+                }
                 return ended;
             }
         }
@@ -185,6 +188,7 @@ impl<W: Watcher> Watch<'_, W> {
                 verdict
             }
             Some(from_source::What::Reset(reset)) => watcher.reset(Index(reset.index)),
+            Some(from_source::What::Beat(beat)) if beat.leaving => return Err(Ended::Left),
             Some(from_source::What::Beat(beat)) => {
                 let (after, index) = (Index(beat.after), Index(beat.index));
                 let verdict = watcher.change(after, index, Vec::new());
@@ -235,14 +239,14 @@ impl<W: Watcher> Watch<'_, W> {
         Ok(())
     }
 
-    async fn say_goodbye(&self) {
+    async fn say_goodbye(&self, frames: &mut tonic::Streaming<proto::FromSource>) {
         self.watcher.renounce();
         let goodbye = from_watcher::What::Goodbye(proto::Goodbye {});
         // If it does not get through, the source waits for one grace.
         let _ = tokio::time::timeout(GOODBYE, async {
             report(&self.reports, goodbye).await?;
-            // Until the queue is empty the goodbye has not left.
-            let _ = self.reports.reserve_many(REPORTS_QUEUED_MAX).await;
+            // A source that has heard it closes the stream.
+            while let Ok(Some(_)) = frames.message().await {}
             Ok::<_, ()>(())
         })
         .await;

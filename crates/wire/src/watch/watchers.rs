@@ -186,6 +186,14 @@ impl Watchers {
         known
     }
 
+    /// Serves a watcher no more, and refuses its return, without a grace: it has said that it
+    /// answers by itself no longer. Gives the stream to close.
+    pub fn let_go(&mut self, who: Incarnation) -> Option<StreamId> {
+        let standing = self.standing.get_mut(&who)?;
+        standing.let_go = true;
+        standing.stream.take()
+    }
+
     /// Marks everybody whose grace has passed as let go, and names them with the stream to close. A
     /// leader goes on counting them until their detach is applied; a catalog stops at once.
     pub fn lapse(&mut self, now: Moment) -> Vec<(Incarnation, Option<StreamId>)> {

@@ -1,0 +1,431 @@
+//! What is settled here, and the answers that wait for it: the shell around the two cores.
+//!
+//! Everything that decides, [`Leadership`] and [`Acknowledger`], and the window of recent frames,
+//! are kept under one lock that is held for one call at a time. Applied entries come in through one
+//! task, in index order, so a catalog counts from its attach entry on and not a moment later.
+//!
+//! # Invariants
+//!
+//! * An answer that reveals an index leaves only when every attached catalog has seen it.
+//! * A replica that ceases to lead gives up what it holds: the askers ask again, with their keys.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::command::{Command, Request};
+use ledger::ledger::Ledger;
+use ledger::outcome::{Accepted, Outcome};
+use ledger::terms::Index;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, broadcast, oneshot, watch};
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use wire::convert;
+use wire::problem::Problem;
+use wire::proto::{self, answer::What as Answered};
+use wire::stream::Reply;
+use wire::watch::clock;
+use wire::watch::lease::{Moment, Times};
+use wire::watch::rules::Rules;
+use wire::watch::watchers::Incarnation;
+use wire::watch::window::Window;
+
+use crate::acknowledger::{Acknowledger, Reveals};
+use crate::batcher::{Batcher, Decision};
+use crate::leadership::{Detach, Leadership};
+use crate::problems;
+use crate::raft::engine::Engine;
+use crate::raft::view::{AppliedEntry, View};
+use crate::reader::Reader;
+use crate::returns::Returns;
+use crate::role::Role;
+
+/// How long a read waits until what it reveals is settled.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Clones share everything.
+#[derive(Clone)]
+pub(crate) struct Settling {
+    pub(crate) shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) times: Times,
+    pub(crate) rules: Rules,
+    pub(crate) view: Arc<View>,
+    pub(crate) role: watch::Receiver<Role>,
+    pub(crate) batcher: Batcher,
+    pub(crate) books: Mutex<Books>,
+    /// Frames, settled or the watchers have changed.
+    pub(crate) news: watch::Sender<u64>,
+    /// Somebody wants a lease now.
+    pub(crate) urge: Notify,
+    stop: CancellationToken,
+}
+
+/// What decides. Held for one call at a time.
+pub(crate) struct Books {
+    pub(crate) window: Window,
+    /// Some while this replica leads.
+    pub(crate) leadership: Option<Leadership>,
+    acknowledger: Acknowledger<Held>,
+    pub(crate) returns: Returns,
+    /// Whom to detach, and whether that is on its way to the log.
+    detaching: BTreeMap<Incarnation, (Detach, bool)>,
+    /// Closes the streams of this term.
+    pub(crate) streams: CancellationToken,
+}
+
+/// An answer that waits.
+enum Held {
+    Answer(Reply, proto::Answer),
+    Read(oneshot::Sender<()>),
+}
+
+impl std::fmt::Debug for Settling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settling").finish_non_exhaustive()
+    }
+}
+
+impl Settling {
+    /// Knows nothing yet.
+    pub(crate) fn new(
+        (times, rules): (Times, Rules),
+        view: Arc<View>,
+        role: watch::Receiver<Role>,
+        batcher: Batcher,
+        stop: CancellationToken,
+    ) -> Self {
+        let settled = view.read(Ledger::settled);
+        let books = Books {
+            window: Window::default(),
+            leadership: None,
+            acknowledger: Acknowledger::new(settled, rules),
+            returns: Returns::default(),
+            detaching: BTreeMap::new(),
+            streams: stop.child_token(),
+        };
+        let (books, news, urge) = (Mutex::new(books), watch::Sender::new(0), Notify::new());
+        let shared = Shared { times, rules, view, role, batcher, books, news, urge, stop };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Gives an answer to a request once what it reveals is settled.
+    pub(crate) fn answer(&self, reply: Reply, index: Index, outcome: &Outcome) {
+        let (reveals, index) = match outcome {
+            Outcome::Accepted(_) => (Reveals::Acceptance, index),
+            Outcome::Refused(_) => (Reveals::Refusal, index),
+            Outcome::Repeated { index, .. } => (Reveals::Repetition, *index),
+        };
+        let what = Some(Answered::Outcome(convert::outcome(outcome)));
+        let answer = proto::Answer { call: 0, as_of: index.0, stale: false, what };
+        let mut books = self.shared.books.lock();
+        let due = books.acknowledger.hold(reveals, index, Held::Answer(reply, answer));
+        let leads =
+            matches!(*self.shared.role.borrow(), Role::Leading { .. } | Role::Choosing { .. });
+        let given_up = if leads { Vec::new() } else { books.acknowledger.release() };
+        drop(books);
+        due.into_iter().for_each(Held::give);
+        given_up.into_iter().for_each(Held::give_up);
+    }
+
+    /// Waits until what a read reveals is settled.
+    pub(crate) async fn reading(&self, index: Index) -> Result<(), Problem> {
+        let (tell, told) = oneshot::channel();
+        let due =
+            self.shared.books.lock().acknowledger.hold(Reveals::Reading, index, Held::Read(tell));
+        if due.is_some() {
+            return Ok(());
+        }
+        match tokio::time::timeout(PATIENCE, told).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(problems::no_leader()),
+            Err(_) => Err(problems::unsettled()),
+        }
+    }
+
+    /// Everything up to here may be told.
+    pub(crate) fn settled(&self) -> Index {
+        self.shared.books.lock().acknowledger.settled()
+    }
+
+    /// How many answers wait.
+    pub(crate) fn held(&self) -> usize {
+        self.shared.books.lock().acknowledger.held()
+    }
+
+    /// The names of the catalogs attached, with what each has seen; empty unless this replica leads.
+    pub(crate) fn watchers(&self) -> Vec<(String, Option<Index>)> {
+        let books = self.shared.books.lock();
+        let everybody = books.leadership.iter().flat_map(Leadership::everybody);
+        everybody.map(|(name, seen)| (name.to_owned(), seen)).collect()
+    }
+
+    /// Takes in what is applied, and who leads, until `stop`.
+    pub(crate) async fn follow(self) {
+        let shared = self.shared;
+        let mut role = shared.role.clone();
+        let (start, mut feed) = shared.view.watch(Ledger::applied);
+        shared.restart(start);
+        loop {
+            let now = *role.borrow_and_update();
+            shared.obey(now);
+            let entry = tokio::select! {
+                entry = feed.recv() => entry,
+                changed = role.changed() => if changed.is_ok() { continue } else { return },
+                () = shared.stop.cancelled() => return,
+            };
+            match entry {
+                Ok(entry) if entry.changes.is_some() => shared.take(&entry),
+                Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {
+                    let (start, fresh) = shared.view.watch(Ledger::applied);
+                    feed = fresh;
+                    shared.restart(start);
+                }
+                Err(broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    }
+
+    /// Keeps the leader's lease while anybody is attached, and lets go of who is silent.
+    pub(crate) async fn keep_lease(self, engine: Engine, reader: Reader) {
+        let shared = self.shared;
+        let mut beats = tokio::time::interval(shared.times.beat);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut lapses = tokio::time::interval(shared.times.beat / 4);
+        lapses.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = beats.tick() => {}
+                () = shared.urge.notified() => {}
+                _ = lapses.tick() => {
+                    shared.lapse();
+                    continue;
+                }
+                () = shared.stop.cancelled() => return,
+            }
+            let Some(term) = shared.watched_term() else { continue };
+            // The round must be one of this very term from its start to its end.
+            let leads =
+                || engine.leader().leader == Some(engine.id()) && engine.leader().term == term;
+            let asked = clock::now();
+            if leads() && reader.confirm().await.is_ok() && leads() {
+                shared.confirmed(term, asked);
+            }
+        }
+    }
+}
+
+impl Held {
+    fn give(self) {
+        match self {
+            Self::Answer(reply, answer) => reply.send(answer),
+            // A read that has gone away needs no answer.
+            Self::Read(tell) => drop(tell.send(())),
+        }
+    }
+
+    /// Decided, but nobody here may say how: the asker asks again, with its key, whoever leads now.
+    fn give_up(self) {
+        match self {
+            Self::Answer(reply, _) => reply.problem(&problems::lost()),
+            Self::Read(tell) => drop(tell),
+        }
+    }
+}
+
+impl Books {
+    /// Gives out what may be told by now.
+    fn due(&mut self, known: Index) -> Vec<Held> {
+        let counted = self.leadership.as_ref().map(Leadership::settled).unwrap_or_default();
+        self.acknowledger.settle(known.max(counted))
+    }
+}
+
+impl Shared {
+    /// Something changed: gives out what may be told, and wakes the streams.
+    pub(crate) fn settle(&self, mut books: parking_lot::MutexGuard<'_, Books>) {
+        let due = books.due(Index(0));
+        drop(books);
+        due.into_iter().for_each(Held::give);
+        self.tell();
+    }
+
+    pub(crate) fn tell(&self) {
+        self.news.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Begins or ends a leadership, as the role says.
+    fn obey(&self, role: Role) {
+        let mut books = self.books.lock();
+        let term = books.leadership.as_ref().map(Leadership::term);
+        match role {
+            Role::Leading { term: now } if term == Some(now) => {}
+            Role::Choosing { term: now } if term == Some(now) => {}
+            Role::Leading { term } => {
+                let mut leadership = Leadership::new(term, clock::now(), self.times, self.rules);
+                let (applied, settled, attached) = self.view.read(standing);
+                let settled = settled.max(books.acknowledger.settled());
+                leadership.begin(applied, settled, &attached);
+                let given_up = self.end_term(&mut books);
+                books.leadership = Some(leadership);
+                self.settle(books);
+                given_up.into_iter().for_each(Held::give_up);
+            }
+            Role::Choosing { .. } | Role::Following { .. } | Role::Alone { .. } => {
+                let given_up = self.end_term(&mut books);
+                // One that was elected may soon settle what waits here.
+                if !matches!(role, Role::Choosing { .. }) {
+                    let rest = books.acknowledger.release();
+                    drop(books);
+                    rest.into_iter().for_each(Held::give_up);
+                    self.tell();
+                }
+                given_up.into_iter().for_each(Held::give_up);
+            }
+        }
+    }
+
+    fn end_term(&self, books: &mut Books) -> Vec<Held> {
+        if books.leadership.take().is_none() {
+            return Vec::new();
+        }
+        books.streams.cancel();
+        books.streams = self.stop.child_token();
+        books.detaching.clear();
+        books.acknowledger.release()
+    }
+
+    /// Frames are missing: starts over from what is applied.
+    fn restart(&self, start: Index) {
+        let (applied, settled, attached) = self.view.read(standing);
+        let mut books = self.books.lock();
+        books.window = Window::at(start);
+        if let Some(leadership) = &mut books.leadership {
+            leadership.align(&attached, clock::now());
+            leadership.applied(applied);
+        }
+        let due = books.due(settled);
+        drop(books);
+        due.into_iter().for_each(Held::give);
+        self.tell();
+    }
+
+    fn take(&self, entry: &AppliedEntry) {
+        let mut books = self.books.lock();
+        books.window.push(entry.index, entry.changes.clone().unwrap_or_default());
+        let Books { leadership, detaching, .. } = &mut *books;
+        if let Some(leadership) = leadership
+            && leadership.applied_index() < entry.index
+        {
+            if let Some(attached) = &entry.attached {
+                let attached: Vec<_> = attached
+                    .iter()
+                    .map(|(who, name)| (Incarnation(*who), name.to_string()))
+                    .collect();
+                for (who, _) in leadership.align(&attached, clock::now()) {
+                    detaching.remove(&who);
+                }
+            }
+            leadership.applied(entry.index);
+        }
+        let due = books.due(entry.settled);
+        drop(books);
+        due.into_iter().for_each(Held::give);
+        self.tell();
+    }
+
+    fn watched_term(&self) -> Option<u64> {
+        let books = self.books.lock();
+        let leadership = books.leadership.as_ref()?;
+        leadership.everybody().next()?;
+        Some(leadership.term())
+    }
+
+    fn confirmed(&self, term: u64, asked: Moment) {
+        let mut books = self.books.lock();
+        let Some(leadership) = &mut books.leadership else { return };
+        if leadership.term() != term {
+            return;
+        }
+        let lived = leadership.quorum().live(clock::now());
+        leadership.quorum_round(asked);
+        drop(books);
+        if !lived {
+            self.tell();
+        }
+    }
+
+    /// Stops serving who has been silent for a grace, and sees to it that they are detached.
+    fn lapse(self: &Arc<Self>) {
+        let now = clock::now();
+        let mut books = self.books.lock();
+        let Books { leadership, detaching, returns, .. } = &mut *books;
+        let Some(leadership) = leadership else { return };
+        let lapsed = leadership.lapse(now);
+        for detach in &lapsed {
+            let name = leadership.name(detach.who).unwrap_or("a catalog").to_owned();
+            returns.failed(&name, now);
+            tracing::info!("let go of {name}: silent for a whole grace");
+            detaching.insert(detach.who, (*detach, false));
+        }
+        let mut wanted = Vec::new();
+        for (detach, under_way) in detaching.values_mut().filter(|(_, under_way)| !under_way) {
+            *under_way = true;
+            wanted.push(leadership.stamp(*detach));
+        }
+        match lapsed.is_empty() {
+            true => drop(books),
+            false => self.settle(books),
+        }
+        for detach in wanted {
+            self.propose_detach(detach);
+        }
+    }
+
+    /// A catalog has said goodbye: it is detached without a grace.
+    pub(crate) fn detach(self: &Arc<Self>, detach: Detach) {
+        self.books.lock().detaching.insert(detach.who, (detach, true));
+        self.propose_detach(detach);
+    }
+
+    fn propose_detach(self: &Arc<Self>, detach: Detach) {
+        let Detach { who, term, .. } = detach;
+        let command = Command::Detach { incarnation: who.0, term };
+        let request = Request { key: None, deadline: None, command };
+        let this = self.clone();
+        let tell = move |decision: Decision| {
+            // It did not land: the next look proposes it again.
+            if decision.is_err()
+                && let Some((_, under_way)) = this.books.lock().detaching.get_mut(&who)
+            {
+                *under_way = false;
+            }
+        };
+        self.batcher.offer(request, Box::new(tell));
+    }
+
+    /// Proposes an attach, and waits until it is decided.
+    pub(crate) async fn attach(&self, who: Incarnation, name: &str) -> Result<(), String> {
+        let name = convert::name(name).map_err(|problem| problem.message)?;
+        let command = Command::Attach { incarnation: who.0, name };
+        let request = Request { key: None, deadline: None, command };
+        let (tell, told) = oneshot::channel();
+        // A stream that has gone away meanwhile needs no word; its attach lapses after a grace.
+        self.batcher.offer(request, Box::new(move |decision| drop(tell.send(decision))));
+        match told.await {
+            Ok(Ok((_, Outcome::Accepted(Accepted::Done | Accepted::Unchanged)))) => Ok(()),
+            Ok(Ok((_, Outcome::Refused(refusal)))) => Err(refusal.to_string()),
+            Ok(Ok(_)) | Err(_) => Err("not decided".into()),
+            Ok(Err(problem)) => Err(problem.message),
+        }
+    }
+}
+
+/// What a leadership begins with.
+fn standing(ledger: &Ledger) -> (Index, Index, Vec<(Incarnation, String)>) {
+    let attached = ledger.attached().map(|(who, name)| (Incarnation(who), name.to_string()));
+    (ledger.applied(), ledger.settled(), attached.collect())
+}
