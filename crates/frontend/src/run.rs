@@ -116,7 +116,8 @@ async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Stop> {
     })
 }
 
-/// Opens the public port once a leader is known and the cache has a lease, or after a while without.
+/// Opens the public port once a leader is known and the cache has a lease, or after a while
+/// without.
 async fn open(
     public: TcpListener,
     listen: SocketAddr,

@@ -1,8 +1,8 @@
 //! Answers that wait: whatever reveals the state at an index is given once that index is settled.
 //!
-//! An acceptance, a refusal, the answer to a repeated key, a look-up: each tells its reader something
-//! that no other reader may contradict afterwards. So each waits until every attached catalog has
-//! seen the index it reveals. Answers are held by index and released together.
+//! An acceptance, a refusal, the answer to a repeated key, a look-up: each tells its reader
+//! something that no other reader may contradict afterwards. So each waits until every attached
+//! catalog has seen the index it reveals. Answers are held by index and released together.
 
 use std::collections::BTreeMap;
 

@@ -1,12 +1,13 @@
-//! What a leader owes its catalogs, for one term: whom it waits for, what is settled, who is let go.
+//! What a leader owes its catalogs, for one term: whom it waits for, what is settled, who is let
+//! go.
 //!
 //! Settled is counted over the ledger, not over connections: it is the least that any catalog
 //! attached in the applied ledger has seen. A lapsed, silent or disconnected one counts until its
-//! detach entry is applied; and that entry names the term that decided it, so that one proposed late
-//! by a stalled task cannot remove a catalog that has come back.
+//! detach entry is applied; and that entry names the term that decided it, so that one proposed
+//! late by a stalled task cannot remove a catalog that has come back.
 //!
-//! A new leader first knows, then waits: it accepts nobody before the first entry of its own term is
-//! applied, and from its election on it gives every attached catalog one grace to come back.
+//! A new leader first knows, then waits: it accepts nobody before the first entry of its own term
+//! is applied, and from its election on it gives every attached catalog one grace to come back.
 //!
 //! # Not here
 //!

@@ -7,7 +7,8 @@
 //! Reading order: [`config`] (what a replica is told), [`replica`] (its life, from start to stop),
 //! `service` (asks in, answers out), `batcher` and `reader` (the two ways to an answer),
 //! `publisher` (what catalogs watch), `settling` (which answers may be given yet) with its cores
-//! [`leadership`] and [`acknowledger`]. The folder [`raft`] is the only place that names the engine.
+//! [`leadership`] and [`acknowledger`]. The folder [`raft`] is the only place that names the
+//! engine.
 
 pub mod config;
 pub mod replica;

@@ -1,8 +1,9 @@
 //! What a replica answers: requests, lookups, queries.
 //!
 //! Only the leader decides, through the batcher. An order that is here is here for ever, so anybody
-//! may show it once it is settled; that there is *none* takes the leader and a majority. Products change, so reading
-//! them takes the leader and a majority as well, unless the asker said that an old answer will do.
+//! may show it once it is settled; that there is *none* takes the leader and a majority. Products
+//! change, so reading them takes the leader and a majority as well, unless the asker said that an
+//! old answer will do.
 
 use std::sync::Arc;
 

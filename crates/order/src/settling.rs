@@ -156,7 +156,8 @@ impl Settling {
         self.shared.books.lock().acknowledger.held()
     }
 
-    /// The names of the catalogs attached, with what each has seen; empty unless this replica leads.
+    /// The names of the catalogs attached, with what each has seen; empty unless this replica
+    /// leads.
     pub(crate) fn watchers(&self) -> Vec<(String, Option<Index>)> {
         let books = self.shared.books.lock();
         let everybody = books.leadership.iter().flat_map(Leadership::everybody);
