@@ -272,10 +272,9 @@ pub(crate) struct Load {
 
 /// `oppidum status`
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Examples:\n  oppidum status\n  oppidum status --json --url http://127.0.0.1:8080\n\n\
-    Exit codes: 0 there is a leader; 1 there is none; 2 no store there."
-)]
+#[command(after_help = "Examples:\n  oppidum status\n  \
+    oppidum status --json --url http://127.0.0.1:8080\n\n\
+    Exit codes: 0 there is a leader; 1 there is none; 2 no store there.")]
 pub(crate) struct Status {
     /// The store.
     #[command(flatten)]

@@ -2,7 +2,7 @@
 //!
 //! Both directions are batches: whoever writes takes all that is waiting and sends it as one
 //! message, so that a busy connection pays for one message where an idle one pays for one call.
-//! Answers come in any order. The asking side is [`Caller`], the answering side [`answer`].
+//! Answers come in any order. The asking side is [`Caller`], the answering side [`answer()`].
 
 use std::collections::HashMap;
 use std::pin::Pin;
