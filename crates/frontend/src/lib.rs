@@ -9,7 +9,7 @@
 //! [`limits`] is every bound. The pure cores: [`classic`] (the words of the API), [`cache`] (hits,
 //! fills, floors), [`seek`] (what to do next for one request). Their shells: `replicas`
 //! (connections), `ordering`, `queries`. `api` turns requests into answers, `server` owns the
-//! public listener, `store` describes the whole store. [`run`] puts them together.
+//! public listener, `store` describes the whole store. [`run()`] puts them together.
 
 pub mod limits;
 

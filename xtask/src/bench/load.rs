@@ -76,9 +76,10 @@ impl Load {
         let requests = ["buy", "sell"].map(|side| self.request(side));
         let mut latencies = Vec::new();
         let mut line = String::new();
-        for request in requests.iter().cycle() {
+        for (turn, request) in requests.iter().cycle().enumerate() {
             let now = phase.load(Ordering::Relaxed);
-            if now == OVER {
+            // What was bought is sold again, so that the next run finds the stock as it was.
+            if now == OVER && turn % 2 == 0 {
                 break;
             }
             let began = Instant::now();

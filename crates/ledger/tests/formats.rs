@@ -1,0 +1,230 @@
+//! Bytes: what version 1 wrote is read for ever, and no bytes at all make a decoder panic.
+//!
+//! `golden/*.hex` hold bytes written by each released version. They are never rewritten; a new
+//! version adds its own.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test that panics has found something"
+)]
+
+use std::fmt::Write as _;
+
+use ledger::block::Block;
+use ledger::codec::DecodeError;
+use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
+use ledger::ledger::{Ledger, Windows};
+use ledger::state::State;
+use ledger::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+/// One of everything.
+fn batches() -> Vec<Batch> {
+    let name = |text: &str| Name::new(text).unwrap();
+    let quantity = |pieces| Quantity::new(pieces).unwrap();
+    let plain = |command| Request { key: None, deadline: None, command };
+    let product = |text: &str, stock, restock_to| Definition {
+        name: name(text),
+        price: Cents::new(2_999).unwrap(),
+        stock,
+        restock_to,
+    };
+    let shop = Shop {
+        ledger_id: LedgerId([0xab; 16]),
+        first_order_number: OrderNumber(1_903),
+        products: vec![product("bear", 2, None), product("füchse", 0, Some(quantity(100)))],
+    };
+    let line =
+        |text: &str, pieces, side| Line { name: name(text), quantity: quantity(pieces), side };
+    let place = |key: Option<Key>, lines| Request {
+        key,
+        deadline: Some(Timestamp(9_000)),
+        command: Command::Place(lines),
+    };
+    let client = || Key::new(Origin::Client, "mine");
+    let requests = vec![
+        place(client(), vec![line("bear", 1, Side::Buy)]),
+        place(client(), vec![line("bear", 1, Side::Buy)]),
+        place(client(), vec![line("bear", 2, Side::Buy)]),
+        place(Key::new(Origin::Frontend, "0f"), vec![line("bear", 1_000_000, Side::Buy)]),
+        place(None, vec![line("bear", 7, Side::Sell), line("owl", 1, Side::Buy)]),
+        plain(Command::Place(Vec::new())),
+        plain(Command::Define(product("owl", 3, None))),
+        plain(Command::Define(product("owl", 3, None))),
+        plain(Command::SetPrice { name: name("owl"), price: Cents::new(1).unwrap() }),
+        plain(Command::RestockBy { name: name("bear"), quantity: quantity(5) }),
+        plain(Command::RestockTo { name: name("füchse"), quantity: quantity(100) }),
+        plain(Command::RestockTo { name: name("füchse"), quantity: quantity(100) }),
+        plain(Command::Attach { incarnation: 77, name: name("catalog 127.0.0.1:2319") }),
+        plain(Command::Detach { incarnation: 78, term: 3 }),
+        Request { deadline: Some(Timestamp(1)), ..plain(Command::Place(Vec::new())) },
+    ];
+    vec![
+        Batch {
+            at: Timestamp(8_000),
+            settled: Index(0),
+            requests: vec![plain(Command::Open(shop))],
+        },
+        Batch { at: Timestamp(8_500), settled: Index(4), requests },
+    ]
+}
+
+/// What the ledger makes of them: the state, and the blocks.
+fn history() -> (State, Vec<Block>) {
+    let mut ledger = Ledger::new(Windows::default());
+    let entries = batches().into_iter().zip([3, 7]);
+    let blocks = entries
+        .filter_map(|(batch, index)| ledger.apply_entry(Index(index), 3, batch).block)
+        .collect();
+    (ledger.state(), blocks)
+}
+
+/// Everything that is written to disk, by the name of its golden file.
+fn written() -> Vec<(&'static str, Vec<u8>)> {
+    let (state, blocks) = history();
+    let batches = batches();
+    vec![
+        ("batch_open_v1", batches[0].encode()),
+        ("batch_v1", batches[1].encode()),
+        ("block_open_v1", blocks[0].encode()),
+        ("block_v1", blocks[1].encode()),
+        ("state_v1", state.encode()),
+    ]
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for chunk in bytes.chunks(40) {
+        for byte in chunk {
+            write!(text, "{byte:02x}").unwrap();
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn golden(name: &str) -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.hex"))
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let pairs = digits.chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+    pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
+}
+
+/// What version 1 wrote is read as what it was, and is written the same today.
+#[test]
+fn bytes_of_version_1_are_read_and_written() {
+    for (name, bytes) in written() {
+        let path = golden(name);
+        if !path.exists() && std::env::var_os("OPPIDUM_WRITE_GOLDEN").is_some() {
+            std::fs::write(&path, hex(&bytes)).unwrap();
+        }
+        let kept = unhex(&std::fs::read_to_string(&path).unwrap());
+        assert_eq!(hex(&kept), hex(&bytes), "{name}");
+    }
+    let read = |name: &str| unhex(&std::fs::read_to_string(golden(name)).unwrap());
+    let (state, blocks) = history();
+    assert_eq!(Batch::decode(&read("batch_open_v1")).unwrap(), batches()[0]);
+    assert_eq!(Batch::decode(&read("batch_v1")).unwrap(), batches()[1]);
+    assert_eq!(Block::decode(&read("block_open_v1")).unwrap(), blocks[0]);
+    assert_eq!(Block::decode(&read("block_v1")).unwrap(), blocks[1]);
+    assert_eq!(Block::peek(&read("block_v1")).unwrap(), blocks[1].header);
+    assert_eq!(State::decode(&read("state_v1")).unwrap(), state);
+}
+
+/// A format of a newer version is named, not guessed at.
+#[test]
+fn a_newer_version_is_refused_by_name() {
+    for (name, mut bytes) in written() {
+        bytes[0] = 2;
+        let error = if name.starts_with("batch") {
+            Batch::decode(&bytes).unwrap_err()
+        } else if name.starts_with("block") {
+            Block::decode(&bytes).unwrap_err()
+        } else {
+            State::decode(&bytes).unwrap_err()
+        };
+        assert!(matches!(error, DecodeError::Version(2)), "{name}: {error}");
+    }
+}
+
+/// By the decoder of its own format.
+fn is_refused(name: &str, bytes: &[u8]) -> bool {
+    match name.split('_').next() {
+        Some("batch") => Batch::decode(bytes).is_err(),
+        Some("block") => Block::decode(bytes).is_err(),
+        _ => State::decode(bytes).is_err(),
+    }
+}
+
+/// Cut anywhere: an error, never a panic, and never something else than what was written.
+#[test]
+fn bytes_that_are_cut_are_refused() {
+    for (name, bytes) in written() {
+        for end in 0..bytes.len() {
+            assert!(is_refused(name, &bytes[..end]), "{name} cut at {end}");
+        }
+    }
+}
+
+/// One bit flipped anywhere: what is kept on disk has a checksum, and says so.
+#[test]
+fn a_flipped_bit_is_noticed() {
+    for (name, bytes) in written() {
+        for place in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[place / 8] ^= 1 << (place % 8);
+            match name.split('_').next() {
+                // The log has a checksum around every record: here it must not panic.
+                Some("batch") => drop(Batch::decode(&flipped)),
+                Some("block") => {
+                    assert!(Block::decode(&flipped).is_err(), "{name}: bit {place}");
+                }
+                _ => assert!(State::decode(&flipped).is_err(), "{name}: bit {place}"),
+            }
+        }
+    }
+}
+
+/// Bytes that follow the end are no part of it.
+#[test]
+fn bytes_after_the_end_are_refused() {
+    for (name, mut bytes) in written() {
+        bytes.push(0);
+        assert!(is_refused(name, &bytes), "{name}");
+    }
+}
+
+proptest! {
+    /// Any bytes: no panic, and no memory beyond what the bytes could hold.
+    #[test]
+    fn random_bytes_are_refused_or_read(mut bytes in vec(any::<u8>(), 0..400), first in 0..3_u8) {
+        if let Some(version) = bytes.first_mut() {
+            *version = first;
+        }
+        if let Ok(batch) = Batch::decode(&bytes) {
+            prop_assert_eq!(batch.encode(), bytes.clone());
+        }
+        prop_assert!(Block::decode(&bytes).is_err());
+        prop_assert!(State::decode(&bytes).is_err());
+    }
+
+    /// Pieces of true bytes put together anew.
+    #[test]
+    fn shuffled_bytes_never_panic(
+        pick in 0..5_usize, from in 0..600_usize, to in 0..600_usize, count in 0..100_usize
+    ) {
+        let (_, mut bytes) = written().swap_remove(pick);
+        let (from, to) = (from % bytes.len(), to % bytes.len());
+        let piece: Vec<u8> = bytes[from..].iter().take(count).copied().collect();
+        bytes.splice(to..to, piece);
+        drop(Batch::decode(&bytes));
+        drop(Block::decode(&bytes));
+        drop(State::decode(&bytes));
+    }
+}
