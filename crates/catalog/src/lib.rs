@@ -8,7 +8,7 @@
 //! # Reading order
 //!
 //! [`shelf`] is the table, [`counter`] decides (what is fresh, who is served, which queries wait);
-//! [`desk`] is the shell around it, [`service`] its gRPC side; [`restocker`] proposes to fill up
+//! `desk` is the shell around it, `service` its gRPC side; `restocker` proposes to fill up
 //! what is sold out. [`run()`] puts them together.
 
 pub mod shelf;
