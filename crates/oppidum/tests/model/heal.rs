@@ -1,0 +1,169 @@
+//! Healing: everybody is there, nothing is cut, and every question must be answered.
+
+use crate::replica::PRODUCTS;
+use crate::world::{CATALOGS, FRONTENDS, Parcel, Progress, REPLICAS, World};
+
+/// Orders, and whatever else is asked of a replica, are answered within this after healing: a grace
+/// by a slow clock, an election, and the rounds between, in microseconds.
+const ORDERS_WITHIN: u64 = 1_500_000;
+
+/// Queries within this: a fill may be parked at a catalog that is let go meanwhile.
+const QUERIES_WITHIN: u64 = 6_000_000;
+
+impl World {
+    /// Mends everything and lets time run, until all is answered. Says what was not.
+    pub(crate) fn heal(&mut self) -> Option<String> {
+        self.note(|| "healing".into());
+        self.mend();
+        let began = self.now;
+        let mut beat = 0;
+        while self.violation.is_none() {
+            let waits = |op: &crate::world::Op| {
+                !matches!(op.progress, Progress::Done | Progress::Dropped)
+            };
+            let at_frontend = |op: &crate::world::Op| {
+                matches!(op.progress, Progress::AtFrontend(_))
+            };
+            let open = self.ops.iter().position(|op| waits(op) && !at_frontend(op));
+            let asked = self.ops.iter().position(|op| waits(op));
+            if asked.is_none() {
+                return None;
+            }
+            let took = self.now - began;
+            if let Some(op) = open.filter(|_| ORDERS_WITHIN < took) {
+                return Some(format!("op {op}, {:?}, is not answered", self.ops[op]));
+            }
+            if let Some(op) = asked.filter(|_| QUERIES_WITHIN < took) {
+                return Some(format!("op {op}, {:?}, is not answered", self.ops[op]));
+            }
+            self.now += 1_000;
+            beat += 1;
+            self.tick(beat % 100 == 0);
+        }
+        None
+    }
+
+    fn mend(&mut self) {
+        self.delay = 1_000;
+        self.cut = [[false; REPLICAS]; REPLICAS];
+        for replica in &mut self.replicas {
+            (replica.up, replica.frozen) = (true, false);
+        }
+        for catalog in &mut self.catalogs {
+            (catalog.up, catalog.frozen, catalog.leaving) = (true, false, false);
+        }
+        for frontend in &mut self.frontends {
+            (frontend.up, frontend.frozen) = (true, false);
+        }
+        // What is late comes now.
+        let now = self.now;
+        for stream in self.streams.values_mut() {
+            stream.down.iter_mut().for_each(|(at, _)| *at = (*at).min(now));
+            stream.up.iter_mut().for_each(|(at, _)| *at = (*at).min(now));
+        }
+        for parcel in &mut self.parcels {
+            let (Parcel::Ask { at, .. } | Parcel::Answer { at, .. }) = parcel;
+            *at = (*at).min(now);
+        }
+    }
+
+    /// A millisecond in which everybody does what there is to do.
+    pub(crate) fn tick(&mut self, beat: bool) {
+        self.lead();
+        for catalog in 0..CATALOGS {
+            self.catalog_lapse(catalog);
+            self.forsake(true, catalog);
+            if self.catalogs[catalog].up && self.catalogs[catalog].stream.is_none() {
+                let leader = self.replicas.iter().position(|replica| replica.leads).unwrap_or(0);
+                self.connect(true, catalog, leader);
+            }
+            self.report(true, catalog, !beat);
+        }
+        for frontend in 0..FRONTENDS {
+            self.forsake(false, frontend);
+            if self.frontends[frontend].up && self.frontends[frontend].stream.is_none() {
+                let catalog = self.rng.pick(CATALOGS);
+                self.connect(false, frontend, catalog);
+            }
+            self.report(false, frontend, !beat);
+            self.retry_fill(frontend, 600_000);
+        }
+        self.forget_streams();
+        let streams: Vec<u64> = self.streams.keys().copied().collect();
+        for id in streams {
+            for _ in 0..4 {
+                self.hear(id);
+                self.receive(id);
+            }
+            self.feed(id);
+            if beat {
+                self.beat(id);
+            }
+        }
+        while let Some(place) = self.parcels.iter().position(|parcel| {
+            let (Parcel::Ask { at, .. } | Parcel::Answer { at, .. }) = parcel;
+            *at <= self.now
+        }) {
+            self.arrive(place);
+        }
+    }
+
+    /// The replicas' part of a millisecond.
+    fn lead(&mut self) {
+        let leaders: Vec<usize> = (0..REPLICAS).filter(|at| self.replicas[*at].leads).collect();
+        let term = self.replicas.iter().map(|replica| replica.term).max().unwrap_or(0);
+        if !leaders.iter().any(|at| self.replicas[*at].term == term) {
+            let best = (0..REPLICAS).max_by_key(|at| (self.replicas[*at].reach(), *at)).unwrap();
+            if self.replicas[best].leads {
+                self.step_down(best);
+            }
+            self.elect(best);
+        }
+        for at in 0..REPLICAS {
+            for other in 0..REPLICAS {
+                self.replicate(at, other);
+            }
+            if self.replicas[at].round.is_none() {
+                self.begin_round(at);
+            }
+            for other in 0..REPLICAS {
+                self.reply_round(at, other);
+            }
+            self.leader_lapse(at);
+            while self.replicas[at].leads && !self.replicas[at].detaches.is_empty() {
+                self.propose_detach(at);
+            }
+        }
+        for at in 0..REPLICAS {
+            while self.replicas[at].applied < self.replicas[at].committed {
+                self.apply(at);
+            }
+        }
+        let leader = (0..REPLICAS).find(|at| self.replicas[*at].leads);
+        let open: Vec<usize> = (0..self.ops.len())
+            .filter(|op| self.ops[*op].progress == Progress::Open)
+            .collect();
+        for op in open {
+            if let Some(leader) = leader {
+                self.try_at_replica(op, leader);
+            }
+        }
+    }
+
+    /// Lets a mended world run for so many milliseconds: for directed schedules.
+    pub(crate) fn run_for(&mut self, millis: u64) {
+        for _ in 0..millis {
+            self.now += 1_000;
+            self.tick((self.now / 1_000).is_multiple_of(100));
+        }
+    }
+
+    /// Everybody asks every frontend for everything.
+    pub(crate) fn query_all(&mut self) {
+        for frontend in 0..FRONTENDS {
+            for product in 0..PRODUCTS {
+                self.query(frontend, product);
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Seeds, one after the other; and the proof that the checks would notice.
+//!
+//! * `OPPIDUM_MODEL_SEEDS`: how many seeds; `OPPIDUM_MODEL_FIRST`: from which on.
+//! * `OPPIDUM_MODEL_TRACE=1`: prints what happened.
+//! * `OPPIDUM_MODEL_MUTANT=NAME`: with one rule broken.
+
+use wire::watch::rules::{Mutant, Rules};
+
+use crate::steps::Mood;
+use crate::world::World;
+
+/// How many steps a run has before it heals.
+const STEPS: usize = 1_500;
+
+/// Seeds that are tried by default: some seconds.
+const SEEDS: u64 = 2_000;
+
+/// Seeds that ever failed, with what was wrong; tried first. None so far.
+const FAILED: [u64; 0] = [];
+
+/// What came of one seed.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) violation: Option<String>,
+    pub(crate) stuck: Option<String>,
+    pub(crate) answered: u64,
+    pub(crate) trace: Vec<String>,
+}
+
+/// Runs one seed.
+pub(crate) fn run(seed: u64, rules: Rules, traced: bool) -> Ended {
+    let mut world = World::new(seed, rules);
+    world.trace = traced.then(Vec::new);
+    let mood = Mood::new(&mut world);
+    for _ in 0..STEPS {
+        world.step(&mood);
+        if world.violation.is_some() {
+            break;
+        }
+    }
+    let stuck = if world.violation.is_none() { world.heal() } else { None };
+    let World { violation, answered, trace, .. } = world;
+    Ended { violation, stuck, answered, trace: trace.unwrap_or_default() }
+}
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+/// No seed shows anything older than somebody was told before, and every question is answered. [P5]
+#[test]
+fn no_seed_shows_what_is_too_old_and_every_question_is_answered() {
+    let first = number("OPPIDUM_MODEL_FIRST", 1);
+    let seeds = number("OPPIDUM_MODEL_SEEDS", SEEDS);
+    let traced = std::env::var_os("OPPIDUM_MODEL_TRACE").is_some();
+    let mutant: Option<Mutant> =
+        std::env::var("OPPIDUM_MODEL_MUTANT").ok().map(|name| name.parse().expect("a rule"));
+    let rules = mutant.map_or_else(Rules::default, Rules::without);
+    let (mut answered, mut caught) = (0, 0);
+    for seed in FAILED.into_iter().chain(first..first + seeds) {
+        let ended = run(seed, rules, traced);
+        answered += ended.answered;
+        if traced {
+            println!("{}", ended.trace.join("\n"));
+        }
+        let wrong = ended.violation.or(ended.stuck);
+        if mutant.is_some() {
+            caught += u64::from(wrong.is_some());
+            continue;
+        }
+        assert!(
+            wrong.is_none(),
+            "seed {seed}: {wrong:?}\nsee it: cargo xtask model --seeds 1 --first {seed} --trace"
+        );
+        if seed % 100_000 == 0 {
+            println!("{seed} seeds, {answered} answers, nothing wrong");
+        }
+    }
+    println!("{seeds} seeds, {answered} answers, {caught} caught");
+    assert!(seeds < 100 || seeds < answered, "hardly anything was answered");
+}
+
+/// Every rule that luck breaks often enough has its wrong version, and it is caught. The others
+/// have schedules of their own, in `directed`. [P5]
+#[test]
+fn every_wrong_rule_that_luck_finds_is_caught() {
+    for mutant in Mutant::ALL {
+        if crate::directed::SCHEDULED.contains(&mutant) {
+            continue;
+        }
+        let caught = (1..=20_000).find(|seed| {
+            let ended = run(*seed, Rules::without(mutant), false);
+            ended.violation.is_some()
+        });
+        assert!(caught.is_some(), "{mutant:?} is not caught");
+    }
+}

@@ -1,0 +1,546 @@
+//! What may happen next: the replicas' own steps, faults, and one step by luck.
+
+use wire::watch::rules::Mutant;
+
+use crate::replica::{Applied, Entry, Held, PRODUCTS, Round, What};
+use crate::world::{CATALOGS, FRONTENDS, Parcel, Progress, REPLICAS, Wish, World};
+
+/// How likely each kind of step is in this run.
+#[derive(Clone, Debug)]
+pub(crate) struct Mood {
+    weights: Vec<u64>,
+    total: u64,
+}
+
+/// The kinds of steps, and how likely each is at first.
+const KINDS: [u64; 24] = [
+    60, // a message arrives at a source
+    60, // a message arrives at a watcher
+    40, // frames go down a stream
+    30, // a beat goes down a stream
+    30, // a heartbeat goes up
+    30, // a report of news goes up
+    12, // a watcher connects, or moves
+    20, // an entry is applied
+    30, // a follower copies the leader's log
+    14, // a read-index round begins
+    24, // a voter replies to it
+    12, // an order
+    14, // an open wish is tried
+    10, // somebody looks at who has lapsed
+    6,  // a stalled detach is proposed
+    36, // a query
+    30, // a parcel arrives
+    6,  // a fill is sent again
+    3,  // an election
+    3,  // a process dies, or comes back
+    3,  // a process freezes, or thaws
+    2,  // a link is cut, or mended
+    3,  // a stream breaks
+    2,  // time leaps
+];
+
+impl Mood {
+    pub(crate) fn new(world: &mut World) -> Self {
+        let weights: Vec<u64> = KINDS
+            .iter()
+            .enumerate()
+            .map(|(kind, weight)| {
+                let (times, over) = [(1, 1), (1, 1), (3, 1), (1, 3), (0, 1)][world.rng.pick(5)];
+                // Some faults do not occur at all in some runs; the rest always goes on.
+                let times = if times == 0 && kind < 18 { 1 } else { times };
+                weight * times / over
+            })
+            .collect();
+        let total = weights.iter().sum();
+        Self { weights, total }
+    }
+
+    fn pick(&self, luck: u64) -> usize {
+        let mut left = luck % self.total.max(1);
+        for (kind, weight) in self.weights.iter().enumerate() {
+            if left < *weight {
+                return kind;
+            }
+            left -= weight;
+        }
+        0
+    }
+}
+
+impl World {
+    /// One step by luck.
+    pub(crate) fn step(&mut self, mood: &Mood) {
+        self.now += self.rng.below(1_200);
+        let luck = self.rng.next();
+        match mood.pick(luck) {
+            0 => self.some_stream().into_iter().for_each(|id| self.hear(id)),
+            1 => self.some_stream().into_iter().for_each(|id| self.receive(id)),
+            2 => self.some_stream().into_iter().for_each(|id| self.feed(id)),
+            3 => self.some_stream().into_iter().for_each(|id| self.beat(id)),
+            4 => self.some_report(false),
+            5 => self.some_report(true),
+            6 => self.some_connect(),
+            7 => {
+                let at = self.rng.pick(REPLICAS);
+                self.apply(at);
+            }
+            8 => {
+                let (from, to) = (self.rng.pick(REPLICAS), self.rng.pick(REPLICAS));
+                self.replicate(from, to);
+            }
+            9 => {
+                let at = self.rng.pick(REPLICAS);
+                self.begin_round(at);
+            }
+            10 => {
+                let (at, voter) = (self.rng.pick(REPLICAS), self.rng.pick(REPLICAS));
+                self.reply_round(at, voter);
+            }
+            11 => self.some_wish(),
+            12 => self.some_try(),
+            13 => self.some_lapse(),
+            14 => {
+                let at = self.rng.pick(REPLICAS);
+                self.propose_detach(at);
+            }
+            15 => {
+                let (at, product) = (self.rng.pick(FRONTENDS), self.rng.pick(PRODUCTS));
+                self.query(at, product);
+            }
+            16 => self.some_parcel(),
+            17 => {
+                let at = self.rng.pick(FRONTENDS);
+                self.retry_fill(at, 600_000);
+            }
+            18 => {
+                let at = self.rng.pick(REPLICAS);
+                self.elect(at);
+            }
+            19 => self.some_death(),
+            20 => self.some_freeze(),
+            21 => self.some_cut(),
+            22 => self.some_break(),
+            _ => self.now += self.rng.below(600_000),
+        }
+    }
+
+    fn some_stream(&mut self) -> Option<u64> {
+        let place = self.rng.pick(self.streams.len().max(1));
+        self.streams.keys().nth(place).copied()
+    }
+
+    fn some_report(&mut self, only_news: bool) {
+        match self.rng.pick(CATALOGS + FRONTENDS) {
+            at if at < CATALOGS => self.report(true, at, only_news),
+            at => self.report(false, at - CATALOGS, only_news),
+        }
+    }
+
+    fn some_connect(&mut self) {
+        let (to_leader, at) = match self.rng.pick(CATALOGS + FRONTENDS) {
+            at if at < CATALOGS => (true, at),
+            at => (false, at - CATALOGS),
+        };
+        self.forsake(to_leader, at);
+        let (connected, runs) = match to_leader {
+            true => {
+                let catalog = &self.catalogs[at];
+                (catalog.stream.is_some(), catalog.up && !catalog.frozen && !catalog.leaving)
+            }
+            false => {
+                let frontend = &self.frontends[at];
+                (frontend.stream.is_some(), frontend.up && !frontend.frozen)
+            }
+        };
+        // One that is connected moves only now and then.
+        if !runs || (connected && !self.rng.chance(60)) {
+            return;
+        }
+        let source = self.rng.pick(if to_leader { REPLICAS } else { CATALOGS });
+        self.connect(to_leader, at, source);
+        self.forget_streams();
+    }
+
+    /// Streams that neither side holds any more.
+    pub(crate) fn forget_streams(&mut self) {
+        let catalogs: Vec<_> = self.catalogs.iter().map(|catalog| catalog.stream).collect();
+        let frontends: Vec<_> = self.frontends.iter().map(|frontend| frontend.stream).collect();
+        self.streams.retain(|id, stream| {
+            let held = match stream.to_leader {
+                true => catalogs[stream.watcher.at],
+                false => frontends[stream.watcher.at],
+            };
+            held == Some(*id) || stream.served || !stream.up.is_empty()
+        });
+    }
+
+    fn some_wish(&mut self) {
+        let orders = self.ops.iter().filter(|op| matches!(op.wish, Wish::Order { .. })).count();
+        let some_order = |world: &mut Self| {
+            let skip = world.rng.pick(orders.max(1));
+            let orders = world.ops.iter().enumerate();
+            let mut orders = orders.filter(|(_, op)| matches!(op.wish, Wish::Order { .. }));
+            orders.nth(skip).map(|(op, _)| op)
+        };
+        let wish = match self.rng.pick(8) {
+            0 => some_order(self).map(Wish::Again),
+            1 | 2 => some_order(self).map(Wish::Lookup),
+            3 => Some(Wish::Read { product: self.rng.pick(PRODUCTS) }),
+            _ => {
+                let both = [[true, false], [false, true], [true, true]];
+                let (products, refused) = (both[self.rng.pick(3)], self.rng.chance(200));
+                Some(Wish::Order { products, refused })
+            }
+        };
+        if let Some(wish) = wish {
+            let (op, at) = (self.ask(wish), self.rng.pick(REPLICAS));
+            self.try_at_replica(op, at);
+        }
+    }
+
+    fn some_try(&mut self) {
+        let open = |op: &crate::world::Op| op.progress == Progress::Open;
+        let count = self.ops.iter().filter(|op| open(op)).count();
+        let skip = self.rng.pick(count.max(1));
+        let found = self.ops.iter().enumerate().filter(|(_, op)| open(op)).nth(skip);
+        if let Some(op) = found.map(|(op, _)| op) {
+            let at = self.rng.pick(REPLICAS);
+            self.try_at_replica(op, at);
+        }
+    }
+
+    fn some_lapse(&mut self) {
+        match self.rng.pick(REPLICAS + CATALOGS) {
+            at if at < REPLICAS => self.leader_lapse(at),
+            at => {
+                let at = at - REPLICAS;
+                if self.catalogs[at].up && !self.catalogs[at].frozen {
+                    self.catalog_lapse(at);
+                    self.leave(at);
+                }
+            }
+        }
+    }
+
+    fn some_parcel(&mut self) {
+        let now = self.now;
+        let due = |parcel: &Parcel| match parcel {
+            Parcel::Ask { at, .. } | Parcel::Answer { at, .. } => *at <= now,
+        };
+        let count = self.parcels.iter().filter(|parcel| due(parcel)).count();
+        let skip = self.rng.pick(count.max(1));
+        let place = self.parcels.iter().enumerate().filter(|(_, parcel)| due(parcel)).nth(skip);
+        if let Some(place) = place.map(|(place, _)| place) {
+            let frozen = match &self.parcels[place] {
+                Parcel::Ask { catalog, .. } => self.catalogs[catalog.at].frozen,
+                Parcel::Answer { query, .. } => self.frontends[query.frontend.at].frozen,
+            };
+            if !frozen {
+                self.arrive(place);
+            }
+        }
+    }
+
+    fn some_death(&mut self) {
+        match self.rng.pick(REPLICAS + CATALOGS + FRONTENDS) {
+            at if at < REPLICAS => match self.replicas[at].up {
+                true => self.crash_replica(at),
+                false => self.replicas[at].up = true,
+            },
+            at if at < REPLICAS + CATALOGS => {
+                let at = at - REPLICAS;
+                match (self.catalogs[at].up, self.rng.chance(300)) {
+                    (true, true) => self.catalogs[at].leaving = true,
+                    (true, false) => self.crash_catalog(at),
+                    (false, _) => self.catalogs[at].up = true,
+                }
+            }
+            at => {
+                let at = at - REPLICAS - CATALOGS;
+                match (self.frontends[at].up, self.rng.chance(300)) {
+                    (true, true) => {
+                        self.goodbye(false, at);
+                        self.disconnect(false, at);
+                    }
+                    (true, false) => self.crash_frontend(at),
+                    (false, _) => self.frontends[at].up = true,
+                }
+            }
+        }
+    }
+
+    fn some_freeze(&mut self) {
+        let frozen = match self.rng.pick(REPLICAS + CATALOGS + FRONTENDS) {
+            at if at < REPLICAS => &mut self.replicas[at].frozen,
+            at if at < REPLICAS + CATALOGS => &mut self.catalogs[at - REPLICAS].frozen,
+            at => &mut self.frontends[at - REPLICAS - CATALOGS].frozen,
+        };
+        *frozen = !*frozen;
+    }
+
+    fn some_cut(&mut self) {
+        let (a, b) = (self.rng.pick(REPLICAS), self.rng.pick(REPLICAS));
+        let cut = a != b && !self.cut[a][b];
+        // At times a whole replica.
+        let others = if self.rng.chance(400) { vec![0, 1, 2] } else { vec![b] };
+        for other in others.into_iter().filter(|other| *other != a) {
+            (self.cut[a][other], self.cut[other][a]) = (cut, cut);
+        }
+    }
+
+    fn some_break(&mut self) {
+        let Some(id) = self.some_stream() else { return };
+        let stream = self.streams.get_mut(&id).unwrap();
+        stream.cut();
+        let (to_leader, at) = (stream.to_leader, stream.watcher.at);
+        // Either side may notice at once, or not for a long time.
+        if self.rng.chance(500) {
+            self.close_at_source(id);
+        }
+        if self.rng.chance(500) {
+            self.disconnect(to_leader, at);
+        }
+    }
+
+    /// A catalog that is about to stop does so once nobody needs it.
+    pub(crate) fn leave(&mut self, at: usize) {
+        let catalog = &mut self.catalogs[at];
+        if catalog.leaving && catalog.counter.watchers().everybody().next().is_none() {
+            self.goodbye(true, at);
+            let stream = self.catalogs[at].stream;
+            self.crash_catalog(at);
+            // What it has said goes on to arrive.
+            if let Some(stream) = stream.and_then(|id| self.streams.get_mut(&id)) {
+                stream.down.clear();
+            }
+        }
+    }
+
+    /// Stands for election, and wins if a majority that it reaches has no longer log.
+    pub(crate) fn elect(&mut self, at: usize) -> bool {
+        if !self.replicas[at].runs() || self.replicas[at].leads {
+            return false;
+        }
+        let reach = self.replicas[at].reach();
+        let votes: Vec<usize> = (0..REPLICAS)
+            .filter(|voter| self.linked(at, *voter) && self.replicas[*voter].runs())
+            .filter(|voter| self.replicas[*voter].reach() <= reach)
+            .collect();
+        if votes.len() < 2 {
+            return false;
+        }
+        let term = votes.iter().map(|voter| self.replicas[*voter].term).max().unwrap() + 1;
+        for voter in &votes {
+            self.replicas[*voter].term = term;
+            if *voter != at && self.replicas[*voter].leads {
+                self.step_down(*voter);
+            }
+        }
+        let now = self.replica_clock(at);
+        let (times, rules) = (self.times, self.rules);
+        let replica = &mut self.replicas[at];
+        replica.leads = true;
+        replica.matched.clear();
+        replica.round = None;
+        replica.leadership = Some(order::leadership::Leadership::new(term, now, times, rules));
+        replica.first_own = replica.log.len() + 1;
+        self.append(at, What::Blank);
+        self.note(|| format!("replica {at} leads in term {term}"));
+        true
+    }
+
+    /// No leader any more: what waits is given up, streams are closed.
+    pub(crate) fn step_down(&mut self, at: usize) {
+        let outlives = self.rules.broken(Mutant::StreamsOutliveLeadership);
+        let replica = &mut self.replicas[at];
+        replica.leads = false;
+        replica.round = None;
+        let held = replica.acknowledger.release();
+        let waiters = std::mem::take(&mut replica.waiters);
+        if !outlives {
+            replica.leadership = None;
+        }
+        self.given_up(held);
+        let index = ledger::terms::Index(0);
+        self.given_up(waiters.into_values().map(|(_, op)| Held { op, index }));
+        self.note(|| format!("replica {at} steps down"));
+        if outlives {
+            return;
+        }
+        let theirs = |stream: &&crate::wires::Stream| stream.to_leader && stream.source.at == at;
+        let streams: Vec<u64> = self.streams.values().filter(theirs).map(|s| s.id).collect();
+        streams.into_iter().for_each(|id| self.close_at_source(id));
+    }
+
+    pub(crate) fn crash_replica(&mut self, at: usize) {
+        let rules = self.rules;
+        self.replicas[at].crash(rules);
+        self.note(|| format!("replica {at} dies"));
+        self.forget_dead();
+    }
+
+    /// A follower copies the leader's log; the leader learns what a majority has.
+    pub(crate) fn replicate(&mut self, from: usize, to: usize) {
+        if from == to || !self.linked(from, to) {
+            return;
+        }
+        if !self.replicas[from].runs() || !self.replicas[to].runs() || !self.replicas[from].leads {
+            return;
+        }
+        if self.replicas[from].term < self.replicas[to].term {
+            self.replicas[from].term = self.replicas[to].term;
+            return self.step_down(from);
+        }
+        if self.replicas[to].leads {
+            self.step_down(to);
+        }
+        let (term, known) = (self.replicas[from].term, self.replicas[from].committed);
+        let log = std::mem::take(&mut self.replicas[from].log);
+        let follower = &mut self.replicas[to];
+        follower.term = term;
+        follower.copy(&log);
+        follower.committed = follower.committed.max(known.min(log.len()));
+        let leader = &mut self.replicas[from];
+        leader.matched.insert(to, log.len());
+        leader.matched.insert(from, log.len());
+        let mut matched: Vec<usize> = (0..REPLICAS)
+            .map(|replica| leader.matched.get(&replica).copied().unwrap_or(0))
+            .collect();
+        matched.sort_unstable();
+        let majority = matched[1];
+        let own = majority != 0 && log[majority - 1].term == term;
+        if own && leader.committed < majority {
+            leader.committed = majority;
+            self.commit(&log[..majority]);
+        }
+        self.replicas[from].log = log;
+    }
+
+    /// Applies the next committed entry.
+    pub(crate) fn apply(&mut self, at: usize) {
+        let replica = &mut self.replicas[at];
+        if !replica.runs() || replica.committed <= replica.applied {
+            return;
+        }
+        let entry: Entry = replica.log[replica.applied].clone();
+        replica.applied += 1;
+        let index = ledger::terms::Index(replica.applied as u64);
+        let Applied { changed, attached, decided } = replica.state.apply(index, &entry);
+        let changed = (0..PRODUCTS).filter(|product| changed[*product]);
+        let products = changed.map(|product| self.change(product, index)).collect();
+        self.replicas[at].window.push(index, products);
+        self.lead_on(at, index, attached);
+        self.decided(at, index, &entry, decided);
+        self.settle(at);
+    }
+
+    fn lead_on(&mut self, at: usize, index: ledger::terms::Index, attached: bool) {
+        let now = self.replica_clock(at);
+        let replica = &mut self.replicas[at];
+        let everybody = replica.state.everybody();
+        let settled = replica.state.settled.max(replica.acknowledger.settled());
+        let Some(leadership) = &mut replica.leadership else { return };
+        let mut gone = Vec::new();
+        if !leadership.is_open() && replica.first_own <= replica.applied && replica.leads {
+            leadership.begin(index, settled, &everybody);
+        } else if attached && leadership.is_open() {
+            gone = leadership.align(&everybody, now);
+        }
+        if leadership.is_open() {
+            leadership.applied(index);
+        }
+        gone.into_iter().for_each(|(_, stream)| self.close_lapsed(stream));
+    }
+
+    /// Who waited for this entry is told, when it is settled.
+    fn decided(
+        &mut self,
+        at: usize,
+        index: ledger::terms::Index,
+        entry: &Entry,
+        decided: Option<(usize, ledger::terms::Index, bool, bool)>,
+    ) {
+        use order::acknowledger::Reveals;
+        let replica = &mut self.replicas[at];
+        let waiter = replica.waiters.remove(&usize::try_from(index.0).unwrap());
+        let (Some((term, op)), Some((_, first, refused, fresh))) = (waiter, decided) else {
+            return;
+        };
+        if term != entry.term {
+            self.given_up([Held { op, index }]);
+            return;
+        }
+        let reveals = match (fresh, refused) {
+            (false, _) => Reveals::Repetition,
+            (true, true) => Reveals::Refusal,
+            (true, false) => Reveals::Acceptance,
+        };
+        let due = replica.acknowledger.hold(reveals, first, Held { op, index: first });
+        due.into_iter().for_each(|held| self.answered(held));
+    }
+
+    /// The leader begins to ask whether it still leads.
+    pub(crate) fn begin_round(&mut self, at: usize) {
+        let started = self.replica_clock(at);
+        let replica = &mut self.replicas[at];
+        if replica.runs() && replica.leads {
+            replica.round = Some(Round { started, term: replica.term, replied: vec![at] });
+        }
+    }
+
+    /// A voter replies.
+    pub(crate) fn reply_round(&mut self, at: usize, voter: usize) {
+        let Some(mut round) = self.replicas[at].round.clone() else { return };
+        let linked = self.linked(at, voter) && self.replicas[voter].runs();
+        if !self.replicas[at].runs() || !linked || round.replied.contains(&voter) {
+            return;
+        }
+        if round.term < self.replicas[voter].term {
+            self.replicas[at].term = self.replicas[voter].term;
+            return self.step_down(at);
+        }
+        self.replicas[voter].term = round.term;
+        if self.replicas[voter].leads {
+            self.step_down(voter);
+        }
+        round.replied.push(voter);
+        let replica = &mut self.replicas[at];
+        let succeeded = 2 <= round.replied.len();
+        if succeeded && let Some(leadership) = &mut replica.leadership {
+            leadership.quorum_round(round.started);
+        }
+        replica.round = (!succeeded).then_some(round);
+    }
+
+    /// The leader lets go of who is silent.
+    pub(crate) fn leader_lapse(&mut self, at: usize) {
+        if !self.replicas[at].runs() {
+            return;
+        }
+        let now = self.replica_clock(at);
+        let replica = &mut self.replicas[at];
+        let Some(leadership) = &mut replica.leadership else { return };
+        let lapsed = leadership.lapse(now);
+        replica.detaches.extend(lapsed.iter().copied());
+        for detach in lapsed {
+            self.note(|| format!("replica {at} lets go of {:?}", detach.who));
+            self.close_lapsed(detach.stream);
+        }
+        self.settle(at);
+    }
+
+    /// A detach that has been decided reaches the log, at last.
+    pub(crate) fn propose_detach(&mut self, at: usize) {
+        let count = self.replicas[at].detaches.len();
+        if !self.replicas[at].runs() || !self.replicas[at].leads || count == 0 {
+            return;
+        }
+        let place = self.rng.pick(count);
+        let replica = &mut self.replicas[at];
+        let Some(leadership) = &replica.leadership else { return };
+        let detach = leadership.stamp(replica.detaches.swap_remove(place));
+        self.append(at, What::Detach(detach.who, detach.term));
+    }
+
+}
