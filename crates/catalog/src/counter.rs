@@ -29,6 +29,7 @@ use crate::shelf::Shelf;
 /// The catalog's core. `Q` names a waiting query for the shell.
 #[derive(Debug)]
 pub struct Counter<Q> {
+    times: Times,
     rules: Rules,
     follower: Follower,
     shelf: Shelf,
@@ -83,7 +84,7 @@ impl<Q> Counter<Q> {
         let (watchers, shelf) = (Watchers::of_catalog(times, rules), Shelf::default());
         let (landed, parked) = (BTreeMap::new(), BTreeMap::new());
         let reported = Index(0);
-        Self { rules, follower, shelf, watchers, reported, landed, parked, parked_count: 0 }
+        Self { times, rules, follower, shelf, watchers, reported, landed, parked, parked_count: 0 }
     }
 
     /// Everything as of an index, from the source.
@@ -176,7 +177,11 @@ impl<Q> Counter<Q> {
 
     /// What the next beat on this stream may grant.
     pub fn grant(&mut self, who: Incarnation, stream: StreamId, now: Moment) -> Option<Grant> {
-        let own = Own { lease: self.follower.lease(), cursor: self.follower.cursor(), now };
+        let mut lease = self.follower.lease();
+        if self.rules.broken(Mutant::GrantBeyondOwn) {
+            lease.extend(now, self.times.lease);
+        }
+        let own = Own { lease, cursor: self.follower.cursor(), now };
         self.watchers.grant(who, stream, own)
     }
 

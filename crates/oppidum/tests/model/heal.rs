@@ -1,7 +1,7 @@
 //! Healing: everybody is there, nothing is cut, and every question must be answered.
 
 use crate::replica::PRODUCTS;
-use crate::world::{CATALOGS, FRONTENDS, Parcel, Progress, REPLICAS, World};
+use crate::world::{CATALOGS, FRONTENDS, Parcel, Progress, REPLICAS, Wish, World};
 
 /// Orders, and whatever else is asked of a replica, are answered within this after healing: a grace
 /// by a slow clock, an election, and the rounds between, in microseconds.
@@ -18,12 +18,10 @@ impl World {
         let began = self.now;
         let mut beat = 0;
         while self.violation.is_none() {
-            let waits = |op: &crate::world::Op| {
-                !matches!(op.progress, Progress::Done | Progress::Dropped)
-            };
-            let at_frontend = |op: &crate::world::Op| {
-                matches!(op.progress, Progress::AtFrontend(_))
-            };
+            let waits =
+                |op: &crate::world::Op| !matches!(op.progress, Progress::Done | Progress::Dropped);
+            let at_frontend =
+                |op: &crate::world::Op| matches!(op.progress, Progress::AtFrontend(_));
             let open = self.ops.iter().position(|op| waits(op) && !at_frontend(op));
             let asked = self.ops.iter().position(|op| waits(op));
             if asked.is_none() {
@@ -44,7 +42,7 @@ impl World {
     }
 
     fn mend(&mut self) {
-        self.delay = 1_000;
+        (self.delay, self.stalls) = (1_000, false);
         self.cut = [[false; REPLICAS]; REPLICAS];
         for replica in &mut self.replicas {
             (replica.up, replica.frozen) = (true, false);
@@ -140,14 +138,25 @@ impl World {
             }
         }
         let leader = (0..REPLICAS).find(|at| self.replicas[*at].leads);
-        let open: Vec<usize> = (0..self.ops.len())
-            .filter(|op| self.ops[*op].progress == Progress::Open)
-            .collect();
+        let open: Vec<usize> =
+            (0..self.ops.len()).filter(|op| self.ops[*op].progress == Progress::Open).collect();
         for op in open {
             if let Some(leader) = leader {
                 self.try_at_replica(op, leader);
             }
         }
+    }
+
+    /// A store that runs: a leader, watchers with leases, one order of everything.
+    pub(crate) fn warm_up(&mut self) {
+        let (delay, stalls) = (self.delay, self.stalls);
+        (self.delay, self.stalls) = (500, false);
+        self.elect(REPLICAS - 1);
+        self.ask(Wish::Order { products: [true; PRODUCTS], refused: false });
+        self.run_for(300);
+        self.query_all();
+        self.run_for(20);
+        (self.delay, self.stalls) = (delay, stalls);
     }
 
     /// Lets a mended world run for so many milliseconds: for directed schedules.

@@ -25,7 +25,11 @@ pub(crate) struct Entry {
 pub(crate) enum What {
     Blank,
     /// An order under a key, of some products; a refused one changes nothing.
-    Order { key: usize, products: [bool; PRODUCTS], refused: bool },
+    Order {
+        key: usize,
+        products: [bool; PRODUCTS],
+        refused: bool,
+    },
     Attach(Incarnation, String),
     Detach(Incarnation, u64),
 }

@@ -68,7 +68,8 @@ impl World {
             Up::Heartbeat { .. } => {}
             Up::Goodbye if to_leader => {
                 let replica = &mut self.replicas[at];
-                let goodbye = replica.leadership.as_mut().and_then(|l| l.goodbye(who, StreamId(id)));
+                let goodbye =
+                    replica.leadership.as_mut().and_then(|l| l.goodbye(who, StreamId(id)));
                 replica.detaches.extend(goodbye);
                 self.close_at_source(id);
             }

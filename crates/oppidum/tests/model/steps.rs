@@ -13,7 +13,7 @@ pub(crate) struct Mood {
 }
 
 /// The kinds of steps, and how likely each is at first.
-const KINDS: [u64; 24] = [
+const KINDS: [u64; 25] = [
     60, // a message arrives at a source
     60, // a message arrives at a watcher
     40, // frames go down a stream
@@ -29,15 +29,16 @@ const KINDS: [u64; 24] = [
     14, // an open wish is tried
     10, // somebody looks at who has lapsed
     6,  // a stalled detach is proposed
-    36, // a query
+    60, // a query
     30, // a parcel arrives
     6,  // a fill is sent again
-    3,  // an election
-    3,  // a process dies, or comes back
-    3,  // a process freezes, or thaws
-    2,  // a link is cut, or mended
+    2,  // an election
+    2,  // a process dies, or stops in order
+    2,  // a process freezes
+    2,  // a link is cut
     3,  // a stream breaks
     2,  // time leaps
+    9,  // somebody comes back: from the dead, from the cold, from behind a cut
 ];
 
 impl Mood {
@@ -71,37 +72,45 @@ impl Mood {
 impl World {
     /// One step by luck.
     pub(crate) fn step(&mut self, mood: &Mood) {
-        self.now += self.rng.below(1_200);
+        self.now += self.rng.below(600);
         let luck = self.rng.next();
         match mood.pick(luck) {
-            0 => self.some_stream().into_iter().for_each(|id| self.hear(id)),
-            1 => self.some_stream().into_iter().for_each(|id| self.receive(id)),
+            0 => {
+                let id = self.due_stream(|stream| stream.up.front().map(|(at, _)| *at));
+                let times = 1 + self.rng.pick(4);
+                (0..times).for_each(|_| id.into_iter().for_each(|id| self.hear(id)));
+            }
+            1 => {
+                let id = self.due_stream(|stream| stream.down.front().map(|(at, _)| *at));
+                let times = 1 + self.rng.pick(4);
+                (0..times).for_each(|_| id.into_iter().for_each(|id| self.receive(id)));
+            }
             2 => self.some_stream().into_iter().for_each(|id| self.feed(id)),
             3 => self.some_stream().into_iter().for_each(|id| self.beat(id)),
             4 => self.some_report(false),
             5 => self.some_report(true),
             6 => self.some_connect(),
             7 => {
-                let at = self.rng.pick(REPLICAS);
-                self.apply(at);
+                let (at, times) = (self.rng.pick(REPLICAS), 1 + self.rng.pick(3));
+                (0..times).for_each(|_| self.apply(at));
             }
             8 => {
-                let (from, to) = (self.rng.pick(REPLICAS), self.rng.pick(REPLICAS));
+                let (from, to) = (self.some_leader(), self.rng.pick(REPLICAS));
                 self.replicate(from, to);
             }
             9 => {
-                let at = self.rng.pick(REPLICAS);
+                let at = self.some_leader();
                 self.begin_round(at);
             }
             10 => {
-                let (at, voter) = (self.rng.pick(REPLICAS), self.rng.pick(REPLICAS));
+                let (at, voter) = (self.some_leader(), self.rng.pick(REPLICAS));
                 self.reply_round(at, voter);
             }
             11 => self.some_wish(),
             12 => self.some_try(),
             13 => self.some_lapse(),
             14 => {
-                let at = self.rng.pick(REPLICAS);
+                let at = self.some_leader();
                 self.propose_detach(at);
             }
             15 => {
@@ -121,8 +130,26 @@ impl World {
             20 => self.some_freeze(),
             21 => self.some_cut(),
             22 => self.some_break(),
-            _ => self.now += self.rng.below(600_000),
+            23 => self.now += self.rng.below(600_000),
+            _ => self.some_return(),
         }
+    }
+
+    /// One of those that believe that they lead; anybody, if there is none.
+    fn some_leader(&mut self) -> usize {
+        let count = self.replicas.iter().filter(|replica| replica.leads).count();
+        let skip = self.rng.pick(count.max(1));
+        let leaders = self.replicas.iter().enumerate().filter(|(_, replica)| replica.leads);
+        leaders.map(|(at, _)| at).nth(skip).unwrap_or_else(|| self.rng.pick(REPLICAS))
+    }
+
+    /// One with a message that has arrived.
+    fn due_stream(&mut self, next: impl Fn(&crate::wires::Stream) -> Option<u64>) -> Option<u64> {
+        let now = self.now;
+        let due = |stream: &&crate::wires::Stream| next(stream).is_some_and(|at| at <= now);
+        let count = self.streams.values().filter(due).count();
+        let skip = self.rng.pick(count.max(1));
+        self.streams.values().filter(due).nth(skip).map(|stream| stream.id)
     }
 
     fn some_stream(&mut self) -> Option<u64> {
@@ -157,7 +184,11 @@ impl World {
         if !runs || (connected && !self.rng.chance(60)) {
             return;
         }
-        let source = self.rng.pick(if to_leader { REPLICAS } else { CATALOGS });
+        let source = match (to_leader, self.rng.chance(850)) {
+            (true, true) => self.some_leader(),
+            (true, false) => self.rng.pick(REPLICAS),
+            (false, _) => self.rng.pick(CATALOGS),
+        };
         self.connect(to_leader, at, source);
         self.forget_streams();
     }
@@ -194,7 +225,11 @@ impl World {
             }
         };
         if let Some(wish) = wish {
-            let (op, at) = (self.ask(wish), self.rng.pick(REPLICAS));
+            let at = match self.rng.chance(800) {
+                true => self.some_leader(),
+                false => self.rng.pick(REPLICAS),
+            };
+            let op = self.ask(wish);
             self.try_at_replica(op, at);
         }
     }
@@ -205,7 +240,7 @@ impl World {
         let skip = self.rng.pick(count.max(1));
         let found = self.ops.iter().enumerate().filter(|(_, op)| open(op)).nth(skip);
         if let Some(op) = found.map(|(op, _)| op) {
-            let at = self.rng.pick(REPLICAS);
+            let at = self.some_leader();
             self.try_at_replica(op, at);
         }
     }
@@ -244,27 +279,22 @@ impl World {
 
     fn some_death(&mut self) {
         match self.rng.pick(REPLICAS + CATALOGS + FRONTENDS) {
-            at if at < REPLICAS => match self.replicas[at].up {
-                true => self.crash_replica(at),
-                false => self.replicas[at].up = true,
-            },
+            at if at < REPLICAS => self.crash_replica(at),
             at if at < REPLICAS + CATALOGS => {
                 let at = at - REPLICAS;
-                match (self.catalogs[at].up, self.rng.chance(300)) {
-                    (true, true) => self.catalogs[at].leaving = true,
-                    (true, false) => self.crash_catalog(at),
-                    (false, _) => self.catalogs[at].up = true,
+                match self.rng.chance(300) {
+                    true => self.catalogs[at].leaving = true,
+                    false => self.crash_catalog(at),
                 }
             }
             at => {
                 let at = at - REPLICAS - CATALOGS;
-                match (self.frontends[at].up, self.rng.chance(300)) {
-                    (true, true) => {
+                match self.rng.chance(300) {
+                    true => {
                         self.goodbye(false, at);
                         self.disconnect(false, at);
                     }
-                    (true, false) => self.crash_frontend(at),
-                    (false, _) => self.frontends[at].up = true,
+                    false => self.crash_frontend(at),
                 }
             }
         }
@@ -276,12 +306,30 @@ impl World {
             at if at < REPLICAS + CATALOGS => &mut self.catalogs[at - REPLICAS].frozen,
             at => &mut self.frontends[at - REPLICAS - CATALOGS].frozen,
         };
-        *frozen = !*frozen;
+        *frozen = true;
+    }
+
+    fn some_return(&mut self) {
+        match self.rng.pick(REPLICAS + CATALOGS + FRONTENDS) {
+            at if at < REPLICAS => {
+                (self.replicas[at].up, self.replicas[at].frozen) = (true, false);
+                let other = self.rng.pick(REPLICAS);
+                (self.cut[at][other], self.cut[other][at]) = (false, false);
+            }
+            at if at < REPLICAS + CATALOGS => {
+                let catalog = &mut self.catalogs[at - REPLICAS];
+                (catalog.up, catalog.frozen) = (true, false);
+            }
+            at => {
+                let frontend = &mut self.frontends[at - REPLICAS - CATALOGS];
+                (frontend.up, frontend.frozen) = (true, false);
+            }
+        }
     }
 
     fn some_cut(&mut self) {
         let (a, b) = (self.rng.pick(REPLICAS), self.rng.pick(REPLICAS));
-        let cut = a != b && !self.cut[a][b];
+        let cut = a != b;
         // At times a whole replica.
         let others = if self.rng.chance(400) { vec![0, 1, 2] } else { vec![b] };
         for other in others.into_iter().filter(|other| *other != a) {
@@ -542,5 +590,4 @@ impl World {
         let detach = leadership.stamp(replica.detaches.swap_remove(place));
         self.append(at, What::Detach(detach.who, detach.term));
     }
-
 }

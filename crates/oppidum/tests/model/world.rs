@@ -75,13 +75,20 @@ pub(crate) struct FrontendProcess {
 /// What a client wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
-    Order { products: [bool; PRODUCTS], refused: bool },
+    Order {
+        products: [bool; PRODUCTS],
+        refused: bool,
+    },
     /// Another request with an order's key.
     Again(usize),
     Lookup(usize),
-    Query { product: usize },
+    Query {
+        product: usize,
+    },
     /// A query that goes to the leader itself.
-    Read { product: usize },
+    Read {
+        product: usize,
+    },
 }
 
 /// How far a wish is.
@@ -136,8 +143,10 @@ pub(crate) struct World {
     pub(crate) violation: Option<String>,
     pub(crate) answered: u64,
     pub(crate) trace: Option<Vec<String>>,
-    /// The longest delay of a message, in microseconds.
+    /// The longest ordinary delay of a message, in microseconds.
     pub(crate) delay: u64,
+    /// Some messages stall for much longer, and all that follow on their stream with them.
+    pub(crate) stalls: bool,
 }
 
 impl World {
@@ -203,6 +212,7 @@ impl World {
             answered: 0,
             trace: None,
             delay: 3_000,
+            stalls: true,
         }
     }
 
@@ -232,7 +242,7 @@ impl World {
 
     /// When a message sent now arrives: mostly soon, at times very late.
     pub(crate) fn arrival(&mut self) -> u64 {
-        let late = self.delay != 0 && self.rng.chance(15);
+        let late = self.stalls && self.rng.chance(15);
         let span = if late { 700_000 } else { self.delay };
         self.now + self.rng.below(span + 1)
     }

@@ -143,7 +143,7 @@ impl Watchers {
     /// than what is left of the one, and never given before every frame up to the other has gone
     /// out.
     pub fn grant(&mut self, who: Incarnation, stream: StreamId, own: Own) -> Option<Grant> {
-        let (times, rules, past_end) = (self.times, self.rules, self.past_end);
+        let (lease_max, rules, past_end) = (self.times.lease, self.rules, self.past_end);
         let standing = self.current(who, stream)?;
         let present = if rules.broken(Mutant::FramesUpToAccepting) {
             standing.accepted_at
@@ -153,11 +153,7 @@ impl Watchers {
         let framed = present <= standing.sent || rules.broken(Mutant::GrantBeforeFrames);
         let served = !standing.let_go || rules.broken(past_end);
         let (echo, received) = standing.heartbeat?;
-        let lease = match own.lease.remaining(own.now) {
-            Duration::ZERO => Duration::ZERO,
-            _ if rules.broken(Mutant::GrantBeyondOwn) => times.lease,
-            left => left.min(times.lease),
-        };
+        let lease = own.lease.remaining(own.now).min(lease_max);
         if !framed || !served || lease.is_zero() {
             return None;
         }
