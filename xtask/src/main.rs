@@ -7,6 +7,7 @@
 
 mod bench;
 mod ci;
+mod model;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ enum Chore {
     Tidy,
     /// Measures orders per second and CPU per order; writes docs/performance.md.
     Bench(bench::Options),
+    /// The exact model of the watch protocol, for many seeds, or for one with its trace.
+    Model(model::Options),
     /// The bare HTTP handler that `bench` compares with.
     #[command(hide = true)]
     Bare,
@@ -54,6 +57,7 @@ fn run(chore: &Chore) -> Result<()> {
         Chore::Fix => ci::fix(&root()),
         Chore::Tidy => tidy::run(&root()),
         Chore::Bench(options) => bench::run(&root(), options),
+        Chore::Model(options) => model::run(&root(), options),
         Chore::Bare => bench::bare::serve(),
     }
 }

@@ -102,6 +102,10 @@ impl Api {
                 on_get(request.method(), || std::future::ready(self.readyz())).await
             }
             (Some("status"), None, None) => on_get(request.method(), || self.status(local)).await,
+            (Some("status"), Some("cache"), None) => {
+                let story = || std::future::ready(described(&self.shared.store.describe_cache()));
+                on_get(request.method(), story).await
+            }
             _ => answer::error(StatusCode::NOT_FOUND, "no such route"),
         }
     }
@@ -250,11 +254,7 @@ impl Api {
     }
 
     async fn status(&self, local: bool) -> Answer {
-        let status = self.shared.store.describe(local).await;
-        match serde_json::to_string(&status) {
-            Ok(body) => answer::json(StatusCode::OK, body),
-            Err(error) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-        }
+        described(&self.shared.store.describe(local).await)
     }
 
     fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
@@ -277,6 +277,13 @@ async fn on_get<F: Future<Output = Answer>>(method: &Method, get: impl FnOnce() 
         Method::GET | Method::HEAD => get().await,
         Method::OPTIONS => answer::options(ON_PRODUCTS),
         _ => answer::not_allowed(ON_PRODUCTS),
+    }
+}
+
+fn described(what: &impl serde::Serialize) -> Answer {
+    match serde_json::to_string(what) {
+        Ok(body) => answer::json(StatusCode::OK, body),
+        Err(error) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }
 

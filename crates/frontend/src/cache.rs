@@ -27,6 +27,8 @@ use wire::watch::follower::{Follower, Role, Verdict};
 use wire::watch::lease::{Moment, Times};
 use wire::watch::rules::{Mutant, Rules};
 
+use crate::timeline::Happened;
+
 /// The frontend's core. `Q` names a waiting query for the shell.
 #[derive(Debug)]
 pub struct Cache<Q> {
@@ -76,6 +78,8 @@ pub struct Effects<Q> {
     pub told: Vec<(Q, Told)>,
     /// Send these fills: ask a catalog for a product as of the floor or later.
     pub asks: Vec<Ask>,
+    /// Show people that this happened to the contents.
+    pub happened: Vec<Happened>,
 }
 
 /// One fill to send.
@@ -138,7 +142,7 @@ pub struct Counts {
 
 impl<Q> Default for Effects<Q> {
     fn default() -> Self {
-        Self { told: Vec::new(), asks: Vec::new() }
+        Self { told: Vec::new(), asks: Vec::new(), happened: Vec::new() }
     }
 }
 
@@ -184,8 +188,11 @@ impl<Q> Cache<Q> {
     pub fn tells(&mut self, name: &str, index: Index) {
         self.told = self.told.max(index);
         let old = self.entries.peek(name).is_some_and(|entry| entry.as_of < index);
-        if old && self.follower.cursor() < index {
-            self.entries.pop(name);
+        if old
+            && self.follower.cursor() < index
+            && let Some((name, _)) = self.entries.pop_entry(name)
+        {
+            self.effects.happened.push(Happened::Dropped { name });
         }
         for fill in self.fills.get_mut(name).into_iter().flatten() {
             fill.floor = fill.floor.max(index);
@@ -263,7 +270,9 @@ impl<Q> Cache<Q> {
     pub fn reset(&mut self, index: Index) -> Verdict {
         let verdict = self.follower.start_over(index);
         if verdict == Verdict::Take {
+            let lost: Vec<Name> = self.entries.iter().map(|(name, _)| name.clone()).collect();
             self.entries.clear();
+            self.effects.happened.push(Happened::Reset { lost });
             if !self.rules.broken(Mutant::ResetKeepsFloors) {
                 let fills = self.fills.values_mut().flatten();
                 fills.for_each(|fill| fill.floor = fill.floor.max(index));
@@ -340,6 +349,8 @@ impl<Q> Cache<Q> {
             if older && !self.rules.broken(Mutant::OldEntryKept) {
                 *entry = Entry { product: Some(change.clone()), as_of: change.version };
                 self.counts.invalidated += 1;
+                let (name, version) = (change.name.clone(), change.version);
+                self.effects.happened.push(Happened::Invalidated { name, version });
             }
         }
         for fill in self.fills.get_mut(&change.name).into_iter().flatten() {
@@ -357,8 +368,13 @@ impl<Q> Cache<Q> {
             return false;
         }
         let entry = Entry { product: filled.product.clone(), as_of: filled.as_of };
-        let pushed = self.entries.push(name.clone(), entry);
-        self.counts.evicted += u64::from(pushed.is_some_and(|(evicted, _)| evicted != *name));
+        let version = entry.version();
+        let pushed = self.entries.push(name.clone(), entry).map(|(evicted, _)| evicted);
+        let again = pushed.as_ref() == Some(name);
+        let evicted = pushed.filter(|_| !again);
+        self.counts.evicted += u64::from(evicted.is_some());
+        let name = name.clone();
+        self.effects.happened.push(Happened::Stored { name, version, again, evicted });
         true
     }
 

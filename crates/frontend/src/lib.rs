@@ -17,6 +17,8 @@ pub mod classic;
 
 pub mod cache;
 
+pub mod timeline;
+
 pub mod seek;
 
 mod replicas;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ledger::change::Change;
 use ledger::terms::{Index, Name};
@@ -22,8 +22,9 @@ use wire::watch::watcher::Watcher;
 use wire::watch::watchers::Grant;
 
 use crate::cache::{Ask, Cache, Effects, Filled, Told};
-use crate::limits::{CATALOG_PATIENCE, PATIENCE};
+use crate::limits::{CATALOG_PATIENCE, PATIENCE, TIMELINE_MAX};
 use crate::replicas::Replicas;
+use crate::timeline::{Shown, Timeline};
 
 /// Where a waiting query's answer goes.
 type Waiting = oneshot::Sender<Result<Told, Problem>>;
@@ -48,6 +49,7 @@ struct Shared {
     catalogs: Vec<String>,
     callers: Mutex<BTreeMap<String, Caller>>,
     replicas: Replicas,
+    timeline: Mutex<Timeline>,
     seen_news: watch::Sender<u64>,
     /// True once there was a lease.
     granted: watch::Sender<bool>,
@@ -87,6 +89,7 @@ impl Queries {
             catalogs,
             callers: Mutex::default(),
             replicas,
+            timeline: Mutex::default(),
             seen_news: watch::Sender::new(0),
             granted: watch::Sender::new(false),
         };
@@ -146,6 +149,15 @@ impl Queries {
         self.shared.cache.as_ref().map(|cache| look(&cache.lock()))
     }
 
+    /// The last events of the cache, oldest first.
+    pub(crate) fn timeline(&self) -> Vec<Shown> {
+        let names = self.look(|cache| {
+            let names = cache.contents().map(|(name, ..)| name.as_str().to_owned());
+            names.collect::<Vec<_>>()
+        });
+        self.shared.timeline.lock().show(names.unwrap_or_default())
+    }
+
     /// The catalog watched right now.
     pub(crate) fn watched(&self) -> Option<String> {
         self.shared.watched.lock().clone()
@@ -176,6 +188,11 @@ impl Queries {
     }
 
     fn perform(&self, effects: Effects<Waiting>) {
+        if !effects.happened.is_empty() {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let time_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+            self.shared.timeline.lock().push(time_ms, effects.happened, TIMELINE_MAX);
+        }
         for (waiting, told) in effects.told {
             // A client that has gone away needs no answer.
             let _ = waiting.send(Ok(told));

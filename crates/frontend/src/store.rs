@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use ledger::terms::LedgerId;
+use serde::Serialize;
 use wire::serve::Facts;
 use wire::status::{self, CacheStatus, CachedProduct, ProcessStatus, StoreStatus};
 use wire::watch::clock;
@@ -13,6 +14,7 @@ use wire::watch::watcher::Watcher;
 use crate::classic::Dialect;
 use crate::queries::Queries;
 use crate::replicas::Replicas;
+use crate::timeline::Shown;
 
 /// How long one process may take to answer.
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -21,6 +23,18 @@ const PATIENCE: Duration = Duration::from_millis(400);
 #[derive(Clone, Debug)]
 pub(crate) struct Store {
     pub(crate) shared: Arc<Shared>,
+}
+
+/// A frontend's cache: now, and lately.
+#[derive(Debug, Serialize)]
+pub(crate) struct CacheStory {
+    /// For how long it may still answer by itself, in ms.
+    pub(crate) lease_ms: u64,
+    /// What it holds and what it has counted.
+    #[serde(flatten)]
+    pub(crate) cache: CacheStatus,
+    /// The last events, oldest first.
+    pub(crate) timeline: Vec<Shown>,
 }
 
 /// What there is to describe.
@@ -68,6 +82,16 @@ impl Store {
         StoreStatus { leader: leader(&processes), processes }
     }
 
+    /// This frontend's cache, with what happened to it lately.
+    pub(crate) fn describe_cache(&self) -> CacheStory {
+        let own = self.status();
+        CacheStory {
+            lease_ms: own.lease_ms.unwrap_or_default(),
+            cache: self.cache(),
+            timeline: self.shared.queries.timeline(),
+        }
+    }
+
     fn cache(&self) -> CacheStatus {
         let capacity = u64::try_from(self.shared.capacity).unwrap_or(u64::MAX);
         let cache = self.shared.queries.look(|cache| {
@@ -88,6 +112,7 @@ impl Store {
                 invalidated: counts.invalidated,
                 lapsed: counts.lapsed,
                 waited: counts.waited,
+                rejected: counts.rejected,
             }
         });
         cache.unwrap_or_default()

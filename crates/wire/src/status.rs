@@ -107,6 +107,8 @@ pub struct CacheStatus {
     pub lapsed: u64,
     /// Waited for a version to be settled.
     pub waited: u64,
+    /// Came back too old to be stored.
+    pub rejected: u64,
 }
 
 /// One cached product.

@@ -153,6 +153,18 @@ fn the_cache_holds_the_five_last_used_products_and_says_so() {
     assert_eq!(contents(&store)[..2], ["BoarCo", "FishCo"]);
     assert!(!contents(&store).contains(&"GameStart".to_owned()), "the last used goes first");
     assert_eq!(json!(store.stock("FishCo")), json!(100));
+    store.buy("FishCo", 1);
+    let story = store.get("/status/cache").json();
+    assert!(0 < story["lease_ms"].as_u64().unwrap(), "{story}");
+    assert_eq!(story["contents"][0]["name"], "FishCo");
+    let timeline = story["timeline"].as_array().unwrap();
+    let last = timeline.last().unwrap();
+    assert_eq!((&last["event"], &last["product"]), (&json!("invalidated"), &json!("FishCo")));
+    let count = |event: &str| timeline.iter().filter(|row| row["event"] == event).count();
+    assert_eq!((count("stored"), count("evicted")), (7, 2), "{story}");
+    let most = timeline.iter().map(|row| row["contents"].as_array().unwrap().len()).max();
+    assert_eq!(most, Some(5), "five products at the most, at every moment");
+    assert_eq!((&story["hits"], &story["misses"]), (&json!(2), &json!(7)), "{story}");
 }
 
 /// [D1-13] Without a cache everything is asked afresh, and is right.

@@ -13,8 +13,8 @@ use crate::world::{Op, Parcel, Progress, Query, Wish, World};
 impl World {
     /// A client asks something new.
     pub(crate) fn ask(&mut self, wish: Wish) -> usize {
-        let (progress, floor, began) = (Progress::Open, self.told, self.now);
-        self.ops.push(Op { wish, progress, floor, began });
+        let (progress, floor) = (Progress::Open, self.told);
+        self.ops.push(Op { wish, progress, floor });
         self.ops.len() - 1
     }
 
@@ -253,8 +253,8 @@ impl World {
 
     /// A catalog's answer leaves.
     pub(crate) fn reply(&mut self, answer: Answer<Query>) {
-        let (query, product, as_of) =
-            (answer.query, answer.products.first().cloned(), answer.as_of);
+        let Answer { query, products, as_of, .. } = answer;
+        let product = products.into_iter().next();
         let at = self.arrival();
         self.note(|| {
             let version = product.as_ref().map(|change: &Change| change.version);

@@ -1,6 +1,299 @@
-//! Schedules for wrong rules that luck rarely finds.
+//! Schedules for wrong rules that luck rarely finds: each is run twice, with the rule and without.
 
-use wire::watch::rules::Mutant;
+use wire::watch::rules::{Mutant, Rules};
+
+use crate::replica::PRODUCTS;
+use crate::wires::Down;
+use crate::world::{CATALOGS, Clock, FRONTENDS, Parcel, Progress, REPLICAS, Wish, World};
+
+type Schedule = fn(&mut World);
 
 /// The wrong rules that have a schedule here.
-pub(crate) const SCHEDULED: [Mutant; 0] = [];
+pub(crate) const SCHEDULED: [(Mutant, Schedule); 10] = [
+    (Mutant::ResetKeepsFloors, a_reset_while_an_old_answer_is_on_its_way),
+    (Mutant::GrantWithoutQuorum, a_deposed_leader_goes_on_with_its_catalogs),
+    (Mutant::CatalogIgnoresRemainder, a_deposed_leader_has_little_left_to_grant),
+    (Mutant::FramesUpToAccepting, a_lapsed_catalog_returns_and_beats_before_it_passes_on),
+    (Mutant::GraceWithoutMargin, a_slow_clock_below_a_fast_one),
+    (Mutant::GrantAfterLettingGo, a_frontend_that_was_let_go_reports_again),
+    (Mutant::UncountedBeforeDetach, a_silent_catalog_before_its_detach),
+    (Mutant::DetachAnyTerm, a_detach_that_comes_two_terms_late),
+    (Mutant::AcceptBeforeFirstEntry, a_new_leader_that_has_not_applied_a_detach),
+    (Mutant::StreamsOutliveLeadership, a_leader_again_with_the_streams_of_its_former_term),
+];
+
+/// A calm store that runs: replica 2 leads, frontend 0 is at catalog 0, the others at catalog 1,
+/// everybody has a lease and product 0.
+fn calm(rules: Rules) -> World {
+    let mut world = World::new(1, rules);
+    world.clocks.iter_mut().for_each(|clock| *clock = Clock { rate: 1_000, start: 1_000_000_000 });
+    (world.delay, world.stalls) = (0, false);
+    world.warm_up();
+    for frontend in 0..FRONTENDS {
+        world.connect(false, frontend, usize::from(frontend != 0));
+    }
+    world.run_for(150);
+    look(&mut world);
+    world
+}
+
+/// Everybody has product 0 in the cache.
+fn look(world: &mut World) {
+    (0..FRONTENDS).for_each(|frontend| world.query(frontend, 0));
+    world.run_for(5);
+}
+
+fn order(world: &mut World) -> usize {
+    world.ask(Wish::Order { products: [true; PRODUCTS], refused: false })
+}
+
+fn cut_off(world: &mut World, replica: usize) {
+    for other in (0..REPLICAS).filter(|other| *other != replica) {
+        (world.cut[replica][other], world.cut[other][replica]) = (true, true);
+    }
+}
+
+/// Nobody hears a new leader's grants: both catalogs stay where they are.
+fn hold_catalogs(world: &mut World, frozen: bool) {
+    (0..CATALOGS).for_each(|catalog| world.catalogs[catalog].frozen = frozen);
+}
+
+/// Each schedule shows something too old without its rule, and nothing wrong with it. [P5]
+#[test]
+fn every_wrong_rule_that_luck_rarely_finds_is_caught() {
+    for (mutant, schedule) in SCHEDULED {
+        let mut world = calm(Rules::default());
+        world.trace = Some(Vec::new());
+        schedule(&mut world);
+        let trace = world.trace.take().unwrap_or_default().join("\n");
+        assert!(world.violation.is_none(), "{mutant:?} kept: {:?}\n{trace}", world.violation);
+        let mut world = calm(Rules::without(mutant));
+        world.trace = Some(Vec::new());
+        schedule(&mut world);
+        let trace = world.trace.take().unwrap_or_default().join("\n");
+        assert!(world.violation.is_some(), "{mutant:?} is not caught\n{trace}");
+    }
+}
+
+/// Rule 9: a leader that is cut off with its catalogs grants on; its successor waits a grace.
+fn a_deposed_leader_goes_on_with_its_catalogs(world: &mut World) {
+    cut_off(world, 2);
+    assert!(world.elect(0));
+    order(world);
+    world.run_for(1_000);
+    look(world);
+}
+
+/// Rule 10: what a leader has left is little, and its catalogs take a whole lease from it.
+fn a_deposed_leader_has_little_left_to_grant(world: &mut World) {
+    cut_off(world, 2);
+    assert!(world.elect(0));
+    order(world);
+    world.run_for(700);
+    look(world);
+}
+
+/// Rule 12: the frontend's lease by its slow clock outlasts the lease by the catalog's fast one.
+fn a_slow_clock_below_a_fast_one(world: &mut World) {
+    let (catalog, frontend) = (REPLICAS, REPLICAS + CATALOGS);
+    for (process, rate) in [(catalog, 1_050), (frontend, 950)] {
+        // It shows what it showed, and goes on at another rate.
+        let shown = world.clocks[process].start + world.now;
+        world.clocks[process] = Clock { rate, start: shown - world.now * rate / 1_000 };
+    }
+    // One round, one heartbeat and one beat on each stream, all in one moment.
+    for at in 0..REPLICAS - 1 {
+        world.begin_round(2);
+        world.reply_round(2, at);
+    }
+    let up = world.catalogs[0].stream.unwrap();
+    let down = world.frontends[0].stream.unwrap();
+    for (to_leader, stream) in [(true, up), (false, down)] {
+        world.report(to_leader, 0, false);
+        (0..3).for_each(|_| world.hear(stream));
+        world.feed(stream);
+        world.beat(stream);
+        (0..8).for_each(|_| world.receive(stream));
+    }
+    world.streams.get_mut(&down).unwrap().cut();
+    order(world);
+    world.run_for(490);
+    world.query(0, 0);
+    world.run_for(5);
+}
+
+/// Rule 12: a catalog has let a frontend go, and its stream goes on getting grants.
+fn a_frontend_that_was_let_go_reports_again(world: &mut World) {
+    world.frontends[0].frozen = true;
+    world.run_for(700);
+    world.frontends[0].frozen = false;
+    let Some(stream) = world.frontends[0].stream else { return };
+    (0..40).for_each(|_| world.receive(stream));
+    world.report(false, 0, false);
+    (0..40).for_each(|_| world.hear(stream));
+    world.feed(stream);
+    world.beat(stream);
+    (0..40).for_each(|_| world.receive(stream));
+    world.query(0, 0);
+    world.frontends[0].frozen = true;
+    order(world);
+    world.run_for(40);
+    world.frontends[0].frozen = false;
+    world.query(0, 0);
+}
+
+/// Rule 14: a catalog that has been silent for a grace counts until its detach is applied.
+fn a_silent_catalog_before_its_detach(world: &mut World) {
+    world.stall_detaches = true;
+    world.catalogs[0].frozen = true;
+    order(world);
+    world.run_for(700);
+}
+
+/// Rule 14: a detach that was decided two terms ago reaches the log now.
+fn a_detach_that_comes_two_terms_late(world: &mut World) {
+    world.stall_detaches = true;
+    world.catalogs[0].frozen = true;
+    world.run_for(700);
+    assert!(!world.replicas[2].detaches.is_empty());
+    assert!(world.elect(0));
+    world.catalogs[0].frozen = false;
+    world.run_for(400);
+    assert!(world.elect(2));
+    world.run_for(700);
+    if world.frontends[0].stream.is_none_or(|id| world.streams[&id].source.at != 0) {
+        world.connect(false, 0, 0);
+    }
+    // Long enough that nobody else waits for the frontend any more.
+    world.run_for(700);
+    look(world);
+    world.propose_detach(2);
+    world.catalogs[0].frozen = true;
+    order(world);
+    world.run_for(60);
+    world.query(0, 0);
+}
+
+/// In another term both catalogs are let go, and an order is told; replica 2 has the log of that,
+/// and has not applied it.
+fn detached_meanwhile(world: &mut World) {
+    world.lags = Some(2);
+    hold_catalogs(world, true);
+    assert!(world.elect(0));
+    let op = order(world);
+    world.run_for(1_200);
+    assert_eq!(world.ops[op].progress, Progress::Done);
+    assert_eq!(world.replicas[2].log.len(), world.replicas[0].log.len());
+    hold_catalogs(world, false);
+}
+
+/// Catalog 0 hears replica 2, and frontend 0 hears catalog 0, and nobody else does anything.
+fn talk(world: &mut World) {
+    for _ in 0..3 {
+        world.now += 1_000;
+        world.begin_round(2);
+        (0..REPLICAS).for_each(|voter| world.reply_round(2, voter));
+        let streams = [(true, world.catalogs[0].stream), (false, world.frontends[0].stream)];
+        for (to_leader, stream) in streams {
+            let Some(stream) = stream else { continue };
+            (0..40).for_each(|_| world.receive(stream));
+            world.report(to_leader, 0, false);
+            (0..40).for_each(|_| world.hear(stream));
+            world.feed(stream);
+            world.beat(stream);
+            (0..40).for_each(|_| world.receive(stream));
+        }
+    }
+}
+
+/// Rule 15: a new leader serves a catalog whose detach lies unapplied in its log.
+fn a_new_leader_that_has_not_applied_a_detach(world: &mut World) {
+    detached_meanwhile(world);
+    assert!(world.elect(2));
+    world.connect(true, 0, 2);
+    talk(world);
+    world.connect(false, 0, 0);
+    talk(world);
+    world.query(0, 0);
+}
+
+/// Rule 16: leader again, with the streams that it had two terms ago.
+fn a_leader_again_with_the_streams_of_its_former_term(world: &mut World) {
+    detached_meanwhile(world);
+    assert!(world.elect(2));
+    talk(world);
+    world.connect(false, 0, 0);
+    talk(world);
+    world.query(0, 0);
+}
+
+/// Rule 11: a catalog has lapsed and was detached, an order was told, and it returns: what it has
+/// missed must go down before it grants anything again.
+fn a_lapsed_catalog_returns_and_beats_before_it_passes_on(world: &mut World) {
+    // The frontend's stream stays; only the catalog is away from the leader.
+    world.disconnect(true, 0);
+    (world.catalogs[0].frozen, world.frontends[0].frozen) = (true, true);
+    order(world);
+    world.run_for(700);
+    (world.catalogs[0].frozen, world.frontends[0].frozen) = (false, false);
+    // It is attached anew, hears the leader, and has a lease; the frontend's frames wait.
+    world.connect(true, 0, 2);
+    for _ in 0..30 {
+        world.now += 1_000;
+        (0..2).for_each(|to| world.replicate(2, to));
+        (0..4).for_each(|_| world.apply(2));
+        world.begin_round(2);
+        (0..REPLICAS).for_each(|voter| world.reply_round(2, voter));
+        let Some(stream) = world.catalogs[0].stream else { break };
+        world.report(true, 0, false);
+        (0..40).for_each(|_| world.hear(stream));
+        world.feed(stream);
+        world.beat(stream);
+        (0..40).for_each(|_| world.receive(stream));
+    }
+    let Some(stream) = world.frontends[0].stream else { return };
+    world.report(false, 0, false);
+    (0..40).for_each(|_| world.hear(stream));
+    world.beat(stream);
+    // Frames have not been fed: only the beat is on its way.
+    let framed = |down: &(u64, Down)| matches!(down.1, Down::Change(..) | Down::Reset(_));
+    assert!(!world.streams[&stream].down.iter().any(framed));
+    (0..40).for_each(|_| world.receive(stream));
+    world.query(0, 0);
+}
+
+/// Rule 6: an answer from before the reset comes after it.
+fn a_reset_while_an_old_answer_is_on_its_way(world: &mut World) {
+    world.crash_frontend(0);
+    world.frontends[0].up = true;
+    world.connect(false, 0, 0);
+    world.run_for(150);
+    world.query(0, 0);
+    let ask = |parcel: &Parcel| matches!(parcel, Parcel::Ask { .. });
+    let place = world.parcels.iter().position(ask).expect("a fill is on its way");
+    world.arrive(place);
+    let far = u64::MAX / 4;
+    for parcel in &mut world.parcels {
+        let (Parcel::Ask { at, .. } | Parcel::Answer { at, .. }) = parcel;
+        *at = far;
+    }
+    world.frontends[0].fills.values_mut().for_each(|(_, _, sent)| *sent = far);
+    // The frontend is away while the product changes.
+    world.disconnect(false, 0);
+    world.frontends[0].frozen = true;
+    let op = order(world);
+    world.run_for(700);
+    assert_eq!(world.ops[op].progress, Progress::Done);
+    // The other catalog starts anew: its window begins after the change.
+    let window = &mut world.replicas[2].window;
+    *window = wire::watch::window::Window::at(window.end());
+    world.crash_catalog(1);
+    world.catalogs[1].up = true;
+    world.run_for(700);
+    world.frontends[0].frozen = false;
+    world.connect(false, 0, 1);
+    world.run_for(250);
+    let place = world.parcels.iter().position(|parcel| matches!(parcel, Parcel::Answer { .. }));
+    world.arrive(place.expect("the old answer"));
+    world.query(0, 0);
+}

@@ -23,10 +23,8 @@ impl World {
             let at_frontend =
                 |op: &crate::world::Op| matches!(op.progress, Progress::AtFrontend(_));
             let open = self.ops.iter().position(|op| waits(op) && !at_frontend(op));
-            let asked = self.ops.iter().position(|op| waits(op));
-            if asked.is_none() {
-                return None;
-            }
+            let asked = self.ops.iter().position(waits);
+            asked?;
             let took = self.now - began;
             if let Some(op) = open.filter(|_| ORDERS_WITHIN < took) {
                 return Some(format!("op {op}, {:?}, is not answered", self.ops[op]));
@@ -127,12 +125,16 @@ impl World {
             for other in 0..REPLICAS {
                 self.reply_round(at, other);
             }
-            self.leader_lapse(at);
-            while self.replicas[at].leads && !self.replicas[at].detaches.is_empty() {
+            if self.lags != Some(at) {
+                self.leader_lapse(at);
+            }
+            let stalled = self.stall_detaches;
+            while self.replicas[at].leads && !self.replicas[at].detaches.is_empty() && !stalled {
                 self.propose_detach(at);
             }
         }
-        for at in 0..REPLICAS {
+        let lags = self.lags;
+        for at in (0..REPLICAS).filter(|at| lags != Some(*at)) {
             while self.replicas[at].applied < self.replicas[at].committed {
                 self.apply(at);
             }

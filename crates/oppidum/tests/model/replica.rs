@@ -38,7 +38,8 @@ pub(crate) enum What {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     pub(crate) versions: [Index; PRODUCTS],
-    pub(crate) attached: BTreeMap<Incarnation, String>,
+    /// With the index of the entry that attached it.
+    pub(crate) attached: BTreeMap<Incarnation, (String, Index)>,
     /// Where each key was first decided, and whether it was refused.
     pub(crate) keys: BTreeMap<usize, (Index, bool)>,
     pub(crate) settled: Index,
@@ -57,7 +58,6 @@ impl State {
         self.settled = self.settled.max(entry.settled);
         let mut applied = Applied { changed: [false; PRODUCTS], attached: false, decided: None };
         match &entry.what {
-            What::Blank => {}
             What::Order { key, products, refused } => {
                 let fresh = !self.keys.contains_key(key);
                 let (first, refused) = *self.keys.entry(*key).or_insert((index, *refused));
@@ -72,20 +72,21 @@ impl State {
                 }
             }
             What::Attach(who, name) => {
-                self.attached.insert(*who, name.clone());
+                self.attached.entry(*who).or_insert((name.clone(), index));
                 applied.attached = true;
             }
             What::Detach(who, term) if *term == entry.term => {
                 self.attached.remove(who);
                 applied.attached = true;
             }
-            What::Detach(..) => {}
+            // A detach of another term is void.
+            What::Blank | What::Detach(..) => {}
         }
         applied
     }
 
     pub(crate) fn everybody(&self) -> Vec<(Incarnation, String)> {
-        self.attached.iter().map(|(who, name)| (*who, name.clone())).collect()
+        self.attached.iter().map(|(who, (name, _))| (*who, name.clone())).collect()
     }
 }
 

@@ -255,8 +255,30 @@ impl World {
         }
     }
 
+    /// Settled is a fact: whoever is attached has seen what was settled since.
+    fn check_settled(&mut self, at: usize) {
+        let replica = &self.replicas[at];
+        let Some(leadership) = &replica.leadership else { return };
+        let settled = leadership.settled();
+        let attached: Vec<_> =
+            replica.state.attached.iter().map(|(who, (_, since))| (*who, *since)).collect();
+        for (who, since) in attached {
+            let living = self.catalogs.iter_mut().find(|catalog| catalog.incarnation == who);
+            let seen = match living {
+                Some(catalog) => catalog.counter.seen(),
+                None => self.last_seen.get(&who).copied().unwrap_or_default(),
+            };
+            if since <= settled && seen < settled {
+                self.fail(format!(
+                    "replica {at} settles {settled}; {who:?}, attached at {since}, saw {seen}"
+                ));
+            }
+        }
+    }
+
     /// Gives out what may be told at a replica.
     pub(crate) fn settle(&mut self, at: usize) {
+        self.check_settled(at);
         let replica = &mut self.replicas[at];
         let counted = replica.leadership.as_ref().map(order::leadership::Leadership::settled);
         let settled = replica.state.settled.max(counted.unwrap_or_default());

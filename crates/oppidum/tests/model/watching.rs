@@ -239,6 +239,9 @@ impl World {
 
     /// A catalog lets go of frontends whose grace has passed.
     pub(crate) fn catalog_lapse(&mut self, at: usize) {
+        if !self.catalogs[at].up || self.catalogs[at].frozen {
+            return;
+        }
         let now = self.catalog_clock(at);
         let lapsed = self.catalogs[at].counter.lapse(now);
         for (_, stream) in lapsed {
@@ -259,6 +262,7 @@ impl World {
         let incarnation = Incarnation(self.fresh());
         let (times, rules) = (self.times, self.rules);
         let catalog = &mut self.catalogs[at];
+        self.last_seen.insert(catalog.incarnation, catalog.counter.seen());
         catalog.up = false;
         catalog.frozen = false;
         catalog.leaving = false;

@@ -112,7 +112,6 @@ pub(crate) struct Op {
     pub(crate) progress: Progress,
     /// The greatest index that anybody had been told of when it was asked.
     pub(crate) floor: Index,
-    pub(crate) began: u64,
 }
 
 /// Everything.
@@ -147,6 +146,12 @@ pub(crate) struct World {
     pub(crate) delay: u64,
     /// Some messages stall for much longer, and all that follow on their stream with them.
     pub(crate) stalls: bool,
+    /// Detaches that are decided do not reach the log: for directed schedules.
+    pub(crate) stall_detaches: bool,
+    /// This replica applies nothing and looks at nobody's grace: for directed schedules.
+    pub(crate) lags: Option<usize>,
+    /// What catalogs that are dead had seen.
+    pub(crate) last_seen: BTreeMap<Incarnation, Index>,
 }
 
 impl World {
@@ -213,12 +218,16 @@ impl World {
             trace: None,
             delay: 3_000,
             stalls: true,
+            stall_detaches: false,
+            lags: None,
+            last_seen: BTreeMap::new(),
         }
     }
 
     pub(crate) fn note(&mut self, line: impl FnOnce() -> String) {
         if let Some(trace) = &mut self.trace {
-            trace.push(format!("{:>9.3} ms  {}", (self.now - 1_000_000) as f64 / 1000.0, line()));
+            let micros = self.now - 1_000_000;
+            trace.push(format!("{:>5}.{:03} ms  {}", micros / 1_000, micros % 1_000, line()));
         }
     }
 
