@@ -1,0 +1,91 @@
+//! How many commands a second the ledger applies, on one thread.
+//!
+//! `cargo bench -p ledger` measures; `cargo test` runs the same once, briefly, so that it stays
+//! true. Measured is what a replica does with a committed entry: decode its batch, apply it, encode
+//! its block. The keys fill their window first, so that each new one pushes an old one out.
+
+#![expect(clippy::print_stdout, reason = "this is the program's answer")]
+#![expect(clippy::disallowed_types, reason = "a bench reads the clock; the ledger does not")]
+
+use std::time::Instant;
+
+use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
+use ledger::ledger::{Ledger, Windows};
+use ledger::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
+
+const PRODUCTS: u64 = 100;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+struct Size {
+    entries: u64,
+    keys_max: usize,
+    runs: u32,
+}
+
+fn main() {
+    let measured = std::env::args().any(|arg| arg == "--bench");
+    let size = match measured {
+        true => Size { entries: 2_000, keys_max: 100_000, runs: 5 },
+        false => Size { entries: 4, keys_max: 100, runs: 1 },
+    };
+    for per_entry in [1, 16, 256, 1_024] {
+        let entries = size.entries.saturating_mul(if per_entry == 1 { 50 } else { 1 });
+        let encoded: Vec<_> = (0..entries).map(|n| entry(n, per_entry).encode()).collect();
+        let best = (0..size.runs).map(|_| run(size.keys_max, &encoded, per_entry)).min();
+        let nanos = best.unwrap_or_default().max(1);
+        let commands = u128::from(entries.saturating_mul(per_entry));
+        let second = commands.saturating_mul(1_000_000_000).checked_div(nanos).unwrap_or(0);
+        let each = nanos.checked_div(commands).unwrap_or(0);
+        println!("{per_entry:>5} in an entry: {second:>9} commands per second, {each:>5} ns each");
+    }
+}
+
+/// Applies every entry to a fresh ledger: how many nanoseconds it took. The orders must be there.
+fn run(keys_max: usize, entries: &[Vec<u8>], per_entry: u64) -> u128 {
+    let mut ledger = Ledger::new(Windows { client_keys_max: keys_max, ..Windows::default() });
+    ledger.apply(Index(1), Timestamp(1), &opening());
+    let (mut index, mut written) = (Index(1), 0_usize);
+    let start = Instant::now();
+    for bytes in entries {
+        index = index.next();
+        let batch = Batch::decode(bytes).expect("these bytes were encoded above");
+        let entry = ledger.apply_entry(index, 1, batch);
+        written = written.saturating_add(entry.block.map_or(0, |block| block.encode().len()));
+    }
+    let nanos = start.elapsed().as_nanos();
+    let orders = u64::try_from(entries.len()).unwrap_or(0).saturating_mul(per_entry);
+    assert_eq!(ledger.next_order_number(), OrderNumber(orders), "an order was refused");
+    assert_ne!(written, 0, "no block was written");
+    nanos
+}
+
+fn product(number: u64) -> Name {
+    let number = number.checked_rem(PRODUCTS).unwrap_or(0);
+    Name::new(&format!("toy {number}")).expect("this is a good name")
+}
+
+fn opening() -> Request {
+    let products = (0..PRODUCTS).map(|number| Definition {
+        name: product(number),
+        price: Cents::new(2_999).expect("this is a good price"),
+        stock: 1_000_000_000,
+        restock_to: None,
+    });
+    let (ledger_id, first_order_number) = (LedgerId([1; 16]), OrderNumber(0));
+    let shop = Shop { ledger_id, first_order_number, products: products.collect() };
+    Request { key: None, deadline: None, command: Command::Open(shop) }
+}
+
+fn entry(number: u64, commands: u64) -> Batch {
+    let at = Timestamp(number.saturating_add(2));
+    let requests = (0..commands).map(|n| {
+        let serial = number.saturating_mul(commands).saturating_add(n);
+        let quantity = Quantity::new(1).expect("one piece is a good quantity");
+        let line = Line { name: product(serial), quantity, side: Side::Buy };
+        let key = Key::new(Origin::Client, &format!("0f0f0f0f-0f0f-4f0f-8f0f-{serial:012}"));
+        let deadline = Some(Timestamp(at.0.saturating_add(10_000)));
+        Request { key, deadline, command: Command::Place(vec![line]) }
+    });
+    Batch { at, settled: Index(number), requests: requests.collect() }
+}
