@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod harness;
+mod history;
 
 mod toy_session;
 
@@ -24,3 +25,4 @@ mod owner;
 mod settings;
 
 mod up;
+mod watching;

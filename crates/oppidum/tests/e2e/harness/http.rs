@@ -46,10 +46,20 @@ pub(crate) struct Connection {
 impl Connection {
     /// To a public port on this machine.
     pub(crate) fn open(port: u16) -> std::io::Result<Self> {
+        Self::open_for(port, PATIENCE)
+    }
+
+    /// The same, for a client with less patience: one that may meet a frozen process.
+    pub(crate) fn open_for(port: u16, patience: Duration) -> std::io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// Sends these very bytes, and reads nothing yet.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
     }
 
     /// Sends these very bytes, and reads one answer.

@@ -19,17 +19,33 @@ pub(crate) struct Plan {
     pub(crate) frontends: usize,
     pub(crate) catalogs: usize,
     pub(crate) cache: &'static str,
+    /// A rule of the watch protocol that every process breaks on purpose.
+    pub(crate) rule: Option<&'static str>,
 }
 
 impl Plan {
     /// The stock bazaar.
     pub(crate) fn stock() -> Self {
-        Self { dialect: "stock", shop: "stock".into(), frontends: 1, catalogs: 1, cache: "5" }
+        Self {
+            dialect: "stock",
+            shop: "stock".into(),
+            frontends: 1,
+            catalogs: 1,
+            cache: "5",
+            rule: None,
+        }
     }
 
     /// The toy store.
     pub(crate) fn toy() -> Self {
         Self { dialect: "toy", shop: "toy".into(), ..Self::stock() }
+    }
+}
+
+impl Plan {
+    fn break_rule(&self, arguments: &mut Vec<String>) {
+        let rule = self.rule.into_iter().flat_map(|rule| ["--break-rule", rule]);
+        arguments.extend(rule.map(str::to_owned));
     }
 }
 
@@ -98,13 +114,14 @@ impl Store {
             strings(&["order", "--id", &id_text, "--orders", &peers, "--data", data]);
         arguments.extend(strings(&["--shop", &shop]));
         arguments.extend(strings(more));
+        self.plan.break_rule(&mut arguments);
         let process = Process::start(&format!("order-{id}"), self.folder.path(), &arguments);
         *self.order_slot(id) = Some(process);
     }
 
     pub(crate) fn start_catalog(&mut self, index: usize) {
         let (listen, peers) = (format!("127.0.0.1:{}", self.catalogs[index].0), self.peers());
-        let arguments = strings(&[
+        let mut arguments = strings(&[
             "catalog",
             "--listen",
             &listen,
@@ -113,6 +130,7 @@ impl Store {
             "--restock-seconds",
             "0.5",
         ]);
+        self.plan.break_rule(&mut arguments);
         let process = Process::start(&format!("catalog-{index}"), self.folder.path(), &arguments);
         self.catalogs[index].1 = Some(process);
     }
@@ -123,7 +141,7 @@ impl Store {
         let catalogs = self.catalogs.iter().map(|(port, _)| format!("127.0.0.1:{port}"));
         let (catalogs, peers) = (catalogs.collect::<Vec<_>>().join(","), self.peers());
         let (cache, dialect) = (self.plan.cache, self.plan.dialect);
-        let arguments = strings(&[
+        let mut arguments = strings(&[
             "frontend",
             "--host",
             "127.0.0.1",
@@ -140,6 +158,7 @@ impl Store {
             "--dialect",
             dialect,
         ]);
+        self.plan.break_rule(&mut arguments);
         let process = Process::start(&format!("frontend-{index}"), self.folder.path(), &arguments);
         self.frontends[index].2 = Some(process);
     }

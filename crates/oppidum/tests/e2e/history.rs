@@ -1,0 +1,152 @@
+//! What clients were told, and whether it can have been: strict serializability by sorting.
+//!
+//! Each order buys one piece and answers with its index, and nothing else changes stock; so when
+//! all orders are known, the stock of a product at every index is known, and a quantity that was
+//! shown says from which index on it is true. No search is needed: an answer stands at its index,
+//! and nothing that was asked after somebody had been told of an index may stand before it.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::time::Instant;
+
+/// One answer.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) asked: Instant,
+    pub(crate) answered: Instant,
+    pub(crate) product: &'static str,
+    pub(crate) what: What,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum What {
+    /// An order of one piece, placed at this index, with this number.
+    Placed { index: u64, number: u64 },
+    /// A query: so many are in stock.
+    Shown { quantity: u64 },
+}
+
+/// Everything that anybody was told. Shared by all clients.
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    told: Mutex<Vec<Told>>,
+}
+
+impl History {
+    pub(crate) fn tell(&self, told: Told) {
+        self.told.lock().unwrap().push(told);
+    }
+
+    /// How many orders have been acknowledged so far.
+    pub(crate) fn placed(&self) -> usize {
+        let told = self.told.lock().unwrap();
+        told.iter().filter(|told| matches!(told.what, What::Placed { .. })).count()
+    }
+
+    /// How many queries have been answered so far.
+    pub(crate) fn shown(&self) -> usize {
+        let told = self.told.lock().unwrap();
+        told.iter().filter(|told| matches!(told.what, What::Shown { .. })).count()
+    }
+
+    /// The first answer that cannot have been; each product began with `stock` pieces.
+    pub(crate) fn violation(&self, stock: u64) -> Option<String> {
+        let told = self.told.lock().unwrap();
+        // For each product, the indexes at which one piece was sold, in order.
+        let mut sold: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+        let mut numbers = Vec::new();
+        for answer in told.iter() {
+            if let What::Placed { index, number } = answer.what {
+                sold.entry(answer.product).or_default().push(index);
+                numbers.push(number);
+            }
+        }
+        for indexes in sold.values_mut() {
+            indexes.sort_unstable();
+        }
+        numbers.sort_unstable();
+        let twice = numbers.iter().zip(numbers.iter().skip(1)).find(|(one, next)| one == next);
+        if let Some((number, _)) = twice {
+            return Some(format!("order {number} was placed twice"));
+        }
+        let none = Vec::new();
+        let of = |product: &str| sold.get(product).unwrap_or(&none);
+        // What each answer reveals, by the time at which it was given.
+        let mut revealed = Vec::new();
+        for answer in told.iter() {
+            let index = match answer.what {
+                What::Placed { index, .. } => index,
+                What::Shown { quantity } => {
+                    let gone = usize::try_from(stock - quantity.min(stock)).unwrap();
+                    match gone.checked_sub(1).map(|last| of(answer.product).get(last)) {
+                        None => 0,
+                        Some(Some(index)) => *index,
+                        Some(None) => {
+                            let product = answer.product;
+                            return Some(format!("{quantity} of {product} were never in stock"));
+                        }
+                    }
+                }
+            };
+            revealed.push((answer.answered, index));
+        }
+        revealed.sort_unstable();
+        let mut greatest = 0;
+        for (_, index) in &mut revealed {
+            greatest = greatest.max(*index);
+            *index = greatest;
+        }
+        for answer in told.iter() {
+            let What::Shown { quantity } = answer.what else { continue };
+            let before = revealed.partition_point(|(at, _)| *at < answer.asked);
+            let Some((_, known)) = before.checked_sub(1).map(|last| revealed[last]) else {
+                continue;
+            };
+            let gone = of(answer.product).partition_point(|index| *index <= known);
+            let most = stock - u64::try_from(gone).unwrap();
+            if most < quantity {
+                let product = answer.product;
+                return Some(format!(
+                    "{quantity} of {product} were shown; somebody had been told of index {known} \
+                     before that was asked, and {most} were left at it"
+                ));
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn history(answers: &[(u64, u64, What)]) -> History {
+        let history = History::default();
+        let began = Instant::now();
+        let at = |millis| began + Duration::from_millis(millis);
+        for (asked, answered, what) in answers {
+            let (asked, answered) = (at(*asked), at(*answered));
+            history.tell(Told { asked, answered, product: "fox", what: *what });
+        }
+        history
+    }
+
+    /// The checker is believed only after it has caught something.
+    #[test]
+    fn a_quantity_from_before_an_acknowledged_order_is_noticed() {
+        let placed = |index, number| What::Placed { index, number };
+        let shown = |quantity| What::Shown { quantity };
+        let fine = [(0, 4, placed(7, 0)), (1, 2, shown(10)), (3, 5, shown(9)), (5, 6, shown(9))];
+        assert_eq!(history(&fine).violation(10), None);
+        let old = [(0, 4, placed(7, 0)), (5, 6, shown(10))];
+        assert!(history(&old).violation(10).unwrap().contains("index 7"));
+        let back = [(0, 9, placed(7, 0)), (1, 2, shown(9)), (3, 4, shown(10))];
+        assert!(history(&back).violation(10).is_some(), "shown new, then old");
+        let never = [(0, 4, placed(7, 0)), (5, 6, shown(8))];
+        assert!(history(&never).violation(10).unwrap().contains("never"));
+        let twice = [(0, 4, placed(7, 0)), (5, 6, placed(8, 0))];
+        assert!(history(&twice).violation(10).unwrap().contains("twice"));
+    }
+}
