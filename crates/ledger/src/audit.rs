@@ -3,19 +3,23 @@
 //!
 //! The checks are named for what they find: *chain* (each block follows on the one before), *dense*
 //! (order numbers without gaps or doubles), *once* (a key has one outcome while it is remembered),
-//! *conservation* (stock and what moved it agree, and never fall below zero), *agreement* (another
-//! replica has the same digest at the same index).
+//! *conservation* (stock and what moved it agree, and never fall below zero), *rules* (each outcome
+//! is the one that the rules give, refusals too), *agreement* (another replica has the same digest
+//! at the same index).
 //!
-//! The sums are kept by a second ledger of some forty lines that shares nothing with the first but
-//! the words, lest the two agree on a mistake.
+//! The outcomes are reckoned by a second ledger that shares nothing with the first but the words,
+//! lest the two agree on a mistake.
 
-use std::collections::{BTreeMap, VecDeque};
+mod answered;
+mod naive;
 
+use crate::audit::answered::Answered;
+use crate::audit::naive::Naive;
 use crate::block::{Block, Header, Record};
-use crate::command::{Command, Line, Side};
+use crate::command::Request;
 use crate::outcome::{Accepted, Outcome, Refusal};
 use crate::replies::Windows;
-use crate::terms::{Digest, Index, Key, OrderNumber, Origin, Timestamp};
+use crate::terms::{Digest, Index, OrderNumber, Origin, Timestamp};
 
 /// The first thing that is wrong with a history.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,8 +32,8 @@ pub enum Violation {
         /// The one before it.
         after: Index,
     },
-    /// A block's digest does not follow from its content.
-    #[error("digest: block {0} does not have the digest of its content")]
+    /// A block's digest or its count of orders does not follow from its content.
+    #[error("digest: block {0} does not have the digest and the count of its content")]
     Digest(Index),
     /// An order number is missing or comes twice.
     #[error("dense: block {index} places order {found}, but {expected} is next")]
@@ -64,6 +68,16 @@ pub enum Violation {
         /// The stock before.
         stock: u64,
     },
+    /// An outcome that the rules do not give.
+    #[error("rules: at block {index} a request was told: {found}; the rules say: {expected}")]
+    Rules {
+        /// The block.
+        index: Index,
+        /// What it was told.
+        found: String,
+        /// What it should have been told.
+        expected: String,
+    },
     /// The sums end with another stock than the replica says.
     #[error("conservation: the history leaves {reckoned} of {product}, the replica says {told}")]
     Stock {
@@ -80,21 +94,14 @@ pub enum Violation {
 #[derive(Debug, Default)]
 pub struct Auditor {
     index: Index,
+    at: Timestamp,
     digest: Digest,
-    next: Option<OrderNumber>,
     naive: Naive,
     clients: Answered,
     frontends: Answered,
     windows: Windows,
     orders: u64,
     refusals: u64,
-}
-
-/// The keys of one origin that must still be remembered, with their first answers.
-#[derive(Debug, Default)]
-struct Answered {
-    first: BTreeMap<Key, (Index, Outcome)>,
-    order: VecDeque<(Key, Timestamp)>,
 }
 
 /// What a clean history came to.
@@ -112,12 +119,6 @@ pub struct Summary {
     pub refusals: u64,
 }
 
-/// The second ledger: stock by name, and nothing else.
-#[derive(Debug, Default)]
-struct Naive {
-    stock: BTreeMap<String, u64>,
-}
-
 impl Auditor {
     /// For a ledger with these windows.
     pub fn new(windows: Windows) -> Self {
@@ -128,13 +129,19 @@ impl Auditor {
     pub fn read(&mut self, block: &Block) -> Result<(), Violation> {
         let header = &block.header;
         let (index, after) = (header.index, self.index);
-        if index <= after || header.previous != self.digest {
+        if index <= after || header.previous != self.digest || header.at < self.at {
             return Err(Violation::Chain { index, after });
         }
-        if block.reckon() != header.digest {
+        if block.reckon() != header.digest || !block.is_counted() {
             return Err(Violation::Digest(index));
         }
-        (self.index, self.digest) = (index, header.digest);
+        let (found, expected) = (header.first_order_number, self.naive.next.unwrap_or_default());
+        if found != expected {
+            return Err(Violation::Dense { index, found, expected });
+        }
+        (self.index, self.at, self.digest) = (index, header.at, header.digest);
+        self.clients.expire(self.at, self.windows.client_age_max_ms);
+        self.frontends.expire(self.at, self.windows.frontend_age_max_ms);
         block.records.iter().try_for_each(|record| self.record(header, record))
     }
 
@@ -161,146 +168,77 @@ impl Auditor {
         Summary {
             index: self.index,
             digest: self.digest,
-            next_order_number: self.next,
+            next_order_number: self.naive.next,
             orders: self.orders,
             refusals: self.refusals,
         }
     }
 
+    /// The key speaks first, then the deadline, then the rules.
     fn record(&mut self, header: &Header, record: &Record) -> Result<(), Violation> {
         let (index, Record { request, outcome }) = (header.index, record);
-        let windows = self.windows;
+        if let Outcome::Refused(_) = outcome {
+            self.refusals = self.refusals.saturating_add(1);
+        }
         if let Some(key) = &request.key {
-            let (answered, keys_max, age_max_ms) = match key.origin {
-                Origin::Client => {
-                    (&mut self.clients, windows.client_keys_max, windows.client_age_max_ms)
-                }
-                Origin::Frontend => {
-                    (&mut self.frontends, windows.frontend_keys_max, windows.frontend_age_max_ms)
-                }
+            let told = match key.origin {
+                Origin::Client => self.clients.expected(key, request),
+                Origin::Frontend => self.frontends.expected(key, request),
             };
-            answered.expire(header.at, age_max_ms);
-            answered.answer(key, index, header.at, outcome)?;
-            answered.limit(keys_max);
-        }
-        match outcome {
-            Outcome::Accepted(accepted) => self.accepted(index, &request.command, accepted),
-            Outcome::Repeated { .. } => Ok(()),
-            Outcome::Refused(_) => {
-                self.refusals = self.refusals.saturating_add(1);
-                Ok(())
+            if let Some((first, expected)) = told {
+                let key = key.text().to_owned();
+                let once = *outcome == expected;
+                return if once { Ok(()) } else { Err(Violation::Once { key, first, index }) };
             }
         }
-    }
-
-    fn accepted(
-        &mut self,
-        index: Index,
-        command: &Command,
-        accepted: &Accepted,
-    ) -> Result<(), Violation> {
-        if let Accepted::Placed(found) = accepted {
-            let expected = self.next.unwrap_or_default();
-            if *found != expected {
-                return Err(Violation::Dense { index, found: *found, expected });
-            }
-            self.next = Some(expected.next());
+        let deadline = request.deadline.filter(|deadline| deadline.0 != 0);
+        if deadline.is_some_and(|deadline| deadline < header.at) {
+            return self.judge(index, outcome, &Outcome::Refused(Refusal::Late));
+        }
+        let expected = self.naive.decide(header.term, &request.command);
+        self.judge(index, outcome, &expected)?;
+        if let Outcome::Accepted(Accepted::Placed(_)) = outcome {
             self.orders = self.orders.saturating_add(1);
         }
-        if let (Command::Open(shop), Accepted::Done) = (command, accepted) {
-            self.next = Some(shop.first_order_number);
-        }
-        let moved = self.naive.apply(command, accepted);
-        moved.map_err(|(product, stock)| Violation::Conservation { index, product, stock })
+        self.remember(header, request, outcome);
+        Ok(())
     }
-}
 
-impl Answered {
-    fn answer(
-        &mut self,
-        key: &Key,
-        index: Index,
-        at: Timestamp,
-        outcome: &Outcome,
-    ) -> Result<(), Violation> {
-        let known = self.first.get(key);
-        let once = match outcome {
-            Outcome::Repeated { index: first, first: told } => {
-                known.is_some_and(|(index, outcome)| index == first && outcome == told.as_ref())
-            }
-            Outcome::Refused(Refusal::KeyReused) => known.is_some(),
-            Outcome::Refused(Refusal::Late) => known.is_none(),
-            Outcome::Accepted(_) | Outcome::Refused(_) => {
-                let fresh = known.is_none();
-                if fresh {
-                    self.first.insert(key.clone(), (index, outcome.clone()));
-                    self.order.push_back((key.clone(), at));
-                }
-                fresh
-            }
+    fn remember(&mut self, header: &Header, request: &Request, outcome: &Outcome) {
+        let Some(key) = &request.key else { return };
+        let (answered, keys_max) = match key.origin {
+            Origin::Client => (&mut self.clients, self.windows.client_keys_max),
+            Origin::Frontend => (&mut self.frontends, self.windows.frontend_keys_max),
         };
-        let first = self.first.get(key).map(|(first, _)| *first).unwrap_or_default();
-        if once {
-            Ok(())
-        } else {
-            Err(Violation::Once { key: key.text().to_owned(), first, index })
-        }
+        answered.remember(key, (header.index, header.at), (request, outcome), keys_max);
     }
 
-    fn expire(&mut self, now: Timestamp, age_max_ms: u64) {
-        let old = |at: Timestamp| at.0.saturating_add(age_max_ms) < now.0;
-        while self.order.front().is_some_and(|(_, at)| old(*at)) {
-            self.forget();
-        }
-    }
-
-    fn limit(&mut self, keys_max: usize) {
-        while keys_max < self.order.len() {
-            self.forget();
-        }
-    }
-
-    fn forget(&mut self) {
-        if let Some((key, _)) = self.order.pop_front() {
-            self.first.remove(&key);
-        }
-    }
-}
-
-impl Naive {
-    fn apply(&mut self, command: &Command, accepted: &Accepted) -> Result<(), (String, u64)> {
-        if *accepted == Accepted::Unchanged {
+    /// An outcome must be the one that the second ledger reckons. If not, which of the checks fails?
+    fn judge(&self, index: Index, found: &Outcome, expected: &Outcome) -> Result<(), Violation> {
+        if found == expected {
             return Ok(());
         }
-        match command {
-            Command::Open(shop) => {
-                for product in &shop.products {
-                    let name = product.name.as_str().to_owned();
-                    self.stock.entry(name).or_insert(product.stock);
-                }
+        Err(match (found, expected) {
+            (
+                Outcome::Accepted(Accepted::Placed(found)),
+                Outcome::Accepted(Accepted::Placed(expected)),
+            ) => Violation::Dense { index, found: *found, expected: *expected },
+            (Outcome::Accepted(_), Outcome::Refused(Refusal::OutOfStock(name))) => {
+                let stock = self.naive.stock.get(name.as_str()).copied().unwrap_or(0);
+                Violation::Conservation { index, product: name.to_string(), stock }
             }
-            Command::Define(product) => {
-                self.stock.insert(product.name.as_str().to_owned(), product.stock);
-            }
-            Command::RestockBy { name, quantity } | Command::RestockTo { name, quantity } => {
-                self.add(name.as_str(), i128::from(quantity.get()))?;
-            }
-            Command::Place(lines) => {
-                for Line { name, quantity, side } in lines {
-                    let pieces = i128::from(quantity.get());
-                    let sign = if *side == Side::Buy { -1 } else { 1 };
-                    self.add(name.as_str(), pieces.saturating_mul(sign))?;
-                }
-            }
-            Command::SetPrice { .. } | Command::Attach { .. } | Command::Detach { .. } => {}
-        }
-        Ok(())
+            _ => Violation::Rules { index, found: told(found), expected: told(expected) },
+        })
     }
+}
 
-    fn add(&mut self, name: &str, pieces: i128) -> Result<(), (String, u64)> {
-        let stock = self.stock.entry(name.to_owned()).or_default();
-        let moved = i128::from(*stock).saturating_add(pieces);
-        *stock = u64::try_from(moved).map_err(|_| (name.to_owned(), *stock))?;
-        Ok(())
+/// An outcome in words.
+fn told(outcome: &Outcome) -> String {
+    match outcome {
+        Outcome::Accepted(Accepted::Placed(number)) => format!("order {number}"),
+        Outcome::Accepted(Accepted::Done) => "done".to_owned(),
+        Outcome::Accepted(Accepted::Unchanged) => "nothing to do".to_owned(),
+        Outcome::Refused(refusal) => format!("refused, {refusal}"),
+        Outcome::Repeated { index, first } => format!("as decided at {index}, {}", told(first)),
     }
 }

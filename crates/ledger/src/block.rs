@@ -147,7 +147,15 @@ impl Block {
             })
             .collect::<Result<Vec<_>, DecodeError>>()?;
         reader.end()?;
-        Ok(Self { header, records })
+        let block = Self { header, records };
+        // The digest does not cover this count: it follows from what the digest covers.
+        if block.is_counted() { Ok(block) } else { Err(DecodeError::Value("orders")) }
+    }
+
+    /// True when the header counts the orders that the records placed.
+    pub(crate) fn is_counted(&self) -> bool {
+        let placed = self.records.iter().filter(|record| record.number().is_some()).count();
+        u32::try_from(placed) == Ok(self.header.orders)
     }
 
     /// The header alone, after the checksum.

@@ -19,7 +19,7 @@ pub const SHOP_PRODUCTS_MAX: usize = 100_000;
 pub struct Request {
     /// The same key is applied at most once within the key window. `None`: applied each time.
     pub key: Option<Key>,
-    /// In log time: a request that arrives in the log after this is refused as late.
+    /// In log time: a request that arrives in the log after this is refused as late. 0 is none.
     pub deadline: Option<Timestamp>,
     /// What is asked.
     pub command: Command,

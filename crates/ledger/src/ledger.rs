@@ -65,6 +65,9 @@ pub enum RestoreError {
         /// The block that does not fit.
         found: Index,
     },
+    /// The first block with a key that is still remembered is not there.
+    #[error("the block of entry {0} is missing, and keys in it are still remembered")]
+    Missing(Index),
     /// The last block is not the one that the state stands on.
     #[error("the blocks end with another digest than the state at index {0}")]
     End(Index),
@@ -159,8 +162,12 @@ impl Ledger {
     ) -> Result<Self, RestoreError> {
         let mut replies = Replies::new(windows);
         let mut last: Option<(Index, Digest)> = None;
+        let first_kept = state.keys_after.next();
         for block in blocks {
             let header = block.header;
+            if last.is_none() && first_kept < header.index {
+                return Err(RestoreError::Missing(first_kept));
+            }
             if let Some((expected, digest)) = last
                 && (digest != header.previous || header.index <= expected)
             {
@@ -175,6 +182,9 @@ impl Ledger {
                     replies.remember(bound, (header.index, header.at), told);
                 }
             }
+        }
+        if last.is_none() && state.keys_after < state.applied {
+            return Err(RestoreError::Missing(first_kept));
         }
         if last.is_some_and(|(_, digest)| digest != state.digest) {
             return Err(RestoreError::End(state.applied));
@@ -296,7 +306,9 @@ impl Ledger {
                 return Outcome::Repeated { index, first: Box::new(first) };
             }
         }
-        if request.deadline.is_some_and(|deadline| deadline < position.at) {
+        // In bytes 0 stands for none: a request must mean the same before it is written and after.
+        let deadline = request.deadline.filter(|deadline| deadline.0 != 0);
+        if deadline.is_some_and(|deadline| deadline < position.at) {
             return Outcome::Refused(Refusal::Late);
         }
         let outcome = match self.perform(position, command, touched) {

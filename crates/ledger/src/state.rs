@@ -92,16 +92,27 @@ impl State {
             1 => true,
             _ => return Err(DecodeError::Value("open")),
         };
-        let ledger_id = Some(LedgerId(reader.array()?)).filter(|_| open);
+        let ledger_id = LedgerId(reader.array()?);
+        if !open && ledger_id != LedgerId::default() {
+            return Err(DecodeError::Value("ledger id"));
+        }
+        let ledger_id = open.then_some(ledger_id);
         let first_order_number = OrderNumber(reader.u64()?);
         let next_order_number = OrderNumber(reader.u64()?);
         let digest = Digest(reader.array()?);
         let keys_after = Index(reader.u64()?);
         let count = reader.count(55, usize::MAX)?;
-        let products = (0..count).map(|_| decode_product(&mut reader)).collect::<Result<_, _>>()?;
+        let products = (0..count).map(|_| decode_product(&mut reader));
+        let products = products.collect::<Result<Vec<_>, _>>()?;
+        if !products.is_sorted_by(|(before, _), (after, _)| before < after) {
+            return Err(DecodeError::Value("order of products"));
+        }
         let count = reader.count(11, CATALOGS_MAX)?;
         let attached = (0..count).map(|_| Ok((reader.u64()?, reader.name()?)));
-        let attached = attached.collect::<Result<_, DecodeError>>()?;
+        let attached = attached.collect::<Result<Vec<_>, DecodeError>>()?;
+        if !attached.is_sorted_by(|(before, _), (after, _)| before < after) {
+            return Err(DecodeError::Value("order of catalogs"));
+        }
         reader.end()?;
         Ok(Self {
             applied,

@@ -1,0 +1,66 @@
+//! The keys that a ledger must still remember, with their first answers.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::command::Request;
+use crate::outcome::{Outcome, Refusal};
+use crate::terms::{Index, Key, Timestamp};
+
+/// The keys of one origin.
+#[derive(Debug, Default)]
+pub(super) struct Answered {
+    first: BTreeMap<Key, First>,
+    /// Oldest first.
+    order: VecDeque<(Key, Timestamp)>,
+}
+
+/// A first answer: where, to what, and which.
+#[derive(Debug)]
+struct First {
+    index: Index,
+    fingerprint: [u8; 16],
+    outcome: Outcome,
+}
+
+impl Answered {
+    /// What a request with this key must be told, and where it was first. None: the key is fresh.
+    pub(super) fn expected(&self, key: &Key, request: &Request) -> Option<(Index, Outcome)> {
+        let First { index, fingerprint, outcome } = self.first.get(key)?;
+        let told = match *fingerprint == request.command.fingerprint() {
+            true => Outcome::Repeated { index: *index, first: Box::new(outcome.clone()) },
+            false => Outcome::Refused(Refusal::KeyReused),
+        };
+        Some((*index, told))
+    }
+
+    /// Remembers a first answer; beyond `keys_max`, the oldest falls out.
+    pub(super) fn remember(
+        &mut self,
+        key: &Key,
+        at: (Index, Timestamp),
+        told: (&Request, &Outcome),
+        keys_max: usize,
+    ) {
+        let ((index, at), (request, outcome)) = (at, told);
+        let fingerprint = request.command.fingerprint();
+        self.first.insert(key.clone(), First { index, fingerprint, outcome: outcome.clone() });
+        self.order.push_back((key.clone(), at));
+        while keys_max < self.order.len() {
+            self.forget();
+        }
+    }
+
+    /// Forgets what is older than `age_max_ms`.
+    pub(super) fn expire(&mut self, now: Timestamp, age_max_ms: u64) {
+        let old = |at: Timestamp| at.0.saturating_add(age_max_ms) < now.0;
+        while self.order.front().is_some_and(|(_, at)| old(*at)) {
+            self.forget();
+        }
+    }
+
+    fn forget(&mut self) {
+        if let Some((key, _)) = self.order.pop_front() {
+            self.first.remove(&key);
+        }
+    }
+}

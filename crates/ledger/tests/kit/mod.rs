@@ -1,0 +1,180 @@
+//! What the random tests share: a small shop, requests by luck, and a ledger that is run through
+//! entries.
+
+#![allow(dead_code, reason = "each test uses a part of it")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "a test that panics has found something"
+)]
+
+use ledger::block::Block;
+use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
+use ledger::ledger::{Entry, Ledger, Windows};
+use ledger::outcome::Outcome;
+use ledger::terms::{
+    Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, STOCK_MAX, Timestamp,
+};
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+const NAMES: [&str; 4] = ["bear", "fox", "owl", "whale"];
+
+/// Keys fall out early, so that forgetting is tried as well.
+pub(crate) const WINDOWS: Windows = Windows {
+    client_keys_max: 6,
+    client_age_max_ms: 40,
+    frontend_keys_max: 4,
+    frontend_age_max_ms: 15,
+};
+
+/// An entry to come: how much later than the last it is stamped, and what it carries.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) later: u64,
+    pub(crate) settled: u64,
+    pub(crate) term: u64,
+    pub(crate) requests: Vec<Request>,
+}
+
+impl Step {
+    /// The batch of this step, after log time `at`. Now and then a leader's clock goes back.
+    pub(crate) fn batch(&self, at: Timestamp) -> Batch {
+        let at = Timestamp((at.0 + self.later).saturating_sub(2));
+        Batch { at, settled: Index(self.settled), requests: self.requests.clone() }
+    }
+}
+
+/// Bear, fox, owl and whale: the shop opens with the first two.
+pub(crate) fn name(number: usize) -> Name {
+    Name::new(NAMES[number]).unwrap()
+}
+
+pub(crate) fn cents(cents: u64) -> Cents {
+    Cents::new(cents).unwrap()
+}
+
+pub(crate) fn pieces(pieces: u64) -> Quantity {
+    Quantity::new(pieces).unwrap()
+}
+
+pub(crate) fn plain(command: Command) -> Request {
+    Request { key: None, deadline: None, command }
+}
+
+pub(crate) fn keyed(text: &str, command: Command) -> Request {
+    Request { key: Key::new(Origin::Client, text), ..plain(command) }
+}
+
+/// So many bears, bought in one line.
+pub(crate) fn bears(count: u64) -> Command {
+    Command::Place(vec![Line { name: name(0), quantity: pieces(count), side: Side::Buy }])
+}
+
+pub(crate) fn product(name: Name, stock: u64) -> Definition {
+    Definition { name, price: cents(100), stock, restock_to: None }
+}
+
+/// Five bears, five foxes; the first order has the number 3.
+pub(crate) fn opening() -> Command {
+    let products = vec![product(name(0), 5), product(name(1), 5)];
+    Command::Open(Shop {
+        ledger_id: LedgerId([1; 16]),
+        first_order_number: OrderNumber(3),
+        products,
+    })
+}
+
+fn line() -> impl Strategy<Value = Line> {
+    (0..4_usize, 1..4_u64, any::<bool>()).prop_map(|(number, count, buy)| Line {
+        name: name(number),
+        quantity: pieces(count),
+        side: if buy { Side::Buy } else { Side::Sell },
+    })
+}
+
+/// Every command; mostly orders.
+pub(crate) fn command() -> impl Strategy<Value = Command> {
+    let any_name = || (0..4_usize).prop_map(name);
+    let some = || (1..9_u64).prop_map(pieces);
+    let stock = prop_oneof![4 => 0..9_u64, 1 => STOCK_MAX - 3..=STOCK_MAX];
+    let restock_to = proptest::option::of(some());
+    prop_oneof![
+        16 => vec(line(), 1..4).prop_map(Command::Place),
+        1 => Just(Command::Place(Vec::new())),
+        2 => (any_name(), some()).prop_map(|(n, q)| Command::RestockBy { name: n, quantity: q }),
+        2 => (any_name(), some()).prop_map(|(n, q)| Command::RestockTo { name: n, quantity: q }),
+        2 => (any_name(), 0..500_u64)
+            .prop_map(|(n, price)| Command::SetPrice { name: n, price: cents(price) }),
+        2 => (any_name(), stock, restock_to).prop_map(|(name, stock, restock_to)| {
+            Command::Define(Definition { restock_to, ..product(name, stock) })
+        }),
+        1 => (0..3_u64, any_name())
+            .prop_map(|(incarnation, name)| Command::Attach { incarnation, name }),
+        1 => (0..3_u64, 1..3_u64)
+            .prop_map(|(incarnation, term)| Command::Detach { incarnation, term }),
+        1 => Just(opening()),
+    ]
+}
+
+/// A command, mostly with one of a few keys, sometimes with a deadline.
+pub(crate) fn request() -> impl Strategy<Value = Request> {
+    let origin = prop_oneof![Just(Origin::Client), Just(Origin::Frontend)];
+    let key = proptest::option::of((origin, 0..9_u8));
+    let key = key.prop_map(|key| key.map(|(o, n)| Key::new(o, &n.to_string()).unwrap()));
+    let deadline = proptest::option::weighted(0.2, (0..80_u64).prop_map(Timestamp));
+    (key, deadline, command()).prop_map(|(key, deadline, command)| Request {
+        key,
+        deadline,
+        command,
+    })
+}
+
+/// Entries. Some requests come again later, as a client's would.
+pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = (0..9_u64, 0..20_u64, 1..3_u64, vec(request(), 0..6));
+    let again = vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..9);
+    (vec(step, 1..20), again).prop_map(|(steps, again)| {
+        let step = |(later, settled, term, requests)| Step { later, settled, term, requests };
+        let mut steps: Vec<_> = steps.into_iter().map(step).collect();
+        for (from, to) in again {
+            let from = &steps[from.index(steps.len())].requests;
+            let Some(request) = from.first().cloned() else { continue };
+            let to = to.index(steps.len());
+            steps[to].requests.push(request);
+        }
+        steps
+    })
+}
+
+/// The same, in a shop that is open.
+pub(crate) fn open_steps() -> impl Strategy<Value = Vec<Step>> {
+    steps().prop_map(|steps| {
+        let first = Step { later: 3, settled: 0, term: 1, requests: vec![plain(opening())] };
+        std::iter::once(first).chain(steps).collect()
+    })
+}
+
+/// Applies one step.
+pub(crate) fn apply(ledger: &mut Ledger, step: &Step) -> Entry {
+    let (index, batch) = (ledger.applied().next(), step.batch(ledger.log_time()));
+    ledger.apply_entry(index, step.term, batch)
+}
+
+/// Applies every step: all outcomes, all blocks.
+pub(crate) fn run(ledger: &mut Ledger, steps: &[Step]) -> (Vec<Outcome>, Vec<Block>) {
+    let (mut outcomes, mut blocks) = (Vec::new(), Vec::new());
+    for step in steps {
+        let entry = apply(ledger, step);
+        outcomes.extend(entry.outcomes);
+        blocks.extend(entry.block);
+    }
+    (outcomes, blocks)
+}
+
+/// Each product's stock, by name.
+pub(crate) fn stocks(ledger: &Ledger) -> Vec<(String, u64)> {
+    let products = ledger.products(None, usize::MAX);
+    products.into_iter().map(|product| (product.name.to_string(), product.stock)).collect()
+}

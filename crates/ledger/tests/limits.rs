@@ -1,0 +1,236 @@
+//! Every bound, on both sides of it.
+
+#![expect(clippy::indexing_slicing, reason = "a test that panics has found something")]
+
+mod kit;
+
+use kit::{WINDOWS, bears, cents, keyed, name, opening, pieces, plain, product};
+use ledger::command::{CATALOGS_MAX, Command, Definition, LINES_MAX, Line, Request, Shop, Side};
+use ledger::ledger::{Ledger, Windows};
+use ledger::outcome::{Accepted, Outcome, Refusal};
+use ledger::terms::{
+    CENTS_MAX, Cents, Index, KEY_BYTES_MAX, Key, LedgerId, NAME_BYTES_MAX, Name, OrderNumber,
+    Origin, QUANTITY_MAX, Quantity, STOCK_MAX, Timestamp,
+};
+
+const DONE: Outcome = Outcome::Accepted(Accepted::Done);
+
+fn refused(refusal: Refusal) -> Outcome {
+    Outcome::Refused(refusal)
+}
+
+/// A ledger with five bears and five foxes, and its next index.
+struct Shopping(Ledger);
+
+impl Shopping {
+    fn open() -> Self {
+        let mut shopping = Self(Ledger::new(Windows::default()));
+        assert_eq!(shopping.ask(&plain(opening())), DONE);
+        shopping
+    }
+
+    fn ask(&mut self, request: &Request) -> Outcome {
+        self.0.apply(self.0.applied().next(), Timestamp(1), request).outcome
+    }
+}
+
+#[test]
+fn what_could_not_exist_is_not_constructed() {
+    assert_eq!(Quantity::new(0), None);
+    assert_eq!(Quantity::new(1).map(Quantity::get), Some(1));
+    assert_eq!(Quantity::new(QUANTITY_MAX).map(Quantity::get), Some(QUANTITY_MAX));
+    assert_eq!(Quantity::new(QUANTITY_MAX + 1), None);
+    assert_eq!(Quantity::new(u64::from(u32::MAX) + 2), None, "no number is cut off");
+    assert_eq!(Cents::new(CENTS_MAX).map(Cents::get), Some(CENTS_MAX));
+    assert_eq!(Cents::new(CENTS_MAX + 1), None);
+    for (text, fits) in [
+        (String::new(), false),
+        ("x".repeat(NAME_BYTES_MAX), true),
+        ("x".repeat(NAME_BYTES_MAX + 1), false),
+        ("ü".repeat(NAME_BYTES_MAX / 2), true),
+        ("ü".repeat(NAME_BYTES_MAX / 2) + "x", false),
+        ("a bear".into(), true),
+        ("a\nbear".into(), false),
+        ("a\u{7f}bear".into(), false),
+        ("a\u{85}bear".into(), false),
+    ] {
+        assert_eq!(Name::new(&text).is_some(), fits, "{text:?}");
+    }
+    for (text, fits) in [
+        (String::new(), false),
+        ("x".repeat(KEY_BYTES_MAX), true),
+        ("x".repeat(KEY_BYTES_MAX + 1), false),
+        ("!~".into(), true),
+        ("a b".into(), false),
+        ("a\tb".into(), false),
+        ("ü".into(), false),
+    ] {
+        assert_eq!(Key::new(Origin::Client, &text).is_some(), fits, "{text:?}");
+    }
+    assert_eq!(cents(2_905).to_string(), "29.05");
+}
+
+#[test]
+fn an_order_has_1_to_64_lines() {
+    let mut shopping = Shopping::open();
+    let order = |lines: usize| {
+        let line = Line { name: name(0), quantity: pieces(1), side: Side::Sell };
+        plain(Command::Place(vec![line; lines]))
+    };
+    assert_eq!(shopping.ask(&order(0)), refused(Refusal::LinesOutOfRange));
+    assert_eq!(shopping.ask(&order(LINES_MAX + 1)), refused(Refusal::LinesOutOfRange));
+    let last = Outcome::Accepted(Accepted::Placed(OrderNumber(3)));
+    assert_eq!(shopping.ask(&order(LINES_MAX)), last);
+    assert_eq!(shopping.0.product("bear").unwrap().stock, 5 + 64);
+}
+
+#[test]
+fn at_most_a_thousand_catalogs_are_attached() {
+    let mut shopping = Shopping::open();
+    let attach = |incarnation| plain(Command::Attach { incarnation, name: name(0) });
+    for incarnation in 0..u64::try_from(CATALOGS_MAX).unwrap() {
+        assert_eq!(shopping.ask(&attach(incarnation)), DONE);
+    }
+    assert_eq!(shopping.ask(&attach(9_999)), refused(Refusal::CatalogsLimit));
+    assert!(!shopping.0.is_attached(9_999));
+    assert_eq!(shopping.ask(&attach(7)), Outcome::Accepted(Accepted::Unchanged));
+    assert_eq!(shopping.ask(&plain(Command::Detach { incarnation: 7, term: 1 })), DONE);
+    assert_eq!(shopping.ask(&attach(9_999)), DONE);
+    assert!(shopping.0.is_attached(9_999));
+}
+
+/// Stock ends at 2^53 − 1, however it would come to be more. [P2]
+#[test]
+fn stock_has_a_limit() {
+    let mut shopping = Shopping::open();
+    let define = |number: usize, stock| plain(Command::Define(product(name(number), stock)));
+    let full = || refused(Refusal::StockLimit(name(2)));
+    assert_eq!(shopping.ask(&define(2, STOCK_MAX + 1)), full());
+    assert_eq!(shopping.0.product("owl"), None);
+    assert_eq!(shopping.ask(&define(2, STOCK_MAX - 1)), DONE);
+    let restock = |count| plain(Command::RestockBy { name: name(2), quantity: pieces(count) });
+    assert_eq!(shopping.ask(&restock(2)), full());
+    assert_eq!(shopping.ask(&restock(1)), DONE);
+    assert_eq!(shopping.ask(&restock(1)), full());
+    let audited = shopping.0.audited("owl").unwrap();
+    assert_eq!((audited.stock, audited.supplied), (STOCK_MAX, STOCK_MAX));
+    assert!(audited.is_conserved());
+}
+
+/// A shop file that names a product twice, or one beyond the limit, opens with the rest.
+#[test]
+fn a_shop_opens_with_what_can_be() {
+    let mut ledger = Ledger::new(WINDOWS);
+    let restock_to = Some(pieces(9));
+    let products = vec![
+        Definition { restock_to, ..product(name(0), 1) },
+        product(name(0), 2),
+        product(name(1), STOCK_MAX + 1),
+    ];
+    let (ledger_id, first_order_number) = (LedgerId([1; 16]), OrderNumber(0));
+    let shop = Command::Open(Shop { ledger_id, first_order_number, products });
+    let applied = ledger.apply(Index(1), Timestamp(0), &plain(shop));
+    assert_eq!(applied.outcome, DONE);
+    assert_eq!(applied.changes, ledger.products(None, 9));
+    assert_eq!(kit::stocks(&ledger), [("bear".into(), 1)]);
+    assert_eq!(ledger.product("bear").unwrap().restock_to, restock_to);
+}
+
+/// Whatever is refused under a key is refused again in the same words. [P4]
+#[test]
+fn every_refusal_is_repeated_word_for_word() {
+    let line = |number: usize, count| Line {
+        name: name(number),
+        quantity: pieces(count),
+        side: Side::Buy,
+    };
+    let mut full = Shopping::open();
+    for incarnation in 0..u64::try_from(CATALOGS_MAX).unwrap() {
+        full.ask(&plain(Command::Attach { incarnation, name: name(0) }));
+    }
+    full.ask(&plain(Command::Define(product(name(3), STOCK_MAX))));
+    let (owl, whale) = (name(2), name(3));
+    let sell = Line { side: Side::Sell, ..line(3, 1) };
+    let some = pieces(1);
+    let cases = [
+        (Command::Place(Vec::new()), Refusal::LinesOutOfRange),
+        (Command::Place(vec![line(0, 6)]), Refusal::OutOfStock(name(0))),
+        (Command::Place(vec![line(0, 1), line(1, 6)]), Refusal::OutOfStock(name(1))),
+        (Command::Place(vec![line(0, 1), line(2, 1)]), Refusal::NoSuchProduct(owl.clone())),
+        (Command::Place(vec![line(0, 1), sell]), Refusal::StockLimit(whale.clone())),
+        (Command::Define(product(name(1), 1)), Refusal::ProductExists(name(1))),
+        (Command::Define(product(owl.clone(), STOCK_MAX + 1)), Refusal::StockLimit(owl.clone())),
+        (
+            Command::SetPrice { name: owl.clone(), price: cents(1) },
+            Refusal::NoSuchProduct(owl.clone()),
+        ),
+        (Command::RestockBy { name: whale.clone(), quantity: some }, Refusal::StockLimit(whale)),
+        (Command::RestockTo { name: owl.clone(), quantity: some }, Refusal::NoSuchProduct(owl)),
+        (Command::Attach { incarnation: 9_999, name: name(0) }, Refusal::CatalogsLimit),
+    ];
+    for (number, (command, refusal)) in cases.into_iter().enumerate() {
+        let request = keyed(&number.to_string(), command);
+        assert_eq!(full.ask(&request), refused(refusal.clone()));
+        let index = full.0.applied();
+        let again = Outcome::Repeated { index, first: Box::new(refused(refusal)) };
+        assert_eq!(full.ask(&request), again);
+        assert_eq!(full.ask(&keyed(&number.to_string(), bears(1))), refused(Refusal::KeyReused));
+    }
+    let mut closed = Shopping(Ledger::new(WINDOWS));
+    let early = keyed("early", bears(1));
+    assert_eq!(closed.ask(&early), refused(Refusal::NotOpen));
+    let first = Box::new(refused(Refusal::NotOpen));
+    assert_eq!(closed.ask(&early), Outcome::Repeated { index: Index(1), first });
+}
+
+/// Keys of two principals are two keys, however their texts are cut. [P4]
+#[test]
+fn a_key_belongs_to_its_principal() {
+    let mut shopping = Shopping::open();
+    let key = |principal: &str, text: &str| {
+        let mut key = Key::new(Origin::Client, text).unwrap();
+        key.principal = principal.into();
+        Request { key: Some(key), ..plain(bears(1)) }
+    };
+    let requests = [key("", "ab"), key("a", "b"), key("b", "ab"), key("ab", "ab")];
+    for (number, request) in (3..).zip(&requests) {
+        let placed = Outcome::Accepted(Accepted::Placed(OrderNumber(number)));
+        assert_eq!(shopping.ask(request), placed);
+    }
+    assert!(matches!(shopping.ask(&requests[1]), Outcome::Repeated { index: Index(3), .. }));
+}
+
+#[test]
+fn products_are_listed_in_pages() {
+    let shopping = Shopping::open();
+    let names = |after, limit| {
+        let page = shopping.0.products(after, limit);
+        page.into_iter().map(|product| product.name.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(None, 0), [""; 0]);
+    assert_eq!(names(None, 1), ["bear"]);
+    assert_eq!(names(Some("bear"), 9), ["fox"]);
+    assert_eq!(names(Some("cat"), 9), ["fox"]);
+    assert_eq!(names(Some("fox"), 9), [""; 0]);
+}
+
+#[test]
+fn a_block_finds_its_own_orders_only() {
+    let mut shopping = Shopping::open();
+    let requests = vec![plain(bears(1)), plain(bears(9)), plain(bears(2))];
+    let batch = ledger::command::Batch { at: Timestamp(9), settled: Index(0), requests };
+    let block = shopping.0.apply_entry(Index(5), 1, batch).block.unwrap();
+    assert_eq!((block.header.first_order_number, block.header.orders), (OrderNumber(3), 2));
+    assert_eq!(block.order(OrderNumber(2)), None);
+    let order = block.order(OrderNumber(4)).unwrap();
+    assert_eq!((order.index, order.at, order.number), (Index(5), Timestamp(9), OrderNumber(4)));
+    assert_eq!(order.lines[0].quantity, pieces(2));
+    assert_eq!(block.order(OrderNumber(5)), None);
+}
+
+#[test]
+#[should_panic(expected = "entry 1 comes again after 1")]
+fn an_entry_that_comes_again_stops_the_replica() {
+    let mut shopping = Shopping::open();
+    shopping.0.skip_entry(Index(1));
+}
