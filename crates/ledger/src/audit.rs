@@ -213,7 +213,8 @@ impl Auditor {
         answered.remember(key, (header.index, header.at), (request, outcome), keys_max);
     }
 
-    /// An outcome must be the one that the second ledger reckons. If not, which of the checks fails?
+    /// An outcome must be the one that the second ledger reckons. If not, which of the checks
+    /// fails?
     fn judge(&self, index: Index, found: &Outcome, expected: &Outcome) -> Result<(), Violation> {
         if found == expected {
             return Ok(());
