@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `windows 2 1000` | begins anew, with windows of two keys and a second each |
 //! | `at 500`, `term 2` | the stamp, and the term, of the entries that follow |
-//! | `open`, `define`, `price`, `restock`, `restock_to`, `place`, `attach`, `detach` | one request |
+//! | `open`, `define`, `price`, `restock`, `restock_to`, `place`, `attach`, `detach` | a request |
 //! | `together`, `apply` | the requests between them are one entry |
 //! | `skip` | an entry that carries nothing for the ledger |
 //! | `restart` | goes on with what the bytes of the state and of the blocks say |
