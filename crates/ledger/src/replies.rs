@@ -172,6 +172,8 @@ impl Replies {
 
     /// How many keys are remembered: of clients, of frontends.
     pub fn counts(&self) -> (usize, usize) {
+        let whole = |window: &Window| window.places.len() <= window.slots.len();
+        debug_assert!(whole(&self.clients) && whole(&self.frontends), "a place outlived its slot");
         (self.clients.slots.len(), self.frontends.slots.len())
     }
 

@@ -192,7 +192,7 @@ fn a_key_belongs_to_its_principal() {
         key.principal = principal.into();
         Request { key: Some(key), ..plain(bears(1)) }
     };
-    let requests = [key("", "ab"), key("a", "b"), key("b", "ab"), key("ab", "ab")];
+    let requests = [key("", "ab"), key("a", "b"), key("b", "ab"), key("c", "ab")];
     for (number, request) in (3..).zip(&requests) {
         let placed = Outcome::Accepted(Accepted::Placed(OrderNumber(number)));
         assert_eq!(shopping.ask(request), placed);

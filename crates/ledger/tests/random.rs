@@ -264,6 +264,16 @@ proptest! {
         twice.insert(which.index(blocks.len()), blocks[which.index(blocks.len())].clone());
         let chain = Ledger::restore(WINDOWS, state.clone(), twice).unwrap_err();
         prop_assert!(matches!(chain, RestoreError::Chain { .. }), "{}", chain);
+        // An index that goes back, though every digest fits.
+        let mut back = blocks.clone();
+        let last = back.len() - 1;
+        if 0 < last {
+            back[last].header.index = back[last - 1].header.index;
+            back[last].header.digest = back[last].reckon();
+            let state = State { digest: back[last].header.digest, ..state.clone() };
+            let chain = Ledger::restore(WINDOWS, state, back).unwrap_err();
+            prop_assert!(matches!(chain, RestoreError::Chain { .. }), "{}", chain);
+        }
         let older = State { digest: blocks[0].header.previous, ..state };
         prop_assert!(Ledger::restore(WINDOWS, older, blocks).is_err());
     }
