@@ -112,8 +112,8 @@ pub(crate) struct Up {
     /// How many frontends
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
     pub(crate) frontends: u16,
-    /// How many catalogs
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    /// How many catalogs; with none, frontends ask the leader
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=16))]
     pub(crate) catalogs: u16,
     /// How many products each frontend's cache holds; 0 or `off`: no cache [default: 5]
     #[arg(long, value_name = "N")]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use axum::extract::State;
+use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
@@ -38,9 +39,21 @@ pub(crate) fn serve() -> Result<()> {
         let router = Router::new()
             .route("/readyz", get(async || "ready\n"))
             .route("/orders", post(place))
+            .route("/stocks/{name}", get(shown))
             .with_state(Arc::new(AtomicU64::new(0)));
         axum::serve(listener, router).await.context("serve")
     })
+}
+
+/// The very bytes of a store's answer to a query that hits its cache.
+async fn shown() -> impl IntoResponse {
+    let headers = [
+        ("content-type", "application/json"),
+        ("x-as-of", "1234567"),
+        ("cache-status", "oppidum; hit"),
+        ("x-request-id", "0123456789abcdef"),
+    ];
+    (headers, r#"{"data":{"name":"GameStart","price":15.99,"quantity":100}}"#)
 }
 
 async fn place(State(next): State<Arc<AtomicU64>>, Json(order): Json<Order>) -> Json<Placed> {

@@ -1,7 +1,7 @@
-//! The load: clients on kept connections, each with one order under way, all on one hot product.
+//! The load: clients on kept connections, each with one request under way, all on one hot product.
 //!
-//! Each client buys one and sells it again, so the stock stays where it was, give or take one per
-//! client, and no order is refused.
+//! Each buyer buys one and sells it again, so the stock stays where it was, give or take one per
+//! client, and no order is refused. Each reader asks for the same product again and again.
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,9 +17,17 @@ use anyhow::{Context, Result, bail};
 pub(crate) struct Load {
     pub(crate) address: String,
     pub(crate) product: String,
+    pub(crate) kind: Kind,
     pub(crate) connections: usize,
     pub(crate) warm_up: Duration,
     pub(crate) length: Duration,
+}
+
+/// What clients do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Orders,
+    Queries,
 }
 
 /// What came back.
@@ -73,7 +81,10 @@ impl Load {
         stream.set_read_timeout(Some(PATIENCE)).context("set the patience")?;
         let mut answers = BufReader::new(stream.try_clone().context("share the connection")?);
         let mut asks = stream;
-        let requests = ["buy", "sell"].map(|side| self.request(side));
+        let requests = match self.kind {
+            Kind::Orders => ["buy", "sell"].map(|side| self.order(side)),
+            Kind::Queries => ["", ""].map(|_| self.query()),
+        };
         let mut latencies = Vec::new();
         let mut line = String::new();
         for (turn, request) in requests.iter().cycle().enumerate() {
@@ -92,7 +103,11 @@ impl Load {
         Ok(latencies)
     }
 
-    fn request(&self, side: &str) -> String {
+    fn query(&self) -> String {
+        format!("GET /stocks/{} HTTP/1.1\r\nHost: {}\r\n\r\n", self.product, self.address)
+    }
+
+    fn order(&self, side: &str) -> String {
         let body = format!(r#"{{"name":"{}","quantity":1,"type":"{side}"}}"#, self.product);
         let mut request = format!("POST /orders HTTP/1.1\r\nHost: {}\r\n", self.address);
         let length = body.len();

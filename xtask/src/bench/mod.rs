@@ -18,9 +18,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use load::{Load, Tally};
+use load::{Kind, Load, Tally};
 use processes::{Running, Store};
-use report::{Report, Run};
+use report::{Pair, Run};
 
 /// What to measure, and for how long.
 #[derive(Clone, Copy, Debug, Args)]
@@ -39,7 +39,7 @@ pub(crate) struct Options {
     quick: bool,
 }
 
-/// Builds, starts the store and the bare handler, measures them in turns, and writes it down.
+/// Builds, starts what is compared, measures in turns, and writes it down.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let (runs, seconds) = match options.quick {
         true => (3, 2),
@@ -49,37 +49,85 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         bail!("runs, seconds and connections are at least 1");
     }
     processes::build(root)?;
-    let store = Store::start(root)?;
     let bare = Running::bare(root)?;
-    let load = |address: &str| Load {
+    let store = Store::start(root, 1)?;
+    let plain = Store::start(root, 0)?;
+    let load = |address: &str, kind, connections| Load {
         address: address.to_owned(),
         product: "GameStart".to_owned(),
-        connections: options.connections,
+        kind,
+        connections,
         warm_up: Duration::from_secs(1),
         length: Duration::from_secs(seconds),
     };
-    let (store_load, bare_load) = (load(&store.address), load(&bare.address));
-    let mut report = Report::new(options.connections, seconds);
-    for turn in 1..=runs {
-        let measured = measure(&store_load, || store.cpu())?;
-        println!("run {turn} of {runs}: store {measured}");
-        report.store.push(measured);
-        let measured = measure(&bare_load, || bare.cpu())?;
-        println!("run {turn} of {runs}: bare  {measured}");
-        report.bare.push(measured);
-    }
-    println!("\n{}", report.table());
+    let turns = |mut pair: Pair, kind, left: &Side<'_>, right: &Side<'_>| -> Result<Pair> {
+        println!("\n{}, {} connections", pair.title, pair.connections);
+        let (left_load, right_load) =
+            (load(left.0, kind, pair.connections), load(right.0, kind, pair.connections));
+        for turn in 1..=runs {
+            let measured = measure(&left_load, left.1)?;
+            println!("run {turn} of {runs}: {:<22} {measured}", pair.left.0);
+            pair.left.1.push(measured);
+            let measured = measure(&right_load, right.1)?;
+            println!("run {turn} of {runs}: {:<22} {measured}", pair.right.0);
+            pair.right.1.push(measured);
+        }
+        println!("\n{}", pair.table());
+        Ok(pair)
+    };
+    let pair = |title, unit, connections, left, right| Pair {
+        title,
+        unit,
+        connections,
+        left: (left, Vec::new()),
+        right: (right, Vec::new()),
+    };
+    let whole = |store: &Store| store.cpu();
+    let (stores, plains) = (|| whole(&store), || whole(&plain));
+    let (frontends, bares) = (|| store.frontend_cpu(), || bare.cpu());
+    let many = options.connections;
+    let (title, settled) = ("Orders on one hot product", "What settling costs");
+    let pairs = vec![
+        turns(
+            pair(title, "order", many, "the store", "a bare handler"),
+            Kind::Orders,
+            &(&store.address, &stores),
+            &(&bare.address, &bares),
+        )?,
+        turns(
+            pair("Queries that hit the cache", "query", many, "the frontend", "a bare handler"),
+            Kind::Queries,
+            &(&store.address, &frontends),
+            &(&bare.address, &bares),
+        )?,
+        turns(
+            pair(settled, "order", many, "with a catalog and a cache", "without"),
+            Kind::Orders,
+            &(&store.address, &stores),
+            &(&plain.address, &plains),
+        )?,
+        turns(
+            pair(settled, "order", 1, "with a catalog and a cache", "without"),
+            Kind::Orders,
+            &(&store.address, &stores),
+            &(&plain.address, &plains),
+        )?,
+    ];
     if options.quick {
         return Ok(());
     }
     let page = root.join("docs/performance.md");
-    fs::write(&page, report.page()).with_context(|| format!("write {}", page.display()))?;
+    fs::write(&page, report::page(&pairs, runs, seconds))
+        .with_context(|| format!("write {}", page.display()))?;
     println!("written down in docs/performance.md");
     Ok(())
 }
 
+/// Where to ask, and whose CPU counts.
+type Side<'a> = (&'a str, &'a dyn Fn() -> Result<Duration>);
+
 /// One run: orders, and the CPU that they cost the server and the load.
-fn measure(load: &Load, cpu: impl Fn() -> Result<Duration>) -> Result<Run> {
+fn measure(load: &Load, cpu: &dyn Fn() -> Result<Duration>) -> Result<Run> {
     let mut before = (Duration::ZERO, Duration::ZERO);
     let tally: Tally = load.run(|| {
         before = (cpu()?, machine::own_cpu()?);

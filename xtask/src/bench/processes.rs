@@ -98,6 +98,7 @@ pub(crate) struct Store {
     /// Held so that the store lives as long as this.
     _up: Running,
     pids: Vec<u32>,
+    frontend: u32,
     pub(crate) address: String,
 }
 
@@ -114,18 +115,28 @@ struct Process {
 
 impl Store {
     /// Starts a store that keeps nothing. What is measured is built for release before: [`build`].
-    pub(crate) fn start(root: &Path) -> Result<Self> {
+    pub(crate) fn start(root: &Path, catalogs: u16) -> Result<Self> {
         let up = ["up", "--ephemeral", "--ports", "auto", "--access-log", "off"];
-        let up = Running::start(Command::new(released(root, "oppidum")).args(up))?;
+        let mut command = Command::new(released(root, "oppidum"));
+        command.args(up).args(["--catalogs", &catalogs.to_string()]);
+        let up = Running::start(&mut command)?;
         let (_, status) = get(&up.address, "/status")?;
         let status: Status = serde_json::from_str(&status).context("understand /status")?;
-        let mut pids = vec![up.child.id()];
+        let (mut pids, mut frontend) = (vec![up.child.id()], None);
         for process in status.processes {
             let pid = process.pid.with_context(|| format!("a {} tells no pid", process.role))?;
             pids.push(pid);
+            if process.role == "frontend" {
+                frontend = Some(pid);
+            }
         }
-        let address = up.address.clone();
-        Ok(Self { _up: up, pids, address })
+        let (address, frontend) = (up.address.clone(), frontend.context("find the frontend")?);
+        Ok(Self { _up: up, pids, frontend, address })
+    }
+
+    /// The CPU time that its frontend has used.
+    pub(crate) fn frontend_cpu(&self) -> Result<Duration> {
+        machine::cpu(self.frontend)
     }
 
     /// The CPU time that all its processes have used together.

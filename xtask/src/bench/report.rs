@@ -41,68 +41,73 @@ impl Run {
 impl fmt::Display for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (rate, cpu) = (self.rate(), self.server_us());
-        write!(f, "{rate:>8.0} orders/s, {cpu:>6.1} µs of CPU per order")
+        write!(f, "{rate:>8.0} per second, {cpu:>6.1} µs of CPU each")
     }
 }
 
 /// A number of one run.
 type Measure = fn(&Run) -> f64;
 
-/// All runs.
+/// Two things measured in turns.
 #[derive(Clone, Debug)]
-pub(crate) struct Report {
-    connections: usize,
-    seconds: u64,
-    pub(crate) store: Vec<Run>,
-    pub(crate) bare: Vec<Run>,
+pub(crate) struct Pair {
+    /// What is compared, in a sentence.
+    pub(crate) title: &'static str,
+    /// What one of them is called.
+    pub(crate) unit: &'static str,
+    pub(crate) connections: usize,
+    pub(crate) left: (&'static str, Vec<Run>),
+    pub(crate) right: (&'static str, Vec<Run>),
 }
 
-impl Report {
-    pub(crate) fn new(connections: usize, seconds: u64) -> Self {
-        Self { connections, seconds, store: Vec::new(), bare: Vec::new() }
-    }
-
+impl Pair {
     /// The medians and their ratios.
     pub(crate) fn table(&self) -> String {
-        let mut table = String::from(
-            "| median of the runs | the store | a bare handler | ratio |\n|---|---:|---:|---:|\n",
+        let Self { title, unit, connections, left, right } = self;
+        let mut table = format!(
+            "### {title}\n\n{connections} connections.\n\n\
+             | median of the runs | {} | {} | ratio |\n|---|---:|---:|---:|\n",
+            left.0, right.0
         );
         let rows: [(&str, Measure); 5] = [
-            ("orders per second", Run::rate),
-            ("CPU per order, all serving processes, µs", Run::server_us),
-            ("CPU per order of the load itself, µs", Run::load_us),
-            ("latency, median, ms", Run::p50_ms),
-            ("latency, 99th percentile, ms", Run::p99_ms),
+            ("per second", Run::rate),
+            ("CPU of what serves, µs per", Run::server_us),
+            ("CPU of the load itself, µs per", Run::load_us),
+            ("latency, median, ms per", Run::p50_ms),
+            ("latency, 99th percentile, ms per", Run::p99_ms),
         ];
         for (name, measure) in rows {
-            let (store, bare) = (median(&self.store, measure), median(&self.bare, measure));
-            let ratio = ratio(store, bare);
+            let (left, right) = (median(&left.1, measure), median(&right.1, measure));
+            let ratio = ratio(left, right);
+            let name = match name {
+                "per second" => format!("{unit} per second"),
+                name => format!("{name} {unit}"),
+            };
             // Writing into a string cannot fail.
-            let _ = writeln!(table, "| {name} | {store:.1} | {bare:.1} | {ratio:.2} |");
+            let _ = writeln!(table, "| {name} | {left:.2} | {right:.2} | {ratio:.2} |");
         }
         table
     }
+}
 
-    /// The page for the repository.
-    pub(crate) fn page(&self) -> String {
-        let Self { connections, seconds, store, .. } = self;
-        format!(
-            "# Performance\n\n\
-             Measured with `cargo xtask bench`, which wrote this page, on {date}.\n\n\
-             * Machine: {machine}; {compiler}. The load runs on the same machine.\n\
-             * {connections} kept connections, each with one order under way, all on one product; \
-             {runs} runs of {seconds} s of each kind, in turns.\n\
-             * The store: three replicas, a catalog and a frontend, every order on disk on a \
-             majority before its answer.\n\
-             * The bare handler: the same HTTP library, an order parsed and answered, nothing \
-             kept. It shows what HTTP alone costs here.\n\n{table}",
-            date = machine::date(),
-            machine = machine::describe(),
-            compiler = machine::compiler(),
-            runs = store.len(),
-            table = self.table(),
-        )
-    }
+/// The page for the repository.
+pub(crate) fn page(pairs: &[Pair], runs: usize, seconds: u64) -> String {
+    let tables: Vec<String> = pairs.iter().map(Pair::table).collect();
+    format!(
+        "# Performance\n\n\
+         Measured with `cargo xtask bench`, which wrote this page, on {date}.\n\n\
+         * Machine: {machine}; {compiler}. The load runs on the same machine.\n\
+         * Kept connections, each with one request under way, all on one product; {runs} runs of \
+         {seconds} s of each kind, in turns; what counts are the ratios.\n\
+         * The store: three replicas, a catalog and a frontend; every order is on disk on a \
+         majority, and dropped from every cache, before its answer.\n\
+         * The bare handler: axum, an order parsed and answered, nothing kept; a query answered \
+         with the same bytes. It shows what HTTP alone costs here.\n\n{tables}",
+        date = machine::date(),
+        machine = machine::describe(),
+        compiler = machine::compiler(),
+        tables = tables.join("\n"),
+    )
 }
 
 fn median(runs: &[Run], measure: Measure) -> f64 {
@@ -132,11 +137,16 @@ mod tests {
 
     #[test]
     fn medians_and_ratios() {
-        let mut report = Report::new(64, 2);
-        report.store = vec![run(1_000, 100), run(9_000, 1), run(2_000, 200)];
-        report.bare = vec![run(4_000, 200)];
-        let table = report.table();
-        assert!(table.contains("| orders per second | 1000.0 | 2000.0 | 0.50 |"), "{table}");
-        assert!(table.contains("µs | 100.0 | 50.0 | 2.00 |"), "{table}");
+        let pair = Pair {
+            title: "Orders",
+            unit: "order",
+            connections: 64,
+            left: ("a store", vec![run(1_000, 100), run(9_000, 1), run(2_000, 200)]),
+            right: ("a handler", vec![run(4_000, 200)]),
+        };
+        let table = pair.table();
+        assert!(table.contains("| order per second | 1000.00 | 2000.00 | 0.50 |"), "{table}");
+        assert!(table.contains("µs per order | 100.00 | 50.00 | 2.00 |"), "{table}");
+        assert!(page(&[pair], 3, 2).contains(&table));
     }
 }
