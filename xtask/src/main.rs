@@ -9,6 +9,7 @@ mod bench;
 mod ci;
 mod model;
 mod tidy;
+mod torture;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -36,6 +37,8 @@ enum Chore {
     Bench(bench::Options),
     /// The exact model of the watch protocol, for many seeds, or for one with its trace.
     Model(model::Options),
+    /// Clients go on while processes are killed, frozen and restarted; then everything is checked.
+    Torture(torture::Options),
     /// The bare HTTP handler that `bench` compares with.
     #[command(hide = true)]
     Bare,
@@ -58,6 +61,7 @@ fn run(chore: &Chore) -> Result<()> {
         Chore::Tidy => tidy::run(&root()),
         Chore::Bench(options) => bench::run(&root(), options),
         Chore::Model(options) => model::run(&root(), options),
+        Chore::Torture(options) => torture::run(&root(), options),
         Chore::Bare => bench::bare::serve(),
     }
 }

@@ -116,8 +116,12 @@ async fn tick(desk: &Desk, every: Duration, stop: &CancellationToken) {
 /// Watches whoever leads. Followers refuse at once, so asking everybody in turn finds the leader.
 async fn follow(desk: &Desk, orders: &[Peer], stop: &CancellationToken) {
     let (mut pause, mut lost) = (PAUSE, Instant::now());
+    // One that fell silent is asked last: it may take connections and never say a word.
+    let mut silent = None;
     loop {
-        for peer in orders.iter().rev() {
+        let mut peers: Vec<&Peer> = orders.iter().rev().collect();
+        peers.sort_by_key(|peer| Some(peer.id) == silent);
+        for peer in peers {
             let ended = watcher::watch(desk, &peer.address, stop).await;
             desk.set_watches(None);
             match &ended {
@@ -133,6 +137,7 @@ async fn follow(desk: &Desk, orders: &[Peer], stop: &CancellationToken) {
                     desk.start_over();
                 }
                 Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken | Ended::Left => {
+                    silent = (ended == Ended::Forsaken).then_some(peer.id);
                     tracing::info!("replica {} is no longer watched: {ended}", peer.id);
                 }
             }

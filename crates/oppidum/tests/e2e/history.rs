@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// One answer.
 #[derive(Clone, Debug)]
@@ -30,11 +30,34 @@ pub(crate) enum What {
 #[derive(Debug, Default)]
 pub(crate) struct History {
     told: Mutex<Vec<Told>>,
+    /// Acknowledged orders: key, body, number.
+    keys: Mutex<Vec<(String, String, u64)>>,
 }
 
 impl History {
     pub(crate) fn tell(&self, told: Told) {
         self.told.lock().unwrap().push(told);
+    }
+
+    /// An order was acknowledged under this key.
+    pub(crate) fn keep(&self, key: String, body: String, number: u64) {
+        self.keys.lock().unwrap().push((key, body, number));
+    }
+
+    /// Every acknowledged order: key, body, number.
+    pub(crate) fn keys(&self) -> Vec<(String, String, u64)> {
+        self.keys.lock().unwrap().clone()
+    }
+
+    /// The longest time without an acknowledged order that ended after `since`.
+    pub(crate) fn longest_gap(&self, since: Instant) -> Duration {
+        let told = self.told.lock().unwrap();
+        let placed = told.iter().filter(|told| matches!(told.what, What::Placed { .. }));
+        let mut times: Vec<Instant> = placed.map(|told| told.answered).collect();
+        times.sort_unstable();
+        let first = times.partition_point(|at| *at < since).saturating_sub(1);
+        let gaps = times[first..].iter().zip(times[first..].iter().skip(1));
+        gaps.map(|(one, next)| next.duration_since(*one)).max().unwrap_or_default()
     }
 
     /// How many orders have been acknowledged so far.
@@ -118,8 +141,6 @@ impl History {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn history(answers: &[(u64, u64, What)]) -> History {

@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod crowd;
 mod harness;
 mod history;
 
@@ -23,6 +24,8 @@ mod inspection;
 mod owner;
 
 mod settings;
+
+mod torture;
 
 mod up;
 mod watching;

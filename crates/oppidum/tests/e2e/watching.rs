@@ -1,149 +1,18 @@
 //! Caches that never lie: many clients, two products, three frontends, two catalogs, and accidents.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Instant;
 
 use rustix::process::Signal;
 
+use crate::crowd::{Crowd, FRONTENDS, STOCK, shop};
 use crate::harness::{Connection, Plan, Store, post, until};
 use crate::history::{History, Told, What};
 
-const PRODUCTS: [&str; 2] = ["bear", "fox"];
-
-/// More than anybody buys.
-const STOCK: u64 = 1_000_000;
-
-const FRONTENDS: usize = 3;
-
-/// A client that is not answered within this goes to another frontend.
-const PATIENCE: Duration = Duration::from_millis(1_500);
-
 fn plan(rule: Option<&'static str>) -> (tempfile::TempDir, Plan) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("two.toml");
-    let product = |name| format!("[[product]]\nname = \"{name}\"\nprice = 1\nquantity = {STOCK}\n");
-    std::fs::write(&path, PRODUCTS.map(product).join("\n")).unwrap();
-    let shop = path.to_str().unwrap().to_owned();
-    let plan = Plan { shop, frontends: FRONTENDS, catalogs: 2, rule, ..Plan::stock() };
-    (folder, plan)
-}
-
-/// Clients that go on until they are told to stop.
-struct Crowd {
-    stop: Arc<AtomicBool>,
-    history: Arc<History>,
-    clients: Vec<JoinHandle<()>>,
-}
-
-impl Crowd {
-    /// Buyers order one piece after the other, readers ask; each at any frontend that answers.
-    fn new(store: &Store, buyers: usize, readers: usize) -> Self {
-        let ports: Vec<u16> = (0..FRONTENDS).map(|index| store.port_of(index)).collect();
-        let (stop, history) = (Arc::new(AtomicBool::new(false)), Arc::new(History::default()));
-        let clients = (0..buyers + readers).map(|number| {
-            let (ports, stop, history) = (ports.clone(), stop.clone(), history.clone());
-            thread::spawn(move || {
-                let mut client = Client { number, turn: number, ports, at: None, history };
-                while !stop.load(Ordering::Relaxed) {
-                    if number < buyers { client.buy(&stop) } else { client.look() }
-                }
-            })
-        });
-        Self { clients: clients.collect(), stop, history }
-    }
-
-    /// Waits until so many more orders are acknowledged.
-    fn go_on(&self, orders: usize) {
-        let before = self.history.placed();
-        until("orders go on", || (before + orders <= self.history.placed()).then_some(()));
-    }
-
-    fn end(self) -> Arc<History> {
-        self.stop.store(true, Ordering::Relaxed);
-        for client in self.clients {
-            client.join().unwrap();
-        }
-        self.history
-    }
-}
-
-struct Client {
-    number: usize,
-    turn: usize,
-    ports: Vec<u16>,
-    at: Option<Connection>,
-    history: Arc<History>,
-}
-
-impl Client {
-    fn product(&self) -> &'static str {
-        PRODUCTS[self.turn / 3 % 2]
-    }
-
-    /// Asks over the kept connection, or a new one to the next frontend. None: it broke.
-    fn ask(
-        &mut self,
-        method: &str,
-        path: &str,
-        key: Option<&str>,
-        body: &str,
-    ) -> Option<(u16, Option<u64>, serde_json::Value, bool)> {
-        if self.at.is_none() || self.turn.is_multiple_of(5) {
-            self.at = Connection::open_for(self.ports[self.turn % self.ports.len()], PATIENCE).ok();
-        }
-        let headers: Vec<_> = key.into_iter().map(|key| ("Idempotency-Key", key)).collect();
-        let reply = self.at.as_mut()?.ask(method, path, &headers, body);
-        let Ok(reply) = reply else {
-            self.at = None;
-            return None;
-        };
-        let as_of = reply.header("x-as-of").and_then(|index| index.parse().ok());
-        let stale = reply.header("x-consistency").is_some();
-        Some((reply.status, as_of, reply.json(), stale))
-    }
-
-    /// One order under one key, until it is known to be placed.
-    fn buy(&mut self, stop: &AtomicBool) {
-        self.turn += 1;
-        let product = self.product();
-        let key = format!("client-{}-{}", self.number, self.turn);
-        let body = format!(r#"{{"name":"{product}","quantity":1,"type":"buy"}}"#);
-        let asked = Instant::now();
-        for tries in 0.. {
-            match self.ask("POST", "/orders", Some(&key), &body) {
-                Some((200, Some(index), body, _)) => {
-                    let number = body["data"]["transaction_number"].as_u64().unwrap();
-                    let what = What::Placed { index, number };
-                    self.history.tell(Told { asked, answered: Instant::now(), product, what });
-                    return;
-                }
-                Some((503 | 504, ..)) | None => {}
-                Some(other) => panic!("an order got {other:?}"),
-            }
-            // Only an order that nobody can have placed may be left alone.
-            assert!(tries < 2_000 || !stop.load(Ordering::Relaxed), "an order has no outcome");
-            self.turn += usize::from(self.at.is_none());
-            thread::yield_now();
-        }
-    }
-
-    fn look(&mut self) {
-        self.turn += 1;
-        let product = self.product();
-        let asked = Instant::now();
-        match self.ask("GET", &format!("/products/{product}"), None, "") {
-            // What is marked as stale is outside the promise.
-            Some((200, _, body, false)) => {
-                let quantity = body["data"]["quantity"].as_u64().unwrap();
-                let what = What::Shown { quantity };
-                self.history.tell(Told { asked, answered: Instant::now(), product, what });
-            }
-            Some((200 | 503, ..)) | None => {}
-            Some(other) => panic!("a query got {other:?}"),
-        }
-    }
+    let (folder, shop) = shop();
+    (folder, Plan { shop, frontends: FRONTENDS, catalogs: 2, rule, ..Plan::stock() })
 }
 
 /// [P4, P5, P6] Processes of every kind are killed, frozen, stopped and restarted, the leader too;

@@ -26,6 +26,10 @@ use crate::proto::{self, from_source, from_watcher};
 /// The most reports on their way up; a report replaces the ones before it, so few are needed.
 const REPORTS_QUEUED_MAX: usize = 64;
 
+/// How long a source may take to answer at all, before it is known whether it accepts us. Short: a
+/// frozen process takes connections and says nothing, and orders wait for this watcher meanwhile.
+const OPENING: Duration = Duration::from_millis(300);
+
 /// How long a goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(200);
 
@@ -111,7 +115,7 @@ pub async fn watch<W: Watcher>(watcher: &W, address: &str, stop: &CancellationTo
     }
     let opening = client.follow(ReceiverStream::new(outgoing));
     let opened = tokio::select! {
-        opened = tokio::time::timeout(2 * CONNECT_TIMEOUT, opening) => opened,
+        opened = tokio::time::timeout(OPENING, opening) => opened,
         () = stop.cancelled() => return Ended::Stopped,
     };
     let frames = match opened {

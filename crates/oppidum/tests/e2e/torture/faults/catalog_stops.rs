@@ -1,0 +1,13 @@
+//! SIGTERM to a catalog: it lets its frontends go and says goodbye; orders do not wait.
+
+use rustix::process::Signal;
+
+use crate::torture::{CATALOGS, Torture};
+
+pub(crate) fn strike(torture: &mut Torture) {
+    let catalog = torture.pick(CATALOGS);
+    torture.store.catalog(catalog).signal(Signal::TERM);
+    assert_eq!(torture.store.catalog(catalog).wait(), Some(0));
+    torture.crowd.go_on(20);
+    torture.store.start_catalog(catalog);
+}

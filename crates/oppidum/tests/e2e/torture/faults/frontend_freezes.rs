@@ -1,0 +1,13 @@
+//! SIGSTOP of a frontend: orders wait one grace; it wakes up and tells nothing old.
+
+use rustix::process::Signal;
+
+use crate::crowd::FRONTENDS;
+use crate::torture::Torture;
+
+pub(crate) fn strike(torture: &mut Torture) {
+    let frontend = torture.pick(FRONTENDS);
+    torture.store.frontend(frontend).signal(Signal::STOP);
+    torture.crowd.go_on(30);
+    torture.store.frontend(frontend).signal(Signal::CONT);
+}

@@ -1,0 +1,12 @@
+//! SIGSTOP of the leader: another leads, and the frozen one thaws as a leader that was.
+
+use rustix::process::Signal;
+
+use crate::torture::Torture;
+
+pub(crate) fn strike(torture: &mut Torture) {
+    let leader = torture.leader();
+    torture.store.order(leader).signal(Signal::STOP);
+    torture.crowd.go_on(20);
+    torture.store.order(leader).signal(Signal::CONT);
+}

@@ -1,0 +1,117 @@
+//! Torture: clients go on while processes of the real binary are killed, frozen and restarted, one
+//! after the other and all at once, as one seed says; and then everything is checked. [P1 to P9]
+//!
+//! A few seconds of it run with every test run; for as long as one likes:
+//! `cargo xtask torture --minutes 20 --seed 7`. Each fault is a file in `faults/`.
+//!
+//! * `OPPIDUM_TORTURE_SECONDS`, `OPPIDUM_TORTURE_SEED`: how long, and what follows from it.
+//! * `OPPIDUM_TORTURE_FAULTS`: names of faults, separated by commas; by default all.
+
+mod faults;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::crowd::{Crowd, FRONTENDS, STOCK, shop};
+use crate::harness::{Connection, IDS, Plan, Store};
+use crate::history::History;
+use faults::FAULTS;
+
+/// How many catalogs there are.
+const CATALOGS: usize = 2;
+
+/// How many keys are asked again at the end, at the most.
+const ASKED_AGAIN: usize = 2_000;
+
+/// A store under torture.
+pub(crate) struct Torture {
+    pub(crate) store: Store,
+    pub(crate) crowd: Crowd,
+    luck: u64,
+}
+
+impl Torture {
+    /// One of so many, as the seed says: a step of Knuth's linear congruential generator.
+    pub(crate) fn pick(&mut self, count: usize) -> usize {
+        let (times, plus) = (6_364_136_223_846_793_005, 1_442_695_040_888_963_407);
+        self.luck = self.luck.wrapping_mul(times).wrapping_add(plus);
+        usize::try_from((self.luck >> 33) % u64::try_from(count).unwrap()).unwrap()
+    }
+
+    /// A replica that leads just now.
+    pub(crate) fn leader(&self) -> u64 {
+        self.store.await_leader(None)
+    }
+
+    /// A replica that does not.
+    pub(crate) fn follower(&mut self) -> u64 {
+        let leader = self.leader();
+        let others: Vec<u64> = IDS.into_iter().filter(|id| *id != leader).collect();
+        others[self.pick(others.len())]
+    }
+}
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+/// Nothing acknowledged is lost, doubled, renumbered or shown too old, whatever dies.
+#[test]
+fn nothing_is_lost_whatever_dies() {
+    let seed = number("OPPIDUM_TORTURE_SEED", 1);
+    let span = Duration::from_secs(number("OPPIDUM_TORTURE_SECONDS", 12));
+    let wanted = std::env::var("OPPIDUM_TORTURE_FAULTS").unwrap_or_default();
+    let faults: Vec<_> = FAULTS
+        .into_iter()
+        .filter(|(name, _)| wanted.is_empty() || wanted.split(',').any(|wanted| wanted == *name))
+        .collect();
+    assert!(!faults.is_empty(), "no such fault; there are {:?}", FAULTS.map(|(name, _)| name));
+    let (_folder, shop) = shop();
+    let plan = Plan { shop, frontends: FRONTENDS, catalogs: CATALOGS, ..Plan::stock() };
+    let store = Store::start(plan);
+    let crowd = Crowd::new(&store, 4, 4);
+    crowd.go_on(20);
+    let mut torture = Torture { store, crowd, luck: seed };
+    let mut gaps: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+    let (began, mut told) = (Instant::now(), Instant::now());
+    while began.elapsed() < span {
+        let (name, strike) = faults[torture.pick(faults.len())];
+        let struck = Instant::now();
+        strike(&mut torture);
+        torture.crowd.go_on(20);
+        gaps.entry(name).or_default().push(torture.crowd.history.longest_gap(struck));
+        torture.store.await_all_ready();
+        if Duration::from_mins(1) < told.elapsed() {
+            told = Instant::now();
+            let struck: usize = gaps.values().map(Vec::len).sum();
+            let placed = torture.crowd.history.placed();
+            println!("{:>5} s: {struck} faults, {placed} orders", began.elapsed().as_secs());
+        }
+    }
+    let Torture { store, crowd, .. } = torture;
+    let history = crowd.end();
+    assert_eq!(history.violation(STOCK), None, "seed {seed}");
+    store.verify();
+    ask_again(&store, &history);
+    let (placed, shown) = (history.placed(), history.shown());
+    println!("seed {seed}, {} s: {placed} orders, {shown} queries, no violation", span.as_secs());
+    println!("{:<20} {:>6} {:>10} {:>10} {:>10}", "longest gap, ms", "times", "p50", "p99", "max");
+    for (name, mut gaps) in gaps {
+        gaps.sort_unstable();
+        let at = |per_cent: usize| gaps[(gaps.len() * per_cent / 100).min(gaps.len() - 1)];
+        let (p50, p99, max) = (at(50).as_millis(), at(99).as_millis(), at(100).as_millis());
+        println!("{name:<20} {:>6} {p50:>10} {p99:>10} {max:>10}", gaps.len());
+    }
+}
+
+/// Acknowledged keys have their answer, and no other. [P4]
+fn ask_again(store: &Store, history: &History) {
+    let keys = history.keys();
+    let every = keys.len().div_ceil(ASKED_AGAIN).max(1);
+    let mut connection = Connection::open(store.port()).unwrap();
+    for (key, body, number) in keys.iter().step_by(every) {
+        let again = connection.ask("POST", "/orders", &[("Idempotency-Key", key)], body).unwrap();
+        assert_eq!((again.status, again.number()), (200, *number), "{key}: {again:?}");
+        assert_eq!(again.header("idempotent-replayed"), Some("true"), "{key}");
+    }
+}

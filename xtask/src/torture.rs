@@ -1,0 +1,37 @@
+//! Torture of the real binary, for as long as one likes: optimized, one seed.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+/// What to do to it, and for how long.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Options {
+    /// How long, in minutes.
+    #[arg(long, default_value_t = 20)]
+    minutes: u64,
+    /// What follows from what.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Names of faults, separated by commas [default: all].
+    #[arg(long, default_value = "")]
+    faults: String,
+}
+
+/// Builds the binary and tortures it.
+pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
+    let mut command = Command::new(env!("CARGO"));
+    command
+        .current_dir(root)
+        .args(["test", "--release", "--quiet", "-p", "oppidum", "--test", "e2e", "--"])
+        .args(["--nocapture", "torture"])
+        .env("OPPIDUM_TORTURE_SECONDS", (60 * options.minutes).to_string())
+        .env("OPPIDUM_TORTURE_SEED", options.seed.to_string())
+        .env("OPPIDUM_TORTURE_FAULTS", &options.faults);
+    match command.status().context("start cargo test")?.success() {
+        true => Ok(()),
+        false => bail!("something was lost, doubled or shown too old"),
+    }
+}
