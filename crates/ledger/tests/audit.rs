@@ -150,7 +150,7 @@ fn the_auditor_catches_forged_numbers_and_stock() {
 /// One key, one answer; and every no must follow from the rules. [P4]
 #[test]
 fn the_auditor_catches_forged_answers() {
-    let forged: [(&str, &str, Forge); 16] = [
+    let forged: [(&str, &str, Forge); 17] = [
         ("once", "applied twice", |blocks, _| {
             let twice = blocks[1].records[0].clone();
             blocks[3].records.push(twice);
@@ -201,9 +201,26 @@ fn the_auditor_catches_forged_answers() {
             let opened = blocks[0].records[0].clone();
             blocks[4].records.push(opened);
         }),
+        ("chain", "an index comes again", |blocks, _| blocks[5].header.index = Index(5)),
         ("chain", "time goes back", |blocks, _| blocks[5].header.at = Timestamp(2)),
     ];
     refuses(&forged, true);
+}
+
+/// A catalog beyond the thousandth is refused, and the auditor knows it.
+#[test]
+fn the_auditor_counts_catalogs() {
+    let attach = |incarnation| plain(Command::Attach { incarnation, name: name(0) });
+    let requests = (0..=1_000).map(attach).collect();
+    let mut ledger = Ledger::new(WINDOWS);
+    let step = Step { later: 5, settled: 0, term: 1, requests };
+    let (_, mut blocks) = run(&mut ledger, &[step]);
+    judge(WINDOWS, &blocks, Told::new()).unwrap();
+    let last = blocks[0].records.last_mut().unwrap();
+    assert_eq!(last.outcome, Outcome::Refused(Refusal::CatalogsLimit));
+    last.outcome = Outcome::Accepted(Accepted::Done);
+    rechain(&mut blocks);
+    assert!(judge(WINDOWS, &blocks, Told::new()).unwrap_err().starts_with("rules"));
 }
 
 /// What another outcome could have been.
