@@ -148,7 +148,10 @@ impl Desk {
 
     /// The source keeps another ledger than ours: forget everything, under a new incarnation.
     pub(crate) fn start_over(&self) {
-        *self.held.lock() = Held::new(self.times, self.rules);
+        let mut held = self.held.lock();
+        let leaving = held.leaving;
+        *held = Held { leaving, ..Held::new(self.times, self.rules) };
+        drop(held);
         self.announce();
     }
 
@@ -276,7 +279,8 @@ impl Watcher for Desk {
         let mut held = self.held.lock();
         let lived = held.counter.follower().live(now);
         held.counter.take(grant, now);
-        let answers = held.counter.unpark(now);
+        // Not the moment of the grant: the lock may have taken longer than the lease.
+        let answers = held.counter.unpark(clock::now());
         drop(held);
         if !lived {
             // Frontends that wait for their first lease need not wait for a beat.
@@ -321,6 +325,9 @@ impl Source for Desk {
         if WATCHERS_MAX <= held.counter.watchers().everybody().count() {
             return Err(Status::resource_exhausted("too many watchers"));
         }
+        if !hello.ledger_id.is_empty() && hello.ledger_id != held.ledger_id {
+            return Err(Status::failed_precondition("the watcher has watched another ledger"));
+        }
         if held.leaving {
             return Err(Status::unavailable("this catalog is about to stop"));
         }
@@ -358,13 +365,17 @@ impl Source for Desk {
         self.held.lock().counter.sent(who, stream, index);
     }
 
-    fn grant(&self, who: Incarnation, stream: StreamId, now: Moment) -> Option<Grant> {
+    fn grant(&self, who: Incarnation, stream: StreamId) -> Option<Grant> {
         let mut held = self.held.lock();
-        if held.leaving { None } else { held.counter.grant(who, stream, now) }
+        if held.leaving { None } else { held.counter.grant(who, stream, clock::now()) }
     }
 
     fn frames(&self, cursor: Index, max: usize) -> Option<Vec<Arc<Frame>>> {
         self.held.lock().window.after(cursor, max)
+    }
+
+    fn cursor(&self) -> Index {
+        self.held.lock().counter.follower().cursor()
     }
 
     fn everything(&self) -> (Index, Vec<Change>) {

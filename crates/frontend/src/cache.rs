@@ -281,13 +281,15 @@ impl<Q> Cache<Q> {
         verdict
     }
 
-    /// The source keeps another ledger: nothing that is known here is of any use. Queries that wait
-    /// are answered by what their fills bring.
-    pub fn start_over(&mut self) {
+    /// The source keeps another ledger: nothing that is known here, or on its way, is of any use.
+    /// Queries that wait have no answer.
+    pub fn start_over(&mut self) -> Vec<Q> {
         let fresh = Self::new(self.entries.cap(), self.times, self.rules);
-        let (fills, fill_count) = (std::mem::take(&mut self.fills), self.fill_count);
-        let counts = self.counts;
-        *self = Self { fills, fill_count, counts, ..fresh };
+        let (fill_count, counts) = (self.fill_count, self.counts);
+        let former = std::mem::replace(self, Self { fill_count, counts, ..fresh });
+        let fills = former.fills.into_values().flatten().flat_map(|fill| fill.joined);
+        let landed = former.landed.into_values().flatten();
+        fills.map(|(query, _)| query).chain(landed.map(|(query, _)| query)).collect()
     }
 
     /// Settled has advanced: queries that landed on a version up to it are told.

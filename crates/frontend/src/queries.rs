@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ledger::change::Change;
@@ -26,6 +27,12 @@ use crate::limits::{CATALOG_PATIENCE, PATIENCE, TIMELINE_MAX};
 use crate::replicas::Replicas;
 use crate::timeline::{Shown, Timeline};
 
+/// How long a connect that failed counts as failed.
+const FAILED_FOR: Duration = Duration::from_millis(50);
+
+/// While there may be a majority, what is stale is shown only after so long without a fresh answer.
+const STALE_AFTER: Duration = Duration::from_millis(900);
+
 /// Where a waiting query's answer goes.
 type Waiting = oneshot::Sender<Result<Told, Problem>>;
 
@@ -42,17 +49,49 @@ struct Shared {
     /// The greatest index that anybody was told of here, for queries past the cache.
     told: Mutex<Index>,
     times: Times,
-    incarnation: u64,
+    incarnation: AtomicU64,
     name: String,
     ledger_id: Mutex<Vec<u8>>,
     watched: Mutex<Option<String>>,
     catalogs: Vec<String>,
-    callers: Mutex<BTreeMap<String, Caller>>,
+    callers: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Line>>>>,
     replicas: Replicas,
     timeline: Mutex<Timeline>,
     seen_news: watch::Sender<u64>,
     /// True once there was a lease.
     granted: watch::Sender<bool>,
+}
+
+/// The connection to one catalog: made by one query, shared by all that wait for it.
+#[derive(Debug, Default)]
+struct Line {
+    caller: Option<Caller>,
+    /// When it could not be made, and why: those who wait need not try again at once.
+    failed: Option<(Moment, Problem)>,
+}
+
+impl Line {
+    async fn caller(&mut self, address: &str) -> Result<Caller, Problem> {
+        if let Some(caller) = self.caller.as_ref().filter(|caller| !caller.is_closed()) {
+            return Ok(caller.clone());
+        }
+        if let Some((at, problem)) = &self.failed
+            && clock::now().since(*at) < FAILED_FOR
+        {
+            return Err(problem.clone());
+        }
+        match Caller::connect(address).await {
+            Ok(caller) => {
+                self.caller = Some(caller.clone());
+                Ok(caller)
+            }
+            Err(error) => {
+                let problem = Problem::definite(Code::Refused, error.to_string());
+                self.failed = Some((clock::now(), problem.clone()));
+                Err(problem)
+            }
+        }
+    }
 }
 
 /// One consistent cut of products.
@@ -82,7 +121,7 @@ impl Queries {
             cache,
             told: Mutex::default(),
             times,
-            incarnation: rand::random(),
+            incarnation: AtomicU64::new(rand::random()),
             name,
             ledger_id: Mutex::default(),
             watched: Mutex::default(),
@@ -172,8 +211,13 @@ impl Queries {
     pub(crate) fn start_over(&self) {
         self.shared.ledger_id.lock().clear();
         *self.shared.told.lock() = Index(0);
-        if let Some(cache) = &self.shared.cache {
-            cache.lock().start_over();
+        // For those who watch the other ledger this is another frontend.
+        self.shared.incarnation.store(rand::random(), Ordering::Relaxed);
+        let waiting = self.shared.cache.as_ref().map(|cache| cache.lock().start_over());
+        for waiting in waiting.into_iter().flatten() {
+            let why = "the store was opened anew meanwhile: ask again";
+            // A client that has gone away needs no answer.
+            let _ = waiting.send(Err(Problem::definite(Code::WrongLedger, why)));
         }
     }
 
@@ -259,6 +303,10 @@ impl Queries {
                     }
                 }
             }
+            if !cut_off && clock::now().since(began) < STALE_AFTER {
+                self.await_news().await;
+                continue;
+            }
             for (_, replica) in self.shared.replicas.callers() {
                 match replica.ask(what(true), CATALOG_PATIENCE).await {
                     Ok(answer) => return Ok(answer),
@@ -271,12 +319,17 @@ impl Queries {
                     Err(problem) => last = problem,
                 }
             }
-            let mut news = self.shared.replicas.news();
-            news.mark_unchanged();
-            let _ = tokio::time::timeout(Duration::from_millis(50), news.changed()).await;
+            self.await_news().await;
         }
         // A query changes nothing, whatever became of it.
         Err(Problem { definite: true, ..last })
+    }
+
+    /// Waits until something has changed at the replicas, but not for long.
+    async fn await_news(&self) {
+        let mut news = self.shared.replicas.news();
+        news.mark_unchanged();
+        let _ = tokio::time::timeout(Duration::from_millis(50), news.changed()).await;
     }
 
     fn by_preference(&self) -> Vec<String> {
@@ -287,14 +340,8 @@ impl Queries {
     }
 
     async fn ask_catalog(&self, address: &str, what: ask::What) -> Result<proto::Answer, Problem> {
-        let known = self.shared.callers.lock().get(address).cloned();
-        if let Some(caller) = known.filter(|caller| !caller.is_closed()) {
-            return caller.ask(what, CATALOG_PATIENCE).await;
-        }
-        let connected = Caller::connect(address).await;
-        let caller =
-            connected.map_err(|error| Problem::definite(Code::Refused, error.to_string()))?;
-        self.shared.callers.lock().insert(address.to_owned(), caller.clone());
+        let line = self.shared.callers.lock().entry(address.to_owned()).or_default().clone();
+        let caller = line.lock().await.caller(address).await?;
         caller.ask(what, CATALOG_PATIENCE).await
     }
 
@@ -328,7 +375,7 @@ impl Watcher for Queries {
         let cursor = self.seen().0;
         proto::Hello {
             ledger_id: self.shared.ledger_id.lock().clone().into(),
-            incarnation: self.shared.incarnation,
+            incarnation: self.shared.incarnation.load(Ordering::Relaxed),
             name: self.shared.name.clone(),
             cursor,
             wants_products: false,

@@ -194,13 +194,16 @@ async fn follow(queries: &Queries, catalogs: &[String], stop: &CancellationToken
             Ended::WrongLedger => {
                 tracing::warn!("catalog {address} is of another ledger than before: starting over");
                 queries.start_over();
+                // The same one again, from the start; after a pause, if all of them disagree.
+                failed += 1;
+                next = next.wrapping_sub(1);
             }
             Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken | Ended::Left => {
                 (pause, failed) = (PAUSE, 0);
                 tracing::info!("catalog {address} is no longer watched: {ended}");
             }
         }
-        next += 1;
+        next = next.wrapping_add(1);
         if catalogs.len() <= failed {
             failed = 0;
             let jitter = rand::rng().random_range(0.5..1.0);

@@ -120,9 +120,9 @@ impl<T> Line<T> {
         self.waiting.drain(..).map(|(_, _, companion)| companion).collect()
     }
 
-    /// True when nobody waits and nothing is on its way.
+    /// True when nothing is on its way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.in_flight == 0
+        self.in_flight == 0
     }
 }
 
@@ -195,7 +195,7 @@ impl Batcher {
         self.shared.stalled.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// True when nobody waits and nothing is on its way.
+    /// True when nothing is on its way. Those in line are sent elsewhere when somebody else leads.
     pub(crate) fn is_idle(&self) -> bool {
         self.shared.line.lock().is_idle()
     }

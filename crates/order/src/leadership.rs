@@ -136,6 +136,11 @@ impl Leadership {
         self.quorum.extend(started, self.times.lease);
     }
 
+    /// The lease is back after a gap of our own: nobody is to blame for having had no grant.
+    pub fn resume(&mut self, now: Moment) {
+        self.watchers.wait_anew(now);
+    }
+
     /// A catalog asks to be served on a stream.
     pub fn hello(&mut self, who: Incarnation, stream: StreamId, hello: Hello) -> Welcome {
         if !self.open && !self.rules.broken(Mutant::AcceptBeforeFirstEntry) {

@@ -21,7 +21,6 @@ use wire::limits::WATCHERS_MAX;
 use wire::proto::watch_server::{Watch, WatchServer};
 use wire::proto::{self, FromWatcher};
 use wire::watch::clock;
-use wire::watch::lease::Moment;
 use wire::watch::source::{self, Source};
 use wire::watch::watchers::{Grant, Heartbeat, Hello, Incarnation, StreamId};
 use wire::watch::window::Frame;
@@ -179,12 +178,17 @@ impl Source for Leader {
         }
     }
 
-    fn grant(&self, who: Incarnation, stream: StreamId, now: Moment) -> Option<Grant> {
-        self.settling.shared.books.lock().leadership.as_mut()?.grant(who, stream, now)
+    fn grant(&self, who: Incarnation, stream: StreamId) -> Option<Grant> {
+        let mut books = self.settling.shared.books.lock();
+        books.leadership.as_mut()?.grant(who, stream, clock::now())
     }
 
     fn frames(&self, cursor: Index, max: usize) -> Option<Vec<Arc<Frame>>> {
         self.settling.shared.books.lock().window.after(cursor, max)
+    }
+
+    fn cursor(&self) -> Index {
+        self.settling.shared.view.read(Ledger::applied)
     }
 
     fn everything(&self) -> (Index, Vec<Change>) {

@@ -304,8 +304,11 @@ impl Shared {
         let (applied, settled, attached) = self.view.read(standing);
         let mut books = self.books.lock();
         books.window = Window::at(start);
-        if let Some(leadership) = &mut books.leadership {
-            leadership.align(&attached, clock::now());
+        let Books { leadership, detaching, .. } = &mut *books;
+        if let Some(leadership) = leadership {
+            for (who, _) in leadership.align(&attached, clock::now()) {
+                detaching.remove(&who);
+            }
             leadership.applied(applied);
         }
         let due = books.due(settled);
@@ -351,8 +354,12 @@ impl Shared {
         if leadership.term() != term {
             return;
         }
-        let lived = leadership.quorum().live(clock::now());
+        let now = clock::now();
+        let lived = leadership.quorum().live(now);
         leadership.quorum_round(asked);
+        if !lived {
+            leadership.resume(now);
+        }
         drop(books);
         if !lived {
             self.tell();
@@ -365,7 +372,12 @@ impl Shared {
         let mut books = self.books.lock();
         let Books { leadership, detaching, returns, .. } = &mut *books;
         let Some(leadership) = leadership else { return };
-        let lapsed = leadership.lapse(now);
+        // Without a lease of its own it can grant nothing: who is silent then is not to blame, and
+        // no detach could be committed.
+        let lapsed = match leadership.quorum().live(now) {
+            true => leadership.lapse(now),
+            false => Vec::new(),
+        };
         for detach in &lapsed {
             let name = leadership.name(detach.who).unwrap_or("a catalog").to_owned();
             returns.failed(&name, now);

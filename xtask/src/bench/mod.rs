@@ -52,29 +52,6 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let bare = Running::bare(root)?;
     let store = Store::start(root, 1)?;
     let plain = Store::start(root, 0)?;
-    let load = |address: &str, kind, connections| Load {
-        address: address.to_owned(),
-        product: "GameStart".to_owned(),
-        kind,
-        connections,
-        warm_up: Duration::from_secs(1),
-        length: Duration::from_secs(seconds),
-    };
-    let turns = |mut pair: Pair, kind, left: &Side<'_>, right: &Side<'_>| -> Result<Pair> {
-        println!("\n{}, {} connections", pair.title, pair.connections);
-        let (left_load, right_load) =
-            (load(left.0, kind, pair.connections), load(right.0, kind, pair.connections));
-        for turn in 1..=runs {
-            let measured = measure(&left_load, left.1)?;
-            println!("run {turn} of {runs}: {:<22} {measured}", pair.left.0);
-            pair.left.1.push(measured);
-            let measured = measure(&right_load, right.1)?;
-            println!("run {turn} of {runs}: {:<22} {measured}", pair.right.0);
-            pair.right.1.push(measured);
-        }
-        println!("\n{}", pair.table());
-        Ok(pair)
-    };
     let pair = |title, unit, connections, left, right| Pair {
         title,
         unit,
@@ -89,24 +66,28 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let (title, settled) = ("Orders on one hot product", "What settling costs");
     let pairs = vec![
         turns(
+            (runs, seconds),
             pair(title, "order", many, "the store", "a bare handler"),
             Kind::Orders,
             &(&store.address, &stores),
             &(&bare.address, &bares),
         )?,
         turns(
+            (runs, seconds),
             pair("Queries that hit the cache", "query", many, "the frontend", "a bare handler"),
             Kind::Queries,
             &(&store.address, &frontends),
             &(&bare.address, &bares),
         )?,
         turns(
+            (runs, seconds),
             pair(settled, "order", many, "with a catalog and a cache", "without"),
             Kind::Orders,
             &(&store.address, &stores),
             &(&plain.address, &plains),
         )?,
         turns(
+            (runs, seconds),
             pair(settled, "order", 1, "with a catalog and a cache", "without"),
             Kind::Orders,
             &(&store.address, &stores),
@@ -121,6 +102,36 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         .with_context(|| format!("write {}", page.display()))?;
     println!("written down in docs/performance.md");
     Ok(())
+}
+
+/// Measures the two sides of a pair in turns.
+fn turns(
+    (runs, seconds): (usize, u64),
+    mut pair: Pair,
+    kind: Kind,
+    left: &Side<'_>,
+    right: &Side<'_>,
+) -> Result<Pair> {
+    let load = |address: &str| Load {
+        address: address.to_owned(),
+        product: "GameStart".to_owned(),
+        kind,
+        connections: pair.connections,
+        warm_up: Duration::from_secs(1),
+        length: Duration::from_secs(seconds),
+    };
+    println!("\n{}, {} connections", pair.title, pair.connections);
+    let (left_load, right_load) = (load(left.0), load(right.0));
+    for turn in 1..=runs {
+        let measured = measure(&left_load, left.1)?;
+        println!("run {turn} of {runs}: {:<28} {measured}", pair.left.0);
+        pair.left.1.push(measured);
+        let measured = measure(&right_load, right.1)?;
+        println!("run {turn} of {runs}: {:<28} {measured}", pair.right.0);
+        pair.right.1.push(measured);
+    }
+    println!("\n{}", pair.table());
+    Ok(pair)
 }
 
 /// Where to ask, and whose CPU counts.

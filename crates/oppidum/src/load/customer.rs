@@ -7,6 +7,7 @@ use http::HeaderName;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::report::{Kind, Report};
 use crate::client::encode;
@@ -32,20 +33,31 @@ pub(super) struct Customer {
     shop: Shop,
     luck: StdRng,
     quiet: bool,
+    /// No further requests: what was placed is confirmed, and that is that.
+    closing: CancellationToken,
     report: Report,
     /// What was placed: number, name, quantity, side.
     placed: Vec<(u64, String, u64, &'static str)>,
 }
 
 impl Customer {
-    pub(super) fn new(client: Client, shop: Shop, seed: u64, quiet: bool) -> Self {
+    pub(super) fn new(
+        client: Client,
+        shop: Shop,
+        seed: u64,
+        quiet: bool,
+        closing: CancellationToken,
+    ) -> Self {
         let (luck, report, placed) = (StdRng::seed_from_u64(seed), Report::default(), Vec::new());
-        Self { client, shop, luck, quiet, report, placed }
+        Self { client, shop, luck, quiet, closing, report, placed }
     }
 
     /// So many queries, each followed by a trade with probability `p`; then the check.
     pub(super) async fn shop(mut self, requests: u64, p: f64) -> Report {
         for number in 0..requests {
+            if self.closing.is_cancelled() {
+                break;
+            }
             self.say(|| format!("-- REQUEST #{number} --"));
             let name = {
                 let place = self.luck.random_range(0..self.shop.names.len());

@@ -9,6 +9,7 @@ mod report;
 
 use std::time::Instant;
 
+use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
 use crate::cli::Load;
@@ -25,12 +26,14 @@ pub(crate) async fn run(url: &str, flags: &Load) -> Result<bool, Stop> {
     let shop = look_around(url).await?;
     let began = Instant::now();
     let mut customers = tokio::task::JoinSet::new();
+    let closing = CancellationToken::new();
+    tokio::spawn(close_on_signal(closing.clone()));
     for number in 0..flags.clients {
         let client = Client::new(url)?;
         let seed = flags.seed.wrapping_mul(1_000_003).wrapping_add(number.into());
         let quiet = flags.quiet;
         let (requests, p) = (flags.requests, flags.p);
-        let customer = Customer::new(client, shop.clone(), seed, quiet);
+        let customer = Customer::new(client, shop.clone(), seed, quiet, closing.clone());
         customers.spawn(customer.shop(requests, p));
     }
     let mut report = Report::default();
@@ -42,6 +45,17 @@ pub(crate) async fn run(url: &str, flags: &Load) -> Result<bool, Stop> {
     }
     report.print(began.elapsed());
     Ok(report.is_clean())
+}
+
+/// The first Ctrl-C ends the shopping: what was placed is still confirmed. The second ends it all.
+async fn close_on_signal(closing: CancellationToken) {
+    while tokio::signal::ctrl_c().await.is_ok() {
+        if closing.is_cancelled() {
+            std::process::exit(130);
+        }
+        eprintln!("oppidum: no further requests; confirming what was placed (Ctrl-C again: leave)");
+        closing.cancel();
+    }
 }
 
 /// Which products there are, and which dialect is spoken.

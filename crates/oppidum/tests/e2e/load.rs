@@ -85,6 +85,37 @@ fn catalogs_are_killed_under_load_one_after_the_other() {
     store.verify();
 }
 
+/// [P6] A rolling restart of every process, frontend included: no request fails.
+#[test]
+fn a_rolling_restart_of_every_process_fails_no_request() {
+    let mut store = Store::start(Plan { catalogs: 2, ..Plan::stock() });
+    let mut load = load(&store, &["--clients", "4", "--requests", "100000", "-p", "0.5"]);
+    await_transactions(&load, 20);
+    for id in crate::harness::IDS {
+        assert_eq!(store.stop(id), Some(0), "{id}");
+        store.start_order(id, &[]);
+        store.await_all_ready();
+        await_transactions(&load, placed(&load) + 20);
+    }
+    for catalog in 0..2 {
+        store.catalog(catalog).signal(rustix::process::Signal::TERM);
+        assert_eq!(store.catalog(catalog).wait(), Some(0));
+        store.start_catalog(catalog);
+        await_transactions(&load, placed(&load) + 20);
+    }
+    store.frontend(0).signal(rustix::process::Signal::TERM);
+    assert_eq!(store.frontend(0).wait(), Some(0));
+    store.start_frontend(0);
+    await_transactions(&load, placed(&load) + 20);
+    load.signal(rustix::process::Signal::INT);
+    let code = load.wait();
+    let out = load.stdout();
+    let last = out.lines().last().unwrap_or_default();
+    assert_eq!(code, Some(0), "{last}");
+    assert!(last.contains(" 0 failed"), "{last}");
+    store.verify();
+}
+
 fn placed(load: &Process) -> usize {
     load.stdout().matches("Transaction Success!").count()
 }

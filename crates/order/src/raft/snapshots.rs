@@ -14,7 +14,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use ledger::command::Command;
 use ledger::ledger::{Ledger, Windows};
+use ledger::outcome::{Accepted, Outcome};
 use ledger::state::State;
 use ledger::terms::{Digest, Index, OrderNumber};
 
@@ -133,7 +135,15 @@ impl Chain {
         }
         self.index = header.index;
         self.digest = header.digest;
-        self.next = OrderNumber(self.next.0 + u64::from(header.orders));
+        // The entry that opens the shop says where its numbers begin.
+        let opened = block.records.iter().find_map(|record| match &record.request.command {
+            Command::Open(shop) if record.outcome == Outcome::Accepted(Accepted::Done) => {
+                Some(shop.first_order_number)
+            }
+            _ => None,
+        });
+        let first = opened.unwrap_or(self.next);
+        self.next = OrderNumber(first.0 + u64::from(header.orders));
         Ok(Row { first: header.first_order_number, index: header.index, bytes })
     }
 }

@@ -16,7 +16,7 @@ use order::raft::types::Entry;
 use order::raft::view::View;
 use order::raft::writer::Pace;
 
-use crate::kit::{blank, buy, entry, killed, log_id, open_shop, refused};
+use crate::kit::{FIRST, blank, buy, entry, killed, log_id, open_shop, refused};
 
 /// Written only when it is asked for.
 pub(crate) const SLOW: Pace = Pace { every: Duration::from_hours(1), bytes: usize::MAX };
@@ -75,7 +75,7 @@ async fn an_order_is_found_before_and_after_it_is_on_disk() {
     let folder = tempfile::tempdir().unwrap();
     let (mut machine, view) = open(folder.path(), SLOW);
     apply(&mut machine, entries(1..=20)).await;
-    let number = |index: u64| OrderNumber(index / 2 - 1);
+    let number = |index: u64| OrderNumber(FIRST + index / 2 - 1);
     let found = |view: &View| {
         let even = (2..=20).step_by(2);
         even.map(|index| view.order(number(index)).unwrap().unwrap().index).collect::<Vec<_>>()

@@ -12,6 +12,9 @@ use order::raft::log_store::LogStore;
 use order::raft::types::{Entry, LeaderId, LogId, Payload, Types};
 use tempfile::TempDir;
 
+/// The first order number of the shop: not 0, so that nothing rests on that.
+pub(crate) const FIRST: u64 = 1_903;
+
 /// The shop: a fox for 10.00, a great many in stock.
 pub(crate) fn open_shop() -> Payload {
     let fox = Definition {
@@ -21,7 +24,7 @@ pub(crate) fn open_shop() -> Payload {
         restock_to: None,
     };
     let ledger_id = LedgerId([7; 16]);
-    let shop = Shop { ledger_id, first_order_number: OrderNumber(0), products: vec![fox] };
+    let shop = Shop { ledger_id, first_order_number: OrderNumber(FIRST), products: vec![fox] };
     payload(vec![Request { key: None, deadline: None, command: Command::Open(shop) }])
 }
 

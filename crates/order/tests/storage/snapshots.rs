@@ -18,7 +18,7 @@ use order::raft::view::View;
 use parking_lot::Mutex;
 
 use crate::history::{SLOW, apply, entries, open};
-use crate::kit::{killed, log_id};
+use crate::kit::{FIRST, killed, log_id};
 
 /// What may happen to blocks on their way.
 type Spoil = fn(Vec<io::Result<Bytes>>) -> Vec<io::Result<Bytes>>;
@@ -90,7 +90,7 @@ async fn a_returning_replica_fetches_only_what_it_lacks_and_ends_identical() {
     let (_, again) = open(killed(ours.path()).path(), SLOW);
     assert_eq!(again.read(Ledger::digest), view.read(Ledger::digest));
     for number in 0..15 {
-        assert!(again.order(OrderNumber(number)).unwrap().is_some(), "order {number}");
+        assert!(again.order(OrderNumber(FIRST + number)).unwrap().is_some(), "order {number}");
     }
 }
 
@@ -132,7 +132,11 @@ async fn a_snapshot_with_wrong_blocks_is_refused_whole() {
         let installed = machine.install_snapshot(&snapshot.meta, snapshot.snapshot.clone()).await;
         assert!(installed.is_err(), "spoil {which}");
         assert_eq!(view.read(Ledger::state), before, "spoil {which}");
-        assert_eq!(view.order(OrderNumber(5)).unwrap(), None, "spoil {which}: not applied here");
+        assert_eq!(
+            view.order(OrderNumber(FIRST + 5)).unwrap(),
+            None,
+            "spoil {which}: not applied here"
+        );
 
         // Half of it is on disk; after a crash nobody sees it, and it can be tried again.
         let left = killed(ours.path());
@@ -168,5 +172,5 @@ async fn a_snapshot_from_nothing_builds_the_whole_history() {
     machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
     assert_eq!(*other.asked.lock(), [(Index(0), Index(20))]);
     assert_eq!(view.read(Ledger::digest), first.read(Ledger::digest));
-    assert!(view.order(OrderNumber(0)).unwrap().is_some());
+    assert!(view.order(OrderNumber(FIRST)).unwrap().is_some());
 }

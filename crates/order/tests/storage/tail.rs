@@ -16,7 +16,7 @@ use order::raft::types::{Entry, Payload};
 use order::raft::view::View;
 
 use crate::cluster::{Cluster, IDS};
-use crate::kit::{buy, open_shop};
+use crate::kit::{FIRST, buy, open_shop};
 
 /// Orders before the flushes of the leader are held back, and orders after.
 const BEFORE: u64 = 10;
@@ -118,7 +118,7 @@ async fn check(cluster: &Cluster, acknowledged: &[(u64, Payload)], index: u64) -
             violations.push(format!("replica {id} never applies index {index}"));
         }
         let next = cluster.replicas[&id].view.read(ledger::ledger::Ledger::next_order_number);
-        if next != OrderNumber(orders) {
+        if next != OrderNumber(FIRST + orders) {
             violations.push(format!("replica {id} has orders up to {next}, not {orders}"));
         }
         cluster.replicas[&id].view.flush().await.unwrap();

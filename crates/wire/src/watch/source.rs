@@ -48,11 +48,15 @@ pub trait Source: Send + Sync + 'static {
     /// Frames have gone out up to `index`.
     fn sent(&self, who: Incarnation, stream: StreamId, index: Index);
 
-    /// What the next beat may grant.
-    fn grant(&self, who: Incarnation, stream: StreamId, now: Moment) -> Option<Grant>;
+    /// What the next beat may grant. Reads the clock itself, once it decides: a moment read before
+    /// could be older than the heartbeat that the grant echoes.
+    fn grant(&self, who: Incarnation, stream: StreamId) -> Option<Grant>;
 
     /// The frames after `cursor`, at most `max`; None: they no longer reach back so far.
     fn frames(&self, cursor: Index, max: usize) -> Option<Vec<Arc<Frame>>>;
+
+    /// Its own cursor: where a watcher that cannot be caught up starts over.
+    fn cursor(&self) -> Index;
 
     /// Every product, and the index as of which.
     fn everything(&self) -> (Index, Vec<Change>);
@@ -117,8 +121,8 @@ struct Progress {
     wants_products: bool,
     sent: Index,
     settled: Index,
-    /// There was a grant on this stream: from now on the beats suffice.
-    granted: bool,
+    /// The last beat could grant nothing, or there was none yet: the next moment that can, does.
+    owed: bool,
     /// It was asked to go.
     dismissed: bool,
 }
@@ -138,14 +142,8 @@ impl<S: Source> Served<S> {
         let over = Over { source: self.source.clone(), who, stream: self.stream };
         let wants_products = hello.wants_products;
         let sent = Index(hello.cursor);
-        let mut progress = Progress {
-            who,
-            wants_products,
-            sent,
-            settled: Index(0),
-            granted: false,
-            dismissed: false,
-        };
+        let mut progress =
+            Progress { who, wants_products, sent, settled: Index(0), owed: true, dismissed: false };
         self.send(from_source::What::Welcome(self.source.welcome())).await?;
         let ended = tokio::select! {
             ended = self.feed(&mut progress) => ended,
@@ -169,7 +167,7 @@ impl<S: Source> Served<S> {
             self.catch_up(progress).await?;
             // The first lease does not wait for a beat, nor does the goodbye.
             let leaving = self.source.is_leaving() && !progress.dismissed;
-            if !progress.granted || leaving {
+            if progress.owed || leaving {
                 self.grant(progress).await?;
             }
             tokio::select! {
@@ -179,7 +177,11 @@ impl<S: Source> Served<S> {
                         return Err(Status::unavailable("the source is no longer one"));
                     }
                 }
-                _ = beats.tick() => self.beat(progress).await?,
+                _ = beats.tick() => {
+                    // A grant follows everything that there is: under load there is always more.
+                    self.catch_up(progress).await?;
+                    self.beat(progress).await?;
+                }
             }
         }
     }
@@ -206,6 +208,8 @@ impl<S: Source> Served<S> {
             progress.sent = last;
             self.source.sent(progress.who, self.stream, last);
         }
+        // Also where nothing was sent: a watcher may be ahead of a source that draws level.
+        self.source.sent(progress.who, self.stream, progress.sent);
         let settled = self.source.settled();
         if progress.settled < settled {
             progress.settled = settled;
@@ -216,16 +220,18 @@ impl<S: Source> Served<S> {
 
     /// The window does not reach back to the watcher's cursor.
     async fn start_over(&self, progress: &mut Progress) -> Result<(), Status> {
-        let (index, products) = self.source.everything();
-        let settled = self.source.settled();
-        let what = if progress.wants_products {
+        let index = if progress.wants_products {
+            let (index, products) = self.source.everything();
+            let settled = self.source.settled();
             let products = products.iter().map(convert::product).collect();
             let list = proto::ListFrame { index: index.0, products, settled: settled.0 };
-            from_source::What::List(list)
+            self.send(from_source::What::List(list)).await?;
+            index
         } else {
-            from_source::What::Reset(proto::Reset { index: index.0 })
+            let index = self.source.cursor();
+            self.send(from_source::What::Reset(proto::Reset { index: index.0 })).await?;
+            index
         };
-        self.send(what).await?;
         progress.sent = index;
         self.source.sent(progress.who, self.stream, index);
         Ok(())
@@ -235,6 +241,7 @@ impl<S: Source> Served<S> {
         if self.grant(progress).await? {
             return Ok(());
         }
+        progress.owed = true;
         self.send(from_source::What::Beat(plain_beat(progress))).await
     }
 
@@ -244,11 +251,11 @@ impl<S: Source> Served<S> {
         if self.source.is_leaving() {
             beat.leaving = true;
             progress.dismissed = true;
-        } else if let Some(grant) = self.source.grant(progress.who, self.stream, clock::now()) {
+        } else if let Some(grant) = self.source.grant(progress.who, self.stream) {
             beat.echo_us = micros(grant.echo.0);
             beat.grant_us = micros(grant.lease);
             beat.grant_index = grant.index.0;
-            progress.granted = true;
+            progress.owed = false;
         } else {
             return Ok(false);
         }

@@ -154,6 +154,9 @@ impl<W: Watcher> Watch<'_, W> {
                 frame = frames.message() => match frame {
                     Ok(Some(frame)) => self.take(frame).and_then(|()| self.report_news()),
                     Ok(None) => Err(Ended::Broke("the source closed it".into())),
+                    Err(status) if status.code() == tonic::Code::FailedPrecondition => {
+                        Err(Ended::WrongLedger)
+                    }
                     Err(status) => Err(Ended::Broke(status.message().to_owned())),
                 },
                 changed = seen_news.changed() => match changed {

@@ -190,6 +190,14 @@ impl Watchers {
         standing.stream.take()
     }
 
+    /// Waits for everybody one grace more, from now on: this source could grant nothing for a
+    /// while.
+    pub fn wait_anew(&mut self, now: Moment) {
+        for standing in self.standing.values_mut().filter(|standing| !standing.let_go) {
+            standing.waited_since = standing.waited_since.max(now);
+        }
+    }
+
     /// Marks everybody whose grace has passed as let go, and names them with the stream to close. A
     /// leader goes on counting them until their detach is applied; a catalog stops at once.
     pub fn lapse(&mut self, now: Moment) -> Vec<(Incarnation, Option<StreamId>)> {
