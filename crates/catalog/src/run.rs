@@ -40,6 +40,8 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// All replicas of the store.
     pub orders: Vec<Peer>,
+    /// Catalogs to watch instead of the leader, `host:port`; empty: the leader is watched.
+    pub upstream: Vec<String>,
     /// For people: `catalog 127.0.0.1:2319`.
     pub name: String,
     /// How often it looks for products that are sold out.
@@ -56,7 +58,15 @@ pub struct Settings {
 ///
 /// [`Stop::Setup`] when it cannot start as it is told.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop> {
-    let Settings { listen, orders, name, restock_every, times, rules } = settings;
+    let Settings { listen, orders, upstream, name, restock_every, times, rules } = settings;
+    // Replicas have ids; catalogs are numbered as they are listed.
+    let sources: Vec<Peer> = match upstream.is_empty() {
+        true => orders.clone(),
+        false => {
+            let numbered = upstream.into_iter().zip(1..);
+            numbered.map(|(address, id)| Peer { id, address }).collect()
+        }
+    };
     times.check().map_err(|error| Stop::Setup(error.to_string()))?;
     if orders.is_empty() {
         return Err(Stop::Setup("a catalog needs to know the replicas: list them".into()));
@@ -83,7 +93,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     tokio::join!(
         serving,
         tick(&desk, times.beat / 4, &ending),
-        follow(&desk, &orders, &ending),
+        follow(&desk, &sources, &ending),
         restocker::run(desk.clone(), orders.clone(), restock_every, stop.clone()),
         leave(&desk, &stop, &ending),
     );
@@ -114,12 +124,13 @@ async fn tick(desk: &Desk, every: Duration, stop: &CancellationToken) {
 }
 
 /// Watches whoever leads. Followers refuse at once, so asking everybody in turn finds the leader.
-async fn follow(desk: &Desk, orders: &[Peer], stop: &CancellationToken) {
+/// A catalog that is watched instead serves as long as it is there.
+async fn follow(desk: &Desk, sources: &[Peer], stop: &CancellationToken) {
     let (mut pause, mut lost) = (PAUSE, Instant::now());
     // One that fell silent is asked last: it may take connections and never say a word.
     let mut silent = None;
     loop {
-        let mut peers: Vec<&Peer> = orders.iter().rev().collect();
+        let mut peers: Vec<&Peer> = sources.iter().rev().collect();
         peers.sort_by_key(|peer| Some(peer.id) == silent);
         for peer in peers {
             let ended = watcher::watch(desk, &peer.address, stop).await;
@@ -127,18 +138,24 @@ async fn follow(desk: &Desk, orders: &[Peer], stop: &CancellationToken) {
             match &ended {
                 Ended::Stopped => return,
                 Ended::Refused(why) => {
-                    tracing::debug!("replica {} cannot be watched: {why}", peer.id);
+                    tracing::debug!("{} cannot be watched: {why}", peer.address);
                     continue;
+                }
+                // Its detach may still be on its way to the log: it must not meet this one again.
+                Ended::LetGo => {
+                    tracing::info!("{} has let go of this catalog: starting anew", peer.address);
+                    desk.start_over();
                 }
                 Ended::WrongLedger => {
                     tracing::warn!(
-                        "replica {peer} keeps another ledger than before: starting over"
+                        "{} keeps another ledger than before: starting over",
+                        peer.address
                     );
                     desk.start_over();
                 }
                 Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken | Ended::Left => {
                     silent = (ended == Ended::Forsaken).then_some(peer.id);
-                    tracing::info!("replica {} is no longer watched: {ended}", peer.id);
+                    tracing::info!("{} is no longer watched: {ended}", peer.address);
                 }
             }
             (pause, lost) = (PAUSE, Instant::now());

@@ -198,7 +198,7 @@ async fn follow(queries: &Queries, catalogs: &[String], stop: &CancellationToken
                 failed += 1;
                 next = next.wrapping_sub(1);
             }
-            Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken | Ended::Left => {
+            Ended::LetGo | Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken | Ended::Left => {
                 (pause, failed) = (PAUSE, 0);
                 tracing::info!("catalog {address} is no longer watched: {ended}");
             }

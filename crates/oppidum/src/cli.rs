@@ -189,6 +189,9 @@ pub(crate) struct Catalog {
     /// Where to listen [default: 127.0.0.1:2319]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Option<String>,
+    /// Catalogs to watch instead of the leader: for many frontends in one place, far away
+    #[arg(long, value_name = "HOST:PORT,…")]
+    pub(crate) upstream: Option<String>,
     /// How often to look for products that are sold out [default: 5]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) restock_seconds: Option<String>,

@@ -64,14 +64,18 @@ pub(crate) async fn catalog(flags: Catalog) -> Result<(), Stop> {
     let log: String = settings.want(settings::LOG, flags.common.log.clone())?;
     let listen: Address = settings.want(settings::CATALOG_LISTEN, flags.listen)?;
     let peers: Peers = settings.want(settings::ORDERS, flags.common.orders.clone())?;
+    let upstream: Option<String> = settings.take(settings::UPSTREAM, flags.upstream)?;
     let seconds: f64 = settings.want(settings::RESTOCK, flags.restock_seconds)?;
     if !(0.05..=3_600.0).contains(&seconds) {
         return Err(Stop::Setup("restock-seconds: from 0.05 to 3600".into()));
     }
     let (times, rules) = times(&mut settings, flags.times)?;
+    let upstream = upstream.unwrap_or_default();
+    let upstream = upstream.split(',').map(str::trim).filter(|address| !address.is_empty());
     let role = ::catalog::Settings {
         listen: listen.0,
         orders: peers.0,
+        upstream: upstream.map(str::to_owned).collect(),
         name: format!("catalog {}", listen.0),
         restock_every: Duration::from_secs_f64(seconds),
         times,

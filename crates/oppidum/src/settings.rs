@@ -62,6 +62,8 @@ pub(crate) const CLUSTER: Setting = setting("cluster", &["OPPIDUM_CLUSTER"], "op
 pub(crate) const SHOP: Setting = setting("shop", &["OPPIDUM_SHOP"], "stock");
 /// Whether a frontend writes a line for each request.
 pub(crate) const ACCESS_LOG: Setting = setting("access-log", &["OPPIDUM_ACCESS_LOG"], "on");
+/// The catalogs that a catalog watches instead of the leader.
+pub(crate) const UPSTREAM: Setting = setting("upstream", &["OPPIDUM_UPSTREAM"], "");
 /// How often a catalog looks for what is sold out.
 pub(crate) const RESTOCK: Setting = setting("restock-seconds", &["OPPIDUM_RESTOCK_SECONDS"], "5");
 /// The lease of the watch protocol.
@@ -76,7 +78,7 @@ pub(crate) const LOG: Setting = setting("log", &["OPPIDUM_LOG"], "info");
 pub(crate) const URL: Setting = setting("url", &["OPPIDUM_URL"], "http://127.0.0.1:1234");
 
 /// Every setting there is.
-pub(crate) const ALL: [Setting; 20] = [
+pub(crate) const ALL: [Setting; 21] = [
     ORDERS,
     ID,
     LISTEN,
@@ -91,6 +93,7 @@ pub(crate) const ALL: [Setting; 20] = [
     CLUSTER,
     SHOP,
     ACCESS_LOG,
+    UPSTREAM,
     RESTOCK,
     LEASE,
     BEAT,

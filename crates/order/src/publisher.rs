@@ -83,6 +83,9 @@ impl Leader {
         let shared = &self.settling.shared;
         let cursor = Index(hello.cursor);
         let mut books = shared.books.lock();
+        if books.gone.contains(&Incarnation(hello.incarnation)) {
+            return Some(Err(Status::aborted("let go: start anew")));
+        }
         let Some(leadership) = &mut books.leadership else {
             return Some(Err(Status::unavailable("this replica does not lead yet")));
         };
@@ -96,7 +99,7 @@ impl Leader {
         Some(match welcome {
             Welcome::Attach => return None,
             Welcome::NotYet => Err(Status::unavailable("this replica does not lead yet")),
-            Welcome::LetGo => Err(Status::aborted("let go: come again when it is detached")),
+            Welcome::LetGo => Err(Status::aborted("let go: start anew")),
             Welcome::Served { .. } => {
                 shared.settle(books);
                 shared.urge.notify_one();

@@ -9,7 +9,7 @@
 //! * An answer that reveals an index leaves only when every attached catalog has seen it.
 //! * A replica that ceases to lead gives up what it holds: the askers ask again, with their keys.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,9 @@ use crate::raft::view::{AppliedEntry, View};
 use crate::reader::Reader;
 use crate::returns::Returns;
 use crate::role::Role;
+
+/// The most catalogs remembered as let go in one term: more than a crash loop makes in an hour.
+const GONE_MAX: usize = 4_096;
 
 /// How long a read waits until what it reveals is settled.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -73,6 +76,10 @@ pub(crate) struct Books {
     pub(crate) returns: Returns,
     /// Whom to detach, and whether that is on its way to the log.
     detaching: BTreeMap<Incarnation, (Detach, bool)>,
+    /// Let go in this term: their detaches may come late, so they may not come back as they were.
+    pub(crate) gone: BTreeSet<Incarnation>,
+    /// How many were let go since the start.
+    pub(crate) let_go: u64,
     /// Closes the streams of this term.
     pub(crate) streams: CancellationToken,
 }
@@ -105,6 +112,8 @@ impl Settling {
             acknowledger: Acknowledger::new(settled, rules),
             returns: Returns::default(),
             detaching: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            let_go: 0,
             streams: stop.child_token(),
         };
         let (books, news, urge) = (Mutex::new(books), watch::Sender::new(0), Notify::new());
@@ -154,6 +163,11 @@ impl Settling {
     /// How many answers wait.
     pub(crate) fn held(&self) -> usize {
         self.shared.books.lock().acknowledger.held()
+    }
+
+    /// How many silent catalogs were let go since the start.
+    pub(crate) fn let_go(&self) -> u64 {
+        self.shared.books.lock().let_go
     }
 
     /// The names of the catalogs attached, with what each has seen; empty unless this replica
@@ -296,6 +310,7 @@ impl Shared {
         books.streams.cancel();
         books.streams = self.stop.child_token();
         books.detaching.clear();
+        books.gone.clear();
         books.acknowledger.release()
     }
 
@@ -370,7 +385,7 @@ impl Shared {
     fn lapse(self: &Arc<Self>) {
         let now = clock::now();
         let mut books = self.books.lock();
-        let Books { leadership, detaching, returns, .. } = &mut *books;
+        let Books { leadership, detaching, returns, gone, let_go, .. } = &mut *books;
         let Some(leadership) = leadership else { return };
         // Without a lease of its own it can grant nothing: who is silent then is not to blame, and
         // no detach could be committed.
@@ -383,6 +398,11 @@ impl Shared {
             returns.failed(&name, now);
             tracing::info!("let go of {name}: silent for a whole grace");
             detaching.insert(detach.who, (*detach, false));
+            *let_go += 1;
+            gone.insert(detach.who);
+            if GONE_MAX < gone.len() {
+                gone.pop_first();
+            }
         }
         let mut wanted = Vec::new();
         for (detach, under_way) in detaching.values_mut().filter(|(_, under_way)| !under_way) {

@@ -29,6 +29,7 @@ impl Facts for Status {
     fn status(&self) -> ProcessStatus {
         let (role, marks) = (*self.role.borrow(), self.engine.marks());
         let (watchers, settled) = (self.settling.watchers().len(), self.settling.settled());
+        let let_go = self.settling.let_go();
         self.view.read(|ledger| ProcessStatus {
             role: "order".into(),
             id: Some(self.id),
@@ -48,6 +49,7 @@ impl Facts for Status {
             digest_index: Some(ledger.applied().0),
             products: u64::try_from(ledger.product_count()).ok(),
             watchers: u64::try_from(watchers).ok(),
+            let_go: Some(let_go),
             ..ProcessStatus::default()
         })
     }

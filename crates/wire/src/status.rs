@@ -71,6 +71,9 @@ pub struct ProcessStatus {
     /// How many watchers it serves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watchers: Option<u64>,
+    /// How many silent watchers it has let go since it started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub let_go: Option<u64>,
     /// Whom it watches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watches: Option<String>,

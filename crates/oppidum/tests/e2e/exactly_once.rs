@@ -2,7 +2,7 @@
 
 use std::thread;
 
-use crate::harness::{Connection, IDS, Plan, Store, ask, post, until};
+use crate::harness::{Connection, IDS, Plan, Process, Store, ask, ports, post, until};
 
 /// [D1-20, S0-30; P4] The leader commits, never answers, and dies: one order, one number.
 #[test]
@@ -87,6 +87,60 @@ fn a_key_has_one_answer_through_every_frontend_and_after_failover() {
     assert_eq!((again.status, &again.body), (200, &first.body));
     assert_eq!(place(two, "c", 60).number(), 2, "P3");
     store.start_order(456, &[]);
+    store.verify();
+}
+
+/// [P5] Catalogs may be stacked: a frontend below two of them sees what one below one of them
+/// ordered, and the other way round; and the cache is used.
+#[test]
+fn an_order_is_seen_below_stacked_catalogs() {
+    let store = Store::start(Plan::stock());
+    let [listen, internal] = ports().map(|port| format!("127.0.0.1:{port}"));
+    let [public, _] = ports();
+    let orders = IDS.map(|id| format!("{id}=127.0.0.1:{}", store.order_port(id))).join(",");
+    let above = format!("127.0.0.1:{}", store.catalog_port(0));
+    let start = |name: &str, arguments: &[&str]| {
+        let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
+        Process::start(name, store.folder(), &arguments)
+    };
+    let _catalog = start(
+        "stacked",
+        &["catalog", "--listen", &listen, "--orders", &orders, "--upstream", &above],
+    );
+    let port = public.to_string();
+    let _frontend = start(
+        "below",
+        &[
+            "frontend",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port,
+            "--internal",
+            &internal,
+            "--orders",
+            &orders,
+            "--catalogs",
+            &listen,
+        ],
+    );
+    until("the frontend below has a lease", || {
+        let mut below = Connection::open(public).ok()?;
+        below.ask("GET", "/stocks/BoarCo", &[], "").ok()?;
+        let again = below.ask("GET", "/stocks/BoarCo", &[], "").ok()?;
+        (again.header("cache-status") == Some("oppidum; hit")).then_some(())
+    });
+    let mut hits = 0;
+    for round in 0_u64..30 {
+        let (buyer, reader) =
+            if round.is_multiple_of(2) { (store.port(), public) } else { (public, store.port()) };
+        let bought = post(buyer, r#"{"name":"BoarCo","quantity":1,"type":"buy"}"#);
+        assert_eq!(bought.number(), round);
+        let seen = ask(reader, "GET", "/stocks/BoarCo", &[], "");
+        assert_eq!(seen.json()["data"]["quantity"].as_u64(), Some(99 - round), "{seen:?}");
+        hits += u64::from(seen.header("cache-status") == Some("oppidum; hit"));
+    }
+    assert!(20 < hits, "{hits} of 30 were hits");
     store.verify();
 }
 

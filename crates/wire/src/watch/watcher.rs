@@ -81,6 +81,9 @@ pub enum Ended {
     /// The source closed it, or it broke.
     #[error("the stream broke: {0}")]
     Broke(String),
+    /// The source has let go of us while we were silent: to come back we start anew.
+    #[error("the source has let go of us")]
+    LetGo,
     /// The source is of another ledger.
     #[error("the source keeps another ledger")]
     WrongLedger,
@@ -156,6 +159,9 @@ impl<W: Watcher> Watch<'_, W> {
                     Ok(None) => Err(Ended::Broke("the source closed it".into())),
                     Err(status) if status.code() == tonic::Code::FailedPrecondition => {
                         Err(Ended::WrongLedger)
+                    }
+                    Err(status) if status.code() == tonic::Code::Aborted && !self.welcomed => {
+                        Err(Ended::LetGo)
                     }
                     Err(status) => Err(Ended::Broke(status.message().to_owned())),
                 },

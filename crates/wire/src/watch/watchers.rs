@@ -56,6 +56,21 @@ struct Standing {
     waited_since: Moment,
     /// The grace has passed: it is served no more.
     let_go: bool,
+    /// Sent up to here, and not seen yet, since then: one that stays behind is refused grants.
+    behind: Option<(Index, Moment)>,
+}
+
+impl Standing {
+    /// True when what was sent long ago has still not been seen: frames pile up on the way to it,
+    /// while its heartbeats come through. Everybody waits for it, so it may not keep its lease.
+    fn stays_behind(&mut self, now: Moment, patience: Duration) -> bool {
+        let newer = (self.seen < self.sent).then_some((self.sent, now));
+        self.behind = match self.behind {
+            Some((mark, since)) if self.seen < mark => Some((mark, since)),
+            Some(_) | None => newer,
+        };
+        self.behind.is_some_and(|(_, since)| patience < now.since(since))
+    }
 }
 
 /// What a beat says.
@@ -95,6 +110,7 @@ impl Watchers {
             heartbeat: None,
             waited_since: hello.now,
             let_go: false,
+            behind: None,
         };
         match self.standing.get_mut(&who) {
             None => {
@@ -105,7 +121,7 @@ impl Watchers {
             Some(old) => {
                 let replaced = old.stream;
                 let seen = old.seen.max(hello.seen);
-                *old = Standing { seen, let_go: old.let_go, ..fresh };
+                *old = Standing { seen, let_go: old.let_go, behind: old.behind, ..fresh };
                 Accepted::Served { replaced }
             }
         }
@@ -121,6 +137,7 @@ impl Watchers {
             heartbeat: None,
             waited_since: now,
             let_go: false,
+            behind: None,
         });
     }
 
@@ -143,6 +160,8 @@ impl Watchers {
     /// than what is left of the one, and never given before every frame up to the other has gone
     /// out.
     pub fn grant(&mut self, who: Incarnation, stream: StreamId, own: Own) -> Option<Grant> {
+        // One below may itself be waiting a grace for somebody.
+        let patience = self.times.grace().saturating_mul(2);
         let (lease_max, rules, past_end) = (self.times.lease, self.rules, self.past_end);
         let standing = self.current(who, stream)?;
         let present = if rules.broken(Mutant::FramesUpToAccepting) {
@@ -154,6 +173,9 @@ impl Watchers {
         let served = !standing.let_go || rules.broken(past_end);
         let (echo, received) = standing.heartbeat?;
         let lease = own.lease.remaining(own.now).min(lease_max);
+        if standing.stays_behind(own.now, patience) {
+            return None;
+        }
         if !framed || !served || lease.is_zero() {
             return None;
         }

@@ -209,6 +209,11 @@ impl Store {
         self.orders.iter().find(|(own, ..)| *own == id).unwrap().1
     }
 
+    /// The port of a catalog.
+    pub(crate) fn catalog_port(&self, index: usize) -> u16 {
+        self.catalogs[index].0
+    }
+
     /// The URL of the first frontend.
     pub(crate) fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port())
