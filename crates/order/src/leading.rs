@@ -43,6 +43,8 @@ pub(crate) struct Chair {
     pub(crate) engine: Engine,
     pub(crate) peers: Peers,
     pub(crate) view: Arc<View>,
+    /// This replica is about to stop: it takes no lead any more.
+    pub(crate) closing: CancellationToken,
 }
 
 impl std::fmt::Debug for Chair {
@@ -61,17 +63,24 @@ impl Chair {
         loop {
             let now = *leaders.borrow_and_update();
             let part = self.part(now, &mut alone);
-            role.send_if_modified(|role| std::mem::replace(role, part) != part);
+            // One that leads already, and still may, need not take the lead again.
+            let leads_on = part == Role::Choosing { term: now.term }
+                && (*role.borrow() == Role::Leading { term: now.term }
+                    || self.closing.is_cancelled());
+            if !leads_on {
+                role.send_if_modified(|role| std::mem::replace(role, part) != part);
+            }
             if let Role::Following { leader, .. } = part {
                 announce(&mut announced, leader);
             }
-            if now.leader == Some(me) {
+            if matches!(part, Role::Choosing { .. }) && !leads_on {
                 let taken = tokio::select! {
                     taken = self.take(now.term) => taken,
                     changed = leaders.changed() => if changed.is_ok() { continue } else { return },
                     () = stop.cancelled() => return,
                 };
                 match taken {
+                    Ok(()) if self.closing.is_cancelled() => {}
                     Ok(()) => {
                         announce(&mut announced, me);
                         role.send_replace(Role::Leading { term: now.term });
@@ -86,12 +95,11 @@ impl Chair {
                     }
                 }
             }
-            // A leader does not take the lead again; a follower looks whether its leader is heard.
-            let leads = now.leader == Some(me);
+            // A leader looks whether a majority is left, a follower whether its leader is heard.
             tokio::select! {
                 changed = leaders.changed() => if changed.is_err() { return },
-                changed = peers.changed(), if !leads => if changed.is_err() { return },
-                () = tokio::time::sleep(LISTEN), if !leads => {}
+                changed = peers.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(LISTEN) => {}
                 () = stop.cancelled() => return,
             }
         }
@@ -102,6 +110,12 @@ impl Chair {
     fn part(&self, now: Leadership, alone: &mut Option<Instant>) -> Role {
         let term = now.term;
         match now.leader {
+            // So many of the others refuse connections that no majority is left: whatever the engine
+            // still calls this replica, nothing can be decided here.
+            Some(leader) if leader == self.settings.id && self.is_cut_off() => {
+                alone.get_or_insert_with(Instant::now);
+                Role::Alone { term, forsaken: true }
+            }
             Some(leader) if leader == self.settings.id => {
                 *alone = None;
                 Role::Choosing { term }
@@ -115,6 +129,10 @@ impl Chair {
                 Role::Alone { term, forsaken: FORSAKEN <= since.elapsed() }
             }
         }
+    }
+
+    fn is_cut_off(&self) -> bool {
+        self.settings.peers.len() - self.peers.refused() < self.settings.majority()
     }
 
     /// All that comes between being elected and leading.

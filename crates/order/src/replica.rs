@@ -197,6 +197,7 @@ impl Replica {
             () = stop.cancelled() => None,
         };
         if failure.is_none() {
+            chair.closing.cancel();
             role.send_replace(Role::Choosing { term: self.engine.leader().term });
             let leave = async {
                 wait_for_idle(&batcher, &settling, HAND_OVER).await;
@@ -245,6 +246,7 @@ impl Replica {
             engine: self.engine.clone(),
             peers: self.peers.clone(),
             view: self.view.clone(),
+            closing: CancellationToken::new(),
         }
     }
 

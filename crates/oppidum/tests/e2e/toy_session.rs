@@ -57,6 +57,28 @@ fn the_toy_session_can_be_followed_step_by_step() {
     store.verify();
 }
 
+/// [P9] The leader itself is the survivor: it knows that it leads nobody any more.
+#[test]
+fn a_leader_that_is_left_alone_says_so() {
+    let mut store = Store::start(Plan::toy());
+    assert_eq!(store.buy("whale", 2), 0);
+    store.await_all_ready();
+    store.kill(345);
+    store.kill(123);
+    the_survivor_says_what_it_cannot_know(&store);
+    until("nobody is named as the leader", || {
+        store.get("/status").json()["leader"].is_null().then_some(())
+    });
+    store.start_order(123, &[]);
+    let next = until("orders are taken again", || {
+        let reply = post(store.port(), r#"{"name":"fox","quantity":1}"#);
+        (reply.status == 200).then(|| reply.number())
+    });
+    assert_eq!(next, 1);
+    store.start_order(345, &[]);
+    store.verify();
+}
+
 /// P9: marked stale, never 404, and orders are refused at once.
 fn the_survivor_says_what_it_cannot_know(store: &Store) {
     let port = store.port();
