@@ -87,7 +87,11 @@ async fn list(url: &str) -> Result<(), Stop> {
         after = text(&last["name"]);
         for product in products {
             let price = product["price"].as_f64().unwrap_or_default();
-            println!("{:<32} {price:>14.2} {:>12}", text(&product["name"]), product["quantity"]);
+            println!(
+                "{:<32} {price:>14.2} {:>12}",
+                text(&product["name"]),
+                product["quantity"].to_string()
+            );
         }
     }
 }

@@ -110,8 +110,8 @@ impl Chair {
     fn part(&self, now: Leadership, alone: &mut Option<Instant>) -> Role {
         let term = now.term;
         match now.leader {
-            // So many of the others refuse connections that no majority is left: whatever the engine
-            // still calls this replica, nothing can be decided here.
+            // So many of the others refuse connections that no majority is left: whatever the
+            // engine still calls this replica, nothing can be decided here.
             Some(leader) if leader == self.settings.id && self.is_cut_off() => {
                 alone.get_or_insert_with(Instant::now);
                 Role::Alone { term, forsaken: true }

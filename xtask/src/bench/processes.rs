@@ -116,7 +116,7 @@ struct Process {
 impl Store {
     /// Starts a store that keeps nothing. What is measured is built for release before: [`build`].
     pub(crate) fn start(root: &Path, catalogs: u16) -> Result<Self> {
-        let up = ["up", "--ephemeral", "--ports", "auto", "--access-log", "off"];
+        let up = ["up", "--ephemeral", "--ports", "auto", "--access-log", "off", "--log", "warn"];
         let mut command = Command::new(released(root, "oppidum"));
         command.args(up).args(["--catalogs", &catalogs.to_string()]);
         let up = Running::start(&mut command)?;

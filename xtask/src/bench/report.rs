@@ -100,7 +100,8 @@ pub(crate) fn page(pairs: &[Pair], runs: usize, seconds: u64) -> String {
          * Kept connections, each with one request under way, all on one product; {runs} runs of \
          {seconds} s of each kind, in turns; what counts are the ratios.\n\
          * The store: three replicas, a catalog and a frontend; every order is on disk on a \
-         majority, and dropped from every cache, before its answer.\n\
+         majority, and dropped from every cache, before its answer. It writes no line per batch \
+         (`--log warn`).\n\
          * The bare handler: axum, an order parsed and answered, nothing kept; a query answered \
          with the same bytes. It shows what HTTP alone costs here.\n\n{tables}",
         date = machine::date(),
