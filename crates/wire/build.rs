@@ -2,7 +2,7 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "../../proto";
-    let files = ["store.proto", "watch.proto", "peer.proto"];
+    let files = ["store.proto", "watch.proto", "peer.proto", "control.proto"];
     for file in files {
         println!("cargo:rerun-if-changed={root}/{file}");
     }

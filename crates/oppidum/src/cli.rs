@@ -48,7 +48,7 @@ pub(crate) enum Command {
     Verify(Url),
     /// Prints one replica's orders as JSON
     Dump(Dump),
-    /// The shop's owner at work: products, prices, stock
+    /// The shop's owner and the store's operator at work: products, prices, stock; who leads
     Ctl(Ctl),
 }
 
@@ -118,6 +118,9 @@ pub(crate) struct Up {
     /// How many products each frontend's cache holds; 0 or `off`: no cache [default: 5]
     #[arg(long, value_name = "N")]
     pub(crate) cache: Option<String>,
+    /// Leaders give way to a higher replica that is back, without waiting for a failure
+    #[arg(long)]
+    pub(crate) preempt: bool,
     /// Whether to start a process again that died
     #[arg(long, value_enum, default_value = "always")]
     pub(crate) restart: Restart,
@@ -168,7 +171,10 @@ pub(crate) struct Order {
     /// The shop that the first leader opens, once: stock, toy, or a TOML or JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) shop: Option<String>,
-    /// A fault put there on purpose: hold-answers, flush-delay=MS
+    /// Give the lead to a higher replica that is back and healthy, without waiting for a failure
+    #[arg(long)]
+    pub(crate) preempt: bool,
+    /// A fault put there on purpose: hold-answers, no-timeouts, flush-delay=MS
     #[arg(long, hide = true)]
     pub(crate) fault: Vec<String>,
     /// The times of the watch protocol.
@@ -313,6 +319,18 @@ pub(crate) enum CtlOn {
     /// Products: list, define, price, restock
     #[command(subcommand)]
     Product(Product),
+    /// Hands leadership to another replica, without a failed request
+    #[command(after_help = "Example, before the machine of 456 is switched off:\n  \
+        oppidum ctl transfer --to 345\n\n\
+        Exit codes: 0 it leads; 1 the leader says why it cannot; 2 no store there.")]
+    Transfer {
+        /// The replica that is to lead
+        #[arg(long, value_name = "ID")]
+        to: u64,
+        /// The store.
+        #[command(flatten)]
+        url: Url,
+    },
 }
 
 /// The owner's work on products.

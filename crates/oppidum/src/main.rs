@@ -20,6 +20,8 @@ mod inspect;
 
 mod ctl;
 
+mod operator;
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -35,7 +37,7 @@ const FAILED: u8 = 2;
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(say_defect));
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime(&cli.command) {
         Ok(runtime) => runtime,
         Err(error) => return fail(&Stop::Setup(format!("the runtime cannot start: {error}"))),
     };
@@ -47,6 +49,26 @@ fn main() -> ExitCode {
         Ok(false) => ExitCode::from(NO),
         Err(stop) => fail(&stop),
     }
+}
+
+/// The runtime under a command.
+///
+/// A replica and a catalog run on one thread: their work is one sequence, and where several threads
+/// hand it to each other, waking the next one costs more than the work (measured on 2 cores with 64
+/// clients: a quarter less CPU per order, half of it less in the catalog). Disks are waited for on
+/// threads of their own. A frontend takes as many threads as there are cores to spare.
+fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let one = match command {
+        Command::Order(_) | Command::Catalog(_) => true,
+        Command::Frontend(_) => cores <= 2,
+        _ => false,
+    };
+    let mut builder = match one {
+        true => tokio::runtime::Builder::new_current_thread(),
+        false => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.enable_all().build()
 }
 
 /// Does what was asked. False: the answer is no.
@@ -67,10 +89,10 @@ async fn run(command: Command) -> Result<bool, Stop> {
         Command::Status(flags) => inspect::status(&url(flags.url.url)?, flags.json).await,
         Command::Verify(flags) => inspect::verify(&url(flags.url)?).await,
         Command::Dump(flags) => inspect::dump(&url(flags.url.url)?, flags.id).await.map(|()| true),
-        Command::Ctl(flags) => {
-            let CtlOn::Product(product) = flags.on;
-            ctl::product(product).await
-        }
+        Command::Ctl(flags) => match flags.on {
+            CtlOn::Product(product) => ctl::product(product).await,
+            CtlOn::Transfer { to, url: at } => operator::transfer(&url(at.url)?, to).await,
+        },
     }
 }
 

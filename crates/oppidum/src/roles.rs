@@ -50,6 +50,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         shop,
         shop_source,
         windows: ledger::replies::Windows::default(),
+        preempt: flags.preempt,
         times,
         rules,
         faults,
@@ -188,6 +189,7 @@ fn faults(texts: &[String]) -> Result<::order::Faults, Stop> {
     for text in texts {
         match text.split_once('=') {
             None if text == "hold-answers" => faults.hold_answers = true,
+            None if text == "no-timeouts" => faults.no_timeouts = true,
             Some(("flush-delay", millis)) => {
                 let millis = millis.parse().map_err(|_| Stop::Setup(format!("fault {text}?")))?;
                 faults.flush_delay = Some(Duration::from_millis(millis));

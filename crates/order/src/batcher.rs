@@ -3,13 +3,15 @@
 //! An entry costs a disk write on a majority of replicas, whatever it carries. So while entries are
 //! on their way, requests wait in line; when a slot is free, those in line leave together. Nobody
 //! waits for company: an idle store sends a request off alone and at once, a busy one fills its
-//! entries.
+//! entries. A further entry leaves only when it is at least as full as the one before it, so that
+//! a crowd does not fall apart into many small entries, each of which costs as much as a full one.
 //!
 //! [`Line`] decides and knows neither clock nor engine; [`Batcher`] is the shell that performs.
 //!
 //! # Invariants
 //!
 //! * At most [`IN_FLIGHT_MAX`] entries are on their way, at most [`WAITING_MAX`] requests wait.
+//! * When nothing is on its way and the way is open, nobody waits.
 //! * Whoever was let in is answered exactly once.
 
 use std::collections::VecDeque;
@@ -65,12 +67,14 @@ pub(crate) trait Propose: Send + Sync + 'static {
 pub(crate) struct Line<T> {
     waiting: VecDeque<(Request, usize, T)>,
     in_flight: usize,
+    /// How many requests the entry had that left last.
+    last: usize,
     open: bool,
 }
 
 impl<T> Default for Line<T> {
     fn default() -> Self {
-        Self { waiting: VecDeque::new(), in_flight: 0, open: false }
+        Self { waiting: VecDeque::new(), in_flight: 0, last: 0, open: false }
     }
 }
 
@@ -95,6 +99,9 @@ impl<T> Line<T> {
         if !self.open || IN_FLIGHT_MAX <= self.in_flight || self.waiting.is_empty() {
             return None;
         }
+        if 0 < self.in_flight && self.waiting.len() < self.last {
+            return None;
+        }
         let (mut requests, mut companions, mut bytes) = (Vec::new(), Vec::new(), 0);
         while let Some((_, size, _)) = self.waiting.front() {
             let fits = requests.is_empty() || bytes + size <= BYTES_MAX;
@@ -107,6 +114,7 @@ impl<T> Line<T> {
             companions.push(companion);
         }
         self.in_flight += 1;
+        self.last = requests.len();
         Some((requests, companions))
     }
 
@@ -345,11 +353,33 @@ mod tests {
     }
 
     #[test]
+    fn a_crowd_does_not_fall_apart_into_small_entries_and_nobody_waits_for_nothing() {
+        let mut line = Line::default();
+        line.set_open(true);
+        offer(&mut line, 4);
+        assert_eq!(line.close().unwrap().1.len(), 4);
+        offer(&mut line, 3);
+        assert!(line.close().is_none(), "fewer than left before, which are still on their way");
+        offer(&mut line, 1);
+        assert_eq!(line.close().unwrap().1.len(), 4);
+        offer(&mut line, 1);
+        line.landed();
+        assert!(line.close().is_none());
+        line.landed();
+        assert_eq!(line.close().unwrap().1, [0], "nothing else is on its way");
+    }
+
+    #[test]
     fn an_entry_is_bounded_in_commands_and_in_bytes() {
         let mut line = Line::default();
         line.set_open(true);
         offer(&mut line, 1_500);
-        let sizes = [line.close().unwrap().0.len(), line.close().unwrap().0.len()];
+        let mut close = || {
+            let entry = line.close().unwrap().0.len();
+            line.landed();
+            entry
+        };
+        let sizes = [close(), close()];
         let each = size(&request(1));
         assert_eq!(sizes[0], COMMANDS_MAX.min(BYTES_MAX / each));
         assert_eq!(sizes.iter().sum::<usize>(), 1_500.min(2 * sizes[0]));

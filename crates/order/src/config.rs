@@ -34,6 +34,8 @@ pub struct Settings {
     pub shop_source: String,
     /// How many idempotency keys are remembered, and for how long.
     pub windows: Windows,
+    /// A leader gives way to a higher replica that has been back and healthy for a while.
+    pub preempt: bool,
     /// The times of the watch protocol, the same in the whole store.
     pub times: Times,
     /// All rules hold, unless a test switches one off.
@@ -58,6 +60,9 @@ pub struct Faults {
     pub hold_answers: bool,
     /// Delays each flush of the log by this.
     pub flush_delay: Option<Duration>,
+    /// Once there was a leader, never stands because one is silent: only a proven death is followed
+    /// by an election.
+    pub no_timeouts: bool,
 }
 
 impl Settings {
@@ -126,6 +131,7 @@ pub(crate) mod tests {
     pub(crate) fn three() -> Settings {
         let peer = |id, port: u16| Peer { id, address: format!("127.0.0.1:{port}") };
         Settings {
+            preempt: false,
             id: 456,
             peers: vec![peer(123, 1115), peer(345, 1116), peer(456, 1117)],
             listen: SocketAddr::from(([127, 0, 0, 1], 1117)),

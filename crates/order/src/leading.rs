@@ -10,11 +10,14 @@ use std::time::{Duration, Instant};
 use ledger::command::{Batch, Request};
 use ledger::ledger::Ledger;
 use ledger::terms::Index;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use wire::problem::Problem;
 
+use crate::batcher::Batcher;
 use crate::config::Settings;
+use crate::control::Wish;
+use crate::handover::Preempt;
 use crate::peers::Peers;
 use crate::raft::engine::{Engine, Leadership};
 use crate::raft::view::View;
@@ -54,12 +57,20 @@ impl std::fmt::Debug for Chair {
 }
 
 impl Chair {
-    /// Follows the engine's choices until `stop`, and keeps `role` true.
-    pub(crate) async fn run(self, role: watch::Sender<Role>, stop: CancellationToken) {
+    /// Follows the engine's choices until `stop`, keeps `role` true, and fulfils the operator's
+    /// `wishes`.
+    pub(crate) async fn run(
+        self,
+        role: watch::Sender<Role>,
+        batcher: Batcher,
+        mut wishes: mpsc::Receiver<Wish>,
+        stop: CancellationToken,
+    ) {
         let me = self.settings.id;
         let mut leaders = self.engine.watch_leader();
         let mut peers = self.peers.watch();
         let (mut announced, mut alone) = (None, None);
+        let mut preempt = Preempt::default();
         loop {
             let now = *leaders.borrow_and_update();
             let part = self.part(now, &mut alone);
@@ -95,8 +106,21 @@ impl Chair {
                     }
                 }
             }
+            let own = *role.borrow();
+            if let Some(better) = self.better(own, &mut preempt)
+                && let Err(why) = self.hand_over(better, &role, &batcher).await
+            {
+                tracing::debug!("{better} is not given the lead: {why}");
+            }
             // A leader looks whether a majority is left, a follower whether its leader is heard.
             tokio::select! {
+                Some(wish) = wishes.recv() => {
+                    self.peers.set_wished(true);
+                    let done = self.hand_over(wish.to, &role, &batcher).await;
+                    self.peers.set_wished(false);
+                    // An operator who has gone away sees it in the status.
+                    let _ = wish.tell.send(done);
+                }
                 changed = leaders.changed() => if changed.is_err() { return },
                 changed = peers.changed() => if changed.is_err() { return },
                 () = tokio::time::sleep(LISTEN) => {}
@@ -131,6 +155,19 @@ impl Chair {
         }
     }
 
+    /// With `--preempt`: a higher replica that has been healthy for long, unless this one leads
+    /// by wish of the operator.
+    fn better(&self, role: Role, preempt: &mut Preempt) -> Option<u64> {
+        let Role::Leading { term } = role else {
+            *preempt = Preempt::default();
+            return None;
+        };
+        if !self.settings.preempt || self.peers.asked_in() == Some(term) {
+            return None;
+        }
+        preempt.look(self.settings.id, &self.rivals(), Instant::now())
+    }
+
     fn is_cut_off(&self) -> bool {
         self.settings.peers.len() - self.peers.refused() < self.settings.majority()
     }
@@ -139,7 +176,12 @@ impl Chair {
     async fn take(&self, term: u64) -> Result<(), Problem> {
         let until = Instant::now() + CHOOSING;
         self.engine.confirm().await?;
+        // Another gave the lead to this one, because the operator wished it so.
+        let was_asked = self.peers.was_asked(term);
         loop {
+            if was_asked {
+                break;
+            }
             let rivals = self.rivals();
             let is_over = until <= Instant::now();
             let choose = if is_over { choose_at_last } else { choose };
@@ -162,8 +204,8 @@ impl Chair {
         let (marks, table) = (self.engine.marks(), self.peers.now());
         let rival = |(id, peer): (u64, crate::peers::PeerView)| {
             let matched = marks.matched.get(&id).copied().flatten();
-            let caught_up = matched.is_some_and(|(_, _, index)| marks.last.0 <= index);
-            Rival { id, reach: peer.reach, caught_up }
+            let lag = matched.map(|(_, _, index)| marks.last.0.saturating_sub(index));
+            Rival { id, reach: peer.reach, lag }
         };
         table.into_iter().map(rival).collect()
     }

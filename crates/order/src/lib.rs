@@ -5,10 +5,10 @@
 //! answer what can no longer change, and say whom to ask for the rest.
 //!
 //! Reading order: [`config`] (what a replica is told), [`replica`] (its life, from start to stop),
-//! `service` (asks in, answers out), `batcher` and `reader` (the two ways to an answer),
-//! `publisher` (what catalogs watch), `settling` (which answers may be given yet) with its cores
-//! [`leadership`] and [`acknowledger`]. The folder [`raft`] is the only place that names the
-//! engine.
+//! `service` (asks in, answers out), `batcher` and `reader` (the two ways to an answer), `leading`
+//! and `handover` (who decides), `publisher` (what catalogs watch), `settling` (which answers may
+//! be given yet) with its cores [`leadership`] and [`acknowledger`]. The folder [`raft`] is the
+//! only place that names the engine.
 
 pub mod config;
 pub mod replica;
@@ -23,6 +23,8 @@ pub mod leadership;
 mod returns;
 mod settling;
 
+mod control;
+mod handover;
 mod leading;
 mod role;
 mod shop;

@@ -34,13 +34,28 @@ pub(crate) struct Peers {
     table: watch::Sender<BTreeMap<u64, PeerView>>,
     /// When each of them last spoke as a leader.
     heard: Arc<Mutex<BTreeMap<u64, Instant>>>,
+    asked: Arc<Mutex<Asked>>,
 }
+
+/// What operators wished.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    /// This replica leads, and hands over because it is wished.
+    wished: bool,
+    /// When this replica was asked to lead, not yet followed by a term of its own.
+    pending: Option<Instant>,
+    /// The term that this led to.
+    term: Option<u64>,
+}
+
+/// Whoever was asked to lead and does not within this, was not chosen because of it.
+const ASKED_FOR: Duration = Duration::from_secs(2);
 
 impl Peers {
     /// Nobody is known yet.
     pub(crate) fn new(others: impl IntoIterator<Item = u64>) -> Self {
         let table = others.into_iter().map(|id| (id, PeerView::default())).collect();
-        Self { table: watch::Sender::new(table), heard: Arc::default() }
+        Self { table: watch::Sender::new(table), heard: Arc::default(), asked: Arc::default() }
     }
 
     /// To look, and to be told of changes.
@@ -83,6 +98,36 @@ impl Peers {
     /// `id` has spoken as a leader, just now.
     pub(crate) fn hear(&self, id: u64) {
         self.heard.lock().insert(id, Instant::now());
+    }
+
+    /// This replica leads, and from now on hands over by wish of the operator, or by itself.
+    pub(crate) fn set_wished(&self, wished: bool) {
+        self.asked.lock().wished = wished;
+    }
+
+    /// Whether a transfer by this replica is wished by the operator.
+    pub(crate) fn is_wished(&self) -> bool {
+        self.asked.lock().wished
+    }
+
+    /// The leader asks this replica to lead instead, by wish of the operator: not because it is the
+    /// best.
+    pub(crate) fn ask_to_lead(&self) {
+        self.asked.lock().pending = Some(Instant::now());
+    }
+
+    /// True when this replica, just elected in `term`, was asked to lead.
+    pub(crate) fn was_asked(&self, term: u64) -> bool {
+        let mut asked = self.asked.lock();
+        if asked.pending.take().is_some_and(|since| since.elapsed() < ASKED_FOR) {
+            asked.term = Some(term);
+        }
+        asked.term == Some(term)
+    }
+
+    /// The last term for which this replica was asked.
+    pub(crate) fn asked_in(&self) -> Option<u64> {
+        self.asked.lock().term
     }
 
     /// True when `id` does not refuse connections, and has spoken as a leader within `span`.

@@ -20,6 +20,7 @@ use wire::stream::LeaderHint;
 
 use crate::batcher::{Batcher, Propose};
 use crate::config::Settings;
+use crate::control::Operator;
 use crate::history::Desk;
 use crate::identity::Identity;
 use crate::leading::{self, Chair};
@@ -104,7 +105,7 @@ impl Replica {
         let peers = Peers::new(others);
         let addresses: BTreeMap<u64, String> =
             settings.peers.iter().map(|peer| (peer.id, peer.address.clone())).collect();
-        let transport = Transport::new(identity.clone(), addresses);
+        let transport = Transport::new(identity.clone(), addresses, peers.clone());
         let sources = Sources {
             transport: transport.clone(),
             identity: identity.clone(),
@@ -163,7 +164,12 @@ impl Replica {
         let chair = self.chair();
         let batcher = Batcher::new();
         self.hold_streams();
-        self.tasks.spawn(chair.clone().run(role.clone(), self.ending.clone()));
+        let (operator, wishes) = Operator::new();
+        let stop_choosing = self.ending.clone();
+        self.tasks.spawn(chair.clone().run(role.clone(), batcher.clone(), wishes, stop_choosing));
+        if self.settings.faults.no_timeouts {
+            self.tasks.spawn(self.engine.clone().forget_timeouts());
+        }
         let reader = self.reader();
         let settling = self.settling(&batcher, &reader, &watch_role);
         let (engine, view) = (self.engine.clone(), self.view.clone());
@@ -187,7 +193,7 @@ impl Replica {
             settling: settling.clone(),
             role: watch_role,
         });
-        let routes = self.routes(service, publisher);
+        let routes = self.routes(service, publisher).add_service(operator.service());
         tracing::info!("Order socket bound to port {}", address.port());
         let internal = wire::serve::internal(listener, routes, facts, self.ending.clone());
         let mut internal = Box::pin(internal);

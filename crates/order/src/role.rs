@@ -57,8 +57,19 @@ pub(crate) struct Rival {
     pub(crate) id: u64,
     /// Its held stream: live, known to be refused, or neither.
     pub(crate) reach: Reach,
-    /// Its log is equal to the leader's.
-    pub(crate) caught_up: bool,
+    /// How many entries its log is known to be behind the leader's. None: nothing is known yet.
+    pub(crate) lag: Option<u64>,
+}
+
+impl Rival {
+    /// One that is no further behind than this has as good as caught up: under load somebody
+    /// always is a few entries behind.
+    pub(crate) const LAG_MAX: u64 = 64;
+
+    /// True when its log is equal to the leader's.
+    pub(crate) fn caught_up(&self) -> bool {
+        self.lag == Some(0)
+    }
 }
 
 /// What a held stream says about the process at its other end.
@@ -88,10 +99,11 @@ pub(crate) enum Choice {
 pub(crate) fn choose(me: u64, rivals: &[Rival]) -> Choice {
     let higher = || rivals.iter().filter(|rival| me < rival.id);
     let best = higher()
-        .filter(|rival| rival.reach == Reach::Up && rival.caught_up)
+        .filter(|rival| rival.reach == Reach::Up && rival.caught_up())
         .max_by_key(|rival| rival.id);
     let may_come = |rival: &&Rival| {
-        let still = rival.reach != Reach::Refused && !(rival.reach == Reach::Up && rival.caught_up);
+        let still =
+            rival.reach != Reach::Refused && !(rival.reach == Reach::Up && rival.caught_up());
         still && best.is_none_or(|best| best.id < rival.id)
     };
     match best {
@@ -104,7 +116,7 @@ pub(crate) fn choose(me: u64, rivals: &[Rival]) -> Choice {
 /// What to do when the time for choosing is over: whoever is not there by now has missed it.
 pub(crate) fn choose_at_last(me: u64, rivals: &[Rival]) -> Choice {
     let there: Vec<Rival> =
-        rivals.iter().filter(|r| r.reach == Reach::Up && r.caught_up).copied().collect();
+        rivals.iter().filter(|r| r.reach == Reach::Up && r.caught_up()).copied().collect();
     choose(me, &there)
 }
 
@@ -113,7 +125,7 @@ mod tests {
     use super::*;
 
     fn rival(id: u64, reach: Reach, caught_up: bool) -> Rival {
-        Rival { id, reach, caught_up }
+        Rival { id, reach, lag: caught_up.then_some(0) }
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl Service {
         let role = *self.shared.role.borrow();
         let leads = matches!(role, Role::Leading { .. } | Role::Choosing { .. });
         let stale = matches!(role, Role::Alone { .. });
-        if let Some(order) = self.order(number)? {
+        if let Some(order) = self.order(number).await? {
             if !leads && !stale && self.shared.settling.settled() < order.index {
                 return Err(self.elsewhere(role));
             }
@@ -172,15 +172,22 @@ impl Service {
             return Err(self.elsewhere(role));
         }
         let as_of = self.confirm().await?;
-        if let Some(order) = self.order(number)? {
+        if let Some(order) = self.order(number).await? {
             return self.show(&order, false).await;
         }
         self.await_settled(Some(as_of), false).await?;
         Ok(Read { as_of, stale: false, what: Answered::Nothing(proto::Nothing {}) })
     }
 
-    fn order(&self, number: OrderNumber) -> Result<Option<Order>, Problem> {
-        self.shared.view.order(number).map_err(|error| {
+    /// The order, from memory, or from the disk on a thread that may wait for it.
+    async fn order(&self, number: OrderNumber) -> Result<Option<Order>, Problem> {
+        if let Some(found) = self.shared.view.recent(number) {
+            return Ok(found);
+        }
+        let view = self.shared.view.clone();
+        let reading = tokio::task::spawn_blocking(move || view.order(number)).await;
+        let found = reading.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        found.map_err(|error| {
             tracing::error!("cannot read order {number}: {error}");
             problems::unreadable(&error)
         })

@@ -4,8 +4,8 @@
 //!
 //! [`limits`] is every bound, [`problem`] every error, [`convert`] the border between the wire and
 //! the ledger's terms. [`net`] makes connections; [`stream`] carries many calls over one of them;
-//! [`watch`] is the protocol that keeps caches true. [`serve`], [`status`] and [`telemetry`] are
-//! what every process shows of itself, [`exit`] why it stops.
+//! [`watch`] is the protocol that keeps caches true. [`serve`], [`status`], [`metrics`] and
+//! [`telemetry`] are what every process shows of itself, [`exit`] why it stops.
 
 pub mod limits;
 
@@ -24,6 +24,8 @@ pub mod stream;
 pub mod watch;
 
 pub mod status;
+
+pub mod metrics;
 
 pub mod serve;
 

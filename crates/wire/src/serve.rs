@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::limits;
+use crate::metrics;
 use crate::status::ProcessStatus;
-use crate::telemetry;
 
 /// How long open connections may take to finish once a process stops.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -92,7 +92,7 @@ async fn serve(stream: TcpStream, router: Router, watcher: hyper_util::server::g
 
 /// The pages for people and their tools.
 fn pages(facts: Arc<dyn Facts>) -> Router {
-    let (status, ready) = (facts.clone(), facts);
+    let (status, numbers, ready) = (facts.clone(), facts.clone(), facts);
     Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route(
@@ -104,6 +104,6 @@ fn pages(facts: Arc<dyn Facts>) -> Router {
                 }
             }),
         )
-        .route("/metrics", get(|| async { telemetry::metrics() }))
+        .route("/metrics", get(move || async move { metrics::page(&numbers.status()) }))
         .route("/status", get(move || async move { Json(status.status()) }))
 }

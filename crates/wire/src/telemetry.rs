@@ -1,4 +1,4 @@
-//! What a process says: readable lines on stderr, numbers at `/metrics`.
+//! What a process says: readable lines on stderr.
 //!
 //! A line is for a person who looks on: the time of day (UTC) and a sentence. Warnings and errors
 //! say that they are. Lines never hold up the work: they go through a bounded queue to one writing
@@ -7,13 +7,11 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
@@ -26,7 +24,6 @@ pub const ACCESS: &str = "access";
 /// The most lines that wait to be written.
 const LINES_MAX: usize = 16_384;
 
-static METRICS: OnceLock<PrometheusHandle> = OnceLock::new();
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// Keeps the writing thread; dropped last, it writes what is waiting.
@@ -41,7 +38,7 @@ enum Said {
     End,
 }
 
-/// Begins to write lines and count numbers. `filter` is in the form of `tracing`'s directives, such
+/// Begins to write lines. `filter` is in the form of `tracing`'s directives, such
 /// as `info` or `info,order=debug`. Call once, at the start of the process.
 pub fn start(filter: &str) -> Telemetry {
     let (lines, waiting) = sync_channel(LINES_MAX);
@@ -52,11 +49,6 @@ pub fn start(filter: &str) -> Telemetry {
     let subscriber = Registry::default().with(filter).with(layer);
     // In tests several processes' worth of telemetry share one program; the first one stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
-    if METRICS.get().is_none()
-        && let Ok(handle) = PrometheusBuilder::new().install_recorder()
-    {
-        let _ = METRICS.set(handle);
-    }
     Telemetry { lines: Some(lines), writer: writer.ok() }
 }
 
@@ -70,15 +62,6 @@ impl Drop for Telemetry {
         }
     }
 }
-
-/// All numbers, in Prometheus' text form.
-pub fn metrics() -> String {
-    METRICS.get().map_or_else(String::new, |handle| {
-        handle.run_upkeep();
-        handle.render()
-    })
-}
-
 fn write(waiting: &Receiver<Said>) {
     while let Ok(Said::Line(line)) = waiting.recv() {
         let mut stderr = io::stderr().lock();

@@ -61,6 +61,7 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
         cache,
         log,
         access_log,
+        preempt: flags.preempt,
     };
     let plan = Plan::make(&wishes)?;
     plan.check_ports()?;

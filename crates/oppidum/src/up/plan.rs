@@ -24,6 +24,7 @@ pub(super) struct Wishes {
     pub(super) cache: String,
     pub(super) log: String,
     pub(super) access_log: String,
+    pub(super) preempt: bool,
 }
 
 /// Every process to start.
@@ -141,11 +142,9 @@ fn order(id: u64, port: u16, list: &str, wishes: &Wishes) -> Child {
         ("--shop", wishes.shop.clone()),
         ("--log", wishes.log.clone()),
     ];
-    Child {
-        name: format!("order-{id}"),
-        arguments: arguments("order", &flags),
-        address: format!("127.0.0.1:{port}"),
-    }
+    let mut arguments = arguments("order", &flags);
+    arguments.extend(wishes.preempt.then(|| "--preempt".to_owned()));
+    Child { name: format!("order-{id}"), arguments, address: format!("127.0.0.1:{port}") }
 }
 
 fn catalog(place: usize, port: u16, list: &str, wishes: &Wishes) -> Child {
@@ -229,6 +228,7 @@ mod tests {
             cache: "5".into(),
             log: "info".into(),
             access_log: "on".into(),
+            preempt: false,
         }
     }
 

@@ -17,6 +17,8 @@ mod load;
 
 mod exactly_once;
 
+mod failover;
+
 mod bad_input;
 
 mod inspection;

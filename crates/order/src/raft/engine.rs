@@ -159,6 +159,14 @@ impl Engine {
         }
     }
 
+    /// Once somebody leads, never stands again because a leader is silent. A fault for tests.
+    pub(crate) async fn forget_timeouts(self) {
+        let mut leaders = self.leaders.clone();
+        if leaders.wait_for(|now| now.leader.is_some()).await.is_ok() {
+            self.raft.runtime_config().elect(false);
+        }
+    }
+
     /// Stops the engine.
     pub(crate) async fn shut_down(&self) {
         if let Err(error) = self.raft.shutdown().await {

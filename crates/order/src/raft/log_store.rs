@@ -204,17 +204,17 @@ impl Later {
         None
     }
 
-    /// Promises a sync soon, unless an append comes first. False when a fault holds flushes back.
-    fn sync_soon(&self) -> bool {
+    /// Promises a sync soon, unless an append comes first. A fault that holds flushes back holds
+    /// this one back too.
+    fn sync_soon(&self) {
         let mut plan = self.plan.lock();
         if plan.delay.is_some() {
-            return false;
+            return;
         }
         plan.sync_at = Some(Instant::now() + IDLE);
         if plan.asleep {
             self.changed.notify_one();
         }
-        true
     }
 
     /// The thread: sleeps until something is due, and does it, until the log is gone.
@@ -317,7 +317,10 @@ impl RaftLogStorage<Types> for LogStore {
         let Some(committed) = committed else { return Ok(()) };
         let mut log = self.inner.log.write();
         log.commit(StoredLogId(committed))?;
-        if self.inner.later.sync_soon() { log.flush(false, None) } else { Ok(()) }
+        // Written with the next entries or, when there are none, by a sync of its own: to wake the
+        // flush thread for each of these records would cost about as much as an entry does.
+        self.inner.later.sync_soon();
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {

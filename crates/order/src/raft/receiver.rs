@@ -192,6 +192,9 @@ impl Peer for Receiver {
     ) -> Result<Response<proto::TransferResponse>, Status> {
         let request = request.into_inner();
         self.admit(request.sender.as_ref())?;
+        if request.wished && request.to == self.shared.identity.id() {
+            self.shared.peers.ask_to_lead();
+        }
         let request = letters::transfer_in(&request).map_err(malformed)?;
         let result = self.shared.raft.handle_transfer_leader(request).await.map_err(stopped)?;
         Ok(Response::new(letters::transferred_out(&result)))

@@ -38,6 +38,7 @@ use super::letters;
 use super::snapshots::Manifest;
 use super::types::{Address, Snapshot, Types, Vote};
 use crate::identity::Identity;
+use crate::peers::Peers;
 
 /// The greatest call between replicas: an entry that opens a shop of 100,000 products fits.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -93,12 +94,18 @@ pub(crate) struct Transport {
     /// The addresses of the settings go before those in the log: a store may move.
     addresses: Arc<BTreeMap<u64, String>>,
     channels: Arc<Mutex<BTreeMap<(u64, Purpose), Channel>>>,
+    /// Knows whether a transfer is what the operator wishes.
+    peers: Peers,
 }
 
 impl Transport {
     /// A transport that introduces itself as `identity`.
-    pub(crate) fn new(identity: Arc<Identity>, addresses: BTreeMap<u64, String>) -> Self {
-        Self { identity, addresses: Arc::new(addresses), channels: Arc::default() }
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        addresses: BTreeMap<u64, String>,
+        peers: Peers,
+    ) -> Self {
+        Self { identity, addresses: Arc::new(addresses), channels: Arc::default(), peers }
     }
 
     /// A client for the blocks of replica `id`, on the connection for snapshots.
@@ -310,7 +317,7 @@ impl RaftNetworkV2<Types> for Link {
         req: TransferLeaderRequest<Types>,
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, Failed> {
-        let request = letters::transfer_out(&req, self.sender());
+        let request = letters::transfer_out(&req, self.transport.peers.is_wished(), self.sender());
         let mut client = self.client(Purpose::Beat)?;
         let answered = tokio::time::timeout(VOTE_MAX, client.transfer(request)).await;
         let response = answered.map_err(|_| self.late(RPCTypes::TransferLeader, VOTE_MAX))?;

@@ -148,16 +148,25 @@ impl View {
         self.shared.durable.read().clone()
     }
 
-    /// The order with this number, if it is applied here. May read the disk (one look-up).
+    /// The order with this number, if it is applied here. May read the disk (one look-up), so it is
+    /// not for the runtime's threads: those ask [`View::recent`] first.
     ///
     /// # Errors
     ///
     /// When the disk fails or the block that holds it is damaged: never a wrong order.
     pub fn order(&self, number: OrderNumber) -> io::Result<Option<Order>> {
+        match self.recent(number) {
+            Some(found) => Ok(found),
+            None => self.shared.blocks.order(number),
+        }
+    }
+
+    /// What memory knows of an order: that it is there, that there is none, or nothing (`None`).
+    pub fn recent(&self, number: OrderNumber) -> Option<Option<Order>> {
         let young = {
             let books = self.shared.books.read();
             if books.ledger.next_order_number() <= number {
-                return Ok(None);
+                return Some(None);
             }
             let after = books.young.partition_point(|(block, _)| {
                 let header = &block.header;
@@ -165,10 +174,7 @@ impl View {
             });
             books.young.get(after).map(|(block, _)| block.clone())
         };
-        match young.and_then(|block| block.order(number)) {
-            Some(order) => Ok(Some(order)),
-            None => self.shared.blocks.order(number),
-        }
+        young.and_then(|block| block.order(number)).map(Some)
     }
 
     /// Encoded blocks of the entries in `(after, to]` that are on disk here, oldest first: about

@@ -229,6 +229,7 @@ fn settings(id: u64, peers: Vec<Peer>, listen: SocketAddr, folder: &Path) -> Set
         listen,
         data: folder.join(format!("order-{id}")),
         cluster: "test".into(),
+        preempt: false,
         times: wire::watch::lease::Times::default(),
         rules: wire::watch::rules::Rules::default(),
         shop: Shop {

@@ -194,6 +194,16 @@ impl Store {
         process.wait()
     }
 
+    /// Waits for a replica to end by itself; its exit code.
+    pub(crate) fn end_of(&mut self, id: u64) -> Option<i32> {
+        self.order_slot(id).as_mut().unwrap().wait()
+    }
+
+    /// How many catalogs there are.
+    pub(crate) fn catalogs(&self) -> usize {
+        self.catalogs.len()
+    }
+
     /// The public port of the first frontend.
     pub(crate) fn port(&self) -> u16 {
         self.frontends[0].0

@@ -1,0 +1,206 @@
+//! Who leads, and how the lead changes hands: by death, in silence, politely, and at the end.
+//!
+//! Numbers in the names are those of the thirteen tests that must pass before a release; the list
+//! is in `docs/testing.md`.
+
+use rustix::process::Signal;
+
+use crate::harness::{Connection, IDS, Plan, Process, Store, ask, until};
+
+fn start_with(plan: Plan, flags: &[&str]) -> Store {
+    let mut store = Store::prepare(plan);
+    for index in 0..store.catalogs() {
+        store.start_catalog(index);
+    }
+    for id in IDS {
+        store.start_order(id, flags);
+    }
+    store.start_frontend(0);
+    store.await_open();
+    store
+}
+
+/// [P1, P6, P7] With the timeouts of elections switched off, only the proof of a death can have
+/// called the successor: nobody waits for a timeout when a process is gone.
+#[test]
+fn test_3_a_killed_leader_is_succeeded_because_it_is_dead_and_not_because_it_is_silent() {
+    let flags = ["--fault", "no-timeouts"];
+    let mut store = start_with(Plan::stock(), &flags);
+    for (dead, successor, number) in [(456, 345, 1), (345, 456, 2), (456, 345, 3)] {
+        if number == 1 {
+            assert_eq!(store.buy("GameStart", 1), 0);
+        }
+        store.kill(dead);
+        assert_eq!(store.buy("GameStart", 1), number);
+        assert_eq!(store.await_leader(None), successor);
+        store.start_order(dead, &flags);
+        store.await_all_ready();
+    }
+    store.verify();
+}
+
+/// [P1, P6, P7] A leader that falls silent is succeeded by the timeouts; when it wakes up it
+/// follows.
+#[test]
+fn test_3_a_silent_leader_is_succeeded_and_follows_when_it_wakes_up() {
+    let mut store = Store::start(Plan::stock());
+    assert_eq!(store.buy("GameStart", 1), 0);
+    store.order(456).signal(Signal::STOP);
+    assert_eq!(store.buy("GameStart", 1), 1);
+    store.order(456).signal(Signal::CONT);
+    store.order(456).says("New leader id: 345");
+    assert_eq!(store.buy("GameStart", 1), 2);
+    store.verify();
+    store.kill(345);
+    assert_eq!(store.buy("GameStart", 1), 3);
+    assert_eq!(store.await_leader(None), 456, "the highest that is healthy");
+}
+
+/// [P9] Two of three are gone: the third shows committed orders and refuses the rest, also after
+/// its own restart.
+#[test]
+fn test_4_a_lone_survivor_shows_what_is_committed_also_after_its_own_restart() {
+    let mut store = Store::start(Plan::stock());
+    for number in 0..5 {
+        assert_eq!(store.buy("GameStart", 1), number);
+    }
+    store.await_all_ready();
+    store.kill(456);
+    store.kill(345);
+    for round in 0..2 {
+        if round == 1 {
+            store.kill(123);
+            store.start_order(123, &[]);
+        }
+        for number in 0..5 {
+            let found = store.await_status(&format!("/orders/{number}"), 200);
+            assert_eq!(found.json()["data"]["quantity"], 1, "{found:?}");
+        }
+        let unknown = store.await_status("/orders/5", 503);
+        assert!(unknown.body.contains("error"), "{unknown:?}");
+        let body = r#"{"name":"GameStart","quantity":1,"type":"buy"}"#;
+        let refused = ask(store.port(), "POST", "/orders", &[], body);
+        assert_eq!(refused.status, 503, "{refused:?}");
+    }
+    store.start_order(345, &[]);
+    store.await_leader(Some(345));
+    assert_eq!(store.buy("GameStart", 1), 5, "nothing was placed in between");
+    store.start_order(456, &[]);
+    store.verify();
+}
+
+/// [P6, P7] The operator moves the lead, down and up, while customers shop: no request fails.
+#[test]
+fn test_10_the_lead_is_handed_over_under_load_and_no_request_fails() {
+    let mut store = Store::start(Plan::stock());
+    let mut load = load(&store);
+    await_transactions(&load, 10);
+    for to in [123, 345, 345, 456] {
+        let before = placed(&load);
+        let ended = store.run(&["ctl", "transfer", "--to", &to.to_string()]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        assert!(ended.stdout.contains(&format!("{to} leads")), "{ended:?}");
+        assert_eq!(store.await_leader(None), to, "it keeps the lead that it was given");
+        await_transactions(&load, before + 20);
+    }
+    // Who cannot lead is not asked to.
+    store.kill(123);
+    for (to, why) in [("123", "not there"), ("7", "there is no replica 7")] {
+        let ended = store.run(&["ctl", "transfer", "--to", to]);
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        assert!(ended.stdout.contains(why), "{ended:?}");
+    }
+    assert_eq!(store.await_leader(None), 456);
+    store.start_order(123, &[]);
+    finish(&mut load);
+    store.verify();
+}
+
+/// [P7] With `--preempt` the highest leads again soon after its return, and no request fails.
+#[test]
+fn a_returning_replica_takes_the_lead_again_only_where_that_is_wished() {
+    let mut store = start_with(Plan::stock(), &["--preempt"]);
+    let mut load = load(&store);
+    await_transactions(&load, 10);
+    store.kill(456);
+    store.await_leader(Some(345));
+    store.start_order(456, &["--preempt"]);
+    store.await_leader(Some(456));
+    await_transactions(&load, placed(&load) + 10);
+    finish(&mut load);
+    store.verify();
+}
+
+/// The first signal ends a process in order, also one that cannot finish what is in flight; a
+/// second one ends it at once.
+#[test]
+fn a_replica_that_cannot_finish_ends_by_itself_and_at_once_when_told_twice() {
+    let mut store = Store::start(Plan::stock());
+    for twice in [false, true] {
+        for follower in [123, 345] {
+            store.order(follower).signal(Signal::STOP);
+        }
+        let mut hung = Connection::open(store.port()).unwrap();
+        let body = r#"{"name":"GameStart","quantity":1,"type":"buy"}"#;
+        let asking = std::thread::spawn(move || hung.ask("POST", "/orders", &[], body));
+        let leader = store.order(456);
+        let said = leader.stderr().len();
+        leader.signal(Signal::TERM);
+        leader.says_after(said, "stopping");
+        if twice {
+            leader.signal(Signal::TERM);
+        }
+        assert_eq!(store.end_of(456), Some(if twice { 130 } else { 0 }));
+        for follower in [123, 345] {
+            store.order(follower).signal(Signal::CONT);
+        }
+        let reply = asking.join().unwrap().unwrap();
+        assert!([200, 503, 504].contains(&reply.status), "{reply:?}");
+        store.start_order(456, &[]);
+        store.await_leader(None);
+        store.await_all_ready();
+    }
+    let leader = store.await_leader(None);
+    if leader != 456 {
+        let ended = store.run(&["ctl", "transfer", "--to", "456"]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+    }
+    store.verify();
+}
+
+fn load(store: &Store) -> Process {
+    let url = store.url();
+    let arguments = [
+        "load",
+        "--url",
+        &url,
+        "--clients",
+        "4",
+        "--requests",
+        "100000",
+        "-p",
+        "0.7",
+        "--seed",
+        "3",
+    ];
+    let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+    Process::start("load", store.folder(), &arguments)
+}
+
+/// The customers confirm what they placed, and nothing has failed.
+fn finish(load: &mut Process) {
+    load.signal(Signal::INT);
+    let code = load.wait();
+    let out = load.stdout();
+    let last = out.lines().last().unwrap_or_default();
+    assert_eq!(code, Some(0), "{last}");
+    assert!(last.contains(" 0 failed"), "{last}");
+}
+
+fn placed(load: &Process) -> usize {
+    load.stdout().matches("Transaction Success!").count()
+}
+
+fn await_transactions(load: &Process, count: usize) {
+    until(&format!("{count} transactions are placed"), || (count <= placed(load)).then_some(()));
+}

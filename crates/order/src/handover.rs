@@ -1,0 +1,153 @@
+//! Handing leadership over politely: when the operator asks, or to a higher replica that is back.
+//!
+//! First nothing new leaves for the log; requests wait in line. Then what is on its way lands, and
+//! the successor has every entry. Only then it is asked to stand: an engine that has asked takes no
+//! writes and sends no heartbeats until another leads (openraft's `proposer/leader.rs`), so it asks
+//! nobody who is not there or lags. Those who wait in line are sent to the successor, with their
+//! keys.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use crate::batcher::Batcher;
+use crate::leading::Chair;
+use crate::role::{Reach, Rival, Role};
+
+/// What is on its way must have landed, and the successor have it, within this; else nothing
+/// changes.
+const READY: Duration = Duration::from_millis(500);
+
+/// The successor leads within this, or the ordinary timeouts choose.
+const TAKING: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether all has landed.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// A higher replica must have been healthy for so long before a leader gives way to it unasked.
+pub(crate) const STEADY: Duration = Duration::from_secs(2);
+
+/// For how long nothing could be decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pause(pub(crate) Duration);
+
+/// Whether a leader gives way unasked: the pure core of `--preempt`.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Preempt {
+    /// The best of the higher ones, and since when it is healthy without a break.
+    candidate: Option<(u64, Instant)>,
+}
+
+impl Preempt {
+    /// Looks at the others once more. Some: that one has been healthy for [`STEADY`].
+    pub(crate) fn look(&mut self, me: u64, rivals: &[Rival], now: Instant) -> Option<u64> {
+        let healthy = rivals.iter().filter(|rival| me < rival.id && is_healthy(rival));
+        let Some(best) = healthy.map(|rival| rival.id).max() else {
+            self.candidate = None;
+            return None;
+        };
+        match self.candidate {
+            Some((id, since)) if id == best => (STEADY <= now - since).then_some(best),
+            _ => {
+                self.candidate = Some((best, now));
+                None
+            }
+        }
+    }
+}
+
+/// There, and not far behind: under load somebody is always an entry behind.
+fn is_healthy(rival: &Rival) -> bool {
+    rival.reach == Reach::Up && rival.lag.is_some_and(|lag| lag <= Rival::LAG_MAX)
+}
+
+impl Chair {
+    /// Hands over to `to`. The error says why not, for the operator; then this replica leads on.
+    pub(crate) async fn hand_over(
+        &self,
+        to: u64,
+        role: &watch::Sender<Role>,
+        batcher: &Batcher,
+    ) -> Result<Pause, String> {
+        let me = self.settings.id;
+        let now = *role.borrow();
+        let Role::Leading { term } = now else {
+            return Err(match now.leader(me) {
+                Some(leader) => format!("replica {me} does not lead, {leader} does"),
+                None => "a leader is being chosen: ask again in a moment".into(),
+            });
+        };
+        if to == me {
+            return Ok(Pause(Duration::ZERO));
+        }
+        self.check(to)?;
+        let began = Instant::now();
+        role.send_replace(Role::Choosing { term });
+        while !(batcher.is_idle() && self.rivals().iter().any(|r| r.id == to && r.caught_up())) {
+            if READY < began.elapsed() {
+                role.send_replace(now);
+                return Err(format!("replica {to} did not catch up within {READY:?}"));
+            }
+            if self.engine.leader().leader != Some(me) {
+                return Err("another leader was chosen meanwhile: ask again".into());
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+        tracing::info!("handing over to {to}");
+        self.engine.hand_over(to).await;
+        match self.engine.await_other_leader(me, TAKING).await {
+            true => Ok(Pause(began.elapsed())),
+            false => Err(format!(
+                "replica {to} did not take over within {TAKING:?}; the replicas choose by \
+                 themselves: see `oppidum status`"
+            )),
+        }
+    }
+
+    /// Says why `to` cannot lead, if it cannot.
+    fn check(&self, to: u64) -> Result<(), String> {
+        let rivals = self.rivals();
+        let Some(rival) = rivals.iter().find(|rival| rival.id == to) else {
+            let mut ids: Vec<_> = self.settings.ids();
+            ids.sort_unstable();
+            let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
+            return Err(format!("there is no replica {to}: there are {}", ids.join(", ")));
+        };
+        if rival.reach != Reach::Up {
+            return Err(format!("replica {to} is not there: start it first"));
+        }
+        match rival.lag {
+            Some(lag) if lag <= Rival::LAG_MAX => Ok(()),
+            Some(lag) => Err(format!("replica {to} is {lag} entries behind: ask again later")),
+            None => Err(format!("replica {to} has not caught up yet: ask again later")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rival(id: u64, reach: Reach, lag: u64) -> Rival {
+        Rival { id, reach, lag: Some(lag) }
+    }
+
+    #[test]
+    fn a_leader_gives_way_only_to_a_higher_one_that_has_been_healthy_for_long() {
+        let (start, mut preempt) = (Instant::now(), Preempt::default());
+        let at = |millis| start + Duration::from_millis(millis);
+        let (up, gone) = (Reach::Up, Reach::Refused);
+        assert_eq!(preempt.look(345, &[rival(123, up, 0), rival(456, up, 0)], at(0)), None);
+        assert_eq!(preempt.look(345, &[rival(456, up, 3)], at(1_999)), None);
+        assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(2_000)), Some(456));
+        // One that flaps, or falls behind, begins anew.
+        assert_eq!(preempt.look(345, &[rival(456, gone, 0)], at(2_100)), None);
+        assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(2_200)), None);
+        assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(4_100)), None);
+        assert_eq!(preempt.look(345, &[rival(456, up, Rival::LAG_MAX + 1)], at(4_150)), None);
+        assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(4_300)), None);
+        assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(6_300)), Some(456));
+        // The highest of several, and never a lower one.
+        assert_eq!(preempt.look(500, &[rival(456, up, 0)], at(9_000)), None);
+    }
+}
