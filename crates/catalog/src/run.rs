@@ -27,6 +27,9 @@ use crate::service::Service;
 /// a new leader is being chosen, so it looks often at first, and twice as seldom each time later.
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// A source that fell silent is left alone for so long; meanwhile the replicas choose another.
+const AVOIDED: Duration = Duration::from_millis(300);
+
 /// How long it looks often.
 const EAGER: Duration = Duration::from_secs(1);
 
@@ -127,13 +130,21 @@ async fn tick(desk: &Desk, every: Duration, stop: &CancellationToken) {
 /// A catalog that is watched instead serves as long as it is there.
 async fn follow(desk: &Desk, sources: &[Peer], stop: &CancellationToken) {
     let (mut pause, mut lost) = (PAUSE, Instant::now());
-    // One that fell silent is asked last: it may take connections and never say a word.
-    let mut silent = None;
+    // One that fell silent is asked last, and not in every round: it may take connections and never
+    // say a word, while another is about to lead.
+    let mut silent: Option<(u64, Instant)> = None;
     loop {
         let mut peers: Vec<&Peer> = sources.iter().rev().collect();
-        peers.sort_by_key(|peer| Some(peer.id) == silent);
+        peers.sort_by_key(|peer| silent.is_some_and(|(id, _)| id == peer.id));
         for peer in peers {
+            let avoided = |(id, since): (u64, Instant)| id == peer.id && since.elapsed() < AVOIDED;
+            if silent.is_some_and(avoided) && 1 < sources.len() {
+                continue;
+            }
             let ended = watcher::watch(desk, &peer.address, stop).await;
+            if silent.is_some_and(|(id, _)| id == peer.id) {
+                silent = Some((peer.id, Instant::now()));
+            }
             desk.set_watches(None);
             match &ended {
                 Ended::Stopped => return,
@@ -154,7 +165,7 @@ async fn follow(desk: &Desk, sources: &[Peer], stop: &CancellationToken) {
                     desk.start_over();
                 }
                 Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken | Ended::Left => {
-                    silent = (ended == Ended::Forsaken).then_some(peer.id);
+                    silent = (ended == Ended::Forsaken).then(|| (peer.id, Instant::now()));
                     tracing::info!("{} is no longer watched: {ended}", peer.address);
                 }
             }

@@ -95,9 +95,11 @@ impl Chair {
         }
         tracing::info!("handing over to {to}");
         self.engine.hand_over(to).await;
-        match self.engine.await_other_leader(me, TAKING).await {
-            true => Ok(Pause(began.elapsed())),
-            false => Err(format!(
+        self.engine.await_other_leader(me, TAKING).await;
+        match self.engine.leader().leader {
+            Some(leader) if leader == to => Ok(Pause(began.elapsed())),
+            Some(leader) if leader != me => Err(format!("replica {leader} leads, not {to}")),
+            _ => Err(format!(
                 "replica {to} did not take over within {TAKING:?}; the replicas choose by \
                  themselves: see `oppidum status`"
             )),

@@ -27,6 +27,10 @@ use crate::{clock, problems, shop};
 /// How long a fresh leader waits for a higher replica that may still turn out to be as good.
 const CHOOSING: Duration = Duration::from_millis(300);
 
+/// One that has not answered a fresh leader within this is not healthy, and is not waited for: it
+/// may be the frozen one that all this is about.
+const ANSWERING: Duration = Duration::from_millis(100);
+
 /// How often it looks while it waits.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -174,7 +178,7 @@ impl Chair {
 
     /// All that comes between being elected and leading.
     async fn take(&self, term: u64) -> Result<(), Problem> {
-        let until = Instant::now() + CHOOSING;
+        let began = Instant::now();
         self.engine.confirm().await?;
         // Another gave the lead to this one, because the operator wished it so.
         let was_asked = self.peers.was_asked(term);
@@ -182,8 +186,11 @@ impl Chair {
             if was_asked {
                 break;
             }
-            let rivals = self.rivals();
-            let is_over = until <= Instant::now();
+            let mut rivals = self.rivals();
+            let is_over = CHOOSING <= began.elapsed();
+            if ANSWERING <= began.elapsed() {
+                rivals.retain(|rival| rival.lag.is_some());
+            }
             let choose = if is_over { choose_at_last } else { choose };
             match choose(self.settings.id, &rivals) {
                 Choice::HandOver(better) => {
