@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 use super::answer::{self, Answer};
-use super::poll::Poll;
+use super::poll::{Poll, Ready};
 use super::script::{Expect, Heard, Script};
 
 /// Room for an answer; it grows when one is longer.
@@ -24,6 +24,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 struct Client {
     stream: TcpStream,
+    /// The server has let it go while it had nothing to say: it connects again before it has.
+    gone_off: bool,
     /// How many requests it has sent.
     turn: u64,
     /// When the request under way should have been sent. None: none is under way.
@@ -58,7 +60,7 @@ pub(crate) struct Crowd<'a> {
     expect: Expect,
     poll: Poll,
     clients: Vec<Client>,
-    ready: Vec<usize>,
+    ready: Vec<Ready>,
     /// When the last answer came, or the last wait for one began.
     last: Instant,
     under_way: usize,
@@ -101,6 +103,7 @@ impl<'a> Crowd<'a> {
         let now = Instant::now();
         self.clients.push(Client {
             stream,
+            gone_off: false,
             turn: 0,
             intended: None,
             sent: now,
@@ -112,9 +115,20 @@ impl<'a> Crowd<'a> {
         Ok(number)
     }
 
+    /// Whether the server has not let this client go.
+    #[cfg(test)]
+    pub(crate) fn is_connected(&self, number: usize) -> bool {
+        !self.clients[number].gone_off
+    }
+
     /// A client, which has nothing under way, sends its next request.
     pub(crate) fn send(&mut self, number: usize, intended: Instant) -> Result<()> {
         let client = &mut self.clients[number];
+        if client.gone_off {
+            client.stream = connect(self.address)?;
+            client.gone_off = false;
+            self.poll.add(&client.stream, number)?;
+        }
         assert!(client.intended.is_none(), "a client has one request under way");
         client.outbox.clear();
         client.gone = 0;
@@ -134,8 +148,12 @@ impl<'a> Crowd<'a> {
         let mut ready = std::mem::take(&mut self.ready);
         ready.clear();
         self.poll.wait(longest, &mut ready)?;
-        for number in ready.iter().copied() {
+        for Ready { number, closed } in ready.iter().copied() {
             self.read(number, said)?;
+            // What was reported once is not reported again: the end is read with the last answer.
+            if closed {
+                self.read(number, said)?;
+            }
         }
         self.ready = ready;
         if 0 < self.under_way && PATIENCE < self.last.elapsed() {
@@ -201,6 +219,10 @@ impl Client {
                 self.inbox.resize(2 * self.inbox.len(), 0);
             }
             match self.stream.read(&mut self.inbox[self.filled..]) {
+                Ok(0) if self.intended.is_none() => {
+                    self.gone_off = true;
+                    return Ok(None);
+                }
                 Ok(0) => bail!("the server hung up"),
                 Ok(count) => {
                     self.filled += count;

@@ -75,9 +75,10 @@ impl Open<'_> {
     /// when it ends.
     pub(crate) fn run<T>(&self, look: impl Fn() -> Result<T>) -> Result<Arrived<T>> {
         let mut crowd = Crowd::new(self.address, self.script, self.expect)?;
-        let mut free: Vec<usize> = Vec::new();
+        // In turns, so that none is idle for so long that the server lets it go.
+        let mut free: VecDeque<usize> = VecDeque::new();
         for _ in 0..self.clients {
-            free.push(crowd.join()?);
+            free.push_back(crowd.join()?);
         }
         let step = Duration::from_secs_f64(1.0 / self.rate);
         crowd.tick(step.clamp(TICK_MIN, TICK_MAX))?;
@@ -104,7 +105,7 @@ impl Open<'_> {
                 due_next = due(next);
             }
             while let Some(intended) = waiting.front().copied() {
-                let client = match free.pop() {
+                let client = match free.pop_front() {
                     Some(client) => client,
                     None if crowd.len() < self.clients_max => crowd.join()?,
                     None => break,
@@ -117,7 +118,7 @@ impl Open<'_> {
             }
             crowd.hear(TICK_MAX, &mut said)?;
             for said in said.drain(..) {
-                free.push(said.client);
+                free.push_back(said.client);
                 books.note(&said, counting <= said.intended);
             }
         }

@@ -18,6 +18,14 @@ const EVENTS_MAX: usize = 1_024;
 /// What the ticker reports itself as: no connection has this number.
 const TICK: u64 = u64::MAX;
 
+/// Somebody who can go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) number: usize,
+    /// The other side has closed the connection, behind whatever is still to be read.
+    pub(crate) closed: bool,
+}
+
 /// One epoll instance, edge triggered: who is reported is read until there is no whole answer left.
 pub(crate) struct Poll {
     epoll: OwnedFd,
@@ -54,8 +62,8 @@ impl Poll {
         epoll::add(&self.epoll, stream, data, flags).context("watch a connection")
     }
 
-    /// Waits for at most `longest`, and adds the numbers of those that can go on to `ready`.
-    pub(crate) fn wait(&mut self, longest: Duration, ready: &mut Vec<usize>) -> Result<()> {
+    /// Waits for at most `longest`, and adds those that can go on to `ready`.
+    pub(crate) fn wait(&mut self, longest: Duration, ready: &mut Vec<Ready>) -> Result<()> {
         let longest = Timespec::try_from(longest).context("take a time to wait")?;
         self.events.clear();
         let waited = epoll::wait(&self.epoll, spare_capacity(&mut self.events), Some(&longest));
@@ -63,9 +71,13 @@ impl Poll {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error).context("wait for answers"),
         }
-        let numbers = self.events.iter().map(|event| event.data.u64());
-        ready.extend(numbers.filter_map(|number| usize::try_from(number).ok()));
-        ready.retain(|number| *number as u64 != TICK);
+        let over = EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR;
+        for event in &self.events {
+            let (number, flags) = (event.data.u64(), event.flags);
+            if let (true, Ok(number)) = (number != TICK, usize::try_from(number)) {
+                ready.push(Ready { number, closed: flags.intersects(over) });
+            }
+        }
         Ok(())
     }
 }

@@ -5,9 +5,10 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::closed::{Closed, until_stopped};
+use super::crowd::Crowd;
 use super::open::Open;
 use super::script::{Expect, Script};
 
@@ -137,7 +138,7 @@ fn what_is_shed_is_counted_apart_and_more_clients_come_when_none_is_free() {
     let waiting = Arc::new(AtomicBool::new(true));
     let busy = waiting.clone();
     let address = serve(move |serial| {
-        let began = std::time::Instant::now();
+        let began = Instant::now();
         // The first answer waits for the second request, which somebody else must send.
         while serial == 0 && busy.load(Ordering::Relaxed) {
             assert!(began.elapsed() < Duration::from_secs(10), "nobody else came");
@@ -163,4 +164,40 @@ fn what_is_shed_is_counted_apart_and_more_clients_come_when_none_is_free() {
     let arrived = open.run(|| Ok(())).expect("it runs");
     assert_eq!((arrived.due, arrived.accepted, arrived.shed), (40, 20, 20));
     assert!(2 <= arrived.clients && arrived.clients <= 20, "{arrived:?}");
+}
+
+#[test]
+fn a_client_that_was_let_go_while_it_had_nothing_to_say_connects_again() {
+    let served = Arc::new(AtomicU64::new(0));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it has a port").to_string();
+    let counter = served.clone();
+    thread::spawn(move || {
+        // One request per connection, and then the server hangs up.
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            counter.fetch_add(1, Ordering::Relaxed);
+            let mut requests = BufReader::new(stream.try_clone().expect("a socket has two ends"));
+            let mut line = String::new();
+            while line != "\r\n" {
+                line.clear();
+                if requests.read_line(&mut line).unwrap_or(0) == 0 {
+                    return;
+                }
+            }
+            let _ = stream.write_all(answer("200 OK", "{}").as_bytes());
+        }
+    });
+    let script = Script::query(&address, "GameStart");
+    let mut crowd = Crowd::new(&address, &script, Expect::Done).expect("there is epoll");
+    let client = crowd.join().expect("it connects");
+    let mut said = Vec::new();
+    for turn in 1..=3 {
+        let began = Instant::now();
+        crowd.send(client, began).expect("it sends");
+        while said.len() < turn || crowd.is_connected(client) {
+            crowd.hear(Duration::from_millis(10), &mut said).expect("nothing is wrong");
+            assert!(began.elapsed() < Duration::from_secs(10), "the end is never noticed");
+        }
+    }
+    assert_eq!(served.load(Ordering::Relaxed), 3);
 }

@@ -23,6 +23,9 @@ use crate::bench::{Bench, Times, float, machine, process, ratio};
 /// Kept connections, each with one order under way.
 const CLIENTS: usize = 64;
 
+/// How long they may take to connect.
+const CONNECTING: Duration = Duration::from_secs(2);
+
 /// The shop.
 const SHOP: &str = "
     CREATE TABLE products (name text PRIMARY KEY, stock bigint NOT NULL CHECK (0 <= stock));
@@ -127,7 +130,8 @@ impl Cluster {
         let logs = self.folder.0.join("latencies");
         fs::create_dir_all(&logs).context("make a folder")?;
         self.programs.own(&logs)?;
-        let seconds = times.length.as_secs().max(1).to_string();
+        // Its time begins before its clients have connected.
+        let seconds = (times.length + CONNECTING).as_secs().to_string();
         let mut command = self.programs.command("pgbench");
         command.current_dir(&logs).args(["-n", "-M", "prepared", "-l", "-j", "1"]);
         command.args(["-c", &CLIENTS.to_string(), "-T", &seconds, "-f"]).arg(self.script());

@@ -101,8 +101,9 @@ pub(super) fn overload(bench: &mut Bench) -> Result<Row> {
     }
     let memory_after = total(store.memory()?);
     let how = format!(
-        "{} orders per second are due, open loop, as above; whoever finds no free connection \
-         makes a new one. All that was acknowledged, and nothing else, is in the ledger after it.",
+        "{} orders per second are due on one hot product, each timed from its own moment on; \
+         where no connection is free a new one is made. After it, all that was acknowledged is in \
+         the ledger, and nothing else.",
         figure(rate)
     );
     let mut row = Row::new("Twice the greatest rate", &how, &["accepted", "refused"]);

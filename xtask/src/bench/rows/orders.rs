@@ -24,24 +24,19 @@ pub(super) fn hot(bench: &mut Bench, clients: usize) -> Result<Row> {
         },
     ];
     let runs = turns(times, &sides)?;
-    let (title, how) = match clients {
-        64 => ("Orders on one hot product", "64 kept connections, each with one order under way."),
-        _ => (
-            "The same with more at once",
-            "256 kept connections, each with one order under way: the greatest rate.",
-        ),
-    };
-    let mut row = turns::row(title, how, ORDER, &sides, &runs);
+    let title = format!("Orders on one hot product, {clients} connections");
+    let how = format!("{clients} kept connections, each with one order under way.");
+    let mut row = turns::row(&title, &how, ORDER, &sides, &runs);
     let cpu = medians(&runs, |run| run.server_us);
     let rate = medians(&runs, |run| run.rate);
     row.aims = match clients {
         64 => vec![
-            Aim::at_most("CPU per order, 64 connections", 25.0, " µs", cpu[0]),
-            Aim::at_most("the same against a bare handler", 3.5, " ×", ratio(cpu[0], cpu[1])),
+            Aim::at_most("CPU per order", 25.0, " µs", cpu[0]),
+            Aim::at_most("CPU per order against a bare handler", 3.5, " ×", ratio(cpu[0], cpu[1])),
         ],
         _ => vec![
-            Aim::at_most("CPU per order, 256 connections", 18.0, " µs", cpu[0]),
-            Aim::at_least("orders per second, 256 connections", 40_000.0, "", rate[0]),
+            Aim::at_most("CPU per order", 18.0, " µs", cpu[0]),
+            Aim::at_least("orders per second", 40_000.0, "", rate[0]),
         ],
     };
     if clients == 256 {
@@ -107,8 +102,8 @@ pub(super) fn settling(bench: &mut Bench, clients: usize) -> Result<Row> {
     ];
     let runs = turns(times, &sides)?;
     let (title, how) = match clients {
-        1 => ("What settling costs one client", "One connection."),
-        _ => ("What settling costs", "64 connections, one hot product."),
+        1 => ("What settling costs one client", "One connection, one product."),
+        _ => ("What settling costs, 64 connections", "64 connections, one hot product."),
     };
     Ok(turns::row(title, how, ORDER, &sides, &runs))
 }
