@@ -8,6 +8,7 @@
 mod bench;
 mod ci;
 mod model;
+mod profile;
 mod tidy;
 mod torture;
 
@@ -33,8 +34,11 @@ enum Chore {
     Fix,
     /// The rules of the repository that no compiler checks.
     Tidy,
-    /// Measures orders per second and CPU per order; writes docs/performance.md.
+    /// Measures rates, latencies and CPU beside what they compare with; writes
+    /// docs/performance.md.
     Bench(bench::Options),
+    /// Where the CPU of one process goes under load: a table and a flame graph, by `perf`.
+    Profile(profile::Options),
     /// The exact model of the watch protocol, for many seeds, or for one with its trace.
     Model(model::Options),
     /// Clients go on while processes are killed, frozen and restarted; then everything is checked.
@@ -60,6 +64,7 @@ fn run(chore: &Chore) -> Result<()> {
         Chore::Fix => ci::fix(&root()),
         Chore::Tidy => tidy::run(&root()),
         Chore::Bench(options) => bench::run(&root(), options),
+        Chore::Profile(options) => profile::run(&root(), options),
         Chore::Model(options) => model::run(&root(), options),
         Chore::Torture(options) => torture::run(&root(), options),
         Chore::Bare => bench::bare::serve(),

@@ -19,6 +19,25 @@ struct Order {
     side: String,
 }
 
+#[derive(Debug, Deserialize)]
+struct Batch {
+    orders: Vec<Keyed>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Keyed {
+    name: String,
+    quantity: u64,
+    #[serde(rename = "type")]
+    side: String,
+    key: String,
+}
+
+#[derive(Debug, Serialize)]
+struct AllPlaced {
+    data: Vec<Number>,
+}
+
 #[derive(Debug, Serialize)]
 struct Placed {
     data: Number,
@@ -39,6 +58,7 @@ pub(crate) fn serve() -> Result<()> {
         let router = Router::new()
             .route("/readyz", get(async || "ready\n"))
             .route("/orders", post(place))
+            .route("/v1/orders/batch", post(place_all))
             .route("/stocks/{name}", get(shown))
             .with_state(Arc::new(AtomicU64::new(0)));
         axum::serve(listener, router).await.context("serve")
@@ -57,8 +77,23 @@ async fn shown() -> impl IntoResponse {
 }
 
 async fn place(State(next): State<Arc<AtomicU64>>, Json(order): Json<Order>) -> Json<Placed> {
+    Json(Placed { data: number(&next, &order) })
+}
+
+async fn place_all(
+    State(next): State<Arc<AtomicU64>>,
+    Json(batch): Json<Batch>,
+) -> Json<AllPlaced> {
+    let place = |keyed: Keyed| {
+        let Keyed { name, quantity, side, key } = keyed;
+        assert!(!key.is_empty(), "every order of a batch has a key");
+        number(&next, &Order { name, quantity, side })
+    };
+    Json(AllPlaced { data: batch.orders.into_iter().map(place).collect() })
+}
+
+fn number(next: &AtomicU64, order: &Order) -> Number {
     // Everything that was parsed is looked at, so that nothing of the parsing can be left out.
     let asked = u64::from(!order.name.is_empty() && !order.side.is_empty() && 0 < order.quantity);
-    let transaction_number = next.fetch_add(asked, Ordering::Relaxed);
-    Json(Placed { data: Number { transaction_number } })
+    Number { transaction_number: next.fetch_add(asked, Ordering::Relaxed) }
 }

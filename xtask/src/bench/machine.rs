@@ -1,19 +1,30 @@
-//! What the kernel says: the CPU time of processes, and what machine this is.
+//! What the kernel says: the CPU time and the memory of processes, and what machine this is.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rustix::process::{Resource, Rlimit};
 
 /// The kernel counts a process's CPU time in hundredths of a second on every Linux we know.
 const TICK: Duration = Duration::from_millis(10);
 
+/// What one process has used of the processors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Used {
+    /// User and system, of itself.
+    pub(crate) own: Duration,
+    /// The same of its children that have ended and were waited for.
+    pub(crate) children: Duration,
+    /// The process that started it.
+    pub(crate) parent: u32,
+}
+
 /// The CPU time that a process has used, user and system.
 pub(crate) fn cpu(pid: u32) -> Result<Duration> {
-    let path = format!("/proc/{pid}/stat");
-    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
-    parse_stat(&stat).with_context(|| format!("understand {path}"))
+    Ok(used(pid)?.own)
 }
 
 /// The CPU time of this process: the load.
@@ -21,21 +32,82 @@ pub(crate) fn own_cpu() -> Result<Duration> {
     cpu(std::process::id())
 }
 
+/// The CPU time of the processes that this one has started and waited for.
+pub(crate) fn children_cpu() -> Result<Duration> {
+    Ok(used(std::process::id())?.children)
+}
+
+fn used(pid: u32) -> Result<Used> {
+    let path = format!("/proc/{pid}/stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    parse_stat(&stat).with_context(|| format!("understand {path}"))
+}
+
+/// The CPU time of a process and of everything that it has started, ended or not.
+pub(crate) fn cpu_of_family(pid: u32) -> Result<Duration> {
+    let mut whole = Duration::ZERO;
+    for entry in fs::read_dir("/proc").context("list processes")? {
+        let name = entry.context("list processes")?.file_name();
+        let Some(other) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        // It may have ended since it was listed; its parent's books have it then.
+        let Ok(used) = used(other) else { continue };
+        if other == pid || used.parent == pid {
+            whole += used.own + used.children;
+        }
+    }
+    Ok(whole)
+}
+
 /// `pid (name) state …`: the name may hold anything, so fields count from its last parenthesis.
-fn parse_stat(stat: &str) -> Option<Duration> {
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let user: u32 = fields.next()?.parse().ok()?;
-    let system: u32 = fields.next()?.parse().ok()?;
-    Some(TICK * user.checked_add(system)?)
+fn parse_stat(stat: &str) -> Option<Used> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let number = |at: usize| fields.get(at)?.parse::<u32>().ok();
+    let both = |at: usize| Some(TICK * number(at)?.checked_add(number(at + 1)?)?);
+    Some(Used { own: both(11)?, children: both(13)?, parent: number(1)? })
+}
+
+/// The memory of a process that is in RAM, in MB.
+pub(crate) fn memory(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    parse_memory(&status).with_context(|| format!("find the memory in {path}"))
+}
+
+fn parse_memory(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u32 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(f64::from(kilobytes) / 1_024.0)
+}
+
+/// Lets this process, and those that it starts, open as many files as the machine allows: an open
+/// loop needs a connection for each request that waits.
+pub(crate) fn open_many_files() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    // Without it fewer connections can be made, and the run that wants them says so.
+    let wanted = Rlimit { current: limit.maximum, ..limit };
+    let _ = rustix::process::setrlimit(Resource::Nofile, wanted);
+}
+
+/// How many files this process may have open.
+pub(crate) fn open_files_max() -> usize {
+    let limit = rustix::process::getrlimit(Resource::Nofile).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 /// The machine in a line.
-pub(crate) fn describe() -> String {
+pub(crate) fn describe(folder: &Path) -> String {
     let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let kernel = said("uname", &["-sr"]);
-    format!("{cores} cores, {}, {kernel}", model.unwrap_or("processor unknown"))
+    let disk = said("stat", &["-f", "-c", "%T", &folder.display().to_string()]);
+    format!("{cores} cores, {}, {kernel}, {disk}", model.unwrap_or("processor unknown"))
+}
+
+/// How busy the machine was with other things, as it is said of the last minute.
+pub(crate) fn load_average() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or_default()
 }
 
 /// Today, and the compiler.
@@ -59,13 +131,24 @@ mod tests {
 
     #[test]
     fn cpu_time_is_user_and_system_whatever_the_process_is_called() {
-        let stat = "12 (a b) c) S 1 2 3 4 5 6 7 8 9 10 150 50 0 0 20 0 9 0 1 2 3";
-        assert_eq!(parse_stat(stat), Some(Duration::from_secs(2)));
+        let stat = "12 (a b) c) S 1 2 3 4 5 6 7 8 9 10 150 50 7 3 20 0 9 0 1 2 3";
+        let (own, children) = (Duration::from_secs(2), Duration::from_millis(100));
+        assert_eq!(parse_stat(stat), Some(Used { own, children, parent: 1 }));
         assert_eq!(parse_stat("12 (a"), None);
     }
 
     #[test]
-    fn this_process_has_a_cpu_time() {
+    fn memory_is_what_is_in_ram() {
+        let status = "Name:\toppidum\nVmPeak:\t  999 kB\nVmRSS:\t   10240 kB\nThreads:\t4\n";
+        assert_eq!(parse_memory(status), Some(10.0));
+        assert_eq!(parse_memory("Name:\tkthreadd\n"), None);
+    }
+
+    #[test]
+    fn this_process_has_a_cpu_time_and_memory() {
+        let pid = std::process::id();
         assert!(own_cpu().is_ok());
+        assert!(memory(pid).is_ok_and(|memory| 0.0 < memory));
+        assert!(cpu_of_family(pid).is_ok());
     }
 }

@@ -1,149 +1,191 @@
-//! Measures the store over HTTP: orders per second, and CPU per order of all its processes.
+//! Measures the store over HTTP: rates, latencies, and CPU per order of all its processes.
 //!
-//! A number alone says more about the machine than about the store, so a bare HTTP handler that
-//! only parses the order and answers is measured in the same run, in turns with the store, and the
-//! ratio is what lasts. The load is ours: one thread and one kept connection per client, plain
-//! sockets.
+//! A number alone says more about the machine than about the store. So every row has its comparison
+//! beside it, measured in turns in the same run: a bare HTTP handler, a sync and a round trip, the
+//! same store with other products, another store. What lasts are the ratios.
+//!
+//! [`rows`] says what is measured, [`load`] is the load, [`report`] what is printed and written.
 
 pub(crate) mod bare;
-mod load;
-mod machine;
-mod processes;
+mod floor;
+pub(crate) mod load;
+pub(crate) mod machine;
+mod peers;
+pub(crate) mod process;
 mod report;
+mod rows;
+pub(crate) mod shop;
+pub(crate) mod store;
+mod turns;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-use load::{Kind, Load, Tally};
-use processes::{Running, Store};
-use report::{Pair, Run};
+use process::Bare;
+use report::Book;
+use rows::Name;
+use shop::Shop;
+use store::{Folder, Store};
 
 /// What to measure, and for how long.
-#[derive(Clone, Copy, Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
-    /// Kept connections, each with one order under way.
-    #[arg(long, default_value_t = 64)]
-    connections: usize,
+    /// Only this row; may be given more than once.
+    #[arg(long, value_name = "NAME")]
+    only: Vec<Name>,
     /// Seconds of each run, after a second of warming up.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Runs of each kind; the medians count.
+    /// Runs of each side; the medians count.
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// Three runs of two seconds, and nothing is written down.
+    /// Three runs of two seconds; docs/performance.md stays as it is.
     #[arg(long)]
     quick: bool,
+    /// How the store does after N orders: only that. 10 million take a while.
+    #[arg(long, value_name = "N")]
+    growth: Option<u64>,
+    /// Kills the leader N times under load: only that.
+    #[arg(long, value_name = "N")]
+    failover: Option<u32>,
+    /// With --failover: freezes the leader instead of killing it.
+    #[arg(long, requires = "failover")]
+    freeze: bool,
+}
+
+/// How often, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    pub(crate) runs: usize,
+    pub(crate) warm_up: Duration,
+    pub(crate) length: Duration,
+}
+
+/// What is measured with.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    root: PathBuf,
+    times: Times,
+    /// For files of the bench itself.
+    folder: Folder,
+    bare: Bare,
+    /// The store of most rows, once one wants it.
+    store: Option<Store>,
+    /// The greatest rate that was seen, in orders per second.
+    greatest: Option<f64>,
+}
+
+impl Bench {
+    /// The store of most rows, and the bare handler.
+    fn both(&mut self) -> Result<(&Store, &Bare, &Times)> {
+        let store = match self.store.take() {
+            Some(store) => store,
+            None => Store::start(&self.root, "store", Shop::of(10), 1)?,
+        };
+        Ok((self.store.insert(store), &self.bare, &self.times))
+    }
 }
 
 /// Builds, starts what is compared, measures in turns, and writes it down.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
-    let (runs, seconds) = match options.quick {
-        true => (3, 2),
-        false => (options.runs, options.seconds),
-    };
-    if runs == 0 || seconds == 0 || options.connections == 0 {
-        bail!("runs, seconds and connections are at least 1");
+    let times = times(options)?;
+    process::build(root)?;
+    if cfg!(debug_assertions) {
+        return process::again_optimized(root);
     }
-    processes::build(root)?;
-    let bare = Running::bare(root)?;
-    let store = Store::start(root, 1)?;
-    let plain = Store::start(root, 0)?;
-    let pair = |title, unit, connections, left, right| Pair {
-        title,
-        unit,
-        connections,
-        left: (left, Vec::new()),
-        right: (right, Vec::new()),
-    };
-    let whole = |store: &Store| store.cpu();
-    let (stores, plains) = (|| whole(&store), || whole(&plain));
-    let (frontends, bares) = (|| store.frontend_cpu(), || bare.cpu());
-    let many = options.connections;
-    let (title, settled) = ("Orders on one hot product", "What settling costs");
-    let pairs = vec![
-        turns(
-            (runs, seconds),
-            pair(title, "order", many, "the store", "a bare handler"),
-            Kind::Orders,
-            &(&store.address, &stores),
-            &(&bare.address, &bares),
-        )?,
-        turns(
-            (runs, seconds),
-            pair("Queries that hit the cache", "query", many, "the frontend", "a bare handler"),
-            Kind::Queries,
-            &(&store.address, &frontends),
-            &(&bare.address, &bares),
-        )?,
-        turns(
-            (runs, seconds),
-            pair(settled, "order", many, "with a catalog and a cache", "without"),
-            Kind::Orders,
-            &(&store.address, &stores),
-            &(&plain.address, &plains),
-        )?,
-        turns(
-            (runs, seconds),
-            pair(settled, "order", 1, "with a catalog and a cache", "without"),
-            Kind::Orders,
-            &(&store.address, &stores),
-            &(&plain.address, &plains),
-        )?,
-    ];
-    if options.quick {
-        return Ok(());
+    machine::open_many_files();
+    let folder = Folder::new(&process::target(root).join("bench").join("own"))?;
+    let machine = machine::describe(&folder.0);
+    println!("{machine}");
+    // Asked before anything of ours runs.
+    let busy = machine::load_average();
+    if 0.5 < busy {
+        println!("The machine is busy with other things (load average {busy}): expect noise.");
     }
+    let file = if options.quick { "bench-quick.json" } else { "bench.json" };
+    let json = process::target(root).join(file);
+    let mut book = Book::open(&json, machine, machine::compiler());
+    let bare = Bare::start(root, &folder.0)?;
+    let root = root.to_path_buf();
+    let mut bench = Bench { root, times, folder, bare, store: None, greatest: None };
+    let mut failed = Vec::new();
+    for name in names(options) {
+        let mut row = match rows::measure(&mut bench, name, options) {
+            Ok(row) => row,
+            Err(error) => {
+                // The others are worth having.
+                println!("{} could not be measured: {error:#}", name.text());
+                failed.push(name.text());
+                continue;
+            }
+        };
+        name.text().clone_into(&mut row.name);
+        row.date = machine::date();
+        row.command = command();
+        row.busy = busy;
+        println!("\n{}", row.table());
+        book.enter(row);
+        book.save(&json)?;
+    }
+    println!("as JSON in {}", json.display());
+    if !options.quick {
+        write_page(&bench.root, &mut book)?;
+    }
+    match failed.is_empty() {
+        true => Ok(()),
+        false => bail!("could not be measured: {}", failed.join(", ")),
+    }
+}
+
+fn write_page(root: &Path, book: &mut Book) -> Result<()> {
+    book.rows.sort_by_key(|row| Name::place(&row.name));
     let page = root.join("docs/performance.md");
-    fs::write(&page, report::page(&pairs, runs, seconds))
-        .with_context(|| format!("write {}", page.display()))?;
+    let before = fs::read_to_string(&page).unwrap_or_default();
+    fs::write(&page, book.page(&before)).with_context(|| format!("write {}", page.display()))?;
     println!("written down in docs/performance.md");
     Ok(())
 }
 
-/// Measures the two sides of a pair in turns.
-fn turns(
-    (runs, seconds): (usize, u64),
-    mut pair: Pair,
-    kind: Kind,
-    left: &Side<'_>,
-    right: &Side<'_>,
-) -> Result<Pair> {
-    let load = |address: &str| Load {
-        address: address.to_owned(),
-        product: "GameStart".to_owned(),
-        kind,
-        connections: pair.connections,
-        warm_up: Duration::from_secs(1),
-        length: Duration::from_secs(seconds),
-    };
-    println!("\n{}, {} connections", pair.title, pair.connections);
-    let (left_load, right_load) = (load(left.0), load(right.0));
-    for turn in 1..=runs {
-        let measured = measure(&left_load, left.1)?;
-        println!("run {turn} of {runs}: {:<28} {measured}", pair.left.0);
-        pair.left.1.push(measured);
-        let measured = measure(&right_load, right.1)?;
-        println!("run {turn} of {runs}: {:<28} {measured}", pair.right.0);
-        pair.right.1.push(measured);
+fn times(options: &Options) -> Result<Times> {
+    let Options { runs, seconds, quick, .. } = *options;
+    if runs == 0 || seconds == 0 {
+        bail!("runs and seconds are at least 1");
     }
-    println!("\n{}", pair.table());
-    Ok(pair)
+    let (warm_up, length) = (Duration::from_secs(1), Duration::from_secs(seconds));
+    Ok(match quick {
+        true => Times { runs: 3, warm_up: warm_up / 2, length: Duration::from_secs(2) },
+        false => Times { runs, warm_up, length },
+    })
 }
 
-/// Where to ask, and whose CPU counts.
-type Side<'a> = (&'a str, &'a dyn Fn() -> Result<Duration>);
+fn names(options: &Options) -> Vec<Name> {
+    let long = options.growth.map(|_| Name::Growth);
+    let failover = if options.freeze { Name::Freeze } else { Name::Failover };
+    let long = long.into_iter().chain(options.failover.map(|_| failover));
+    let mut names: Vec<Name> = options.only.iter().copied().chain(long).collect();
+    if names.is_empty() {
+        names = Name::usual();
+    }
+    names
+}
 
-/// One run: orders, and the CPU that they cost the server and the load.
-fn measure(load: &Load, cpu: &dyn Fn() -> Result<Duration>) -> Result<Run> {
-    let mut before = (Duration::ZERO, Duration::ZERO);
-    let tally: Tally = load.run(|| {
-        before = (cpu()?, machine::own_cpu()?);
-        Ok(())
-    })?;
-    let (server, own) = (cpu()?, machine::own_cpu()?);
-    Ok(Run { tally, server: server.saturating_sub(before.0), load: own.saturating_sub(before.1) })
+/// As it was typed.
+fn command() -> String {
+    let typed = std::env::args().skip(1);
+    std::iter::once("cargo xtask".to_owned()).chain(typed).collect::<Vec<_>>().join(" ")
+}
+
+/// `a / b`, and 0 where there is nothing to compare with.
+pub(crate) fn ratio(a: f64, b: f64) -> f64 {
+    if b > 0.0 { a / b } else { 0.0 }
+}
+
+/// A count as a number to calculate with.
+#[expect(clippy::cast_precision_loss, reason = "nothing here is counted to 2^52")]
+pub(crate) fn float(count: u64) -> f64 {
+    count as f64
 }

@@ -1,0 +1,77 @@
+//! Where an HTTP answer ends, and what it says: no more parsing than tells that.
+
+use anyhow::{Context, Result, bail};
+
+/// What the load wants to know of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// It says when to come again.
+    pub(crate) retry_after: bool,
+    /// Where its body begins, in bytes.
+    pub(crate) body: usize,
+    /// Where it ends, in bytes.
+    pub(crate) end: usize,
+}
+
+/// The answer that `bytes` begin with. None: more of it has yet to come.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Answer>> {
+    let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let body = head + 4;
+    let mut lines = bytes[..head].split(|byte| *byte == b'\n');
+    let status = lines.next().and_then(|line| line.get(9..12)).unwrap_or_default();
+    let mut answer = Answer { status: digits(status)?, retry_after: false, body, end: body };
+    for line in lines {
+        if named(line, b"content-length:") {
+            answer.end = body + digits::<usize>(&line[15..])?;
+        } else if named(line, b"retry-after:") {
+            answer.retry_after = true;
+        } else if named(line, b"transfer-encoding:") {
+            bail!("an answer comes in chunks, which the load does not read");
+        }
+    }
+    Ok((answer.end <= bytes.len()).then_some(answer))
+}
+
+fn named(line: &[u8], name: &[u8]) -> bool {
+    line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+}
+
+fn digits<N: std::str::FromStr>(text: &[u8]) -> Result<N> {
+    let text = std::str::from_utf8(text).unwrap_or_default().trim();
+    text.parse().ok().with_context(|| format!("read {text:?} as a number of an answer"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_read_to_its_end_and_no_further() {
+        let two = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}\
+                    HTTP/1.1 503 Oh\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
+        let first = parse(two).expect("it can be read").expect("it is whole");
+        assert_eq!(&two[first.body..first.end], b"{}");
+        assert_eq!((first.status, first.retry_after), (200, false));
+        let second = parse(&two[first.end..]).expect("it can be read").expect("it is whole");
+        assert_eq!((second.status, second.retry_after), (503, true));
+        assert_eq!(first.end + second.end, two.len());
+    }
+
+    #[test]
+    fn half_an_answer_is_none_yet() {
+        let whole = b"HTTP/1.1 409 Conflict\r\nContent-Length: 3\r\n\r\nno!";
+        for length in 0..whole.len() {
+            assert_eq!(parse(&whole[..length]).expect("nothing is wrong"), None);
+        }
+        assert!(parse(whole).expect("it can be read").is_some());
+    }
+
+    #[test]
+    fn what_is_no_answer_is_said() {
+        assert!(parse(b"SSH-2.0-OpenSSH\r\n\r\n").is_err());
+        assert!(parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
+    }
+}

@@ -1,0 +1,113 @@
+//! A closed loop: so many clients, each asking again as soon as it has its answer.
+//!
+//! It finds the greatest rate, and the CPU of one request. Its latencies are those of clients who
+//! wait for each other; see [`open`](super::open) for the others.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use super::crowd::{Crowd, Said};
+use super::script::{Expect, Heard, Script};
+use super::tally::{Latencies, Spread};
+
+/// What to send, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Closed<'a> {
+    pub(crate) address: &'a str,
+    pub(crate) script: &'a Script,
+    pub(crate) expect: Expect,
+    pub(crate) clients: usize,
+    pub(crate) warm_up: Duration,
+    pub(crate) length: Duration,
+}
+
+/// What came back while it was counted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counted<T> {
+    /// Orders, or queries: a batch counts as all that is in it.
+    pub(crate) count: u64,
+    pub(crate) seconds: f64,
+    pub(crate) latency: Spread,
+    /// What `look` saw before and after.
+    pub(crate) seen: [T; 2],
+    /// All that was answered, also while nothing was counted.
+    pub(crate) whole: u64,
+}
+
+impl Closed<'_> {
+    /// Runs it once. `look` is called when counting begins and when it ends.
+    pub(crate) fn run<T>(&self, look: impl Fn() -> Result<T>) -> Result<Counted<T>> {
+        let mut crowd = Crowd::new(self.address, self.script, self.expect)?;
+        let (mut took, mut counted, mut whole) = (Latencies::new(), 0, 0);
+        let mut said: Vec<Said> = Vec::new();
+        let began = Instant::now();
+        for _ in 0..self.clients {
+            let client = crowd.join()?;
+            crowd.send(client, Instant::now())?;
+        }
+        let (mut before, mut after) = (None, None);
+        while 0 < crowd.under_way() {
+            let now = Instant::now();
+            if before.is_none() && self.warm_up <= now - began {
+                before = Some((look()?, Instant::now()));
+            }
+            if let (Some((_, since)), None) = (&before, &after)
+                && self.length <= now - *since
+            {
+                after = Some((look()?, now - *since));
+            }
+            let counts = before.is_some() && after.is_none();
+            // Coarse is enough: only the two moments above are looked for, and answers wake it.
+            crowd.hear(Duration::from_millis(1), &mut said)?;
+            for said in said.drain(..) {
+                whole += self.script.size();
+                if counts {
+                    counted += self.script.size();
+                    took.record(said.at - said.sent);
+                }
+                // What was bought is sold again, so that the next run finds the stock as it was.
+                if after.is_none() || said.turn % 2 == 1 {
+                    crowd.send(said.client, said.at)?;
+                }
+            }
+        }
+        let (Some((before, _)), Some((after, length))) = (before, after) else {
+            anyhow::bail!("the load ended before it was counted");
+        };
+        let (seconds, latency) = (length.as_secs_f64(), took.spread());
+        Ok(Counted { count: counted, seconds, latency, seen: [before, after], whole })
+    }
+}
+
+/// Goes on until it is told to stop, and reports each answer to `heard`. Returns how many orders
+/// were acknowledged, and how many are of unknown outcome.
+pub(crate) fn until_stopped(
+    (address, script, expect): (&str, &Script, Expect),
+    clients: usize,
+    stop: &AtomicBool,
+    mut heard: impl FnMut(&Said),
+) -> Result<(u64, u64)> {
+    let mut crowd = Crowd::new(address, script, expect)?;
+    for _ in 0..clients {
+        let client = crowd.join()?;
+        crowd.send(client, Instant::now())?;
+    }
+    let (mut said, mut good, mut unknown) = (Vec::new(), 0, 0);
+    while 0 < crowd.under_way() {
+        crowd.hear(Duration::from_millis(5), &mut said)?;
+        for said in said.drain(..) {
+            heard(&said);
+            match said.heard {
+                Heard::Good => good += script.size(),
+                Heard::Unknown => unknown += script.size(),
+                Heard::Shed => {}
+            }
+            if !stop.load(Ordering::Relaxed) || said.turn % 2 == 1 {
+                crowd.send(said.client, said.at)?;
+            }
+        }
+    }
+    Ok((good, unknown))
+}

@@ -1,0 +1,87 @@
+//! How long answers took, without keeping each of them.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+
+/// The longest latency that is told apart, in µs: 60 s.
+const LONGEST: u64 = 60_000_000;
+
+/// Many latencies, to the microsecond or to three digits, whichever is coarser.
+#[derive(Clone, Debug)]
+pub(crate) struct Latencies {
+    histogram: Histogram<u64>,
+}
+
+impl Latencies {
+    pub(crate) fn new() -> Self {
+        let histogram = Histogram::new_with_bounds(1, LONGEST, 3);
+        Self { histogram: histogram.expect("1 µs to 60 s in three digits is a range it takes") }
+    }
+
+    pub(crate) fn record(&mut self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(LONGEST);
+        self.histogram.saturating_record(took);
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
+    /// So much of them was at most so long: 0.5 is the median. In ms; 0 when there are none.
+    pub(crate) fn at(&self, share: f64) -> f64 {
+        ms(self.histogram.value_at_quantile(share))
+    }
+
+    /// The longest, in ms.
+    pub(crate) fn max(&self) -> f64 {
+        ms(self.histogram.max())
+    }
+
+    /// The figures that are kept.
+    pub(crate) fn spread(&self) -> Spread {
+        let [p50, p90, p99, p999] = [0.5, 0.9, 0.99, 0.999].map(|share| self.at(share));
+        Spread { p50, p90, p99, p999, max: self.max() }
+    }
+}
+
+/// Where latencies lie, in ms.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) p50: f64,
+    pub(crate) p90: f64,
+    pub(crate) p99: f64,
+    pub(crate) p999: f64,
+    pub(crate) max: f64,
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a minute has far fewer than 2^52 µs")]
+fn ms(micros: u64) -> f64 {
+    micros as f64 / 1e3
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_as_near_as_three_digits() {
+        let mut latencies = Latencies::new();
+        for ms in 1..=1_000 {
+            latencies.record(Duration::from_millis(ms));
+        }
+        let Spread { p50, p99, p999, max, .. } = latencies.spread();
+        for (found, expected) in [(p50, 500.0), (p99, 990.0), (p999, 999.0), (max, 1_000.0)] {
+            assert!((found - expected).abs() <= expected / 500.0, "{found} for {expected}");
+        }
+        assert_eq!(latencies.count(), 1_000);
+    }
+
+    #[test]
+    fn nothing_is_zero_and_too_long_is_the_longest() {
+        let mut latencies = Latencies::new();
+        assert_eq!(latencies.spread(), Spread::default());
+        latencies.record(Duration::from_hours(1));
+        assert!(59_000.0 < latencies.max());
+    }
+}

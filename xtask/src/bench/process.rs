@@ -1,0 +1,201 @@
+//! One process of what is measured, and one question to it over HTTP.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal};
+
+use crate::bench::machine;
+
+/// How long a process may take to be ready, unless somebody measures just that.
+pub(crate) const READY_MAX: Duration = Duration::from_mins(1);
+
+/// How long a process may take to end by itself.
+const ENDING_MAX: Duration = Duration::from_secs(10);
+
+/// A process that is killed when it is dropped: `kill -9` is a supported way to stop.
+#[derive(Debug)]
+pub(crate) struct Process {
+    child: Child,
+    /// Held: a store's process that loses its stdin stops, so nothing outlives a killed bench.
+    _stdin: Option<ChildStdin>,
+    lines: PathBuf,
+}
+
+impl Process {
+    /// Starts it; what it says goes to `lines`.
+    pub(crate) fn start(command: &mut Command, lines: PathBuf) -> Result<Self> {
+        let file = File::options().create(true).append(true).open(&lines);
+        let file = file.with_context(|| format!("write {}", lines.display()))?;
+        let again = file.try_clone().context("share a file")?;
+        let command = command.stdin(Stdio::piped()).stdout(file).stderr(again);
+        // Nothing of the machine's own settings comes in.
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy().into_owned();
+            if name.starts_with("OPPIDUM_") || name == "ORDER_SERVICE_ID" {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
+        let stdin = child.stdin.take();
+        Ok(Self { child, _stdin: stdin, lines })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The CPU time that it has used.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        machine::cpu(self.pid())
+    }
+
+    /// `kill -9`, and waits until it is gone.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits until it has ended by itself; kills it if it takes too long.
+    pub(crate) fn wait(&mut self) {
+        let began = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) && began.elapsed() < ENDING_MAX {
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.kill();
+    }
+
+    /// SIGSTOP, SIGCONT, or whatever signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).context("take a pid")?;
+        rustix::process::kill_process(pid, signal).context("send a signal")
+    }
+
+    /// Waits until `address` says that it is ready.
+    pub(crate) fn await_ready(&mut self, address: &str) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < READY_MAX {
+            if is_ready(address) {
+                return Ok(());
+            }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                bail!("a process has ended ({status}): {}", self.last_lines());
+            }
+            // Short against everything that is measured with it.
+            thread::sleep(Duration::from_millis(2));
+        }
+        bail!("{address} is not ready after {READY_MAX:?}: {}", self.last_lines())
+    }
+
+    /// The last things that it said.
+    pub(crate) fn last_lines(&self) -> String {
+        let said = fs::read_to_string(&self.lines).unwrap_or_default();
+        let lines: Vec<&str> = said.lines().rev().take(5).collect();
+        lines.into_iter().rev().collect::<Vec<_>>().join("; ")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// The bare handler: a release build of this program.
+#[derive(Debug)]
+pub(crate) struct Bare {
+    process: Process,
+    /// `host:port`.
+    pub(crate) address: String,
+}
+
+impl Bare {
+    pub(crate) fn start(root: &Path, folder: &Path) -> Result<Self> {
+        let lines = folder.join("bare.lines");
+        // One of an earlier run would be believed.
+        let _ = fs::remove_file(&lines);
+        let mut command = Command::new(released(root, "xtask"));
+        let mut process = Process::start(command.arg("bare"), lines.clone())?;
+        let began = Instant::now();
+        let address = loop {
+            let said = fs::read_to_string(&lines).unwrap_or_default();
+            match said.strip_prefix("http://").and_then(|rest| rest.split_once('\n')) {
+                Some((address, _)) => break address.to_owned(),
+                None if READY_MAX < began.elapsed() => bail!("the bare handler does not start"),
+                None => thread::sleep(Duration::from_millis(2)),
+            }
+        };
+        process.await_ready(&address)?;
+        Ok(Self { process, address })
+    }
+
+    /// The CPU time that it has used.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        self.process.cpu()
+    }
+}
+
+/// Builds the store and the bare handler for release.
+pub(crate) fn build(root: &Path) -> Result<()> {
+    let arguments = ["build", "--release", "--package", "oppidum", "--package", "xtask"];
+    let status = Command::new(env!("CARGO")).current_dir(root).args(arguments).status();
+    match status.context("start cargo")?.success() {
+        true => Ok(()),
+        false => bail!("the program does not build"),
+    }
+}
+
+/// The load costs CPU where it is measured: what runs it is built for release, like the store.
+pub(crate) fn again_optimized(root: &Path) -> Result<()> {
+    let mut command = Command::new(released(root, "xtask"));
+    let status = command.args(std::env::args_os().skip(1)).status();
+    match status.context("start the optimized program")?.success() {
+        true => Ok(()),
+        false => bail!("it has failed; the lines above say why"),
+    }
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target(root: &Path) -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    target.map_or_else(|| root.join("target"), |path| root.join(path))
+}
+
+/// A program that was built for release.
+pub(crate) fn released(root: &Path, program: &str) -> PathBuf {
+    target(root).join("release").join(program)
+}
+
+/// Whether `address` says that it is ready.
+pub(crate) fn is_ready(address: &str) -> bool {
+    ask(address, "GET", "/readyz", "").is_ok_and(|(status, _)| status == 200)
+}
+
+/// One request on a connection of its own: status and body.
+pub(crate) fn ask(address: &str, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).context("connect")?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).context("set the patience")?;
+    let length = body.len();
+    let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
+    let ask = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n{kind}\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    stream.write_all(ask.as_bytes()).context("ask")?;
+    let mut answer = BufReader::new(stream);
+    let (mut line, mut status) = (String::new(), None);
+    while answer.read_line(&mut line).context("read the answer")? != 0 && line != "\r\n" {
+        status = status.or_else(|| line.get(9..12)?.parse().ok());
+        line.clear();
+    }
+    let mut body = String::new();
+    answer.read_to_string(&mut body).context("read the body")?;
+    Ok((status.context("find the status")?, body))
+}

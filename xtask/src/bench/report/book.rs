@@ -1,0 +1,78 @@
+//! All rows ever measured here, the newest of each name, kept as JSON beside what cargo builds.
+//!
+//! Some rows take hours and are measured by themselves; the page is written from the book, so that
+//! it has them as well.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use super::row::Row;
+
+/// What was measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Book {
+    pub(crate) machine: String,
+    pub(crate) compiler: String,
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Book {
+    /// The book at `path`; a new one if there is none, or if it is of another machine.
+    pub(crate) fn open(path: &Path, machine: String, compiler: String) -> Self {
+        let written = fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let rows = match written {
+            Some(Self { machine: other, rows, .. }) if other == machine => rows,
+            _ => Vec::new(),
+        };
+        Self { machine, compiler, rows }
+    }
+
+    /// Takes a row in, in place of the one that has its name.
+    pub(crate) fn enter(&mut self, row: Row) {
+        match self.rows.iter_mut().find(|old| old.name == row.name) {
+            // A row that could be measured before and cannot now is still worth keeping.
+            Some(old) if old.skipped.is_none() && row.skipped.is_some() => {}
+            Some(old) => *old = row,
+            None => self.rows.push(row),
+        }
+    }
+
+    /// Writes it down.
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(self).context("write a book")?;
+        text.push('\n');
+        fs::write(path, text).with_context(|| format!("write {}", path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &str, title: &str) -> Row {
+        Row { name: name.into(), title: title.into(), ..Row::default() }
+    }
+
+    #[test]
+    fn the_newest_of_a_name_is_kept_and_survives_being_written() {
+        let folder = std::env::temp_dir().join(format!("oppidum-book-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder can be made");
+        let path = folder.join("bench.json");
+        let open = |machine: &str| Book::open(&path, machine.into(), "rustc".into());
+        let mut book = open("here");
+        book.enter(row("one", "old"));
+        book.enter(row("two", "other"));
+        book.enter(row("one", "new"));
+        book.enter(Row { skipped: Some("not now".into()), ..row("two", "skipped") });
+        book.save(&path).expect("it can be written");
+        let titles = |book: &Book| -> Vec<String> {
+            book.rows.iter().map(|row| row.title.clone()).collect()
+        };
+        assert_eq!(titles(&open("here")), ["new", "other"]);
+        assert!(open("elsewhere").rows.is_empty());
+        fs::remove_dir_all(&folder).expect("it is there");
+    }
+}

@@ -1,0 +1,60 @@
+//! One client by itself: how much longer an order takes than what cannot be left out.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::orders::side;
+use crate::bench::floor::{round_trips, syncs};
+use crate::bench::load::Spread;
+use crate::bench::report::{Aim, Row};
+use crate::bench::turns::median;
+use crate::bench::{Bench, ratio};
+
+/// An order needs one sync to disk, and two round trips: client and frontend, leader and follower.
+pub(super) fn measure(bench: &mut Bench) -> Result<Row> {
+    bench.both()?;
+    let length = (bench.times.length / 5).min(Duration::from_secs(1));
+    let folder = bench.folder.0.clone();
+    let (store, _, times) = bench.both()?;
+    let cpu = || store.cpu();
+    let side = side("an order", 1, store, &cpu);
+    let mut columns: [Vec<Spread>; 4] = Default::default();
+    let mut server = Vec::new();
+    for turn in 1..=times.runs {
+        let run = side.run(times)?;
+        server.push(run.server_us);
+        let measured = [
+            run.latency,
+            syncs(&folder, true, length)?,
+            syncs(&folder, false, length)?,
+            round_trips(length)?,
+        ];
+        let [order, appends, overwrites, trip] = measured.map(|spread| spread.p50);
+        println!(
+            "run {turn} of {}: an order {order:.3} ms; a sync {appends:.3} ms appending, \
+             {overwrites:.3} ms overwriting; a round trip {trip:.3} ms",
+            times.runs
+        );
+        for (column, spread) in columns.iter_mut().zip(measured) {
+            column.push(spread);
+        }
+    }
+    let how = "One connection, one order under way, and in turns with it, on the same disk, a \
+               record written and synced (to a file that grows; to one that is overwritten), and \
+               a record sent over loopback and back.";
+    let names = ["an order", "a sync, appending", "a sync, overwriting", "a round trip"];
+    let mut row = Row::new("One client by itself", how, &names);
+    let line = |measure: fn(&Spread) -> f64| {
+        columns.each_ref().map(|column| median(column.iter().map(measure)))
+    };
+    row.line("median, ms", &line(|spread| spread.p50));
+    row.line("99th percentile, ms", &line(|spread| spread.p99));
+    row.notes.push(format!("CPU of what serves: {:.0} µs per order.", median(server)));
+    let [order, appends, overwrites, trip] = line(|spread| spread.p50);
+    for (what, sync) in [("appending", appends), ("overwriting", overwrites)] {
+        let what = format!("median against a sync, {what}, and two round trips");
+        row.aims.push(Aim::at_most(&what, 2.0, " ×", ratio(order, sync + 2.0 * trip)));
+    }
+    Ok(row)
+}

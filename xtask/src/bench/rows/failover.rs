@@ -1,0 +1,166 @@
+//! Failover: for how long nobody hears of an order when the leader dies, or falls silent.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use rustix::process::Signal;
+
+use crate::bench::Bench;
+use crate::bench::load::closed::until_stopped;
+use crate::bench::load::script::{Expect, Heard, Script};
+use crate::bench::load::{Latencies, Spread};
+use crate::bench::report::{Aim, Row};
+use crate::bench::shop::{HOT, Shop};
+use crate::bench::store::Store;
+use crate::bench::turns::check_growth;
+
+/// Clients, each with one order under way.
+const CLIENTS: usize = 8;
+
+/// How long the store is left alone before each kill, to see how long the gaps are anyhow.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How long it is watched after all are ready again.
+const AFTERWARDS: Duration = Duration::from_millis(300);
+
+/// The longest time in which no order was acknowledged.
+#[derive(Debug)]
+struct Gap {
+    last: Instant,
+    longest: Duration,
+}
+
+/// What the clients have seen, for whoever asks meanwhile.
+#[derive(Debug)]
+struct Seen(Mutex<Gap>);
+
+impl Seen {
+    fn new() -> Self {
+        Self(Mutex::new(Gap { last: Instant::now(), longest: Duration::ZERO }))
+    }
+
+    /// An order was acknowledged.
+    fn acknowledged(&self, at: Instant) {
+        let mut gap = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        gap.longest = gap.longest.max(at.saturating_duration_since(gap.last));
+        gap.last = at;
+    }
+
+    /// The longest gap since this was last asked, the one that lasts still included.
+    fn take(&self) -> Duration {
+        let mut gap = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let longest = gap.longest.max(now.saturating_duration_since(gap.last));
+        gap.longest = Duration::ZERO;
+        longest
+    }
+}
+
+/// Kills the leader so many times (or freezes it), and brings it back each time.
+pub(super) fn measure(bench: &mut Bench, kills: u32, freeze: bool) -> Result<Row> {
+    if kills == 0 {
+        bail!("the leader is killed once at least");
+    }
+    let mut store = Store::start(&bench.root, "failover", Shop::of(10), 1)?;
+    let before = store.next_order_number()?;
+    let (address, seen, stop) = (store.address.clone(), Seen::new(), AtomicBool::new(false));
+    let script = Script::hot(&address, HOT);
+    let (mut quiet, mut gaps) = (Latencies::new(), Latencies::new());
+    let done = thread::scope(|scope| -> Result<(u64, u64)> {
+        let clients = scope.spawn(|| {
+            let load = (address.as_str(), &script, Expect::DoneOrNot);
+            until_stopped(load, CLIENTS, &stop, |said| {
+                if said.heard == Heard::Good {
+                    seen.acknowledged(said.at);
+                }
+            })
+        });
+        let mut killed = Ok(());
+        for turn in 1..=kills {
+            seen.take();
+            thread::sleep(QUIET);
+            quiet.record(seen.take());
+            killed = depose(&mut store, freeze);
+            if killed.is_err() {
+                break;
+            }
+            thread::sleep(AFTERWARDS);
+            let gap = seen.take();
+            gaps.record(gap);
+            println!("{turn} of {kills}: no order for {:.1} ms", gap.as_secs_f64() * 1e3);
+        }
+        stop.store(true, Ordering::Relaxed);
+        let Ok(done) = clients.join() else { bail!("the clients have panicked") };
+        killed?;
+        done
+    })?;
+    check_growth(&store, before, done)?;
+    Ok(row((kills, freeze), &gaps.spread(), &quiet.spread(), done))
+}
+
+/// Takes the leader away, waits for another one, brings the old one back, and waits until it has
+/// caught up.
+fn depose(store: &mut Store, freeze: bool) -> Result<()> {
+    let leader = store.await_leader(None)?;
+    match freeze {
+        true => store.order(leader)?.signal(Signal::STOP)?,
+        false => store.kill_order(leader),
+    }
+    store.await_leader(Some(leader))?;
+    match freeze {
+        true => store.order(leader)?.signal(Signal::CONT)?,
+        false => store.start_order(leader)?,
+    }
+    store.await_caught_up(leader)?;
+    store.await_ready()
+}
+
+fn row(
+    (kills, freeze): (u32, bool),
+    gaps: &Spread,
+    quiet: &Spread,
+    (done, unknown): (u64, u64),
+) -> Row {
+    let (title, did, back, limit) = match freeze {
+        false => ("The leader is killed", "`kill -9` of the leader", "started again", 100.0),
+        true => ("The leader is frozen", "SIGSTOP to the leader", "continued", 1_000.0),
+    };
+    let how = format!(
+        "{kills} times {did} under 8 clients; another one leads, the old one is {back} and catches \
+         up. The longest time in which no order was acknowledged, each time from before the \
+         signal until all were ready again; and the same of the second before."
+    );
+    let (gone, left) = (if freeze { "frozen" } else { "killed" }, "left alone");
+    let mut row = Row::new(title, &how, &[gone, left]);
+    row.line("median, ms", &[gaps.p50, quiet.p50]);
+    row.line("90th percentile, ms", &[gaps.p90, quiet.p90]);
+    row.line("99th percentile, ms", &[gaps.p99, quiet.p99]);
+    row.line("longest, ms", &[gaps.max, quiet.max]);
+    row.notes.push(format!(
+        "{done} orders were acknowledged and are in the ledger, once; {unknown} got 504."
+    ));
+    row.aims = vec![Aim::at_most("the longest gap (P6)", limit, " ms", gaps.max)];
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_gap_is_the_one_between_two_orders_or_the_one_that_lasts() {
+        let seen = Seen::new();
+        let start = seen.0.lock().expect("nobody has panicked").last;
+        for ms in [10, 15, 400, 405] {
+            seen.acknowledged(start + Duration::from_millis(ms));
+        }
+        assert_eq!(seen.take(), Duration::from_millis(385));
+        // The last order is still to come, by this clock: nothing has lasted since.
+        assert_eq!(seen.take(), Duration::ZERO);
+        seen.acknowledged(start + Duration::from_millis(1_405));
+        assert_eq!(seen.take(), Duration::from_secs(1));
+    }
+}

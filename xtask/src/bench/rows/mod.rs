@@ -1,0 +1,131 @@
+//! What is measured: each row by its name.
+
+mod alone;
+mod batch;
+mod failover;
+mod growth;
+mod open;
+mod orders;
+mod queries;
+
+pub(crate) use orders::side;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::bench::report::Row;
+use crate::bench::{Bench, Options, peers};
+
+/// The rows, in the order of the page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Name {
+    /// Orders on one hot product, 64 connections.
+    #[value(name = "hot-64")]
+    Hot64,
+    /// The same, 256 connections: the greatest rate.
+    #[value(name = "hot-256")]
+    Hot256,
+    /// One hot product against 10 and 10,000.
+    Products,
+    /// One client by itself, against a sync and two round trips.
+    Alone,
+    /// Product queries that hit the cache.
+    Query,
+    /// Orders of what is sold out.
+    SoldOut,
+    /// Batches of 1,000 orders.
+    Batch,
+    /// Latency at half of the greatest rate, open loop.
+    Latency,
+    /// Twice the greatest rate, open loop.
+    Overload,
+    /// What catalogs and caches cost, 64 connections.
+    #[value(name = "settling-64")]
+    Settling64,
+    /// The same, one client.
+    #[value(name = "settling-1")]
+    Settling1,
+    /// The same job by other stores that are installed.
+    Peers,
+    /// After many orders; wants --growth N.
+    Growth,
+    /// The leader is killed; wants --failover N.
+    Failover,
+    /// The leader is frozen; wants --failover N --freeze.
+    Freeze,
+}
+
+impl Name {
+    /// What `--only` calls it.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Self::Hot64 => "hot-64",
+            Self::Hot256 => "hot-256",
+            Self::Products => "products",
+            Self::Alone => "alone",
+            Self::Query => "query",
+            Self::SoldOut => "sold-out",
+            Self::Batch => "batch",
+            Self::Latency => "latency",
+            Self::Overload => "overload",
+            Self::Settling64 => "settling-64",
+            Self::Settling1 => "settling-1",
+            Self::Peers => "peers",
+            Self::Growth => "growth",
+            Self::Failover => "failover",
+            Self::Freeze => "freeze",
+        }
+    }
+
+    /// Those that are measured when nobody asks for others.
+    pub(crate) fn usual() -> Vec<Self> {
+        let rare = [Self::Growth, Self::Failover, Self::Freeze];
+        Self::value_variants().iter().copied().filter(|name| !rare.contains(name)).collect()
+    }
+
+    /// Where a row of this name stands on the page.
+    pub(crate) fn place(text: &str) -> usize {
+        let names = Self::value_variants();
+        names.iter().position(|name| name.text() == text).unwrap_or(names.len())
+    }
+}
+
+/// Measures one row.
+pub(crate) fn measure(bench: &mut Bench, name: Name, options: &Options) -> Result<Row> {
+    println!("\n{}", name.text());
+    let times = "it wants to know how many times: --failover N";
+    match name {
+        Name::Hot64 => orders::hot(bench, 64),
+        Name::Hot256 => orders::hot(bench, 256),
+        Name::Products => orders::products(bench),
+        Name::Alone => alone::measure(bench),
+        Name::Query => queries::cached(bench),
+        Name::SoldOut => queries::sold_out(bench),
+        Name::Batch => batch::measure(bench),
+        Name::Latency => open::latency(bench),
+        Name::Overload => open::overload(bench),
+        Name::Settling64 => orders::settling(bench, 64),
+        Name::Settling1 => orders::settling(bench, 1),
+        Name::Peers => peers::measure(bench),
+        Name::Growth => {
+            growth::measure(bench, options.growth.context("it wants to know how far: --growth N")?)
+        }
+        Name::Failover => failover::measure(bench, options.failover.context(times)?, false),
+        Name::Freeze => failover::measure(bench, options.failover.context(times)?, true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_called_the_same_on_the_command_line_and_on_the_page() {
+        for (place, name) in Name::value_variants().iter().enumerate() {
+            let value = name.to_possible_value().expect("every row can be asked for");
+            assert_eq!(value.get_name(), name.text());
+            assert_eq!(Name::place(name.text()), place);
+        }
+        assert!(!Name::usual().contains(&Name::Growth));
+    }
+}

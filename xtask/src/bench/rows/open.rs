@@ -1,0 +1,209 @@
+//! Open loops: latency at half of the greatest rate, and what happens at twice that rate.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::orders::side;
+use crate::bench::load::Spread;
+use crate::bench::load::open::{Arrived, Open};
+use crate::bench::load::script::{Expect, Script};
+use crate::bench::machine;
+use crate::bench::report::{Aim, Row, figure};
+use crate::bench::shop::HOT;
+use crate::bench::turns::{check_growth, median};
+use crate::bench::{Bench, Times, float, ratio};
+
+/// Clients that connect before it begins.
+const CLIENTS: usize = 256;
+
+/// The most clients: a frontend takes 10,000 connections, and some are for others.
+const CLIENTS_MAX: usize = 9_500;
+
+/// What a run saw: nothing but CPU is looked at while it runs.
+type Run = Arrived<(Duration, Duration)>;
+
+/// At half of the greatest rate nobody should wait for long.
+pub(super) fn latency(bench: &mut Bench) -> Result<Row> {
+    let rate = greatest(bench)? / 2.0;
+    let (store, bare, times) = bench.both()?;
+    println!("{rate:.0} orders per second, open loop");
+    let (mut ours, mut bares) = (Vec::new(), Vec::new());
+    for turn in 1..=times.runs {
+        let before = store.next_order_number()?;
+        let run = run(times, &store.address, rate, Expect::Done, &|| store.cpu())?;
+        check_growth(store, before, (run.whole, run.unknown))?;
+        tell(turn, times, "the store", &run);
+        ours.push(run);
+        let run = self::run(times, &bare.address, rate, Expect::Done, &|| bare.cpu())?;
+        tell(turn, times, "a bare handler", &run);
+        bares.push(run);
+    }
+    let how = format!(
+        "{} orders per second on one hot product, each due at its own moment and timed from then \
+         on, whether or not it could be sent.",
+        figure(rate)
+    );
+    let names = ["the store", "a bare handler"];
+    let mut row = Row::new("Latency at half of the greatest rate", &how, &names);
+    let both = |measure: fn(&Run) -> f64| [&ours, &bares].map(|runs| mid(runs, measure));
+    row.line("median, ms", &both(|run| run.latency.p50));
+    row.line("90th percentile, ms", &both(|run| run.latency.p90));
+    row.line("99th percentile, ms", &both(|run| run.latency.p99));
+    row.line("99.9th percentile, ms", &both(|run| run.latency.p999));
+    row.line("longest, ms", &both(|run| run.latency.max));
+    row.line("sent late by the load, 99th percentile, ms", &both(|run| run.late.p99));
+    row.line("CPU of what serves, µs per order", &both(cpu_each));
+    row.line("CPU of the load itself, µs per order", &both(load_each));
+    let [p50, p99, p999] = [
+        mid(&ours, |run| run.latency.p50),
+        mid(&ours, |run| run.latency.p99),
+        mid(&ours, |run| run.latency.p999),
+    ];
+    row.aims = vec![
+        Aim::at_most("99th percentile against the median", 5.0, " ×", ratio(p99, p50)),
+        Aim::at_most("99.9th percentile", 20.0, " ms", p999),
+    ];
+    Ok(row)
+}
+
+/// At twice the greatest rate the half that cannot be done is refused soon, and the rest is done.
+pub(super) fn overload(bench: &mut Bench) -> Result<Row> {
+    let rate = 2.0 * greatest(bench)?;
+    let (store, _, times) = bench.both()?;
+    println!("{rate:.0} orders per second, open loop");
+    let total = |memory: Vec<(String, f64)>| memory.into_iter().map(|(_, mb)| mb).sum::<f64>();
+    let (mut runs, mut most) = (Vec::new(), 0.0_f64);
+    let memory_before = total(store.memory()?);
+    for turn in 1..=times.runs {
+        let before = store.next_order_number()?;
+        let over = AtomicBool::new(false);
+        let run = thread::scope(|scope| -> Result<Run> {
+            let watching = scope.spawn(|| -> Result<f64> {
+                let mut most = 0.0_f64;
+                while !over.load(Ordering::Relaxed) {
+                    most = most.max(total(store.memory()?));
+                    thread::sleep(Duration::from_millis(200));
+                }
+                Ok(most)
+            });
+            let run = run(times, &store.address, rate, Expect::DoneOrNot, &|| store.cpu());
+            over.store(true, Ordering::Relaxed);
+            let Ok(watched) = watching.join() else { anyhow::bail!("watching has panicked") };
+            most = most.max(watched?);
+            run
+        })?;
+        check_growth(store, before, (run.whole, run.unknown))?;
+        tell(turn, times, "the store", &run);
+        runs.push(run);
+    }
+    let memory_after = total(store.memory()?);
+    let how = format!(
+        "{} orders per second are due on one hot product, each timed from its own moment on; \
+         where no connection is free a new one is made. After it, all that was acknowledged is in \
+         the ledger, and nothing else.",
+        figure(rate)
+    );
+    let mut row = Row::new("Twice the greatest rate", &how, &["accepted", "refused"]);
+    overload_lines(&mut row, &runs);
+    row.notes.push(format!(
+        "Memory of all processes together: {memory_before:.0} MB before, {most:.0} MB at the most, \
+         {memory_after:.0} MB after."
+    ));
+    Ok(row)
+}
+
+fn overload_lines(row: &mut Row, runs: &[Run]) {
+    let spread = |measure: fn(&Spread) -> f64| {
+        let accepted = median(runs.iter().map(|run| measure(&run.latency)));
+        [accepted, median(runs.iter().map(|run| measure(&run.shed_latency)))]
+    };
+    let per_second = |count: u64, run: &Run| ratio(float(count), run.seconds);
+    let accepted = median(runs.iter().map(|run| per_second(run.accepted, run)));
+    let shed = median(runs.iter().map(|run| per_second(run.shed, run)));
+    row.line("per second", &[accepted, shed]);
+    row.line("median, ms", &spread(|spread| spread.p50));
+    row.line("99th percentile, ms", &spread(|spread| spread.p99));
+    row.line("99.9th percentile, ms", &spread(|spread| spread.p999));
+    row.line("longest, ms", &spread(|spread| spread.max));
+    let answer = mid(runs, |run| run.shed_answer.p99);
+    let share = mid(runs, |run| 100.0 * ratio(float(run.shed), float(run.due)));
+    row.notes.push(format!(
+        "{share:.1} % were refused, with 503 and `Retry-After`, 99 of 100 within {answer:.2} ms of \
+         being sent. There were {} connections at the most, and the load itself sent 99 of 100 \
+         within {:.2} ms of when they were due. {} got 504. CPU of what serves: {:.1} µs per \
+         request that was due, of the load {:.1} µs.",
+        runs.iter().map(|run| run.clients).max().unwrap_or_default(),
+        mid(runs, |run| run.late.p99),
+        runs.iter().map(|run| run.unknown).sum::<u64>(),
+        mid(runs, cpu_each),
+        mid(runs, load_each),
+    ));
+    let p99 = mid(runs, |run| run.latency.p99);
+    row.aims = vec![
+        Aim::at_most("99th percentile of what is accepted", 50.0, " ms", p99),
+        Aim::at_most("a refusal after its request, 99th percentile", 5.0, " ms", answer),
+    ];
+}
+
+/// The greatest rate: as measured in this run, or now.
+fn greatest(bench: &mut Bench) -> Result<f64> {
+    if let Some(rate) = bench.greatest {
+        return Ok(rate);
+    }
+    let (store, _, times) = bench.both()?;
+    let cpu = || store.cpu();
+    let rate = side("the store", 256, store, &cpu).run(times)?.rate;
+    bench.greatest = Some(rate);
+    Ok(rate)
+}
+
+fn run(
+    times: &Times,
+    address: &str,
+    rate: f64,
+    expect: Expect,
+    cpu: &dyn Fn() -> Result<Duration>,
+) -> Result<Run> {
+    let script = Script::hot(address, HOT);
+    let open = Open {
+        address,
+        script: &script,
+        expect,
+        rate,
+        clients: CLIENTS,
+        clients_max: CLIENTS_MAX.min(machine::open_files_max().saturating_sub(500)),
+        warm_up: times.warm_up,
+        length: times.length,
+    };
+    open.run(|| Ok((cpu()?, machine::own_cpu()?)))
+}
+
+fn tell(turn: usize, times: &Times, name: &str, run: &Run) {
+    let Arrived { accepted, shed, seconds, latency, .. } = run;
+    let rate = ratio(float(*accepted), *seconds);
+    let Spread { p50, p99, p999, .. } = latency;
+    println!(
+        "run {turn} of {}: {name:<16} {rate:>8.0} per second accepted in {p50:.2} ms, 99th \
+         {p99:.2} ms, 99.9th {p999:.2} ms; {shed} refused; {:.1} µs of CPU each, {:.1} of the load",
+        times.runs,
+        cpu_each(run),
+        load_each(run),
+    );
+}
+
+fn mid(runs: &[Run], measure: impl Fn(&Run) -> f64) -> f64 {
+    median(runs.iter().map(measure))
+}
+
+fn cpu_each(run: &Run) -> f64 {
+    let [before, after] = run.seen;
+    ratio(after.0.saturating_sub(before.0).as_secs_f64() * 1e6, float(run.due))
+}
+
+fn load_each(run: &Run) -> f64 {
+    let [before, after] = run.seen;
+    ratio(after.1.saturating_sub(before.1).as_secs_f64() * 1e6, float(run.due))
+}

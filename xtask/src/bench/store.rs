@@ -1,0 +1,301 @@
+//! A whole store, each process started by itself, so that any of them can be killed and restarted.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{Advice, fadvise};
+use serde::Deserialize;
+
+use crate::bench::machine;
+use crate::bench::process::{self, Process, READY_MAX, is_ready};
+use crate::bench::shop::{HOT, Shop};
+
+/// The replicas' ids.
+pub(crate) const IDS: [u64; 3] = [123, 345, 456];
+
+/// Three replicas, a frontend, and a catalog or none.
+#[derive(Debug)]
+pub(crate) struct Store {
+    program: PathBuf,
+    shop_file: PathBuf,
+    pub(crate) shop: Shop,
+    orders: BTreeMap<u64, (u16, Option<Process>)>,
+    catalogs: Vec<(u16, Process)>,
+    frontend: Option<Process>,
+    /// The public address of the frontend.
+    pub(crate) address: String,
+    // Last: removed when nobody writes into it any more.
+    folder: Folder,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Status {
+    leader: Option<u64>,
+    next_order_number: Option<u64>,
+    applied_index: Option<u64>,
+}
+
+impl Store {
+    /// Starts a store that keeps nothing after this. What is measured is built before:
+    /// [`process::build`].
+    pub(crate) fn start(root: &Path, name: &str, shop: Shop, catalogs: u16) -> Result<Self> {
+        let folder = Folder::new(&process::target(root).join("bench").join(name))?;
+        let shop_file = shop.write(&folder.0)?;
+        let mut ports = free_ports(5 + usize::from(catalogs))?.into_iter();
+        let mut port = || ports.next().context("take a port");
+        let mut orders = BTreeMap::new();
+        for id in IDS {
+            orders.insert(id, (port()?, None));
+        }
+        let (public, internal) = (port()?, port()?);
+        let mut store = Self {
+            program: process::released(root, "oppidum"),
+            shop_file,
+            shop,
+            orders,
+            catalogs: Vec::new(),
+            frontend: None,
+            address: format!("127.0.0.1:{public}"),
+            folder,
+        };
+        for id in IDS {
+            store.start_order(id)?;
+        }
+        for _ in 0..catalogs {
+            store.start_catalog(port()?)?;
+        }
+        store.start_frontend(public, internal)?;
+        store.await_ready()?;
+        Ok(store)
+    }
+
+    /// Waits until every replica, every catalog and the frontend say that they are ready.
+    pub(crate) fn await_ready(&mut self) -> Result<()> {
+        for (port, process) in self.orders.values_mut() {
+            let process = process.as_mut().context("wait for a replica that does not run")?;
+            process.await_ready(&local(*port))?;
+        }
+        for (port, process) in &mut self.catalogs {
+            process.await_ready(&local(*port))?;
+        }
+        let frontend = self.frontend.as_mut().context("wait for the frontend")?;
+        frontend.await_ready(&self.address)
+    }
+
+    /// `kill -9` of one replica.
+    pub(crate) fn kill_order(&mut self, id: u64) {
+        if let Some((_, process)) = self.orders.get_mut(&id) {
+            *process = None;
+        }
+    }
+
+    /// Starts one replica, without waiting for it.
+    pub(crate) fn start_order(&mut self, id: u64) -> Result<()> {
+        let (id_text, orders) = (id.to_string(), self.peers());
+        let (data, shop) = (self.folder.path("data"), self.shop_file.display().to_string());
+        let flags = ["--id", &id_text, "--orders", &orders, "--data", &data, "--shop", &shop];
+        let process = self.run(&format!("order-{id}"), "order", &flags)?;
+        let place = self.orders.get_mut(&id).context("find a replica")?;
+        place.1 = Some(process);
+        Ok(())
+    }
+
+    fn start_catalog(&mut self, port: u16) -> Result<()> {
+        let (listen, orders) = (local(port), self.peers());
+        let flags = ["--listen", &listen, "--orders", &orders];
+        let process = self.run(&format!("catalog-{port}"), "catalog", &flags)?;
+        self.catalogs.push((port, process));
+        Ok(())
+    }
+
+    fn start_frontend(&mut self, public: u16, internal: u16) -> Result<()> {
+        let (public, internal, orders) = (public.to_string(), local(internal), self.peers());
+        let catalogs = self.catalogs.iter().map(|(port, _)| local(*port));
+        let catalogs = catalogs.collect::<Vec<_>>().join(",");
+        let listen = ["--host", "127.0.0.1", "--port", &public, "--internal", &internal];
+        let peers = ["--orders", &orders, "--catalogs", &catalogs, "--access-log", "off"];
+        self.frontend = Some(self.run("frontend", "frontend", &[&listen[..], &peers].concat())?);
+        Ok(())
+    }
+
+    fn run(&self, name: &str, role: &str, flags: &[&str]) -> Result<Process> {
+        let mut command = Command::new(&self.program);
+        command.current_dir(&self.folder.0).arg(role).args(flags);
+        command.args(["--log", "warn", "--stop-with-stdin"]);
+        Process::start(&mut command, PathBuf::from(self.folder.path(&format!("{name}.lines"))))
+    }
+
+    fn peers(&self) -> String {
+        let peers = self.orders.iter().map(|(id, (port, _))| format!("{id}={}", local(*port)));
+        peers.collect::<Vec<_>>().join(",")
+    }
+
+    /// A replica that runs.
+    pub(crate) fn order(&mut self, id: u64) -> Result<&mut Process> {
+        let (_, process) = self.orders.get_mut(&id).context("find a replica")?;
+        process.as_mut().with_context(|| format!("replica {id} does not run"))
+    }
+
+    /// The internal address of a replica.
+    pub(crate) fn order_address(&self, id: u64) -> Result<String> {
+        Ok(local(self.orders.get(&id).context("find a replica")?.0))
+    }
+
+    /// The replica that says of itself that it leads, once there is one; `not` is not asked.
+    pub(crate) fn await_leader(&self, not: Option<u64>) -> Result<u64> {
+        let began = Instant::now();
+        while began.elapsed() < READY_MAX {
+            for (id, (port, process)) in &self.orders {
+                let asked = process.is_some() && not != Some(*id);
+                if asked && status(&local(*port)).is_ok_and(|status| status.leader == Some(*id)) {
+                    return Ok(*id);
+                }
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        bail!("there is no leader after {READY_MAX:?}")
+    }
+
+    /// Waits until a replica says that it is ready, and has applied what the leader had when it was
+    /// asked.
+    pub(crate) fn await_caught_up(&mut self, id: u64) -> Result<()> {
+        let leader = self.await_leader(None)?;
+        let wanted = status(&self.order_address(leader)?)?.applied_index;
+        let (address, began) = (self.order_address(id)?, Instant::now());
+        self.order(id)?.await_ready(&address)?;
+        while began.elapsed() < READY_MAX {
+            if status(&address).is_ok_and(|status| wanted <= status.applied_index) {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        bail!("replica {id} has not caught up after {READY_MAX:?}")
+    }
+
+    /// The number that the next order gets, as the leader says.
+    pub(crate) fn next_order_number(&self) -> Result<u64> {
+        let leader = self.order_address(self.await_leader(None)?)?;
+        status(&leader)?.next_order_number.context("ask for the next order's number")
+    }
+
+    /// The CPU time that all its processes have used together.
+    pub(crate) fn cpu(&self) -> Result<Duration> {
+        self.processes().map(|(_, process)| process.cpu()).sum()
+    }
+
+    /// The memory of its processes, by name, in MB.
+    pub(crate) fn memory(&self) -> Result<Vec<(String, f64)>> {
+        let each =
+            |(name, process): (String, &Process)| Ok((name, machine::memory(process.pid())?));
+        self.processes().map(each).collect()
+    }
+
+    /// Its processes, by name: replicas first.
+    pub(crate) fn processes(&self) -> impl Iterator<Item = (String, &Process)> {
+        let orders = self.orders.iter();
+        let orders = orders.filter_map(|(id, (_, it))| Some((format!("order {id}"), it.as_ref()?)));
+        let catalogs = self.catalogs.iter().map(|(_, process)| ("catalog".to_owned(), process));
+        let frontend = self.frontend.iter().map(|process| ("frontend".to_owned(), process));
+        orders.chain(catalogs).chain(frontend)
+    }
+
+    /// `kill -9` of all replicas; then what the kernel holds of their files is written and let go
+    /// of, so that the next start reads from the disk.
+    pub(crate) fn kill_orders_cold(&mut self) -> Result<()> {
+        for (_, process) in self.orders.values_mut() {
+            *process = None;
+        }
+        forget(Path::new(&self.folder.path("data")))
+    }
+
+    /// Whether all replicas are ready at this moment.
+    pub(crate) fn orders_are_ready(&self) -> bool {
+        self.orders.values().all(|(port, _)| is_ready(&local(*port)))
+    }
+
+    /// Whether it takes an order at this moment.
+    pub(crate) fn takes_an_order(&self) -> bool {
+        let order = format!(r#"{{"name":"{HOT}","quantity":1,"type":"sell"}}"#);
+        let answer = process::ask(&self.address, "POST", "/orders", &order);
+        answer.is_ok_and(|(status, _)| status == 200)
+    }
+
+    /// How much its replicas have on disk, in MB.
+    pub(crate) fn disk(&self) -> Result<f64> {
+        let mut bytes = 0;
+        each_file(Path::new(&self.folder.path("data")), &mut |path| {
+            bytes += fs::metadata(path).context("ask for a length")?.len();
+            Ok(())
+        })?;
+        Ok(crate::bench::float(bytes) / f64::from(1 << 20))
+    }
+}
+
+fn status(address: &str) -> Result<Status> {
+    let (_, body) = process::ask(address, "GET", "/status", "")?;
+    serde_json::from_str(&body).context("understand /status")
+}
+
+fn local(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+/// Ports that nobody has just now: given by the system, and let go together.
+pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
+    let open = |_| TcpListener::bind(("127.0.0.1", 0)).context("take a free port");
+    let listeners = (0..count).map(open).collect::<Result<Vec<_>>>()?;
+    let port = |it: &TcpListener| Ok(it.local_addr().context("ask for a port")?.port());
+    listeners.iter().map(port).collect()
+}
+
+fn forget(folder: &Path) -> Result<()> {
+    each_file(folder, &mut |path| {
+        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+        file.sync_all().with_context(|| format!("sync {}", path.display()))?;
+        fadvise(&file, 0, None, Advice::DontNeed).context("let go of cached pages")
+    })
+}
+
+fn each_file(folder: &Path, act: &mut dyn FnMut(&Path) -> Result<()>) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))? {
+        let path = entry.with_context(|| format!("list {}", folder.display()))?.path();
+        match path.is_dir() {
+            true => each_file(&path, act)?,
+            false => act(&path)?,
+        }
+    }
+    Ok(())
+}
+
+/// A folder beside what cargo builds, so on a real disk, and gone when this is. (A folder for
+/// temporary files may be in memory, where a sync costs nothing.)
+#[derive(Debug)]
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Folder {
+    pub(crate) fn new(path: &Path) -> Result<Self> {
+        // One that a killed bench has left.
+        let _ = fs::remove_dir_all(path);
+        fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))?;
+        let path = path.canonicalize().with_context(|| format!("find {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    pub(crate) fn path(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // What is left is cleared by the next one.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}

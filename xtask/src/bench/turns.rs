@@ -1,0 +1,178 @@
+//! Things to compare, measured in turns: whatever else the machine does meanwhile, all have it.
+
+use std::fmt;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+use crate::bench::load::Spread;
+use crate::bench::load::closed::Closed;
+use crate::bench::load::script::{Expect, Script};
+use crate::bench::report::{Line, Row};
+use crate::bench::store::Store;
+use crate::bench::{Times, float, machine, ratio};
+
+/// One of the things that are compared.
+pub(crate) struct Side<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) address: &'a str,
+    pub(crate) script: Script,
+    pub(crate) expect: Expect,
+    pub(crate) clients: usize,
+    /// The CPU time that what serves has used.
+    pub(crate) cpu: &'a dyn Fn() -> Result<Duration>,
+    /// The store whose ledger must have grown by what was acknowledged.
+    pub(crate) ledger: Option<&'a Store>,
+}
+
+/// One run of a side.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Run {
+    pub(crate) rate: f64,
+    /// CPU of what serves, µs per one.
+    pub(crate) server_us: f64,
+    /// CPU of the load, µs per one.
+    pub(crate) load_us: f64,
+    pub(crate) latency: Spread,
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { rate, server_us, load_us, latency } = self;
+        let Spread { p50, p99, .. } = latency;
+        write!(
+            f,
+            "{rate:>8.0} per second, {server_us:>6.1} µs of CPU each, {load_us:>4.1} of the load, \
+             {p50:>6.2} ms, 99th {p99:>6.2} ms"
+        )
+    }
+}
+
+/// A number of one run.
+pub(crate) type Measure = fn(&Run) -> f64;
+
+impl Side<'_> {
+    /// Measures it once.
+    pub(crate) fn run(&self, times: &Times) -> Result<Run> {
+        let before = self.ledger.map(Store::next_order_number).transpose()?;
+        let script = self.script.again();
+        let closed = Closed {
+            address: self.address,
+            script: &script,
+            expect: self.expect,
+            clients: self.clients,
+            warm_up: times.warm_up,
+            length: times.length,
+        };
+        let counted = closed.run(|| Ok(((self.cpu)()?, machine::own_cpu()?)))?;
+        if let (Some(store), Some(before)) = (self.ledger, before) {
+            check_growth(store, before, (counted.whole, 0))?;
+        }
+        let [(server, own), (server_after, own_after)] = counted.seen;
+        let count = float(counted.count);
+        let each = |cpu: Duration| ratio(cpu.as_secs_f64() * 1e6, count);
+        Ok(Run {
+            rate: ratio(count, counted.seconds),
+            server_us: each(server_after.saturating_sub(server)),
+            load_us: each(own_after.saturating_sub(own)),
+            latency: counted.latency,
+        })
+    }
+}
+
+/// The ledger has grown by exactly what was acknowledged: nothing is lost, nothing doubled. What is
+/// of unknown outcome may be there or not.
+pub(crate) fn check_growth(
+    store: &Store,
+    before: u64,
+    (acknowledged, unknown): (u64, u64),
+) -> Result<()> {
+    let grown = store.next_order_number()?.saturating_sub(before);
+    match (acknowledged..=acknowledged + unknown).contains(&grown) {
+        true => Ok(()),
+        false => bail!(
+            "{acknowledged} orders were acknowledged, {unknown} are of unknown outcome, and the \
+             ledger has {grown} more"
+        ),
+    }
+}
+
+/// Measures the sides in turns: for each side its runs.
+pub(crate) fn turns(times: &Times, sides: &[Side<'_>]) -> Result<Vec<Vec<Run>>> {
+    let mut runs = vec![Vec::new(); sides.len()];
+    for turn in 1..=times.runs {
+        for (side, runs) in sides.iter().zip(&mut runs) {
+            let run = side.run(times)?;
+            println!("run {turn} of {}: {:<28} {run}", times.runs, side.name);
+            runs.push(run);
+        }
+    }
+    Ok(runs)
+}
+
+/// What is counted: one of them, many of them.
+pub(crate) type Unit = (&'static str, &'static str);
+
+pub(crate) const ORDER: Unit = ("order", "orders");
+
+/// A row of the sides that were measured.
+pub(crate) fn row(
+    title: &str,
+    how: &str,
+    unit: Unit,
+    sides: &[Side<'_>],
+    runs: &[Vec<Run>],
+) -> Row {
+    let names: Vec<&str> = sides.iter().map(|side| side.name).collect();
+    let mut row = Row::new(title, how, &names);
+    row.lines = lines(unit, runs);
+    row
+}
+
+/// The medians of everything that a closed loop measures.
+fn lines((one, many): Unit, runs: &[Vec<Run>]) -> Vec<Line> {
+    let measures: [(String, Measure); 6] = [
+        (format!("{many} per second"), |run| run.rate),
+        (format!("CPU of what serves, µs per {one}"), |run| run.server_us),
+        (format!("CPU of the load itself, µs per {one}"), |run| run.load_us),
+        ("latency, median, ms".into(), |run| run.latency.p50),
+        ("latency, 99th percentile, ms".into(), |run| run.latency.p99),
+        ("latency, 99.9th percentile, ms".into(), |run| run.latency.p999),
+    ];
+    let line = |(what, measure)| Line { what, values: medians(runs, measure) };
+    measures.into_iter().map(line).collect()
+}
+
+/// The median of each side.
+pub(crate) fn medians(runs: &[Vec<Run>], measure: Measure) -> Vec<f64> {
+    runs.iter().map(|runs| median(runs.iter().map(measure))).collect()
+}
+
+/// The middle one; of an even count the upper of the two.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(rate: f64, server_us: f64) -> Run {
+        Run { rate, server_us, load_us: 5.0, latency: Spread { p50: 1.0, ..Spread::default() } }
+    }
+
+    #[test]
+    fn medians_are_of_each_measure_by_itself() {
+        let store = vec![run(500.0, 100.0), run(4_500.0, 0.2), run(1_000.0, 90.0)];
+        let lines = lines(ORDER, &[store, vec![run(2_000.0, 50.0)]]);
+        assert_eq!(
+            lines[0],
+            Line { what: "orders per second".into(), values: vec![1_000.0, 2_000.0] }
+        );
+        assert_eq!(lines[1].values, [90.0, 50.0]);
+        assert_eq!(lines[3].values, [1.0, 1.0]);
+        assert!((median([]) - 0.0).abs() < f64::EPSILON);
+    }
+}
