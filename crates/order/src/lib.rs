@@ -40,4 +40,4 @@ mod problems;
 pub mod raft;
 
 pub use config::{Faults, Settings, Shop};
-pub use replica::run;
+pub use replica::{run, run_on};
