@@ -106,6 +106,7 @@ pub(crate) async fn install(
     let target = view.clone();
     let task = move || {
         let ledger = target.shared.blocks.restore(&durable, windows)?;
+        let _in_turn = target.shared.positions.lock();
         target.shared.blocks.write(&[], Some(&durable))?;
         change_over(&target, ledger, durable);
         Ok(())

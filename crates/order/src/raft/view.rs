@@ -60,6 +60,9 @@ pub(crate) struct Shared {
     pub(crate) books: RwLock<Books>,
     pub(crate) blocks: Blocks,
     pub(crate) durable: RwLock<Arc<Durable>>,
+    /// Held by whoever takes a position and writes it: a later one is never overwritten by an
+    /// earlier one.
+    pub(crate) positions: Mutex<()>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) demand: Demand,
     pub(crate) pace: Pace,
@@ -107,6 +110,7 @@ impl View {
             }),
             blocks,
             durable: RwLock::new(Arc::new(durable)),
+            positions: Mutex::default(),
             progress: watch::Sender::new(progress),
             demand: Demand::default(),
             pace,

@@ -162,6 +162,7 @@ fn failed(shared: &Shared, error: &io::Error) {
 
 /// Writes one moment of the books.
 fn write(shared: &Shared) -> io::Result<Durable> {
+    let _in_turn = shared.positions.lock();
     let (state, applied, members, blocks) = {
         let books = shared.books.read();
         let blocks: Vec<_> = books.young.iter().map(|(block, _)| block.clone()).collect();
@@ -176,6 +177,10 @@ fn write(shared: &Shared) -> io::Result<Durable> {
 /// That moment is on disk: others may count on it, and its blocks leave memory.
 fn written(shared: &Shared, durable: Durable) {
     let (index, applied) = (durable.index(), durable.applied);
+    if applied < shared.durable.read().applied {
+        // A snapshot has been installed meanwhile.
+        return;
+    }
     *shared.durable.write() = Arc::new(durable);
     let mut books = shared.books.write();
     // They are on disk: memory may let them go.
