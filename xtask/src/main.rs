@@ -9,6 +9,7 @@ mod bench;
 mod ci;
 mod model;
 mod profile;
+mod sim;
 mod tidy;
 mod torture;
 
@@ -41,6 +42,8 @@ enum Chore {
     Profile(profile::Options),
     /// The exact model of the watch protocol, for many seeds, or for one with its trace.
     Model(model::Options),
+    /// The whole store in a simulated world, for many seeds, or for one with its trace.
+    Sim(sim::Options),
     /// Clients go on while processes are killed, frozen and restarted; then everything is checked.
     Torture(torture::Options),
     /// The bare HTTP handler that `bench` compares with.
@@ -66,6 +69,7 @@ fn run(chore: &Chore) -> Result<()> {
         Chore::Bench(options) => bench::run(&root(), options),
         Chore::Profile(options) => profile::run(&root(), options),
         Chore::Model(options) => model::run(&root(), options),
+        Chore::Sim(options) => sim::run(&root(), options),
         Chore::Torture(options) => torture::run(&root(), options),
         Chore::Bare => bench::bare::serve(),
     }

@@ -2,14 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::RngExt;
-use tokio::net::TcpListener;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use wire::exit::Stop;
 use wire::limits::RPC_BYTES_MAX;
+use wire::net::TcpListener;
 use wire::peers::Peer;
 use wire::proto::store_server::StoreServer;
 use wire::proto::watch_server::WatchServer;

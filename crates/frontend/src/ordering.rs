@@ -1,11 +1,12 @@
 //! The shell around `seek`: performs its steps for requests and for look-ups of orders.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ledger::block::Order;
 use ledger::command::{Command, Line, Request};
 use ledger::outcome::Outcome;
 use ledger::terms::{Index, Key, OrderNumber, Timestamp};
+use tokio::time::Instant;
 use wire::convert;
 use wire::problem::{Code, Problem};
 use wire::proto::{self, answer::What as Told, ask};

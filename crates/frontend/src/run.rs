@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use wire::exit::Stop;
+use wire::net::TcpListener;
 use wire::peers::Peer;
 use wire::serve;
 use wire::watch::lease::Times;

@@ -1,15 +1,13 @@
 //! The one clock of a replica, and the only place that reads it: leaders stamp their batches with
 //! it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use ledger::terms::Timestamp;
+use wire::telemetry::since_epoch;
 
 /// Now, in milliseconds since the Unix epoch, but never before `log_time`: log time does not go
 /// back.
 pub(crate) fn stamp(log_time: Timestamp) -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX)).max(log_time)
+    Timestamp(u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX)).max(log_time)
 }
 
 #[cfg(test)]

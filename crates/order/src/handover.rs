@@ -6,9 +6,10 @@
 //! nobody who is not there or lags. Those who wait in line are sent to the successor, with their
 //! keys.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::batcher::Batcher;
 use crate::leading::Chair;

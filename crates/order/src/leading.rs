@@ -5,12 +5,13 @@
 //! opens the shop if nobody has. Only after that it takes requests. Those that come meanwhile wait.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ledger::command::{Batch, Request};
 use ledger::ledger::Ledger;
 use ledger::terms::Index;
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::problem::Problem;
 

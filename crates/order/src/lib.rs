@@ -42,4 +42,4 @@ mod problems;
 pub mod raft;
 
 pub use config::{Faults, Settings, Shop};
-pub use replica::run;
+pub use replica::{run, run_on};

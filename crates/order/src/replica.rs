@@ -10,11 +10,11 @@ use ledger::command::{Command, Request};
 use ledger::ledger::Ledger;
 use ledger::outcome::Outcome;
 use ledger::terms::Index;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::exit::Stop;
+use wire::net::TcpListener;
 use wire::problem::Problem;
 use wire::stream::LeaderHint;
 
@@ -28,6 +28,7 @@ use crate::peers::Peers;
 use crate::publisher::Publisher;
 use crate::raft::engine::Engine;
 use crate::raft::failover;
+use crate::raft::ground::{Folders, Ground};
 use crate::raft::hold::Hold;
 use crate::raft::membership;
 use crate::raft::receiver::Receiver;
@@ -57,9 +58,22 @@ const HINT_EVERY: Duration = Duration::from_millis(500);
 /// [`Stop::Setup`] when it cannot start as it is told; [`Stop::Defect`] when its storage or its
 /// engine has failed for good.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop> {
+    run_on(Folders, settings, stop).await
+}
+
+/// Runs a replica on another ground than its folders: for the simulator.
+///
+/// # Errors
+///
+/// Those of [`run`].
+pub async fn run_on<G: Ground>(
+    ground: G,
+    settings: Settings,
+    stop: CancellationToken,
+) -> Result<(), Stop> {
     settings.check()?;
     let listener = bind(&settings).await?;
-    let replica = Replica::open(settings, &stop).await?;
+    let replica = Replica::open(ground, settings, &stop).await?;
     replica.serve(listener, stop).await
 }
 
@@ -98,7 +112,11 @@ struct Replica {
 
 impl Replica {
     /// Takes the data folder into use and starts the engine on it.
-    async fn open(settings: Settings, stop: &CancellationToken) -> Result<Self, Stop> {
+    async fn open<G: Ground>(
+        mut ground: G,
+        settings: Settings,
+        stop: &CancellationToken,
+    ) -> Result<Self, Stop> {
         let settings = Arc::new(settings);
         let identity = Arc::new(Identity::open(&settings)?);
         let others = settings.ids().into_iter().filter(|id| *id != settings.id);
@@ -111,12 +129,13 @@ impl Replica {
             identity: identity.clone(),
             peers: peers.clone(),
         };
-        let (log, machine, view) = membership::open(&settings, Arc::new(sources)).await?;
+        let (log, machine, view) = ground.open(&settings, Arc::new(sources)).await?;
         if let Some(ledger) = view.read(Ledger::ledger_id) {
             identity.hold_ledger(ledger)?;
         }
         tracing::info!("Requesting missing logs");
-        let raft = membership::start(&settings, transport, log, machine).await?;
+        let raft = membership::start(&ground, &settings, transport, log, machine).await?;
+        ground.runs(&raft, &view);
         let (engine, failed) = Engine::new(settings.id, raft.clone());
         let failures = mpsc::channel(1);
         let (leaving, ending) = (CancellationToken::new(), CancellationToken::new());

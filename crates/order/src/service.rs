@@ -185,8 +185,8 @@ impl Service {
             return Ok(found);
         }
         let view = self.shared.view.clone();
-        let reading = tokio::task::spawn_blocking(move || view.order(number)).await;
-        let found = reading.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        let reader = view.clone();
+        let found = view.shared.hand.aside(move || reader.order(number)).await;
         found.map_err(|error| {
             tracing::error!("cannot read order {number}: {error}");
             problems::unreadable(&error)

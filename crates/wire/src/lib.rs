@@ -19,6 +19,9 @@ pub mod convert;
 
 pub mod net;
 
+#[cfg(feature = "simulated")]
+pub mod simulated;
+
 pub mod stream;
 
 pub mod watch;

@@ -1,16 +1,23 @@
 //! One connection to one process, made by hand: so that a refused connect is told from silence, and
 //! a broken connection stays broken instead of being mended behind our back.
+//!
+//! Every socket between processes comes from here: [`TcpListener`] and [`TcpStream`] are those of
+//! `tokio`, or the simulator's.
 
 use std::io;
 use std::sync::Mutex;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+#[cfg(not(feature = "simulated"))]
+pub use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::limits;
+#[cfg(feature = "simulated")]
+pub use crate::simulated::{TcpListener, TcpStream};
 
 /// No connection came about.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +88,31 @@ pub async fn channel(address: &str, within: Duration) -> Result<Channel, Connect
 
 fn unreachable(address: &str, error: &tonic::transport::Error) -> ConnectError {
     ConnectError::Unreachable { address: address.to_owned(), why: error.to_string() }
+}
+
+/// Connects by TCP as often as a channel asks for it: for channels that mend themselves.
+#[derive(Clone, Copy, Debug)]
+pub struct Connector;
+
+impl tower::Service<http::Uri> for Connector {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = BoxFuture<'static, io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: http::Uri) -> Self::Future {
+        Box::pin(async move {
+            let nowhere =
+                || io::Error::new(io::ErrorKind::InvalidInput, "no address to connect to");
+            let address = uri.authority().ok_or_else(nowhere)?.as_str();
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(TokioIo::new(stream))
+        })
+    }
 }
 
 /// Connects once, by handing out a connection that exists already.

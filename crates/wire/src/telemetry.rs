@@ -10,7 +10,7 @@ use std::io::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
@@ -112,9 +112,12 @@ impl Visit for Words<'_> {
     }
 }
 
-/// The time since the Unix epoch.
+/// The time since the Unix epoch, by the clock on the wall: it may jump.
 pub fn since_epoch() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    #[cfg(feature = "simulated")]
+    return crate::simulated::wall();
+    #[cfg(not(feature = "simulated"))]
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// `22:21:55.123`, UTC.

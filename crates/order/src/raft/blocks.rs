@@ -18,7 +18,9 @@ use ledger::block::{Block, Order};
 use ledger::ledger::{Ledger, Windows};
 use ledger::state::State;
 use ledger::terms::{Index, OrderNumber};
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+};
 
 use crate::raft::codec::{decode_position, encode_position};
 use crate::raft::open_error::OpenError;
@@ -85,6 +87,22 @@ impl Blocks {
     /// Opens the file, making it when it is absent, and reads how far it is complete.
     pub(crate) fn open(path: &Path) -> Result<(Self, Durable), OpenError> {
         let rows = Database::builder().set_cache_size(CACHE_BYTES).create(path);
+        Self::on(path, rows)
+    }
+
+    /// The same on a storage that is no file; `path` is its name.
+    pub(crate) fn open_on(
+        path: &Path,
+        storage: impl StorageBackend,
+    ) -> Result<(Self, Durable), OpenError> {
+        let rows = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(storage);
+        Self::on(path, rows)
+    }
+
+    fn on(
+        path: &Path,
+        rows: Result<Database, redb::DatabaseError>,
+    ) -> Result<(Self, Durable), OpenError> {
         let rows = rows.map_err(|error| open_error(path, &error))?;
         let blocks = Self { path: path.to_path_buf(), rows };
         let durable = blocks.load().map_err(|error| match error.kind() {

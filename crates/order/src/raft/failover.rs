@@ -10,10 +10,11 @@
 //! Silence proves nothing: a replica that does not answer is left to the ordinary timeouts.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::raft::TransferLeaderRequest;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
@@ -164,7 +165,7 @@ async fn hear(engine: &Engine, peers: &Peers, dead: u64) -> Option<Verdict> {
             Verdict::Stand | Verdict::Yield(_) => return Some(verdict),
             Verdict::Hear => {}
         }
-        if tokio::time::timeout_at(until.into(), table.changed()).await.is_err() {
+        if tokio::time::timeout_at(until, table.changed()).await.is_err() {
             return Some(best(me, last_log, dead, &table.borrow()));
         }
     }

@@ -113,7 +113,7 @@ impl Hold {
             Ok(endpoint) => endpoint,
             Err(error) => return End::Stranger(Status::invalid_argument(error.to_string())),
         };
-        let channel = match endpoint.connect().await {
+        let channel = match endpoint.connect_with_connector(wire::net::Connector).await {
             Ok(channel) => channel,
             Err(error) if is_refused(&error) => return End::Refused,
             Err(_) => return End::Unreachable,

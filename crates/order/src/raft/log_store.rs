@@ -10,8 +10,8 @@
 //! * the committed position rides along with the next sync, or with one of its own when the log has
 //!   been idle for [`IDLE`]: a survivor without a majority serves what it knows to be committed.
 //!
-//! A torn tail is cut when the log is opened. Damage anywhere else is refused, with file and
-//! position.
+//! A torn tail is cut when the log is opened, and what is left is synced before it is counted on.
+//! Damage anywhere else is refused, with file and position.
 //!
 //! For tests, the flushes can be delayed: then a crash loses what a killed process would lose.
 
@@ -146,6 +146,7 @@ impl LogStore {
         config.wal.flush_batch_wait = Some(Duration::ZERO);
         config.log_cache_capacity = Some(CACHE_BYTES);
         let config = Arc::new(config);
+        sync_left_behind(folder).map_err(|error| OpenError::folder(folder, &error))?;
         let log = RaftLog::open(config.clone())
             .map_err(|error| open_error::of_log(folder, &config, &error))?;
         let later = Arc::new(Later::default());
@@ -355,6 +356,18 @@ impl RaftLogStorage<Types> for LogStore {
         self.inner.later.sync_soon();
         Ok(())
     }
+}
+
+/// Syncs what a killed process had written and not synced. It is in the page cache still, would be
+/// read and counted on, and a power cut could take it away: nobody else syncs it.
+fn sync_left_behind(folder: &Path) -> io::Result<()> {
+    for file in std::fs::read_dir(folder)? {
+        let path = file?.path();
+        if path.extension().is_some_and(|ending| ending == "wal") {
+            std::fs::File::open(path)?.sync_all()?;
+        }
+    }
+    std::fs::File::open(folder)?.sync_all()
 }
 
 fn entry((log_id, body): (StoredLogId, StoredBody)) -> Entry {

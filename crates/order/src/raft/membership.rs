@@ -1,5 +1,4 @@
-//! Opening the storage, starting the engine, and the first entry of a store's life: who belongs to
-//! it.
+//! Starting the engine, and the first entry of a store's life: who belongs to it.
 //!
 //! Every replica that has no log yet writes the same first entry by itself, so that no replica is
 //! special. It does so once it has seen all the others, or has waited for them long enough, the
@@ -13,13 +12,10 @@ use openraft::errors::{InitializeError, RaftError};
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
-use super::log_store::LogStore;
-use super::snapshots::BlockSource;
+use super::ground::Ground;
 use super::state_machine::StateMachine;
 use super::transport::Transport;
 use super::types::{Address, Raft};
-use super::view::View;
-use super::writer::Pace;
 use crate::config::Settings;
 use crate::peers::Peers;
 use crate::role::Reach;
@@ -30,40 +26,19 @@ const GATHERING: Duration = Duration::from_millis(1_500);
 /// How much longer each rank waits, so that the highest begins.
 const RANK: Duration = Duration::from_millis(100);
 
-/// Opens a replica's log and history. Blocking work, done aside.
-pub(crate) async fn open(
-    settings: &Settings,
-    source: Arc<dyn BlockSource>,
-) -> Result<(LogStore, StateMachine, Arc<View>), Stop> {
-    let (folder, windows) = (settings.data.clone(), settings.windows);
-    let delay = settings.faults.flush_delay;
-    let opening = tokio::task::spawn_blocking(move || {
-        let log = LogStore::open(&folder.join("log"), delay)?;
-        let (machine, view) =
-            StateMachine::open(&folder.join("history"), windows, Pace::default(), source)?;
-        Ok::<_, super::open_error::OpenError>((log, machine, view))
-    });
-    match opening.await {
-        Ok(Ok(opened)) => Ok(opened),
-        Ok(Err(error)) => Err(Stop::Setup(error.to_string())),
-        Err(panicked) => Err(Stop::Defect(format!(
-            "opening {} failed: {panicked}; keep the folder for inspection",
-            settings.data.display()
-        ))),
-    }
-}
-
 /// Starts the engine on its storage.
-pub(crate) async fn start(
+pub(crate) async fn start<G: Ground>(
+    ground: &G,
     settings: &Settings,
     transport: Transport,
-    log: LogStore,
+    log: G::Log,
     machine: StateMachine,
 ) -> Result<Raft, Stop> {
-    let config =
+    let mut config =
         super::config(settings.id, &settings.ids(), &settings.cluster).map_err(|error| {
             Stop::Defect(format!("the engine's settings contradict each other: {error}"))
         })?;
+    ground.tune(&mut config);
     Raft::new(settings.id, Arc::new(config), transport, log, machine).await.map_err(|error| {
         Stop::Defect(format!(
             "the engine cannot start on {}: {error}; check the disk, then start the replica again",

@@ -21,6 +21,8 @@ pub(crate) mod transport;
 
 pub mod blocks;
 pub mod codec;
+pub mod ground;
+pub mod hand;
 pub mod log_store;
 pub mod open_error;
 pub mod snapshots;

@@ -222,8 +222,7 @@ impl Peer for Receiver {
         let (parts, outgoing) = mpsc::channel(PARTS_AHEAD);
         let view = self.shared.view.clone();
         let (after, to) = (Index(request.after), Index(request.to));
-        // Reading is blocking work, and a slow receiver may hold it up: it has a thread of its own.
-        tokio::task::spawn_blocking(move || send_blocks(&view, after, to, &parts));
+        tokio::spawn(send_blocks(view, after, to, parts));
         Ok(self.until_stop(ReceiverStream::new(outgoing)))
     }
 
@@ -270,25 +269,28 @@ impl Receiver {
 }
 
 /// Reads blocks a part at a time and passes them on, until all are sent or nobody listens.
-fn send_blocks(
-    view: &View,
+async fn send_blocks(
+    view: Arc<View>,
     mut after: Index,
     to: Index,
-    parts: &mpsc::Sender<Result<proto::BlocksPart, Status>>,
+    parts: mpsc::Sender<Result<proto::BlocksPart, Status>>,
 ) {
     loop {
-        let blocks = match view.blocks(after, to, PART_BYTES) {
+        // Reading is blocking work.
+        let reader = view.clone();
+        let read = move || reader.blocks(after, to, PART_BYTES);
+        let blocks = match view.shared.hand.aside(read).await {
             Ok(blocks) => blocks,
             Err(error) => {
                 // Nobody listens any more: nobody needs to know.
-                let _ = parts.blocking_send(Err(Status::data_loss(error.to_string())));
+                let _ = parts.send(Err(Status::data_loss(error.to_string()))).await;
                 return;
             }
         };
         let Some((last, _)) = blocks.last() else { return };
         after = *last;
         let blocks = blocks.into_iter().map(|(_, block)| block).collect();
-        if parts.blocking_send(Ok(proto::BlocksPart { blocks })).is_err() {
+        if parts.send(Ok(proto::BlocksPart { blocks })).await.is_err() {
             return;
         }
     }

@@ -106,11 +106,12 @@ pub(crate) async fn install(
     let target = view.clone();
     let task = move || {
         let ledger = target.shared.blocks.restore(&durable, windows)?;
+        let _in_turn = target.shared.positions.lock();
         target.shared.blocks.write(&[], Some(&durable))?;
         change_over(&target, ledger, durable);
         Ok(())
     };
-    tokio::task::spawn_blocking(task).await.map_err(io::Error::other)?
+    view.shared.hand.aside(task).await
 }
 
 /// Where the history has come to: what the next block must continue.
@@ -211,14 +212,14 @@ async fn write(
     part: Vec<Bytes>,
     to: Index,
 ) -> io::Result<Chain> {
-    let view = view.clone();
+    let target = view.clone();
     let task = move || {
         let rows = part.into_iter().map(|block| chain.step(block, to));
         let rows = rows.collect::<io::Result<Vec<Row>>>()?;
-        view.shared.blocks.write(&rows, None)?;
+        target.shared.blocks.write(&rows, None)?;
         Ok(chain)
     };
-    tokio::task::spawn_blocking(task).await.map_err(io::Error::other)?
+    view.shared.hand.aside(task).await
 }
 
 /// The moment of change: the ledger, the position and what is durable become those of the snapshot.

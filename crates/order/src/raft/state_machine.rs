@@ -15,8 +15,10 @@ use ledger::ledger::Windows;
 use ledger::terms::Index;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use redb::StorageBackend;
 
-use crate::raft::blocks::{Blocks, invalid};
+use crate::raft::blocks::{Blocks, Durable, invalid};
+use crate::raft::hand::Hand;
 use crate::raft::open_error::OpenError;
 use crate::raft::snapshots::{self, BlockSource, Manifest};
 use crate::raft::types::{
@@ -63,13 +65,36 @@ impl StateMachine {
     ) -> Result<(Self, Arc<View>), OpenError> {
         std::fs::create_dir_all(folder).map_err(|error| OpenError::folder(folder, &error))?;
         let path = folder.join(FILE);
-        let (blocks, durable) = Blocks::open(&path)?;
+        Self::on(&path, Blocks::open(&path)?, windows, (pace, Hand::Threads), source)
+    }
+
+    /// The same on a storage that is no file, named `path`, with whoever does the blocking work.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::open`].
+    pub fn open_on(
+        (path, storage): (&Path, impl StorageBackend),
+        windows: Windows,
+        work: (Pace, Hand),
+        source: Arc<dyn BlockSource>,
+    ) -> Result<(Self, Arc<View>), OpenError> {
+        Self::on(path, Blocks::open_on(path, storage)?, windows, work, source)
+    }
+
+    fn on(
+        path: &Path,
+        (blocks, durable): (Blocks, Durable),
+        windows: Windows,
+        (pace, hand): (Pace, Hand),
+        source: Arc<dyn BlockSource>,
+    ) -> Result<(Self, Arc<View>), OpenError> {
         let ledger = blocks.restore(&durable, windows).map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData => OpenError::damaged(&path, "its blocks", &error),
-            _ => OpenError::folder(&path, &error),
+            io::ErrorKind::InvalidData => OpenError::damaged(path, "its blocks", &error),
+            _ => OpenError::folder(path, &error),
         })?;
-        let view = View::start(blocks, durable, ledger, pace)
-            .map_err(|error| OpenError::folder(&path, &error))?;
+        let view = View::start(blocks, durable, ledger, (pace, hand))
+            .map_err(|error| OpenError::folder(path, &error))?;
         let view = Arc::new(view);
         Ok((Self { view: view.clone(), windows, source }, view))
     }

@@ -120,7 +120,7 @@ impl Transport {
             return Ok(channel.clone());
         }
         let endpoint = endpoint(address).map_err(|error| error.to_string())?;
-        let channel = endpoint.connect_lazy();
+        let channel = endpoint.connect_with_connector_lazy(wire::net::Connector);
         channels.insert((id, purpose), channel.clone());
         Ok(channel)
     }

@@ -22,6 +22,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
 
 use crate::raft::blocks::{Blocks, Durable};
+use crate::raft::hand::Hand;
 use crate::raft::types::{LogId, StoredMembership};
 use crate::raft::writer::{Demand, Pace};
 
@@ -59,9 +60,13 @@ pub(crate) struct Shared {
     pub(crate) books: RwLock<Books>,
     pub(crate) blocks: Blocks,
     pub(crate) durable: RwLock<Arc<Durable>>,
+    /// Held by whoever takes a position and writes it: a later one is never overwritten by an
+    /// earlier one.
+    pub(crate) positions: Mutex<()>,
     pub(crate) progress: watch::Sender<Progress>,
     pub(crate) demand: Demand,
     pub(crate) pace: Pace,
+    pub(crate) hand: Hand,
     applied: watch::Sender<Index>,
     feed: broadcast::Sender<Arc<AppliedEntry>>,
 }
@@ -86,12 +91,12 @@ pub(crate) struct Progress {
 }
 
 impl View {
-    /// Starts the thread that writes.
+    /// Starts the writer.
     pub(crate) fn start(
         blocks: Blocks,
         durable: Durable,
         ledger: Ledger,
-        pace: Pace,
+        (pace, hand): (Pace, Hand),
     ) -> io::Result<Self> {
         let progress = Progress { durable: durable.applied, failure: None };
         let shared = Arc::new(Shared {
@@ -105,16 +110,25 @@ impl View {
             }),
             blocks,
             durable: RwLock::new(Arc::new(durable)),
+            positions: Mutex::default(),
             progress: watch::Sender::new(progress),
             demand: Demand::default(),
             pace,
+            hand: hand.clone(),
             feed: broadcast::Sender::new(FEED_ENTRIES),
         });
         let theirs = shared.clone();
-        let writer = std::thread::Builder::new()
-            .name("blocks".into())
-            .spawn(move || crate::raft::writer::run(&theirs))?;
-        Ok(Self { shared, writer: Mutex::new(Some(writer)) })
+        let writer = match hand {
+            Hand::Threads => {
+                let thread = std::thread::Builder::new().name("blocks".into());
+                Some(thread.spawn(move || crate::raft::writer::run(&theirs))?)
+            }
+            Hand::Inline(_) => {
+                tokio::spawn(crate::raft::writer::run_inline(theirs));
+                None
+            }
+        };
+        Ok(Self { shared, writer: Mutex::new(writer) })
     }
 
     /// Reads the ledger as it is at one index. Keep it short: applying waits for it.

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
 
 use crate::raft::blocks::{Durable, Row};
 use crate::raft::view::Shared;
@@ -39,6 +40,8 @@ impl Default for Pace {
 pub(crate) struct Demand {
     wishes: Mutex<Wishes>,
     changed: Condvar,
+    /// The same for a writer that is a task.
+    stirred: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -56,7 +59,7 @@ impl Demand {
         let mut wishes = self.wishes.lock();
         if !wishes.dirty {
             wishes.dirty = true;
-            self.changed.notify_one();
+            self.wake();
         }
     }
 
@@ -64,13 +67,18 @@ impl Demand {
     pub(crate) fn urge(&self) {
         let mut wishes = self.wishes.lock();
         wishes.urgent = true;
-        self.changed.notify_one();
+        self.wake();
     }
 
     /// It is over; what is not written will be replayed from the log.
     pub(crate) fn stop(&self) {
         self.wishes.lock().stop = true;
+        self.wake();
+    }
+
+    fn wake(&self) {
         self.changed.notify_one();
+        self.stirred.notify_one();
     }
 
     /// Waits until there is something to write and it is time. False: it is over.
@@ -93,23 +101,68 @@ impl Demand {
     }
 }
 
+impl Demand {
+    /// [`Self::wait`] for a writer that is a task.
+    async fn waited(&self, not_before: tokio::time::Instant) -> bool {
+        loop {
+            let dirty = {
+                let mut wishes = self.wishes.lock();
+                if wishes.stop {
+                    return false;
+                }
+                let is_time = not_before <= tokio::time::Instant::now();
+                if wishes.urgent || (wishes.dirty && is_time) {
+                    *wishes = Wishes::default();
+                    return true;
+                }
+                wishes.dirty
+            };
+            if dirty {
+                // Late or woken: either way it looks again.
+                let _ = tokio::time::timeout_at(not_before, self.stirred.notified()).await;
+            } else {
+                self.stirred.notified().await;
+            }
+        }
+    }
+}
+
 /// Writes until it is over, or until the disk fails.
 pub(crate) fn run(shared: &Arc<Shared>) {
     let mut not_before = Instant::now();
     while shared.demand.wait(not_before) {
         let start = Instant::now();
-        if let Err(error) = write(shared) {
-            let failure = format!("cannot write the history of orders: {error}");
-            tracing::error!("{failure}");
-            shared.progress.send_modify(|progress| progress.failure = Some(failure));
-            return;
+        match write(shared) {
+            Ok(durable) => written(shared, durable),
+            Err(error) => return failed(shared, &error),
         }
         not_before = start + shared.pace.every.max(start.elapsed() * 10);
     }
 }
 
+/// The same as a task, where there are no threads.
+pub(crate) async fn run_inline(shared: Arc<Shared>) {
+    let mut not_before = tokio::time::Instant::now();
+    while shared.demand.waited(not_before).await {
+        let start = tokio::time::Instant::now();
+        let theirs = shared.clone();
+        match shared.hand.aside(move || write(&theirs)).await {
+            Ok(durable) => written(&shared, durable),
+            Err(error) => return failed(&shared, &error),
+        }
+        not_before = start + shared.pace.every.max(start.elapsed() * 10);
+    }
+}
+
+fn failed(shared: &Shared, error: &io::Error) {
+    let failure = format!("cannot write the history of orders: {error}");
+    tracing::error!("{failure}");
+    shared.progress.send_modify(|progress| progress.failure = Some(failure));
+}
+
 /// Writes one moment of the books.
-fn write(shared: &Shared) -> io::Result<()> {
+fn write(shared: &Shared) -> io::Result<Durable> {
+    let _in_turn = shared.positions.lock();
     let (state, applied, members, blocks) = {
         let books = shared.books.read();
         let blocks: Vec<_> = books.young.iter().map(|(block, _)| block.clone()).collect();
@@ -118,7 +171,16 @@ fn write(shared: &Shared) -> io::Result<()> {
     let rows: Vec<Row> = blocks.iter().map(|block| Row::new(block)).collect();
     let durable = Durable { applied, members, state: state.encode().into() };
     shared.blocks.write(&rows, Some(&durable))?;
-    let index = durable.index();
+    Ok(durable)
+}
+
+/// That moment is on disk: others may count on it, and its blocks leave memory.
+fn written(shared: &Shared, durable: Durable) {
+    let (index, applied) = (durable.index(), durable.applied);
+    if applied < shared.durable.read().applied {
+        // A snapshot has been installed meanwhile.
+        return;
+    }
     *shared.durable.write() = Arc::new(durable);
     let mut books = shared.books.write();
     // They are on disk: memory may let them go.
@@ -128,5 +190,4 @@ fn write(shared: &Shared) -> io::Result<()> {
     }
     drop(books);
     shared.progress.send_modify(|progress| progress.durable = applied);
-    Ok(())
 }

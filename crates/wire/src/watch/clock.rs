@@ -5,14 +5,26 @@
 
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
 use super::lease::Moment;
 
 /// Now, since the machine was started, time asleep included.
+#[cfg(not(feature = "simulated"))]
 pub fn now() -> Moment {
+    use rustix::time::{ClockId, clock_gettime};
+
     let time = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
     Moment(Duration::new(seconds, nanos))
+}
+
+/// Now, by the simulated time of the machine that runs now.
+#[cfg(feature = "simulated")]
+pub fn now() -> Moment {
+    static FIRST: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
+
+    let first = *FIRST.get_or_init(std::time::Instant::now);
+    let now = tokio::time::Instant::now().into_std();
+    // A day ahead, so that no machine's time begins before the first.
+    Moment(now + Duration::from_hours(24) - first)
 }

@@ -1,0 +1,146 @@
+//! What the simulator puts in the place of sockets and clocks. Compiled for it alone.
+//!
+//! The code of a process runs on a [`Machine`] that the simulator names before it lets it run: a
+//! word to another process goes through that machine's network, and the time is that machine's.
+//! Everything above the sockets is the real thing.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// One end of a connection.
+pub trait Pipe: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe for T {}
+
+/// Where connections come in. Closed when dropped.
+pub trait Door: Send + Sync + 'static {
+    /// The next connection, and where it comes from.
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Box<dyn Pipe>, SocketAddr)>>;
+
+    /// Where it is.
+    fn address(&self) -> SocketAddr;
+}
+
+/// What a process runs on.
+pub trait Machine: Send + Sync + 'static {
+    /// Connects to a listener, wherever it is.
+    fn connect(&self, to: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Pipe>>>;
+
+    /// Opens a listener.
+    fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Door>>;
+
+    /// What this machine's clock on the wall says, since the Unix epoch. It may jump.
+    fn wall(&self) -> Duration;
+}
+
+thread_local! {
+    static HERE: RefCell<Option<Arc<dyn Machine>>> = const { RefCell::new(None) };
+}
+
+/// What runs on this thread from now on runs on this machine.
+pub fn enter(machine: Arc<dyn Machine>) {
+    HERE.set(Some(machine));
+}
+
+fn here() -> io::Result<Arc<dyn Machine>> {
+    let nowhere = || io::Error::other("this thread runs on no machine");
+    HERE.with_borrow(Clone::clone).ok_or_else(nowhere)
+}
+
+/// The clock on the wall of the machine that runs now.
+pub(crate) fn wall() -> Duration {
+    here().map(|machine| machine.wall()).unwrap_or_default()
+}
+
+/// A simulated connection, with the face of `tokio`'s.
+pub struct TcpStream {
+    pipe: Box<dyn Pipe>,
+}
+
+impl std::fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TcpStream").finish_non_exhaustive()
+    }
+}
+
+impl TcpStream {
+    /// Connects to `host:port`; the host is written as an address.
+    pub async fn connect(address: &str) -> io::Result<Self> {
+        let to = address.parse().map_err(io::Error::other)?;
+        let connecting = here()?.connect(to);
+        connecting.await.map(|pipe| Self { pipe })
+    }
+
+    /// Nothing is ever held back here.
+    #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "the face of the real one")]
+    pub fn set_nodelay(&self, _: bool) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_read(cx, into)
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.pipe).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
+}
+
+/// A simulated listener, with the face of `tokio`'s.
+pub struct TcpListener {
+    door: Box<dyn Door>,
+}
+
+impl std::fmt::Debug for TcpListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TcpListener").field("at", &self.door.address()).finish_non_exhaustive()
+    }
+}
+
+impl TcpListener {
+    /// Opens a listener on the machine that runs now.
+    #[expect(clippy::unused_async, reason = "the face of the real one")]
+    pub async fn bind(at: SocketAddr) -> io::Result<Self> {
+        Ok(Self { door: here()?.listen(at)? })
+    }
+
+    /// The next connection, and where it comes from.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (pipe, from) = std::future::poll_fn(|cx| self.door.poll_accept(cx)).await?;
+        Ok((TcpStream { pipe }, from))
+    }
+
+    /// Where it listens.
+    #[expect(clippy::unnecessary_wraps, reason = "the face of the real one")]
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.door.address())
+    }
+}

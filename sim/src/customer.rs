@@ -1,0 +1,177 @@
+//! Customers who ask replicas themselves: one wish at a time, under its key, until it is decided.
+//!
+//! They do what a frontend does for its clients: an unknown outcome is cured by the same key again,
+//! wherever the leader is by now. Now and then they ask again for what was answered long ago, and
+//! look at products.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ledger::command::{Command, Line, Request, Side};
+use ledger::terms::{Index, Key, Name, Origin, Quantity};
+use tokio_util::sync::CancellationToken;
+use wire::convert;
+use wire::peers::Peer;
+use wire::problem::Problem;
+use wire::proto::answer::What as Answered;
+use wire::proto::ask::What as Asks;
+use wire::proto::{self};
+use wire::stream::Caller;
+
+use crate::history::{History, Shown, Wish};
+use crate::luck::Luck;
+use crate::net::Net;
+use crate::plan::NAMES;
+
+/// How long one ask waits.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// A customer.
+pub struct Customer {
+    name: String,
+    peers: Vec<Peer>,
+    luck: Luck,
+    net: Net,
+    history: History,
+    callers: BTreeMap<u64, Caller>,
+    /// Whom to ask next.
+    favourite: usize,
+    wishes: Vec<Wish>,
+}
+
+impl std::fmt::Debug for Customer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Customer").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Customer {
+    /// A customer who knows these replicas.
+    pub fn new(name: &str, peers: Vec<Peer>, seed: u64, net: &Net, history: &History) -> Self {
+        Self {
+            name: name.to_owned(),
+            peers,
+            luck: Luck::new(seed, name),
+            net: net.clone(),
+            history: history.clone(),
+            callers: BTreeMap::new(),
+            favourite: 0,
+            wishes: Vec::new(),
+        }
+    }
+
+    /// Shops until told to stop; what has been asked is asked until it is answered.
+    pub async fn shop(mut self, stop: CancellationToken) -> Self {
+        while !stop.is_cancelled() {
+            match self.luck.below(10) {
+                0 if !self.wishes.is_empty() => {
+                    let again = self.wishes[self.luck.place(self.wishes.len())].clone();
+                    self.settle(&again).await;
+                }
+                1 | 2 => self.look().await,
+                _ => {
+                    let wish = self.wish();
+                    self.wishes.push(wish.clone());
+                    self.settle(&wish).await;
+                }
+            }
+            let pause = self.luck.below(40);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        self
+    }
+
+    /// Asks again for all it ever wished: each must be answered as before.
+    pub async fn ask_again(mut self) {
+        for wish in std::mem::take(&mut self.wishes) {
+            self.settle(&wish).await;
+        }
+    }
+
+    fn wish(&mut self) -> Wish {
+        let side = if self.luck.percent(20) { Side::Sell } else { Side::Buy };
+        Wish {
+            key: format!("{}-{}", self.name, self.wishes.len()),
+            name: self.luck.one(&NAMES).to_owned(),
+            quantity: self.luck.between(1, 3),
+            side,
+        }
+    }
+
+    /// Asks until it is answered for good.
+    async fn settle(&mut self, wish: &Wish) {
+        self.history.asks(wish, self.net.now());
+        let what = Asks::Request(convert::request_to(&request(wish)));
+        loop {
+            match self.ask(what.clone()).await {
+                Ok(proto::Answer { as_of, what: Some(Answered::Outcome(outcome)), .. }) => {
+                    let index = Index(as_of);
+                    match convert::outcome_from(outcome, index) {
+                        Ok(outcome) => {
+                            self.history.told(&wish.key, self.net.now(), index, outcome);
+                        }
+                        Err(problem) => self.history.is_wrong(problem.message),
+                    }
+                    return;
+                }
+                Ok(other) => return self.history.is_wrong(format!("{other:?} answers an order")),
+                Err(problem) => self.elsewhere(&problem).await,
+            }
+        }
+    }
+
+    /// Looks at a product, once.
+    async fn look(&mut self) {
+        let name = self.luck.one(&NAMES).to_owned();
+        let began = self.net.now();
+        let query = proto::Query { name: name.clone(), floor: 0, stale_ok: false };
+        let stock = match self.ask(Asks::Query(query)).await {
+            Ok(proto::Answer { stale: true, .. }) => return,
+            Ok(proto::Answer { as_of, what: Some(Answered::Product(product)), .. }) => {
+                Some((as_of, Some(product.stock)))
+            }
+            Ok(proto::Answer { as_of, what: Some(Answered::Nothing(_)), .. }) => {
+                Some((as_of, None))
+            }
+            Ok(other) => return self.history.is_wrong(format!("{other:?} answers a query")),
+            Err(problem) => return self.elsewhere(&problem).await,
+        };
+        if let Some((as_of, stock)) = stock {
+            self.history.shows(Shown { began, name, as_of: Index(as_of), stock });
+        }
+    }
+
+    /// After a problem: asks whom it names, or the next one, a little later.
+    async fn elsewhere(&mut self, problem: &Problem) {
+        let named = problem.leader.and_then(|id| self.peers.iter().position(|p| p.id == id));
+        self.favourite = named.unwrap_or_else(|| self.luck.place(self.peers.len()));
+        let pause = self.luck.between(2, 30);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+
+    async fn ask(&mut self, what: Asks) -> Result<proto::Answer, Problem> {
+        let peer = &self.peers[self.favourite % self.peers.len()];
+        let open = self.callers.get(&peer.id).filter(|caller| !caller.is_closed());
+        let caller = match open {
+            Some(caller) => caller.clone(),
+            None => {
+                let refused =
+                    |error| Problem::definite(wire::problem::Code::Refused, format!("{error}"));
+                let caller = Caller::connect(&peer.address).await.map_err(refused)?;
+                self.callers.insert(peer.id, caller.clone());
+                caller
+            }
+        };
+        caller.ask(what, PATIENCE).await
+    }
+}
+
+fn request(wish: &Wish) -> Request {
+    let line = Line {
+        name: Name::new(&wish.name).expect("names of the plan are short"),
+        quantity: Quantity::new(wish.quantity).expect("customers want one to three"),
+        side: wish.side,
+    };
+    let key = Key::new(Origin::Client, &wish.key).expect("keys are short and visible");
+    Request { key: Some(key), deadline: None, command: Command::Place(vec![line]) }
+}

@@ -1,0 +1,104 @@
+//! Luck: every choice of a run follows from its seed.
+//!
+//! What the simulator chooses comes from [`Luck`]. What the services and their libraries choose by
+//! themselves (election timeouts, keys, jitter) comes from the system's luck, which is taken over
+//! here: each thread that runs a seed has its own stream of it.
+
+use std::cell::Cell;
+
+/// A stream of choices.
+#[derive(Clone, Debug)]
+pub struct Luck(u64);
+
+impl Luck {
+    /// The stream of a seed, for one purpose.
+    pub fn new(seed: u64, purpose: &str) -> Self {
+        let mix = |sum: u64, byte: u8| (sum ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        Self(purpose.bytes().fold(seed ^ 0xcbf2_9ce4_8422_2325, mix))
+    }
+
+    /// Any number.
+    pub fn any(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `end`; 0 when that is 0.
+    pub fn below(&mut self, end: u64) -> u64 {
+        if end == 0 { 0 } else { self.any() % end }
+    }
+
+    /// A place in a list of this length.
+    pub fn place(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap_or(0)
+    }
+
+    /// A number in `from..=to`.
+    pub fn between(&mut self, from: u64, to: u64) -> u64 {
+        from + self.below(to - from + 1)
+    }
+
+    /// True so often in a hundred times.
+    pub fn percent(&mut self, often: u64) -> bool {
+        self.below(100) < often
+    }
+
+    /// One of these.
+    pub fn one<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.place(of.len())]
+    }
+}
+
+thread_local! {
+    static SYSTEM: Cell<u64> = const { Cell::new(0x5eed) };
+}
+
+/// From now on the system's luck on this thread follows from this seed.
+pub fn take_over(seed: u64) {
+    SYSTEM.set(Luck::new(seed, "system").any());
+}
+
+/// Fills in the system's luck, for `getrandom` in either version.
+#[expect(unsafe_code, reason = "the only way in which `getrandom` lets itself be taken over")]
+#[unsafe(no_mangle)]
+unsafe extern "Rust" fn __getrandom_v03_custom(
+    dest: *mut u8,
+    len: usize,
+) -> Result<(), getrandom::Error> {
+    let mut luck = Luck(SYSTEM.get());
+    for at in 0..len {
+        let byte = luck.any().to_le_bytes()[0];
+        // SAFETY: the caller gives `len` bytes to be written.
+        unsafe { dest.add(at).write(byte) };
+    }
+    SYSTEM.set(luck.0);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_systems_luck_follows_from_the_seed() {
+        let draw = |seed| {
+            let drawing = move || {
+                take_over(seed);
+                (rand::random::<u64>(), rand::random::<u128>())
+            };
+            std::thread::spawn(drawing).join().unwrap()
+        };
+        assert_eq!(draw(7), draw(7));
+        assert_ne!(draw(7), draw(8));
+    }
+
+    #[test]
+    fn purposes_have_streams_of_their_own() {
+        assert_ne!(Luck::new(1, "net").any(), Luck::new(1, "disk").any());
+        let mut luck = Luck::new(1, "net");
+        assert!((0..1_000).all(|_| (3..=5).contains(&luck.between(3, 5))));
+    }
+}

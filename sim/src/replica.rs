@@ -1,0 +1,191 @@
+//! A replica on its simulated machine: the real one, on a simulated ground.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::ledger::Windows;
+use openraft::Config;
+use order::raft::ground::{Ground, Opened};
+use order::raft::snapshots::BlockSource;
+use order::raft::state_machine::StateMachine;
+use order::raft::types::{LogId, Raft};
+use order::raft::view::View;
+use order::{Faults, Settings};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use wire::exit::Stop;
+use wire::peers::Peer;
+use wire::watch::lease::Times;
+use wire::watch::rules::Rules;
+
+use crate::disk::log::SimLog;
+use crate::disk::{Crash, Disk, Handle};
+use crate::machine::{Ending, Host};
+use crate::net::{self, HostId, Life, Net};
+use crate::plan::{self, Plan};
+
+/// Where a replica listens.
+const PORT: u16 = 1117;
+
+/// How long a snapshot is waited for.
+const PURGING: Duration = Duration::from_secs(5);
+
+/// What can be seen of a running replica from outside the world.
+#[derive(Clone, Debug)]
+pub struct Inside {
+    /// Its engine.
+    pub raft: Raft,
+    /// Its ledger.
+    pub view: Arc<View>,
+}
+
+/// A replica, its machine and its disk.
+#[derive(Debug)]
+pub struct Replica {
+    /// Its id.
+    pub id: u64,
+    /// Its machine.
+    pub host: Host,
+    /// Its disk, which outlives its process.
+    pub disk: Disk,
+    inside: Arc<Mutex<Option<Inside>>>,
+    settings: Settings,
+    restore: bool,
+}
+
+/// The machine of the replica at this place.
+pub fn host(place: usize) -> HostId {
+    HostId::try_from(place + 1).unwrap_or(HostId::MAX)
+}
+
+/// All replicas, as processes are told of them.
+pub fn peers(plan: &Plan) -> Vec<Peer> {
+    let peer = |(place, id)| Peer { id, address: net::address(host(place), PORT).to_string() };
+    plan.ids().into_iter().enumerate().map(peer).collect()
+}
+
+impl Replica {
+    /// The replica at this place, not running yet. Its identity is kept in `folder`, a real one.
+    pub fn new(plan: &Plan, place: usize, net: &Net, folder: &Path) -> Self {
+        let id = plan.ids()[place];
+        let settings = Settings {
+            id,
+            peers: peers(plan),
+            listen: net::address(host(place), PORT),
+            data: folder.join(format!("order-{id}")),
+            cluster: "sim".into(),
+            shop: plan::shop(),
+            shop_source: "the plan".into(),
+            windows: Windows::default(),
+            times: Times::default(),
+            rules: Rules::default(),
+            faults: Faults::default(),
+        };
+        Self {
+            id,
+            host: Host::new(host(place), &format!("order-{id}"), net),
+            disk: Disk::new(plan.seed, id, plan.broken.lies),
+            inside: Arc::default(),
+            settings,
+            restore: plan.broken.restore,
+        }
+    }
+
+    /// Starts its process.
+    pub fn start(&mut self, seed: u64) {
+        let ground = SimGround {
+            handle: self.disk.open(),
+            inside: self.inside.clone(),
+            restore: self.restore,
+        };
+        let settings = self.settings.clone();
+        self.host.start(seed, |stop| live(ground, settings, stop));
+    }
+
+    /// Its process dies, or its power goes.
+    pub fn crash(&mut self, how: Crash) {
+        self.disk.crash(how);
+        self.inside.lock().take();
+        self.host.end(match how {
+            Crash::Kill => Life::Gone,
+            Crash::Power => Life::Dark,
+        });
+    }
+
+    /// It makes a snapshot, and purges its log up to it but for so many entries.
+    pub fn purge(&self, kept: u64) {
+        let Some(inside) = self.inside() else { return };
+        self.host.spawn(async move {
+            let Inside { raft, view } = inside;
+            if raft.trigger().snapshot().await.is_err() {
+                return;
+            }
+            let target = view.applied_log_id().map_or(0, |id| id.index);
+            let reaches = |at: u64| move |id: &LogId| at <= id.index;
+            let made = raft.wait(Some(PURGING));
+            let made = made.metrics(
+                |metrics| metrics.snapshot.as_ref().is_some_and(reaches(target)),
+                "a snapshot is made",
+            );
+            if made.await.is_ok() && kept < target {
+                // It may stop meanwhile.
+                let _ = raft.trigger().purge_log(target - kept).await;
+            }
+        });
+    }
+
+    /// Lets it run for a step. What it ended with, if it has.
+    pub fn step(&mut self) -> Option<Ending> {
+        let ended = self.host.step();
+        if ended.is_some() {
+            self.inside.lock().take();
+        }
+        ended
+    }
+
+    /// What can be seen of it, while it runs.
+    pub fn inside(&self) -> Option<Inside> {
+        self.inside.lock().clone()
+    }
+}
+
+async fn live(ground: SimGround, settings: Settings, stop: CancellationToken) -> Ending {
+    order::run_on(ground, settings, stop).await
+}
+
+/// The ground of one life.
+struct SimGround {
+    handle: Handle,
+    inside: Arc<Mutex<Option<Inside>>>,
+    restore: bool,
+}
+
+impl Ground for SimGround {
+    type Log = SimLog;
+
+    async fn open(
+        &mut self,
+        settings: &Settings,
+        source: Arc<dyn BlockSource>,
+    ) -> Result<Opened<SimLog>, Stop> {
+        let log = self.handle.log();
+        let file = (Path::new("blocks"), self.handle.file());
+        let work = (plan::PACE, self.handle.hand());
+        let opened = StateMachine::open_on(file, settings.windows, work, source);
+        let (machine, view) = opened.map_err(|error| Stop::Setup(error.to_string()))?;
+        // Opening writes as well, and takes its time.
+        self.handle.clone().took().await;
+        Ok((log, machine, view))
+    }
+
+    fn tune(&self, config: &mut Config) {
+        if self.restore {
+            config.enable_leader_restore = Some(true);
+        }
+    }
+
+    fn runs(&mut self, raft: &Raft, view: &Arc<View>) {
+        *self.inside.lock() = Some(Inside { raft: raft.clone(), view: view.clone() });
+    }
+}

@@ -1,0 +1,219 @@
+//! Customers of the public API: they order and look through a frontend, over HTTP.
+//!
+//! One request at a time over a connection that is kept. What is not answered, or answered with 503
+//! or 504, is asked again with the same key, through another frontend.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ledger::command::Side;
+use ledger::outcome::{Accepted, Outcome, Refusal};
+use ledger::terms::{Index, Name, OrderNumber};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
+use wire::simulated::TcpStream;
+
+use crate::history::{History, Shown, Wish};
+use crate::luck::Luck;
+use crate::net::Net;
+use crate::plan::NAMES;
+
+/// How long one request may take: longer than a frontend tries.
+const PATIENCE: Duration = Duration::from_secs(7);
+
+/// A customer of the public API.
+pub struct Shopper {
+    name: String,
+    frontends: Vec<SocketAddr>,
+    luck: Luck,
+    net: Net,
+    history: History,
+    connection: Option<TcpStream>,
+    favourite: usize,
+    wishes: Vec<Wish>,
+}
+
+impl std::fmt::Debug for Shopper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shopper").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// An answer over HTTP.
+struct Reply {
+    status: u16,
+    as_of: Option<u64>,
+    stale: bool,
+    body: Value,
+}
+
+impl Shopper {
+    /// A customer who knows these frontends.
+    pub fn new(
+        name: &str,
+        frontends: Vec<SocketAddr>,
+        seed: u64,
+        net: &Net,
+        history: &History,
+    ) -> Self {
+        let mut luck = Luck::new(seed, name);
+        let favourite = luck.place(frontends.len());
+        Self {
+            name: name.to_owned(),
+            frontends,
+            luck,
+            net: net.clone(),
+            history: history.clone(),
+            connection: None,
+            favourite,
+            wishes: Vec::new(),
+        }
+    }
+
+    /// Shops until told to stop; what has been asked is asked until it is answered.
+    pub async fn shop(mut self, stop: CancellationToken) -> Self {
+        while !stop.is_cancelled() {
+            match self.luck.below(10) {
+                0 if !self.wishes.is_empty() => {
+                    let again = self.wishes[self.luck.place(self.wishes.len())].clone();
+                    self.settle(&again).await;
+                }
+                1..=6 => self.look().await,
+                _ => {
+                    let wish = Wish {
+                        key: format!("{}-{}", self.name, self.wishes.len()),
+                        name: self.luck.one(&NAMES).to_owned(),
+                        quantity: self.luck.between(1, 3),
+                        side: if self.luck.percent(20) { Side::Sell } else { Side::Buy },
+                    };
+                    self.wishes.push(wish.clone());
+                    self.settle(&wish).await;
+                }
+            }
+            let pause = self.luck.below(40);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        self
+    }
+
+    /// Asks again for all it ever wished: each must be answered as before.
+    pub async fn ask_again(mut self) {
+        for wish in std::mem::take(&mut self.wishes) {
+            self.settle(&wish).await;
+        }
+    }
+
+    async fn settle(&mut self, wish: &Wish) {
+        self.history.asks(wish, self.net.now());
+        let side = if wish.side == Side::Buy { "buy" } else { "sell" };
+        let body = json!({ "name": wish.name, "quantity": wish.quantity, "type": side });
+        let body = body.to_string();
+        let (length, key) = (body.len(), &wish.key);
+        let request = format!(
+            "POST /orders HTTP/1.1\r\nhost: shop\r\nidempotency-key: {key}\r\n\
+             content-length: {length}\r\n\r\n{body}"
+        );
+        loop {
+            let reply = self.ask(&request).await;
+            match reply.as_ref().and_then(|reply| outcome(reply, wish)) {
+                Some((index, outcome)) => {
+                    return self.history.told(&wish.key, self.net.now(), index, outcome);
+                }
+                None => self.elsewhere(reply.map(|reply| (reply.status, reply.body))).await,
+            }
+        }
+    }
+
+    async fn look(&mut self) {
+        let name = self.luck.one(&NAMES).to_owned();
+        let began = self.net.now();
+        let request = format!("GET /stocks/{name} HTTP/1.1\r\nhost: shop\r\n\r\n");
+        let Some(reply) = self.ask(&request).await else { return self.elsewhere(None).await };
+        let Reply { status, as_of, stale, body } = reply;
+        let stock = match status {
+            200 => body["data"]["quantity"].as_u64(),
+            404 => None,
+            _ => return self.elsewhere(Some((status, body))).await,
+        };
+        if let Some(as_of) = as_of.filter(|_| !stale) {
+            self.history.shows(Shown { began, name, as_of: Index(as_of), stock });
+        }
+    }
+
+    /// After a problem: another frontend, a little later.
+    async fn elsewhere(&mut self, problem: Option<(u16, Value)>) {
+        if let Some((status, body)) = problem.filter(|(status, _)| ![503, 504].contains(status)) {
+            self.history.is_wrong(format!("{} was told {status}: {body}", self.name));
+        }
+        self.connection = None;
+        self.favourite = self.luck.place(self.frontends.len());
+        let pause = self.luck.between(2, 30);
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+
+    async fn ask(&mut self, request: &str) -> Option<Reply> {
+        let asking = async {
+            let mut connection = match self.connection.take() {
+                Some(connection) => connection,
+                None => {
+                    let frontend = self.frontends[self.favourite % self.frontends.len()];
+                    TcpStream::connect(&frontend.to_string()).await.ok()?
+                }
+            };
+            connection.write_all(request.as_bytes()).await.ok()?;
+            let reply = read(&mut connection).await?;
+            Some((connection, reply))
+        };
+        let (connection, reply) = tokio::time::timeout(PATIENCE, asking).await.ok()??;
+        self.connection = Some(connection);
+        Some(reply)
+    }
+}
+
+/// Reads one answer.
+async fn read(connection: &mut TcpStream) -> Option<Reply> {
+    let mut text = Vec::new();
+    let head = loop {
+        if let Some(at) = text.windows(4).position(|four| four == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if connection.read_buf(&mut text).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let lines = String::from_utf8_lossy(&text[..head]).to_lowercase();
+    let status = lines.split(' ').nth(1)?.parse().ok()?;
+    let header = |name: &str| {
+        let line = lines.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.map(str::to_owned)
+    };
+    let length: usize = header("content-length").and_then(|text| text.parse().ok()).unwrap_or(0);
+    while text.len() < head + length {
+        if connection.read_buf(&mut text).await.ok()? == 0 {
+            return None;
+        }
+    }
+    Some(Reply {
+        status,
+        as_of: header("x-as-of").and_then(|text| text.parse().ok()),
+        stale: header("x-consistency").is_some_and(|text| text == "stale"),
+        body: serde_json::from_slice(&text[head..head + length]).unwrap_or(Value::Null),
+    })
+}
+
+/// What an answer to an order says was decided. Nothing: it does not say.
+fn outcome(reply: &Reply, wish: &Wish) -> Option<(Index, Outcome)> {
+    let index = Index(reply.as_of?);
+    let name = Name::new(&wish.name)?;
+    let outcome = match reply.status {
+        200 => {
+            let number = reply.body["data"]["transaction_number"].as_u64()?;
+            Outcome::Accepted(Accepted::Placed(OrderNumber(number)))
+        }
+        404 => Outcome::Refused(Refusal::NoSuchProduct(name)),
+        409 => Outcome::Refused(Refusal::OutOfStock(name)),
+        _ => return None,
+    };
+    Some((index, outcome))
+}

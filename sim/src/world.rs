@@ -1,0 +1,402 @@
+//! The world of one run: machines, network, disks, customers, chaos and the judge.
+
+use std::path::PathBuf;
+
+use openraft::async_runtime::WatchReceiver;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use wire::exit::Stop;
+
+use crate::chaos::{Act, CALM, Chaos};
+use crate::customer::Customer;
+use crate::disk::Crash;
+use crate::history::History;
+use crate::judge::{self, Judge};
+use crate::luck;
+use crate::machine::Host;
+use crate::net::{HostId, Life, Net};
+use crate::plan::Plan;
+use crate::replica::{self, Replica};
+use crate::shopper::Shopper;
+use crate::side::{self, Side};
+use crate::trace::{self, Told};
+
+/// The machine of the customers.
+const CUSTOMERS: HostId = 100;
+
+/// How long the store may take to be whole again, in steps.
+const HEALING: u64 = 20_000;
+
+/// How often the judge looks, in steps.
+const LOOK: u64 = 5;
+
+/// What a run came to.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The seed.
+    pub seed: u64,
+    /// Everything that was wrong.
+    pub wrong: Vec<String>,
+    /// How many orders there are in the end.
+    pub orders: u64,
+    /// How many wishes were answered.
+    pub told: usize,
+    /// How many faults there were.
+    pub faults: u64,
+    /// How long it lasted, in steps.
+    pub steps: u64,
+    /// The trace.
+    pub trace: Told,
+}
+
+/// One run, at one moment.
+#[derive(Debug)]
+pub struct World {
+    plan: Plan,
+    net: Net,
+    replicas: Vec<Replica>,
+    sides: Vec<Side>,
+    customers: Host,
+    history: History,
+    judge: Judge,
+    wrong: Vec<String>,
+    faults: u64,
+    /// Nothing may end any more.
+    calm: bool,
+    // Last: removed when nobody writes into it any more.
+    _folder: TempDir,
+}
+
+/// Runs a plan to its end.
+pub fn run(plan: &Plan, aloud: bool) -> Report {
+    told(plan, aloud, World::chaos)
+}
+
+/// A world in which a story happens; then it heals, and is judged.
+fn told(plan: &Plan, aloud: bool, story: impl FnOnce(&mut World)) -> Report {
+    luck::take_over(plan.seed);
+    let guard = trace::begin(aloud);
+    let mut world = World::new(plan.clone());
+    world.begin();
+    story(&mut world);
+    world.heal();
+    let report = world.end();
+    drop(guard);
+    report
+}
+
+impl World {
+    /// Tells a story in a world of this plan; then it heals, and is judged.
+    pub fn told(plan: Plan, story: impl FnOnce(&mut Self)) -> Report {
+        told(&plan, false, story)
+    }
+
+    /// A world in which nothing runs yet.
+    pub fn new(plan: Plan) -> Self {
+        let net = Net::new(plan.seed, CALM);
+        let memory = PathBuf::from("/dev/shm");
+        let folder = match memory.is_dir() {
+            true => TempDir::new_in(memory),
+            false => TempDir::new(),
+        };
+        let folder = folder.expect("a folder for the identities can be made");
+        let replicas = (0..plan.replicas)
+            .map(|place| Replica::new(&plan, place, &net, folder.path()))
+            .collect();
+        let customers = Host::new(CUSTOMERS, "customers", &net);
+        let sides = side::all(&plan, &net);
+        Self {
+            plan,
+            net,
+            replicas,
+            sides,
+            customers,
+            history: History::default(),
+            judge: Judge::default(),
+            wrong: Vec::new(),
+            faults: 0,
+            calm: false,
+            _folder: folder,
+        }
+    }
+
+    /// Starts everything.
+    pub fn begin(&mut self) {
+        for place in 0..self.replicas.len() {
+            self.act(Act::Start(place));
+        }
+        for place in 0..self.sides.len() {
+            self.act(Act::StartSide(place));
+        }
+        let (plan, net, history) = (self.plan.clone(), self.net.clone(), self.history.clone());
+        self.customers.start(self.plan.seed, move |stop| shopping(plan, net, history, stop));
+    }
+
+    /// Lets the chaos of the plan happen.
+    pub fn chaos(&mut self) {
+        let mut hosts: Vec<HostId> =
+            self.replicas.iter().map(|replica| replica.host.id()).collect();
+        hosts.extend(self.sides.iter().map(|side| side.host.id()));
+        hosts.push(CUSTOMERS);
+        let mut chaos = Chaos::of(&self.plan, &hosts);
+        while self.net.now() < chaos.until() && self.is_well() {
+            let up: Vec<bool> = self.replicas.iter().map(|r| r.host.is_running()).collect();
+            for act in chaos.now(self.net.now(), &up) {
+                self.faults += 1;
+                self.act(act);
+            }
+            self.step();
+        }
+    }
+
+    /// Undoes everything, and waits until the store is whole: all agree, and orders are taken.
+    pub fn heal(&mut self) {
+        trace::enter("", self.net.now());
+        trace::say("healing");
+        self.net.mend();
+        self.net.set_delay(CALM);
+        for place in 0..self.replicas.len() {
+            self.replicas[place].disk.resume();
+        }
+        self.supervise();
+        let began = self.net.now();
+        // What was about to end may still do so.
+        let grace = began + 500;
+        while self.is_well() && !(grace < self.net.now() && 0 < self.history.told_after(grace)) {
+            if began + HEALING < self.net.now() {
+                return self.is_wrong("liveness: no order was taken after healing");
+            }
+            self.supervise();
+            self.step();
+        }
+        self.calm = true;
+        self.customers.ask_to_stop();
+        while self.is_well() && (self.customers.is_running() || !self.is_whole()) {
+            if began + 2 * HEALING < self.net.now() {
+                let states: Vec<String> = self.replicas.iter().map(state).collect();
+                let text = states.join("; ");
+                return self.is_wrong(&format!("liveness: the store is not whole: {text}"));
+            }
+            self.supervise();
+            self.step();
+        }
+    }
+
+    /// Judges, ends everything, and says what it came to.
+    pub fn end(mut self) -> Report {
+        let orders = match self.is_well() {
+            true => self.judge.conclude(&self.replicas, &self.history),
+            false => 0,
+        };
+        let mut wrong = std::mem::take(&mut self.wrong);
+        wrong.extend(self.judge.wrong().iter().cloned());
+        let (seed, faults, steps) = (self.plan.seed, self.faults, self.net.now());
+        let told = self.history.told_after(0);
+        for replica in &mut self.replicas {
+            replica.crash(Crash::Kill);
+        }
+        for side in &mut self.sides {
+            side.crash(Life::Gone);
+        }
+        self.customers.end(Life::Gone);
+        let trace = trace::end();
+        wrong.extend(trace.panics.iter().map(|panic| format!("defect: {panic}")));
+        wrong.dedup();
+        Report { seed, wrong, orders, told, faults, steps, trace }
+    }
+
+    /// Does something to the world.
+    pub fn act(&mut self, act: Act) {
+        trace::enter("", self.net.now());
+        trace::say(&format!("{act:?}"));
+        match act {
+            Act::Crash(how, places) => {
+                for place in places {
+                    self.replicas[place].crash(how);
+                }
+            }
+            Act::Start(place) if !self.replicas[place].host.is_running() => {
+                self.replicas[place].start(self.plan.seed);
+            }
+            Act::StartSide(place) if !self.sides[place].host.is_running() => {
+                self.sides[place].start(self.plan.seed);
+            }
+            Act::Start(_) | Act::StartSide(_) => {}
+            Act::CrashSide(place, dark) => {
+                self.sides[place].crash(if dark { Life::Dark } else { Life::Gone });
+            }
+            Act::Stop(place) => self.replicas[place].host.ask_to_stop(),
+            Act::Cut(from, to) => self.net.cut(from, to, true),
+            Act::Mend(from, to) => self.net.cut(from, to, false),
+            Act::Stall(place) => self.replicas[place].disk.stall(),
+            Act::Resume(place) => self.replicas[place].disk.resume(),
+            Act::Jump(place, by_ms) => self.replicas[place].host.jump(by_ms),
+            Act::Purge(place, kept) => self.replicas[place].purge(kept),
+            Act::Rough(rough) => self.net.set_delay(if rough { crate::chaos::ROUGH } else { CALM }),
+        }
+    }
+
+    /// One millisecond.
+    pub fn step(&mut self) {
+        self.net.step();
+        for replica in &mut self.replicas {
+            let Some(ending) = replica.step() else { continue };
+            trace::enter("", self.net.now());
+            match ending {
+                Ok(()) => trace::say(&format!("{} has stopped", replica.id)),
+                Err(stop) => {
+                    trace::say(&format!("{} ended: {stop}", replica.id));
+                    // One that finds no source of blocks, as long as there is none, may give up.
+                    let may = !self.calm && stop.to_string().contains("cannot fetch the blocks");
+                    if !may {
+                        self.wrong.push(format!("{} ended: {stop}", replica.id));
+                    }
+                }
+            }
+        }
+        for side in &mut self.sides {
+            if let Some(ending) = side.step() {
+                let name = side.host.name();
+                self.wrong.push(format!("{name} ended: {ending:?}"));
+            }
+        }
+        self.customers.step();
+        if self.net.now().is_multiple_of(LOOK) {
+            for replica in &self.replicas {
+                self.judge.look(replica);
+            }
+        }
+    }
+
+    /// Whoever has ended is started again, as a supervisor would.
+    pub fn supervise(&mut self) {
+        for place in 0..self.replicas.len() {
+            if !self.replicas[place].host.is_running() {
+                self.act(Act::Start(place));
+            }
+        }
+        for place in 0..self.sides.len() {
+            if !self.sides[place].host.is_running() {
+                self.act(Act::StartSide(place));
+            }
+        }
+    }
+
+    /// The replicas.
+    pub fn replicas(&self) -> &[Replica] {
+        &self.replicas
+    }
+
+    /// The place of the leader and its term, if all that run agree on it.
+    pub fn leader(&self) -> Option<(usize, u64)> {
+        let leads = |replica: &Replica| {
+            let inside = replica.inside()?;
+            let metrics = inside.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            Some((metrics.current_leader?, metrics.current_term))
+        };
+        let mut named = self.replicas.iter().map(leads);
+        let (id, term) = named.next()??;
+        named.all(|other| other == Some((id, term))).then_some(())?;
+        let place = self.replicas.iter().position(|replica| replica.id == id)?;
+        Some((place, term))
+    }
+
+    /// The machine of a replica.
+    pub fn machine(&self, place: usize) -> HostId {
+        self.replicas[place].host.id()
+    }
+
+    /// So many milliseconds, as long as nothing is wrong.
+    pub fn steps(&mut self, count: u64) {
+        let end = self.net.now() + count;
+        while self.net.now() < end && self.is_well() {
+            self.step();
+        }
+    }
+
+    /// Goes on until this is so, but not for longer than `most` milliseconds. False: it is not so.
+    pub fn until(&mut self, most: u64, is_so: impl Fn(&Self) -> bool) -> bool {
+        let end = self.net.now() + most;
+        while self.net.now() < end && self.is_well() {
+            if is_so(self) {
+                return true;
+            }
+            self.step();
+        }
+        is_so(self)
+    }
+
+    /// What the customers were told.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The time, in steps.
+    pub fn now(&self) -> u64 {
+        self.net.now()
+    }
+
+    /// Something must not be.
+    pub fn is_wrong(&mut self, what: &str) {
+        self.wrong.push(what.to_owned());
+    }
+
+    /// Nothing is wrong so far.
+    pub fn is_well(&self) -> bool {
+        self.wrong.is_empty() && self.judge.wrong().is_empty() && trace::panics().is_empty()
+    }
+
+    /// All replicas run, stand at the same index, and have written it.
+    fn is_whole(&self) -> bool {
+        let insides: Vec<_> = self.replicas.iter().filter_map(Replica::inside).collect();
+        let index = |inside: &replica::Inside| inside.view.read(ledger::ledger::Ledger::applied);
+        let first = insides.first().map(index);
+        insides.len() == self.replicas.len()
+            && insides
+                .iter()
+                .all(|inside| Some(index(inside)) == first && judge::is_settled(&inside.view))
+    }
+}
+
+/// All customers shop until they are told to stop; then each asks for everything once more.
+async fn shopping(
+    plan: Plan,
+    net: Net,
+    history: History,
+    stop: CancellationToken,
+) -> Result<(), Stop> {
+    let (peers, frontends) = (replica::peers(&plan), side::frontends(&plan));
+    let mut asking = JoinSet::new();
+    for number in 0..plan.customers {
+        let name = format!("c{number}");
+        let customer = Customer::new(&name, peers.clone(), plan.seed, &net, &history);
+        let stop = stop.clone();
+        asking.spawn(async move { customer.shop(stop).await.ask_again().await });
+    }
+    for number in 0..2 * plan.frontends {
+        let name = format!("s{number}");
+        let shopper = Shopper::new(&name, frontends.clone(), plan.seed, &net, &history);
+        let stop = stop.clone();
+        asking.spawn(async move { shopper.shop(stop).await.ask_again().await });
+    }
+    // A panic is in the trace already.
+    while asking.join_next().await.is_some() {}
+    Ok(())
+}
+
+fn state(replica: &Replica) -> String {
+    match replica.inside() {
+        None => format!("{} is down", replica.id),
+        Some(inside) => {
+            let applied = inside.view.read(ledger::ledger::Ledger::applied);
+            let durable = inside.view.durable().index();
+            let metrics = inside.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            let (leader, last) = (metrics.current_leader, metrics.last_log_index);
+            let id = replica.id;
+            format!("{id}: applied {applied}, durable {durable}, last {last:?}, leader {leader:?}")
+        }
+    }
+}

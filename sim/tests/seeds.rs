@@ -1,0 +1,42 @@
+//! A few seeds with every test run, and that a seed decides everything.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use sim::plan::Plan;
+use sim::trace;
+use sim::world::{self, Report};
+
+/// How many seeds run with every test run.
+const SEEDS: u64 = 12;
+
+/// Seeds that once failed, with what was found; they are run first.
+const KEPT: [u64; 0] = [];
+
+/// One run, on a thread of its own: the luck of the system is kept per thread.
+fn run(plan: Plan) -> Report {
+    std::thread::spawn(move || world::run(&plan, false)).join().unwrap()
+}
+
+#[test]
+fn no_seed_shows_a_violation() {
+    trace::take_panics();
+    let (mut orders, mut faults) = (0, 0);
+    for seed in KEPT.into_iter().chain(1..=SEEDS) {
+        let report = run(Plan::of(seed));
+        assert_eq!(report.wrong, Vec::<String>::new(), "seed {seed}");
+        (orders, faults) = (orders + report.orders, faults + report.faults);
+    }
+    assert!(
+        SEEDS < orders && SEEDS < faults,
+        "{orders} orders, {faults} faults: a test of nothing"
+    );
+}
+
+#[test]
+fn a_seed_run_twice_is_the_same_run() {
+    for seed in 1..=3 {
+        let (once, again) = (run(Plan::of(seed)), run(Plan::of(seed)));
+        assert_eq!(once.trace, again.trace, "seed {seed}");
+        assert_eq!((once.orders, once.steps), (again.orders, again.steps), "seed {seed}");
+    }
+}

@@ -1,0 +1,149 @@
+//! Tests 2, 7, 8 and 9 of those that a store must have before its first release: power cuts on any
+//! subset, purges, stalls, and the partial partition in which a leader without a majority keeps the
+//! others from choosing another.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use sim::chaos::Act;
+use sim::disk::Crash;
+use sim::plan::{Faults, Plan};
+use sim::trace;
+use sim::world::World;
+
+/// A store without chaos of its own: the story brings it.
+fn plan(seed: u64, replicas: usize) -> Plan {
+    let faults = Faults::NONE;
+    Plan { replicas, catalogs: 0, frontends: 0, customers: 4, faults, ..Plan::of(seed) }
+}
+
+/// Tells a story on a thread of its own, and then judges. Nothing may be wrong in the end.
+fn story(plan: Plan, tell: impl FnOnce(&mut World) + Send + 'static) {
+    trace::take_panics();
+    let name = format!("{plan:?}");
+    let run = std::thread::spawn(move || {
+        World::told(plan, |world| {
+            assert!(world.until(5_000, |world| 5 < world.history().told_after(0)), "it opens");
+            tell(world);
+        })
+    });
+    let report = run.join().unwrap();
+    assert_eq!(report.wrong, Vec::<String>::new(), "{name}");
+}
+
+/// [engine 2] The power goes on each subset of the replicas, at many moments.
+#[test]
+fn a_power_cut_on_any_subset_at_any_moment_loses_nothing() {
+    for subset in 1..8_usize {
+        for moment in 0..4 {
+            let seed = 1_000 + 10 * subset as u64 + moment;
+            story(plan(seed, 3), move |world| {
+                world.steps(seed % 23);
+                let places = (0..3).filter(|place| subset & (1 << place) != 0).collect();
+                world.act(Act::Crash(Crash::Power, places));
+                world.steps(50 + seed % 700);
+            });
+        }
+    }
+}
+
+/// [engine 7] A snapshot is made, the log is purged up to it, and the power goes before, while and
+/// after the history is written.
+#[test]
+fn a_power_cut_after_a_purge_leaves_no_hole() {
+    for moment in 0..16 {
+        story(plan(2_000 + moment, 3), move |world| {
+            world.steps(300);
+            for place in 0..3 {
+                world.act(Act::Purge(place, 0));
+            }
+            world.steps(3 * moment);
+            world.act(Act::Crash(Crash::Power, vec![0, 1, 2]));
+            world.steps(100);
+        });
+    }
+}
+
+/// [engine 7] One that was away returns over what the others have purged, and loses power while it
+/// installs.
+#[test]
+fn a_power_cut_while_a_snapshot_is_installed_leaves_no_hole() {
+    for moment in 0..12 {
+        story(plan(2_100 + moment, 3), move |world| {
+            world.act(Act::Crash(Crash::Power, vec![0]));
+            world.steps(1_500);
+            for place in [1, 2] {
+                world.act(Act::Purge(place, 0));
+            }
+            world.steps(300);
+            world.act(Act::Start(0));
+            world.steps(20 + 15 * moment);
+            world.act(Act::Crash(Crash::Power, vec![0]));
+            world.steps(50);
+            world.act(Act::Start(0));
+            world.steps(30 + 7 * moment);
+            world.act(Act::Crash(Crash::Power, vec![0]));
+        });
+    }
+}
+
+/// [engine 8] A follower's disk does nothing for 500 ms: no election, and orders go on.
+#[test]
+fn a_followers_disk_that_stalls_causes_no_election() {
+    story(plan(3_001, 3), |world| {
+        world.steps(500);
+        let (leader, term) = world.leader().unwrap();
+        world.act(Act::Stall((leader + 1) % 3));
+        let (stalled, began) = (world.now(), world.history().told_after(0));
+        world.steps(500);
+        assert!(began + 5 < world.history().told_after(0), "orders go on meanwhile");
+        world.act(Act::Resume((leader + 1) % 3));
+        world.steps(1_000);
+        assert_eq!(world.leader(), Some((leader, term)), "nobody else was chosen");
+        assert!(world.history().told_after(stalled + 500) > 5, "the rate is back");
+    });
+}
+
+/// [engine 8] The leader's own disk does nothing for 500 ms: at most one election, nothing lost.
+#[test]
+fn a_leaders_disk_that_stalls_causes_no_storm() {
+    story(plan(3_002, 3), |world| {
+        world.steps(500);
+        let (leader, term) = world.leader().unwrap();
+        world.act(Act::Stall(leader));
+        world.steps(500);
+        world.act(Act::Resume(leader));
+        let resumed = world.now();
+        world.steps(1_500);
+        let (_, now) = world.leader().expect("one leads");
+        assert!(now <= term + 2, "terms {term} to {now}: a storm of elections");
+        assert!(world.history().told_after(resumed) > 10, "the rate is back");
+    });
+}
+
+/// [engine 9] Five voters. The leader reaches one other, the bridge; the bridge and two more reach
+/// each other; the fifth is alone. The three are a majority, and must not be kept from choosing by
+/// a leader that has none (openraft issue 2080).
+#[test]
+fn a_leader_without_a_majority_does_not_keep_a_majority_from_choosing() {
+    for seed in 4_000..4_004 {
+        story(plan(seed, 5), |world| {
+            let chosen = world.until(3_000, |world| world.leader().is_some());
+            assert!(chosen, "one leads");
+            let (leader, _) = world.leader().unwrap();
+            let others: Vec<usize> = (0..5).filter(|place| *place != leader).collect();
+            let (bridge, a, b) = (others[0], others[1], others[2]);
+            let lines = [(leader, bridge), (bridge, a), (bridge, b), (a, b)];
+            for from in 0..5_usize {
+                for to in 0..5_usize {
+                    let whole = lines.contains(&(from, to)) || lines.contains(&(to, from));
+                    if from != to && !whole {
+                        world.act(Act::Cut(world.machine(from), world.machine(to)));
+                    }
+                }
+            }
+            let cut = world.now();
+            let told = world.until(6_000, |world| world.history().told_after(cut + 1_000) > 3);
+            assert!(told, "no order was taken in 6 s by a majority that is connected");
+        });
+    }
+}
