@@ -2,6 +2,8 @@
 
 mod cli;
 
+mod cli_lab;
+
 mod settings;
 
 mod shop;
@@ -19,6 +21,10 @@ mod load;
 mod inspect;
 
 mod ctl;
+
+mod lab;
+
+mod demo;
 
 use std::process::ExitCode;
 
@@ -71,6 +77,8 @@ async fn run(command: Command) -> Result<bool, Stop> {
             let CtlOn::Product(product) = flags.on;
             ctl::product(product).await
         }
+        Command::Lab(flags) => lab::run(flags).await,
+        Command::Demo(flags) => demo::run(flags).await,
     }
 }
 

@@ -13,40 +13,40 @@ const IDS: [u64; 3] = [123, 345, 456];
 
 /// What a person wishes.
 #[derive(Clone, Debug)]
-pub(super) struct Wishes {
-    pub(super) dialect: String,
-    pub(super) shop: String,
-    pub(super) port: u16,
-    pub(super) auto: bool,
-    pub(super) data: PathBuf,
-    pub(super) frontends: u16,
-    pub(super) catalogs: u16,
-    pub(super) cache: String,
-    pub(super) log: String,
-    pub(super) access_log: String,
+pub(crate) struct Wishes {
+    pub(crate) dialect: String,
+    pub(crate) shop: String,
+    pub(crate) port: u16,
+    pub(crate) auto: bool,
+    pub(crate) data: PathBuf,
+    pub(crate) frontends: u16,
+    pub(crate) catalogs: u16,
+    pub(crate) cache: String,
+    pub(crate) log: String,
+    pub(crate) access_log: String,
 }
 
 /// Every process to start.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
-    pub(super) children: Vec<Child>,
+pub(crate) struct Plan {
+    pub(crate) children: Vec<Child>,
     public_ports: Vec<u16>,
     ports: Vec<(String, u16)>,
 }
 
 /// One process.
 #[derive(Clone, Debug)]
-pub(super) struct Child {
+pub(crate) struct Child {
     /// `order-456`, `catalog-1`, `frontend-1`
-    pub(super) name: String,
+    pub(crate) name: String,
     /// What to run this program with.
-    pub(super) arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
     /// Where it listens.
-    pub(super) address: String,
+    pub(crate) address: String,
 }
 
 impl Plan {
-    pub(super) fn make(wishes: &Wishes) -> Result<Self, Stop> {
+    pub(crate) fn make(wishes: &Wishes) -> Result<Self, Stop> {
         let mut ports = Ports::new(wishes.auto);
         let mut listed = Vec::new();
         let mut port = |what: String, fixed: u16| -> Result<u16, Stop> {
@@ -86,7 +86,7 @@ impl Plan {
     }
 
     /// Refuses to start when a port is taken.
-    pub(super) fn check_ports(&self) -> Result<(), Stop> {
+    pub(crate) fn check_ports(&self) -> Result<(), Stop> {
         for (name, port) in &self.ports {
             if !is_free(*port) {
                 return Err(Stop::Setup(format!(
@@ -98,13 +98,13 @@ impl Plan {
         Ok(())
     }
 
-    pub(super) fn urls(&self) -> Vec<String> {
+    pub(crate) fn urls(&self) -> Vec<String> {
         self.public_ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect()
     }
 
     /// Tells a person what runs and what to try.
     #[expect(clippy::print_stdout, reason = "this is the program's answer")]
-    pub(super) fn tell(&self, pids: &BTreeMap<String, u32>, wishes: &Wishes) {
+    pub(crate) fn tell(&self, pids: &BTreeMap<String, u32>, wishes: &Wishes) {
         let Some(url) = self.urls().into_iter().next() else { return };
         let program = std::env::args().next().unwrap_or_else(|| "oppidum".into());
         println!("\nThe store is open: {}\n", self.urls().join("  "));
