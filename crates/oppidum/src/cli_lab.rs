@@ -125,8 +125,9 @@ pub(crate) struct Failover {
     /// How long the process stays away: 3s, 500ms
     #[arg(long, default_value = "3s", value_name = "TIME", value_parser = span)]
     pub(crate) restart_after: Duration,
-    /// The longest wait that clients do not notice [default: the promise, P6: 100ms after a
-    /// replica's death, 1s after it falls silent, 555ms for a catalog or a frontend]
+    /// The most that an accident may add to what requests take (the 99th percentile where nothing
+    /// is struck) [default: the promise, P6: 100ms for a replica's death, 1s for its silence,
+    /// 555ms for a catalog or a frontend]
     #[arg(long, value_name = "TIME", value_parser = span)]
     pub(crate) within: Option<Duration>,
     /// The probability that a query is followed by a trade

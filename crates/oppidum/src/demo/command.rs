@@ -40,15 +40,16 @@ pub(super) enum Target {
 }
 
 /// What `help` shows.
-pub(super) const HELP: &str = "\
-  kill [ID]      kill -9: a replica (456), catalog-1, frontend-1, or the leader
-  freeze [ID]    stop it in its tracks: it keeps its connections and answers nobody
-  thaw [ID]      let it go on; without ID whoever is frozen
-  restart [ID]   start it again; without ID whoever is down
-  buy NAME N     order something: buy whale 2
-  status         who leads, who lags
-  verify         is everything there once, and everywhere the same?
-  help, quit     this; the end (Ctrl-D)";
+pub(super) const HELP: &str = concat!(
+    "  kill [ID]      kill -9: a replica (456), catalog-1, frontend-1; without ID the leader\n",
+    "  freeze [ID]    stop it in its tracks: it keeps its connections and answers nobody\n",
+    "  thaw [ID]      let it go on; without ID whoever is frozen\n",
+    "  restart [ID]   start it again; without ID whoever is down\n",
+    "  buy NAME N     order something: buy whale 2\n",
+    "  status         who leads, who lags\n",
+    "  verify         is everything there once, and everywhere the same?\n",
+    "  help, quit     this; the end (Ctrl-D)",
+);
 
 /// Understands a line. `names` are the processes that there are.
 pub(super) fn parse(line: &str, names: &[String]) -> Result<Command, String> {

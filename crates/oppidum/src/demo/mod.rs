@@ -30,7 +30,10 @@ pub(crate) async fn run(flags: Demo) -> Result<bool, Stop> {
     tell(
         "The store opens: three replicas of one ledger, a catalog and a frontend, each a process.",
     );
-    let set = Set { dialect: "toy", frontends: 1, catalogs: 1, cache: "5".into(), log: LEADERS };
+    // Nothing is sold out while somebody looks on.
+    let stock = Some(1_000_000);
+    let set =
+        Set { dialect: "toy", stock, frontends: 1, catalogs: 1, cache: "5".into(), log: LEADERS };
     stage::with(&set, &interrupt, async |stage| tale(stage, flags.seed, prompt).await).await
 }
 

@@ -29,7 +29,10 @@ pub(super) async fn converse(scene: &Scene<'_>) -> Result<(), Stop> {
             let _ = write!(out, "\n{} orders> ", grouped(scene.orders()));
             let _ = out.flush();
         }
-        let Some(line) = lines.recv().await else { break };
+        let Some(line) = lines.recv().await else {
+            tell("");
+            break;
+        };
         if !typed {
             tell(format!("\n{} orders> {}", grouped(scene.orders()), line.trim()));
         }
@@ -43,7 +46,6 @@ pub(super) async fn converse(scene: &Scene<'_>) -> Result<(), Stop> {
         scene.stage.thaw(&name);
         scene.stage.restart(&name);
     }
-    tell("");
     scene.stage.whole().await
 }
 

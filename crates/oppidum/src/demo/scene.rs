@@ -11,6 +11,7 @@ use wire::exit::Stop;
 
 use super::counter::{self, ms};
 use crate::inspect::{self, IDENTICAL};
+use crate::lab::elections::{Election, elections};
 use crate::lab::stage::Stage;
 use crate::lab::tell;
 use crate::load::report::Report;
@@ -19,8 +20,8 @@ use crate::load::{self, Habits, Tally};
 /// How many customers there are.
 pub(super) const CUSTOMERS: u16 = 5;
 
-/// How many pieces one buys at the most: toys are filled up only when they are sold out.
-const PIECES: u64 = 2;
+/// How many pieces one buys at the most.
+const PIECES: u64 = 5;
 
 /// How long a customer rests.
 const REST: Duration = Duration::from_millis(25);
@@ -64,45 +65,51 @@ impl<'a> Scene<'a> {
     /// `kill -9`, and what comes of it.
     pub(super) async fn kill(&self, name: &str) -> bool {
         let pid = self.stage.pid(name);
-        let (before, heard) = (self.orders(), self.stage.heard().len());
+        let (led, elected) = self.led(name);
         let struck = Instant::now();
         if !self.stage.kill(name).await {
             return false;
         }
         tell(format!("$ kill -9 {}   # {name}", pid.unwrap_or(0)));
-        self.aftermath(struck, before, heard).await;
+        self.aftermath(struck, led, elected).await;
         true
     }
 
     /// SIGSTOP, and what comes of it.
     pub(super) async fn freeze(&self, name: &str) -> bool {
         let pid = self.stage.pid(name);
-        let (before, heard) = (self.orders(), self.stage.heard().len());
+        let (led, elected) = self.led(name);
         let struck = Instant::now();
         if !self.stage.freeze(name) {
             return false;
         }
         tell(format!("$ kill -STOP {}   # {name}", pid.unwrap_or(0)));
-        self.aftermath(struck, before, heard).await;
+        self.aftermath(struck, led, elected).await;
         true
     }
 
-    /// Waits for the next order, and says who leads by then.
-    async fn aftermath(&self, struck: Instant, before: u64, heard: usize) {
+    /// Whether a process leads, as far as one has heard, and how often the leader has changed.
+    fn led(&self, name: &str) -> (bool, usize) {
+        let elections = elections(&self.stage.heard());
+        let leader = elections.last().map(|election| format!("order-{}", election.leader));
+        (leader.as_deref() == Some(name), elections.len())
+    }
+
+    /// Waits for a leader, if there is none now, and for the next order; says when they came.
+    async fn aftermath(&self, struck: Instant, led: bool, elected: usize) {
         const WAIT: Duration = Duration::from_secs(3);
+        let pause = || tokio::time::sleep(Duration::from_millis(1));
+        while led && elections(&self.stage.heard()).len() <= elected && struck.elapsed() < WAIT {
+            pause().await;
+        }
+        // Counted from here: what the former leader acknowledged may still be on its way.
+        let before = self.orders();
         while self.orders() <= before && struck.elapsed() < WAIT {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            pause().await;
         }
         let next = struck.elapsed();
-        // Somebody who was killed for nothing has no successor to wait for.
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let mut told = Vec::new();
-        for said in self.stage.heard().into_iter().skip(heard) {
-            let leader = said.line.split("New leader id: ").nth(1).map(str::to_owned);
-            if let Some(leader) = leader.filter(|leader| told.last() != Some(leader)) {
-                tell(format!("  {leader} leads after {}", ms(said.at - struck)));
-                told.push(leader);
-            }
+        for Election { at, leader } in elections(&self.stage.heard()).into_iter().skip(elected) {
+            tell(format!("  {leader} leads after {}", ms(at - struck)));
         }
         match WAIT <= next {
             true => tell(format!("  no order was acknowledged for {WAIT:?}")),
@@ -123,8 +130,11 @@ impl<'a> Scene<'a> {
         tell(format!("  {name} is started again: pid {}", self.stage.pid(name).unwrap_or(0)));
         self.stage.serves(name).await?;
         let took = began.elapsed();
+        let id = name.trim_start_matches("order-");
         for said in self.stage.heard().into_iter().skip(heard) {
-            if let Some(at) = said.line.find("sending missing logs") {
+            if let Some(at) = said.line.find("sending missing logs")
+                && said.line.ends_with(&format!("to {id}"))
+            {
                 tell(format!("  {}: {}", said.name, &said.line[at..]));
             }
         }

@@ -1,9 +1,13 @@
 //! Ctrl-C: the first signal ends an experiment in order, the second in a hurry; neither leaves
 //! processes or folders behind.
 
+use std::io::IsTerminal;
+
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
+
+use crate::lab::remark;
 
 /// Whether somebody wishes this to end.
 #[derive(Debug)]
@@ -45,7 +49,7 @@ impl Interrupt {
 
     /// What an experiment that was stopped comes to.
     pub(crate) fn stop() -> Stop {
-        Stop::Setup("stopped before the end: nothing was found out".into())
+        Stop::Setup("stopped before the end".into())
     }
 
     /// Goes on until it is done or somebody wishes it to end.
@@ -55,7 +59,13 @@ impl Interrupt {
     ) -> Result<T, Stop> {
         tokio::select! {
             done = doing => done,
-            () = self.stopped() => Err(Self::stop()),
+            () = self.stopped() => {
+                if std::io::stderr().is_terminal() {
+                    // What was being written stays on its own line.
+                    remark("");
+                }
+                Err(Self::stop())
+            }
         }
     }
 }

@@ -12,6 +12,8 @@ mod failover;
 
 pub(crate) mod stage;
 
+pub(crate) mod elections;
+
 pub(crate) mod interrupt;
 
 mod chart;

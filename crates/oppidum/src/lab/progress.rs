@@ -27,9 +27,11 @@ impl Progress {
             let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
         }
     }
+}
 
-    /// Clears the line for what is said next.
-    pub(super) fn clear(&self) {
+/// Clears the line for what is said next.
+impl Drop for Progress {
+    fn drop(&mut self) {
         if self.shown {
             let _ = write!(std::io::stderr(), "\r\x1b[K");
         }

@@ -4,6 +4,8 @@
 //! Nothing outlives it: its processes stop when it ends, when this program is stopped, and when
 //! this program is killed; the folder goes with it, unless this program is killed.
 
+use std::fmt::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +18,7 @@ use wire::status::StoreStatus;
 use crate::http::Client;
 use crate::inspect;
 use crate::lab::interrupt::Interrupt;
+use crate::shop;
 use crate::up::archive::{Archive, Said};
 use crate::up::plan::{Plan, Wishes};
 use crate::up::supervisor::{Afterwards, Lines, Supervisor};
@@ -40,6 +43,8 @@ const WORDS: [&str; 3] = ["New leader id: ", "sending missing logs", " is health
 pub(crate) struct Set {
     /// The classic API, and the built-in shop of that name.
     pub(crate) dialect: &'static str,
+    /// How many pieces there are of each product. None: as the built-in shop has it.
+    pub(crate) stock: Option<u64>,
     /// How many frontends.
     pub(crate) frontends: u16,
     /// How many catalogs.
@@ -97,9 +102,13 @@ impl Stage {
     fn start(set: &Set) -> Result<Self, Stop> {
         let made = tempfile::Builder::new().prefix("oppidum-lab-").tempdir();
         let folder = made.map_err(|e| Stop::Setup(format!("no temporary folder: {e}")))?;
+        let shop = match set.stock {
+            None => set.dialect.to_owned(),
+            Some(pieces) => stocked(set.dialect, pieces, folder.path())?,
+        };
         let plan = Plan::make(&Wishes {
             dialect: set.dialect.into(),
-            shop: set.dialect.into(),
+            shop,
             port: 0,
             auto: true,
             data: folder.path().join("data"),
@@ -292,6 +301,26 @@ impl Stage {
             crate::lab::remark(format!("oppidum: the temporary folder stays behind: {error}"));
         }
     }
+}
+
+/// A shop file: the built-in shop of that name with so many pieces of everything.
+fn stocked(name: &str, pieces: u64, folder: &Path) -> Result<String, Stop> {
+    let (shop, _) = shop::load(name)?;
+    let mut text = String::new();
+    for product in shop.products {
+        let cents = product.price.get();
+        let (whole, rest) = (cents / 100, cents % 100);
+        // Names of the built-in shops need no escapes.
+        let _ = writeln!(
+            text,
+            "[[product]]\nname = \"{}\"\nprice = {whole}.{rest:02}\nquantity = {pieces}\n",
+            product.name.as_str()
+        );
+    }
+    let path = folder.join("shop.toml");
+    let no = |error| Stop::Setup(format!("{} cannot be written: {error}", path.display()));
+    std::fs::write(&path, text).map_err(no)?;
+    Ok(path.display().to_string())
 }
 
 fn patience(began: Instant, lack: &str) -> Result<(), Stop> {

@@ -36,7 +36,14 @@ pub(super) async fn run(flags: &Cache, interrupt: &Interrupt) -> Result<bool, St
         Some(url) => interrupt.unless(look(url, flags)).await?,
         None => {
             let cache = flags.capacity.to_string();
-            let set = Set { dialect: "stock", frontends: 1, catalogs: 1, cache, log: "warn" };
+            let set = Set {
+                dialect: "stock",
+                stock: None,
+                frontends: 1,
+                catalogs: 1,
+                cache,
+                log: "warn",
+            };
             stage::with(&set, interrupt, async |stage| {
                 let urls = stage.urls();
                 look(urls.first().map_or("", String::as_str), flags).await

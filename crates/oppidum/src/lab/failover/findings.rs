@@ -26,6 +26,9 @@ pub(super) struct Findings {
     pub(super) strikes: Vec<Found>,
     /// Where nothing was struck.
     pub(super) calm: Found,
+    /// What requests take anyway: the 99th percentile where nothing was struck. The promise is of
+    /// what an accident adds to it.
+    pub(super) usual: Duration,
 }
 
 /// What was found around one accident.
@@ -35,7 +38,7 @@ pub(super) struct Found {
     pub(super) gap: Duration,
     /// The longest that a request took.
     pub(super) slowest: Duration,
-    /// How many took longer than clients are said not to notice.
+    /// How many took longer than usual by more than clients are said not to notice.
     pub(super) late: usize,
 }
 
@@ -46,6 +49,11 @@ impl Findings {
         let count = |is: fn(&Sample) -> bool| samples.iter().filter(|s| is(s)).count();
         let gaps = gaps(samples);
         let spans: Vec<(Instant, Instant)> = (0..strikes.len()).map(|n| span(strikes, n)).collect();
+        let struck = |own: (Instant, Instant)| spans.iter().any(|span| touches(*span, own));
+        let calm = samples.iter().filter(|sample| !struck(sample_span(sample)));
+        let mut calm: Vec<Duration> = calm.map(|sample| sample.took).collect();
+        calm.sort_unstable();
+        let usual = calm.get(calm.len() * 99 / 100).copied().unwrap_or_default();
         let found = strikes.iter().zip(&spans).map(|(strike, span)| {
             let own = samples.iter().filter(|sample| touches(*span, sample_span(sample)));
             let own: Vec<&Sample> =
@@ -53,11 +61,9 @@ impl Findings {
             Found {
                 gap: longest(gaps.iter().filter(|gap| touches(*span, **gap)).map(length)),
                 slowest: longest(own.iter().map(|sample| sample.took)),
-                late: own.iter().filter(|sample| strike.within < sample.took).count(),
+                late: own.iter().filter(|sample| strike.within + usual < sample.took).count(),
             }
         });
-        let struck = |own: (Instant, Instant)| spans.iter().any(|span| touches(*span, own));
-        let calm = samples.iter().filter(|sample| !struck(sample_span(sample)));
         Self {
             requests: samples.len(),
             failed: count(|sample| sample.came == Came::Failed),
@@ -67,13 +73,14 @@ impl Findings {
             strikes: found.collect(),
             calm: Found {
                 gap: longest(gaps.iter().filter(|gap| !struck(**gap)).map(length)),
-                slowest: longest(calm.map(|sample| sample.took)),
+                slowest: calm.last().copied().unwrap_or_default(),
                 late: 0,
             },
+            usual,
         }
     }
 
-    /// How many requests took longer than clients are said not to notice.
+    /// How many requests took too much longer than usual.
     pub(super) fn late(&self) -> usize {
         self.strikes.iter().map(|found| found.late).sum()
     }
@@ -158,6 +165,10 @@ mod tests {
         assert!(!calm.noticed(), "{calm:?}");
         assert_eq!(calm.calm.slowest, MS(150));
         assert_eq!(calm.longest_gap().0, MS(20));
+        assert_eq!(calm.usual, MS(5));
+        // 5 ms anyway, and 100 ms that an accident may add.
+        samples.push(order(start, 4_990, 104));
+        assert!(!Findings::of(&samples, &strikes).noticed());
         samples.push(order(start, 4_990, 130));
         let late = Findings::of(&samples, &strikes);
         assert!(late.noticed() && late.late() == 1, "{late:?}");

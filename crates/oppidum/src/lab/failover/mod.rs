@@ -18,13 +18,13 @@ use wire::exit::Stop;
 
 use crate::cli_lab::Failover;
 use crate::inspect::{self, Verdict};
+use crate::lab::elections::{Election, elections};
 use crate::lab::interrupt::Interrupt;
 use crate::lab::progress::Progress;
 use crate::lab::stage::{self, LEADERS, Set, Stage};
 use crate::lab::{self, tell};
 use crate::load::report::{KINDS, Report, Sample};
 use crate::load::{self, Habits, Tally};
-use crate::up::archive::Said;
 use findings::Findings;
 use strike::Strike;
 
@@ -43,18 +43,18 @@ struct Seen {
     verdict: Verdict,
 }
 
-/// A replica took the lead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Election {
-    at: Instant,
-    leader: u64,
-}
-
 /// Does the experiment and answers. False: clients noticed, or something is not as it must be.
 pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool, Stop> {
     let out = &flags.crowd.out;
     lab::folder(out)?;
-    let set = Set { dialect: "stock", frontends: 2, catalogs: 2, cache: "5".into(), log: LEADERS };
+    let set = Set {
+        dialect: "stock",
+        stock: None,
+        frontends: 2,
+        catalogs: 2,
+        cache: "5".into(),
+        log: LEADERS,
+    };
     let seen = stage::with(&set, interrupt, async |stage| experiment(stage, flags).await).await?;
     let findings = Findings::of(&seen.report.samples, &seen.strikes);
     let how = if flags.freeze { "frozen" } else { "killed" };
@@ -70,6 +70,7 @@ pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool,
         samples: &seen.report.samples,
         strikes: &seen.strikes,
         elections: &seen.elections,
+        usual: findings.usual,
     };
     let drawn = lab::write(out, "failover.svg", &plot::draw(&scene, &subtitle))?;
     let written = lab::write(out, "failover.csv", &csv(seen.began, &seen.report.samples))?;
@@ -86,7 +87,6 @@ async fn experiment(stage: &Stage, flags: &Failover) -> Result<Seen, Stop> {
     let habits = Habits::quiet(flags.crowd.clients, u64::MAX, flags.p, flags.crowd.seed);
     let habits = Habits { pause: flags.pause, patience: PATIENCE, samples: true, ..habits };
     let (closing, tally) = (CancellationToken::new(), Arc::new(Tally::default()));
-    let leader = stage.leader().await?;
     let began = Instant::now();
     let accidents = async {
         let struck = accidents(stage, flags).await;
@@ -99,7 +99,8 @@ async fn experiment(stage: &Stage, flags: &Failover) -> Result<Seen, Stop> {
     let (report, strikes) = (report?, strikes?);
     stage.level().await?;
     let verdict = inspect::judge(urls.first().map_or("", String::as_str)).await?;
-    let elections = elections(leader, began, &stage.heard());
+    let mut elections = elections(&stage.heard());
+    elections.retain(|election| began <= election.at);
     Ok(Seen { began, report, strikes, elections, verdict })
 }
 
@@ -115,23 +116,7 @@ async fn accidents(stage: &Stage, flags: &Failover) -> Result<Vec<Strike>, Stop>
     }
     progress.show("confirming every order", flags.repeat.into());
     tokio::time::sleep(CALM).await;
-    progress.clear();
     Ok(strikes)
-}
-
-/// When another replica than before took the lead, as the replicas themselves say.
-fn elections(leader: u64, began: Instant, heard: &[Said]) -> Vec<Election> {
-    let mut current = leader;
-    let mut elections = Vec::new();
-    for said in heard.iter().filter(|said| began <= said.at && said.name.starts_with("order")) {
-        let leader =
-            said.line.split("New leader id: ").nth(1).and_then(|id| id.trim().parse().ok());
-        if let Some(leader) = leader.filter(|leader| *leader != current) {
-            current = leader;
-            elections.push(Election { at: said.at, leader });
-        }
-    }
-    elections
 }
 
 /// Every request, one line each.
@@ -175,18 +160,24 @@ fn show(seen: &Seen, findings: &Findings) {
             (true, false) => "-".into(),
         };
         tell(format!(
-            "{:<4} {:<12} {how:<8} {leads:<24} {:>12} {:>16}  {} over {}",
+            "{:<4} {:<12} {how:<8} {leads:<24} {:>12} {:>16}  {} over {} + {}",
             format!("#{}", place + 1),
             strike.victim,
             ms(found.gap),
             ms(found.slowest),
             found.late,
+            ms(findings.usual),
             ms(strike.within)
         ));
     }
     let calm = &findings.calm;
     let (gap, slowest) = (ms(calm.gap), ms(calm.slowest));
-    tell(format!("{:<4} {:<46} {gap:>12} {slowest:>16}\n", "", "where nothing was struck"));
+    tell(format!("{:<4} {:<46} {gap:>12} {slowest:>16}", "", "where nothing was struck"));
+    tell(format!(
+        "{:<4} {} is what requests take anyway: the 99th percentile where nothing was struck\n",
+        "",
+        ms(findings.usual)
+    ));
 }
 
 /// Answers in words. True: nobody noticed, and everything is as it must be.
@@ -233,14 +224,14 @@ fn noticed(findings: &Findings) -> String {
     };
     if !findings.noticed() {
         return format!(
-            "No: of {requests} requests none failed, none was put off, and none took longer than \
+            "No: of {requests} requests none failed, none was put off, and no wait was longer than \
              promised{went}."
         );
     }
     let broke = if *moves_clients { 0 } else { *moved };
     format!(
         "Yes: of {requests} requests {failed} failed, {put_off} were put off with 503 or 504, \
-         {broke} lost their connection, and {} took longer than promised{went}.",
+         {broke} lost their connection, and {} waited longer than promised{went}.",
         findings.late()
     )
 }
@@ -251,28 +242,4 @@ fn say(question: &str, answer: &str) {
 
 fn ms(time: Duration) -> String {
     format!("{:.0} ms", time.as_secs_f64() * 1_000.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_election_is_a_new_leader_and_not_its_echo() {
-        let began = Instant::now();
-        let said = |ms, name: &str, line: &str| Said {
-            at: began + Duration::from_millis(ms),
-            name: name.into(),
-            line: line.into(),
-        };
-        let heard = [
-            said(10, "order-345", "07:42:41.731 New leader id: 123"),
-            said(11, "frontend-1", "07:42:41.732 New leader id: 123"),
-            said(15, "order-123", "07:42:41.738 New leader id: 345"),
-            said(16, "order-345", "07:42:41.744 New leader id: 345"),
-            said(90, "order-456", "07:42:42.275 New leader id: 345"),
-        ];
-        let leaders: Vec<_> = elections(456, began, &heard).iter().map(|e| e.leader).collect();
-        assert_eq!(leaders, [123, 345]);
-    }
 }

@@ -9,13 +9,13 @@ use wire::exit::Stop;
 use crate::cli_lab::{Failover, Victim};
 use crate::lab::stage::Stage;
 
-/// The longest wait that P6 allows after a replica's death.
+/// The most that P6 allows a replica's death to add to what requests take.
 const DEATH: Duration = Duration::from_millis(100);
 
-/// After a replica falls silent.
+/// The most that a replica which falls silent adds.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// After a catalog or a frontend dies or falls silent: one lease and its margin.
+/// The most that a catalog or a frontend adds which dies or falls silent: a lease and its margin.
 const LEASE: Duration = Duration::from_millis(555);
 
 /// An accident that happened.
@@ -31,7 +31,7 @@ pub(super) struct Strike {
     pub(super) struck: Instant,
     /// When it was started again, or let go on.
     pub(super) mended: Instant,
-    /// The longest wait that clients are said not to notice.
+    /// The most that it may add to what requests take, for clients not to notice.
     pub(super) within: Duration,
 }
 

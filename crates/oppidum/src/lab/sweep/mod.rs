@@ -70,7 +70,7 @@ pub(super) async fn run(flags: &Sweep, interrupt: &Interrupt) -> Result<bool, St
             failures.push(format!("{what}: {confirmed} of {orders} orders were confirmed"));
         }
     }
-    progress.clear();
+    drop(progress);
     let csv = table::write(&rows);
     let read = table::read(&csv).ok_or_else(|| Stop::Defect("the table cannot be read".into()))?;
     let subtitle = format!(
@@ -122,7 +122,14 @@ async fn point(
         }
         Where::Own => {
             let cache = if cache == "on" { flags.cache.to_string() } else { "off".to_owned() };
-            let set = Set { dialect: "stock", frontends: 1, catalogs: 1, cache, log: "warn" };
+            let set = Set {
+                dialect: "stock",
+                stock: None,
+                frontends: 1,
+                catalogs: 1,
+                cache,
+                log: "warn",
+            };
             stage::with(&set, interrupt, async |stage| {
                 let urls = stage.urls();
                 let first = urls.first().map_or("", String::as_str);
