@@ -168,6 +168,9 @@ pub(crate) struct Demo {
     /// End after the story although stdin is a terminal
     #[arg(long)]
     pub(crate) no_prompt: bool,
+    /// How long the orders are counted in each part of the story
+    #[arg(long, default_value = "3s", value_name = "TIME", value_parser = span)]
+    pub(crate) part: Duration,
     /// What the customers' choices follow from
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

@@ -10,7 +10,6 @@ mod command;
 mod prompt;
 
 use std::io::IsTerminal;
-use std::time::Duration;
 
 use wire::exit::Stop;
 
@@ -19,9 +18,6 @@ use crate::lab::interrupt::Interrupt;
 use crate::lab::stage::{self, LEADERS, Set, Stage};
 use crate::lab::tell;
 use scene::{CUSTOMERS, Scene};
-
-/// How long the orders are counted in each part of the story.
-const PART: Duration = Duration::from_secs(3);
 
 /// Tells it. True: at the end everything was as it must be.
 pub(crate) async fn run(flags: Demo) -> Result<bool, Stop> {
@@ -34,25 +30,25 @@ pub(crate) async fn run(flags: Demo) -> Result<bool, Stop> {
     let stock = Some(1_000_000);
     let set =
         Set { dialect: "toy", stock, frontends: 1, catalogs: 1, cache: "5".into(), log: LEADERS };
-    stage::with(&set, &interrupt, async |stage| tale(stage, flags.seed, prompt).await).await
+    stage::with(&set, &interrupt, async |stage| tale(stage, &flags, prompt).await).await
 }
 
-async fn tale(stage: &Stage, seed: u64, prompt: bool) -> Result<bool, Stop> {
-    let leader = stage.leader().await?;
+async fn tale(stage: &Stage, flags: &Demo, prompt: bool) -> Result<bool, Stop> {
+    let (leader, part) = (stage.leader().await?, flags.part);
     let name = format!("order-{leader}");
     for process in stage.names() {
         let leads = if process == name { "  it leads" } else { "" };
         tell(format!("  {process:<12} pid {}{leads}", stage.pid(&process).unwrap_or(0)));
     }
-    let scene = Scene::open(stage, seed).await?;
+    let scene = Scene::open(stage, flags.seed).await?;
     tell(format!("\n{CUSTOMERS} customers come to {}.", scene.url));
-    scene.count(PART).await;
+    scene.count(part).await;
     tell(format!("\nThe leader, {leader}, is killed before your eyes."));
     scene.kill(&name).await;
-    scene.count(PART).await;
+    scene.count(part).await;
     tell(format!("\n{leader} returns, and asks the others for what it missed."));
     scene.restart(&name).await?;
-    scene.count(PART).await;
+    scene.count(part).await;
     if prompt {
         tell("\nThe customers go on; now you. Try: kill, freeze, restart, buy whale 2, status,");
         tell("verify, help. Ctrl-D ends it.");

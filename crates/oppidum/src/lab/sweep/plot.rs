@@ -27,7 +27,7 @@ pub(super) fn draw(rows: &[Row], subtitle: &str) -> String {
         Canvas::new(HEAD + 3.0 * CELL, "Latency against the share of orders", subtitle);
     for (place, (kind, name, _)) in ROWS.into_iter().enumerate() {
         let own: Vec<&Row> = rows.iter().filter(|row| row.kind == kind).collect();
-        plot(&mut canvas, corner(place), name, &own);
+        plot(&mut canvas, corner(place), (kind, name), &own);
     }
     legend(&mut canvas, corner(ROWS.len()), rows);
     canvas.finish()
@@ -40,7 +40,7 @@ fn corner(place: usize) -> (f64, f64) {
     (if column == 0 { 0.0 } else { WIDTH / 2.0 }, HEAD + CELL * row)
 }
 
-fn plot(canvas: &mut Canvas, (left, top): (f64, f64), name: &str, rows: &[&Row]) {
+fn plot(canvas: &mut Canvas, (left, top): (f64, f64), (kind, name): (&str, &str), rows: &[&Row]) {
     let area = Area {
         left: left + 62.0,
         right: left + WIDTH / 2.0 - 16.0,
@@ -68,8 +68,10 @@ fn plot(canvas: &mut Canvas, (left, top): (f64, f64), name: &str, rows: &[&Row])
         canvas.path(&points(|spread| spread.p95), colour, 1.0, "2 3");
         canvas.path(&points(|spread| spread.mean), colour, 1.8, "");
         for (p, spread) in measured() {
-            let attributes =
-                format!("data-cache=\"{cache}\" data-p=\"{p}\" data-n=\"{}\"", spread.n);
+            let attributes = format!(
+                "data-kind=\"{kind}\" data-cache=\"{cache}\" data-p=\"{p}\" data-n=\"{}\"",
+                spread.n
+            );
             let at = (x.at(p), y.at(spread.mean));
             canvas.mark(shape, at, 3.5, colour, &attributes);
         }
