@@ -54,9 +54,8 @@ async fn tale(stage: &Stage, flags: &Demo, prompt: bool) -> Result<bool, Stop> {
         tell("verify, help. Ctrl-D ends it.");
         prompt::converse(&scene).await?;
     }
-    tell(
-        "The customers close and look every order up. Every replica's history is read and replayed.",
-    );
+    tell("\nThe customers close and look every order up.");
+    tell("Every replica's history is read and replayed.");
     let well = scene.close().await?;
     match well {
         true => tell("\nNo order was lost, doubled or altered. Your own: oppidum up"),

@@ -2,14 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::PathBuf;
 
+use rand::RngExt;
 use wire::exit::Stop;
 
 use super::is_free;
 
 /// The replicas' ids, as the toy store has them.
 const IDS: [u64; 3] = [123, 345, 456];
+
+/// Where free ports are looked for: below those that systems lend to outgoing connections (from
+/// 32,768 on), for a port must still be free when its process comes back from the dead.
+const FREE: Range<u16> = 10_000..32_000;
+
+/// How many ports are tried.
+const TRIES: u32 = 1_000;
 
 /// What a person wishes.
 #[derive(Clone, Debug)]
@@ -205,11 +214,14 @@ impl Ports {
         if !self.auto {
             return Ok(fixed);
         }
-        let none = |error: std::io::Error| Stop::Setup(format!("no free port: {error}"));
-        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(none)?;
-        let port = listener.local_addr().map_err(none)?.port();
-        self.held.push(listener);
-        Ok(port)
+        for _ in 0..TRIES {
+            let port = rand::rng().random_range(FREE);
+            if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+                self.held.push(listener);
+                return Ok(port);
+            }
+        }
+        Err(Stop::Setup(format!("no free port between {} and {}", FREE.start, FREE.end)))
     }
 }
 
