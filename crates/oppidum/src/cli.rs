@@ -3,6 +3,8 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wire::watch::rules::Mutant;
 
+use crate::cli_lab::{Demo, Lab};
+
 /// A store that stays open.
 ///
 /// People query products, buy and sell, and look orders up over HTTP. Three replicas hold one
@@ -10,6 +12,7 @@ use wire::watch::rules::Mutant;
 #[derive(Debug, Parser)]
 #[command(name = "oppidum", version, max_term_width = 100)]
 #[command(after_help = "Begin with:\n  \
+    oppidum demo               see all of it in half a minute\n  \
     oppidum up                 start a whole store on this machine\n  \
     curl http://127.0.0.1:1234/products\n  \
     oppidum load --clients 5   let five customers loose on it\n  \
@@ -50,6 +53,10 @@ pub(crate) enum Command {
     Dump(Dump),
     /// The shop's owner and the store's operator at work: products, prices, stock; who leads
     Ctl(Ctl),
+    /// Experiments, each with numbers and a picture
+    Lab(Lab),
+    /// Tells the store's story as it happens: orders, a killed leader, its return, the proof
+    Demo(Demo),
 }
 
 /// What every process takes.

@@ -16,12 +16,13 @@ use wire::net;
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// How long an answer may take: longer than a frontend ever lets a client wait.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Talks to one frontend.
 #[derive(Debug)]
 pub(crate) struct Client {
     authority: String,
+    patience: Duration,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
@@ -51,7 +52,12 @@ impl Reply {
 impl Client {
     /// For a URL such as `http://127.0.0.1:1234`.
     pub(crate) fn new(url: &str) -> Result<Self, Stop> {
-        Ok(Self { authority: authority(url)?, connection: None })
+        Self::patient_for(url, PATIENCE)
+    }
+
+    /// The same, for somebody who waits so long for one answer.
+    pub(crate) fn patient_for(url: &str, patience: Duration) -> Result<Self, Stop> {
+        Ok(Self { authority: authority(url)?, patience, connection: None })
     }
 
     /// `GET`.
@@ -84,6 +90,7 @@ impl Client {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
+        let patience = self.patience;
         let exchange = async {
             let connection = self.connect().await?;
             let answer = connection.send_request(request).await.map_err(|e| e.to_string())?;
@@ -92,9 +99,9 @@ impl Client {
             let body = body.map_err(|error| error.to_string())?.to_bytes();
             Ok(Reply { status: head.status.as_u16(), headers: head.headers, body })
         };
-        let reply = match tokio::time::timeout(PATIENCE, exchange).await {
+        let reply = match tokio::time::timeout(patience, exchange).await {
             Ok(reply) => reply,
-            Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+            Err(_) => Err(format!("no answer within {patience:?}")),
         };
         if reply.is_err() {
             self.connection = None;

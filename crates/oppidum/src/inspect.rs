@@ -84,47 +84,80 @@ struct History {
     digests: BTreeMap<u64, Digest>,
 }
 
+/// What verifying a store came to.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    /// What was found on each replica, until something was wrong.
+    pub(crate) replicas: Vec<Found>,
+    /// The first violation. None: everything is as it must be.
+    pub(crate) violation: Option<String>,
+}
+
+/// What was found on one replica.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// Which.
+    pub(crate) id: u64,
+    /// How many orders it has.
+    pub(crate) orders: u64,
+    /// How many refusals.
+    pub(crate) refusals: u64,
+    /// As of which entry.
+    pub(crate) as_of: u64,
+    /// The digest of everything up to there.
+    pub(crate) digest: String,
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { id, orders, refusals, as_of, digest } = self;
+        write!(
+            f,
+            "order {id}: {orders} orders, {refusals} refusals, as of {as_of}, digest {digest}"
+        )
+    }
+}
+
+/// What a store that is as it must be is told to be.
+pub(crate) const IDENTICAL: &str = "identical: the same digest at the same index, numbers dense, \
+                                    keys unique, stock conserved";
+
 /// `oppidum verify`: true when everything is as it must be.
 #[expect(clippy::print_stdout, reason = "this is the program's answer")]
 pub(crate) async fn verify(url: &str) -> Result<bool, Stop> {
-    let store = fetch(url).await?;
-    let replicas: Vec<_> = store.processes.iter().filter(|p| p.role == "order").collect();
-    let mut histories = Vec::new();
+    let Verdict { replicas, violation } = judge(url).await?;
     for replica in &replicas {
+        println!("{replica}");
+    }
+    println!("{}", violation.as_deref().unwrap_or(IDENTICAL));
+    Ok(violation.is_none())
+}
+
+/// Reads every replica's whole history and compares.
+pub(crate) async fn judge(url: &str) -> Result<Verdict, Stop> {
+    let store = fetch(url).await?;
+    let (mut histories, mut replicas) = (Vec::new(), Vec::new());
+    for replica in store.processes.iter().filter(|p| p.role == "order") {
         let id = replica.id.unwrap_or(0);
         match history(id, &replica.address).await? {
             Ok(history) => {
-                let HistoryHead { applied_index, .. } = history.head;
+                let HistoryHead { applied_index: as_of, .. } = history.head;
                 let Summary { orders, refusals, .. } = history.summary;
-                println!(
-                    "order {id}: {orders} orders, {refusals} refusals, as of {applied_index}, \
-                     digest {}",
-                    history.summary.digest
-                );
+                let digest = history.summary.digest.to_string();
+                replicas.push(Found { id, orders, refusals, as_of, digest });
                 histories.push(history);
             }
             Err(violation) => {
-                println!("order {id}: VIOLATION: {violation}");
-                return Ok(false);
+                let violation = Some(format!("order {id}: VIOLATION: {violation}"));
+                return Ok(Verdict { replicas, violation });
             }
         }
     }
     if histories.is_empty() {
         return Err(Stop::Setup(format!("{url} knows no replicas")));
     }
-    match disagreement(&histories) {
-        Some(why) => {
-            println!("VIOLATION: {why}");
-            Ok(false)
-        }
-        None => {
-            println!(
-                "identical: the same digest at the same index, numbers dense, keys unique, \
-                 stock conserved"
-            );
-            Ok(true)
-        }
-    }
+    let violation = disagreement(&histories).map(|why| format!("VIOLATION: {why}"));
+    Ok(Verdict { replicas, violation })
 }
 
 /// Reads a replica's history from its first block. The outer error: it could not be asked.

@@ -2,6 +2,8 @@
 
 mod cli;
 
+mod cli_lab;
+
 mod settings;
 
 mod shop;
@@ -21,6 +23,10 @@ mod inspect;
 mod ctl;
 
 mod operator;
+
+mod lab;
+
+mod demo;
 
 use std::process::ExitCode;
 
@@ -93,6 +99,8 @@ async fn run(command: Command) -> Result<bool, Stop> {
             CtlOn::Product(product) => ctl::product(product).await,
             CtlOn::Transfer { to, url: at } => operator::transfer(&url(at.url)?, to).await,
         },
+        Command::Lab(flags) => lab::run(flags).await,
+        Command::Demo(flags) => demo::run(flags).await,
     }
 }
 

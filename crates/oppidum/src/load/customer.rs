@@ -1,6 +1,10 @@
 //! One customer: looks at a random product, sometimes trades, and checks every order at the end.
+//!
+//! What the seed decides of a request is drawn before the store is asked, so that the same seed
+//! makes the same sequence of requests, whatever the answers are.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use http::HeaderName;
@@ -9,191 +13,266 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::report::{Kind, Report};
+use super::report::{Came, Kind, Report, Sample};
+use super::{Habits, Shop, Tally};
 use crate::client::encode;
 use crate::http::{Client, Reply};
 
 /// How long a request is tried before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The most pieces of one trade.
-const PIECES_MAX: u64 = 100;
-
-/// What there is to buy, and in which words.
-#[derive(Clone, Debug)]
-pub(super) struct Shop {
-    pub(super) toy: bool,
-    pub(super) names: Arc<[String]>,
-}
-
 /// One customer.
 #[derive(Debug)]
 pub(super) struct Customer {
-    client: Client,
+    /// One for each frontend; the one in use is `at`.
+    clients: Vec<Client>,
+    at: usize,
     shop: Shop,
     luck: StdRng,
-    quiet: bool,
+    habits: Habits,
     /// No further requests: what was placed is confirmed, and that is that.
     closing: CancellationToken,
+    tally: Arc<Tally>,
     report: Report,
     /// What was placed: number, name, quantity, side.
     placed: Vec<(u64, String, u64, &'static str)>,
 }
 
+/// What the seed decides of one request.
+#[derive(Debug)]
+struct Choice {
+    name: String,
+    /// Whether it buys, and how much of what there may be: a part of 2^64.
+    trade: Option<(bool, u64)>,
+}
+
+/// A request on its way, through all its tries.
+#[derive(Debug)]
+struct Trip {
+    began: Instant,
+    moved: u32,
+    put_off: u32,
+}
+
 impl Customer {
     pub(super) fn new(
-        client: Client,
+        clients: Vec<Client>,
+        first: usize,
         shop: Shop,
         seed: u64,
-        quiet: bool,
+        habits: Habits,
         closing: CancellationToken,
+        tally: Arc<Tally>,
     ) -> Self {
         let (luck, report, placed) = (StdRng::seed_from_u64(seed), Report::default(), Vec::new());
-        Self { client, shop, luck, quiet, closing, report, placed }
+        let at = first % clients.len().max(1);
+        Self { clients, at, shop, luck, habits, closing, tally, report, placed }
     }
 
-    /// So many queries, each followed by a trade with probability `p`; then the check.
-    pub(super) async fn shop(mut self, requests: u64, p: f64) -> Report {
-        for number in 0..requests {
+    /// Queries, each followed by a trade with some probability; then the check.
+    pub(super) async fn shop(mut self) -> Report {
+        // The connection is open before anything is measured.
+        let _ = self.clients[self.at].get("/livez").await;
+        for number in 0..self.habits.requests {
             if self.closing.is_cancelled() {
                 break;
             }
             self.say(|| format!("-- REQUEST #{number} --"));
-            let name = {
-                let place = self.luck.random_range(0..self.shop.names.len());
-                self.shop.names[place].clone()
-            };
-            let Some(quantity) = self.query(&name).await else { continue };
-            if self.luck.random_bool(p) {
-                self.trade(&name, quantity).await;
+            let choice = self.choose();
+            if let Some(quantity) = self.query(&choice.name).await
+                && let Some((buys, part)) = choice.trade
+            {
+                self.trade(&choice.name, quantity, buys, part).await;
+            }
+            self.tally.requests.fetch_add(1, Ordering::Relaxed);
+            if !self.habits.pause.is_zero() {
+                tokio::time::sleep(self.habits.pause).await;
             }
         }
         self.confirm().await;
         self.report
     }
 
+    fn choose(&mut self) -> Choice {
+        let place = self.luck.random_range(0..self.shop.names.len());
+        let name = self.shop.names[place].clone();
+        let trades = self.luck.random_bool(self.habits.p);
+        let trade = trades.then(|| {
+            let buys = self.shop.toy || self.luck.random_bool(0.5);
+            (buys, self.luck.random())
+        });
+        Choice { name, trade }
+    }
+
     /// Looks at a product; its stock.
     async fn query(&mut self, name: &str) -> Option<u64> {
         let noun = if self.shop.toy { "products" } else { "stocks" };
         let path = format!("/{noun}/{}", encode(name));
-        let began = Instant::now();
-        let reply = self.get(&path).await?;
-        let hit = reply.header("cache-status").is_some_and(|status| status.contains("hit"));
-        self.report.took(if hit { Kind::QueryHit } else { Kind::QueryMiss }, began.elapsed());
-        let data = self.data(&path, &reply)?;
-        let (price, quantity) = (data["price"].as_f64(), data["quantity"].as_u64());
-        let (Some(price), Some(quantity)) = (price, quantity) else {
-            self.report.failures.push(format!("{path} answered without price or quantity"));
-            return None;
+        let (reply, trip) = self.get(&path, Kind::Query).await?;
+        let kind = match reply.header("cache-status") {
+            Some(status) if status.contains("hit") => Kind::QueryHit,
+            Some(_) => Kind::QueryMiss,
+            None => Kind::Query,
         };
+        let data = self.data(&path, &reply);
+        let data = data.and_then(|data| {
+            Some((data["price"].as_f64()?, data["quantity"].as_u64()?)).or_else(|| {
+                self.fail(format!("{path} answered without price or quantity"));
+                None
+            })
+        });
+        self.done(kind, &trip, if data.is_some() { Came::Done } else { Came::Failed });
+        let (price, quantity) = data?;
         self.say(|| format!("Stock Name: {name}\nPrice: {price:.2}\nQuantity: {quantity}"));
         Some(quantity)
     }
 
     /// Buys no more than has just been seen, or sells.
-    async fn trade(&mut self, name: &str, seen: u64) {
-        let buys = self.shop.toy || self.luck.random_bool(0.5);
+    async fn trade(&mut self, name: &str, seen: u64, buys: bool, part: u64) {
         if buys && seen == 0 {
             return;
         }
-        let most = if buys { seen.min(PIECES_MAX) } else { PIECES_MAX };
-        let quantity = self.luck.random_range(1..=most);
+        let pieces = self.habits.pieces;
+        let most = if buys { seen.min(pieces) } else { pieces };
+        let quantity = 1 + share(part, most);
         let side = if buys { "buy" } else { "sell" };
         self.say(|| format!("Attempting to {side} {quantity} share(s) of {name}..."));
         let body = json!({ "name": name, "quantity": quantity, "type": side }).to_string();
         let key = format!("load-{:032x}", rand::random::<u128>());
-        let began = Instant::now();
-        let Some(reply) = self.post("/orders", &key, &body).await else { return };
-        self.report.took(Kind::Order, began.elapsed());
-        match reply.status {
-            200 => {
-                let Some(data) = self.data("/orders", &reply) else { return };
-                let field = if self.shop.toy { "order_number" } else { "transaction_number" };
-                let Some(number) = data[field].as_u64() else {
-                    self.report.failures.push(format!("an order came back without {field}"));
-                    return;
-                };
-                self.say(|| format!("Transaction Success! Transaction #: {number}"));
-                self.placed.push((number, name.to_owned(), quantity, side));
-                self.report.orders += 1;
-            }
+        let Some((reply, trip)) = self.post("/orders", &key, &body).await else { return };
+        let came = match reply.status {
+            200 => match self.data("/orders", &reply).map(|data| self.number(&data)) {
+                Some(Some(number)) => {
+                    self.say(|| format!("Transaction Success! Transaction #: {number}"));
+                    self.placed.push((number, name.to_owned(), quantity, side));
+                    self.report.orders += 1;
+                    self.tally.orders.fetch_add(1, Ordering::Relaxed);
+                    Came::Done
+                }
+                _ => Came::Failed,
+            },
             409 => {
                 self.say(|| "Transaction Refused: not enough in stock".to_owned());
                 self.report.refused += 1;
+                Came::Refused
             }
             status => {
                 let why = String::from_utf8_lossy(&reply.body).into_owned();
-                self.report.failures.push(format!("an order was answered {status}: {why}"));
+                self.fail(format!("an order was answered {status}: {why}"));
+                Came::Failed
             }
+        };
+        self.done(Kind::Order, &trip, came);
+    }
+
+    fn number(&mut self, data: &Value) -> Option<u64> {
+        let field = if self.shop.toy { "order_number" } else { "transaction_number" };
+        let number = data[field].as_u64();
+        if number.is_none() {
+            self.fail(format!("an order came back without {field}"));
         }
+        number
     }
 
     /// Looks every own order up and compares.
     async fn confirm(&mut self) {
         for (number, name, quantity, side) in std::mem::take(&mut self.placed) {
             let path = format!("/orders/{number}");
-            let began = Instant::now();
-            let Some(reply) = self.get(&path).await else { continue };
-            self.report.took(Kind::Lookup, began.elapsed());
+            let Some((reply, trip)) = self.get(&path, Kind::Lookup).await else { continue };
             let mut expected = json!({ "number": number, "name": name, "quantity": quantity });
             if !self.shop.toy {
                 expected["type"] = Value::from(side);
             }
-            match self.data(&path, &reply) {
+            let came = match self.data(&path, &reply) {
                 Some(found) if found == expected => {
                     self.report.confirmed += 1;
                     self.say(|| format!("Transaction #{number} confirmed."));
+                    Came::Done
                 }
                 Some(found) => {
                     let why = format!("Transaction #{number} differs: {found}, not {expected}");
-                    self.report.failures.push(why);
+                    self.fail(why);
+                    Came::Failed
                 }
-                None => {}
-            }
+                None => Came::Failed,
+            };
+            self.done(Kind::Lookup, &trip, came);
         }
     }
 
-    async fn get(&mut self, path: &str) -> Option<Reply> {
-        let began = Instant::now();
+    /// None: given up.
+    async fn get(&mut self, path: &str, kind: Kind) -> Option<(Reply, Trip)> {
+        let mut trip = Trip { began: Instant::now(), moved: 0, put_off: 0 };
         loop {
-            let reply = self.client.get(path).await;
-            if let Some(reply) = self.settle(path, began, reply).await {
-                return reply;
+            let reply = self.clients[self.at].get(path).await;
+            if let Some(reply) = self.settle(path, kind, &mut trip, reply).await {
+                return reply.map(|reply| (reply, trip));
             }
         }
     }
 
-    async fn post(&mut self, path: &str, key: &str, body: &str) -> Option<Reply> {
-        let began = Instant::now();
+    async fn post(&mut self, path: &str, key: &str, body: &str) -> Option<(Reply, Trip)> {
+        let mut trip = Trip { began: Instant::now(), moved: 0, put_off: 0 };
         let headers = [(HeaderName::from_static("idempotency-key"), key.to_owned())];
         loop {
-            let reply = self.client.post(path, &headers, body.to_owned()).await;
-            if let Some(reply) = self.settle(path, began, reply).await {
-                return reply;
+            let reply = self.clients[self.at].post(path, &headers, body.to_owned()).await;
+            if let Some(reply) = self.settle(path, Kind::Order, &mut trip, reply).await {
+                return reply.map(|reply| (reply, trip));
             }
         }
     }
 
-    /// None: try again.
+    /// None: try again; a connection that broke is left for the next frontend, at once if there is
+    /// one that was not tried.
     async fn settle(
         &mut self,
         path: &str,
-        began: Instant,
+        kind: Kind,
+        trip: &mut Trip,
         reply: Result<Reply, String>,
     ) -> Option<Option<Reply>> {
         let why = match reply {
             Ok(reply) if !matches!(reply.status, 503 | 504) => return Some(Some(reply)),
-            Ok(reply) => format!("{path} was answered {}", reply.status),
-            Err(why) => why,
+            Ok(reply) => {
+                trip.put_off += 1;
+                format!("{path} was answered {}", reply.status)
+            }
+            Err(why) => {
+                trip.moved += 1;
+                self.at = (self.at + 1) % self.clients.len();
+                why
+            }
         };
-        if PATIENCE < began.elapsed() {
-            self.report.failures.push(format!("given up after {PATIENCE:?}: {why}"));
+        if PATIENCE < trip.began.elapsed() {
+            self.fail(format!("given up after {PATIENCE:?}: {why}"));
+            self.done(kind, trip, Came::Failed);
             return Some(None);
         }
         self.report.retries += 1;
-        let pause = self.luck.random_range(10..60);
-        tokio::time::sleep(Duration::from_millis(pause)).await;
+        let others = usize::try_from(trip.moved).unwrap_or(usize::MAX) < self.clients.len();
+        if trip.put_off != 0 || !others {
+            let pause = rand::rng().random_range(10..60);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
         None
+    }
+
+    fn done(&mut self, kind: Kind, trip: &Trip, came: Came) {
+        let took = trip.began.elapsed();
+        let Trip { began, moved, put_off } = *trip;
+        // What failed has no latency: it is told among the failures.
+        if came != Came::Failed {
+            self.report.took(kind, took);
+        }
+        self.tally.waited(took);
+        if self.habits.samples {
+            self.report.remember(Sample { began, took, kind, came, moved, put_off });
+        }
+    }
+
+    fn fail(&mut self, why: String) {
+        self.tally.failed.fetch_add(1, Ordering::Relaxed);
+        self.report.failures.push(why);
     }
 
     fn data(&mut self, path: &str, reply: &Reply) -> Option<Value> {
@@ -201,15 +280,33 @@ impl Customer {
         let data = found.and_then(|mut body| body.get_mut("data").map(Value::take));
         if data.is_none() {
             let body = String::from_utf8_lossy(&reply.body).into_owned();
-            self.report.failures.push(format!("{path} was answered {}: {body}", reply.status));
+            self.fail(format!("{path} was answered {}: {body}", reply.status));
         }
         data
     }
 
     #[expect(clippy::print_stdout, reason = "this is the program's answer")]
     fn say(&self, line: impl FnOnce() -> String) {
-        if !self.quiet {
+        if !self.habits.quiet {
             println!("{}", line());
         }
+    }
+}
+
+/// From a part of 2^64, that part of `most`: 0 to `most` - 1.
+fn share(part: u64, most: u64) -> u64 {
+    u64::try_from((u128::from(part) * u128::from(most)) >> 64).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_covers_every_quantity() {
+        assert_eq!(share(0, 100), 0);
+        assert_eq!(share(u64::MAX, 100), 99);
+        assert_eq!(share(u64::MAX / 2 + 1, 100), 50);
+        assert_eq!(share(u64::MAX, 1), 0);
     }
 }

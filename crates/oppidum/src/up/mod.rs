@@ -1,8 +1,10 @@
 //! `oppidum up`: a whole store on this machine, each process a real one.
 
-mod plan;
+pub(crate) mod plan;
 
-mod supervisor;
+pub(crate) mod supervisor;
+
+pub(crate) mod archive;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -18,7 +20,7 @@ use crate::roles::DialectName;
 use crate::settings::{self, Settings};
 use crate::shop;
 use plan::{Plan, Wishes};
-use supervisor::Supervisor;
+use supervisor::{Afterwards, Lines, Supervisor};
 
 /// How long the store may take to open before people are told that it takes long.
 const OPENING: Duration = Duration::from_secs(15);
@@ -70,7 +72,11 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
 
 async fn supervise(plan: &Plan, restart: Restart, wishes: &Wishes) -> Result<(), Stop> {
     let stop = CancellationToken::new();
-    let supervisor = Supervisor::start(plan, restart, &stop)?;
+    let afterwards = match restart {
+        Restart::Always => Afterwards::Again,
+        Restart::Never => Afterwards::Never,
+    };
+    let supervisor = Supervisor::start(plan, afterwards, &Lines::Shown, &stop)?;
     tokio::spawn(signals(stop.clone()));
     let opened = tokio::select! {
         () = opened(plan) => true,

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::PathBuf;
 
+use rand::RngExt;
 use wire::exit::Stop;
 
 use super::is_free;
@@ -11,43 +13,50 @@ use super::is_free;
 /// The replicas' ids, as the toy store has them.
 const IDS: [u64; 3] = [123, 345, 456];
 
+/// Where free ports are looked for: below those that systems lend to outgoing connections (from
+/// 32,768 on), for a port must still be free when its process comes back from the dead.
+const FREE: Range<u16> = 10_000..32_000;
+
+/// How many ports are tried.
+const TRIES: u32 = 1_000;
+
 /// What a person wishes.
 #[derive(Clone, Debug)]
-pub(super) struct Wishes {
-    pub(super) dialect: String,
-    pub(super) shop: String,
-    pub(super) port: u16,
-    pub(super) auto: bool,
-    pub(super) data: PathBuf,
-    pub(super) frontends: u16,
-    pub(super) catalogs: u16,
-    pub(super) cache: String,
-    pub(super) log: String,
-    pub(super) access_log: String,
-    pub(super) preempt: bool,
+pub(crate) struct Wishes {
+    pub(crate) dialect: String,
+    pub(crate) shop: String,
+    pub(crate) port: u16,
+    pub(crate) auto: bool,
+    pub(crate) data: PathBuf,
+    pub(crate) frontends: u16,
+    pub(crate) catalogs: u16,
+    pub(crate) cache: String,
+    pub(crate) log: String,
+    pub(crate) access_log: String,
+    pub(crate) preempt: bool,
 }
 
 /// Every process to start.
 #[derive(Clone, Debug)]
-pub(super) struct Plan {
-    pub(super) children: Vec<Child>,
+pub(crate) struct Plan {
+    pub(crate) children: Vec<Child>,
     public_ports: Vec<u16>,
     ports: Vec<(String, u16)>,
 }
 
 /// One process.
 #[derive(Clone, Debug)]
-pub(super) struct Child {
+pub(crate) struct Child {
     /// `order-456`, `catalog-1`, `frontend-1`
-    pub(super) name: String,
+    pub(crate) name: String,
     /// What to run this program with.
-    pub(super) arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
     /// Where it listens.
-    pub(super) address: String,
+    pub(crate) address: String,
 }
 
 impl Plan {
-    pub(super) fn make(wishes: &Wishes) -> Result<Self, Stop> {
+    pub(crate) fn make(wishes: &Wishes) -> Result<Self, Stop> {
         let mut ports = Ports::new(wishes.auto);
         let mut listed = Vec::new();
         let mut port = |what: String, fixed: u16| -> Result<u16, Stop> {
@@ -87,7 +96,7 @@ impl Plan {
     }
 
     /// Refuses to start when a port is taken.
-    pub(super) fn check_ports(&self) -> Result<(), Stop> {
+    pub(crate) fn check_ports(&self) -> Result<(), Stop> {
         for (name, port) in &self.ports {
             if !is_free(*port) {
                 return Err(Stop::Setup(format!(
@@ -99,13 +108,13 @@ impl Plan {
         Ok(())
     }
 
-    pub(super) fn urls(&self) -> Vec<String> {
+    pub(crate) fn urls(&self) -> Vec<String> {
         self.public_ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect()
     }
 
     /// Tells a person what runs and what to try.
     #[expect(clippy::print_stdout, reason = "this is the program's answer")]
-    pub(super) fn tell(&self, pids: &BTreeMap<String, u32>, wishes: &Wishes) {
+    pub(crate) fn tell(&self, pids: &BTreeMap<String, u32>, wishes: &Wishes) {
         let Some(url) = self.urls().into_iter().next() else { return };
         let program = std::env::args().next().unwrap_or_else(|| "oppidum".into());
         println!("\nThe store is open: {}\n", self.urls().join("  "));
@@ -204,11 +213,14 @@ impl Ports {
         if !self.auto {
             return Ok(fixed);
         }
-        let none = |error: std::io::Error| Stop::Setup(format!("no free port: {error}"));
-        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(none)?;
-        let port = listener.local_addr().map_err(none)?.port();
-        self.held.push(listener);
-        Ok(port)
+        for _ in 0..TRIES {
+            let port = rand::rng().random_range(FREE);
+            if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+                self.held.push(listener);
+                return Ok(port);
+            }
+        }
+        Err(Stop::Setup(format!("no free port between {} and {}", FREE.start, FREE.end)))
     }
 }
 

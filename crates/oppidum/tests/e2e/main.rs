@@ -15,6 +15,10 @@ mod toy_session;
 
 mod load;
 
+mod lab;
+
+mod demo;
+
 mod exactly_once;
 
 mod failover;

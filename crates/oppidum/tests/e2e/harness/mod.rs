@@ -7,7 +7,9 @@ mod store;
 use std::time::{Duration, Instant};
 
 pub(crate) use http::{Connection, Reply, ask, get, post};
-pub(crate) use process::{Ended, Process, run, run_in, run_with_input, runs, signal_to};
+pub(crate) use process::{
+    Ended, Process, children, is_frozen, run, run_in, run_with_input, runs, signal_to,
+};
 pub(crate) use store::{AT_ONCE, IDS, Plan, Store, ports};
 
 /// For things that take milliseconds, on a machine that may be busy with many other tests.

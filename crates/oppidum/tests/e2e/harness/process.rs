@@ -68,6 +68,16 @@ pub(crate) struct Process {
 impl Process {
     /// Starts one; its lines go to `FOLDER/NAME.out` and `FOLDER/NAME.err`.
     pub(crate) fn start(name: &str, folder: &Path, arguments: &[String]) -> Self {
+        Self::start_with(name, folder, &[], arguments)
+    }
+
+    /// The same, with variables.
+    pub(crate) fn start_with(
+        name: &str,
+        folder: &Path,
+        variables: &[(&str, &str)],
+        arguments: &[String],
+    ) -> Self {
         let lines = |end: &str| {
             let path = folder.join(format!("{name}.{end}"));
             std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap()
@@ -75,7 +85,7 @@ impl Process {
         let (out, err) = (lines("out"), lines("err"));
         let said_before = usize::try_from(out.metadata().unwrap().len()).unwrap();
         let mut command = binary();
-        command.current_dir(folder).args(arguments);
+        command.current_dir(folder).envs(variables.iter().copied()).args(arguments);
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
         Self { name: name.into(), child, folder: folder.to_owned(), said_before, ended: None }
     }
@@ -151,9 +161,26 @@ pub(crate) fn signal_to(pid: u32, signal: rustix::process::Signal) {
 /// True while a process of this id runs.
 pub(crate) fn runs(pid: u32) -> bool {
     // A process that has ended and was not waited for is gone all the same.
-    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let state = status.rsplit(')').next().and_then(|rest| rest.trim().chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
+    !matches!(state(pid), None | Some(('Z' | 'X', _)))
+}
+
+/// True while a process is frozen.
+pub(crate) fn is_frozen(pid: u32) -> bool {
+    matches!(state(pid), Some(('T', _)))
+}
+
+/// The processes that this one has started.
+pub(crate) fn children(pid: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").unwrap();
+    let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    pids.filter(|child| state(*child).is_some_and(|(_, parent)| parent == pid)).collect()
+}
+
+/// A process' state, as one letter, and its parent.
+fn state(pid: u32) -> Option<(char, u32)> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut words = status.rsplit(')').next()?.split_whitespace();
+    Some((words.next()?.chars().next()?, words.next()?.parse().ok()?))
 }
 
 impl Drop for Process {

@@ -3,6 +3,7 @@
 use std::net::TcpListener;
 use std::path::Path;
 
+use rand::RngExt;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -324,11 +325,15 @@ impl Store {
     }
 }
 
-/// Ports that nobody has just now: given by the system, and let go together.
+/// Ports that nobody has just now, let go together: drawn by lot from below those that the system
+/// lends to others, for a port must still be free when its process comes back from the dead.
 fn free_ports(count: usize) -> Vec<u16> {
-    let open = |_| TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let listeners: Vec<TcpListener> = (0..count).map(open).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+    let mut held: Vec<TcpListener> = Vec::new();
+    while held.len() < count {
+        let port = rand::rng().random_range(10_000..32_000);
+        held.extend(TcpListener::bind(("127.0.0.1", port)));
+    }
+    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
 /// Two of them.

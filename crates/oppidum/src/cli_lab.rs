@@ -1,0 +1,214 @@
+//! The command line of the lab and of the demonstration.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+/// `oppidum lab`
+#[derive(Debug, Args)]
+pub(crate) struct Lab {
+    /// Which experiment.
+    #[command(subcommand)]
+    pub(crate) on: LabOn,
+}
+
+/// The experiments.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabOn {
+    /// Latency against the share of orders, with and without a cache
+    Sweep(Sweep),
+    /// What a cache holds over time, and what makes room for what
+    Cache(Cache),
+    /// Kills processes under load: do clients notice, and do all replicas end up the same
+    Failover(Failover),
+}
+
+/// The customers of an experiment.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Crowd {
+    /// How many clients there are at once
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) clients: u16,
+    /// What the clients' choices follow from
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Where the files go; made if it is not there
+    #[arg(long, value_name = "DIR", default_value = "oppidum-lab")]
+    pub(crate) out: PathBuf,
+}
+
+/// `oppidum lab sweep`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  oppidum lab sweep --out sweep\n  \
+    oppidum lab sweep --requests 1000 -p 0,0.5,1\n  \
+    oppidum lab sweep --url http://127.0.0.1:1234\n\n\
+    Without --url each point is measured on a store of its own, made for it and removed.\n\
+    It writes sweep.csv and sweep.svg, and says what the cache was worth.\n\n\
+    Exit codes: 0 measured; 1 nothing was measured, or a request failed; \
+    2 it could not be done, or was stopped.")]
+pub(crate) struct Sweep {
+    /// The customers.
+    #[command(flatten)]
+    pub(crate) crowd: Crowd,
+    /// How many requests each client makes at each point
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) requests: u64,
+    /// The probabilities that a query is followed by a trade
+    #[arg(short = 'p', long = "trades", value_delimiter = ',', value_name = "P,…",
+        default_values_t = [0.0, 0.2, 0.4, 0.6, 0.8], value_parser = probability)]
+    pub(crate) p: Vec<f64>,
+    /// How many products the cache holds where it is on
+    #[arg(long, default_value_t = 5, value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub(crate) cache: u64,
+    /// Measure this running store, with the cache that it has, instead of own ones
+    #[arg(long)]
+    pub(crate) url: Option<String>,
+    /// The classic API of --url, when it does not say so itself: stock or toy
+    #[arg(long, requires = "url")]
+    pub(crate) dialect: Option<String>,
+}
+
+/// `oppidum lab cache`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  oppidum lab cache\n  \
+    oppidum lab cache --capacity 3 --requests 50 -p 0.5\n  \
+    oppidum lab cache --url http://127.0.0.1:1234\n\n\
+    It writes cache.svg, a timeline, and cache.json, the events behind it.\n\n\
+    Exit codes: 0 shown; 1 nothing was cached, or a request failed; \
+    2 it could not be done, or was stopped.")]
+pub(crate) struct Cache {
+    /// The customers.
+    #[command(flatten)]
+    pub(crate) crowd: Crowd,
+    /// How many products the cache holds: fewer than there are, or nothing makes room
+    #[arg(long, default_value_t = 5, value_name = "N", conflicts_with = "url",
+        value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub(crate) capacity: u64,
+    /// How many requests each client makes
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) requests: u64,
+    /// The probability that a query is followed by a trade
+    #[arg(short = 'p', long = "trades", default_value_t = 0.2, value_parser = probability)]
+    pub(crate) p: f64,
+    /// How long each client rests after a request
+    #[arg(long, default_value = "20ms", value_parser = span)]
+    pub(crate) pause: Duration,
+    /// Watch the cache of this running frontend instead of an own one
+    #[arg(long)]
+    pub(crate) url: Option<String>,
+}
+
+/// `oppidum lab failover`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  oppidum lab failover --kill leader\n  \
+    oppidum lab failover --kill leader --freeze --repeat 3\n  \
+    oppidum lab failover --kill random --repeat 20 --restart-after 1s --seed 7\n\n\
+    A store of its own: three replicas, two catalogs, two frontends, all real processes.\n\
+    It writes failover.svg, latency over time, and failover.csv, every request.\n\n\
+    Exit codes: 0 nobody noticed, and everything is there once and everywhere the same; \
+    1 not so; 2 it could not be done, or was stopped.")]
+pub(crate) struct Failover {
+    /// The customers.
+    #[command(flatten)]
+    pub(crate) crowd: Crowd,
+    /// Whom to kill, with `kill -9`
+    #[arg(long, value_enum, default_value = "leader")]
+    pub(crate) kill: Victim,
+    /// Freeze the process (SIGSTOP) instead, and let it go on later (SIGCONT)
+    #[arg(long)]
+    pub(crate) freeze: bool,
+    /// How many times
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub(crate) repeat: u16,
+    /// How long the process stays away: 3s, 500ms
+    #[arg(long, default_value = "3s", value_name = "TIME", value_parser = span)]
+    pub(crate) restart_after: Duration,
+    /// The most that an accident may add to what requests take (the 99th percentile where nothing
+    /// is struck) [default: the promise, P6: 100ms for a replica's death, 1s for its silence,
+    /// 555ms for a catalog or a frontend]
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub(crate) within: Option<Duration>,
+    /// The probability that a query is followed by a trade
+    #[arg(short = 'p', long = "trades", default_value_t = 0.5, value_parser = probability)]
+    pub(crate) p: f64,
+    /// How long each client rests after a request
+    #[arg(long, default_value = "5ms", value_parser = span)]
+    pub(crate) pause: Duration,
+}
+
+/// Whom an accident befalls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Victim {
+    /// The replica that leads at that moment
+    Leader,
+    /// A replica that does not
+    Follower,
+    /// Any process
+    Random,
+    /// A frontend
+    Frontend,
+    /// A catalog
+    Catalog,
+}
+
+/// `oppidum demo`
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  oppidum demo\n  \
+    printf 'kill leader\\nbuy whale 2\\nverify\\nquit\\n' | oppidum demo --prompt\n\n\
+    Everything is made for it and removed at the end. At a terminal it then takes commands: \
+    `help` lists them.\n\n\
+    Exit codes: 0 every order is there once and everywhere the same; 1 not so; \
+    2 it could not be done, or was stopped.")]
+pub(crate) struct Demo {
+    /// Take commands after the story although stdin is not a terminal
+    #[arg(long, conflicts_with = "no_prompt")]
+    pub(crate) prompt: bool,
+    /// End after the story although stdin is a terminal
+    #[arg(long)]
+    pub(crate) no_prompt: bool,
+    /// How long the orders are counted in each part of the story
+    #[arg(long, default_value = "3s", value_name = "TIME", value_parser = span)]
+    pub(crate) part: Duration,
+    /// What the customers' choices follow from
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+/// From 0 to 1.
+fn probability(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|p| (0.0..=1.0).contains(p));
+    number.ok_or_else(|| "a probability is from 0 to 1".into())
+}
+
+/// A time as people write it: `3s`, `0.5s`, `500ms`; at most an hour.
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
+    let odd = || format!("a time is written as 3s or 500ms, not {text:?}");
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 0.001),
+        None => (text.strip_suffix('s').ok_or_else(odd)?, 1.0),
+    };
+    let number: f64 = number.trim().parse().map_err(|_| odd())?;
+    let seconds = number * unit;
+    if !(0.0..=3600.0).contains(&seconds) {
+        return Err("a time is from 0s to 3600s".into());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| odd())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        let table = [("3s", 3_000), ("500ms", 500), ("0.5s", 500), ("0s", 0), ("1 s", 1_000)];
+        for (text, millis) in table {
+            assert_eq!(span(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for odd in ["", "3", "-1s", "s", "NaNs", "9000s", "infs", "3m"] {
+            assert!(span(odd).is_err(), "{odd}");
+        }
+    }
+}

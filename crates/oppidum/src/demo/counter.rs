@@ -1,0 +1,77 @@
+//! The number that counts the orders: on one line that changes at a terminal, else on one line a
+//! second.
+
+use std::io::{IsTerminal, Write};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::lab::tell;
+use crate::load::Tally;
+
+/// How often the line changes.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Counts for so long.
+pub(super) async fn count(tally: &Tally, span: Duration) {
+    let live = std::io::stdout().is_terminal();
+    let began = Instant::now();
+    let mut told = Instant::now();
+    let mut longest = Duration::ZERO;
+    loop {
+        tokio::time::sleep(TICK.min(span.saturating_sub(began.elapsed()))).await;
+        longest = longest.max(tally.longest());
+        let ended = span <= began.elapsed();
+        let line = line(tally, longest);
+        if live {
+            let mut out = std::io::stdout().lock();
+            let _ = write!(out, "\r\x1b[K{line}{}", if ended { "\n" } else { "" });
+            let _ = out.flush();
+        } else if ended || Duration::from_secs(1) <= told.elapsed() {
+            tell(line);
+            told = Instant::now();
+            longest = Duration::ZERO;
+        }
+        if ended {
+            return;
+        }
+    }
+}
+
+fn line(tally: &Tally, longest: Duration) -> String {
+    let orders = tally.orders.load(Ordering::Relaxed);
+    let failed = match tally.failed.load(Ordering::Relaxed) {
+        0 => String::new(),
+        failed => format!(", {failed} FAILED"),
+    };
+    format!("  {:>7} orders, the longest wait {}{failed}", grouped(orders), ms(longest))
+}
+
+/// A time in milliseconds, for people.
+pub(super) fn ms(time: Duration) -> String {
+    format!("{:.0} ms", time.as_secs_f64() * 1_000.0)
+}
+
+/// A number with its thousands apart.
+pub(super) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place != 0 && (digits.len() - place).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_are_told_apart() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! `oppidum lab cache`: which products a cache holds over time, and what makes room for what.
+
+mod plot;
+
+mod story;
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use wire::exit::Stop;
+
+use crate::cli_lab::Cache;
+use crate::http::Client;
+use crate::lab::interrupt::Interrupt;
+use crate::lab::stage::{self, Set};
+use crate::lab::{self, remark, tell};
+use crate::load::report::Report;
+use crate::load::{self, Habits};
+use story::{Event, Span, Story};
+
+/// The most rows that a picture has.
+const ROWS_MAX: usize = 40;
+
+/// What was seen.
+struct Seen {
+    before: Story,
+    after: Story,
+    report: Report,
+    products: Vec<String>,
+}
+
+/// Lets customers loose, and shows what their requests did to the cache.
+pub(super) async fn run(flags: &Cache, interrupt: &Interrupt) -> Result<bool, Stop> {
+    let out = &flags.crowd.out;
+    lab::folder(out)?;
+    let seen = match &flags.url {
+        Some(url) => interrupt.unless(look(url, flags)).await?,
+        None => {
+            let cache = flags.capacity.to_string();
+            let set = Set {
+                dialect: "stock",
+                stock: None,
+                frontends: 1,
+                catalogs: 1,
+                cache,
+                log: "warn",
+            };
+            stage::with(&set, interrupt, async |stage| {
+                let urls = stage.urls();
+                look(urls.first().map_or("", String::as_str), flags).await
+            })
+            .await?
+        }
+    };
+    let (events, cut) = story::since(&seen.before, &seen.after);
+    for failure in seen.report.failures.iter().take(20) {
+        tell(format!("FAILED: {failure}"));
+    }
+    if events.is_empty() {
+        tell("Nothing was measured: nothing happened to the cache.");
+        return Ok(false);
+    }
+    if cut {
+        remark(format!("only the last {} events are kept: earlier ones are missing", events.len()));
+    }
+    let before = match cut {
+        true => Vec::new(),
+        false => seen.before.cache.contents.iter().map(|product| product.name.clone()).collect(),
+    };
+    let spans = story::spans(&before, &events);
+    write(flags, &seen, &events, &spans)?;
+    Ok(seen.report.failures.is_empty())
+}
+
+/// Lets the customers loose on the store at `url`, with a look at its cache before and after.
+async fn look(url: &str, flags: &Cache) -> Result<Seen, Stop> {
+    let mut client = Client::new(url)?;
+    let before = ask(&mut client, url).await?;
+    if before.cache.capacity == 0 {
+        return Err(Stop::Setup(format!("the frontend at {url} has no cache")));
+    }
+    let shop = load::look_around(url).await?;
+    let fits = usize::try_from(before.cache.capacity).is_ok_and(|room| shop.names.len() <= room);
+    if fits {
+        remark("every product fits into the cache: none will make room for another");
+    }
+    let habits = Habits::quiet(flags.crowd.clients, flags.requests, flags.p, flags.crowd.seed);
+    let habits = Habits { pause: flags.pause, ..habits };
+    let (closing, urls) = (CancellationToken::new(), [url.to_owned()]);
+    let report = load::outing(&urls, &shop, habits, &closing, &std::sync::Arc::default()).await?;
+    let after = ask(&mut client, url).await?;
+    Ok(Seen { before, after, report, products: shop.names.to_vec() })
+}
+
+async fn ask(client: &mut Client, url: &str) -> Result<Story, Stop> {
+    let no = |why: String| Stop::Setup(format!("{url} does not tell of its cache: {why}"));
+    let reply = client.get("/status/cache").await.map_err(no)?;
+    if reply.status != 200 {
+        return Err(no(format!("/status/cache was answered {}", reply.status)));
+    }
+    serde_json::from_slice(&reply.body).map_err(|error| no(error.to_string()))
+}
+
+/// Writes the files and says what they come to.
+fn write(flags: &Cache, seen: &Seen, events: &[Event], spans: &[Span]) -> Result<(), Stop> {
+    let Seen { before, after, products, .. } = seen;
+    let out = &flags.crowd.out;
+    let capacity = after.cache.capacity;
+    let grown = |of: fn(&Story) -> u64| of(after).saturating_sub(of(before));
+    let hits = grown(|story| story.cache.hits);
+    let misses = grown(|story| story.cache.misses + story.cache.coalesced);
+    let evicted = grown(|story| story.cache.evicted);
+    let invalidated = grown(|story| story.cache.invalidated);
+    let mut shown: Vec<String> = products.clone();
+    shown.sort();
+    let all = shown.len();
+    if ROWS_MAX < all {
+        shown.retain(|name| spans.iter().any(|span| span.product == *name));
+        shown.truncate(ROWS_MAX);
+        remark(format!("{} of {all} products are drawn", shown.len()));
+    }
+    let subtitle = format!(
+        "room for {capacity} of {all} products; {hits} hits, {misses} misses, {evicted} \
+         evictions, {invalidated} invalidations; {} clients, p = {}",
+        flags.crowd.clients, flags.p
+    );
+    let picture = plot::draw(&subtitle, &shown, spans, events);
+    let drawn = lab::write(out, "cache.svg", &picture)?;
+    let behind = json!({
+        "capacity": capacity,
+        "products": products,
+        "hits": hits,
+        "misses": misses,
+        "evicted": evicted,
+        "invalidated": invalidated,
+        "cached": spans,
+        "events": events,
+    });
+    let behind = format!("{behind:#}\n");
+    let written = lab::write(out, "cache.json", &behind)?;
+    let mut last: Vec<&str> = Vec::new();
+    if let Some(event) = events.last() {
+        last.extend(event.contents.iter().map(String::as_str));
+    }
+    tell(format!("written: {}, {}", drawn.display(), written.display()));
+    tell(format!("At the end it held {}.", last.join(", ")));
+    let asked = (hits + misses).max(1);
+    tell(format!(
+        "With room for {capacity} of {all} products {hits} of {asked} queries were hits ({} %); \
+         {evicted} times a product made room for another, {invalidated} times an order changed \
+         one that was cached.",
+        100 * hits / asked
+    ));
+    Ok(())
+}

@@ -1,0 +1,57 @@
+//! Elections, as the replicas themselves tell of them.
+
+use std::time::Instant;
+
+use crate::up::archive::Said;
+
+/// A replica took the lead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Election {
+    /// When the first replica said so.
+    pub(crate) at: Instant,
+    /// Who.
+    pub(crate) leader: u64,
+}
+
+/// Every change of the leader in what was heard since the store opened. What a replica says that
+/// was away is mostly an echo, and no change.
+pub(crate) fn elections(heard: &[Said]) -> Vec<Election> {
+    let mut elections: Vec<Election> = Vec::new();
+    for said in heard.iter().filter(|said| said.name.starts_with("order")) {
+        let leader = said.line.split("New leader id: ").nth(1);
+        let leader = leader.and_then(|id| id.trim().parse().ok());
+        let current = elections.last().map(|election| election.leader);
+        if let Some(leader) = leader.filter(|leader| Some(*leader) != current) {
+            elections.push(Election { at: said.at, leader });
+        }
+    }
+    elections
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_election_is_a_new_leader_and_not_its_echo() {
+        let began = Instant::now();
+        let said = |ms, name: &str, line: &str| Said {
+            at: began + Duration::from_millis(ms),
+            name: name.into(),
+            line: line.into(),
+        };
+        let heard = [
+            said(0, "order-123", "07:42:40.000 New leader id: 456"),
+            said(1, "order-456", "07:42:40.001 New leader id: 456"),
+            said(10, "order-345", "07:42:41.731 New leader id: 123"),
+            said(11, "frontend-1", "07:42:41.732 New leader id: 123"),
+            said(15, "order-123", "07:42:41.738 New leader id: 345"),
+            said(16, "order-345", "07:42:41.744 New leader id: 345"),
+            said(90, "order-456", "07:42:42.275 New leader id: 345"),
+        ];
+        let leaders: Vec<_> = elections(&heard).iter().map(|e| e.leader).collect();
+        assert_eq!(leaders, [456, 123, 345]);
+    }
+}

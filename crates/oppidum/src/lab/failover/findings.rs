@@ -1,0 +1,201 @@
+//! What the clients' requests say of the accidents: pure sums over what was measured.
+
+use std::time::{Duration, Instant};
+
+use crate::load::report::{Came, Kind, Sample};
+
+use super::strike::Strike;
+
+/// How long after a process came back what happens still counts as its accident's.
+const AFTERMATH: Duration = Duration::from_secs(1);
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Findings {
+    /// How many requests there were, look-ups at the end included.
+    pub(super) requests: usize,
+    /// How many failed.
+    pub(super) failed: usize,
+    /// How many were sent again because the store said 503 or 504.
+    pub(super) put_off: usize,
+    /// How many were sent again over another connection.
+    pub(super) moved: usize,
+    /// Whether connections had to break: a frontend was struck.
+    pub(super) moves_clients: bool,
+    /// For each accident.
+    pub(super) strikes: Vec<Found>,
+    /// Where nothing was struck.
+    pub(super) calm: Found,
+    /// What requests take anyway: the 99th percentile where nothing was struck. The promise is of
+    /// what an accident adds to it.
+    pub(super) usual: Duration,
+}
+
+/// What was found around one accident.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Found {
+    /// The longest time between two acknowledged orders, of whichever clients.
+    pub(super) gap: Duration,
+    /// The longest that a request took.
+    pub(super) slowest: Duration,
+    /// How many took longer than usual by more than clients are said not to notice.
+    pub(super) late: usize,
+}
+
+impl Findings {
+    /// Sums up. The samples are those of the whole experiment.
+    pub(super) fn of(samples: &[Sample], strikes: &[Strike]) -> Self {
+        let moves_clients = strikes.iter().any(Strike::moves_clients);
+        let count = |is: fn(&Sample) -> bool| samples.iter().filter(|s| is(s)).count();
+        let gaps = gaps(samples);
+        let spans: Vec<(Instant, Instant)> = (0..strikes.len()).map(|n| span(strikes, n)).collect();
+        let struck = |own: (Instant, Instant)| spans.iter().any(|span| touches(*span, own));
+        let calm = samples.iter().filter(|sample| !struck(sample_span(sample)));
+        let mut calm: Vec<Duration> = calm.map(|sample| sample.took).collect();
+        calm.sort_unstable();
+        let usual = calm.get(calm.len() * 99 / 100).copied().unwrap_or_default();
+        let found = strikes.iter().zip(&spans).map(|(strike, span)| {
+            let own = samples.iter().filter(|sample| touches(*span, sample_span(sample)));
+            let own: Vec<&Sample> =
+                own.filter(|s| !(strike.moves_clients() && s.moved != 0)).collect();
+            Found {
+                gap: longest(gaps.iter().filter(|gap| touches(*span, **gap)).map(length)),
+                slowest: longest(own.iter().map(|sample| sample.took)),
+                late: own.iter().filter(|sample| strike.within + usual < sample.took).count(),
+            }
+        });
+        Self {
+            requests: samples.len(),
+            failed: count(|sample| sample.came == Came::Failed),
+            put_off: count(|sample| sample.put_off != 0),
+            moved: count(|sample| sample.moved != 0),
+            moves_clients,
+            strikes: found.collect(),
+            calm: Found {
+                gap: longest(gaps.iter().filter(|gap| !struck(**gap)).map(length)),
+                slowest: calm.last().copied().unwrap_or_default(),
+                late: 0,
+            },
+            usual,
+        }
+    }
+
+    /// How many requests took too much longer than usual.
+    pub(super) fn late(&self) -> usize {
+        self.strikes.iter().map(|found| found.late).sum()
+    }
+
+    /// Whether clients noticed anything.
+    pub(super) fn noticed(&self) -> bool {
+        let broken = !self.moves_clients && self.moved != 0;
+        self.failed != 0 || self.put_off != 0 || broken || self.late() != 0
+    }
+
+    /// The longest gap, and at which accident it was; None: at none.
+    pub(super) fn longest_gap(&self) -> (Duration, Option<usize>) {
+        let worst = self.strikes.iter().enumerate().max_by_key(|(_, found)| found.gap);
+        match worst {
+            Some((place, found)) if self.calm.gap <= found.gap => (found.gap, Some(place)),
+            _ => (self.calm.gap, None),
+        }
+    }
+}
+
+/// From an accident until a while after it was mended, or until the next one.
+fn span(strikes: &[Strike], place: usize) -> (Instant, Instant) {
+    let Strike { struck, mended, .. } = strikes[place];
+    let next = strikes.get(place + 1).map(|next| next.struck);
+    (struck, next.map_or(mended + AFTERMATH, |next| next.min(mended + AFTERMATH)))
+}
+
+fn sample_span(sample: &Sample) -> (Instant, Instant) {
+    (sample.began, sample.began + sample.took)
+}
+
+/// From each acknowledged order to the next.
+fn gaps(samples: &[Sample]) -> Vec<(Instant, Instant)> {
+    let orders = samples.iter().filter(|s| s.kind == Kind::Order && s.came == Came::Done);
+    let mut ends: Vec<Instant> = orders.map(|sample| sample.began + sample.took).collect();
+    ends.sort_unstable();
+    ends.windows(2).map(|pair| (pair[0], pair[1])).collect()
+}
+
+fn touches(one: (Instant, Instant), other: (Instant, Instant)) -> bool {
+    one.0 <= other.1 && other.0 <= one.1
+}
+
+fn length((from, to): &(Instant, Instant)) -> Duration {
+    *to - *from
+}
+
+fn longest(times: impl Iterator<Item = Duration>) -> Duration {
+    times.max().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+
+    fn order(start: Instant, at: u64, took: u64) -> Sample {
+        let (began, took) = (start + MS(at), MS(took));
+        Sample { began, took, kind: Kind::Order, came: Came::Done, moved: 0, put_off: 0 }
+    }
+
+    fn kill(start: Instant, victim: &str, at: u64) -> Strike {
+        Strike {
+            victim: victim.into(),
+            led: true,
+            frozen: false,
+            struck: start + MS(at),
+            mended: start + MS(at + 1_000),
+            within: MS(100),
+        }
+    }
+
+    #[test]
+    fn what_takes_too_long_after_an_accident_is_noticed_and_elsewhere_it_is_not() {
+        let start = Instant::now();
+        // One order every 20 ms that takes 5 ms; one takes 150 ms before anything happens.
+        let mut samples: Vec<_> = (0..400).map(|n| order(start, 20 * n, 5)).collect();
+        samples.push(order(start, 700, 150));
+        let strikes = [kill(start, "order-456", 2_000), kill(start, "order-345", 5_000)];
+        let calm = Findings::of(&samples, &strikes);
+        assert!(!calm.noticed(), "{calm:?}");
+        assert_eq!(calm.calm.slowest, MS(150));
+        assert_eq!(calm.longest_gap().0, MS(20));
+        assert_eq!(calm.usual, MS(5));
+        // 5 ms anyway, and 100 ms that an accident may add.
+        samples.push(order(start, 4_990, 104));
+        assert!(!Findings::of(&samples, &strikes).noticed());
+        samples.push(order(start, 4_990, 130));
+        let late = Findings::of(&samples, &strikes);
+        assert!(late.noticed() && late.late() == 1, "{late:?}");
+        assert_eq!((late.strikes[0].late, late.strikes[1].late), (0, 1));
+        assert_eq!(late.strikes[1].slowest, MS(130));
+    }
+
+    #[test]
+    fn the_longest_gap_is_found_with_its_accident() {
+        let start = Instant::now();
+        let times = [0, 20, 40, 60, 300, 320, 340];
+        let samples: Vec<_> = times.iter().map(|at| order(start, *at, 1)).collect();
+        let strikes = [kill(start, "order-456", 70)];
+        assert_eq!(Findings::of(&samples, &strikes).longest_gap(), (MS(240), Some(0)));
+        assert_eq!(Findings::of(&samples, &[]).longest_gap(), (MS(240), None));
+    }
+
+    #[test]
+    fn clients_of_a_frontend_that_died_may_move() {
+        let start = Instant::now();
+        let moved = Sample { moved: 1, ..order(start, 2_000, 300) };
+        let samples = [order(start, 0, 5), moved];
+        let frontend = [kill(start, "frontend-1", 2_000)];
+        assert!(!Findings::of(&samples, &frontend).noticed());
+        let leader = [kill(start, "order-456", 2_000)];
+        assert!(Findings::of(&samples, &leader).noticed());
+        let failed = [Sample { came: Came::Failed, ..order(start, 0, 5) }];
+        assert!(Findings::of(&failed, &frontend).noticed());
+    }
+}

@@ -1,0 +1,245 @@
+//! `oppidum lab failover`: processes are killed or frozen under load; do clients notice, and do all
+//! replicas end up the same?
+
+mod findings;
+
+mod plot;
+
+mod strike;
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio_util::sync::CancellationToken;
+use wire::exit::Stop;
+
+use crate::cli_lab::Failover;
+use crate::inspect::{self, Verdict};
+use crate::lab::elections::{Election, elections};
+use crate::lab::interrupt::Interrupt;
+use crate::lab::progress::Progress;
+use crate::lab::stage::{self, LEADERS, Set, Stage};
+use crate::lab::{self, tell};
+use crate::load::report::{KINDS, Report, Sample};
+use crate::load::{self, Habits, Tally};
+use findings::Findings;
+use strike::Strike;
+
+/// How long orders flow before the first accident, and between two.
+const CALM: Duration = Duration::from_secs(1);
+
+/// How long a client waits for one answer before it goes to another frontend.
+const PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// What was done and seen.
+struct Seen {
+    began: Instant,
+    report: Report,
+    strikes: Vec<Strike>,
+    elections: Vec<Election>,
+    verdict: Verdict,
+}
+
+/// Does the experiment and answers. False: clients noticed, or something is not as it must be.
+pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool, Stop> {
+    let out = &flags.crowd.out;
+    lab::folder(out)?;
+    let set = Set {
+        dialect: "stock",
+        stock: None,
+        frontends: 2,
+        catalogs: 2,
+        cache: "5".into(),
+        log: LEADERS,
+    };
+    let seen = stage::with(&set, interrupt, async |stage| experiment(stage, flags).await).await?;
+    let findings = Findings::of(&seen.report.samples, &seen.strikes);
+    let how = if flags.freeze { "frozen" } else { "killed" };
+    let subtitle = format!(
+        "{} clients; {} times a process was {how} ({}) and came back after {:?}",
+        flags.crowd.clients,
+        seen.strikes.len(),
+        format!("{:?}", flags.kill).to_lowercase(),
+        flags.restart_after
+    );
+    let scene = plot::Scene {
+        began: seen.began,
+        samples: &seen.report.samples,
+        strikes: &seen.strikes,
+        elections: &seen.elections,
+        usual: findings.usual,
+    };
+    let drawn = lab::write(out, "failover.svg", &plot::draw(&scene, &subtitle))?;
+    let written = lab::write(out, "failover.csv", &csv(seen.began, &seen.report.samples))?;
+    show(&seen, &findings);
+    let well = answer(&seen, &findings);
+    tell(format!("\nwritten: {}, {}", drawn.display(), written.display()));
+    Ok(well)
+}
+
+/// Customers shop, processes are struck, and at the end everything is checked.
+async fn experiment(stage: &Stage, flags: &Failover) -> Result<Seen, Stop> {
+    let urls = stage.urls();
+    let shop = load::look_around(urls.first().map_or("", String::as_str)).await?;
+    let habits = Habits::quiet(flags.crowd.clients, u64::MAX, flags.p, flags.crowd.seed);
+    let habits = Habits { pause: flags.pause, patience: PATIENCE, samples: true, ..habits };
+    let (closing, tally) = (CancellationToken::new(), Arc::new(Tally::default()));
+    let began = Instant::now();
+    let accidents = async {
+        let struck = accidents(stage, flags).await;
+        // Whatever became of them: the customers close, and confirm what they placed.
+        closing.cancel();
+        struck
+    };
+    let outing = load::outing(&urls, &shop, habits, &closing, &tally);
+    let (report, strikes) = tokio::join!(outing, accidents);
+    let (report, strikes) = (report?, strikes?);
+    stage.level().await?;
+    let verdict = inspect::judge(urls.first().map_or("", String::as_str)).await?;
+    let mut elections = elections(&stage.heard());
+    elections.retain(|election| began <= election.at);
+    Ok(Seen { began, report, strikes, elections, verdict })
+}
+
+async fn accidents(stage: &Stage, flags: &Failover) -> Result<Vec<Strike>, Stop> {
+    let mut luck = StdRng::seed_from_u64(flags.crowd.seed);
+    let mut strikes = Vec::new();
+    let progress = Progress::of(flags.repeat.into());
+    for place in 0..flags.repeat {
+        let what = format!("accident {} of {}", place + 1, flags.repeat);
+        progress.show(&what, place.into());
+        tokio::time::sleep(CALM).await;
+        strikes.push(strike::strike(stage, flags, &mut luck).await?);
+    }
+    progress.show("confirming every order", flags.repeat.into());
+    tokio::time::sleep(CALM).await;
+    Ok(strikes)
+}
+
+/// Every request, one line each.
+fn csv(began: Instant, samples: &[Sample]) -> String {
+    let mut text = "at_s,kind,ms,came,moved,put_off\n".to_owned();
+    let mut sorted: Vec<&Sample> = samples.iter().collect();
+    sorted.sort_by_key(|sample| sample.began);
+    for sample in sorted {
+        let name = KINDS.iter().find(|(kind, _)| *kind == sample.kind).map_or("", |kind| kind.1);
+        let at = sample.began.saturating_duration_since(began).as_secs_f64();
+        let millis = sample.took.as_secs_f64() * 1_000.0;
+        let _ = writeln!(
+            text,
+            "{at:.4},{},{millis:.3},{},{},{}",
+            name.replace(", ", "_").replace('-', ""),
+            format!("{:?}", sample.came).to_lowercase(),
+            sample.moved,
+            sample.put_off
+        );
+    }
+    text
+}
+
+/// One line for each accident.
+fn show(seen: &Seen, findings: &Findings) {
+    tell(format!(
+        "{:<4} {:<12} {:<8} {:<24} {:>12} {:>16}  over the promise",
+        "", "process", "", "leads then", "longest gap", "slowest request"
+    ));
+    for (place, (strike, found)) in seen.strikes.iter().zip(&findings.strikes).enumerate() {
+        let how = if strike.frozen { "frozen" } else { "killed" };
+        let next = seen.strikes.get(place + 1).map(|next| next.struck);
+        let own = seen.elections.iter().filter(|election| {
+            strike.struck <= election.at && next.is_none_or(|next| election.at < next)
+        });
+        let leads: Vec<String> =
+            own.map(|e| format!("{} after {}", e.leader, ms(e.at - strike.struck))).collect();
+        let leads = match (leads.is_empty(), strike.led) {
+            (false, _) => leads.join(", "),
+            (true, true) => "the same".into(),
+            (true, false) => "-".into(),
+        };
+        tell(format!(
+            "{:<4} {:<12} {how:<8} {leads:<24} {:>12} {:>16}  {} over {} + {}",
+            format!("#{}", place + 1),
+            strike.victim,
+            ms(found.gap),
+            ms(found.slowest),
+            found.late,
+            ms(findings.usual),
+            ms(strike.within)
+        ));
+    }
+    let calm = &findings.calm;
+    let (gap, slowest) = (ms(calm.gap), ms(calm.slowest));
+    tell(format!("{:<4} {:<46} {gap:>12} {slowest:>16}", "", "where nothing was struck"));
+    tell(format!(
+        "{:<4} {} is what requests take anyway: the 99th percentile where nothing was struck\n",
+        "",
+        ms(findings.usual)
+    ));
+}
+
+/// Answers in words. True: nobody noticed, and everything is as it must be.
+fn answer(seen: &Seen, findings: &Findings) -> bool {
+    let Report { orders, confirmed, failures, .. } = &seen.report;
+    if *orders == 0 {
+        tell("Nothing was measured: no order was acknowledged.");
+        return false;
+    }
+    for failure in failures.iter().take(20) {
+        tell(format!("FAILED: {failure}"));
+    }
+    say("Do clients notice?", &noticed(findings));
+    let (gap, at) = findings.longest_gap();
+    let at = at.map_or("where nothing was struck".into(), |place| format!("at #{}", place + 1));
+    say("The longest gap?", &format!("{} between two acknowledged orders, {at}.", ms(gap)));
+    let Verdict { replicas, violation } = &seen.verdict;
+    match (violation, replicas.first()) {
+        (None, Some(found)) => {
+            let ids: Vec<String> = replicas.iter().map(|found| found.id.to_string()).collect();
+            let digest = found.digest.get(..12).unwrap_or(&found.digest);
+            let identical =
+                format!("Yes: digest {digest}… at index {} on {}.", found.as_of, ids.join(", "));
+            say("Are all replicas identical?", &identical);
+            say("Are the numbers dense?", &format!("Yes: {} orders without a gap.", found.orders));
+            say("Is the stock conserved?", "Yes: every history was replayed from its beginning.");
+        }
+        (violation, _) => {
+            let why = violation.as_deref().unwrap_or("no replica was found");
+            say("Are all replicas as they must be?", &format!("No. {why}"));
+        }
+    }
+    let all = orders == confirmed;
+    let (yes, of) = (if all { "Yes" } else { "No" }, format!("{confirmed} of {orders}"));
+    say("Is every order confirmed?", &format!("{yes}: {of}, each as it was placed."));
+    !findings.noticed() && violation.is_none() && all && failures.is_empty()
+}
+
+fn noticed(findings: &Findings) -> String {
+    let Findings { requests, failed, put_off, moved, moves_clients, .. } = findings;
+    let went = match (moves_clients, moved) {
+        (true, 1..) => format!("; {moved} went on at the other frontend"),
+        _ => String::new(),
+    };
+    if !findings.noticed() {
+        return format!(
+            "No: of {requests} requests none failed, none was put off, and no wait was longer than \
+             promised{went}."
+        );
+    }
+    let broke = if *moves_clients { 0 } else { *moved };
+    format!(
+        "Yes: of {requests} requests {failed} failed, {put_off} were put off with 503 or 504, \
+         {broke} lost their connection, and {} waited longer than promised{went}.",
+        findings.late()
+    )
+}
+
+fn say(question: &str, answer: &str) {
+    tell(format!("{question:<29} {answer}"));
+}
+
+fn ms(time: Duration) -> String {
+    format!("{:.0} ms", time.as_secs_f64() * 1_000.0)
+}

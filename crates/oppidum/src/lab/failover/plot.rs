@@ -1,0 +1,180 @@
+//! The failover's picture: what requests took, over time, with the accidents, the returns and the
+//! elections marked.
+
+use std::time::{Duration, Instant};
+
+use crate::lab::chart::frame::{Area, Axis, SMALL};
+use crate::lab::chart::scale::Scale;
+use crate::lab::chart::{
+    Anchor, BLUE, Canvas, GREEN, INK, ORANGE, PURPLE, Shape, VERMILLION, WIDTH, width,
+};
+use crate::lab::elections::Election;
+use crate::load::report::{Came, Kind, Sample};
+
+use super::strike::Strike;
+
+/// How high the picture is, in pixels.
+const HEIGHT: f64 = 520.0;
+
+/// How wide the column is that one mark stands for, in pixels.
+const COLUMN: f64 = 3.0;
+
+/// The rows of words above the plot: accidents, elections, returns.
+const ROWS: [f64; 3] = [72.0, 86.0, 100.0];
+
+/// Everything that is drawn.
+#[derive(Debug)]
+pub(super) struct Scene<'a> {
+    pub(super) began: Instant,
+    pub(super) samples: &'a [Sample],
+    pub(super) strikes: &'a [Strike],
+    pub(super) elections: &'a [Election],
+    /// What requests take anyway.
+    pub(super) usual: Duration,
+}
+
+/// The picture.
+pub(super) fn draw(scene: &Scene<'_>, subtitle: &str) -> String {
+    let mut canvas = Canvas::new(HEIGHT, "What clients wait while processes are struck", subtitle);
+    let area = Area { left: 66.0, right: WIDTH - 20.0, top: 110.0, bottom: HEIGHT - 110.0 };
+    // Look-ups come at the end, when nothing is struck any more.
+    let shown = || scene.samples.iter().filter(|sample| sample.kind != Kind::Lookup);
+    let millis = |sample: &Sample| sample.took.as_secs_f64() * 1_000.0;
+    let since = |at: Instant| at.saturating_duration_since(scene.began).as_secs_f64();
+    let end = shown().map(|sample| since(sample.began)).fold(1.0, f64::max);
+    let most = shown().map(millis).fold(10.0, f64::max);
+    let x = Scale::even(0.0, end, area.left, area.right);
+    let y = Scale::by_factors(0.1, 10_f64.powf(most.log10().ceil()), area.bottom, area.top);
+    let label = "time from the first request to its answer, ms";
+    area.draw(
+        &mut canvas,
+        Axis { scale: x, label: "time since the first request, s" },
+        Axis { scale: y, label },
+    );
+    marks(&mut canvas, scene, area, |at| x.at(since(at)));
+    if let Some(within) = scene.strikes.iter().map(|strike| strike.within).min() {
+        let at = y.at((within + scene.usual).as_secs_f64() * 1_000.0);
+        canvas.line((area.left, at), (area.right, at), INK, 1.0, "6 4");
+        let text = format!("promised: at most {} ms more than usual", within.as_millis());
+        canvas.text((area.right - 4.0, at - 5.0), SMALL, Anchor::End, INK, &text);
+    }
+    let orders: fn(Kind) -> bool = |kind| kind == Kind::Order;
+    let queries: fn(Kind) -> bool = |kind| kind != Kind::Order;
+    for (is, colour, shape) in [(queries, ORANGE, Shape::Square), (orders, BLUE, Shape::Dot)] {
+        let own = shown().filter(|sample| is(sample.kind) && sample.came != Came::Failed);
+        let own = own.map(|sample| (x.at(since(sample.began)), millis(sample)));
+        for (at, slowest) in slowest(own) {
+            canvas.mark(shape, (at, y.at(slowest)), 1.7, colour, "");
+        }
+    }
+    for sample in shown().filter(|sample| sample.came == Came::Failed) {
+        let at = (x.at(since(sample.began)), y.at(millis(sample)));
+        canvas.mark(Shape::Cross, at, 4.0, VERMILLION, "");
+    }
+    legend(&mut canvas);
+    canvas.finish()
+}
+
+/// The slowest of each column.
+fn slowest(points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
+    let mut columns = std::collections::BTreeMap::new();
+    for (at, millis) in points {
+        // To thousandths of a pixel, so that places can be compared.
+        let column = format!("{:09.3}", (at / COLUMN).floor() * COLUMN);
+        let (_, most) = columns.entry(column).or_insert((at, millis));
+        *most = most.max(millis);
+    }
+    columns.into_values().collect()
+}
+
+/// Lines from top to bottom, with words above them where there is room.
+fn marks(canvas: &mut Canvas, scene: &Scene<'_>, area: Area, place: impl Fn(Instant) -> f64) {
+    let short = |name: &str| name.trim_start_matches("order-").to_owned();
+    let mut lines = Vec::new();
+    for strike in scene.strikes {
+        let how = if strike.frozen { "froze" } else { "killed" };
+        let name = short(&strike.victim);
+        lines.push((0, place(strike.struck), format!("{how} {name}"), VERMILLION, ""));
+        lines.push((2, place(strike.mended), format!("{name} back"), GREEN, "7 3"));
+    }
+    for election in scene.elections {
+        lines.push((1, place(election.at), format!("{} leads", election.leader), PURPLE, "2 2"));
+    }
+    lines.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let mut free = [0.0; ROWS.len()];
+    for (row, at, words, colour, dash) in lines {
+        canvas.line((at, area.top - 6.0), (at, area.bottom), colour, 1.2, dash);
+        let half = width(&words, SMALL) / 2.0;
+        let middle = at.clamp(half + 4.0, WIDTH - half - 4.0);
+        if free[row] <= middle - half {
+            free[row] = middle + half + 6.0;
+            canvas.text((middle, ROWS[row]), SMALL, Anchor::Middle, INK, &words);
+        }
+    }
+}
+
+fn legend(canvas: &mut Canvas) {
+    let entry = |canvas: &mut Canvas, place: (f64, f64), words: &str| {
+        canvas.text((place.0 + 26.0, place.1 + 4.0), 12.0, Anchor::Start, INK, words);
+        place
+    };
+    let (first, second) = (HEIGHT - 52.0, HEIGHT - 28.0);
+    let (left, middle) = (66.0, 330.0);
+    let (x, y) = entry(canvas, (left, first), "slowest order of each moment");
+    canvas.mark(Shape::Dot, (x + 10.0, y), 3.0, BLUE, "");
+    let (x, y) = entry(canvas, (left, second), "slowest query of each moment");
+    canvas.mark(Shape::Square, (x + 10.0, y), 3.0, ORANGE, "");
+    for (place, words, colour, dash) in [
+        ((middle, first), "a process is struck", VERMILLION, ""),
+        ((middle, second), "it comes back", GREEN, "7 3"),
+        ((560.0, first), "a leader is elected", PURPLE, "2 2"),
+    ] {
+        let (x, y) = entry(canvas, place, words);
+        canvas.line((x + 10.0, y - 9.0), (x + 10.0, y + 9.0), colour, 1.6, dash);
+    }
+    let (x, y) = entry(canvas, (560.0, second), "a request that failed");
+    canvas.mark(Shape::Cross, (x + 10.0, y), 4.0, VERMILLION, "");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accidents_returns_and_elections_are_marked_and_words_do_not_overlap() {
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let sample = |ms| Sample {
+            began: at(ms),
+            took: Duration::from_millis(3),
+            kind: Kind::Order,
+            came: Came::Done,
+            moved: 0,
+            put_off: 0,
+        };
+        let samples: Vec<_> = (0..1_000).map(|n| sample(10 * n)).collect();
+        let strike = |ms| Strike {
+            victim: "order-456".into(),
+            led: true,
+            frozen: false,
+            struck: at(ms),
+            mended: at(ms + 1_000),
+            within: Duration::from_millis(100),
+        };
+        let strikes = [strike(2_000), strike(2_100), strike(6_000)];
+        let elections = [Election { at: at(2_010), leader: 345 }];
+        let scene = Scene {
+            began,
+            samples: &samples,
+            strikes: &strikes,
+            elections: &elections,
+            usual: Duration::from_millis(3),
+        };
+        let svg = draw(&scene, "test");
+        assert_eq!(svg.matches(">killed 456</text>").count(), 2, "the second one has no room");
+        assert_eq!(svg.matches(">345 leads</text>").count(), 1);
+        assert!(svg.contains(">promised: at most 100 ms more than usual</text>"));
+        let dots = svg.matches("r=\"1.7\"").count();
+        assert!((200..=260).contains(&dots), "one for each column: {dots}");
+    }
+}

@@ -1,0 +1,312 @@
+//! `oppidum lab sweep`: latency against the share of orders, with and without a cache.
+//!
+//! Each point is measured at the clients, on a store of its own: what one point left behind does
+//! not slow the next one down. Connections are open before anything is measured, and every order is
+//! confirmed at the end.
+
+mod plot;
+
+mod table;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use wire::exit::Stop;
+
+use crate::cli_lab::Sweep;
+use crate::http::Client;
+use crate::inspect;
+use crate::lab::interrupt::Interrupt;
+use crate::lab::progress::Progress;
+use crate::lab::stage::{self, Set};
+use crate::lab::{self, remark, tell};
+use crate::load::report::{Kind, Report, Spread};
+use crate::load::{self, Habits, Shop, Tally};
+use crate::roles::DialectName;
+use crate::shop;
+use table::Row;
+
+/// How often the bar is drawn.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Where the sweep measures.
+enum Where {
+    /// On stores of its own.
+    Own,
+    /// On a running store, whose cache is `on`, `off` or `unknown`.
+    There { url: String, shop: Shop, cache: &'static str },
+}
+
+/// Measures, writes, and says what the cache was worth.
+pub(super) async fn run(flags: &Sweep, interrupt: &Interrupt) -> Result<bool, Stop> {
+    let out = &flags.crowd.out;
+    lab::folder(out)?;
+    let place = match &flags.url {
+        None => Where::Own,
+        Some(url) => interrupt.unless(there(url, flags.dialect.as_deref())).await?,
+    };
+    let settings: Vec<&str> = match &place {
+        Where::Own => vec!["on", "off"],
+        Where::There { cache, .. } => vec![cache],
+    };
+    let points: Vec<(&str, f64)> =
+        settings.iter().flat_map(|cache| flags.p.iter().map(|p| (*cache, *p))).collect();
+    let each = u64::from(flags.crowd.clients) * flags.requests;
+    let progress = Progress::of(each * u64::try_from(points.len()).unwrap_or(1));
+    let (mut rows, mut sum, mut failures) =
+        (Vec::new(), [Sums::default(), Sums::default()], vec![]);
+    let mut done = 0;
+    for (cache, p) in points {
+        let what = format!("cache {cache}, p = {p}");
+        let report = point(flags, &place, cache, p, (&progress, &what, done), interrupt).await?;
+        done += each;
+        rows.extend(table::rows(cache, p, &report));
+        sum[usize::from(cache == "off")].add(&report);
+        failures.extend(report.failures.iter().map(|why| format!("{what}: {why}")));
+        if report.orders != report.confirmed {
+            let (orders, confirmed) = (report.orders, report.confirmed);
+            failures.push(format!("{what}: {confirmed} of {orders} orders were confirmed"));
+        }
+    }
+    drop(progress);
+    let csv = table::write(&rows);
+    let read = table::read(&csv).ok_or_else(|| Stop::Defect("the table cannot be read".into()))?;
+    let subtitle = format!(
+        "{} clients, {} requests of each at each point, seed {}; measured at the clients",
+        flags.crowd.clients, flags.requests, flags.crowd.seed
+    );
+    let written = lab::write(out, "sweep.csv", &csv)?;
+    let drawn = lab::write(out, "sweep.svg", &plot::draw(&read, &subtitle))?;
+    show(&rows);
+    for failure in failures.iter().take(20) {
+        tell(format!("FAILED: {failure}"));
+    }
+    tell(format!("\nwritten: {}, {}", written.display(), drawn.display()));
+    let [on, off] = &sum;
+    tell(worth(on, off, flags.url.is_none()));
+    Ok(failures.is_empty() && (0 < on.every.n + off.every.n))
+}
+
+/// Measures one point.
+async fn point(
+    flags: &Sweep,
+    place: &Where,
+    cache: &str,
+    p: f64,
+    (progress, what, done): (&Progress, &str, u64),
+    interrupt: &Interrupt,
+) -> Result<Report, Stop> {
+    let crowd = &flags.crowd;
+    let habits = Habits::quiet(crowd.clients, flags.requests, p, crowd.seed);
+    let tally = Arc::new(Tally::default());
+    progress.show(&format!("{what}: opening"), done);
+    let measure = async |urls: &[String], shop: &Shop| {
+        let closing = CancellationToken::new();
+        let outing = load::outing(urls, shop, habits, &closing, &tally);
+        tokio::pin!(outing);
+        let mut tick = tokio::time::interval(TICK);
+        loop {
+            tokio::select! {
+                report = &mut outing => return report,
+                _ = tick.tick() => {
+                    progress.show(what, done + tally.requests.load(Ordering::Relaxed));
+                }
+            }
+        }
+    };
+    match place {
+        Where::There { url, shop, .. } => {
+            interrupt.unless(measure(std::slice::from_ref(url), shop)).await
+        }
+        Where::Own => {
+            let cache = if cache == "on" { flags.cache.to_string() } else { "off".to_owned() };
+            let set = Set {
+                dialect: "stock",
+                stock: None,
+                frontends: 1,
+                catalogs: 1,
+                cache,
+                log: "warn",
+            };
+            stage::with(&set, interrupt, async |stage| {
+                let urls = stage.urls();
+                let first = urls.first().map_or("", String::as_str);
+                let shop = load::look_around(first).await?;
+                measure(&urls, &shop).await
+            })
+            .await
+        }
+    }
+}
+
+/// Looks at a running store. One that is not ours need not have a `/status` or a list of products:
+/// then it has the products of the built-in shop.
+async fn there(url: &str, dialect: Option<&str>) -> Result<Where, Stop> {
+    let alive = Client::new(url)?.get("/products").await;
+    alive.map_err(|why| Stop::Setup(format!("no store answers at {url}: {why}")))?;
+    let ours = inspect::fetch(url).await.unwrap_or_default();
+    let frontend = ours.processes.iter().find(|process| process.cache.is_some());
+    let cache = match frontend.and_then(|process| process.cache.as_ref()) {
+        Some(cache) if cache.capacity == 0 => "off",
+        Some(_) => "on",
+        None => "unknown",
+    };
+    let shop = match (load::look_around(url).await, dialect) {
+        (Ok(shop), None) => shop,
+        (Ok(shop), Some(dialect)) => Shop { toy: is_toy(dialect)?, ..shop },
+        (Err(_), dialect) => {
+            let dialect = dialect.unwrap_or("stock");
+            let toy = is_toy(dialect)?;
+            let (built_in, _) = shop::load(dialect)?;
+            let names = built_in.products.iter().map(|product| product.name.as_str().to_owned());
+            remark(format!("{url} lists no products: taking those of the {dialect} shop"));
+            Shop { toy, names: names.collect() }
+        }
+    };
+    Ok(Where::There { url: url.to_owned(), shop, cache })
+}
+
+fn is_toy(dialect: &str) -> Result<bool, Stop> {
+    let known = dialect.parse::<DialectName>();
+    let known = known.map_err(|why| Stop::Setup(format!("--dialect: {why}")))?;
+    Ok(known.0.name() == "toy")
+}
+
+/// The table for people.
+fn show(rows: &[Row]) {
+    tell(format!(
+        "{:<8} {:>5}  {:<12} {:>8} {:>9} {:>9} {:>9} {:>9}",
+        "cache", "p", "ms", "n", "mean", "p50", "p95", "p99"
+    ));
+    for Row { cache, p, kind, spread } in rows {
+        let name = table::ROWS.iter().find(|(known, ..)| known == kind).map_or("", |row| row.1);
+        let head = format!("{cache:<8} {p:>5}  {name:<12}");
+        match spread {
+            Some(Spread { n, mean, p50, p95, p99 }) => {
+                tell(format!("{head} {n:>8} {mean:>9.3} {p50:>9.3} {p95:>9.3} {p99:>9.3}"));
+            }
+            None => tell(format!("{head} {:>8}", "n=0")),
+        }
+    }
+}
+
+/// How queries fared under one cache setting, all points together.
+#[derive(Debug, Default)]
+struct Sums {
+    hit: Mean,
+    miss: Mean,
+    every: Mean,
+}
+
+/// A mean in the making, in milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    n: u64,
+    sum: f64,
+}
+
+impl Mean {
+    fn add(&mut self, spread: Option<Spread>) {
+        if let Some(Spread { n, mean, .. }) = spread {
+            self.n += n;
+            self.sum += mean * count(n);
+        }
+    }
+
+    fn value(self) -> Option<f64> {
+        (0 < self.n).then(|| self.sum / count(self.n))
+    }
+}
+
+/// Counts of requests are far below 2^53.
+#[expect(clippy::cast_precision_loss, reason = "counts are small")]
+fn count(n: u64) -> f64 {
+    n as f64
+}
+
+impl Sums {
+    fn add(&mut self, report: &Report) {
+        self.hit.add(report.spread(&[Kind::QueryHit]));
+        self.miss.add(report.spread(&[Kind::QueryMiss]));
+        self.every.add(report.spread(&[Kind::QueryHit, Kind::QueryMiss, Kind::Query]));
+    }
+}
+
+/// The sentence at the end.
+fn worth(on: &Sums, off: &Sums, own: bool) -> String {
+    let Some(with) = on.every.value() else {
+        return match off.every.value() {
+            None => "Nothing was measured.".into(),
+            Some(mean) if own => format!(
+                "What the cache is worth was not measured: nothing came back with it on. \
+                 Without it a query took {mean:.3} ms in the mean."
+            ),
+            Some(mean) => format!(
+                "What a cache is worth cannot be said of a store without one; a query took \
+                 {mean:.3} ms in the mean."
+            ),
+        };
+    };
+    let share = 100.0 * count(on.hit.n) / count(on.every.n.max(1));
+    let single = match (on.hit.value(), on.miss.value()) {
+        (Some(hit), Some(miss)) => format!(
+            "What the cache was worth: a hit took {hit:.3} ms in the mean and a miss {miss:.3} \
+             ms, {:.1} times as long; {share:.0} % of the queries were hits",
+            miss / hit
+        ),
+        (Some(hit), None) => {
+            format!("What the cache was worth: every query was a hit, of {hit:.3} ms in the mean")
+        }
+        (None, Some(miss)) => {
+            format!("The cache was worth nothing: no query was a hit, a miss took {miss:.3} ms")
+        }
+        (None, None) => {
+            return format!(
+                "What the cache is worth cannot be said: the store does not tell hits from \
+                 misses (no Cache-Status); a query took {with:.3} ms in the mean."
+            );
+        }
+    };
+    match off.every.value() {
+        Some(without) => format!(
+            "{single}. All queries together took {with:.3} ms with it and {without:.3} ms \
+             without, {:.2} times as long.",
+            without / with
+        ),
+        None => format!("{single}. What queries cost without it was not measured."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sums(hits: u64, hit: f64, misses: u64, miss: f64) -> Sums {
+        let mut report = Report::default();
+        for _ in 0..hits {
+            report.took(Kind::QueryHit, Duration::from_secs_f64(hit / 1_000.0));
+        }
+        for _ in 0..misses {
+            report.took(Kind::QueryMiss, Duration::from_secs_f64(miss / 1_000.0));
+        }
+        let mut sums = Sums::default();
+        sums.add(&report);
+        sums
+    }
+
+    #[test]
+    fn the_last_sentence_says_what_was_measured_and_no_more() {
+        let said = worth(&sums(50, 0.1, 50, 0.3), &sums(0, 0.0, 100, 0.4), true);
+        for part in ["3.0 times as long", "50 % of the queries", "2.00 times as long"] {
+            assert!(said.contains(part), "no {part:?} in {said}");
+        }
+        let none = Sums::default();
+        assert_eq!(worth(&none, &none, true), "Nothing was measured.");
+        let said = worth(&sums(0, 0.0, 9, 0.3), &none, false);
+        assert!(said.contains("no query was a hit") && said.contains("not measured"), "{said}");
+        let said = worth(&none, &sums(0, 0.0, 9, 0.3), false);
+        assert!(said.contains("store without one"), "{said}");
+    }
+}

@@ -1,0 +1,97 @@
+//! The sweep's numbers as CSV: one row for each cache setting, probability and kind of request.
+
+use std::fmt::Write as _;
+
+use crate::load::report::{Kind, Report, Spread};
+
+/// The first line.
+const HEAD: &str = "cache,p,kind,n,mean_ms,p50_ms,p95_ms,p99_ms";
+
+/// The kinds of rows: the name in the file, the name for people, and what it counts.
+pub(super) const ROWS: [(&str, &str, &[Kind]); 5] = [
+    ("query", "every query", &[Kind::QueryHit, Kind::QueryMiss, Kind::Query]),
+    ("query_hit", "query, hit", &[Kind::QueryHit]),
+    ("query_miss", "query, miss", &[Kind::QueryMiss]),
+    ("order", "order", &[Kind::Order]),
+    ("lookup", "look-up", &[Kind::Lookup]),
+];
+
+/// One row.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Row {
+    /// `on`, `off`, or `unknown` of a store that does not say.
+    pub(super) cache: String,
+    /// The probability that a query was followed by a trade.
+    pub(super) p: f64,
+    /// One of [`ROWS`].
+    pub(super) kind: String,
+    /// None: nothing was measured.
+    pub(super) spread: Option<Spread>,
+}
+
+/// The rows of one point of the sweep.
+pub(super) fn rows(cache: &str, p: f64, report: &Report) -> impl Iterator<Item = Row> {
+    ROWS.into_iter().map(move |(kind, _, kinds)| Row {
+        cache: cache.to_owned(),
+        p,
+        kind: kind.to_owned(),
+        spread: report.spread(kinds),
+    })
+}
+
+/// All rows as CSV. Where nothing was measured `n` is 0 and the times are left out.
+pub(super) fn write(rows: &[Row]) -> String {
+    let mut text = format!("{HEAD}\n");
+    for Row { cache, p, kind, spread } in rows {
+        let _ = match spread {
+            Some(Spread { n, mean, p50, p95, p99 }) => {
+                writeln!(text, "{cache},{p},{kind},{n},{mean:.4},{p50:.4},{p95:.4},{p99:.4}")
+            }
+            None => writeln!(text, "{cache},{p},{kind},0,,,,"),
+        };
+    }
+    text
+}
+
+/// The rows of a CSV. The picture is drawn from what this reads, so that the two agree.
+pub(super) fn read(text: &str) -> Option<Vec<Row>> {
+    let mut lines = text.lines();
+    if lines.next() != Some(HEAD) {
+        return None;
+    }
+    lines.map(row).collect()
+}
+
+fn row(line: &str) -> Option<Row> {
+    let mut cells = line.split(',');
+    let (cache, p, kind) = (cells.next()?, cells.next()?.parse().ok()?, cells.next()?);
+    let n = cells.next()?.parse().ok()?;
+    let spread = match n {
+        0 => None,
+        n => {
+            let mut millis = || cells.next()?.parse().ok();
+            Some(Spread { n, mean: millis()?, p50: millis()?, p95: millis()?, p99: millis()? })
+        }
+    };
+    Some(Row { cache: cache.to_owned(), p, kind: kind.to_owned(), spread })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_and_nothing_measured_is_said() {
+        let spread = Spread { n: 7, mean: 0.25, p50: 0.2, p95: 0.5, p99: 0.75 };
+        let row =
+            |kind: &str, spread| Row { cache: "on".into(), p: 0.2, kind: kind.into(), spread };
+        let rows = [row("query_hit", Some(spread)), row("order", None)];
+        let text = write(&rows);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines[1], "on,0.2,query_hit,7,0.2500,0.2000,0.5000,0.7500");
+        assert_eq!(lines[2], "on,0.2,order,0,,,,");
+        assert_eq!(read(&text).as_deref(), Some(&rows[..]));
+        assert_eq!(read("something else\n"), None);
+        assert_eq!(read(&format!("{HEAD}\non,x,order,0,,,,\n")), None);
+    }
+}

@@ -1,0 +1,103 @@
+//! Where the lines of children go that nobody wants to see just now: into files, and those with
+//! certain words, with the moment they came, into memory.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+/// The most bytes that one child's file takes: what comes later is not written.
+const FILE_BYTES_MAX: u64 = 8 << 20;
+
+/// The most lines in memory: the words that are looked for are rare.
+const HEARD_MAX: usize = 10_000;
+
+/// A child's line, and when it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Said {
+    /// When the line came.
+    pub(crate) at: Instant,
+    /// Which child said it.
+    pub(crate) name: String,
+    /// The line.
+    pub(crate) line: String,
+}
+
+/// Keeps what children say.
+#[derive(Debug)]
+pub(crate) struct Archive {
+    folder: PathBuf,
+    /// Lines with any of these words are remembered.
+    words: &'static [&'static str],
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    files: BTreeMap<String, (File, u64)>,
+    last: BTreeMap<String, String>,
+    heard: Vec<Said>,
+}
+
+impl Archive {
+    /// Into `folder/NAME.log`; lines with any of `words` are remembered as well.
+    pub(crate) fn new(folder: PathBuf, words: &'static [&'static str]) -> Self {
+        Self { folder, words, kept: Mutex::default() }
+    }
+
+    /// Takes a line in. A file that cannot be written is no reason to stop the child.
+    pub(crate) fn take(&self, name: &str, line: &str) {
+        let mut kept = self.kept.lock();
+        let heard = kept.heard.len() < HEARD_MAX;
+        if heard && self.words.iter().any(|words| line.contains(words)) {
+            let (at, name, line) = (Instant::now(), name.to_owned(), line.to_owned());
+            kept.heard.push(Said { at, name, line });
+        }
+        kept.last.insert(name.to_owned(), line.to_owned());
+        if !kept.files.contains_key(name) {
+            let path = self.folder.join(format!("{name}.log"));
+            let Ok(file) = OpenOptions::new().create(true).append(true).open(path) else { return };
+            kept.files.insert(name.to_owned(), (file, 0));
+        }
+        if let Some((file, written)) = kept.files.get_mut(name)
+            && *written < FILE_BYTES_MAX
+            && writeln!(file, "{line}").is_ok()
+        {
+            *written += u64::try_from(line.len()).unwrap_or(0) + 1;
+        }
+    }
+
+    /// The last line of a child.
+    pub(crate) fn last(&self, name: &str) -> Option<String> {
+        self.kept.lock().last.get(name).cloned()
+    }
+
+    /// The lines that hold one of the words, in the order in which they came.
+    pub(crate) fn heard(&self) -> Vec<Said> {
+        self.kept.lock().heard.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_is_kept_and_those_with_the_words_are_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let archive = Archive::new(folder.path().to_owned(), &["New leader"]);
+        archive.take("order-123", "Requesting missing logs");
+        archive.take("order-345", "New leader id: 345");
+        archive.take("order-123", "New leader id: 345");
+        let heard = archive.heard();
+        let names: Vec<_> = heard.iter().map(|said| said.name.as_str()).collect();
+        assert_eq!(names, ["order-345", "order-123"]);
+        assert!(heard[0].at <= heard[1].at);
+        assert_eq!(archive.last("order-123").as_deref(), Some("New leader id: 345"));
+        let file = std::fs::read_to_string(folder.path().join("order-123.log")).unwrap();
+        assert_eq!(file, "Requesting missing logs\nNew leader id: 345\n");
+    }
+}
