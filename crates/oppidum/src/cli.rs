@@ -3,6 +3,9 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use wire::watch::rules::Mutant;
 
+use crate::conform::flags::Conform;
+use crate::pains::flags::Pain;
+
 /// A store that stays open.
 ///
 /// People query products, buy and sell, and look orders up over HTTP. Three replicas hold one
@@ -50,6 +53,10 @@ pub(crate) enum Command {
     Dump(Dump),
     /// The shop's owner at work: products, prices, stock
     Ctl(Ctl),
+    /// Experiments: what a store does when it matters
+    Lab(Lab),
+    /// Scores any store that speaks the classic API, from outside
+    Conform(Conform),
 }
 
 /// What every process takes.
@@ -127,6 +134,9 @@ pub(crate) struct Up {
     /// What the processes write: error, warn, info, debug
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,
+    /// Stop when stdin is closed: so that nobody outlives an experiment
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_stdin: bool,
 }
 
 /// Which ports `up` takes.
@@ -363,4 +373,20 @@ pub(crate) enum Product {
         #[command(flatten)]
         url: Url,
     },
+}
+
+/// `oppidum lab`
+#[derive(Debug, Args)]
+pub(crate) struct Lab {
+    /// Which experiment.
+    #[command(subcommand)]
+    pub(crate) on: LabOn,
+}
+
+/// The experiments.
+#[derive(Debug, Subcommand)]
+pub(crate) enum LabOn {
+    /// The pains of the trade.
+    #[command(flatten)]
+    Pain(Pain),
 }

@@ -20,12 +20,16 @@ mod inspect;
 
 mod ctl;
 
+mod pains;
+
+mod conform;
+
 use std::process::ExitCode;
 
 use clap::Parser;
 use wire::exit::Stop;
 
-use cli::{Cli, Command, CtlOn};
+use cli::{Cli, Command, CtlOn, LabOn};
 use settings::Settings;
 
 /// Yes, no, and: it could not be done.
@@ -71,6 +75,11 @@ async fn run(command: Command) -> Result<bool, Stop> {
             let CtlOn::Product(product) = flags.on;
             ctl::product(product).await
         }
+        Command::Lab(flags) => {
+            let LabOn::Pain(pain) = flags.on;
+            pains::run(pain).await
+        }
+        Command::Conform(flags) => conform::run(&url(flags.url.clone())?, &flags).await,
     }
 }
 
