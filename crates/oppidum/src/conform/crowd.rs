@@ -33,14 +33,10 @@ pub(super) fn checks() -> Vec<Check> {
 
 pub(super) async fn examine(examiner: &mut Examiner) {
     let found = numbers(examiner).await;
-    let placed = found.is_ok();
     examiner.mark("crowd-numbers", found);
     let balanced = examiner.balanced().await;
     let (left, name) = (examiner.stock, examiner.name.clone());
-    match (balanced, placed) {
-        (Ok(()), _) => examiner.mark("crowd-stock", Ok(format!("{left} of {name} are left"))),
-        (Err(why), _) => examiner.mark("crowd-stock", Err(why)),
-    }
+    examiner.mark("crowd-stock", balanced.map(|()| format!("{left} of {name} are left")));
     oversell(examiner).await;
 }
 
@@ -98,7 +94,7 @@ async fn oversell(examiner: &mut Examiner) {
     for _ in 0..ROUNDS {
         let bought = match bring_to(&mut front, dialect, &name, PIECES).await {
             Ok(bought) => bought,
-            Err(why) => return examiner.skip(ID, &why),
+            Err(why) => return examiner.mark(ID, Err(why)),
         };
         let rush = match rush(&examiner.around, &name, BUYERS, PIECES).await {
             Ok(rush) => rush,

@@ -31,7 +31,7 @@ use crate::pains::around::look_around;
 use crate::pains::front::Side;
 use examiner::Examiner;
 use flags::Conform;
-use sheet::{Check, Sheet};
+use sheet::{Section, Sheet};
 
 /// How many pieces the examination takes at most.
 const NEEDED: i64 = 60;
@@ -45,10 +45,10 @@ pub(crate) async fn run(url: &str, flags: &Conform) -> Result<bool, Stop> {
         // What was named first is what most is traded in.
         around.products.sort_by_key(|(name, _)| name != first);
     }
-    let mut examiner = Examiner::new(around, Sheet::new(checks(dialect)));
+    let mut examiner = Examiner::new(around, Sheet::new(sections(dialect)));
     let (name, before) = (examiner.name.clone(), examiner.stock);
     stock_up(&mut examiner).await?;
-    eprintln!("conform: trading in {name} at {url}; this takes a few seconds");
+    eprintln!("conform: trading in {name} at {url}");
     shapes::examine(&mut examiner).await;
     clients::examine(&mut examiner).await;
     stock::examine(&mut examiner).await;
@@ -68,17 +68,17 @@ pub(crate) async fn run(url: &str, flags: &Conform) -> Result<bool, Stop> {
 }
 
 /// Every check of a dialect, in the order of the sheet.
-fn checks(dialect: Dialect) -> Vec<Check> {
+fn sections(dialect: Dialect) -> Vec<Section> {
     let sections = [
-        shapes::checks(dialect),
-        clients::checks(),
-        stock::checks(dialect),
-        numbering::checks(),
-        bad_input::checks(dialect),
-        keys::checks(),
-        crowd::checks(),
+        ("shapes of answers", shapes::checks(dialect)),
+        ("what real clients do", clients::checks()),
+        ("stock", stock::checks(dialect)),
+        ("numbers", numbering::checks()),
+        ("bad input", bad_input::checks(dialect)),
+        ("Idempotency-Key", keys::checks()),
+        ("many at once", crowd::checks()),
     ];
-    sections.concat()
+    sections.map(|(title, checks)| Section { title, checks }).into()
 }
 
 /// Makes sure that there is enough of the product; where shares can be sold to the store, that is
@@ -120,7 +120,8 @@ mod tests {
     #[test]
     fn every_check_has_a_name_of_its_own() {
         for dialect in [Dialect::Stock, Dialect::Toy] {
-            let mut ids: Vec<String> = checks(dialect).into_iter().map(|check| check.id).collect();
+            let checks = sections(dialect).into_iter().flat_map(|section| section.checks);
+            let mut ids: Vec<String> = checks.map(|check| check.id).collect();
             let count = ids.len();
             ids.sort_unstable();
             ids.dedup();

@@ -56,10 +56,17 @@ impl Mark {
     }
 }
 
+/// Checks that belong together.
+#[derive(Clone, Debug)]
+pub(crate) struct Section {
+    pub(crate) title: &'static str,
+    pub(crate) checks: Vec<Check>,
+}
+
 /// All checks of a dialect, in the order in which they are shown.
 #[derive(Clone, Debug)]
 pub(crate) struct Sheet {
-    checks: Vec<Check>,
+    sections: Vec<Section>,
     marks: BTreeMap<String, Mark>,
 }
 
@@ -77,62 +84,69 @@ pub(crate) struct Score {
 }
 
 impl Sheet {
-    pub(crate) fn new(checks: Vec<Check>) -> Self {
-        Self { checks, marks: BTreeMap::new() }
+    pub(crate) fn new(sections: Vec<Section>) -> Self {
+        Self { sections, marks: BTreeMap::new() }
+    }
+
+    fn checks(&self) -> impl Iterator<Item = &Check> {
+        self.sections.iter().flat_map(|section| &section.checks)
     }
 
     /// Writes a mark down.
     pub(crate) fn mark(&mut self, id: &str, mark: Mark) {
-        debug_assert!(self.checks.iter().any(|check| check.id == id), "there is no check {id}");
+        debug_assert!(self.checks().any(|check| check.id == id), "there is no check {id}");
         self.marks.insert(id.to_owned(), mark);
     }
 
-    /// Every check with its mark. One that nobody came to is skipped.
-    fn lines(&self) -> impl Iterator<Item = (&Check, Mark)> {
-        self.checks.iter().map(|check| {
-            let mark = self.marks.get(&check.id).cloned();
-            (check, mark.unwrap_or_else(|| Mark::Skipped("it was not come to".into())))
-        })
+    /// What came of a check. One that nobody came to is skipped.
+    fn found(&self, check: &Check) -> Mark {
+        let mark = self.marks.get(&check.id).cloned();
+        mark.unwrap_or_else(|| Mark::Skipped("it was not come to".into()))
     }
 
+    /// The whole score.
     pub(crate) fn score(&self) -> Score {
+        self.sum(self.checks())
+    }
+
+    fn sum<'a>(&self, checks: impl Iterator<Item = &'a Check>) -> Score {
         let mut score = Score::default();
-        for (check, mark) in self.lines() {
-            match mark {
+        for check in checks {
+            match self.found(check) {
                 Mark::Passed(_) => score.points += check.points,
                 Mark::Failed(_) => score.failures += 1,
-                Mark::Skipped(_) => score.skipped += check.points,
+                Mark::Skipped(_) => {
+                    score.skipped += check.points;
+                    continue;
+                }
             }
-            if !matches!(mark, Mark::Skipped(_)) {
-                score.of += check.points;
-            }
+            score.of += check.points;
         }
         score
     }
 
-    /// For people: a line each, and the evidence below what was not passed.
+    /// For people: a line for each check, and the evidence below what was not passed.
     pub(crate) fn table(&self) -> String {
         let mut out = String::new();
-        let width = self.checks.iter().map(|check| check.id.len()).max().unwrap_or(0);
-        for (check, mark) in self.lines() {
-            let word = match mark {
-                Mark::Failed(_) => "FAILED",
-                _ => mark.word(),
-            };
-            let earned = match mark {
-                Mark::Passed(_) => check.points.to_string(),
-                Mark::Failed(_) => "0".to_owned(),
-                Mark::Skipped(_) => "-".to_owned(),
-            };
-            // Writing to a string cannot fail.
-            let _ = writeln!(
-                out,
-                "{word:<7} {earned:>2}/{:<2} {:<width$}  {}",
-                check.points, check.id, check.says
-            );
-            if !matches!(mark, Mark::Passed(_)) {
-                let _ = writeln!(out, "{:13} {:<width$}  > {}", "", "", mark.evidence());
+        let width = self.checks().map(|check| check.id.len()).max().unwrap_or(0);
+        for Section { title, checks } in &self.sections {
+            let Score { points, of, .. } = self.sum(checks.iter());
+            // Writing to a string cannot fail, here and below.
+            let _ = writeln!(out, "{title}: {points} of {of}");
+            for check in checks {
+                let mark = self.found(check);
+                let (word, earned) = match mark {
+                    Mark::Passed(_) => ("passed", check.points.to_string()),
+                    Mark::Failed(_) => ("FAILED", "0".to_owned()),
+                    Mark::Skipped(_) => ("skipped", "-".to_owned()),
+                };
+                let Check { id, says, points } = check;
+                let _ = writeln!(out, "  {word:<7} {earned:>2}/{points:<2} {id:<width$}  {says}");
+                if !matches!(mark, Mark::Passed(_)) {
+                    let _ = writeln!(out, "{:15}> {}", "", mark.evidence());
+                }
             }
+            out.push('\n');
         }
         let Score { points, of, skipped, failures } = self.score();
         let failed = match failures {
@@ -145,14 +159,20 @@ impl Sheet {
             1 => "; 1 point was skipped and does not count".to_owned(),
             _ => format!("; {skipped} points were skipped and do not count"),
         };
-        let _ = writeln!(out, "\nscore: {points} of {of}; {failed}{skipped}");
+        let _ = writeln!(out, "score: {points} of {of}; {failed}{skipped}");
         out
     }
 
     /// For machines.
     pub(crate) fn json(&self, url: &str, dialect: &str) -> Value {
-        let checks = self.lines().map(|(check, mark)| {
+        let sectioned = self
+            .sections
+            .iter()
+            .flat_map(|section| section.checks.iter().map(|check| (section.title, check)));
+        let checks = sectioned.map(|(section, check)| {
+            let mark = self.found(check);
             json!({
+                "section": section,
                 "id": check.id,
                 "says": check.says,
                 "points": check.points,
@@ -180,7 +200,8 @@ mod tests {
     #[test]
     fn a_skipped_check_costs_nothing_and_a_failed_one_its_points() {
         let checks = [("a", 4), ("b", 3), ("c", 2), ("d", 1)];
-        let mut sheet = Sheet::new(checks.map(|(id, n)| Check::new(id, n, "it is so")).into());
+        let checks = checks.map(|(id, points)| Check::new(id, points, "it is so")).into();
+        let mut sheet = Sheet::new(vec![Section { title: "all", checks }]);
         sheet.mark("a", Mark::of(Ok("seen".into())));
         sheet.mark("b", Mark::of(Err("not so".into())));
         sheet.mark("c", Mark::Skipped("no".into()));
@@ -189,6 +210,7 @@ mod tests {
         let table = sheet.table();
         assert!(table.contains("score: 4 of 7; 1 check failed; 3 points were skipped"), "{table}");
         assert!(table.contains("> not so") && !table.contains("> seen"), "{table}");
+        assert!(table.starts_with("all: 4 of 7\n"), "{table}");
         let json = sheet.json("http://here", "toy");
         assert_eq!(json["checks"][1]["evidence"], "not so");
         assert_eq!(json["checks"][3]["result"], "skipped", "nobody came to it");

@@ -4,13 +4,17 @@
 //! the two classic shops are tried by name, under both paths.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use ::frontend::classic::Dialect;
 use wire::exit::Stop;
 
-use super::front::{Front, PATIENCE, Shown, shelf};
+use super::front::{Front, Shown, shelf};
 use crate::http::Client;
 use crate::shop;
+
+/// How long a store may take to say what it is.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The most products that are looked at, one by one.
 const KNOWN_MAX: usize = 50;

@@ -15,7 +15,7 @@ use crate::client::encode;
 use crate::http::{Client, Reply};
 
 /// How long a store may take to answer: longer than ours ever lets a client wait.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long an order is asked about again under its key.
 const INSIST: Duration = Duration::from_secs(15);

@@ -173,11 +173,14 @@ impl Rush {
             return Finding::Unmeasured(why);
         }
         let sold = self.placed.len();
-        let orders = few(&self.placed);
+        let orders = match sold {
+            1 => format!("order {}", few(&self.placed)),
+            _ => format!("orders {}", few(&self.placed)),
+        };
         if self.pieces < sold as u64 {
             let left = self.left.map_or("nothing".into(), |left| left.to_string());
             return Finding::Broken(format!(
-                "{head}: {sold} of them got it (orders {orders}), and {left} is shown as left"
+                "{head}: {sold} of them got it ({orders}), and {left} is shown as left"
             ));
         }
         if sold == 0 || sold + self.refused < 2 {
@@ -192,7 +195,7 @@ impl Rush {
         let filled = dialect == Dialect::Toy && expected == 0 && 0 < left;
         if !filled && (left < 0 || left < expected - lost || expected < left) {
             return Finding::Broken(format!(
-                "{head}: {sold} got it (orders {orders}), {left} is shown as left and not \
+                "{head}: {sold} got it ({orders}), {left} is shown as left and not \
                  {expected}"
             ));
         }
@@ -204,7 +207,7 @@ impl Rush {
             if filled { format!("filled up to {left} since") } else { format!("{left} left") };
         let took = self.took.as_millis();
         Finding::Held(format!(
-            "{head}: {sold} got it (order {orders}), {} were refused, {lost}; {left}; {took} ms",
+            "{head}: {sold} got it ({orders}), {} were refused, {lost}; {left}; {took} ms",
             self.refused
         ))
     }

@@ -28,4 +28,10 @@ mod settings;
 mod torture;
 
 mod up;
+
+mod double;
+
+mod pains;
+
+mod conform;
 mod watching;
