@@ -104,9 +104,10 @@ async fn oversell(examiner: &mut Examiner) {
         give_back(&mut front, dialect, &name, bought + rush.sold()).await;
         match rush.judge(dialect, filled) {
             Finding::Held(seen) => return examiner.mark(ID, Ok(seen)),
-            Finding::Broken(why) => return examiner.mark(ID, Err(why)),
             Finding::Unmeasured(_) if filled.is_some() => {}
-            Finding::Unmeasured(why) => return examiner.mark(ID, Err(why)),
+            Finding::Broken(why) | Finding::Unmeasured(why) => {
+                return examiner.mark(ID, Err(why));
+            }
         }
     }
     examiner.skip(ID, "the store filled up each time");

@@ -58,7 +58,7 @@ async fn query(examiner: &mut Examiner) {
                 && fields(&body["data"]) == ["name", "price", "quantity"];
             let seen = answered(&sent, &reply);
             let shape = if is_shaped { Ok(seen.clone()) } else { Err(seen.clone()) };
-            let is_typed = body["data"]["name"] == Value::from(name)
+            let is_typed = body["data"]["name"] == name
                 && is_price(&body["data"]["price"])
                 && body["data"]["quantity"].is_u64();
             (shape, if is_typed { Ok(seen) } else { Err(seen) })

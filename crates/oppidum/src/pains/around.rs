@@ -88,8 +88,8 @@ pub(crate) async fn look_around(
 async fn said_dialect(client: &mut Client, url: &str) -> Result<Option<Dialect>, Stop> {
     let no = |why: String| Stop::Setup(format!("no store answers at {url}: {why}"));
     let status = client.get("/status").await.map_err(no)?.json().unwrap_or_default();
-    let processes = status["processes"].as_array().into_iter().flatten();
-    let said = processes.filter_map(|process| process["dialect"].as_str()).next();
+    let mut processes = status["processes"].as_array().into_iter().flatten();
+    let said = processes.find_map(|process| process["dialect"].as_str());
     Ok(match said {
         Some("stock") => Some(Dialect::Stock),
         Some("toy") => Some(Dialect::Toy),

@@ -181,14 +181,13 @@ struct Tally {
 impl Tally {
     /// The number of every order, with the request it was given to.
     fn numbers(&self) -> impl Iterator<Item = (usize, u64)> {
-        let numbers = self.copies.iter().enumerate().flat_map(|(request, copies)| {
+        self.copies.iter().enumerate().flat_map(|(request, copies)| {
             let placed = copies.iter().filter_map(|copy| match copy.told {
                 Told::Placed(number) => Some(number),
                 _ => None,
             });
             placed.map(move |number| (request, number))
-        });
-        numbers
+        })
     }
 
     /// Every order there is.

@@ -90,15 +90,15 @@ async fn tried(
 /// The one line. What could not be measured goes to stderr, with exit code 2.
 #[expect(clippy::print_stdout, reason = "this is the program's answer")]
 fn told(pain: &str, found: Result<Finding, Stop>) -> Result<bool, Stop> {
-    let unmeasured = |why: &str| Stop::Setup(format!("{pain}: not measured: {why}"));
     match found {
         Ok(Finding::Held(what)) => println!("{pain}: held: {what}"),
         Ok(Finding::Broken(what)) => {
             println!("{pain}: NOT HELD: {what}");
             return Ok(false);
         }
-        Ok(Finding::Unmeasured(why)) => return Err(unmeasured(&why)),
-        Err(Stop::Setup(why)) => return Err(unmeasured(&why)),
+        Ok(Finding::Unmeasured(why)) | Err(Stop::Setup(why)) => {
+            return Err(Stop::Setup(format!("{pain}: not measured: {why}")));
+        }
         Err(defect) => return Err(defect),
     }
     Ok(true)

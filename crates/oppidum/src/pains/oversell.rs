@@ -227,7 +227,6 @@ pub(crate) async fn bring_to(
     pieces: u64,
 ) -> Result<i64, String> {
     let target = i64::try_from(pieces).unwrap_or(i64::MAX);
-    let began = Instant::now();
     let mut bought = 0;
     for _ in 0..ORDERS_MAX {
         let there = front.look(name).await?.quantity;
@@ -235,10 +234,7 @@ pub(crate) async fn bring_to(
             (false, _) => (Side::Buy, there.abs_diff(target)),
             (true, Dialect::Stock) => (Side::Sell, there.abs_diff(target)),
             // Toys cannot be sold back: they come when the store fills up.
-            (true, Dialect::Toy) if began.elapsed() < FILLING => {
-                tokio::time::sleep(10 * PAUSE).await;
-                if await_filled(front, name, target).await { continue } else { break }
-            }
+            (true, Dialect::Toy) if filled(front, name, target).await => continue,
             (true, Dialect::Toy) => break,
         };
         if distance == 0 {
@@ -270,7 +266,8 @@ fn refused(name: &str, message: &str) -> String {
     format!("{name} cannot be bought down, the store says {message:?}: give another --product")
 }
 
-async fn await_filled(front: &mut Front, name: &str, target: i64) -> bool {
+/// Waits until the store has filled up to this, if it does.
+async fn filled(front: &mut Front, name: &str, target: i64) -> bool {
     let began = Instant::now();
     while began.elapsed() < FILLING {
         if front.look(name).await.is_ok_and(|shown| target <= shown.quantity) {

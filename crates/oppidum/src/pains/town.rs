@@ -21,7 +21,7 @@ const LOG: &str = "store.log";
 const FRONTENDS: usize = 3;
 
 /// How long it may take to open, on a machine that has other things to do as well.
-const OPENING: Duration = Duration::from_secs(60);
+const OPENING: Duration = Duration::from_mins(1);
 
 /// How long it may take to close in order.
 const CLOSING: Duration = Duration::from_secs(20);
