@@ -68,7 +68,8 @@ impl Store {
         });
         let asking = replicas.chain(catalogs).map(|(address, absent)| async move {
             match status::fetch(&address, PATIENCE).await {
-                Ok(found) => found,
+                // Where it listens, as it says itself, may be no address for anybody else: 0.0.0.0.
+                Ok(found) => ProcessStatus { address, ..found },
                 Err(why) => ProcessStatus { error: Some(why), ..absent },
             }
         });

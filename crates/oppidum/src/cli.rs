@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use wire::watch::rules::Mutant;
 
 use crate::cli_lab::{Demo, Lab};
+use crate::conform::flags::Conform;
 
 /// A store that stays open.
 ///
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Lab(Lab),
     /// Tells the store's story as it happens: orders, a killed leader, its return, the proof
     Demo(Demo),
+    /// Scores any store that speaks the classic API, from outside
+    Conform(Conform),
 }
 
 /// What every process takes.
@@ -137,6 +140,9 @@ pub(crate) struct Up {
     /// What the processes write: error, warn, info, debug
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,
+    /// Stop when stdin is closed: so that nobody outlives an experiment
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_stdin: bool,
 }
 
 /// Which ports `up` takes.

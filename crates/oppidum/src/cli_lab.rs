@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use crate::pains::flags::Pain;
+
 /// `oppidum lab`
 #[derive(Debug, Args)]
 pub(crate) struct Lab {
@@ -22,6 +24,9 @@ pub(crate) enum LabOn {
     Cache(Cache),
     /// Kills processes under load: do clients notice, and do all replicas end up the same
     Failover(Failover),
+    /// The pains of the trade, on a store of its own or on any other.
+    #[command(flatten)]
+    Pain(Pain),
 }
 
 /// The customers of an experiment.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderName};
+use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
@@ -18,11 +18,15 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// How long an answer may take: longer than a frontend ever lets a client wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a connection may take to come about.
+const CONNECT: Duration = Duration::from_secs(2);
+
 /// Talks to one frontend.
 #[derive(Debug)]
 pub(crate) struct Client {
     authority: String,
-    patience: Duration,
+    /// For a connection, and for an answer over it.
+    patience: (Duration, Duration),
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
@@ -52,12 +56,39 @@ impl Reply {
 impl Client {
     /// For a URL such as `http://127.0.0.1:1234`.
     pub(crate) fn new(url: &str) -> Result<Self, Stop> {
-        Self::patient_for(url, PATIENCE)
+        let patience = (CONNECT, PATIENCE);
+        Ok(Self { authority: authority(url)?, patience, connection: None })
     }
 
     /// The same, for somebody who waits so long for one answer.
     pub(crate) fn patient_for(url: &str, patience: Duration) -> Result<Self, Stop> {
-        Ok(Self { authority: authority(url)?, patience, connection: None })
+        Ok(Self { patience: (CONNECT, patience), ..Self::new(url)? })
+    }
+
+    /// The same, for a server that one knows nothing about: a connection may take as long as an
+    /// answer.
+    pub(crate) fn patient(url: &str, patience: Duration) -> Result<Self, Stop> {
+        Ok(Self { patience: (patience, patience), ..Self::new(url)? })
+    }
+
+    /// `host:port` of the server.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Connects now, so that nothing but the request is left to do.
+    pub(crate) async fn open(&mut self) -> Result<(), String> {
+        self.connect().await.map(drop)
+    }
+
+    /// True when the next request goes over a connection that has been used before.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| !connection.is_closed())
+    }
+
+    /// The next request gets a connection of its own.
+    pub(crate) fn let_go(&mut self) {
+        self.connection = None;
     }
 
     /// `GET`.
@@ -82,7 +113,7 @@ impl Client {
         headers: &[(HeaderName, String)],
         body: Bytes,
     ) -> Result<Reply, String> {
-        let mut request = Request::builder().method(method).uri(path).header(HOST, &self.authority);
+        let mut request = Request::builder().method(method).uri(path);
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
@@ -90,7 +121,17 @@ impl Client {
             request = request.header(name, value);
         }
         let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
-        let patience = self.patience;
+        self.exchange(request).await
+    }
+
+    /// Sends a request that somebody else has made, headers and all; `Host` is added.
+    pub(crate) async fn exchange(
+        &mut self,
+        mut request: Request<Full<Bytes>>,
+    ) -> Result<Reply, String> {
+        let host = HeaderValue::from_str(&self.authority).map_err(|error| error.to_string())?;
+        request.headers_mut().entry(HOST).or_insert(host);
+        let (_, patience) = self.patience;
         let exchange = async {
             let connection = self.connect().await?;
             let answer = connection.send_request(request).await.map_err(|e| e.to_string())?;
@@ -114,7 +155,7 @@ impl Client {
         let mut connection = match open {
             Some(connection) => connection,
             None => {
-                let stream = net::connect(&self.authority, Duration::from_secs(2)).await;
+                let stream = net::connect(&self.authority, self.patience.0).await;
                 let stream = stream.map_err(|error| error.to_string())?;
                 let shaken = http1::handshake(TokioIo::new(stream)).await;
                 let (connection, driver) = shaken.map_err(|error| error.to_string())?;

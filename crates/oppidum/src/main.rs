@@ -28,6 +28,10 @@ mod lab;
 
 mod demo;
 
+mod pains;
+
+mod conform;
+
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -101,6 +105,7 @@ async fn run(command: Command) -> Result<bool, Stop> {
         },
         Command::Lab(flags) => lab::run(flags).await,
         Command::Demo(flags) => demo::run(flags).await,
+        Command::Conform(flags) => conform::run(&url(flags.url.clone())?, &flags).await,
     }
 }
 

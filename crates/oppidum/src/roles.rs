@@ -165,7 +165,7 @@ async fn signals(stop: CancellationToken) {
     }
 }
 
-async fn stdin_closed(stop: CancellationToken) {
+pub(crate) async fn stdin_closed(stop: CancellationToken) {
     let mut stdin = tokio::io::stdin();
     let mut bytes = [0; 64];
     while stdin.read(&mut bytes).await.is_ok_and(|count| 0 < count) {}
@@ -271,6 +271,7 @@ impl FromStr for OnOff {
 }
 
 /// A dialect by its name.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct DialectName(pub(crate) Dialect);
 
 impl FromStr for DialectName {

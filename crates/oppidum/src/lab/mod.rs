@@ -27,15 +27,16 @@ use std::path::{Path, PathBuf};
 use wire::exit::Stop;
 
 use crate::cli_lab::{Lab, LabOn};
+use crate::pains;
 use interrupt::Interrupt;
 
 /// Does an experiment. False: it came to nothing, or found something wrong.
 pub(crate) async fn run(lab: Lab) -> Result<bool, Stop> {
-    let interrupt = Interrupt::listen()?;
     match lab.on {
-        LabOn::Sweep(flags) => sweep::run(&flags, &interrupt).await,
-        LabOn::Cache(flags) => cache::run(&flags, &interrupt).await,
-        LabOn::Failover(flags) => failover::run(&flags, &interrupt).await,
+        LabOn::Sweep(flags) => sweep::run(&flags, &Interrupt::listen()?).await,
+        LabOn::Cache(flags) => cache::run(&flags, &Interrupt::listen()?).await,
+        LabOn::Failover(flags) => failover::run(&flags, &Interrupt::listen()?).await,
+        LabOn::Pain(pain) => pains::run(pain).await,
     }
 }
 

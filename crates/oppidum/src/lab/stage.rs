@@ -116,6 +116,7 @@ impl Stage {
             catalogs: set.catalogs,
             cache: set.cache.clone(),
             log: set.log.into(),
+            preempt: false,
             access_log: "off".into(),
         })?;
         let archive = Arc::new(Archive::new(folder.path().to_owned(), &WORDS));

@@ -16,7 +16,7 @@ use wire::exit::Stop;
 
 use crate::cli::{self, Restart};
 use crate::http::Client;
-use crate::roles::DialectName;
+use crate::roles::{self, DialectName};
 use crate::settings::{self, Settings};
 use crate::shop;
 use plan::{Plan, Wishes};
@@ -67,11 +67,19 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
     };
     let plan = Plan::make(&wishes)?;
     plan.check_ports()?;
-    supervise(&plan, flags.restart, &wishes).await
+    let stop = CancellationToken::new();
+    if flags.stop_with_stdin {
+        tokio::spawn(roles::stdin_closed(stop.clone()));
+    }
+    supervise(&plan, flags.restart, &wishes, stop).await
 }
 
-async fn supervise(plan: &Plan, restart: Restart, wishes: &Wishes) -> Result<(), Stop> {
-    let stop = CancellationToken::new();
+async fn supervise(
+    plan: &Plan,
+    restart: Restart,
+    wishes: &Wishes,
+    stop: CancellationToken,
+) -> Result<(), Stop> {
     let afterwards = match restart {
         Restart::Always => Afterwards::Again,
         Restart::Never => Afterwards::Never,

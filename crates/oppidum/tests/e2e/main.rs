@@ -34,4 +34,10 @@ mod settings;
 mod torture;
 
 mod up;
+
+mod double;
+
+mod pains;
+
+mod conform;
 mod watching;

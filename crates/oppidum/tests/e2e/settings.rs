@@ -16,7 +16,7 @@ fn refused(ended: &Ended, words: &[&str]) {
 
 #[test]
 fn every_command_teaches() {
-    let commands: [&[&str]; 15] = [
+    let commands: [&[&str]; 20] = [
         &[],
         &["up"],
         &["order"],
@@ -32,6 +32,11 @@ fn every_command_teaches() {
         &["ctl", "product", "define"],
         &["ctl", "product", "price"],
         &["ctl", "product", "restock"],
+        &["lab"],
+        &["lab", "oversell"],
+        &["lab", "double-submit"],
+        &["lab", "stale"],
+        &["conform"],
     ];
     for command in commands {
         let ended = run(&[command, &["--help"]].concat());

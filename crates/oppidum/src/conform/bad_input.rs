@@ -1,0 +1,191 @@
+//! Bad input: each documented case gets a clear error, and nothing changes.
+
+use ::frontend::classic::Dialect;
+
+use super::examiner::{Ask, Examiner, answered, is_error};
+use super::sheet::Check;
+use crate::pains::front::Side;
+
+/// The check that all the others lead to.
+const UNCHANGED: &str = "bad-unchanged";
+
+/// What is wrong with a quantity: a name for it, and the quantity as it stands in the JSON.
+const QUANTITIES: [(&str, &str); 13] = [
+    ("zero", "0"),
+    ("negative", "-1"),
+    ("whole-float", "2.0"),
+    ("float", "1.5"),
+    ("true", "true"),
+    ("null", "null"),
+    ("array", "[1]"),
+    ("object", "{}"),
+    ("word", "\"two\""),
+    ("negative-text", "\"-1\""),
+    ("nan", "NaN"),
+    ("over-limit", "1000001"),
+    ("huge", "99999999999999999999999999"),
+];
+
+/// One case: an id, what it is, how it is sent, and what must come back.
+struct Case {
+    id: String,
+    says: String,
+    body: String,
+    kind: &'static str,
+    status: u16,
+}
+
+impl Case {
+    fn new(id: &str, says: &str, body: String) -> Self {
+        let (id, says) = (format!("bad-{id}"), says.to_owned());
+        Self { id, says, body, kind: "application/json", status: 400 }
+    }
+}
+
+fn cases(dialect: Dialect, name: &str) -> Vec<Case> {
+    let side = match dialect {
+        Dialect::Stock => ",\"type\":\"buy\"",
+        Dialect::Toy => "",
+    };
+    let order = |quantity: &str| format!("{{\"name\":{name:?},\"quantity\":{quantity}{side}}}");
+    let mut cases: Vec<Case> = QUANTITIES
+        .into_iter()
+        .map(|(what, quantity)| {
+            let says = match what {
+                "huge" => "a quantity beyond all integers is 400".to_owned(),
+                _ => format!("a quantity of {quantity} is 400"),
+            };
+            Case::new(&format!("quantity-{what}"), &says, order(quantity))
+        })
+        .collect();
+    let good = order("1");
+    cases.extend([
+        Case::new(
+            "no-quantity",
+            "a missing quantity is 400",
+            format!("{{\"name\":{name:?}{side}}}"),
+        ),
+        Case::new("no-name", "a missing name is 400", format!("{{\"quantity\":1{side}}}")),
+        Case::new("name-number", "a name that is a number is 400", {
+            format!("{{\"name\":7,\"quantity\":1{side}}}")
+        }),
+        Case::new("empty", "an empty body is 400", String::new()),
+        Case::new("no-json", "a body that is no JSON is 400", "not json".into()),
+        Case::new("cut-off", "JSON that is cut off is 400", good[..good.len() - 1].to_owned()),
+        Case::new("array", "an array is 400", format!("[{good}]")),
+        Case::new("text", "a text is 400", format!("{name:?}")),
+        Case::new("null", "null is 400", "null".into()),
+        Case {
+            status: 404,
+            ..Case::new("unknown-product", "an order of an unknown product is 404", {
+                format!("{{\"name\":\"no-such-product-here\",\"quantity\":1{side}}}")
+            })
+        },
+        Case {
+            kind: "text/html",
+            status: 415,
+            ..Case::new("content-type", "a Content-Type of text/html is 415", good)
+        },
+    ]);
+    if dialect == Dialect::Stock {
+        let typed = |side: &str| format!("{{\"name\":{name:?},\"quantity\":1,\"type\":{side}}}");
+        cases.extend([
+            Case::new("no-type", "a missing type is 400", {
+                format!("{{\"name\":{name:?},\"quantity\":1}}")
+            }),
+            Case::new("type-unknown", "an unknown type is 400", typed("\"steal\"")),
+            Case::new("type-number", "a type that is a number is 400", typed("1")),
+        ]);
+    }
+    cases
+}
+
+pub(super) fn checks(dialect: Dialect) -> Vec<Check> {
+    let cases = cases(dialect, "NAME");
+    let mut checks: Vec<Check> =
+        cases.iter().map(|case| Check::new(&case.id, 1, &case.says)).collect();
+    checks.push(Check::new(
+        UNCHANGED,
+        5,
+        "what was refused here has changed no stock and taken no number",
+    ));
+    checks
+}
+
+pub(super) async fn examine(examiner: &mut Examiner) {
+    // Without an order before it nobody could tell which number is the next.
+    let before = examiner.place(Side::Buy, 1).await;
+    let (mut refused, mut changed) = (0, None);
+    for case in cases(examiner.dialect, &examiner.name) {
+        let headers = &[("content-type", case.kind)];
+        let asked = examiner.ask(Ask { headers, ..Ask::order(&case.body) }).await;
+        let sent = match case.body.as_str() {
+            "" => "an empty body",
+            body => body,
+        };
+        let found = match &asked {
+            Ok(reply) => is_error(sent, reply, case.status),
+            Err(why) => Err(why.clone()),
+        };
+        examiner.mark(&case.id, found);
+        let taken = asked.as_ref().is_ok_and(|reply| reply.status < 400);
+        let balanced = examiner.balanced().await;
+        match (asked, taken) {
+            // What was taken for good has lost its point already; the books go on from there.
+            (Ok(reply), true) => examiner.last = examiner.number(&reply),
+            (Ok(reply), false) => {
+                refused += 1;
+                let unlike = balanced.err().map(|why| format!("{}: {why}", answered(sent, &reply)));
+                changed = changed.or(unlike);
+            }
+            // Nobody can tell what became of it.
+            (Err(_), _) => examiner.last = None,
+        }
+    }
+    let found = unchanged(examiner, before, refused, changed).await;
+    match found {
+        Some(found) => examiner.mark(UNCHANGED, found),
+        None => examiner.skip(UNCHANGED, "not every answer told what became of the request"),
+    }
+}
+
+/// None: nobody can tell.
+async fn unchanged(
+    examiner: &mut Examiner,
+    before: Result<u64, String>,
+    refused: usize,
+    changed: Option<String>,
+) -> Option<Result<String, String>> {
+    if let Some(why) = changed {
+        return Some(Err(why));
+    }
+    if let Err(why) = before {
+        return Some(Err(why));
+    }
+    let last = examiner.last?;
+    Some(match examiner.place(Side::Buy, 1).await {
+        Ok(number) if number == last + 1 => {
+            Ok(format!("{refused} refusals between #{last} and #{number}"))
+        }
+        Ok(number) => Err(format!("{refused} refusals, and #{number} came after #{last}")),
+        Err(why) => Err(why),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use ::frontend::classic::parse_order;
+
+    use super::*;
+
+    /// Our own reading of orders agrees that each is bad, where it is the body that is.
+    #[test]
+    fn every_case_is_bad() {
+        for dialect in [Dialect::Stock, Dialect::Toy] {
+            for case in cases(dialect, "bear") {
+                let read = parse_order(dialect, case.body.as_bytes());
+                assert_eq!(read.is_err(), case.status == 400, "{}: {read:?}", case.id);
+            }
+        }
+    }
+}

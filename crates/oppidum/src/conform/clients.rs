@@ -1,0 +1,120 @@
+//! What real clients of the classic API do: keep a connection, leave the Content-Type out, send
+//! digits as a text, put a slash after the path, ask while another dawdles.
+
+use std::time::Duration;
+
+use ::frontend::classic::Dialect;
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::examiner::{Ask, Examiner, answered, send};
+use super::sheet::Check;
+use crate::pains::front::{Side, order_body};
+
+/// How long a client may be held up by another.
+const HELD_UP: Duration = Duration::from_secs(3);
+
+pub(super) fn checks() -> Vec<Check> {
+    vec![
+        Check::new("keep-alive", 3, "one connection carries a query, an order and a look-up"),
+        Check::new("concurrent", 3, "a client that sends half a request holds up nobody"),
+        Check::new("no-content-type", 1, "an order without a Content-Type is understood"),
+        Check::new("content-type-charset", 1, "so is application/json; charset=utf-8"),
+        Check::new("quantity-digits", 1, "so is a quantity of \"1\""),
+        Check::new("extra-fields", 1, "fields that nobody asked for are ignored"),
+        Check::new("slash", 1, "a slash after the path changes nothing"),
+    ]
+}
+
+pub(super) async fn examine(examiner: &mut Examiner) {
+    let found = keep_alive(examiner).await;
+    examiner.mark("keep-alive", found);
+    let found = concurrent(examiner).await;
+    examiner.mark("concurrent", found);
+    let plain = order_body(examiner.dialect, Side::Buy, &examiner.name, 1);
+    let (mut digits, mut extra) = (plain.clone(), plain.clone());
+    digits["quantity"] = json!("1");
+    extra["colour"] = json!({ "red": [1, 2] });
+    if examiner.dialect == Dialect::Toy {
+        // Toys are bought, whatever it says.
+        extra["type"] = json!("sell");
+    }
+    let (plain, digits, extra) = (plain.to_string(), digits.to_string(), extra.to_string());
+    let charset = &[("content-type", "application/json; charset=utf-8")];
+    let cases = [
+        ("no-content-type", Ask { headers: &[], ..Ask::order(&plain) }),
+        ("content-type-charset", Ask { headers: charset, ..Ask::order(&plain) }),
+        ("quantity-digits", Ask::order(&digits)),
+        ("extra-fields", Ask::order(&extra)),
+    ];
+    for (id, ask) in cases {
+        let found = bought(examiner, ask).await;
+        examiner.mark(id, found);
+    }
+    let found = slash(examiner, &plain).await;
+    examiner.mark("slash", found);
+}
+
+/// An order of one piece that must be placed, however it is sent.
+async fn bought(examiner: &mut Examiner, ask: Ask<'_>) -> Result<String, String> {
+    let reply = examiner.ask(ask).await?;
+    let seen = answered(ask.body, &reply);
+    match examiner.took(Side::Buy, 1, &reply) {
+        Some(_) => Ok(seen),
+        None => Err(seen),
+    }
+}
+
+async fn slash(examiner: &mut Examiner, order: &str) -> Result<String, String> {
+    bought(examiner, Ask { path: "/orders/", ..Ask::order(order) }).await?;
+    let number = examiner.last.unwrap_or_default();
+    for path in [format!("{}/", examiner.path(&examiner.name)), format!("/orders/{number}/")] {
+        let reply = examiner.ask(Ask::get(&path)).await?;
+        if reply.status != 200 {
+            return Err(answered(&format!("GET {path}"), &reply));
+        }
+    }
+    Ok("queries, orders and look-ups".into())
+}
+
+async fn keep_alive(examiner: &mut Examiner) -> Result<String, String> {
+    let mut client = examiner.client().map_err(|stop| stop.to_string())?;
+    let path = examiner.path(&examiner.name);
+    let order = order_body(examiner.dialect, Side::Buy, &examiner.name, 1).to_string();
+    send(&mut client, Ask::get(&path)).await?;
+    if !client.is_kept() {
+        return Err(format!("the connection was closed after GET {path}"));
+    }
+    let reply = send(&mut client, Ask::order(&order)).await?;
+    let number = examiner.took(Side::Buy, 1, &reply).ok_or_else(|| answered(&order, &reply))?;
+    if !client.is_kept() {
+        return Err("the connection was closed after POST /orders".into());
+    }
+    let path = format!("/orders/{number}");
+    let reply = send(&mut client, Ask::get(&path)).await?;
+    match reply.status {
+        200 => Ok("three requests over one connection".into()),
+        _ => Err(answered(&format!("GET {path}"), &reply)),
+    }
+}
+
+async fn concurrent(examiner: &mut Examiner) -> Result<String, String> {
+    let path = examiner.path(&examiner.name);
+    let client = examiner.client().map_err(|stop| stop.to_string())?;
+    let connecting = TcpStream::connect(client.authority());
+    let dawdler = tokio::time::timeout(HELD_UP, connecting).await;
+    let dawdler = dawdler.map_err(|_| "no connection came about".to_owned())?;
+    let mut dawdler = dawdler.map_err(|error| error.to_string())?;
+    let half = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", client.authority());
+    dawdler.write_all(half.as_bytes()).await.map_err(|error| error.to_string())?;
+    let asked = tokio::time::timeout(HELD_UP, examiner.ask(Ask::get(&path))).await;
+    let found = match asked {
+        Ok(Ok(reply)) if reply.status == 200 => Ok("a query was answered meanwhile".to_owned()),
+        Ok(Ok(reply)) => Err(answered(&format!("GET {path}"), &reply)),
+        Ok(Err(why)) => Err(why),
+        Err(_) => Err(format!("a query was not answered within {HELD_UP:?} meanwhile")),
+    };
+    drop(dawdler);
+    found
+}

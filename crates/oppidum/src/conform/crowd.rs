@@ -1,0 +1,114 @@
+//! Many at once: nothing is sold twice, no number is given out twice, no piece goes astray.
+
+use std::collections::BTreeSet;
+
+use ::frontend::classic::Dialect;
+use tokio::task::JoinSet;
+
+use super::examiner::{Ask, Examiner, answered, send};
+use super::sheet::Check;
+use crate::pains::Finding;
+use crate::pains::front::{Side, order_body};
+use crate::pains::oversell::{bring_to, give_back, rush};
+
+/// How many order at once.
+const ORDERS: usize = 20;
+
+/// How many want the last pieces.
+const BUYERS: usize = 40;
+
+/// How many pieces there are for them.
+const PIECES: u64 = 3;
+
+/// How often it is tried when a store fills up in the middle of it.
+const ROUNDS: u32 = 3;
+
+pub(super) fn checks() -> Vec<Check> {
+    vec![
+        Check::new("crowd-numbers", 5, "twenty orders at once get twenty numbers without a gap"),
+        Check::new("crowd-stock", 4, "after them the stock is right to the piece"),
+        Check::new("no-oversell", 8, "three pieces and forty buyers at once: three are sold"),
+    ]
+}
+
+pub(super) async fn examine(examiner: &mut Examiner) {
+    let found = numbers(examiner).await;
+    examiner.mark("crowd-numbers", found);
+    let balanced = examiner.balanced().await;
+    let (left, name) = (examiner.stock, examiner.name.clone());
+    examiner.mark("crowd-stock", balanced.map(|()| format!("{left} of {name} are left")));
+    oversell(examiner).await;
+}
+
+/// Orders at once, each of which must be placed: there is enough.
+async fn numbers(examiner: &mut Examiner) -> Result<String, String> {
+    let mut crowd = JoinSet::new();
+    for place in 0..ORDERS {
+        let sells = examiner.dialect == Dialect::Stock && place % 2 == 1;
+        let side = if sells { Side::Sell } else { Side::Buy };
+        let body = order_body(examiner.dialect, side, &examiner.name, 1).to_string();
+        let mut client = examiner.client().map_err(|stop| stop.to_string())?;
+        crowd.spawn(async move {
+            let reply = send(&mut client, Ask::order(&body)).await;
+            (side, body, reply)
+        });
+    }
+    let (mut numbers, mut odd) = (BTreeSet::new(), None);
+    while let Some(answer) = crowd.join_next().await {
+        let (side, body, reply) = answer.map_err(|error| error.to_string())?;
+        let reply = match reply {
+            Ok(reply) => reply,
+            Err(why) => {
+                odd = Some(format!("POST /orders: {why}"));
+                continue;
+            }
+        };
+        match examiner.took(side, 1, &reply) {
+            Some(number) if numbers.insert(number) => {}
+            Some(number) => odd = Some(format!("#{number} was given out twice")),
+            None => odd = Some(answered(&body, &reply)),
+        }
+    }
+    if let Some(odd) = odd {
+        return Err(odd);
+    }
+    let (Some(first), Some(last)) = (numbers.first().copied(), numbers.last().copied()) else {
+        return Err("no order was placed".into());
+    };
+    examiner.last = Some(last);
+    match usize::try_from(last - first).is_ok_and(|distance| distance + 1 == ORDERS) {
+        true => Ok(format!("#{first} to #{last}")),
+        false => Err(format!("{ORDERS} orders have numbers from #{first} to #{last}")),
+    }
+}
+
+/// The last pieces of another product than the one whose books we keep.
+async fn oversell(examiner: &mut Examiner) {
+    const ID: &str = "no-oversell";
+    let others = examiner.around.products.iter().map(|(name, _)| name);
+    let Some(name) = others.clone().find(|name| **name != examiner.name).cloned() else {
+        return examiner.skip(ID, "the store shows only one product: name another with --product");
+    };
+    let Ok(mut front) = examiner.front() else { return };
+    let dialect = examiner.dialect;
+    for _ in 0..ROUNDS {
+        let bought = match bring_to(&mut front, dialect, &name, PIECES).await {
+            Ok(bought) => bought,
+            Err(why) => return examiner.mark(ID, Err(why)),
+        };
+        let rush = match rush(&examiner.around, &name, BUYERS, PIECES).await {
+            Ok(rush) => rush,
+            Err(stop) => return examiner.mark(ID, Err(stop.to_string())),
+        };
+        let filled = rush.looks_filled(dialect, &mut front, &name).await;
+        give_back(&mut front, dialect, &name, bought + rush.sold()).await;
+        match rush.judge(dialect, filled) {
+            Finding::Held(seen) => return examiner.mark(ID, Ok(seen)),
+            Finding::Unmeasured(_) if filled.is_some() => {}
+            Finding::Broken(why) | Finding::Unmeasured(why) => {
+                return examiner.mark(ID, Err(why));
+            }
+        }
+    }
+    examiner.skip(ID, "the store filled up each time");
+}

@@ -1,0 +1,232 @@
+//! Who asks: sends what a check wants to send, remembers what must be true, and marks the sheet.
+//!
+//! The store need not be empty. Its stock is read once; from then on the examiner keeps the books
+//! itself, so that a store that shows an old stock loses the points for that and for nothing else.
+
+use std::time::Duration;
+
+use ::frontend::classic::Dialect;
+use bytes::Bytes;
+use http::Request;
+use http::header::CONTENT_TYPE;
+use http_body_util::Full;
+use serde_json::Value;
+
+use super::sheet::{Mark, Sheet};
+use crate::client::encode;
+use crate::http::{Client, Reply};
+use crate::pains::around::Around;
+use crate::pains::front::{Front, Side, clipped, in_short, number_field, order_body, shelf};
+use crate::pains::oversell::showing;
+use wire::exit::Stop;
+
+/// How long an answer may take: as long as our own store ever takes.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// After so many questions in a row without an answer the store counts as gone.
+const SILENT_MAX: u32 = 6;
+
+/// An order that was placed: number, side, name, quantity.
+#[derive(Clone, Debug)]
+pub(super) struct Placed {
+    pub(super) number: u64,
+    pub(super) side: Side,
+    pub(super) name: String,
+    pub(super) quantity: u64,
+}
+
+/// One request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask<'a> {
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) headers: &'a [(&'a str, &'a str)],
+    pub(super) body: &'a str,
+}
+
+impl<'a> Ask<'a> {
+    pub(super) fn get(path: &'a str) -> Self {
+        Self { method: "GET", path, headers: &[], body: "" }
+    }
+
+    /// An order, as JSON and said to be so.
+    pub(super) fn order(body: &'a str) -> Self {
+        let headers = &[("content-type", "application/json")];
+        Self { method: "POST", path: "/orders", headers, body }
+    }
+}
+
+/// Who asks.
+pub(super) struct Examiner {
+    pub(super) around: Around,
+    pub(super) dialect: Dialect,
+    pub(super) sheet: Sheet,
+    /// The product that most checks trade in.
+    pub(super) name: String,
+    /// What there must be of it.
+    pub(super) stock: i64,
+    /// The number of the latest order; None: nobody knows.
+    pub(super) last: Option<u64>,
+    pub(super) placed: Vec<Placed>,
+    silent: u32,
+}
+
+impl Examiner {
+    pub(super) fn new(around: Around, sheet: Sheet) -> Self {
+        let (name, stock) = around.richest();
+        let dialect = around.dialect;
+        let (last, placed, silent) = (None, Vec::new(), 0);
+        Self { around, dialect, sheet, name, stock, last, placed, silent }
+    }
+
+    pub(super) fn mark(&mut self, id: &str, found: Result<String, String>) {
+        self.sheet.mark(id, Mark::of(found));
+    }
+
+    pub(super) fn skip(&mut self, id: &str, why: &str) {
+        self.sheet.mark(id, Mark::Skipped(why.to_owned()));
+    }
+
+    /// A client for a check that needs a connection of its own.
+    pub(super) fn client(&self) -> Result<Client, Stop> {
+        Client::patient(&self.around.urls[0], PATIENCE)
+    }
+
+    pub(super) fn front(&self) -> Result<Front, Stop> {
+        self.around.front(0)
+    }
+
+    /// Asks, over a fresh connection.
+    pub(super) async fn ask(&mut self, ask: Ask<'_>) -> Result<Reply, String> {
+        if SILENT_MAX <= self.silent {
+            return Err("not asked: the store had stopped answering".into());
+        }
+        let mut client = self.client().map_err(|stop| stop.to_string())?;
+        let asked = send(&mut client, ask).await;
+        self.silent = if asked.is_ok() { 0 } else { self.silent + 1 };
+        asked.map_err(|why| format!("{} {}: {why}", ask.method, clipped(ask.path)))
+    }
+
+    /// The path of a product.
+    pub(super) fn path(&self, name: &str) -> String {
+        format!("{}/{}", shelf(self.dialect), encode(name))
+    }
+
+    /// Places an order of the product, which must succeed; its number.
+    pub(super) async fn place(&mut self, side: Side, quantity: u64) -> Result<u64, String> {
+        let body = order_body(self.dialect, side, &self.name, quantity).to_string();
+        let reply = self.ask(Ask::order(&body)).await?;
+        self.took(side, quantity, &reply).ok_or_else(|| answered(&body, &reply))
+    }
+
+    /// Books an answer that places an order. None: it does not.
+    pub(super) fn took(&mut self, side: Side, quantity: u64, reply: &Reply) -> Option<u64> {
+        let number = self.number(reply)?;
+        let pieces = i64::try_from(quantity).unwrap_or(i64::MAX);
+        self.stock += if side == Side::Buy { -pieces } else { pieces };
+        self.last = Some(number);
+        self.placed.push(Placed { number, side, name: self.name.clone(), quantity });
+        Some(number)
+    }
+
+    /// The number in an answer that places an order.
+    pub(super) fn number(&self, reply: &Reply) -> Option<u64> {
+        let body = reply.json().ok().filter(|_| reply.status == 200)?;
+        body["data"][number_field(self.dialect)].as_u64()
+    }
+
+    /// Whether the stock is as it must be, sooner or later; freshness has a check of its own. What
+    /// is shown counts from then on.
+    pub(super) async fn balanced(&mut self) -> Result<(), String> {
+        let mut front = self.front().map_err(|stop| stop.to_string())?;
+        let expected = self.stock;
+        match showing(&mut front, &self.name, expected).await {
+            Some(shown) if shown == expected => Ok(()),
+            Some(shown) => {
+                self.stock = shown;
+                Err(format!("{shown} of {} are shown, and {expected} must be left", self.name))
+            }
+            None => Err(format!("the stock of {} is not shown", self.name)),
+        }
+    }
+}
+
+/// Sends one request over the client's connection.
+pub(super) async fn send(client: &mut Client, ask: Ask<'_>) -> Result<Reply, String> {
+    let mut request = Request::builder().method(ask.method).uri(ask.path);
+    for (name, value) in ask.headers {
+        request = request.header(*name, *value);
+    }
+    let body = Full::new(Bytes::copy_from_slice(ask.body.as_bytes()));
+    let request = request.body(body).map_err(|error| error.to_string())?;
+    client.exchange(request).await
+}
+
+/// What was sent, and what came back.
+pub(super) fn answered(sent: &str, reply: &Reply) -> String {
+    format!("{} was answered {}", clipped(sent), in_short(reply))
+}
+
+/// Whether this is an error with this status, in the envelope and nothing else.
+pub(super) fn is_error(sent: &str, reply: &Reply, status: u16) -> Result<String, String> {
+    let wrong = |what: &str| Err(format!("{}: {what}", answered(sent, reply)));
+    if reply.status != status {
+        return wrong(&format!("expected {status}"));
+    }
+    let Ok(body) = reply.json() else { return wrong("the body is no JSON") };
+    if fields(&body) != ["error"] || fields(&body["error"]) != ["code", "message"] {
+        return wrong("expected {\"error\":{\"code\",\"message\"}} and nothing else");
+    }
+    if body["error"]["code"] != status {
+        return wrong("code is not the HTTP status");
+    }
+    match body["error"]["message"].as_str() {
+        None | Some("") => wrong("there is no message"),
+        Some(_) => Ok(answered(sent, reply)),
+    }
+}
+
+/// The names of an object's fields, sorted.
+pub(super) fn fields(value: &Value) -> Vec<&str> {
+    let mut names: Vec<&str> = match value.as_object() {
+        Some(object) => object.keys().map(String::as_str).collect(),
+        None => Vec::new(),
+    };
+    names.sort_unstable();
+    names
+}
+
+/// Whether a header says that the body is JSON.
+pub(super) fn is_json(reply: &Reply) -> bool {
+    let kind = reply.header(CONTENT_TYPE.as_str()).unwrap_or_default().to_ascii_lowercase();
+    kind.starts_with("application/json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_its_envelope_and_nothing_else() {
+        let reply = |status: u16, body: &str| {
+            let body = Bytes::copy_from_slice(body.as_bytes());
+            Reply { status, headers: http::HeaderMap::new(), body }
+        };
+        let good = reply(404, r#"{"error":{"code":404,"message":"gone"}}"#);
+        assert!(is_error("GET /a", &good, 404).is_ok());
+        assert!(is_error("GET /a", &good, 400).is_err());
+        for body in [
+            "",
+            "<html>",
+            "[]",
+            r#"{"error":"gone"}"#,
+            r#"{"error":{"code":404}}"#,
+            r#"{"error":{"code":400,"message":"gone"}}"#,
+            r#"{"error":{"code":404,"message":""}}"#,
+            r#"{"error":{"code":404,"message":"gone","why":1}}"#,
+            r#"{"error":{"code":404,"message":"gone"},"data":null}"#,
+        ] {
+            assert!(is_error("GET /a", &reply(404, body), 404).is_err(), "{body}");
+        }
+    }
+}

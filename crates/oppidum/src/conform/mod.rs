@@ -1,0 +1,131 @@
+//! `oppidum conform`: a score for any store that speaks the classic API, given from outside.
+//!
+//! Each check has an id, a sentence and points; a store that does not claim what is checked (keys)
+//! is not blamed for it. Teachers grade with it, so it judges by the documented answers alone, and
+//! one fault costs the points of one promise and not of everything after it.
+
+pub(crate) mod flags;
+
+mod sheet;
+
+mod examiner;
+
+mod shapes;
+
+mod clients;
+
+mod stock;
+
+mod numbering;
+
+mod bad_input;
+
+mod keys;
+
+mod crowd;
+
+use ::frontend::classic::Dialect;
+use wire::exit::Stop;
+
+use crate::pains::around::look_around;
+use crate::pains::front::Side;
+use examiner::Examiner;
+use flags::Conform;
+use sheet::{Section, Sheet};
+
+/// How many pieces the examination takes at most.
+const NEEDED: i64 = 60;
+
+/// Examines the store and shows the sheet. True: nothing failed.
+#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+pub(crate) async fn run(url: &str, flags: &Conform) -> Result<bool, Stop> {
+    let dialect = flags.dialect.0;
+    let mut around = look_around(&[url.to_owned()], Some(dialect), &flags.product).await?;
+    if let [first, ..] = flags.product.as_slice() {
+        // What was named first is what most is traded in.
+        around.products.sort_by_key(|(name, _)| name != first);
+    }
+    let mut examiner = Examiner::new(around, Sheet::new(sections(dialect)));
+    let (name, before) = (examiner.name.clone(), examiner.stock);
+    stock_up(&mut examiner).await?;
+    eprintln!("conform: trading in {name} at {url}");
+    shapes::examine(&mut examiner).await;
+    clients::examine(&mut examiner).await;
+    stock::examine(&mut examiner).await;
+    numbering::examine(&mut examiner).await;
+    bad_input::examine(&mut examiner).await;
+    keys::examine(&mut examiner).await;
+    crowd::examine(&mut examiner).await;
+    numbering::examine_all(&mut examiner).await;
+    restore(&mut examiner, before).await;
+    let sheet = &examiner.sheet;
+    if flags.json {
+        println!("{:#}", sheet.json(url, dialect.name()));
+    } else {
+        println!("{}, {} dialect\n\n{}", url, dialect.name(), sheet.table().trim_end());
+    }
+    Ok(sheet.score().failures == 0)
+}
+
+/// Every check of a dialect, in the order of the sheet.
+fn sections(dialect: Dialect) -> Vec<Section> {
+    let sections = [
+        ("shapes of answers", shapes::checks(dialect)),
+        ("what real clients do", clients::checks()),
+        ("stock", stock::checks(dialect)),
+        ("numbers", numbering::checks()),
+        ("bad input", bad_input::checks(dialect)),
+        ("Idempotency-Key", keys::checks()),
+        ("many at once", crowd::checks()),
+    ];
+    sections.map(|(title, checks)| Section { title, checks }).into()
+}
+
+/// Makes sure that there is enough of the product; where shares can be sold to the store, that is
+/// soon done.
+async fn stock_up(examiner: &mut Examiner) -> Result<(), Stop> {
+    if NEEDED <= examiner.stock {
+        return Ok(());
+    }
+    let (there, name) = (examiner.stock, examiner.name.clone());
+    let needed =
+        || format!("{NEEDED} pieces of a product are needed, and there are {there} of {name}");
+    if examiner.dialect == Dialect::Toy {
+        return Err(Stop::Setup(format!("{}: name another with --product", needed())));
+    }
+    let lacking = u64::try_from(NEEDED - there).unwrap_or(1);
+    let sold = examiner.place(Side::Sell, lacking).await;
+    // The books begin here: how it got there is no part of the examination.
+    examiner.placed.clear();
+    sold.map(drop).map_err(|why| Stop::Setup(format!("{}, and {why}", needed())))
+}
+
+/// Leaves the stock as it was found, where pieces can be sold back.
+async fn restore(examiner: &mut Examiner, before: i64) {
+    if examiner.dialect == Dialect::Toy {
+        return;
+    }
+    let distance = before - examiner.stock;
+    let side = if 0 < distance { Side::Sell } else { Side::Buy };
+    if let quantity @ 1..=1_000_000 = distance.unsigned_abs() {
+        // What does not work stays as it is.
+        let _ = examiner.place(side, quantity).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_check_has_a_name_of_its_own() {
+        for dialect in [Dialect::Stock, Dialect::Toy] {
+            let checks = sections(dialect).into_iter().flat_map(|section| section.checks);
+            let mut ids: Vec<String> = checks.map(|check| check.id).collect();
+            let count = ids.len();
+            ids.sort_unstable();
+            ids.dedup();
+            assert_eq!(ids.len(), count);
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! The shapes of answers: queries, orders, look-ups, and what does not exist.
+
+use std::collections::BTreeMap;
+
+use ::frontend::classic::Dialect;
+use serde_json::{Value, json};
+
+use super::examiner::{Ask, Examiner, Placed, answered, fields, is_error, is_json};
+use super::sheet::Check;
+use crate::pains::front::{Side, number_field, order_body, shelf};
+
+/// Far beyond any number that a store under examination has given out.
+const BEYOND: u64 = 1_000_000_000;
+
+pub(super) fn checks(dialect: Dialect) -> Vec<Check> {
+    let (shelf, field) = (shelf(dialect), number_field(dialect));
+    let order = match dialect {
+        Dialect::Stock => "number, name, type and quantity",
+        Dialect::Toy => "number, name and quantity",
+    };
+    vec![
+        Check::new(
+            "query",
+            4,
+            &format!("GET {shelf}/NAME answers 200 with exactly name, price and quantity"),
+        ),
+        Check::new("query-types", 2, "price has two decimals at most, quantity is an integer"),
+        Check::new("json", 1, "answers and errors say that they are application/json"),
+        Check::new("unknown-product", 3, "an unknown product is 404, with code and message"),
+        Check::new("order", 4, &format!("POST /orders answers 200 with exactly {field}")),
+        Check::new("lookup", 4, &format!("GET /orders/N answers 200 with exactly {order}")),
+        Check::new("unknown-order", 3, "an order number never given out is 404"),
+        Check::new("order-no-number", 1, "GET /orders/abc is 404"),
+        Check::new("messages", 1, "what is missing is said in the documented words"),
+        Check::new("unknown-route", 1, "an unknown route is 404, in JSON"),
+        Check::new("wrong-method", 1, "a wrong method is 405, with Allow"),
+    ]
+}
+
+pub(super) async fn examine(examiner: &mut Examiner) {
+    query(examiner).await;
+    missing(examiner).await;
+    order_and_lookup(examiner).await;
+    let found = wrong_method(examiner).await;
+    examiner.mark("wrong-method", found);
+}
+
+async fn query(examiner: &mut Examiner) {
+    let path = examiner.path(&examiner.name);
+    let asked = examiner.ask(Ask::get(&path)).await;
+    let name = examiner.name.clone();
+    let (shape, types) = match asked {
+        Ok(reply) => {
+            let sent = format!("GET {path}");
+            let body = reply.json().unwrap_or_default();
+            let is_shaped = reply.status == 200
+                && fields(&body) == ["data"]
+                && fields(&body["data"]) == ["name", "price", "quantity"];
+            let seen = answered(&sent, &reply);
+            let shape = if is_shaped { Ok(seen.clone()) } else { Err(seen.clone()) };
+            let is_typed = body["data"]["name"] == name
+                && is_price(&body["data"]["price"])
+                && body["data"]["quantity"].is_u64();
+            (shape, if is_typed { Ok(seen) } else { Err(seen) })
+        }
+        Err(why) => (Err(why.clone()), Err(why)),
+    };
+    examiner.mark("query", shape);
+    examiner.mark("query-types", types);
+}
+
+/// A number, not a text, with two decimals at most.
+fn is_price(price: &Value) -> bool {
+    let Some(price) = price.as_f64().filter(|price| 0.0 <= *price) else { return false };
+    let cents = price * 100.0;
+    (cents - cents.round()).abs() < 1e-6
+}
+
+/// Products, orders and routes that do not exist.
+async fn missing(examiner: &mut Examiner) {
+    let product = examiner.path("no-such-product-here");
+    let order = format!("/orders/{BEYOND}");
+    let paths = [
+        ("unknown-product", product.clone()),
+        ("unknown-order", order.clone()),
+        ("order-no-number", "/orders/abc".to_owned()),
+        ("unknown-route", "/no/such/route".to_owned()),
+    ];
+    let mut replies = BTreeMap::new();
+    for (id, path) in paths {
+        let asked = examiner.ask(Ask::get(&path)).await;
+        let found = match &asked {
+            Ok(reply) => is_error(&format!("GET {path}"), reply, 404),
+            Err(why) => Err(why.clone()),
+        };
+        examiner.mark(id, found);
+        replies.extend(asked.ok().map(|reply| (path, reply)));
+    }
+    let wanted = match examiner.dialect {
+        Dialect::Stock => "stock not found",
+        Dialect::Toy => "product not found",
+    };
+    let mut said = Err("nothing that is missing is said to be so".to_owned());
+    for (path, words) in [(&product, wanted), (&order, "order not found")] {
+        let body = replies.get(path).and_then(|reply| reply.json().ok()).unwrap_or_default();
+        // That there is an error at all is for another check.
+        match body["error"]["message"].as_str() {
+            None => {}
+            Some(message) if message == words => said = Ok("as documented".to_owned()),
+            Some(message) => {
+                said = Err(format!("GET {path} says {message:?}, expected {words:?}"));
+                break;
+            }
+        }
+    }
+    examiner.mark("messages", said);
+    let kinds = match replies.get(&product) {
+        Some(reply) if !is_json(reply) => {
+            let kind = reply.header("content-type").unwrap_or("nothing");
+            Err(format!("GET {product} says {kind}"))
+        }
+        Some(_) => Ok("application/json".to_owned()),
+        None => Err(format!("GET {product} was not answered")),
+    };
+    examiner.mark("json", kinds);
+}
+
+async fn order_and_lookup(examiner: &mut Examiner) {
+    let body = order_body(examiner.dialect, Side::Buy, &examiner.name, 2).to_string();
+    let field = number_field(examiner.dialect);
+    let found = match examiner.ask(Ask::order(&body)).await {
+        Err(why) => Err(why),
+        Ok(reply) => {
+            let placed = examiner.took(Side::Buy, 2, &reply);
+            let json = reply.json().unwrap_or_default();
+            let is_shaped = fields(&json) == ["data"] && fields(&json["data"]) == [field];
+            match placed {
+                Some(number) if is_shaped => Ok((number, answered(&body, &reply))),
+                _ => Err(format!("{}, expected 200 and {field}", answered(&body, &reply))),
+            }
+        }
+    };
+    let looked_up = match &found {
+        Ok(_) => match examiner.placed.last().cloned() {
+            Some(placed) => look_up(examiner, &placed).await,
+            None => Err("no order was placed".into()),
+        },
+        Err(_) => Err("there was no order to look up".into()),
+    };
+    examiner.mark("order", found.map(|(_, seen)| seen));
+    examiner.mark("lookup", looked_up);
+}
+
+/// Looks an order up and compares it, field by field.
+pub(super) async fn look_up(examiner: &mut Examiner, placed: &Placed) -> Result<String, String> {
+    let Placed { number, side, name, quantity } = placed;
+    let mut expected = json!({ "number": number, "name": name, "quantity": quantity });
+    if examiner.dialect == Dialect::Stock {
+        expected["type"] = Value::from(if *side == Side::Buy { "buy" } else { "sell" });
+    }
+    let path = format!("/orders/{number}");
+    let reply = examiner.ask(Ask::get(&path)).await?;
+    let seen = answered(&format!("GET {path}"), &reply);
+    let body = reply.json().unwrap_or_default();
+    match reply.status == 200 && body == json!({ "data": expected }) {
+        true => Ok(seen),
+        false => Err(format!("{seen}, expected {expected} as data")),
+    }
+}
+
+async fn wrong_method(examiner: &mut Examiner) -> Result<String, String> {
+    let path = examiner.path(&examiner.name);
+    let ask = Ask { method: "DELETE", ..Ask::get(&path) };
+    let reply = examiner.ask(ask).await?;
+    let seen = is_error(&format!("DELETE {path}"), &reply, 405)?;
+    match reply.header("allow") {
+        Some(_) => Ok(seen),
+        None => Err(format!("{seen}: there is no Allow")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_price_is_a_number_with_two_decimals_at_most() {
+        for price in [json!(15.99), json!(16), json!(0.07), json!(200.5)] {
+            assert!(is_price(&price), "{price}");
+        }
+        for price in [json!("15.99"), json!(1.999), json!(-1), json!(null)] {
+            assert!(!is_price(&price), "{price}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! One public address of a store that speaks the classic API, as a careful customer uses it.
+//!
+//! Nothing is taken for granted but the routes: the store may know no keys, answer nonsense, hang
+//! or break the connection. What came of an order is therefore one of three: it was placed, it was
+//! refused, or nobody can tell.
+
+use std::time::{Duration, Instant};
+
+use ::frontend::classic::{Dialect, Noun};
+use http::HeaderName;
+use serde_json::{Value, json};
+use wire::exit::Stop;
+
+use crate::client::encode;
+use crate::http::{Client, Reply};
+
+/// How long a store may take to answer: longer than ours ever lets a client wait.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long an order is asked about again under its key.
+const INSIST: Duration = Duration::from_secs(15);
+
+/// How long one waits to be connected ahead of a request.
+const OPENING: Duration = Duration::from_secs(1);
+
+/// The pause before an order is asked about again.
+const PAUSE: Duration = Duration::from_millis(40);
+
+/// The most characters of somebody's words that are repeated in a report.
+const WORDS_MAX: usize = 120;
+
+/// Buy or sell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Side {
+    Buy,
+    Sell,
+}
+
+/// What came of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It has a number.
+    Placed(u64),
+    /// The store says no.
+    Refused { status: u16, message: String },
+    /// It may have been placed or not: no answer, or one that says neither.
+    Unknown(String),
+}
+
+/// What a query showed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    /// The stock; below zero only where a store oversells.
+    pub(crate) quantity: i64,
+    /// Where the answer came from, if it says so.
+    pub(crate) cache: Option<String>,
+    /// It says of itself that it may be too old.
+    pub(crate) stale: bool,
+}
+
+/// One public address.
+#[derive(Debug)]
+pub(crate) struct Front {
+    url: String,
+    dialect: Dialect,
+    client: Client,
+    /// Connected, and nothing has been asked over the connection yet.
+    fresh: bool,
+}
+
+impl Front {
+    /// For a URL such as `http://127.0.0.1:1234`.
+    pub(crate) fn new(url: &str, dialect: Dialect) -> Result<Self, Stop> {
+        let client = Client::patient(url, PATIENCE)?;
+        Ok(Self { url: url.to_owned(), dialect, client, fresh: false })
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Connects ahead of the request. A store that does not accept yet may do so later.
+    pub(crate) async fn open(&mut self) {
+        let opened = tokio::time::timeout(OPENING, self.client.open()).await;
+        self.fresh = matches!(opened, Ok(Ok(())));
+    }
+
+    /// The stock of a product.
+    pub(crate) async fn look(&mut self, name: &str) -> Result<Shown, String> {
+        let path = format!("{}/{}", shelf(self.dialect), encode(name));
+        read_shown(&path, &self.get(&path).await?)
+    }
+
+    /// Places an order, once.
+    pub(crate) async fn order(
+        &mut self,
+        side: Side,
+        name: &str,
+        quantity: u64,
+        key: Option<&str>,
+    ) -> Told {
+        let body = order_body(self.dialect, side, name, quantity).to_string();
+        let key = key.map(|key| (HeaderName::from_static("idempotency-key"), key.to_owned()));
+        let headers: Vec<_> = key.into_iter().collect();
+        // An order goes over a connection of its own: a kept one that the store has just closed
+        // would leave us guessing.
+        if !std::mem::take(&mut self.fresh) {
+            self.client.let_go();
+        }
+        match self.client.post("/orders", &headers, body).await {
+            Ok(reply) => read_told(self.dialect, &reply),
+            Err(why) => Told::Unknown(format!("{}: {why}", self.url)),
+        }
+    }
+
+    /// Places an order under a key, and asks again under it until it is decided.
+    pub(crate) async fn insist(
+        &mut self,
+        side: Side,
+        name: &str,
+        quantity: u64,
+        key: &str,
+    ) -> Told {
+        let began = Instant::now();
+        loop {
+            let told = self.order(side, name, quantity, Some(key)).await;
+            if !matches!(told, Told::Unknown(_)) || INSIST < began.elapsed() {
+                return told;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// A question changes nothing, so one that a kept connection has swallowed is asked again.
+    async fn get(&mut self, path: &str) -> Result<Reply, String> {
+        self.fresh = false;
+        let kept = self.client.is_kept();
+        let first = self.client.get(path).await;
+        match first {
+            Err(_) if kept => self.client.get(path).await,
+            first => first,
+        }
+    }
+}
+
+/// The path of the products, without a slash at its end.
+pub(crate) fn shelf(dialect: Dialect) -> &'static str {
+    match dialect.noun() {
+        Noun::Stock => "/stocks",
+        Noun::Product => "/products",
+    }
+}
+
+/// The field that carries the number of a new order.
+pub(crate) fn number_field(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::Stock => "transaction_number",
+        Dialect::Toy => "order_number",
+    }
+}
+
+/// The body of an order.
+pub(crate) fn order_body(dialect: Dialect, side: Side, name: &str, quantity: u64) -> Value {
+    let side = match side {
+        Side::Buy => "buy",
+        Side::Sell => "sell",
+    };
+    match dialect {
+        Dialect::Stock => json!({ "name": name, "quantity": quantity, "type": side }),
+        Dialect::Toy => json!({ "name": name, "quantity": quantity }),
+    }
+}
+
+/// What the answer to a query shows.
+fn read_shown(path: &str, reply: &Reply) -> Result<Shown, String> {
+    let body = reply.json().unwrap_or_default();
+    let quantity = body["data"]["quantity"].as_i64().filter(|_| reply.status == 200);
+    let Some(quantity) = quantity else {
+        return Err(format!("GET {path} was answered {}", in_short(reply)));
+    };
+    let stale = reply.header("x-consistency") == Some("stale");
+    Ok(Shown { quantity, cache: reply.header("cache-status").map(str::to_owned), stale })
+}
+
+/// What the answer to an order means. A store in the other dialect is understood all the same.
+fn read_told(dialect: Dialect, reply: &Reply) -> Told {
+    let body = reply.json().unwrap_or_default();
+    let other = match dialect {
+        Dialect::Stock => Dialect::Toy,
+        Dialect::Toy => Dialect::Stock,
+    };
+    let number = [dialect, other].into_iter().find_map(|dialect| {
+        let number = &body["data"][number_field(dialect)];
+        number.as_u64().or_else(|| number.as_str()?.parse().ok())
+    });
+    let message = body["error"]["message"].as_str().map(str::to_owned);
+    match (reply.status, number, message) {
+        (200..300, Some(number), _) => Told::Placed(number),
+        // Some say no with a friendly face.
+        (status @ (200..300 | 400..500), None, Some(message)) => Told::Refused { status, message },
+        (status @ 400..500, ..) => Told::Refused { status, message: in_short(reply) },
+        _ => Told::Unknown(format!("an order was answered {}", in_short(reply))),
+    }
+}
+
+/// Status and first words of an answer.
+pub(crate) fn in_short(reply: &Reply) -> String {
+    let body = String::from_utf8_lossy(&reply.body);
+    let words = body.split_whitespace().collect::<Vec<_>>().join(" ");
+    match words.is_empty() {
+        true => format!("{} without a body", reply.status),
+        false => format!("{} {}", reply.status, clipped(&words)),
+    }
+}
+
+/// A text that fits into a report.
+pub(crate) fn clipped(text: &str) -> String {
+    match text.char_indices().nth(WORDS_MAX) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(status: u16, body: &str) -> Reply {
+        let body = bytes::Bytes::copy_from_slice(body.as_bytes());
+        Reply { status, headers: http::HeaderMap::new(), body }
+    }
+
+    #[test]
+    fn an_order_is_placed_refused_or_unknown() {
+        let refused = |status, message: &str| Told::Refused { status, message: message.into() };
+        let table = [
+            (200, r#"{"data":{"transaction_number":7}}"#, Told::Placed(7)),
+            (201, r#"{"data":{"order_number":"8"}}"#, Told::Placed(8)),
+            (
+                409,
+                r#"{"error":{"code":409,"message":"out of stock"}}"#,
+                refused(409, "out of stock"),
+            ),
+            (200, r#"{"error":{"code":404,"message":"gone"}}"#, refused(200, "gone")),
+            (404, "<html>", refused(404, "404 <html>")),
+        ];
+        for (status, body, expected) in table {
+            assert_eq!(read_told(Dialect::Stock, &reply(status, body)), expected, "{body}");
+        }
+        for (status, body) in [(200, "{}"), (200, "ok"), (302, ""), (500, "oops"), (503, "{}")] {
+            let told = read_told(Dialect::Toy, &reply(status, body));
+            assert!(matches!(told, Told::Unknown(_)), "{status} {body} is {told:?}");
+        }
+    }
+
+    #[test]
+    fn a_stock_is_read_or_the_answer_is_repeated_in_short() {
+        let shown = read_shown("/stocks/a", &reply(200, r#"{"data":{"quantity":-3}}"#)).unwrap();
+        assert_eq!((shown.quantity, shown.cache, shown.stale), (-3, None, false));
+        let long = "x ".repeat(500);
+        let why = read_shown("/stocks/a", &reply(200, &long)).unwrap_err();
+        assert!(why.starts_with("GET /stocks/a was answered 200 x x") && why.len() < 200, "{why}");
+        assert!(read_shown("/stocks/a", &reply(500, "")).unwrap_err().contains("without a body"));
+    }
+}

@@ -1,0 +1,344 @@
+//! One piece, two hundred buyers: it must be sold once.
+//!
+//! A store that looks at the stock and then takes from it, in two steps, sells the last piece as
+//! often as there are buyers between the steps.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ::frontend::classic::Dialect;
+use tokio::sync::Barrier;
+use tokio::task::JoinSet;
+use wire::exit::Stop;
+
+use super::around::Around;
+use super::flags::Oversell;
+use super::front::{Front, Side, Told};
+use super::{Finding, Town, count, few, product, tried};
+
+/// The most pieces that one order may take.
+const ORDER_MAX: u64 = 1_000_000;
+
+/// The most orders that it may take to buy a product down.
+const ORDERS_MAX: u32 = 20;
+
+/// How long a store may take to show what was bought: this is not about freshness.
+const SHOWING: Duration = Duration::from_secs(2);
+
+/// How long a store may take to fill up what is sold out.
+const FILLING: Duration = Duration::from_secs(12);
+
+/// How often the experiment begins anew when a store filled up in the middle of it.
+const ROUNDS: u32 = 3;
+
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// The product of our own shop: bears are scarce.
+const SCARCE: &str = "bear";
+
+/// `oppidum lab oversell`
+pub(super) async fn run(flags: Oversell) -> Result<bool, Stop> {
+    let shop = product(SCARCE, 1) + &product("fox", 1_000);
+    let buyers = usize::from(flags.buyers);
+    tried("oversell", &flags.at, &shop, async |around, town| measure(around, town, buyers).await)
+        .await
+}
+
+async fn measure(around: &Around, own: Option<&Town>, buyers: usize) -> Result<Finding, Stop> {
+    let name = match own {
+        Some(_) => SCARCE.to_owned(),
+        None => around.richest().0,
+    };
+    let mut found = Finding::Unmeasured("it was never tried".into());
+    for _ in 0..ROUNDS {
+        let mut front = around.front(0)?;
+        if own.is_none() {
+            eprintln!("oversell: buying {name} at {} down to one piece", front.url());
+        }
+        let bought = match bring_to(&mut front, around.dialect, &name, 1).await {
+            Ok(bought) => bought,
+            Err(why) => return Ok(Finding::Unmeasured(why)),
+        };
+        let rush = rush(around, &name, buyers, 1).await?;
+        let filled = rush.looks_filled(around.dialect, &mut front, &name).await;
+        give_back(&mut front, around.dialect, &name, bought + rush.sold()).await;
+        found = rush.judge(around.dialect, filled);
+        if !matches!(found, Finding::Unmeasured(_)) || filled.is_none() {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// What came of a rush.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Rush {
+    pub(crate) buyers: usize,
+    /// How many pieces there were.
+    pub(crate) pieces: u64,
+    /// The numbers of the orders that were placed, each of one piece.
+    pub(crate) placed: Vec<u64>,
+    pub(crate) refused: usize,
+    /// Why nobody can tell what came of an order.
+    pub(crate) unknown: Vec<String>,
+    /// What is shown in the end; None: the store does not say.
+    pub(crate) left: Option<i64>,
+    pub(crate) took: Duration,
+}
+
+/// So many buyers at once, each through one of the frontends, each for one piece.
+pub(crate) async fn rush(
+    around: &Around,
+    name: &str,
+    buyers: usize,
+    pieces: u64,
+) -> Result<Rush, Stop> {
+    let start = Arc::new(Barrier::new(buyers + 1));
+    let mut crowd = JoinSet::new();
+    for turn in 0..buyers {
+        let (mut front, name, start) = (around.front(turn)?, name.to_owned(), start.clone());
+        crowd.spawn(async move {
+            front.open().await;
+            start.wait().await;
+            front.order(Side::Buy, &name, 1, None).await
+        });
+    }
+    start.wait().await;
+    let began = Instant::now();
+    let mut rush = Rush { buyers, pieces, ..Rush::default() };
+    while let Some(told) = crowd.join_next().await {
+        match told {
+            Ok(Told::Placed(number)) => rush.placed.push(number),
+            Ok(Told::Refused { .. }) => rush.refused += 1,
+            Ok(Told::Unknown(why)) => rush.unknown.push(why),
+            Err(error) => return Err(Stop::Defect(format!("a buyer vanished: {error}"))),
+        }
+    }
+    rush.took = began.elapsed();
+    rush.placed.sort_unstable();
+    let mut front = around.front(0)?;
+    let expected = i64::try_from(pieces).unwrap_or(i64::MAX) - rush.sold();
+    rush.left = showing(&mut front, name, expected).await;
+    Ok(rush)
+}
+
+impl Rush {
+    /// How many pieces were sold.
+    pub(crate) fn sold(&self) -> i64 {
+        i64::try_from(self.placed.len()).unwrap_or(i64::MAX)
+    }
+
+    /// Some stores fill up what is sold out, and may do so in the middle of a rush: then more is
+    /// sold than there was, and rightly. What it was filled up to, when that explains what was
+    /// seen.
+    pub(crate) async fn looks_filled(
+        &self,
+        dialect: Dialect,
+        front: &mut Front,
+        name: &str,
+    ) -> Option<i64> {
+        let pieces = i64::try_from(self.pieces).ok()?;
+        let left = self.left?;
+        // What is left of a filling is more than there was, unless that is sold out as well.
+        if dialect == Dialect::Stock || self.sold() <= pieces || (0 < left && left <= pieces) {
+            return None;
+        }
+        let gained = self.sold() - pieces + left;
+        let began = Instant::now();
+        while began.elapsed() < FILLING {
+            match front.look(name).await {
+                // Sold out since, and filled up once more: this is how far it goes.
+                Ok(shown) if 0 < shown.quantity => {
+                    let explains = shown.quantity == gained || shown.quantity == left;
+                    return explains.then_some(gained);
+                }
+                _ => tokio::time::sleep(10 * PAUSE).await,
+            }
+        }
+        None
+    }
+
+    /// What it means.
+    pub(crate) fn judge(&self, dialect: Dialect, filled: Option<i64>) -> Finding {
+        let there = match self.pieces {
+            1 => "1 piece".to_owned(),
+            pieces => format!("{pieces} pieces"),
+        };
+        let head = format!("{there}, {}", count(self.buyers, "buyer"));
+        if let Some(twice) = twice(&self.placed) {
+            return Finding::Broken(format!("{head}: two of them were given order #{twice}"));
+        }
+        if let Some(filled) = filled {
+            let why = format!("{head}: the store filled up to {filled} in the middle of it");
+            return Finding::Unmeasured(why);
+        }
+        let sold = self.placed.len();
+        let orders = match sold {
+            1 => format!("order {}", few(&self.placed)),
+            _ => format!("orders {}", few(&self.placed)),
+        };
+        if self.pieces < sold as u64 {
+            let left = self.left.map_or("nothing".into(), |left| left.to_string());
+            return Finding::Broken(format!(
+                "{head}: {sold} of them got it ({orders}), and {left} is shown as left"
+            ));
+        }
+        if sold == 0 || sold + self.refused < 2 {
+            let why = self.unknown.first().map_or("all were refused", String::as_str);
+            return Finding::Unmeasured(format!("{head}: {sold} got it, {why}"));
+        }
+        let Some(left) = self.left else {
+            return Finding::Unmeasured(format!("{head}: the store does not show what is left"));
+        };
+        let expected = i64::try_from(self.pieces).unwrap_or(i64::MAX) - self.sold();
+        let lost = i64::try_from(self.unknown.len()).unwrap_or(i64::MAX);
+        let filled = dialect == Dialect::Toy && expected == 0 && 0 < left;
+        if !filled && (left < 0 || left < expected - lost || expected < left) {
+            return Finding::Broken(format!(
+                "{head}: {sold} got it ({orders}), {left} is shown as left and not \
+                 {expected}"
+            ));
+        }
+        let lost = match self.unknown.as_slice() {
+            [] => "nobody without an answer".to_owned(),
+            [first, ..] => format!("{} without an answer ({first})", self.unknown.len()),
+        };
+        let left =
+            if filled { format!("filled up to {left} since") } else { format!("{left} left") };
+        let took = self.took.as_millis();
+        Finding::Held(format!(
+            "{head}: {sold} got it ({orders}), {} were refused, {lost}; {left}; {took} ms",
+            self.refused
+        ))
+    }
+}
+
+/// The first number that is there twice, in a sorted list.
+fn twice(numbers: &[u64]) -> Option<u64> {
+    numbers.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+}
+
+/// Buys or sells until so many are left; how many were bought in all. The error says what is
+/// needed.
+pub(crate) async fn bring_to(
+    front: &mut Front,
+    dialect: Dialect,
+    name: &str,
+    pieces: u64,
+) -> Result<i64, String> {
+    let target = i64::try_from(pieces).unwrap_or(i64::MAX);
+    let mut bought = 0;
+    for _ in 0..ORDERS_MAX {
+        let there = front.look(name).await?.quantity;
+        let (side, distance) = match (there < target, dialect) {
+            (false, _) => (Side::Buy, there.abs_diff(target)),
+            (true, Dialect::Stock) => (Side::Sell, there.abs_diff(target)),
+            // Toys cannot be sold back: they come when the store fills up.
+            (true, Dialect::Toy) if filled(front, name, target).await => continue,
+            (true, Dialect::Toy) => break,
+        };
+        if distance == 0 {
+            return Ok(bought);
+        }
+        let quantity = distance.min(ORDER_MAX);
+        match front.order(side, name, quantity, None).await {
+            Told::Placed(_) => {}
+            Told::Refused { message, .. } => return Err(refused(name, &message)),
+            Told::Unknown(why) => return Err(why),
+        }
+        let quantity = i64::try_from(quantity).unwrap_or(i64::MAX);
+        let taken = if side == Side::Buy { quantity } else { -quantity };
+        let expected = there - taken;
+        bought += taken;
+        let shown = showing(front, name, expected).await;
+        if shown != Some(expected) {
+            return Err(format!(
+                "{} shows {} of {name} where {expected} must be left: see `oppidum lab stale`",
+                front.url(),
+                shown.map_or("no stock".into(), |shown| shown.to_string())
+            ));
+        }
+    }
+    Err(format!("{name} cannot be brought down to {pieces}: give another --product"))
+}
+
+fn refused(name: &str, message: &str) -> String {
+    format!("{name} cannot be bought down, the store says {message:?}: give another --product")
+}
+
+/// Waits until the store has filled up to this, if it does.
+async fn filled(front: &mut Front, name: &str, target: i64) -> bool {
+    let began = Instant::now();
+    while began.elapsed() < FILLING {
+        if front.look(name).await.is_ok_and(|shown| target <= shown.quantity) {
+            return true;
+        }
+        tokio::time::sleep(10 * PAUSE).await;
+    }
+    false
+}
+
+/// What is shown, as soon as it is what is expected, or else after a while.
+pub(crate) async fn showing(front: &mut Front, name: &str, expected: i64) -> Option<i64> {
+    let began = Instant::now();
+    loop {
+        let shown = front.look(name).await.ok().map(|shown| shown.quantity);
+        if shown == Some(expected) || SHOWING < began.elapsed() {
+            return shown;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Sells back what was bought, where that is possible: a store is left as it was found.
+pub(crate) async fn give_back(front: &mut Front, dialect: Dialect, name: &str, pieces: i64) {
+    let mut rest = u64::try_from(pieces).unwrap_or(0);
+    while dialect == Dialect::Stock && 0 < rest {
+        let quantity = rest.min(ORDER_MAX);
+        // What cannot be sold back stays bought.
+        if !matches!(front.order(Side::Sell, name, quantity, None).await, Told::Placed(_)) {
+            return;
+        }
+        rest -= quantity;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rush(placed: &[u64], refused: usize, unknown: usize, left: i64) -> Rush {
+        let (buyers, unknown) = (200, vec!["no answer".to_owned(); unknown]);
+        let (placed, left, took) = (placed.to_vec(), Some(left), Duration::from_millis(9));
+        Rush { buyers, pieces: 1, placed, refused, unknown, left, took }
+    }
+
+    #[test]
+    fn a_piece_that_is_sold_once_is_told_from_one_that_is_sold_twice() {
+        let held = |rush: &Rush, dialect| matches!(rush.judge(dialect, None), Finding::Held(_));
+        assert!(held(&rush(&[7], 199, 0, 0), Dialect::Stock));
+        assert!(held(&rush(&[7], 190, 9, 0), Dialect::Stock));
+        assert!(held(&rush(&[7], 199, 0, 100), Dialect::Toy), "filled up since");
+        let broken = [
+            (rush(&[7, 8], 198, 0, 0), Dialect::Stock),
+            (rush(&[7, 8], 198, 0, -1), Dialect::Toy),
+            (rush(&[7, 7], 198, 0, 0), Dialect::Stock),
+            (rush(&[7], 199, 0, -1), Dialect::Stock),
+            (rush(&[7], 199, 0, 1), Dialect::Stock),
+        ];
+        for (rush, dialect) in broken {
+            let found = rush.judge(dialect, None);
+            assert!(matches!(found, Finding::Broken(_)), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn what_shows_nothing_is_not_measured() {
+        let nobody = rush(&[], 200, 0, 1).judge(Dialect::Stock, None);
+        assert!(matches!(nobody, Finding::Unmeasured(_)), "{nobody:?}");
+        let silence = rush(&[], 0, 200, 1).judge(Dialect::Stock, None);
+        assert!(matches!(silence, Finding::Unmeasured(_)), "{silence:?}");
+        let filled = rush(&[7, 8, 9], 197, 0, 98).judge(Dialect::Toy, Some(100));
+        assert!(matches!(filled, Finding::Unmeasured(_)), "{filled:?}");
+    }
+}

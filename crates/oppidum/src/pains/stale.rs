@@ -1,0 +1,260 @@
+//! A buyer and many readers: whoever asks after an order was acknowledged must not be shown the
+//! stock before it.
+//!
+//! Before each question a reader notes how many orders have been acknowledged. Only one customer
+//! buys, one piece at a time, so that number says how much can be left at most.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use wire::exit::Stop;
+
+use super::around::Around;
+use super::flags::Stale;
+use super::front::{Front, Side, Told};
+use super::oversell::give_back;
+use super::{Finding, count, product, tried};
+
+/// How long frontends may take to agree before anything is bought.
+const AGREEING: Duration = Duration::from_secs(2);
+
+/// How many orders make a measurement.
+const ORDERS_MIN: usize = 3;
+
+/// `oppidum lab stale`
+pub(super) async fn run(flags: Stale) -> Result<bool, Stop> {
+    let shop = product("owl", 1_000_000) + &product("fox", 1_000);
+    tried("stale", &flags.at, &shop, async |around, _| measure(around, &flags).await).await
+}
+
+async fn measure(around: &Around, flags: &Stale) -> Result<Finding, Stop> {
+    let (name, there) = around.richest();
+    // The last piece stays: a store that fills up would do so now.
+    let enough = usize::try_from(there.max(1) - 1).unwrap_or(usize::MAX);
+    let orders = usize::from(flags.orders).min(enough);
+    if orders < ORDERS_MIN.min(flags.orders.into()) {
+        let why = format!("a few pieces of a product are needed, and there are {there} of {name}");
+        return Ok(Finding::Unmeasured(why));
+    }
+    let first = match agreed(around, &name).await? {
+        Ok(quantity) => quantity,
+        Err(finding) => return Ok(finding),
+    };
+    let scene = Arc::new(Scene::new(name.clone(), first));
+    let mut readers = JoinSet::new();
+    for reader in 0..usize::from(flags.readers) {
+        let fronts = around.urls.iter().map(|url| Front::new(url, around.dialect));
+        let (fronts, scene) = (fronts.collect::<Result<Vec<_>, _>>()?, scene.clone());
+        readers.spawn(async move { scene.read(fronts, reader).await });
+    }
+    let bought = scene.buy(around, orders).await;
+    scene.done.store(true, Ordering::SeqCst);
+    while readers.join_next().await.is_some() {}
+    let placed = scene.acknowledged.lock().len();
+    let mut front = around.front(0)?;
+    give_back(&mut front, around.dialect, &name, i64::try_from(placed).unwrap_or(0)).await;
+    let head = format!(
+        "{} through {}, {} meanwhile",
+        count(placed, "order"),
+        count(around.urls.len(), "frontend"),
+        count(flags.readers.into(), "reader")
+    );
+    Ok(scene.judge(&head, bought?))
+}
+
+/// What all frontends show before anything is bought. They must agree: nothing is changing.
+async fn agreed(around: &Around, name: &str) -> Result<Result<i64, Finding>, Stop> {
+    let began = Instant::now();
+    loop {
+        let mut shown = Vec::new();
+        for turn in 0..around.urls.len() {
+            let mut front = around.front(turn)?;
+            let quantity = match front.look(name).await {
+                Ok(shown) => shown.quantity,
+                Err(why) => return Ok(Err(Finding::Unmeasured(why))),
+            };
+            shown.push((quantity, front.url().to_owned()));
+        }
+        let (first, here) = &shown[0];
+        let Some((other, there)) = shown.iter().find(|(other, _)| other != first) else {
+            return Ok(Ok(*first));
+        };
+        if AGREEING < began.elapsed() {
+            return Ok(Err(Finding::Broken(format!(
+                "before anything was bought, {here} shows {first} of {name} and {there} {other}"
+            ))));
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// What the buyer and the readers share.
+struct Scene {
+    name: String,
+    /// What there was before the first order.
+    first: i64,
+    /// Each acknowledged order: its number, and when.
+    acknowledged: Mutex<Vec<(u64, Instant)>>,
+    done: AtomicBool,
+    /// Queries that began after an acknowledged order.
+    after: AtomicU64,
+    from_cache: AtomicU64,
+    /// Answers that said of themselves that they may be too old.
+    marked: AtomicU64,
+    lies: AtomicU64,
+    evidence: Mutex<Option<String>>,
+    failures: Mutex<(u64, String)>,
+}
+
+impl Scene {
+    fn new(name: String, first: i64) -> Self {
+        let count = || AtomicU64::new(0);
+        Self {
+            name,
+            first,
+            acknowledged: Mutex::default(),
+            done: AtomicBool::new(false),
+            after: count(),
+            from_cache: count(),
+            marked: count(),
+            lies: count(),
+            evidence: Mutex::default(),
+            failures: Mutex::default(),
+        }
+    }
+
+    /// Buys one piece after the other, each through the next frontend, and looks at once through
+    /// the one after that. Why it ended early, if it did.
+    async fn buy(&self, around: &Around, orders: usize) -> Result<Option<String>, Stop> {
+        let run = format!("stale-{:016x}", rand::random::<u64>());
+        for order in 0..orders {
+            let mut front = around.front(order)?;
+            match front.insist(Side::Buy, &self.name, 1, &format!("{run}-{order}")).await {
+                Told::Placed(number) => self.acknowledged.lock().push((number, Instant::now())),
+                Told::Refused { message, .. } => return Ok(Some(message)),
+                Told::Unknown(why) => return Ok(Some(why)),
+            }
+            self.look(&mut around.front(order + 1)?).await;
+        }
+        Ok(None)
+    }
+
+    /// Looks through one frontend after the other until the buyer is done.
+    async fn read(&self, mut fronts: Vec<Front>, first: usize) {
+        let mut turn = first;
+        while !self.done.load(Ordering::SeqCst) {
+            let place = turn % fronts.len();
+            self.look(&mut fronts[place]).await;
+            turn += 1;
+        }
+    }
+
+    /// One question, and whether its answer can have been true when it was asked.
+    async fn look(&self, front: &mut Front) {
+        let before = self.acknowledged.lock().len();
+        let asked = Instant::now();
+        let shown = match front.look(&self.name).await {
+            Ok(shown) => shown,
+            Err(why) => {
+                self.fail(why);
+                // A store that refuses everybody is not to be stormed.
+                return tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        if shown.stale {
+            self.marked.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let hit = shown.cache.as_ref().is_some_and(|cache| cache.contains("hit"));
+        self.from_cache.fetch_add(u64::from(hit && 0 < before), Ordering::Relaxed);
+        self.after.fetch_add(u64::from(0 < before), Ordering::Relaxed);
+        let most = self.first - i64::try_from(before).unwrap_or(i64::MAX);
+        if shown.quantity <= most {
+            return;
+        }
+        self.lies.fetch_add(1, Ordering::Relaxed);
+        let mut evidence = self.evidence.lock();
+        if evidence.is_none() {
+            *evidence = Some(self.describe(shown.quantity, asked, front.url(), hit));
+        }
+    }
+
+    fn fail(&self, why: String) {
+        let mut failures = self.failures.lock();
+        *failures = (failures.0 + 1, why);
+    }
+
+    /// The order that the reader should have seen, and did not.
+    fn describe(&self, shown: i64, asked: Instant, url: &str, hit: bool) -> String {
+        let acknowledged = self.acknowledged.lock();
+        let missed = usize::try_from(self.first - shown).ok();
+        let Some((number, when)) = missed.and_then(|missed| acknowledged.get(missed)) else {
+            let first = self.first;
+            return format!("{url} showed {shown}, and there were {first} when nothing was bought");
+        };
+        let how = if hit { ", from its cache" } else { "" };
+        format!(
+            "order #{number} left {} of {}; a query that began {} ms after it was acknowledged \
+             still showed {shown} at {url}{how}",
+            shown - 1,
+            self.name,
+            asked.saturating_duration_since(*when).as_millis()
+        )
+    }
+
+    fn judge(&self, head: &str, ended: Option<String>) -> Finding {
+        let count = |number: &AtomicU64| number.load(Ordering::SeqCst);
+        let (after, lies) = (count(&self.after), count(&self.lies));
+        if let Some(evidence) = &*self.evidence.lock() {
+            let wrong = format!("{lies} of {after} queries showed what was no longer true");
+            return Finding::Broken(format!("{head}: {evidence}; {wrong}"));
+        }
+        let (failed, last) = self.failures.lock().clone();
+        if let Some(why) = ended {
+            return Finding::Unmeasured(format!("{head}: then no order was placed: {why}"));
+        }
+        if after == 0 {
+            return Finding::Unmeasured(format!(
+                "{head}: no query was answered in between: {last}"
+            ));
+        }
+        let failed = match failed {
+            0 => String::new(),
+            failed => format!("; {failed} got no answer ({last})"),
+        };
+        let marked = match count(&self.marked) {
+            0 => String::new(),
+            marked => format!("; {marked} were marked as possibly stale and are not counted"),
+        };
+        Finding::Held(format!(
+            "{head}: {after} queries, {} of them answered from a cache, and none showed a stock \
+             from before an acknowledged order{marked}{failed}",
+            count(&self.from_cache)
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_evidence_names_the_order_that_was_not_seen() {
+        let scene = Scene::new("owl".into(), 100);
+        let now = Instant::now();
+        *scene.acknowledged.lock() = vec![(7, now), (9, now), (12, now)];
+        let later = now + Duration::from_millis(4);
+        let told = scene.describe(99, later, "http://here", true);
+        let expected = "order #9 left 98 of owl; a query that began 4 ms after it was acknowledged \
+                        still showed 99 at http://here, from its cache";
+        assert_eq!(told, expected);
+        assert!(scene.describe(101, later, "http://here", false).contains("and there were 100"));
+        let found = scene.judge("here", None);
+        assert!(matches!(found, Finding::Unmeasured(_)), "nobody looked: {found:?}");
+        scene.after.store(3, Ordering::SeqCst);
+        assert!(matches!(scene.judge("here", None), Finding::Held(_)));
+    }
+}

@@ -1,0 +1,127 @@
+//! `oppidum conform`: the score of our own store, of one that is not ours, and of a faulty one.
+
+use serde_json::Value;
+
+use crate::double::{Double, Fault};
+use crate::harness::{Ended, Plan, Store, run};
+
+/// All points there are, of which those for keys.
+const STOCK: (u64, u64) = (139, 15);
+const TOY: (u64, u64) = (130, 15);
+
+fn conform(url: &str, dialect: &str) -> (Ended, Value) {
+    let ended = run(&["conform", "--url", url, "--dialect", dialect, "--json"]);
+    let sheet = serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"));
+    (ended, sheet)
+}
+
+/// The ids of all checks with this result.
+fn with(sheet: &Value, result: &str) -> Vec<String> {
+    let checks = sheet["checks"].as_array().unwrap().iter();
+    let found = checks.filter(|check| check["result"] == result);
+    found.map(|check| check["id"].as_str().unwrap().to_owned()).collect()
+}
+
+/// [P2, P3, P4, P5, P10] Our own store gets full marks, in both dialects, and more than once: it
+/// need not be empty.
+#[test]
+fn our_own_store_gets_full_marks_in_both_dialects() {
+    for (dialect, plan, (points, _)) in [("stock", Plan::stock(), STOCK), ("toy", Plan::toy(), TOY)]
+    {
+        let store = Store::start(plan);
+        for round in 0..2 {
+            let (ended, sheet) = conform(&store.url(), dialect);
+            assert_eq!(with(&sheet, "failed"), [""; 0], "{dialect}, round {round}: {sheet:#}");
+            assert_eq!(with(&sheet, "skipped"), [""; 0], "{dialect}, round {round}: {sheet:#}");
+            assert_eq!((&sheet["score"], &sheet["of"]), (&points.into(), &points.into()));
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+        }
+        if dialect == "stock" {
+            assert_eq!(store.stock("GameStart"), 100, "it is left as it was found");
+        }
+        store.verify();
+    }
+}
+
+/// A store that is right in everything, but does not know keys, loses nothing for that.
+#[test]
+fn a_store_without_keys_gets_full_marks_for_all_the_rest() {
+    for (dialect, (points, keys)) in [("stock", STOCK), ("toy", TOY)] {
+        let (ended, sheet) = conform(&Double::open(dialect, false, &[]), dialect);
+        assert_eq!(with(&sheet, "failed"), [""; 0], "{sheet:#}");
+        assert_eq!(
+            (&sheet["score"], &sheet["of"]),
+            (&(points - keys).into(), &(points - keys).into())
+        );
+        assert_eq!(sheet["skipped"], keys);
+        assert!(with(&sheet, "skipped").iter().all(|id| id.starts_with("key-")), "{sheet:#}");
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let (_, sheet) = conform(&Double::open(dialect, true, &[]), dialect);
+        assert_eq!(sheet["score"], points, "{sheet:#}");
+    }
+}
+
+/// Five faults, each of which costs its own points and no others; all together, the sum.
+#[test]
+fn a_faulty_store_loses_the_points_of_its_faults_and_no_others() {
+    let faults: [(Fault, u64, &[&str]); 5] = [
+        (Fault::ShowsTheStockBefore, 6, &["fresh"]),
+        (Fault::RefusalTakesANumber, 4, &["refused-no-number"]),
+        (Fault::UnknownOrderIsNull, 3, &["unknown-order"]),
+        (Fault::TakesFractions, 2, &["bad-quantity-whole-float", "bad-quantity-float"]),
+        (Fault::LooksThenTakes, 8, &["no-oversell"]),
+    ];
+    let full = STOCK.0 - STOCK.1;
+    for (fault, points, ids) in faults {
+        let (ended, sheet) = conform(&Double::open("stock", false, &[fault]), "stock");
+        assert_eq!(with(&sheet, "failed"), ids, "{fault:?}: {sheet:#}");
+        assert_eq!(sheet["score"], full - points, "{fault:?}: {sheet:#}");
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+    }
+    let all = faults.map(|(fault, ..)| fault);
+    let lost: u64 = faults.iter().map(|(_, points, _)| points).sum();
+    let url = Double::open("stock", false, &all);
+    let (_, sheet) = conform(&url, "stock");
+    let mut failed = with(&sheet, "failed");
+    let mut expected: Vec<&str> = faults.iter().flat_map(|(.., ids)| ids.iter().copied()).collect();
+    failed.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(failed, expected, "{sheet:#}");
+    assert_eq!((&sheet["score"], &sheet["of"]), (&(full - lost).into(), &full.into()), "{sheet:#}");
+    let forgetful = Double::open("stock", true, &[Fault::ForgetsRefusals]);
+    let (_, sheet) = conform(&forgetful, "stock");
+    assert_eq!(with(&sheet, "failed"), ["key-refusal"], "{sheet:#}");
+}
+
+/// For people: a line for each check, the evidence, and the score.
+#[test]
+fn the_sheet_says_what_was_sent_and_what_came_back() {
+    let url = Double::open("stock", false, &[Fault::UnknownOrderIsNull]);
+    let ended = run(&["conform", "--url", &url, "--dialect", "stock"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for words in [
+        "FAILED   0/3  unknown-order",
+        "> GET /orders/1000000000 was answered 200 {\"data\":null}: expected 404",
+        "the store knows no keys",
+        "score: 121 of 124; 1 check failed; 15 points were skipped and do not count",
+    ] {
+        assert!(ended.stdout.contains(words), "no {words:?} in {}", ended.stdout);
+    }
+}
+
+/// What is no store, or answers no order, is not graded as if it were one.
+#[test]
+fn where_no_store_is_nothing_is_scored() {
+    let nobody = run(&["conform", "--url", "http://127.0.0.1:9", "--dialect", "toy"]);
+    assert_eq!(nobody.code, Some(2), "{nobody:?}");
+    assert!(nobody.stderr.contains("no product was found"), "{nobody:?}");
+    let url = Double::open("toy", false, &[Fault::BreaksOnOrders]);
+    let (ended, sheet) = conform(&url, "toy");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let failed = with(&sheet, "failed");
+    for id in ["order", "lookup", "buy-lowers", "dense", "all-found", "no-oversell"] {
+        assert!(failed.iter().any(|failed| failed == id), "{id} did not fail: {sheet:#}");
+    }
+    let passed = with(&sheet, "passed");
+    assert!(passed.iter().any(|id| id == "unknown-product"), "{sheet:#}");
+}

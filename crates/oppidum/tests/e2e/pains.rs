@@ -1,0 +1,132 @@
+//! `oppidum lab oversell`, `double-submit` and `stale`: on a store of our own, and on others, of
+//! which some are faulty, and some no stores at all.
+
+use std::net::TcpListener;
+
+use rustix::process::Signal;
+
+use crate::double::{Double, Fault};
+use crate::harness::{Ended, Plan, Process, Store, run, runs, until};
+
+const PAINS: [&str; 3] = ["oversell", "double-submit", "stale"];
+
+fn lab(pain: &str, more: &[&str]) -> Ended {
+    run(&[&["lab", pain], more].concat())
+}
+
+/// One line, and what it says.
+fn found(ended: &Ended, code: i32, words: &[&str]) {
+    assert_eq!(ended.code, Some(code), "{ended:?}");
+    assert_eq!(ended.stdout.lines().count(), 1, "{ended:?}");
+    for word in words {
+        assert!(ended.stdout.contains(word), "no {word:?} in {ended:?}");
+    }
+}
+
+/// [P2, P4, P5] Each pain, on a store that is opened for it, with the leader killed in one of them.
+#[test]
+fn on_a_store_of_our_own_every_promise_holds() {
+    found(&lab("oversell", &[]), 0, &["oversell: held", "200 buyers", "199 were refused"]);
+    let ended = lab("double-submit", &["--dialect", "toy"]);
+    found(&ended, 0, &["3 frontends", "the leader (456) killed half-way", "60 pieces are gone"]);
+    let ended = lab("stale", &["--orders", "30"]);
+    found(&ended, 0, &["30 orders through 3 frontends", "12 readers"]);
+}
+
+/// At a store that runs already nothing is killed, and the stock is left as it was found.
+#[test]
+fn a_running_store_is_left_as_it_was_found() {
+    let store = Store::start(Plan { frontends: 2, ..Plan::stock() });
+    let (one, two) = (store.url(), format!("http://127.0.0.1:{}", store.port_of(1)));
+    let at = ["--url", &one, "--url", &two, "--product", "BoarCo"];
+    for pain in PAINS {
+        let ended = lab(pain, &at);
+        found(&ended, 0, &[": held: "]);
+        assert!(!ended.stdout.contains("killed"), "{ended:?}");
+        assert_eq!(store.stock("BoarCo"), 100, "after {pain}");
+    }
+    assert_eq!(store.await_leader(None), 456);
+    store.verify();
+}
+
+/// What a toy store has cannot be sold back, and is filled up when it is gone.
+#[test]
+fn a_toy_store_that_fills_up_has_not_oversold() {
+    let store = Store::start(Plan::toy());
+    for pain in PAINS {
+        found(&lab(pain, &["--url", &store.url()]), 0, &[": held: "]);
+    }
+    store.verify();
+}
+
+/// A store that is right, and knows no keys: it places each copy, and that is what is said.
+#[test]
+fn faulty_stores_are_found_out_with_evidence() {
+    let right = Double::open("toy", false, &[]);
+    found(&lab("oversell", &["--url", &right]), 0, &["1 got it (order #1)"]);
+    found(&lab("stale", &["--url", &right, "--orders", "20"]), 0, &["20 orders"]);
+    let ended = lab("double-submit", &["--url", &right, "--requests", "5"]);
+    found(&ended, 1, &["NOT HELD", "request 0 was placed 3 times, as orders #", "4 others"]);
+    let keyed = Double::open("stock", true, &[]);
+    let ended = lab("double-submit", &["--url", &keyed]);
+    found(&ended, 0, &["33 requests", "33 pieces are gone"]);
+    let hasty = Double::open("stock", false, &[Fault::LooksThenTakes]);
+    let ended = lab("oversell", &["--url", &hasty]);
+    found(&ended, 1, &["NOT HELD", "of them got it (orders #1, #2, ", "is shown as left"]);
+    let forgetful = Double::open("stock", false, &[Fault::ShowsTheStockBefore]);
+    let ended = lab("stale", &["--url", &forgetful]);
+    found(&ended, 1, &["NOT HELD", "after it was acknowledged still showed", "queries showed"]);
+}
+
+/// Nobody there, a server that breaks connections, one that never answers: exit code 2, and why.
+#[test]
+fn what_cannot_be_measured_is_no_finding() {
+    let not_measured = |ended: &Ended, words: &str| {
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stdout.is_empty(), "{ended:?}");
+        let last = ended.stderr.lines().last().unwrap_or_default();
+        assert!(last.contains("not measured") && last.contains(words), "{ended:?}");
+    };
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("http://{}", silent.local_addr().unwrap());
+    let breaking = Double::open("stock", true, &[Fault::BreaksOnOrders]);
+    for pain in PAINS {
+        not_measured(&lab(pain, &["--url", "http://127.0.0.1:9"]), "no store answers");
+    }
+    not_measured(&lab("oversell", &["--url", &breaking]), &breaking);
+    not_measured(&lab("oversell", &["--url", &silent]), "no answer within");
+    not_measured(&lab("stale", &["--url", "ftp://here"]), "only http:// is spoken here");
+}
+
+/// A signal in the middle of it ends the store of our own as well.
+#[test]
+fn a_signal_ends_the_store_with_the_experiment() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments = ["lab", "stale", "--orders", "10000"].map(str::to_owned);
+    let mut lab = Process::start("lab", folder.path(), &arguments);
+    let children = until("the store runs", || {
+        let children = children_of(lab.pid());
+        let up = children.first()?;
+        let grandchildren = children_of(*up);
+        (grandchildren.len() == 8).then(|| [children, grandchildren].concat())
+    });
+    lab.signal(Signal::INT);
+    assert_eq!(lab.wait(), Some(2), "{}", lab.stderr());
+    assert!(lab.stderr().contains("interrupted"), "{}", lab.stderr());
+    for child in children {
+        assert!(!runs(child), "{child} outlived the experiment");
+    }
+}
+
+/// The processes that a process has started, from any of its threads.
+fn children_of(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let listed =
+        tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let children: Vec<u32> = listed
+        .flat_map(|list| {
+            list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
+        })
+        .collect();
+    children
+}
