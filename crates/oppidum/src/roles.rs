@@ -190,6 +190,10 @@ fn faults(texts: &[String]) -> Result<::order::Faults, Stop> {
         match text.split_once('=') {
             None if text == "hold-answers" => faults.hold_answers = true,
             None if text == "no-timeouts" => faults.no_timeouts = true,
+            Some(("log-kept", entries)) => {
+                let entries = entries.parse().map_err(|_| Stop::Setup(format!("fault {text}?")))?;
+                faults.log_kept = Some(entries);
+            }
             Some(("flush-delay", millis)) => {
                 let millis = millis.parse().map_err(|_| Stop::Setup(format!("fault {text}?")))?;
                 faults.flush_delay = Some(Duration::from_millis(millis));

@@ -63,9 +63,16 @@ pub struct Faults {
     /// Once there was a leader, never stands because one is silent: only a proven death is followed
     /// by an election.
     pub no_timeouts: bool,
+    /// So many entries are kept below a snapshot, and a snapshot is made after so many.
+    pub log_kept: Option<u64>,
 }
 
 impl Settings {
+    /// How many entries are kept below a snapshot.
+    pub(crate) fn log_kept(&self) -> u64 {
+        self.faults.log_kept.unwrap_or(crate::raft::LOG_KEPT)
+    }
+
     /// Checks what can be checked before anything is opened.
     pub fn check(&self) -> Result<(), Stop> {
         let refuse = |line: String| Err(Stop::Setup(line));

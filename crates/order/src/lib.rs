@@ -34,6 +34,7 @@ mod peers;
 
 mod history;
 mod publisher;
+mod returning;
 mod status;
 
 mod clock;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -36,6 +37,8 @@ pub(crate) struct Peers {
     /// When each of them last spoke as a leader.
     heard: Arc<Mutex<BTreeMap<u64, Instant>>>,
     asked: Arc<Mutex<Asked>>,
+    /// The most orders that any of them has said it knows.
+    orders: Arc<AtomicU64>,
 }
 
 /// What operators wished.
@@ -56,7 +59,12 @@ impl Peers {
     /// Nobody is known yet.
     pub(crate) fn new(others: impl IntoIterator<Item = u64>) -> Self {
         let table = others.into_iter().map(|id| (id, PeerView::default())).collect();
-        Self { table: watch::Sender::new(table), heard: Arc::default(), asked: Arc::default() }
+        Self {
+            table: watch::Sender::new(table),
+            heard: Arc::default(),
+            asked: Arc::default(),
+            orders: Arc::default(),
+        }
     }
 
     /// To look, and to be told of changes.
@@ -99,6 +107,16 @@ impl Peers {
     /// `id` has spoken as a leader, just now.
     pub(crate) fn hear(&self, id: u64) {
         self.heard.lock().insert(id, Instant::now());
+    }
+
+    /// One of them knows so many orders.
+    pub(crate) fn hear_orders(&self, orders: u64) {
+        self.orders.fetch_max(orders, Ordering::Relaxed);
+    }
+
+    /// The most orders that any of them has said it knows.
+    pub(crate) fn orders(&self) -> u64 {
+        self.orders.load(Ordering::Relaxed)
     }
 
     /// This replica leads, and from now on hands over by wish of the operator, or by itself.

@@ -26,6 +26,7 @@ use crate::identity::Identity;
 use crate::leading::{self, Chair};
 use crate::peers::Peers;
 use crate::publisher::Publisher;
+use crate::raft::compaction::{self, Limits};
 use crate::raft::engine::Engine;
 use crate::raft::failover;
 use crate::raft::ground::{Folders, Ground};
@@ -40,7 +41,7 @@ use crate::role::Role;
 use crate::service::{Service, Shared};
 use crate::settling::Settling;
 use crate::status::Status;
-use crate::{clock, raft, shop};
+use crate::{clock, raft, returning, shop};
 
 /// How long a leader that stops looks for a successor.
 const HAND_OVER: Duration = Duration::from_secs(1);
@@ -197,6 +198,11 @@ impl Replica {
         let service = self.service(batcher.clone(), reader, settling.clone(), watch_role.clone());
         let publisher = Publisher::new(self.settings.id, settling.clone());
         self.tasks.spawn(self.keep_ledger(watch_role.clone()));
+        let limits = Limits::keeping(self.settings.log_kept());
+        let (raft, view) = (self.raft.clone(), self.view.clone());
+        self.tasks.spawn(compaction::run(raft, view, limits, self.ending.clone()));
+        let (view, peers) = (self.view.clone(), self.peers.clone());
+        self.tasks.spawn(returning::run(view, peers, self.ending.clone()));
         self.tasks.spawn(membership::begin(
             self.raft.clone(),
             self.settings.clone(),

@@ -40,6 +40,7 @@ impl Facts for Status {
             ledger_id: ledger.ledger_id().map(|ledger_id| ledger_id.to_string()),
             leader: role.leader(self.id),
             term: Some(role.term()),
+            first_index: Some(marks.purged.0 + 1),
             last_index: Some(marks.last.0),
             committed_index: Some(marks.committed.0),
             applied_index: Some(ledger.applied().0),

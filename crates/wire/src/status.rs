@@ -44,6 +44,9 @@ pub struct ProcessStatus {
     /// The term as this process knows it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub term: Option<u64>,
+    /// The first entry that is still in the log; what was before it is in the history.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_index: Option<u64>,
     /// The last entry in the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_index: Option<u64>,

@@ -7,7 +7,8 @@ use rustix::process::Signal;
 
 use crate::harness::{Connection, IDS, Plan, Process, Store, ask, until};
 
-fn start_with(plan: Plan, flags: &[&str]) -> Store {
+/// A store whose replicas have further flags.
+pub(crate) fn start_with(plan: Plan, flags: &[&str]) -> Store {
     let mut store = Store::prepare(plan);
     for index in 0..store.catalogs() {
         store.start_catalog(index);

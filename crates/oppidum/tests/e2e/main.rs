@@ -21,6 +21,8 @@ mod demo;
 
 mod exactly_once;
 
+mod away;
+
 mod failover;
 
 mod bad_input;

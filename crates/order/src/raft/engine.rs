@@ -57,6 +57,8 @@ pub(crate) struct Marks {
     pub(crate) last: Index,
     /// The last entry known here to be committed.
     pub(crate) committed: Index,
+    /// The last entry that the log has let go of; 0: none.
+    pub(crate) purged: Index,
     /// How far each follower's log is known to be equal; empty unless this replica leads.
     pub(crate) matched: BTreeMap<u64, Position>,
 }
@@ -115,6 +117,7 @@ impl Engine {
         let matched = metrics.replication.iter().flatten();
         Marks {
             last: Index(metrics.last_log_index.unwrap_or(0)),
+            purged: Index(metrics.purged.as_ref().map_or(0, |id| id.index)),
             committed: Index(metrics.local_committed.as_ref().map_or(0, |id| id.index)),
             matched: matched.map(|(id, at)| (*id, letters::position(at.as_ref()))).collect(),
         }

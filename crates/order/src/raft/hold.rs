@@ -143,6 +143,7 @@ impl Hold {
             }
             Err(stranger) => return End::Stranger(Status::permission_denied(stranger.to_string())),
         }
+        self.peers.hear_orders(hello.next_order_number);
         self.peers.set_reach(self.to, Reach::Up);
         loop {
             tokio::select! {

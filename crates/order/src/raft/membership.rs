@@ -38,6 +38,7 @@ pub(crate) async fn start<G: Ground>(
         super::config(settings.id, &settings.ids(), &settings.cluster).map_err(|error| {
             Stop::Defect(format!("the engine's settings contradict each other: {error}"))
         })?;
+    config.max_in_snapshot_log_to_keep = settings.log_kept();
     ground.tune(&mut config);
     Raft::new(settings.id, Arc::new(config), transport, log, machine).await.map_err(|error| {
         Stop::Defect(format!(

@@ -243,7 +243,10 @@ impl Peer for Receiver {
             tracing::info!("sending missing logs to {id}");
         }
         self.report(id, &hello);
-        let pong = proto::HoldPong { sender: Some(self.shared.identity.sender(id)) };
+        let pong = proto::HoldPong {
+            sender: Some(self.shared.identity.sender(id)),
+            next_order_number: self.shared.view.orders(),
+        };
         let this = self.clone();
         // The pings are only listened to; the stream stays open as long as they may come.
         let listening =

@@ -9,6 +9,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -195,6 +196,7 @@ async fn fetch(
         let over = !matches!(next, Some(Ok(_)));
         if (over && !part.is_empty()) || PART_BYTES <= bytes {
             *chain = write(view, *chain, std::mem::take(&mut part), to).await?;
+            view.shared.fetched.store(chain.next.0, Ordering::Relaxed);
             bytes = 0;
         }
         match next {

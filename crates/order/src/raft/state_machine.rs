@@ -8,6 +8,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::{Stream, StreamExt};
 use ledger::command::{Batch, Command};
@@ -122,6 +123,8 @@ impl Shared {
         let attaches = batch.requests.iter().any(|request| {
             matches!(request.command, Command::Attach { .. } | Command::Detach { .. })
         });
+        let size = u64::try_from(payload.0.len()).unwrap_or(u64::MAX);
+        self.applied_bytes.fetch_add(size, Ordering::Relaxed);
         let mut books = self.books.write();
         let after = books.ledger.applied();
         let entry = books.ledger.apply_entry(index, log_id.leader_id.term, batch);

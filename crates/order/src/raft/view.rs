@@ -12,6 +12,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use ledger::block::{Block, Order};
@@ -67,6 +68,10 @@ pub(crate) struct Shared {
     pub(crate) demand: Demand,
     pub(crate) pace: Pace,
     pub(crate) hand: Hand,
+    /// How many bytes of batches have been applied since the start.
+    pub(crate) applied_bytes: AtomicU64,
+    /// While a snapshot is installed: the order number that its blocks have come to.
+    pub(crate) fetched: AtomicU64,
     applied: watch::Sender<Index>,
     feed: broadcast::Sender<Arc<AppliedEntry>>,
 }
@@ -115,6 +120,8 @@ impl View {
             demand: Demand::default(),
             pace,
             hand: hand.clone(),
+            applied_bytes: AtomicU64::new(0),
+            fetched: AtomicU64::new(0),
             feed: broadcast::Sender::new(FEED_ENTRIES),
         });
         let theirs = shared.clone();
@@ -150,6 +157,18 @@ impl View {
     /// The last applied index, as it moves.
     pub fn applied(&self) -> watch::Receiver<Index> {
         self.shared.applied.subscribe()
+    }
+
+    /// How many bytes of batches have been applied since the start of the process.
+    pub(crate) fn applied_bytes(&self) -> u64 {
+        self.shared.applied_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many orders are here: applied, or on disk already for a snapshot that is being
+    /// installed.
+    pub(crate) fn orders(&self) -> u64 {
+        let applied = self.read(|ledger| ledger.next_order_number().0);
+        applied.max(self.shared.fetched.load(Ordering::Relaxed))
     }
 
     /// The last applied entry.

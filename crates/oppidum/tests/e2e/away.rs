@@ -1,0 +1,58 @@
+//! A replica that was away for long: the log has let go of what it missed, and it comes back by the
+//! blocks that it lacks.
+
+use serde_json::Value;
+
+use crate::failover::start_with;
+use crate::harness::{Plan, Store, ask, until};
+
+/// Each replica keeps so few entries that a short absence is a long one.
+const FLAGS: [&str; 2] = ["--fault", "log-kept=20"];
+
+/// [P1, P4, P8] What it missed comes as blocks, and what it knew of keys before and after counts,
+/// also when it leads, also after its own restart.
+#[test]
+fn test_5_and_6_one_that_was_away_for_long_comes_back_by_blocks_and_knows_every_key() {
+    let mut store = start_with(Plan::stock(), &FLAGS);
+    assert_eq!(place(&store, "before").0, 0);
+    store.await_all_ready();
+    let last = number(&store, 123, "last_index");
+    store.kill(123);
+    let mut count = 1;
+    until("the leader's log begins after what 123 has", || {
+        assert_eq!(place(&store, &format!("meanwhile-{count}")).0, count);
+        count += 1;
+        (last + 1 < number(&store, 456, "first_index")).then_some(())
+    });
+    store.start_order(123, &FLAGS);
+    store.order(123).says("Updating log, from a snapshot");
+    store.verify();
+    for round in 0..2 {
+        if round == 1 {
+            store.kill(123);
+            store.start_order(123, &FLAGS);
+            store.await_all_ready();
+        }
+        let ended = store.run(&["ctl", "transfer", "--to", "123"]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        for (key, expected) in [("before", 0), ("meanwhile-1", 1)] {
+            assert_eq!(place(&store, key), (expected, true), "{key}, round {round}");
+        }
+    }
+    assert_eq!(place(&store, "after"), (count, false));
+    store.verify();
+}
+
+/// Sells one piece under a key: the order's number, and whether it was placed before.
+fn place(store: &Store, key: &str) -> (u64, bool) {
+    let body = r#"{"name":"GameStart","quantity":1,"type":"sell"}"#;
+    let reply = ask(store.port(), "POST", "/orders", &[("Idempotency-Key", key)], body);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    (reply.number(), reply.header("idempotent-replayed") == Some("true"))
+}
+
+/// A number that a replica says of itself.
+fn number(store: &Store, id: u64, field: &str) -> u64 {
+    let found = store.replicas().into_iter().find(|status| status["id"].as_u64() == Some(id));
+    found.as_ref().and_then(|status| status.get(field)).and_then(Value::as_u64).unwrap()
+}
