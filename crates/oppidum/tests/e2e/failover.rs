@@ -3,6 +3,9 @@
 //! Numbers in the names are those of the thirteen tests that must pass before a release; the list
 //! is in `docs/testing.md`.
 
+use std::net::TcpListener;
+use std::time::Instant;
+
 use rustix::process::Signal;
 
 use crate::harness::{Connection, IDS, Plan, Process, Store, ask, until};
@@ -167,6 +170,36 @@ fn a_replica_that_cannot_finish_ends_by_itself_and_at_once_when_told_twice() {
         assert_eq!(ended.code, Some(0), "{ended:?}");
     }
     store.verify();
+}
+
+/// [P6] A leader that knows a follower to be dead calls it now and then, and not without a break:
+/// whoever listens at its address meanwhile counts the calls.
+#[test]
+fn a_dead_follower_is_called_now_and_then_and_not_all_the_time() {
+    let mut store = Store::start(Plan::stock());
+    store.kill(123);
+    let listener = TcpListener::bind(("127.0.0.1", store.order_port(123))).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let (began, mut calls) = (Instant::now(), 0_u32);
+    for number in 0..200 {
+        assert_eq!(sell(&store), number);
+        while listener.accept().is_ok() {
+            calls += 1;
+        }
+    }
+    // Held streams, beats and the log itself each try a few times a second.
+    let allowed = 200.0 * (1.0 + began.elapsed().as_secs_f64());
+    assert!(f64::from(calls) < allowed, "{calls} calls in {:?}", began.elapsed());
+    drop(listener);
+    store.start_order(123, &[]);
+    store.verify();
+}
+
+fn sell(store: &Store) -> u64 {
+    let body = r#"{"name":"GameStart","quantity":1,"type":"sell"}"#;
+    let reply = ask(store.port(), "POST", "/orders", &[], body);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    reply.number()
 }
 
 fn load(store: &Store) -> Process {

@@ -35,8 +35,8 @@ const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const POSITION: &str = "position";
 const STATE: &str = "state";
 
-/// Pages kept in memory: 64 MB. Look-ups of orders are mostly of young ones.
-const CACHE_BYTES: usize = 64 << 20;
+/// Pages kept in memory: 32 MB. Look-ups of orders are mostly of young ones.
+const CACHE_BYTES: usize = 32 << 20;
 
 /// How many bytes of blocks are read at once when a ledger is restored.
 const RESTORE_BYTES: usize = 4 << 20;

@@ -25,7 +25,7 @@ use crate::role::Reach;
 const HEARING: Duration = Duration::from_millis(15);
 
 /// How long one who stands is given to win.
-const STANDING: Duration = Duration::from_millis(60);
+const STANDING: Duration = Duration::from_millis(120);
 
 /// So often it is tried; then the ordinary timeouts have it.
 const ROUNDS_MAX: u32 = 8;

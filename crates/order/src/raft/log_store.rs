@@ -40,11 +40,13 @@ pub const IDLE: Duration = Duration::from_millis(10);
 /// One read for a follower stops after about this many bytes.
 pub const READ_BYTES: u64 = 2 << 20;
 
-/// A file of the log is closed at 64 MB; what is purged is removed by whole files.
-const CHUNK_BYTES: usize = 64 << 20;
+/// A file of the log is closed at 16 MB; what is purged is removed by whole files, and the open one
+/// is in memory as a whole.
+const CHUNK_BYTES: usize = 16 << 20;
 
-/// Entries kept in memory for reading: 256 MB.
-const CACHE_BYTES: usize = 256 << 20;
+/// Entries kept in memory for reading: 32 MB. A killed process hangs up only after its memory is
+/// taken apart, so that every megabyte makes a failover longer.
+const CACHE_BYTES: usize = 32 << 20;
 
 /// The type parameters of `raft-log`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -172,9 +172,13 @@ impl Link {
     }
 
     /// Sends requests as the engine makes them, and yields the answers in their order.
+    ///
+    /// The first request is awaited before anybody is called: it is there, and only there, that the
+    /// engine waits after a failure. Without that a leader would call a dead follower thousands of
+    /// times a second.
     async fn stream<S>(
         &self,
-        input: S,
+        mut input: S,
     ) -> Result<BoxStream<'static, Result<StreamAppendResult<Types>, Failed>>, Failed>
     where
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
@@ -182,7 +186,8 @@ impl Link {
         let owed = Arc::new(AtomicU64::new(0));
         let sent = owed.clone();
         let mut sender = Some(self.sender());
-        let requests = input.map(move |request| {
+        let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
+        let requests = futures::stream::iter([first]).chain(input).map(move |request| {
             sent.fetch_add(1, Ordering::Relaxed);
             letters::append_out(request, sender.take())
         });
