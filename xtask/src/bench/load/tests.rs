@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::closed::{Closed, until_stopped};
+use super::closed::{Closed, Done, until_stopped};
 use super::crowd::Crowd;
 use super::open::Open;
 use super::script::{Expect, Script};
@@ -98,11 +98,11 @@ fn a_load_that_is_told_to_stop_stops() {
     let address = serve(|_| answer("200 OK", "{}"));
     let (script, stop) = (Script::hot(&address, "GameStart"), AtomicBool::new(false));
     let mut heard = 0;
-    let count = until_stopped((&address, &script, Expect::Done), 3, &stop, |_| {
+    let done = until_stopped((&address, &script, Expect::Done), 3, &stop, |_| {
         heard += 1;
         stop.store(10 <= heard, Ordering::Relaxed);
     });
-    assert_eq!(count.expect("it ends"), (heard, 0));
+    assert_eq!(done.expect("it ends"), Done { good: heard, ..Done::default() });
     assert!(10 <= heard);
 }
 

@@ -132,7 +132,16 @@ pub(crate) fn figure(value: f64) -> String {
         size if 1_000.0 <= size => thousands(value),
         size if 100.0 <= size => format!("{value:.0}"),
         size if 10.0 <= size => format!("{value:.1}"),
-        _ => format!("{value:.2}").trim_end_matches('0').trim_end_matches('.').to_owned(),
+        size if 1.0 <= size => shortest(format!("{value:.2}")),
+        _ => shortest(format!("{value:.3}")),
+    }
+}
+
+/// Without zeros that say nothing.
+fn shortest(text: String) -> String {
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
     }
 }
 
@@ -157,7 +166,8 @@ mod tests {
     fn figures_have_the_digits_that_matter() {
         let table = [
             (0.0, "0"),
-            (0.254, "0.25"),
+            (0.0184, "0.018"),
+            (0.25, "0.25"),
             (2.5, "2.5"),
             (25.04, "25.0"),
             (254.4, "254"),
