@@ -129,6 +129,7 @@ fn an_open_loop_charges_a_pause_with_everything_that_was_due_in_it() {
     };
     let arrived = open.run(|| Ok(())).expect("it runs");
     assert_eq!((arrived.due, arrived.accepted, arrived.shed), (30, 30, 0));
+    assert_eq!(arrived.whole, 30);
     // Half of them were due in the first half of the pause, and waited for the other half.
     assert!(140.0 < arrived.latency.p50, "{:?}", arrived.latency);
 }
