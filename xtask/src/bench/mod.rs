@@ -46,10 +46,10 @@ pub(crate) struct Options {
     /// Three runs of two seconds; docs/performance.md stays as it is.
     #[arg(long)]
     quick: bool,
-    /// How the store does after N orders: only that. 10 million take a while.
+    /// How the store does after N orders: that, and what --only names. 10 million take a while.
     #[arg(long, value_name = "N")]
     growth: Option<u64>,
-    /// Kills the leader N times under load: only that.
+    /// Kills the leader N times under load: that, and what --only names.
     #[arg(long, value_name = "N")]
     failover: Option<u32>,
     /// With --failover: freezes the leader instead of killing it.

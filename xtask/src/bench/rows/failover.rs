@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use rustix::process::Signal;
 
-use crate::bench::Bench;
 use crate::bench::load::closed::{Done, until_stopped};
 use crate::bench::load::script::{Expect, Heard, Script};
 use crate::bench::load::{Latencies, Spread};
-use crate::bench::report::{Aim, Row};
+use crate::bench::report::{Aim, Row, figure};
 use crate::bench::shop::{HOT, Shop};
 use crate::bench::store::Store;
 use crate::bench::turns::check_growth;
+use crate::bench::{Bench, float};
 
 /// Clients, each with one order under way.
 const CLIENTS: usize = 8;
@@ -140,8 +140,9 @@ fn row(
     row.line("99th percentile, ms", &[gaps.p99, quiet.p99]);
     row.line("longest, ms", &[gaps.max, quiet.max]);
     row.notes.push(format!(
-        "{good} orders were acknowledged and are in the ledger, once; {shed} got 503, {unknown} \
-         got 504."
+        "{} orders were acknowledged and are in the ledger, once; {shed} got 503, {unknown} got \
+         504.",
+        figure(float(good))
     ));
     row.aims = vec![Aim::at_most("the longest gap (P6)", limit, " ms", gaps.max)];
     row
