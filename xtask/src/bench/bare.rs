@@ -48,8 +48,14 @@ struct Number {
     transaction_number: u64,
 }
 
-/// Serves on a free port of loopback, which it prints, until it is killed.
+/// Serves on a free port of loopback, which it prints, until it is killed or its stdin is closed:
+/// so it does not outlive who has started it.
 pub(crate) fn serve() -> Result<()> {
+    std::thread::spawn(|| {
+        // Whatever comes of it: nobody is there any more.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        std::process::exit(0);
+    });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("start the runtime")?.block_on(async {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.context("bind")?;

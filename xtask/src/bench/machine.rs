@@ -100,7 +100,9 @@ pub(crate) fn describe(folder: &Path) -> String {
     let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let kernel = said("uname", &["-sr"]);
-    let disk = said("stat", &["-f", "-c", "%T", &folder.display().to_string()]);
+    // A line with the column's name, then the answer.
+    let disk = said("df", &["--output=fstype", &folder.display().to_string()]);
+    let disk = disk.lines().last().unwrap_or("unknown").trim();
     format!("{cores} cores, {}, {kernel}, {disk}", model.unwrap_or("processor unknown"))
 }
 

@@ -46,10 +46,10 @@ pub(crate) struct Options {
     /// Three runs of two seconds; docs/performance.md stays as it is.
     #[arg(long)]
     quick: bool,
-    /// How the store does after N orders: only that. 10 million take a while.
+    /// How the store does after N orders: that, and what --only names. 10 million take a while.
     #[arg(long, value_name = "N")]
     growth: Option<u64>,
-    /// Kills the leader N times under load: only that.
+    /// Kills the leader N times under load: that, and what --only names.
     #[arg(long, value_name = "N")]
     failover: Option<u32>,
     /// With --failover: freezes the leader instead of killing it.
@@ -75,8 +75,9 @@ pub(crate) struct Bench {
     bare: Bare,
     /// The store of most rows, once one wants it.
     store: Option<Store>,
-    /// The greatest rate that was seen, in orders per second.
-    greatest: Option<f64>,
+    /// The greatest rate that was seen, in orders per second, and whether it was looked for with
+    /// more clients than any row has.
+    greatest: Option<(f64, bool)>,
 }
 
 impl Bench {

@@ -64,26 +64,28 @@ fn tidy(name: &str) -> String {
     if name.is_empty() { "[unknown]".into() } else { name }
 }
 
-/// Entries of the kernel that say nothing of what it was asked for.
+/// How the kernel is entered: which says nothing of what it was asked for.
 const DOORS: [&str; 4] =
-    ["entry_SYSCALL_64_after_hwframe", "do_syscall_64", "x64_sys_call", "[unknown]"];
+    ["entry_SYSCALL_64_after_hwframe", "do_syscall_64", "x64_sys_call", "invoke_syscall"];
+
+/// What the kernel puts before the name of a call.
+const PREFIXES: [&str; 6] = ["__x64_sys_", "__arm64_sys_", "__se_sys_", "ksys_", "__sys_", "do_"];
 
 /// What a sample was spent on.
 fn place(frames: &[String]) -> String {
-    // A call of the kernel is in the stack, or an interrupt came.
-    let called = frames.iter().find_map(|frame| frame.strip_prefix("__x64_sys_"));
-    if let Some(call) = called {
-        return format!("kernel: {}", call.trim_start_matches('_'));
-    }
-    let entered = frames.iter().position(|frame| DOORS[..3].contains(&frame.as_str()));
-    if entered.is_some() {
-        return "kernel: on the way in or out".into();
+    let is_door = |frame: &String| DOORS.contains(&frame.as_str());
+    if let Some(door) = frames.iter().rposition(is_door) {
+        let call = frames.get(door + 1).map_or("", String::as_str);
+        if call.is_empty() || call.starts_with("exit_to_user") || call.starts_with("syscall_") {
+            return "kernel: on the way in or out".into();
+        }
+        let strip = |name: &'static str| call.strip_prefix(name);
+        return format!("kernel: {}", PREFIXES.into_iter().find_map(strip).unwrap_or(call));
     }
     if frames.iter().any(|frame| frame.starts_with("asm_") || frame.ends_with("_interrupt")) {
         return "kernel: interrupts".into();
     }
-    let ours = frames.iter().rev().filter(|frame| !DOORS.contains(&frame.as_str()));
-    for frame in ours {
+    for frame in frames.iter().rev() {
         if let Some(name) = library(frame) {
             return name.into();
         }
@@ -151,12 +153,24 @@ tokio-rt-worker
 \t    550002 core::ptr::drop_in_place<ledger::Outcome>
 \t    550004 order::batcher::Batcher::take+0x10
 
+tokio-rt-worker 
+\tffffffff85 __schedule
+\tffffffff86 exit_to_user_mode_loop
+\tffffffff83 do_syscall_64
+\t    550001 mio::poll
+
+tokio-rt-worker 
+\tffffffff81 tcp_sendmsg
+\tffffffff87 do_writev
+\tffffffff83 do_syscall_64
+\t    550001 mio::poll
+
 ";
 
     #[test]
     fn a_stack_reads_from_the_thread_to_the_leaf() {
         let stacks = Stacks::parse(SCRIPT);
-        assert_eq!(stacks.total(), 3);
+        assert_eq!(stacks.total(), 5);
         let all: Vec<_> = stacks.counts.keys().map(|frames| frames.join(";")).collect();
         let first = "tokio-rt-worker;<tokio::net::TcpStream as tokio::io::AsyncWrite>::poll_write;\
                      __send;entry_SYSCALL_64_after_hwframe;do_syscall_64;__x64_sys_sendto;\
@@ -168,6 +182,13 @@ tokio-rt-worker
     fn every_sample_is_somewhere() {
         let shares = Stacks::parse(SCRIPT).shares();
         let names: Vec<_> = shares.iter().map(|(name, count)| (name.as_str(), *count)).collect();
-        assert_eq!(names, [("allocator", 1), ("kernel: sendto", 1), ("order", 1)]);
+        let expected = [
+            ("allocator", 1),
+            ("kernel: on the way in or out", 1),
+            ("kernel: sendto", 1),
+            ("kernel: writev", 1),
+            ("order", 1),
+        ];
+        assert_eq!(names, expected);
     }
 }

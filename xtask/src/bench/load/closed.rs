@@ -81,33 +81,41 @@ impl Closed<'_> {
     }
 }
 
-/// Goes on until it is told to stop, and reports each answer to `heard`. Returns how many orders
-/// were acknowledged, and how many are of unknown outcome.
+/// What came of all orders of a load without an end of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Done {
+    pub(crate) good: u64,
+    pub(crate) shed: u64,
+    pub(crate) unknown: u64,
+}
+
+/// Goes on until it is told to stop, and reports each answer to `heard`.
 pub(crate) fn until_stopped(
     (address, script, expect): (&str, &Script, Expect),
     clients: usize,
     stop: &AtomicBool,
     mut heard: impl FnMut(&Said),
-) -> Result<(u64, u64)> {
+) -> Result<Done> {
     let mut crowd = Crowd::new(address, script, expect)?;
     for _ in 0..clients {
         let client = crowd.join()?;
         crowd.send(client, Instant::now())?;
     }
-    let (mut said, mut good, mut unknown) = (Vec::new(), 0, 0);
+    let (mut said, mut done) = (Vec::new(), Done::default());
     while 0 < crowd.under_way() {
         crowd.hear(Duration::from_millis(5), &mut said)?;
         for said in said.drain(..) {
             heard(&said);
-            match said.heard {
-                Heard::Good => good += script.size(),
-                Heard::Unknown => unknown += script.size(),
-                Heard::Shed => {}
-            }
+            let count = match said.heard {
+                Heard::Good => &mut done.good,
+                Heard::Shed => &mut done.shed,
+                Heard::Unknown => &mut done.unknown,
+            };
+            *count += script.size();
             if !stop.load(Ordering::Relaxed) || said.turn % 2 == 1 {
                 crowd.send(said.client, said.at)?;
             }
         }
     }
-    Ok((good, unknown))
+    Ok(done)
 }

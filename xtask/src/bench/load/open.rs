@@ -41,6 +41,8 @@ pub(crate) struct Arrived<T> {
     pub(crate) due: u64,
     pub(crate) accepted: u64,
     pub(crate) shed: u64,
+    /// Accepted, and shed, while it was counted, whenever they were due.
+    pub(crate) meanwhile: (u64, u64),
     /// Of unknown outcome, also while nothing was counted.
     pub(crate) unknown: u64,
     /// From when it was due to its answer.
@@ -66,6 +68,7 @@ struct Books {
     shed: Latencies,
     shed_answer: Latencies,
     late: Latencies,
+    meanwhile: (u64, u64),
     whole: u64,
     unknown: u64,
 }
@@ -119,7 +122,7 @@ impl Open<'_> {
             crowd.hear(TICK_MAX, &mut said)?;
             for said in said.drain(..) {
                 free.push_back(said.client);
-                books.note(&said, counting <= said.intended);
+                books.note(&said, counting, over);
             }
         }
         let (Some(before), Some(after)) = (before, after) else {
@@ -129,6 +132,7 @@ impl Open<'_> {
             due: due_counted,
             accepted: books.accepted.count(),
             shed: books.shed.count(),
+            meanwhile: books.meanwhile,
             unknown: books.unknown,
             latency: books.accepted.spread(),
             shed_latency: books.shed.spread(),
@@ -145,13 +149,18 @@ impl Open<'_> {
 impl Books {
     fn new() -> Self {
         let [accepted, shed, shed_answer, late] = std::array::from_fn(|_| Latencies::new());
-        Self { accepted, shed, shed_answer, late, whole: 0, unknown: 0 }
+        Self { accepted, shed, shed_answer, late, meanwhile: (0, 0), whole: 0, unknown: 0 }
     }
 
-    fn note(&mut self, said: &Said, counts: bool) {
-        self.whole += u64::from(said.heard == Heard::Good);
-        self.unknown += u64::from(said.heard == Heard::Unknown);
-        if !counts {
+    fn note(&mut self, said: &Said, counting: Instant, over: Instant) {
+        let is = |heard: Heard| u64::from(said.heard == heard);
+        self.whole += is(Heard::Good);
+        self.unknown += is(Heard::Unknown);
+        if (counting..over).contains(&said.at) {
+            self.meanwhile.0 += is(Heard::Good);
+            self.meanwhile.1 += is(Heard::Shed);
+        }
+        if said.intended < counting {
             return;
         }
         self.late.record(said.sent.saturating_duration_since(said.intended));

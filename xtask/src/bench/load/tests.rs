@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::closed::{Closed, until_stopped};
+use super::closed::{Closed, Done, until_stopped};
 use super::crowd::Crowd;
 use super::open::Open;
 use super::script::{Expect, Script};
@@ -98,11 +98,11 @@ fn a_load_that_is_told_to_stop_stops() {
     let address = serve(|_| answer("200 OK", "{}"));
     let (script, stop) = (Script::hot(&address, "GameStart"), AtomicBool::new(false));
     let mut heard = 0;
-    let count = until_stopped((&address, &script, Expect::Done), 3, &stop, |_| {
+    let done = until_stopped((&address, &script, Expect::Done), 3, &stop, |_| {
         heard += 1;
         stop.store(10 <= heard, Ordering::Relaxed);
     });
-    assert_eq!(count.expect("it ends"), (heard, 0));
+    assert_eq!(done.expect("it ends"), Done { good: heard, ..Done::default() });
     assert!(10 <= heard);
 }
 
@@ -129,6 +129,7 @@ fn an_open_loop_charges_a_pause_with_everything_that_was_due_in_it() {
     };
     let arrived = open.run(|| Ok(())).expect("it runs");
     assert_eq!((arrived.due, arrived.accepted, arrived.shed), (30, 30, 0));
+    assert_eq!(arrived.whole, 30);
     // Half of them were due in the first half of the pause, and waited for the other half.
     assert!(140.0 < arrived.latency.p50, "{:?}", arrived.latency);
 }

@@ -16,6 +16,9 @@ pub(crate) struct Row {
     /// Why it was not measured. None: it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) skipped: Option<String>,
+    /// What is side by side is not to be compared: no ratios.
+    #[serde(default)]
+    pub(crate) apart: bool,
     /// What is side by side.
     pub(crate) columns: Vec<String>,
     pub(crate) lines: Vec<Line>,
@@ -90,7 +93,7 @@ impl Row {
             return text;
         }
         let _ = writeln!(text, "`--only {name}`: {how}\n");
-        let ratio = self.columns.len() == 2;
+        let ratio = self.columns.len() == 2 && !self.apart;
         let _ = write!(text, "| |");
         for column in &self.columns {
             let _ = write!(text, " {column} |");
@@ -129,7 +132,16 @@ pub(crate) fn figure(value: f64) -> String {
         size if 1_000.0 <= size => thousands(value),
         size if 100.0 <= size => format!("{value:.0}"),
         size if 10.0 <= size => format!("{value:.1}"),
-        _ => format!("{value:.2}").trim_end_matches('0').trim_end_matches('.').to_owned(),
+        size if 1.0 <= size => shortest(format!("{value:.2}")),
+        _ => shortest(format!("{value:.3}")),
+    }
+}
+
+/// Without zeros that say nothing.
+fn shortest(text: String) -> String {
+    match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text,
     }
 }
 
@@ -154,7 +166,8 @@ mod tests {
     fn figures_have_the_digits_that_matter() {
         let table = [
             (0.0, "0"),
-            (0.254, "0.25"),
+            (0.0184, "0.018"),
+            (0.25, "0.25"),
             (2.5, "2.5"),
             (25.04, "25.0"),
             (254.4, "254"),
@@ -190,6 +203,11 @@ mod tests {
         let mut row = Row::new("Products", "Spread.", &["1", "10", "10,000"]);
         row.line("orders per second", &[1.0, 2.0, 3.0]);
         assert!(row.table().contains("| | 1 | 10 | 10,000 |\n|---|---:|---:|---:|\n"));
+        let mut row = Row { apart: true, ..Row::new("Overload", "Much.", &["done", "shed"]) };
+        row.line("per second", &[1.0, 2.0]);
+        assert!(
+            row.table().ends_with("| | done | shed |\n|---|---:|---:|\n| per second | 1 | 2 |\n")
+        );
         let skipped = Row::skipped("Batches", "there is no such endpoint.");
         assert_eq!(skipped.table(), "### Batches\n\nNot measured: there is no such endpoint.\n");
     }

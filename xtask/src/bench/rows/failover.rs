@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use rustix::process::Signal;
 
-use crate::bench::Bench;
-use crate::bench::load::closed::until_stopped;
+use crate::bench::load::closed::{Done, until_stopped};
 use crate::bench::load::script::{Expect, Heard, Script};
 use crate::bench::load::{Latencies, Spread};
-use crate::bench::report::{Aim, Row};
+use crate::bench::report::{Aim, Row, figure};
 use crate::bench::shop::{HOT, Shop};
 use crate::bench::store::Store;
 use crate::bench::turns::check_growth;
+use crate::bench::{Bench, float};
 
 /// Clients, each with one order under way.
 const CLIENTS: usize = 8;
@@ -69,7 +69,7 @@ pub(super) fn measure(bench: &mut Bench, kills: u32, freeze: bool) -> Result<Row
     let (address, seen, stop) = (store.address.clone(), Seen::new(), AtomicBool::new(false));
     let script = Script::hot(&address, HOT);
     let (mut quiet, mut gaps) = (Latencies::new(), Latencies::new());
-    let done = thread::scope(|scope| -> Result<(u64, u64)> {
+    let done = thread::scope(|scope| -> Result<Done> {
         let clients = scope.spawn(|| {
             let load = (address.as_str(), &script, Expect::DoneOrNot);
             until_stopped(load, CLIENTS, &stop, |said| {
@@ -97,7 +97,7 @@ pub(super) fn measure(bench: &mut Bench, kills: u32, freeze: bool) -> Result<Row
         killed?;
         done
     })?;
-    check_growth(&store, before, done)?;
+    check_growth(&store, before, (done.good, done.unknown))?;
     Ok(row((kills, freeze), &gaps.spread(), &quiet.spread(), done))
 }
 
@@ -122,7 +122,7 @@ fn row(
     (kills, freeze): (u32, bool),
     gaps: &Spread,
     quiet: &Spread,
-    (done, unknown): (u64, u64),
+    Done { good, shed, unknown }: Done,
 ) -> Row {
     let (title, did, back, limit) = match freeze {
         false => ("The leader is killed", "`kill -9` of the leader", "started again", 100.0),
@@ -140,7 +140,9 @@ fn row(
     row.line("99th percentile, ms", &[gaps.p99, quiet.p99]);
     row.line("longest, ms", &[gaps.max, quiet.max]);
     row.notes.push(format!(
-        "{done} orders were acknowledged and are in the ledger, once; {unknown} got 504."
+        "{} orders were acknowledged and are in the ledger, once; {shed} got 503, {unknown} got \
+         504.",
+        figure(float(good))
     ));
     row.aims = vec![Aim::at_most("the longest gap (P6)", limit, " ms", gaps.max)];
     row

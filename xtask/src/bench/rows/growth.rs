@@ -142,7 +142,7 @@ fn fill(store: &Store, orders: u64, batches: bool) -> Result<f64> {
     let before = store.next_order_number()?;
     let (mut placed, mut told) = (0, 0);
     let all = (store.address.as_str(), &script, Expect::Done);
-    let acknowledged = until_stopped(all, clients, &stop, |_| {
+    let done = until_stopped(all, clients, &stop, |_| {
         placed += script.size();
         stop.store(orders <= placed, Ordering::Relaxed);
         if told + orders / 10 < placed {
@@ -151,8 +151,8 @@ fn fill(store: &Store, orders: u64, batches: bool) -> Result<f64> {
             println!("{placed} of {orders} orders, {rate:.0} per second so far");
         }
     })?;
-    check_growth(store, before, acknowledged)?;
-    Ok(ratio(float(acknowledged.0), began.elapsed().as_secs_f64()))
+    check_growth(store, before, (done.good, done.unknown))?;
+    Ok(ratio(float(done.good), began.elapsed().as_secs_f64()))
 }
 
 /// Kills all replicas, lets their files go from memory, and starts them again.

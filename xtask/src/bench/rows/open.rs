@@ -16,6 +16,9 @@ use crate::bench::shop::HOT;
 use crate::bench::turns::{check_growth, median};
 use crate::bench::{Bench, Times, float, ratio};
 
+/// Clients of the closed loop that looks for the greatest rate: entries of the log hold as much.
+const CROWD: usize = 1_024;
+
 /// Clients that connect before it begins.
 const CLIENTS: usize = 256;
 
@@ -107,6 +110,7 @@ pub(super) fn overload(bench: &mut Bench) -> Result<Row> {
         figure(rate)
     );
     let mut row = Row::new("Twice the greatest rate", &how, &["accepted", "refused"]);
+    row.apart = true;
     overload_lines(&mut row, &runs);
     row.notes.push(format!(
         "Memory of all processes together: {memory_before:.0} MB before, {most:.0} MB at the most, \
@@ -123,40 +127,56 @@ fn overload_lines(row: &mut Row, runs: &[Run]) {
     let per_second = |count: u64, run: &Run| ratio(float(count), run.seconds);
     let accepted = median(runs.iter().map(|run| per_second(run.accepted, run)));
     let shed = median(runs.iter().map(|run| per_second(run.shed, run)));
-    row.line("per second", &[accepted, shed]);
+    row.line("of those due in a second", &[accepted, shed]);
+    let [accepted, shed] = [
+        mid(runs, |run| per_second(run.meanwhile.0, run)),
+        mid(runs, |run| per_second(run.meanwhile.1, run)),
+    ];
+    row.line("answered per second while it lasted", &[accepted, shed]);
     row.line("median, ms", &spread(|spread| spread.p50));
     row.line("99th percentile, ms", &spread(|spread| spread.p99));
     row.line("99.9th percentile, ms", &spread(|spread| spread.p999));
     row.line("longest, ms", &spread(|spread| spread.max));
     let answer = mid(runs, |run| run.shed_answer.p99);
     let share = mid(runs, |run| 100.0 * ratio(float(run.shed), float(run.due)));
+    row.notes.push(match share {
+        0.0 => "Nothing was refused.".to_owned(),
+        _ => format!(
+            "{share:.1} % were refused, with 503 and `Retry-After`, 99 of 100 within {answer:.2} \
+             ms of being sent."
+        ),
+    });
     row.notes.push(format!(
-        "{share:.1} % were refused, with 503 and `Retry-After`, 99 of 100 within {answer:.2} ms of \
-         being sent. There were {} connections at the most, and the load itself sent 99 of 100 \
-         within {:.2} ms of when they were due. {} got 504. CPU of what serves: {:.1} µs per \
-         request that was due, of the load {:.1} µs.",
+        "{} got 504. There were {} connections at the most, and the load itself sent 99 of 100 \
+         within {:.2} ms of when they were due. CPU of what serves: {:.1} µs per answer, of the \
+         load {:.1} µs.",
+        runs.iter().map(|run| run.unknown).sum::<u64>(),
         runs.iter().map(|run| run.clients).max().unwrap_or_default(),
         mid(runs, |run| run.late.p99),
-        runs.iter().map(|run| run.unknown).sum::<u64>(),
         mid(runs, cpu_each),
         mid(runs, load_each),
     ));
     let p99 = mid(runs, |run| run.latency.p99);
-    row.aims = vec![
-        Aim::at_most("99th percentile of what is accepted", 50.0, " ms", p99),
-        Aim::at_most("a refusal after its request, 99th percentile", 5.0, " ms", answer),
-    ];
+    row.aims.push(Aim::at_most("99th percentile of what is accepted", 50.0, " ms", p99));
+    if 0.0 < share {
+        let what = "a refusal after its request, 99th percentile";
+        row.aims.push(Aim::at_most(what, 5.0, " ms", answer));
+    }
 }
 
-/// The greatest rate: as measured in this run, or now.
+/// The greatest rate: as measured by the row for it, or with many more clients, whichever is more.
 fn greatest(bench: &mut Bench) -> Result<f64> {
-    if let Some(rate) = bench.greatest {
-        return Ok(rate);
-    }
+    let seen = match bench.greatest {
+        Some((rate, true)) => return Ok(rate),
+        Some((rate, false)) => rate,
+        None => 0.0,
+    };
     let (store, _, times) = bench.both()?;
     let cpu = || store.cpu();
-    let rate = side("the store", 256, store, &cpu).run(times)?.rate;
-    bench.greatest = Some(rate);
+    let run = side("the store", CROWD, store, &cpu).run(times)?;
+    println!("with {CROWD} connections: {run}");
+    let rate = seen.max(run.rate);
+    bench.greatest = Some((rate, true));
     Ok(rate)
 }
 
@@ -200,10 +220,15 @@ fn mid(runs: &[Run], measure: impl Fn(&Run) -> f64) -> f64 {
 
 fn cpu_each(run: &Run) -> f64 {
     let [before, after] = run.seen;
-    ratio(after.0.saturating_sub(before.0).as_secs_f64() * 1e6, float(run.due))
+    ratio(after.0.saturating_sub(before.0).as_secs_f64() * 1e6, answered(run))
 }
 
 fn load_each(run: &Run) -> f64 {
     let [before, after] = run.seen;
-    ratio(after.1.saturating_sub(before.1).as_secs_f64() * 1e6, float(run.due))
+    ratio(after.1.saturating_sub(before.1).as_secs_f64() * 1e6, answered(run))
+}
+
+/// How many answers came while CPU was counted.
+fn answered(run: &Run) -> f64 {
+    float(run.meanwhile.0 + run.meanwhile.1)
 }
