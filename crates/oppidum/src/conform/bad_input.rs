@@ -128,18 +128,23 @@ pub(super) async fn examine(examiner: &mut Examiner) {
             Err(why) => Err(why.clone()),
         };
         examiner.mark(&case.id, found);
-        let taken = asked.as_ref().is_ok_and(|reply| reply.status < 400);
-        let balanced = examiner.balanced().await;
-        match (asked, taken) {
+        match asked {
             // What was taken for good has lost its point already; the books go on from there.
-            (Ok(reply), true) => examiner.last = examiner.number(&reply),
-            (Ok(reply), false) => {
+            Ok(reply) if reply.status < 400 => {
+                examiner.last = examiner.number(&reply);
+                examiner.rebook().await;
+            }
+            Ok(reply) => {
                 refused += 1;
-                let unlike = balanced.err().map(|why| format!("{}: {why}", answered(sent, &reply)));
+                let unlike = examiner.balanced().await.err();
+                let unlike = unlike.map(|why| format!("{}: {why}", answered(sent, &reply)));
                 changed = changed.or(unlike);
             }
             // Nobody can tell what became of it.
-            (Err(_), _) => examiner.last = None,
+            Err(_) => {
+                examiner.last = None;
+                examiner.rebook().await;
+            }
         }
     }
     let found = unchanged(examiner, before, refused, changed).await;

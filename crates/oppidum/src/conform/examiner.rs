@@ -3,7 +3,7 @@
 //! The store need not be empty. Its stock is read once; from then on the examiner keeps the books
 //! itself, so that a store that shows an old stock loses the points for that and for nothing else.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::frontend::classic::Dialect;
 use bytes::Bytes;
@@ -22,6 +22,9 @@ use wire::exit::Stop;
 
 /// How long an answer may take: as long as our own store ever takes.
 const PATIENCE: Duration = Duration::from_secs(6);
+
+/// How long a store may take to show what it has taken.
+const SETTLING: Duration = Duration::from_millis(1_500);
 
 /// After so many questions in a row without an answer the store counts as gone.
 const SILENT_MAX: u32 = 6;
@@ -148,6 +151,27 @@ impl Examiner {
             }
             None => Err(format!("the stock of {} is not shown", self.name)),
         }
+    }
+
+    /// Something was taken that should have been refused, and nobody knows how many pieces: the
+    /// books go on from what is shown when it has stopped changing.
+    pub(super) async fn rebook(&mut self) {
+        let Ok(mut front) = self.front() else { return };
+        let began = Instant::now();
+        let mut last = None;
+        while began.elapsed() < SETTLING {
+            let shown = front.look(&self.name).await.ok().map(|shown| shown.quantity);
+            if let Some(quantity) = shown
+                && shown == last
+                && (quantity != self.stock || SETTLING / 3 < began.elapsed())
+            {
+                self.stock = quantity;
+                return;
+            }
+            last = shown;
+            tokio::time::sleep(SETTLING / 15).await;
+        }
+        self.stock = last.unwrap_or(self.stock);
     }
 }
 
