@@ -23,6 +23,12 @@ use wire::exit::Stop;
 /// How long an answer may take: as long as our own store ever takes.
 const PATIENCE: Duration = Duration::from_secs(6);
 
+/// How often a question is asked again that was answered 503.
+const BUSY_MAX: u32 = 5;
+
+/// The pause before that.
+const PAUSE: Duration = Duration::from_millis(300);
+
 /// How long a store may take to show what it has taken.
 const SETTLING: Duration = Duration::from_millis(1_500);
 
@@ -105,7 +111,16 @@ impl Examiner {
             return Err("not asked: the store had stopped answering".into());
         }
         let mut client = self.client().map_err(|stop| stop.to_string())?;
-        let asked = send(&mut client, ask).await;
+        let mut asked = send(&mut client, ask).await;
+        for _ in 0..BUSY_MAX {
+            if !asked.as_ref().is_ok_and(|reply| reply.status == 503) {
+                break;
+            }
+            // Nothing happened, says 503, and: try again.
+            tokio::time::sleep(PAUSE).await;
+            client.let_go();
+            asked = send(&mut client, ask).await;
+        }
         self.silent = if asked.is_ok() { 0 } else { self.silent + 1 };
         asked.map_err(|why| format!("{} {}: {why}", ask.method, clipped(ask.path)))
     }

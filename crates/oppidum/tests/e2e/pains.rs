@@ -26,7 +26,7 @@ fn found(ended: &Ended, code: i32, words: &[&str]) {
 /// [P2, P4, P5] Each pain, on a store that is opened for it, with the leader killed in one of them.
 #[test]
 fn on_a_store_of_our_own_every_promise_holds() {
-    found(&lab("oversell", &[]), 0, &["oversell: held", "200 buyers", "199 were refused"]);
+    found(&lab("oversell", &[]), 0, &["oversell: held", "200 buyers: 1 got it (order #0)"]);
     let ended = lab("double-submit", &["--dialect", "toy"]);
     found(&ended, 0, &["3 frontends", "the leader (456) killed half-way", "60 pieces are gone"]);
     let ended = lab("stale", &["--orders", "30"]);
