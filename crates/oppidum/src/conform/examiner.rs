@@ -110,6 +110,7 @@ impl Examiner {
         if SILENT_MAX <= self.silent {
             return Err("not asked: the store had stopped answering".into());
         }
+        let began = Instant::now();
         let mut client = self.client().map_err(|stop| stop.to_string())?;
         let mut asked = send(&mut client, ask).await;
         for _ in 0..BUSY_MAX {
@@ -121,7 +122,9 @@ impl Examiner {
             client.let_go();
             asked = send(&mut client, ask).await;
         }
-        self.silent = if asked.is_ok() { 0 } else { self.silent + 1 };
+        // One that breaks the connection has said something, too.
+        let silent = asked.is_err() && PATIENCE <= began.elapsed();
+        self.silent = if silent { self.silent + 1 } else { 0 };
         asked.map_err(|why| format!("{} {}: {why}", ask.method, clipped(ask.path)))
     }
 

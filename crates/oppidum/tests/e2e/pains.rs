@@ -59,10 +59,11 @@ fn a_toy_store_that_fills_up_has_not_oversold() {
     store.verify();
 }
 
-/// A store that is right, and knows no keys: it places each copy, and that is what is said.
+/// One knows no keys: it places each copy, and that is what is said. (It says nothing of itself, and
+/// breaks the connection when it is asked to.)
 #[test]
 fn faulty_stores_are_found_out_with_evidence() {
-    let right = Double::open("toy", false, &[]);
+    let right = Double::open("toy", false, &[Fault::BreaksOnNonsense]);
     found(&lab("oversell", &["--url", &right]), 0, &["1 got it (order #1)"]);
     found(&lab("stale", &["--url", &right, "--orders", "20"]), 0, &["20 orders"]);
     let ended = lab("double-submit", &["--url", &right, "--requests", "5"]);
