@@ -137,9 +137,11 @@ pub(super) async fn examine(examiner: &mut Examiner) {
             // Whatever was said, or nothing at all: it must not have been done.
             asked => {
                 refused += 1;
-                let said = asked.map_or_else(|why| why, |reply| answered(sent, &reply));
-                let unlike = examiner.balanced().await.err();
-                changed = changed.or(unlike.map(|why| format!("{said}: {why}")));
+                if changed.is_none() {
+                    let said = asked.map_or_else(|why| why, |reply| answered(sent, &reply));
+                    let unlike = examiner.balanced().await.err();
+                    changed = unlike.map(|why| format!("{said}: {why}"));
+                }
             }
         }
     }
