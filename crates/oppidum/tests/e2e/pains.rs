@@ -59,8 +59,8 @@ fn a_toy_store_that_fills_up_has_not_oversold() {
     store.verify();
 }
 
-/// One knows no keys: it places each copy, and that is what is said. (It says nothing of itself, and
-/// breaks the connection when it is asked to.)
+/// One knows no keys: it places each copy, and that is what is said. (It says nothing of itself,
+/// and breaks the connection when it is asked to.)
 #[test]
 fn faulty_stores_are_found_out_with_evidence() {
     let right = Double::open("toy", false, &[Fault::BreaksOnNonsense]);
