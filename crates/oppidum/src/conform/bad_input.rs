@@ -128,24 +128,27 @@ pub(super) async fn examine(examiner: &mut Examiner) {
             Err(why) => Err(why.clone()),
         };
         examiner.mark(&case.id, found);
-        let taken = asked.as_ref().is_ok_and(|reply| reply.status < 400);
-        let balanced = examiner.balanced().await;
-        match (asked, taken) {
+        match asked {
             // What was taken for good has lost its point already; the books go on from there.
-            (Ok(reply), true) => examiner.last = examiner.number(&reply),
-            (Ok(reply), false) => {
-                refused += 1;
-                let unlike = balanced.err().map(|why| format!("{}: {why}", answered(sent, &reply)));
-                changed = changed.or(unlike);
+            Ok(reply) if reply.status < 400 => {
+                examiner.last = examiner.number(&reply);
+                examiner.rebook().await;
             }
-            // Nobody can tell what became of it.
-            (Err(_), _) => examiner.last = None,
+            // Whatever was said, or nothing at all: it must not have been done.
+            asked => {
+                refused += 1;
+                if changed.is_none() {
+                    let said = asked.map_or_else(|why| why, |reply| answered(sent, &reply));
+                    let unlike = examiner.balanced().await.err();
+                    changed = unlike.map(|why| format!("{said}: {why}"));
+                }
+            }
         }
     }
     let found = unchanged(examiner, before, refused, changed).await;
     match found {
         Some(found) => examiner.mark(UNCHANGED, found),
-        None => examiner.skip(UNCHANGED, "not every answer told what became of the request"),
+        None => examiner.skip(UNCHANGED, "something was taken, and was given no number"),
     }
 }
 

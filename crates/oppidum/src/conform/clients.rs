@@ -13,7 +13,7 @@ use super::sheet::Check;
 use crate::pains::front::{Side, order_body};
 
 /// How long a client may be held up by another.
-const HELD_UP: Duration = Duration::from_secs(3);
+const HELD_UP: Duration = Duration::from_secs(5);
 
 pub(super) fn checks() -> Vec<Check> {
     vec![

@@ -3,7 +3,7 @@
 //! The store need not be empty. Its stock is read once; from then on the examiner keeps the books
 //! itself, so that a store that shows an old stock loses the points for that and for nothing else.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::frontend::classic::Dialect;
 use bytes::Bytes;
@@ -22,6 +22,15 @@ use wire::exit::Stop;
 
 /// How long an answer may take: as long as our own store ever takes.
 const PATIENCE: Duration = Duration::from_secs(6);
+
+/// How often a question is asked again that was answered 503.
+const BUSY_MAX: u32 = 5;
+
+/// The pause before that.
+const PAUSE: Duration = Duration::from_millis(300);
+
+/// How long a store may take to show what it has taken.
+const SETTLING: Duration = Duration::from_millis(1_500);
 
 /// After so many questions in a row without an answer the store counts as gone.
 const SILENT_MAX: u32 = 6;
@@ -101,9 +110,21 @@ impl Examiner {
         if SILENT_MAX <= self.silent {
             return Err("not asked: the store had stopped answering".into());
         }
+        let began = Instant::now();
         let mut client = self.client().map_err(|stop| stop.to_string())?;
-        let asked = send(&mut client, ask).await;
-        self.silent = if asked.is_ok() { 0 } else { self.silent + 1 };
+        let mut asked = send(&mut client, ask).await;
+        for _ in 0..BUSY_MAX {
+            if !asked.as_ref().is_ok_and(|reply| reply.status == 503) {
+                break;
+            }
+            // Nothing happened, says 503, and: try again.
+            tokio::time::sleep(PAUSE).await;
+            client.let_go();
+            asked = send(&mut client, ask).await;
+        }
+        // One that breaks the connection has said something, too.
+        let silent = asked.is_err() && PATIENCE <= began.elapsed();
+        self.silent = if silent { self.silent + 1 } else { 0 };
         asked.map_err(|why| format!("{} {}: {why}", ask.method, clipped(ask.path)))
     }
 
@@ -148,6 +169,27 @@ impl Examiner {
             }
             None => Err(format!("the stock of {} is not shown", self.name)),
         }
+    }
+
+    /// Something was taken that should have been refused, and nobody knows how many pieces: the
+    /// books go on from what is shown when it has stopped changing.
+    pub(super) async fn rebook(&mut self) {
+        let Ok(mut front) = self.front() else { return };
+        let began = Instant::now();
+        let mut last = None;
+        while began.elapsed() < SETTLING {
+            let shown = front.look(&self.name).await.ok().map(|shown| shown.quantity);
+            if let Some(quantity) = shown
+                && shown == last
+                && (quantity != self.stock || SETTLING / 3 < began.elapsed())
+            {
+                self.stock = quantity;
+                return;
+            }
+            last = shown;
+            tokio::time::sleep(SETTLING / 15).await;
+        }
+        self.stock = last.unwrap_or(self.stock);
     }
 }
 

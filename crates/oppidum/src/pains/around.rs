@@ -4,9 +4,10 @@
 //! the two classic shops are tried by name, under both paths.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ::frontend::classic::Dialect;
+use serde_json::Value;
 use wire::exit::Stop;
 
 use super::front::{Front, Shown, shelf};
@@ -52,10 +53,8 @@ pub(crate) async fn look_around(
         return Err(Stop::Setup("no address of a store was given".into()));
     };
     let mut client = Client::patient(url, PATIENCE)?;
-    let dialect = match dialect {
-        Some(dialect) => Some(dialect),
-        None => said_dialect(&mut client, url).await?,
-    };
+    let said = said_dialect(&mut client, url).await?;
+    let dialect = dialect.or(said);
     let dialects = match dialect {
         Some(dialect) => vec![dialect],
         None => vec![Dialect::Stock, Dialect::Toy],
@@ -84,10 +83,17 @@ pub(crate) async fn look_around(
     )))
 }
 
-/// The dialect that a store says it speaks. The error: nobody is there at all.
+/// The dialect that a store says it speaks, if it says so. The error: nobody is there at all.
 async fn said_dialect(client: &mut Client, url: &str) -> Result<Option<Dialect>, Stop> {
     let no = |why: String| Stop::Setup(format!("no store answers at {url}: {why}"));
-    let status = client.get("/status").await.map_err(no)?.json().unwrap_or_default();
+    client.open().await.map_err(no)?;
+    let began = Instant::now();
+    let status = match client.get("/status").await {
+        Ok(reply) => reply.json().unwrap_or_default(),
+        Err(why) if PATIENCE <= began.elapsed() => return Err(no(why)),
+        // It may break the connection where it has no such route, and be a store all the same.
+        Err(_) => Value::Null,
+    };
     let mut processes = status["processes"].as_array().into_iter().flatten();
     let said = processes.find_map(|process| process["dialect"].as_str());
     Ok(match said {
@@ -101,7 +107,7 @@ async fn said_dialect(client: &mut Client, url: &str) -> Result<Option<Dialect>,
 async fn names(client: &mut Client, dialect: Dialect) -> Vec<String> {
     let listed = match client.get(shelf(dialect)).await {
         Ok(reply) => reply.json().unwrap_or_default(),
-        Err(_) => serde_json::Value::Null,
+        Err(_) => Value::Null,
     };
     let named = listed["data"].as_array().into_iter().flatten();
     let named = named.filter_map(|product| product["name"].as_str());

@@ -18,7 +18,7 @@ use crate::http::{Client, Reply};
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long an order is asked about again under its key.
-const INSIST: Duration = Duration::from_secs(15);
+const INSIST: Duration = Duration::from_secs(30);
 
 /// How long one waits to be connected ahead of a request.
 const OPENING: Duration = Duration::from_secs(1);

@@ -213,9 +213,13 @@ impl Scene {
             return Finding::Broken(format!("{head}: {evidence}; {wrong}"));
         }
         let (failed, last) = self.failures.lock().clone();
-        if let Some(why) = ended {
-            return Finding::Unmeasured(format!("{head}: then no order was placed: {why}"));
-        }
+        let ended = match ended {
+            None => String::new(),
+            Some(why) if self.acknowledged.lock().len() < ORDERS_MIN => {
+                return Finding::Unmeasured(format!("{head}: then no order was placed: {why}"));
+            }
+            Some(why) => format!("; then no more orders were placed: {why}"),
+        };
         if after == 0 {
             return Finding::Unmeasured(format!(
                 "{head}: no query was answered in between: {last}"
@@ -231,7 +235,7 @@ impl Scene {
         };
         Finding::Held(format!(
             "{head}: {after} queries, {} of them answered from a cache, and none showed a stock \
-             from before an acknowledged order{marked}{failed}",
+             from before an acknowledged order{marked}{failed}{ended}",
             count(&self.from_cache)
         ))
     }

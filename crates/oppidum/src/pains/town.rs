@@ -24,7 +24,7 @@ const FRONTENDS: usize = 3;
 const OPENING: Duration = Duration::from_mins(1);
 
 /// How long it may take to close in order.
-const CLOSING: Duration = Duration::from_secs(20);
+const CLOSING: Duration = Duration::from_secs(30);
 
 /// How long a dead leader may go without a successor.
 const SUCCESSION: Duration = Duration::from_secs(20);

@@ -93,6 +93,20 @@ fn a_faulty_store_loses_the_points_of_its_faults_and_no_others() {
     assert_eq!(with(&sheet, "failed"), ["key-refusal"], "{sheet:#}");
 }
 
+/// A store that crashes over each bad input is not taken for one that is gone.
+#[test]
+fn a_store_that_breaks_connections_over_nonsense_loses_those_points_alone() {
+    let (_, sheet) = conform(&Double::open("toy", false, &[Fault::BreaksOnNonsense]), "toy");
+    let failed = with(&sheet, "failed");
+    for id in &failed {
+        assert!(id.starts_with("bad-") || id == "unknown-route", "{id} failed: {sheet:#}");
+    }
+    assert_eq!(failed.len(), 23, "{failed:?}");
+    for id in ["bad-unchanged", "bad-unknown-product", "bad-content-type", "all-found"] {
+        assert!(with(&sheet, "passed").iter().any(|passed| passed == id), "{id}: {sheet:#}");
+    }
+}
+
 /// For people: a line for each check, the evidence, and the score.
 #[test]
 fn the_sheet_says_what_was_sent_and_what_came_back() {
@@ -114,7 +128,7 @@ fn the_sheet_says_what_was_sent_and_what_came_back() {
 fn where_no_store_is_nothing_is_scored() {
     let nobody = run(&["conform", "--url", "http://127.0.0.1:9", "--dialect", "toy"]);
     assert_eq!(nobody.code, Some(2), "{nobody:?}");
-    assert!(nobody.stderr.contains("no product was found"), "{nobody:?}");
+    assert!(nobody.stderr.contains("no store answers"), "{nobody:?}");
     let url = Double::open("toy", false, &[Fault::BreaksOnOrders]);
     let (ended, sheet) = conform(&url, "toy");
     assert_eq!(ended.code, Some(1), "{ended:?}");

@@ -29,6 +29,8 @@ pub(crate) enum Fault {
     BreaksOnOrders,
     /// It forgets the keys of refused orders.
     ForgetsRefusals,
+    /// It breaks the connection over what it does not understand.
+    BreaksOnNonsense,
 }
 
 /// For how long it shows the stock before an order, and between looking and taking.
@@ -101,6 +103,10 @@ impl Double {
                 return;
             }
             let Reply { status, body, headers } = self.answer(&request);
+            let nonsense = status == 400 || body.contains("no such route");
+            if self.has(Fault::BreaksOnNonsense) && nonsense {
+                return;
+            }
             let length = body.len();
             let head = format!(
                 "HTTP/1.1 {status} so\r\nContent-Type: application/json\r\n{headers}\

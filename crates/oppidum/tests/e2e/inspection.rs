@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Connection, Plan, Process, Store, run};
+use crate::harness::{Connection, IDS, Plan, Process, Store, run};
 
 /// [D1-22] The shape that machines read.
 #[test]
@@ -40,6 +40,25 @@ fn status_tells_who_leads_and_how_far_everybody_is() {
     let verify = store.run(&["verify"]);
     assert_eq!(verify.code, Some(2), "not every replica could be asked: {verify:?}");
     assert!(verify.stderr.contains("456"), "{verify:?}");
+}
+
+/// A process is shown where it is reached, which need not be where it listens.
+#[test]
+fn a_replica_that_listens_everywhere_is_found_at_its_address() {
+    let mut store = Store::prepare(Plan::stock());
+    store.start_catalog(0);
+    for id in IDS {
+        let everywhere = format!("0.0.0.0:{}", store.order_port(id));
+        store.start_order(id, &["--listen", &everywhere]);
+    }
+    store.start_frontend(0);
+    store.await_open();
+    let status: Value = store.get("/status").json();
+    for process in status["processes"].as_array().unwrap() {
+        let address = process["address"].as_str().unwrap();
+        assert!(address.starts_with("127.0.0.1:"), "{process}");
+    }
+    store.verify();
 }
 
 /// [S0-27] The stock bazaar's database file, from each replica the same.
