@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use crate::luck::Luck;
+use ground::luck::Luck;
 
 /// A machine.
 pub type HostId = u8;
@@ -310,6 +310,23 @@ impl Net {
     /// From now on words take so long.
     pub fn set_delay(&self, delay: Delay) {
         self.inner.lock().delay = delay;
+    }
+
+    /// Every connection, for a person who looks for what is stuck.
+    pub fn describe(&self) -> Vec<String> {
+        let inner = self.inner.lock();
+        let end = |end: &End| {
+            let due = end.coming.front().map(|(due, _)| *due);
+            let (held, ready, coming) = (end.held, end.ready.len(), end.coming.len());
+            let waits = end.waker.is_some();
+            format!("held {held} waits {waits} ready {ready} coming {coming} due {due:?}")
+        };
+        let line = |(id, link): (&u64, &Link)| {
+            let [from, to] = &link.ends;
+            let (stage, a, b) = (link.stage, end(from), end(to));
+            format!("link {id} {} to {}: {stage:?}; {a}; {b}", from.host, link.to)
+        };
+        inner.links.iter().map(line).collect()
     }
 
     pub(crate) fn listen(&self, at: SocketAddr) -> io::Result<Listening> {
