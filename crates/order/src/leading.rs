@@ -10,6 +10,7 @@ use std::time::Duration;
 use ledger::command::{Batch, Request};
 use ledger::ledger::Ledger;
 use ledger::terms::Index;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,13 @@ const FORSAKEN: Duration = Duration::from_millis(800);
 /// How often a follower looks whether its leader is heard.
 const LISTEN: Duration = Duration::from_millis(50);
 
+/// A lead that comes back within this was handed over in vain: the other one reaches this replica,
+/// and no majority.
+const IN_VAIN: Duration = Duration::from_secs(3);
+
+/// To whom this replica last handed over, and when.
+pub(crate) type Handed = Arc<Mutex<Option<(u64, Instant)>>>;
+
 /// What taking the lead needs.
 #[derive(Clone)]
 pub(crate) struct Chair {
@@ -46,6 +54,7 @@ pub(crate) struct Chair {
     pub(crate) view: Arc<View>,
     /// This replica is about to stop: it takes no lead any more.
     pub(crate) closing: CancellationToken,
+    pub(crate) handed: Handed,
 }
 
 impl std::fmt::Debug for Chair {
@@ -139,14 +148,18 @@ impl Chair {
     /// All that comes between being elected and leading.
     async fn take(&self, term: u64) -> Result<(), Problem> {
         let until = Instant::now() + CHOOSING;
+        let handed = *self.handed.lock();
+        let in_vain = handed.filter(|(_, when)| when.elapsed() < IN_VAIN).map(|(id, _)| id);
         self.engine.confirm().await?;
         loop {
-            let rivals = self.rivals();
+            let mut rivals = self.rivals();
+            rivals.retain(|rival| Some(rival.id) != in_vain);
             let is_over = until <= Instant::now();
             let choose = if is_over { choose_at_last } else { choose };
             match choose(self.settings.id, &rivals) {
                 Choice::HandOver(better) => {
                     tracing::debug!("handing over to {better} in term {term}");
+                    *self.handed.lock() = Some((better, Instant::now()));
                     self.engine.hand_over(better).await;
                     // Nothing is decided here until another one leads, which ends this.
                     return std::future::pending().await;

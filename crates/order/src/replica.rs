@@ -266,6 +266,7 @@ impl Replica {
             peers: self.peers.clone(),
             view: self.view.clone(),
             closing: CancellationToken::new(),
+            handed: leading::Handed::default(),
         }
     }
 
