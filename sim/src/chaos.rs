@@ -1,9 +1,9 @@
 //! Chaos: what goes wrong, when, and for how long. All of it follows from the seed.
 
-use crate::disk::Crash;
-use crate::luck::Luck;
 use crate::net::{Delay, HostId};
 use crate::plan::{Faults, Plan};
+use ground::disk::Crash;
+use ground::luck::Luck;
 
 /// How long words take on a good day.
 pub const CALM: Delay = Delay { least: 1, most: 2, spikes: 2 };

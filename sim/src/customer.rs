@@ -19,9 +19,9 @@ use wire::proto::{self};
 use wire::stream::Caller;
 
 use crate::history::{History, Shown, Wish};
-use crate::luck::Luck;
 use crate::net::Net;
 use crate::plan::NAMES;
+use ground::luck::Luck;
 
 /// How long one ask waits.
 const PATIENCE: Duration = Duration::from_millis(1_500);

@@ -12,7 +12,7 @@ use ledger::audit::Auditor;
 use ledger::block::Block;
 use ledger::command::{Command, Side};
 use ledger::ledger::{Ledger, Windows};
-use ledger::outcome::{Accepted, Outcome};
+use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::{Digest, Index, OrderNumber};
 use order::raft::view::View;
 
@@ -53,7 +53,6 @@ impl Judge {
 
     /// Reads everything, at the end. All replicas run, and have written what they have applied.
     pub fn conclude(&mut self, replicas: &[Replica], history: &History) -> u64 {
-        self.wrong.extend(history.wrong());
         let mut first: Option<(u64, Vec<Block>)> = None;
         for replica in replicas {
             let Some(inside) = replica.inside() else {
@@ -126,7 +125,7 @@ fn record(blocks: &[Block]) -> Record {
         for entry in &block.records {
             let outcome = &entry.outcome;
             if let Some(key) = &entry.request.key
-                && !matches!(outcome, Outcome::Repeated { .. })
+                && !is_passing(outcome)
             {
                 let told = (index, outcome.clone());
                 record.by_key.entry(key.text().to_owned()).or_insert(told);
@@ -156,6 +155,14 @@ fn record(blocks: &[Block]) -> Record {
         }
     }
     record
+}
+
+/// Decided nothing, or said again what was decided: not the answer of its key.
+fn is_passing(outcome: &Outcome) -> bool {
+    matches!(
+        outcome,
+        Outcome::Repeated { .. } | Outcome::Refused(Refusal::Late | Refusal::KeyReused)
+    )
 }
 
 fn once(record: &Record, asked: &Asked) -> Option<String> {

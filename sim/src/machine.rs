@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::runtime::{Builder, RngSeed, Runtime};
 use tokio::task::JoinHandle;
@@ -60,12 +61,15 @@ struct Face {
     net: Net,
     /// How much the clock on the wall is off, in milliseconds.
     off_ms: AtomicI64,
+    /// When the process that runs began, by the clock of its runtime.
+    began: Mutex<Option<Instant>>,
 }
 
 impl Host {
     /// A machine that is on, without a process.
     pub fn new(id: HostId, name: &str, net: &Net) -> Self {
-        let face = Face { id, net: net.clone(), off_ms: AtomicI64::new(0) };
+        let face =
+            Face { id, net: net.clone(), off_ms: AtomicI64::new(0), began: Mutex::default() };
         Self { id, name: name.to_owned(), face: Arc::new(face), process: None, lives: 0 }
     }
 
@@ -110,6 +114,7 @@ impl Host {
             let _entered = runtime.enter();
             (Instant::now(), runtime.spawn(life(stop.clone())))
         };
+        *self.face.began.lock() = Some(began);
         self.process = Some(Process { runtime, began, ran: 0, stop, running });
     }
 
@@ -170,6 +175,11 @@ impl Machine for Face {
 
     fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Door>> {
         Ok(Box::new(Opened(self.net.listen(at)?)))
+    }
+
+    fn since_start(&self) -> Duration {
+        let began = *self.began.lock();
+        began.map(|began| began.elapsed()).unwrap_or_default()
     }
 
     fn wall(&self) -> Duration {

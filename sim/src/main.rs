@@ -79,7 +79,8 @@ fn main() -> ExitCode {
     });
     let (runs, failed, orders, faults, steps) = sums;
     println!(
-        "{runs} seeds, {failed} failed; {orders} orders, {faults} faults, {} simulated seconds in {:.0} s",
+        "{runs} seeds, {failed} failed; {orders} orders, {faults} faults, {} simulated seconds in \
+         {:.0} s",
         steps / 1_000,
         began.elapsed().as_secs_f64()
     );

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use crate::luck::Luck;
+use ground::luck::Luck;
 
 /// A machine.
 pub type HostId = u8;
@@ -62,8 +62,8 @@ pub struct Net {
 
 #[derive(Debug)]
 struct Inner {
+    seed: u64,
     now: u64,
-    luck: Luck,
     delay: Delay,
     lives: BTreeMap<HostId, Life>,
     /// Words from the first to the second do not arrive.
@@ -76,6 +76,8 @@ struct Inner {
 #[derive(Debug)]
 struct Link {
     to: SocketAddr,
+    /// Of its own: in which order a dying process lets go of its connections must not matter.
+    luck: Luck,
     stage: Stage,
     /// The one that connected, and the one that accepted.
     ends: [End; 2],
@@ -129,16 +131,18 @@ impl Inner {
     }
 
     /// When a word that is sent now is due.
-    fn due(&mut self) -> u64 {
+    fn due(&mut self, link: u64) -> u64 {
         let Delay { least, most, spikes } = self.delay;
-        let usual = self.luck.between(least, most);
-        let spike = self.luck.below(1_000) < spikes;
-        self.now + if spike { usual + self.luck.between(10 * most, 40 * most) } else { usual }
+        let Some(Link { luck, .. }) = self.links.get_mut(&link) else { return self.now + least };
+        let usual = luck.between(least, most);
+        let spike = luck.below(1_000) < spikes;
+        self.now + if spike { usual + luck.between(10 * most, 40 * most) } else { usual }
     }
 
     /// When a word that did not get through is tried again.
-    fn again(&mut self) -> u64 {
-        self.now + self.luck.between(10, 60)
+    fn again(&mut self, link: u64) -> u64 {
+        let later = self.links.get_mut(&link).map_or(60, |link| link.luck.between(10, 60));
+        self.now + later
     }
 
     /// What is under way arrives also when its sender has lost power since.
@@ -147,7 +151,7 @@ impl Inner {
     }
 
     fn send(&mut self, link: u64, to: usize, word: Word) {
-        let due = self.due();
+        let due = self.due(link);
         let Some(link) = self.links.get_mut(&link) else { return };
         let coming = &mut link.ends[to].coming;
         let last = coming.back().map_or(0, |(due, _)| *due);
@@ -161,7 +165,7 @@ impl Inner {
         match link.stage {
             Stage::Asking(due) if due <= self.now => {
                 let stage = if self.is_blocked(hosts[0], hosts[1]) {
-                    Stage::Asking(self.again())
+                    Stage::Asking(self.again(id))
                 } else {
                     let open = self.doors.contains_key(&to) && self.life(hosts[1]) == Life::Up;
                     if let Some(door) = self.doors.get_mut(&to).filter(|_| open) {
@@ -169,13 +173,13 @@ impl Inner {
                         wake.extend(door.waker.take());
                         self.set_held(id, 1, true);
                     }
-                    Stage::Answering(self.due(), open)
+                    Stage::Answering(self.due(id), open)
                 };
                 self.set_stage(id, stage, wake);
             }
             Stage::Answering(due, open) if due <= self.now => {
                 let stage = match self.is_blocked(hosts[1], hosts[0]) {
-                    true => Stage::Answering(self.again(), open),
+                    true => Stage::Answering(self.again(id), open),
                     false => Stage::Answered(open),
                 };
                 self.set_stage(id, stage, wake);
@@ -216,7 +220,7 @@ impl Inner {
             if self.is_blocked(from, to) {
                 // Nobody is there to try again: what was under way is lost.
                 let lost = self.life(from) == Life::Dark;
-                let again = self.again();
+                let again = self.again(id);
                 let Some(link) = self.links.get_mut(&id) else { return };
                 let coming = &mut link.ends[side].coming;
                 if lost {
@@ -250,8 +254,8 @@ impl Net {
     /// A network on which nothing happens yet.
     pub fn new(seed: u64, delay: Delay) -> Self {
         let inner = Inner {
+            seed,
             now: 0,
-            luck: Luck::new(seed, "net"),
             delay,
             lives: BTreeMap::new(),
             cuts: BTreeSet::new(),
@@ -312,6 +316,23 @@ impl Net {
         self.inner.lock().delay = delay;
     }
 
+    /// Every connection, for a person who looks for what is stuck.
+    pub fn describe(&self) -> Vec<String> {
+        let inner = self.inner.lock();
+        let end = |end: &End| {
+            let due = end.coming.front().map(|(due, _)| *due);
+            let (held, ready, coming) = (end.held, end.ready.len(), end.coming.len());
+            let waits = end.waker.is_some();
+            format!("held {held} waits {waits} ready {ready} coming {coming} due {due:?}")
+        };
+        let line = |(id, link): (&u64, &Link)| {
+            let [from, to] = &link.ends;
+            let (stage, a, b) = (link.stage, end(from), end(to));
+            format!("link {id} {} to {}: {stage:?}; {a}; {b}", from.host, link.to)
+        };
+        inner.links.iter().map(line).collect()
+    }
+
     pub(crate) fn listen(&self, at: SocketAddr) -> io::Result<Listening> {
         let mut inner = self.inner.lock();
         if inner.doors.contains_key(&at) {
@@ -324,11 +345,15 @@ impl Net {
     pub(crate) async fn connect(&self, from: HostId, to: SocketAddr) -> io::Result<Ended> {
         let ended = {
             let mut inner = self.inner.lock();
-            let (id, due) = (inner.next, inner.due());
+            let id = inner.next;
             inner.next += 1;
+            let luck = Luck::new(inner.seed, &format!("link {id}"));
             let mine = End { host: from, held: true, ..End::default() };
             let theirs = End { host: host_of(to), ..End::default() };
-            inner.links.insert(id, Link { to, stage: Stage::Asking(due), ends: [mine, theirs] });
+            let stage = Stage::Asking(inner.now);
+            inner.links.insert(id, Link { to, luck, stage, ends: [mine, theirs] });
+            let due = inner.due(id);
+            inner.set_stage(id, Stage::Asking(due), &mut Vec::new());
             Ended { net: self.clone(), link: id, side: 0 }
         };
         let answered = std::future::poll_fn(|cx| ended.poll_answer(cx)).await;

@@ -7,8 +7,8 @@ use ledger::terms::{Cents, Name, OrderNumber};
 use order::Shop;
 use order::raft::writer::Pace;
 
-use crate::disk::Lies;
-use crate::luck::Luck;
+use ground::disk::Lies;
+use ground::luck::Luck;
 
 /// Ids of replicas, lowest first: the first three, or all.
 pub const IDS: [u64; 5] = [123, 345, 456, 567, 678];

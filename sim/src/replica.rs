@@ -1,26 +1,17 @@
 //! A replica on its simulated machine: the real one, on a simulated ground.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
+use ground::disk::{Crash, Disk};
+use ground::life::{self, Inside, SimGround, Window};
 use ledger::ledger::Windows;
-use openraft::Config;
-use order::raft::ground::{Ground, Opened};
-use order::raft::snapshots::BlockSource;
-use order::raft::state_machine::StateMachine;
-use order::raft::types::{LogId, Raft};
-use order::raft::view::View;
+use order::raft::types::LogId;
 use order::{Faults, Settings};
-use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
-use wire::exit::Stop;
 use wire::peers::Peer;
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 
-use crate::disk::log::SimLog;
-use crate::disk::{Crash, Disk, Handle};
 use crate::machine::{Ending, Host};
 use crate::net::{self, HostId, Life, Net};
 use crate::plan::{self, Plan};
@@ -31,15 +22,6 @@ const PORT: u16 = 1117;
 /// How long a snapshot is waited for.
 const PURGING: Duration = Duration::from_secs(5);
 
-/// What can be seen of a running replica from outside the world.
-#[derive(Clone, Debug)]
-pub struct Inside {
-    /// Its engine.
-    pub raft: Raft,
-    /// Its ledger.
-    pub view: Arc<View>,
-}
-
 /// A replica, its machine and its disk.
 #[derive(Debug)]
 pub struct Replica {
@@ -49,7 +31,7 @@ pub struct Replica {
     pub host: Host,
     /// Its disk, which outlives its process.
     pub disk: Disk,
-    inside: Arc<Mutex<Option<Inside>>>,
+    window: Window,
     settings: Settings,
     restore: bool,
 }
@@ -86,7 +68,7 @@ impl Replica {
             id,
             host: Host::new(host(place), &format!("order-{id}"), net),
             disk: Disk::new(plan.seed, id, plan.broken.lies),
-            inside: Arc::default(),
+            window: Window::default(),
             settings,
             restore: plan.broken.restore,
         }
@@ -96,17 +78,18 @@ impl Replica {
     pub fn start(&mut self, seed: u64) {
         let ground = SimGround {
             handle: self.disk.open(),
-            inside: self.inside.clone(),
+            window: self.window.clone(),
+            pace: plan::PACE,
             restore: self.restore,
         };
         let settings = self.settings.clone();
-        self.host.start(seed, |stop| live(ground, settings, stop));
+        self.host.start(seed, |stop| life::replica(ground, settings, stop));
     }
 
     /// Its process dies, or its power goes.
     pub fn crash(&mut self, how: Crash) {
         self.disk.crash(how);
-        self.inside.lock().take();
+        self.window.lock().take();
         self.host.end(match how {
             Crash::Kill => Life::Gone,
             Crash::Power => Life::Dark,
@@ -139,53 +122,13 @@ impl Replica {
     pub fn step(&mut self) -> Option<Ending> {
         let ended = self.host.step();
         if ended.is_some() {
-            self.inside.lock().take();
+            self.window.lock().take();
         }
         ended
     }
 
     /// What can be seen of it, while it runs.
     pub fn inside(&self) -> Option<Inside> {
-        self.inside.lock().clone()
-    }
-}
-
-async fn live(ground: SimGround, settings: Settings, stop: CancellationToken) -> Ending {
-    order::run_on(ground, settings, stop).await
-}
-
-/// The ground of one life.
-struct SimGround {
-    handle: Handle,
-    inside: Arc<Mutex<Option<Inside>>>,
-    restore: bool,
-}
-
-impl Ground for SimGround {
-    type Log = SimLog;
-
-    async fn open(
-        &mut self,
-        settings: &Settings,
-        source: Arc<dyn BlockSource>,
-    ) -> Result<Opened<SimLog>, Stop> {
-        let log = self.handle.log();
-        let file = (Path::new("blocks"), self.handle.file());
-        let work = (plan::PACE, self.handle.hand());
-        let opened = StateMachine::open_on(file, settings.windows, work, source);
-        let (machine, view) = opened.map_err(|error| Stop::Setup(error.to_string()))?;
-        // Opening writes as well, and takes its time.
-        self.handle.clone().took().await;
-        Ok((log, machine, view))
-    }
-
-    fn tune(&self, config: &mut Config) {
-        if self.restore {
-            config.enable_leader_restore = Some(true);
-        }
-    }
-
-    fn runs(&mut self, raft: &Raft, view: &Arc<View>) {
-        *self.inside.lock() = Some(Inside { raft: raft.clone(), view: view.clone() });
+        self.window.lock().clone()
     }
 }

@@ -15,9 +15,10 @@ use tokio_util::sync::CancellationToken;
 use wire::simulated::TcpStream;
 
 use crate::history::{History, Shown, Wish};
-use crate::luck::Luck;
 use crate::net::Net;
 use crate::plan::NAMES;
+use crate::trace;
+use ground::luck::Luck;
 
 /// How long one request may take: longer than a frontend tries.
 const PATIENCE: Duration = Duration::from_secs(7);
@@ -143,6 +144,11 @@ impl Shopper {
 
     /// After a problem: another frontend, a little later.
     async fn elsewhere(&mut self, problem: Option<(u16, Value)>) {
+        let told = match &problem {
+            Some((status, body)) => format!("{status} {}", body["error"]["message"]),
+            None => "nothing".into(),
+        };
+        trace::say(&format!("{} is told by {}: {told}", self.name, self.favourite));
         if let Some((status, body)) = problem.filter(|(status, _)| ![503, 504].contains(status)) {
             self.history.is_wrong(format!("{} was told {status}: {body}", self.name));
         }

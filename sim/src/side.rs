@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use frontend::classic::Dialect;
+use ground::life;
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 
@@ -93,10 +94,10 @@ impl Side {
     pub fn start(&mut self, seed: u64) {
         match self.settings.clone() {
             Settings::Catalog(settings) => {
-                self.host.start(seed, move |stop| catalog::run(*settings, stop));
+                self.host.start(seed, move |stop| life::catalog(*settings, stop));
             }
             Settings::Frontend(settings) => {
-                self.host.start(seed, move |stop| frontend::run(*settings, stop));
+                self.host.start(seed, move |stop| life::frontend(*settings, stop));
             }
         }
     }

@@ -10,10 +10,8 @@ use wire::exit::Stop;
 
 use crate::chaos::{Act, CALM, Chaos};
 use crate::customer::Customer;
-use crate::disk::Crash;
 use crate::history::History;
 use crate::judge::{self, Judge};
-use crate::luck;
 use crate::machine::Host;
 use crate::net::{HostId, Life, Net};
 use crate::plan::Plan;
@@ -21,6 +19,7 @@ use crate::replica::{self, Replica};
 use crate::shopper::Shopper;
 use crate::side::{self, Side};
 use crate::trace::{self, Told};
+use ground::disk::Crash;
 
 /// The machine of the customers.
 const CUSTOMERS: HostId = 100;
@@ -75,7 +74,7 @@ pub fn run(plan: &Plan, aloud: bool) -> Report {
 
 /// A world in which a story happens; then it heals, and is judged.
 fn told(plan: &Plan, aloud: bool, story: impl FnOnce(&mut World)) -> Report {
-    luck::take_over(plan.seed);
+    ground::luck::take_over(plan.seed);
     let guard = trace::begin(aloud);
     let mut world = World::new(plan.clone());
     world.begin();
@@ -174,7 +173,12 @@ impl World {
         self.customers.ask_to_stop();
         while self.is_well() && (self.customers.is_running() || !self.is_whole()) {
             if began + 2 * HEALING < self.net.now() {
-                let states: Vec<String> = self.replicas.iter().map(state).collect();
+                let mut states: Vec<String> = self.replicas.iter().map(state).collect();
+                let asked = self.history.asked().into_iter();
+                let open = asked.filter(|asked| asked.told.is_none());
+                states.extend(open.map(|asked| format!("{} waits", asked.wish.key)));
+                trace::enter("", self.net.now());
+                self.net.describe().iter().for_each(|line| trace::say(line));
                 let text = states.join("; ");
                 return self.is_wrong(&format!("liveness: the store is not whole: {text}"));
             }
@@ -191,6 +195,7 @@ impl World {
         };
         let mut wrong = std::mem::take(&mut self.wrong);
         wrong.extend(self.judge.wrong().iter().cloned());
+        wrong.extend(self.history.wrong());
         let (seed, faults, steps) = (self.plan.seed, self.faults, self.net.now());
         let told = self.history.told_after(0);
         for replica in &mut self.replicas {
@@ -345,13 +350,15 @@ impl World {
 
     /// Nothing is wrong so far.
     pub fn is_well(&self) -> bool {
-        self.wrong.is_empty() && self.judge.wrong().is_empty() && trace::panics().is_empty()
+        let replicas = self.wrong.is_empty() && self.judge.wrong().is_empty();
+        replicas && self.history.wrong().is_empty() && trace::panics().is_empty()
     }
 
     /// All replicas run, stand at the same index, and have written it.
     fn is_whole(&self) -> bool {
         let insides: Vec<_> = self.replicas.iter().filter_map(Replica::inside).collect();
-        let index = |inside: &replica::Inside| inside.view.read(ledger::ledger::Ledger::applied);
+        let index =
+            |inside: &ground::life::Inside| inside.view.read(ledger::ledger::Ledger::applied);
         let first = insides.first().map(index);
         insides.len() == self.replicas.len()
             && insides

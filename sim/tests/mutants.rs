@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use sim::disk::Lies;
+mod tales;
+
+use ground::disk::Lies;
 use sim::plan::{Broken, Faults, Plan};
 use sim::trace;
 use sim::world::{self, Report};
@@ -42,4 +44,15 @@ fn a_history_that_skips_its_syncs_is_found_out() {
 #[test]
 fn a_leader_restored_without_an_election_is_found_out() {
     found(Broken { restore: true, ..Broken::default() });
+}
+
+#[test]
+fn a_log_that_counts_on_what_it_finds_is_found_out() {
+    let lies = Lies { reopening: true, ..Lies::default() };
+    let found = (5_000..5_000 + SEEDS).any(|seed| {
+        let mut plan = tales::plan(seed, 3);
+        plan.broken = Broken { lies, ..Broken::default() };
+        !tales::tell(plan, tales::left_in_the_page_cache).wrong.is_empty()
+    });
+    assert!(found, "not found out in {SEEDS} seeds");
 }

@@ -4,29 +4,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod tales;
+
+use ground::disk::Crash;
 use sim::chaos::Act;
-use sim::disk::Crash;
-use sim::plan::{Faults, Plan};
-use sim::trace;
+use sim::plan::Plan;
 use sim::world::World;
+use tales::plan;
 
-/// A store without chaos of its own: the story brings it.
-fn plan(seed: u64, replicas: usize) -> Plan {
-    let faults = Faults::NONE;
-    Plan { replicas, catalogs: 0, frontends: 0, customers: 4, faults, ..Plan::of(seed) }
-}
-
-/// Tells a story on a thread of its own, and then judges. Nothing may be wrong in the end.
+/// Tells a story. Nothing may be wrong in the end.
 fn story(plan: Plan, tell: impl FnOnce(&mut World) + Send + 'static) {
-    trace::take_panics();
     let name = format!("{plan:?}");
-    let run = std::thread::spawn(move || {
-        World::told(plan, |world| {
-            assert!(world.until(5_000, |world| 5 < world.history().told_after(0)), "it opens");
-            tell(world);
-        })
-    });
-    let report = run.join().unwrap();
+    let report = tales::tell(plan, tell);
     assert_eq!(report.wrong, Vec::<String>::new(), "{name}");
 }
 
@@ -145,5 +134,13 @@ fn a_leader_without_a_majority_does_not_keep_a_majority_from_choosing() {
             let told = world.until(6_000, |world| world.history().told_after(cut + 1_000) > 3);
             assert!(told, "no order was taken in 6 s by a majority that is connected");
         });
+    }
+}
+
+/// What a killed replica had written and not synced is synced before anybody counts on it.
+#[test]
+fn a_power_cut_soon_after_a_kill_loses_nothing() {
+    for seed in 5_000..5_012 {
+        story(plan(seed, 3), tales::left_in_the_page_cache);
     }
 }

@@ -48,10 +48,10 @@ pub(crate) fn ci(root: &Path) -> Result<()> {
     step("licences and sources", &|| deny(root));
     step("tests", &|| cargo(root, &["test", "--workspace", "--no-fail-fast"], &[]));
     let sim = root.join("sim");
-    step("simulator: formatting", &|| cargo(&sim, &["fmt", "--check"], &[]));
-    let clippy = ["clippy", "--all-targets", "--", "-D", "warnings"];
+    step("simulator: formatting", &|| cargo(&sim, &["fmt", "--all", "--check"], &[]));
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     step("simulator: clippy", &|| cargo(&sim, &clippy, &[]));
-    step("simulator: tests", &|| cargo(&sim, &["test", "--no-fail-fast"], &[]));
+    step("simulator: tests", &|| cargo(&sim, &["test", "--workspace", "--no-fail-fast"], &[]));
     print!("{}", summary(&steps));
     match steps.iter().any(|step| step.end == End::Failed) {
         true => bail!("the gate is shut"),

@@ -24,7 +24,7 @@ pub(crate) struct Options {
     /// Runs each seed twice, and compares the traces.
     #[arg(long)]
     twice: bool,
-    /// Breaks this on purpose, and shows which seeds notice: log-sync, file-sync, reopening,
+    /// Breaks this on purpose, and shows which seeds notice: log-sync, file-sync, reopening or
     /// restore.
     #[arg(long, value_name = "WHAT")]
     broken: Option<String>,

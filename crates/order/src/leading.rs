@@ -10,6 +10,7 @@ use std::time::Duration;
 use ledger::command::{Batch, Request};
 use ledger::ledger::Ledger;
 use ledger::terms::Index;
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +45,13 @@ const FORSAKEN: Duration = Duration::from_millis(800);
 /// How often a follower looks whether its leader is heard.
 const LISTEN: Duration = Duration::from_millis(50);
 
+/// A lead that comes back within this was handed over in vain: the other one reaches this replica,
+/// and no majority.
+const IN_VAIN: Duration = Duration::from_secs(3);
+
+/// To whom this replica last handed over, and when.
+pub(crate) type Handed = Arc<Mutex<Option<(u64, Instant)>>>;
+
 /// What taking the lead needs.
 #[derive(Clone)]
 pub(crate) struct Chair {
@@ -53,6 +61,7 @@ pub(crate) struct Chair {
     pub(crate) view: Arc<View>,
     /// This replica is about to stop: it takes no lead any more.
     pub(crate) closing: CancellationToken,
+    pub(crate) handed: Handed,
 }
 
 impl std::fmt::Debug for Chair {
@@ -180,6 +189,8 @@ impl Chair {
     /// All that comes between being elected and leading.
     async fn take(&self, term: u64) -> Result<(), Problem> {
         let began = Instant::now();
+        let handed = *self.handed.lock();
+        let in_vain = handed.filter(|(_, when)| when.elapsed() < IN_VAIN).map(|(id, _)| id);
         self.engine.confirm().await?;
         // Another gave the lead to this one, because the operator wished it so.
         let was_asked = self.peers.was_asked(term);
@@ -188,6 +199,7 @@ impl Chair {
                 break;
             }
             let mut rivals = self.rivals();
+            rivals.retain(|rival| Some(rival.id) != in_vain);
             let is_over = CHOOSING <= began.elapsed();
             if ANSWERING <= began.elapsed() {
                 rivals.retain(|rival| rival.lag.is_some());
@@ -196,6 +208,7 @@ impl Chair {
             match choose(self.settings.id, &rivals) {
                 Choice::HandOver(better) => {
                     tracing::debug!("handing over to {better} in term {term}");
+                    *self.handed.lock() = Some((better, Instant::now()));
                     self.engine.hand_over(better).await;
                     // Nothing is decided here until another one leads, which ends this.
                     return std::future::pending().await;

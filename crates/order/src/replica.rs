@@ -278,6 +278,7 @@ impl Replica {
             peers: self.peers.clone(),
             view: self.view.clone(),
             closing: CancellationToken::new(),
+            handed: leading::Handed::default(),
         }
     }
 

@@ -37,6 +37,9 @@ pub trait Machine: Send + Sync + 'static {
     /// Opens a listener.
     fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Door>>;
 
+    /// How long the process has run, by the machine's steady clock.
+    fn since_start(&self) -> Duration;
+
     /// What this machine's clock on the wall says, since the Unix epoch. It may jump.
     fn wall(&self) -> Duration;
 }
@@ -53,6 +56,11 @@ pub fn enter(machine: Arc<dyn Machine>) {
 fn here() -> io::Result<Arc<dyn Machine>> {
     let nowhere = || io::Error::other("this thread runs on no machine");
     HERE.with_borrow(Clone::clone).ok_or_else(nowhere)
+}
+
+/// The steady clock of the machine that runs now.
+pub(crate) fn since_start() -> Duration {
+    here().map(|machine| machine.since_start()).unwrap_or_default()
 }
 
 /// The clock on the wall of the machine that runs now.

@@ -328,30 +328,44 @@ struct Speaker {
 
 impl Speaker {
     async fn next(mut self) -> Option<(Result<proto::Answers, Status>, Self)> {
-        loop {
-            let news = *self.hint.borrow_and_update();
-            let mut answers = Vec::new();
-            if self.told == Some(news) {
-                tokio::select! {
-                    count = self.waiting.recv_many(&mut answers, CALLS_PER_BATCH_MAX) => {
-                        if count == 0 {
-                            return None;
-                        }
+        let news = *self.hint.borrow_and_update();
+        let mut answers = Vec::new();
+        if self.told == Some(news) {
+            tokio::select! {
+                count = self.waiting.recv_many(&mut answers, CALLS_PER_BATCH_MAX) => {
+                    if count == 0 {
+                        return None;
                     }
-                    changed = self.hint.changed() => {
-                        if changed.is_err() {
-                            return None;
-                        }
-                        continue;
-                    }
-                    () = self.stop.cancelled() => return None,
                 }
+                // Also when it says what it said before, as long as log time stands still: an asker
+                // that hears nothing must think that nobody is there.
+                changed = self.hint.changed() => if changed.is_err() { return None },
+                () = self.stop.cancelled() => return None,
             }
-            let hint = *self.hint.borrow();
-            self.told = Some(hint);
-            let (leader, term) = (hint.leader.unwrap_or(0), hint.term);
-            let batch = proto::Answers { answers, log_time_ms: hint.log_time_ms, leader, term };
-            return Some((Ok(batch), self));
+        }
+        let hint = *self.hint.borrow_and_update();
+        self.told = Some(hint);
+        let (leader, term) = (hint.leader.unwrap_or(0), hint.term);
+        let batch = proto::Answers { answers, log_time_ms: hint.log_time_ms, leader, term };
+        Some((Ok(batch), self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_replica_whose_hint_stands_still_is_heard_all_the_same() {
+        let (hints, hint) = watch::channel(LeaderHint { log_time_ms: 7, ..LeaderHint::default() });
+        let (_answers, waiting) = mpsc::channel(1);
+        let mut speaker = Speaker { waiting, hint, told: None, stop: CancellationToken::new() };
+        for _ in 0..3 {
+            hints.send_modify(|_| {});
+            let next = tokio::time::timeout(Duration::from_secs(10), speaker.next());
+            let (batch, rest) = next.await.expect("it says something").unwrap();
+            assert_eq!(batch.unwrap().log_time_ms, 7);
+            speaker = rest;
         }
     }
 }

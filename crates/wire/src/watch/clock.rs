@@ -18,13 +18,9 @@ pub fn now() -> Moment {
     Moment(Duration::new(seconds, nanos))
 }
 
-/// Now, by the simulated time of the machine that runs now.
+/// Now, by the steady clock of the machine that runs now; a day ahead, as on a machine that has been
+/// on for a while.
 #[cfg(feature = "simulated")]
 pub fn now() -> Moment {
-    static FIRST: std::sync::OnceLock<std::time::Instant> = std::sync::OnceLock::new();
-
-    let first = *FIRST.get_or_init(std::time::Instant::now);
-    let now = tokio::time::Instant::now().into_std();
-    // A day ahead, so that no machine's time begins before the first.
-    Moment(now + Duration::from_hours(24) - first)
+    Moment(Duration::from_hours(24) + crate::simulated::since_start())
 }

@@ -59,7 +59,7 @@ struct Inner {
     life: u64,
     luck: Luck,
     lies: Lies,
-    /// Until when nothing is written, in milliseconds after the beginning of this life.
+    /// While this is there, nothing is synced.
     stalled: Option<Stall>,
     log: Shelf,
     file: FileOps,
@@ -103,7 +103,7 @@ impl Disk {
         file.crash(how, luck);
     }
 
-    /// From now on nothing is written or synced.
+    /// From now on nothing is synced; what is written stays in the page cache.
     pub fn stall(&self) {
         self.inner.lock().stalled.get_or_insert_default();
     }
@@ -153,6 +153,14 @@ impl Handle {
         }
         self.pause(0, 12).await;
         self.with(|inner| inner.file.settle());
+    }
+
+    /// A pause of a system at work: so many milliseconds. A stalled disk does not matter yet.
+    async fn wrote(&self, most: u64) {
+        let usual = self.with(|inner| inner.luck.between(0, most)).unwrap_or_default();
+        if 0 < usual {
+            tokio::time::sleep(Duration::from_millis(usual)).await;
+        }
     }
 
     /// A pause of a disk at work: so many milliseconds, and as long as it stalls.

@@ -165,7 +165,7 @@ async fn write(handle: Handle, mut waiting: mpsc::UnboundedReceiver<Batch>) {
         while let Ok(batch) = waiting.try_recv() {
             batches.push(batch);
         }
-        handle.pause(0, 1).await;
+        handle.wrote(1).await;
         let records: Vec<Record> =
             batches.iter_mut().flat_map(|batch| std::mem::take(&mut batch.records)).collect();
         if handle.with(|inner| inner.log.cached.extend(records)).is_none() {
