@@ -14,7 +14,7 @@ use crate::load::report::{Came, Kind, Sample};
 use super::strike::Strike;
 
 /// How high the picture is, in pixels.
-const HEIGHT: f64 = 520.0;
+const HEIGHT: f64 = 544.0;
 
 /// How wide the column is that one mark stands for, in pixels.
 const COLUMN: f64 = 3.0;
@@ -36,7 +36,7 @@ pub(super) struct Scene<'a> {
 /// The picture.
 pub(super) fn draw(scene: &Scene<'_>, subtitle: &str) -> String {
     let mut canvas = Canvas::new(HEIGHT, "What clients wait while processes are struck", subtitle);
-    let area = Area { left: 66.0, right: WIDTH - 20.0, top: 110.0, bottom: HEIGHT - 110.0 };
+    let area = Area { left: 66.0, right: WIDTH - 20.0, top: 110.0, bottom: HEIGHT - 134.0 };
     // Look-ups come at the end, when nothing is struck any more.
     let shown = || scene.samples.iter().filter(|sample| sample.kind != Kind::Lookup);
     let millis = |sample: &Sample| sample.took.as_secs_f64() * 1_000.0;
@@ -55,8 +55,6 @@ pub(super) fn draw(scene: &Scene<'_>, subtitle: &str) -> String {
     if let Some(within) = scene.strikes.iter().map(|strike| strike.within).min() {
         let at = y.at((within + scene.usual).as_secs_f64() * 1_000.0);
         canvas.line((area.left, at), (area.right, at), INK, 1.0, "6 4");
-        let text = format!("promised: at most {} ms more than usual", within.as_millis());
-        canvas.text((area.right - 4.0, at - 5.0), SMALL, Anchor::End, INK, &text);
     }
     let orders: fn(Kind) -> bool = |kind| kind == Kind::Order;
     let queries: fn(Kind) -> bool = |kind| kind != Kind::Order;
@@ -71,7 +69,7 @@ pub(super) fn draw(scene: &Scene<'_>, subtitle: &str) -> String {
         let at = (x.at(since(sample.began)), y.at(millis(sample)));
         canvas.mark(Shape::Cross, at, 4.0, VERMILLION, "");
     }
-    legend(&mut canvas);
+    legend(&mut canvas, scene.strikes.iter().map(|strike| strike.within).min());
     canvas.finish()
 }
 
@@ -113,12 +111,12 @@ fn marks(canvas: &mut Canvas, scene: &Scene<'_>, area: Area, place: impl Fn(Inst
     }
 }
 
-fn legend(canvas: &mut Canvas) {
+fn legend(canvas: &mut Canvas, within: Option<Duration>) {
     let entry = |canvas: &mut Canvas, place: (f64, f64), words: &str| {
         canvas.text((place.0 + 26.0, place.1 + 4.0), 12.0, Anchor::Start, INK, words);
         place
     };
-    let (first, second) = (HEIGHT - 52.0, HEIGHT - 28.0);
+    let (first, second, third) = (HEIGHT - 76.0, HEIGHT - 52.0, HEIGHT - 28.0);
     let (left, middle) = (66.0, 330.0);
     let (x, y) = entry(canvas, (left, first), "slowest order of each moment");
     canvas.mark(Shape::Dot, (x + 10.0, y), 3.0, BLUE, "");
@@ -134,6 +132,11 @@ fn legend(canvas: &mut Canvas) {
     }
     let (x, y) = entry(canvas, (560.0, second), "a request that failed");
     canvas.mark(Shape::Cross, (x + 10.0, y), 4.0, VERMILLION, "");
+    if let Some(within) = within {
+        let words = format!("promised: at most {} ms more than usual", within.as_millis());
+        let (x, y) = entry(canvas, (left, third), &words);
+        canvas.line((x, y), (x + 20.0, y), INK, 1.0, "6 4");
+    }
 }
 
 #[cfg(test)]
