@@ -45,7 +45,9 @@ pub(super) fn draw(scene: &Scene<'_>, subtitle: &str) -> String {
     let millis = |sample: &Sample| sample.took.as_secs_f64() * 1_000.0;
     let since = |at: Instant| at.saturating_duration_since(scene.began).as_secs_f64();
     let end = shown().map(|sample| since(sample.began)).fold(1.0, f64::max);
-    let most = shown().map(millis).fold(10.0, f64::max);
+    let promised = scene.strikes.iter().map(|strike| strike.within + scene.usual);
+    let promised = promised.max().unwrap_or_default().as_secs_f64() * 1_000.0;
+    let most = shown().map(millis).fold(promised.max(10.0), f64::max);
     let x = Scale::even(0.0, end, area.left, area.right);
     let y = Scale::by_factors(0.1, 10_f64.powf(most.log10().ceil()), area.bottom, area.top);
     let label = "time from the first request to its answer, ms";
