@@ -33,10 +33,11 @@ pub(crate) enum LabOn {
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Crowd {
     /// How many clients there are at once
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, default_value_t = 5, value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) clients: u16,
     /// What the clients' choices follow from
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
     /// Where the files go; made if it is not there
     #[arg(long, value_name = "DIR", default_value = "oppidum-lab")]
@@ -53,11 +54,9 @@ pub(crate) struct Crowd {
     Exit codes: 0 measured; 1 nothing was measured, or a request failed; \
     2 it could not be done, or was stopped.")]
 pub(crate) struct Sweep {
-    /// The customers.
-    #[command(flatten)]
-    pub(crate) crowd: Crowd,
     /// How many requests each client makes at each point
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 200, value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) requests: u64,
     /// The probabilities that a query is followed by a trade
     #[arg(short = 'p', long = "trades", value_delimiter = ',', value_name = "P,…",
@@ -73,6 +72,9 @@ pub(crate) struct Sweep {
     /// The classic API of --url, when it does not say so itself: stock or toy
     #[arg(long, requires = "url")]
     pub(crate) dialect: Option<String>,
+    /// The customers.
+    #[command(flatten)]
+    pub(crate) crowd: Crowd,
 }
 
 /// `oppidum lab cache`
@@ -84,25 +86,27 @@ pub(crate) struct Sweep {
     Exit codes: 0 shown; 1 nothing was cached, or a request failed; \
     2 it could not be done, or was stopped.")]
 pub(crate) struct Cache {
-    /// The customers.
-    #[command(flatten)]
-    pub(crate) crowd: Crowd,
     /// How many products the cache holds: fewer than there are, or nothing makes room
     #[arg(long, default_value_t = 5, value_name = "N", conflicts_with = "url",
         value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub(crate) capacity: u64,
     /// How many requests each client makes
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 20, value_name = "N",
+        value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) requests: u64,
     /// The probability that a query is followed by a trade
-    #[arg(short = 'p', long = "trades", default_value_t = 0.2, value_parser = probability)]
+    #[arg(short = 'p', long = "trades", default_value_t = 0.2, value_name = "P",
+        value_parser = probability)]
     pub(crate) p: f64,
     /// How long each client rests after a request
-    #[arg(long, default_value = "20ms", value_parser = span)]
+    #[arg(long, default_value = "20ms", value_name = "TIME", value_parser = span)]
     pub(crate) pause: Duration,
     /// Watch the cache of this running frontend instead of an own one
     #[arg(long)]
     pub(crate) url: Option<String>,
+    /// The customers.
+    #[command(flatten)]
+    pub(crate) crowd: Crowd,
 }
 
 /// `oppidum lab failover`
@@ -115,17 +119,15 @@ pub(crate) struct Cache {
     Exit codes: 0 nobody noticed, and everything is there once and everywhere the same; \
     1 not so; 2 it could not be done, or was stopped.")]
 pub(crate) struct Failover {
-    /// The customers.
-    #[command(flatten)]
-    pub(crate) crowd: Crowd,
     /// Whom to kill, with `kill -9`
-    #[arg(long, value_enum, default_value = "leader")]
+    #[arg(long, value_enum, default_value = "leader", value_name = "WHOM")]
     pub(crate) kill: Victim,
     /// Freeze the process (SIGSTOP) instead, and let it go on later (SIGCONT)
     #[arg(long)]
     pub(crate) freeze: bool,
     /// How many times
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[arg(long, default_value_t = 5, value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) repeat: u16,
     /// How long the process stays away: 3s, 500ms
     #[arg(long, default_value = "3s", value_name = "TIME", value_parser = span)]
@@ -136,11 +138,15 @@ pub(crate) struct Failover {
     #[arg(long, value_name = "TIME", value_parser = span)]
     pub(crate) within: Option<Duration>,
     /// The probability that a query is followed by a trade
-    #[arg(short = 'p', long = "trades", default_value_t = 0.5, value_parser = probability)]
+    #[arg(short = 'p', long = "trades", default_value_t = 0.5, value_name = "P",
+        value_parser = probability)]
     pub(crate) p: f64,
     /// How long each client rests after a request
-    #[arg(long, default_value = "5ms", value_parser = span)]
+    #[arg(long, default_value = "5ms", value_name = "TIME", value_parser = span)]
     pub(crate) pause: Duration,
+    /// The customers.
+    #[command(flatten)]
+    pub(crate) crowd: Crowd,
 }
 
 /// Whom an accident befalls.
@@ -177,7 +183,7 @@ pub(crate) struct Demo {
     #[arg(long, default_value = "3s", value_name = "TIME", value_parser = span)]
     pub(crate) part: Duration,
     /// What the customers' choices follow from
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
 }
 

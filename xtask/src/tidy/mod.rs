@@ -91,8 +91,8 @@ fn check(sources: &[Source]) -> Vec<Complaint> {
 /// Folders that hold nothing of ours.
 const NOT_OURS: [&str; 3] = ["target", ".git", "oppidum-data"];
 
-/// Endings of the texts that are read.
-const TEXTS: [&str; 5] = ["rs", "md", "toml", "proto", "yml"];
+/// Endings of the texts that are read: what we write, and what pages show.
+const TEXTS: [&str; 8] = ["rs", "md", "toml", "proto", "yml", "svg", "csv", "json"];
 
 fn is_text(path: &Path) -> bool {
     let ending = path.extension().unwrap_or_default().to_string_lossy();

@@ -121,8 +121,8 @@ impl Report {
         }
     }
 
-    /// Adds another customer's.
-    pub(super) fn add(&mut self, other: &Self) {
+    /// Adds another's.
+    pub(crate) fn add(&mut self, other: &Self) {
         self.orders += other.orders;
         self.refused += other.refused;
         self.confirmed += other.confirmed;

@@ -142,27 +142,19 @@ fn csv(began: Instant, samples: &[Sample]) -> String {
 
 /// One line for each accident.
 fn show(seen: &Seen, findings: &Findings) {
+    let leads: Vec<String> = (0..seen.strikes.len()).map(|place| leads(seen, place)).collect();
+    let wide = leads.iter().map(String::len).fold("leads then".len(), usize::max);
     tell(format!(
-        "{:<4} {:<12} {:<8} {:<24} {:>12} {:>16}  over the promise",
+        "{:<3} {:<10} {:<6}  {:<wide$} {:>12} {:>16}  over the promise",
         "", "process", "", "leads then", "longest gap", "slowest request"
     ));
     for (place, (strike, found)) in seen.strikes.iter().zip(&findings.strikes).enumerate() {
-        let how = if strike.frozen { "frozen" } else { "killed" };
-        let next = seen.strikes.get(place + 1).map(|next| next.struck);
-        let own = seen.elections.iter().filter(|election| {
-            strike.struck <= election.at && next.is_none_or(|next| election.at < next)
-        });
-        let leads: Vec<String> =
-            own.map(|e| format!("{} after {}", e.leader, ms(e.at - strike.struck))).collect();
-        let leads = match (leads.is_empty(), strike.led) {
-            (false, _) => leads.join(", "),
-            (true, true) => "the same".into(),
-            (true, false) => "-".into(),
-        };
         tell(format!(
-            "{:<4} {:<12} {how:<8} {leads:<24} {:>12} {:>16}  {} over {} + {}",
+            "{:<3} {:<10} {}  {:<wide$} {:>12} {:>16}  {} over {} + {}",
             format!("#{}", place + 1),
             strike.victim,
+            if strike.frozen { "frozen" } else { "killed" },
+            leads[place],
             ms(found.gap),
             ms(found.slowest),
             found.late,
@@ -170,14 +162,32 @@ fn show(seen: &Seen, findings: &Findings) {
             ms(strike.within)
         ));
     }
-    let calm = &findings.calm;
-    let (gap, slowest) = (ms(calm.gap), ms(calm.slowest));
-    tell(format!("{:<4} {:<46} {gap:>12} {slowest:>16}", "", "where nothing was struck"));
+    let (gap, slowest) = (ms(findings.calm.gap), ms(findings.calm.slowest));
+    let wide = wide + 19;
+    tell(format!("{:<3} {:<wide$} {gap:>12} {slowest:>16}", "", "where nothing was struck"));
     tell(format!(
-        "{:<4} {} is what requests take anyway: the 99th percentile where nothing was struck\n",
+        "{:<3} {} is what requests take anyway: the 99th percentile where nothing was struck\n",
         "",
         ms(findings.usual)
     ));
+}
+
+/// Who led after an accident, and how soon.
+fn leads(seen: &Seen, place: usize) -> String {
+    let strike = &seen.strikes[place];
+    let next = seen.strikes.get(place + 1).map(|next| next.struck);
+    let own = seen.elections.iter().filter(|election| {
+        strike.struck <= election.at && next.is_none_or(|next| election.at < next)
+    });
+    let after = |election: &Election| {
+        format!("{} after {}", election.leader, ms(election.at - strike.struck))
+    };
+    let leads: Vec<String> = own.map(after).collect();
+    match (leads.is_empty(), strike.led) {
+        (false, _) => leads.join(", "),
+        (true, true) => "the same".into(),
+        (true, false) => "-".into(),
+    }
 }
 
 /// Answers in words. True: nobody noticed, and everything is as it must be.

@@ -14,13 +14,16 @@ use crate::load::report::{Came, Kind, Sample};
 use super::strike::Strike;
 
 /// How high the picture is, in pixels.
-const HEIGHT: f64 = 520.0;
+const HEIGHT: f64 = 544.0;
 
 /// How wide the column is that one mark stands for, in pixels.
 const COLUMN: f64 = 3.0;
 
-/// The rows of words above the plot: accidents, elections, returns.
-const ROWS: [f64; 3] = [72.0, 86.0, 100.0];
+/// The rows of words above the plot: who is struck, who leads then.
+const ROWS: [f64; 2] = [78.0, 94.0];
+
+/// Elections that are nearer than this to each other share their words, in pixels.
+const TOGETHER: f64 = 60.0;
 
 /// Everything that is drawn.
 #[derive(Debug)]
@@ -36,13 +39,15 @@ pub(super) struct Scene<'a> {
 /// The picture.
 pub(super) fn draw(scene: &Scene<'_>, subtitle: &str) -> String {
     let mut canvas = Canvas::new(HEIGHT, "What clients wait while processes are struck", subtitle);
-    let area = Area { left: 66.0, right: WIDTH - 20.0, top: 110.0, bottom: HEIGHT - 110.0 };
+    let area = Area { left: 66.0, right: WIDTH - 20.0, top: 110.0, bottom: HEIGHT - 134.0 };
     // Look-ups come at the end, when nothing is struck any more.
     let shown = || scene.samples.iter().filter(|sample| sample.kind != Kind::Lookup);
     let millis = |sample: &Sample| sample.took.as_secs_f64() * 1_000.0;
     let since = |at: Instant| at.saturating_duration_since(scene.began).as_secs_f64();
     let end = shown().map(|sample| since(sample.began)).fold(1.0, f64::max);
-    let most = shown().map(millis).fold(10.0, f64::max);
+    let promised = scene.strikes.iter().map(|strike| strike.within + scene.usual);
+    let promised = promised.max().unwrap_or_default().as_secs_f64() * 1_000.0;
+    let most = shown().map(millis).fold(promised.max(10.0), f64::max);
     let x = Scale::even(0.0, end, area.left, area.right);
     let y = Scale::by_factors(0.1, 10_f64.powf(most.log10().ceil()), area.bottom, area.top);
     let label = "time from the first request to its answer, ms";
@@ -52,11 +57,10 @@ pub(super) fn draw(scene: &Scene<'_>, subtitle: &str) -> String {
         Axis { scale: y, label },
     );
     marks(&mut canvas, scene, area, |at| x.at(since(at)));
-    if let Some(within) = scene.strikes.iter().map(|strike| strike.within).min() {
-        let at = y.at((within + scene.usual).as_secs_f64() * 1_000.0);
-        canvas.line((area.left, at), (area.right, at), INK, 1.0, "6 4");
-        let text = format!("promised: at most {} ms more than usual", within.as_millis());
-        canvas.text((area.right - 4.0, at - 5.0), SMALL, Anchor::End, INK, &text);
+    for strike in scene.strikes {
+        let at = y.at((strike.within + scene.usual).as_secs_f64() * 1_000.0);
+        let (from, to) = (x.at(since(strike.struck)), x.at(since(strike.mended)));
+        canvas.line((from, at), (to, at), INK, 2.0, "");
     }
     let orders: fn(Kind) -> bool = |kind| kind == Kind::Order;
     let queries: fn(Kind) -> bool = |kind| kind != Kind::Order;
@@ -71,7 +75,7 @@ pub(super) fn draw(scene: &Scene<'_>, subtitle: &str) -> String {
         let at = (x.at(since(sample.began)), y.at(millis(sample)));
         canvas.mark(Shape::Cross, at, 4.0, VERMILLION, "");
     }
-    legend(&mut canvas);
+    legend(&mut canvas, scene.strikes);
     canvas.finish()
 }
 
@@ -89,16 +93,27 @@ fn slowest(points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
 
 /// Lines from top to bottom, with words above them where there is room.
 fn marks(canvas: &mut Canvas, scene: &Scene<'_>, area: Area, place: impl Fn(Instant) -> f64) {
-    let short = |name: &str| name.trim_start_matches("order-").to_owned();
     let mut lines = Vec::new();
     for strike in scene.strikes {
-        let how = if strike.frozen { "froze" } else { "killed" };
-        let name = short(&strike.victim);
-        lines.push((0, place(strike.struck), format!("{how} {name}"), VERMILLION, ""));
-        lines.push((2, place(strike.mended), format!("{name} back"), GREEN, "7 3"));
+        let name = strike.victim.trim_start_matches("order-").to_owned();
+        lines.push((0, place(strike.struck), name, VERMILLION, ""));
+        lines.push((1, place(strike.mended), String::new(), GREEN, "7 3"));
     }
+    // Leaders that follow closely on each other share their words.
+    let mut words: Option<(f64, usize)> = None;
     for election in scene.elections {
-        lines.push((1, place(election.at), format!("{} leads", election.leader), PURPLE, "2 2"));
+        let (at, leader) = (place(election.at), election.leader.to_string());
+        match words {
+            Some((from, first)) if at - from < TOGETHER => {
+                let said: &mut String = &mut lines[first].2;
+                *said = format!("{}, {leader} lead", said.trim_end_matches(" leads"));
+                lines.push((1, at, String::new(), PURPLE, "2 2"));
+            }
+            _ => {
+                words = Some((at, lines.len()));
+                lines.push((1, at, format!("{leader} leads"), PURPLE, "2 2"));
+            }
+        }
     }
     lines.sort_by(|a, b| a.1.total_cmp(&b.1));
     let mut free = [0.0; ROWS.len()];
@@ -106,19 +121,19 @@ fn marks(canvas: &mut Canvas, scene: &Scene<'_>, area: Area, place: impl Fn(Inst
         canvas.line((at, area.top - 6.0), (at, area.bottom), colour, 1.2, dash);
         let half = width(&words, SMALL) / 2.0;
         let middle = at.clamp(half + 4.0, WIDTH - half - 4.0);
-        if free[row] <= middle - half {
+        if !words.is_empty() && free[row] <= middle - half {
             free[row] = middle + half + 6.0;
             canvas.text((middle, ROWS[row]), SMALL, Anchor::Middle, INK, &words);
         }
     }
 }
 
-fn legend(canvas: &mut Canvas) {
+fn legend(canvas: &mut Canvas, strikes: &[Strike]) {
     let entry = |canvas: &mut Canvas, place: (f64, f64), words: &str| {
         canvas.text((place.0 + 26.0, place.1 + 4.0), 12.0, Anchor::Start, INK, words);
         place
     };
-    let (first, second) = (HEIGHT - 52.0, HEIGHT - 28.0);
+    let (first, second, third) = (HEIGHT - 76.0, HEIGHT - 52.0, HEIGHT - 28.0);
     let (left, middle) = (66.0, 330.0);
     let (x, y) = entry(canvas, (left, first), "slowest order of each moment");
     canvas.mark(Shape::Dot, (x + 10.0, y), 3.0, BLUE, "");
@@ -134,6 +149,13 @@ fn legend(canvas: &mut Canvas) {
     }
     let (x, y) = entry(canvas, (560.0, second), "a request that failed");
     canvas.mark(Shape::Cross, (x + 10.0, y), 4.0, VERMILLION, "");
+    let mut within: Vec<u128> = strikes.iter().map(|strike| strike.within.as_millis()).collect();
+    within.sort_unstable();
+    within.dedup();
+    let within: Vec<String> = within.iter().map(u128::to_string).collect();
+    let words = format!("promised: at most {} ms more than usual", within.join(" or "));
+    let (x, y) = entry(canvas, (left, third), &words);
+    canvas.line((x, y), (x + 20.0, y), INK, 2.0, "");
 }
 
 #[cfg(test)]
@@ -162,7 +184,8 @@ mod tests {
             within: Duration::from_millis(100),
         };
         let strikes = [strike(2_000), strike(2_100), strike(6_000)];
-        let elections = [Election { at: at(2_010), leader: 345 }];
+        let elections = [(2_010, 123), (2_050, 345), (6_010, 456)];
+        let elections = elections.map(|(ms, leader)| Election { at: at(ms), leader });
         let scene = Scene {
             began,
             samples: &samples,
@@ -171,8 +194,9 @@ mod tests {
             usual: Duration::from_millis(3),
         };
         let svg = draw(&scene, "test");
-        assert_eq!(svg.matches(">killed 456</text>").count(), 2, "the second one has no room");
-        assert_eq!(svg.matches(">345 leads</text>").count(), 1);
+        assert_eq!(svg.matches(">456</text>").count(), 2, "the second one has no room");
+        assert_eq!(svg.matches(">123, 345 lead</text>").count(), 1);
+        assert_eq!(svg.matches(">456 leads</text>").count(), 1);
         assert!(svg.contains(">promised: at most 100 ms more than usual</text>"));
         let dots = svg.matches("r=\"1.7\"").count();
         assert!((200..=260).contains(&dots), "one for each column: {dots}");

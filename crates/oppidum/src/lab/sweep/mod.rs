@@ -51,12 +51,13 @@ pub(super) async fn run(flags: &Sweep, interrupt: &Interrupt) -> Result<bool, St
         Where::Own => vec!["on", "off"],
         Where::There { cache, .. } => vec![cache],
     };
+    // One setting after the other at each p: a machine that gets busier meets both alike.
     let points: Vec<(&str, f64)> =
-        settings.iter().flat_map(|cache| flags.p.iter().map(|p| (*cache, *p))).collect();
+        flags.p.iter().flat_map(|p| settings.iter().map(|cache| (*cache, *p))).collect();
     let each = u64::from(flags.crowd.clients) * flags.requests;
     let progress = Progress::of(each * u64::try_from(points.len()).unwrap_or(1));
     let (mut rows, mut sum, mut failures) =
-        (Vec::new(), [Sums::default(), Sums::default()], vec![]);
+        (Vec::new(), [Report::default(), Report::default()], vec![]);
     let mut done = 0;
     for (cache, p) in points {
         let what = format!("cache {cache}, p = {p}");
@@ -86,7 +87,9 @@ pub(super) async fn run(flags: &Sweep, interrupt: &Interrupt) -> Result<bool, St
     tell(format!("\nwritten: {}, {}", written.display(), drawn.display()));
     let [on, off] = &sum;
     tell(worth(on, off, flags.url.is_none()));
-    Ok(failures.is_empty() && (0 < on.every.n + off.every.n))
+    let queries = [Kind::QueryHit, Kind::QueryMiss, Kind::Query];
+    let measured = [on, off].iter().any(|report| report.spread(&queries).is_some());
+    Ok(failures.is_empty() && measured)
 }
 
 /// Measures one point.
@@ -192,31 +195,63 @@ fn show(rows: &[Row]) {
     }
 }
 
-/// How queries fared under one cache setting, all points together.
-#[derive(Debug, Default)]
-struct Sums {
-    hit: Mean,
-    miss: Mean,
-    every: Mean,
-}
-
-/// A mean in the making, in milliseconds.
-#[derive(Clone, Copy, Debug, Default)]
-struct Mean {
-    n: u64,
-    sum: f64,
-}
-
-impl Mean {
-    fn add(&mut self, spread: Option<Spread>) {
-        if let Some(Spread { n, mean, .. }) = spread {
-            self.n += n;
-            self.sum += mean * count(n);
+/// The sentences at the end, from all points with the cache on, or unknown, and all with it off.
+fn worth(on: &Report, off: &Report, own: bool) -> String {
+    const ALL: [Kind; 3] = [Kind::QueryHit, Kind::QueryMiss, Kind::Query];
+    let Some(with) = on.spread(&ALL) else {
+        return match off.spread(&ALL) {
+            None => "Nothing was measured.".into(),
+            Some(Spread { mean, .. }) if own => format!(
+                "What the cache is worth was not measured: nothing came back with it on. \
+                 Without it a query took {mean:.3} ms in the mean."
+            ),
+            Some(Spread { mean, .. }) => format!(
+                "What a cache is worth cannot be said of a store without one; a query took \
+                 {mean:.3} ms in the mean."
+            ),
+        };
+    };
+    let single = match (on.spread(&[Kind::QueryHit]), on.spread(&[Kind::QueryMiss])) {
+        (Some(hit), Some(miss)) => format!(
+            "What the cache was worth: a hit took {:.3} ms in the mean and a miss {:.3} ms, {:.1} \
+             times as long (in the median {:.3} and {:.3} ms, {:.1} times); {:.0} % of the \
+             queries were hits",
+            hit.mean,
+            miss.mean,
+            miss.mean / hit.mean,
+            hit.p50,
+            miss.p50,
+            miss.p50 / hit.p50,
+            100.0 * count(hit.n) / count(with.n)
+        ),
+        (Some(hit), None) => format!(
+            "What the cache was worth: every query was a hit, of {:.3} ms in the mean",
+            hit.mean
+        ),
+        (None, Some(miss)) => format!(
+            "The cache was worth nothing: no query was a hit, a miss took {:.3} ms",
+            miss.mean
+        ),
+        (None, None) => {
+            return format!(
+                "What the cache is worth cannot be said: the store does not tell hits from \
+                 misses (no Cache-Status); a query took {:.3} ms in the mean.",
+                with.mean
+            );
         }
-    }
-
-    fn value(self) -> Option<f64> {
-        (0 < self.n).then(|| self.sum / count(self.n))
+    };
+    match off.spread(&ALL) {
+        Some(without) => format!(
+            "{single}. All queries together took {:.3} ms with it and {:.3} ms without, {:.2} \
+             times as long (in the median {:.3} and {:.3} ms, {:.2} times).",
+            with.mean,
+            without.mean,
+            without.mean / with.mean,
+            with.p50,
+            without.p50,
+            without.p50 / with.p50
+        ),
+        None => format!("{single}. What queries cost without it was not measured."),
     }
 }
 
@@ -226,64 +261,11 @@ fn count(n: u64) -> f64 {
     n as f64
 }
 
-impl Sums {
-    fn add(&mut self, report: &Report) {
-        self.hit.add(report.spread(&[Kind::QueryHit]));
-        self.miss.add(report.spread(&[Kind::QueryMiss]));
-        self.every.add(report.spread(&[Kind::QueryHit, Kind::QueryMiss, Kind::Query]));
-    }
-}
-
-/// The sentence at the end.
-fn worth(on: &Sums, off: &Sums, own: bool) -> String {
-    let Some(with) = on.every.value() else {
-        return match off.every.value() {
-            None => "Nothing was measured.".into(),
-            Some(mean) if own => format!(
-                "What the cache is worth was not measured: nothing came back with it on. \
-                 Without it a query took {mean:.3} ms in the mean."
-            ),
-            Some(mean) => format!(
-                "What a cache is worth cannot be said of a store without one; a query took \
-                 {mean:.3} ms in the mean."
-            ),
-        };
-    };
-    let share = 100.0 * count(on.hit.n) / count(on.every.n.max(1));
-    let single = match (on.hit.value(), on.miss.value()) {
-        (Some(hit), Some(miss)) => format!(
-            "What the cache was worth: a hit took {hit:.3} ms in the mean and a miss {miss:.3} \
-             ms, {:.1} times as long; {share:.0} % of the queries were hits",
-            miss / hit
-        ),
-        (Some(hit), None) => {
-            format!("What the cache was worth: every query was a hit, of {hit:.3} ms in the mean")
-        }
-        (None, Some(miss)) => {
-            format!("The cache was worth nothing: no query was a hit, a miss took {miss:.3} ms")
-        }
-        (None, None) => {
-            return format!(
-                "What the cache is worth cannot be said: the store does not tell hits from \
-                 misses (no Cache-Status); a query took {with:.3} ms in the mean."
-            );
-        }
-    };
-    match off.every.value() {
-        Some(without) => format!(
-            "{single}. All queries together took {with:.3} ms with it and {without:.3} ms \
-             without, {:.2} times as long.",
-            without / with
-        ),
-        None => format!("{single}. What queries cost without it was not measured."),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn sums(hits: u64, hit: f64, misses: u64, miss: f64) -> Sums {
+    fn report(hits: u64, hit: f64, misses: u64, miss: f64) -> Report {
         let mut report = Report::default();
         for _ in 0..hits {
             report.took(Kind::QueryHit, Duration::from_secs_f64(hit / 1_000.0));
@@ -291,22 +273,20 @@ mod tests {
         for _ in 0..misses {
             report.took(Kind::QueryMiss, Duration::from_secs_f64(miss / 1_000.0));
         }
-        let mut sums = Sums::default();
-        sums.add(&report);
-        sums
+        report
     }
 
     #[test]
     fn the_last_sentence_says_what_was_measured_and_no_more() {
-        let said = worth(&sums(50, 0.1, 50, 0.3), &sums(0, 0.0, 100, 0.4), true);
+        let said = worth(&report(50, 0.1, 50, 0.3), &report(0, 0.0, 100, 0.4), true);
         for part in ["3.0 times as long", "50 % of the queries", "2.00 times as long"] {
             assert!(said.contains(part), "no {part:?} in {said}");
         }
-        let none = Sums::default();
+        let none = Report::default();
         assert_eq!(worth(&none, &none, true), "Nothing was measured.");
-        let said = worth(&sums(0, 0.0, 9, 0.3), &none, false);
+        let said = worth(&report(0, 0.0, 9, 0.3), &none, false);
         assert!(said.contains("no query was a hit") && said.contains("not measured"), "{said}");
-        let said = worth(&none, &sums(0, 0.0, 9, 0.3), false);
+        let said = worth(&none, &report(0, 0.0, 9, 0.3), false);
         assert!(said.contains("store without one"), "{said}");
     }
 }
