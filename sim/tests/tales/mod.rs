@@ -47,6 +47,8 @@ pub(crate) fn left_in_the_page_cache(world: &mut World) {
     let back = world.now();
     world.until(400, |world| 0 < world.history().told_after(back));
     world.act(Act::Crash(Crash::Power, vec![near, leader]));
+    // What was kept for the one behind the cut is lost with the machines that kept it.
+    world.steps(100);
     for (from, to) in lines {
         world.act(Act::Mend(world.machine(from), world.machine(to)));
     }
