@@ -10,8 +10,8 @@
 //! * the committed position rides along with the next sync, or with one of its own when the log has
 //!   been idle for [`IDLE`]: a survivor without a majority serves what it knows to be committed.
 //!
-//! A torn tail is cut when the log is opened, and what is left is synced before it is counted on. Damage anywhere else is refused, with file and
-//! position.
+//! A torn tail is cut when the log is opened, and what is left is synced before it is counted on.
+//! Damage anywhere else is refused, with file and position.
 //!
 //! For tests, the flushes can be delayed: then a crash loses what a killed process would lose.
 

@@ -18,8 +18,8 @@ pub fn now() -> Moment {
     Moment(Duration::new(seconds, nanos))
 }
 
-/// Now, by the steady clock of the machine that runs now; a day ahead, as on a machine that has been
-/// on for a while.
+/// Now, by the steady clock of the machine that runs now; a day ahead, as on a machine that has
+/// been on for a while.
 #[cfg(feature = "simulated")]
 pub fn now() -> Moment {
     Moment(Duration::from_hours(24) + crate::simulated::since_start())
