@@ -95,7 +95,7 @@ impl Chaos {
         let place = self.luck.place(up.len());
         let Faults { kills, power, cuts, stalls, jumps, purges } = self.faults;
         match self.luck.below(14) {
-            0 | 1 if kills => self.crash(Crash::Kill, vec![place], up),
+            0 | 1 if kills => Self::crash(Crash::Kill, vec![place], up),
             2 if kills && self.luck.percent(50) => {
                 (vec![Act::Stop(place)], vec![Act::Start(place)])
             }
@@ -108,7 +108,7 @@ impl Chaos {
                 if self.luck.percent(15) {
                     some = (0..up.len()).collect();
                 }
-                self.crash(Crash::Power, some, up)
+                Self::crash(Crash::Power, some, up)
             }
             5 | 6 if cuts => self.cut(),
             7 if stalls => (vec![Act::Stall(place)], vec![Act::Resume(place)]),
@@ -127,7 +127,7 @@ impl Chaos {
         }
     }
 
-    fn crash(&mut self, how: Crash, places: Vec<usize>, up: &[bool]) -> (Vec<Act>, Vec<Act>) {
+    fn crash(how: Crash, places: Vec<usize>, up: &[bool]) -> (Vec<Act>, Vec<Act>) {
         let places: Vec<usize> = places.into_iter().filter(|place| up[*place]).collect();
         if places.is_empty() {
             return (Vec::new(), Vec::new());

@@ -30,7 +30,7 @@ use crate::trace;
 pub const STEP: Duration = Duration::from_millis(1);
 
 /// What the clocks on the walls say when a run begins: 2026-11-21, 08:00 UTC.
-const BEGINNING: Duration = Duration::from_secs(1_795_248_000);
+const BEGINNING: Duration = Duration::from_hours(498_680);
 
 /// What a process ends with.
 pub type Ending = Result<(), Stop>;

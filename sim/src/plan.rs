@@ -37,6 +37,7 @@ pub struct Plan {
 }
 
 /// Which faults there are.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
     /// Processes are killed.

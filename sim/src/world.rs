@@ -86,9 +86,10 @@ fn told(plan: &Plan, aloud: bool, story: impl FnOnce(&mut World)) -> Report {
 }
 
 impl World {
-    /// Tells a story in a world of this plan; then it heals, and is judged.
-    pub fn told(plan: Plan, story: impl FnOnce(&mut Self)) -> Report {
-        told(&plan, false, story)
+    /// Tells a story in a world of this plan; then it heals, and is judged. With `SIM_TRACE` set,
+    /// everything that happens is printed.
+    pub fn told(plan: &Plan, story: impl FnOnce(&mut Self)) -> Report {
+        told(plan, std::env::var_os("SIM_TRACE").is_some(), story)
     }
 
     /// A world in which nothing runs yet.
@@ -267,6 +268,7 @@ impl World {
             }
         }
         self.customers.step();
+        trace::enter("", self.net.now());
         if self.net.now().is_multiple_of(LOOK) {
             for replica in &self.replicas {
                 self.judge.look(replica);

@@ -63,6 +63,7 @@ pub fn take_over(seed: u64) {
 
 /// Fills in the system's luck, for `getrandom` in either version.
 #[expect(unsafe_code, reason = "the only way in which `getrandom` lets itself be taken over")]
+#[expect(clippy::unnecessary_wraps, reason = "the signature is `getrandom`'s")]
 #[unsafe(no_mangle)]
 unsafe extern "Rust" fn __getrandom_v03_custom(
     dest: *mut u8,

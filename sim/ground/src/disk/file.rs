@@ -64,14 +64,18 @@ impl FileOps {
         if how == Crash::Kill {
             // The system has it, and will write it.
             self.cache.clone_from(&self.sure);
-            since.iter().for_each(|op| perform(&mut self.cache, op));
+            for op in &since {
+                perform(&mut self.cache, op);
+            }
             self.since = since;
             self.under_way = false;
             return;
         }
         let synced = since.iter().rposition(|op| matches!(op, Op::Sync)).map_or(0, |at| at + 1);
         let lost = since.split_off(synced);
-        since.iter().for_each(|op| perform(&mut self.sure, op));
+        for op in &since {
+            perform(&mut self.sure, op);
+        }
         let mood = luck.below(4);
         for op in lost {
             let survives = match mood {

@@ -128,7 +128,9 @@ impl SimLog {
     pub(super) fn open(handle: Handle) -> Self {
         let read = |inner: &mut super::Inner| {
             let mut book = inner.log.sure.clone();
-            inner.log.cached.iter().for_each(|record| book.take(record));
+            for record in &inner.log.cached {
+                book.take(record);
+            }
             if !inner.lies.reopening {
                 inner.log.sync();
             }
@@ -142,7 +144,9 @@ impl SimLog {
 
     fn put(&self, records: Vec<Record>, sync: bool, done: Option<Done>) -> io::Result<()> {
         let mut book = self.book.lock();
-        records.iter().for_each(|record| book.take(record));
+        for record in &records {
+            book.take(record);
+        }
         let gone = |_| io::Error::other("this life of the process is over");
         self.queue.send(Batch { records, sync, done }).map_err(gone)
     }
