@@ -63,6 +63,7 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
         cache,
         log,
         access_log,
+        cluster: None,
     };
     let plan = Plan::make(&wishes)?;
     plan.check_ports()?;

@@ -33,6 +33,8 @@ pub(crate) struct Wishes {
     pub(crate) cache: String,
     pub(crate) log: String,
     pub(crate) access_log: String,
+    /// The store's name. None: as the replicas' settings have it.
+    pub(crate) cluster: Option<String>,
 }
 
 /// Every process to start.
@@ -150,6 +152,8 @@ fn order(id: u64, port: u16, list: &str, wishes: &Wishes) -> Child {
         ("--shop", wishes.shop.clone()),
         ("--log", wishes.log.clone()),
     ];
+    let cluster = wishes.cluster.iter().map(|name| ("--cluster", name.clone()));
+    let flags: Vec<_> = flags.into_iter().chain(cluster).collect();
     Child {
         name: format!("order-{id}"),
         arguments: arguments("order", &flags),
@@ -241,6 +245,7 @@ mod tests {
             cache: "5".into(),
             log: "info".into(),
             access_log: "on".into(),
+            cluster: None,
         }
     }
 
