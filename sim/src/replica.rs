@@ -52,6 +52,7 @@ impl Replica {
     pub fn new(plan: &Plan, place: usize, net: &Net, folder: &Path) -> Self {
         let id = plan.ids()[place];
         let settings = Settings {
+            preempt: false,
             id,
             peers: peers(plan),
             listen: net::address(host(place), PORT),

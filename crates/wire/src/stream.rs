@@ -328,7 +328,8 @@ struct Speaker {
 
 impl Speaker {
     async fn next(mut self) -> Option<(Result<proto::Answers, Status>, Self)> {
-        let news = *self.hint.borrow_and_update();
+        // Not marked as seen: what was said between two calls is still to be told.
+        let news = *self.hint.borrow();
         let mut answers = Vec::new();
         if self.told == Some(news) {
             tokio::select! {

@@ -118,6 +118,9 @@ impl Stage {
             log: set.log.into(),
             preempt: false,
             access_log: "off".into(),
+            // A name of its own: whoever else gets to know a port of this store, while its process
+            // is down, is told apart at the first word.
+            cluster: folder.path().file_name().map(|name| name.to_string_lossy().into_owned()),
         })?;
         let archive = Arc::new(Archive::new(folder.path().to_owned(), &WORDS));
         let lines = Lines::Kept(archive.clone());

@@ -64,6 +64,7 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
         log,
         access_log,
         preempt: flags.preempt,
+        cluster: None,
     };
     let plan = Plan::make(&wishes)?;
     plan.check_ports()?;

@@ -34,6 +34,8 @@ pub(crate) struct Wishes {
     pub(crate) log: String,
     pub(crate) access_log: String,
     pub(crate) preempt: bool,
+    /// The store's name. None: as the replicas' settings have it.
+    pub(crate) cluster: Option<String>,
 }
 
 /// Every process to start.
@@ -151,6 +153,8 @@ fn order(id: u64, port: u16, list: &str, wishes: &Wishes) -> Child {
         ("--shop", wishes.shop.clone()),
         ("--log", wishes.log.clone()),
     ];
+    let cluster = wishes.cluster.iter().map(|name| ("--cluster", name.clone()));
+    let flags: Vec<_> = flags.into_iter().chain(cluster).collect();
     let mut arguments = arguments("order", &flags);
     arguments.extend(wishes.preempt.then(|| "--preempt".to_owned()));
     Child { name: format!("order-{id}"), arguments, address: format!("127.0.0.1:{port}") }
@@ -241,6 +245,7 @@ mod tests {
             log: "info".into(),
             access_log: "on".into(),
             preempt: false,
+            cluster: None,
         }
     }
 

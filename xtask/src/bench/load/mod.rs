@@ -1,4 +1,4 @@
-//! The load: clients on kept connections in one thread, in a [closed](closed) or an [open](open)
+//! The load: clients on kept connections in one thread, in a [`closed`] or an [`open`]
 //! loop.
 
 mod answer;
