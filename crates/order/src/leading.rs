@@ -191,6 +191,10 @@ impl Chair {
         let began = Instant::now();
         let handed = *self.handed.lock();
         let in_vain = handed.filter(|(_, when)| when.elapsed() < IN_VAIN).map(|(id, _)| id);
+        // Who is known to be dead when the choosing begins has missed it: one that is started again
+        // at once is not waited for.
+        let gone: Vec<u64> =
+            self.rivals().iter().filter(|r| r.reach == Reach::Refused).map(|r| r.id).collect();
         self.engine.confirm().await?;
         // Another gave the lead to this one, because the operator wished it so.
         let was_asked = self.peers.was_asked(term);
@@ -199,7 +203,7 @@ impl Chair {
                 break;
             }
             let mut rivals = self.rivals();
-            rivals.retain(|rival| Some(rival.id) != in_vain);
+            rivals.retain(|rival| Some(rival.id) != in_vain && !gone.contains(&rival.id));
             let is_over = CHOOSING <= began.elapsed();
             if ANSWERING <= began.elapsed() {
                 rivals.retain(|rival| rival.lag.is_some());
