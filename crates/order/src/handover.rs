@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     fn rival(id: u64, reach: Reach, lag: u64) -> Rival {
-        Rival { id, reach, lag: Some(lag) }
+        Rival { id, reach, lag: Some(lag), lost: false }
     }
 
     #[test]

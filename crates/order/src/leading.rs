@@ -23,15 +23,8 @@ use crate::handover::Preempt;
 use crate::peers::Peers;
 use crate::raft::engine::{Engine, Leadership};
 use crate::raft::view::View;
-use crate::role::{Choice, Reach, Rival, Role, choose, choose_at_last};
+use crate::role::{Choice, Reach, Rival, Role, choose};
 use crate::{clock, problems, shop};
-
-/// How long a fresh leader waits for a higher replica that may still turn out to be as good.
-const CHOOSING: Duration = Duration::from_millis(300);
-
-/// One that has not answered a fresh leader within this is not healthy, and is not waited for: it
-/// may be the frozen one that all this is about.
-const ANSWERING: Duration = Duration::from_millis(100);
 
 /// How often it looks while it waits.
 const LOOK: Duration = Duration::from_millis(5);
@@ -191,10 +184,6 @@ impl Chair {
         let began = Instant::now();
         let handed = *self.handed.lock();
         let in_vain = handed.filter(|(_, when)| when.elapsed() < IN_VAIN).map(|(id, _)| id);
-        // Who is known to be dead when the choosing begins has missed it: one that is started again
-        // at once is not waited for.
-        let gone: Vec<u64> =
-            self.rivals().iter().filter(|r| r.reach == Reach::Refused).map(|r| r.id).collect();
         self.engine.confirm().await?;
         // Another gave the lead to this one, because the operator wished it so.
         let was_asked = self.peers.was_asked(term);
@@ -203,13 +192,8 @@ impl Chair {
                 break;
             }
             let mut rivals = self.rivals();
-            rivals.retain(|rival| Some(rival.id) != in_vain && !gone.contains(&rival.id));
-            let is_over = CHOOSING <= began.elapsed();
-            if ANSWERING <= began.elapsed() {
-                rivals.retain(|rival| rival.lag.is_some());
-            }
-            let choose = if is_over { choose_at_last } else { choose };
-            match choose(self.settings.id, &rivals) {
+            rivals.retain(|rival| Some(rival.id) != in_vain);
+            match choose(self.settings.id, &rivals, began.elapsed()) {
                 Choice::HandOver(better) => {
                     tracing::debug!("handing over to {better} in term {term}");
                     *self.handed.lock() = Some((better, Instant::now()));
@@ -230,7 +214,7 @@ impl Chair {
         let rival = |(id, peer): (u64, crate::peers::PeerView)| {
             let matched = marks.matched.get(&id).copied().flatten();
             let lag = matched.map(|(_, _, index)| marks.last.0.saturating_sub(index));
-            Rival { id, reach: peer.reach, lag }
+            Rival { id, reach: peer.reach, lag, lost: peer.is_lost() }
         };
         table.into_iter().map(rival).collect()
     }

@@ -20,14 +20,23 @@ pub(crate) type Position = Option<(u64, u64, u64)>;
 pub(crate) struct PeerView {
     /// What the stream held to it says.
     pub(crate) reach: Reach,
-    /// Since when that is so.
-    pub(crate) since: Option<Instant>,
     /// It was reachable before: only then is a refusal the proof of a death.
     pub(crate) was_up: bool,
+    /// When its stream was last seen broken, or it was given up as a leader that is silent.
+    pub(crate) lost: Option<Instant>,
+    /// How many streams of entries from it are being read.
+    pub(crate) reading: u32,
     /// How far its log reached when it last said so.
     pub(crate) last_log: Position,
     /// The leader that it knows to be dead.
     pub(crate) knows_dead: Option<u64>,
+}
+
+impl PeerView {
+    /// It was there, and was lost a moment ago.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.is_some_and(|when| when.elapsed() < LOST)
+    }
 }
 
 /// All the others, by id. Everybody may look, those who hold the streams write.
@@ -41,6 +50,19 @@ pub(crate) struct Peers {
     orders: Arc<AtomicU64>,
 }
 
+/// A stream of entries that is being read.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    peers: Peers,
+    id: u64,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.peers.count_reading(self.id, |streams| streams.saturating_sub(1));
+    }
+}
+
 /// What operators wished.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked {
@@ -51,6 +73,9 @@ struct Asked {
     /// The term that this led to.
     term: Option<u64>,
 }
+
+/// For so long one that was lost is met with caution.
+const LOST: Duration = Duration::from_secs(3);
 
 /// Whoever was asked to lead and does not within this, was not chosen because of it.
 const ASKED_FOR: Duration = Duration::from_secs(2);
@@ -84,12 +109,23 @@ impl Peers {
             if peer.reach == reach {
                 return false;
             }
+            if peer.was_up && reach != Reach::Up || peer.reach == Reach::Refused {
+                peer.lost = peer.was_up.then(Instant::now);
+            }
             peer.reach = reach;
-            peer.since = Some(Instant::now());
             peer.was_up |= reach == Reach::Up;
             if reach == Reach::Up {
                 peer.knows_dead = None;
             }
+            true
+        });
+    }
+
+    /// `id` led, and was not heard for too long.
+    pub(crate) fn set_lost(&self, id: u64) {
+        self.table.send_if_modified(|table| {
+            let Some(peer) = table.get_mut(&id) else { return false };
+            peer.lost = Some(Instant::now());
             true
         });
     }
@@ -101,6 +137,20 @@ impl Peers {
             let is_news = peer.last_log != last_log || peer.knows_dead != knows_dead;
             (peer.last_log, peer.knows_dead) = (last_log, knows_dead);
             is_news
+        });
+    }
+
+    /// A stream of entries from `id` is read until this is dropped.
+    pub(crate) fn read_from(&self, id: u64) -> Reading {
+        self.count_reading(id, |streams| streams.saturating_add(1));
+        Reading { peers: self.clone(), id }
+    }
+
+    fn count_reading(&self, id: u64, count: fn(u32) -> u32) {
+        self.table.send_if_modified(|table| {
+            let Some(peer) = table.get_mut(&id) else { return false };
+            peer.reading = count(peer.reading);
+            true
         });
     }
 
@@ -152,8 +202,12 @@ impl Peers {
     /// True when `id` does not refuse connections, and has spoken as a leader within `span`.
     pub(crate) fn is_leading(&self, id: u64, span: Duration) -> bool {
         let refuses = self.table.borrow().get(&id).is_some_and(|p| p.reach == Reach::Refused);
-        let heard = self.heard.lock().get(&id).copied();
-        !refuses && heard.is_some_and(|heard| heard.elapsed() < span)
+        !refuses && self.heard(id).is_some_and(|heard| heard.elapsed() < span)
+    }
+
+    /// When `id` last spoke as a leader.
+    pub(crate) fn heard(&self, id: u64) -> Option<Instant> {
+        self.heard.lock().get(&id).copied()
     }
 
     /// How many of the others refuse connections.
@@ -183,5 +237,9 @@ mod tests {
         assert_eq!(watch.borrow_and_update()[&345].last_log, Some((1, 456, 7)));
         peers.set_report(345, Some((1, 456, 7)), Some(456));
         assert!(!watch.has_changed().unwrap());
+        let streams = [peers.read_from(345), peers.read_from(345)];
+        assert_eq!(watch.borrow_and_update()[&345].reading, 2);
+        drop(streams);
+        assert_eq!(watch.borrow_and_update()[&345].reading, 0);
     }
 }

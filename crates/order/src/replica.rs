@@ -291,7 +291,6 @@ impl Replica {
                 address: peer.address.clone(),
                 identity: self.identity.clone(),
                 peers: self.peers.clone(),
-                engine: self.engine.clone(),
                 mourning: reported.clone(),
             };
             let (failures, ending) = (self.failures.0.clone(), self.ending.clone());

@@ -1,5 +1,16 @@
 //! What a replica is at the moment: the one that decides, or one that says who does.
 
+use std::time::Duration;
+
+/// How long a fresh leader waits for a higher replica that may still turn out to be as good.
+const CHOOSING: Duration = Duration::from_millis(300);
+
+/// One that has not answered a fresh leader within this is not healthy, and is not waited for.
+const ANSWERING: Duration = Duration::from_millis(100);
+
+/// One that was lost a moment ago is hardly back: it gets this, if it answers at all.
+const RETURNING: Duration = Duration::from_millis(30);
+
 /// A replica's part, as everything around the engine sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -59,6 +70,8 @@ pub(crate) struct Rival {
     pub(crate) reach: Reach,
     /// How many entries its log is known to be behind the leader's. None: nothing is known yet.
     pub(crate) lag: Option<u64>,
+    /// It was there, and was lost a moment ago: its stream broke, or it led and fell silent.
+    pub(crate) lost: bool,
 }
 
 impl Rival {
@@ -69,6 +82,22 @@ impl Rival {
     /// True when its log is equal to the leader's.
     pub(crate) fn caught_up(&self) -> bool {
         self.lag == Some(0)
+    }
+
+    /// Healthy, for a choosing: there, and with all that was decided.
+    fn is_healthy(&self) -> bool {
+        self.reach == Reach::Up && self.caught_up()
+    }
+
+    /// How long a fresh leader waits for it to become healthy.
+    fn patience(&self) -> Duration {
+        match (self.reach, self.lag) {
+            (Reach::Refused, _) => Duration::ZERO,
+            (_, None) if self.lost => Duration::ZERO,
+            (_, None) => ANSWERING,
+            _ if self.lost => RETURNING,
+            _ => CHOOSING,
+        }
     }
 }
 
@@ -95,69 +124,67 @@ pub(crate) enum Choice {
     Lead,
 }
 
-/// Prefers the highest id among the healthy (reachable and caught up) at the time of choosing.
-pub(crate) fn choose(me: u64, rivals: &[Rival]) -> Choice {
+/// Prefers the highest id among the healthy (reachable and caught up) at the time of choosing,
+/// which began so long ago. Whoever is not there in time has missed it.
+pub(crate) fn choose(me: u64, rivals: &[Rival], waited: Duration) -> Choice {
     let higher = || rivals.iter().filter(|rival| me < rival.id);
-    let best = higher()
-        .filter(|rival| rival.reach == Reach::Up && rival.caught_up())
-        .max_by_key(|rival| rival.id);
-    let may_come = |rival: &&Rival| {
-        let still =
-            rival.reach != Reach::Refused && !(rival.reach == Reach::Up && rival.caught_up());
-        still && best.is_none_or(|best| best.id < rival.id)
+    let best = higher().filter(|rival| rival.is_healthy()).map(|rival| rival.id).max();
+    let may_come = |rival: &Rival| {
+        !rival.is_healthy() && waited < rival.patience() && best.is_none_or(|best| best < rival.id)
     };
     match best {
-        _ if higher().any(|rival| may_come(&rival)) => Choice::Wait,
-        Some(best) => Choice::HandOver(best.id),
+        _ if higher().any(may_come) => Choice::Wait,
+        Some(best) => Choice::HandOver(best),
         None => Choice::Lead,
     }
-}
-
-/// What to do when the time for choosing is over: whoever is not there by now has missed it.
-pub(crate) fn choose_at_last(me: u64, rivals: &[Rival]) -> Choice {
-    let there: Vec<Rival> =
-        rivals.iter().filter(|r| r.reach == Reach::Up && r.caught_up()).copied().collect();
-    choose(me, &there)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn rival(id: u64, reach: Reach, caught_up: bool) -> Rival {
-        Rival { id, reach, lag: caught_up.then_some(0) }
+    fn rival(id: u64, reach: Reach, lag: Option<u64>) -> Rival {
+        Rival { id, reach, lag, lost: false }
     }
 
     #[test]
     fn the_highest_healthy_one_leads_at_each_choosing() {
         use Choice::{HandOver, Lead, Wait};
         use Reach::{Refused, Unknown, Up};
+        let lost = |rival: Rival| Rival { lost: true, ..rival };
+        let (healthy, behind) = (Some(0), Some(9));
+        // What is chosen at once, after 40, after 120 and after 300 ms.
         let cases = [
             // The highest one itself waits for nobody.
-            (456, vec![rival(123, Up, true), rival(345, Up, true)], Lead, Lead),
+            (456, vec![rival(123, Up, healthy), rival(345, Up, behind)], [Lead; 4]),
             // Its betters are there and caught up.
-            (123, vec![rival(345, Up, true), rival(456, Up, true)], HandOver(456), HandOver(456)),
+            (123, vec![rival(345, Up, healthy), rival(456, Up, healthy)], [HandOver(456); 4]),
             // The highest is dead, the next is there.
+            (123, vec![rival(345, Up, healthy), rival(456, Refused, None)], [HandOver(345); 4]),
+            // The highest is dead, and it is the next itself: no waiting.
+            (345, vec![rival(123, Up, healthy), rival(456, Refused, None)], [Lead; 4]),
+            // The highest lags: it gets the time of choosing, and no more.
+            (345, vec![rival(456, Up, behind)], [Wait, Wait, Wait, Lead]),
+            // The highest is silent: it may be the frozen one that all this is about.
             (
                 123,
-                vec![rival(345, Up, true), rival(456, Refused, false)],
-                HandOver(345),
-                HandOver(345),
+                vec![rival(345, Up, healthy), rival(456, Unknown, None)],
+                [Wait, Wait, HandOver(345), HandOver(345)],
             ),
-            // The highest is dead, and it is the next itself: no waiting.
-            (345, vec![rival(123, Up, true), rival(456, Refused, false)], Lead, Lead),
-            // The highest lags: it gets the time of choosing, and no more.
-            (345, vec![rival(123, Up, true), rival(456, Up, false)], Wait, Lead),
-            // The highest is silent: likewise, and then the next best one.
-            (123, vec![rival(345, Up, true), rival(456, Unknown, false)], Wait, HandOver(345)),
+            // The highest died a moment ago and is being started again: it has missed this one.
+            (345, vec![lost(rival(456, Unknown, None))], [Lead; 4]),
+            // It is there already, and has to fetch what it missed.
+            (345, vec![lost(rival(456, Up, behind))], [Wait, Lead, Lead, Lead]),
+            // It is back, whole.
+            (345, vec![lost(rival(456, Up, healthy))], [HandOver(456); 4]),
             // Nobody else is there.
-            (123, vec![rival(345, Refused, false), rival(456, Refused, false)], Lead, Lead),
+            (123, vec![rival(345, Refused, None), rival(456, Refused, None)], [Lead; 4]),
             // Alone by design.
-            (1, vec![], Lead, Lead),
+            (1, vec![], [Lead; 4]),
         ];
-        for (me, rivals, now, at_last) in cases {
-            assert_eq!(choose(me, &rivals), now, "{me} {rivals:?}");
-            assert_eq!(choose_at_last(me, &rivals), at_last, "{me} {rivals:?}");
+        for (me, rivals, expected) in cases {
+            let chosen = [0, 40, 120, 300].map(|ms| choose(me, &rivals, Duration::from_millis(ms)));
+            assert_eq!(chosen, expected, "{me} {rivals:?}");
         }
     }
 }

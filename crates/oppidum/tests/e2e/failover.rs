@@ -122,7 +122,7 @@ fn test_10_the_lead_is_handed_over_under_load_and_no_request_fails() {
 
 /// [P7] With `--preempt` the highest leads again soon after its return, and no request fails.
 #[test]
-fn a_returning_replica_takes_the_lead_again_only_where_that_is_wished() {
+fn a_returning_replica_takes_the_lead_again_where_that_is_wished() {
     let mut store = start_with(Plan::stock(), &["--preempt"]);
     let mut load = load(&store);
     await_transactions(&load, 10);

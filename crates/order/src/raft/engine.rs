@@ -104,10 +104,11 @@ impl Engine {
         self.raft.metrics().borrow_watched().vote
     }
 
-    /// How far this replica's log reaches on its disk.
-    pub(crate) fn last_log(&self) -> Position {
-        let flushed = self.raft.watch_log_progress().get();
-        flushed.and_then(|point| letters::position(point.last_log_id.as_ref()))
+    /// How far this replica's log reaches, with all that was received before this was asked: what
+    /// a vote is judged by.
+    pub(crate) async fn last_log(&self) -> Position {
+        let last = self.raft.with_raft_state(|state| state.log_ids.last().copied()).await;
+        letters::position(last.ok().flatten().as_ref())
     }
 
     /// Where the log stands.

@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use wire::exit::Stop;
 use wire::proto;
 
-use super::engine::Engine;
+use super::failover::Mourning;
 use super::{letters, transport};
 use crate::identity::Identity;
 use crate::peers::Peers;
@@ -52,10 +52,8 @@ pub(crate) struct Hold {
     pub(crate) identity: Arc<Identity>,
     /// Where to write down what the stream says.
     pub(crate) peers: Peers,
-    /// For how far our log reaches.
-    pub(crate) engine: Engine,
-    /// The leader known to be dead, to be reported.
-    pub(crate) mourning: watch::Receiver<Option<u64>>,
+    /// The leader that is lost, to be reported.
+    pub(crate) mourning: watch::Receiver<Mourning>,
 }
 
 impl std::fmt::Debug for Hold {
@@ -165,11 +163,12 @@ impl Hold {
         }
     }
 
-    fn ping(&self, dead: Option<u64>) -> proto::HoldPing {
+    fn ping(&self, mourning: Mourning) -> proto::HoldPing {
+        let (dead, last_log) = mourning.unwrap_or_default();
         proto::HoldPing {
             sender: Some(self.identity.sender(self.to)),
-            last_log: letters::position_out(self.engine.last_log()),
-            dead: dead.unwrap_or(0),
+            last_log: letters::position_out(last_log),
+            dead,
         }
     }
 }

@@ -133,10 +133,11 @@ impl Peer for Receiver {
         let id = self.admit(first.sender.as_ref())?;
         self.shared.peers.hear(id);
         let first = letters::append_in(first).map_err(malformed)?;
+        let reading = self.shared.peers.read_from(id);
         // A broken or malformed stream just ends: the engine of the sender opens another.
-        let rest = futures::stream::unfold(requests, |mut requests| async move {
-            let request = requests.message().await.ok().flatten()?;
-            Some((letters::append_in(request).ok()?, requests))
+        let rest = futures::stream::unfold((requests, reading), |mut state| async move {
+            let request = state.0.message().await.ok().flatten()?;
+            Some((letters::append_in(request).ok()?, state))
         });
         let input = futures::stream::iter([first]).chain(rest);
         let answers = self.shared.raft.stream_append(input);
