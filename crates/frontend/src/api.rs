@@ -18,6 +18,7 @@ use wire::problem::{Code, Problem};
 
 use crate::answer::{self, Answer, IDEMPOTENCY_KEY, REQUEST_ID};
 use crate::classic::{self, Dialect, Noun};
+use crate::gate::Door;
 use crate::limits;
 use crate::ordering::{self, Decided};
 use crate::queries::Queries;
@@ -44,6 +45,7 @@ struct Shared {
     replicas: Replicas,
     store: Store,
     places: Semaphore,
+    door: Door,
     request_base: u64,
     requests: AtomicU64,
 }
@@ -57,7 +59,9 @@ impl Api {
     ) -> Self {
         let places = Semaphore::new(limits::REQUESTS_OPEN_MAX);
         let (request_base, requests) = (rand::random(), AtomicU64::new(0));
-        let shared = Shared { dialect, queries, replicas, store, places, request_base, requests };
+        let door = Door::new();
+        let shared =
+            Shared { dialect, queries, replicas, store, places, door, request_base, requests };
         Self { shared: Arc::new(shared) }
     }
 
@@ -189,6 +193,10 @@ impl Api {
             Method::OPTIONS => return answer::options(ON_ORDERS),
             _ => return answer::not_allowed(ON_ORDERS),
         }
+        let Some(mut guest) = self.shared.door.enter() else {
+            let why = "more orders than can be done: nothing was ordered";
+            return answer::problem(&Problem::definite(Code::Overloaded, why));
+        };
         let key = match client_key(request.headers()) {
             Ok(key) => key.unwrap_or_else(own_key),
             Err(why) => return bad_request(why),
@@ -204,6 +212,7 @@ impl Api {
         let name = line.name.clone();
         match ordering::place(&self.shared.replicas, line, key.clone()).await {
             Ok(decided) => {
+                guest.answered();
                 self.shared.queries.tells(name.as_str(), decided.index);
                 self.decided(decided, &key)
             }

@@ -7,9 +7,10 @@
 //! # Reading order
 //!
 //! [`limits`] is every bound. The pure cores: [`classic`] (the words of the API), [`cache`] (hits,
-//! fills, floors), [`seek`] (what to do next for one request). Their shells: `replicas`
-//! (connections), `ordering`, `queries`. `api` turns requests into answers, `server` owns the
-//! public listener, `store` describes the whole store. [`run()`] puts them together.
+//! fills, floors), [`seek`] (what to do next for one request), `gate` (how many orders at once).
+//! Their shells: `replicas` (connections), `ordering`, `queries`. `api` turns requests into
+//! answers, `server` owns the public listener, `store` describes the whole store. [`run()`] puts
+//! them together.
 
 pub mod limits;
 
@@ -22,6 +23,8 @@ pub mod timeline;
 pub mod seek;
 
 mod replicas;
+
+mod gate;
 
 mod ordering;
 

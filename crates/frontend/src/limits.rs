@@ -21,6 +21,9 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 /// open calls of one stream, so that the frontend sheds before a replica does.
 pub const REQUESTS_OPEN_MAX: usize = 8_192;
 
+/// So many orders are let in at once, however slow the store is: entries of the log want company.
+pub const ORDERS_OPEN_MIN: usize = 256;
+
 /// How long the head of a request may take to arrive.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 

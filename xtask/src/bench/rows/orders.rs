@@ -40,7 +40,7 @@ pub(super) fn hot(bench: &mut Bench, clients: usize) -> Result<Row> {
         ],
     };
     if clients == 256 {
-        bench.greatest = Some((rate[0], false));
+        bench.greatest = Some(rate[0]);
     }
     Ok(row)
 }

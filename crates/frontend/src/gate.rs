@@ -1,0 +1,258 @@
+//! How many orders a frontend lets in at once, so that those it lets in are answered soon.
+//!
+//! A burst is let in whole, as far as memory allows: it is over soon. But when every order has
+//! taken longer than [`AIM`] for [`PATIENT`], more come than can be done, and without a bound each
+//! would wait longer than the one before it. From then on no more are let in than are answered
+//! within [`AIM`]: orders under way, divided by those answered per second, is how long each takes
+//! (Little, "A Proof for the Queuing Formula: L = λW", 1961). Whoever comes beyond that is refused
+//! at once, which costs little, and may come again. That a queue is judged by how long it stands
+//! and not by how long it is, is from Nichols and Jacobson, "Controlling Queue Delay", 2012.
+//!
+//! When answers stop, because a leader died or is being chosen, none of this is a measure: orders
+//! are let in, and what has piled up when answers flow again is given the time to drain. A store
+//! that was not overloaded before refuses nobody because of it.
+//!
+//! [`Gate`] decides and has no clock; [`Door`] is the shell that counts who comes out.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::limits::{ORDERS_OPEN_MIN, REQUESTS_OPEN_MAX};
+
+/// An order should be answered within this, in an overload too.
+const AIM: Duration = Duration::from_millis(20);
+
+/// So long all orders may take longer than that before anybody is refused.
+const PATIENT: Duration = Duration::from_millis(200);
+
+/// An overload is over when nobody was refused for this long.
+const OVER: Duration = Duration::from_secs(1);
+
+/// For so long answers are counted before the rate is reckoned anew.
+const WINDOW: Duration = Duration::from_millis(50);
+
+/// Without an answer for this long they have stopped flowing. No longer than [`AIM`]: as many as
+/// are answered within it find room until then.
+const STOPPED: Duration = AIM;
+
+/// Of what has piled up, each answer takes away so much more than itself: where no more than three
+/// come for four that are answered, nobody is refused.
+const DRAIN: f64 = 0.25;
+
+/// The pure core: counts, and lets in or not.
+#[derive(Debug)]
+struct Gate {
+    under_way: usize,
+    /// The last answer.
+    answered: Instant,
+    /// The last answer that came soon.
+    soon: Instant,
+    /// When somebody was refused last.
+    refused: Option<Instant>,
+    /// The window that is being counted: since when, and how many.
+    window: (Instant, u32),
+    /// Answers per second.
+    rate: f64,
+    /// What has piled up while answers did not flow, and is not drained yet.
+    pile: f64,
+}
+
+impl Gate {
+    fn new(now: Instant) -> Self {
+        let (answered, soon, window) = (now, now, (now, 0));
+        Self { under_way: 0, answered, soon, refused: None, window, rate: 0.0, pile: 0.0 }
+    }
+
+    /// One comes: true, and it is under way.
+    fn enter(&mut self, now: Instant) -> bool {
+        if self.under_way == 0 {
+            self.soon = now;
+        }
+        let flows = now.saturating_duration_since(self.answered) < STOPPED;
+        let strained = PATIENT <= now.saturating_duration_since(self.soon);
+        let sheds = self.refused.is_some_and(|last| now.saturating_duration_since(last) < OVER);
+        let bounded = flows && (strained || sheds);
+        let limit = if bounded { self.limit() } else { REQUESTS_OPEN_MAX };
+        let enters = self.under_way < limit;
+        self.under_way += usize::from(enters);
+        if bounded && !enters {
+            self.refused = Some(now);
+        }
+        enters
+    }
+
+    /// One that was let in at `entered` leaves. `answered`: the store has decided it.
+    fn leave(&mut self, entered: Instant, answered: bool, now: Instant) {
+        if answered {
+            if STOPPED <= now.saturating_duration_since(self.answered) {
+                self.pile = count(self.under_way);
+            }
+            self.pile = (self.pile - DRAIN).max(0.0);
+            self.answered = now;
+            if now.saturating_duration_since(entered) < AIM {
+                self.soon = now;
+            }
+            self.reckon(now);
+        }
+        self.under_way = self.under_way.saturating_sub(1);
+    }
+
+    fn reckon(&mut self, now: Instant) {
+        let (since, answers) = &mut self.window;
+        *answers += 1;
+        let span = now.saturating_duration_since(*since);
+        if WINDOW <= span {
+            self.rate = f64::from(*answers) / span.as_secs_f64();
+            self.window = (now, 0);
+        }
+    }
+
+    fn limit(&self) -> usize {
+        let limit = (self.rate * AIM.as_secs_f64()).max(self.pile);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
+        let limit = limit.min(count(REQUESTS_OPEN_MAX)) as usize;
+        limit.max(ORDERS_OPEN_MIN)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bounded by the greatest number of requests")]
+fn count(requests: usize) -> f64 {
+    requests as f64
+}
+
+/// The gate that orders go through.
+#[derive(Debug)]
+pub(crate) struct Door {
+    gate: Mutex<Gate>,
+}
+
+impl Door {
+    /// Nobody is inside.
+    pub(crate) fn new() -> Self {
+        Self { gate: Mutex::new(Gate::new(Instant::now())) }
+    }
+
+    /// Lets one in, or not.
+    pub(crate) fn enter(&self) -> Option<Guest<'_>> {
+        let entered = Instant::now();
+        let enters = self.gate.lock().enter(entered);
+        enters.then_some(Guest { door: self, entered, answered: false })
+    }
+}
+
+/// One that was let in; leaves when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Guest<'a> {
+    door: &'a Door,
+    entered: Instant,
+    answered: bool,
+}
+
+impl Guest<'_> {
+    /// The store has decided it.
+    pub(crate) fn answered(&mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        self.door.gate.lock().leave(self.entered, self.answered, Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// A store that answers `does` orders per millisecond, in order, but none while it is `down`.
+    struct Store {
+        does: usize,
+        down: std::ops::Range<u64>,
+    }
+
+    /// What came of four seconds.
+    #[derive(Debug, Default)]
+    struct Came {
+        refused: usize,
+        /// The longest wait, in milliseconds: in the first half second, and after it.
+        longest: [u64; 2],
+    }
+
+    /// Lets as many come in each millisecond as `comes` says.
+    fn live(store: &Store, comes: impl Fn(u64) -> usize) -> Came {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let (mut gate, mut line, mut came) = (Gate::new(start), VecDeque::new(), Came::default());
+        for ms in 0..4_000 {
+            for _ in 0..comes(ms) {
+                match gate.enter(at(ms)) {
+                    true => line.push_back(ms),
+                    false => came.refused += 1,
+                }
+            }
+            if store.down.contains(&ms) {
+                continue;
+            }
+            // The last of them are answered in the next millisecond.
+            for entered in line.drain(..store.does.min(line.len())) {
+                let longest = &mut came.longest[usize::from(500 <= ms)];
+                *longest = (*longest).max(ms - entered);
+                gate.leave(at(entered), true, at(ms));
+            }
+        }
+        came
+    }
+
+    #[test]
+    fn of_twice_what_can_be_done_half_is_refused_and_the_rest_is_answered_soon() {
+        for does in [10, 40, 100] {
+            let came = live(&Store { does, down: 0..0 }, |_| 2 * does);
+            let half = does * 4_000;
+            assert!((half * 8 / 10..=half).contains(&came.refused), "{does}: {came:?}");
+            assert!(came.longest[0] <= 300 && came.longest[1] <= 30, "{does}: {came:?}");
+        }
+    }
+
+    #[test]
+    fn a_burst_is_served_whole() {
+        let came = live(&Store { does: 10, down: 0..0 }, |ms| if ms == 9 { 1_900 } else { 1 });
+        assert_eq!(came.refused, 0, "{came:?}");
+        assert!(came.longest[0] < 250, "{came:?}");
+    }
+
+    #[test]
+    fn nobody_is_refused_because_a_leader_died() {
+        for down in [1_000..1_030, 1_000..1_400, 1_000..1_700] {
+            let came = live(&Store { does: 10, down: down.clone() }, |_| 7);
+            assert_eq!(came.refused, 0, "{down:?}");
+        }
+        // But memory is bounded, however long it lasts.
+        assert!(0 < live(&Store { does: 10, down: 1_000..3_000 }, |_| 7).refused);
+    }
+
+    #[test]
+    fn a_slow_store_still_has_a_crowd_under_way() {
+        // Two orders per second would never be answered soon.
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut gate = Gate::new(start);
+        assert!(gate.enter(at(0)));
+        for ms in (500..10_000).step_by(500) {
+            for _ in 0..2 {
+                assert!(gate.enter(at(ms)));
+            }
+            gate.leave(at(ms - 500), true, at(ms));
+        }
+        assert!(gate.under_way < ORDERS_OPEN_MIN);
+        let refused = (0..ORDERS_OPEN_MIN).filter(|_| !gate.enter(at(9_501))).count();
+        assert_eq!(gate.under_way, ORDERS_OPEN_MIN, "{refused} were refused");
+        gate.leave(at(9_501), false, at(9_502));
+        assert!(gate.enter(at(9_502)), "one who went away makes room");
+        assert!(!gate.enter(at(9_502)));
+    }
+}
