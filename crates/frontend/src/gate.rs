@@ -72,8 +72,7 @@ impl Gate {
         }
         let flows = now.saturating_duration_since(self.answered) < STOPPED;
         let strained = PATIENT <= now.saturating_duration_since(self.soon);
-        let sheds = self.refused.is_some_and(|last| now.saturating_duration_since(last) < OVER);
-        let bounded = flows && (strained || sheds);
+        let bounded = self.sheds(now) || (strained && flows);
         let limit = if bounded { self.limit() } else { REQUESTS_OPEN_MAX };
         let enters = self.under_way < limit;
         self.under_way += usize::from(enters);
@@ -86,7 +85,8 @@ impl Gate {
     /// One that was let in at `entered` leaves. `answered`: the store has decided it.
     fn leave(&mut self, entered: Instant, answered: bool, now: Instant) {
         if answered {
-            if STOPPED <= now.saturating_duration_since(self.answered) {
+            let stopped = STOPPED <= now.saturating_duration_since(self.answered);
+            if stopped && !self.sheds(now) {
                 self.pile = count(self.under_way);
             }
             self.pile = (self.pile - DRAIN).max(0.0);
@@ -107,6 +107,11 @@ impl Gate {
             self.rate = f64::from(*answers) / span.as_secs_f64();
             self.window = (now, 0);
         }
+    }
+
+    /// There is an overload.
+    fn sheds(&self, now: Instant) -> bool {
+        self.refused.is_some_and(|last| now.saturating_duration_since(last) < OVER)
     }
 
     fn limit(&self) -> usize {
@@ -216,6 +221,29 @@ mod tests {
             assert!((half * 8 / 10..=half).contains(&came.refused), "{does}: {came:?}");
             assert!(came.longest[0] <= 300 && came.longest[1] <= 30, "{does}: {came:?}");
         }
+    }
+
+    #[test]
+    fn an_overload_stays_bounded_when_the_disk_stalls() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let (mut gate, mut line, mut most) = (Gate::new(start), VecDeque::new(), 0);
+        for ms in 0..4_000 {
+            for _ in 0..20 {
+                if gate.enter(at(ms)) {
+                    line.push_back(ms);
+                }
+            }
+            // Every tenth of a second nothing is answered for 30 ms.
+            let does = if ms % 100 < 30 { 0 } else { 10 };
+            for entered in line.drain(..does.min(line.len())) {
+                gate.leave(at(entered), true, at(ms));
+            }
+            if 2_000 < ms {
+                most = most.max(gate.under_way);
+            }
+        }
+        assert!(most <= ORDERS_OPEN_MIN, "{most}");
     }
 
     #[test]
