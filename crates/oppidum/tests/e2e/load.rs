@@ -1,13 +1,7 @@
 //! Customers let loose on the store, with and without accidents.
 
-use crate::harness::{Plan, Process, Store, until};
-
-fn load(store: &Store, more: &[&str]) -> Process {
-    let url = store.url();
-    let arguments = [&["load", "--url", &url], more].concat();
-    let arguments: Vec<String> = arguments.iter().map(|&text| text.to_owned()).collect();
-    Process::start("load", store.folder(), &arguments)
-}
+use crate::customers::{await_transactions, finish, load, placed};
+use crate::harness::{Plan, Store};
 
 /// [S0-1 to S0-10, D1-23; P3]
 #[test]
@@ -107,19 +101,6 @@ fn a_rolling_restart_of_every_process_fails_no_request() {
     assert_eq!(store.frontend(0).wait(), Some(0));
     store.start_frontend(0);
     await_transactions(&load, placed(&load) + 20);
-    load.signal(rustix::process::Signal::INT);
-    let code = load.wait();
-    let out = load.stdout();
-    let last = out.lines().last().unwrap_or_default();
-    assert_eq!(code, Some(0), "{last}");
-    assert!(last.contains(" 0 failed"), "{last}");
+    finish(&mut load);
     store.verify();
-}
-
-fn placed(load: &Process) -> usize {
-    load.stdout().matches("Transaction Success!").count()
-}
-
-fn await_transactions(load: &Process, count: usize) {
-    until(&format!("{count} transactions are placed"), || (count <= placed(load)).then_some(()));
 }

@@ -13,6 +13,8 @@ mod history;
 
 mod toy_session;
 
+mod customers;
+
 mod load;
 
 mod lab;
