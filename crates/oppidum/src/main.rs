@@ -64,9 +64,9 @@ fn main() -> ExitCode {
 /// The runtime under a command.
 ///
 /// A replica and a catalog run on one thread: their work is one sequence, and where several threads
-/// hand it to each other, waking the next one costs more than the work (measured on 2 cores with 64
-/// clients: a quarter less CPU per order, half of it less in the catalog). Disks are waited for on
-/// threads of their own. A frontend takes as many threads as there are cores to spare.
+/// hand it to each other, waking the next one costs more than the work (docs/performance.md has
+/// before and after). Disks are waited for on threads of their own. A frontend takes as many
+/// threads as there are cores to spare.
 fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let one = match command {
