@@ -118,6 +118,17 @@ enum Brief {
 impl Bound {
     /// Binds a key to a command.
     pub fn new(key: &Key, command: &Command) -> Self {
+        let print = command.fingerprint();
+        let print = print.first_chunk::<8>().copied().unwrap_or_default();
+        Self::to_print(key, u64::from_le_bytes(print))
+    }
+
+    /// Binds a key to the very command that this one is bound to.
+    pub(crate) fn again(&self, key: &Key) -> Self {
+        Self::to_print(key, self.fingerprint)
+    }
+
+    fn to_print(key: &Key, fingerprint: u64) -> Self {
         let mut hasher = blake3::Hasher::new();
         let principal_length = u64::try_from(key.principal.len()).unwrap_or(u64::MAX);
         hasher.update(&principal_length.to_le_bytes());
@@ -125,10 +136,7 @@ impl Bound {
         hasher.update(key.text().as_bytes());
         let hash = hasher.finalize();
         let half = hash.as_bytes().first_chunk::<16>().copied().unwrap_or_default();
-        let print = command.fingerprint();
-        let print = print.first_chunk::<8>().copied().unwrap_or_default();
-        let (key_hash, fingerprint) = (u128::from_le_bytes(half), u64::from_le_bytes(print));
-        Self { origin: key.origin, key: key_hash, fingerprint }
+        Self { origin: key.origin, key: u128::from_le_bytes(half), fingerprint }
     }
 }
 

@@ -118,7 +118,8 @@ mod tests {
         assert_eq!(pace.sent(PART, 500_000, at(125)), eighth);
         assert_eq!(pace.sent(PART, 500_000, at(260)), Duration::ZERO, "nobody orders");
         assert_eq!(pace.sent(PART, 500_000, at(261)), Duration::ZERO);
-        assert_eq!(pace.sent(PART, 600_000, at(400)), eighth, "somebody does again");
+        let pause = pace.sent(PART, 600_000, at(361));
+        assert_eq!(pause, Duration::from_millis(25), "somebody does again: the rest of its share");
     }
 
     #[test]
