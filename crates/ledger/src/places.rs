@@ -1,13 +1,13 @@
 //! Where a key's slot is, in 8 bytes a key: a table that holds no keys.
 //!
-//! Windows of keys are the greatest thing in a replica's memory, and most of it would be a map's: the
-//! key again, its padding, and room to grow. Here a bucket holds 31 bits of the key's hash and the low
-//! 32 bits of its place; whoever looks compares the key in the slot itself.
+//! Windows of keys are the greatest thing in a replica's memory, and most of it would be a map's:
+//! the key again, its padding, and room to grow. Here a bucket holds 31 bits of the key's hash and
+//! the low 32 bits of its place; whoever looks compares the key in the slot itself.
 //!
 //! Buckets are probed one after the other, starting where the hash says, and a bucket that is given
-//! back is filled from behind. So nothing is ever left to be cleaned up: forgetting one key for each
-//! new one costs the same for ever, and a table that grows is read and written from one end to the
-//! other.
+//! back is filled from behind. So nothing is ever left to be cleaned up: forgetting one key for
+//! each new one costs the same for ever, and a table that grows is read and written from one end to
+//! the other.
 //!
 //! # Invariants
 //!

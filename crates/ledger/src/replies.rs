@@ -5,10 +5,10 @@
 //! cannot push out a key that somebody relies on. What falls out of a window is decided by the log
 //! alone, so every replica forgets the same key at the same entry.
 //!
-//! A key is held as 128 bits of its BLAKE3 hash and an answer in a few bytes: 32 bytes in its slot and
-//! 8 to 21 in the table that finds it. Where and when it was answered is held once for each entry. A
-//! full window of two million keys takes 101 MB, one of one million 51 MB, and 24 bytes more for each
-//! entry that they came in.
+//! A key is held as 128 bits of its BLAKE3 hash and an answer in a few bytes: 32 bytes in its slot
+//! and 8 to 21 in the table that finds it. Where and when it was answered is held once for each
+//! entry. A full window of two million keys takes 101 MB, one of one million 51 MB, and 24 bytes
+//! more for each entry that they came in.
 
 use std::collections::VecDeque;
 
@@ -223,8 +223,8 @@ impl Window {
         }
     }
 
-    /// How many slots stand before that of a place. A window has far fewer than 2^32 of them, so the
-    /// low half of a place says which is meant.
+    /// How many slots stand before that of a place. A window has far fewer than 2^32 of them, so
+    /// the low half of a place says which is meant.
     fn offset(&self, low: u32) -> u32 {
         let begin = u32::try_from(self.forgotten & u64::from(u32::MAX)).unwrap_or(0);
         low.wrapping_sub(begin)

@@ -153,7 +153,7 @@ mod tests {
             }
             longest = longest.max(size(folder.path()));
         }
-        // What is kept, what comes until the next snapshot, and files that are not yet to be removed.
+        // What is kept, what comes until the next snapshot, and files not yet to be removed.
         assert!(longest < 112 << 20, "the log has grown to {} MB", longest >> 20);
     }
 

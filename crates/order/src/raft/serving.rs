@@ -1,9 +1,9 @@
 //! Serves blocks to a replica that lacks them, and lets orders go first.
 //!
 //! Whoever returns takes what it gets as fast as it can, and everybody pays: the disk here, the
-//! processors of a machine that runs more than one replica. So while orders come in, blocks go out at
-//! an even pace that is far above the rate of any store and far below what the machine can do; when
-//! nobody orders, they go as fast as they are taken.
+//! processors of a machine that runs more than one replica. So while orders come in, blocks go out
+//! at an even pace that is far above the rate of any store and far below what the machine can do;
+//! when nobody orders, they go as fast as they are taken.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -116,12 +116,8 @@ fn phase(
     let seconds = began.elapsed().as_secs_f64();
     let count = float(counted.load(Ordering::Relaxed) - before);
     let used = store.cpu()?.saturating_sub(cpu).as_secs_f64();
-    let phase = Phase {
-        seconds,
-        rate: ratio(count, seconds),
-        server_us: ratio(used * 1e6, count),
-        memory,
-    };
+    let phase =
+        Phase { seconds, rate: ratio(count, seconds), server_us: ratio(used * 1e6, count), memory };
     println!("{phase:.1?}");
     Ok(phase)
 }
