@@ -76,7 +76,7 @@ impl Pile {
     fn purge(&mut self) -> Option<Index> {
         let beyond = self.bytes.saturating_sub(self.limits.kept_bytes);
         let count = self.places.partition_point(|(bytes, _)| *bytes < beyond);
-        self.places.drain(..count).last().map(|(_, index)| index)
+        self.places.drain(..count).next_back().map(|(_, index)| index)
     }
 }
 
