@@ -73,6 +73,22 @@ pub enum RestoreError {
     End(Index),
 }
 
+/// Remembers the keys of a block, once more. Many customers want the same: what the last one asked
+/// for need not be hashed again.
+fn remember_again(replies: &mut Replies, block: &Block) {
+    let mut last: Option<(&Command, Bound)> = None;
+    for Record { request, outcome } in &block.records {
+        let Some(key) = &request.key else { continue };
+        let bound = match last {
+            Some((command, bound)) if *command == request.command => bound.again(key),
+            _ => Bound::new(key, &request.command),
+        };
+        last = Some((&request.command, bound));
+        let at = (block.header.index, block.header.at);
+        replies.remember(bound, at, (&request.command, outcome));
+    }
+}
+
 /// The position of an entry.
 #[derive(Clone, Copy, Debug)]
 struct Position {
@@ -175,13 +191,7 @@ impl Ledger {
             }
             last = Some((header.index, header.digest));
             replies.expire(header.at);
-            for Record { request, outcome } in &block.records {
-                if let Some(key) = &request.key {
-                    let bound = Bound::new(key, &request.command);
-                    let told = (&request.command, outcome);
-                    replies.remember(bound, (header.index, header.at), told);
-                }
-            }
+            remember_again(&mut replies, &block);
         }
         if last.is_none() && state.keys_after < state.applied {
             return Err(RestoreError::Missing(first_kept));

@@ -26,6 +26,8 @@ pub mod stock;
 
 pub mod replies;
 
+mod places;
+
 pub mod block;
 
 pub mod state;

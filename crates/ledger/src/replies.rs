@@ -5,14 +5,16 @@
 //! cannot push out a key that somebody relies on. What falls out of a window is decided by the log
 //! alone, so every replica forgets the same key at the same entry.
 //!
-//! A key is held as 128 bits of its BLAKE3 hash and an answer in a few bytes: about 90 bytes a key
-//! all told, 180 MB for a full window of two million.
+//! A key is held as 128 bits of its BLAKE3 hash and an answer in a few bytes: 32 bytes in its slot
+//! and 8 to 21 in the table that finds it. Where and when it was answered is held once for each
+//! entry. A full window of two million keys takes 101 MB, one of one million 51 MB, and 24 bytes
+//! more for each entry that they came in.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::VecDeque;
 
 use crate::command::Command;
 use crate::outcome::{Accepted, Outcome, Refusal};
+use crate::places::Places;
 use crate::terms::{Index, Key, OrderNumber, Origin, Timestamp};
 
 /// How long keys are remembered.
@@ -69,24 +71,41 @@ pub enum Known {
 struct Window {
     keys_max: usize,
     age_max_ms: u64,
-    /// From the hash of a key to the place of its slot, counted from the beginning of time. Looked
-    /// up only, never iterated.
-    places: HashMap<u128, u64, BuildHasherDefault<Already>>,
+    /// From the hash of a key to the place of its slot, counted from the beginning of time.
+    places: Places,
     /// Oldest first; the first one has the place `forgotten`.
     slots: VecDeque<Slot>,
+    /// The entries that the slots came in, oldest first.
+    entries: VecDeque<Run>,
     forgotten: u64,
 }
 
-#[derive(Clone, Debug)]
+/// What is remembered of one key, in 32 bytes.
+#[derive(Clone, Copy, Debug)]
 struct Slot {
-    key: u128,
-    fingerprint: u64,
-    index: Index,
-    at: Timestamp,
-    brief: Brief,
+    /// The upper and the lower half: a number of 16 bytes would be aligned to as many.
+    key: [u64; 2],
+    print: Print,
+    /// The order's number, or what was refused.
+    detail: u64,
 }
 
-/// An outcome in 16 bytes. The product of a refusal is found again in the repeated command.
+const _: () = assert!(size_of::<Slot>() == 32, "a slot has grown");
+
+/// 62 bits of the command's hash, and two that say what it came to.
+#[derive(Clone, Copy, Debug)]
+struct Print(u64);
+
+/// The slots of one entry: where and when they were answered.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    index: Index,
+    at: Timestamp,
+    /// The place after its last slot.
+    end: u64,
+}
+
+/// An outcome without its product. The product of a refusal is found again in the repeated command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Brief {
     Placed(OrderNumber),
@@ -96,24 +115,20 @@ enum Brief {
     Refused(u8, u8),
 }
 
-/// The keys are hashes already.
-#[derive(Clone, Copy, Debug, Default)]
-struct Already(u64);
-
-impl Hasher for Already {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        let chunk = bytes.first_chunk::<8>().copied().unwrap_or_default();
-        self.0 = u64::from_le_bytes(chunk);
-    }
-}
-
 impl Bound {
     /// Binds a key to a command.
     pub fn new(key: &Key, command: &Command) -> Self {
+        let print = command.fingerprint();
+        let print = print.first_chunk::<8>().copied().unwrap_or_default();
+        Self::to_print(key, u64::from_le_bytes(print))
+    }
+
+    /// Binds a key to the very command that this one is bound to.
+    pub(crate) fn again(&self, key: &Key) -> Self {
+        Self::to_print(key, self.fingerprint)
+    }
+
+    fn to_print(key: &Key, fingerprint: u64) -> Self {
         let mut hasher = blake3::Hasher::new();
         let principal_length = u64::try_from(key.principal.len()).unwrap_or(u64::MAX);
         hasher.update(&principal_length.to_le_bytes());
@@ -121,10 +136,7 @@ impl Bound {
         hasher.update(key.text().as_bytes());
         let hash = hasher.finalize();
         let half = hash.as_bytes().first_chunk::<16>().copied().unwrap_or_default();
-        let print = command.fingerprint();
-        let print = print.first_chunk::<8>().copied().unwrap_or_default();
-        let (key_hash, fingerprint) = (u128::from_le_bytes(half), u64::from_le_bytes(print));
-        Self { origin: key.origin, key: key_hash, fingerprint }
+        Self { origin: key.origin, key: u128::from_le_bytes(half), fingerprint }
     }
 }
 
@@ -144,29 +156,30 @@ impl Replies {
 
     /// What this key has been answered.
     pub fn find(&self, bound: &Bound, command: &Command) -> Known {
-        let Some(slot) = self.window(bound.origin).find(bound.key) else { return Known::Fresh };
-        if slot.fingerprint != bound.fingerprint {
-            return Known::Other;
+        let Some((slot, index)) = self.window(bound.origin).find(bound.key) else {
+            return Known::Fresh;
+        };
+        match slot.print.is_of(bound.fingerprint) {
+            true => Known::Answered(index, slot.brief().spell_out(command)),
+            false => Known::Other,
         }
-        Known::Answered(slot.index, slot.brief.spell_out(command))
     }
 
     /// Remembers an answer. Only first answers are remembered: acceptances, and refusals that the
     /// shop decided.
     pub fn remember(&mut self, bound: Bound, at: (Index, Timestamp), told: (&Command, &Outcome)) {
         let Some(brief) = Brief::of(told.0, told.1) else { return };
-        let (index, at) = at;
-        let slot = Slot { key: bound.key, fingerprint: bound.fingerprint, index, at, brief };
+        let slot = Slot::new(&bound, brief);
         match bound.origin {
-            Origin::Client => self.clients.push(slot),
-            Origin::Frontend => self.frontends.push(slot),
+            Origin::Client => self.clients.push(bound.key, slot, at),
+            Origin::Frontend => self.frontends.push(bound.key, slot, at),
         }
     }
 
     /// Blocks above this index hold every key remembered.
     pub fn after(&self, applied: Index) -> Index {
-        let oldest = [&self.clients, &self.frontends].map(|window| window.slots.front());
-        let first = oldest.into_iter().flatten().map(|slot| slot.index).min();
+        let oldest = [&self.clients, &self.frontends].map(|window| window.entries.front());
+        let first = oldest.into_iter().flatten().map(|run| run.index).min();
         first.map_or(applied, |index| Index(index.0.saturating_sub(1)))
     }
 
@@ -187,20 +200,48 @@ impl Replies {
 
 impl Window {
     fn new(keys_max: usize, age_max_ms: u64) -> Self {
-        let (places, slots) = (HashMap::default(), VecDeque::new());
-        Self { keys_max, age_max_ms, places, slots, forgotten: 0 }
+        let (slots, entries) = (VecDeque::new(), VecDeque::new());
+        Self { keys_max, age_max_ms, places: Places::default(), slots, entries, forgotten: 0 }
     }
 
-    fn find(&self, key: u128) -> Option<&Slot> {
-        let place = self.places.get(&key)?;
-        self.slots.get(usize::try_from(place.checked_sub(self.forgotten)?).ok()?)
+    /// What is remembered of a key, and where it was answered.
+    fn find(&self, key: u128) -> Option<(Slot, Index)> {
+        let low = self.places.find(key, self.holds(key))?;
+        let offset = self.offset(low);
+        let slot = *self.slots.get(usize::try_from(offset).ok()?)?;
+        let place = self.forgotten.saturating_add(u64::from(offset));
+        let run = self.entries.partition_point(|run| run.end <= place);
+        Some((slot, self.entries.get(run)?.index))
     }
 
-    fn push(&mut self, slot: Slot) {
-        let place =
-            self.forgotten.saturating_add(u64::try_from(self.slots.len()).unwrap_or(u64::MAX));
-        self.places.insert(slot.key, place);
+    /// Whether the slot of a place, of which the low half is given, has this key.
+    fn holds(&self, key: u128) -> impl Fn(u32) -> bool {
+        let key = halves(key);
+        move |low| {
+            let slot = usize::try_from(self.offset(low)).ok().and_then(|at| self.slots.get(at));
+            slot.is_some_and(|slot| slot.key == key)
+        }
+    }
+
+    /// How many slots stand before that of a place. A window has far fewer than 2^32 of them, so
+    /// the low half of a place says which is meant.
+    fn offset(&self, low: u32) -> u32 {
+        let begin = u32::try_from(self.forgotten & u64::from(u32::MAX)).unwrap_or(0);
+        low.wrapping_sub(begin)
+    }
+
+    fn push(&mut self, key: u128, slot: Slot, (index, at): (Index, Timestamp)) {
+        let slots = u64::try_from(self.slots.len()).unwrap_or(u64::MAX);
+        let place = self.forgotten.saturating_add(slots);
+        let mut places = std::mem::take(&mut self.places);
+        places.put(key, place, self.holds(key));
+        self.places = places;
         self.slots.push_back(slot);
+        let end = place.saturating_add(1);
+        match self.entries.back_mut() {
+            Some(run) if run.index == index => run.end = end,
+            _ => self.entries.push_back(Run { index, at, end }),
+        }
         if self.keys_max < self.slots.len() {
             self.pop();
         }
@@ -208,19 +249,58 @@ impl Window {
 
     fn expire(&mut self, now: Timestamp) {
         let age = self.age_max_ms;
-        let old = |slot: &Slot| slot.at.0.saturating_add(age) < now.0;
-        while self.slots.front().is_some_and(old) {
+        let old = |run: &Run| run.at.0.saturating_add(age) < now.0;
+        while self.entries.front().is_some_and(old) {
             self.pop();
         }
     }
 
     fn pop(&mut self) {
         let Some(slot) = self.slots.pop_front() else { return };
-        if self.places.get(&slot.key) == Some(&self.forgotten) {
-            self.places.remove(&slot.key);
-        }
+        // A key that was used again, after it was forgotten here, has another place by now.
+        self.places.take(whole(slot.key), self.forgotten);
         self.forgotten = self.forgotten.saturating_add(1);
+        if self.entries.front().is_some_and(|run| run.end <= self.forgotten) {
+            self.entries.pop_front();
+        }
     }
+}
+
+impl Slot {
+    fn new(bound: &Bound, brief: Brief) -> Self {
+        let (kind, detail) = match brief {
+            Brief::Placed(number) => (0, number.0),
+            Brief::Done => (1, 0),
+            Brief::Unchanged => (2, 0),
+            Brief::Refused(code, line) => (3, (u64::from(code) << 8) | u64::from(line)),
+        };
+        Self { key: halves(bound.key), print: Print((bound.fingerprint << 2) | kind), detail }
+    }
+
+    fn brief(self) -> Brief {
+        let byte = |bits: u64| u8::try_from(bits & u64::from(u8::MAX)).unwrap_or(0);
+        match self.print.0 & 3 {
+            0 => Brief::Placed(OrderNumber(self.detail)),
+            1 => Brief::Done,
+            2 => Brief::Unchanged,
+            _ => Brief::Refused(byte(self.detail >> 8), byte(self.detail)),
+        }
+    }
+}
+
+impl Print {
+    /// True when it is that of a command with this hash.
+    fn is_of(self, fingerprint: u64) -> bool {
+        self.0 >> 2 == (fingerprint << 2) >> 2
+    }
+}
+
+fn halves(key: u128) -> [u64; 2] {
+    [u64::try_from(key >> 64).unwrap_or(0), u64::try_from(key & u128::from(u64::MAX)).unwrap_or(0)]
+}
+
+fn whole([upper, lower]: [u64; 2]) -> u128 {
+    (u128::from(upper) << 64) | u128::from(lower)
 }
 
 impl Brief {

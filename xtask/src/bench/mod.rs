@@ -49,6 +49,10 @@ pub(crate) struct Options {
     /// How the store does after N orders: that, and what --only names. 10 million take a while.
     #[arg(long, value_name = "N")]
     growth: Option<u64>,
+    /// How the store does while a replica comes back that missed half of N orders: that, and what
+    /// --only names.
+    #[arg(long = "return", value_name = "N")]
+    returning: Option<u64>,
     /// Kills the leader N times under load: that, and what --only names.
     #[arg(long, value_name = "N")]
     failover: Option<u32>,
@@ -164,8 +168,9 @@ fn times(options: &Options) -> Result<Times> {
 
 fn names(options: &Options) -> Vec<Name> {
     let long = options.growth.map(|_| Name::Growth);
+    let long = long.into_iter().chain(options.returning.map(|_| Name::Return));
     let failover = if options.freeze { Name::Freeze } else { Name::Failover };
-    let long = long.into_iter().chain(options.failover.map(|_| failover));
+    let long = long.chain(options.failover.map(|_| failover));
     let mut names: Vec<Name> = options.only.iter().copied().chain(long).collect();
     if names.is_empty() {
         names = Name::usual();

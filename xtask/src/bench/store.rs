@@ -30,6 +30,8 @@ pub(crate) struct Store {
     frontend: Option<Process>,
     /// The public address of the frontend.
     pub(crate) address: String,
+    /// What its processes say: `warn`, or more for a row that reads it.
+    pub(crate) log: &'static str,
     // Last: removed when nobody writes into it any more.
     folder: Folder,
 }
@@ -63,6 +65,7 @@ impl Store {
             catalogs: Vec::new(),
             frontend: None,
             address: format!("127.0.0.1:{public}"),
+            log: "warn",
             folder,
         };
         for id in IDS {
@@ -128,7 +131,7 @@ impl Store {
     fn run(&self, name: &str, role: &str, flags: &[&str]) -> Result<Process> {
         let mut command = Command::new(&self.program);
         command.current_dir(&self.folder.0).arg(role).args(flags);
-        command.args(["--log", "warn", "--stop-with-stdin"]);
+        command.args(["--log", self.log, "--stop-with-stdin"]);
         Process::start(&mut command, PathBuf::from(self.folder.path(&format!("{name}.lines"))))
     }
 
@@ -183,6 +186,16 @@ impl Store {
     pub(crate) fn next_order_number(&self) -> Result<u64> {
         let leader = self.order_address(self.await_leader(None)?)?;
         status(&leader)?.next_order_number.context("ask for the next order's number")
+    }
+
+    /// How many orders a replica has by its own account, if it says anything.
+    pub(crate) fn orders_of(&self, id: u64) -> Option<u64> {
+        status(&self.order_address(id).ok()?).ok()?.next_order_number
+    }
+
+    /// What a replica has said since the store was made.
+    pub(crate) fn said(&self, id: u64) -> String {
+        fs::read_to_string(self.folder.path(&format!("order-{id}.lines"))).unwrap_or_default()
     }
 
     /// The CPU time that all its processes have used together.

@@ -1,10 +1,14 @@
 //! Keeps the log short: a snapshot now and then, and what lies far below it is purged.
 //!
 //! A snapshot is a manifest and costs one write of the small state, so it is made by size: when so
-//! many bytes, or so many entries, have been applied since the last. The engine then purges what
-//! lies deeper below it than the entries kept for followers that lag a little. Whoever lags more
-//! fetches blocks, and only those that it lacks.
+//! many bytes, or so many entries, have been applied since the last. Below it the log keeps what
+//! followers that lag a little still want: so many bytes, and at most so many entries. Whoever lags
+//! more fetches blocks, and only those that it lacks.
+//!
+//! The log is read as a whole when a replica starts. So its size, which does not depend on how many
+//! orders there have been nor on how many an entry holds, is also a bound on the start.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,33 +21,49 @@ use super::view::View;
 /// How often it looks.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// When a snapshot is due.
+/// A place in the log is noted each time that so many bytes have been applied.
+const NOTE_BYTES: u64 = 1 << 20;
+
+/// When a snapshot is due, and what is kept below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// So many bytes of batches were applied since the last: 64 MB, one file of the log.
+    /// So many bytes of batches were applied since the last: 32 MB, some 300,000 orders.
     pub(crate) bytes: u64,
     /// Or so many entries.
     pub(crate) entries: u64,
+    /// So many bytes are kept below a snapshot; the engine keeps at most so many entries.
+    pub(crate) kept_bytes: u64,
 }
 
 impl Limits {
     /// For a log that keeps so many entries below a snapshot.
     pub(crate) fn keeping(entries: u64) -> Self {
-        Self { bytes: 64 << 20, entries }
+        Self { bytes: 32 << 20, entries, kept_bytes: 32 << 20 }
     }
 }
 
-/// The pure core: how much has been applied since the last snapshot.
-#[derive(Clone, Copy, Debug)]
+/// The pure core: how much has been applied since the last snapshot, and what lies below it.
+#[derive(Clone, Debug)]
 struct Pile {
     limits: Limits,
+    /// The last snapshot.
     bytes: u64,
     index: Index,
+    /// Places in the log, oldest first: how many bytes had been applied there.
+    places: VecDeque<(u64, Index)>,
 }
 
 impl Pile {
+    fn new(limits: Limits, bytes: u64, index: Index) -> Self {
+        Self { limits, bytes, index, places: VecDeque::from([(bytes, index)]) }
+    }
+
     /// True when a snapshot is due at these totals; it begins a new pile then.
     fn is_due(&mut self, bytes: u64, index: Index) -> bool {
+        let last = self.places.back().map_or(0, |(bytes, _)| *bytes);
+        if NOTE_BYTES <= bytes.saturating_sub(last) {
+            self.places.push_back((bytes, index));
+        }
         let due = self.limits.bytes <= bytes.saturating_sub(self.bytes)
             || self.limits.entries <= index.0.saturating_sub(self.index.0);
         if due {
@@ -51,12 +71,19 @@ impl Pile {
         }
         due
     }
+
+    /// How far the log may be purged, when that is further than was said before.
+    fn purge(&mut self) -> Option<Index> {
+        let beyond = self.bytes.saturating_sub(self.limits.kept_bytes);
+        let count = self.places.partition_point(|(bytes, _)| *bytes < beyond);
+        self.places.drain(..count).next_back().map(|(_, index)| index)
+    }
 }
 
 /// Makes snapshots until `stop`.
 pub(crate) async fn run(raft: Raft, view: Arc<View>, limits: Limits, stop: CancellationToken) {
     let mut applied = view.applied();
-    let mut pile = Pile { limits, bytes: view.applied_bytes(), index: *applied.borrow() };
+    let mut pile = Pile::new(limits, view.applied_bytes(), *applied.borrow());
     loop {
         tokio::select! {
             changed = applied.changed() => if changed.is_err() { return },
@@ -72,21 +99,66 @@ pub(crate) async fn run(raft: Raft, view: Arc<View>, limits: Limits, stop: Cance
             () = tokio::time::sleep(LOOK) => {}
             () = stop.cancelled() => return,
         }
+        // The engine purges nothing that lies above the last snapshot that is made, whatever it is
+        // asked for, and by itself what lies deeper below it than the entries that are kept.
+        if let Some(index) = pile.purge()
+            && let Err(error) = raft.trigger().purge_log(index.0).await
+        {
+            tracing::debug!("not purged up to {index}: {error}");
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use openraft::storage::{IOFlushed, RaftLogStorage};
+    use openraft::type_config::TypeConfigExt;
+
     use super::*;
+    use crate::raft::log_store::LogStore;
+    use crate::raft::types::{Body, Entry, LeaderId, LogId, Payload, Types};
+
+    const LIMITS: Limits = Limits { bytes: 1_000, entries: 10, kept_bytes: 500 };
 
     #[test]
     fn a_snapshot_is_due_by_bytes_or_by_entries_and_then_it_begins_anew() {
-        let limits = Limits { bytes: 1_000, entries: 10 };
-        let mut pile = Pile { limits, bytes: 0, index: Index(100) };
+        let mut pile = Pile::new(LIMITS, 0, Index(100));
         assert!(!pile.is_due(999, Index(109)));
         assert!(pile.is_due(1_000, Index(101)));
         assert!(!pile.is_due(1_999, Index(110)));
         assert!(pile.is_due(1_999, Index(111)));
         assert!(!pile.is_due(2_000, Index(112)));
+    }
+
+    #[tokio::test]
+    async fn the_folder_of_the_log_is_bounded_by_bytes_however_much_an_entry_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = LogStore::open(folder.path(), None).unwrap();
+        let limits = Limits { bytes: 32 << 20, entries: u64::MAX, kept_bytes: 32 << 20 };
+        let (mut pile, mut bytes, mut longest) = (Pile::new(limits, 0, Index(0)), 0, 0);
+        // One entry is as great as sixteen of the batcher's: fewer syncs, the same bytes.
+        let payload = Payload(Bytes::from(vec![7; 1 << 20]));
+        for index in 1..=240 {
+            let log_id = LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index };
+            let entry = Entry { log_id, payload: Body::Normal(payload.clone()) };
+            let (done, flushed) = Types::oneshot();
+            log.append([entry], IOFlushed::signal(done)).await.unwrap();
+            flushed.await.unwrap().unwrap();
+            bytes += 1 << 20;
+            pile.is_due(bytes, Index(index));
+            if let Some(purged) = pile.purge() {
+                let leader_id = LeaderId { term: 1, node_id: 1 };
+                log.purge(LogId { leader_id, index: purged.0 }).await.unwrap();
+            }
+            longest = longest.max(size(folder.path()));
+        }
+        // What is kept, what comes until the next snapshot, and files not yet to be removed.
+        assert!(longest < 112 << 20, "the log has grown to {} MB", longest >> 20);
+    }
+
+    fn size(folder: &std::path::Path) -> u64 {
+        let files = std::fs::read_dir(folder).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
     }
 }

@@ -3,6 +3,7 @@
 //! The engine and everything above it are the same on either ground.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use openraft::Config;
 use openraft::storage::RaftLogStorage;
@@ -55,9 +56,13 @@ impl Ground for Folders {
         let delay = settings.faults.flush_delay;
         // Blocking work, done aside.
         let opening = tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
             let log = LogStore::open(&folder.join("log"), delay)?;
+            let read_log = began.elapsed();
             let history = folder.join("history");
             let (machine, view) = StateMachine::open(&history, windows, Pace::default(), source)?;
+            let read_history = began.elapsed().saturating_sub(read_log);
+            tracing::debug!("read the log in {read_log:.1?}, the history in {read_history:.1?}");
             Ok::<_, OpenError>((log, machine, view))
         });
         match opening.await {

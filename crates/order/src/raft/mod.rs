@@ -16,6 +16,7 @@ pub(crate) mod hold;
 pub(crate) mod letters;
 pub(crate) mod membership;
 pub(crate) mod receiver;
+pub(crate) mod serving;
 pub(crate) mod sources;
 pub(crate) mod transport;
 

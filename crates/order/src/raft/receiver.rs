@@ -18,17 +18,12 @@ use wire::proto;
 use wire::proto::peer_server::{Peer, PeerServer};
 
 use super::letters::{self, Malformed};
+use super::serving::{PARTS_AHEAD, send_blocks};
 use super::transport::MESSAGE_BYTES_MAX;
 use super::types::{Raft, Types};
 use super::view::View;
 use crate::identity::{Identity, Stranger};
 use crate::peers::Peers;
-
-/// About how many bytes of blocks go into one part.
-const PART_BYTES: usize = 1024 * 1024;
-
-/// Parts of blocks read ahead of a slow receiver.
-const PARTS_AHEAD: usize = 2;
 
 type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -269,33 +264,5 @@ impl Receiver {
     fn report(&self, id: u64, ping: &proto::HoldPing) {
         let dead = (ping.dead != 0).then_some(ping.dead);
         self.shared.peers.set_report(id, letters::position_in(ping.last_log), dead);
-    }
-}
-
-/// Reads blocks a part at a time and passes them on, until all are sent or nobody listens.
-async fn send_blocks(
-    view: Arc<View>,
-    mut after: Index,
-    to: Index,
-    parts: mpsc::Sender<Result<proto::BlocksPart, Status>>,
-) {
-    loop {
-        // Reading is blocking work.
-        let reader = view.clone();
-        let read = move || reader.blocks(after, to, PART_BYTES);
-        let blocks = match view.shared.hand.aside(read).await {
-            Ok(blocks) => blocks,
-            Err(error) => {
-                // Nobody listens any more: nobody needs to know.
-                let _ = parts.send(Err(Status::data_loss(error.to_string()))).await;
-                return;
-            }
-        };
-        let Some((last, _)) = blocks.last() else { return };
-        after = *last;
-        let blocks = blocks.into_iter().map(|(_, block)| block).collect();
-        if parts.send(Ok(proto::BlocksPart { blocks })).await.is_err() {
-            return;
-        }
     }
 }

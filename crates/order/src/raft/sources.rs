@@ -1,6 +1,7 @@
-//! Where a replica gets the blocks that it lacks: from the leader first, then from any other.
+//! Where a replica gets the blocks that it lacks: from any other, from the leader last.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -18,6 +19,9 @@ use crate::role::Reach;
 
 /// Blocks fetched ahead of their checking.
 const BLOCKS_AHEAD: usize = 64;
+
+/// Whoever spoke as a leader within this is taken for one.
+const LEADS_FOR: Duration = Duration::from_secs(1);
 
 /// The other replicas as a source of blocks.
 #[derive(Clone, Debug)]
@@ -46,17 +50,18 @@ impl BlockSource for Sources {
 
 impl Sources {
     /// Asks one after the other, each for what is still missing. The receiver checks every block,
-    /// so the first that breaks off is merely followed by the next.
+    /// so the first that breaks off, or that is not yet so far, is merely followed by the next.
     async fn fetch(
         &self,
         mut after: Index,
         to: Index,
         blocks: &mpsc::Sender<std::io::Result<Bytes>>,
     ) -> std::io::Result<()> {
+        let mut came_to_an_end = false;
         let mut last = std::io::Error::other("no other replica is reachable");
         for id in self.order() {
             match self.fetch_from(id, &mut after, to, blocks).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => came_to_an_end = true,
                 Err(status) => {
                     tracing::debug!(
                         "{id} does not send blocks after {after}: {}",
@@ -65,19 +70,22 @@ impl Sources {
                     last = std::io::Error::other(status.message().to_owned());
                 }
             }
+            if after == to {
+                return Ok(());
+            }
         }
-        Err(last)
+        // The last entries may have no blocks; whether anything is missing is for the receiver to
+        // say.
+        if came_to_an_end { Ok(()) } else { Err(last) }
     }
 
-    /// Whoever is up, the highest first.
+    /// Whoever is up, the highest first; but the leader, who has the most to do, after the others.
     fn order(&self) -> Vec<u64> {
-        let table = self.peers.now();
-        let up = |reach| {
-            move |peer: &(&u64, &crate::peers::PeerView)| (peer.1.reach == Reach::Up) == reach
-        };
-        let first = table.iter().rev().filter(up(true));
-        let rest = table.iter().rev().filter(up(false));
-        first.chain(rest).map(|(id, _)| *id).collect()
+        let mut order: Vec<_> = self.peers.now().into_iter().rev().collect();
+        order.sort_by_key(|(id, peer)| {
+            (peer.reach != Reach::Up, self.peers.is_leading(*id, LEADS_FOR))
+        });
+        order.into_iter().map(|(id, _)| id).collect()
     }
 
     async fn fetch_from(

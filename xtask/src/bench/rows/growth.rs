@@ -133,7 +133,7 @@ fn look_ups(store: &Store, times: &Times) -> Result<Spread> {
 }
 
 /// Places so many orders, as fast as it goes; how many per second.
-fn fill(store: &Store, orders: u64, batches: bool) -> Result<f64> {
+pub(super) fn fill(store: &Store, orders: u64, batches: bool) -> Result<f64> {
     let (script, clients) = match batches {
         true => (Script::batches(&store.address, HOT, batch::SIZE), batch::CLIENTS),
         false => (Script::hot(&store.address, HOT), 256),

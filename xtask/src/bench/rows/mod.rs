@@ -7,6 +7,7 @@ mod growth;
 mod open;
 mod orders;
 mod queries;
+mod returning;
 
 pub(crate) use orders::side;
 
@@ -49,6 +50,8 @@ pub(crate) enum Name {
     Peers,
     /// After many orders; wants --growth N.
     Growth,
+    /// A replica comes back that was away for many orders; wants --return N.
+    Return,
     /// The leader is killed; wants --failover N.
     Failover,
     /// The leader is frozen; wants --failover N --freeze.
@@ -72,6 +75,7 @@ impl Name {
             Self::Settling1 => "settling-1",
             Self::Peers => "peers",
             Self::Growth => "growth",
+            Self::Return => "return",
             Self::Failover => "failover",
             Self::Freeze => "freeze",
         }
@@ -79,7 +83,7 @@ impl Name {
 
     /// Those that are measured when nobody asks for others.
     pub(crate) fn usual() -> Vec<Self> {
-        let rare = [Self::Growth, Self::Failover, Self::Freeze];
+        let rare = [Self::Growth, Self::Return, Self::Failover, Self::Freeze];
         Self::value_variants().iter().copied().filter(|name| !rare.contains(name)).collect()
     }
 
@@ -109,6 +113,10 @@ pub(crate) fn measure(bench: &mut Bench, name: Name, options: &Options) -> Resul
         Name::Peers => peers::measure(bench),
         Name::Growth => {
             growth::measure(bench, options.growth.context("it wants to know how far: --growth N")?)
+        }
+        Name::Return => {
+            let orders = options.returning.context("it wants to know how many: --return N")?;
+            returning::measure(bench, orders)
         }
         Name::Failover => failover::measure(bench, options.failover.context(times)?, false),
         Name::Freeze => failover::measure(bench, options.failover.context(times)?, true),

@@ -1,0 +1,203 @@
+//! Where a key's slot is, in 8 bytes a key: a table that holds no keys.
+//!
+//! Windows of keys are the greatest thing in a replica's memory, and most of it would be a map's:
+//! the key again, its padding, and room to grow. Here a bucket holds 31 bits of the key's hash and
+//! the low 32 bits of its place; whoever looks compares the key in the slot itself.
+//!
+//! Buckets are probed one after the other, starting where the hash says, and a bucket that is given
+//! back is filled from behind. So nothing is ever left to be cleaned up: forgetting one key for
+//! each new one costs the same for ever, and a table that grows is read and written from one end to
+//! the other.
+//!
+//! # Invariants
+//!
+//! * Between the home of an entry and its bucket no bucket is empty.
+//! * At most three quarters are taken.
+
+/// An empty bucket. A taken one has its lowest tag bit set.
+const EMPTY: u64 = 0;
+
+/// The least number of buckets, once there are any.
+const BUCKETS_MIN: usize = 16;
+
+/// The most buckets: a tag says where it belongs only among so many.
+const BUCKETS_MAX_LOG: u32 = 31;
+
+/// A table from hashes to places. Two keys may have the same hash here.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Places {
+    /// Tag in the upper half, place in the lower. Empty, or a power of two of them.
+    buckets: Vec<u64>,
+    taken: usize,
+}
+
+impl Places {
+    /// The low half of the place for which `is_it` is true, among those with this hash.
+    pub(crate) fn find(&self, hash: u128, is_it: impl Fn(u32) -> bool) -> Option<u32> {
+        let at = self.seek(hash, is_it)?;
+        self.buckets.get(at).map(|bucket| place(*bucket))
+    }
+
+    /// Puts a place in, instead of the one for which `is_it` is true, if there is one.
+    pub(crate) fn put(&mut self, hash: u128, new: u64, is_it: impl Fn(u32) -> bool) {
+        let entry = entry(hash, new);
+        if let Some(at) = self.seek(hash, is_it) {
+            self.set(at, entry);
+            return;
+        }
+        let room = self.buckets.len().saturating_sub(self.buckets.len().wrapping_shr(2));
+        if room <= self.taken {
+            self.grow();
+        }
+        self.insert(entry);
+        self.taken = self.taken.saturating_add(1);
+    }
+
+    /// Takes exactly this place out, if it is in.
+    pub(crate) fn take(&mut self, hash: u128, old: u64) {
+        let low = place(entry(hash, old));
+        let Some(mut hole) = self.seek(hash, |place| place == low) else { return };
+        self.taken = self.taken.saturating_sub(1);
+        // Whatever comes after the hole, and may stand in it, moves there.
+        let mut next = self.after(hole);
+        loop {
+            let bucket = self.get(next);
+            if bucket == EMPTY {
+                return self.set(hole, EMPTY);
+            }
+            let (from_home, from_hole) = (self.way(self.home(bucket), next), self.way(hole, next));
+            if from_hole <= from_home {
+                self.set(hole, bucket);
+                hole = next;
+            }
+            next = self.after(next);
+        }
+    }
+
+    /// How many places are in it.
+    pub(crate) fn len(&self) -> usize {
+        self.taken
+    }
+
+    fn seek(&self, hash: u128, is_it: impl Fn(u32) -> bool) -> Option<usize> {
+        let wanted = tag(entry(hash, 0));
+        let mut at = self.home(entry(hash, 0));
+        loop {
+            let bucket = *self.buckets.get(at)?;
+            if bucket == EMPTY {
+                return None;
+            }
+            if tag(bucket) == wanted && is_it(place(bucket)) {
+                return Some(at);
+            }
+            at = self.after(at);
+        }
+    }
+
+    fn insert(&mut self, entry: u64) {
+        let mut at = self.home(entry);
+        while self.get(at) != EMPTY {
+            at = self.after(at);
+        }
+        self.set(at, entry);
+    }
+
+    fn grow(&mut self) {
+        let buckets = self.buckets.len().saturating_mul(2).max(BUCKETS_MIN);
+        assert!(buckets.ilog2() <= BUCKETS_MAX_LOG, "a window holds far fewer than 2^31 keys");
+        let old = std::mem::replace(&mut self.buckets, vec![EMPTY; buckets]);
+        for entry in old.into_iter().filter(|entry| *entry != EMPTY) {
+            self.insert(entry);
+        }
+    }
+
+    /// Where the search for an entry begins: the uppermost bits of its tag.
+    fn home(&self, entry: u64) -> usize {
+        let bits = self.buckets.len().checked_ilog2().unwrap_or(0);
+        let at = u64::from(tag(entry)).wrapping_shr(u32::BITS.saturating_sub(bits));
+        usize::try_from(at).unwrap_or(0)
+    }
+
+    fn after(&self, at: usize) -> usize {
+        at.wrapping_add(1) & self.buckets.len().wrapping_sub(1)
+    }
+
+    /// How many steps lead from one bucket to another.
+    fn way(&self, from: usize, to: usize) -> usize {
+        to.wrapping_sub(from) & self.buckets.len().wrapping_sub(1)
+    }
+
+    fn get(&self, at: usize) -> u64 {
+        self.buckets.get(at).copied().unwrap_or(EMPTY)
+    }
+
+    fn set(&mut self, at: usize, bucket: u64) {
+        if let Some(place) = self.buckets.get_mut(at) {
+            *place = bucket;
+        }
+    }
+}
+
+/// 31 bits of the hash, and the bit that says that the bucket is taken.
+fn entry(hash: u128, place: u64) -> u64 {
+    let upper = u64::try_from(hash >> 64).unwrap_or(0) >> 32;
+    ((upper | 1) << 32) | (place & u64::from(u32::MAX))
+}
+
+fn tag(entry: u64) -> u32 {
+    u32::try_from(entry >> 32).unwrap_or(0)
+}
+
+fn place(entry: u64) -> u32 {
+    u32::try_from(entry & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, VecDeque};
+
+    use super::*;
+
+    /// All keys crowd around seven buckets.
+    fn hash(key: u64) -> u128 {
+        (u128::from(key % 7) << 120) | u128::from(key)
+    }
+
+    #[test]
+    fn it_knows_what_a_map_knows_whatever_comes_and_goes_and_however_it_crowds() {
+        let (mut places, mut map) = (Places::default(), BTreeMap::new());
+        let (mut keys, mut waiting) = (Vec::new(), VecDeque::new());
+        for step in 0..20_000_u64 {
+            // Places pass the end of 32 bits on the way.
+            let place = u64::from(u32::MAX) - 10_000 + step;
+            let key = step * 7 % 5_000;
+            let known = |low: u32| keys_at(&keys, low) == Some(key);
+            places.put(hash(key), place, known);
+            keys.push((place, key));
+            map.insert(key, place);
+            waiting.push_back((key, place));
+            if 600 < waiting.len() {
+                let (key, place) = waiting.pop_front().unwrap();
+                places.take(hash(key), place);
+                if map.get(&key) == Some(&place) {
+                    map.remove(&key);
+                }
+            }
+            if step % 997 == 0 {
+                for key in 0..5_000 {
+                    let found = places.find(hash(key), |low| keys_at(&keys, low) == Some(key));
+                    let expected = map.get(&key).map(|place| super::place(*place));
+                    assert_eq!(found, expected, "key {key} at step {step}");
+                }
+            }
+            assert_eq!(places.len(), map.len());
+        }
+        assert!(places.buckets.len() <= 1024, "it does not grow for ever");
+    }
+
+    /// The key that was given this place.
+    fn keys_at(keys: &[(u64, u64)], low: u32) -> Option<u64> {
+        let at = low.wrapping_sub(place(keys.first()?.0));
+        keys.get(usize::try_from(at).ok()?).map(|(_, key)| *key)
+    }
+}
