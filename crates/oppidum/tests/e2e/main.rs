@@ -33,6 +33,8 @@ mod owner;
 
 mod settings;
 
+mod disks;
+
 mod torture;
 
 mod up;
