@@ -1,4 +1,5 @@
-//! The disk of one replica is full for a while; the others go on, and so does it when there is room.
+//! The disk of one replica is full for a while; the others go on, and so does it when there is
+//! room.
 
 use crate::harness::IDS;
 use crate::torture::Torture;
