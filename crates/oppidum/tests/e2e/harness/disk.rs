@@ -110,11 +110,14 @@ impl Drop for Disk {
 pub(crate) fn clear_left_behind() {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     for path in mounts.lines().filter_map(|line| line.split_whitespace().nth(1)) {
-        let Some((_, rest)) = path.split_once(PREFIX) else { continue };
+        let Some((before, rest)) = path.split_once(PREFIX) else { continue };
         let pid = rest.split('-').next().and_then(|pid| pid.parse().ok());
         if pid.is_some_and(|pid: u32| !runs(pid)) {
             let _ = run("fsfreeze", &["-u", path]);
-            let _ = run("umount", &["-l", path]);
+            let is_gone = run("umount", &["-l", path]).is_ok();
+            let folder = rest.split('/').next().filter(|_| is_gone);
+            // The others of that run may still be mounted in it: the last one takes it away.
+            let _ = folder.map(|name| std::fs::remove_dir_all(format!("{before}{PREFIX}{name}")));
         }
     }
 }
