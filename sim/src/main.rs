@@ -3,12 +3,15 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use sim::plan::Plan;
 use sim::trace;
 use sim::world::{self, Report};
+
+/// After so many seeds it says how far it is.
+const PROGRESS: u64 = 100;
 
 /// Runs the store in a simulated world, once per seed.
 #[derive(Clone, Debug, Parser)]
@@ -75,6 +78,9 @@ fn main() -> ExitCode {
                 sums.4 + report.steps,
             );
             say(&report, &options);
+            if sums.0.is_multiple_of(PROGRESS) {
+                progress(sums.0, sums.1, options.seeds, began.elapsed());
+            }
         }
     });
     let (runs, failed, orders, faults, steps) = sums;
@@ -114,6 +120,18 @@ fn one(seed: u64, options: &Options) -> Report {
         }
     }
     report
+}
+
+fn progress(runs: u64, failed: u64, seeds: u64, took: Duration) {
+    #[expect(clippy::cast_precision_loss, reason = "far fewer seeds than that")]
+    let (per_minute, left) =
+        (runs as f64 * 60.0 / took.as_secs_f64(), seeds.saturating_sub(runs) as f64);
+    println!(
+        "{runs:>6} of {seeds} seeds, {failed} failed, {:>5.0} s; {per_minute:.0} a minute, {:.0} \
+         minutes left",
+        took.as_secs_f64(),
+        left / per_minute
+    );
 }
 
 fn say(report: &Report, options: &Options) {

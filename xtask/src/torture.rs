@@ -20,13 +20,14 @@ pub(crate) struct Options {
     faults: String,
 }
 
-/// Builds the binary and tortures it.
+/// Builds the binary and tortures it. It says at its start which faults there are, and which are
+/// left out because they need root and disks of their own.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let mut command = Command::new(env!("CARGO"));
     command
         .current_dir(root)
         .args(["test", "--release", "--quiet", "-p", "oppidum", "--test", "e2e", "--"])
-        .args(["--nocapture", "torture"])
+        .args(["--nocapture", "nothing_is_lost_whatever_happens"])
         .env("OPPIDUM_TORTURE_SECONDS", (60 * options.minutes).to_string())
         .env("OPPIDUM_TORTURE_SEED", options.seed.to_string())
         .env("OPPIDUM_TORTURE_FAULTS", &options.faults);

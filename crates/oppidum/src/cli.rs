@@ -187,7 +187,8 @@ pub(crate) struct Order {
     /// Give the lead to a higher replica that is back and healthy, without waiting for a failure
     #[arg(long)]
     pub(crate) preempt: bool,
-    /// A fault put there on purpose: hold-answers, no-timeouts, log-kept=N, flush-delay=MS
+    /// A fault put there on purpose: hold-answers, no-timeouts, log-kept=N, flush-delay=MS,
+    /// switches
     #[arg(long, hide = true)]
     pub(crate) fault: Vec<String>,
     /// The times of the watch protocol.

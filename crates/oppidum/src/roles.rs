@@ -190,6 +190,7 @@ fn faults(texts: &[String]) -> Result<::order::Faults, Stop> {
         match text.split_once('=') {
             None if text == "hold-answers" => faults.hold_answers = true,
             None if text == "no-timeouts" => faults.no_timeouts = true,
+            None if text == "switches" => faults.switches = true,
             Some(("log-kept", entries)) => {
                 let entries = entries.parse().map_err(|_| Stop::Setup(format!("fault {text}?")))?;
                 faults.log_kept = Some(entries);

@@ -1,24 +1,77 @@
 //! The one clock of a replica, and the only place that reads it: leaders stamp their batches with
 //! it.
+//!
+//! It goes by the clock on the wall, but it does not jump with it. Keys are forgotten and requests
+//! are late by log time, so a wall that jumps an hour ahead would refuse what is under way and
+//! forget what somebody relies on. Where the two differ, this clock goes at double or at half speed
+//! until they agree again. Only when a replica starts is the wall taken at its word, for nobody
+//! knows how long the store was away.
+
+use std::time::Duration;
 
 use ledger::terms::Timestamp;
+use parking_lot::Mutex;
 use wire::telemetry::since_epoch;
+use wire::watch::clock::now;
+use wire::watch::lease::Moment;
 
-/// Now, in milliseconds since the Unix epoch, but never before `log_time`: log time does not go
-/// back.
-pub(crate) fn stamp(log_time: Timestamp) -> Timestamp {
-    Timestamp(u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX)).max(log_time)
+/// The clock that stamps. One in each life of a replica.
+#[derive(Debug, Default)]
+pub(crate) struct LogClock {
+    /// What it said last, since the epoch, and when.
+    said: Mutex<Option<(Duration, Moment)>>,
+}
+
+impl LogClock {
+    /// Now, in milliseconds since the Unix epoch, but never before `log_time`: log time does not go
+    /// back.
+    pub(crate) fn stamp(&self, log_time: Timestamp) -> Timestamp {
+        let mut said = self.said.lock();
+        let (floor, moment) = (Duration::from_millis(log_time.0), now());
+        let time = advance(*said, since_epoch(), moment).max(floor);
+        *said = Some((time, moment));
+        Timestamp(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+}
+
+/// Follows the wall, at half speed at least and at double speed at most.
+fn advance(said: Option<(Duration, Moment)>, wall: Duration, now: Moment) -> Duration {
+    let Some((time, at)) = said else { return wall };
+    let elapsed = now.since(at);
+    wall.clamp(time.saturating_add(elapsed / 2), time.saturating_add(elapsed.saturating_mul(2)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const HOUR: Duration = Duration::from_hours(1);
+
     #[test]
     fn log_time_does_not_go_back() {
-        let now = stamp(Timestamp(0));
+        let clock = LogClock::default();
+        let now = clock.stamp(Timestamp(0));
         assert!(Timestamp(1_700_000_000_000) < now);
         let ahead = Timestamp(now.0 + 3_600_000);
-        assert_eq!(stamp(ahead), ahead);
+        assert!(ahead <= clock.stamp(ahead));
+        assert!(ahead <= clock.stamp(Timestamp(0)), "not even when it forgot");
+    }
+
+    #[test]
+    fn a_wall_that_jumps_is_followed_at_double_or_half_speed_until_both_agree() {
+        let (start, second) = (HOUR * 400_000, Duration::from_secs(1));
+        let moment = |seconds| Moment(second * seconds);
+        assert_eq!(advance(None, start, moment(7)), start, "taken at its word at the start");
+        let said = Some((start, moment(7)));
+        assert_eq!(advance(said, start + second, moment(8)), start + second, "in step");
+        assert_eq!(advance(said, start + HOUR, moment(8)), start + 2 * second, "it jumped ahead");
+        assert_eq!(advance(said, start - HOUR, moment(8)), start + second / 2, "it jumped back");
+        // An hour ahead is made up for in an hour, and an hour back in two.
+        let (ahead, back) = (start + 2 * HOUR, start + HOUR);
+        let later = |hours: u32| Moment(7 * second + hours * HOUR);
+        assert_eq!(advance(said, ahead, later(1)), ahead);
+        assert_eq!(advance(said, back, later(2)), back);
+        // Nothing has passed.
+        assert_eq!(advance(said, start + HOUR, moment(7)), start);
     }
 }

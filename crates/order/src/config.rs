@@ -65,6 +65,9 @@ pub struct Faults {
     pub no_timeouts: bool,
     /// So many entries are kept below a snapshot, and a snapshot is made after so many.
     pub log_kept: Option<u64>,
+    /// Further faults are switched on and off while it runs, by the file `ORDER.faults` beside the
+    /// data folder.
+    pub switches: bool,
 }
 
 impl Settings {

@@ -24,7 +24,7 @@ use crate::peers::Peers;
 use crate::raft::engine::{Engine, Leadership};
 use crate::raft::view::View;
 use crate::role::{Choice, Reach, Rival, Role, choose};
-use crate::{clock, problems, shop};
+use crate::{problems, shop};
 
 /// How often it looks while it waits.
 const LOOK: Duration = Duration::from_millis(5);
@@ -245,7 +245,7 @@ impl Chair {
 /// A batch, stamped now, that tells the followers what is settled.
 pub(crate) fn batch(view: &View, settled: Index, requests: Vec<Request>) -> Batch {
     let log_time = view.read(Ledger::log_time);
-    Batch { at: clock::stamp(log_time), settled, requests }
+    Batch { at: view.clock.stamp(log_time), settled, requests }
 }
 
 /// Says who leads, once per change.

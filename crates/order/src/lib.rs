@@ -39,6 +39,7 @@ mod status;
 
 mod clock;
 mod problems;
+mod switches;
 
 pub mod raft;
 

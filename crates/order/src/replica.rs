@@ -41,7 +41,7 @@ use crate::role::Role;
 use crate::service::{Service, Shared};
 use crate::settling::Settling;
 use crate::status::Status;
-use crate::{clock, raft, returning, shop};
+use crate::{raft, returning, shop};
 
 /// How long a leader that stops looks for a successor.
 const HAND_OVER: Duration = Duration::from_secs(1);
@@ -463,7 +463,7 @@ async fn tell_leader(
         hint.send_replace(LeaderHint {
             leader: now.leader(me),
             term: now.term(),
-            log_time_ms: clock::stamp(view.read(Ledger::log_time)).0,
+            log_time_ms: view.clock.stamp(view.read(Ledger::log_time)).0,
         });
         tokio::select! {
             changed = role.changed() => if changed.is_err() { return },

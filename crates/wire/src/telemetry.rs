@@ -7,6 +7,8 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+#[cfg(not(feature = "simulated"))]
+use std::sync::atomic::AtomicI64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -25,6 +27,10 @@ pub const ACCESS: &str = "access";
 const LINES_MAX: usize = 16_384;
 
 static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// A fault of tests: by how many milliseconds this process's clock on the wall is ahead.
+#[cfg(not(feature = "simulated"))]
+static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
 
 /// Keeps the writing thread; dropped last, it writes what is waiting.
 #[derive(Debug)]
@@ -117,8 +123,26 @@ pub fn since_epoch() -> Duration {
     #[cfg(feature = "simulated")]
     return crate::simulated::wall();
     #[cfg(not(feature = "simulated"))]
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+    real_wall()
 }
+
+#[cfg(not(feature = "simulated"))]
+fn real_wall() -> Duration {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let (now, ahead) = (now.unwrap_or_default(), AHEAD_MS.load(Ordering::Relaxed));
+    let by = Duration::from_millis(ahead.unsigned_abs());
+    if ahead < 0 { now.saturating_sub(by) } else { now.saturating_add(by) }
+}
+
+/// A fault of tests: from now on this process's clock on the wall is so many milliseconds ahead.
+#[cfg(not(feature = "simulated"))]
+pub fn set_clock_ahead(millis: i64) {
+    AHEAD_MS.store(millis, Ordering::Relaxed);
+}
+
+/// The simulator's machines have clocks of their own.
+#[cfg(feature = "simulated")]
+pub fn set_clock_ahead(_millis: i64) {}
 
 /// `22:21:55.123`, UTC.
 pub fn time_of_day(since_epoch: Duration) -> String {

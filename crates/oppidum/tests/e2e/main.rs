@@ -35,6 +35,8 @@ mod owner;
 
 mod settings;
 
+mod disks;
+
 mod torture;
 
 mod up;

@@ -25,6 +25,7 @@ use redb::{
 use crate::raft::codec::{decode_position, encode_position};
 use crate::raft::open_error::OpenError;
 use crate::raft::types::{LogId, StoredMembership};
+use crate::switches;
 
 /// Blocks by (first order number, index).
 const BLOCKS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("blocks");
@@ -138,7 +139,9 @@ impl Blocks {
     /// afterwards.
     pub(crate) fn write(&self, rows: &[Row], durable: Option<&Durable>) -> io::Result<()> {
         let mut write = self.rows.begin_write().map_err(broken)?;
-        write.set_durability(Durability::Immediate).map_err(broken)?;
+        let lasting = switches::disk_syncs();
+        let durability = if lasting { Durability::Immediate } else { Durability::None };
+        write.set_durability(durability).map_err(broken)?;
         // Without it the whole file would be walked after a crash.
         write.set_quick_repair(true);
         {
@@ -155,7 +158,9 @@ impl Blocks {
                 meta.insert(STATE, durable.state.as_ref()).map_err(broken)?;
             }
         }
-        write.commit().map_err(broken)
+        write.commit().map_err(broken)?;
+        switches::await_disk();
+        Ok(())
     }
 
     /// The order with this number, if it is in the history.

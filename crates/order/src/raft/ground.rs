@@ -17,6 +17,7 @@ use super::types::{Raft, Types};
 use super::view::View;
 use super::writer::Pace;
 use crate::config::Settings;
+use crate::switches;
 
 /// A log and a history, opened.
 pub type Opened<L> = (L, StateMachine, Arc<View>);
@@ -54,6 +55,10 @@ impl Ground for Folders {
     ) -> Result<Opened<LogStore>, Stop> {
         let (folder, windows) = (settings.data.clone(), settings.windows);
         let delay = settings.faults.flush_delay;
+        if settings.faults.switches {
+            let failed = |error| Stop::Setup(format!("cannot watch the faults' file: {error}"));
+            switches::watch(&settings.data).map_err(failed)?;
+        }
         // Blocking work, done aside.
         let opening = tokio::task::spawn_blocking(move || {
             let began = Instant::now();

@@ -33,6 +33,7 @@ use tokio::sync::oneshot;
 use crate::raft::codec::{StoredBody, StoredLogId, StoredVote};
 use crate::raft::open_error::{self, OpenError};
 use crate::raft::types::{Entry, LogId, Types, Vote};
+use crate::switches;
 
 /// A committed position that no append has carried to disk for this long gets a sync of its own.
 pub const IDLE: Duration = Duration::from_millis(10);
@@ -68,6 +69,7 @@ impl Debug for OnDisk {
 
 impl raft_log::Callback for OnDisk {
     fn send(self, result: io::Result<()>) {
+        switches::await_disk();
         match self {
             Self::Append(done) => done.io_completed(result),
             // Who no longer waits need not know.
@@ -174,7 +176,7 @@ impl LogStore {
     /// When the disk fails.
     pub async fn flush(&self) -> io::Result<()> {
         let (waiter, flushed) = oneshot::channel();
-        self.inner.log.write().flush(true, Some(OnDisk::Waiter(waiter)))?;
+        self.inner.log.write().flush(switches::disk_syncs(), Some(OnDisk::Waiter(waiter)))?;
         flushed.await.map_err(io::Error::other)?
     }
 }
@@ -183,7 +185,7 @@ impl Inner {
     /// Hands what was written to the disk, at once or, under a fault, later.
     fn flush(&self, log: &mut RaftLog<LogTypes>, done: OnDisk) -> io::Result<()> {
         match self.later.hold(done) {
-            Some(done) => log.flush(true, Some(done)),
+            Some(done) => log.flush(switches::disk_syncs(), Some(done)),
             None => Ok(()),
         }
     }
@@ -228,7 +230,7 @@ impl Later {
                 Due::Held(done) => Some(done),
                 Due::Idle => None,
             };
-            if let Err(error) = inner.log.write().flush(true, done) {
+            if let Err(error) = inner.log.write().flush(switches::disk_syncs(), done) {
                 tracing::error!("cannot flush the log: {error}");
             }
         }
@@ -286,7 +288,7 @@ impl RaftLogReader<Types> for LogStore {
                 break;
             }
         }
-        Ok(entries)
+        Ok(beginning_at(start, entries))
     }
 }
 
@@ -311,7 +313,7 @@ impl RaftLogStorage<Types> for LogStore {
         {
             let mut log = self.inner.log.write();
             log.save_vote(StoredVote(*vote))?;
-            log.flush(true, Some(OnDisk::Waiter(waiter)))?;
+            log.flush(switches::disk_syncs(), Some(OnDisk::Waiter(waiter)))?;
         }
         flushed.await.map_err(io::Error::other)?
     }
@@ -370,6 +372,13 @@ fn sync_left_behind(folder: &Path) -> io::Result<()> {
         }
     }
     std::fs::File::open(folder)?.sync_all()
+}
+
+/// What was read for a follower, if it begins where it was asked to: else its beginning has been
+/// purged meanwhile, and the rest would be sent as if it followed on what the follower has.
+pub fn beginning_at(start: u64, entries: Vec<Entry>) -> Vec<Entry> {
+    let begins = entries.first().is_some_and(|first| first.log_id.index == start);
+    if begins { entries } else { Vec::new() }
 }
 
 fn entry((log_id, body): (StoredLogId, StoredBody)) -> Entry {

@@ -30,6 +30,7 @@ use openraft::raft::{
 };
 use openraft::{OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use wire::proto::peer_client::PeerClient;
@@ -173,6 +174,10 @@ impl Link {
 
     /// Sends requests as the engine makes them, and yields the answers in their order.
     ///
+    /// When this ends, no further request is asked for. The connection's own task holds them and
+    /// may outlive the answers; the engine, told that a stream has failed, purges what that stream
+    /// would still read, and plans the next one on the state that both share.
+    ///
     /// The first request is awaited before anybody is called: it is there, and only there, that the
     /// engine waits after a failure. Without that a leader would call a dead follower thousands of
     /// times a second.
@@ -187,6 +192,9 @@ impl Link {
         let sent = owed.clone();
         let mut sender = Some(self.sender());
         let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
+        let over = CancellationToken::new();
+        let input = input.take_until(over.clone().cancelled_owned());
+        let over = over.drop_guard();
         let requests = futures::stream::iter([first]).chain(input).map(move |request| {
             sent.fetch_add(1, Ordering::Relaxed);
             letters::append_out(request, sender.take())
@@ -199,10 +207,10 @@ impl Link {
             Err(_) => return Err(self.late(RPCTypes::AppendEntries, STALLED_MAX)),
         };
         let late = self.late(RPCTypes::AppendEntries, STALLED_MAX);
-        let stream = futures::stream::unfold(Some((answers, owed)), move |state| {
+        let stream = futures::stream::unfold(Some((answers, owed, over)), move |state| {
             let late = late.clone();
             async move {
-                let (mut answers, owed) = state?;
+                let (mut answers, owed, over) = state?;
                 let answer = match next(&mut answers, &owed).await {
                     None => Err(late),
                     Some(Ok(None)) => return None,
@@ -210,7 +218,7 @@ impl Link {
                     Some(Err(status)) => Err(failed(&status)),
                 };
                 let goes_on = matches!(answer, Ok(Ok(_)));
-                Some((answer, goes_on.then_some((answers, owed))))
+                Some((answer, goes_on.then_some((answers, owed, over))))
             }
         });
         Ok(stream.boxed())

@@ -22,6 +22,7 @@ use ledger::terms::{Index, Name, OrderNumber, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
 
+use crate::clock::LogClock;
 use crate::raft::blocks::{Blocks, Durable};
 use crate::raft::hand::Hand;
 use crate::raft::types::{LogId, StoredMembership};
@@ -52,6 +53,8 @@ pub struct AppliedEntry {
 #[derive(Debug)]
 pub struct View {
     pub(crate) shared: Arc<Shared>,
+    /// What stamps, when this replica leads.
+    pub(crate) clock: LogClock,
     writer: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -135,7 +138,7 @@ impl View {
                 None
             }
         };
-        Ok(Self { shared, writer: Mutex::new(writer) })
+        Ok(Self { shared, clock: LogClock::default(), writer: Mutex::new(writer) })
     }
 
     /// Reads the ledger as it is at one index. Keep it short: applying waits for it.

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use ledger::ledger::Windows;
-use openraft::StorageError;
+use openraft::storage::RaftLogStorage;
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::{RaftLogReader, StorageError};
 use order::raft::log_store::LogStore;
 use order::raft::snapshots::NoSource;
 use order::raft::state_machine::StateMachine;
-use order::raft::types::Types;
+use order::raft::types::{Entry, Types};
 use order::raft::writer::Pace;
 use tempfile::TempDir;
+
+use crate::kit::{append, blank, log_id};
 
 struct Builder;
 
@@ -27,4 +30,17 @@ impl StoreBuilder<Types, LogStore, StateMachine, TempDir> for Builder {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_engines_suite_passes_on_the_real_store() {
     Suite::test_all(Builder).await.unwrap();
+}
+
+/// A follower is sent what lies behind what it has. When the beginning of that has been purged
+/// meanwhile, the rest would be a hole in its log.
+#[tokio::test]
+async fn a_range_whose_beginning_is_purged_is_not_read_from_its_middle() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = LogStore::open(folder.path(), None).unwrap();
+    append(&mut log, (0..10).map(blank).collect()).await;
+    log.purge(log_id(1, 4)).await.unwrap();
+    let read = |entries: Vec<Entry>| entries.iter().map(|e| e.log_id.index).collect::<Vec<_>>();
+    assert_eq!(read(log.limited_get_log_entries(5, 9).await.unwrap()), [5, 6, 7, 8]);
+    assert_eq!(read(log.limited_get_log_entries(4, 9).await.unwrap()), [0; 0]);
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
+use order::raft::log_store;
 use order::raft::types::{Entry, LogId, Types, Vote};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -224,7 +225,7 @@ impl RaftLogReader<Types> for SimLog {
                 break;
             }
         }
-        Ok(entries)
+        Ok(log_store::beginning_at(start, entries))
     }
 }
 

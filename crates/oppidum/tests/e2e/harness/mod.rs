@@ -1,11 +1,13 @@
 //! Stores made of real processes, for stories: started, killed, asked, and cleared away.
 
+mod disk;
 mod http;
 mod process;
 mod store;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use disk::Disk;
 pub(crate) use http::{Connection, Reply, ask, get, post};
 pub(crate) use process::{
     Ended, Process, children, is_frozen, run, run_in, run_with_input, runs, signal_to,

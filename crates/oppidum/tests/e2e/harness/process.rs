@@ -128,6 +128,14 @@ impl Process {
         signal_to(self.pid(), signal);
     }
 
+    /// True when it has ended by itself, or was killed.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().unwrap();
+        }
+        self.ended.is_some()
+    }
+
     /// Waits for it to end by itself.
     pub(crate) fn wait(&mut self) -> Option<i32> {
         if self.ended.is_none() {

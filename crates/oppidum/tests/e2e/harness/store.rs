@@ -1,13 +1,14 @@
 //! A whole store, each process started by hand, so that a story can kill and restart any of them.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rand::RngExt;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Connection, Ended, Process, Reply, SOON, ask, get, run, until};
+use super::disk::{PREFIX, clear_left_behind};
+use super::{Connection, Disk, Ended, Process, Reply, SOON, ask, get, run, until};
 
 /// The replicas' ids, lowest first.
 pub(crate) const IDS: [u64; 3] = [123, 345, 456];
@@ -22,6 +23,8 @@ pub(crate) struct Plan {
     pub(crate) cache: &'static str,
     /// A rule of the watch protocol that every process breaks on purpose.
     pub(crate) rule: Option<&'static str>,
+    /// Flags that each replica is started with, each time.
+    pub(crate) flags: &'static [&'static str],
 }
 
 impl Plan {
@@ -34,6 +37,7 @@ impl Plan {
             catalogs: 1,
             cache: "5",
             rule: None,
+            flags: &[],
         }
     }
 
@@ -56,6 +60,11 @@ pub(crate) struct Store {
     orders: Vec<(u64, u16, Option<Process>)>,
     catalogs: Vec<(u16, Option<Process>)>,
     frontends: Vec<(u16, u16, Option<Process>)>,
+    /// What a process may complain of, for it was done to it.
+    excused: Vec<&'static str>,
+    /// The disks of the replicas, if they have their own. After the processes: unmounted when
+    /// nobody uses them any more.
+    disks: Vec<Disk>,
     // Last: removed when nobody writes into it any more.
     folder: TempDir,
 }
@@ -64,17 +73,22 @@ impl Store {
     /// Starts a store and waits until it takes orders, led by 456.
     pub(crate) fn start(plan: Plan) -> Self {
         let mut store = Self::prepare(plan);
-        for index in 0..store.catalogs.len() {
-            store.start_catalog(index);
+        store.start_all();
+        store
+    }
+
+    /// Starts everything that was prepared, and waits until it takes orders.
+    pub(crate) fn start_all(&mut self) {
+        for index in 0..self.catalogs.len() {
+            self.start_catalog(index);
         }
         for id in IDS {
-            store.start_order(id, &[]);
+            self.start_order(id, &[]);
         }
-        for index in 0..store.frontends.len() {
-            store.start_frontend(index);
+        for index in 0..self.frontends.len() {
+            self.start_frontend(index);
         }
-        store.await_open();
-        store
+        self.await_open();
     }
 
     /// Ports and a folder, and nothing that runs yet.
@@ -85,7 +99,9 @@ impl Store {
             orders: IDS.map(|id| (id, port(), None)).into(),
             catalogs: (0..plan.catalogs).map(|_| (port(), None)).collect(),
             frontends: (0..plan.frontends).map(|_| (port(), port(), None)).collect(),
-            folder: tempfile::tempdir().unwrap(),
+            excused: Vec::new(),
+            disks: Vec::new(),
+            folder: folder(),
             plan,
         }
     }
@@ -114,6 +130,7 @@ impl Store {
         let mut arguments =
             strings(&["order", "--id", &id_text, "--orders", &peers, "--data", data]);
         arguments.extend(strings(&["--shop", &shop]));
+        arguments.extend(strings(self.plan.flags));
         arguments.extend(strings(more));
         self.plan.break_rule(&mut arguments);
         let process = Process::start(&format!("order-{id}"), self.folder.path(), &arguments);
@@ -200,6 +217,63 @@ impl Store {
         self.order_slot(id).as_mut().unwrap().wait()
     }
 
+    /// Gives each replica a disk of its own, before it is started; or says why that cannot be.
+    pub(crate) fn mount_disks(&mut self) -> Result<(), String> {
+        clear_left_behind();
+        for id in IDS {
+            let image = self.folder.path().join(format!("order-{id}.img"));
+            self.disks.push(Disk::make(&self.data(id), &image)?);
+        }
+        Ok(())
+    }
+
+    /// The disk of a replica.
+    pub(crate) fn disk(&self, id: u64) -> &Disk {
+        &self.disks[IDS.iter().position(|own| *own == id).unwrap()]
+    }
+
+    /// The power of these replicas goes at the same moment: nobody writes any more, what was not
+    /// synced is lost, and nobody says goodbye. They can be started again.
+    pub(crate) fn cut_power(&mut self, ids: &[u64]) {
+        for id in ids {
+            self.order(*id).signal(rustix::process::Signal::STOP);
+        }
+        Disk::cut(&ids.iter().map(|id| self.disk(*id)).collect::<Vec<_>>());
+        for id in ids {
+            self.kill(*id);
+            self.disk(*id).again();
+        }
+    }
+
+    /// True when each replica has a disk of its own.
+    pub(crate) fn has_disks(&self) -> bool {
+        self.disks.len() == IDS.len()
+    }
+
+    /// The data folder of a replica.
+    pub(crate) fn data(&self, id: u64) -> PathBuf {
+        self.folder.path().join("data").join(format!("order-{id}"))
+    }
+
+    /// Switches these faults on in a replica that has `--fault switches`, and all others off.
+    pub(crate) fn switch(&self, id: u64, faults: &str) {
+        let file = self.data(id).with_extension("faults");
+        let new = file.with_extension("new");
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&new, faults).unwrap();
+        std::fs::rename(new, file).unwrap();
+    }
+
+    /// From now on processes may complain of this.
+    pub(crate) fn excuse(&mut self, words: &'static str) {
+        self.excused.push(words);
+    }
+
+    /// True when a replica has ended, by itself or not.
+    pub(crate) fn has_ended(&mut self, id: u64) -> bool {
+        self.order_slot(id).as_mut().unwrap().has_ended()
+    }
+
     /// How many catalogs there are.
     pub(crate) fn catalogs(&self) -> usize {
         self.catalogs.len()
@@ -284,14 +358,16 @@ impl Store {
 
     /// Waits until all three replicas are there, and have applied the same.
     pub(crate) fn await_all_ready(&self) {
-        until("all replicas have applied the same", || {
-            let replicas = self.replicas();
-            let first = replicas.first()?["applied_index"].as_u64()?;
-            let same = |status: &Value| {
-                status["ready"] == true && status["applied_index"].as_u64() == Some(first)
-            };
-            (replicas.len() == IDS.len() && replicas.iter().all(same)).then_some(())
-        });
+        until("all replicas have applied the same", || self.are_all_ready().then_some(()));
+    }
+
+    /// True when all three replicas are there, and have applied the same.
+    pub(crate) fn are_all_ready(&self) -> bool {
+        let replicas = self.replicas();
+        let applied = |status: &Value| status["applied_index"].as_u64();
+        let Some(first) = replicas.first().and_then(applied) else { return false };
+        let same = |status: &Value| status["ready"] == true && applied(status) == Some(first);
+        replicas.len() == IDS.len() && replicas.iter().all(same)
     }
 
     /// Asks until the public port says this, in a moment when it may say other things.
@@ -318,11 +394,28 @@ impl Store {
         let frontends = self.frontends.iter().filter_map(|(_, _, process)| process.as_ref());
         for process in orders.chain(catalogs).chain(frontends) {
             for line in process.stderr().lines() {
+                let excused = self.excused.iter().any(|words| line.contains(words));
                 let bad = line.contains(" ERROR ") || line.contains("panicked");
+                let bad = bad && !excused;
                 assert!(!bad, "a process complains: {line}");
             }
         }
     }
+}
+
+impl Drop for Store {
+    /// A process cannot die while its disk is frozen.
+    fn drop(&mut self) {
+        for disk in &self.disks {
+            disk.thaw_if_frozen();
+        }
+    }
+}
+
+/// A folder that says whose it is, for those who clear away what was left behind.
+fn folder() -> TempDir {
+    let prefix = format!("{PREFIX}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir().unwrap()
 }
 
 /// Ports that nobody has just now, let go together: drawn by lot from below those that the system

@@ -1,5 +1,9 @@
-//! Torture: clients go on while processes of the real binary are killed, frozen and restarted, one
-//! after the other and all at once, as one seed says; and then everything is checked. [P1 to P9]
+//! Torture: clients go on while processes of the real binary are killed, frozen and restarted, and
+//! disks stall, fill, are damaged or lose power, one after the other and all at once, as one seed
+//! says; and then everything is checked. [P1 to P9]
+//!
+//! Power cuts and full disks need disks of their own, which only root can have; without them those
+//! faults are left out, and it says so.
 //!
 //! A few seconds of it run with every test run; for as long as one likes:
 //! `cargo xtask torture --minutes 20 --seed 7`. Each fault is a file in `faults/`.
@@ -13,15 +17,29 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::crowd::{Crowd, FRONTENDS, STOCK, shop};
-use crate::harness::{Connection, IDS, Plan, Store};
+use crate::harness::{Connection, IDS, Plan, Store, until};
 use crate::history::History;
-use faults::FAULTS;
+use faults::{FAULTS, Needs, Strike};
 
 /// How many catalogs there are.
 const CATALOGS: usize = 2;
 
 /// How many keys are asked again at the end, at the most.
 const ASKED_AGAIN: usize = 2_000;
+
+/// How long a disk stalls.
+pub(crate) const STALL: Duration = Duration::from_millis(500);
+
+/// Faults are switched on and off while a replica runs.
+pub(crate) const SWITCHES: [&str; 2] = ["--fault", "switches"];
+
+/// How a disk is made to stall: its file system is frozen, or the process is told that nothing
+/// comes to be on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stall {
+    Frozen,
+    Switched,
+}
 
 /// A store under torture.
 pub(crate) struct Torture {
@@ -49,26 +67,99 @@ impl Torture {
         let others: Vec<u64> = IDS.into_iter().filter(|id| *id != leader).collect();
         others[self.pick(others.len())]
     }
+
+    /// This lasts for so long: the fault, not a condition.
+    pub(crate) fn hold(&self, span: Duration) {
+        std::thread::sleep(span);
+    }
+
+    /// A replica's disk does nothing any more.
+    pub(crate) fn stall(&mut self, id: u64) -> Stall {
+        if self.store.has_disks() && self.pick(2) == 0 {
+            self.store.disk(id).freeze();
+            return Stall::Frozen;
+        }
+        self.store.switch(id, "stall");
+        Stall::Switched
+    }
+
+    /// A replica's disk goes on.
+    pub(crate) fn go_on_writing(&self, id: u64, stall: Stall) {
+        match stall {
+            Stall::Frozen => self.store.disk(id).thaw(),
+            Stall::Switched => self.store.switch(id, ""),
+        }
+    }
+
+    /// The power of these replicas goes, at the same moment.
+    pub(crate) fn cut_power(&mut self, ids: &[u64]) {
+        self.store.cut_power(ids);
+    }
+
+    /// Starts these again, in any order.
+    pub(crate) fn start_again(&mut self, ids: &[u64]) {
+        let first = self.pick(ids.len());
+        for id in ids.iter().cycle().skip(first).take(ids.len()) {
+            self.store.start_order(*id, &[]);
+        }
+    }
+
+    /// Whoever ended by itself is started again, until all are ready.
+    pub(crate) fn supervise(&mut self) {
+        let store = &mut self.store;
+        until("all replicas are back", || {
+            for id in IDS {
+                if store.has_ended(id) {
+                    store.start_order(id, &[]);
+                }
+            }
+            store.are_all_ready().then_some(())
+        });
+    }
 }
 
 fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
-/// Nothing acknowledged is lost, doubled, renumbered or shown too old, whatever dies.
-#[test]
-fn nothing_is_lost_whatever_dies() {
-    let seed = number("OPPIDUM_TORTURE_SEED", 1);
-    let span = Duration::from_secs(number("OPPIDUM_TORTURE_SECONDS", 12));
+/// The faults that are wanted, and can be: the others are named, with the reason.
+fn wanted(disks: Result<(), String>) -> Vec<(&'static str, Strike)> {
     let wanted = std::env::var("OPPIDUM_TORTURE_FAULTS").unwrap_or_default();
-    let faults: Vec<_> = FAULTS
-        .into_iter()
-        .filter(|(name, _)| wanted.is_empty() || wanted.split(',').any(|wanted| wanted == *name))
-        .collect();
-    assert!(!faults.is_empty(), "no such fault; there are {:?}", FAULTS.map(|(name, _)| name));
+    let is_wanted = |name| wanted.is_empty() || wanted.split(',').any(|wanted| wanted == name);
+    let (mut faults, mut left_out) = (Vec::new(), Vec::new());
+    for (name, needs, strike) in FAULTS.into_iter().filter(|(name, ..)| is_wanted(*name)) {
+        match needs {
+            Needs::Disks if disks.is_err() => left_out.push(name),
+            Needs::Disks | Needs::Nothing => faults.push((name, strike)),
+        }
+    }
+    let names: Vec<&str> = faults.iter().map(|(name, _)| *name).collect();
+    println!("faults: {}", names.join(", "));
+    if let Err(why) = disks
+        && !left_out.is_empty()
+    {
+        println!(
+            "!!! LEFT OUT, for no disks can be mounted here ({why}): {} !!!",
+            left_out.join(", ")
+        );
+    }
+    let names = FAULTS.map(|(name, ..)| name);
+    assert!(!faults.is_empty(), "no such fault can be had; there are {names:?}");
+    faults
+}
+
+/// Nothing acknowledged is lost, doubled, renumbered or shown too old, whatever happens.
+#[test]
+fn nothing_is_lost_whatever_happens() {
+    let seed = number("OPPIDUM_TORTURE_SEED", 1);
+    let span = Duration::from_secs(number("OPPIDUM_TORTURE_SECONDS", 15));
     let (_folder, shop) = shop();
     let plan = Plan { shop, frontends: FRONTENDS, catalogs: CATALOGS, ..Plan::stock() };
-    let store = Store::start(plan);
+    let mut store = Store::prepare(Plan { flags: &SWITCHES, ..plan });
+    let faults = wanted(store.mount_disks());
+    // What is done to the disks, replicas may complain of.
+    store.excuse("No space left on device");
+    store.start_all();
     let crowd = Crowd::new(&store, 4, 4);
     crowd.go_on(20);
     let mut torture = Torture { store, crowd, luck: seed };

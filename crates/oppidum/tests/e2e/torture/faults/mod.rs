@@ -3,14 +3,25 @@
 mod catalog_dies;
 mod catalog_freezes;
 mod catalog_stops;
+mod clock_jumps;
+mod disk_fills;
+mod disks_fill;
 mod everybody_dies;
+mod everybody_loses_power;
 mod follower_dies;
+mod follower_disk_stalls;
 mod follower_freezes;
+mod follower_is_damaged;
 mod frontend_dies;
 mod frontend_freezes;
 mod leader_dies;
+mod leader_disk_stalls;
 mod leader_freezes;
 mod leader_stops;
+mod power_cut;
+mod power_cut_after_freeze;
+mod power_cut_after_kill;
+mod stalled_leader_dies;
 mod two_replicas_die;
 
 use crate::torture::Torture;
@@ -18,18 +29,38 @@ use crate::torture::Torture;
 /// Strikes, waits until orders go on, and mends.
 pub(crate) type Strike = fn(&mut Torture);
 
+/// What a fault cannot do without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// The processes suffice.
+    Nothing,
+    /// Each replica has a disk of its own.
+    Disks,
+}
+
 /// All of them, by name.
-pub(crate) const FAULTS: [(&str, Strike); 12] = [
-    ("leader-dies", leader_dies::strike),
-    ("leader-stops", leader_stops::strike),
-    ("leader-freezes", leader_freezes::strike),
-    ("follower-dies", follower_dies::strike),
-    ("follower-freezes", follower_freezes::strike),
-    ("two-replicas-die", two_replicas_die::strike),
-    ("everybody-dies", everybody_dies::strike),
-    ("catalog-dies", catalog_dies::strike),
-    ("catalog-stops", catalog_stops::strike),
-    ("catalog-freezes", catalog_freezes::strike),
-    ("frontend-dies", frontend_dies::strike),
-    ("frontend-freezes", frontend_freezes::strike),
+pub(crate) const FAULTS: [(&str, Needs, Strike); 23] = [
+    ("leader-dies", Needs::Nothing, leader_dies::strike),
+    ("leader-stops", Needs::Nothing, leader_stops::strike),
+    ("leader-freezes", Needs::Nothing, leader_freezes::strike),
+    ("follower-dies", Needs::Nothing, follower_dies::strike),
+    ("follower-freezes", Needs::Nothing, follower_freezes::strike),
+    ("two-replicas-die", Needs::Nothing, two_replicas_die::strike),
+    ("everybody-dies", Needs::Nothing, everybody_dies::strike),
+    ("catalog-dies", Needs::Nothing, catalog_dies::strike),
+    ("catalog-stops", Needs::Nothing, catalog_stops::strike),
+    ("catalog-freezes", Needs::Nothing, catalog_freezes::strike),
+    ("frontend-dies", Needs::Nothing, frontend_dies::strike),
+    ("frontend-freezes", Needs::Nothing, frontend_freezes::strike),
+    ("follower-disk-stalls", Needs::Nothing, follower_disk_stalls::strike),
+    ("leader-disk-stalls", Needs::Nothing, leader_disk_stalls::strike),
+    ("stalled-leader-dies", Needs::Nothing, stalled_leader_dies::strike),
+    ("clock-jumps", Needs::Nothing, clock_jumps::strike),
+    ("follower-is-damaged", Needs::Nothing, follower_is_damaged::strike),
+    ("power-cut", Needs::Disks, power_cut::strike),
+    ("everybody-loses-power", Needs::Disks, everybody_loses_power::strike),
+    ("power-cut-after-freeze", Needs::Disks, power_cut_after_freeze::strike),
+    ("power-cut-after-kill", Needs::Disks, power_cut_after_kill::strike),
+    ("disk-fills", Needs::Disks, disk_fills::strike),
+    ("disks-fill", Needs::Disks, disks_fill::strike),
 ];

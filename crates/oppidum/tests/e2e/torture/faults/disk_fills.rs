@@ -1,0 +1,13 @@
+//! The disk of one replica is full for a while; the others go on, and so does it when there is
+//! room.
+
+use crate::harness::IDS;
+use crate::torture::Torture;
+
+pub(crate) fn strike(torture: &mut Torture) {
+    let full = IDS[torture.pick(IDS.len())];
+    torture.store.disk(full).fill();
+    torture.crowd.go_on(50);
+    torture.store.disk(full).make_room();
+    torture.supervise();
+}

@@ -1,0 +1,19 @@
+//! The disks of a majority are full for a while: no order is taken, or none for long, until there
+//! is room.
+
+use crate::harness::IDS;
+use crate::torture::{STALL, Torture};
+
+pub(crate) fn strike(torture: &mut Torture) {
+    let spared = torture.pick(IDS.len() + 1);
+    let full: Vec<u64> =
+        IDS.into_iter().enumerate().filter(|(place, _)| *place != spared).map(|x| x.1).collect();
+    for id in &full {
+        torture.store.disk(*id).fill();
+    }
+    torture.hold(2 * STALL);
+    for id in &full {
+        torture.store.disk(*id).make_room();
+    }
+    torture.supervise();
+}

@@ -1,0 +1,10 @@
+//! The leader's disk does nothing for half a second; orders may wait for it, and no longer.
+
+use crate::torture::{STALL, Torture};
+
+pub(crate) fn strike(torture: &mut Torture) {
+    let leader = torture.leader();
+    let stall = torture.stall(leader);
+    torture.hold(STALL);
+    torture.go_on_writing(leader, stall);
+}

@@ -1,0 +1,16 @@
+//! The power goes, for any of the replicas at the same moment: what was not synced is lost.
+
+use crate::harness::IDS;
+use crate::torture::Torture;
+
+pub(crate) fn strike(torture: &mut Torture) {
+    // Any subset but the empty one: bit by bit.
+    let some = 1 + torture.pick((1 << IDS.len()) - 1);
+    let dark: Vec<u64> =
+        IDS.into_iter().enumerate().filter(|(bit, _)| some >> bit & 1 == 1).map(|x| x.1).collect();
+    torture.cut_power(&dark);
+    if dark.len() < 2 {
+        torture.crowd.go_on(20);
+    }
+    torture.start_again(&dark);
+}

@@ -1,0 +1,17 @@
+//! `kill -9` of a leader whose disk has stalled: it acknowledged what the others have.
+
+use rustix::process::Signal;
+
+use crate::torture::{STALL, Torture};
+
+pub(crate) fn strike(torture: &mut Torture) {
+    let leader = torture.leader();
+    let stall = torture.stall(leader);
+    torture.hold(STALL / 2);
+    // It is gone only when its disk lets it go.
+    torture.store.order(leader).signal(Signal::KILL);
+    torture.go_on_writing(leader, stall);
+    torture.store.kill(leader);
+    torture.crowd.go_on(20);
+    torture.store.start_order(leader, &[]);
+}
