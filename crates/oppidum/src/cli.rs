@@ -187,7 +187,12 @@ pub(crate) struct Order {
     /// Give the lead to a higher replica that is back and healthy, without waiting for a failure
     #[arg(long)]
     pub(crate) preempt: bool,
-    /// A fault put there on purpose: hold-answers, no-timeouts, log-kept=N, flush-delay=MS
+    /// What is kept free on the disk: below it orders are refused [default: 64, or a tenth of a
+    /// smaller disk]
+    #[arg(long, value_name = "MB")]
+    pub(crate) reserve_mb: Option<String>,
+    /// A fault put there on purpose: hold-answers, no-timeouts, pretended-room, log-kept=N,
+    /// flush-delay=MS
     #[arg(long, hide = true)]
     pub(crate) fault: Vec<String>,
     /// The times of the watch protocol.

@@ -34,6 +34,8 @@ pub struct Settings {
     pub shop_source: String,
     /// How many idempotency keys are remembered, and for how long.
     pub windows: Windows,
+    /// So many bytes of the disk are kept free; `None`: 64 MB, or a tenth of a smaller disk.
+    pub reserve: Option<u64>,
     /// A leader gives way to a higher replica that has been back and healthy for a while.
     pub preempt: bool,
     /// The times of the watch protocol, the same in the whole store.
@@ -65,6 +67,8 @@ pub struct Faults {
     pub no_timeouts: bool,
     /// So many entries are kept below a snapshot, and a snapshot is made after so many.
     pub log_kept: Option<u64>,
+    /// The disk has as many free bytes as the file `free-bytes` in the data folder says.
+    pub pretended_room: bool,
 }
 
 impl Settings {
@@ -138,6 +142,7 @@ pub(crate) mod tests {
     pub(crate) fn three() -> Settings {
         let peer = |id, port: u16| Peer { id, address: format!("127.0.0.1:{port}") };
         Settings {
+            reserve: None,
             preempt: false,
             id: 456,
             peers: vec![peer(123, 1115), peer(345, 1116), peer(456, 1117)],

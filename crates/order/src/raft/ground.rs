@@ -16,6 +16,7 @@ use super::types::{Raft, Types};
 use super::view::View;
 use super::writer::Pace;
 use crate::config::Settings;
+use crate::room::{Gauge, Space};
 
 /// A log and a history, opened.
 pub type Opened<L> = (L, StateMachine, Arc<View>);
@@ -32,6 +33,11 @@ pub trait Ground: Send + 'static {
         source: Arc<dyn BlockSource>,
     ) -> impl Future<Output = Result<Opened<Self::Log>, Stop>> + Send;
 
+    /// How to ask how much room there is on it; `None`: there always is.
+    fn gauge(&self, _settings: &Settings) -> Option<Gauge> {
+        None
+    }
+
     /// A last look at the engine's settings: for tests that break one on purpose.
     fn tune(&self, _config: &mut Config) {}
 
@@ -45,6 +51,23 @@ pub struct Folders;
 
 impl Ground for Folders {
     type Log = LogStore;
+
+    fn gauge(&self, settings: &Settings) -> Option<Gauge> {
+        let folder = settings.data.clone();
+        if settings.faults.pretended_room {
+            let file = folder.join("free-bytes");
+            return Some(Arc::new(move || {
+                let text = std::fs::read_to_string(&file);
+                let free = text.ok().and_then(|text| text.trim().parse().ok());
+                Ok(Space { free: free.unwrap_or(u64::MAX), total: u64::MAX })
+            }));
+        }
+        Some(Arc::new(move || {
+            let found = rustix::fs::statvfs(&folder)?;
+            let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+            Ok(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+        }))
+    }
 
     async fn open(
         &mut self,
@@ -62,6 +85,8 @@ impl Ground for Folders {
         });
         match opening.await {
             Ok(Ok(opened)) => Ok(opened),
+            // It clears by itself: whoever starts this replica may try again.
+            Ok(Err(error @ OpenError::Full { .. })) => Err(Stop::Defect(error.to_string())),
             Ok(Err(error)) => Err(Stop::Setup(error.to_string())),
             Err(panicked) => Err(Stop::Defect(format!(
                 "opening {} failed: {panicked}; keep the folder for inspection",

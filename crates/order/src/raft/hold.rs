@@ -20,6 +20,7 @@ use super::{letters, transport};
 use crate::identity::Identity;
 use crate::peers::Peers;
 use crate::role::Reach;
+use crate::room::{Level, Seen};
 
 /// Between two connects to a peer that is not there.
 const RETRY: Duration = Duration::from_millis(50);
@@ -56,6 +57,8 @@ pub(crate) struct Hold {
     pub(crate) engine: Engine,
     /// The leader known to be dead, to be reported.
     pub(crate) mourning: watch::Receiver<Option<u64>>,
+    /// How much room this replica has, to be reported.
+    pub(crate) room: watch::Receiver<Seen>,
 }
 
 impl std::fmt::Debug for Hold {
@@ -120,6 +123,7 @@ impl Hold {
         };
         let (pings, outgoing) = mpsc::channel(4);
         let reported = *self.mourning.borrow_and_update();
+        let mut full = self.is_full();
         if pings.try_send(self.ping(reported)).is_err() {
             return End::Unreachable;
         }
@@ -152,6 +156,19 @@ impl Hold {
                     Err(status) if status.code() == Code::Aborted => return End::Refused,
                     Ok(None) | Err(_) => return End::Broke,
                 },
+                changed = self.room.changed() => {
+                    if changed.is_err() {
+                        return End::Broke;
+                    }
+                    let news = self.is_full();
+                    if std::mem::replace(&mut full, news) == news {
+                        continue;
+                    }
+                    let dead = *self.mourning.borrow();
+                    if pings.send(self.ping(dead)).await.is_err() {
+                        return End::Broke;
+                    }
+                }
                 changed = self.mourning.changed() => {
                     if changed.is_err() {
                         return End::Broke;
@@ -165,11 +182,16 @@ impl Hold {
         }
     }
 
+    fn is_full(&mut self) -> bool {
+        self.room.borrow_and_update().level != Level::Roomy
+    }
+
     fn ping(&self, dead: Option<u64>) -> proto::HoldPing {
         proto::HoldPing {
             sender: Some(self.identity.sender(self.to)),
             last_log: letters::position_out(self.engine.last_log()),
             dead: dead.unwrap_or(0),
+            full: self.room.borrow().level != Level::Roomy,
         }
     }
 }

@@ -9,6 +9,23 @@ use raft_log::{Dump, DumpApi};
 
 use crate::raft::log_store::LogTypes;
 
+/// What the system says of a disk without room, in whatever it is wrapped on its way here.
+const NO_ROOM: &str = "No space left on device";
+
+/// What a person does about a disk that has failed a running replica.
+pub(crate) fn advice(reason: &str) -> &'static str {
+    match reason.contains(NO_ROOM) {
+        true => {
+            "there is no room left on its disk: make some, then start the replica again; nothing \
+             acknowledged is lost"
+        }
+        false => {
+            "nothing is believed of what was being written: check the disk, then start the replica \
+             again"
+        }
+    }
+}
+
 /// Why a replica's storage cannot be opened. The text is for the person who must act on it.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -36,12 +53,25 @@ pub enum OpenError {
         /// What the system says.
         reason: String,
     },
+    /// There is no room left to open it.
+    #[error(
+        "cannot open {path}: there is no room left on its disk; make some, then start this replica \
+         again: nothing acknowledged is lost"
+    )]
+    Full {
+        /// Which file or folder.
+        path: PathBuf,
+    },
 }
 
 impl OpenError {
     /// A folder or file that cannot be used.
     pub(crate) fn folder(path: &Path, reason: &impl ToString) -> Self {
-        Self::Unusable { path: path.to_path_buf(), reason: reason.to_string() }
+        let (path, reason) = (path.to_path_buf(), reason.to_string());
+        match reason.contains(NO_ROOM) {
+            true => Self::Full { path },
+            false => Self::Unusable { path, reason },
+        }
     }
 
     /// A file that does not hold what was written.
