@@ -77,10 +77,17 @@ impl Ground for Folders {
         let (folder, windows) = (settings.data.clone(), settings.windows);
         let delay = settings.faults.flush_delay;
         // Blocking work, done aside.
+        let runtime = tokio::runtime::Handle::current();
         let opening = tokio::task::spawn_blocking(move || {
             let log = LogStore::open(&folder.join("log"), delay)?;
             let history = folder.join("history");
-            let (machine, view) = StateMachine::open(&history, windows, Pace::default(), source)?;
+            let pace = Pace::default();
+            let opened = StateMachine::open_mending(&history, windows, pace, source, &runtime);
+            let (machine, view) = opened?;
+            if let Some(witness) = view.durable().witness {
+                witness.check(log.on_disk().now(), &folder.join("log"))?;
+            }
+            view.keep_witness(log.on_disk().clone());
             Ok::<_, OpenError>((log, machine, view))
         });
         match opening.await {

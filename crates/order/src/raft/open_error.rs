@@ -32,7 +32,7 @@ pub enum OpenError {
     /// A file does not hold what was written.
     #[error(
         "{file} is damaged at {position}: {reason}; set the whole data folder aside, keep it for \
-         inspection, and let this replica join again under a new id"
+         inspection, and replace this replica (`oppidum ctl replace`)"
     )]
     Damaged {
         /// Which file.
