@@ -349,6 +349,18 @@ pub(crate) enum CtlOn {
         #[command(flatten)]
         url: Url,
     },
+    /// Reads a replica's whole history, and mends what is damaged with the blocks of the others
+    #[command(after_help = "Example:\n  oppidum ctl repair --id 123\n\n\
+        Exit codes: 0 nothing is damaged any more; 1 something cannot be mended; 2 it could not \
+        be asked.")]
+    Repair {
+        /// The replica, which must be running
+        #[arg(long, value_name = "ID")]
+        id: u64,
+        /// The store.
+        #[command(flatten)]
+        url: Url,
+    },
 }
 
 /// The owner's work on products.

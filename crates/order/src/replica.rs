@@ -104,6 +104,8 @@ struct Replica {
     view: Arc<View>,
     peers: Peers,
     room: Room,
+    /// Where blocks come from.
+    sources: Sources,
     /// How to ask the disk.
     gauge: Option<Gauge>,
     /// Cancelled when this replica is about to stop; the others are told.
@@ -141,7 +143,7 @@ impl Replica {
             peers: peers.clone(),
             room: room.clone(),
         };
-        let (log, machine, view) = ground.open(&settings, Arc::new(sources)).await?;
+        let (log, machine, view) = ground.open(&settings, Arc::new(sources.clone())).await?;
         if let Some(ledger) = view.read(Ledger::ledger_id) {
             identity.hold_ledger(ledger)?;
         }
@@ -160,6 +162,7 @@ impl Replica {
             view,
             peers,
             room,
+            sources,
             gauge,
             leaving,
             ending,
@@ -201,7 +204,7 @@ impl Replica {
             let folder = self.settings.data.display().to_string();
             self.tasks.spawn(self.room.clone().keep(gauge, folder, self.ending.clone()));
         }
-        let (operator, wishes) = Operator::new();
+        let (operator, wishes) = Operator::new(self.view.clone(), self.sources.clone());
         let stop_choosing = self.ending.clone();
         self.tasks.spawn(chair.clone().run(role.clone(), batcher.clone(), wishes, stop_choosing));
         if self.settings.faults.no_timeouts {

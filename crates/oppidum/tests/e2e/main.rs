@@ -27,6 +27,8 @@ mod failover;
 
 mod full;
 
+mod damage;
+
 mod bad_input;
 
 mod inspection;

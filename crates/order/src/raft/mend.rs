@@ -8,9 +8,8 @@
 
 use std::io;
 
-use bytes::Bytes;
 use futures::StreamExt;
-use ledger::block::Block;
+use ledger::block::{Block, Header};
 use ledger::state::State;
 use ledger::terms::{Digest, Index};
 
@@ -29,21 +28,16 @@ pub struct Mended {
     pub mended: Vec<Index>,
 }
 
-/// The chain so far.
-#[derive(Clone, Copy, Debug, Default)]
-struct Link {
+/// The chain so far, and what has been fetched to go on with it.
+struct Mender<'a> {
+    blocks: &'a Blocks,
+    source: &'a dyn BlockSource,
+    runtime: &'a tokio::runtime::Handle,
     index: Index,
     digest: Option<Digest>,
-}
-
-impl Link {
-    /// Whether an encoded block is whole, stands at `index`, and continues the chain.
-    fn fits(self, index: Index, bytes: &[u8]) -> Option<Self> {
-        let header = Block::decode(bytes).ok()?.header;
-        let follows = self.digest.is_none_or(|digest| digest == header.previous);
-        (header.index == index && self.index < index && follows)
-            .then_some(Self { index, digest: Some(header.digest) })
-    }
+    /// Fetched, and not yet known to be continued by what is here: written only then.
+    pending: Vec<Row>,
+    done: Mended,
 }
 
 /// Looks at every block up to `durable`, and mends what is damaged. Blocking; it asks `source` on
@@ -54,63 +48,93 @@ pub(crate) fn mend(
     source: &dyn BlockSource,
     runtime: &tokio::runtime::Handle,
 ) -> io::Result<Mended> {
-    let to = durable.index();
-    let (mut link, mut done, mut after) = (Link::default(), Mended::default(), Index(0));
+    let (index, done) = (Index(0), Mended::default());
+    let mut mender =
+        Mender { blocks, source, runtime, index, digest: None, pending: Vec::new(), done };
+    let (to, mut after) = (durable.index(), Index(0));
     loop {
         let part = blocks.rows(after, to, PART_BYTES)?;
         let Some((last, _)) = part.last() else { break };
         after = *last;
         for (index, bytes) in part {
-            done.checked += 1;
-            match bytes.as_ref().and_then(|bytes| link.fits(index, bytes)) {
-                Some(next) => link = next,
-                None => {
-                    let fetched = runtime.block_on(fetch(source, link.index, index))?;
-                    link = replace(blocks, link, index, fetched, &mut done)?;
-                }
-            }
+            mender.look(index, bytes.as_deref())?;
         }
     }
     if durable.applied.is_some() {
         let state = State::decode(&durable.state).map_err(invalid)?;
-        if link.digest.is_some_and(|digest| digest != state.digest) {
-            let last = link.index;
-            let fetched = runtime.block_on(fetch(source, last, to))?;
-            link = replace(blocks, link, to, fetched, &mut done)?;
-            if link.digest != Some(state.digest) {
-                return Err(invalid(format!("the blocks after index {last} cannot be mended")));
+        mender.end(to, state.digest)?;
+    }
+    Ok(mender.done)
+}
+
+impl Mender<'_> {
+    /// Looks at the row of an index.
+    fn look(&mut self, index: Index, bytes: Option<&[u8]>) -> io::Result<()> {
+        self.done.checked += 1;
+        let block = bytes.and_then(|bytes| Block::decode(bytes).ok());
+        match block.map(|block| block.header).filter(|header| header.index == index) {
+            Some(header) if self.is_next(&header) => {
+                self.step(&header);
+                self.keep()
+            }
+            // What was fetched leads elsewhere: this one is whole.
+            Some(_) if !self.pending.is_empty() => Err(self.misfit(index)),
+            _ => {
+                self.fetch(index)?;
+                if self.index == index { Ok(()) } else { Err(self.misfit(index)) }
             }
         }
     }
-    Ok(done)
-}
 
-/// The blocks of the entries in `(after, to]`, as others have them.
-async fn fetch(source: &dyn BlockSource, after: Index, to: Index) -> io::Result<Vec<Bytes>> {
-    source.blocks(after, to).collect::<Vec<_>>().await.into_iter().collect()
-}
+    /// There are no more rows: the chain must end where the state is.
+    fn end(&mut self, to: Index, digest: Digest) -> io::Result<()> {
+        if self.digest.is_some_and(|own| own != digest) && self.pending.is_empty() {
+            self.fetch(to)?;
+        }
+        if self.digest.is_some_and(|own| own != digest) {
+            return Err(self.misfit(to));
+        }
+        self.keep()
+    }
 
-/// Puts fetched blocks in the place of what is damaged up to `to`, when they fit.
-fn replace(
-    blocks: &Blocks,
-    mut link: Link,
-    to: Index,
-    fetched: Vec<Bytes>,
-    done: &mut Mended,
-) -> io::Result<Link> {
-    let (mut rows, after) = (Vec::new(), link.index);
-    for bytes in fetched {
-        let header = Block::peek(&bytes).map_err(invalid)?;
-        let Some(next) = link.fits(header.index, &bytes) else { break };
-        link = next;
-        done.mended.push(header.index);
-        rows.push(Row { first: header.first_order_number, index: header.index, bytes });
+    fn is_next(&self, header: &Header) -> bool {
+        self.index < header.index && self.digest.is_none_or(|digest| digest == header.previous)
     }
-    if link.index != to {
-        let text = "no other replica has a block that fits in its place";
-        return Err(blocks.damage(to, &format!("it does not follow index {after}, and {text}")));
+
+    fn step(&mut self, header: &Header) {
+        (self.index, self.digest) = (header.index, Some(header.digest));
     }
-    blocks.write(&rows, None)?;
-    tracing::info!("mended the block of index {to}, and what was missing before it");
-    Ok(link)
+
+    /// Fetches what leads from here up to `to`.
+    fn fetch(&mut self, to: Index) -> io::Result<()> {
+        let blocks = self.source.blocks(self.index, to).collect::<Vec<_>>();
+        for bytes in self.runtime.block_on(blocks) {
+            let bytes = bytes?;
+            let header = Block::decode(&bytes).map_err(invalid)?.header;
+            if !self.is_next(&header) || to < header.index {
+                return Err(self.misfit(to));
+            }
+            self.step(&header);
+            let (first, index) = (header.first_order_number, header.index);
+            self.pending.push(Row { first, index, bytes });
+        }
+        Ok(())
+    }
+
+    /// What was fetched is right: it takes its place.
+    fn keep(&mut self) -> io::Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        self.blocks.write(&self.pending, None)?;
+        for Row { index, .. } in self.pending.drain(..) {
+            tracing::info!("mended the block of index {index}");
+            self.done.mended.push(index);
+        }
+        Ok(())
+    }
+
+    fn misfit(&self, index: Index) -> io::Error {
+        self.blocks.damage(index, &"no other replica has a block that fits in its place")
+    }
 }
