@@ -61,7 +61,7 @@ pub(crate) async fn repair(url: &str, id: u64) -> Result<bool, Stop> {
             match at.is_empty() {
                 true => println!("{} blocks read, none is damaged", done.checked),
                 false => {
-                    println!("{} blocks read, mended at index {}", done.checked, at.join(", "))
+                    println!("{} blocks read, mended at index {}", done.checked, at.join(", "));
                 }
             }
             Ok(true)

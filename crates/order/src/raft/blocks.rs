@@ -188,7 +188,7 @@ impl Blocks {
     /// damaged. It is never said that there is none.
     pub(crate) fn order_given(&self, number: OrderNumber) -> io::Result<Order> {
         let place = format!("the block of order {}", number.0);
-        let missing = || invalid(OpenError::damaged(&self.path, place, &"it is missing"));
+        let missing = || invalid(OpenError::damaged_block(&self.path, place, &"it is missing"));
         self.order(number)?.ok_or_else(missing)
     }
 
@@ -288,7 +288,7 @@ impl Blocks {
 
     /// An error that says where in the history it is.
     pub(crate) fn damage(&self, index: Index, reason: &impl ToString) -> io::Error {
-        invalid(OpenError::damaged(&self.path, format!("the block of index {index}"), reason))
+        invalid(OpenError::damaged_block(&self.path, format!("the block of index {index}"), reason))
     }
 }
 

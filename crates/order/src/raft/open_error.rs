@@ -9,6 +9,14 @@ use raft_log::{Dump, DumpApi};
 
 use crate::raft::log_store::LogTypes;
 
+/// A folder that has forgotten something is not to be used again.
+const REPLACE: &str = "set the whole data folder aside, keep it for inspection, and replace this \
+                       replica (`oppidum ctl replace`)";
+
+/// A block can be had from the others.
+const REPAIR: &str = "`oppidum ctl repair` mends a running replica; one that does not start is to \
+                      be replaced (`oppidum ctl replace`)";
+
 /// What the system says of a disk without room, in whatever it is wrapped on its way here.
 const NO_ROOM: &str = "No space left on device";
 
@@ -30,10 +38,7 @@ pub(crate) fn advice(reason: &str) -> &'static str {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file does not hold what was written.
-    #[error(
-        "{file} is damaged at {position}: {reason}; set the whole data folder aside, keep it for \
-         inspection, and replace this replica (`oppidum ctl replace`)"
-    )]
+    #[error("{file} is damaged at {position}: {reason}; {advice}")]
     Damaged {
         /// Which file.
         file: PathBuf,
@@ -41,6 +46,8 @@ pub enum OpenError {
         position: String,
         /// What was found there.
         reason: String,
+        /// What to do about it.
+        advice: &'static str,
     },
     /// The folder or a file in it cannot be used: permissions, the disk, another process.
     #[error(
@@ -81,7 +88,17 @@ impl OpenError {
         reason: &impl ToString,
     ) -> Self {
         let (position, reason) = (position.into(), reason.to_string());
-        Self::Damaged { file: file.to_path_buf(), position, reason }
+        Self::Damaged { file: file.to_path_buf(), position, reason, advice: REPLACE }
+    }
+
+    /// A block of the history that is not what was written, or not there.
+    pub(crate) fn damaged_block(
+        file: &Path,
+        position: impl Into<String>,
+        reason: &impl ToString,
+    ) -> Self {
+        let (position, reason) = (position.into(), reason.to_string());
+        Self::Damaged { file: file.to_path_buf(), position, reason, advice: REPAIR }
     }
 }
 

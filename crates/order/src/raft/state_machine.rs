@@ -122,9 +122,13 @@ impl StateMachine {
         (pace, hand): (Pace, Hand),
         source: Arc<dyn BlockSource>,
     ) -> Result<(Self, Arc<View>), OpenError> {
-        let ledger = blocks.restore(&durable, windows).map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData => OpenError::damaged(path, "its blocks", &error),
-            _ => OpenError::folder(path, &error),
+        let ledger = blocks.restore(&durable, windows).map_err(|error| {
+            let is_damage = error.kind() == io::ErrorKind::InvalidData;
+            // A block says itself where it is.
+            error.downcast::<OpenError>().unwrap_or_else(|error| match is_damage {
+                true => OpenError::damaged_block(path, "its blocks", &error),
+                false => OpenError::folder(path, &error),
+            })
         })?;
         let view = View::start(blocks, durable, ledger, (pace, hand))
             .map_err(|error| OpenError::folder(path, &error))?;
