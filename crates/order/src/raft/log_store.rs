@@ -71,8 +71,10 @@ impl raft_log::Callback for OnDisk {
     fn send(self, result: io::Result<()>) {
         match self {
             Self::Append(done, up_to) => {
-                if let (Ok(()), Some((last, epoch, on_disk))) = (&result, up_to) {
-                    on_disk.reach(last, epoch);
+                match (&result, up_to) {
+                    (Ok(()), Some((last, epoch, on_disk))) => on_disk.reach(last, epoch),
+                    (Err(error), Some((_, _, on_disk))) => on_disk.fail(error),
+                    (_, None) => {}
                 }
                 done.io_completed(result);
             }
@@ -338,7 +340,7 @@ impl RaftLogStorage<Types> for LogStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         let Some(committed) = committed else { return Ok(()) };
         let mut log = self.inner.log.write();
-        log.commit(StoredLogId(committed))?;
+        log.commit(StoredLogId(committed)).map_err(|error| self.inner.on_disk.why(error))?;
         // Written with the next entries or, when there are none, by a sync of its own: to wake the
         // flush thread for each of these records would cost about as much as an entry does.
         self.inner.later.sync_soon();
@@ -356,10 +358,11 @@ impl RaftLogStorage<Types> for LogStore {
     {
         let mut log = self.inner.log.write();
         let records = entries.into_iter().map(|e| (StoredLogId(e.log_id), StoredBody(e.payload)));
-        log.append(records)?;
         let on_disk = &self.inner.on_disk;
+        log.append(records).map_err(|error| on_disk.why(error))?;
         let last = log.log_state().last().map(|id| (id.0, on_disk.epoch(), on_disk.clone()));
-        self.inner.flush(&mut log, OnDisk::Append(done, last))
+        let flushed = self.inner.flush(&mut log, OnDisk::Append(done, last));
+        flushed.map_err(|error| on_disk.why(error))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {

@@ -82,6 +82,8 @@ struct Kept {
     witness: Witness,
     /// Grows when entries are taken back: what was under way before counts no more.
     epoch: u64,
+    /// Why nothing more comes to disk.
+    failure: Option<(io::ErrorKind, String)>,
 }
 
 impl OnDisk {
@@ -105,6 +107,19 @@ impl OnDisk {
         let mut kept = self.kept.lock();
         if kept.epoch == epoch {
             kept.witness.last = Some(last);
+        }
+    }
+
+    /// Nothing more comes to disk.
+    pub(crate) fn fail(&self, error: &io::Error) {
+        self.kept.lock().failure.get_or_insert_with(|| (error.kind(), error.to_string()));
+    }
+
+    /// The first failure instead of a later one, which only says that nobody writes any more.
+    pub(crate) fn why(&self, error: io::Error) -> io::Error {
+        match &self.kept.lock().failure {
+            Some((kind, text)) => io::Error::new(*kind, text.clone()),
+            None => error,
         }
     }
 
