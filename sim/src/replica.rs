@@ -63,6 +63,7 @@ impl Replica {
             windows: Windows::default(),
             times: Times::default(),
             rules: Rules::default(),
+            reserve: None,
             faults: Faults::default(),
         };
         Self {

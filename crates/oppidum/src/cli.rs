@@ -187,8 +187,12 @@ pub(crate) struct Order {
     /// Give the lead to a higher replica that is back and healthy, without waiting for a failure
     #[arg(long)]
     pub(crate) preempt: bool,
-    /// A fault put there on purpose: hold-answers, no-timeouts, log-kept=N, flush-delay=MS,
-    /// switches
+    /// What is kept free on the disk: below it orders are refused [default: 64, or a tenth of a
+    /// smaller disk]
+    #[arg(long, value_name = "MB")]
+    pub(crate) reserve_mb: Option<String>,
+    /// A fault put there on purpose: hold-answers, no-timeouts, pretended-room, log-kept=N,
+    /// flush-delay=MS, switches
     #[arg(long, hide = true)]
     pub(crate) fault: Vec<String>,
     /// The times of the watch protocol.
@@ -341,6 +345,18 @@ pub(crate) enum CtlOn {
         /// The replica that is to lead
         #[arg(long, value_name = "ID")]
         to: u64,
+        /// The store.
+        #[command(flatten)]
+        url: Url,
+    },
+    /// Reads a replica's whole history, and mends what is damaged with the blocks of the others
+    #[command(after_help = "Example:\n  oppidum ctl repair --id 123\n\n\
+        Exit codes: 0 nothing is damaged any more; 1 something cannot be mended; 2 it could not \
+        be asked.")]
+    Repair {
+        /// The replica, which must be running
+        #[arg(long, value_name = "ID")]
+        id: u64,
         /// The store.
         #[command(flatten)]
         url: Url,

@@ -101,6 +101,7 @@ async fn run(command: Command) -> Result<bool, Stop> {
         Command::Dump(flags) => inspect::dump(&url(flags.url.url)?, flags.id).await.map(|()| true),
         Command::Ctl(flags) => match flags.on {
             CtlOn::Product(product) => ctl::product(product).await,
+            CtlOn::Repair { id, url: at } => operator::repair(&url(at.url)?, id).await,
             CtlOn::Transfer { to, url: at } => operator::transfer(&url(at.url)?, to).await,
         },
         Command::Lab(flags) => lab::run(flags).await,

@@ -1,4 +1,4 @@
-//! The store's operator at work: who leads.
+//! The store's operator at work: who leads, and what is damaged.
 //!
 //! These commands go to the leader's internal listener, which they find through a frontend.
 
@@ -7,8 +7,8 @@ use std::time::Duration;
 use tonic::Code;
 use wire::exit::Stop;
 use wire::net;
-use wire::proto::TransferTo;
 use wire::proto::control_client::ControlClient;
+use wire::proto::{RepairAsk, TransferTo};
 
 use crate::inspect;
 
@@ -37,6 +37,36 @@ pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
             Ok(true)
         }
         Err(status) if status.code() == Code::FailedPrecondition => {
+            println!("{}", status.message());
+            Ok(false)
+        }
+        Err(status) => Err(no(status.message().to_owned())),
+    }
+}
+
+/// `oppidum ctl repair`. False: something is damaged that cannot be mended.
+#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+pub(crate) async fn repair(url: &str, id: u64) -> Result<bool, Stop> {
+    let store = inspect::fetch(url).await?;
+    let Some(replica) = store.processes.iter().find(|process| process.id == Some(id)) else {
+        return Err(Stop::Setup(format!("there is no replica {id}: see `oppidum status`")));
+    };
+    let address = &replica.address;
+    let no = |why: String| Stop::Setup(format!("replica {id} at {address} cannot be asked: {why}"));
+    let channel = net::channel(address, CONNECT).await.map_err(|error| no(error.to_string()))?;
+    match ControlClient::new(channel).repair(RepairAsk {}).await {
+        Ok(done) => {
+            let done = done.into_inner();
+            let at: Vec<String> = done.mended.iter().map(u64::to_string).collect();
+            match at.is_empty() {
+                true => println!("{} blocks read, none is damaged", done.checked),
+                false => {
+                    println!("{} blocks read, mended at index {}", done.checked, at.join(", "));
+                }
+            }
+            Ok(true)
+        }
+        Err(status) if status.code() == Code::DataLoss => {
             println!("{}", status.message());
             Ok(false)
         }

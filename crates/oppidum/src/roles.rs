@@ -39,6 +39,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
     let cluster: String = settings.want(settings::CLUSTER, flags.cluster)?;
     let source: String = settings.want(settings::SHOP, flags.shop)?;
     let (shop, shop_source) = shop::load(&source)?;
+    let reserve = settings.take::<u64>(settings::RESERVE, flags.reserve_mb)?;
     let faults = faults(&flags.fault)?;
     let (times, rules) = times(&mut settings, flags.times)?;
     let role = ::order::Settings {
@@ -50,6 +51,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         shop,
         shop_source,
         windows: ledger::replies::Windows::default(),
+        reserve: reserve.map(|megabytes| megabytes.saturating_mul(1_000_000)),
         preempt: flags.preempt,
         times,
         rules,
@@ -191,6 +193,7 @@ fn faults(texts: &[String]) -> Result<::order::Faults, Stop> {
             None if text == "hold-answers" => faults.hold_answers = true,
             None if text == "no-timeouts" => faults.no_timeouts = true,
             None if text == "switches" => faults.switches = true,
+            None if text == "pretended-room" => faults.pretended_room = true,
             Some(("log-kept", entries)) => {
                 let entries = entries.parse().map_err(|_| Stop::Setup(format!("fault {text}?")))?;
                 faults.log_kept = Some(entries);

@@ -66,6 +66,8 @@ pub(crate) const ACCESS_LOG: Setting = setting("access-log", &["OPPIDUM_ACCESS_L
 pub(crate) const UPSTREAM: Setting = setting("upstream", &["OPPIDUM_UPSTREAM"], "");
 /// How often a catalog looks for what is sold out.
 pub(crate) const RESTOCK: Setting = setting("restock-seconds", &["OPPIDUM_RESTOCK_SECONDS"], "5");
+/// What a replica keeps free on its disk.
+pub(crate) const RESERVE: Setting = setting("reserve-mb", &["OPPIDUM_RESERVE_MB"], "");
 /// The lease of the watch protocol.
 pub(crate) const LEASE: Setting = setting("lease-ms", &["OPPIDUM_LEASE_MS"], "500");
 /// The beat of the watch protocol.
@@ -78,7 +80,7 @@ pub(crate) const LOG: Setting = setting("log", &["OPPIDUM_LOG"], "info");
 pub(crate) const URL: Setting = setting("url", &["OPPIDUM_URL"], "http://127.0.0.1:1234");
 
 /// Every setting there is.
-pub(crate) const ALL: [Setting; 21] = [
+pub(crate) const ALL: [Setting; 22] = [
     ORDERS,
     ID,
     LISTEN,
@@ -95,6 +97,7 @@ pub(crate) const ALL: [Setting; 21] = [
     ACCESS_LOG,
     UPSTREAM,
     RESTOCK,
+    RESERVE,
     LEASE,
     BEAT,
     DRIFT,

@@ -34,6 +34,8 @@ pub struct Settings {
     pub shop_source: String,
     /// How many idempotency keys are remembered, and for how long.
     pub windows: Windows,
+    /// So many bytes of the disk are kept free; `None`: 64 MB, or a tenth of a smaller disk.
+    pub reserve: Option<u64>,
     /// A leader gives way to a higher replica that has been back and healthy for a while.
     pub preempt: bool,
     /// The times of the watch protocol, the same in the whole store.
@@ -55,6 +57,7 @@ pub struct Shop {
 
 /// Faults that tests put into a replica. None by default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each fault is there or not, by itself")]
 pub struct Faults {
     /// Commits and applies, but never answers a request: the window between commit and answer.
     pub hold_answers: bool,
@@ -68,6 +71,8 @@ pub struct Faults {
     /// Further faults are switched on and off while it runs, by the file `ORDER.faults` beside the
     /// data folder.
     pub switches: bool,
+    /// The disk has as many free bytes as the file `free-bytes` in the data folder says.
+    pub pretended_room: bool,
 }
 
 impl Settings {
@@ -141,6 +146,7 @@ pub(crate) mod tests {
     pub(crate) fn three() -> Settings {
         let peer = |id, port: u16| Peer { id, address: format!("127.0.0.1:{port}") };
         Settings {
+            reserve: None,
             preempt: false,
             id: 456,
             peers: vec![peer(123, 1115), peer(345, 1116), peer(456, 1117)],

@@ -1,14 +1,18 @@
-//! What the operator asks of a replica: to hand leadership over.
+//! What the operator asks of a replica: to hand leadership over, to mend its history.
 //!
 //! The asks are few and slow; they go through a short line to the one task that keeps the lead, and
 //! are answered from there.
 
+use std::sync::Arc;
+
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response, Status};
 use wire::proto::control_server::{Control, ControlServer};
-use wire::proto::{TransferTo, Transferred};
+use wire::proto::{RepairAsk, Repaired, TransferTo, Transferred};
 
 use crate::handover::Pause;
+use crate::raft::sources::Sources;
+use crate::raft::view::View;
 
 /// The most asks that wait; an operator asks one thing at a time.
 const WAITING_MAX: usize = 4;
@@ -26,13 +30,15 @@ pub(crate) struct Wish {
 #[derive(Clone, Debug)]
 pub(crate) struct Operator {
     wishes: mpsc::Sender<Wish>,
+    view: Arc<View>,
+    sources: Sources,
 }
 
 impl Operator {
     /// The service's side, and the side of who fulfils.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Wish>) {
+    pub(crate) fn new(view: Arc<View>, sources: Sources) -> (Self, mpsc::Receiver<Wish>) {
         let (wishes, waiting) = mpsc::channel(WAITING_MAX);
-        (Self { wishes }, waiting)
+        (Self { wishes, view, sources }, waiting)
     }
 
     /// The service.
@@ -43,6 +49,16 @@ impl Operator {
 
 #[tonic::async_trait]
 impl Control for Operator {
+    async fn repair(&self, _: Request<RepairAsk>) -> Result<Response<Repaired>, Status> {
+        match self.view.mend(Arc::new(self.sources.clone())).await {
+            Ok(done) => {
+                let mended = done.mended.into_iter().map(|index| index.0).collect();
+                Ok(Response::new(Repaired { checked: done.checked, mended }))
+            }
+            Err(error) => Err(Status::data_loss(error.to_string())),
+        }
+    }
+
     async fn transfer(
         &self,
         request: Request<TransferTo>,

@@ -116,6 +116,9 @@ impl Chair {
             let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
             return Err(format!("there is no replica {to}: there are {}", ids.join(", ")));
         };
+        if self.peers.now().get(&to).is_some_and(|peer| peer.full) {
+            return Err(format!("the disk of replica {to} is full: make room first"));
+        }
         if rival.reach != Reach::Up {
             return Err(format!("replica {to} is not there: start it first"));
         }

@@ -6,6 +6,7 @@
 //! same id, so that an emptied folder cannot come back and forget what its replica had promised.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -23,6 +24,9 @@ const VERSION: u32 = 1;
 
 /// The file in the data folder.
 const FILE: &str = "identity.toml";
+
+/// Begins the first line of that file.
+const CHECKSUM: &str = "# crc32 ";
 
 /// Locked while a process uses the folder.
 const LOCK: &str = "lock";
@@ -303,22 +307,54 @@ fn cannot_write(folder: &Path, error: &std::io::Error) -> Stop {
 }
 
 fn read(path: &Path) -> Result<Option<Record>, Stop> {
-    let refuse = |why: String| {
+    let refuse = |what: &str, why: String| {
         Stop::Setup(format!(
-            "cannot read {}: {why}; restore the file, or replace the replica under a new id",
+            "{} {what}: {why}; restore the file, or replace this replica (`oppidum ctl replace`)",
             path.display()
         ))
     };
     match fs::read_to_string(path) {
-        Ok(text) => toml::from_str(&text).map(Some).map_err(|error| refuse(error.message().into())),
+        Ok(text) => parse(&text).map(Some).map_err(|why| refuse("is damaged at", why)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(refuse(error.to_string())),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(refuse("is damaged", error.to_string()))
+        }
+        Err(error) => Err(refuse("cannot be read", error.to_string())),
     }
+}
+
+/// Reads a record; the first line is the checksum of all that comes after it.
+fn parse(text: &str) -> Result<Record, String> {
+    let content = match text.split_once('\n') {
+        Some((first, content)) if first.starts_with('#') => {
+            if first != checksum(content) {
+                return Err("line 1: what follows does not match this checksum".into());
+            }
+            content
+        }
+        // Version 1 had none at first.
+        _ => text,
+    };
+    toml::from_str(content).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = content.get(..start).map_or(0, |before| before.matches('\n').count());
+        let line = line + 1 + usize::from(text.len() != content.len());
+        format!("line {line}: {}", error.message())
+    })
+}
+
+/// The first line of the file.
+fn checksum(content: &str) -> String {
+    let mut line = CHECKSUM.to_owned();
+    // Writing to a text cannot fail.
+    let _ = write!(line, "{:08x}", crc32fast::hash(content.as_bytes()));
+    line
 }
 
 /// Replaces the file whole: after a crash it is the old one or the new one.
 fn write(folder: &Path, record: &Record) -> std::io::Result<()> {
-    let text = toml::to_string(record).map_err(std::io::Error::other)?;
+    let content = toml::to_string(record).map_err(std::io::Error::other)?;
+    let text = format!("{}\n{content}", checksum(&content));
     let draft = folder.join(format!("{FILE}.new"));
     let mut file = File::create(&draft)?;
     file.write_all(text.as_bytes())?;
@@ -381,6 +417,35 @@ mod tests {
         drop(Identity::open(&settings(folder.path())).unwrap());
         fs::write(folder.path().join(FILE), "version = ").unwrap();
         assert!(matches!(Identity::open(&settings(folder.path())), Err(Stop::Setup(_))));
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_lost_end_of_an_identity_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = Identity::open(&settings(folder.path())).unwrap();
+        identity.admit(Some(&caller(123, 7))).unwrap();
+        identity.hold_ledger(LedgerId([1; 16])).unwrap();
+        drop(identity);
+        let path = folder.path().join(FILE);
+        let whole = fs::read(&path).unwrap();
+        let refused = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            let Err(Stop::Setup(line)) = Identity::open(&settings(folder.path())) else {
+                panic!("taken: {}", String::from_utf8_lossy(bytes));
+            };
+            assert!(line.contains(FILE), "{line}");
+        };
+        for place in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[place] ^= 1 << (place % 8);
+            refused(&bytes);
+            refused(&whole[..place]);
+        }
+        fs::write(&path, &whole).unwrap();
+        assert!(Identity::open(&settings(folder.path())).is_ok());
+        let (_, old) = std::str::from_utf8(&whole).unwrap().split_once('\n').unwrap();
+        fs::write(&path, old).unwrap();
+        assert!(Identity::open(&settings(folder.path())).is_ok(), "written before checksums");
     }
 
     #[test]

@@ -24,6 +24,7 @@ use crate::peers::Peers;
 use crate::raft::engine::{Engine, Leadership};
 use crate::raft::view::View;
 use crate::role::{Choice, Reach, Rival, Role, choose};
+use crate::room::Room;
 use crate::{problems, shop};
 
 /// How often it looks while it waits.
@@ -52,6 +53,7 @@ pub(crate) struct Chair {
     pub(crate) engine: Engine,
     pub(crate) peers: Peers,
     pub(crate) view: Arc<View>,
+    pub(crate) room: Room,
     /// This replica is about to stop: it takes no lead any more.
     pub(crate) closing: CancellationToken,
     pub(crate) handed: Handed,
@@ -162,6 +164,18 @@ impl Chair {
         }
     }
 
+    /// For a leader whose disk is full: the highest replica that has room and is not behind.
+    fn roomier(&self) -> Option<u64> {
+        if !self.room.wants_successor(&self.peers, self.settings.majority()) {
+            return None;
+        }
+        let rivals = self.rivals().into_iter();
+        let able = rivals.filter(|rival| {
+            rival.reach == Reach::Up && rival.lag.is_some_and(|lag| lag <= Rival::LAG_MAX)
+        });
+        able.map(|rival| rival.id).max()
+    }
+
     /// With `--preempt`: a higher replica that has been healthy for long, unless this one leads
     /// by wish of the operator.
     fn better(&self, role: Role, preempt: &mut Preempt) -> Option<u64> {
@@ -169,6 +183,9 @@ impl Chair {
             *preempt = Preempt::default();
             return None;
         };
+        if let Some(roomier) = self.roomier() {
+            return Some(roomier);
+        }
         if !self.settings.preempt || self.peers.asked_in() == Some(term) {
             return None;
         }
@@ -208,13 +225,15 @@ impl Chair {
         self.open_shop().await
     }
 
-    /// The others, compared with this replica's log.
+    /// The others, compared with this replica's log. One whose disk is full is as good as gone: it
+    /// is not given the lead.
     pub(crate) fn rivals(&self) -> Vec<Rival> {
         let (marks, table) = (self.engine.marks(), self.peers.now());
         let rival = |(id, peer): (u64, crate::peers::PeerView)| {
             let matched = marks.matched.get(&id).copied().flatten();
             let lag = matched.map(|(_, _, index)| marks.last.0.saturating_sub(index));
-            Rival { id, reach: peer.reach, lag, lost: peer.is_lost() }
+            let reach = if peer.full { Reach::Refused } else { peer.reach };
+            Rival { id, reach, lag, lost: peer.is_lost() }
         };
         table.into_iter().map(rival).collect()
     }

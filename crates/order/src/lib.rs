@@ -39,6 +39,7 @@ mod status;
 
 mod clock;
 mod problems;
+pub mod room;
 mod switches;
 
 pub mod raft;

@@ -30,6 +30,8 @@ pub(crate) struct PeerView {
     pub(crate) last_log: Position,
     /// The leader that it knows to be dead.
     pub(crate) knows_dead: Option<u64>,
+    /// Its disk has little room left.
+    pub(crate) full: bool,
 }
 
 impl PeerView {
@@ -152,6 +154,24 @@ impl Peers {
             peer.reading = count(peer.reading);
             true
         });
+    }
+
+    /// `id` has room on its disk, or not.
+    pub(crate) fn set_full(&self, id: u64, full: bool) {
+        self.table.send_if_modified(|table| {
+            let Some(peer) = table.get_mut(&id) else { return false };
+            std::mem::replace(&mut peer.full, full) != full
+        });
+    }
+
+    /// How many of the others may take an entry: they are not known to be gone, and have room. And
+    /// those that have none.
+    pub(crate) fn taking(&self) -> (usize, Vec<u64>) {
+        let table = self.table.borrow();
+        let there = |peer: &PeerView| peer.reach != Reach::Refused;
+        let taking = table.values().filter(|peer| there(peer) && !peer.full).count();
+        let full = table.iter().filter(|(_, peer)| there(peer) && peer.full);
+        (taking, full.map(|(id, _)| *id).collect())
     }
 
     /// `id` has spoken as a leader, just now.

@@ -62,6 +62,19 @@ pub(crate) fn overloaded() -> Problem {
     Problem { retry_after: Some(Duration::from_millis(200)), ..problem }
 }
 
+/// A majority has no room for it; nothing was proposed.
+pub(crate) fn disk_full(full: &[u64]) -> Problem {
+    let mut full = full.to_vec();
+    full.sort_unstable();
+    let ids: Vec<String> = full.iter().map(u64::to_string).collect();
+    let message = match ids.as_slice() {
+        [id] => format!("the disk of replica {id} is full: nothing was ordered"),
+        ids => format!("the disks of replicas {} are full: nothing was ordered", ids.join(", ")),
+    };
+    let problem = problem(Code::DiskFull, message, true);
+    Problem { retry_after: Some(Duration::from_secs(5)), ..problem }
+}
+
 /// The replica is about to stop; nothing was proposed.
 pub(crate) fn stopping() -> Problem {
     let problem = problem(Code::NoLeader, "this replica is stopping", true);

@@ -38,6 +38,7 @@ use crate::raft::transport::Transport;
 use crate::raft::view::View;
 use crate::reader::Reader;
 use crate::role::Role;
+use crate::room::{Gauge, Room};
 use crate::service::{Service, Shared};
 use crate::settling::Settling;
 use crate::status::Status;
@@ -102,6 +103,11 @@ struct Replica {
     engine: Engine,
     view: Arc<View>,
     peers: Peers,
+    room: Room,
+    /// Where blocks come from.
+    sources: Sources,
+    /// How to ask the disk.
+    gauge: Option<Gauge>,
     /// Cancelled when this replica is about to stop; the others are told.
     leaving: CancellationToken,
     /// Ends the tasks; later than `stop`, for a leader first hands over.
@@ -124,13 +130,20 @@ impl Replica {
         let peers = Peers::new(others);
         let addresses: BTreeMap<u64, String> =
             settings.peers.iter().map(|peer| (peer.id, peer.address.clone())).collect();
+        let room = Room::new(settings.reserve);
+        let gauge = ground.gauge(&settings);
+        // Before anything is taken in: it may have stopped because there was none.
+        if let Some(Ok(space)) = gauge.as_ref().map(|gauge| gauge()) {
+            room.note(space, &settings.data.display().to_string());
+        }
         let transport = Transport::new(identity.clone(), addresses, peers.clone());
         let sources = Sources {
             transport: transport.clone(),
             identity: identity.clone(),
             peers: peers.clone(),
+            room: room.clone(),
         };
-        let (log, machine, view) = ground.open(&settings, Arc::new(sources)).await?;
+        let (log, machine, view) = ground.open(&settings, Arc::new(sources.clone())).await?;
         if let Some(ledger) = view.read(Ledger::ledger_id) {
             identity.hold_ledger(ledger)?;
         }
@@ -148,6 +161,9 @@ impl Replica {
             engine,
             view,
             peers,
+            room,
+            sources,
+            gauge,
             leaving,
             ending,
             tasks,
@@ -168,8 +184,8 @@ impl Replica {
             let stop = tokio::select! {
                 stop = engine => stop,
                 why = view.failed() => Stop::Defect(format!(
-                    "the replica cannot write its history in {folder}: {why}; check the disk, \
-                     then start it again"
+                    "the replica cannot go on in {folder}: {why}; {}",
+                    raft::open_error::advice(&why)
                 )),
                 () = ending.cancelled() => return,
             };
@@ -184,7 +200,11 @@ impl Replica {
         let chair = self.chair();
         let batcher = Batcher::new();
         self.hold_streams();
-        let (operator, wishes) = Operator::new();
+        if let Some(gauge) = self.gauge.clone() {
+            let folder = self.settings.data.display().to_string();
+            self.tasks.spawn(self.room.clone().keep(gauge, folder, self.ending.clone()));
+        }
+        let (operator, wishes) = Operator::new(self.view.clone(), self.sources.clone());
         let stop_choosing = self.ending.clone();
         self.tasks.spawn(chair.clone().run(role.clone(), batcher.clone(), wishes, stop_choosing));
         if self.settings.faults.no_timeouts {
@@ -216,6 +236,7 @@ impl Replica {
             engine: self.engine.clone(),
             view: self.view.clone(),
             settling: settling.clone(),
+            room: self.room.clone(),
             role: watch_role,
         });
         let routes = self.routes(service, publisher).add_service(operator.service());
@@ -277,6 +298,7 @@ impl Replica {
             engine: self.engine.clone(),
             peers: self.peers.clone(),
             view: self.view.clone(),
+            room: self.room.clone(),
             closing: CancellationToken::new(),
             handed: leading::Handed::default(),
         }
@@ -292,6 +314,7 @@ impl Replica {
                 identity: self.identity.clone(),
                 peers: self.peers.clone(),
                 mourning: reported.clone(),
+                room: self.room.watch(),
             };
             let (failures, ending) = (self.failures.0.clone(), self.ending.clone());
             self.tasks.spawn(async move {
@@ -338,6 +361,7 @@ impl Replica {
             settling,
             role,
             peers: self.peers.clone(),
+            room: self.room.clone(),
             hint: hints,
             held: parking_lot::Mutex::default(),
         })
@@ -366,7 +390,7 @@ impl Replica {
             self.raft.clone(),
             self.identity.clone(),
             self.view.clone(),
-            self.peers.clone(),
+            (self.peers.clone(), self.room.clone()),
             self.leaving.clone(),
             self.ending.clone(),
         );

@@ -25,6 +25,7 @@ use crate::problems;
 use crate::raft::view::View;
 use crate::reader::Reader;
 use crate::role::Role;
+use crate::room::Room;
 use crate::settling::Settling;
 
 /// The most products in one answer; the asker continues after the last name.
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) settling: Settling,
     pub(crate) role: watch::Receiver<Role>,
     pub(crate) peers: Peers,
+    pub(crate) room: Room,
     pub(crate) hint: watch::Receiver<LeaderHint>,
     /// Decided, never told: a fault for tests.
     pub(crate) held: Mutex<Vec<Reply>>,
@@ -111,6 +113,10 @@ impl Service {
         }
         if self.is_cut_off() {
             return reply.send(refusal(&problems::no_quorum()));
+        }
+        let (me, majority) = (self.id(), self.shared.settings.majority());
+        if let Err(problem) = self.shared.room.admits(me, &self.shared.peers, majority) {
+            return reply.send(refusal(&problem));
         }
         let request = match convert::request(request) {
             Ok(request) => request,

@@ -12,6 +12,7 @@ use wire::status::ProcessStatus;
 use crate::raft::engine::Engine;
 use crate::raft::view::View;
 use crate::role::Role;
+use crate::room::{Level, Room};
 use crate::settling::Settling;
 
 /// Where the facts come from.
@@ -22,6 +23,7 @@ pub(crate) struct Status {
     pub(crate) engine: Engine,
     pub(crate) view: Arc<View>,
     pub(crate) settling: Settling,
+    pub(crate) room: Room,
     pub(crate) role: watch::Receiver<Role>,
 }
 
@@ -29,7 +31,7 @@ impl Facts for Status {
     fn status(&self) -> ProcessStatus {
         let (role, marks) = (*self.role.borrow(), self.engine.marks());
         let (watchers, settled) = (self.settling.watchers().len(), self.settling.settled());
-        let let_go = self.settling.let_go();
+        let (let_go, room) = (self.settling.let_go(), self.room.seen());
         self.view.read(|ledger| ProcessStatus {
             role: "order".into(),
             id: Some(self.id),
@@ -51,6 +53,8 @@ impl Facts for Status {
             products: u64::try_from(ledger.product_count()).ok(),
             watchers: u64::try_from(watchers).ok(),
             let_go: Some(let_go),
+            free_bytes: room.free,
+            disk_full: (room.level != Level::Roomy).then_some(true),
             ..ProcessStatus::default()
         })
     }

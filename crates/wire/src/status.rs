@@ -77,6 +77,12 @@ pub struct ProcessStatus {
     /// How many silent watchers it has let go since it started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub let_go: Option<u64>,
+    /// What is free on a replica's disk, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+    /// A replica's disk has so little room left that its reserve has been begun; else absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_full: Option<bool>,
     /// Whom it watches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watches: Option<String>,

@@ -27,6 +27,10 @@ mod away;
 
 mod failover;
 
+mod full;
+
+mod damage;
+
 mod bad_input;
 
 mod inspection;

@@ -25,6 +25,7 @@ use redb::{
 use crate::raft::codec::{decode_position, encode_position};
 use crate::raft::open_error::OpenError;
 use crate::raft::types::{LogId, StoredMembership};
+use crate::raft::witness::Witness;
 use crate::switches;
 
 /// Blocks by (first order number, index).
@@ -35,6 +36,8 @@ const PLACES: TableDefinition<u64, u64> = TableDefinition::new("places");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const POSITION: &str = "position";
 const STATE: &str = "state";
+/// What the log had on disk then; absent where nobody kept it.
+const WITNESS: &str = "log";
 
 /// Pages kept in memory: 32 MB. Look-ups of orders are mostly of young ones.
 const CACHE_BYTES: usize = 32 << 20;
@@ -51,6 +54,8 @@ pub struct Durable {
     pub members: StoredMembership,
     /// The ledger's state in its own encoding: everything but the keys.
     pub state: Bytes,
+    /// What the log had on disk when this was written.
+    pub witness: Option<Witness>,
 }
 
 impl Durable {
@@ -122,10 +127,12 @@ impl Blocks {
             let meta = write.open_table(META).map_err(broken)?;
             let position = meta.get(POSITION).map_err(broken)?.map(|row| row.value().to_vec());
             let state = meta.get(STATE).map_err(broken)?.map(|row| row.value().to_vec());
+            let witness = meta.get(WITNESS).map_err(broken)?;
+            let witness = witness.map(|row| Witness::decode(row.value())).transpose()?;
             match (position, state) {
                 (Some(position), Some(state)) => {
                     let (applied, members) = decode_position(&position).map_err(invalid)?;
-                    Durable { applied, members, state: state.into() }
+                    Durable { applied, members, state: state.into(), witness }
                 }
                 (None, None) => Durable::default(),
                 _ => return Err(invalid("the position and the state are not both there")),
@@ -156,6 +163,9 @@ impl Blocks {
                 let position = encode_position(durable.applied, &durable.members)?;
                 meta.insert(POSITION, position.as_slice()).map_err(broken)?;
                 meta.insert(STATE, durable.state.as_ref()).map_err(broken)?;
+                if let Some(witness) = &durable.witness {
+                    meta.insert(WITNESS, witness.encode()?.as_slice()).map_err(broken)?;
+                }
             }
         }
         write.commit().map_err(broken)?;
@@ -170,8 +180,50 @@ impl Blocks {
         let found = blocks.range(..=(number.0, u64::MAX)).map_err(broken)?.next_back();
         let Some(found) = found else { return Ok(None) };
         let (key, bytes) = found.map_err(broken)?;
-        let block = self.decode(Index(key.value().1), bytes.value())?;
+        let (first, index) = key.value();
+        let block = self.decode(Index(index), bytes.value())?;
+        let header = &block.header;
+        if (header.first_order_number.0, header.index.0) != (first, index) {
+            return Err(self.damage(Index(index), &"another block stands in its place"));
+        }
         Ok(block.order(number))
+    }
+
+    /// An order whose number was given out is in the history: when it is not found, something is
+    /// damaged. It is never said that there is none.
+    pub(crate) fn order_given(&self, number: OrderNumber) -> io::Result<Order> {
+        let place = format!("the block of order {}", number.0);
+        let missing = || invalid(OpenError::damaged_block(&self.path, place, &"it is missing"));
+        self.order(number)?.ok_or_else(missing)
+    }
+
+    /// The rows of the entries in `(after, to]` as they stand, about `bytes_max` bytes of them:
+    /// `None` where a block should be and is not.
+    pub(crate) fn rows(
+        &self,
+        after: Index,
+        to: Index,
+        bytes_max: usize,
+    ) -> io::Result<Vec<(Index, Option<Bytes>)>> {
+        if to <= after {
+            return Ok(Vec::new());
+        }
+        let read = self.rows.begin_read().map_err(broken)?;
+        let places = read.open_table(PLACES).map_err(broken)?;
+        let blocks = read.open_table(BLOCKS).map_err(broken)?;
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for place in places.range(after.0 + 1..=to.0).map_err(broken)? {
+            let (index, first) = place.map_err(broken)?;
+            let (index, first) = (index.value(), first.value());
+            let block = blocks.get((first, index)).map_err(broken)?;
+            let block = block.map(|block| Bytes::copy_from_slice(block.value()));
+            bytes += block.as_ref().map_or(0, Bytes::len);
+            found.push((Index(index), block));
+            if bytes_max <= bytes {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// Encoded blocks of the entries in `(after, to]`, oldest first: about `bytes_max` bytes, and
@@ -239,8 +291,9 @@ impl Blocks {
         Block::decode(bytes).map_err(|error| self.damage(index, &error))
     }
 
-    fn damage(&self, index: Index, reason: &impl ToString) -> io::Error {
-        invalid(OpenError::damaged(&self.path, format!("the block of index {index}"), reason))
+    /// An error that says where in the history it is.
+    pub(crate) fn damage(&self, index: Index, reason: &impl ToString) -> io::Error {
+        invalid(OpenError::damaged_block(&self.path, format!("the block of index {index}"), reason))
     }
 }
 

@@ -173,6 +173,34 @@ pub(crate) fn decode_position(bytes: &[u8]) -> io::Result<(Option<LogId>, Stored
     })
 }
 
+/// The log's witness as it is stored: what the log was known to have on disk.
+pub(crate) fn encode_witness(vote: Option<Vote>, last: Option<LogId>) -> io::Result<Vec<u8>> {
+    let mut out = vec![VERSION];
+    out.push(u8::from(vote.is_some()));
+    if let Some(vote) = vote {
+        StoredVote(vote).encode(&mut out)?;
+    }
+    encode_optional(last, &mut out)?;
+    out.extend(crc32fast::hash(&out).to_le_bytes());
+    Ok(out)
+}
+
+/// Reads what [`encode_witness`] wrote.
+pub(crate) fn decode_witness(bytes: &[u8]) -> io::Result<(Option<Vote>, Option<LogId>)> {
+    let Some((content, check)) = bytes.split_last_chunk::<4>() else {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    };
+    if crc32fast::hash(content).to_le_bytes() != *check {
+        return Err(invalid("the log's witness does not match its checksum"));
+    }
+    whole(content, |r| {
+        version(r, "log's witness")?;
+        let voted = flag(r, "vote")?;
+        let vote = if voted { Some(StoredVote::decode(&mut *r)?.0) } else { None };
+        Ok((vote, decode_optional(r)?))
+    })
+}
+
 fn encode_optional(log_id: Option<LogId>, out: &mut Vec<u8>) -> io::Result<()> {
     out.push(u8::from(log_id.is_some()));
     if let Some(log_id) = log_id {

@@ -20,6 +20,7 @@ use wire::exit::Stop;
 use wire::problem::Problem;
 
 use super::letters;
+use super::open_error;
 use super::types::{Payload, Raft, Types, Vote};
 use crate::peers::Position;
 use crate::problems;
@@ -222,8 +223,6 @@ fn elsewhere(forward: &ForwardToLeader<Types>) -> Problem {
 
 /// The engine has stopped for good: so does the process, and says what a person can do.
 fn stopped(fatal: &Fatal<Types>) -> Stop {
-    Stop::Defect(format!(
-        "the replica stopped: {fatal}; its data folder is as its disk has it: check the disk, then \
-         start the replica again"
-    ))
+    let why = fatal.to_string();
+    Stop::Defect(format!("the replica stopped: {why}; {}", open_error::advice(&why)))
 }

@@ -17,6 +17,7 @@ use super::types::{Raft, Types};
 use super::view::View;
 use super::writer::Pace;
 use crate::config::Settings;
+use crate::room::{Gauge, Space};
 use crate::switches;
 
 /// A log and a history, opened.
@@ -34,6 +35,11 @@ pub trait Ground: Send + 'static {
         source: Arc<dyn BlockSource>,
     ) -> impl Future<Output = Result<Opened<Self::Log>, Stop>> + Send;
 
+    /// How to ask how much room there is on it; `None`: there always is.
+    fn gauge(&self, _settings: &Settings) -> Option<Gauge> {
+        None
+    }
+
     /// A last look at the engine's settings: for tests that break one on purpose.
     fn tune(&self, _config: &mut Config) {}
 
@@ -48,6 +54,23 @@ pub struct Folders;
 impl Ground for Folders {
     type Log = LogStore;
 
+    fn gauge(&self, settings: &Settings) -> Option<Gauge> {
+        let folder = settings.data.clone();
+        if settings.faults.pretended_room {
+            let file = folder.join("free-bytes");
+            return Some(Arc::new(move || {
+                let text = std::fs::read_to_string(&file);
+                let free = text.ok().and_then(|text| text.trim().parse().ok());
+                Ok(Space { free: free.unwrap_or(u64::MAX), total: u64::MAX })
+            }));
+        }
+        Some(Arc::new(move || {
+            let found = rustix::fs::statvfs(&folder)?;
+            let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+            Ok(Space { free: bytes(found.f_bavail), total: bytes(found.f_blocks) })
+        }))
+    }
+
     async fn open(
         &mut self,
         settings: &Settings,
@@ -60,18 +83,27 @@ impl Ground for Folders {
             switches::watch(&settings.data).map_err(failed)?;
         }
         // Blocking work, done aside.
+        let runtime = tokio::runtime::Handle::current();
         let opening = tokio::task::spawn_blocking(move || {
             let began = Instant::now();
             let log = LogStore::open(&folder.join("log"), delay)?;
             let read_log = began.elapsed();
             let history = folder.join("history");
-            let (machine, view) = StateMachine::open(&history, windows, Pace::default(), source)?;
+            let pace = Pace::default();
+            let opened = StateMachine::open_mending(&history, windows, pace, source, &runtime);
+            let (machine, view) = opened?;
             let read_history = began.elapsed().saturating_sub(read_log);
             tracing::debug!("read the log in {read_log:.1?}, the history in {read_history:.1?}");
+            if let Some(witness) = view.durable().witness {
+                witness.check(log.on_disk().now(), &folder.join("log"))?;
+            }
+            view.keep_witness(log.on_disk().clone());
             Ok::<_, OpenError>((log, machine, view))
         });
         match opening.await {
             Ok(Ok(opened)) => Ok(opened),
+            // It clears by itself: whoever starts this replica may try again.
+            Ok(Err(error @ OpenError::Full { .. })) => Err(Stop::Defect(error.to_string())),
             Ok(Err(error)) => Err(Stop::Setup(error.to_string())),
             Err(panicked) => Err(Stop::Defect(format!(
                 "opening {} failed: {panicked}; keep the folder for inspection",

@@ -20,6 +20,7 @@ use super::{letters, transport};
 use crate::identity::Identity;
 use crate::peers::Peers;
 use crate::role::Reach;
+use crate::room::{Level, Seen};
 
 /// Between two connects to a peer that is not there.
 const RETRY: Duration = Duration::from_millis(50);
@@ -54,6 +55,8 @@ pub(crate) struct Hold {
     pub(crate) peers: Peers,
     /// The leader that is lost, to be reported.
     pub(crate) mourning: watch::Receiver<Mourning>,
+    /// How much room this replica has, to be reported.
+    pub(crate) room: watch::Receiver<Seen>,
 }
 
 impl std::fmt::Debug for Hold {
@@ -118,6 +121,7 @@ impl Hold {
         };
         let (pings, outgoing) = mpsc::channel(4);
         let reported = *self.mourning.borrow_and_update();
+        let mut full = self.is_full();
         if pings.try_send(self.ping(reported)).is_err() {
             return End::Unreachable;
         }
@@ -150,6 +154,19 @@ impl Hold {
                     Err(status) if status.code() == Code::Aborted => return End::Refused,
                     Ok(None) | Err(_) => return End::Broke,
                 },
+                changed = self.room.changed() => {
+                    if changed.is_err() {
+                        return End::Broke;
+                    }
+                    let news = self.is_full();
+                    if std::mem::replace(&mut full, news) == news {
+                        continue;
+                    }
+                    let dead = *self.mourning.borrow();
+                    if pings.send(self.ping(dead)).await.is_err() {
+                        return End::Broke;
+                    }
+                }
                 changed = self.mourning.changed() => {
                     if changed.is_err() {
                         return End::Broke;
@@ -163,12 +180,17 @@ impl Hold {
         }
     }
 
+    fn is_full(&mut self) -> bool {
+        self.room.borrow_and_update().level != Level::Roomy
+    }
+
     fn ping(&self, mourning: Mourning) -> proto::HoldPing {
         let (dead, last_log) = mourning.unwrap_or_default();
         proto::HoldPing {
             sender: Some(self.identity.sender(self.to)),
             last_log: letters::position_out(last_log),
             dead,
+            full: self.room.borrow().level != Level::Roomy,
         }
     }
 }

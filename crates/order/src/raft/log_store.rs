@@ -33,6 +33,7 @@ use tokio::sync::oneshot;
 use crate::raft::codec::{StoredBody, StoredLogId, StoredVote};
 use crate::raft::open_error::{self, OpenError};
 use crate::raft::types::{Entry, LogId, Types, Vote};
+use crate::raft::witness::{self, Witness};
 use crate::switches;
 
 /// A committed position that no append has carried to disk for this long gets a sync of its own.
@@ -55,8 +56,8 @@ pub(crate) struct LogTypes;
 
 /// Whom to tell when a flush has reached the disk.
 pub(crate) enum OnDisk {
-    /// The engine, about appended entries.
-    Append(IOFlushed<Types>),
+    /// The engine, about appended entries; and up to which, for the witness.
+    Append(IOFlushed<Types>, Option<(LogId, u64, witness::OnDisk)>),
     /// Somebody who waits here.
     Waiter(oneshot::Sender<io::Result<()>>),
 }
@@ -71,7 +72,14 @@ impl raft_log::Callback for OnDisk {
     fn send(self, result: io::Result<()>) {
         switches::await_disk();
         match self {
-            Self::Append(done) => done.io_completed(result),
+            Self::Append(done, up_to) => {
+                match (&result, up_to) {
+                    (Ok(()), Some((last, epoch, on_disk))) => on_disk.reach(last, epoch),
+                    (Err(error), Some((_, _, on_disk))) => on_disk.fail(error),
+                    (_, None) => {}
+                }
+                done.io_completed(result);
+            }
             // Who no longer waits need not know.
             Self::Waiter(waiter) => drop(waiter.send(result)),
         }
@@ -104,6 +112,7 @@ pub struct LogStore {
 struct Inner {
     log: RwLock<RaftLog<LogTypes>>,
     later: Arc<Later>,
+    on_disk: witness::OnDisk,
 }
 
 /// What the flush thread will do, and when.
@@ -155,7 +164,12 @@ impl LogStore {
             .map_err(|error| open_error::of_log(folder, &config, &error))?;
         let later = Arc::new(Later::default());
         later.plan.lock().delay = flush_delay;
-        let inner = Arc::new(Inner { log: RwLock::new(log), later: later.clone() });
+        let on_disk = witness::OnDisk::default();
+        let state = log.log_state();
+        let vote = state.vote().map(|vote: &StoredVote| vote.0);
+        let last = state.last().map(|id: &StoredLogId| id.0);
+        on_disk.open(Witness { vote, last });
+        let inner = Arc::new(Inner { log: RwLock::new(log), later: later.clone(), on_disk });
         let weak = Arc::downgrade(&inner);
         std::thread::Builder::new()
             .name("log-flush".into())
@@ -167,6 +181,11 @@ impl LogStore {
     /// Holds back each flush of entries from now on, or no longer. A fault for tests.
     pub fn delay_flushes(&self, delay: Option<Duration>) {
         self.inner.later.plan.lock().delay = delay;
+    }
+
+    /// What this log has on disk, as it moves.
+    pub fn on_disk(&self) -> &witness::OnDisk {
+        &self.inner.on_disk
     }
 
     /// Waits until everything written so far is on disk: for a clean stop.
@@ -315,13 +334,15 @@ impl RaftLogStorage<Types> for LogStore {
             log.save_vote(StoredVote(*vote))?;
             log.flush(switches::disk_syncs(), Some(OnDisk::Waiter(waiter)))?;
         }
-        flushed.await.map_err(io::Error::other)?
+        flushed.await.map_err(io::Error::other)??;
+        self.inner.on_disk.vote(*vote);
+        Ok(())
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         let Some(committed) = committed else { return Ok(()) };
         let mut log = self.inner.log.write();
-        log.commit(StoredLogId(committed))?;
+        log.commit(StoredLogId(committed)).map_err(|error| self.inner.on_disk.why(error))?;
         // Written with the next entries or, when there are none, by a sync of its own: to wake the
         // flush thread for each of these records would cost about as much as an entry does.
         self.inner.later.sync_soon();
@@ -339,8 +360,11 @@ impl RaftLogStorage<Types> for LogStore {
     {
         let mut log = self.inner.log.write();
         let records = entries.into_iter().map(|e| (StoredLogId(e.log_id), StoredBody(e.payload)));
-        log.append(records)?;
-        self.inner.flush(&mut log, OnDisk::Append(done))
+        let on_disk = &self.inner.on_disk;
+        log.append(records).map_err(|error| on_disk.why(error))?;
+        let last = log.log_state().last().map(|id| (id.0, on_disk.epoch(), on_disk.clone()));
+        let flushed = self.inner.flush(&mut log, OnDisk::Append(done, last));
+        flushed.map_err(|error| on_disk.why(error))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
@@ -351,6 +375,7 @@ impl RaftLogStorage<Types> for LogStore {
             return Ok(());
         }
         log.truncate(next)?;
+        self.inner.on_disk.take_back(last);
         Ok(())
     }
 
@@ -362,13 +387,28 @@ impl RaftLogStorage<Types> for LogStore {
     }
 }
 
+/// Puts a file on disk, and lets go of what memory holds of it: what is read afterwards is what the
+/// disk has. After a sync that failed, memory and disk may differ, and a second sync says nothing of
+/// it (A. Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+pub(crate) fn forget_unread(path: &Path) -> io::Result<()> {
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    file.sync_all()?;
+    // Where there is no such advice, there is none to be followed.
+    let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+    Ok(())
+}
+
 /// Syncs what a killed process had written and not synced. It is in the page cache still, would be
 /// read and counted on, and a power cut could take it away: nobody else syncs it.
 fn sync_left_behind(folder: &Path) -> io::Result<()> {
     for file in std::fs::read_dir(folder)? {
         let path = file?.path();
         if path.extension().is_some_and(|ending| ending == "wal") {
-            std::fs::File::open(path)?.sync_all()?;
+            forget_unread(&path)?;
         }
     }
     std::fs::File::open(folder)?.sync_all()

@@ -26,11 +26,13 @@ pub(crate) mod compaction;
 pub mod ground;
 pub mod hand;
 pub mod log_store;
+pub mod mend;
 pub mod open_error;
 pub mod snapshots;
 pub mod state_machine;
 pub mod types;
 pub mod view;
+pub mod witness;
 pub mod writer;
 
 use openraft::{Config, ConfigError, SnapshotPolicy};

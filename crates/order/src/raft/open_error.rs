@@ -9,14 +9,36 @@ use raft_log::{Dump, DumpApi};
 
 use crate::raft::log_store::LogTypes;
 
+/// A folder that has forgotten something is not to be used again.
+const REPLACE: &str = "set the whole data folder aside, keep it for inspection, and replace this \
+                       replica (`oppidum ctl replace`)";
+
+/// A block can be had from the others.
+const REPAIR: &str = "`oppidum ctl repair` mends a running replica; one that does not start is to \
+                      be replaced (`oppidum ctl replace`)";
+
+/// What the system says of a disk without room, in whatever it is wrapped on its way here.
+const NO_ROOM: &str = "No space left on device";
+
+/// What a person does about a disk that has failed a running replica.
+pub(crate) fn advice(reason: &str) -> &'static str {
+    match reason.contains(NO_ROOM) {
+        true => {
+            "there is no room left on its disk: make some, then start the replica again; nothing \
+             acknowledged is lost"
+        }
+        false => {
+            "nothing is believed of what was being written: check the disk, then start the replica \
+             again"
+        }
+    }
+}
+
 /// Why a replica's storage cannot be opened. The text is for the person who must act on it.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file does not hold what was written.
-    #[error(
-        "{file} is damaged at {position}: {reason}; set the whole data folder aside, keep it for \
-         inspection, and let this replica join again under a new id"
-    )]
+    #[error("{file} is damaged at {position}: {reason}; {advice}")]
     Damaged {
         /// Which file.
         file: PathBuf,
@@ -24,6 +46,8 @@ pub enum OpenError {
         position: String,
         /// What was found there.
         reason: String,
+        /// What to do about it.
+        advice: &'static str,
     },
     /// The folder or a file in it cannot be used: permissions, the disk, another process.
     #[error(
@@ -36,12 +60,25 @@ pub enum OpenError {
         /// What the system says.
         reason: String,
     },
+    /// There is no room left to open it.
+    #[error(
+        "cannot open {path}: there is no room left on its disk; make some, then start this replica \
+         again: nothing acknowledged is lost"
+    )]
+    Full {
+        /// Which file or folder.
+        path: PathBuf,
+    },
 }
 
 impl OpenError {
     /// A folder or file that cannot be used.
     pub(crate) fn folder(path: &Path, reason: &impl ToString) -> Self {
-        Self::Unusable { path: path.to_path_buf(), reason: reason.to_string() }
+        let (path, reason) = (path.to_path_buf(), reason.to_string());
+        match reason.contains(NO_ROOM) {
+            true => Self::Full { path },
+            false => Self::Unusable { path, reason },
+        }
     }
 
     /// A file that does not hold what was written.
@@ -51,7 +88,17 @@ impl OpenError {
         reason: &impl ToString,
     ) -> Self {
         let (position, reason) = (position.into(), reason.to_string());
-        Self::Damaged { file: file.to_path_buf(), position, reason }
+        Self::Damaged { file: file.to_path_buf(), position, reason, advice: REPLACE }
+    }
+
+    /// A block of the history that is not what was written, or not there.
+    pub(crate) fn damaged_block(
+        file: &Path,
+        position: impl Into<String>,
+        reason: &impl ToString,
+    ) -> Self {
+        let (position, reason) = (position.into(), reason.to_string());
+        Self::Damaged { file: file.to_path_buf(), position, reason, advice: REPAIR }
     }
 }
 

@@ -5,10 +5,13 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures::{Stream, StreamExt};
 use ledger::terms::Index;
+use openraft::EntryPayload;
 use openraft::errors::RaftError;
+use openraft::raft::AppendEntriesRequest;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,10 +23,11 @@ use wire::proto::peer_server::{Peer, PeerServer};
 use super::letters::{self, Malformed};
 use super::serving::{PARTS_AHEAD, send_blocks};
 use super::transport::MESSAGE_BYTES_MAX;
-use super::types::{Raft, Types};
+use super::types::{Entry, Raft, Types};
 use super::view::View;
 use crate::identity::{Identity, Stranger};
 use crate::peers::Peers;
+use crate::room::{Level, Room};
 
 type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -38,6 +42,7 @@ struct Shared {
     identity: Arc<Identity>,
     view: Arc<View>,
     peers: Peers,
+    room: Room,
     /// The start of each peer that has asked for missing logs.
     starts: Mutex<BTreeMap<u64, u64>>,
     /// Cancelled when this replica is about to stop: whoever holds a stream to it is told.
@@ -57,12 +62,13 @@ impl Receiver {
         raft: Raft,
         identity: Arc<Identity>,
         view: Arc<View>,
-        peers: Peers,
+        (peers, room): (Peers, Room),
         leaving: CancellationToken,
         stop: CancellationToken,
     ) -> Self {
         let starts = Mutex::default();
-        Self { shared: Arc::new(Shared { raft, identity, view, peers, starts, leaving, stop }) }
+        let shared = Shared { raft, identity, view, peers, room, starts, leaving, stop };
+        Self { shared: Arc::new(shared) }
     }
 
     /// The service, with its limits.
@@ -103,6 +109,18 @@ fn goodbye() -> Status {
     Status::aborted("this replica is stopping")
 }
 
+/// Says that the disk is full: to be asked again later.
+fn full() -> Status {
+    Status::resource_exhausted("the disk of this replica is full")
+}
+
+/// Whether there is room for what a leader sends. What carries no batch is small, and a store needs
+/// it to have a leader at all.
+fn takes(room: &Room, request: &AppendEntriesRequest<Types>) -> bool {
+    let is_batch = |entry: &Entry| matches!(entry.payload, EntryPayload::Normal(_));
+    room.level() != Level::Out || !request.entries.iter().any(is_batch)
+}
+
 fn malformed(error: Malformed) -> Status {
     Status::invalid_argument(error.to_string())
 }
@@ -128,18 +146,38 @@ impl Peer for Receiver {
         let id = self.admit(first.sender.as_ref())?;
         self.shared.peers.hear(id);
         let first = letters::append_in(first).map_err(malformed)?;
+        let room = self.shared.room.clone();
+        if !takes(&room, &first) {
+            return Err(full());
+        }
+        let turned_away = Arc::new(AtomicBool::new(false));
+        let verdict = turned_away.clone();
         let reading = self.shared.peers.read_from(id);
         // A broken or malformed stream just ends: the engine of the sender opens another.
-        let rest = futures::stream::unfold((requests, reading), |mut state| async move {
-            let request = state.0.message().await.ok().flatten()?;
-            Some((letters::append_in(request).ok()?, state))
+        let rest = futures::stream::unfold((requests, reading), move |mut state| {
+            let (room, turned_away) = (room.clone(), turned_away.clone());
+            async move {
+                let request = state.0.message().await.ok().flatten()?;
+                let request = letters::append_in(request).ok()?;
+                if !takes(&room, &request) {
+                    turned_away.store(true, Ordering::Relaxed);
+                    return None;
+                }
+                Some((request, state))
+            }
         });
         let input = futures::stream::iter([first]).chain(rest);
         let answers = self.shared.raft.stream_append(input);
-        Ok(self.until_stop(answers.map(|answer| match answer {
+        let answers = answers.map(|answer| match answer {
             Ok(result) => Ok(letters::appended_out(&result)),
             Err(fatal) => Err(stopped(fatal)),
-        })))
+        });
+        // What had been taken is answered first.
+        let last =
+            futures::stream::once(
+                async move { verdict.load(Ordering::Relaxed).then(|| Err(full())) },
+            );
+        Ok(self.until_stop(answers.chain(last.filter_map(std::future::ready))))
     }
 
     async fn beat(
@@ -203,6 +241,9 @@ impl Peer for Receiver {
         let request = request.into_inner();
         self.admit(request.sender.as_ref())?;
         let (vote, snapshot) = letters::snapshot_in(request).map_err(malformed)?;
+        if self.shared.room.level() != Level::Roomy {
+            return Err(full());
+        }
         tracing::info!("Updating log, from a snapshot");
         let installed = self.shared.raft.install_full_snapshot(vote, snapshot).await;
         let vote = installed.map_err(stopped)?.vote;
@@ -264,5 +305,6 @@ impl Receiver {
     fn report(&self, id: u64, ping: &proto::HoldPing) {
         let dead = (ping.dead != 0).then_some(ping.dead);
         self.shared.peers.set_report(id, letters::position_in(ping.last_log), dead);
+        self.shared.peers.set_full(id, ping.full);
     }
 }

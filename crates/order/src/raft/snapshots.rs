@@ -103,7 +103,8 @@ pub(crate) async fn install(
     }
     fetch_all(view, source, chain, &state).await?;
     let members = meta.last_membership.clone();
-    let durable = Durable { applied: meta.last_log_id, members, state: manifest.state };
+    let durable =
+        Durable { applied: meta.last_log_id, members, state: manifest.state, witness: None };
     let target = view.clone();
     let task = move || {
         let ledger = target.shared.blocks.restore(&durable, windows)?;

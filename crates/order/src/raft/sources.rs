@@ -16,6 +16,7 @@ use super::transport::Transport;
 use crate::identity::Identity;
 use crate::peers::Peers;
 use crate::role::Reach;
+use crate::room::Room;
 
 /// Blocks fetched ahead of their checking.
 const BLOCKS_AHEAD: usize = 64;
@@ -32,6 +33,8 @@ pub(crate) struct Sources {
     pub(crate) identity: Arc<Identity>,
     /// Who is there.
     pub(crate) peers: Peers,
+    /// Nothing is fetched for which there is no room.
+    pub(crate) room: Room,
 }
 
 impl BlockSource for Sources {
@@ -102,6 +105,7 @@ impl Sources {
         let request = proto::BlocksRequest { sender, after: after.0, to: to.0 };
         let mut parts = client.blocks(request).await?.into_inner();
         while let Some(part) = parts.message().await? {
+            self.room.roomy().await;
             for block in part.blocks {
                 let header = ledger::block::Block::peek(&block)
                     .map_err(|error| tonic::Status::data_loss(error.to_string()))?;

@@ -20,6 +20,8 @@ use redb::StorageBackend;
 
 use crate::raft::blocks::{Blocks, Durable, invalid};
 use crate::raft::hand::Hand;
+use crate::raft::log_store::forget_unread;
+use crate::raft::mend;
 use crate::raft::open_error::OpenError;
 use crate::raft::snapshots::{self, BlockSource, Manifest};
 use crate::raft::types::{
@@ -66,7 +68,37 @@ impl StateMachine {
     ) -> Result<(Self, Arc<View>), OpenError> {
         std::fs::create_dir_all(folder).map_err(|error| OpenError::folder(folder, &error))?;
         let path = folder.join(FILE);
+        forget_unread(&path).map_err(|error| OpenError::folder(&path, &error))?;
         Self::on(&path, Blocks::open(&path)?, windows, (pace, Hand::Threads), source)
+    }
+
+    /// The same for a replica that has others: a damaged block is mended with theirs. Not on a
+    /// thread of the runtime.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::open`], when mending does not help.
+    pub fn open_mending(
+        folder: &Path,
+        windows: Windows,
+        pace: Pace,
+        source: Arc<dyn BlockSource>,
+        runtime: &tokio::runtime::Handle,
+    ) -> Result<(Self, Arc<View>), OpenError> {
+        let damage = match Self::open(folder, windows, pace, source.clone()) {
+            Err(damage @ OpenError::Damaged { .. }) => damage,
+            other => return other,
+        };
+        let path = folder.join(FILE);
+        let (blocks, durable) = Blocks::open(&path)?;
+        tracing::warn!("{damage}; asking the others for what is damaged");
+        match mend::mend(&blocks, &durable, source.as_ref(), runtime) {
+            Ok(_) => Self::on(&path, (blocks, durable), windows, (pace, Hand::Threads), source),
+            Err(error) => {
+                tracing::warn!("that did not help: {error}");
+                Err(damage)
+            }
+        }
     }
 
     /// The same on a storage that is no file, named `path`, with whoever does the blocking work.
@@ -90,9 +122,13 @@ impl StateMachine {
         (pace, hand): (Pace, Hand),
         source: Arc<dyn BlockSource>,
     ) -> Result<(Self, Arc<View>), OpenError> {
-        let ledger = blocks.restore(&durable, windows).map_err(|error| match error.kind() {
-            io::ErrorKind::InvalidData => OpenError::damaged(path, "its blocks", &error),
-            _ => OpenError::folder(path, &error),
+        let ledger = blocks.restore(&durable, windows).map_err(|error| {
+            let is_damage = error.kind() == io::ErrorKind::InvalidData;
+            // A block says itself where it is.
+            error.downcast::<OpenError>().unwrap_or_else(|error| match is_damage {
+                true => OpenError::damaged_block(path, "its blocks", &error),
+                false => OpenError::folder(path, &error),
+            })
         })?;
         let view = View::start(blocks, durable, ledger, (pace, hand))
             .map_err(|error| OpenError::folder(path, &error))?;

@@ -343,10 +343,10 @@ fn network(error: &letters::Malformed) -> Failed {
     Failed::Network(NetworkError::new(error))
 }
 
-/// A peer that could not be connected to, or that refused us, is given time; anything else is tried
+/// A peer that could not be connected to, that refused us, or that has no room, is given time; anything else is tried
 /// again at once.
 fn failed(status: &Status) -> Failed {
-    let refused = status.code() == Code::FailedPrecondition;
+    let refused = matches!(status.code(), Code::FailedPrecondition | Code::ResourceExhausted);
     if refused || is_connect_failure(status) {
         Failed::Unreachable(Unreachable::new(status))
     } else {

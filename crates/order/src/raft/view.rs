@@ -11,8 +11,8 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use ledger::block::{Block, Order};
@@ -25,7 +25,10 @@ use tokio::sync::{broadcast, watch};
 use crate::clock::LogClock;
 use crate::raft::blocks::{Blocks, Durable};
 use crate::raft::hand::Hand;
+use crate::raft::mend::{self, Mended};
+use crate::raft::snapshots::BlockSource;
 use crate::raft::types::{LogId, StoredMembership};
+use crate::raft::witness::OnDisk;
 use crate::raft::writer::{Demand, Pace};
 
 /// How many applied entries a slow reader of the feed may lag before it must list anew.
@@ -75,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) applied_bytes: AtomicU64,
     /// While a snapshot is installed: the order number that its blocks have come to.
     pub(crate) fetched: AtomicU64,
+    /// What the log has on disk, where a log says so.
+    pub(crate) on_disk: OnceLock<OnDisk>,
     applied: watch::Sender<Index>,
     feed: broadcast::Sender<Arc<AppliedEntry>>,
 }
@@ -125,6 +130,7 @@ impl View {
             hand: hand.clone(),
             applied_bytes: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
+            on_disk: OnceLock::new(),
             feed: broadcast::Sender::new(FEED_ENTRIES),
         });
         let theirs = shared.clone();
@@ -193,7 +199,7 @@ impl View {
     pub fn order(&self, number: OrderNumber) -> io::Result<Option<Order>> {
         match self.recent(number) {
             Some(found) => Ok(found),
-            None => self.shared.blocks.order(number),
+            None => self.shared.blocks.order_given(number).map(Some),
         }
     }
 
@@ -227,6 +233,24 @@ impl View {
     ) -> io::Result<Vec<(Index, Bytes)>> {
         let to = to.min(self.durable().index());
         self.shared.blocks.read(after, to, bytes_max)
+    }
+
+    /// From now on the history also says what the log has on disk.
+    pub fn keep_witness(&self, on_disk: OnDisk) {
+        // Told twice, the first log counts.
+        let _ = self.shared.on_disk.set(on_disk);
+    }
+
+    /// Looks at every block on disk, and mends the damaged ones with those of others.
+    ///
+    /// # Errors
+    ///
+    /// When one cannot be mended, or the disk fails.
+    pub async fn mend(self: &Arc<Self>, source: Arc<dyn BlockSource>) -> io::Result<Mended> {
+        let (view, runtime) = (self.clone(), tokio::runtime::Handle::current());
+        let task =
+            move || mend::mend(&view.shared.blocks, &view.durable(), source.as_ref(), &runtime);
+        tokio::task::spawn_blocking(task).await.map_err(io::Error::other)?
     }
 
     /// Waits until everything applied so far is on disk: before a snapshot, and for a clean stop.

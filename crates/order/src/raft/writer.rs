@@ -169,7 +169,8 @@ fn write(shared: &Shared) -> io::Result<Durable> {
         (books.ledger.state(), books.applied, books.members.clone(), blocks)
     };
     let rows: Vec<Row> = blocks.iter().map(|block| Row::new(block)).collect();
-    let durable = Durable { applied, members, state: state.encode().into() };
+    let witness = shared.on_disk.get().map(|on_disk| on_disk.now().up_to(applied));
+    let durable = Durable { applied, members, state: state.encode().into(), witness };
     shared.blocks.write(&rows, Some(&durable))?;
     Ok(durable)
 }

@@ -135,6 +135,6 @@ async fn a_refusal_says_what_where_and_what_to_do() {
     fs::write(&path, bytes).unwrap();
     let line = LogStore::open(left.path(), None).unwrap_err().to_string();
     assert!(line.contains(path.file_name().unwrap().to_str().unwrap()), "{line}");
-    assert!(line.contains("is damaged at byte ") && line.contains("join again"), "{line}");
+    assert!(line.contains("is damaged at byte ") && line.contains("ctl replace"), "{line}");
     assert!(!line.contains('\n'), "{line}");
 }

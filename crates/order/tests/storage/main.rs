@@ -13,3 +13,4 @@ mod kit;
 mod snapshots;
 mod suite;
 mod tail;
+mod walk;

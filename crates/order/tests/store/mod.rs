@@ -244,6 +244,7 @@ fn settings(id: u64, peers: Vec<Peer>, listen: SocketAddr, folder: &Path) -> Set
         },
         shop_source: "a test".into(),
         windows: Windows::default(),
+        reserve: None,
         faults: Faults::default(),
     }
 }

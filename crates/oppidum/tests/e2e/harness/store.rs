@@ -124,6 +124,11 @@ impl Store {
     }
 
     pub(crate) fn start_order(&mut self, id: u64, more: &[&str]) {
+        self.start_order_with(id, &[], more);
+    }
+
+    /// The same, with variables.
+    pub(crate) fn start_order_with(&mut self, id: u64, variables: &[(&str, &str)], more: &[&str]) {
         let (id_text, peers) = (id.to_string(), self.peers());
         let (data, shop) = (self.folder.path().join("data"), self.plan.shop.clone());
         let data = data.to_str().unwrap();
@@ -133,7 +138,8 @@ impl Store {
         arguments.extend(strings(self.plan.flags));
         arguments.extend(strings(more));
         self.plan.break_rule(&mut arguments);
-        let process = Process::start(&format!("order-{id}"), self.folder.path(), &arguments);
+        let name = format!("order-{id}");
+        let process = Process::start_with(&name, self.folder.path(), variables, &arguments);
         *self.order_slot(id) = Some(process);
     }
 
