@@ -68,11 +68,6 @@ impl Torture {
         others[self.pick(others.len())]
     }
 
-    /// This lasts for so long: the fault, not a condition.
-    pub(crate) fn hold(&self, span: Duration) {
-        std::thread::sleep(span);
-    }
-
     /// A replica's disk does nothing any more.
     pub(crate) fn stall(&mut self, id: u64) -> Stall {
         if self.store.has_disks() && self.pick(2) == 0 {
@@ -122,7 +117,13 @@ fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
+/// A fault lasts for so long: nobody waits for a condition here.
+pub(crate) fn hold(span: Duration) {
+    std::thread::sleep(span);
+}
+
 /// The faults that are wanted, and can be: the others are named, with the reason.
+#[expect(clippy::print_stdout, reason = "whoever runs it wants to know what is left out")]
 fn wanted(disks: Result<(), String>) -> Vec<(&'static str, Strike)> {
     let wanted = std::env::var("OPPIDUM_TORTURE_FAULTS").unwrap_or_default();
     let is_wanted = |name| wanted.is_empty() || wanted.split(',').any(|wanted| wanted == name);

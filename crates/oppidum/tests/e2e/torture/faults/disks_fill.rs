@@ -2,7 +2,7 @@
 //! is room.
 
 use crate::harness::IDS;
-use crate::torture::{STALL, Torture};
+use crate::torture::{STALL, Torture, hold};
 
 pub(crate) fn strike(torture: &mut Torture) {
     let spared = torture.pick(IDS.len() + 1);
@@ -11,7 +11,7 @@ pub(crate) fn strike(torture: &mut Torture) {
     for id in &full {
         torture.store.disk(*id).fill();
     }
-    torture.hold(2 * STALL);
+    hold(2 * STALL);
     for id in &full {
         torture.store.disk(*id).make_room();
     }

@@ -1,11 +1,11 @@
 //! A follower's disk does nothing for half a second; nobody should notice.
 
-use crate::torture::{STALL, Torture};
+use crate::torture::{STALL, Torture, hold};
 
 pub(crate) fn strike(torture: &mut Torture) {
     let follower = torture.follower();
     let stall = torture.stall(follower);
     torture.crowd.go_on(20);
-    torture.hold(STALL);
+    hold(STALL);
     torture.go_on_writing(follower, stall);
 }

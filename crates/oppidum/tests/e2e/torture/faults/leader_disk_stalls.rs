@@ -1,10 +1,10 @@
 //! The leader's disk does nothing for half a second; orders may wait for it, and no longer.
 
-use crate::torture::{STALL, Torture};
+use crate::torture::{STALL, Torture, hold};
 
 pub(crate) fn strike(torture: &mut Torture) {
     let leader = torture.leader();
     let stall = torture.stall(leader);
-    torture.hold(STALL);
+    hold(STALL);
     torture.go_on_writing(leader, stall);
 }

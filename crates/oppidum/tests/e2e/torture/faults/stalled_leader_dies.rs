@@ -2,12 +2,12 @@
 
 use rustix::process::Signal;
 
-use crate::torture::{STALL, Torture};
+use crate::torture::{STALL, Torture, hold};
 
 pub(crate) fn strike(torture: &mut Torture) {
     let leader = torture.leader();
     let stall = torture.stall(leader);
-    torture.hold(STALL / 2);
+    hold(STALL / 2);
     // It is gone only when its disk lets it go.
     torture.store.order(leader).signal(Signal::KILL);
     torture.go_on_writing(leader, stall);
