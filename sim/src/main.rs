@@ -55,7 +55,7 @@ fn main() -> ExitCode {
     let began = Instant::now();
     let (next, end) = (AtomicU64::new(options.first), options.first + options.seeds);
     let (reports, read) = mpsc::channel();
-    let mut sums = (0, 0, 0, 0, 0);
+    let mut sums = (0_u64, 0, 0, 0, 0);
     std::thread::scope(|scope| {
         for _ in 0..options.threads.max(1) {
             let (reports, next, options) = (reports.clone(), &next, &options);
