@@ -48,6 +48,10 @@ pub(crate) async fn status(url: &str, as_json: bool) -> Result<bool, Stop> {
     for process in &store.processes {
         println!("{}", row(process, newest, store.leader));
     }
+    for process in store.processes.iter().filter(|process| process.disk_full == Some(true)) {
+        let (id, free) = (process.id.unwrap_or(0), process.free_bytes.unwrap_or(0));
+        println!("\norder {id}: its disk is full, {} MB are free: make room", free / 1_000_000);
+    }
     Ok(store.leader.is_some())
 }
 
