@@ -29,7 +29,7 @@ use crate::peers::Peers;
 use crate::problems;
 
 /// The reserve unless it is set: 64 MB, or a tenth of a smaller disk.
-pub(crate) const RESERVE_MAX: u64 = 64 << 20;
+pub(crate) const RESERVE_MAX: u64 = 64_000_000;
 
 /// How often it is looked: in that time a replica at full speed writes a tenth of the reserve.
 const LOOK: Duration = Duration::from_millis(100);

@@ -343,8 +343,8 @@ fn network(error: &letters::Malformed) -> Failed {
     Failed::Network(NetworkError::new(error))
 }
 
-/// A peer that could not be connected to, that refused us, or that has no room, is given time; anything else is tried
-/// again at once.
+/// A peer that could not be connected to, that refused us, or that has no room, is given time;
+/// anything else is tried again at once.
 fn failed(status: &Status) -> Failed {
     let refused = matches!(status.code(), Code::FailedPrecondition | Code::ResourceExhausted);
     if refused || is_connect_failure(status) {
