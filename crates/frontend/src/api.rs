@@ -13,7 +13,7 @@ use http::header::{CONTENT_TYPE, HOST, HeaderValue};
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
-use ledger::outcome::{Accepted, Outcome};
+use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::Key;
 use tokio::sync::Semaphore;
 use wire::problem::{Code, Problem};
@@ -201,7 +201,7 @@ impl Api {
             _ => return answer::not_allowed(ON_ORDERS),
         }
         let key = match keys::of_client(request.headers()) {
-            Ok(key) => key.unwrap_or_else(keys::own),
+            Ok(key) => key,
             Err(why) => return bad_request(why),
         };
         let body = match read_body(request, limits::BODY_BYTES_MAX).await {
@@ -212,10 +212,20 @@ impl Api {
             Ok(line) => line,
             Err(why) => return bad_request(&why),
         };
-        let name = line.name.clone();
+        // One with a key may have been accepted before: only the leader knows.
+        if key.is_none()
+            && let Some(short) = self.shared.queries.refuses(&line)
+        {
+            let answer = refusals::answer(self.shared.dialect, &short.refusal);
+            return answer::cached(answer::as_of(answer, short.as_of, false), "oppidum; hit");
+        }
+        let (key, name) = (key.unwrap_or_else(keys::own), line.name.clone());
         match ordering::place(&self.shared.replicas, line, key.clone()).await {
             Ok(decided) => {
                 self.shared.queries.tells(name.as_str(), decided.index);
+                if matches!(decided.outcome, Outcome::Refused(Refusal::OutOfStock(_))) {
+                    self.shared.queries.look_up_soon(&name);
+                }
                 self.decided(decided, &key)
             }
             Err(problem) => answer::keyed(answer::problem(&problem), key.text(), false),

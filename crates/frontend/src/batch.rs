@@ -221,3 +221,78 @@ fn write_number(out: &mut String, mut number: u64) {
     }
     out.push_str(std::str::from_utf8(&digits[first..]).unwrap_or_default());
 }
+
+#[cfg(test)]
+mod tests {
+    use ledger::outcome::Refusal;
+    use ledger::terms::{Index, Name, OrderNumber};
+    use wire::problem::Code;
+
+    use super::*;
+
+    const BODY: &[u8] = br#"{"note":{"orders":[1]},"orders":[
+        {"name":"b\u0065ar","quantity":"2","type":"buy","key":"a","note":[{}]},
+        {"name":"bear","quantity":2.0,"type":"buy","key":"b"},
+        {"name":"fox","quantity":1,"type":"sell"}]}"#;
+
+    #[test]
+    fn a_batch_is_read_order_by_order() {
+        let batch = Batch::parse(Dialect::Stock, BODY, 7).unwrap();
+        let [first, second, third] = batch.items.as_slice() else { panic!("{batch:?}") };
+        let (first, third) = (first.as_ref().unwrap(), third.as_ref().unwrap());
+        assert_eq!((first.wanted.name.as_ref(), first.key.as_ref()), ("bear", "a"));
+        assert_eq!((first.wanted.quantity.get(), first.origin), (2, Origin::Client));
+        assert_eq!(second, &Err("quantity must be an integer".to_owned()));
+        assert_eq!(third.key, "frontend-00000000000000000000000000000009");
+        assert_eq!(third.origin, Origin::Frontend);
+        let bytes = batch.bulk(None).into_bytes();
+        assert_eq!(ledger::codec::bulk::check(&bytes, 2), Ok(()));
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_whole_is_told_once() {
+        let many = |count: usize| {
+            let orders = vec![r#"{"name":"bear","quantity":1,"type":"buy"}"#; count];
+            format!("{{\"orders\":[{}]}}", orders.join(","))
+        };
+        fn status(body: &str) -> Result<Batch<'_>, StatusCode> {
+            Batch::parse(Dialect::Stock, body.as_bytes(), 0).map_err(|(status, _)| status)
+        }
+        assert_eq!(status(&many(1_000)).unwrap().items.len(), 1_000);
+        assert_eq!(status(&many(1_001)).unwrap_err(), StatusCode::PAYLOAD_TOO_LARGE);
+        for body in ["", "[]", "{}", "{\"orders\":{}}", "{\"orders\":[7]}", &many(0)] {
+            assert_eq!(status(body).unwrap_err(), StatusCode::BAD_REQUEST, "{body}");
+        }
+        for key in ["\"\"", "\"a b\"", "7", "[]"] {
+            let body = format!(r#"{{"orders":[{{"name":"a","quantity":1,"key":{key}}}]}}"#);
+            let batch = Batch::parse(Dialect::Toy, body.as_bytes(), 0).unwrap();
+            assert!(batch.items[0].as_ref().is_err_and(|why| why.contains("key")), "{key}");
+        }
+    }
+
+    #[test]
+    fn each_order_is_told_its_own_outcome() {
+        let batch = Batch::parse(Dialect::Stock, BODY, 7).unwrap();
+        let first = Box::new(Outcome::Accepted(Accepted::Placed(OrderNumber(1_207))));
+        let outcomes = [
+            Outcome::Repeated { index: Index(3), first },
+            Outcome::Refused(Refusal::StockLimit(Name::new("fox").unwrap())),
+        ];
+        let second =
+            r#"{"status":400,"error":{"code":400,"message":"quantity must be an integer"}}"#;
+        let key = r#""key":"frontend-00000000000000000000000000000009""#;
+        let text = batch.render(Dialect::Stock, &Came::Decided(&outcomes, false));
+        let expected = format!(
+            "{{\"results\":[{},{second},{}]}}",
+            r#"{"status":200,"data":{"transaction_number":1207},"replayed":true}"#,
+            format_args!(
+                r#"{{"status":409,"error":{{"code":409,"message":"stock of fox would exceed its limit"}},{key}}}"#
+            ),
+        );
+        assert_eq!(text, expected);
+        let lost = Problem::indefinite(Code::Lost, "nobody knows");
+        let text = batch.render(Dialect::Stock, &Came::Unknown(&lost));
+        let unknown = r#""status":504,"error":{"code":504,"message":"nobody knows"}"#;
+        assert_eq!(text, format!("{{\"results\":[{{{unknown}}},{second},{{{unknown},{key}}}]}}"));
+    }
+}

@@ -118,3 +118,70 @@ pub(crate) fn size(request: &Request) -> usize {
     };
     FIXED + key + command
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batcher::{COMMANDS_MAX, IN_FLIGHT_MAX, Line, WAITING_MAX};
+
+    fn many(count: usize, bytes: usize) -> Load {
+        Load::Many(count, vec![0; bytes].into())
+    }
+
+    fn one() -> Load {
+        Load::One(Request { key: None, deadline: None, command: Command::Place(Vec::new()) })
+    }
+
+    #[test]
+    fn a_bulk_stays_together_and_some_of_them_leave_together() {
+        let mut line = Line::default();
+        line.set_open(true);
+        for number in 0..6 {
+            assert_eq!(line.offer(many(1_000, 60_000), number), Ok(()));
+        }
+        assert_eq!(line.close().unwrap().1, [0, 1, 2, 3], "four are the most");
+        line.landed();
+        assert_eq!(line.close().unwrap().1, [4, 5]);
+        line.landed();
+        // A great one travels alone, and one that would make an entry too great waits.
+        for (number, bytes) in [(6, 2 * BULK_BYTES_MAX), (7, 400_000), (8, 200_000)] {
+            assert_eq!(line.offer(many(10, bytes), number), Ok(()));
+        }
+        for expected in [6, 7, 8] {
+            assert_eq!(line.close().unwrap().1, [expected]);
+            line.landed();
+        }
+    }
+
+    #[test]
+    fn single_requests_do_not_wait_behind_more_than_an_entry_of_their_own_kind() {
+        let mut line = Line::default();
+        line.set_open(true);
+        line.offer(many(1_000, 60_000), 0).unwrap();
+        for number in 1..=100 {
+            line.offer(one(), number).unwrap();
+        }
+        let (loads, _) = line.close().unwrap();
+        let count: usize = loads.iter().map(Load::count).sum();
+        assert_eq!(count, COMMANDS_MAX, "those that fit go with it");
+        assert_eq!(line.close().map(|(loads, _)| loads.len()), None, "the rest waits for company");
+        line.landed();
+        assert_eq!(line.close().unwrap().0.len(), 76);
+    }
+
+    #[test]
+    fn a_bulk_weighs_as_much_in_line_as_its_orders() {
+        let mut line = Line::default();
+        let full = WAITING_MAX / 1_000;
+        for number in 0..full {
+            line.offer(many(1_000, 100), number).unwrap();
+        }
+        assert_eq!(line.offer(many(1_000, 100), full), Err(full));
+        assert_eq!(line.dismiss().len(), full);
+        line.set_open(true);
+        for number in 0..IN_FLIGHT_MAX {
+            line.offer(many(1_000, 100), number).unwrap();
+            assert!(line.close().is_some(), "after a dismissal nobody is counted twice");
+        }
+    }
+}

@@ -21,6 +21,10 @@ mod demo;
 
 mod exactly_once;
 
+mod batch;
+
+mod sold_out;
+
 mod away;
 
 mod failover;
