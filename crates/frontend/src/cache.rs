@@ -210,8 +210,8 @@ impl<Q> Cache<Q> {
         }
         let (cursor, settled) = (self.follower.cursor(), self.follower.settled());
         let unsettled = self.rules.broken(Mutant::RefusesUnsettled);
-        let entry = self.entries.get(&line.name)?;
-        let version = entry.version();
+        let entry = self.entries.peek(&line.name)?;
+        let (version, as_of) = (entry.version(), cursor.max(entry.as_of));
         if settled < version && !unsettled {
             return None;
         }
@@ -223,7 +223,9 @@ impl<Q> Cache<Q> {
             Some(_) => return None,
         };
         self.counts.refused += 1;
-        Some(Short { refusal, as_of: cursor.max(entry.as_of), version })
+        // What so many ask for is not the next to be evicted.
+        self.entries.promote(&line.name);
+        Some(Short { refusal, as_of, version })
     }
 
     /// True when a product could be in the cache, is not, and nobody has asked for it yet.
