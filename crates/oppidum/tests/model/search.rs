@@ -19,7 +19,7 @@ const SEEDS: u64 = 2_000;
 const FAILED: [u64; 0] = [];
 
 /// A seed that catches each wrong rule that luck finds often enough: the first one.
-const CAUGHT_BY: [(Mutant, u64); 25] = [
+const CAUGHT_BY: [(Mutant, u64); 27] = [
     (Mutant::UncommittedFrames, 2),
     (Mutant::AcceptedEarly, 3),
     (Mutant::RefusedEarly, 3),
@@ -32,6 +32,8 @@ const CAUGHT_BY: [(Mutant, u64); 25] = [
     (Mutant::NewestOnSettled, 250),
     (Mutant::CatalogLandsLapsed, 1),
     (Mutant::FrontendHitsLapsed, 6),
+    (Mutant::RefusesLapsed, 2),
+    (Mutant::RefusesUnsettled, 5),
     (Mutant::FloorIgnored, 98),
     (Mutant::StoredAsOfSending, 220),
     (Mutant::JoinFloorIgnored, 98),
