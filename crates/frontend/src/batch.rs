@@ -281,13 +281,12 @@ mod tests {
         let second =
             r#"{"status":400,"error":{"code":400,"message":"quantity must be an integer"}}"#;
         let key = r#""key":"frontend-00000000000000000000000000000009""#;
+        let no = r#""error":{"code":409,"message":"stock of fox would exceed its limit"}"#;
+        let third = format!("{{\"status\":409,{no},{key}}}");
         let text = batch.render(Dialect::Stock, &Came::Decided(&outcomes, false));
         let expected = format!(
             "{{\"results\":[{},{second},{}]}}",
-            r#"{"status":200,"data":{"transaction_number":1207},"replayed":true}"#,
-            format_args!(
-                r#"{{"status":409,"error":{{"code":409,"message":"stock of fox would exceed its limit"}},{key}}}"#
-            ),
+            r#"{"status":200,"data":{"transaction_number":1207},"replayed":true}"#, third,
         );
         assert_eq!(text, expected);
         let lost = Problem::indefinite(Code::Lost, "nobody knows");

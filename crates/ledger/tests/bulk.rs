@@ -93,7 +93,9 @@ proptest! {
     }
 
     #[test]
-    fn nonsense_is_no_outcome(bytes in prop::collection::vec(any::<u8>(), 0..40), count in 0..9_usize) {
+    fn nonsense_is_no_outcome(
+        bytes in prop::collection::vec(any::<u8>(), 0..40), count in 0..9_usize,
+    ) {
         // Whatever comes of it, it comes without a panic.
         if let Ok(outcomes) = read_outcomes(&bytes, count) {
             prop_assert_eq!(write_outcomes(&outcomes), bytes);

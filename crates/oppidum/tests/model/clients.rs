@@ -192,8 +192,8 @@ impl World {
         self.shown(op, product, version);
     }
 
-    /// A client without a key orders more than there ever is. A frontend that refuses that by itself
-    /// tells a version as if it had shown the product; else the order would go to the leader.
+    /// A client without a key orders more than there ever is. A frontend that refuses that by
+    /// itself tells a version as if it had shown the product; else the order goes to the leader.
     fn order_too_much(&mut self, at: usize, product: usize) {
         let (now, name) = (self.frontend_clock(at), self.names[product].clone());
         let quantity = Quantity::new(QUANTITY_MAX).unwrap();
