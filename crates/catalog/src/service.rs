@@ -70,7 +70,7 @@ impl Answerer for Service {
                     Err(problem) => reply.problem(&problem),
                 }
             }
-            Some(What::Request(_) | What::Lookup(_)) | None => {
+            Some(What::Request(_) | What::Bulk(_) | What::Lookup(_)) | None => {
                 let why = "a catalog answers product queries only: ask a replica";
                 reply.problem(&Problem::definite(Code::Malformed, why));
             }

@@ -3,6 +3,8 @@
 //! Routes are few and fixed, so they are a `match` and not a table. Every answer is in the
 //! envelope, whatever went wrong, and the connection stays usable.
 
+mod batching;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,11 +14,11 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use ledger::outcome::{Accepted, Outcome, Refusal};
-use ledger::terms::{Key, Origin};
+use ledger::terms::Key;
 use tokio::sync::Semaphore;
 use wire::problem::{Code, Problem};
 
-use crate::answer::{self, Answer, IDEMPOTENCY_KEY, REQUEST_ID};
+use crate::answer::{self, Answer, REQUEST_ID};
 use crate::classic::{self, Dialect, Noun};
 use crate::gate::Door;
 use crate::limits;
@@ -24,10 +26,7 @@ use crate::ordering::{self, Decided};
 use crate::queries::Queries;
 use crate::replicas::Replicas;
 use crate::store::Store;
-
-/// The keys that frontends make begin with this, so that a client that sends one back is
-/// understood.
-const OWN_KEY: &str = "frontend-";
+use crate::{keys, refusals};
 
 const ON_PRODUCTS: &str = "GET, HEAD, OPTIONS";
 const ON_ORDERS: &str = "POST, OPTIONS";
@@ -46,6 +45,7 @@ struct Shared {
     store: Store,
     places: Semaphore,
     door: Door,
+    batches: Semaphore,
     request_base: u64,
     requests: AtomicU64,
 }
@@ -58,10 +58,17 @@ impl Api {
         store: Store,
     ) -> Self {
         let places = Semaphore::new(limits::REQUESTS_OPEN_MAX);
-        let (request_base, requests) = (rand::random(), AtomicU64::new(0));
-        let door = Door::new();
-        let shared =
-            Shared { dialect, queries, replicas, store, places, door, request_base, requests };
+        let shared = Shared {
+            dialect,
+            queries,
+            replicas,
+            store,
+            places,
+            door: Door::new(),
+            batches: Semaphore::new(limits::BATCHES_OPEN_MAX),
+            request_base: rand::random(),
+            requests: AtomicU64::new(0),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -84,6 +91,9 @@ impl Api {
         let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
         let mut segments = path.split('/').skip(1);
         let place = (segments.next(), segments.next(), segments.next());
+        if place == (Some("v1"), Some("orders"), Some("batch")) && segments.next().is_none() {
+            return self.batch(request).await;
+        }
         match place {
             (Some("orders"), None, None) => self.orders(request).await,
             (Some("orders"), Some(number), None) => {
@@ -193,15 +203,11 @@ impl Api {
             Method::OPTIONS => return answer::options(ON_ORDERS),
             _ => return answer::not_allowed(ON_ORDERS),
         }
-        let Some(mut guest) = self.shared.door.enter() else {
-            let why = "more orders than can be done: nothing was ordered";
-            return answer::problem(&Problem::definite(Code::Overloaded, why));
-        };
-        let key = match client_key(request.headers()) {
-            Ok(key) => key.unwrap_or_else(own_key),
+        let key = match keys::of_client(request.headers()) {
+            Ok(key) => key,
             Err(why) => return bad_request(why),
         };
-        let body = match read_body(request).await {
+        let body = match read_body(request, limits::BODY_BYTES_MAX).await {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
@@ -209,11 +215,25 @@ impl Api {
             Ok(line) => line,
             Err(why) => return bad_request(&why),
         };
-        let name = line.name.clone();
+        // One with a key may have been accepted before: only the leader knows.
+        if key.is_none()
+            && let Some(short) = self.shared.queries.refuses(&line)
+        {
+            let answer = refusals::answer(self.shared.dialect, &short.refusal);
+            return answer::cached(answer::as_of(answer, short.as_of, false), "oppidum; hit");
+        }
+        let Some(mut guest) = self.shared.door.enter() else {
+            let why = "more orders than can be done: nothing was ordered";
+            return answer::problem(&Problem::definite(Code::Overloaded, why));
+        };
+        let (key, name) = (key.unwrap_or_else(keys::own), line.name.clone());
         match ordering::place(&self.shared.replicas, line, key.clone()).await {
             Ok(decided) => {
                 guest.answered();
                 self.shared.queries.tells(name.as_str(), decided.index);
+                if matches!(decided.outcome, Outcome::Refused(Refusal::OutOfStock(_))) {
+                    self.shared.queries.look_up_soon(&name);
+                }
                 self.decided(decided, &key)
             }
             Err(problem) => answer::keyed(answer::problem(&problem), key.text(), false),
@@ -230,29 +250,13 @@ impl Api {
             Outcome::Accepted(Accepted::Placed(number)) => {
                 answer::json(StatusCode::OK, classic::render_placed(self.shared.dialect, number))
             }
-            Outcome::Refused(refusal) => self.refused(&refusal),
+            Outcome::Refused(refusal) => refusals::answer(self.shared.dialect, &refusal),
             Outcome::Accepted(_) | Outcome::Repeated { .. } => {
-                answer::error(StatusCode::INTERNAL_SERVER_ERROR, "the answer is of another request")
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                answer::error(status, refusals::OF_ANOTHER_REQUEST)
             }
         };
         answer::keyed(answer::as_of(answer, index, false), key.text(), repeated && !retried)
-    }
-
-    fn refused(&self, refusal: &Refusal) -> Answer {
-        let message = refusal.to_string();
-        match refusal {
-            Refusal::NoSuchProduct(_) => {
-                answer::error(StatusCode::NOT_FOUND, self.shared.dialect.noun().not_found())
-            }
-            Refusal::OutOfStock(_) | Refusal::StockLimit(_) | Refusal::ProductExists(_) => {
-                answer::error(StatusCode::CONFLICT, &message)
-            }
-            Refusal::KeyReused => answer::error(StatusCode::UNPROCESSABLE_ENTITY, &message),
-            Refusal::LinesOutOfRange | Refusal::CatalogsLimit => bad_request(&message),
-            Refusal::Late | Refusal::NotOpen => {
-                answer::problem(&Problem::definite(Code::NoLeader, message))
-            }
-        }
     }
 
     fn readyz(&self) -> Answer {
@@ -319,7 +323,7 @@ fn check_head(request: &Request<Incoming>) -> Option<Answer> {
     None
 }
 
-async fn read_body(request: Request<Incoming>) -> Result<Bytes, Answer> {
+async fn read_body(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, Answer> {
     let too_large = || answer::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
     if let Some(kind) = request.headers().get(CONTENT_TYPE) {
         let kind = kind.to_str().unwrap_or_default();
@@ -331,35 +335,14 @@ async fn read_body(request: Request<Incoming>) -> Result<Bytes, Answer> {
         }
     }
     let body = request.into_body();
-    if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > limits::BODY_BYTES_MAX {
+    if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > bytes_max {
         return Err(too_large());
     }
-    let reading = Limited::new(body, limits::BODY_BYTES_MAX).collect();
+    let reading = Limited::new(body, bytes_max).collect();
     match tokio::time::timeout(limits::BODY_TIMEOUT, reading).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
         Ok(Err(_)) => Err(bad_request("the body could not be read")),
         Err(_) => Err(answer::error(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
     }
-}
-
-/// The client's key: 1 to 255 visible ASCII characters, bare or in double quotes.
-fn client_key(headers: &HeaderMap) -> Result<Option<Key>, &'static str> {
-    const WHY: &str = "Idempotency-Key must be 1 to 255 visible ASCII characters";
-    let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
-    let Some(value) = given.next() else { return Ok(None) };
-    if given.next().is_some() {
-        return Err("Idempotency-Key was sent more than once");
-    }
-    let text = value.to_str().map_err(|_| WHY)?.trim();
-    let quoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
-    let text = quoted.unwrap_or(text);
-    let origin = if text.starts_with(OWN_KEY) { Origin::Frontend } else { Origin::Client };
-    Key::new(origin, text).map(Some).ok_or(WHY)
-}
-
-/// A key of our own: 128 random bits.
-fn own_key() -> Key {
-    let text = format!("{OWN_KEY}{:032x}", rand::random::<u128>());
-    Key::new(Origin::Frontend, &text).expect("it is short and all of it is visible ASCII")
 }

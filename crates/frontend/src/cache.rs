@@ -11,6 +11,9 @@
 //! a floor of its own, and asks again if the answer is below it. A query without a lease sends its
 //! own.
 //!
+//! An order without a key that asks for more than a cached, settled product has is refused like a
+//! hit: the ledger would say the same at this cursor, and nobody is told of any other.
+//!
 //! What comes of a call is left in [`Effects`] for the shell to perform.
 //!
 //! # Not here
@@ -21,6 +24,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use ledger::change::Change;
+use ledger::command::{Line, Side};
+use ledger::outcome::Refusal;
 use ledger::terms::{Index, Name};
 use lru::LruCache;
 use wire::watch::follower::{Follower, Role, Verdict};
@@ -138,6 +143,19 @@ pub struct Counts {
     pub waited: u64,
     /// Came back below its floor and was not stored.
     pub rejected: u64,
+    /// An order of what is not there, refused from the cache.
+    pub refused: u64,
+}
+
+/// An order that cannot be done, as the ledger would say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Short {
+    /// Why.
+    pub refusal: Refusal,
+    /// The index as of which this is true.
+    pub as_of: Index,
+    /// The entry that last changed the product; 0: there is none.
+    pub version: Index,
 }
 
 impl<Q> Default for Effects<Q> {
@@ -180,6 +198,39 @@ impl<Q> Cache<Q> {
         self.counts.hit += 1;
         let (product, as_of) = (entry.product.clone(), cursor.max(entry.as_of));
         Some(Told { product, as_of, hit: true, stale: false, stored: false })
+    }
+
+    /// Refuses an order of what a cached product has not enough of, or of what does not exist: the
+    /// very answer of the ledger at the cursor, where this version stands. None: ask the leader.
+    ///
+    /// Only for requests without a client's key: one with a key may have been accepted before.
+    pub fn refuses(&mut self, line: &Line, now: Moment) -> Option<Short> {
+        if !self.follower.live(now) && !self.rules.broken(Mutant::RefusesLapsed) {
+            return None;
+        }
+        let (cursor, settled) = (self.follower.cursor(), self.follower.settled());
+        let unsettled = self.rules.broken(Mutant::RefusesUnsettled);
+        let entry = self.entries.peek(&line.name)?;
+        let (version, as_of) = (entry.version(), cursor.max(entry.as_of));
+        if settled < version && !unsettled {
+            return None;
+        }
+        let refusal = match &entry.product {
+            None => Refusal::NoSuchProduct(line.name.clone()),
+            Some(product) if line.side == Side::Buy && product.stock < line.quantity.get() => {
+                Refusal::OutOfStock(line.name.clone())
+            }
+            Some(_) => return None,
+        };
+        self.counts.refused += 1;
+        // What so many ask for is not the next to be evicted.
+        self.entries.promote(&line.name);
+        Some(Short { refusal, as_of, version })
+    }
+
+    /// True when a product could be in the cache, is not, and nobody has asked for it yet.
+    pub fn lacks(&self, name: &str, now: Moment) -> bool {
+        self.follower.live(now) && !self.entries.contains(name) && !self.fills.contains_key(name)
     }
 
     /// Somebody is about to be told what happened to a product at `index`: nothing older about it

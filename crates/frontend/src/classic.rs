@@ -8,9 +8,9 @@ use std::fmt::Write as _;
 use ledger::block::Order;
 use ledger::change::Change;
 use ledger::command::{Line, Side};
-use ledger::terms::{Cents, Name, OrderNumber, QUANTITY_MAX, Quantity};
-use serde::Deserialize;
-use serde_json::Value;
+use ledger::terms::{Cents, Name, OrderNumber};
+
+use crate::fields::{Fields, Wanted};
 
 /// Which of the two storefronts is spoken where they differ: in the bodies about orders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +40,14 @@ impl Dialect {
         }
     }
 
+    /// Its word for the number of an order just placed.
+    pub(crate) fn number_field(self) -> &'static str {
+        match self {
+            Self::Stock => "transaction_number",
+            Self::Toy => "order_number",
+        }
+    }
+
     /// Its word for a product.
     pub fn noun(self) -> Noun {
         match self {
@@ -59,57 +67,26 @@ impl Noun {
     }
 }
 
-/// The fields of an order that matter. Others are ignored; one of these twice is refused.
-#[derive(Deserialize)]
-struct Body {
-    name: Option<Value>,
-    quantity: Option<Value>,
-    #[serde(rename = "type")]
-    side: Option<Value>,
-}
-
 /// Reads the body of `POST /orders`. The error is the message for the client.
 pub fn parse_order(dialect: Dialect, body: &[u8]) -> Result<Line, String> {
-    if body.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
-        return Err("the body must be one JSON object".into());
-    }
-    let Body { name, quantity, side } =
-        serde_json::from_slice(body).map_err(|error| format!("malformed JSON: {error}"))?;
-    let name = match name {
-        None => return Err("the field name is missing".into()),
-        Some(Value::String(name)) => {
-            Name::new(&name).ok_or("name must have 1 to 128 bytes and no control characters")?
-        }
-        Some(_) => return Err("name must be a string".into()),
-    };
-    let quantity = parse_quantity(quantity.as_ref())?;
-    let side = match (dialect, side) {
-        (Dialect::Toy, _) => Side::Buy,
-        (Dialect::Stock, None) => return Err("the field type is missing".into()),
-        (Dialect::Stock, Some(Value::String(side))) if side == "buy" => Side::Buy,
-        (Dialect::Stock, Some(Value::String(side))) if side == "sell" => Side::Sell,
-        (Dialect::Stock, Some(_)) => return Err("type must be \"buy\" or \"sell\"".into()),
-    };
+    object(body)?;
+    let fields: Fields<'_> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    let Wanted { name, quantity, side } = fields.order(dialect)?;
+    // It fits, for it was looked at.
+    let name = Name::new(&name).ok_or("name must have 1 to 128 bytes and no control characters")?;
     Ok(Line { name, quantity, side })
 }
 
-fn parse_quantity(quantity: Option<&Value>) -> Result<Quantity, String> {
-    let not_an_integer = || "quantity must be an integer".to_owned();
-    let pieces = match quantity {
-        None => return Err("the field quantity is missing".into()),
-        Some(Value::Number(number)) => match (number.as_u64(), number.as_i64()) {
-            (Some(pieces), _) => pieces,
-            (None, Some(_)) => 0,
-            (None, None) => return Err(not_an_integer()),
-        },
-        Some(Value::String(text)) => {
-            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            // Only digits, and yet no u64: it is too large, not odd.
-            if digits { text.parse().unwrap_or(u64::MAX) } else { return Err(not_an_integer()) }
-        }
-        Some(_) => return Err(not_an_integer()),
-    };
-    Quantity::new(pieces).ok_or_else(|| format!("quantity must be from 1 to {QUANTITY_MAX}"))
+/// A body is one JSON object: serde would take a list for one, too.
+pub(crate) fn object(body: &[u8]) -> Result<(), String> {
+    match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') => Ok(()),
+        _ => Err("the body must be one JSON object".into()),
+    }
+}
+
+pub(crate) fn malformed(error: &serde_json::Error) -> String {
+    format!("malformed JSON: {error}")
 }
 
 /// The number of an order in a path: digits only.
@@ -162,10 +139,7 @@ pub fn render_products(products: &[Change]) -> String {
 
 /// `{"data":{"transaction_number":7}}`, or `order_number`.
 pub fn render_placed(dialect: Dialect, number: OrderNumber) -> String {
-    let field = match dialect {
-        Dialect::Stock => "transaction_number",
-        Dialect::Toy => "order_number",
-    };
+    let field = dialect.number_field();
     format!("{{\"data\":{{\"{field}\":{number}}}}}")
 }
 
@@ -190,10 +164,17 @@ pub fn render_order(dialect: Dialect, order: &Order) -> Option<String> {
 /// `{"error":{"code":404,"message":"stock not found"}}`
 pub fn render_error(status: u16, message: &str) -> String {
     let mut out = String::with_capacity(64 + message.len());
-    let _ = write!(out, "{{\"error\":{{\"code\":{status},\"message\":");
-    write_text(&mut out, message);
-    out.push_str("}}");
+    out.push('{');
+    write_error(&mut out, status, message);
+    out.push('}');
     out
+}
+
+/// `"error":{"code":404,"message":"stock not found"}`
+pub(crate) fn write_error(out: &mut String, status: u16, message: &str) {
+    let _ = write!(out, "\"error\":{{\"code\":{status},\"message\":");
+    write_text(out, message);
+    out.push('}');
 }
 
 fn write_product(out: &mut String, product: &Change) {

@@ -16,6 +16,14 @@ pub mod limits;
 
 pub mod classic;
 
+mod fields;
+
+mod batch;
+
+mod keys;
+
+mod refusals;
+
 pub mod cache;
 
 pub mod timeline;

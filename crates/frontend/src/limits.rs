@@ -5,6 +5,14 @@ use std::time::Duration;
 /// The longest body, in bytes: an order is some eighty bytes long.
 pub const BODY_BYTES_MAX: usize = 16 * 1024;
 
+/// The longest body of a batch, in bytes: a thousand orders with keys and names of the greatest
+/// length take half of it.
+pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
+
+/// The most batches at work in one frontend; those beyond it get 503 at once. What a leader lets
+/// wait is sixteen full ones.
+pub const BATCHES_OPEN_MAX: usize = 32;
+
 /// The longest request target, in bytes: a percent-encoded name of 128 bytes takes 384.
 pub const URI_BYTES_MAX: usize = 2_048;
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ledger::block::Order;
+use ledger::codec::bulk;
 use ledger::command::{Command, Line, Request};
 use ledger::outcome::Outcome;
 use ledger::terms::{Index, Key, OrderNumber, Timestamp};
@@ -11,6 +12,7 @@ use wire::convert;
 use wire::problem::{Code, Problem};
 use wire::proto::{self, answer::What as Told, ask};
 
+use crate::batch::Batch;
 use crate::limits::PATIENCE;
 use crate::replicas::Replicas;
 use crate::seek::{Seek, Step};
@@ -43,11 +45,70 @@ pub(crate) struct Found {
     pub(crate) stale: bool,
 }
 
+/// What came of a batch.
+#[derive(Debug)]
+pub(crate) struct DecidedMany {
+    /// One outcome for each order, as they were asked.
+    pub(crate) outcomes: Vec<Outcome>,
+    /// The entry that decided them; what was decided before is repeated.
+    pub(crate) index: Index,
+    /// An earlier try of this very request may have been the first.
+    pub(crate) retried: bool,
+}
+
 /// Places an order under its key: as many tries as it takes.
 pub(crate) async fn place(replicas: &Replicas, line: Line, key: Key) -> Result<Decided, Problem> {
+    let request = |deadline| {
+        let command = Command::Place(vec![line]);
+        let request = Request { key: Some(key), deadline, command };
+        ask::What::Request(convert::request_to(&request))
+    };
+    let (answer, retried) = decide(replicas, request).await?;
+    let index = Index(answer.as_of);
+    match answer.what {
+        Some(Told::Outcome(outcome)) => {
+            Ok(Decided { outcome: convert::outcome_from(outcome, index)?, index, retried })
+        }
+        _ => Err(something_else()),
+    }
+}
+
+/// Places the `count` orders of a batch that make sense, under their keys.
+pub(crate) async fn place_many(
+    replicas: &Replicas,
+    batch: &Batch<'_>,
+    count: usize,
+) -> Result<DecidedMany, Problem> {
+    let bulk = |deadline| {
+        let orders = batch.bulk(deadline).into_bytes().into();
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        ask::What::Bulk(proto::Bulk { count, orders })
+    };
+    let (answer, retried) = decide(replicas, bulk).await?;
+    let index = Index(answer.as_of);
+    match answer.what {
+        Some(Told::Outcomes(told)) => {
+            let outcomes = bulk::read_outcomes(&told.outcomes, count);
+            let outcomes = outcomes.map_err(|_| something_else())?;
+            Ok(DecidedMany { outcomes, index, retried })
+        }
+        _ => Err(something_else()),
+    }
+}
+
+fn something_else() -> Problem {
+    Problem::indefinite(Code::Unknown, "the replica answered something else")
+}
+
+/// Asks whoever leads until it is decided; true: an earlier try may have been the first. `first`
+/// makes what is asked, for the deadline that the first try has: later ones must not outlive it.
+async fn decide(
+    replicas: &Replicas,
+    first: impl FnOnce(Option<Timestamp>) -> ask::What,
+) -> Result<(proto::Answer, bool), Problem> {
     let began = Instant::now();
     let patience_ms = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
-    let mut what = None;
+    let (mut first, mut what) = (Some(first), None);
     let mut seek = Seek::new(PATIENCE);
     let mut news = replicas.news();
     loop {
@@ -63,18 +124,14 @@ pub(crate) async fn place(replicas: &Replicas, line: Line, key: Key) -> Result<D
                 let _ = tokio::time::timeout(pause, news.changed()).await;
             }
             Step::Ask(leader) => {
-                let what = what.get_or_insert_with(|| {
-                    // The deadline is fixed at the first try: later ones must not outlive it.
+                if let Some(first) = first.take() {
                     let now = replicas.log_time_ms();
-                    let deadline = now.map(|now| Timestamp(now + patience_ms));
-                    let command = Command::Place(vec![line.clone()]);
-                    request(&Request { key: Some(key.clone()), deadline, command })
-                });
-                let (what, left) = (what.clone(), PATIENCE.saturating_sub(began.elapsed()));
+                    what = Some(first(now.map(|now| Timestamp(now + patience_ms))));
+                }
+                let Some(what) = what.clone() else { return Err(something_else()) };
+                let left = PATIENCE.saturating_sub(began.elapsed());
                 match ask(replicas, leader, what, left.min(TRY)).await {
-                    Try::Answered(Ok((outcome, index))) => {
-                        return Ok(Decided { outcome, index, retried: seek.is_unknown() });
-                    }
+                    Try::Answered(Ok(answer)) => return Ok((answer, seek.is_unknown())),
                     Try::Answered(Err(problem)) => {
                         let luck = rand::random();
                         if let Some(problem) = seek.failed(&problem, began.elapsed(), luck) {
@@ -88,13 +145,9 @@ pub(crate) async fn place(replicas: &Replicas, line: Line, key: Key) -> Result<D
     }
 }
 
-fn request(request: &Request) -> ask::What {
-    ask::What::Request(convert::request_to(request))
-}
-
 /// How one try went.
 enum Try {
-    Answered(Result<(Outcome, Index), Problem>),
+    Answered(Result<proto::Answer, Problem>),
     /// Somebody else leads now; this try may yet have been decided.
     Deposed,
 }
@@ -104,19 +157,11 @@ async fn ask(replicas: &Replicas, leader: u64, what: ask::What, patience: Durati
         let why = "the connection has just broken";
         return Try::Answered(Err(Problem::definite(Code::Lost, why)));
     };
-    let answer = tokio::select! {
+    tokio::select! {
         biased;
-        answer = caller.ask(what, patience) => answer,
-        () = deposed(replicas, leader) => return Try::Deposed,
-    };
-    let decided = answer.and_then(|answer| {
-        let index = Index(answer.as_of);
-        match answer.what {
-            Some(Told::Outcome(outcome)) => Ok((convert::outcome_from(outcome, index)?, index)),
-            _ => Err(Problem::indefinite(Code::Unknown, "the replica answered something else")),
-        }
-    });
-    Try::Answered(decided)
+        answer = caller.ask(what, patience) => Try::Answered(answer),
+        () = deposed(replicas, leader) => Try::Deposed,
+    }
 }
 
 /// Waits until somebody else leads.

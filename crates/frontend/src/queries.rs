@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ledger::change::Change;
+use ledger::command;
 use ledger::terms::{Index, Name};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
@@ -22,7 +23,7 @@ use wire::watch::rules::Rules;
 use wire::watch::watcher::Watcher;
 use wire::watch::watchers::Grant;
 
-use crate::cache::{Ask, Cache, Effects, Filled, Told};
+use crate::cache::{Ask, Cache, Effects, Filled, Short, Told};
 use crate::limits::{CATALOG_PATIENCE, PATIENCE, TIMELINE_MAX};
 use crate::replicas::Replicas;
 use crate::timeline::{Shown, Timeline};
@@ -181,6 +182,23 @@ impl Queries {
         if let Some(cache) = &self.shared.cache {
             cache.lock().tells(name, index);
         }
+    }
+
+    /// Refuses an order without a client's key, if the cache can tell that the ledger would.
+    pub(crate) fn refuses(&self, line: &command::Line) -> Option<Short> {
+        self.shared.cache.as_ref()?.lock().refuses(line, clock::now())
+    }
+
+    /// The leader has refused an order for want of stock: looks the product up, so that the next
+    /// one may be refused from here.
+    pub(crate) fn look_up_soon(&self, name: &Name) {
+        let now = clock::now();
+        self.watching(|cache| {
+            if cache.lacks(name.as_str(), now) {
+                // Nobody waits for this answer.
+                cache.query(oneshot::channel().0, name, now);
+            }
+        });
     }
 
     /// Looks at the cache. None: it is off.

@@ -114,6 +114,7 @@ impl Store {
                 lapsed: counts.lapsed,
                 waited: counts.waited,
                 rejected: counts.rejected,
+                refused: counts.refused,
             }
         });
         cache.unwrap_or_default()

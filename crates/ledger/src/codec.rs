@@ -10,6 +10,10 @@
 //! * key: u8 (0 none, 1 client, 2 frontend); if any: principal (u8 text), key (u8 text)
 //! * request: key, u64 deadline (0: none), u8 command tag, the command's fields in order
 //! * batch: u8 version, u64 at, u64 settled, u32 count, requests
+//!
+//! [`bulk`] is many orders on their way to an entry.
+
+pub mod bulk;
 
 use crate::command::{Batch, Command, Definition, LINES_MAX, Line, Request, SHOP_PRODUCTS_MAX};
 use crate::command::{Shop, Side};
@@ -247,7 +251,9 @@ fn decode_key(origin: Origin, reader: &mut Reader<'_>) -> Result<Key, DecodeErro
     let principal = reader.text(principal_length)?;
     let text_length = usize::from(reader.u8()?);
     let mut key = Key::new(origin, reader.text(text_length)?).ok_or(DecodeError::Value("key"))?;
-    key.principal = principal.into();
+    if !principal.is_empty() {
+        key.principal = principal.into();
+    }
     Ok(key)
 }
 

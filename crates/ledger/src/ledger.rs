@@ -370,7 +370,12 @@ impl Ledger {
             }
             Command::Place(lines) => {
                 self.stock.place(lines, index)?;
-                touched.extend(lines.iter().map(|line| line.name.clone()));
+                for line in lines {
+                    // Order after order wants the same: it is counted once.
+                    if touched.last() != Some(&line.name) {
+                        touched.push(line.name.clone());
+                    }
+                }
                 let number = self.next_order_number;
                 self.next_order_number = number.next();
                 return Ok(Accepted::Placed(number));

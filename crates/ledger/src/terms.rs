@@ -117,8 +117,19 @@ impl Name {
     /// A name, or `None` when it is empty, longer than [`NAME_BYTES_MAX`] or has control
     /// characters.
     pub fn new(name: &str) -> Option<Self> {
-        let fits = !name.is_empty() && name.len() <= NAME_BYTES_MAX;
-        (fits && !name.chars().any(char::is_control)).then(|| Self(name.into()))
+        Self::fits(name).then(|| Self(name.into()))
+    }
+
+    /// Whether a text may be a name.
+    pub fn fits(name: &str) -> bool {
+        if name.is_empty() || NAME_BYTES_MAX < name.len() {
+            return false;
+        }
+        // Most names are plain ASCII: bytes are looked at faster than characters.
+        match name.is_ascii() {
+            true => !name.bytes().any(|byte| byte.is_ascii_control()),
+            false => !name.chars().any(char::is_control),
+        }
     }
 
     /// The name as text.
@@ -136,9 +147,15 @@ impl std::borrow::Borrow<str> for Name {
 impl Key {
     /// A key, or `None` when it is empty, too long or not visible ASCII.
     pub fn new(origin: Origin, text: &str) -> Option<Self> {
-        let fits = !text.is_empty() && text.len() <= KEY_BYTES_MAX;
-        let visible = text.bytes().all(|byte| byte.is_ascii_graphic());
-        (fits && visible).then(|| Self { origin, principal: "".into(), text: text.into() })
+        // The empty principal is one for all: it takes no memory.
+        let key = || Self { origin, principal: Arc::default(), text: text.into() };
+        Self::fits(text).then(key)
+    }
+
+    /// Whether a text may be a key.
+    pub fn fits(text: &str) -> bool {
+        let short = !text.is_empty() && text.len() <= KEY_BYTES_MAX;
+        short && text.bytes().all(|byte| byte.is_ascii_graphic())
     }
 
     /// The key as text.

@@ -18,10 +18,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use ledger::command::{Command, Request};
+use ledger::command::Request;
 use ledger::outcome::Outcome;
 use ledger::terms::Index;
 use parking_lot::Mutex;
@@ -30,13 +31,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::problem::Problem;
 
+use crate::load::{Load, Tell, TellMany, TellOne};
 use crate::problems;
 use crate::role::Role;
 
 /// The most requests in one entry.
 pub(crate) const COMMANDS_MAX: usize = 1024;
 
-/// The most bytes of requests in one entry; a single greater request travels alone.
+/// The most bytes of requests in one entry; a single greater request travels alone, and an entry
+/// that carries bulks may be greater ([`crate::load`]).
 pub(crate) const BYTES_MAX: usize = 64 * 1024;
 
 /// The most entries on their way. More add latency and no throughput.
@@ -48,25 +51,21 @@ pub(crate) const WAITING_MAX: usize = 16 * 1024;
 /// An entry that has not landed after this is answered as unknown, and nothing new is let in.
 pub(crate) const LANDING_MAX: Duration = Duration::from_secs(1);
 
-/// What a request came to: where it was decided and how, or why not.
-pub(crate) type Decision = Result<(Index, Outcome), Problem>;
-
-/// Whom to tell. Called exactly once.
-pub(crate) type Tell = Box<dyn FnOnce(Decision) + Send>;
-
 /// Sends one entry to the log, and says where each of its requests was decided and how.
 pub(crate) trait Propose: Send + Sync + 'static {
     /// Resolves when the entry is applied, or to why it was not (or is not known to be).
     fn propose(
         &self,
-        requests: Vec<Request>,
+        loads: Vec<Load>,
     ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>>;
 }
 
 /// The pure core: who waits, and when an entry closes. `T` is whatever must be kept with a request.
 #[derive(Debug)]
 pub(crate) struct Line<T> {
-    waiting: VecDeque<(Request, usize, T)>,
+    waiting: VecDeque<(Load, T)>,
+    /// How many requests that is.
+    requests: usize,
     in_flight: usize,
     /// How many requests the entry had that left last.
     last: usize,
@@ -75,18 +74,19 @@ pub(crate) struct Line<T> {
 
 impl<T> Default for Line<T> {
     fn default() -> Self {
-        Self { waiting: VecDeque::new(), in_flight: 0, last: 0, open: false }
+        Self { waiting: VecDeque::new(), requests: 0, in_flight: 0, last: 0, open: false }
     }
 }
 
 impl<T> Line<T> {
-    /// Takes a place in line, or gives the request's companion back when the line is full.
-    pub(crate) fn offer(&mut self, request: Request, companion: T) -> Result<(), T> {
-        if WAITING_MAX <= self.waiting.len() {
+    /// Takes a place in line, or gives the load's companion back when the line is full.
+    pub(crate) fn offer(&mut self, load: Load, companion: T) -> Result<(), T> {
+        let requests = self.requests + load.count();
+        if WAITING_MAX < requests {
             return Err(companion);
         }
-        let size = size(&request);
-        self.waiting.push_back((request, size, companion));
+        self.requests = requests;
+        self.waiting.push_back((load, companion));
         Ok(())
     }
 
@@ -96,27 +96,31 @@ impl<T> Line<T> {
     }
 
     /// The next entry, if one may leave now. Takes a slot.
-    pub(crate) fn close(&mut self) -> Option<(Vec<Request>, Vec<T>)> {
+    pub(crate) fn close(&mut self) -> Option<(Vec<Load>, Vec<T>)> {
         if !self.open || IN_FLIGHT_MAX <= self.in_flight || self.waiting.is_empty() {
             return None;
         }
-        if 0 < self.in_flight && self.waiting.len() < self.last {
+        if 0 < self.in_flight && self.requests < self.last {
             return None;
         }
-        let (mut requests, mut companions, mut bytes) = (Vec::new(), Vec::new(), 0);
-        while let Some((_, size, _)) = self.waiting.front() {
-            let fits = requests.is_empty() || bytes + size <= BYTES_MAX;
-            if COMMANDS_MAX <= requests.len() || !fits {
+        let (mut loads, mut companions) = (Vec::new(), Vec::new());
+        let (mut count, mut bytes) = (0, 0);
+        while let Some((load, _)) = self.waiting.front() {
+            let (count_max, bytes_max) = load.room((COMMANDS_MAX, BYTES_MAX));
+            let (count_now, bytes_now) = (count + load.count(), bytes + load.size());
+            let fits = loads.is_empty() || (count_now <= count_max && bytes_now <= bytes_max);
+            if !fits {
                 break;
             }
-            bytes += size;
-            let (request, _, companion) = self.waiting.pop_front().expect("there is a first");
-            requests.push(request);
+            (count, bytes) = (count_now, bytes_now);
+            let (load, companion) = self.waiting.pop_front().expect("there is a first");
+            loads.push(load);
             companions.push(companion);
         }
+        self.requests -= count;
         self.in_flight += 1;
-        self.last = requests.len();
-        Some((requests, companions))
+        self.last = count;
+        Some((loads, companions))
     }
 
     /// An entry has landed: its slot is free.
@@ -126,30 +130,14 @@ impl<T> Line<T> {
 
     /// Sends everybody in line away.
     pub(crate) fn dismiss(&mut self) -> Vec<T> {
-        self.waiting.drain(..).map(|(_, _, companion)| companion).collect()
+        self.requests = 0;
+        self.waiting.drain(..).map(|(_, companion)| companion).collect()
     }
 
     /// True when nothing is on its way.
     pub(crate) fn is_idle(&self) -> bool {
         self.in_flight == 0
     }
-}
-
-/// About how many bytes a request takes in an entry.
-fn size(request: &Request) -> usize {
-    const FIXED: usize = 48;
-    let key = request.key.as_ref().map_or(0, |key| key.text().len());
-    let command = match &request.command {
-        Command::Open(shop) => shop.products.len() * FIXED,
-        Command::Define(definition) => definition.name.as_str().len(),
-        Command::SetPrice { name, .. }
-        | Command::RestockBy { name, .. }
-        | Command::RestockTo { name, .. }
-        | Command::Attach { name, .. } => name.as_str().len(),
-        Command::Detach { .. } => 0,
-        Command::Place(lines) => lines.iter().map(|line| line.name.as_str().len() + 16).sum(),
-    };
-    FIXED + key + command
 }
 
 /// The one door to the log on this replica; it lets in only while the replica leads.
@@ -188,14 +176,23 @@ impl Batcher {
     }
 
     /// Takes a request. `tell` is called exactly once, at the latest after [`LANDING_MAX`] twice.
-    pub(crate) fn offer(&self, request: Request, tell: Tell) {
+    pub(crate) fn offer(&self, request: Request, tell: TellOne) {
+        self.offer_load(Load::One(request), Tell::One(tell));
+    }
+
+    /// Takes so many orders, which were checked; otherwise as [`offer`](Self::offer).
+    pub(crate) fn offer_many(&self, (count, orders): (usize, Bytes), tell: TellMany) {
+        self.offer_load(Load::Many(count, orders), Tell::Many(count, tell));
+    }
+
+    fn offer_load(&self, load: Load, tell: Tell) {
         if self.is_stalled() {
-            return tell(Err(problems::no_quorum()));
+            return tell.problem(&problems::no_quorum());
         }
-        let offered = self.shared.line.lock().offer(request, tell);
+        let offered = self.shared.line.lock().offer(load, tell);
         match offered {
             Ok(()) => self.shared.wake.notify_one(),
-            Err(tell) => tell(Err(problems::overloaded())),
+            Err(tell) => tell.problem(&problems::overloaded()),
         }
     }
 
@@ -221,9 +218,9 @@ impl Batcher {
         let mut number = 0_u64;
         loop {
             self.obey(*role.borrow_and_update());
-            while let Some((requests, tells)) = self.take() {
+            while let Some((loads, tells)) = self.take() {
                 number += 1;
-                let landing = log.propose(requests);
+                let landing = log.propose(loads);
                 landings.push(async move { (number, landing.await) });
                 flights.push_back((number, Flight { since: Instant::now(), tells }));
             }
@@ -245,7 +242,7 @@ impl Batcher {
         }
     }
 
-    fn take(&self) -> Option<(Vec<Request>, Vec<Tell>)> {
+    fn take(&self) -> Option<(Vec<Load>, Vec<Tell>)> {
         if self.is_stalled() {
             return None;
         }
@@ -276,9 +273,9 @@ impl Batcher {
         self.shared.stalled.store(overdue, std::sync::atomic::Ordering::Relaxed);
         match result {
             Ok((index, outcomes)) => {
-                debug_assert!(flight.tells.is_empty() || outcomes.len() == flight.tells.len());
-                for (tell, outcome) in flight.tells.into_iter().zip(outcomes) {
-                    tell(Ok((index, outcome)));
+                let mut outcomes = outcomes.into_iter();
+                for tell in flight.tells {
+                    tell.decided(index, &mut outcomes);
                 }
             }
             Err(problem) => tell_all(flight.tells, &problem),
@@ -304,7 +301,7 @@ impl Batcher {
 
 fn tell_all(tells: Vec<Tell>, problem: &Problem) {
     for tell in tells {
-        tell(Err(problem.clone()));
+        tell.problem(problem);
     }
 }
 
@@ -317,10 +314,11 @@ async fn sleep_until(deadline: Option<Instant>) {
 
 #[cfg(test)]
 mod tests {
-    use ledger::command::{Line as OrderLine, Side};
+    use ledger::command::{Command, Line as OrderLine, Side};
     use ledger::terms::{Name, Quantity};
 
     use super::*;
+    use crate::load::size;
 
     fn request(lines: usize) -> Request {
         let (name, quantity) = (Name::new("fox").unwrap(), Quantity::new(1).unwrap());
@@ -330,7 +328,7 @@ mod tests {
 
     fn offer(line: &mut Line<u64>, count: u64) {
         for number in 0..count {
-            assert_eq!(line.offer(request(1), number), Ok(()));
+            assert_eq!(line.offer(Load::One(request(1)), number), Ok(()));
         }
     }
 
@@ -387,7 +385,7 @@ mod tests {
         let mut line = Line::default();
         line.set_open(true);
         for number in 0..3 {
-            line.offer(request(4_000), number).unwrap();
+            line.offer(Load::One(request(4_000)), number).unwrap();
         }
         assert_eq!(line.close().unwrap().1, [0], "too great for company, it travels alone");
     }
@@ -396,7 +394,7 @@ mod tests {
     fn the_line_is_bounded_and_can_be_sent_away() {
         let mut line = Line::default();
         offer(&mut line, WAITING_MAX as u64);
-        assert_eq!(line.offer(request(1), 7), Err(7));
+        assert_eq!(line.offer(Load::One(request(1)), 7), Err(7));
         assert_eq!(line.dismiss().len(), WAITING_MAX);
         assert!(line.is_idle());
     }
@@ -409,13 +407,14 @@ mod tests {
     impl Propose for Slow {
         fn propose(
             &self,
-            requests: Vec<Request>,
+            loads: Vec<Load>,
         ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
             let gate = self.gate.clone();
             Box::pin(async move {
                 gate.acquire().await.unwrap().forget();
                 let done = Outcome::Accepted(ledger::outcome::Accepted::Done);
-                Ok((Index(1), vec![done; requests.len()]))
+                let count = loads.iter().map(Load::count).sum();
+                Ok((Index(1), vec![done; count]))
             })
         }
     }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::command::{Batch, Request};
+use ledger::codec::bulk;
 use ledger::ledger::Ledger;
 use ledger::terms::Index;
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use crate::batcher::Batcher;
 use crate::config::Settings;
 use crate::control::Wish;
 use crate::handover::Preempt;
+use crate::load::Load;
 use crate::peers::Peers;
 use crate::raft::engine::{Engine, Leadership};
 use crate::raft::view::View;
@@ -242,9 +243,9 @@ impl Chair {
         if self.view.read(Ledger::is_open) {
             return Ok(());
         }
-        let requests = vec![shop::opening(&self.settings.shop)];
+        let opening = Load::One(shop::opening(&self.settings.shop));
         let settled = self.view.read(Ledger::settled);
-        self.engine.propose(&batch(&self.view, settled, requests)).await?;
+        self.engine.propose(batch(&self.view, settled, &[opening])).await?;
         tracing::info!("the shop is open, from {}", self.settings.shop_source);
         Ok(())
     }
@@ -261,10 +262,10 @@ impl Chair {
     }
 }
 
-/// A batch, stamped now, that tells the followers what is settled.
-pub(crate) fn batch(view: &View, settled: Index, requests: Vec<Request>) -> Batch {
+/// The bytes of a batch, stamped now, that tells the followers what is settled.
+pub(crate) fn batch(view: &View, settled: Index, loads: &[Load]) -> Vec<u8> {
     let log_time = view.read(Ledger::log_time);
-    Batch { at: view.clock.stamp(log_time), settled, requests }
+    bulk::entry(view.clock.stamp(log_time), settled, loads.iter().map(Load::part))
 }
 
 /// Says who leads, once per change.

@@ -16,6 +16,7 @@ pub mod replica;
 mod service;
 
 mod batcher;
+mod load;
 mod reader;
 
 pub mod acknowledger;

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use ledger::command::Request;
 use ledger::ledger::Ledger;
 use ledger::outcome::Outcome;
 use ledger::terms::Index;
@@ -24,6 +23,7 @@ use crate::control::Operator;
 use crate::history::Desk;
 use crate::identity::Identity;
 use crate::leading::{self, Chair};
+use crate::load::Load;
 use crate::peers::Peers;
 use crate::publisher::Publisher;
 use crate::raft::compaction::{self, Limits};
@@ -457,9 +457,9 @@ struct Log {
 impl Propose for Log {
     fn propose(
         &self,
-        requests: Vec<Request>,
+        loads: Vec<Load>,
     ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
-        self.engine.propose(&leading::batch(&self.view, self.settling.settled(), requests))
+        self.engine.propose(leading::batch(&self.view, self.settling.settled(), &loads))
     }
 }
 

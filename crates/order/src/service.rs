@@ -8,18 +8,21 @@
 use std::sync::Arc;
 
 use ledger::block::Order;
+use ledger::codec::bulk;
 use ledger::ledger::Ledger;
 use ledger::terms::{Index, OrderNumber};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use wire::convert;
+use wire::limits::BULK_ORDERS_MAX;
 use wire::problem::Problem;
 use wire::proto::{self, answer::What as Answered, ask::What as Asked};
 use wire::stream::{Answerer, LeaderHint, Reply};
 
-use crate::batcher::{Batcher, Decision};
+use crate::batcher::Batcher;
 use crate::config::Settings;
 use crate::leading::elsewhere;
+use crate::load::{Decision, Decisions};
 use crate::peers::Peers;
 use crate::problems;
 use crate::raft::view::View;
@@ -69,6 +72,7 @@ impl Answerer for Service {
     fn ask(&self, ask: proto::Ask, reply: Reply) {
         match ask.what {
             Some(Asked::Request(request)) => self.decide(request, reply),
+            Some(Asked::Bulk(bulk)) => self.decide_many(bulk, reply),
             Some(read) => {
                 let this = self.clone();
                 tokio::spawn(async move {
@@ -106,13 +110,18 @@ impl Service {
         self.shared.settings.id
     }
 
-    fn decide(&self, request: proto::Request, reply: Reply) {
+    /// Why this replica can decide nothing just now.
+    fn hindrance(&self) -> Option<Problem> {
         let role = *self.shared.role.borrow();
         if !matches!(role, Role::Leading { .. } | Role::Choosing { .. }) {
-            return reply.send(refusal(&self.elsewhere(role)));
+            return Some(self.elsewhere(role));
         }
-        if self.is_cut_off() {
-            return reply.send(refusal(&problems::no_quorum()));
+        self.is_cut_off().then(problems::no_quorum)
+    }
+
+    fn decide(&self, request: proto::Request, reply: Reply) {
+        if let Some(problem) = self.hindrance() {
+            return reply.send(refusal(&problem));
         }
         let (me, majority) = (self.id(), self.shared.settings.majority());
         if let Err(problem) = self.shared.room.admits(me, &self.shared.peers, majority) {
@@ -129,6 +138,27 @@ impl Service {
             Err(problem) => reply.send(refusal(&problem)),
         };
         self.shared.batcher.offer(request, Box::new(tell));
+    }
+
+    fn decide_many(&self, asked: proto::Bulk, reply: Reply) {
+        if let Some(problem) = self.hindrance() {
+            return reply.send(refusal(&problem));
+        }
+        let count = usize::try_from(asked.count).unwrap_or(usize::MAX);
+        let checked = match count <= BULK_ORDERS_MAX {
+            true => bulk::check(&asked.orders, count).map_err(|error| error.to_string()),
+            false => Err(format!("more than {BULK_ORDERS_MAX} orders")),
+        };
+        if let Err(why) = checked {
+            return reply.send(refusal(&problems::malformed(format!("a bulk of orders: {why}"))));
+        }
+        let shared = self.shared.clone();
+        let tell = move |decisions: Decisions| match decisions {
+            Ok(_) if shared.settings.faults.hold_answers => shared.held.lock().push(reply),
+            Ok((index, outcomes)) => shared.settling.answer_many(reply, index, &outcomes),
+            Err(problem) => reply.send(refusal(&problem)),
+        };
+        self.shared.batcher.offer_many((count, asked.orders), Box::new(tell));
     }
 
     async fn read(&self, asked: Asked) -> Result<Read, Problem> {
@@ -158,7 +188,9 @@ impl Service {
                 let what = Answered::Products(proto::Products { products });
                 Ok(Read { as_of, stale, what })
             }
-            Asked::Request(_) => Err(problems::malformed("a request is not a read")),
+            Asked::Request(_) | Asked::Bulk(_) => {
+                Err(problems::malformed("a request is not a read"))
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ledger::codec::bulk;
 use ledger::command::{Command, Request};
 use ledger::ledger::Ledger;
 use ledger::outcome::{Accepted, Outcome};
@@ -32,8 +33,9 @@ use wire::watch::watchers::Incarnation;
 use wire::watch::window::Window;
 
 use crate::acknowledger::{Acknowledger, Reveals};
-use crate::batcher::{Batcher, Decision};
+use crate::batcher::Batcher;
 use crate::leadership::{Detach, Leadership};
+use crate::load::Decision;
 use crate::problems;
 use crate::raft::engine::Engine;
 use crate::raft::view::{AppliedEntry, View};
@@ -128,8 +130,20 @@ impl Settling {
             Outcome::Refused(_) => (Reveals::Refusal, index),
             Outcome::Repeated { index, .. } => (Reveals::Repetition, *index),
         };
-        let what = Some(Answered::Outcome(convert::outcome(outcome)));
-        let answer = proto::Answer { call: 0, as_of: index.0, stale: false, what };
+        let what = Answered::Outcome(convert::outcome(outcome));
+        self.hold(reply, reveals, index, what);
+    }
+
+    /// Gives the answer to a bulk once the entry that decided it is settled: whatever it reveals of
+    /// earlier ones is settled by then, too.
+    pub(crate) fn answer_many(&self, reply: Reply, index: Index, outcomes: &[Outcome]) {
+        let outcomes = bulk::write_outcomes(outcomes).into();
+        let what = Answered::Outcomes(proto::Outcomes { outcomes });
+        self.hold(reply, Reveals::Acceptance, index, what);
+    }
+
+    fn hold(&self, reply: Reply, reveals: Reveals, index: Index, what: Answered) {
+        let answer = proto::Answer { call: 0, as_of: index.0, stale: false, what: Some(what) };
         let mut books = self.shared.books.lock();
         let due = books.acknowledger.hold(reveals, index, Held::Answer(reply, answer));
         let leads =

@@ -12,6 +12,10 @@ pub const CALLS_OPEN_MAX: usize = 16_384;
 /// The most asks or answers in one batch of a stream: keeps a batch far below [`RPC_BYTES_MAX`].
 pub const CALLS_PER_BATCH_MAX: usize = 1_024;
 
+/// The most orders in one bulk: they are decided by one entry, and what others wait for it stays
+/// below a millisecond or two.
+pub const BULK_ORDERS_MAX: usize = 1_000;
+
 /// The largest single gRPC message, in bytes. A list of 100,000 products is about 8 MB; blocks and
 /// log entries are at most a few hundred KB each and travel in batches of 2 MB.
 pub const RPC_BYTES_MAX: usize = 32 << 20;

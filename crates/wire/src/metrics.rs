@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::status::ProcessStatus;
 
 /// What only ever grows while a process lives; everything else may go up and down.
-const COUNTERS: [&str; 9] = [
+const COUNTERS: [&str; 10] = [
     "let_go",
     "cache_hits",
     "cache_misses",
@@ -19,6 +19,7 @@ const COUNTERS: [&str; 9] = [
     "cache_lapsed",
     "cache_waited",
     "cache_rejected",
+    "cache_refused",
 ];
 
 /// The page. Numbers and truths only; names and addresses are in `/status`.

@@ -121,6 +121,8 @@ pub struct CacheStatus {
     pub waited: u64,
     /// Came back too old to be stored.
     pub rejected: u64,
+    /// Orders of what is not there, refused without asking the leader.
+    pub refused: u64,
 }
 
 /// One cached product.

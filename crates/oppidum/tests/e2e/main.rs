@@ -23,6 +23,10 @@ mod demo;
 
 mod exactly_once;
 
+mod batch;
+
+mod sold_out;
+
 mod away;
 
 mod failover;

@@ -3,7 +3,8 @@
 use catalog::counter::Answer;
 use frontend::cache::Told;
 use ledger::change::Change;
-use ledger::terms::Index;
+use ledger::command::{Line, Side};
+use ledger::terms::{Index, QUANTITY_MAX, Quantity};
 use order::acknowledger::Reveals;
 
 use crate::replica::{Entry, Held, PRODUCTS, What};
@@ -120,20 +121,24 @@ impl World {
     /// of when it was asked?
     fn shown(&mut self, op: usize, product: usize, version: Index) {
         let Op { floor, .. } = self.ops[op];
+        self.check_shown(&format!("op {op}"), floor, product, version);
+        self.finish(op, version);
+    }
+
+    fn check_shown(&mut self, what: &str, floor: Index, product: usize, version: Index) {
         let changes = &self.changes[product];
         let known = version == Index(0) || changes.binary_search(&version).is_ok();
         if !known {
-            self.fail(format!("op {op} shows version {version}, which never was"));
+            self.fail(format!("{what} shows version {version}, which never was"));
         }
         let changes = &self.changes[product];
         let at_floor = changes[..changes.partition_point(|index| *index <= floor)].last().copied();
         if version < at_floor.unwrap_or_default() {
             self.fail(format!(
-                "op {op} shows product {product} of {version}; {} had been told of before it asked",
+                "{what} shows product {product} of {version}; {} had been told of before it asked",
                 at_floor.unwrap_or_default()
             ));
         }
-        self.finish(op, version);
     }
 
     /// Answers that a replica had to give up: the clients ask again.
@@ -173,10 +178,11 @@ impl World {
         let frontend = &mut self.frontends[at];
         if let Some(told) = frontend.cache.hit(name.as_str(), now) {
             self.tell(op, &told);
-            return;
+            return self.order_too_much(at, product);
         }
         frontend.cache.query(op, &name, now);
         self.perform(at);
+        self.order_too_much(at, product);
     }
 
     fn tell(&mut self, op: usize, told: &Told) {
@@ -184,6 +190,22 @@ impl World {
         let version = told.product.as_ref().map(|change| change.version).unwrap_or_default();
         self.note(|| format!("op {op}: shown version {version}, hit {}", told.hit));
         self.shown(op, product, version);
+    }
+
+    /// A client without a key orders more than there ever is. A frontend that refuses that by
+    /// itself tells a version as if it had shown the product; else the order goes to the leader.
+    fn order_too_much(&mut self, at: usize, product: usize) {
+        let (now, name) = (self.frontend_clock(at), self.names[product].clone());
+        let quantity = Quantity::new(QUANTITY_MAX).unwrap();
+        let line = Line { name, quantity, side: Side::Buy };
+        let floor = self.told;
+        if let Some(short) = self.frontends[at].cache.refuses(&line, now) {
+            let version = short.version;
+            self.note(|| format!("frontend {at} refuses product {product} by version {version}"));
+            self.check_shown("an order that is refused", floor, product, version);
+            self.told = self.told.max(version);
+            self.refused += 1;
+        }
     }
 
     /// Does what a frontend's core has left to do.

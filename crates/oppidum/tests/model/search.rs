@@ -19,7 +19,7 @@ const SEEDS: u64 = 2_000;
 const FAILED: [u64; 0] = [];
 
 /// A seed that catches each wrong rule that luck finds often enough: the first one.
-const CAUGHT_BY: [(Mutant, u64); 25] = [
+const CAUGHT_BY: [(Mutant, u64); 27] = [
     (Mutant::UncommittedFrames, 2),
     (Mutant::AcceptedEarly, 3),
     (Mutant::RefusedEarly, 3),
@@ -32,6 +32,8 @@ const CAUGHT_BY: [(Mutant, u64); 25] = [
     (Mutant::NewestOnSettled, 250),
     (Mutant::CatalogLandsLapsed, 1),
     (Mutant::FrontendHitsLapsed, 6),
+    (Mutant::RefusesLapsed, 2),
+    (Mutant::RefusesUnsettled, 5),
     (Mutant::FloorIgnored, 98),
     (Mutant::StoredAsOfSending, 220),
     (Mutant::JoinFloorIgnored, 98),
@@ -53,6 +55,7 @@ pub(crate) struct Ended {
     pub(crate) violation: Option<String>,
     pub(crate) stuck: Option<String>,
     pub(crate) answered: u64,
+    pub(crate) refused: u64,
     pub(crate) trace: Vec<String>,
 }
 
@@ -69,8 +72,8 @@ pub(crate) fn run(seed: u64, rules: Rules, traced: bool) -> Ended {
         }
     }
     let stuck = if world.violation.is_none() { world.heal() } else { None };
-    let World { violation, answered, trace, .. } = world;
-    Ended { violation, stuck, answered, trace: trace.unwrap_or_default() }
+    let World { violation, answered, refused, trace, .. } = world;
+    Ended { violation, stuck, answered, refused, trace: trace.unwrap_or_default() }
 }
 
 fn number(variable: &str, otherwise: u64) -> u64 {
@@ -86,10 +89,11 @@ fn no_seed_shows_what_is_too_old_and_every_question_is_answered() {
     let mutant: Option<Mutant> =
         std::env::var("OPPIDUM_MODEL_MUTANT").ok().map(|name| name.parse().expect("a rule"));
     let rules = mutant.map_or_else(Rules::default, Rules::without);
-    let (mut answered, mut caught) = (0, 0);
+    let (mut answered, mut refused, mut caught) = (0, 0, 0);
     for seed in FAILED.into_iter().chain(first..first + seeds) {
         let ended = run(seed, rules, traced);
         answered += ended.answered;
+        refused += ended.refused;
         if traced {
             println!("{}", ended.trace.join("\n"));
         }
@@ -109,8 +113,9 @@ fn no_seed_shows_what_is_too_old_and_every_question_is_answered() {
             println!("{seed} seeds, {answered} answers, nothing wrong");
         }
     }
-    println!("{seeds} seeds, {answered} answers, {caught} caught");
+    println!("{seeds} seeds, {answered} answers, {refused} refusals, {caught} caught");
     assert!(seeds < 100 || seeds < answered, "hardly anything was answered");
+    assert!(seeds < 100 || seeds < refused, "hardly anything was refused");
 }
 
 /// Every rule that luck breaks often enough has its wrong version, and it is caught. The others

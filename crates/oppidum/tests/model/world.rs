@@ -141,6 +141,8 @@ pub(crate) struct World {
     pub(crate) names: [Name; PRODUCTS],
     pub(crate) violation: Option<String>,
     pub(crate) answered: u64,
+    /// Orders that a frontend refused by itself.
+    pub(crate) refused: u64,
     pub(crate) trace: Option<Vec<String>>,
     /// The longest ordinary delay of a message, in microseconds.
     pub(crate) delay: u64,
@@ -215,6 +217,7 @@ impl World {
             names: ["bear", "fox"].map(|name| Name::new(name).unwrap()),
             violation: None,
             answered: 0,
+            refused: 0,
             trace: None,
             delay: 3_000,
             stalls: true,

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use ledger::command::Batch;
 use ledger::outcome::Outcome;
 use ledger::terms::Index;
 use openraft::async_runtime::WatchReceiver;
@@ -125,13 +124,13 @@ impl Engine {
         }
     }
 
-    /// Proposes one entry. Resolves when it is applied here.
+    /// Proposes one entry: the bytes of a batch. Resolves when it is applied here.
     pub(crate) fn propose(
         &self,
-        batch: &Batch,
+        batch: Vec<u8>,
     ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
         let raft = self.raft.clone();
-        let payload = Payload(batch.encode().into());
+        let payload = Payload(batch.into());
         async move {
             match raft.client_write(payload).await {
                 Ok(done) => Ok((Index(done.log_id.index), done.data.outcomes.to_vec())),

@@ -40,6 +40,10 @@ pub enum Mutant {
     CatalogLandsLapsed,
     /// 7: a frontend answers hits without a live lease.
     FrontendHitsLapsed,
+    /// 7: a frontend refuses an order by itself without a live lease.
+    RefusesLapsed,
+    /// 7: a frontend refuses an order by an unsettled version.
+    RefusesUnsettled,
     /// 8: an answer is stored without looking at the floor.
     FloorIgnored,
     /// 8: an answer that waited is stored as of its sending, not its landing.
@@ -88,7 +92,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them, in the order of the rules they break.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 37] = [
         Self::UncommittedFrames,
         Self::AcceptedEarly,
         Self::RefusedEarly,
@@ -102,6 +106,8 @@ impl Mutant {
         Self::NewestOnSettled,
         Self::CatalogLandsLapsed,
         Self::FrontendHitsLapsed,
+        Self::RefusesLapsed,
+        Self::RefusesUnsettled,
         Self::FloorIgnored,
         Self::StoredAsOfSending,
         Self::JoinFloorIgnored,

@@ -334,6 +334,11 @@ impl Store {
         get(self.port(), path)
     }
 
+    /// What a frontend tells Prometheus.
+    pub(crate) fn frontend_metrics(&self, index: usize) -> String {
+        get(self.frontends[index].1, "/metrics").body
+    }
+
     /// What is in stock, as the first frontend says.
     pub(crate) fn stock(&self, name: &str) -> u64 {
         let reply = self.get(&format!("/products/{name}"));

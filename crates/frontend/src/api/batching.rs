@@ -1,0 +1,68 @@
+//! `POST /v1/orders/batch`: many orders in one request, an outcome for each.
+
+use http::{Method, Request, StatusCode};
+use hyper::body::Incoming;
+use ledger::terms::Index;
+use wire::problem::{Code, Problem};
+
+use super::{Api, ON_ORDERS, bad_request, read_body};
+use crate::answer::{self, Answer, IDEMPOTENCY_KEY};
+use crate::batch::{Batch, Came};
+use crate::limits;
+use crate::ordering::{self, DecidedMany};
+
+impl Api {
+    /// Answers a batch: whole, with 200 and a result for each order, or not at all.
+    pub(super) async fn batch(&self, request: Request<Incoming>) -> Answer {
+        match *request.method() {
+            Method::POST => {}
+            Method::OPTIONS => return answer::options(ON_ORDERS),
+            _ => return answer::not_allowed(ON_ORDERS),
+        }
+        if request.headers().contains_key(IDEMPOTENCY_KEY) {
+            return bad_request("each order of a batch has a key of its own: leave the header out");
+        }
+        let Ok(_place) = self.shared.batches.try_acquire() else {
+            return answer::problem(&Problem::definite(Code::Overloaded, "too many batches"));
+        };
+        let body = match read_body(request, limits::BATCH_BYTES_MAX).await {
+            Ok(body) => body,
+            Err(refusal) => return refusal,
+        };
+        let dialect = self.shared.dialect;
+        let batch = match Batch::parse(dialect, &body, rand::random()) {
+            Ok(batch) => batch,
+            Err((status, why)) => return answer::error(status, &why),
+        };
+        let count = batch.good().count();
+        if count == 0 {
+            let nothing = batch.render(dialect, &Came::Decided(&[], false));
+            return answer::json(StatusCode::OK, nothing);
+        }
+        match ordering::place_many(&self.shared.replicas, &batch, count).await {
+            Ok(DecidedMany { outcomes, index, retried }) => {
+                self.tells(&batch, index);
+                let body = batch.render(dialect, &Came::Decided(&outcomes, retried));
+                answer::as_of(answer::json(StatusCode::OK, body), index, false)
+            }
+            // Nothing of it happened: one answer says so for all.
+            Err(problem) if problem.definite => answer::problem(&problem),
+            Err(problem) => {
+                let body = batch.render(dialect, &Came::Unknown(&problem));
+                answer::json(StatusCode::OK, body)
+            }
+        }
+    }
+
+    fn tells(&self, batch: &Batch<'_>, index: Index) {
+        let mut last = "";
+        for item in batch.good() {
+            let name = item.wanted.name.as_ref();
+            // Many orders of a batch are often for one product.
+            if name != last {
+                self.shared.queries.tells(name, index);
+                last = name;
+            }
+        }
+    }
+}

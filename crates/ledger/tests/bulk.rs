@@ -1,0 +1,131 @@
+//! Many orders as bytes: what passes the check can be applied, whatever somebody sends.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "likewise")]
+
+use ledger::codec::bulk::{Bulk, Draft, Part, check, entry, read_outcomes, write_outcomes};
+use ledger::command::{Batch, Command, Line, Request, Side};
+use ledger::outcome::{Accepted, Outcome, Refusal};
+use ledger::terms::{Index, Key, Name, OrderNumber, Origin, Quantity, Timestamp};
+use proptest::prelude::*;
+
+/// The values of one order.
+type Values = (bool, String, u64, String, u64, bool);
+
+fn values() -> impl Strategy<Value = Values> {
+    (any::<bool>(), "[!-~]{1,255}", 0..9_u64, "[a-z é]{1,60}", 1..1_000_001_u64, any::<bool>())
+}
+
+fn request((client, key, deadline, name, quantity, buy): &Values) -> Request {
+    let origin = if *client { Origin::Client } else { Origin::Frontend };
+    let line = Line {
+        name: Name::new(name).unwrap(),
+        quantity: Quantity::new(*quantity).unwrap(),
+        side: if *buy { Side::Buy } else { Side::Sell },
+    };
+    Request {
+        key: Key::new(origin, key),
+        deadline: Some(Timestamp(*deadline)).filter(|deadline| deadline.0 != 0),
+        command: Command::Place(vec![line]),
+    }
+}
+
+fn bulk(requests: &[Request]) -> Vec<u8> {
+    let mut bulk = Bulk::with_room(requests.len());
+    for Request { key, deadline, command } in requests {
+        let (Some(key), Command::Place(lines)) = (key, command) else { panic!("no order") };
+        let Line { name, quantity, side } = &lines[0];
+        bulk.push(&Draft {
+            origin: key.origin,
+            key: key.text(),
+            deadline: *deadline,
+            name: name.as_str(),
+            quantity: *quantity,
+            side: *side,
+        });
+    }
+    bulk.into_bytes()
+}
+
+proptest! {
+    #[test]
+    fn orders_written_as_bytes_are_the_requests_of_an_entry(
+        orders in prop::collection::vec(values(), 1..20), alone in values(),
+    ) {
+        let requests: Vec<_> = orders.iter().map(request).collect();
+        let bytes = bulk(&requests);
+        prop_assert_eq!(check(&bytes, requests.len()), Ok(()));
+        prop_assert!(check(&bytes, requests.len() + 1).is_err());
+        prop_assert!(check(&bytes, requests.len() - 1).is_err());
+        let alone = request(&alone);
+        let parts = [Part::One(&alone), Part::Many(requests.len(), &bytes), Part::One(&alone)];
+        let whole = entry(Timestamp(7), Index(3), parts.into_iter());
+        let expected: Vec<_> =
+            [&alone].into_iter().chain(&requests).chain([&alone]).cloned().collect();
+        let batch = Batch { at: Timestamp(7), settled: Index(3), requests: expected };
+        prop_assert_eq!(&whole, &batch.encode());
+        prop_assert_eq!(Batch::decode(&whole), Ok(batch));
+    }
+
+    /// Somebody sends nonsense: it is refused at the door, or it can be applied. Never a third.
+    #[test]
+    fn what_the_check_lets_pass_every_replica_can_read(
+        orders in prop::collection::vec(values(), 1..4),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let requests: Vec<_> = orders.iter().map(request).collect();
+        let mut bytes = bulk(&requests);
+        for (place, byte) in flips {
+            let place = place.index(bytes.len());
+            bytes[place] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        if check(&bytes, requests.len()).is_ok() {
+            let part = Part::Many(requests.len(), &bytes);
+            let whole = entry(Timestamp(0), Index(0), [part].into_iter());
+            let batch = Batch::decode(&whole);
+            prop_assert!(batch.is_ok(), "{batch:?}");
+            prop_assert_eq!(batch.unwrap().encode(), whole);
+        }
+    }
+
+    #[test]
+    fn nonsense_is_no_outcome(
+        bytes in prop::collection::vec(any::<u8>(), 0..40), count in 0..9_usize,
+    ) {
+        // Whatever comes of it, it comes without a panic.
+        if let Ok(outcomes) = read_outcomes(&bytes, count) {
+            prop_assert_eq!(write_outcomes(&outcomes), bytes);
+        }
+    }
+}
+
+#[test]
+fn outcomes_come_back_as_they_were() {
+    let refused = Outcome::Refused(Refusal::OutOfStock(Name::new("fox").unwrap()));
+    let outcomes = [
+        Outcome::Accepted(Accepted::Placed(OrderNumber(7))),
+        refused.clone(),
+        Outcome::Repeated { index: Index(4), first: Box::new(refused) },
+    ];
+    let bytes = write_outcomes(&outcomes);
+    assert_eq!(read_outcomes(&bytes, 3).unwrap(), outcomes);
+    assert!(read_outcomes(&bytes, 2).is_err(), "one is left over");
+    assert!(read_outcomes(&bytes, 4).is_err(), "one is missing");
+}
+
+#[test]
+fn version_1_looks_like_this_for_ever() {
+    let order = (true, "k".to_owned(), 5, "fox".to_owned(), 2, true);
+    let bytes = bulk(&[request(&order)]);
+    let expected = [
+        &[1, 1, 0, 1, b'k', 5, 0, 0, 0, 0, 0, 0, 0, 5, 1, 0, 0, 0, 1, 2, 0, 0, 0, 3, 0][..],
+        b"fox",
+    ];
+    assert_eq!(bytes, expected.concat());
+    let outcome = Outcome::Accepted(Accepted::Placed(OrderNumber(9)));
+    assert_eq!(write_outcomes(&[outcome]), [1, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
+}
