@@ -309,17 +309,17 @@ fn cannot_write(folder: &Path, error: &std::io::Error) -> Stop {
 fn read(path: &Path) -> Result<Option<Record>, Stop> {
     let refuse = |what: &str, why: String| {
         Stop::Setup(format!(
-            "{} {what}: {why}; restore the file, or replace this replica (`oppidum ctl replace`)",
+            "{} {what}{why}; restore the file, or replace this replica (`oppidum ctl replace`)",
             path.display()
         ))
     };
     match fs::read_to_string(path) {
-        Ok(text) => parse(&text).map(Some).map_err(|why| refuse("is damaged at", why)),
+        Ok(text) => parse(&text).map(Some).map_err(|why| refuse("is damaged at ", why)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            Err(refuse("is damaged", error.to_string()))
+            Err(refuse("is damaged: ", error.to_string()))
         }
-        Err(error) => Err(refuse("cannot be read", error.to_string())),
+        Err(error) => Err(refuse("cannot be read: ", error.to_string())),
     }
 }
 

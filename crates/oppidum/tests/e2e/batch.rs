@@ -16,7 +16,7 @@ fn results(reply: &Reply) -> Vec<Value> {
     reply.json()["results"].as_array().unwrap().clone()
 }
 
-/// So many orders of one GameStart, in turn bought and sold, with keys `NAME-0`, `NAME-1`, …
+/// So many orders of one `GameStart`, in turn bought and sold, with keys `NAME-0`, `NAME-1`, …
 fn orders(name: &str, count: usize) -> String {
     let mut body = "{\"orders\":[".to_owned();
     for place in 0..count {

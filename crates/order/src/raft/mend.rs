@@ -1,10 +1,10 @@
 //! Mends a history: blocks that are damaged here are fetched from the others and put in their
 //! place.
 //!
-//! Blocks are chained by their digests, so nothing has to be believed: what is fetched must continue
-//! the block before it, and be continued by the one after it, up to the digest of the state. A
-//! history is nobody's promise, so mending it is safe at any time. The log is: what it has lost
-//! cannot be mended, and such a replica is to be replaced.
+//! Blocks are chained by their digests, so nothing has to be believed: what is fetched must
+//! continue the block before it, and be continued by the one after it, up to the digest of the
+//! state. A history is nobody's promise, so mending it is safe at any time. The log is: what it has
+//! lost cannot be mended, and such a replica is to be replaced.
 
 use std::io;
 
