@@ -2,6 +2,9 @@
 //!
 //! The engine and everything above it are the same on either ground.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -86,7 +89,9 @@ impl Ground for Folders {
         let runtime = tokio::runtime::Handle::current();
         let opening = tokio::task::spawn_blocking(move || {
             let began = Instant::now();
-            let log = LogStore::open(&folder.join("log"), delay)?;
+            let log_folder = folder.join("log");
+            let before = names(&log_folder);
+            let log = LogStore::open(&log_folder, delay)?;
             let read_log = began.elapsed();
             let history = folder.join("history");
             let pace = Pace::default();
@@ -94,8 +99,12 @@ impl Ground for Folders {
             let (machine, view) = opened?;
             let read_history = began.elapsed().saturating_sub(read_log);
             tracing::debug!("read the log in {read_log:.1?}, the history in {read_history:.1?}");
-            if let Some(witness) = view.durable().witness {
-                witness.check(log.on_disk().now(), &folder.join("log"))?;
+            if let Some(witness) = view.durable().witness
+                && let Err(lost) = witness.check(log.on_disk().now(), &log_folder)
+            {
+                drop(log);
+                leave_as_before(&log_folder, &before);
+                return Err(lost);
             }
             view.keep_witness(log.on_disk().clone());
             Ok::<_, OpenError>((log, machine, view))
@@ -109,6 +118,22 @@ impl Ground for Folders {
                 "opening {} failed: {panicked}; keep the folder for inspection",
                 settings.data.display()
             ))),
+        }
+    }
+}
+
+/// The names of the files in a folder; none where there is no folder.
+fn names(folder: &Path) -> BTreeSet<OsString> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten();
+    entries.flatten().map(|entry| entry.file_name()).collect()
+}
+
+/// Removes the files that were begun behind the end of a log that is not to be used: whoever puts
+/// the lost end back finds the folder as it was.
+fn leave_as_before(folder: &Path, before: &BTreeSet<OsString>) {
+    for begun in names(folder).difference(before) {
+        if let Err(error) = std::fs::remove_file(folder.join(begun)) {
+            tracing::warn!("cannot remove {}: {error}", folder.join(begun).display());
         }
     }
 }

@@ -389,7 +389,8 @@ impl RaftLogStorage<Types> for LogStore {
 
 /// Puts a file on disk, and lets go of what memory holds of it: what is read afterwards is what
 /// the disk has. After a sync that failed, memory and disk may differ, and a second sync says
-/// nothing of it (A. Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
+/// nothing of it (A. Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC
+/// 2020).
 pub(crate) fn forget_unread(path: &Path) -> io::Result<()> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
