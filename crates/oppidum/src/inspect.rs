@@ -48,6 +48,7 @@ pub(crate) async fn status(url: &str, as_json: bool) -> Result<bool, Stop> {
     for process in &store.processes {
         println!("{}", row(process, newest, store.leader));
     }
+    println!("\n{}", crate::members::summary(&store));
     Ok(store.leader.is_some())
 }
 

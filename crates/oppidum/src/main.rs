@@ -4,6 +4,8 @@ mod cli;
 
 mod cli_lab;
 
+mod cli_members;
+
 mod settings;
 
 mod shop;
@@ -23,6 +25,10 @@ mod inspect;
 mod ctl;
 
 mod operator;
+
+mod members;
+
+mod recover;
 
 mod lab;
 
@@ -101,6 +107,9 @@ async fn run(command: Command) -> Result<bool, Stop> {
         Command::Dump(flags) => inspect::dump(&url(flags.url.url)?, flags.id).await.map(|()| true),
         Command::Ctl(flags) => match flags.on {
             CtlOn::Product(product) => ctl::product(product).await,
+            CtlOn::Member(what) => members::member(what).await,
+            CtlOn::Replace(what) => members::replace(what).await,
+            CtlOn::Recover(what) => recover::recover(what).await,
             CtlOn::Transfer { to, url: at } => operator::transfer(&url(at.url)?, to).await,
         },
         Command::Lab(flags) => lab::run(flags).await,

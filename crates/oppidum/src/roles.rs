@@ -51,6 +51,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         shop_source,
         windows: ledger::replies::Windows::default(),
         preempt: flags.preempt,
+        join: flags.join,
         times,
         rules,
         faults,

@@ -1,13 +1,19 @@
-//! What the operator asks of a replica: to hand leadership over.
+//! What the operator asks of a replica: to hand leadership over, to add and to remove replicas.
 //!
-//! The asks are few and slow; they go through a short line to the one task that keeps the lead, and
-//! are answered from there.
+//! The asks are few and slow. Those about the lead go through a short line to the one task that
+//! keeps it, and are answered from there.
 
+use std::pin::Pin;
+
+use futures::Stream;
 use tokio::sync::{mpsc, oneshot};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use wire::proto::control_server::{Control, ControlServer};
-use wire::proto::{TransferTo, Transferred};
+use wire::proto::{AddReplica, Adding, RemoveReplica, Removed, TransferTo, Transferred};
 
+use crate::changing::{Changing, Gone, Refusal};
 use crate::handover::Pause;
 
 /// The most asks that wait; an operator asks one thing at a time.
@@ -22,17 +28,21 @@ pub(crate) struct Wish {
     pub(crate) tell: oneshot::Sender<Result<Pause, String>>,
 }
 
+/// The line of wishes: where they come in, and where they are fulfilled.
+pub(crate) fn wishes() -> (mpsc::Sender<Wish>, mpsc::Receiver<Wish>) {
+    mpsc::channel(WAITING_MAX)
+}
+
 /// Where asks come in.
 #[derive(Clone, Debug)]
 pub(crate) struct Operator {
-    wishes: mpsc::Sender<Wish>,
+    changing: Changing,
 }
 
 impl Operator {
-    /// The service's side, and the side of who fulfils.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Wish>) {
-        let (wishes, waiting) = mpsc::channel(WAITING_MAX);
-        (Self { wishes }, waiting)
+    /// Who fulfils the asks about members also knows the line of those about the lead.
+    pub(crate) fn new(changing: Changing) -> Self {
+        Self { changing }
     }
 
     /// The service.
@@ -41,8 +51,12 @@ impl Operator {
     }
 }
 
+type Progress = Pin<Box<dyn Stream<Item = Result<Adding, Status>> + Send>>;
+
 #[tonic::async_trait]
 impl Control for Operator {
+    type AddStream = Progress;
+
     async fn transfer(
         &self,
         request: Request<TransferTo>,
@@ -50,7 +64,7 @@ impl Control for Operator {
         let (tell, told) = oneshot::channel();
         let wish = Wish { to: request.into_inner().to, tell };
         let busy = |_| Status::resource_exhausted("others wait to change the leader: ask again");
-        self.wishes.try_send(wish).map_err(busy)?;
+        self.changing.wishes.try_send(wish).map_err(busy)?;
         match told.await {
             Ok(Ok(pause)) => {
                 let pause_us = u64::try_from(pause.0.as_micros()).unwrap_or(u64::MAX);
@@ -59,5 +73,45 @@ impl Control for Operator {
             Ok(Err(why)) => Err(Status::failed_precondition(why)),
             Err(_) => Err(Status::unavailable("this replica does not lead any more: ask again")),
         }
+    }
+
+    async fn add(&self, request: Request<AddReplica>) -> Result<Response<Progress>, Status> {
+        let AddReplica { id, address } = request.into_inner();
+        let (tell, told) = mpsc::channel(WAITING_MAX);
+        let (why, refused) = oneshot::channel();
+        let changing = self.changing.clone();
+        tokio::spawn(async move {
+            let added = changing.add(id, &address, &tell).await;
+            drop(tell);
+            // Who does not listen any more need not know.
+            let _ = why.send(added);
+        });
+        let last = futures::stream::once(async move {
+            match refused.await {
+                Ok(Ok(())) => None,
+                Ok(Err(why)) => Some(Err(refusal(why))),
+                Err(_) => Some(Err(Status::unavailable("this replica stops: ask again"))),
+            }
+        });
+        let last = last.filter_map(|last| last);
+        Ok(Response::new(Box::pin(ReceiverStream::new(told).map(Ok).chain(last))))
+    }
+
+    async fn remove(&self, request: Request<RemoveReplica>) -> Result<Response<Removed>, Status> {
+        let removed = self.changing.remove(request.into_inner().id).await;
+        let removed = removed.map_err(refusal)?;
+        Ok(Response::new(match removed {
+            Gone::Removed(voters) => {
+                Removed { leader: 0, voters: u32::try_from(voters).unwrap_or(u32::MAX) }
+            }
+            Gone::Ask(leader) => Removed { leader, voters: 0 },
+        }))
+    }
+}
+
+fn refusal(why: Refusal) -> Status {
+    match why {
+        Refusal::Later(why) => Status::unavailable(format!("{why}: ask again")),
+        Refusal::No(why) => Status::failed_precondition(why),
     }
 }

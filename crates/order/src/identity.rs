@@ -4,8 +4,9 @@
 //! file `identity.toml` says which; it also holds the *incarnation*: 128 random bits drawn when the
 //! folder was made. The others remember it from the first handshake and refuse another under the
 //! same id, so that an emptied folder cannot come back and forget what its replica had promised.
+//! They also tell it each other, and remember who has been removed: an id is never used again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -13,10 +14,12 @@ use std::path::{Path, PathBuf};
 use ledger::terms::LedgerId;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use wire::exit::Stop;
 use wire::proto;
 
 use crate::config::Settings;
+use crate::members::Members;
 
 /// The format of `identity.toml`.
 const VERSION: u32 = 1;
@@ -43,6 +46,12 @@ struct Record {
     /// The incarnations of the others, as first met.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     peers: BTreeMap<String, Hex>,
+    /// Who belonged to the store when this was last looked at.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    members: BTreeSet<u64>,
+    /// Who belonged to it once and does not any more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    removed: BTreeSet<u64>,
 }
 
 /// Why a peer is refused. The text is for its operator.
@@ -70,12 +79,33 @@ pub(crate) enum Stranger {
         id: u64,
     },
     /// Its id is not in the list of replicas.
-    #[error("replica {0} is not one of this store's replicas: check its id")]
+    #[error(
+        "replica {0} is not one of this store's replicas: check its id, or add it: `oppidum ctl \
+         member add --id {0} --address HOST:PORT`"
+    )]
     Unknown(u64),
+    /// It belonged to the store and does not any more.
+    #[error(
+        "replica {0} is no replica of this store any more: it was removed, or the store was \
+         recovered without it; set its data folder aside, and let it join with an empty folder \
+         under a new id: `oppidum order --id NEW --join`, then `oppidum ctl member add --id NEW \
+         --address HOST:PORT`"
+    )]
+    Removed(u64),
+    /// The caller has met this id with another data folder.
+    #[error(
+        "replica {id} was met with another data folder than the one it has now: it must not \
+         come back with it"
+    )]
+    NotMyFolder {
+        /// Who this is.
+        id: u64,
+    },
     /// Its data folder is another one than before.
     #[error(
         "replica {id} came with another data folder than before: start it with its own folder; \
-         if that is lost, replace the replica under a new id"
+         if that is lost, start a new replica with an empty folder (`oppidum order --id NEW \
+         --join`) and type `oppidum ctl replace --id {id} --with NEW --address HOST:PORT`"
     )]
     OtherIncarnation {
         /// Who called.
@@ -103,7 +133,9 @@ pub(crate) enum Stranger {
 #[derive(Debug)]
 pub(crate) struct Identity {
     folder: PathBuf,
-    members: Vec<u64>,
+    members: Members,
+    /// Who was removed, for those who must tell it.
+    removals: watch::Sender<BTreeSet<u64>>,
     /// Drawn at each start, so that a peer can tell a start from a broken connection.
     start: u64,
     record: Mutex<Record>,
@@ -113,39 +145,35 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// Takes the data folder into use; makes it if it is not there.
-    pub(crate) fn open(settings: &Settings) -> Result<Self, Stop> {
+    pub(crate) fn open(settings: &Settings, members: Members) -> Result<Self, Stop> {
         let folder = settings.data.clone();
-        let failed = |what: &str, error: std::io::Error| {
-            let place = folder.display();
-            Stop::Setup(format!(
-                "cannot {what} the data folder {place}: {error}; check the path and its permissions"
-            ))
-        };
-        fs::create_dir_all(&folder).map_err(|error| failed("make", error))?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(folder.join(LOCK))
-            .map_err(|error| failed("lock", error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                return Err(Stop::Setup(format!(
-                    "the data folder {} is in use by another process: stop that one first, or \
-                     give another folder",
-                    folder.display()
-                )));
-            }
-            Err(fs::TryLockError::Error(error)) => return Err(failed("lock", error)),
-        }
+        fs::create_dir_all(&folder).map_err(|error| cannot_use("make", &folder, &error))?;
+        let lock = lock(&folder)?;
         let record = match read(&folder.join(FILE))? {
             Some(record) => record,
             None => fresh(settings, &folder)?,
         };
         check_own(&record, settings)?;
-        let members = settings.ids();
-        Ok(Self { folder, members, start: rand::random(), record: Mutex::new(record), _lock: lock })
+        let removals = watch::Sender::new(record.removed.clone());
+        let (start, record) = (rand::random(), Mutex::new(record));
+        Ok(Self { folder, members, removals, start, record, _lock: lock })
+    }
+
+    /// The folder of a replica that does not run, for those who look after it; it must be there.
+    pub(crate) fn open_stopped(folder: &Path, id: u64) -> Result<Self, Stop> {
+        let place = folder.display();
+        if !is_known(folder) {
+            let advice = "give the folder that holds the replicas' folders, and a replica's id";
+            return Err(Stop::Setup(format!("{place} is no replica's data folder: {advice}")));
+        }
+        let lock = lock(folder)?;
+        let Some(record) = read(&folder.join(FILE))?.filter(|record| record.id == id) else {
+            return Err(Stop::Setup(format!("the data folder {place} is not of replica {id}")));
+        };
+        check_version(&record, folder)?;
+        let removals = watch::Sender::new(record.removed.clone());
+        let (folder, members) = (folder.to_path_buf(), Members::of_nobody());
+        Ok(Self { folder, members, removals, start: 0, record: Mutex::new(record), _lock: lock })
     }
 
     /// This replica's id.
@@ -163,20 +191,99 @@ impl Identity {
             ledger_id: record.ledger.clone().unwrap_or_default(),
             to,
             start: self.start,
+            to_incarnation: record.peers.get(&to.to_string()).cloned().unwrap_or_default(),
         }
+    }
+
+    /// The members of the store, as the log says.
+    pub(crate) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// The store of this folder.
+    pub(crate) fn cluster(&self) -> String {
+        self.record.lock().cluster.clone()
+    }
+
+    /// The data folders of the others, as far as they are known here.
+    pub(crate) fn known(&self) -> Vec<proto::Known> {
+        let record = self.record.lock();
+        let known = record.peers.iter().filter_map(|(id, incarnation)| {
+            Some(proto::Known { id: id.parse().ok()?, incarnation: incarnation.clone() })
+        });
+        known.collect()
+    }
+
+    /// Another replica tells which data folders it knows: those not met yet are remembered, so that
+    /// who was added later refuses an emptied folder as well.
+    pub(crate) fn learn(&self, known: &[proto::Known]) {
+        let mut record = self.record.lock();
+        let mut next = record.clone();
+        for proto::Known { id, incarnation } in known {
+            if *id != record.id && is_hex(incarnation) && !next.removed.contains(id) {
+                next.peers.entry(id.to_string()).or_insert_with(|| incarnation.clone());
+            }
+        }
+        self.keep(&mut record, next);
+    }
+
+    /// These are the members, by an entry that is committed.
+    pub(crate) fn settle(&self, members: &BTreeSet<u64>) {
+        let mut record = self.record.lock();
+        let mut next = record.clone();
+        next.removed.extend(record.members.difference(members));
+        next.removed.retain(|id| !members.contains(id));
+        next.members.clone_from(members);
+        let removed = next.removed.clone();
+        self.keep(&mut record, next);
+        drop(record);
+        self.removals.send_if_modified(|known| {
+            let is_news = *known != removed;
+            *known = removed;
+            is_news
+        });
+    }
+
+    /// Who has been removed, as it changes.
+    pub(crate) fn removals(&self) -> watch::Receiver<BTreeSet<u64>> {
+        self.removals.subscribe()
+    }
+
+    /// Begins a new life of this folder's store, with this replica alone: whoever met the old one
+    /// does not know it any more.
+    pub(crate) fn begin_anew(&self) -> Result<(), Stop> {
+        let mut record = self.record.lock();
+        let mut next = record.clone();
+        next.incarnation = draw();
+        next.removed.extend(next.peers.keys().filter_map(|id| id.parse::<u64>().ok()));
+        next.removed.extend(&record.members);
+        let own = next.id;
+        next.removed.retain(|id| *id != own);
+        next.members = BTreeSet::from([own]);
+        next.peers.clear();
+        write(&self.folder, &next).map_err(|error| cannot_write(&self.folder, &error))?;
+        *record = next;
+        Ok(())
+    }
+
+    fn keep(&self, record: &mut Record, next: Record) {
+        if *record == next {
+            return;
+        }
+        // Not written, it would be asked for again at the next start: no reason to refuse.
+        if let Err(error) = write(&self.folder, &next) {
+            tracing::warn!("cannot write {}: {error}", self.folder.join(FILE).display());
+        }
+        *record = next;
     }
 
     /// Checks who calls; remembers it when it is the first time. The caller's id.
     pub(crate) fn admit(&self, sender: Option<&proto::Sender>) -> Result<u64, Stranger> {
         let sender = sender.ok_or(Stranger::Nameless)?;
         let mut record = self.record.lock();
-        let next = judge(&record, &self.members, sender)?;
-        if let Some(next) = next {
-            // Not written, it would be asked for again at the next start: no reason to refuse.
-            if let Err(error) = write(&self.folder, &next) {
-                tracing::warn!("cannot write {}: {error}", self.folder.join(FILE).display());
-            }
-            *record = next;
+        let is_member = self.members.look(|now| now.is_member(sender.id));
+        if let Some(next) = judge(&record, is_member, sender)? {
+            self.keep(&mut record, next);
         }
         Ok(sender.id)
     }
@@ -203,7 +310,7 @@ impl Identity {
 /// Whether a caller is who it should be; and the record with what is new about it, if anything is.
 fn judge(
     record: &Record,
-    members: &[u64],
+    is_member: bool,
     sender: &proto::Sender,
 ) -> Result<Option<Record>, Stranger> {
     let id = sender.id;
@@ -214,8 +321,17 @@ fn judge(
     if sender.to != record.id {
         return Err(Stranger::NotMe { wanted: sender.to, id: record.id });
     }
-    if id == record.id || !members.contains(&id) {
+    if record.removed.contains(&id) {
+        return Err(Stranger::Removed(id));
+    }
+    // One that holds our ledger may have been added while this replica was away.
+    let theirs = &sender.ledger_id;
+    let may_be_new = !theirs.is_empty() && record.ledger.as_ref().is_none_or(|own| own == theirs);
+    if id == record.id || !(is_member || may_be_new) {
         return Err(Stranger::Unknown(id));
+    }
+    if !sender.to_incarnation.is_empty() && sender.to_incarnation != record.incarnation {
+        return Err(Stranger::NotMyFolder { id: record.id });
     }
     let key = id.to_string();
     let known = record.peers.get(&key);
@@ -241,15 +357,43 @@ fn is_hex(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn check_own(record: &Record, settings: &Settings) -> Result<(), Stop> {
-    let folder = settings.data.display();
-    if record.version != VERSION {
-        return Err(Stop::Setup(format!(
-            "the data folder {folder} is of format {}, this program knows format {VERSION}: use \
-             the program that wrote it",
-            record.version
-        )));
+/// Locks a folder for as long as what comes back is held.
+fn lock(folder: &Path) -> Result<File, Stop> {
+    let file = File::options().create(true).truncate(false).write(true).open(folder.join(LOCK));
+    let file = file.map_err(|error| cannot_use("lock", folder, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Stop::Setup(format!(
+            "the data folder {} is in use by another process: stop that one first, or give another \
+             folder",
+            folder.display()
+        ))),
+        Err(fs::TryLockError::Error(error)) => Err(cannot_use("lock", folder, &error)),
     }
+}
+
+fn cannot_use(what: &str, folder: &Path, error: &std::io::Error) -> Stop {
+    let place = folder.display();
+    Stop::Setup(format!(
+        "cannot {what} the data folder {place}: {error}; check the path and its permissions"
+    ))
+}
+
+fn check_version(record: &Record, folder: &Path) -> Result<(), Stop> {
+    if record.version == VERSION {
+        return Ok(());
+    }
+    Err(Stop::Setup(format!(
+        "the data folder {} is of format {}, this program knows format {VERSION}: use the program \
+         that wrote it",
+        folder.display(),
+        record.version
+    )))
+}
+
+fn check_own(record: &Record, settings: &Settings) -> Result<(), Stop> {
+    check_version(record, &settings.data)?;
+    let folder = settings.data.display();
     if record.id != settings.id {
         return Err(Stop::Setup(format!(
             "the data folder {folder} belongs to replica {}, not to {}: give this replica its \
@@ -282,17 +426,28 @@ fn fresh(settings: &Settings, folder: &Path) -> Result<Record, Stop> {
             strange.file_name().to_string_lossy()
         )));
     }
-    let bits: u128 = rand::random();
     let record = Record {
         version: VERSION,
         cluster: settings.cluster.clone(),
         id: settings.id,
-        incarnation: format!("{bits:032x}"),
+        incarnation: draw(),
         ledger: None,
         peers: BTreeMap::new(),
+        members: BTreeSet::new(),
+        removed: BTreeSet::new(),
     };
     write(folder, &record).map_err(|error| cannot_write(folder, &error))?;
     Ok(record)
+}
+
+/// True for a folder that belongs to a replica already.
+pub(crate) fn is_known(folder: &Path) -> bool {
+    folder.join(FILE).exists()
+}
+
+/// A fresh incarnation.
+fn draw() -> Hex {
+    format!("{:032x}", rand::random::<u128>())
 }
 
 fn cannot_write(folder: &Path, error: &std::io::Error) -> Stop {
@@ -336,6 +491,10 @@ mod tests {
         Settings { data: folder.to_path_buf(), ..three() }
     }
 
+    fn open(settings: &Settings) -> Result<Identity, Stop> {
+        Identity::open(settings, Members::new(settings))
+    }
+
     fn caller(id: u64, incarnation: u128) -> proto::Sender {
         proto::Sender {
             id,
@@ -344,20 +503,21 @@ mod tests {
             ledger_id: String::new(),
             to: 456,
             start: 1,
+            to_incarnation: String::new(),
         }
     }
 
     #[test]
     fn a_folder_keeps_its_replica_and_its_store() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Identity::open(&settings(folder.path())).unwrap().sender(123);
-        let again = Identity::open(&settings(folder.path())).unwrap().sender(123);
+        let first = open(&settings(folder.path())).unwrap().sender(123);
+        let again = open(&settings(folder.path())).unwrap().sender(123);
         assert_eq!(first.incarnation, again.incarnation);
         assert_ne!(first.start, again.start);
         let other_id = Settings { id: 345, ..settings(folder.path()) };
         let other_store = Settings { cluster: "another".into(), ..settings(folder.path()) };
         for strange in [other_id, other_store] {
-            let Err(Stop::Setup(line)) = Identity::open(&strange) else { panic!("taken") };
+            let Err(Stop::Setup(line)) = open(&strange) else { panic!("taken") };
             assert!(line.contains("belongs to") && !line.contains('\n'), "{line}");
         }
     }
@@ -365,32 +525,32 @@ mod tests {
     #[test]
     fn a_folder_in_use_or_of_somebody_else_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let held = Identity::open(&settings(folder.path())).unwrap();
-        let Err(Stop::Setup(line)) = Identity::open(&settings(folder.path())) else { panic!() };
+        let held = open(&settings(folder.path())).unwrap();
+        let Err(Stop::Setup(line)) = open(&settings(folder.path())) else { panic!() };
         assert!(line.contains("in use"), "{line}");
         drop(held);
         let strange = tempfile::tempdir().unwrap();
         fs::write(strange.path().join("letters.txt"), "dear").unwrap();
-        let Err(Stop::Setup(line)) = Identity::open(&settings(strange.path())) else { panic!() };
+        let Err(Stop::Setup(line)) = open(&settings(strange.path())) else { panic!() };
         assert!(line.contains("letters.txt"), "{line}");
     }
 
     #[test]
     fn a_damaged_identity_is_refused_and_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        drop(Identity::open(&settings(folder.path())).unwrap());
+        drop(open(&settings(folder.path())).unwrap());
         fs::write(folder.path().join(FILE), "version = ").unwrap();
-        assert!(matches!(Identity::open(&settings(folder.path())), Err(Stop::Setup(_))));
+        assert!(matches!(open(&settings(folder.path())), Err(Stop::Setup(_))));
     }
 
     #[test]
     fn an_emptied_folder_does_not_come_back_under_its_old_id() {
         let folder = tempfile::tempdir().unwrap();
-        let identity = Identity::open(&settings(folder.path())).unwrap();
+        let identity = open(&settings(folder.path())).unwrap();
         assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
         assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
         drop(identity);
-        let identity = Identity::open(&settings(folder.path())).unwrap();
+        let identity = open(&settings(folder.path())).unwrap();
         let refused = identity.admit(Some(&caller(123, 8)));
         assert_eq!(refused, Err(Stranger::OtherIncarnation { id: 123 }));
         assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
@@ -399,7 +559,7 @@ mod tests {
     #[test]
     fn strangers_are_told_why() {
         let folder = tempfile::tempdir().unwrap();
-        let identity = Identity::open(&settings(folder.path())).unwrap();
+        let identity = open(&settings(folder.path())).unwrap();
         identity.hold_ledger(LedgerId([1; 16])).unwrap();
         let ours = LedgerId([1; 16]).to_string();
         let theirs = LedgerId([2; 16]).to_string();

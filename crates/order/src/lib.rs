@@ -23,6 +23,7 @@ pub mod leadership;
 mod returns;
 mod settling;
 
+mod changing;
 mod control;
 mod handover;
 mod leading;
@@ -30,6 +31,7 @@ mod role;
 mod shop;
 
 mod identity;
+mod members;
 mod peers;
 
 mod history;

@@ -1,6 +1,5 @@
 //! A replica's life: open, ask the others, serve, stop.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,18 +18,20 @@ use wire::problem::Problem;
 use wire::stream::LeaderHint;
 
 use crate::batcher::{Batcher, Propose};
+use crate::changing::Changing;
 use crate::config::Settings;
-use crate::control::Operator;
+use crate::control::{self, Operator};
 use crate::history::Desk;
 use crate::identity::Identity;
 use crate::leading::{self, Chair};
+use crate::members::Members;
 use crate::peers::Peers;
 use crate::publisher::Publisher;
 use crate::raft::compaction::{self, Limits};
 use crate::raft::engine::Engine;
 use crate::raft::failover;
 use crate::raft::ground::{Folders, Ground};
-use crate::raft::hold::Hold;
+use crate::raft::holding::Holding;
 use crate::raft::membership;
 use crate::raft::receiver::Receiver;
 use crate::raft::sources::Sources;
@@ -119,12 +120,11 @@ impl Replica {
         stop: &CancellationToken,
     ) -> Result<Self, Stop> {
         let settings = Arc::new(settings);
-        let identity = Arc::new(Identity::open(&settings)?);
-        let others = settings.ids().into_iter().filter(|id| *id != settings.id);
-        let peers = Peers::new(others);
-        let addresses: BTreeMap<u64, String> =
-            settings.peers.iter().map(|peer| (peer.id, peer.address.clone())).collect();
-        let transport = Transport::new(identity.clone(), addresses, peers.clone());
+        let members = Members::new(&settings);
+        let identity = Arc::new(Identity::open(&settings, members.clone())?);
+        let peers = Peers::new();
+        peers.sync(settings.id, &members.now());
+        let transport = Transport::new(identity.clone(), peers.clone());
         let sources = Sources {
             transport: transport.clone(),
             identity: identity.clone(),
@@ -135,9 +135,12 @@ impl Replica {
             identity.hold_ledger(ledger)?;
         }
         tracing::info!("Requesting missing logs");
-        let raft = membership::start(&ground, &settings, transport, log, machine).await?;
+        members.set(view.members());
+        peers.sync(settings.id, &members.now());
+        let told = (&*settings, &members);
+        let raft = membership::start(&ground, told, transport, log, machine).await?;
         ground.runs(&raft, &view);
-        let (engine, failed) = Engine::new(settings.id, raft.clone());
+        let (engine, failed) = Engine::new(settings.id, raft.clone(), identity.clone());
         let failures = mpsc::channel(1);
         let (leaving, ending) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
@@ -184,7 +187,15 @@ impl Replica {
         let chair = self.chair();
         let batcher = Batcher::new();
         self.hold_streams();
-        let (operator, wishes) = Operator::new();
+        let (wish, wishes) = control::wishes();
+        let changing = Changing {
+            chair: chair.clone(),
+            identity: self.identity.clone(),
+            role: watch_role.clone(),
+            wishes: wish,
+            turn: Arc::default(),
+        };
+        self.tasks.spawn(changing.clone().end_half_done(self.ending.clone()));
         let stop_choosing = self.ending.clone();
         self.tasks.spawn(chair.clone().run(role.clone(), batcher.clone(), wishes, stop_choosing));
         if self.settings.faults.no_timeouts {
@@ -214,11 +225,12 @@ impl Replica {
             id: self.settings.id,
             address,
             engine: self.engine.clone(),
+            members: self.identity.members().clone(),
             view: self.view.clone(),
             settling: settling.clone(),
             role: watch_role,
         });
-        let routes = self.routes(service, publisher).add_service(operator.service());
+        let routes = self.routes(service, publisher).add_service(Operator::new(changing).service());
         tracing::info!("Order socket bound to port {}", address.port());
         let internal = wire::serve::internal(listener, routes, facts, self.ending.clone());
         let mut internal = Box::pin(internal);
@@ -276,6 +288,7 @@ impl Replica {
             settings: self.settings.clone(),
             engine: self.engine.clone(),
             peers: self.peers.clone(),
+            members: self.identity.members().clone(),
             view: self.view.clone(),
             closing: CancellationToken::new(),
             handed: leading::Handed::default(),
@@ -285,24 +298,18 @@ impl Replica {
     /// Holds a stream to each of the others, and watches for the death of the leader.
     fn hold_streams(&self) {
         let (mourning, reported) = watch::channel(None);
-        for peer in self.settings.peers.iter().filter(|peer| peer.id != self.settings.id) {
-            let hold = Hold {
-                to: peer.id,
-                address: peer.address.clone(),
-                identity: self.identity.clone(),
-                peers: self.peers.clone(),
-                engine: self.engine.clone(),
-                mourning: reported.clone(),
-            };
-            let (failures, ending) = (self.failures.0.clone(), self.ending.clone());
-            self.tasks.spawn(async move {
-                if let Some(stop) = hold.run(ending).await {
-                    let _ = failures.try_send(stop);
-                }
-            });
-        }
+        let holding = Holding {
+            identity: self.identity.clone(),
+            peers: self.peers.clone(),
+            engine: self.engine.clone(),
+            mourning: reported,
+            failures: self.failures.0.clone(),
+            tasks: self.tasks.clone(),
+        };
+        self.tasks.spawn(holding.run(self.ending.clone()));
         let (engine, peers) = (self.engine.clone(), self.peers.clone());
-        self.tasks.spawn(failover::run(engine, peers, mourning, self.ending.clone()));
+        let members = self.identity.members().clone();
+        self.tasks.spawn(failover::run(engine, peers, members, mourning, self.ending.clone()));
     }
 
     fn reader(&self) -> Reader {
@@ -339,6 +346,7 @@ impl Replica {
             settling,
             role,
             peers: self.peers.clone(),
+            members: self.identity.members().clone(),
             hint: hints,
             held: parking_lot::Mutex::default(),
         })
@@ -365,11 +373,10 @@ impl Replica {
     fn routes(&self, service: Service, publisher: Publisher) -> tonic::service::Routes {
         let receiver = Receiver::new(
             self.raft.clone(),
-            self.identity.clone(),
+            (self.identity.clone(), self.settings.join),
             self.view.clone(),
             self.peers.clone(),
-            self.leaving.clone(),
-            self.ending.clone(),
+            (self.leaving.clone(), self.ending.clone()),
         );
         let desk = Desk::new(service, self.ending.clone());
         tonic::service::Routes::new(receiver.service())

@@ -13,6 +13,7 @@ use ledger::terms::{Index, OrderNumber};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use wire::convert;
+use wire::peers::Roster;
 use wire::problem::Problem;
 use wire::proto::{self, answer::What as Answered, ask::What as Asked};
 use wire::stream::{Answerer, LeaderHint, Reply};
@@ -20,6 +21,7 @@ use wire::stream::{Answerer, LeaderHint, Reply};
 use crate::batcher::{Batcher, Decision};
 use crate::config::Settings;
 use crate::leading::elsewhere;
+use crate::members::Members;
 use crate::peers::Peers;
 use crate::problems;
 use crate::raft::view::View;
@@ -45,6 +47,7 @@ pub(crate) struct Shared {
     pub(crate) settling: Settling,
     pub(crate) role: watch::Receiver<Role>,
     pub(crate) peers: Peers,
+    pub(crate) members: Members,
     pub(crate) hint: watch::Receiver<LeaderHint>,
     /// Decided, never told: a fault for tests.
     pub(crate) held: Mutex<Vec<Reply>>,
@@ -85,6 +88,10 @@ impl Answerer for Service {
 
     fn hint(&self) -> watch::Receiver<LeaderHint> {
         self.shared.hint.clone()
+    }
+
+    fn roster(&self) -> Option<watch::Receiver<Roster>> {
+        Some(self.shared.members.rosters())
     }
 }
 
@@ -233,12 +240,16 @@ impl Service {
 
     /// So many of the others refuse connections that no majority is left.
     fn is_cut_off(&self) -> bool {
-        let settings = &self.shared.settings;
-        settings.peers.len() - self.shared.peers.refused() < settings.majority()
+        !self.may_decide()
+    }
+
+    fn may_decide(&self) -> bool {
+        let Shared { settings, peers, members, .. } = &*self.shared;
+        peers.may_decide(settings.id, members)
     }
 
     fn elsewhere(&self, role: Role) -> Problem {
-        elsewhere(role, self.shared.peers.refused(), &self.shared.settings)
+        elsewhere(role, self.may_decide())
     }
 }
 

@@ -77,6 +77,12 @@ pub struct ProcessStatus {
     /// How many silent watchers it has let go since it started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub let_go: Option<u64>,
+    /// The replicas that vote, as this one knows them; empty before it has a log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub voters: Option<Vec<u64>>,
+    /// The replicas that receive the log and do not vote yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learners: Option<Vec<u64>>,
     /// Whom it watches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watches: Option<String>,

@@ -202,7 +202,7 @@ fn sell(store: &Store) -> u64 {
     reply.number()
 }
 
-fn load(store: &Store) -> Process {
+pub(crate) fn load(store: &Store) -> Process {
     let url = store.url();
     let arguments = [
         "load",
@@ -222,7 +222,7 @@ fn load(store: &Store) -> Process {
 }
 
 /// The customers confirm what they placed, and nothing has failed.
-fn finish(load: &mut Process) {
+pub(crate) fn finish(load: &mut Process) {
     load.signal(Signal::INT);
     let code = load.wait();
     let out = load.stdout();
@@ -231,10 +231,10 @@ fn finish(load: &mut Process) {
     assert!(last.contains(" 0 failed"), "{last}");
 }
 
-fn placed(load: &Process) -> usize {
+pub(crate) fn placed(load: &Process) -> usize {
     load.stdout().matches("Transaction Success!").count()
 }
 
-fn await_transactions(load: &Process, count: usize) {
+pub(crate) fn await_transactions(load: &Process, count: usize) {
     until(&format!("{count} transactions are placed"), || (count <= placed(load)).then_some(()));
 }

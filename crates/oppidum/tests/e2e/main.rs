@@ -25,6 +25,8 @@ mod away;
 
 mod failover;
 
+mod members;
+
 mod bad_input;
 
 mod inspection;

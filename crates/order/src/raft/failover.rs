@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
+use crate::members::Members;
 use crate::peers::{PeerView, Peers, Position};
 use crate::role::Reach;
 
@@ -54,8 +55,9 @@ pub(crate) fn judge(
     if dead.reach != Reach::Refused || !dead.was_up {
         return Verdict::Leave;
     }
-    let majority = peers.len().div_ceil(2) + 1;
-    let there = || peers.iter().filter(|(_, peer)| peer.reach == Reach::Up);
+    let voters = || peers.iter().filter(|(_, peer)| !peer.learner);
+    let majority = voters().count().div_ceil(2) + 1;
+    let there = || voters().filter(|(_, peer)| peer.reach == Reach::Up);
     if there().count() + 1 < majority {
         return Verdict::Leave;
     }
@@ -72,7 +74,8 @@ pub(crate) fn best(
     leader: u64,
     peers: &BTreeMap<u64, PeerView>,
 ) -> Verdict {
-    let others = peers.iter().filter(|(id, peer)| **id != leader && peer.reach == Reach::Up);
+    let stands = |peer: &PeerView| peer.reach == Reach::Up && !peer.learner;
+    let others = peers.iter().filter(|(id, peer)| **id != leader && stands(peer));
     let best = others.map(|(id, peer)| (peer.last_log, *id)).max();
     match best {
         Some((reaches, id)) if (last_log, me) < (reaches, id) => Verdict::Yield(id),
@@ -85,6 +88,7 @@ pub(crate) fn best(
 pub(crate) async fn run(
     engine: Engine,
     peers: Peers,
+    members: Members,
     mourning: watch::Sender<Option<u64>>,
     stop: CancellationToken,
 ) {
@@ -100,7 +104,9 @@ pub(crate) async fn run(
             last.and_then(|leader| view.get(&leader))
                 .is_some_and(|peer| peer.reach == Reach::Refused && peer.was_up)
         };
-        if let Some(dead) = last.filter(|_| is_dead && given_up.is_none()) {
+        // One without a vote has no say in who succeeds.
+        let votes = members.look(|now| now.is_voter(engine.id()));
+        if let Some(dead) = last.filter(|_| is_dead && votes && given_up.is_none()) {
             tokio::select! {
                 in_vain = succeed(&engine, &peers, &mourning, dead) => {
                     given_up = in_vain.then_some(dead);
@@ -215,6 +221,17 @@ mod tests {
         assert_eq!(judge(123, Some((1, 456, 5)), 456, &peers), Verdict::Yield(345));
         // A later term beats a greater index.
         assert_eq!(judge(123, Some((2, 345, 1)), 456, &peers), Verdict::Stand);
+    }
+
+    #[test]
+    fn a_learner_has_no_say_in_who_succeeds() {
+        let dead = peer(Reach::Refused, true, 0, false);
+        let learner = PeerView { learner: true, ..peer(Reach::Up, true, 9, false) };
+        let mut peers = BTreeMap::from([(456, dead), (567, learner)]);
+        peers.insert(345, peer(Reach::Up, true, 5, true));
+        assert_eq!(judge(123, Some((1, 456, 6)), 456, &peers), Verdict::Stand);
+        peers.get_mut(&345).unwrap().reach = Reach::Refused;
+        assert_eq!(judge(123, Some((1, 456, 6)), 456, &peers), Verdict::Leave);
     }
 
     #[test]
