@@ -99,12 +99,9 @@ fn members(store: &StoreStatus) -> Option<&ProcessStatus> {
 pub(crate) fn summary(store: &StoreStatus) -> String {
     let Some(known) = members(store) else { return "no replica says who they are".into() };
     let voters = known.voters.as_ref().map_or(0, Vec::len);
-    let mut line = counted(voters);
     let learners = known.learners.as_deref().unwrap_or_default();
-    for id in learners {
-        line.push_str(&format!("; {id} receives the log and does not vote yet"));
-    }
-    line
+    let learners = learners.iter().map(|id| format!("{id} receives the log and does not vote yet"));
+    [counted(voters)].into_iter().chain(learners).collect::<Vec<_>>().join("; ")
 }
 
 /// What a number of voters means.
@@ -112,7 +109,7 @@ fn counted(voters: usize) -> String {
     let (needed, spare) = (voters / 2 + 1, voters - (voters / 2 + 1).min(voters));
     match voters {
         1 => "1 replica votes: none may be down".into(),
-        even if even % 2 == 0 => format!(
+        even if even.is_multiple_of(2) => format!(
             "{even} replicas vote, an even number: {needed} are needed and {spare} may be down, as \
              with {}",
             even - 1
@@ -253,7 +250,8 @@ mod tests {
     #[test]
     fn progress_is_said_with_its_rate_and_what_is_left() {
         let (start, mut progress) = (Instant::now(), Progress::new(567));
-        let adding = |orders_behind| Adding { entries_behind: 9, orders_behind, ..Adding::default() };
+        let adding =
+            |orders_behind| Adding { entries_behind: 9, orders_behind, ..Adding::default() };
         let said = progress.note(&adding(10_000), start).unwrap();
         assert_eq!(said, "567 lacks 9 entries, 10000 orders");
         let said = progress.note(&adding(4_000), start + Duration::from_secs(2)).unwrap();

@@ -46,7 +46,7 @@ async fn compare(data: &Path) -> Result<bool, Stop> {
         return Err(Stop::Setup(format!("{place} holds no replica's folder: give --data")));
     };
     say(&format!(
-        "{id} knows most of {}: compare with what the other machines\' folders say (the greater \
+        "{id} knows most of {}: compare with what the other machines' folders say (the greater \
          term, then the greater entry), and recover from that one: `oppidum ctl recover \
          --force-new-cluster --data {} --id {id}`",
         if ids.len() == 1 { "this one" } else { "these" },

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ledger::ledger::Ledger;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::proto::Adding;
 use wire::status::{self, ProcessStatus};
@@ -25,6 +26,9 @@ use crate::role::{Reach, Rival, Role};
 
 /// How long the new replica may take to say who it is.
 const PROBE: Duration = Duration::from_secs(2);
+
+/// How long a leader looks whether the others are well, before it says that they are not.
+const HEARING: Duration = Duration::from_secs(1);
 
 /// How often it is looked how far the new replica is.
 const LOOK: Duration = Duration::from_millis(100);
@@ -139,7 +143,7 @@ impl Changing {
         address: &str,
         tell: &mpsc::Sender<Adding>,
     ) -> Result<(), Refusal> {
-        let mut look = 0;
+        let mut look = 0_u32;
         loop {
             self.leads()?;
             let marks = self.engine().marks();
@@ -149,7 +153,7 @@ impl Changing {
             if matched.is_some() && behind <= Rival::LAG_MAX {
                 return Ok(());
             }
-            if look % TELL == 0 {
+            if look.is_multiple_of(TELL) {
                 let theirs = probe(address).await.ok().and_then(|found| found.next_order_number);
                 let ours = self.chair.view.read(Ledger::next_order_number).0;
                 let orders_behind = ours.saturating_sub(theirs.unwrap_or(0));
@@ -179,11 +183,11 @@ impl Changing {
             return Err(Refusal::No(format!("there is no replica {id}: there are {all}")));
         }
         let me = self.chair.settings.id;
-        let rivals = self.chair.rivals();
         if votes {
-            may_remove(&now, me, id, &rivals)?;
+            self.await_health(&now, id).await?;
         }
         if id == me {
+            let rivals = self.chair.rivals();
             let healthy = rivals.iter().filter(|rival| is_healthy(rival)).map(|rival| rival.id);
             let Some(to) = healthy.max() else {
                 let why = "no other replica could lead: see `oppidum status`";
@@ -194,6 +198,20 @@ impl Changing {
         self.engine().dismiss(id, votes).await?;
         tracing::info!("replica {id} is removed");
         Ok(Gone::Removed(self.members().look(Now::voters).len()))
+    }
+
+    /// Says why a voter cannot go, if after a while it still cannot: a fresh leader has not heard of
+    /// everybody.
+    async fn await_health(&self, now: &Now, id: u64) -> Result<(), Refusal> {
+        let (me, began) = (self.chair.settings.id, Instant::now());
+        loop {
+            self.leads()?;
+            match may_remove(now, me, id, &self.chair.rivals()) {
+                Err(why) if HEARING <= began.elapsed() => return Err(Refusal::No(why)),
+                Err(_) => tokio::time::sleep(LOOK).await,
+                Ok(()) => return Ok(()),
+            }
+        }
     }
 
     async fn hand_over(&self, to: u64) -> Result<(), Refusal> {

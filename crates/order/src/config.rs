@@ -93,7 +93,7 @@ impl Settings {
         }
         let count = self.peers.len();
         // Who joins, or has a log, knows the replicas from the log.
-        let begins = !self.join && !crate::identity::is_known(&self.data);
+        let begins = !self.join && !crate::record::is_known(&self.data);
         if HINTS_MAX < count || (begins && (REPLICAS_MAX < count || count.is_multiple_of(2))) {
             return refuse(format!(
                 "a store begins with an odd number of replicas, at most {REPLICAS_MAX}, and not \

@@ -6,128 +6,23 @@
 //! same id, so that an emptied folder cannot come back and forget what its replica had promised.
 //! They also tell it each other, and remember who has been removed: an id is never used again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ledger::terms::LedgerId;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use wire::exit::Stop;
 use wire::proto;
 
 use crate::config::Settings;
 use crate::members::Members;
-
-/// The format of `identity.toml`.
-const VERSION: u32 = 1;
-
-/// The file in the data folder.
-const FILE: &str = "identity.toml";
-
-/// Locked while a process uses the folder.
-const LOCK: &str = "lock";
-
-/// 128 random bits as 32 hexadecimal digits.
-type Hex = String;
-
-/// What the file holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Record {
-    version: u32,
-    cluster: String,
-    id: u64,
-    incarnation: Hex,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ledger: Option<Hex>,
-    /// The incarnations of the others, as first met.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    peers: BTreeMap<String, Hex>,
-    /// Who belonged to the store when this was last looked at.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    members: BTreeSet<u64>,
-    /// Who belonged to it once and does not any more.
-    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
-    removed: BTreeSet<u64>,
-}
-
-/// Why a peer is refused. The text is for its operator.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Stranger {
-    /// It belongs to another store.
-    #[error(
-        "replica {id} of store \"{theirs}\" called a replica of store \"{ours}\": check the \
-         addresses"
-    )]
-    OtherCluster {
-        /// Who called.
-        id: u64,
-        /// The caller's store.
-        theirs: String,
-        /// This store.
-        ours: String,
-    },
-    /// It meant somebody else.
-    #[error("replica {wanted} was called here, but this is replica {id}: check the addresses")]
-    NotMe {
-        /// Whom the caller meant.
-        wanted: u64,
-        /// Who this is.
-        id: u64,
-    },
-    /// Its id is not in the list of replicas.
-    #[error(
-        "replica {0} is not one of this store's replicas: check its id, or add it: `oppidum ctl \
-         member add --id {0} --address HOST:PORT`"
-    )]
-    Unknown(u64),
-    /// It belonged to the store and does not any more.
-    #[error(
-        "replica {0} is no replica of this store any more: it was removed, or the store was \
-         recovered without it; set its data folder aside, and let it join with an empty folder \
-         under a new id: `oppidum order --id NEW --join`, then `oppidum ctl member add --id NEW \
-         --address HOST:PORT`"
-    )]
-    Removed(u64),
-    /// The caller has met this id with another data folder.
-    #[error(
-        "replica {id} was met with another data folder than the one it has now: it must not \
-         come back with it"
-    )]
-    NotMyFolder {
-        /// Who this is.
-        id: u64,
-    },
-    /// Its data folder is another one than before.
-    #[error(
-        "replica {id} came with another data folder than before: start it with its own folder; \
-         if that is lost, start a new replica with an empty folder (`oppidum order --id NEW \
-         --join`) and type `oppidum ctl replace --id {id} --with NEW --address HOST:PORT`"
-    )]
-    OtherIncarnation {
-        /// Who called.
-        id: u64,
-    },
-    /// It holds another ledger.
-    #[error(
-        "replica {id} holds another ledger ({theirs}, ours is {ours}): start it with its own \
-         data folder"
-    )]
-    OtherLedger {
-        /// Who called.
-        id: u64,
-        /// The caller's ledger.
-        theirs: Hex,
-        /// This ledger.
-        ours: Hex,
-    },
-    /// The call did not say who calls.
-    #[error("a call that does not say who calls")]
-    Nameless,
-}
+use crate::record::{
+    FILE, Record, cannot_use, cannot_write, check_own, check_version, draw, fresh, is_known, lock,
+    read, write,
+};
+use crate::stranger::Stranger;
 
 /// A data folder in use, and everything known about who is who.
 #[derive(Debug)]
@@ -355,131 +250,6 @@ fn judge(
 
 fn is_hex(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// Locks a folder for as long as what comes back is held.
-fn lock(folder: &Path) -> Result<File, Stop> {
-    let file = File::options().create(true).truncate(false).write(true).open(folder.join(LOCK));
-    let file = file.map_err(|error| cannot_use("lock", folder, &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(Stop::Setup(format!(
-            "the data folder {} is in use by another process: stop that one first, or give another \
-             folder",
-            folder.display()
-        ))),
-        Err(fs::TryLockError::Error(error)) => Err(cannot_use("lock", folder, &error)),
-    }
-}
-
-fn cannot_use(what: &str, folder: &Path, error: &std::io::Error) -> Stop {
-    let place = folder.display();
-    Stop::Setup(format!(
-        "cannot {what} the data folder {place}: {error}; check the path and its permissions"
-    ))
-}
-
-fn check_version(record: &Record, folder: &Path) -> Result<(), Stop> {
-    if record.version == VERSION {
-        return Ok(());
-    }
-    Err(Stop::Setup(format!(
-        "the data folder {} is of format {}, this program knows format {VERSION}: use the program \
-         that wrote it",
-        folder.display(),
-        record.version
-    )))
-}
-
-fn check_own(record: &Record, settings: &Settings) -> Result<(), Stop> {
-    check_version(record, &settings.data)?;
-    let folder = settings.data.display();
-    if record.id != settings.id {
-        return Err(Stop::Setup(format!(
-            "the data folder {folder} belongs to replica {}, not to {}: give this replica its \
-             own folder",
-            record.id, settings.id
-        )));
-    }
-    if record.cluster != settings.cluster {
-        return Err(Stop::Setup(format!(
-            "the data folder {folder} belongs to store \"{}\", not to \"{}\": give another \
-             folder, or the store's name",
-            record.cluster, settings.cluster
-        )));
-    }
-    Ok(())
-}
-
-/// A folder without an identity must be empty: whatever else lies there is not ours to use.
-fn fresh(settings: &Settings, folder: &Path) -> Result<Record, Stop> {
-    let entries = fs::read_dir(folder).map_err(|error| cannot_write(folder, &error))?;
-    let strange = entries.flatten().find(|entry| {
-        let name = entry.file_name();
-        name != LOCK && name != format!("{FILE}.new").as_str()
-    });
-    if let Some(strange) = strange {
-        return Err(Stop::Setup(format!(
-            "the data folder {} has no {FILE}, but holds {}: give an empty folder, or a \
-             replica's own",
-            folder.display(),
-            strange.file_name().to_string_lossy()
-        )));
-    }
-    let record = Record {
-        version: VERSION,
-        cluster: settings.cluster.clone(),
-        id: settings.id,
-        incarnation: draw(),
-        ledger: None,
-        peers: BTreeMap::new(),
-        members: BTreeSet::new(),
-        removed: BTreeSet::new(),
-    };
-    write(folder, &record).map_err(|error| cannot_write(folder, &error))?;
-    Ok(record)
-}
-
-/// True for a folder that belongs to a replica already.
-pub(crate) fn is_known(folder: &Path) -> bool {
-    folder.join(FILE).exists()
-}
-
-/// A fresh incarnation.
-fn draw() -> Hex {
-    format!("{:032x}", rand::random::<u128>())
-}
-
-fn cannot_write(folder: &Path, error: &std::io::Error) -> Stop {
-    Stop::Setup(format!(
-        "cannot write to the data folder {}: {error}; check its permissions and the disk",
-        folder.display()
-    ))
-}
-
-fn read(path: &Path) -> Result<Option<Record>, Stop> {
-    let refuse = |why: String| {
-        Stop::Setup(format!(
-            "cannot read {}: {why}; restore the file, or replace the replica under a new id",
-            path.display()
-        ))
-    };
-    match fs::read_to_string(path) {
-        Ok(text) => toml::from_str(&text).map(Some).map_err(|error| refuse(error.message().into())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(refuse(error.to_string())),
-    }
-}
-
-/// Replaces the file whole: after a crash it is the old one or the new one.
-fn write(folder: &Path, record: &Record) -> std::io::Result<()> {
-    let text = toml::to_string(record).map_err(std::io::Error::other)?;
-    let draft = folder.join(format!("{FILE}.new"));
-    let mut file = File::create(&draft)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&draft, folder.join(FILE))?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ mod shop;
 mod identity;
 mod members;
 mod peers;
+mod record;
+mod stranger;
 
 mod history;
 mod publisher;

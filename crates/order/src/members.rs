@@ -94,7 +94,11 @@ impl Members {
 
     /// For a folder that is looked at while its replica does not run.
     pub(crate) fn of_nobody() -> Self {
-        Self { hints: Arc::default(), now: watch::Sender::default(), roster: watch::Sender::default() }
+        Self {
+            hints: Arc::default(),
+            now: watch::Sender::default(),
+            roster: watch::Sender::default(),
+        }
     }
 
     /// The log's word, as the engine has it. Without a voter it is none.

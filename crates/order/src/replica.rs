@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use ledger::command::{Command, Request};
+use ledger::command::Request;
 use ledger::ledger::Ledger;
 use ledger::outcome::Outcome;
 use ledger::terms::Index;
@@ -410,7 +410,7 @@ impl Replica {
                 let _ = failures.try_send(stop);
                 return;
             }
-            compare_shop(&settings, &view).await;
+            shop::compare(&settings, &view).await;
             loop {
                 let entry = tokio::select! {
                     entry = feed.recv() => entry,
@@ -477,27 +477,6 @@ async fn tell_leader(
             changed = role.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(HINT_EVERY) => {}
             () = stop.cancelled() => return,
-        }
-    }
-}
-
-/// Warns when the shop file is not the one that the open shop was opened with.
-async fn compare_shop(settings: &Settings, view: &View) {
-    if let Err(error) = view.flush().await {
-        tracing::debug!("cannot compare the shop file: {error}");
-        return;
-    }
-    let blocks = match view.blocks(Index(0), Index(u64::MAX), 1) {
-        Ok(blocks) => blocks,
-        Err(error) => return tracing::debug!("cannot compare the shop file: {error}"),
-    };
-    let first = blocks.first().and_then(|(_, block)| ledger::block::Block::decode(block).ok());
-    let records = first.into_iter().flat_map(|block| block.records);
-    for record in records {
-        if let Command::Open(opened) = &record.request.command
-            && let Some(warning) = shop::difference(settings, opened)
-        {
-            tracing::warn!("{warning}");
         }
     }
 }

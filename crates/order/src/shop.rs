@@ -1,9 +1,10 @@
 //! Opening the shop: once in a ledger's life, by its first leader.
 
 use ledger::command::{Command, Request, Shop};
-use ledger::terms::LedgerId;
+use ledger::terms::{Index, LedgerId};
 
 use crate::config::{self, Settings};
+use crate::raft::view::View;
 
 /// The request that opens the shop, under a fresh identity of the ledger.
 pub(crate) fn opening(shop: &config::Shop) -> Request {
@@ -31,6 +32,27 @@ pub(crate) fn difference(settings: &Settings, opened: &Shop) -> Option<String> {
          define`, `price` and `restock`",
         settings.shop_source
     ))
+}
+
+/// Warns when the shop file is not the one that the open shop was opened with.
+pub(crate) async fn compare(settings: &Settings, view: &View) {
+    if let Err(error) = view.flush().await {
+        tracing::debug!("cannot compare the shop file: {error}");
+        return;
+    }
+    let blocks = match view.blocks(Index(0), Index(u64::MAX), 1) {
+        Ok(blocks) => blocks,
+        Err(error) => return tracing::debug!("cannot compare the shop file: {error}"),
+    };
+    let first = blocks.first().and_then(|(_, block)| ledger::block::Block::decode(block).ok());
+    let records = first.into_iter().flat_map(|block| block.records);
+    for record in records {
+        if let Command::Open(opened) = &record.request.command
+            && let Some(warning) = difference(settings, opened)
+        {
+            tracing::warn!("{warning}");
+        }
+    }
 }
 
 #[cfg(test)]

@@ -94,10 +94,7 @@ impl Directory {
         peers.sort();
         let hints = peers.iter().map(|peer| (peer.id, peer.address.clone())).collect();
         let roster = Roster { voters: peers, ..Roster::default() };
-        Self {
-            hints: Arc::new(hints),
-            known: watch::Sender::new(Known { heard: false, roster }),
-        }
+        Self { hints: Arc::new(hints), known: watch::Sender::new(Known { heard: false, roster }) }
     }
 
     /// Those that vote, as far as it is known.
@@ -178,7 +175,8 @@ mod tests {
         assert!(directory.hear(&first), "any word of the log goes before the hints");
         assert_eq!(directory.voters(), [peer(1, "mine:1"), peer(3, "log:3")]);
         assert_eq!(directory.everybody().len(), 3);
-        let later = Roster { at: (1_000_000_001, 2), voters: vec![peer(3, "log:3")], ..first.clone() };
+        let later =
+            Roster { at: (1_000_000_001, 2), voters: vec![peer(3, "log:3")], ..first.clone() };
         assert!(directory.hear(&later));
         assert!(!directory.hear(&first), "an older word");
         assert!(!directory.hear(&Roster::default()), "nobody's word");

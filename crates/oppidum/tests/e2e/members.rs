@@ -186,8 +186,7 @@ fn an_operator_who_breaks_off_asks_again_and_the_change_goes_on() {
     let mut store = Store::start(Plan::stock());
     store.join_order(567, &[]);
     let (url, address) = (store.url(), store.order_address(567));
-    let arguments =
-        ["ctl", "member", "add", "--id", "567", "--address", &address, "--url", &url];
+    let arguments = ["ctl", "member", "add", "--id", "567", "--address", &address, "--url", &url];
     let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
     let mut operator = Process::start("operator", store.folder(), &arguments);
     operator.kill();

@@ -20,8 +20,8 @@ use tokio::sync::watch;
 use wire::exit::Stop;
 use wire::problem::Problem;
 
-use super::{letters, membership};
 use super::types::{Payload, Raft, Types, Vote};
+use super::{letters, membership};
 use crate::identity::Identity;
 use crate::peers::Position;
 use crate::problems;

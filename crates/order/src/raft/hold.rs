@@ -89,7 +89,8 @@ impl Hold {
                         return Some(Stop::Setup(status.message().to_owned()));
                     }
                     // Who waits to be added is refused until then.
-                    let waits = self.identity.members().look(|now| !now.begun);
+                    let begun = self.identity.members().look(|now| now.begun);
+                    let waits = !begun && status.code() == Code::NotFound;
                     if !waits && !std::mem::replace(&mut complained, true) {
                         tracing::warn!("{} does not take us: {}", self.to, status.message());
                     }
@@ -138,7 +139,10 @@ impl Hold {
             Ok(Ok((Some(hello), answers))) => (hello, answers),
             Ok(Err(status)) if status.code() == Code::Aborted => return End::Refused,
             Ok(Err(status)) if is_verdict(&status) => {
-                self.peers.hear_begun();
+                if status.code() == Code::NotFound {
+                    // It has a list without us: what we could begin would be another store.
+                    self.peers.hear_begun();
+                }
                 return End::Stranger(status);
             }
             Ok(Ok((None, _)) | Err(_)) | Err(_) => return End::Unreachable,
@@ -190,7 +194,7 @@ impl Hold {
 
 /// True for an answer about who we are, false for a connection's troubles.
 fn is_verdict(status: &Status) -> bool {
-    matches!(status.code(), Code::FailedPrecondition | Code::PermissionDenied)
+    matches!(status.code(), Code::FailedPrecondition | Code::PermissionDenied | Code::NotFound)
 }
 
 /// True when nobody listens there: the proof that the process is gone.

@@ -40,10 +40,9 @@ pub(crate) async fn start<G: Ground>(
     let mut ids = members.look(Now::voters);
     ids.insert(settings.id);
     let ids: Vec<u64> = ids.into_iter().collect();
-    let mut config =
-        super::config(settings.id, &ids, &settings.cluster).map_err(|error| {
-            Stop::Defect(format!("the engine's settings contradict each other: {error}"))
-        })?;
+    let mut config = super::config(settings.id, &ids, &settings.cluster).map_err(|error| {
+        Stop::Defect(format!("the engine's settings contradict each other: {error}"))
+    })?;
     config.max_in_snapshot_log_to_keep = settings.log_kept();
     ground.tune(&mut config);
     Raft::new(settings.id, Arc::new(config), transport, log, machine).await.map_err(|error| {
@@ -66,9 +65,10 @@ pub(crate) async fn begin(
     }
     if settings.join {
         let id = settings.id;
+        let own = settings.peers.iter().find(|peer| peer.id == id);
+        let address = own.map_or("HOST:PORT", |peer| peer.address.as_str());
         return tracing::info!(
-            "waiting to be added: `oppidum ctl member add --id {id} --address {}`",
-            settings.listen
+            "waiting to be added: `oppidum ctl member add --id {id} --address {address}`"
         );
     }
     let mut table = peers.watch();

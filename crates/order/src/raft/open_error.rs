@@ -15,7 +15,8 @@ pub enum OpenError {
     /// A file does not hold what was written.
     #[error(
         "{file} is damaged at {position}: {reason}; set the whole data folder aside, keep it for \
-         inspection, and let this replica join again under a new id"
+         inspection, start a new replica with an empty one (`oppidum order --id NEW --join`), and \
+         type `oppidum ctl replace --id OLD --with NEW --address HOST:PORT`"
     )]
     Damaged {
         /// Which file.

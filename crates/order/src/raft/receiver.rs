@@ -21,8 +21,9 @@ use super::letters::{self, Malformed};
 use super::transport::MESSAGE_BYTES_MAX;
 use super::types::{Raft, Types};
 use super::view::View;
-use crate::identity::{Identity, Stranger};
+use crate::identity::Identity;
 use crate::peers::Peers;
+use crate::stranger::Stranger;
 
 /// About how many bytes of blocks go into one part.
 const PART_BYTES: usize = 1024 * 1024;
@@ -110,6 +111,7 @@ fn refusal(stranger: &Stranger) -> Status {
         Stranger::OtherIncarnation { .. } | Stranger::OtherLedger { .. } | Stranger::Removed(_) => {
             Status::failed_precondition(text)
         }
+        Stranger::Unknown(_) => Status::not_found(text),
         _ => Status::permission_denied(text),
     }
 }

@@ -339,7 +339,8 @@ fn network(error: &letters::Malformed) -> Failed {
 /// A peer that could not be connected to, or that refused us, is given time; anything else is tried
 /// again at once.
 fn failed(status: &Status) -> Failed {
-    let refused = matches!(status.code(), Code::FailedPrecondition | Code::PermissionDenied);
+    let verdicts = [Code::FailedPrecondition, Code::PermissionDenied, Code::NotFound];
+    let refused = verdicts.contains(&status.code());
     if refused || is_connect_failure(status) {
         Failed::Unreachable(Unreachable::new(status))
     } else {
