@@ -3,7 +3,8 @@
 //!
 //! Each replica has a task that connects, listens, and connects again; nobody else ever waits for a
 //! connect. Who the replicas are is pushed by each of them; those that were named at the start are
-//! where one begins. What a person wants to know of it is said in the words of the reference systems.
+//! where one begins. What a person wants to know of it is said in the words of the reference
+//! systems.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

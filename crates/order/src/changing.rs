@@ -200,8 +200,8 @@ impl Changing {
         Ok(Gone::Removed(self.members().look(Now::voters).len()))
     }
 
-    /// Says why a voter cannot go, if after a while it still cannot: a fresh leader has not heard of
-    /// everybody.
+    /// Says why a voter cannot go, if after a while it still cannot: a fresh leader has not heard
+    /// of everybody.
     async fn await_health(&self, now: &Now, id: u64) -> Result<(), Refusal> {
         let (me, began) = (self.chair.settings.id, Instant::now());
         loop {

@@ -149,8 +149,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<Record>, Stop> {
     let refuse = |why: String| {
         Stop::Setup(format!(
             "cannot read {}: {why}; restore the file, or set the folder aside, start a new replica \
-             with an empty one (`oppidum order --id NEW --join`), and type `oppidum ctl replace --id \
-             OLD --with NEW --address HOST:PORT`",
+             with an empty one (`oppidum order --id NEW --join`), and type `oppidum ctl replace \
+             --id OLD --with NEW --address HOST:PORT`",
             path.display()
         ))
     };

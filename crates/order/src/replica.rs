@@ -188,13 +188,7 @@ impl Replica {
         let batcher = Batcher::new();
         self.hold_streams();
         let (wish, wishes) = control::wishes();
-        let changing = Changing {
-            chair: chair.clone(),
-            identity: self.identity.clone(),
-            role: watch_role.clone(),
-            wishes: wish,
-            turn: Arc::default(),
-        };
+        let changing = self.changing(&chair, &watch_role, wish);
         self.tasks.spawn(changing.clone().end_half_done(self.ending.clone()));
         let stop_choosing = self.ending.clone();
         self.tasks.spawn(chair.clone().run(role.clone(), batcher.clone(), wishes, stop_choosing));
@@ -281,6 +275,16 @@ impl Replica {
             tracing::warn!("the last of the history is not on disk, the log has it: {error}");
         }
         Ok(())
+    }
+
+    fn changing(
+        &self,
+        chair: &Chair,
+        role: &watch::Receiver<Role>,
+        wishes: mpsc::Sender<control::Wish>,
+    ) -> Changing {
+        let (chair, identity, role) = (chair.clone(), self.identity.clone(), role.clone());
+        Changing { chair, identity, role, wishes, turn: Arc::default() }
     }
 
     fn chair(&self) -> Chair {

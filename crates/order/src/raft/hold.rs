@@ -138,13 +138,7 @@ impl Hold {
         let (hello, mut answers) = match tokio::time::timeout(HELLO_MAX, opening).await {
             Ok(Ok((Some(hello), answers))) => (hello, answers),
             Ok(Err(status)) if status.code() == Code::Aborted => return End::Refused,
-            Ok(Err(status)) if is_verdict(&status) => {
-                if status.code() == Code::NotFound {
-                    // It has a list without us: what we could begin would be another store.
-                    self.peers.hear_begun();
-                }
-                return End::Stranger(status);
-            }
+            Ok(Err(status)) if is_verdict(&status) => return self.refused(status),
             Ok(Ok((None, _)) | Err(_)) | Err(_) => return End::Unreachable,
         };
         match self.identity.admit(hello.sender.as_ref()) {
@@ -180,6 +174,14 @@ impl Hold {
                 }
             }
         }
+    }
+
+    fn refused(&self, status: Status) -> End {
+        if status.code() == Code::NotFound {
+            // It has a list without us: what we could begin would be another store.
+            self.peers.hear_begun();
+        }
+        End::Stranger(status)
     }
 
     fn ping(&self, dead: Option<u64>) -> proto::HoldPing {

@@ -53,8 +53,8 @@ pub const LEADER_RESTORE: Option<bool> = Some(false);
 /// How many entries are kept below a snapshot, for followers that lag a little.
 pub const LOG_KEPT: u64 = 20_000;
 
-/// A recovery from a lost majority begins the next multiple of this: whatever the lost replicas have
-/// chosen among themselves is of a lower term.
+/// A recovery from a lost majority begins the next multiple of this: whatever the lost replicas
+/// have chosen among themselves is of a lower term.
 pub const EPOCH: u64 = 1_000_000_000;
 
 /// How often the store has been recovered from a lost majority, by a term of it.
