@@ -53,6 +53,7 @@ impl Replica {
         let id = plan.ids()[place];
         let settings = Settings {
             preempt: false,
+            join: false,
             id,
             peers: peers(plan),
             listen: net::address(host(place), PORT),

@@ -9,13 +9,15 @@
 //!
 //! [`shelf`] is the table, [`counter`] decides (what is fresh, who is served, which queries wait);
 //! `desk` is the shell around it, `service` its gRPC side; `restocker` proposes to fill up
-//! what is sold out. [`run()`] puts them together.
+//! what is sold out, `directory` knows the replicas. [`run()`] puts them together.
 
 pub mod shelf;
 
 pub mod counter;
 
 mod desk;
+
+mod directory;
 
 mod restocker;
 

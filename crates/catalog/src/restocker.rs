@@ -10,7 +10,7 @@ use ledger::command::{Command, Request};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use wire::convert;
-use wire::peers::Peer;
+use wire::peers::{Directory, Peer};
 use wire::problem::Problem;
 use wire::proto::{answer, ask};
 use wire::stream::Caller;
@@ -23,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Looks every `every`, until `stop`.
 pub(crate) async fn run(
     desk: Arc<Desk>,
-    orders: Vec<Peer>,
+    orders: Directory,
     every: Duration,
     stop: CancellationToken,
 ) {
@@ -40,7 +40,8 @@ pub(crate) async fn run(
             let Some(quantity) = product.restock_to else { continue };
             let name = product.name.clone();
             let command = Command::RestockTo { name, quantity };
-            let proposing = propose(&orders, &mut leader, &command);
+            let voters = orders.voters();
+            let proposing = propose(&voters, &mut leader, &command);
             let proposed = tokio::select! {
                 proposed = proposing => proposed,
                 () = stop.cancelled() => return,

@@ -11,7 +11,7 @@ use tonic::service::Routes;
 use wire::exit::Stop;
 use wire::limits::RPC_BYTES_MAX;
 use wire::net::TcpListener;
-use wire::peers::Peer;
+use wire::peers::{Directory, Peer};
 use wire::proto::store_server::StoreServer;
 use wire::proto::watch_server::WatchServer;
 use wire::serve;
@@ -21,6 +21,7 @@ use wire::watch::source::Source;
 use wire::watch::watcher::{self, Ended};
 
 use crate::desk::Desk;
+use crate::directory;
 use crate::restocker;
 use crate::service::Service;
 
@@ -42,7 +43,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(320);
 pub struct Settings {
     /// Where it listens for frontends.
     pub listen: SocketAddr,
-    /// All replicas of the store.
+    /// The replicas of the store, as first hints: they say themselves who they are.
     pub orders: Vec<Peer>,
     /// Catalogs to watch instead of the leader, `host:port`; empty: the leader is watched.
     pub upstream: Vec<String>,
@@ -63,12 +64,12 @@ pub struct Settings {
 /// [`Stop::Setup`] when it cannot start as it is told.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop> {
     let Settings { listen, orders, upstream, name, restock_every, times, rules } = settings;
-    // Replicas have ids; catalogs are numbered as they are listed.
-    let sources: Vec<Peer> = match upstream.is_empty() {
-        true => orders.clone(),
+    let directory = Directory::new(orders.clone());
+    let sources = match upstream.is_empty() {
+        true => Sources::Replicas(directory.clone()),
         false => {
             let numbered = upstream.into_iter().zip(1..);
-            numbered.map(|(address, id)| Peer { id, address }).collect()
+            Sources::Catalogs(numbered.map(|(address, id)| Peer { id, address }).collect())
         }
     };
     times.check().map_err(|error| Stop::Setup(error.to_string()))?;
@@ -98,7 +99,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
         serving,
         tick(&desk, times.beat / 4, &ending),
         follow(&desk, &sources, &ending),
-        restocker::run(desk.clone(), orders.clone(), restock_every, stop.clone()),
+        restocker::run(desk.clone(), directory.clone(), restock_every, stop.clone()),
+        directory::keep(&directory, &ending),
         leave(&desk, &stop, &ending),
     );
     Ok(())
@@ -127,19 +129,38 @@ async fn tick(desk: &Desk, every: Duration, stop: &CancellationToken) {
     }
 }
 
+/// Whom to watch.
+enum Sources {
+    /// Replicas, as they come and go.
+    Replicas(Directory),
+    /// Catalogs, numbered as they are listed.
+    Catalogs(Vec<Peer>),
+}
+
+impl Sources {
+    fn now(&self) -> Vec<Peer> {
+        match self {
+            Self::Replicas(directory) => directory.voters(),
+            Self::Catalogs(catalogs) => catalogs.clone(),
+        }
+    }
+}
+
 /// Watches whoever leads. Followers refuse at once, so asking everybody in turn finds the leader.
 /// A catalog that is watched instead serves as long as it is there.
-async fn follow(desk: &Desk, sources: &[Peer], stop: &CancellationToken) {
+async fn follow(desk: &Desk, sources: &Sources, stop: &CancellationToken) {
     let (mut pause, mut lost) = (PAUSE, Instant::now());
     // One that fell silent is asked last, and not in every round: it may take connections and never
     // say a word, while another is about to lead.
     let mut silent: Option<(u64, Instant)> = None;
     loop {
-        let mut peers: Vec<&Peer> = sources.iter().rev().collect();
+        let mut peers = sources.now();
+        peers.reverse();
+        let several = 1 < peers.len();
         peers.sort_by_key(|peer| silent.is_some_and(|(id, _)| id == peer.id));
         for peer in peers {
             let avoided = |(id, since): (u64, Instant)| id == peer.id && since.elapsed() < AVOIDED;
-            if silent.is_some_and(avoided) && 1 < sources.len() {
+            if silent.is_some_and(avoided) && several {
                 continue;
             }
             let ended = watcher::watch(desk, &peer.address, stop).await;

@@ -2,7 +2,9 @@
 //! push.
 //!
 //! Each replica has a task that connects, listens, and connects again; nobody else ever waits for a
-//! connect. What a person wants to know of it is said in the words of the reference systems.
+//! connect. Who the replicas are is pushed by each of them; those that were named at the start are
+//! where one begins. What a person wants to know of it is said in the words of the reference
+//! systems.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +15,7 @@ use rand::RngExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use wire::peers::Peer;
+use wire::peers::{Directory, Peer};
 use wire::stream::Caller;
 
 use crate::limits::SILENCE_MAX;
@@ -33,7 +35,7 @@ pub(crate) struct Replicas {
 
 #[derive(Debug)]
 struct Shared {
-    peers: Vec<Peer>,
+    directory: Directory,
     links: Mutex<Links>,
     /// Counts what has changed.
     news: watch::Sender<u64>,
@@ -65,18 +67,59 @@ impl Replicas {
     /// Begins to connect to all of them, until `stop`.
     pub(crate) fn start(peers: Vec<Peer>, stop: &CancellationToken) -> Self {
         let links = Mutex::default();
-        let shared = Arc::new(Shared { peers, links, news: watch::Sender::new(0) });
+        let directory = Directory::new(peers);
+        let shared = Arc::new(Shared { directory, links, news: watch::Sender::new(0) });
         let replicas = Self { shared };
-        for peer in replicas.shared.peers.clone() {
-            let (replicas, stop) = (replicas.clone(), stop.clone());
-            tokio::spawn(async move {
-                tokio::select! {
-                    () = replicas.hold(&peer) => {}
-                    () = stop.cancelled() => {}
-                }
-            });
-        }
+        let (keeping, stop) = (replicas.clone(), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = keeping.keep(&stop) => {}
+                () = stop.cancelled() => {}
+            }
+        });
         replicas
+    }
+
+    /// Keeps a connection to each voter, as they come and go. For ever.
+    async fn keep(&self, stop: &CancellationToken) {
+        let mut changes = self.shared.directory.changes();
+        let mut held: BTreeMap<u64, CancellationToken> = BTreeMap::new();
+        loop {
+            let voters = self.shared.directory.voters();
+            held.retain(|id, end| {
+                let stays = voters.iter().any(|peer| peer.id == *id);
+                if !stays {
+                    end.cancel();
+                    self.forget(*id);
+                }
+                stays
+            });
+            for peer in voters {
+                if held.contains_key(&peer.id) {
+                    continue;
+                }
+                let (replicas, end) = (self.clone(), stop.child_token());
+                held.insert(peer.id, end.clone());
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = replicas.hold(&peer) => {}
+                        () = end.cancelled() => {}
+                    }
+                });
+            }
+            changes.next().await;
+        }
+    }
+
+    /// One that is no replica any more has no say in who leads.
+    fn forget(&self, id: u64) {
+        let mut links = self.shared.links.lock();
+        links.callers.remove(&id);
+        links.hints.remove(&id);
+        links.refused.remove(&id);
+        drop(links);
+        tracing::info!("{id} is no replica any more");
+        self.changed();
     }
 
     /// The replicas as they look now.
@@ -87,7 +130,8 @@ impl Replicas {
             None if links.refused.get(&id) == Some(&true) => Reach::Refused,
             Some(_) | None => Reach::Silent,
         };
-        let replicas = self.shared.peers.iter().map(|peer| (peer.id, reach(peer.id))).collect();
+        let voters = self.shared.directory.voters();
+        let replicas = voters.iter().map(|peer| (peer.id, reach(peer.id))).collect();
         View { leader: links.leader(), replicas }
     }
 
@@ -110,9 +154,9 @@ impl Replicas {
         self.shared.news.subscribe()
     }
 
-    /// All replicas, as they are set.
-    pub(crate) fn peers(&self) -> &[Peer] {
-        &self.shared.peers
+    /// All replicas, those without a vote as well.
+    pub(crate) fn peers(&self) -> Vec<Peer> {
+        self.shared.directory.everybody()
     }
 
     /// Log time now, as far as it is known, in milliseconds since the Unix epoch.
@@ -141,12 +185,16 @@ impl Replicas {
     }
 
     async fn listen(&self, peer: &Peer, caller: &Caller) {
-        let mut hints = caller.leader();
+        let (mut hints, mut rosters) = (caller.leader(), caller.roster());
         loop {
+            if self.shared.directory.hear(&rosters.borrow_and_update()) {
+                self.changed();
+            }
             let hint = *hints.borrow_and_update();
             self.hinted(peer.id, hint.leader, hint.term, caller.log_time_ms());
             tokio::select! {
                 changed = hints.changed() => if changed.is_err() { return },
+                changed = rosters.changed() => if changed.is_err() { return },
                 () = caller.closed() => return,
                 // Log time goes on without anything else being new.
                 () = tokio::time::sleep(Duration::from_millis(500)) => {}
@@ -220,8 +268,7 @@ impl Replicas {
     fn tell(&self, leader: u64) {
         tracing::info!("{leader} is healthy!");
         tracing::info!("New leader id: {leader}");
-        let address = self.shared.peers.iter().find(|peer| peer.id == leader);
-        if let Some(Peer { address, .. }) = address {
+        if let Some(address) = self.shared.directory.address(leader) {
             tracing::info!("Found leader! Order Service {leader} at {address}");
         }
     }

@@ -38,7 +38,7 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// The internal listener: `/metrics` and `/status`.
     pub internal: SocketAddr,
-    /// All replicas of the store.
+    /// The replicas of the store, as first hints: they say themselves who they are.
     pub orders: Vec<Peer>,
     /// The catalogs, `host:port`, any of which may be watched.
     pub catalogs: Vec<String>,

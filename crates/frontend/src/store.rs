@@ -53,7 +53,7 @@ impl Store {
     /// Every process; pids only when `local`.
     pub(crate) async fn describe(&self, local: bool) -> StoreStatus {
         let shared = &self.shared;
-        let replicas = shared.replicas.peers().iter().map(|peer| {
+        let replicas = shared.replicas.peers().into_iter().map(|peer| {
             let absent = ProcessStatus {
                 role: "order".into(),
                 id: Some(peer.id),

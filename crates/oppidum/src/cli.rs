@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use wire::watch::rules::Mutant;
 
 use crate::cli_lab::{Demo, Lab};
+use crate::cli_members::{Member, Recover, Replace};
 use crate::conform::flags::Conform;
 
 /// A store that stays open.
@@ -187,6 +188,9 @@ pub(crate) struct Order {
     /// Give the lead to a higher replica that is back and healthy, without waiting for a failure
     #[arg(long)]
     pub(crate) preempt: bool,
+    /// Wait to be added to a store that is there: for a new replica with an empty folder
+    #[arg(long)]
+    pub(crate) join: bool,
     /// What is kept free on the disk: below it orders are refused [default: 64, or a tenth of a
     /// smaller disk]
     #[arg(long, value_name = "MB")]
@@ -337,6 +341,13 @@ pub(crate) enum CtlOn {
     /// Products: list, define, price, restock
     #[command(subcommand)]
     Product(Product),
+    /// Replicas: list, add, remove, while the store is open
+    #[command(subcommand)]
+    Member(Member),
+    /// Puts a new replica in the place of one whose disk is lost
+    Replace(Replace),
+    /// Brings a store back from one stopped replica, when a majority is lost for good
+    Recover(Recover),
     /// Hands leadership to another replica, without a failed request
     #[command(after_help = "Example, before the machine of 456 is switched off:\n  \
         oppidum ctl transfer --to 345\n\n\

@@ -52,6 +52,7 @@ pub(crate) async fn status(url: &str, as_json: bool) -> Result<bool, Stop> {
         let (id, free) = (process.id.unwrap_or(0), process.free_bytes.unwrap_or(0));
         println!("\norder {id}: its disk is full, {} MB are free: make room", free / 1_000_000);
     }
+    println!("\n{}", crate::members::summary(&store));
     Ok(store.leader.is_some())
 }
 

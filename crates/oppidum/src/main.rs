@@ -4,6 +4,8 @@ mod cli;
 
 mod cli_lab;
 
+mod cli_members;
+
 mod settings;
 
 mod shop;
@@ -23,6 +25,10 @@ mod inspect;
 mod ctl;
 
 mod operator;
+
+mod members;
+
+mod recover;
 
 mod lab;
 
@@ -102,6 +108,9 @@ async fn run(command: Command) -> Result<bool, Stop> {
         Command::Ctl(flags) => match flags.on {
             CtlOn::Product(product) => ctl::product(product).await,
             CtlOn::Repair { id, url: at } => operator::repair(&url(at.url)?, id).await,
+            CtlOn::Member(what) => members::member(what).await,
+            CtlOn::Replace(what) => members::replace(what).await,
+            CtlOn::Recover(what) => recover::recover(what).await,
             CtlOn::Transfer { to, url: at } => operator::transfer(&url(at.url)?, to).await,
         },
         Command::Lab(flags) => lab::run(flags).await,

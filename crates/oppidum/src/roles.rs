@@ -53,6 +53,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         windows: ledger::replies::Windows::default(),
         reserve: reserve.map(|megabytes| megabytes.saturating_mul(1_000_000)),
         preempt: flags.preempt,
+        join: flags.join,
         times,
         rules,
         faults,

@@ -15,13 +15,19 @@ use wire::watch::rules::Rules;
 /// The most replicas a store may have.
 pub const REPLICAS_MAX: usize = 7;
 
+/// The most replicas in a list of hints: old ones and new ones.
+const HINTS_MAX: usize = 64;
+
 /// Everything a replica needs to know before it starts.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Its own id, one of `peers`.
     pub id: u64,
-    /// All replicas of the store, itself included: an odd number, at most [`REPLICAS_MAX`].
+    /// All replicas of the store, itself included, at most [`REPLICAS_MAX`]: an odd number when a
+    /// store begins, later first hints, for the log knows who they are.
     pub peers: Vec<Peer>,
+    /// It waits to be added to a store that is there, and never begins one.
+    pub join: bool,
     /// Where it listens for the other processes.
     pub listen: SocketAddr,
     /// Its own data folder; made if absent.
@@ -93,11 +99,14 @@ impl Settings {
                 ids.join(", ")
             ));
         }
-        if REPLICAS_MAX < self.peers.len() || self.peers.len().is_multiple_of(2) {
+        let count = self.peers.len();
+        // Who joins, or has a log, knows the replicas from the log.
+        let begins = !self.join && !crate::record::is_known(&self.data);
+        if HINTS_MAX < count || (begins && (REPLICAS_MAX < count || count.is_multiple_of(2))) {
             return refuse(format!(
-                "a store has an odd number of replicas, at most {REPLICAS_MAX}, and not {}: \
-                 change the list of replicas",
-                self.peers.len()
+                "a store begins with an odd number of replicas, at most {REPLICAS_MAX}, and not \
+                 {count}: change the list of replicas, or give --join to add this one to a store \
+                 that is there"
             ));
         }
         for (place, peer) in self.peers.iter().enumerate() {
@@ -126,16 +135,6 @@ impl Settings {
         ids.sort_unstable();
         ids
     }
-
-    /// The address of a replica, by its id.
-    pub fn address(&self, id: u64) -> Option<&str> {
-        self.peers.iter().find(|peer| peer.id == id).map(|peer| peer.address.as_str())
-    }
-
-    /// How many replicas make a majority.
-    pub fn majority(&self) -> usize {
-        self.peers.len() / 2 + 1
-    }
 }
 
 #[cfg(test)]
@@ -148,6 +147,7 @@ pub(crate) mod tests {
         Settings {
             reserve: None,
             preempt: false,
+            join: false,
             id: 456,
             peers: vec![peer(123, 1115), peer(345, 1116), peer(456, 1117)],
             listen: SocketAddr::from(([127, 0, 0, 1], 1117)),

@@ -1,15 +1,23 @@
-//! What the operator asks of a replica: to hand leadership over, to mend its history.
+//! What the operator asks of a replica: to hand leadership over, to add and to remove replicas, to
+//! mend its history.
 //!
-//! The asks are few and slow; they go through a short line to the one task that keeps the lead, and
-//! are answered from there.
+//! The asks are few and slow. Those about the lead go through a short line to the one task that
+//! keeps it, and are answered from there.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
+use futures::Stream;
 use tokio::sync::{mpsc, oneshot};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 use wire::proto::control_server::{Control, ControlServer};
-use wire::proto::{RepairAsk, Repaired, TransferTo, Transferred};
+use wire::proto::{
+    AddReplica, Adding, RemoveReplica, Removed, RepairAsk, Repaired, TransferTo, Transferred,
+};
 
+use crate::changing::{Changing, Gone, Refusal};
 use crate::handover::Pause;
 use crate::raft::sources::Sources;
 use crate::raft::view::View;
@@ -26,19 +34,23 @@ pub(crate) struct Wish {
     pub(crate) tell: oneshot::Sender<Result<Pause, String>>,
 }
 
+/// The line of wishes: where they come in, and where they are fulfilled.
+pub(crate) fn wishes() -> (mpsc::Sender<Wish>, mpsc::Receiver<Wish>) {
+    mpsc::channel(WAITING_MAX)
+}
+
 /// Where asks come in.
 #[derive(Clone, Debug)]
 pub(crate) struct Operator {
-    wishes: mpsc::Sender<Wish>,
+    changing: Changing,
     view: Arc<View>,
     sources: Sources,
 }
 
 impl Operator {
-    /// The service's side, and the side of who fulfils.
-    pub(crate) fn new(view: Arc<View>, sources: Sources) -> (Self, mpsc::Receiver<Wish>) {
-        let (wishes, waiting) = mpsc::channel(WAITING_MAX);
-        (Self { wishes, view, sources }, waiting)
+    /// Who fulfils the asks about members also knows the line of those about the lead.
+    pub(crate) fn new(changing: Changing, view: Arc<View>, sources: Sources) -> Self {
+        Self { changing, view, sources }
     }
 
     /// The service.
@@ -47,8 +59,12 @@ impl Operator {
     }
 }
 
+type Progress = Pin<Box<dyn Stream<Item = Result<Adding, Status>> + Send>>;
+
 #[tonic::async_trait]
 impl Control for Operator {
+    type AddStream = Progress;
+
     async fn repair(&self, _: Request<RepairAsk>) -> Result<Response<Repaired>, Status> {
         match self.view.mend(Arc::new(self.sources.clone())).await {
             Ok(done) => {
@@ -66,7 +82,7 @@ impl Control for Operator {
         let (tell, told) = oneshot::channel();
         let wish = Wish { to: request.into_inner().to, tell };
         let busy = |_| Status::resource_exhausted("others wait to change the leader: ask again");
-        self.wishes.try_send(wish).map_err(busy)?;
+        self.changing.wishes.try_send(wish).map_err(busy)?;
         match told.await {
             Ok(Ok(pause)) => {
                 let pause_us = u64::try_from(pause.0.as_micros()).unwrap_or(u64::MAX);
@@ -75,5 +91,45 @@ impl Control for Operator {
             Ok(Err(why)) => Err(Status::failed_precondition(why)),
             Err(_) => Err(Status::unavailable("this replica does not lead any more: ask again")),
         }
+    }
+
+    async fn add(&self, request: Request<AddReplica>) -> Result<Response<Progress>, Status> {
+        let AddReplica { id, address } = request.into_inner();
+        let (tell, told) = mpsc::channel(WAITING_MAX);
+        let (why, refused) = oneshot::channel();
+        let changing = self.changing.clone();
+        tokio::spawn(async move {
+            let added = changing.add(id, &address, &tell).await;
+            drop(tell);
+            // Who does not listen any more need not know.
+            let _ = why.send(added);
+        });
+        let last = futures::stream::once(async move {
+            match refused.await {
+                Ok(Ok(())) => None,
+                Ok(Err(why)) => Some(Err(refusal(why))),
+                Err(_) => Some(Err(Status::unavailable("this replica stops: ask again"))),
+            }
+        });
+        let last = last.filter_map(|last| last);
+        Ok(Response::new(Box::pin(ReceiverStream::new(told).map(Ok).chain(last))))
+    }
+
+    async fn remove(&self, request: Request<RemoveReplica>) -> Result<Response<Removed>, Status> {
+        let removed = self.changing.remove(request.into_inner().id).await;
+        let removed = removed.map_err(refusal)?;
+        Ok(Response::new(match removed {
+            Gone::Removed(voters) => {
+                Removed { leader: 0, voters: u32::try_from(voters).unwrap_or(u32::MAX) }
+            }
+            Gone::Ask(leader) => Removed { leader, voters: 0 },
+        }))
+    }
+}
+
+fn refusal(why: Refusal) -> Status {
+    match why {
+        Refusal::Later(why) => Status::unavailable(format!("{why}: ask again")),
+        Refusal::No(why) => Status::failed_precondition(why),
     }
 }

@@ -111,8 +111,10 @@ impl Chair {
     fn check(&self, to: u64) -> Result<(), String> {
         let rivals = self.rivals();
         let Some(rival) = rivals.iter().find(|rival| rival.id == to) else {
-            let mut ids: Vec<_> = self.settings.ids();
-            ids.sort_unstable();
+            if self.members.look(|now| now.is_member(to) && !now.is_voter(to)) {
+                return Err(format!("replica {to} has no vote yet: let `ctl member add` end"));
+            }
+            let ids = self.members.look(crate::members::Now::voters);
             let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
             return Err(format!("there is no replica {to}: there are {}", ids.join(", ")));
         };

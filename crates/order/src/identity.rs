@@ -4,110 +4,33 @@
 //! file `identity.toml` says which; it also holds the *incarnation*: 128 random bits drawn when the
 //! folder was made. The others remember it from the first handshake and refuse another under the
 //! same id, so that an emptied folder cannot come back and forget what its replica had promised.
+//! They also tell it each other, and remember who has been removed: an id is never used again.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ledger::terms::LedgerId;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use wire::exit::Stop;
 use wire::proto;
 
 use crate::config::Settings;
-
-/// The format of `identity.toml`.
-const VERSION: u32 = 1;
-
-/// The file in the data folder.
-const FILE: &str = "identity.toml";
-
-/// Begins the first line of that file.
-const CHECKSUM: &str = "# crc32 ";
-
-/// Locked while a process uses the folder.
-const LOCK: &str = "lock";
-
-/// 128 random bits as 32 hexadecimal digits.
-type Hex = String;
-
-/// What the file holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Record {
-    version: u32,
-    cluster: String,
-    id: u64,
-    incarnation: Hex,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ledger: Option<Hex>,
-    /// The incarnations of the others, as first met.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    peers: BTreeMap<String, Hex>,
-}
-
-/// Why a peer is refused. The text is for its operator.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Stranger {
-    /// It belongs to another store.
-    #[error(
-        "replica {id} of store \"{theirs}\" called a replica of store \"{ours}\": check the \
-         addresses"
-    )]
-    OtherCluster {
-        /// Who called.
-        id: u64,
-        /// The caller's store.
-        theirs: String,
-        /// This store.
-        ours: String,
-    },
-    /// It meant somebody else.
-    #[error("replica {wanted} was called here, but this is replica {id}: check the addresses")]
-    NotMe {
-        /// Whom the caller meant.
-        wanted: u64,
-        /// Who this is.
-        id: u64,
-    },
-    /// Its id is not in the list of replicas.
-    #[error("replica {0} is not one of this store's replicas: check its id")]
-    Unknown(u64),
-    /// Its data folder is another one than before.
-    #[error(
-        "replica {id} came with another data folder than before: start it with its own folder; \
-         if that is lost, replace the replica under a new id"
-    )]
-    OtherIncarnation {
-        /// Who called.
-        id: u64,
-    },
-    /// It holds another ledger.
-    #[error(
-        "replica {id} holds another ledger ({theirs}, ours is {ours}): start it with its own \
-         data folder"
-    )]
-    OtherLedger {
-        /// Who called.
-        id: u64,
-        /// The caller's ledger.
-        theirs: Hex,
-        /// This ledger.
-        ours: Hex,
-    },
-    /// The call did not say who calls.
-    #[error("a call that does not say who calls")]
-    Nameless,
-}
+use crate::members::Members;
+use crate::record::{
+    FILE, Record, cannot_use, cannot_write, check_own, check_version, draw, fresh, is_known, lock,
+    read, write,
+};
+use crate::stranger::Stranger;
 
 /// A data folder in use, and everything known about who is who.
 #[derive(Debug)]
 pub(crate) struct Identity {
     folder: PathBuf,
-    members: Vec<u64>,
+    members: Members,
+    /// Who was removed, for those who must tell it.
+    removals: watch::Sender<BTreeSet<u64>>,
     /// Drawn at each start, so that a peer can tell a start from a broken connection.
     start: u64,
     record: Mutex<Record>,
@@ -117,39 +40,35 @@ pub(crate) struct Identity {
 
 impl Identity {
     /// Takes the data folder into use; makes it if it is not there.
-    pub(crate) fn open(settings: &Settings) -> Result<Self, Stop> {
+    pub(crate) fn open(settings: &Settings, members: Members) -> Result<Self, Stop> {
         let folder = settings.data.clone();
-        let failed = |what: &str, error: std::io::Error| {
-            let place = folder.display();
-            Stop::Setup(format!(
-                "cannot {what} the data folder {place}: {error}; check the path and its permissions"
-            ))
-        };
-        fs::create_dir_all(&folder).map_err(|error| failed("make", error))?;
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(folder.join(LOCK))
-            .map_err(|error| failed("lock", error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(fs::TryLockError::WouldBlock) => {
-                return Err(Stop::Setup(format!(
-                    "the data folder {} is in use by another process: stop that one first, or \
-                     give another folder",
-                    folder.display()
-                )));
-            }
-            Err(fs::TryLockError::Error(error)) => return Err(failed("lock", error)),
-        }
+        fs::create_dir_all(&folder).map_err(|error| cannot_use("make", &folder, &error))?;
+        let lock = lock(&folder)?;
         let record = match read(&folder.join(FILE))? {
             Some(record) => record,
             None => fresh(settings, &folder)?,
         };
         check_own(&record, settings)?;
-        let members = settings.ids();
-        Ok(Self { folder, members, start: rand::random(), record: Mutex::new(record), _lock: lock })
+        let removals = watch::Sender::new(record.removed.clone());
+        let (start, record) = (rand::random(), Mutex::new(record));
+        Ok(Self { folder, members, removals, start, record, _lock: lock })
+    }
+
+    /// The folder of a replica that does not run, for those who look after it; it must be there.
+    pub(crate) fn open_stopped(folder: &Path, id: u64) -> Result<Self, Stop> {
+        let place = folder.display();
+        if !is_known(folder) {
+            let advice = "give the folder that holds the replicas' folders, and a replica's id";
+            return Err(Stop::Setup(format!("{place} is no replica's data folder: {advice}")));
+        }
+        let lock = lock(folder)?;
+        let Some(record) = read(&folder.join(FILE))?.filter(|record| record.id == id) else {
+            return Err(Stop::Setup(format!("the data folder {place} is not of replica {id}")));
+        };
+        check_version(&record, folder)?;
+        let removals = watch::Sender::new(record.removed.clone());
+        let (folder, members) = (folder.to_path_buf(), Members::of_nobody());
+        Ok(Self { folder, members, removals, start: 0, record: Mutex::new(record), _lock: lock })
     }
 
     /// This replica's id.
@@ -167,20 +86,99 @@ impl Identity {
             ledger_id: record.ledger.clone().unwrap_or_default(),
             to,
             start: self.start,
+            to_incarnation: record.peers.get(&to.to_string()).cloned().unwrap_or_default(),
         }
+    }
+
+    /// The members of the store, as the log says.
+    pub(crate) fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// The store of this folder.
+    pub(crate) fn cluster(&self) -> String {
+        self.record.lock().cluster.clone()
+    }
+
+    /// The data folders of the others, as far as they are known here.
+    pub(crate) fn known(&self) -> Vec<proto::Known> {
+        let record = self.record.lock();
+        let known = record.peers.iter().filter_map(|(id, incarnation)| {
+            Some(proto::Known { id: id.parse().ok()?, incarnation: incarnation.clone() })
+        });
+        known.collect()
+    }
+
+    /// Another replica tells which data folders it knows: those not met yet are remembered, so that
+    /// who was added later refuses an emptied folder as well.
+    pub(crate) fn learn(&self, known: &[proto::Known]) {
+        let mut record = self.record.lock();
+        let mut next = record.clone();
+        for proto::Known { id, incarnation } in known {
+            if *id != record.id && is_hex(incarnation) && !next.removed.contains(id) {
+                next.peers.entry(id.to_string()).or_insert_with(|| incarnation.clone());
+            }
+        }
+        self.keep(&mut record, next);
+    }
+
+    /// These are the members, by an entry that is committed.
+    pub(crate) fn settle(&self, members: &BTreeSet<u64>) {
+        let mut record = self.record.lock();
+        let mut next = record.clone();
+        next.removed.extend(record.members.difference(members));
+        next.removed.retain(|id| !members.contains(id));
+        next.members.clone_from(members);
+        let removed = next.removed.clone();
+        self.keep(&mut record, next);
+        drop(record);
+        self.removals.send_if_modified(|known| {
+            let is_news = *known != removed;
+            *known = removed;
+            is_news
+        });
+    }
+
+    /// Who has been removed, as it changes.
+    pub(crate) fn removals(&self) -> watch::Receiver<BTreeSet<u64>> {
+        self.removals.subscribe()
+    }
+
+    /// Begins a new life of this folder's store, with this replica alone: whoever met the old one
+    /// does not know it any more.
+    pub(crate) fn begin_anew(&self) -> Result<(), Stop> {
+        let mut record = self.record.lock();
+        let mut next = record.clone();
+        next.incarnation = draw();
+        next.removed.extend(next.peers.keys().filter_map(|id| id.parse::<u64>().ok()));
+        next.removed.extend(&record.members);
+        let own = next.id;
+        next.removed.retain(|id| *id != own);
+        next.members = BTreeSet::from([own]);
+        next.peers.clear();
+        write(&self.folder, &next).map_err(|error| cannot_write(&self.folder, &error))?;
+        *record = next;
+        Ok(())
+    }
+
+    fn keep(&self, record: &mut Record, next: Record) {
+        if *record == next {
+            return;
+        }
+        // Not written, it would be asked for again at the next start: no reason to refuse.
+        if let Err(error) = write(&self.folder, &next) {
+            tracing::warn!("cannot write {}: {error}", self.folder.join(FILE).display());
+        }
+        *record = next;
     }
 
     /// Checks who calls; remembers it when it is the first time. The caller's id.
     pub(crate) fn admit(&self, sender: Option<&proto::Sender>) -> Result<u64, Stranger> {
         let sender = sender.ok_or(Stranger::Nameless)?;
         let mut record = self.record.lock();
-        let next = judge(&record, &self.members, sender)?;
-        if let Some(next) = next {
-            // Not written, it would be asked for again at the next start: no reason to refuse.
-            if let Err(error) = write(&self.folder, &next) {
-                tracing::warn!("cannot write {}: {error}", self.folder.join(FILE).display());
-            }
-            *record = next;
+        let is_member = self.members.look(|now| now.is_member(sender.id));
+        if let Some(next) = judge(&record, is_member, sender)? {
+            self.keep(&mut record, next);
         }
         Ok(sender.id)
     }
@@ -207,7 +205,7 @@ impl Identity {
 /// Whether a caller is who it should be; and the record with what is new about it, if anything is.
 fn judge(
     record: &Record,
-    members: &[u64],
+    is_member: bool,
     sender: &proto::Sender,
 ) -> Result<Option<Record>, Stranger> {
     let id = sender.id;
@@ -218,8 +216,17 @@ fn judge(
     if sender.to != record.id {
         return Err(Stranger::NotMe { wanted: sender.to, id: record.id });
     }
-    if id == record.id || !members.contains(&id) {
+    if record.removed.contains(&id) {
+        return Err(Stranger::Removed(id));
+    }
+    // One that holds our ledger may have been added while this replica was away.
+    let theirs = &sender.ledger_id;
+    let may_be_new = !theirs.is_empty() && record.ledger.as_ref().is_none_or(|own| own == theirs);
+    if id == record.id || !(is_member || may_be_new) {
         return Err(Stranger::Unknown(id));
+    }
+    if !sender.to_incarnation.is_empty() && sender.to_incarnation != record.incarnation {
+        return Err(Stranger::NotMyFolder { id: record.id });
     }
     let key = id.to_string();
     let known = record.peers.get(&key);
@@ -245,124 +252,6 @@ fn is_hex(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn check_own(record: &Record, settings: &Settings) -> Result<(), Stop> {
-    let folder = settings.data.display();
-    if record.version != VERSION {
-        return Err(Stop::Setup(format!(
-            "the data folder {folder} is of format {}, this program knows format {VERSION}: use \
-             the program that wrote it",
-            record.version
-        )));
-    }
-    if record.id != settings.id {
-        return Err(Stop::Setup(format!(
-            "the data folder {folder} belongs to replica {}, not to {}: give this replica its \
-             own folder",
-            record.id, settings.id
-        )));
-    }
-    if record.cluster != settings.cluster {
-        return Err(Stop::Setup(format!(
-            "the data folder {folder} belongs to store \"{}\", not to \"{}\": give another \
-             folder, or the store's name",
-            record.cluster, settings.cluster
-        )));
-    }
-    Ok(())
-}
-
-/// A folder without an identity must be empty: whatever else lies there is not ours to use.
-fn fresh(settings: &Settings, folder: &Path) -> Result<Record, Stop> {
-    let entries = fs::read_dir(folder).map_err(|error| cannot_write(folder, &error))?;
-    let strange = entries.flatten().find(|entry| {
-        let name = entry.file_name();
-        name != LOCK && name != format!("{FILE}.new").as_str()
-    });
-    if let Some(strange) = strange {
-        return Err(Stop::Setup(format!(
-            "the data folder {} has no {FILE}, but holds {}: give an empty folder, or a \
-             replica's own",
-            folder.display(),
-            strange.file_name().to_string_lossy()
-        )));
-    }
-    let bits: u128 = rand::random();
-    let record = Record {
-        version: VERSION,
-        cluster: settings.cluster.clone(),
-        id: settings.id,
-        incarnation: format!("{bits:032x}"),
-        ledger: None,
-        peers: BTreeMap::new(),
-    };
-    write(folder, &record).map_err(|error| cannot_write(folder, &error))?;
-    Ok(record)
-}
-
-fn cannot_write(folder: &Path, error: &std::io::Error) -> Stop {
-    Stop::Setup(format!(
-        "cannot write to the data folder {}: {error}; check its permissions and the disk",
-        folder.display()
-    ))
-}
-
-fn read(path: &Path) -> Result<Option<Record>, Stop> {
-    let refuse = |what: &str, why: String| {
-        Stop::Setup(format!(
-            "{} {what}{why}; restore the file, or replace this replica (`oppidum ctl replace`)",
-            path.display()
-        ))
-    };
-    match fs::read_to_string(path) {
-        Ok(text) => parse(&text).map(Some).map_err(|why| refuse("is damaged at ", why)),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-            Err(refuse("is damaged: ", error.to_string()))
-        }
-        Err(error) => Err(refuse("cannot be read: ", error.to_string())),
-    }
-}
-
-/// Reads a record; the first line is the checksum of all that comes after it.
-fn parse(text: &str) -> Result<Record, String> {
-    let content = match text.split_once('\n') {
-        Some((first, content)) if first.starts_with('#') => {
-            if first != checksum(content) {
-                return Err("line 1: what follows does not match this checksum".into());
-            }
-            content
-        }
-        // Version 1 had none at first.
-        _ => text,
-    };
-    toml::from_str(content).map_err(|error| {
-        let start = error.span().map_or(0, |span| span.start);
-        let line = content.get(..start).map_or(0, |before| before.matches('\n').count());
-        let line = line + 1 + usize::from(text.len() != content.len());
-        format!("line {line}: {}", error.message())
-    })
-}
-
-/// The first line of the file.
-fn checksum(content: &str) -> String {
-    let mut line = CHECKSUM.to_owned();
-    // Writing to a text cannot fail.
-    let _ = write!(line, "{:08x}", crc32fast::hash(content.as_bytes()));
-    line
-}
-
-/// Replaces the file whole: after a crash it is the old one or the new one.
-fn write(folder: &Path, record: &Record) -> std::io::Result<()> {
-    let content = toml::to_string(record).map_err(std::io::Error::other)?;
-    let text = format!("{}\n{content}", checksum(&content));
-    let draft = folder.join(format!("{FILE}.new"));
-    let mut file = File::create(&draft)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&draft, folder.join(FILE))?;
-    File::open(folder)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -370,6 +259,10 @@ mod tests {
 
     fn settings(folder: &Path) -> Settings {
         Settings { data: folder.to_path_buf(), ..three() }
+    }
+
+    fn open(settings: &Settings) -> Result<Identity, Stop> {
+        Identity::open(settings, Members::new(settings))
     }
 
     fn caller(id: u64, incarnation: u128) -> proto::Sender {
@@ -380,20 +273,21 @@ mod tests {
             ledger_id: String::new(),
             to: 456,
             start: 1,
+            to_incarnation: String::new(),
         }
     }
 
     #[test]
     fn a_folder_keeps_its_replica_and_its_store() {
         let folder = tempfile::tempdir().unwrap();
-        let first = Identity::open(&settings(folder.path())).unwrap().sender(123);
-        let again = Identity::open(&settings(folder.path())).unwrap().sender(123);
+        let first = open(&settings(folder.path())).unwrap().sender(123);
+        let again = open(&settings(folder.path())).unwrap().sender(123);
         assert_eq!(first.incarnation, again.incarnation);
         assert_ne!(first.start, again.start);
         let other_id = Settings { id: 345, ..settings(folder.path()) };
         let other_store = Settings { cluster: "another".into(), ..settings(folder.path()) };
         for strange in [other_id, other_store] {
-            let Err(Stop::Setup(line)) = Identity::open(&strange) else { panic!("taken") };
+            let Err(Stop::Setup(line)) = open(&strange) else { panic!("taken") };
             assert!(line.contains("belongs to") && !line.contains('\n'), "{line}");
         }
     }
@@ -401,28 +295,28 @@ mod tests {
     #[test]
     fn a_folder_in_use_or_of_somebody_else_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let held = Identity::open(&settings(folder.path())).unwrap();
-        let Err(Stop::Setup(line)) = Identity::open(&settings(folder.path())) else { panic!() };
+        let held = open(&settings(folder.path())).unwrap();
+        let Err(Stop::Setup(line)) = open(&settings(folder.path())) else { panic!() };
         assert!(line.contains("in use"), "{line}");
         drop(held);
         let strange = tempfile::tempdir().unwrap();
         fs::write(strange.path().join("letters.txt"), "dear").unwrap();
-        let Err(Stop::Setup(line)) = Identity::open(&settings(strange.path())) else { panic!() };
+        let Err(Stop::Setup(line)) = open(&settings(strange.path())) else { panic!() };
         assert!(line.contains("letters.txt"), "{line}");
     }
 
     #[test]
     fn a_damaged_identity_is_refused_and_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
-        drop(Identity::open(&settings(folder.path())).unwrap());
+        drop(open(&settings(folder.path())).unwrap());
         fs::write(folder.path().join(FILE), "version = ").unwrap();
-        assert!(matches!(Identity::open(&settings(folder.path())), Err(Stop::Setup(_))));
+        assert!(matches!(open(&settings(folder.path())), Err(Stop::Setup(_))));
     }
 
     #[test]
     fn every_flipped_bit_and_every_lost_end_of_an_identity_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
-        let identity = Identity::open(&settings(folder.path())).unwrap();
+        let identity = open(&settings(folder.path())).unwrap();
         identity.admit(Some(&caller(123, 7))).unwrap();
         identity.hold_ledger(LedgerId([1; 16])).unwrap();
         drop(identity);
@@ -430,7 +324,7 @@ mod tests {
         let whole = fs::read(&path).unwrap();
         let refused = |bytes: &[u8]| {
             fs::write(&path, bytes).unwrap();
-            let Err(Stop::Setup(line)) = Identity::open(&settings(folder.path())) else {
+            let Err(Stop::Setup(line)) = open(&settings(folder.path())) else {
                 panic!("taken: {}", String::from_utf8_lossy(bytes));
             };
             assert!(line.contains(FILE), "{line}");
@@ -442,20 +336,20 @@ mod tests {
             refused(&whole[..place]);
         }
         fs::write(&path, &whole).unwrap();
-        assert!(Identity::open(&settings(folder.path())).is_ok());
+        assert!(open(&settings(folder.path())).is_ok());
         let (_, old) = std::str::from_utf8(&whole).unwrap().split_once('\n').unwrap();
         fs::write(&path, old).unwrap();
-        assert!(Identity::open(&settings(folder.path())).is_ok(), "written before checksums");
+        assert!(open(&settings(folder.path())).is_ok(), "written before checksums");
     }
 
     #[test]
     fn an_emptied_folder_does_not_come_back_under_its_old_id() {
         let folder = tempfile::tempdir().unwrap();
-        let identity = Identity::open(&settings(folder.path())).unwrap();
+        let identity = open(&settings(folder.path())).unwrap();
         assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
         assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
         drop(identity);
-        let identity = Identity::open(&settings(folder.path())).unwrap();
+        let identity = open(&settings(folder.path())).unwrap();
         let refused = identity.admit(Some(&caller(123, 8)));
         assert_eq!(refused, Err(Stranger::OtherIncarnation { id: 123 }));
         assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
@@ -464,7 +358,7 @@ mod tests {
     #[test]
     fn strangers_are_told_why() {
         let folder = tempfile::tempdir().unwrap();
-        let identity = Identity::open(&settings(folder.path())).unwrap();
+        let identity = open(&settings(folder.path())).unwrap();
         identity.hold_ledger(LedgerId([1; 16])).unwrap();
         let ours = LedgerId([1; 16]).to_string();
         let theirs = LedgerId([2; 16]).to_string();

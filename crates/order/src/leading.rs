@@ -21,6 +21,7 @@ use crate::config::Settings;
 use crate::control::Wish;
 use crate::handover::Preempt;
 use crate::load::Load;
+use crate::members::{Members, Now};
 use crate::peers::Peers;
 use crate::raft::engine::{Engine, Leadership};
 use crate::raft::view::View;
@@ -53,6 +54,7 @@ pub(crate) struct Chair {
     pub(crate) settings: Arc<Settings>,
     pub(crate) engine: Engine,
     pub(crate) peers: Peers,
+    pub(crate) members: Members,
     pub(crate) view: Arc<View>,
     pub(crate) room: Room,
     /// This replica is about to stop: it takes no lead any more.
@@ -167,7 +169,7 @@ impl Chair {
 
     /// For a leader whose disk is full: the highest replica that has room and is not behind.
     fn roomier(&self) -> Option<u64> {
-        if !self.room.wants_successor(&self.peers, self.settings.majority()) {
+        if !self.room.wants_successor(&self.peers, self.members.look(Now::majority)) {
             return None;
         }
         let rivals = self.rivals().into_iter();
@@ -194,7 +196,7 @@ impl Chair {
     }
 
     fn is_cut_off(&self) -> bool {
-        self.settings.peers.len() - self.peers.refused() < self.settings.majority()
+        !self.peers.may_decide(self.settings.id, &self.members)
     }
 
     /// All that comes between being elected and leading.
@@ -226,8 +228,8 @@ impl Chair {
         self.open_shop().await
     }
 
-    /// The others, compared with this replica's log. One whose disk is full is as good as gone: it
-    /// is not given the lead.
+    /// The other voters, compared with this replica's log. One whose disk is full is as good as
+    /// gone: it is not given the lead.
     pub(crate) fn rivals(&self) -> Vec<Rival> {
         let (marks, table) = (self.engine.marks(), self.peers.now());
         let rival = |(id, peer): (u64, crate::peers::PeerView)| {
@@ -236,7 +238,7 @@ impl Chair {
             let reach = if peer.full { Reach::Refused } else { peer.reach };
             Rival { id, reach, lag, lost: peer.is_lost() }
         };
-        table.into_iter().map(rival).collect()
+        table.into_iter().filter(|(_, peer)| !peer.learner).map(rival).collect()
     }
 
     async fn open_shop(&self) -> Result<(), Problem> {
@@ -255,8 +257,9 @@ impl Chair {
     pub(crate) async fn leave(&self, patience: Duration) {
         let me = self.settings.id;
         let others = self.peers.now();
-        let there = others.values().filter(|peer| peer.reach == Reach::Up).count();
-        if self.engine.leader().leader == Some(me) && self.settings.majority() <= there {
+        let is_there = |id| others.get(&id).is_some_and(|peer| peer.reach == Reach::Up);
+        let can_go = self.members.look(|now| now.can_decide(is_there));
+        if self.engine.leader().leader == Some(me) && can_go {
             self.engine.await_other_leader(me, patience).await;
         }
     }
@@ -276,11 +279,11 @@ fn announce(announced: &mut Option<u64>, leader: u64) {
 }
 
 /// Why nothing can be decided here, seen from a replica that does not lead.
-pub(crate) fn elsewhere(role: Role, refused: usize, settings: &Settings) -> Problem {
+pub(crate) fn elsewhere(role: Role, may_decide: bool) -> Problem {
     match role {
         Role::Following { leader, .. } => problems::not_leader(leader),
         Role::Alone { forsaken: true, .. } => problems::no_quorum(),
-        _ if settings.peers.len() - refused < settings.majority() => problems::no_quorum(),
+        _ if !may_decide => problems::no_quorum(),
         _ => problems::no_leader(),
     }
 }

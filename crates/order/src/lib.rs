@@ -24,6 +24,7 @@ pub mod leadership;
 mod returns;
 mod settling;
 
+mod changing;
 mod control;
 mod handover;
 mod leading;
@@ -31,7 +32,10 @@ mod role;
 mod shop;
 
 mod identity;
+mod members;
 mod peers;
+mod record;
+mod stranger;
 
 mod history;
 mod publisher;

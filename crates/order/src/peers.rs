@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::members::{Members, Now};
 use crate::role::Reach;
 
 /// How far a log reaches: the term and the leader of its last entry, and its index. The order of
@@ -32,6 +33,8 @@ pub(crate) struct PeerView {
     pub(crate) knows_dead: Option<u64>,
     /// Its disk has little room left.
     pub(crate) full: bool,
+    /// It receives the log and has no vote.
+    pub(crate) learner: bool,
 }
 
 impl PeerView {
@@ -50,6 +53,7 @@ pub(crate) struct Peers {
     asked: Arc<Mutex<Asked>>,
     /// The most orders that any of them has said it knows.
     orders: Arc<AtomicU64>,
+    begun: Arc<AtomicBool>,
 }
 
 /// A stream of entries that is being read.
@@ -84,14 +88,43 @@ const ASKED_FOR: Duration = Duration::from_secs(2);
 
 impl Peers {
     /// Nobody is known yet.
-    pub(crate) fn new(others: impl IntoIterator<Item = u64>) -> Self {
-        let table = others.into_iter().map(|id| (id, PeerView::default())).collect();
+    pub(crate) fn new() -> Self {
         Self {
-            table: watch::Sender::new(table),
+            table: watch::Sender::new(BTreeMap::new()),
             heard: Arc::default(),
             asked: Arc::default(),
             orders: Arc::default(),
+            begun: Arc::default(),
         }
+    }
+
+    /// These are the members now, replica `me` among them.
+    pub(crate) fn sync(&self, me: u64, members: &Now) {
+        self.table.send_if_modified(|table| {
+            let before = table.clone();
+            table.retain(|id, _| members.is_member(*id));
+            for id in members.addresses.keys().filter(|id| **id != me) {
+                table.entry(*id).or_default().learner = !members.is_voter(*id);
+            }
+            *table != before
+        });
+    }
+
+    /// One of them belongs to a store that has begun.
+    pub(crate) fn hear_begun(&self) {
+        self.begun.store(true, Ordering::Relaxed);
+    }
+
+    /// True when one of them was heard to belong to a store that has begun.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// False: so many refuse connections that `members` cannot decide, seen from `me`.
+    pub(crate) fn may_decide(&self, me: u64, members: &Members) -> bool {
+        let table = self.table.borrow();
+        let gone = |id| table.get(&id).is_some_and(|peer| peer.reach == Reach::Refused);
+        members.look(|now| now.can_decide(|id| id == me || !gone(id)))
     }
 
     /// To look, and to be told of changes.
@@ -168,7 +201,7 @@ impl Peers {
     /// those that have none.
     pub(crate) fn taking(&self) -> (usize, Vec<u64>) {
         let table = self.table.borrow();
-        let there = |peer: &PeerView| peer.reach != Reach::Refused;
+        let there = |peer: &PeerView| peer.reach != Reach::Refused && !peer.learner;
         let taking = table.values().filter(|peer| there(peer) && !peer.full).count();
         let full = table.iter().filter(|(_, peer)| there(peer) && peer.full);
         (taking, full.map(|(id, _)| *id).collect())
@@ -229,20 +262,18 @@ impl Peers {
     pub(crate) fn heard(&self, id: u64) -> Option<Instant> {
         self.heard.lock().get(&id).copied()
     }
-
-    /// How many of the others refuse connections.
-    pub(crate) fn refused(&self) -> usize {
-        self.table.borrow().values().filter(|peer| peer.reach == Reach::Refused).count()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tests::three;
 
     #[test]
     fn only_news_wakes_those_who_watch() {
-        let peers = Peers::new([123, 345]);
+        let members = Members::new(&three());
+        let peers = Peers::new();
+        peers.sync(456, &members.now());
         let mut watch = peers.watch();
         peers.set_reach(123, Reach::Unknown);
         peers.set_reach(7, Reach::Up);
@@ -252,7 +283,10 @@ mod tests {
         assert!(watch.has_changed().unwrap());
         let seen = watch.borrow_and_update()[&123];
         assert!(seen.was_up && seen.reach == Reach::Refused);
-        assert_eq!(peers.refused(), 1);
+        assert!(peers.may_decide(456, &members), "one of three is gone");
+        peers.set_reach(345, Reach::Refused);
+        assert!(!peers.may_decide(456, &members), "two of three are gone");
+        assert!(watch.has_changed().unwrap());
         peers.set_report(345, Some((1, 456, 7)), Some(456));
         assert_eq!(watch.borrow_and_update()[&345].last_log, Some((1, 456, 7)));
         peers.set_report(345, Some((1, 456, 7)), Some(456));

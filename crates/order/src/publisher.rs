@@ -26,6 +26,7 @@ use wire::watch::watchers::{Grant, Heartbeat, Hello, Incarnation, StreamId};
 use wire::watch::window::Frame;
 
 use crate::leadership::Welcome;
+use crate::raft;
 use crate::role::Role;
 use crate::settling::Settling;
 
@@ -70,12 +71,24 @@ impl Leader {
                 _ => "a leader is being chosen".into(),
             }));
         }
-        let ours = self.settling.shared.view.read(Ledger::ledger_id);
-        let is_ours = ours.is_none_or(|ours| ours.0 == *hello.ledger_id);
+        let ours = self.ledger_id(role.term());
+        let is_ours = ours.is_empty() || ours == *hello.ledger_id;
         if !hello.ledger_id.is_empty() && !is_ours {
             return Err(Status::failed_precondition("the watcher has watched another ledger"));
         }
         Ok(())
+    }
+
+    /// The ledger, as watchers know it: after a recovery it is another one to them, for what they
+    /// have seen of the old one may be gone, and its indexes be used again.
+    fn ledger_id(&self, term: u64) -> Vec<u8> {
+        let id = self.settling.shared.view.read(Ledger::ledger_id);
+        let mut id = id.map(|id| id.0.to_vec()).unwrap_or_default();
+        let epoch = raft::epoch(term);
+        if 0 < epoch && !id.is_empty() {
+            id.extend(epoch.to_le_bytes());
+        }
+        id
     }
 
     /// One hello. None: it has to be attached first.
@@ -127,10 +140,10 @@ impl Leader {
 impl Source for Leader {
     fn welcome(&self) -> proto::Welcome {
         let shared = &self.settling.shared;
-        let ledger_id = shared.view.read(Ledger::ledger_id).map(|id| id.0.to_vec());
+        let term = shared.role.borrow().term();
         proto::Welcome {
-            ledger_id: ledger_id.unwrap_or_default().into(),
-            term: shared.role.borrow().term(),
+            ledger_id: self.ledger_id(term).into(),
+            term,
             name: format!("order {}", self.id),
         }
     }

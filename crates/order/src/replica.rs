@@ -1,6 +1,5 @@
 //! A replica's life: open, ask the others, serve, stop.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,19 +17,21 @@ use wire::problem::Problem;
 use wire::stream::LeaderHint;
 
 use crate::batcher::{Batcher, Propose};
+use crate::changing::Changing;
 use crate::config::Settings;
-use crate::control::Operator;
+use crate::control::{self, Operator};
 use crate::history::Desk;
 use crate::identity::Identity;
 use crate::leading::{self, Chair};
 use crate::load::Load;
+use crate::members::Members;
 use crate::peers::Peers;
 use crate::publisher::Publisher;
 use crate::raft::compaction::{self, Limits};
 use crate::raft::engine::Engine;
 use crate::raft::failover;
 use crate::raft::ground::{Folders, Ground};
-use crate::raft::hold::Hold;
+use crate::raft::holding::Holding;
 use crate::raft::membership;
 use crate::raft::receiver::Receiver;
 use crate::raft::sources::Sources;
@@ -125,18 +126,17 @@ impl Replica {
         stop: &CancellationToken,
     ) -> Result<Self, Stop> {
         let settings = Arc::new(settings);
-        let identity = Arc::new(Identity::open(&settings)?);
-        let others = settings.ids().into_iter().filter(|id| *id != settings.id);
-        let peers = Peers::new(others);
-        let addresses: BTreeMap<u64, String> =
-            settings.peers.iter().map(|peer| (peer.id, peer.address.clone())).collect();
+        let members = Members::new(&settings);
+        let identity = Arc::new(Identity::open(&settings, members.clone())?);
+        let peers = Peers::new();
+        peers.sync(settings.id, &members.now());
         let room = Room::new(settings.reserve);
         let gauge = ground.gauge(&settings);
         // Before anything is taken in: it may have stopped because there was none.
         if let Some(Ok(space)) = gauge.as_ref().map(|gauge| gauge()) {
             room.note(space, &settings.data.display().to_string());
         }
-        let transport = Transport::new(identity.clone(), addresses, peers.clone());
+        let transport = Transport::new(identity.clone(), peers.clone());
         let sources = Sources {
             transport: transport.clone(),
             identity: identity.clone(),
@@ -148,9 +148,12 @@ impl Replica {
             identity.hold_ledger(ledger)?;
         }
         tracing::info!("Requesting missing logs");
-        let raft = membership::start(&ground, &settings, transport, log, machine).await?;
+        members.set(view.members());
+        peers.sync(settings.id, &members.now());
+        let told = (&*settings, &members);
+        let raft = membership::start(&ground, told, transport, log, machine).await?;
         ground.runs(&raft, &view);
-        let (engine, failed) = Engine::new(settings.id, raft.clone());
+        let (engine, failed) = Engine::new(settings.id, raft.clone(), identity.clone());
         let failures = mpsc::channel(1);
         let (leaving, ending) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
@@ -204,7 +207,10 @@ impl Replica {
             let folder = self.settings.data.display().to_string();
             self.tasks.spawn(self.room.clone().keep(gauge, folder, self.ending.clone()));
         }
-        let (operator, wishes) = Operator::new(self.view.clone(), self.sources.clone());
+        let (wish, wishes) = control::wishes();
+        let changing = self.changing(&chair, &watch_role, wish);
+        self.tasks.spawn(changing.clone().end_half_done(self.ending.clone()));
+        let operator = Operator::new(changing, self.view.clone(), self.sources.clone());
         let stop_choosing = self.ending.clone();
         self.tasks.spawn(chair.clone().run(role.clone(), batcher.clone(), wishes, stop_choosing));
         if self.settings.faults.no_timeouts {
@@ -234,6 +240,7 @@ impl Replica {
             id: self.settings.id,
             address,
             engine: self.engine.clone(),
+            members: self.identity.members().clone(),
             view: self.view.clone(),
             settling: settling.clone(),
             room: self.room.clone(),
@@ -292,11 +299,22 @@ impl Replica {
         Ok(())
     }
 
+    fn changing(
+        &self,
+        chair: &Chair,
+        role: &watch::Receiver<Role>,
+        wishes: mpsc::Sender<control::Wish>,
+    ) -> Changing {
+        let (chair, identity, role) = (chair.clone(), self.identity.clone(), role.clone());
+        Changing { chair, identity, role, wishes, turn: Arc::default() }
+    }
+
     fn chair(&self) -> Chair {
         Chair {
             settings: self.settings.clone(),
             engine: self.engine.clone(),
             peers: self.peers.clone(),
+            members: self.identity.members().clone(),
             view: self.view.clone(),
             room: self.room.clone(),
             closing: CancellationToken::new(),
@@ -307,24 +325,18 @@ impl Replica {
     /// Holds a stream to each of the others, and watches for the death of the leader.
     fn hold_streams(&self) {
         let (mourning, reported) = watch::channel(None);
-        for peer in self.settings.peers.iter().filter(|peer| peer.id != self.settings.id) {
-            let hold = Hold {
-                to: peer.id,
-                address: peer.address.clone(),
-                identity: self.identity.clone(),
-                peers: self.peers.clone(),
-                mourning: reported.clone(),
-                room: self.room.watch(),
-            };
-            let (failures, ending) = (self.failures.0.clone(), self.ending.clone());
-            self.tasks.spawn(async move {
-                if let Some(stop) = hold.run(ending).await {
-                    let _ = failures.try_send(stop);
-                }
-            });
-        }
+        let holding = Holding {
+            identity: self.identity.clone(),
+            peers: self.peers.clone(),
+            mourning: reported,
+            room: self.room.watch(),
+            failures: self.failures.0.clone(),
+            tasks: self.tasks.clone(),
+        };
+        self.tasks.spawn(holding.run(self.ending.clone()));
         let (engine, peers) = (self.engine.clone(), self.peers.clone());
-        self.tasks.spawn(failover::run(engine, peers, mourning, self.ending.clone()));
+        let members = self.identity.members().clone();
+        self.tasks.spawn(failover::run(engine, peers, members, mourning, self.ending.clone()));
     }
 
     fn reader(&self) -> Reader {
@@ -362,6 +374,7 @@ impl Replica {
             role,
             peers: self.peers.clone(),
             room: self.room.clone(),
+            members: self.identity.members().clone(),
             hint: hints,
             held: parking_lot::Mutex::default(),
         })
@@ -388,11 +401,10 @@ impl Replica {
     fn routes(&self, service: Service, publisher: Publisher) -> tonic::service::Routes {
         let receiver = Receiver::new(
             self.raft.clone(),
-            self.identity.clone(),
+            (self.identity.clone(), self.settings.join),
             self.view.clone(),
             (self.peers.clone(), self.room.clone()),
-            self.leaving.clone(),
-            self.ending.clone(),
+            (self.leaving.clone(), self.ending.clone()),
         );
         let desk = Desk::new(service, self.ending.clone());
         tonic::service::Routes::new(receiver.service())

@@ -197,6 +197,8 @@ fn megabytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::tests::three;
+    use crate::members::Members;
     use crate::role::Reach;
 
     #[test]
@@ -232,7 +234,8 @@ mod tests {
 
     /// The others, each: there, and full.
     fn others(peers: [(bool, bool); 2]) -> Peers {
-        let table = Peers::new([123, 345]);
+        let table = Peers::new();
+        table.sync(456, &Members::new(&three()).now());
         for (id, (there, full)) in [123, 345].into_iter().zip(peers) {
             table.set_reach(id, if there { Reach::Up } else { Reach::Refused });
             table.set_report(id, None, None);

@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use wire::convert;
 use wire::limits::BULK_ORDERS_MAX;
+use wire::peers::Roster;
 use wire::problem::Problem;
 use wire::proto::{self, answer::What as Answered, ask::What as Asked};
 use wire::stream::{Answerer, LeaderHint, Reply};
@@ -23,6 +24,7 @@ use crate::batcher::Batcher;
 use crate::config::Settings;
 use crate::leading::elsewhere;
 use crate::load::{Decision, Decisions};
+use crate::members::{Members, Now};
 use crate::peers::Peers;
 use crate::problems;
 use crate::raft::view::View;
@@ -50,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) role: watch::Receiver<Role>,
     pub(crate) peers: Peers,
     pub(crate) room: Room,
+    pub(crate) members: Members,
     pub(crate) hint: watch::Receiver<LeaderHint>,
     /// Decided, never told: a fault for tests.
     pub(crate) held: Mutex<Vec<Reply>>,
@@ -92,6 +95,10 @@ impl Answerer for Service {
     fn hint(&self) -> watch::Receiver<LeaderHint> {
         self.shared.hint.clone()
     }
+
+    fn roster(&self) -> Option<watch::Receiver<Roster>> {
+        Some(self.shared.members.rosters())
+    }
 }
 
 impl Service {
@@ -123,7 +130,7 @@ impl Service {
         if let Some(problem) = self.hindrance() {
             return reply.send(refusal(&problem));
         }
-        let (me, majority) = (self.id(), self.shared.settings.majority());
+        let (me, majority) = (self.id(), self.shared.members.look(Now::majority));
         if let Err(problem) = self.shared.room.admits(me, &self.shared.peers, majority) {
             return reply.send(refusal(&problem));
         }
@@ -271,12 +278,16 @@ impl Service {
 
     /// So many of the others refuse connections that no majority is left.
     fn is_cut_off(&self) -> bool {
-        let settings = &self.shared.settings;
-        settings.peers.len() - self.shared.peers.refused() < settings.majority()
+        !self.may_decide()
+    }
+
+    fn may_decide(&self) -> bool {
+        let Shared { settings, peers, members, .. } = &*self.shared;
+        peers.may_decide(settings.id, members)
     }
 
     fn elsewhere(&self, role: Role) -> Problem {
-        elsewhere(role, self.shared.peers.refused(), &self.shared.settings)
+        elsewhere(role, self.may_decide())
     }
 }
 

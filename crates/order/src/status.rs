@@ -6,9 +6,11 @@ use std::sync::Arc;
 use ledger::ledger::Ledger;
 use ledger::terms::Index;
 use tokio::sync::watch;
+use wire::peers::Peer;
 use wire::serve::Facts;
 use wire::status::ProcessStatus;
 
+use crate::members::Members;
 use crate::raft::engine::Engine;
 use crate::raft::view::View;
 use crate::role::Role;
@@ -21,6 +23,7 @@ pub(crate) struct Status {
     pub(crate) id: u64,
     pub(crate) address: SocketAddr,
     pub(crate) engine: Engine,
+    pub(crate) members: Members,
     pub(crate) view: Arc<View>,
     pub(crate) settling: Settling,
     pub(crate) room: Room,
@@ -32,6 +35,8 @@ impl Facts for Status {
         let (role, marks) = (*self.role.borrow(), self.engine.marks());
         let (watchers, settled) = (self.settling.watchers().len(), self.settling.settled());
         let (let_go, room) = (self.settling.let_go(), self.room.seen());
+        let roster = self.members.now().roster();
+        let ids = |peers: &[Peer]| peers.iter().map(|peer| peer.id).collect();
         self.view.read(|ledger| ProcessStatus {
             role: "order".into(),
             id: Some(self.id),
@@ -55,6 +60,8 @@ impl Facts for Status {
             let_go: Some(let_go),
             free_bytes: room.free,
             disk_full: (room.level != Level::Roomy).then_some(true),
+            voters: Some(ids(&roster.voters)),
+            learners: Some(ids(&roster.learners)),
             ..ProcessStatus::default()
         })
     }

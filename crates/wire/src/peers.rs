@@ -1,6 +1,17 @@
-//! Who the replicas of a store are, as every process is told at its start.
+//! Who the replicas of a store are: as every process is told at its start, and as the log says
+//! later.
+//!
+//! A store's replicas change while it is open. Replicas push the change to whoever is connected;
+//! what a process was told at its start are first hints, and the addresses to prefer: a store may
+//! be reached from one place by other addresses than from another.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::proto;
 
 /// One replica.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -14,5 +25,164 @@ pub struct Peer {
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {}", self.id, self.address)
+    }
+}
+
+/// The replicas, as an entry of the log names them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roster {
+    /// The term and the index of that entry: of two rosters the later one is true.
+    pub at: (u64, u64),
+    /// Those that vote, lowest id first.
+    pub voters: Vec<Peer>,
+    /// Those that receive the log and do not vote yet.
+    pub learners: Vec<Peer>,
+}
+
+impl Roster {
+    /// Everybody, lowest id first.
+    pub fn everybody(&self) -> Vec<Peer> {
+        let mut all = [self.voters.as_slice(), self.learners.as_slice()].concat();
+        all.sort();
+        all
+    }
+}
+
+impl From<&Roster> for proto::Replicas {
+    fn from(roster: &Roster) -> Self {
+        let replica = |peer: &Peer, learner| {
+            let address = peer.address.clone();
+            proto::Replica { id: peer.id, address, learner }
+        };
+        let voters = roster.voters.iter().map(|peer| replica(peer, false));
+        let learners = roster.learners.iter().map(|peer| replica(peer, true));
+        let (term, index) = roster.at;
+        Self { term, index, replicas: voters.chain(learners).collect() }
+    }
+}
+
+impl From<proto::Replicas> for Roster {
+    fn from(told: proto::Replicas) -> Self {
+        let mut roster = Self { at: (told.term, told.index), ..Self::default() };
+        for proto::Replica { id, address, learner } in told.replicas {
+            let list = if learner { &mut roster.learners } else { &mut roster.voters };
+            list.push(Peer { id, address });
+        }
+        roster.voters.sort();
+        roster.learners.sort();
+        roster
+    }
+}
+
+/// The replicas as a process outside of them knows them. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    hints: Arc<BTreeMap<u64, String>>,
+    known: watch::Sender<Known>,
+}
+
+#[derive(Clone, Debug)]
+struct Known {
+    /// A replica has said so, and it is no hint any more.
+    heard: bool,
+    roster: Roster,
+}
+
+impl Directory {
+    /// One that knows what it was told at its start.
+    pub fn new(mut peers: Vec<Peer>) -> Self {
+        peers.sort();
+        let hints = peers.iter().map(|peer| (peer.id, peer.address.clone())).collect();
+        let roster = Roster { voters: peers, ..Roster::default() };
+        Self { hints: Arc::new(hints), known: watch::Sender::new(Known { heard: false, roster }) }
+    }
+
+    /// Those that vote, as far as it is known.
+    pub fn voters(&self) -> Vec<Peer> {
+        self.known.borrow().roster.voters.clone()
+    }
+
+    /// All of them, also those that do not vote yet.
+    pub fn everybody(&self) -> Vec<Peer> {
+        self.known.borrow().roster.everybody()
+    }
+
+    /// The address of one of them.
+    pub fn address(&self, id: u64) -> Option<String> {
+        let known = self.known.borrow();
+        let mut all = known.roster.voters.iter().chain(&known.roster.learners);
+        all.find(|peer| peer.id == id).map(|peer| peer.address.clone())
+    }
+
+    /// A replica says who they are. True: that is news.
+    pub fn hear(&self, told: &Roster) -> bool {
+        if told.voters.is_empty() {
+            return false;
+        }
+        let mut roster = told.clone();
+        for peer in roster.voters.iter_mut().chain(&mut roster.learners) {
+            if let Some(address) = self.hints.get(&peer.id) {
+                peer.address.clone_from(address);
+            }
+        }
+        self.known.send_if_modified(|known| {
+            if known.heard && roster.at <= known.roster.at {
+                return false;
+            }
+            let is_news = (&known.roster.voters, &known.roster.learners)
+                != (&roster.voters, &roster.learners);
+            *known = Known { heard: true, roster };
+            is_news
+        })
+    }
+
+    /// To be told of changes.
+    pub fn changes(&self) -> Changes {
+        Changes(self.known.subscribe())
+    }
+}
+
+/// Tells of changes of a [`Directory`].
+#[derive(Clone, Debug)]
+pub struct Changes(watch::Receiver<Known>);
+
+impl Changes {
+    /// Waits for the next change.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            // The directory is gone: nothing will ever change.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(id: u64, address: &str) -> Peer {
+        Peer { id, address: address.into() }
+    }
+
+    #[test]
+    fn the_later_entry_of_the_log_is_believed_and_the_own_addresses_are_kept() {
+        let directory = Directory::new(vec![peer(1, "mine:1"), peer(2, "mine:2")]);
+        let first = Roster {
+            at: (0, 0),
+            voters: vec![peer(1, "log:1"), peer(3, "log:3")],
+            learners: vec![peer(4, "log:4")],
+        };
+        assert!(directory.hear(&first), "any word of the log goes before the hints");
+        assert_eq!(directory.voters(), [peer(1, "mine:1"), peer(3, "log:3")]);
+        assert_eq!(directory.everybody().len(), 3);
+        let later =
+            Roster { at: (1_000_000_001, 2), voters: vec![peer(3, "log:3")], ..first.clone() };
+        assert!(directory.hear(&later));
+        assert!(!directory.hear(&first), "an older word");
+        assert!(!directory.hear(&Roster::default()), "nobody's word");
+        assert_eq!(directory.address(3).as_deref(), Some("log:3"));
+        assert_eq!(directory.address(1), None);
+        let told: Roster = proto::Replicas::from(&later).into();
+        assert_eq!(told, later);
     }
 }

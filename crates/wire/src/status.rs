@@ -83,6 +83,12 @@ pub struct ProcessStatus {
     /// A replica's disk has so little room left that its reserve has been begun; else absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk_full: Option<bool>,
+    /// The replicas that vote, as this one knows them; empty before it has a log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub voters: Option<Vec<u64>>,
+    /// The replicas that receive the log and do not vote yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learners: Option<Vec<u64>>,
     /// Whom it watches.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watches: Option<String>,

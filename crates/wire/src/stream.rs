@@ -21,6 +21,7 @@ use tonic::{Status, Streaming};
 
 use crate::limits::{CALLS_OPEN_MAX, CALLS_PER_BATCH_MAX, CONNECT_TIMEOUT, RPC_BYTES_MAX};
 use crate::net::{self, ConnectError};
+use crate::peers::Roster;
 use crate::problem::{Code, Problem};
 use crate::proto::store_client::StoreClient;
 use crate::proto::{self, answer, ask};
@@ -52,6 +53,7 @@ struct Shared {
     heard_ms: AtomicU64,
     opened: Instant,
     hint: watch::Receiver<LeaderHint>,
+    roster: watch::Receiver<Roster>,
     closed: CancellationToken,
 }
 
@@ -73,6 +75,7 @@ impl Caller {
             why: status.message().to_owned(),
         })?;
         let (hints, hint) = watch::channel(LeaderHint::default());
+        let (rosters, roster) = watch::channel(Roster::default());
         let shared = Arc::new(Shared {
             asks,
             open: Mutex::default(),
@@ -81,9 +84,10 @@ impl Caller {
             heard_ms: AtomicU64::new(0),
             opened: Instant::now(),
             hint,
+            roster,
             closed: CancellationToken::new(),
         });
-        tokio::spawn(listen(answers.into_inner(), Arc::downgrade(&shared), hints));
+        tokio::spawn(listen(answers.into_inner(), Arc::downgrade(&shared), hints, rosters));
         Ok(Self { shared })
     }
 
@@ -126,6 +130,12 @@ impl Caller {
     /// Who leads, as the other side knows it; it says so unasked whenever that changes.
     pub fn leader(&self) -> watch::Receiver<LeaderHint> {
         self.shared.hint.clone()
+    }
+
+    /// Who the replicas are, as the other side knows it; it says so unasked. Without a voter: it
+    /// has not said so.
+    pub fn roster(&self) -> watch::Receiver<Roster> {
+        self.shared.roster.clone()
     }
 
     /// Log time as the other side last told it, in milliseconds since the Unix epoch. 0: not yet.
@@ -197,9 +207,13 @@ async fn listen(
     mut answers: Streaming<proto::Answers>,
     shared: std::sync::Weak<Shared>,
     hints: watch::Sender<LeaderHint>,
+    rosters: watch::Sender<Roster>,
 ) {
     while let Ok(Some(batch)) = answers.message().await {
         let Some(shared) = shared.upgrade() else { return };
+        if let Some(replicas) = batch.replicas {
+            rosters.send_replace(replicas.into());
+        }
         shared.log_time_ms.fetch_max(batch.log_time_ms, Ordering::Relaxed);
         shared.heard_ms.store(shared.age_ms(), Ordering::Relaxed);
         let leader = Some(batch.leader).filter(|leader| *leader != 0);
@@ -231,6 +245,12 @@ pub trait Answerer: Send + Sync + 'static {
 
     /// Who leads, as this process knows it: told to every asker when it changes.
     fn hint(&self) -> watch::Receiver<LeaderHint>;
+
+    /// Who the replicas are: told to every asker at first, and when it changes. None: this process
+    /// is none of them.
+    fn roster(&self) -> Option<watch::Receiver<Roster>> {
+        None
+    }
 }
 
 /// Where the answer to one call goes. Dropped without an answer, it says that the outcome is
@@ -286,10 +306,11 @@ pub fn answer<A: Answerer>(
 ) -> Answers {
     // Open calls are bounded below the queue's length, so an answer always finds a place.
     let (answers, waiting) = mpsc::channel(2 * CALLS_OPEN_MAX);
-    let hint = answerer.hint();
+    let (hint, roster) = (answerer.hint(), answerer.roster());
     tokio::spawn(hear(asks, answerer, answers, stop.clone()));
-    let told = None;
-    stream::unfold(Speaker { waiting, hint, told, stop }, Speaker::next).boxed()
+    let (told, replicas) = (None, None);
+    let speaker = Speaker { waiting, hint, told, roster, replicas, stop };
+    stream::unfold(speaker, Speaker::next).boxed()
 }
 
 async fn hear<A: Answerer>(
@@ -323,6 +344,9 @@ struct Speaker {
     waiting: mpsc::Receiver<proto::Answer>,
     hint: watch::Receiver<LeaderHint>,
     told: Option<LeaderHint>,
+    roster: Option<watch::Receiver<Roster>>,
+    /// The entry of the roster that was told last.
+    replicas: Option<(u64, u64)>,
     stop: CancellationToken,
 }
 
@@ -331,7 +355,7 @@ impl Speaker {
         // Not marked as seen: what was said between two calls is still to be told.
         let news = *self.hint.borrow();
         let mut answers = Vec::new();
-        if self.told == Some(news) {
+        if self.told == Some(news) && self.news_of_replicas().is_none() {
             tokio::select! {
                 count = self.waiting.recv_many(&mut answers, CALLS_PER_BATCH_MAX) => {
                     if count == 0 {
@@ -341,14 +365,38 @@ impl Speaker {
                 // Also when it says what it said before, as long as log time stands still: an asker
                 // that hears nothing must think that nobody is there.
                 changed = self.hint.changed() => if changed.is_err() { return None },
+                () = change(&mut self.roster) => {}
                 () = self.stop.cancelled() => return None,
             }
         }
         let hint = *self.hint.borrow_and_update();
         self.told = Some(hint);
         let (leader, term) = (hint.leader.unwrap_or(0), hint.term);
-        let batch = proto::Answers { answers, log_time_ms: hint.log_time_ms, leader, term };
+        let replicas = self.news_of_replicas();
+        if let Some(told) = &replicas {
+            self.replicas = Some((told.term, told.index));
+        }
+        let log_time_ms = hint.log_time_ms;
+        let batch = proto::Answers { answers, log_time_ms, leader, term, replicas };
         Some((Ok(batch), self))
+    }
+
+    /// The roster, when it is another one than was told last.
+    fn news_of_replicas(&self) -> Option<proto::Replicas> {
+        let roster = self.roster.as_ref()?.borrow();
+        let is_news = !roster.voters.is_empty() && self.replicas != Some(roster.at);
+        is_news.then(|| (&*roster).into())
+    }
+}
+
+/// Waits for a change, for ever when there is nothing that could change.
+async fn change(roster: &mut Option<watch::Receiver<Roster>>) {
+    let changed = match roster {
+        Some(roster) => roster.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending::<()>().await;
     }
 }
 
@@ -360,7 +408,14 @@ mod tests {
     async fn a_replica_whose_hint_stands_still_is_heard_all_the_same() {
         let (hints, hint) = watch::channel(LeaderHint { log_time_ms: 7, ..LeaderHint::default() });
         let (_answers, waiting) = mpsc::channel(1);
-        let mut speaker = Speaker { waiting, hint, told: None, stop: CancellationToken::new() };
+        let mut speaker = Speaker {
+            waiting,
+            hint,
+            told: None,
+            roster: None,
+            replicas: None,
+            stop: CancellationToken::new(),
+        };
         for _ in 0..3 {
             hints.send_modify(|_| {});
             let next = tokio::time::timeout(Duration::from_secs(10), speaker.next());

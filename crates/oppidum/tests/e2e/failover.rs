@@ -14,7 +14,8 @@ use crate::customers::{await_transactions, finish, load, placed};
 use crate::harness::{Connection, IDS, Plan, Store, ask};
 
 /// Four customers who go on until they are stopped.
-const MANY: [&str; 8] = ["--clients", "4", "--requests", "100000", "-p", "0.7", "--seed", "3"];
+pub(crate) const MANY: [&str; 8] =
+    ["--clients", "4", "--requests", "100000", "-p", "0.7", "--seed", "3"];
 
 /// A store whose replicas have further flags.
 pub(crate) fn start_with(plan: Plan, flags: &[&str]) -> Store {

@@ -35,6 +35,8 @@ mod full;
 
 mod damage;
 
+mod members;
+
 mod bad_input;
 
 mod inspection;

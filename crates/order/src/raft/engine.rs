@@ -2,6 +2,7 @@
 //! over.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -18,9 +19,10 @@ use tokio::sync::watch;
 use wire::exit::Stop;
 use wire::problem::Problem;
 
-use super::letters;
 use super::open_error;
 use super::types::{Payload, Raft, Types, Vote};
+use super::{letters, membership};
+use crate::identity::Identity;
 use crate::peers::Position;
 use crate::problems;
 
@@ -65,9 +67,13 @@ pub(crate) struct Marks {
 
 impl Engine {
     /// Wraps a running engine. The future resolves when the engine has stopped, with the reason.
-    pub(crate) fn new(id: u64, raft: Raft) -> (Self, impl Future<Output = Stop> + Send + 'static) {
+    pub(crate) fn new(
+        id: u64,
+        raft: Raft,
+        identity: Arc<Identity>,
+    ) -> (Self, impl Future<Output = Stop> + Send + 'static) {
         let (sender, leaders) = watch::channel(Leadership::default());
-        let follower = watch_engine(raft.clone(), sender);
+        let follower = watch_engine(raft.clone(), sender, identity);
         let failed = async move { stopped(&follower.await) };
         (Self { id, raft, leaders }, failed)
     }
@@ -180,14 +186,20 @@ impl Engine {
 }
 
 /// Follows the engine until it has stopped, and says why.
-async fn watch_engine(raft: Raft, leaders: watch::Sender<Leadership>) -> Fatal<Types> {
+async fn watch_engine(
+    raft: Raft,
+    leaders: watch::Sender<Leadership>,
+    identity: Arc<Identity>,
+) -> Fatal<Types> {
     let mut metrics = raft.metrics();
+    let mut followed = membership::Followed::default();
     loop {
         let now = {
             let metrics = metrics.borrow_watched();
             if let Err(fatal) = &metrics.running_state {
                 return fatal.clone();
             }
+            followed.look(&metrics.membership_config, metrics.last_applied.as_ref(), &identity);
             // A replica that stopped leading may still be named by its own vote for a moment.
             let stale =
                 metrics.current_leader == Some(metrics.id) && metrics.state != ServerState::Leader;

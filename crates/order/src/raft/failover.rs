@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
+use crate::members::Members;
 use crate::peers::{PeerView, Peers, Position};
 use crate::role::Reach;
 
@@ -81,9 +82,10 @@ impl Loss {
         peers: &BTreeMap<u64, PeerView>,
     ) -> Verdict {
         let Self { leader, proven } = self;
-        let majority = peers.len().div_ceil(2) + 1;
+        let voters = || peers.iter().filter(|(_, peer)| !peer.learner);
+        let majority = voters().count().div_ceil(2) + 1;
         let is_dead = peers.get(&leader).is_some_and(|dead| is_dead(*dead));
-        let there = || peers.iter().filter(|(id, p)| **id != leader && p.reach == Reach::Up);
+        let there = || voters().filter(|(id, p)| **id != leader && p.reach == Reach::Up);
         if proven != is_dead || there().count() + 1 < majority {
             return Verdict::Leave;
         }
@@ -146,7 +148,8 @@ pub(crate) fn best(
     leader: u64,
     peers: &BTreeMap<u64, PeerView>,
 ) -> Verdict {
-    let others = peers.iter().filter(|(id, peer)| **id != leader && peer.reach == Reach::Up);
+    let stands = |peer: &PeerView| peer.reach == Reach::Up && !peer.learner;
+    let others = peers.iter().filter(|(id, peer)| **id != leader && stands(peer));
     let best = others.map(|(id, peer)| (peer.last_log, *id)).max();
     match best {
         Some((reaches, id)) if (last_log, me) < (reaches, id) => Verdict::Yield(id),
@@ -159,6 +162,7 @@ pub(crate) fn best(
 pub(crate) async fn run(
     engine: Engine,
     peers: Peers,
+    members: Members,
     mourning: watch::Sender<Mourning>,
     stop: CancellationToken,
 ) {
@@ -176,6 +180,8 @@ pub(crate) async fn run(
             let proven = table.borrow_and_update().get(&leader).copied().is_some_and(is_dead);
             (proven || silent).then_some(Loss { leader, proven })
         });
+        // One without a vote has no say in who succeeds.
+        let loss = loss.filter(|_| members.look(|now| now.is_voter(engine.id())));
         given_up = given_up.filter(|given_up| loss == Some(*given_up));
         if let Some(loss) = loss.filter(|_| given_up.is_none()) {
             tokio::select! {
@@ -313,6 +319,17 @@ mod tests {
         assert_eq!(DEAD.judge(123, Some((1, 456, 5)), &peers), Verdict::Yield(345));
         // A later term beats a greater index.
         assert_eq!(DEAD.judge(123, Some((2, 345, 1)), &peers), Verdict::Stand);
+    }
+
+    #[test]
+    fn a_learner_has_no_say_in_who_succeeds() {
+        let dead = peer(Reach::Refused, true, 0, false);
+        let learner = PeerView { learner: true, ..peer(Reach::Up, true, 9, false) };
+        let mut peers = BTreeMap::from([(456, dead), (567, learner)]);
+        peers.insert(345, peer(Reach::Up, true, 5, true));
+        assert_eq!(DEAD.judge(123, Some((1, 456, 6)), &peers), Verdict::Stand);
+        peers.get_mut(&345).unwrap().reach = Reach::Refused;
+        assert_eq!(DEAD.judge(123, Some((1, 456, 6)), &peers), Verdict::Leave);
     }
 
     #[test]

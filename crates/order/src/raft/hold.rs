@@ -3,7 +3,7 @@
 //! One task per peer keeps a stream open to it. While it is open the peer is *up*; when it breaks,
 //! a fresh connect tells whether the process is gone (*refused*) or merely out of reach
 //! (*unknown*). Over the stream goes only what survivors need when a leader dies: who is dead, and
-//! how far one's own log reaches.
+//! how far one's own log reaches; and at first, which data folders each has met.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,8 +47,6 @@ enum End {
 pub(crate) struct Hold {
     /// The peer.
     pub(crate) to: u64,
-    /// Where it listens.
-    pub(crate) address: String,
     /// Who we are.
     pub(crate) identity: Arc<Identity>,
     /// Where to write down what the stream says.
@@ -91,8 +89,11 @@ impl Hold {
                     if status.code() == Code::FailedPrecondition {
                         return Some(Stop::Setup(status.message().to_owned()));
                     }
-                    if !std::mem::replace(&mut complained, true) {
-                        tracing::warn!("{} at {}: {}", self.to, self.address, status.message());
+                    // Who waits to be added is refused until then.
+                    let begun = self.identity.members().look(|now| now.begun);
+                    let waits = !begun && status.code() == Code::NotFound;
+                    if !waits && !std::mem::replace(&mut complained, true) {
+                        tracing::warn!("{} does not take us: {}", self.to, status.message());
                     }
                 }
             }
@@ -110,7 +111,11 @@ impl Hold {
 
     /// Opens the stream and stays until it breaks.
     async fn hold(&mut self) -> End {
-        let endpoint = match transport::endpoint(&self.address) {
+        // It may have moved.
+        let Some(address) = self.identity.members().address(self.to) else {
+            return End::Unreachable;
+        };
+        let endpoint = match transport::endpoint(&address) {
             Ok(endpoint) => endpoint,
             Err(error) => return End::Stranger(Status::invalid_argument(error.to_string())),
         };
@@ -122,7 +127,8 @@ impl Hold {
         let (pings, outgoing) = mpsc::channel(4);
         let reported = *self.mourning.borrow_and_update();
         let mut full = self.is_full();
-        if pings.try_send(self.ping(reported)).is_err() {
+        let hello = proto::HoldPing { known: self.identity.known(), ..self.ping(reported) };
+        if pings.try_send(hello).is_err() {
             return End::Unreachable;
         }
         let mut client = transport::client(channel);
@@ -134,7 +140,7 @@ impl Hold {
         let (hello, mut answers) = match tokio::time::timeout(HELLO_MAX, opening).await {
             Ok(Ok((Some(hello), answers))) => (hello, answers),
             Ok(Err(status)) if status.code() == Code::Aborted => return End::Refused,
-            Ok(Err(status)) if is_verdict(&status) => return End::Stranger(status),
+            Ok(Err(status)) if is_verdict(&status) => return self.refused(status),
             Ok(Ok((None, _)) | Err(_)) | Err(_) => return End::Unreachable,
         };
         match self.identity.admit(hello.sender.as_ref()) {
@@ -145,6 +151,10 @@ impl Hold {
             }
             Err(stranger) => return End::Stranger(Status::permission_denied(stranger.to_string())),
         }
+        if hello.sender.as_ref().is_some_and(|sender| !sender.ledger_id.is_empty()) {
+            self.peers.hear_begun();
+        }
+        self.identity.learn(&hello.known);
         self.peers.hear_orders(hello.next_order_number);
         self.peers.set_reach(self.to, Reach::Up);
         loop {
@@ -152,6 +162,7 @@ impl Hold {
                 pong = answers.message() => match pong {
                     Ok(Some(_)) => {}
                     Err(status) if status.code() == Code::Aborted => return End::Refused,
+                    Err(status) if is_verdict(&status) => return End::Stranger(status),
                     Ok(None) | Err(_) => return End::Broke,
                 },
                 changed = self.room.changed() => {
@@ -180,6 +191,14 @@ impl Hold {
         }
     }
 
+    fn refused(&self, status: Status) -> End {
+        if status.code() == Code::NotFound {
+            // It has a list without us: what we could begin would be another store.
+            self.peers.hear_begun();
+        }
+        End::Stranger(status)
+    }
+
     fn is_full(&mut self) -> bool {
         self.room.borrow_and_update().level != Level::Roomy
     }
@@ -191,13 +210,14 @@ impl Hold {
             last_log: letters::position_out(last_log),
             dead,
             full: self.room.borrow().level != Level::Roomy,
+            known: Vec::new(),
         }
     }
 }
 
 /// True for an answer about who we are, false for a connection's troubles.
 fn is_verdict(status: &Status) -> bool {
-    matches!(status.code(), Code::FailedPrecondition | Code::PermissionDenied)
+    matches!(status.code(), Code::FailedPrecondition | Code::PermissionDenied | Code::NotFound)
 }
 
 /// True when nobody listens there: the proof that the process is gone.

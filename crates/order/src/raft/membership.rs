@@ -2,7 +2,8 @@
 //!
 //! Every replica that has no log yet writes the same first entry by itself, so that no replica is
 //! special. It does so once it has seen all the others, or has waited for them long enough, the
-//! highest id first: so the first leader is the highest that is there.
+//! highest id first: so the first leader is the highest that is there. One that is to join a store,
+//! or meets one that has begun, writes nothing and waits to be sent the log.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,8 +16,10 @@ use wire::exit::Stop;
 use super::ground::Ground;
 use super::state_machine::StateMachine;
 use super::transport::Transport;
-use super::types::{Address, Raft};
+use super::types::{Address, LogId, Membership, Raft, StoredMembership};
 use crate::config::Settings;
+use crate::identity::Identity;
+use crate::members::{Members, Now};
 use crate::peers::Peers;
 use crate::role::Reach;
 
@@ -29,15 +32,17 @@ const RANK: Duration = Duration::from_millis(100);
 /// Starts the engine on its storage.
 pub(crate) async fn start<G: Ground>(
     ground: &G,
-    settings: &Settings,
+    (settings, members): (&Settings, &Members),
     transport: Transport,
     log: G::Log,
     machine: StateMachine,
 ) -> Result<Raft, Stop> {
-    let mut config =
-        super::config(settings.id, &settings.ids(), &settings.cluster).map_err(|error| {
-            Stop::Defect(format!("the engine's settings contradict each other: {error}"))
-        })?;
+    let mut ids = members.look(Now::voters);
+    ids.insert(settings.id);
+    let ids: Vec<u64> = ids.into_iter().collect();
+    let mut config = super::config(settings.id, &ids, &settings.cluster).map_err(|error| {
+        Stop::Defect(format!("the engine's settings contradict each other: {error}"))
+    })?;
     config.max_in_snapshot_log_to_keep = settings.log_kept();
     ground.tune(&mut config);
     Raft::new(settings.id, Arc::new(config), transport, log, machine).await.map_err(|error| {
@@ -58,6 +63,14 @@ pub(crate) async fn begin(
     if !matches!(raft.is_initialized().await, Ok(false)) {
         return;
     }
+    if settings.join {
+        let id = settings.id;
+        let own = settings.peers.iter().find(|peer| peer.id == id);
+        let address = own.map_or("HOST:PORT", |peer| peer.address.as_str());
+        return tracing::info!(
+            "waiting to be added: `oppidum ctl member add --id {id} --address {address}`"
+        );
+    }
     let mut table = peers.watch();
     let all_there = table.wait_for(|table| table.values().all(|peer| peer.reach == Reach::Up));
     tokio::select! {
@@ -70,6 +83,9 @@ pub(crate) async fn begin(
         () = tokio::time::sleep(RANK * u32::try_from(rank).unwrap_or(u32::MAX)) => {}
         () = stop.cancelled() => return,
     }
+    if peers.has_begun() {
+        return tracing::info!("the others have a store already: waiting for its log");
+    }
     let address = |peer: &wire::peers::Peer| (peer.id, Address { address: peer.address.clone() });
     let members: BTreeMap<u64, Address> = settings.peers.iter().map(address).collect();
     match raft.initialize(members).await {
@@ -77,5 +93,49 @@ pub(crate) async fn begin(
         // Another replica began first, and its log is here already.
         Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
         Err(error) => tracing::error!("cannot begin the log: {error}"),
+    }
+}
+
+/// What is known of the engine's members, so that only news is passed on.
+#[derive(Debug, Default)]
+pub(super) struct Followed {
+    /// The entry that named them, and whether it is known to be applied here.
+    last: Option<(Option<LogId>, bool)>,
+}
+
+impl Followed {
+    /// Looks at the engine's members, and passes on what is new: at once who they are, and when the
+    /// entry is applied, that nobody else belongs to the store any more.
+    pub(super) fn look(
+        &mut self,
+        stored: &StoredMembership,
+        applied: Option<&LogId>,
+        identity: &Identity,
+    ) {
+        let at = *stored.log_id();
+        let is_applied = at.as_ref() <= applied;
+        if self.last.replace((at, is_applied)) == Some((at, is_applied)) {
+            return;
+        }
+        let now = members_of(stored);
+        let ids = now.addresses.keys().copied().collect();
+        let begun = !now.voters().is_empty();
+        identity.members().set(now);
+        if is_applied && begun {
+            identity.settle(&ids);
+        }
+    }
+}
+
+/// The members in our words.
+pub(crate) fn members_of(stored: &StoredMembership) -> Now {
+    let at = stored.log_id().map_or((0, 0), |id| (id.leader_id.term, id.index));
+    let members: &Membership = stored.membership();
+    let addresses = members.nodes().map(|(id, peer)| (*id, peer.address.clone()));
+    Now {
+        begun: true,
+        at,
+        configs: members.get_joint_config().clone(),
+        addresses: addresses.collect(),
     }
 }

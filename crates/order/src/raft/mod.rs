@@ -13,7 +13,9 @@
 pub(crate) mod engine;
 pub(crate) mod failover;
 pub(crate) mod hold;
+pub(crate) mod holding;
 pub(crate) mod letters;
+pub(crate) mod members;
 pub(crate) mod membership;
 pub(crate) mod receiver;
 pub(crate) mod serving;
@@ -28,6 +30,7 @@ pub mod hand;
 pub mod log_store;
 pub mod mend;
 pub mod open_error;
+pub mod recovery;
 pub mod snapshots;
 pub mod state_machine;
 pub mod types;
@@ -52,6 +55,15 @@ pub const LEADER_RESTORE: Option<bool> = Some(false);
 
 /// How many entries are kept below a snapshot, for followers that lag a little.
 pub const LOG_KEPT: u64 = 20_000;
+
+/// A recovery from a lost majority begins the next multiple of this: whatever the lost replicas
+/// have chosen among themselves is of a lower term.
+pub const EPOCH: u64 = 1_000_000_000;
+
+/// How often the store has been recovered from a lost majority, by a term of it.
+pub fn epoch(term: u64) -> u64 {
+    term / EPOCH
+}
 
 /// The engine's settings for one replica of those with `ids`.
 ///

@@ -25,9 +25,10 @@ use super::serving::{PARTS_AHEAD, send_blocks};
 use super::transport::MESSAGE_BYTES_MAX;
 use super::types::{Entry, Raft, Types};
 use super::view::View;
-use crate::identity::{Identity, Stranger};
+use crate::identity::Identity;
 use crate::peers::Peers;
 use crate::room::{Level, Room};
+use crate::stranger::Stranger;
 
 type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -43,6 +44,8 @@ struct Shared {
     view: Arc<View>,
     peers: Peers,
     room: Room,
+    /// It has no vote before it has a log.
+    joins: bool,
     /// The start of each peer that has asked for missing logs.
     starts: Mutex<BTreeMap<u64, u64>>,
     /// Cancelled when this replica is about to stop: whoever holds a stream to it is told.
@@ -60,14 +63,13 @@ impl Receiver {
     /// A receiver whose streams end at `stop`.
     pub(crate) fn new(
         raft: Raft,
-        identity: Arc<Identity>,
+        (identity, joins): (Arc<Identity>, bool),
         view: Arc<View>,
         (peers, room): (Peers, Room),
-        leaving: CancellationToken,
-        stop: CancellationToken,
+        (leaving, stop): (CancellationToken, CancellationToken),
     ) -> Self {
         let starts = Mutex::default();
-        let shared = Shared { raft, identity, view, peers, room, starts, leaving, stop };
+        let shared = Shared { raft, identity, view, peers, room, joins, starts, leaving, stop };
         Self { shared: Arc::new(shared) }
     }
 
@@ -80,6 +82,15 @@ impl Receiver {
 
     fn admit(&self, sender: Option<&proto::Sender>) -> Result<u64, Status> {
         self.shared.identity.admit(sender).map_err(|stranger| refusal(&stranger))
+    }
+
+    /// One that waits to be added to a store has nothing to vote by.
+    fn may_vote(&self) -> Result<(), Status> {
+        let begun = self.shared.identity.members().look(|now| now.begun);
+        match self.shared.joins && !begun {
+            true => Err(Status::permission_denied("this replica has not been added yet")),
+            false => Ok(()),
+        }
     }
 
     /// A stream that ends when this replica stops.
@@ -97,9 +108,10 @@ impl Receiver {
 fn refusal(stranger: &Stranger) -> Status {
     let text = stranger.to_string();
     match stranger {
-        Stranger::OtherIncarnation { .. } | Stranger::OtherLedger { .. } => {
+        Stranger::OtherIncarnation { .. } | Stranger::OtherLedger { .. } | Stranger::Removed(_) => {
             Status::failed_precondition(text)
         }
+        Stranger::Unknown(_) => Status::not_found(text),
         _ => Status::permission_denied(text),
     }
 }
@@ -204,6 +216,7 @@ impl Peer for Receiver {
     ) -> Result<Response<proto::VoteResponse>, Status> {
         let request = request.into_inner();
         self.admit(request.sender.as_ref())?;
+        self.may_vote()?;
         let ballot = letters::ballot_in(&request).map_err(malformed)?;
         let voted = self.shared.raft.vote(ballot).await.map_err(stopped::<RaftError<Types>>)?;
         Ok(Response::new(letters::voted_out(&voted)))
@@ -215,6 +228,7 @@ impl Peer for Receiver {
     ) -> Result<Response<proto::VoteResponse>, Status> {
         let request = request.into_inner();
         self.admit(request.sender.as_ref())?;
+        self.may_vote()?;
         let ballot = letters::ballot_in(&request).map_err(malformed)?;
         let voted = self.shared.raft.pre_vote(ballot).await.map_err(stopped::<RaftError<Types>>)?;
         Ok(Response::new(letters::voted_out(&voted)))
@@ -280,9 +294,11 @@ impl Peer for Receiver {
             tracing::info!("sending missing logs to {id}");
         }
         self.report(id, &hello);
+        self.shared.identity.learn(&hello.known);
         let pong = proto::HoldPong {
             sender: Some(self.shared.identity.sender(id)),
             next_order_number: self.shared.view.orders(),
+            known: self.shared.identity.known(),
         };
         let this = self.clone();
         // The pings are only listened to; the stream stays open as long as they may come.
@@ -296,8 +312,21 @@ impl Peer for Receiver {
                 }
             });
         let leaving = self.shared.leaving.clone().cancelled_owned();
-        let held = futures::stream::iter([Ok(pong)]).chain(listening).take_until(leaving);
-        Ok(self.until_stop(held.chain(futures::stream::once(async { Err(goodbye()) }))))
+        let mut removals = self.shared.identity.removals();
+        let removed = removals.clone();
+        let over = async move {
+            tokio::select! {
+                () = leaving => {}
+                // The store's end as well: nobody is removed any more.
+                _ = removals.wait_for(|removed| removed.contains(&id)) => {}
+            }
+        };
+        let held = futures::stream::iter([Ok(pong)]).chain(listening).take_until(Box::pin(over));
+        let last = async move {
+            let gone = removed.borrow().contains(&id);
+            Err(if gone { refusal(&Stranger::Removed(id)) } else { goodbye() })
+        };
+        Ok(self.until_stop(held.chain(futures::stream::once(last))))
     }
 }
 

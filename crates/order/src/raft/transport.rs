@@ -88,46 +88,47 @@ pub(crate) fn client(channel: Channel) -> Client {
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
+/// By peer and purpose; each with the address that it goes to.
+type Channels = BTreeMap<(u64, Purpose), (String, Channel)>;
+
 /// Makes the engine's connections, and keeps them.
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
     identity: Arc<Identity>,
-    /// The addresses of the settings go before those in the log: a store may move.
-    addresses: Arc<BTreeMap<u64, String>>,
-    channels: Arc<Mutex<BTreeMap<(u64, Purpose), Channel>>>,
+    /// The open connections.
+    channels: Arc<Mutex<Channels>>,
     /// Knows whether a transfer is what the operator wishes.
     peers: Peers,
 }
 
 impl Transport {
     /// A transport that introduces itself as `identity`.
-    pub(crate) fn new(
-        identity: Arc<Identity>,
-        addresses: BTreeMap<u64, String>,
-        peers: Peers,
-    ) -> Self {
-        Self { identity, addresses: Arc::new(addresses), channels: Arc::default(), peers }
+    pub(crate) fn new(identity: Arc<Identity>, peers: Peers) -> Self {
+        Self { identity, channels: Arc::default(), peers }
     }
 
     /// A client for the blocks of replica `id`, on the connection for snapshots.
     pub(crate) fn snapshots(&self, id: u64) -> Option<Client> {
-        let address = self.addresses.get(&id)?;
-        self.channel(id, address, Purpose::Snapshot).ok().map(client)
+        let address = self.identity.members().address(id)?;
+        self.channel(id, &address, Purpose::Snapshot).ok().map(client)
     }
 
     fn channel(&self, id: u64, address: &str, purpose: Purpose) -> Result<Channel, String> {
         let mut channels = self.channels.lock();
-        if let Some(channel) = channels.get(&(id, purpose)) {
+        if let Some((at, channel)) = channels.get(&(id, purpose))
+            && at == address
+        {
             return Ok(channel.clone());
         }
         let endpoint = endpoint(address).map_err(|error| error.to_string())?;
         let channel = endpoint.connect_with_connector_lazy(wire::net::Connector);
-        channels.insert((id, purpose), channel.clone());
+        channels.insert((id, purpose), (address.to_owned(), channel.clone()));
         Ok(channel)
     }
 
     fn link(&self, to: u64, peer: &Address, purpose: Purpose) -> Link {
-        let address = self.addresses.get(&to).unwrap_or(&peer.address).clone();
+        let address = self.identity.members().address(to);
+        let address = address.unwrap_or_else(|| peer.address.clone());
         Link { transport: self.clone(), to, address, purpose }
     }
 }
@@ -346,7 +347,9 @@ fn network(error: &letters::Malformed) -> Failed {
 /// A peer that could not be connected to, that refused us, or that has no room, is given time;
 /// anything else is tried again at once.
 fn failed(status: &Status) -> Failed {
-    let refused = matches!(status.code(), Code::FailedPrecondition | Code::ResourceExhausted);
+    let verdicts =
+        [Code::FailedPrecondition, Code::PermissionDenied, Code::NotFound, Code::ResourceExhausted];
+    let refused = verdicts.contains(&status.code());
     if refused || is_connect_failure(status) {
         Failed::Unreachable(Unreachable::new(status))
     } else {

@@ -185,6 +185,11 @@ impl View {
         self.shared.books.read().applied
     }
 
+    /// Who belongs to the store, by the last applied entry that says so.
+    pub(crate) fn members(&self) -> crate::members::Now {
+        crate::raft::membership::members_of(&self.shared.books.read().members)
+    }
+
     /// How far the history is on disk, and the state it leads to.
     pub fn durable(&self) -> Arc<Durable> {
         self.shared.durable.read().clone()

@@ -230,6 +230,7 @@ fn settings(id: u64, peers: Vec<Peer>, listen: SocketAddr, folder: &Path) -> Set
         data: folder.join(format!("order-{id}")),
         cluster: "test".into(),
         preempt: false,
+        join: false,
         times: wire::watch::lease::Times::default(),
         rules: wire::watch::rules::Rules::default(),
         shop: Shop {

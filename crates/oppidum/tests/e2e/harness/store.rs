@@ -187,6 +187,29 @@ impl Store {
         self.frontends[index].2 = Some(process);
     }
 
+    /// Starts one more replica, with an empty folder: it waits to be added.
+    pub(crate) fn join_order(&mut self, id: u64, more: &[&str]) {
+        self.orders.push((id, free_ports(1)[0], None));
+        self.start_order(id, &[more, &["--join"]].concat());
+        self.order(id).says("waiting to be added");
+    }
+
+    /// One that is no replica any more: nobody waits for it.
+    pub(crate) fn drop_order(&mut self, id: u64) {
+        self.orders.retain(|(own, ..)| *own != id);
+    }
+
+    /// Where a replica is reached.
+    pub(crate) fn order_address(&self, id: u64) -> String {
+        let found = self.orders.iter().find(|(own, ..)| *own == id);
+        found.map_or_else(|| "127.0.0.1:9".to_owned(), |(_, port, _)| format!("127.0.0.1:{port}"))
+    }
+
+    /// The folder that holds the replicas' folders.
+    pub(crate) fn all_data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     fn order_slot(&mut self, id: u64) -> &mut Option<Process> {
         let found = self.orders.iter_mut().find(|(own, ..)| *own == id);
         &mut found.unwrap().2
@@ -258,7 +281,7 @@ impl Store {
 
     /// The data folder of a replica.
     pub(crate) fn data(&self, id: u64) -> PathBuf {
-        self.folder.path().join("data").join(format!("order-{id}"))
+        self.all_data().join(format!("order-{id}"))
     }
 
     /// Switches these faults on in a replica that has `--fault switches`, and all others off.
@@ -367,18 +390,18 @@ impl Store {
         })
     }
 
-    /// Waits until all three replicas are there, and have applied the same.
+    /// Waits until all replicas are there, and have applied the same.
     pub(crate) fn await_all_ready(&self) {
         until("all replicas have applied the same", || self.are_all_ready().then_some(()));
     }
 
-    /// True when all three replicas are there, and have applied the same.
+    /// True when all replicas are there, and have applied the same.
     pub(crate) fn are_all_ready(&self) -> bool {
         let replicas = self.replicas();
         let applied = |status: &Value| status["applied_index"].as_u64();
         let Some(first) = replicas.first().and_then(applied) else { return false };
         let same = |status: &Value| status["ready"] == true && applied(status) == Some(first);
-        replicas.len() == IDS.len() && replicas.iter().all(same)
+        replicas.len() == self.orders.len() && replicas.iter().all(same)
     }
 
     /// Asks until the public port says this, in a moment when it may say other things.

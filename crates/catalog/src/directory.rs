@@ -1,0 +1,55 @@
+//! Keeps the list of replicas true: a stream to one of them, which says who they are whenever that
+//! changes.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use tokio_util::sync::CancellationToken;
+use wire::peers::Directory;
+use wire::stream::Caller;
+
+/// Between two tries to reach any of them.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// One that says nothing for this long is given up for another: a replica that is well says
+/// something twice a second.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+/// Keeps it true until `stop`.
+pub(crate) async fn keep(directory: &Directory, stop: &CancellationToken) {
+    tokio::select! {
+        () = follow(directory) => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+async fn follow(directory: &Directory) {
+    loop {
+        for peer in directory.everybody().iter().rev() {
+            if let Ok(caller) = Caller::connect(&peer.address).await {
+                listen(directory, &caller).await;
+            }
+        }
+        tokio::time::sleep(PAUSE.mul_f64(rand::rng().random_range(0.5..1.0))).await;
+    }
+}
+
+/// Listens to one of them until it breaks off, falls silent, or does not belong to them any more.
+async fn listen(directory: &Directory, caller: &Caller) {
+    let mut rosters = caller.roster();
+    loop {
+        if directory.hear(&rosters.borrow_and_update()) {
+            let ids: Vec<_> = directory.voters().iter().map(|peer| peer.id.to_string()).collect();
+            tracing::info!("the replicas are {} now", ids.join(", "));
+        }
+        tokio::select! {
+            changed = rosters.changed() => if changed.is_err() { return },
+            () = caller.closed() => return,
+            () = tokio::time::sleep(SILENCE_MAX) => {
+                if SILENCE_MAX <= caller.silence() {
+                    return;
+                }
+            }
+        }
+    }
+}

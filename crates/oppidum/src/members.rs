@@ -1,0 +1,273 @@
+//! The operator changes the set of replicas: list, add, remove, replace.
+//!
+//! These commands go to the leader's internal listener, which they find through a frontend. The
+//! lead may change meanwhile: then they ask the next leader, and what was done is not done twice.
+
+use std::time::{Duration, Instant};
+
+use tonic::{Code, Status};
+use wire::exit::Stop;
+use wire::net;
+use wire::proto::control_client::ControlClient;
+use wire::proto::{AddReplica, Adding, RemoveReplica, Removed};
+use wire::status::{ProcessStatus, StoreStatus};
+
+use crate::cli_members::{Member, Replace};
+use crate::inspect;
+use crate::settings::{self, Settings};
+
+/// How long a connection to the leader may take.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// How long it is looked for a leader that can be asked.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(200);
+
+type Client = ControlClient<tonic::transport::Channel>;
+
+/// `oppidum ctl member`. False: the answer is no.
+pub(crate) async fn member(what: Member) -> Result<bool, Stop> {
+    let mut settings = Settings::load()?;
+    let mut at = |flag| settings.want::<String>(settings::URL, flag);
+    match what {
+        Member::List(url) => list(&at(url.url)?).await,
+        Member::Add { id, address, url } => add(&at(url.url)?, id, &address).await,
+        Member::Remove { id, url } => remove(&at(url.url)?, id).await,
+    }
+}
+
+/// `oppidum ctl replace`. False: the answer is no.
+pub(crate) async fn replace(what: Replace) -> Result<bool, Stop> {
+    let url: String = Settings::load()?.want(settings::URL, what.url.url)?;
+    if what.id == what.with {
+        return Err(Stop::Setup(
+            "a replica is replaced by one with another id: an emptied folder must not come back \
+             under the old one"
+                .into(),
+        ));
+    }
+    Ok(add(&url, what.with, &what.address).await? && remove(&url, what.id).await?)
+}
+
+#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+async fn list(url: &str) -> Result<bool, Stop> {
+    let store = inspect::fetch(url).await?;
+    println!("{:<12} {:<21} {:<8} state", "replica", "address", "votes");
+    let known = members(&store);
+    let replicas = store.processes.iter().filter(|process| process.role == "order");
+    for replica in replicas {
+        println!("{}", row(replica, &store, known));
+    }
+    println!("\n{}", summary(&store));
+    Ok(store.leader.is_some())
+}
+
+fn row(replica: &ProcessStatus, store: &StoreStatus, known: Option<&ProcessStatus>) -> String {
+    let id = replica.id.unwrap_or(0);
+    let name = if store.leader == Some(id) { format!("{id} *") } else { id.to_string() };
+    let has = |ids: Option<&Vec<u64>>| ids.is_some_and(|ids| ids.contains(&id));
+    let votes = match known {
+        Some(known) if has(known.voters.as_ref()) => "yes",
+        Some(known) if has(known.learners.as_ref()) => "not yet",
+        Some(_) => "no",
+        None => "?",
+    };
+    let newest = store.processes.iter().filter_map(|process| process.applied_index).max();
+    let state = match (&replica.error, replica.applied_index.zip(newest)) {
+        (Some(error), _) => error.clone(),
+        (None, _) if store.leader == Some(id) => "leads".into(),
+        (None, Some((own, newest))) => match newest.saturating_sub(own) {
+            0 => "has everything".into(),
+            behind => format!("{behind} entries behind"),
+        },
+        (None, None) => "does not say".into(),
+    };
+    format!("{name:<12} {:<21} {votes:<8} {state}", replica.address)
+}
+
+/// The replica whose word on the members counts: the leader, or whoever has heard most.
+fn members(store: &StoreStatus) -> Option<&ProcessStatus> {
+    let says = |process: &&ProcessStatus| process.voters.as_ref().is_some_and(|v| !v.is_empty());
+    let all = || store.processes.iter().filter(says);
+    let leader = all().find(|process| process.id == store.leader);
+    leader.or_else(|| all().max_by_key(|process| (process.term, process.applied_index)))
+}
+
+/// One line about how many voters there are, and what that means.
+pub(crate) fn summary(store: &StoreStatus) -> String {
+    let Some(known) = members(store) else { return "no replica says who they are".into() };
+    let voters = known.voters.as_ref().map_or(0, Vec::len);
+    let learners = known.learners.as_deref().unwrap_or_default();
+    let learners = learners.iter().map(|id| format!("{id} receives the log and does not vote yet"));
+    [counted(voters)].into_iter().chain(learners).collect::<Vec<_>>().join("; ")
+}
+
+/// What a number of voters means.
+fn counted(voters: usize) -> String {
+    let (needed, spare) = (voters / 2 + 1, voters - (voters / 2 + 1).min(voters));
+    match voters {
+        1 => "1 replica votes: none may be down".into(),
+        even if even.is_multiple_of(2) => format!(
+            "{even} replicas vote, an even number: {needed} are needed and {spare} may be down, as \
+             with {}",
+            even - 1
+        ),
+        odd => format!("{odd} replicas vote: {needed} are needed and {spare} may be down"),
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+async fn add(url: &str, id: u64, address: &str) -> Result<bool, Stop> {
+    let mut progress = Progress::new(id);
+    let began = Instant::now();
+    loop {
+        let (leader, mut client) = leader(url, began).await?;
+        let request = AddReplica { id, address: address.to_owned() };
+        let ended = match client.add(request).await {
+            Ok(told) => follow(told.into_inner(), &mut progress).await,
+            Err(status) => Err(status),
+        };
+        match ended {
+            Ok(voters) => {
+                println!("{id} votes; {}", counted(voters));
+                return Ok(true);
+            }
+            Err(status) => {
+                if let Some(no) = refused(leader, &status, began)? {
+                    println!("{no}");
+                    return Ok(false);
+                }
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Follows the new replica's progress to its end: how many vote then.
+#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+async fn follow(
+    mut told: tonic::Streaming<Adding>,
+    progress: &mut Progress,
+) -> Result<usize, Status> {
+    while let Some(adding) = told.message().await? {
+        if adding.done {
+            return Ok(usize::try_from(adding.voters).unwrap_or(0));
+        }
+        if let Some(line) = progress.note(&adding, Instant::now()) {
+            println!("{line}");
+        }
+    }
+    Err(Status::unavailable("the leader broke off: ask again"))
+}
+
+#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+async fn remove(url: &str, id: u64) -> Result<bool, Stop> {
+    let began = Instant::now();
+    loop {
+        let (leader, mut client) = leader(url, began).await?;
+        match client.remove(RemoveReplica { id }).await.map(tonic::Response::into_inner) {
+            Ok(Removed { leader: 0, voters }) => {
+                let voters = usize::try_from(voters).unwrap_or(0);
+                println!("{id} is removed; {}", counted(voters));
+                return Ok(true);
+            }
+            Ok(Removed { leader, .. }) => println!("{id} led, {leader} leads now"),
+            Err(status) => {
+                if let Some(no) = refused(leader, &status, began)? {
+                    println!("{no}");
+                    return Ok(false);
+                }
+            }
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Finds the leader, and a way to ask it.
+async fn leader(url: &str, began: Instant) -> Result<(u64, Client), Stop> {
+    loop {
+        let store = inspect::fetch(url).await?;
+        let leader = store.processes.iter().find(|p| p.id.is_some() && p.id == store.leader);
+        let mut why = "no replica leads just now: see `oppidum status`".to_owned();
+        if let Some(leader) = leader {
+            match net::channel(&leader.address, CONNECT).await {
+                Ok(channel) => return Ok((leader.id.unwrap_or(0), ControlClient::new(channel))),
+                Err(error) => why = format!("the leader cannot be asked: {error}"),
+            }
+        }
+        if PATIENCE < began.elapsed() {
+            return Err(Stop::Setup(why));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// What the leader's no means: `Some` is for the operator, `None` to ask again.
+fn refused(leader: u64, status: &Status, began: Instant) -> Result<Option<String>, Stop> {
+    match status.code() {
+        Code::FailedPrecondition => Ok(Some(status.message().to_owned())),
+        _ if began.elapsed() < PATIENCE => Ok(None),
+        _ => Err(Stop::Setup(format!("replica {leader} cannot be asked: {}", status.message()))),
+    }
+}
+
+/// What is said while a new replica catches up: the pure core.
+#[derive(Debug)]
+struct Progress {
+    id: u64,
+    /// The first thing that was heard, and when.
+    from: Option<(u64, Instant)>,
+}
+
+impl Progress {
+    fn new(id: u64) -> Self {
+        Self { id, from: None }
+    }
+
+    fn note(&mut self, adding: &Adding, now: Instant) -> Option<String> {
+        let Self { id, .. } = *self;
+        let (entries, orders) = (adding.entries_behind, adding.orders_behind);
+        let (before, since) = *self.from.get_or_insert((orders, now));
+        let (done, span) = (before.saturating_sub(orders), now - since);
+        let rate = u128::from(done) * 1_000 / span.as_millis().max(1);
+        let seconds = u128::from(orders).checked_div(rate).filter(|_| 0 < done);
+        (0 < entries).then(|| match seconds {
+            None => format!("{id} lacks {entries} entries, {orders} orders"),
+            Some(seconds) => format!(
+                "{id} lacks {entries} entries, {orders} orders; {rate} orders per second, about \
+                 {seconds} s left"
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_is_said_with_its_rate_and_what_is_left() {
+        let (start, mut progress) = (Instant::now(), Progress::new(567));
+        let adding =
+            |orders_behind| Adding { entries_behind: 9, orders_behind, ..Adding::default() };
+        let said = progress.note(&adding(10_000), start).unwrap();
+        assert_eq!(said, "567 lacks 9 entries, 10000 orders");
+        let said = progress.note(&adding(4_000), start + Duration::from_secs(2)).unwrap();
+        assert_eq!(
+            said,
+            "567 lacks 9 entries, 4000 orders; 3000 orders per second, about 1 s left"
+        );
+        assert_eq!(progress.note(&Adding::default(), start), None);
+    }
+
+    #[test]
+    fn an_even_number_of_voters_is_pointed_out() {
+        assert!(counted(3).contains("2 are needed and 1 may be down"));
+        let four = counted(4);
+        assert!(four.contains("even number") && four.ends_with("as with 3"), "{four}");
+        assert!(counted(2).contains("0 may be down, as with 1"));
+        assert!(counted(1).contains("none"));
+    }
+}

@@ -1,0 +1,148 @@
+//! The operator brings a store back when a majority of its replicas is lost.
+
+use std::path::{Path, PathBuf};
+
+use order::raft::recovery::{Knowledge, Survivor};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use wire::exit::Stop;
+
+use crate::cli_members::Recover;
+use crate::settings::{self, Settings};
+
+/// `oppidum ctl recover`. False: it was not confirmed.
+pub(crate) async fn recover(flags: Recover) -> Result<bool, Stop> {
+    let data: PathBuf = Settings::load()?.want(settings::DATA, flags.data)?;
+    let Some(id) = flags.id else { return compare(&data).await };
+    let survivor = Survivor::open(&folder(&data, id), id).await?;
+    tell(survivor.knowledge());
+    if !flags.force_new_cluster {
+        return Ok(true);
+    }
+    warn(survivor.knowledge());
+    if !flags.yes && !is_confirmed(&survivor.knowledge().cluster).await {
+        say("not confirmed: nothing has changed");
+        return Ok(false);
+    }
+    let term = survivor.go_on_alone().await?;
+    say(&format!(
+        "replica {id} is the only one of its store now, from term {term} on. Start it with the \
+         flags it had, run `oppidum verify`, and add new replicas: `oppidum ctl member add --help`"
+    ));
+    Ok(true)
+}
+
+/// What each folder there knows, and which one knows most.
+async fn compare(data: &Path) -> Result<bool, Stop> {
+    let mut best: Option<((u64, u64), u64)> = None;
+    let ids = ids(data)?;
+    for id in &ids {
+        let survivor = Survivor::open(&folder(data, *id), *id).await?;
+        let knowledge = survivor.knowledge();
+        tell(knowledge);
+        best = best.max(Some((knowledge.last, *id)));
+    }
+    let Some((_, id)) = best else {
+        let place = data.display();
+        return Err(Stop::Setup(format!("{place} holds no replica's folder: give --data")));
+    };
+    say(&format!(
+        "{id} knows most of {}: compare with what the other machines' folders say (the greater \
+         term, then the greater entry), and recover from that one: `oppidum ctl recover \
+         --force-new-cluster --data {} --id {id}`",
+        if ids.len() == 1 { "this one" } else { "these" },
+        data.display()
+    ));
+    Ok(true)
+}
+
+fn ids(data: &Path) -> Result<Vec<u64>, Stop> {
+    let cannot = |error: std::io::Error| {
+        Stop::Setup(format!("cannot look into {}: {error}; give --data", data.display()))
+    };
+    let entries = std::fs::read_dir(data).map_err(cannot)?;
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let ids = names.filter_map(|name| name.strip_prefix("order-")?.parse().ok());
+    let mut ids: Vec<u64> = ids.collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+fn folder(data: &Path, id: u64) -> PathBuf {
+    data.join(format!("order-{id}"))
+}
+
+fn tell(knowledge: &Knowledge) {
+    let Knowledge { id, cluster, folder, ledger, voters, last, committed, .. } = knowledge;
+    let (term, index) = last;
+    let voters = voters.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+    say(&format!(
+        "replica {id} of store \"{cluster}\", in {}\n  \
+         ledger {}, replicas {voters}\n  \
+         its log ends with entry {index} of term {term}, at {}\n  \
+         entry {committed} is the last that it knows to be decided\n  \
+         it knows every order below number {}\n",
+        folder.display(),
+        ledger.as_deref().unwrap_or("none"),
+        utc(knowledge.log_time_ms),
+        knowledge.next_order_number,
+    ));
+}
+
+fn warn(knowledge: &Knowledge) {
+    let Knowledge { id, voters, last: (_, index), next_order_number, .. } = knowledge;
+    let others: Vec<String> =
+        voters.iter().filter(|other| *other != id).map(u64::to_string).collect();
+    let others = match others.is_empty() {
+        true => "any other replica".to_owned(),
+        false => others.join(" and "),
+    };
+    say(&format!(
+        "What happens: {id} becomes the only replica of its store, and goes on with exactly what \
+         is above.\n\
+         What may be lost: everything that {others} acknowledged beyond entry {index}. Orders from \
+         number {next_order_number} on are gone, and their numbers are given again.\n\
+         What cannot be undone: {others} never come back as they are. They are refused and stop; \
+         do not start them while {id} is down. Set their folders aside, and let them join with \
+         empty ones, under new ids.\n"
+    ));
+}
+
+#[expect(clippy::print_stdout, reason = "this is the program's answer")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+async fn is_confirmed(cluster: &str) -> bool {
+    say(&format!("Type the name of the store, {cluster}, to go on:"));
+    let mut line = String::new();
+    let read = BufReader::new(tokio::io::stdin()).read_line(&mut line).await;
+    read.is_ok() && line.trim() == cluster
+}
+
+/// A moment as people write it, after H. Hinnant's `civil_from_days`.
+fn utc(millis: u64) -> String {
+    let (days, of_day) = (millis / 86_400_000, millis / 1_000 % 86_400);
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_written_as_people_write_them() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
+        assert_eq!(utc(951_782_400_000), "2000-02-29 00:00:00 UTC");
+        assert_eq!(utc(1_795_267_807_123), "2026-11-21 13:30:07 UTC");
+    }
+}

@@ -1,0 +1,393 @@
+//! Adding and removing replicas while the store is open: what the leader checks and in which order.
+//!
+//! A new replica first receives the log without a vote, so that it delays nobody, and votes once it
+//! has caught up. One that goes is refused when the others could not go on without it. A leader
+//! that is to go hands the lead over first. One change at a time; one that a dead leader left half
+//! done is ended by its successor.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::ledger::Ledger;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use wire::proto::Adding;
+use wire::status::{self, ProcessStatus};
+
+use crate::config::REPLICAS_MAX;
+use crate::control::Wish;
+use crate::identity::Identity;
+use crate::leading::Chair;
+use crate::members::{Members, Now};
+use crate::raft::engine::Engine;
+use crate::raft::members::NotChanged;
+use crate::role::{Reach, Rival, Role};
+
+/// How long the new replica may take to say who it is.
+const PROBE: Duration = Duration::from_secs(2);
+
+/// How long a leader looks whether the others are well, before it says that they are not.
+const HEARING: Duration = Duration::from_secs(1);
+
+/// How often it is looked how far the new replica is.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// How often the operator is told.
+const TELL: u32 = 5;
+
+/// A change that a dead leader left half done is looked for so often.
+const HALF_DONE: Duration = Duration::from_millis(500);
+
+/// What changing the members needs.
+#[derive(Clone, Debug)]
+pub(crate) struct Changing {
+    pub(crate) chair: Chair,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) role: watch::Receiver<Role>,
+    pub(crate) wishes: mpsc::Sender<Wish>,
+    /// Held while a change is under way.
+    pub(crate) turn: Arc<Mutex<()>>,
+}
+
+/// Why a change is not made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Not now, or not here: ask again.
+    Later(String),
+    /// The operator has to do something else first.
+    No(String),
+}
+
+impl From<String> for Refusal {
+    fn from(why: String) -> Self {
+        Self::No(why)
+    }
+}
+
+impl From<NotChanged> for Refusal {
+    fn from(why: NotChanged) -> Self {
+        match why {
+            NotChanged::Elsewhere => Self::Later(why.to_string()),
+            _ => Self::No(why.to_string()),
+        }
+    }
+}
+
+/// What came of a removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Gone {
+    /// It is no member any more; so many vote.
+    Removed(usize),
+    /// It led, and this one leads now: ask there.
+    Ask(u64),
+}
+
+impl Changing {
+    fn engine(&self) -> &Engine {
+        &self.chair.engine
+    }
+
+    fn members(&self) -> &Members {
+        &self.chair.members
+    }
+
+    fn leads(&self) -> Result<(), Refusal> {
+        let role = *self.role.borrow();
+        let me = self.chair.settings.id;
+        match (role, role.leader(me)) {
+            (Role::Leading { .. }, _) => Ok(()),
+            (_, Some(leader)) => {
+                Err(Refusal::Later(format!("replica {me} does not lead, {leader} does")))
+            }
+            (_, None) => Err(Refusal::Later("a leader is being chosen".into())),
+        }
+    }
+
+    /// Adds a replica, and says how far it is; returns when it votes.
+    pub(crate) async fn add(
+        &self,
+        id: u64,
+        address: &str,
+        tell: &mpsc::Sender<Adding>,
+    ) -> Result<(), Refusal> {
+        self.leads()?;
+        let _turn = self.turn.try_lock().map_err(|_| NotChanged::Busy)?;
+        let now = self.members().now();
+        may_add(&now, &self.identity.removals().borrow(), id, address)?;
+        if !now.is_voter(id) {
+            let known = now.is_member(id);
+            let found = probe(address).await.map_err(|why| {
+                let begin = "start it first, with an empty folder";
+                format!("{why}; {begin}: `oppidum order --id {id} --orders LIST --join`")
+            })?;
+            may_join(&found, known, id, address)?;
+            if !known {
+                self.engine().add_learner(id, address).await?;
+                tracing::info!("replica {id} at {address} is added, without a vote");
+            }
+            self.catch_up(id, address, tell).await?;
+            self.engine().promote(id).await?;
+            tracing::info!("replica {id} votes");
+        }
+        let voters = u32::try_from(self.members().look(Now::voters).len()).unwrap_or(u32::MAX);
+        // Who does not listen any more sees it in the status.
+        let _ = tell.send(Adding { done: true, voters, ..Adding::default() }).await;
+        Ok(())
+    }
+
+    /// Waits until a learner lacks next to nothing.
+    async fn catch_up(
+        &self,
+        id: u64,
+        address: &str,
+        tell: &mpsc::Sender<Adding>,
+    ) -> Result<(), Refusal> {
+        let mut look = 0_u32;
+        loop {
+            self.leads()?;
+            let marks = self.engine().marks();
+            let matched = marks.matched.get(&id).copied().flatten();
+            let has = matched.map_or(0, |(_, _, index)| index);
+            let behind = marks.last.0.saturating_sub(has);
+            if matched.is_some() && behind <= Rival::LAG_MAX {
+                return Ok(());
+            }
+            if look.is_multiple_of(TELL) {
+                let theirs = probe(address).await.ok().and_then(|found| found.next_order_number);
+                let ours = self.chair.view.read(Ledger::next_order_number).0;
+                let orders_behind = ours.saturating_sub(theirs.unwrap_or(0));
+                let entries_behind = behind;
+                let adding = Adding { entries_behind, orders_behind, ..Adding::default() };
+                if tell.send(adding).await.is_err() {
+                    // The operator has gone: it stays a learner until it is added again.
+                    return Err(Refusal::Later("nobody waits for it any more".into()));
+                }
+            }
+            look += 1;
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Removes a replica, or hands over if it is this one.
+    pub(crate) async fn remove(&self, id: u64) -> Result<Gone, Refusal> {
+        self.leads()?;
+        let _turn = self.turn.try_lock().map_err(|_| NotChanged::Busy)?;
+        let now = self.members().now();
+        let votes = now.is_voter(id);
+        if !now.is_member(id) {
+            if self.identity.removals().borrow().contains(&id) {
+                return Ok(Gone::Removed(now.voters().len()));
+            }
+            let all = list(&now);
+            return Err(Refusal::No(format!("there is no replica {id}: there are {all}")));
+        }
+        let me = self.chair.settings.id;
+        if votes {
+            self.await_health(&now, id).await?;
+        }
+        if id == me {
+            let rivals = self.chair.rivals();
+            let healthy = rivals.iter().filter(|rival| is_healthy(rival)).map(|rival| rival.id);
+            let Some(to) = healthy.max() else {
+                let why = "no other replica could lead: see `oppidum status`";
+                return Err(Refusal::No(why.into()));
+            };
+            return self.hand_over(to).await.map(|()| Gone::Ask(to));
+        }
+        self.engine().dismiss(id, votes).await?;
+        tracing::info!("replica {id} is removed");
+        Ok(Gone::Removed(self.members().look(Now::voters).len()))
+    }
+
+    /// Says why a voter cannot go, if after a while it still cannot: a fresh leader has not heard
+    /// of everybody.
+    async fn await_health(&self, now: &Now, id: u64) -> Result<(), Refusal> {
+        let (me, began) = (self.chair.settings.id, Instant::now());
+        loop {
+            self.leads()?;
+            match may_remove(now, me, id, &self.chair.rivals()) {
+                Err(why) if HEARING <= began.elapsed() => return Err(Refusal::No(why)),
+                Err(_) => tokio::time::sleep(LOOK).await,
+                Ok(()) => return Ok(()),
+            }
+        }
+    }
+
+    async fn hand_over(&self, to: u64) -> Result<(), Refusal> {
+        let (tell, told) = oneshot::channel();
+        let gone = || Refusal::Later("the lead is changing".into());
+        self.wishes.send(Wish { to, tell }).await.map_err(|_| gone())?;
+        told.await.map_err(|_| gone())??;
+        Ok(())
+    }
+
+    /// Ends what a dead leader left half done, whenever this replica leads, until `stop`.
+    pub(crate) async fn end_half_done(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(HALF_DONE) => {}
+                () = stop.cancelled() => return,
+            }
+            let half_done = self.members().look(|now| 1 < now.configs.len());
+            if !half_done || self.leads().is_err() {
+                continue;
+            }
+            let Ok(_turn) = self.turn.try_lock() else { continue };
+            if let Err(why) = self.engine().end_change().await {
+                tracing::debug!("the change of the members is not ended yet: {why}");
+            }
+        }
+    }
+}
+
+/// Asks the new replica who it is.
+async fn probe(address: &str) -> Result<ProcessStatus, String> {
+    status::fetch(address, PROBE).await
+}
+
+/// Says why a replica cannot be added, by what the members are.
+fn may_add(
+    now: &Now,
+    removed: &std::collections::BTreeSet<u64>,
+    id: u64,
+    address: &str,
+) -> Result<(), String> {
+    if id == 0 {
+        return Err("0 is no replica id: ids start at 1".into());
+    }
+    if removed.contains(&id) {
+        return Err(format!(
+            "replica {id} belonged to this store before, and an id is never used again: choose \
+             another"
+        ));
+    }
+    let there = now.addresses.iter().find(|(other, at)| **other != id && *at == address);
+    if let Some((other, _)) = there {
+        return Err(format!("replica {other} is at {address} already"));
+    }
+    if !now.is_voter(id) && REPLICAS_MAX <= now.voters().len() {
+        return Err(format!("a store has at most {REPLICAS_MAX} replicas: remove one first"));
+    }
+    Ok(())
+}
+
+/// Says why a process is not the new replica, by what it says of itself.
+fn may_join(found: &ProcessStatus, known: bool, id: u64, address: &str) -> Result<(), String> {
+    if found.role != "order" || found.id != Some(id) {
+        let what = match (&*found.role, found.id) {
+            ("order", Some(other)) => format!("replica {other}"),
+            (role, _) => format!("a process of another kind ({role})"),
+        };
+        return Err(format!("at {address} is {what}, not replica {id}: check the address"));
+    }
+    if !known && found.voters.as_ref().is_some_and(|voters| !voters.is_empty()) {
+        return Err(format!(
+            "replica {id} at {address} has a log of another store: stop it, empty its data \
+             folder, and start it with --join"
+        ));
+    }
+    Ok(())
+}
+
+/// Says why a voter cannot go: those that are left must be able to decide.
+fn may_remove(now: &Now, me: u64, id: u64, rivals: &[Rival]) -> Result<(), String> {
+    let mut left = now.voters();
+    left.remove(&id);
+    let healthy = |other: u64| {
+        other == me || rivals.iter().any(|rival| rival.id == other && is_healthy(rival))
+    };
+    let sick: Vec<String> =
+        left.iter().filter(|other| !healthy(**other)).map(u64::to_string).collect();
+    let (well, needed) = (left.len() - sick.len(), left.len() / 2 + 1);
+    if left.is_empty() {
+        return Err(format!("replica {id} is the only one: a store needs one"));
+    }
+    if well < needed {
+        return Err(format!(
+            "without {id} the store would have {} replicas and need {needed} of them, but {} not \
+             healthy: bring {} back first, or add another",
+            left.len(),
+            match &*sick {
+                [one] => format!("{one} is"),
+                many => format!("{} are", many.join(", ")),
+            },
+            if sick.len() == 1 { "it" } else { "them" },
+        ));
+    }
+    Ok(())
+}
+
+fn is_healthy(rival: &Rival) -> bool {
+    rival.reach == Reach::Up && rival.lag.is_some_and(|lag| lag <= Rival::LAG_MAX)
+}
+
+fn list(now: &Now) -> String {
+    now.addresses.keys().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn now(voters: &[u64]) -> Now {
+        let addresses = voters.iter().map(|id| (*id, format!("host:{id}"))).collect();
+        Now { begun: true, at: (1, 1), configs: vec![voters.iter().copied().collect()], addresses }
+    }
+
+    fn rival(id: u64, reach: Reach) -> Rival {
+        Rival { id, reach, lag: Some(0), lost: false }
+    }
+
+    #[test]
+    fn who_cannot_be_added_is_told_why() {
+        let three = now(&[1, 2, 3]);
+        let removed = BTreeSet::from([9]);
+        let refused = |id, address| may_add(&three, &removed, id, address).unwrap_err();
+        assert!(may_add(&three, &removed, 4, "host:4").is_ok());
+        assert!(may_add(&three, &removed, 3, "host:3").is_ok(), "asked again");
+        assert!(refused(9, "host:9").contains("never used again"));
+        assert!(refused(4, "host:3").contains("replica 3 is at"));
+        assert!(refused(0, "host:0").contains("start at 1"));
+        let seven = now(&[1, 2, 3, 4, 5, 6, 7]);
+        assert!(may_add(&seven, &removed, 8, "host:8").unwrap_err().contains("at most 7"));
+        let found = ProcessStatus { role: "order".into(), id: Some(4), ..ProcessStatus::default() };
+        assert!(may_join(&found, false, 4, "a").is_ok());
+        assert!(may_join(&found, false, 5, "a").unwrap_err().contains("is replica 4"));
+        let begun = ProcessStatus { voters: Some(vec![4]), ..found };
+        assert!(may_join(&begun, false, 4, "a").unwrap_err().contains("another store"));
+        assert!(may_join(&begun, true, 4, "a").is_ok(), "asked again");
+    }
+
+    #[test]
+    fn who_is_needed_cannot_be_removed() {
+        use Reach::{Refused, Up};
+        let cases = [
+            // All are well: one of three may go, one of two as well.
+            (vec![1, 2, 3], vec![rival(1, Up), rival(2, Up)], 1, None),
+            (vec![2, 3], vec![rival(2, Up)], 2, None),
+            (vec![3], vec![], 3, Some("the only one")),
+            // The sick one may go, a well one not before.
+            (vec![1, 2, 3], vec![rival(1, Refused), rival(2, Up)], 1, None),
+            (vec![1, 2, 3], vec![rival(1, Refused), rival(2, Up)], 2, Some("1 is not healthy")),
+            (
+                vec![1, 2, 3, 4, 5],
+                vec![rival(1, Refused), rival(2, Refused), rival(4, Up), rival(5, Up)],
+                4,
+                Some("1, 2 are not healthy"),
+            ),
+        ];
+        for (voters, rivals, id, why) in cases {
+            let answer = may_remove(&now(&voters), 3.min(voters[voters.len() - 1]), id, &rivals);
+            match why {
+                None => assert_eq!(answer, Ok(()), "{voters:?} without {id}"),
+                Some(why) => {
+                    let said = answer.unwrap_err();
+                    assert!(said.contains(why), "{said}");
+                }
+            }
+        }
+    }
+}

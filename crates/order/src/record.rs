@@ -1,0 +1,207 @@
+//! The file in a data folder that says whose it is, and the lock beside it.
+//!
+//! The file is replaced whole, so that after a crash it is the old one or the new one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use wire::exit::Stop;
+
+use crate::config::Settings;
+
+/// The format of `identity.toml`.
+const VERSION: u32 = 1;
+
+/// The file in the data folder.
+pub(crate) const FILE: &str = "identity.toml";
+
+/// Begins the first line of that file.
+const CHECKSUM: &str = "# crc32 ";
+
+/// Locked while a process uses the folder.
+const LOCK: &str = "lock";
+
+/// 128 random bits as 32 hexadecimal digits.
+pub(crate) type Hex = String;
+
+/// What the file holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Record {
+    pub(crate) version: u32,
+    pub(crate) cluster: String,
+    pub(crate) id: u64,
+    pub(crate) incarnation: Hex,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ledger: Option<Hex>,
+    /// Who belonged to the store when this was last looked at.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) members: BTreeSet<u64>,
+    /// Who belonged to it once and does not any more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) removed: BTreeSet<u64>,
+    /// The incarnations of the others, as first met.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) peers: BTreeMap<String, Hex>,
+}
+
+/// Locks a folder for as long as what comes back is held.
+pub(crate) fn lock(folder: &Path) -> Result<File, Stop> {
+    let file = File::options().create(true).truncate(false).write(true).open(folder.join(LOCK));
+    let file = file.map_err(|error| cannot_use("lock", folder, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Stop::Setup(format!(
+            "the data folder {} is in use by another process: stop that one first, or give another \
+             folder",
+            folder.display()
+        ))),
+        Err(fs::TryLockError::Error(error)) => Err(cannot_use("lock", folder, &error)),
+    }
+}
+
+pub(crate) fn cannot_use(what: &str, folder: &Path, error: &std::io::Error) -> Stop {
+    let place = folder.display();
+    Stop::Setup(format!(
+        "cannot {what} the data folder {place}: {error}; check the path and its permissions"
+    ))
+}
+
+pub(crate) fn check_version(record: &Record, folder: &Path) -> Result<(), Stop> {
+    if record.version == VERSION {
+        return Ok(());
+    }
+    Err(Stop::Setup(format!(
+        "the data folder {} is of format {}, this program knows format {VERSION}: use the program \
+         that wrote it",
+        folder.display(),
+        record.version
+    )))
+}
+
+pub(crate) fn check_own(record: &Record, settings: &Settings) -> Result<(), Stop> {
+    check_version(record, &settings.data)?;
+    let folder = settings.data.display();
+    if record.id != settings.id {
+        return Err(Stop::Setup(format!(
+            "the data folder {folder} belongs to replica {}, not to {}: give this replica its \
+             own folder",
+            record.id, settings.id
+        )));
+    }
+    if record.cluster != settings.cluster {
+        return Err(Stop::Setup(format!(
+            "the data folder {folder} belongs to store \"{}\", not to \"{}\": give another \
+             folder, or the store's name",
+            record.cluster, settings.cluster
+        )));
+    }
+    Ok(())
+}
+
+/// A folder without an identity must be empty: whatever else lies there is not ours to use.
+pub(crate) fn fresh(settings: &Settings, folder: &Path) -> Result<Record, Stop> {
+    let entries = fs::read_dir(folder).map_err(|error| cannot_write(folder, &error))?;
+    let strange = entries.flatten().find(|entry| {
+        let name = entry.file_name();
+        name != LOCK && name != format!("{FILE}.new").as_str()
+    });
+    if let Some(strange) = strange {
+        return Err(Stop::Setup(format!(
+            "the data folder {} has no {FILE}, but holds {}: give an empty folder, or a \
+             replica's own",
+            folder.display(),
+            strange.file_name().to_string_lossy()
+        )));
+    }
+    let record = Record {
+        version: VERSION,
+        cluster: settings.cluster.clone(),
+        id: settings.id,
+        incarnation: draw(),
+        ledger: None,
+        peers: BTreeMap::new(),
+        members: BTreeSet::new(),
+        removed: BTreeSet::new(),
+    };
+    write(folder, &record).map_err(|error| cannot_write(folder, &error))?;
+    Ok(record)
+}
+
+/// True for a folder that belongs to a replica already.
+pub(crate) fn is_known(folder: &Path) -> bool {
+    folder.join(FILE).exists()
+}
+
+/// A fresh incarnation.
+pub(crate) fn draw() -> Hex {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+pub(crate) fn cannot_write(folder: &Path, error: &std::io::Error) -> Stop {
+    Stop::Setup(format!(
+        "cannot write to the data folder {}: {error}; check its permissions and the disk",
+        folder.display()
+    ))
+}
+
+pub(crate) fn read(path: &Path) -> Result<Option<Record>, Stop> {
+    let refuse = |what: &str, why: String| {
+        Stop::Setup(format!(
+            "{} {what}{why}; restore the file, or replace this replica (`oppidum ctl replace`)",
+            path.display()
+        ))
+    };
+    match fs::read_to_string(path) {
+        Ok(text) => parse(&text).map(Some).map_err(|why| refuse("is damaged at ", why)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(refuse("is damaged: ", error.to_string()))
+        }
+        Err(error) => Err(refuse("cannot be read: ", error.to_string())),
+    }
+}
+
+/// Reads a record; the first line is the checksum of all that comes after it.
+fn parse(text: &str) -> Result<Record, String> {
+    let content = match text.split_once('\n') {
+        Some((first, content)) if first.starts_with('#') => {
+            if first != checksum(content) {
+                return Err("line 1: what follows does not match this checksum".into());
+            }
+            content
+        }
+        // Version 1 had none at first.
+        _ => text,
+    };
+    toml::from_str(content).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = content.get(..start).map_or(0, |before| before.matches('\n').count());
+        let line = line + 1 + usize::from(text.len() != content.len());
+        format!("line {line}: {}", error.message())
+    })
+}
+
+/// The first line of the file.
+fn checksum(content: &str) -> String {
+    let mut line = CHECKSUM.to_owned();
+    // Writing to a text cannot fail.
+    let _ = write!(line, "{:08x}", crc32fast::hash(content.as_bytes()));
+    line
+}
+
+/// Replaces the file whole: after a crash it is the old one or the new one.
+pub(crate) fn write(folder: &Path, record: &Record) -> std::io::Result<()> {
+    let content = toml::to_string(record).map_err(std::io::Error::other)?;
+    let text = format!("{}\n{content}", checksum(&content));
+    let draft = folder.join(format!("{FILE}.new"));
+    let mut file = File::create(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&draft, folder.join(FILE))?;
+    File::open(folder)?.sync_all()
+}
