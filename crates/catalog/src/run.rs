@@ -30,7 +30,11 @@ use crate::service::Service;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// A source that fell silent is left alone for so long; meanwhile the replicas choose another.
-const AVOIDED: Duration = Duration::from_millis(300);
+const SILENT: Duration = Duration::from_millis(300);
+
+/// One whose stream broke, for so long: started again at once, it takes connections before it has
+/// read its log and says a word, and meanwhile another leads.
+const BROKEN: Duration = Duration::from_millis(150);
 
 /// How long it looks often.
 const EAGER: Duration = Duration::from_secs(1);
@@ -150,22 +154,26 @@ impl Sources {
 /// A catalog that is watched instead serves as long as it is there.
 async fn follow(desk: &Desk, sources: &Sources, stop: &CancellationToken) {
     let (mut pause, mut lost) = (PAUSE, Instant::now());
-    // One that fell silent is asked last, and not in every round: it may take connections and never
+    // One that was lost is asked last, and not before a while: it may take connections and never
     // say a word, while another is about to lead.
-    let mut silent: Option<(u64, Instant)> = None;
+    let mut avoided: Option<(u64, Instant, Duration)> = None;
     loop {
         let mut peers = sources.now();
         peers.reverse();
         let several = 1 < peers.len();
-        peers.sort_by_key(|peer| silent.is_some_and(|(id, _)| id == peer.id));
+        peers.sort_by_key(|peer| avoided.is_some_and(|(id, ..)| id == peer.id));
         for peer in peers {
-            let avoided = |(id, since): (u64, Instant)| id == peer.id && since.elapsed() < AVOIDED;
-            if silent.is_some_and(avoided) && several {
+            let not_yet = |(id, since, span): (u64, Instant, Duration)| {
+                id == peer.id && since.elapsed() < span
+            };
+            if avoided.is_some_and(not_yet) && several {
                 continue;
             }
             let ended = watcher::watch(desk, &peer.address, stop).await;
-            if silent.is_some_and(|(id, _)| id == peer.id) {
-                silent = Some((peer.id, Instant::now()));
+            if let Some((id, since, _)) = &mut avoided
+                && *id == peer.id
+            {
+                *since = Instant::now();
             }
             desk.set_watches(None);
             match &ended {
@@ -187,7 +195,8 @@ async fn follow(desk: &Desk, sources: &Sources, stop: &CancellationToken) {
                     desk.start_over();
                 }
                 Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken | Ended::Left => {
-                    silent = (ended == Ended::Forsaken).then(|| (peer.id, Instant::now()));
+                    let span = if ended == Ended::Forsaken { SILENT } else { BROKEN };
+                    avoided = Some((peer.id, Instant::now(), span));
                     tracing::info!("{} is no longer watched: {ended}", peer.address);
                 }
             }

@@ -129,7 +129,7 @@ impl Demand {
 
 /// Writes until it is over, or until the disk fails.
 pub(crate) fn run(shared: &Arc<Shared>) {
-    let mut not_before = Instant::now();
+    let mut not_before = Instant::now() + shared.pace.every;
     while shared.demand.wait(not_before) {
         let start = Instant::now();
         match write(shared) {
