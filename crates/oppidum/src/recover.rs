@@ -101,9 +101,9 @@ fn warn(knowledge: &Knowledge) {
          is above.\n\
          What may be lost: everything that {others} acknowledged beyond entry {index}. Orders from \
          number {next_order_number} on are gone, and their numbers are given again.\n\
-         What cannot be undone: {others} never come back as they are. They are refused and stop; \
-         do not start them while {id} is down. Set their folders aside, and let them join with \
-         empty ones, under new ids.\n"
+         What cannot be undone: none of the lost ({others}) comes back as it is. It is refused and \
+         stops; do not start it while {id} is down. Set its folder aside, and let it join with an \
+         empty one, under a new id.\n"
     ));
 }
 

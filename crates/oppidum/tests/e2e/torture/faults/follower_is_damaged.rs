@@ -1,5 +1,5 @@
-//! Bits of a dead follower's log or history are flipped: it must say so and not serve. Then its
-//! folder is as it was.
+//! Bits of a dead follower's log or history are flipped. With a damaged log it must say so and stay
+//! away, until its folder is as it was; a damaged history it mends.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,27 +10,36 @@ pub(crate) fn strike(torture: &mut Torture) {
     let follower = torture.follower();
     torture.store.kill(follower);
     let data = torture.store.data(follower);
-    let found = match torture.pick(3) {
-        0 => flip_block(torture, &data),
-        part => flip_log(torture, &data, part),
-    };
-    // A log that is too short, or a block that is not written yet: nothing to flip.
-    if let Some((file, whole)) = found {
+    match torture.pick(3) {
+        0 => block(torture, follower, &data),
+        part => log(torture, follower, &data, part),
+    }
+}
+
+/// The history is nobody's promise: it is mended with what the others have.
+fn block(torture: &mut Torture, follower: u64, data: &Path) {
+    flip_block(torture, data);
+    torture.store.start_order(follower, &[]);
+    torture.crowd.go_on(20);
+    torture.store.await_all_ready();
+    let mended = torture.store.run(&["ctl", "repair", "--id", &follower.to_string()]);
+    assert_eq!(mended.code, Some(0), "{mended:?}");
+}
+
+/// A replica whose log is damaged stays away and says where. Then the file is put back.
+fn log(torture: &mut Torture, follower: u64, data: &Path, part: usize) {
+    // A log that is too short: nothing to flip.
+    if let Some((file, whole)) = flip_log(torture, data, part) {
         let said = torture.store.order(follower).stderr().len();
         torture.store.start_order(follower, &[]);
         assert_eq!(torture.store.end_of(follower), Some(2), "damage of {}", file.display());
         let says = torture.store.order(follower).stderr().split_off(said);
         let name = file.file_name().unwrap().to_str().unwrap();
         assert!(says.contains(name) && says.contains("is damaged at"), "{name}: {says}");
-        mend(&file, &whole);
+        fs::write(&file, &whole).unwrap();
     }
     torture.crowd.go_on(20);
     torture.store.start_order(follower, &[]);
-}
-
-/// What an operator would do: here the file is put back.
-fn mend(file: &Path, whole: &[u8]) {
-    fs::write(file, whole).unwrap();
 }
 
 /// Flips a bit in the second or third quarter of the log's last file. What is behind may be torn,
@@ -49,22 +58,15 @@ fn flip_log(torture: &mut Torture, data: &Path, quarter: usize) -> Option<(PathB
 }
 
 /// Flips a bit of an order that was acknowledged a while ago, wherever the history has it.
-fn flip_block(torture: &mut Torture, data: &Path) -> Option<(PathBuf, Vec<u8>)> {
+fn flip_block(torture: &mut Torture, data: &Path) {
     let keys = torture.crowd.history.keys();
-    let (key, ..) = keys.get(torture.pick(keys.len() / 2 + 1))?;
+    let Some((key, ..)) = keys.get(torture.pick(keys.len() / 2 + 1)) else { return };
     let file = data.join("history").join("blocks.redb");
     let whole = fs::read(&file).unwrap();
     let mut bytes = whole.clone();
-    let places: Vec<usize> = whole
-        .windows(key.len())
-        .enumerate()
-        .filter(|(_, window)| *window == key.as_bytes())
-        .map(|(place, _)| place)
-        .collect();
-    places.first()?;
-    for place in places {
+    let found = whole.windows(key.len()).enumerate().filter(|(_, seen)| *seen == key.as_bytes());
+    for (place, _) in found {
         bytes[place] ^= 1;
     }
     fs::write(&file, bytes).unwrap();
-    Some((file, whole))
 }
