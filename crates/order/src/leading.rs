@@ -7,8 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use ledger::codec::bulk;
 use ledger::ledger::Ledger;
+use ledger::outcome::Outcome;
 use ledger::terms::Index;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -16,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::problem::Problem;
 
-use crate::batcher::Batcher;
+use crate::batcher::{Batcher, Propose};
 use crate::config::Settings;
 use crate::control::Wish;
 use crate::handover::Preempt;
@@ -27,6 +29,7 @@ use crate::raft::engine::{Engine, Leadership};
 use crate::raft::view::View;
 use crate::role::{Choice, Reach, Rival, Role, choose};
 use crate::room::Room;
+use crate::settling::Settling;
 use crate::{problems, shop};
 
 /// How often it looks while it waits.
@@ -269,6 +272,23 @@ impl Chair {
 pub(crate) fn batch(view: &View, settled: Index, loads: &[Load]) -> Vec<u8> {
     let log_time = view.read(Ledger::log_time);
     bulk::entry(view.clock.stamp(log_time), settled, loads.iter().map(Load::part))
+}
+
+/// The way from the batcher to the log.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(crate) engine: Engine,
+    pub(crate) view: Arc<View>,
+    pub(crate) settling: Settling,
+}
+
+impl Propose for Log {
+    fn propose(
+        &self,
+        loads: Vec<Load>,
+    ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
+        self.engine.propose(batch(&self.view, self.settling.settled(), &loads))
+    }
 }
 
 /// Says who leads, once per change.

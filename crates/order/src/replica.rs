@@ -4,26 +4,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use ledger::ledger::Ledger;
-use ledger::outcome::Outcome;
-use ledger::terms::Index;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::exit::Stop;
 use wire::net::TcpListener;
-use wire::problem::Problem;
 use wire::stream::LeaderHint;
 
-use crate::batcher::{Batcher, Propose};
+use crate::batcher::Batcher;
 use crate::changing::Changing;
 use crate::config::Settings;
 use crate::control::{self, Operator};
 use crate::history::Desk;
 use crate::identity::Identity;
 use crate::leading::{self, Chair};
-use crate::load::Load;
 use crate::members::Members;
 use crate::peers::Peers;
 use crate::publisher::Publisher;
@@ -219,7 +214,7 @@ impl Replica {
         let reader = self.reader();
         let settling = self.settling(&batcher, &reader, &watch_role);
         let (engine, view) = (self.engine.clone(), self.view.clone());
-        let log = Arc::new(Log { engine, view, settling: settling.clone() });
+        let log = Arc::new(leading::Log { engine, view, settling: settling.clone() });
         self.tasks.spawn(batcher.clone().run(log, watch_role.clone(), self.ending.clone()));
         let service = self.service(batcher.clone(), reader, settling.clone(), watch_role.clone());
         let publisher = Publisher::new(self.settings.id, settling.clone());
@@ -456,22 +451,6 @@ impl Replica {
                 }
             }
         }
-    }
-}
-
-/// The way from the batcher to the log.
-struct Log {
-    engine: Engine,
-    view: Arc<View>,
-    settling: Settling,
-}
-
-impl Propose for Log {
-    fn propose(
-        &self,
-        loads: Vec<Load>,
-    ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
-        self.engine.propose(leading::batch(&self.view, self.settling.settled(), &loads))
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 use wire::exit::Stop;
 use wire::proto;
 
@@ -126,7 +126,7 @@ impl Hold {
         };
         let (pings, outgoing) = mpsc::channel(4);
         let reported = *self.mourning.borrow_and_update();
-        let mut full = self.is_full();
+        let full = self.is_full();
         let hello = proto::HoldPing { known: self.identity.known(), ..self.ping(reported) };
         if pings.try_send(hello).is_err() {
             return End::Unreachable;
@@ -137,7 +137,7 @@ impl Hold {
             let hello = answers.message().await?;
             Ok::<_, Status>((hello, answers))
         };
-        let (hello, mut answers) = match tokio::time::timeout(HELLO_MAX, opening).await {
+        let (hello, answers) = match tokio::time::timeout(HELLO_MAX, opening).await {
             Ok(Ok((Some(hello), answers))) => (hello, answers),
             Ok(Err(status)) if status.code() == Code::Aborted => return End::Refused,
             Ok(Err(status)) if is_verdict(&status) => return self.refused(status),
@@ -157,6 +157,16 @@ impl Hold {
         self.identity.learn(&hello.known);
         self.peers.hear_orders(hello.next_order_number);
         self.peers.set_reach(self.to, Reach::Up);
+        self.stay(answers, &pings, full).await
+    }
+
+    /// Passes on what is news, until the stream breaks. `full`: what was said last about room.
+    async fn stay(
+        &mut self,
+        mut answers: Streaming<proto::HoldPong>,
+        pings: &mpsc::Sender<proto::HoldPing>,
+        mut full: bool,
+    ) -> End {
         loop {
             tokio::select! {
                 pong = answers.message() => match pong {
