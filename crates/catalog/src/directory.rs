@@ -30,7 +30,8 @@ async fn follow(directory: &Directory) {
                 listen(directory, &caller).await;
             }
         }
-        tokio::time::sleep(PAUSE.mul_f64(rand::rng().random_range(0.5..1.0))).await;
+        let jitter = rand::rng().random_range(0.5..1.0);
+        tokio::time::sleep(PAUSE.mul_f64(jitter)).await;
     }
 }
 

@@ -133,12 +133,18 @@ fn a_power_cut_loses_nothing_and_a_store_that_does_not_sync_is_found_out() {
     }
 }
 
-/// True when a replica does not start again, or an acknowledged order is not there.
+/// True when a replica does not start again or has lost its whole log, or an acknowledged order is
+/// not there.
 fn is_found_out(store: &mut Store, numbers: &[u64]) -> bool {
+    let has_lost = |store: &Store| {
+        let replicas = store.replicas();
+        replicas.iter().any(|status| status["last_index"].as_u64().unwrap_or(0) == 0)
+    };
     until("the replicas are back, or one is not", || {
-        (store.are_all_ready() || IDS.into_iter().any(|id| store.has_ended(id))).then_some(())
+        let ended = IDS.into_iter().any(|id| store.has_ended(id));
+        (ended || has_lost(store) || store.are_all_ready()).then_some(())
     });
-    if IDS.into_iter().any(|id| store.has_ended(id)) {
+    if has_lost(store) || IDS.into_iter().any(|id| store.has_ended(id)) {
         return true;
     }
     numbers.iter().any(|number| store.get(&format!("/orders/{number}")).status != 200)
