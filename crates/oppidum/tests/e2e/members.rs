@@ -143,6 +143,7 @@ fn a_lost_majority_is_recovered_from_one_survivor_and_the_lost_ones_stay_out() {
 
     store.start_order(123, &[]);
     until("the survivor leads", || leads(&store, 123).then_some(()));
+    until("its frontend knows", || (store.get("/readyz").status == 200).then_some(()));
     for number in 0..5 {
         assert_eq!(store.get(&format!("/orders/{number}")).status, 200);
     }
