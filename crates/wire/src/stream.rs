@@ -4,7 +4,7 @@
 //! message, so that a busy connection pays for one message where an idle one pays for one call.
 //! Answers come in any order. The asking side is [`Caller`], the answering side [`answer()`].
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -46,7 +46,8 @@ pub struct Caller {
 #[derive(Debug)]
 struct Shared {
     asks: mpsc::Sender<proto::Ask>,
-    open: Mutex<HashMap<u64, oneshot::Sender<proto::Answer>>>,
+    /// In order: when all are ended, they end in the same order each time.
+    open: Mutex<BTreeMap<u64, oneshot::Sender<proto::Answer>>>,
     call: AtomicU64,
     log_time_ms: AtomicU64,
     /// When anything came last, in milliseconds after `opened`.
