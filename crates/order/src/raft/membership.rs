@@ -6,17 +6,19 @@
 //! or meets one that has begun, writes nothing and waits to be sent the log.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::errors::{InitializeError, RaftError};
+use openraft::storage::{RaftLogReader, RaftLogStorage, RaftStateMachine};
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
 use super::ground::Ground;
 use super::state_machine::StateMachine;
 use super::transport::Transport;
-use super::types::{Address, LogId, Membership, Raft, StoredMembership};
+use super::types::{Address, LogId, Membership, Raft, StoredMembership, Types};
 use crate::config::Settings;
 use crate::identity::Identity;
 use crate::members::{Members, Now};
@@ -34,9 +36,15 @@ pub(crate) async fn start<G: Ground>(
     ground: &G,
     (settings, members): (&Settings, &Members),
     transport: Transport,
-    log: G::Log,
-    machine: StateMachine,
+    mut log: G::Log,
+    mut machine: StateMachine,
 ) -> Result<Raft, Stop> {
+    let cannot = |error: &dyn std::fmt::Display| {
+        Stop::Defect(format!(
+            "the engine cannot start on {}: {error}; check the disk, then start the replica again",
+            settings.data.display()
+        ))
+    };
     let mut ids = members.look(Now::voters);
     ids.insert(settings.id);
     let ids: Vec<u64> = ids.into_iter().collect();
@@ -45,12 +53,33 @@ pub(crate) async fn start<G: Ground>(
     })?;
     config.max_in_snapshot_log_to_keep = settings.log_kept();
     ground.tune(&mut config);
-    Raft::new(settings.id, Arc::new(config), transport, log, machine).await.map_err(|error| {
-        Stop::Defect(format!(
-            "the engine cannot start on {}: {error}; check the disk, then start the replica again",
-            settings.data.display()
-        ))
-    })
+    let (applied, _) = machine.applied_state().await.map_err(|error| cannot(&error))?;
+    cut_overruled(&mut log, applied).await.map_err(|error| cannot(&error))?;
+    let raft = Raft::new(settings.id, Arc::new(config), transport, log, machine);
+    raft.await.map_err(|error| cannot(&error))
+}
+
+/// Cuts off the end of a log that the history has overruled.
+///
+/// A follower applies what is decided although its own disk has not got it yet: its history may be
+/// on disk before its log, and the power may go between the two. Then the log still has what an
+/// earlier leader wrote at the index of what was decided instead. Nobody counted on that any more,
+/// and what follows on it was never decided either. The engine would take it for corruption.
+async fn cut_overruled<L>(log: &mut L, applied: Option<LogId>) -> io::Result<()>
+where
+    L: RaftLogStorage<Types>,
+{
+    let state = log.get_log_state().await?;
+    let (Some(applied), Some(last)) = (applied, state.last_log_id) else { return Ok(()) };
+    let is_overruled = last < applied && applied.index <= last.index;
+    if !is_overruled {
+        return Ok(());
+    }
+    let before = applied.index.saturating_sub(1)..applied.index;
+    let stays = log.get_log_reader().await.try_get_log_entries(before).await?;
+    let stays = stays.last().map(|entry| entry.log_id).or(state.last_purged_log_id);
+    tracing::warn!("the log ends with {last}, where {applied} was decided: it is cut off there");
+    log.truncate_after(stays).await
 }
 
 /// Writes the first entry, on a replica that has no log.
