@@ -140,12 +140,12 @@ impl Block {
         if digest != header.digest {
             return Err(DecodeError::Value("digest"));
         }
-        let records = (0..count)
-            .map(|_| {
-                let request = Request::decode_from(&mut reader)?;
-                Ok(Record { request, outcome: Outcome::decode_from(&mut reader)? })
-            })
-            .collect::<Result<Vec<_>, DecodeError>>()?;
+        let mut records: Vec<Record> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let last = records.last().map(|record| &record.request);
+            let request = Request::decode_from(&mut reader, last)?;
+            records.push(Record { request, outcome: Outcome::decode_from(&mut reader)? });
+        }
         reader.end()?;
         let block = Self { header, records };
         // The digest does not cover this count: it follows from what the digest covers.

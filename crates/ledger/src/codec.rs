@@ -97,8 +97,18 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn name(&mut self) -> Result<Name, DecodeError> {
+        self.name_like(None)
+    }
+
+    /// A name: `last` itself where that is the same.
+    fn name_like(&mut self, last: Option<&Name>) -> Result<Name, DecodeError> {
         let length = usize::from(self.u16()?);
-        Name::new(self.text(length)?).ok_or(DecodeError::Value("name"))
+        let bytes = self.take(length)?;
+        if let Some(last) = last.filter(|last| last.as_str().as_bytes() == bytes) {
+            return Ok(last.clone());
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Value("text"))?;
+        Name::new(text).ok_or(DecodeError::Value("name"))
     }
 
     pub(crate) fn cents(&mut self) -> Result<Cents, DecodeError> {
@@ -203,9 +213,12 @@ impl Batch {
         }
         let (at, settled) = (Timestamp(reader.u64()?), Index(reader.u64()?));
         let count = reader.count(10, usize::MAX)?;
-        let requests =
-            (0..count).map(|_| Request::decode_from(&mut reader)).collect::<Result<_, _>>();
-        let batch = Self { at, settled, requests: requests? };
+        let mut requests: Vec<Request> = Vec::with_capacity(count);
+        for _ in 0..count {
+            let request = Request::decode_from(&mut reader, requests.last())?;
+            requests.push(request);
+        }
+        let batch = Self { at, settled, requests };
         reader.end()?;
         Ok(batch)
     }
@@ -229,7 +242,11 @@ impl Request {
         self.command.encode_to(out);
     }
 
-    pub(crate) fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    /// A request from its bytes; what it names is shared with `last`, where that names it too.
+    pub(crate) fn decode_from(
+        reader: &mut Reader<'_>,
+        last: Option<&Self>,
+    ) -> Result<Self, DecodeError> {
         let origin = match reader.u8()? {
             0 => None,
             1 => Some(Origin::Client),
@@ -241,7 +258,7 @@ impl Request {
             0 => None,
             millis => Some(Timestamp(millis)),
         };
-        let command = Command::decode_from(reader)?;
+        let command = Command::decode_from(reader, last.map(|last| &last.command))?;
         Ok(Self { key, deadline, command })
     }
 }
@@ -258,16 +275,11 @@ fn decode_key(origin: Origin, reader: &mut Reader<'_>) -> Result<Key, DecodeErro
 }
 
 impl Command {
-    /// 128 bits of BLAKE3 over the parsed command: what a key is bound to. A quantity sent as `"2"`
-    /// and one sent as `2` are the same command.
+    /// 128 bits of BLAKE3 over the parsed command, which a key is bound to: `"2"` is `2` here.
     pub fn fingerprint(&self) -> [u8; 16] {
         let mut bytes = Vec::with_capacity(64);
         self.encode_to(&mut bytes);
-        let hash = blake3::hash(&bytes);
-        let mut fingerprint = [0; 16];
-        fingerprint
-            .copy_from_slice(hash.as_bytes().first_chunk::<16>().expect("a hash has 32 bytes"));
-        fingerprint
+        *blake3::hash(&bytes).as_bytes().first_chunk().expect("a hash has 32 bytes")
     }
 
     pub(crate) fn encode_to(&self, out: &mut Vec<u8>) {
@@ -312,14 +324,14 @@ impl Command {
         }
     }
 
-    fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    fn decode_from(reader: &mut Reader<'_>, last: Option<&Self>) -> Result<Self, DecodeError> {
         Ok(match reader.u8()? {
             0 => Self::Open(Shop::decode_from(reader)?),
             1 => Self::Define(Definition::decode_from(reader)?),
             2 => Self::SetPrice { name: reader.name()?, price: reader.cents()? },
             3 => Self::RestockBy { name: reader.name()?, quantity: reader.quantity()? },
             4 => Self::RestockTo { name: reader.name()?, quantity: reader.quantity()? },
-            5 => Self::Place(decode_lines(reader)?),
+            5 => Self::Place(decode_lines(reader, last)?),
             6 => Self::Attach { incarnation: reader.u64()?, name: reader.name()? },
             7 => Self::Detach { incarnation: reader.u64()?, term: reader.u64()? },
             _ => return Err(DecodeError::Value("command")),
@@ -339,17 +351,20 @@ fn encode_lines(lines: &[Line], out: &mut Vec<u8>) {
     }
 }
 
-fn decode_lines(reader: &mut Reader<'_>) -> Result<Vec<Line>, DecodeError> {
+fn decode_lines(reader: &mut Reader<'_>, last: Option<&Command>) -> Result<Vec<Line>, DecodeError> {
+    let last = if let Some(Command::Place(lines)) = last { lines } else { &Vec::new() };
     // Twice the limit, so that an order refused for its length can be kept in its block.
     let count = reader.count(8, LINES_MAX.saturating_mul(2))?;
     (0..count)
-        .map(|_| {
+        .map(|place| {
             let side = match reader.u8()? {
                 1 => Side::Buy,
                 2 => Side::Sell,
                 _ => return Err(DecodeError::Value("side")),
             };
-            Ok(Line { side, quantity: reader.quantity()?, name: reader.name()? })
+            let quantity = reader.quantity()?;
+            let name = reader.name_like(last.get(place).map(|line| &line.name))?;
+            Ok(Line { name, quantity, side })
         })
         .collect()
 }

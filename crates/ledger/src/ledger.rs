@@ -24,7 +24,7 @@ use crate::outcome::{Accepted, Applied, Outcome, Refusal};
 use crate::replies::{Bound, Known, Replies};
 use crate::state::State;
 use crate::stock::{Product, Stock};
-use crate::terms::{Digest, Index, LedgerId, Name, OrderNumber, Timestamp};
+use crate::terms::{Digest, Index, Key, LedgerId, Name, OrderNumber, Timestamp};
 
 pub use crate::replies::Windows;
 
@@ -75,14 +75,20 @@ pub enum RestoreError {
 
 /// Remembers the keys of a block, once more. Many customers want the same: what the last one asked
 /// for need not be hashed again.
+/// Binds a key to its command. On a hot product one command follows another that is the same: then
+/// it is hashed once.
+fn bind(key: &Key, command: &Command, last: Option<(&Command, Bound)>) -> Bound {
+    match last {
+        Some((same, bound)) if same == command => bound.again(key),
+        _ => Bound::new(key, command),
+    }
+}
+
 fn remember_again(replies: &mut Replies, block: &Block) {
     let mut last: Option<(&Command, Bound)> = None;
     for Record { request, outcome } in &block.records {
         let Some(key) = &request.key else { continue };
-        let bound = match last {
-            Some((command, bound)) if *command == request.command => bound.again(key),
-            _ => Bound::new(key, &request.command),
-        };
+        let bound = bind(key, &request.command, last);
         last = Some((&request.command, bound));
         let at = (block.header.index, block.header.at);
         replies.remember(bound, at, (&request.command, outcome));
@@ -124,9 +130,13 @@ impl Ledger {
         let (first_order_number, previous) = (self.next_order_number, self.digest);
         let mut touched = Vec::new();
         let mut outcomes = Vec::with_capacity(batch.requests.len());
-        let mut records = Vec::with_capacity(batch.requests.len());
+        let mut records: Vec<Record> = Vec::with_capacity(batch.requests.len());
+        let mut last = None;
         for request in batch.requests {
-            let outcome = self.decide(position, &request, &mut touched);
+            let like = last.zip(records.last()).map(|(bound, it)| (&it.request.command, bound));
+            let bound = request.key.as_ref().map(|key| bind(key, &request.command, like));
+            let outcome = self.decide(position, &request, bound, &mut touched);
+            last = bound;
             outcomes.push(outcome.clone());
             records.push(Record { request, outcome });
         }
@@ -305,10 +315,10 @@ impl Ledger {
         &mut self,
         position: Position,
         request: &Request,
+        bound: Option<Bound>,
         touched: &mut Vec<Name>,
     ) -> Outcome {
         let command = &request.command;
-        let bound = request.key.as_ref().map(|key| Bound::new(key, command));
         match bound.map_or(Known::Fresh, |bound| self.replies.find(&bound, command)) {
             Known::Fresh => {}
             Known::Other => return Outcome::Refused(Refusal::KeyReused),
