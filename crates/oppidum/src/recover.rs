@@ -31,25 +31,33 @@ pub(crate) async fn recover(flags: Recover) -> Result<bool, Stop> {
     Ok(true)
 }
 
-/// What each folder there knows, and which one knows most.
+/// What each folder there knows, and which one knows most. One that cannot be read is named, and
+/// keeps nobody from the others.
 async fn compare(data: &Path) -> Result<bool, Stop> {
-    let mut best: Option<((u64, u64), u64)> = None;
-    let ids = ids(data)?;
-    for id in &ids {
-        let survivor = Survivor::open(&folder(data, *id), *id).await?;
-        let knowledge = survivor.knowledge();
-        tell(knowledge);
-        best = best.max(Some((knowledge.last, *id)));
+    let mut known: Vec<((u64, u64), u64)> = Vec::new();
+    let mut unreadable = None;
+    for id in ids(data)? {
+        match Survivor::open(&folder(data, id), id).await {
+            Ok(survivor) => {
+                tell(survivor.knowledge());
+                known.push((survivor.knowledge().last, id));
+            }
+            Err(why) => {
+                say(&format!("replica {id} is passed over: {why}\n"));
+                unreadable = Some(why);
+            }
+        }
     }
-    let Some((_, id)) = best else {
+    let Some((_, id)) = known.iter().max() else {
         let place = data.display();
-        return Err(Stop::Setup(format!("{place} holds no replica's folder: give --data")));
+        let none = || Stop::Setup(format!("{place} holds no replica's folder: give --data"));
+        return Err(unreadable.unwrap_or_else(none));
     };
     say(&format!(
         "{id} knows most of {}: compare with what the other machines' folders say (the greater \
          term, then the greater entry), and recover from that one: `oppidum ctl recover \
          --force-new-cluster --data {} --id {id}`",
-        if ids.len() == 1 { "this one" } else { "these" },
+        if known.len() == 1 { "this one" } else { "these" },
         data.display()
     ));
     Ok(true)

@@ -130,8 +130,10 @@ fn a_lost_majority_is_recovered_from_one_survivor_and_the_lost_ones_stay_out() {
     for id in IDS {
         store.kill(id);
     }
+    fs::create_dir(store.all_data().join("order-789")).unwrap();
     let told = run(&["ctl", "recover", "--data", &data]);
     assert_eq!(told.code, Some(0), "{told:?}");
+    assert!(told.stdout.contains("replica 789 is passed over: "), "{told:?}");
     assert_eq!(told.stdout.matches("every order below number 5").count(), 3, "{told:?}");
     assert!(told.stdout.contains("knows most"), "{told:?}");
     let force = ["ctl", "recover", "--data", &data, "--id", "123", "--force-new-cluster"];
