@@ -106,8 +106,7 @@ async fn decide(url: &str, command: Command) -> Result<Outcome, Stop> {
     let mut last = "no leader".to_owned();
     while began.elapsed() < PATIENCE {
         let store = inspect::fetch(url).await?;
-        let leader = store.processes.iter().find(|p| p.id.is_some() && p.id == store.leader);
-        if let Some(leader) = leader {
+        if let Some(leader) = store.leading() {
             match ask_once(&leader.address, what.clone()).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(why) => last = why,

@@ -189,9 +189,8 @@ async fn remove(url: &str, id: u64) -> Result<bool, Stop> {
 async fn leader(url: &str, began: Instant) -> Result<(u64, Client), Stop> {
     loop {
         let store = inspect::fetch(url).await?;
-        let leader = store.processes.iter().find(|p| p.id.is_some() && p.id == store.leader);
         let mut why = "no replica leads just now: see `oppidum status`".to_owned();
-        if let Some(leader) = leader {
+        if let Some(leader) = store.leading() {
             match net::channel(&leader.address, CONNECT).await {
                 Ok(channel) => return Ok((leader.id.unwrap_or(0), ControlClient::new(channel))),
                 Err(error) => why = format!("the leader cannot be asked: {error}"),

@@ -19,8 +19,7 @@ const CONNECT: Duration = Duration::from_secs(2);
 #[expect(clippy::print_stdout, reason = "this is the program's answer")]
 pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
     let store = inspect::fetch(url).await?;
-    let leader = store.processes.iter().find(|p| p.id.is_some() && p.id == store.leader);
-    let Some(leader) = leader else {
+    let Some(leader) = store.leading() else {
         println!("no replica leads just now: see `oppidum status`");
         return Ok(false);
     };

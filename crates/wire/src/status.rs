@@ -156,6 +156,14 @@ pub struct StoreStatus {
     pub processes: Vec<ProcessStatus>,
 }
 
+impl StoreStatus {
+    /// The process of the leader, if there is one and it is known.
+    pub fn leading(&self) -> Option<&ProcessStatus> {
+        let leader = self.leader?;
+        self.processes.iter().find(|process| process.id == Some(leader))
+    }
+}
+
 /// Asks the process whose internal listener is at `address`. The error is for people.
 pub async fn fetch(address: &str, within: Duration) -> Result<ProcessStatus, String> {
     let asking = async {

@@ -118,7 +118,7 @@ impl Town {
     pub(crate) async fn leader(&self) -> Result<Leader, Stop> {
         let url = self.urls.first().map_or("", String::as_str);
         let store = inspect::fetch(url).await?;
-        let leader = store.processes.iter().find(|p| p.id.is_some() && p.id == store.leader);
+        let leader = store.leading();
         let leader = leader.and_then(|process| process.id.zip(process.pid));
         let (id, pid) = leader.ok_or_else(|| Stop::Setup("nobody leads our own store".into()))?;
         Ok(Leader { id, pid })
