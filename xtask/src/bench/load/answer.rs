@@ -16,6 +16,9 @@ pub(crate) struct Answer {
 
 /// The answer that `bytes` begin with. None: more of it has yet to come.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Answer>> {
+    if matches!(bytes.first(), Some(b':' | b'-')) {
+        return redis(bytes);
+    }
     let Some(head) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
         return Ok(None);
     };
@@ -33,6 +36,21 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Answer>> {
         }
     }
     Ok((answer.end <= bytes.len()).then_some(answer))
+}
+
+/// Redis's two answers to an order and to `WAIT`, as if they were one of HTTP: 409 when there is
+/// nothing in stock, 504 when no replica has it.
+fn redis(bytes: &[u8]) -> Result<Option<Answer>> {
+    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|it| it.ends_with(b"\n"));
+    let (Some(order), Some(wait)) = (lines.next(), lines.next()) else { return Ok(None) };
+    let status = match (digits::<i64>(&order[1..]), digits::<i64>(&wait[1..])) {
+        (Ok(-1), Ok(_)) => 409,
+        (Ok(0..), Ok(1..)) => 200,
+        (Ok(0..), Ok(_)) => 504,
+        _ => bail!("Redis says {}", String::from_utf8_lossy(bytes)),
+    };
+    let end = order.len() + wait.len();
+    Ok(Some(Answer { status, retry_after: false, body: 0, end }))
 }
 
 fn named(line: &[u8], name: &[u8]) -> bool {
@@ -67,6 +85,18 @@ mod tests {
             assert_eq!(parse(&whole[..length]).expect("nothing is wrong"), None);
         }
         assert!(parse(whole).expect("it can be read").is_some());
+    }
+
+    #[test]
+    fn two_answers_of_redis_are_one() {
+        let status = |said: &[u8]| parse(said).expect("it can be read").map(|it| it.status);
+        for length in 0..b":4711\r\n:2\r\n".len() {
+            assert_eq!(status(&b":4711\r\n:2\r\n"[..length]), None);
+        }
+        assert_eq!(status(b":4711\r\n:2\r\n"), Some(200));
+        assert_eq!(status(b":4711\r\n:0\r\n"), Some(504));
+        assert_eq!(status(b":-1\r\n:2\r\n"), Some(409));
+        assert!(parse(b"-NOSCRIPT\r\n:0\r\n").is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 mod cluster;
 mod postgres;
+mod redis;
 
 use anyhow::Result;
 
@@ -11,15 +12,23 @@ use crate::bench::Bench;
 use crate::bench::report::Row;
 use cluster::Programs;
 
-const TITLE: &str = "The same job by PostgreSQL";
-
-/// Measures what is there.
-pub(crate) fn measure(bench: &mut Bench) -> Result<Row> {
+/// Measures `PostgreSQL`, if it is there.
+pub(crate) fn postgresql(bench: &mut Bench) -> Result<Row> {
+    let title = "The same job by PostgreSQL";
     match Programs::find() {
-        Some(programs) => postgres::measure(bench, TITLE, programs),
+        Some(programs) => postgres::measure(bench, title, programs),
         None => Ok(Row::skipped(
-            TITLE,
+            title,
             "`postgres`, `initdb`, `pg_basebackup`, `pgbench` and `psql` are not all here.",
         )),
+    }
+}
+
+/// Measures Redis, if it is there.
+pub(crate) fn redis(bench: &mut Bench) -> Result<Row> {
+    let title = "The same job by Redis";
+    match redis::find() {
+        Some(program) => redis::measure(bench, title, &program),
+        None => Ok(Row::skipped(title, "`redis-server` is not here.")),
     }
 }

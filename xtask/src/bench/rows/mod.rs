@@ -46,8 +46,11 @@ pub(crate) enum Name {
     /// The same, one client.
     #[value(name = "settling-1")]
     Settling1,
-    /// The same job by other stores that are installed.
-    Peers,
+    /// The same job by `PostgreSQL`, where that is installed.
+    #[value(name = "postgresql")]
+    PostgreSql,
+    /// The same job by Redis, where that is installed.
+    Redis,
     /// After many orders; wants --growth N.
     Growth,
     /// A replica comes back that was away for many orders; wants --return N.
@@ -73,7 +76,8 @@ impl Name {
             Self::Overload => "overload",
             Self::Settling64 => "settling-64",
             Self::Settling1 => "settling-1",
-            Self::Peers => "peers",
+            Self::PostgreSql => "postgresql",
+            Self::Redis => "redis",
             Self::Growth => "growth",
             Self::Return => "return",
             Self::Failover => "failover",
@@ -110,7 +114,8 @@ pub(crate) fn measure(bench: &mut Bench, name: Name, options: &Options) -> Resul
         Name::Overload => open::overload(bench),
         Name::Settling64 => orders::settling(bench, 64),
         Name::Settling1 => orders::settling(bench, 1),
-        Name::Peers => peers::measure(bench),
+        Name::PostgreSql => peers::postgresql(bench),
+        Name::Redis => peers::redis(bench),
         Name::Growth => {
             growth::measure(bench, options.growth.context("it wants to know how far: --growth N")?)
         }
