@@ -36,7 +36,7 @@ pub(super) fn latency(bench: &mut Bench) -> Result<Row> {
     let (mut ours, mut bares) = (Vec::new(), Vec::new());
     for turn in 1..=times.runs {
         let before = store.next_order_number()?;
-        let run = run(times, &store.address, rate, Expect::Done, &|| store.cpu())?;
+        let run = run(times, &store.address, rate, Expect::DoneOrNot, &|| store.cpu())?;
         check_growth(store, before, (run.whole, run.unknown))?;
         tell(turn, times, "the store", &run);
         ours.push(run);
@@ -50,6 +50,8 @@ pub(super) fn latency(bench: &mut Bench) -> Result<Row> {
         figure(rate)
     );
     let names = ["the store", "a bare handler"];
+    let refused = ours.iter().map(|run| run.shed).sum::<u64>();
+    let due = ours.iter().map(|run| run.due).sum::<u64>();
     let mut row = Row::new("Latency at half of the greatest rate", &how, &names);
     let both = |measure: fn(&Run) -> f64| [&ours, &bares].map(|runs| mid(runs, measure));
     row.line("median, ms", &both(|run| run.latency.p50));
@@ -57,6 +59,13 @@ pub(super) fn latency(bench: &mut Bench) -> Result<Row> {
     row.line("99th percentile, ms", &both(|run| run.latency.p99));
     row.line("99.9th percentile, ms", &both(|run| run.latency.p999));
     row.line("longest, ms", &both(|run| run.latency.max));
+    row.notes.push(match refused {
+        0 => "Nothing was refused.".to_owned(),
+        _ => format!(
+            "{refused} of {due} were refused with 503 and `Retry-After`: the machine could not do \
+             even this half for a moment."
+        ),
+    });
     row.line("sent late by the load, 99th percentile, ms", &both(|run| run.late.p99));
     row.line("CPU of what serves, µs per order", &both(cpu_each));
     row.line("CPU of the load itself, µs per order", &both(load_each));
