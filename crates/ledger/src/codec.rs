@@ -275,7 +275,8 @@ fn decode_key(origin: Origin, reader: &mut Reader<'_>) -> Result<Key, DecodeErro
 }
 
 impl Command {
-    /// 128 bits of BLAKE3 over the parsed command, which a key is bound to: `"2"` is `2` here.
+    /// 128 bits of BLAKE3 over the parsed command: what a key is bound to. A quantity sent as `"2"`
+    /// and one sent as `2` are the same command.
     pub fn fingerprint(&self) -> [u8; 16] {
         let mut bytes = Vec::with_capacity(64);
         self.encode_to(&mut bytes);

@@ -73,8 +73,6 @@ pub enum RestoreError {
     End(Index),
 }
 
-/// Remembers the keys of a block, once more. Many customers want the same: what the last one asked
-/// for need not be hashed again.
 /// Binds a key to its command. On a hot product one command follows another that is the same: then
 /// it is hashed once.
 fn bind(key: &Key, command: &Command, last: Option<(&Command, Bound)>) -> Bound {
@@ -84,6 +82,7 @@ fn bind(key: &Key, command: &Command, last: Option<(&Command, Bound)>) -> Bound 
     }
 }
 
+/// Remembers the keys of a block, once more.
 fn remember_again(replies: &mut Replies, block: &Block) {
     let mut last: Option<(&Command, Bound)> = None;
     for Record { request, outcome } in &block.records {
