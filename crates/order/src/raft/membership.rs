@@ -168,3 +168,47 @@ pub(crate) fn members_of(stored: &StoredMembership) -> Now {
         addresses: addresses.collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::EntryPayload;
+    use openraft::type_config::TypeConfigExt;
+
+    use super::*;
+    use crate::raft::log_store::LogStore;
+    use crate::raft::types::{Entry, LeaderId};
+
+    fn id(term: u64, index: u64) -> LogId {
+        LogId { leader_id: LeaderId { term, node_id: 1 }, index }
+    }
+
+    /// Where a log of the entries 0 to 5 of term 1 ends afterwards.
+    async fn cut(purged: Option<u64>, applied: LogId) -> Option<LogId> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = LogStore::open(folder.path(), None).unwrap();
+        let blank = |index| Entry { log_id: id(1, index), payload: EntryPayload::Blank };
+        let (done, flushed) = Types::oneshot();
+        let done = openraft::storage::IOFlushed::signal(done);
+        log.append((0..=5).map(blank), done).await.unwrap();
+        flushed.await.unwrap().unwrap();
+        if let Some(index) = purged {
+            log.purge(id(1, index)).await.unwrap();
+        }
+        cut_overruled(&mut log, Some(applied)).await.unwrap();
+        log.get_log_state().await.unwrap().last_log_id
+    }
+
+    #[tokio::test]
+    async fn a_log_ends_before_what_was_decided_otherwise() {
+        assert_eq!(cut(None, id(2, 5)).await, Some(id(1, 4)));
+        assert_eq!(cut(None, id(2, 3)).await, Some(id(1, 2)));
+        assert_eq!(cut(Some(2), id(2, 3)).await, Some(id(1, 2)), "what stays is purged already");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_nothing_overrules_stays_as_it_is() {
+        for applied in [id(1, 3), id(1, 5), id(1, 7), id(2, 6)] {
+            assert_eq!(cut(None, applied).await, Some(id(1, 5)), "{applied}");
+        }
+    }
+}
