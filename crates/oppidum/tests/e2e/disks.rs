@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::crowd::{Crowd, FRONTENDS, STOCK, shop};
 use crate::harness::{IDS, Plan, Reply, Store, ask, until};
+use crate::torture::hold;
 
 /// Faults are switched on and off while a replica runs.
 const SWITCHES: [&str; 2] = ["--fault", "switches"];
@@ -41,7 +42,7 @@ fn test_8_a_disk_that_stalls_causes_no_storm_of_elections_and_loses_nothing() {
         let follower = IDS.into_iter().find(|id| *id != leader).unwrap();
         stall(&store, follower, frozen, || crowd.go_on(50));
         assert_eq!((store.await_leader(None), self::term(&store)), (leader, term), "no election");
-        stall(&store, leader, frozen, || std::thread::sleep(STALL));
+        stall(&store, leader, frozen, || hold(STALL));
         crowd.go_on(200);
         let elections = self::term(&store) - term;
         assert!(elections <= 2, "{elections} elections: a storm");
@@ -57,7 +58,7 @@ fn stall(store: &Store, id: u64, frozen: bool, meanwhile: impl FnOnce()) {
         true => store.disk(id).freeze(),
         false => store.switch(id, "stall"),
     }
-    std::thread::sleep(STALL);
+    hold(STALL);
     meanwhile();
     match frozen {
         true => store.disk(id).thaw(),

@@ -99,7 +99,7 @@ impl Torture {
         }
     }
 
-    /// Whoever ended by itself is started again, until all are ready.
+    /// After a fault by which a replica may end: whoever has is started again, until all are ready.
     pub(crate) fn supervise(&mut self) {
         let store = &mut self.store;
         until("all replicas are back", || {
@@ -172,8 +172,7 @@ fn nothing_is_lost_whatever_happens() {
         strike(&mut torture);
         torture.crowd.go_on(20);
         gaps.entry(name).or_default().push(torture.crowd.history.longest_gap(struck));
-        // One whose log met the full disk notices it with its next entry.
-        torture.supervise();
+        torture.store.await_all_ready();
         if Duration::from_mins(1) < told.elapsed() {
             told = Instant::now();
             let struck: usize = gaps.values().map(Vec::len).sum();
