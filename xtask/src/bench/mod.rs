@@ -171,7 +171,8 @@ fn names(options: &Options) -> Vec<Name> {
     let long = long.into_iter().chain(options.returning.map(|_| Name::Return));
     let failover = if options.freeze { Name::Freeze } else { Name::Failover };
     let long = long.chain(options.failover.map(|_| failover));
-    let mut names: Vec<Name> = options.only.iter().copied().chain(long).collect();
+    let mut names: Vec<Name> = options.only.clone();
+    names.extend(long.filter(|name| !options.only.contains(name)));
     if names.is_empty() {
         names = Name::usual();
     }

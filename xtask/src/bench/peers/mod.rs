@@ -1,6 +1,6 @@
 //! The same job by other stores, where they are installed: an order on one hot product takes one
 //! from its stock, gets the next number without a gap, is remembered under a key, and is on the
-//! disks of two of three processes before it is answered.
+//! disks of two of three processes before it is answered, or at least known to two of them.
 
 mod cluster;
 mod postgres;

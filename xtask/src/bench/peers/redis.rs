@@ -2,7 +2,7 @@
 //!
 //! An order is one script, run under Redis's one thread, so it is atomic there without any lock.
 //! `WAIT` tells that one replica has received it: no election and no log stand behind that, and a
-//! failover may lose what was acknowledged. It is the least that this job costs anywhere.
+//! failover may lose what was acknowledged.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
