@@ -130,16 +130,32 @@ impl<'a> Scene<'a> {
         tell(format!("  {name} is started again: pid {}", self.stage.pid(name).unwrap_or(0)));
         self.stage.serves(name).await?;
         let took = began.elapsed();
-        let id = name.trim_start_matches("order-");
-        for said in self.stage.heard().into_iter().skip(heard) {
-            if let Some(at) = said.line.find("sending missing logs")
-                && said.line.ends_with(&format!("to {id}"))
-            {
-                tell(format!("  {}: {}", said.name, &said.line[at..]));
-            }
+        for line in self.sent_to(name, heard).await {
+            tell(format!("  {line}"));
         }
         tell(format!("  {name} does its whole work again after {}", ms(took)));
         Ok(true)
+    }
+
+    /// Who sends a replica that has come back what it missed. What they say of it is read a moment
+    /// after they have done it.
+    async fn sent_to(&self, name: &str, heard: usize) -> Vec<String> {
+        let Some(id) = name.strip_prefix("order-") else { return Vec::new() };
+        let (asked, to) = (Instant::now(), format!("to {id}"));
+        loop {
+            let heard = self.stage.heard().into_iter().skip(heard);
+            let lines: Vec<String> = heard
+                .filter(|said| said.line.ends_with(&to))
+                .filter_map(|said| {
+                    let line = said.line.get(said.line.find("sending missing logs")?..)?;
+                    Some(format!("{}: {line}", said.name))
+                })
+                .collect();
+            if !lines.is_empty() || Duration::from_secs(1) < asked.elapsed() {
+                return lines;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// How many orders are acknowledged.
