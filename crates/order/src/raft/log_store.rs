@@ -60,6 +60,8 @@ pub(crate) enum OnDisk {
     Append(IOFlushed<Types>, Option<(LogId, u64, witness::OnDisk)>),
     /// Somebody who waits here.
     Waiter(oneshot::Sender<io::Result<()>>),
+    /// Nobody; only a failure must be known.
+    Nobody(witness::OnDisk),
 }
 
 impl Debug for OnDisk {
@@ -82,6 +84,7 @@ impl raft_log::Callback for OnDisk {
             }
             // Who no longer waits need not know.
             Self::Waiter(waiter) => drop(waiter.send(result)),
+            Self::Nobody(on_disk) => drop(result.inspect_err(|error| on_disk.fail(error))),
         }
     }
 }
@@ -246,11 +249,11 @@ impl Later {
         while let Some(due) = self.next_due() {
             let Some(inner) = inner.upgrade() else { return };
             let done = match due {
-                Due::Held(done) => Some(done),
-                Due::Idle => None,
+                Due::Held(done) => done,
+                Due::Idle => OnDisk::Nobody(inner.on_disk.clone()),
             };
-            if let Err(error) = inner.log.write().flush(switches::disk_syncs(), done) {
-                tracing::error!("cannot flush the log: {error}");
+            if let Err(error) = inner.log.write().flush(switches::disk_syncs(), Some(done)) {
+                inner.on_disk.fail(&error);
             }
         }
     }

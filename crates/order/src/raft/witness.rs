@@ -13,9 +13,11 @@
 
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::raft::codec;
 use crate::raft::open_error::OpenError;
@@ -75,6 +77,7 @@ impl Witness {
 #[derive(Clone, Debug, Default)]
 pub struct OnDisk {
     kept: Arc<Mutex<Kept>>,
+    failed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -113,6 +116,20 @@ impl OnDisk {
     /// Nothing more comes to disk.
     pub(crate) fn fail(&self, error: &io::Error) {
         self.kept.lock().failure.get_or_insert_with(|| (error.kind(), error.to_string()));
+        self.failed.notify_waiters();
+    }
+
+    /// Returns when nothing more comes to disk, and why: the replica must stop.
+    pub(crate) async fn failed(&self) -> String {
+        let mut told = pin!(self.failed.notified());
+        loop {
+            told.as_mut().enable();
+            if let Some((_, text)) = &self.kept.lock().failure {
+                return text.clone();
+            }
+            told.as_mut().await;
+            told.set(self.failed.notified());
+        }
     }
 
     /// The first failure instead of a later one, which only says that nobody writes any more.
@@ -138,6 +155,8 @@ impl OnDisk {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+
     use super::*;
     use crate::raft::types::LeaderId;
 
@@ -162,6 +181,17 @@ mod tests {
         assert!(lost(Some(Vote::new(2, 7)), Some(99)));
         assert!(lost(None, Some(10)));
         assert!(witness(None, None).check(witness(None, None), Path::new("log")).is_ok());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_failure_hears_of_the_first() {
+        let on_disk = OnDisk::default();
+        let mut waiting = pin!(on_disk.failed());
+        assert_eq!(waiting.as_mut().now_or_never(), None);
+        on_disk.fail(&io::Error::other("no room"));
+        on_disk.fail(&io::Error::other("nobody writes"));
+        assert_eq!(waiting.await, "no room");
+        assert_eq!(on_disk.failed().await, "no room", "also afterwards");
     }
 
     #[test]
