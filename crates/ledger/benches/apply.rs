@@ -49,9 +49,8 @@ fn run(keys_max: usize, entries: &[Vec<u8>], per_entry: u64) -> u128 {
     let start = Instant::now();
     for bytes in entries {
         index = index.next();
-        let batch = Batch::decode(bytes).expect("these bytes were encoded above");
-        let entry = ledger.apply_entry(index, 1, batch);
-        written = written.saturating_add(entry.block.map_or(0, |block| block.encode().len()));
+        let entry = ledger.apply_bytes(index, 1, bytes).expect("these bytes were encoded above");
+        written = written.saturating_add(entry.block.map_or(0, |block| block.bytes().len()));
     }
     let nanos = start.elapsed().as_nanos();
     let orders = u64::try_from(entries.len()).unwrap_or(0).saturating_mul(per_entry);

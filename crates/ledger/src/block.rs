@@ -22,13 +22,9 @@
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{Command, Line, Request};
-use crate::outcome::{Accepted, Outcome};
+use crate::outcome::Outcome;
+use crate::sealed::{self, Sealed};
 use crate::terms::{Digest, Index, OrderNumber, Timestamp};
-
-/// The version byte of a block.
-pub const BLOCK_VERSION: u8 = 1;
-
-const HEADER_BYTES: usize = 109;
 
 /// One entry's record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,76 +76,27 @@ pub struct Order {
     pub index: Index,
 }
 
-/// What a block says of itself before its digest is known.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Place {
-    pub(crate) index: Index,
-    pub(crate) term: u64,
-    pub(crate) at: Timestamp,
-    pub(crate) first_order_number: OrderNumber,
-    pub(crate) previous: Digest,
-}
-
 impl Block {
-    /// Closes a block: counts its orders and computes its digest.
-    pub(crate) fn close(place: Place, records: Vec<Record>) -> Self {
-        let placed = records.iter().filter(|record| record.number().is_some()).count();
-        let orders = u32::try_from(placed).expect("an entry holds far fewer than 2^32 orders");
-        let Place { index, term, at, first_order_number, previous } = place;
-        let digest = Digest::default();
-        let header = Header { index, term, at, first_order_number, orders, previous, digest };
-        let mut block = Self { header, records };
-        block.header.digest = block.reckon();
-        block
-    }
-
     /// The digest as it follows from the rest of the block.
     pub fn reckon(&self) -> Digest {
         let mut bytes = Vec::with_capacity(self.records.len().saturating_mul(112));
         self.encode_records(&mut bytes);
-        chain(&self.header, self.records.len(), &bytes)
+        sealed::chain(&self.header, self.records.len(), &bytes)
     }
 
     /// The bytes of this block.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out =
-            Vec::with_capacity(self.records.len().saturating_mul(112).saturating_add(128));
-        let header = &self.header;
-        out.u8(BLOCK_VERSION);
-        out.u32(0);
-        out.u64(header.index.0);
-        out.u64(header.term);
-        out.u64(header.at.0);
-        out.u64(header.first_order_number.0);
-        out.u32(header.orders);
-        out.count(self.records.len());
-        out.raw(&header.previous.0);
-        out.raw(&header.digest.0);
+        let room = self.records.len().saturating_mul(112).saturating_add(128);
+        let mut out = Vec::with_capacity(room);
+        out.raw(&sealed::head(&self.header, self.records.len()));
         self.encode_records(&mut out);
-        let crc = crc32fast::hash(out.get(5..).unwrap_or_default());
-        if let Some(place) = out.get_mut(1..5) {
-            place.copy_from_slice(&crc.to_le_bytes());
-        }
+        sealed::stamp(&mut out);
         out
     }
 
     /// A block from its bytes: checksum, digest and counts are verified.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (header, count, mut reader) = open(bytes)?;
-        let digest = chain(&header, count, reader.rest());
-        if digest != header.digest {
-            return Err(DecodeError::Value("digest"));
-        }
-        let mut records: Vec<Record> = Vec::with_capacity(count);
-        for _ in 0..count {
-            let last = records.last().map(|record| &record.request);
-            let request = Request::decode_from(&mut reader, last)?;
-            records.push(Record { request, outcome: Outcome::decode_from(&mut reader)? });
-        }
-        reader.end()?;
-        let block = Self { header, records };
-        // The digest does not cover this count: it follows from what the digest covers.
-        if block.is_counted() { Ok(block) } else { Err(DecodeError::Value("orders")) }
+        Ok(Sealed::open(bytes)?.block())
     }
 
     /// True when the header counts the orders that the records placed.
@@ -160,12 +107,7 @@ impl Block {
 
     /// The header alone, after the checksum.
     pub fn peek(bytes: &[u8]) -> Result<Header, DecodeError> {
-        open(bytes).map(|(header, _, _)| header)
-    }
-
-    /// An order by its number, if it was placed in this entry.
-    pub fn order(&self, number: OrderNumber) -> Option<Order> {
-        self.orders().find(|order| order.number == number)
+        sealed::check_head(bytes).map(|(header, _)| header)
     }
 
     /// The orders placed in this entry, by number.
@@ -189,53 +131,15 @@ impl Block {
 impl Record {
     /// The number of the order that this record placed.
     pub fn number(&self) -> Option<OrderNumber> {
-        match self.outcome {
-            Outcome::Accepted(Accepted::Placed(number)) => Some(number),
-            Outcome::Accepted(Accepted::Done | Accepted::Unchanged)
-            | Outcome::Refused(_)
-            | Outcome::Repeated { .. } => None,
-        }
+        sealed::placed(&self.outcome)
     }
-}
 
-fn open(bytes: &[u8]) -> Result<(Header, usize, Reader<'_>), DecodeError> {
-    let mut reader = Reader::new(bytes);
-    let version = reader.u8()?;
-    if version != BLOCK_VERSION {
-        return Err(DecodeError::Version(version));
+    /// A record from its bytes; what it names is shared with `last`, where that names it too.
+    pub(crate) fn decode_from(
+        reader: &mut Reader<'_>,
+        last: Option<&Request>,
+    ) -> Result<Self, DecodeError> {
+        let request = Request::decode_from(reader, last)?;
+        Ok(Self { request, outcome: Outcome::decode_from(reader)? })
     }
-    if bytes.len() < HEADER_BYTES {
-        return Err(DecodeError::Short);
-    }
-    if reader.u32()? != crc32fast::hash(reader.rest()) {
-        return Err(DecodeError::Checksum);
-    }
-    let index = Index(reader.u64()?);
-    let term = reader.u64()?;
-    let at = Timestamp(reader.u64()?);
-    let first_order_number = OrderNumber(reader.u64()?);
-    let orders = reader.u32()?;
-    let count = reader.u32()?;
-    let previous = Digest(reader.array()?);
-    let digest = Digest(reader.array()?);
-    let header = Header { index, term, at, first_order_number, orders, previous, digest };
-    // A record is at least eleven bytes long.
-    let count = usize::try_from(count).map_err(|_| DecodeError::Value("count"))?;
-    let least = count.checked_mul(11).ok_or(DecodeError::Value("count"))?;
-    if reader.rest().len() < least {
-        return Err(DecodeError::Short);
-    }
-    Ok((header, count, reader))
-}
-
-fn chain(header: &Header, records: usize, bytes: &[u8]) -> Digest {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&header.previous.0);
-    hasher.update(&header.index.0.to_le_bytes());
-    hasher.update(&header.term.to_le_bytes());
-    hasher.update(&header.at.0.to_le_bytes());
-    hasher.update(&header.first_order_number.0.to_le_bytes());
-    hasher.update(&u64::try_from(records).unwrap_or(u64::MAX).to_le_bytes());
-    hasher.update(bytes);
-    Digest(*hasher.finalize().as_bytes())
 }

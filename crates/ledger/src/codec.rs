@@ -11,16 +11,18 @@
 //! * request: key, u64 deadline (0: none), u8 command tag, the command's fields in order
 //! * batch: u8 version, u64 at, u64 settled, u32 count, requests
 //!
-//! [`bulk`] is many orders on their way to an entry.
+//! [`bulk`] is many orders on their way to an entry; `refs` reads requests where they stand.
 
 pub mod bulk;
+mod bytes;
+pub(crate) mod refs;
 
 use crate::command::{Batch, Command, Definition, LINES_MAX, Line, Request, SHOP_PRODUCTS_MAX};
 use crate::command::{Shop, Side};
 use crate::outcome::{Accepted, Outcome, Refusal};
-use crate::terms::{
-    Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, STOCK_MAX, Timestamp,
-};
+use crate::terms::{Index, Key, LedgerId, Name, OrderNumber, Origin, Timestamp};
+
+pub(crate) use bytes::{Reader, Writer};
 
 /// The version byte of a batch.
 pub const BATCH_VERSION: u8 = 1;
@@ -43,153 +45,6 @@ pub enum DecodeError {
     /// The checksum does not match.
     #[error("the checksum does not match")]
     Checksum,
-}
-
-/// Reads bytes from the front.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Reader<'a>(&'a [u8]);
-
-impl<'a> Reader<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        Self(bytes)
-    }
-
-    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
-        let (taken, rest) = self.0.split_at_checked(length).ok_or(DecodeError::Short)?;
-        self.0 = rest;
-        Ok(taken)
-    }
-
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or(DecodeError::Short)?;
-        self.0 = rest;
-        Ok(*taken)
-    }
-
-    pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {
-        self.array().map(u8::from_le_bytes)
-    }
-
-    pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    pub(crate) fn u32(&mut self) -> Result<u32, DecodeError> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    pub(crate) fn u64(&mut self) -> Result<u64, DecodeError> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    /// A count of things of at least `bytes_each`, refused when the rest could not hold them.
-    pub(crate) fn count(&mut self, bytes_each: usize, max: usize) -> Result<usize, DecodeError> {
-        let count = usize::try_from(self.u32()?).map_err(|_| DecodeError::Value("count"))?;
-        let least = count.checked_mul(bytes_each).ok_or(DecodeError::Value("count"))?;
-        if max < count {
-            return Err(DecodeError::Value("count"));
-        }
-        if self.0.len() < least { Err(DecodeError::Short) } else { Ok(count) }
-    }
-
-    fn text(&mut self, length: usize) -> Result<&'a str, DecodeError> {
-        std::str::from_utf8(self.take(length)?).map_err(|_| DecodeError::Value("text"))
-    }
-
-    pub(crate) fn name(&mut self) -> Result<Name, DecodeError> {
-        self.name_like(None)
-    }
-
-    /// A name: `last` itself where that is the same.
-    fn name_like(&mut self, last: Option<&Name>) -> Result<Name, DecodeError> {
-        let length = usize::from(self.u16()?);
-        let bytes = self.take(length)?;
-        if let Some(last) = last.filter(|last| last.as_str().as_bytes() == bytes) {
-            return Ok(last.clone());
-        }
-        let text = std::str::from_utf8(bytes).map_err(|_| DecodeError::Value("text"))?;
-        Name::new(text).ok_or(DecodeError::Value("name"))
-    }
-
-    pub(crate) fn cents(&mut self) -> Result<Cents, DecodeError> {
-        Cents::new(self.u64()?).ok_or(DecodeError::Value("price"))
-    }
-
-    pub(crate) fn stock(&mut self) -> Result<u64, DecodeError> {
-        let stock = self.u64()?;
-        if stock <= STOCK_MAX { Ok(stock) } else { Err(DecodeError::Value("stock")) }
-    }
-
-    fn quantity(&mut self) -> Result<Quantity, DecodeError> {
-        Quantity::new(u64::from(self.u32()?)).ok_or(DecodeError::Value("quantity"))
-    }
-
-    /// 0 stands for none.
-    pub(crate) fn quantity_maybe(&mut self) -> Result<Option<Quantity>, DecodeError> {
-        match self.u32()? {
-            0 => Ok(None),
-            some => Quantity::new(u64::from(some)).map(Some).ok_or(DecodeError::Value("quantity")),
-        }
-    }
-
-    pub(crate) fn end(self) -> Result<(), DecodeError> {
-        if self.0.is_empty() { Ok(()) } else { Err(DecodeError::Trailing(self.0.len())) }
-    }
-
-    /// What has not been read yet.
-    pub(crate) fn rest(self) -> &'a [u8] {
-        self.0
-    }
-}
-
-/// Appends bytes. Lengths are bounded by the types that are written, so they fit.
-pub(crate) trait Writer {
-    fn u8(&mut self, value: u8);
-    fn u16(&mut self, value: u16);
-    fn u32(&mut self, value: u32);
-    fn u64(&mut self, value: u64);
-    fn raw(&mut self, bytes: &[u8]);
-
-    fn count(&mut self, count: usize) {
-        self.u32(u32::try_from(count).expect("every count is bounded far below 2^32"));
-    }
-
-    fn name(&mut self, name: &Name) {
-        self.u16(u16::try_from(name.as_str().len()).expect("a name is at most 128 bytes long"));
-        self.raw(name.as_str().as_bytes());
-    }
-
-    fn short_text(&mut self, text: &str) {
-        self.u8(u8::try_from(text.len()).expect("keys and principals are at most 255 bytes long"));
-        self.raw(text.as_bytes());
-    }
-
-    fn quantity(&mut self, quantity: Option<Quantity>) {
-        let pieces = quantity.map_or(0, Quantity::get);
-        self.u32(u32::try_from(pieces).expect("a quantity is at most a million"));
-    }
-}
-
-impl Writer for Vec<u8> {
-    fn u8(&mut self, value: u8) {
-        self.push(value);
-    }
-
-    fn u16(&mut self, value: u16) {
-        self.extend_from_slice(&value.to_le_bytes());
-    }
-
-    fn u32(&mut self, value: u32) {
-        self.extend_from_slice(&value.to_le_bytes());
-    }
-
-    fn u64(&mut self, value: u64) {
-        self.extend_from_slice(&value.to_le_bytes());
-    }
-
-    fn raw(&mut self, bytes: &[u8]) {
-        self.extend_from_slice(bytes);
-    }
 }
 
 impl Batch {
@@ -343,10 +198,7 @@ impl Command {
 fn encode_lines(lines: &[Line], out: &mut Vec<u8>) {
     out.count(lines.len());
     for line in lines {
-        out.u8(match line.side {
-            Side::Buy => 1,
-            Side::Sell => 2,
-        });
+        line.side.write(out);
         out.quantity(Some(line.quantity));
         out.name(&line.name);
     }
@@ -358,16 +210,29 @@ fn decode_lines(reader: &mut Reader<'_>, last: Option<&Command>) -> Result<Vec<L
     let count = reader.count(8, LINES_MAX.saturating_mul(2))?;
     (0..count)
         .map(|place| {
-            let side = match reader.u8()? {
-                1 => Side::Buy,
-                2 => Side::Sell,
-                _ => return Err(DecodeError::Value("side")),
-            };
+            let side = Side::read(reader)?;
             let quantity = reader.quantity()?;
             let name = reader.name_like(last.get(place).map(|line| &line.name))?;
             Ok(Line { name, quantity, side })
         })
         .collect()
+}
+
+impl Side {
+    fn write(self, out: &mut Vec<u8>) {
+        out.u8(match self {
+            Self::Buy => 1,
+            Self::Sell => 2,
+        });
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match reader.u8()? {
+            1 => Ok(Self::Buy),
+            2 => Ok(Self::Sell),
+            _ => Err(DecodeError::Value("side")),
+        }
+    }
 }
 
 impl Shop {

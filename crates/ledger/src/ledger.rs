@@ -17,14 +17,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::block::{Block, Place, Record};
+use crate::block::Header;
 use crate::change::Change;
+use crate::codec::DecodeError;
+use crate::codec::refs::{BatchRef, CommandRef, RecordRef, RequestRef};
 use crate::command::{Batch, CATALOGS_MAX, Command, Request, Shop};
 use crate::outcome::{Accepted, Applied, Outcome, Refusal};
 use crate::replies::{Bound, Known, Replies};
+use crate::sealed::{Sealed, Sealing};
 use crate::state::State;
 use crate::stock::{Product, Stock};
-use crate::terms::{Digest, Index, Key, LedgerId, Name, OrderNumber, Timestamp};
+use crate::terms::{Digest, Index, LedgerId, Name, OrderNumber, Timestamp};
 
 pub use crate::replies::Windows;
 
@@ -51,7 +54,16 @@ pub struct Entry {
     /// What those who watch are told: the latest value of each product changed, in name order.
     pub changes: Vec<Change>,
     /// The entry's record. None: it carried no requests.
-    pub block: Option<Block>,
+    pub block: Option<Sealed>,
+    /// It attached or detached a catalog, or was to.
+    pub attaches: bool,
+}
+
+/// What is gathered while an entry is applied.
+#[derive(Debug, Default)]
+struct Work {
+    touched: Vec<Name>,
+    attaches: bool,
 }
 
 /// A state and blocks that do not belong together.
@@ -73,24 +85,32 @@ pub enum RestoreError {
     End(Index),
 }
 
-/// Binds a key to its command. On a hot product one command follows another that is the same: then
-/// it is hashed once.
-fn bind(key: &Key, command: &Command, last: Option<(&Command, Bound)>) -> Bound {
-    match last {
-        Some((same, bound)) if same == command => bound.again(key),
-        _ => Bound::new(key, command),
+/// A request's command, kept for the next one: what many want is taken apart, and hashed, once.
+#[derive(Debug)]
+struct Asked<'a> {
+    bytes: CommandRef<'a>,
+    command: Command,
+    print: u64,
+}
+
+impl<'a> Asked<'a> {
+    fn new(bytes: CommandRef<'a>) -> Self {
+        Self { bytes, command: bytes.command(), print: bytes.print() }
     }
 }
 
 /// Remembers the keys of a block, once more.
-fn remember_again(replies: &mut Replies, block: &Block) {
-    let mut last: Option<(&Command, Bound)> = None;
-    for Record { request, outcome } in &block.records {
+fn remember_again<B: AsRef<[u8]>>(replies: &mut Replies, block: &Sealed<B>) {
+    let at = (block.header().index, block.header().at);
+    let mut last: Option<(CommandRef<'_>, u64)> = None;
+    for RecordRef { request, outcome } in block.records() {
         let Some(key) = &request.key else { continue };
-        let bound = bind(key, &request.command, last);
-        last = Some((&request.command, bound));
-        let at = (block.header.index, block.header.at);
-        replies.remember(bound, at, (&request.command, outcome));
+        let print = match last {
+            Some((same, print)) if same == request.command => print,
+            _ => request.command.print(),
+        };
+        last = Some((request.command, print));
+        replies.remember(Bound::new(key, print), at, &outcome, || request.command.command());
     }
 }
 
@@ -119,47 +139,71 @@ impl Ledger {
         }
     }
 
-    /// Applies one entry: every request of the batch, in order.
+    /// Applies one entry from its bytes: every request of the batch, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are no batch: nothing has happened then.
     ///
     /// # Panics
     ///
     /// On a defect: an index that does not follow, or a broken invariant. The replica stops.
-    pub fn apply_entry(&mut self, index: Index, term: u64, batch: Batch) -> Entry {
-        let position = self.advance(index, term, &batch);
+    pub fn apply_bytes(
+        &mut self,
+        index: Index,
+        term: u64,
+        batch: &[u8],
+    ) -> Result<Entry, DecodeError> {
+        let batch = BatchRef::open(batch)?;
         let (first_order_number, previous) = (self.next_order_number, self.digest);
-        let mut touched = Vec::new();
-        let mut outcomes = Vec::with_capacity(batch.requests.len());
-        let mut records: Vec<Record> = Vec::with_capacity(batch.requests.len());
-        let mut last = None;
-        for request in batch.requests {
-            let like = last.zip(records.last()).map(|(bound, it)| (&it.request.command, bound));
-            let bound = request.key.as_ref().map(|key| bind(key, &request.command, like));
-            let outcome = self.decide(position, &request, bound, &mut touched);
-            last = bound;
-            outcomes.push(outcome.clone());
-            records.push(Record { request, outcome });
+        let position = self.advance(index, term, Some(&batch));
+        let (at, digest) = (self.at, Digest::default());
+        let header = Header { index, term, at, first_order_number, orders: 0, previous, digest };
+        // An outcome mostly takes nine bytes.
+        let room = batch.bytes().saturating_add(batch.count.saturating_mul(9));
+        let mut sealing = Sealing::new(header, room);
+        let mut work = Work::default();
+        let mut outcomes = Vec::with_capacity(batch.count);
+        let mut last: Option<Asked<'_>> = None;
+        for request in batch.requests() {
+            let asked = match last {
+                Some(same) if same.bytes == request.command => same,
+                _ => Asked::new(request.command),
+            };
+            let outcome = self.decide(position, &request, &asked, &mut work);
+            sealing.push(request.bytes, &outcome);
+            outcomes.push(outcome);
+            last = Some(asked);
         }
-        let changes = self.changes(touched);
-        if records.is_empty() {
-            return Entry { outcomes, changes, block: None };
+        let changes = self.changes(work.touched);
+        let block = sealing.seal();
+        if let Some(block) = &block {
+            self.digest = block.header().digest;
         }
-        let at = self.at;
-        let block = Block::close(Place { index, term, at, first_order_number, previous }, records);
-        self.digest = block.header.digest;
-        Entry { outcomes, changes, block: Some(block) }
+        Ok(Entry { outcomes, changes, block, attaches: work.attaches })
+    }
+
+    /// The same for a batch that is not in its bytes yet: for stories, tests and examples.
+    ///
+    /// # Panics
+    ///
+    /// On a defect, as above; and with a batch that could not be read again, as one with an order
+    /// of more than twice [`LINES_MAX`](crate::command::LINES_MAX) lines.
+    pub fn apply_entry(&mut self, index: Index, term: u64, batch: &Batch) -> Entry {
+        self.apply_bytes(index, term, &batch.encode()).expect("what was written is read")
     }
 
     /// Applies one request as an entry of its own, in term 1: for stories and examples.
     pub fn apply(&mut self, index: Index, at: Timestamp, request: &Request) -> Applied {
         let batch = Batch { at, settled: Index(0), requests: vec![request.clone()] };
-        let entry = self.apply_entry(index, 1, batch);
+        let entry = self.apply_entry(index, 1, &batch);
         let outcome = entry.outcomes.into_iter().next().expect("one request has one outcome");
         Applied { outcome, changes: entry.changes }
     }
 
     /// Passes an entry that carries nothing for the ledger: a blank one, or one about members.
     pub fn skip_entry(&mut self, index: Index) {
-        self.advance(index, 0, &Batch::default());
+        self.advance(index, 0, None);
     }
 
     /// What is true now, without the blocks.
@@ -180,16 +224,16 @@ impl Ledger {
 
     /// A ledger as it stood at a state, which remembers again the keys in `blocks`: all those above
     /// [`State::keys_after`], oldest first.
-    pub fn restore(
+    pub fn restore<B: AsRef<[u8]>>(
         windows: Windows,
         state: State,
-        blocks: impl IntoIterator<Item = Block>,
+        blocks: impl IntoIterator<Item = Sealed<B>>,
     ) -> Result<Self, RestoreError> {
         let mut replies = Replies::new(windows);
         let mut last: Option<(Index, Digest)> = None;
         let first_kept = state.keys_after.next();
         for block in blocks {
-            let header = block.header;
+            let header = block.header();
             if last.is_none() && first_kept < header.index {
                 return Err(RestoreError::Missing(first_kept));
             }
@@ -300,11 +344,13 @@ impl Ledger {
         self.replies.counts()
     }
 
-    fn advance(&mut self, index: Index, term: u64, batch: &Batch) -> Position {
+    fn advance(&mut self, index: Index, term: u64, batch: Option<&BatchRef<'_>>) -> Position {
         assert!(self.applied < index, "entry {index} comes again after {}", self.applied);
         self.applied = index;
-        self.settled = self.settled.max(batch.settled);
-        self.at = self.at.max(batch.at);
+        if let Some(batch) = batch {
+            self.settled = self.settled.max(batch.settled);
+            self.at = self.at.max(batch.at);
+        }
         self.replies.expire(self.at);
         Position { index, term, at: self.at }
     }
@@ -313,11 +359,12 @@ impl Ledger {
     fn decide(
         &mut self,
         position: Position,
-        request: &Request,
-        bound: Option<Bound>,
-        touched: &mut Vec<Name>,
+        request: &RequestRef<'_>,
+        asked: &Asked<'_>,
+        work: &mut Work,
     ) -> Outcome {
-        let command = &request.command;
+        let bound = request.key.as_ref().map(|key| Bound::new(key, asked.print));
+        let command = &asked.command;
         match bound.map_or(Known::Fresh, |bound| self.replies.find(&bound, command)) {
             Known::Fresh => {}
             Known::Other => return Outcome::Refused(Refusal::KeyReused),
@@ -325,18 +372,16 @@ impl Ledger {
                 return Outcome::Repeated { index, first: Box::new(first) };
             }
         }
-        // In bytes 0 stands for none: a request must mean the same before it is written and after.
-        let deadline = request.deadline.filter(|deadline| deadline.0 != 0);
-        if deadline.is_some_and(|deadline| deadline < position.at) {
+        if request.deadline.is_some_and(|deadline| deadline < position.at) {
             return Outcome::Refused(Refusal::Late);
         }
-        let outcome = match self.perform(position, command, touched) {
+        let outcome = match self.perform(position, command, work) {
             Ok(accepted) => Outcome::Accepted(accepted),
             Err(refusal) => Outcome::Refused(refusal),
         };
         if let Some(bound) = bound {
             let at = (position.index, position.at);
-            self.replies.remember(bound, at, (command, &outcome));
+            self.replies.remember(bound, at, &outcome, || command);
         }
         outcome
     }
@@ -345,13 +390,18 @@ impl Ledger {
         &mut self,
         position: Position,
         command: &Command,
-        touched: &mut Vec<Name>,
+        work: &mut Work,
     ) -> Result<Accepted, Refusal> {
         let Position { index, term, .. } = position;
+        let touched = &mut work.touched;
         match command {
             Command::Open(shop) => return Ok(self.open(shop, index, touched)),
-            Command::Attach { incarnation, name } => return self.attach(*incarnation, name),
+            Command::Attach { incarnation, name } => {
+                work.attaches = true;
+                return self.attach(*incarnation, name);
+            }
             Command::Detach { incarnation, term: decided } => {
+                work.attaches = true;
                 let valid = *decided == term && self.attached.remove(incarnation).is_some();
                 return Ok(if valid { Accepted::Done } else { Accepted::Unchanged });
             }

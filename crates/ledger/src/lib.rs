@@ -8,9 +8,9 @@
 //! [`terms`] are the nouns. [`command`] is everything one may ask, [`outcome`] everything one may
 //! be told, [`change`] what those who watch are told. [`ledger`] decides, with the help of
 //! [`stock`] (how many of what) and [`replies`] (what was answered under which key). [`block`] is
-//! the record of one entry, kept for ever and chained by digest; [`state`] is everything else that
-//! is true at an index. [`codec`] fixes the bytes. [`audit`] asks of a whole history: was this the
-//! work of one ledger?
+//! the record of one entry, kept for ever and chained by digest, [`sealed`] the same in its bytes;
+//! [`state`] is everything else that is true at an index. [`codec`] fixes the bytes. [`audit`] asks
+//! of a whole history: was this the work of one ledger?
 
 pub mod terms;
 
@@ -29,6 +29,8 @@ pub mod replies;
 mod places;
 
 pub mod block;
+
+pub mod sealed;
 
 pub mod state;
 

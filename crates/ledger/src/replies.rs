@@ -10,12 +10,14 @@
 //! entry. A full window of two million keys takes 101 MB, one of one million 51 MB, and 24 bytes
 //! more for each entry that they came in.
 
+use std::borrow::Borrow;
 use std::collections::VecDeque;
 
+use crate::codec::refs::KeyRef;
 use crate::command::Command;
 use crate::outcome::{Accepted, Outcome, Refusal};
 use crate::places::Places;
-use crate::terms::{Index, Key, OrderNumber, Origin, Timestamp};
+use crate::terms::{Index, OrderNumber, Origin, Timestamp};
 
 /// How long keys are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,14 +45,14 @@ impl Default for Windows {
 
 /// Both windows.
 #[derive(Clone, Debug)]
-pub struct Replies {
+pub(crate) struct Replies {
     clients: Window,
     frontends: Window,
 }
 
 /// A key with its hash and the hash of the command that it is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bound {
+pub(crate) struct Bound {
     origin: Origin,
     key: u128,
     fingerprint: u64,
@@ -58,7 +60,7 @@ pub struct Bound {
 
 /// What a key has been answered before.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Known {
+pub(crate) enum Known {
     /// Nothing, as far as the window reaches.
     Fresh,
     /// The same command: this was the answer, decided at that index.
@@ -116,24 +118,13 @@ enum Brief {
 }
 
 impl Bound {
-    /// Binds a key to a command.
-    pub fn new(key: &Key, command: &Command) -> Self {
-        let print = command.fingerprint();
-        let print = print.first_chunk::<8>().copied().unwrap_or_default();
-        Self::to_print(key, u64::from_le_bytes(print))
-    }
-
-    /// Binds a key to the very command that this one is bound to.
-    pub(crate) fn again(&self, key: &Key) -> Self {
-        Self::to_print(key, self.fingerprint)
-    }
-
-    fn to_print(key: &Key, fingerprint: u64) -> Self {
+    /// Binds a key to a command, of whose hash it keeps 64 bits.
+    pub(crate) fn new(key: &KeyRef<'_>, fingerprint: u64) -> Self {
         let mut hasher = blake3::Hasher::new();
         let principal_length = u64::try_from(key.principal.len()).unwrap_or(u64::MAX);
         hasher.update(&principal_length.to_le_bytes());
         hasher.update(key.principal.as_bytes());
-        hasher.update(key.text().as_bytes());
+        hasher.update(key.text.as_bytes());
         let hash = hasher.finalize();
         let half = hash.as_bytes().first_chunk::<16>().copied().unwrap_or_default();
         Self { origin: key.origin, key: u128::from_le_bytes(half), fingerprint }
@@ -142,20 +133,20 @@ impl Bound {
 
 impl Replies {
     /// Empty windows.
-    pub fn new(windows: Windows) -> Self {
+    pub(crate) fn new(windows: Windows) -> Self {
         let clients = Window::new(windows.client_keys_max, windows.client_age_max_ms);
         let frontends = Window::new(windows.frontend_keys_max, windows.frontend_age_max_ms);
         Self { clients, frontends }
     }
 
     /// Forgets what has outlived its window by `now`.
-    pub fn expire(&mut self, now: Timestamp) {
+    pub(crate) fn expire(&mut self, now: Timestamp) {
         self.clients.expire(now);
         self.frontends.expire(now);
     }
 
     /// What this key has been answered.
-    pub fn find(&self, bound: &Bound, command: &Command) -> Known {
+    pub(crate) fn find(&self, bound: &Bound, command: &Command) -> Known {
         let Some((slot, index)) = self.window(bound.origin).find(bound.key) else {
             return Known::Fresh;
         };
@@ -165,10 +156,16 @@ impl Replies {
         }
     }
 
-    /// Remembers an answer. Only first answers are remembered: acceptances, and refusals that the
-    /// shop decided.
-    pub fn remember(&mut self, bound: Bound, at: (Index, Timestamp), told: (&Command, &Outcome)) {
-        let Some(brief) = Brief::of(told.0, told.1) else { return };
+    /// Remembers an answer to a command. Only first answers are remembered: acceptances, and
+    /// refusals that the shop decided.
+    pub(crate) fn remember<C: Borrow<Command>>(
+        &mut self,
+        bound: Bound,
+        at: (Index, Timestamp),
+        outcome: &Outcome,
+        command: impl FnOnce() -> C,
+    ) {
+        let Some(brief) = Brief::of(outcome, command) else { return };
         let slot = Slot::new(&bound, brief);
         match bound.origin {
             Origin::Client => self.clients.push(bound.key, slot, at),
@@ -177,14 +174,14 @@ impl Replies {
     }
 
     /// Blocks above this index hold every key remembered.
-    pub fn after(&self, applied: Index) -> Index {
+    pub(crate) fn after(&self, applied: Index) -> Index {
         let oldest = [&self.clients, &self.frontends].map(|window| window.entries.front());
         let first = oldest.into_iter().flatten().map(|run| run.index).min();
         first.map_or(applied, |index| Index(index.0.saturating_sub(1)))
     }
 
     /// How many keys are remembered: of clients, of frontends.
-    pub fn counts(&self) -> (usize, usize) {
+    pub(crate) fn counts(&self) -> (usize, usize) {
         let whole = |window: &Window| window.places.len() <= window.slots.len();
         debug_assert!(whole(&self.clients) && whole(&self.frontends), "a place outlived its slot");
         (self.clients.slots.len(), self.frontends.slots.len())
@@ -304,19 +301,18 @@ fn whole([upper, lower]: [u64; 2]) -> u128 {
 }
 
 impl Brief {
-    fn of(command: &Command, outcome: &Outcome) -> Option<Self> {
+    fn of<C: Borrow<Command>>(outcome: &Outcome, command: impl FnOnce() -> C) -> Option<Self> {
         match outcome {
             Outcome::Accepted(Accepted::Placed(number)) => Some(Self::Placed(*number)),
             Outcome::Accepted(Accepted::Done) => Some(Self::Done),
             Outcome::Accepted(Accepted::Unchanged) => Some(Self::Unchanged),
             Outcome::Refused(Refusal::KeyReused | Refusal::Late) | Outcome::Repeated { .. } => None,
             Outcome::Refused(refusal) => {
-                let about = refusal.product();
-                let lines = match command {
-                    Command::Place(lines) => lines.as_slice(),
-                    _ => &[],
-                };
-                let line = lines.iter().position(|line| Some(&line.name) == about).unwrap_or(0);
+                let line = refusal.product().and_then(|about| match command().borrow() {
+                    Command::Place(lines) => lines.iter().position(|line| line.name == *about),
+                    _ => None,
+                });
+                let line = line.unwrap_or(0);
                 Some(Self::Refused(refusal.code(), u8::try_from(line).unwrap_or(0)))
             }
         }

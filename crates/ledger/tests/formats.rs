@@ -77,7 +77,8 @@ fn history() -> (State, Vec<Block>) {
     let mut ledger = Ledger::new(Windows::default());
     let entries = batches().into_iter().zip([3, 7]);
     let blocks = entries
-        .filter_map(|(batch, index)| ledger.apply_entry(Index(index), 3, batch).block)
+        .filter_map(|(batch, index)| ledger.apply_entry(Index(index), 3, &batch).block)
+        .map(|block| block.block())
         .collect();
     (ledger.state(), blocks)
 }

@@ -15,12 +15,13 @@ mod kit;
 
 use std::collections::BTreeMap;
 
-use kit::{Step, WINDOWS, apply, bears, open_steps, opening, plain, run, steps};
+use kit::{Step, WINDOWS, apply, bears, open_steps, opening, plain, run, sealed, steps};
 use ledger::block::Block;
 use ledger::command::{Batch, Command, Request, Side};
 use ledger::ledger::{Ledger, RestoreError};
 use ledger::outcome::Refusal as No;
 use ledger::outcome::{Accepted, Outcome};
+use ledger::sealed::Sealed;
 use ledger::state::State;
 use ledger::terms::{Index, Key, Name, OrderNumber, Origin, STOCK_MAX};
 use proptest::prelude::*;
@@ -202,12 +203,13 @@ proptest! {
             let index = asked.applied().next();
             let batch = step.batch(asked.log_time());
             let written = Batch::decode(&batch.encode()).unwrap();
-            let one = asked.apply_entry(index, step.term, batch);
-            let two = read.apply_entry(index, step.term, written);
+            let one = asked.apply_entry(index, step.term, &batch);
+            let two = read.apply_entry(index, step.term, &written);
             prop_assert_eq!(one.outcomes, two.outcomes);
             prop_assert_eq!(one.changes, two.changes);
-            let bytes = |block: Option<Block>| block.map(|block| block.encode());
-            prop_assert_eq!(bytes(one.block), bytes(two.block));
+            prop_assert_eq!(&one.block, &two.block);
+            let again = one.block.as_ref().map(|block| block.block().encode());
+            prop_assert_eq!(again.as_ref(), two.block.as_ref().map(Sealed::bytes));
             prop_assert_eq!(asked.digest(), read.digest());
             prop_assert_eq!(asked.state(), read.state());
         }
@@ -238,7 +240,7 @@ proptest! {
         let mut ledger = Ledger::new(WINDOWS);
         let (_, blocks) = run(&mut ledger, &before);
         let (state, blocks) = kept(&ledger, &blocks);
-        let mut restored = Ledger::restore(WINDOWS, state, blocks).unwrap();
+        let mut restored = Ledger::restore(WINDOWS, state, sealed(&blocks)).unwrap();
         prop_assert_eq!(restored.key_counts(), ledger.key_counts());
         prop_assert_eq!(restored.state(), ledger.state());
         for step in &after {
@@ -259,10 +261,10 @@ proptest! {
         prop_assume!(!blocks.is_empty());
         let mut fewer = blocks.clone();
         fewer.remove(which.index(blocks.len()));
-        prop_assert!(Ledger::restore(WINDOWS, state.clone(), fewer).is_err());
+        prop_assert!(Ledger::restore(WINDOWS, state.clone(), sealed(&fewer)).is_err());
         let mut twice = blocks.clone();
         twice.insert(which.index(blocks.len()), blocks[which.index(blocks.len())].clone());
-        let chain = Ledger::restore(WINDOWS, state.clone(), twice).unwrap_err();
+        let chain = Ledger::restore(WINDOWS, state.clone(), sealed(&twice)).unwrap_err();
         prop_assert!(matches!(chain, RestoreError::Chain { .. }), "{}", chain);
         // An index that goes back, though every digest fits.
         let mut back = blocks.clone();
@@ -271,11 +273,11 @@ proptest! {
             back[last].header.index = back[last - 1].header.index;
             back[last].header.digest = back[last].reckon();
             let state = State { digest: back[last].header.digest, ..state.clone() };
-            let chain = Ledger::restore(WINDOWS, state, back).unwrap_err();
+            let chain = Ledger::restore(WINDOWS, state, sealed(&back)).unwrap_err();
             prop_assert!(matches!(chain, RestoreError::Chain { .. }), "{}", chain);
         }
         let older = State { digest: blocks[0].header.previous, ..state };
-        prop_assert!(Ledger::restore(WINDOWS, older, blocks).is_err());
+        prop_assert!(Ledger::restore(WINDOWS, older, sealed(&blocks)).is_err());
     }
 }
 

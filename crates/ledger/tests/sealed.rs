@@ -19,6 +19,7 @@ use ledger::codec::DecodeError;
 use ledger::command::{Batch, CATALOGS_MAX, Command, LINES_MAX, Line, Side};
 use ledger::command::{SHOP_PRODUCTS_MAX, Shop};
 use ledger::ledger::{Ledger, Windows};
+use ledger::sealed::{HEADER_BYTES, Sealed, find_order};
 use ledger::state::State;
 use ledger::terms::{Index, LedgerId, Name, OrderNumber, Timestamp};
 use proptest::prelude::*;
@@ -57,7 +58,11 @@ fn seal_block(bytes: &mut [u8]) {
 
 /// Reads sealed bytes in all three ways: refused, or read and written again to the byte.
 fn refused_or_same(bytes: &[u8]) {
-    if let Ok(batch) = Batch::decode(bytes) {
+    let batch = Batch::decode(bytes);
+    // A ledger reads it where it stands, and refuses the same.
+    let applied = Ledger::new(WINDOWS).apply_bytes(Index(1), 1, bytes);
+    assert_eq!(batch.as_ref().err(), applied.err().as_ref());
+    if let Ok(batch) = batch {
         assert_eq!(batch.encode(), bytes);
     }
     let mut sealed = bytes.to_vec();
@@ -66,7 +71,7 @@ fn refused_or_same(bytes: &[u8]) {
         assert_eq!(state.encode(), sealed);
         // And what is read is a state that a ledger can hold.
         let lone = State { keys_after: state.applied, ..state.clone() };
-        assert_eq!(Ledger::restore(WINDOWS, lone.clone(), []).unwrap().state(), lone);
+        assert_eq!(Ledger::restore(WINDOWS, lone.clone(), kit::sealed(&[])).unwrap().state(), lone);
     }
     seal_block(&mut sealed);
     if let Ok(block) = Block::decode(&sealed) {
@@ -96,8 +101,8 @@ fn samples() -> Vec<Vec<u8>> {
     let mut ledger = Ledger::new(Windows::default());
     let batch = Batch { at: Timestamp(5), settled: Index(1), requests };
     let written = batch.encode();
-    let block = ledger.apply_entry(Index(4), 3, batch).block.unwrap();
-    vec![written, block.encode(), ledger.state().encode()]
+    let block = ledger.apply_entry(Index(4), 3, &batch).block.unwrap();
+    vec![written, block.bytes().clone(), ledger.state().encode()]
 }
 
 #[test]
@@ -225,8 +230,8 @@ fn the_smallest_things_are_read() {
         let batch = Batch { requests: vec![plain(command); 20], ..Batch::default() };
         assert_eq!(Batch::decode(&batch.encode()).unwrap(), batch);
         let mut ledger = Ledger::new(WINDOWS);
-        let block = ledger.apply_entry(Index(1), 1, batch).block.unwrap();
-        assert_eq!(Block::decode(&block.encode()).unwrap(), block);
+        let block = ledger.apply_entry(Index(1), 1, &batch).block.unwrap();
+        assert_eq!(Sealed::open(block.bytes()).unwrap().block(), block.block());
         assert_eq!(State::decode(&ledger.state().encode()).unwrap(), ledger.state());
     };
     let letter = |letter: u8| Name::new(std::str::from_utf8(&[letter]).unwrap()).unwrap();
@@ -277,6 +282,32 @@ proptest! {
         prop_assert_eq!(State::decode(&ledger.state().encode()).unwrap(), ledger.state());
         let batch = Batch { requests: vec![plain(command)], ..Batch::default() };
         prop_assert_eq!(Batch::decode(&batch.encode()).unwrap(), batch);
+    }
+
+    /// However a block is cut, its pieces are the whole, and every order is found in the last
+    /// piece that begins at or before its number.
+    #[test]
+    fn a_block_is_cut_between_records(steps in open_steps(), bytes_max in 1..400_usize) {
+        let mut ledger = Ledger::new(WINDOWS);
+        let (_, blocks) = run(&mut ledger, &steps);
+        for block in kit::sealed(&blocks) {
+            let (cuts, whole) = (block.cuts(bytes_max), block.bytes());
+            let mut begin = HEADER_BYTES;
+            for cut in &cuts {
+                prop_assert!(begin < cut.end);
+                begin = cut.end;
+            }
+            prop_assert_eq!(begin, whole.len());
+            for order in block.block().orders() {
+                let at = cuts.partition_point(|cut| cut.first_order_number <= order.number) - 1;
+                let begin = if at == 0 { HEADER_BYTES } else { cuts[at - 1].end };
+                let piece = &whole[begin..cuts[at].end];
+                let found = find_order(block.header(), piece, order.number);
+                prop_assert_eq!(found, Ok(Some(order.clone())));
+                prop_assert_eq!(block.order(order.number), Some(order));
+            }
+            prop_assert_eq!(block.order(ledger.next_order_number()), None);
+        }
     }
 
     /// Pieces of true bytes put together anew, and sealed.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   frontend                leader                       every replica
-//!   writes Bulk  ── bytes ─► check ── the same bytes ──► Batch::decode, in an entry
+//!   writes Bulk  ── bytes ─► check ── the same bytes ──► Ledger::apply_bytes, in an entry
 //!        reads   ◄─ bytes ── write_outcomes
 //! ```
 //!
@@ -17,12 +17,14 @@
 //!
 //! # Invariant
 //!
-//! What [`check`] lets pass, [`Batch::decode`](crate::command::Batch::decode) reads.
+//! What [`check`] lets pass, a ledger reads in an entry, and
+//! [`Batch::decode`](crate::command::Batch::decode) anywhere.
 
+use super::refs::RequestRef;
 use super::{BATCH_VERSION, DecodeError, Reader, Writer};
 use crate::command::{LINES_MAX, Request, Side};
 use crate::outcome::Outcome;
-use crate::terms::{Index, Key, Name, Origin, Quantity, Timestamp};
+use crate::terms::{Index, Origin, Quantity, Timestamp};
 
 /// The version byte of a bulk and of its outcomes.
 pub const BULK_VERSION: u8 = 1;
@@ -41,11 +43,11 @@ pub struct Bulk {
 pub struct Draft<'a> {
     /// Who made the key.
     pub origin: Origin,
-    /// A text that [`Key::fits`].
+    /// A text that [`Key::fits`](crate::terms::Key::fits).
     pub key: &'a str,
     /// Refused as late after this, in log time.
     pub deadline: Option<Timestamp>,
-    /// A text that [`Name::fits`].
+    /// A text that [`Name::fits`](crate::terms::Name::fits).
     pub name: &'a str,
     /// How many pieces.
     pub quantity: Quantity,
@@ -83,10 +85,7 @@ impl Bulk {
         out.u64(draft.deadline.map_or(0, |deadline| deadline.0));
         out.u8(5);
         out.count(1);
-        out.u8(match draft.side {
-            Side::Buy => 1,
-            Side::Sell => 2,
-        });
+        draft.side.write(out);
         out.quantity(Some(draft.quantity));
         out.u16(u16::try_from(draft.name.len()).expect("a name is at most 128 bytes long"));
         out.raw(draft.name.as_bytes());
@@ -115,35 +114,16 @@ pub fn check(bytes: &[u8], count: usize) -> Result<(), DecodeError> {
 }
 
 fn check_order(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-    if !matches!(reader.u8()?, 1 | 2) {
-        return Err(DecodeError::Value("origin of a key"));
-    }
-    if reader.u8()? != 0 {
+    let request = RequestRef::read(reader)?;
+    let Some(key) = request.key else { return Err(DecodeError::Value("origin of a key")) };
+    if !key.principal.is_empty() {
         return Err(DecodeError::Value("principal"));
     }
-    let length = usize::from(reader.u8()?);
-    if !Key::fits(reader.text(length)?) {
-        return Err(DecodeError::Value("key"));
+    match request.command.lines() {
+        None => Err(DecodeError::Value("command")),
+        Some(lines) if (1..=LINES_MAX).contains(&lines) => Ok(()),
+        Some(_) => Err(DecodeError::Value("count")),
     }
-    reader.u64()?;
-    if reader.u8()? != 5 {
-        return Err(DecodeError::Value("command"));
-    }
-    let lines = reader.count(8, LINES_MAX)?;
-    if lines == 0 {
-        return Err(DecodeError::Value("count"));
-    }
-    for _ in 0..lines {
-        if !matches!(reader.u8()?, 1 | 2) {
-            return Err(DecodeError::Value("side"));
-        }
-        reader.quantity()?;
-        let length = usize::from(reader.u16()?);
-        if !Name::fits(reader.text(length)?) {
-            return Err(DecodeError::Value("name"));
-        }
-    }
-    Ok(())
 }
 
 fn requests(bytes: &[u8]) -> Result<Reader<'_>, DecodeError> {

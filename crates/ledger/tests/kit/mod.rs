@@ -13,6 +13,7 @@ use ledger::block::Block;
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
 use ledger::ledger::{Entry, Ledger, Windows};
 use ledger::outcome::Outcome;
+use ledger::sealed::Sealed;
 use ledger::terms::{
     Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, STOCK_MAX, Timestamp,
 };
@@ -159,7 +160,7 @@ pub(crate) fn open_steps() -> impl Strategy<Value = Vec<Step>> {
 /// Applies one step.
 pub(crate) fn apply(ledger: &mut Ledger, step: &Step) -> Entry {
     let (index, batch) = (ledger.applied().next(), step.batch(ledger.log_time()));
-    ledger.apply_entry(index, step.term, batch)
+    ledger.apply_entry(index, step.term, &batch)
 }
 
 /// Applies every step: all outcomes, all blocks.
@@ -168,9 +169,14 @@ pub(crate) fn run(ledger: &mut Ledger, steps: &[Step]) -> (Vec<Outcome>, Vec<Blo
     for step in steps {
         let entry = apply(ledger, step);
         outcomes.extend(entry.outcomes);
-        blocks.extend(entry.block);
+        blocks.extend(entry.block.map(|block| block.block()));
     }
     (outcomes, blocks)
+}
+
+/// These blocks as a replica keeps them.
+pub(crate) fn sealed(blocks: &[Block]) -> Vec<Sealed> {
+    blocks.iter().map(|block| Sealed::open(block.encode()).unwrap()).collect()
 }
 
 /// Each product's stock, by name.

@@ -16,10 +16,10 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use goldenscript::{Command as Words, Context, Runner};
-use ledger::block::Block;
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
 use ledger::ledger::{Entry, Ledger, Windows};
 use ledger::outcome::{Accepted, Outcome};
+use ledger::sealed::Sealed;
 use ledger::state::State;
 use ledger::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
 
@@ -33,7 +33,7 @@ pub(crate) struct Story {
     index: u64,
     term: u64,
     now: u64,
-    blocks: Vec<Block>,
+    blocks: Vec<Sealed>,
     /// The requests since `together`.
     gathered: Option<Vec<Request>>,
     /// Called after each entry, with what its senders were told.
@@ -60,8 +60,8 @@ impl Story {
         self.index += 1;
         let keys: Vec<_> = requests.iter().map(|request| request.key.clone()).collect();
         let batch = Batch { at: Timestamp(self.now), settled: Index(0), requests };
-        let entry = self.ledger.apply_entry(Index(self.index), self.term, batch);
-        let Entry { outcomes, changes, block } = entry;
+        let entry = self.ledger.apply_entry(Index(self.index), self.term, &batch);
+        let Entry { outcomes, changes, block, .. } = entry;
         self.blocks.extend(block);
         let mut lines = Vec::new();
         if outcomes.is_empty() {
@@ -82,8 +82,8 @@ impl Story {
     fn restart(&mut self) -> Result<String, Failure> {
         let state = State::decode(&self.ledger.state().encode())?;
         let after = state.keys_after;
-        let kept = self.blocks.iter().filter(|block| after < block.header.index);
-        let kept = kept.map(|block| Block::decode(&block.encode()));
+        let kept = self.blocks.iter().filter(|block| after < block.header().index);
+        let kept = kept.map(|block| Sealed::open(block.bytes()));
         let kept = kept.collect::<Result<Vec<_>, _>>()?;
         let told = format!("restarted at @{} with blocks: {}\n", state.applied, kept.len());
         self.ledger = Ledger::restore(self.windows, state, kept)?;

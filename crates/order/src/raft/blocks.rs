@@ -1,8 +1,9 @@
-//! The ledger's history on disk: one row per batch, and how far it is complete.
+//! The ledger's history on disk: a block for each entry, and how far it is complete.
 //!
 //! A block is immutable and stands under (its first order number, its index), so that a look-up of
 //! an order is one step back from the end of a range, and a batch of refusals alone has a row of
-//! its own. A second, narrow table finds blocks by index. The position (the last applied entry, the
+//! its own. What a large block is cut into (`rows.rs`) stands in a table of its own. A
+//! third, narrow table finds blocks by index. The position (the last applied entry, the
 //! members) and the ledger's state are written in the same transaction as the blocks that lead to
 //! them.
 //!
@@ -12,10 +13,13 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use bytes::Bytes;
-use ledger::block::{Block, Order};
+use ledger::block::{Header, Order};
+use ledger::codec::DecodeError;
 use ledger::ledger::{Ledger, Windows};
+use ledger::sealed::Sealed;
 use ledger::state::State;
 use ledger::terms::{Index, OrderNumber};
 use redb::{
@@ -23,13 +27,17 @@ use redb::{
 };
 
 use crate::raft::codec::{decode_position, encode_position};
+use crate::raft::hand::Hand;
 use crate::raft::open_error::OpenError;
+use crate::raft::rows::{Head, Row, Stored};
 use crate::raft::types::{LogId, StoredMembership};
 use crate::raft::witness::Witness;
 use crate::switches;
 
 /// Blocks by (first order number, index).
 const BLOCKS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("blocks");
+/// The pieces of a large block, by its index and their places.
+const PIECES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("pieces");
 /// The first order number of the block of an index.
 const PLACES: TableDefinition<u64, u64> = TableDefinition::new("places");
 /// The position and the state.
@@ -39,11 +47,15 @@ const STATE: &str = "state";
 /// What the log had on disk then; absent where nobody kept it.
 const WITNESS: &str = "log";
 
-/// Pages kept in memory: 32 MB. Look-ups of orders are mostly of young ones.
-const CACHE_BYTES: usize = 32 << 20;
+/// Pages kept in memory: 16 MB, and the system keeps what it has room for. Look-ups of orders are
+/// mostly of young ones.
+const CACHE_BYTES: usize = 16 << 20;
 
 /// How many bytes of blocks are read at once when a ledger is restored.
-const RESTORE_BYTES: usize = 4 << 20;
+const RESTORE_BYTES: usize = 1 << 20;
+
+/// How many such parts are read ahead.
+const PARTS_AHEAD: usize = 4;
 
 /// How far the history on disk is complete, and what the ledger was there.
 #[derive(Clone, Debug, Default)]
@@ -62,23 +74,6 @@ impl Durable {
     /// The index of the last applied entry; 0 before everything.
     pub fn index(&self) -> Index {
         Index(self.applied.map_or(0, |log_id| log_id.index))
-    }
-}
-
-/// A block as it is written.
-#[derive(Clone, Debug)]
-pub(crate) struct Row {
-    pub(crate) first: OrderNumber,
-    pub(crate) index: Index,
-    pub(crate) bytes: Bytes,
-}
-
-impl Row {
-    /// The row of a block.
-    pub(crate) fn new(block: &Block) -> Self {
-        let header = &block.header;
-        let (first, index) = (header.first_order_number, header.index);
-        Self { first, index, bytes: block.encode().into() }
     }
 }
 
@@ -123,6 +118,7 @@ impl Blocks {
         // Opening a table makes it, so that readers find all of them.
         let durable = {
             write.open_table(BLOCKS).map_err(broken)?;
+            write.open_table(PIECES).map_err(broken)?;
             write.open_table(PLACES).map_err(broken)?;
             let meta = write.open_table(META).map_err(broken)?;
             let position = meta.get(POSITION).map_err(broken)?.map(|row| row.value().to_vec());
@@ -153,10 +149,14 @@ impl Blocks {
         write.set_quick_repair(true);
         {
             let mut blocks = write.open_table(BLOCKS).map_err(broken)?;
+            let mut pieces = write.open_table(PIECES).map_err(broken)?;
             let mut places = write.open_table(PLACES).map_err(broken)?;
-            for row in rows {
-                blocks.insert((row.first.0, row.index.0), row.bytes.as_ref()).map_err(broken)?;
-                places.insert(row.index.0, row.first.0).map_err(broken)?;
+            for Row { first, index, row, pieces: beside } in rows {
+                blocks.insert((first.0, index.0), row.as_ref()).map_err(broken)?;
+                for (place, piece) in (0..).zip(beside) {
+                    pieces.insert((index.0, place), piece.as_ref()).map_err(broken)?;
+                }
+                places.insert(index.0, first.0).map_err(broken)?;
             }
             if let Some(durable) = durable {
                 let mut meta = write.open_table(META).map_err(broken)?;
@@ -179,14 +179,28 @@ impl Blocks {
         let blocks = read.open_table(BLOCKS).map_err(broken)?;
         let found = blocks.range(..=(number.0, u64::MAX)).map_err(broken)?.next_back();
         let Some(found) = found else { return Ok(None) };
-        let (key, bytes) = found.map_err(broken)?;
+        let (key, row) = found.map_err(broken)?;
         let (first, index) = key.value();
-        let block = self.decode(Index(index), bytes.value())?;
-        let header = &block.header;
-        if (header.first_order_number.0, header.index.0) != (first, index) {
-            return Err(self.damage(Index(index), &"another block stands in its place"));
+        let stray = || self.damage(Index(index), &"another block stands in its place");
+        let damaged = |error: DecodeError| self.damage(Index(index), &error);
+        match Stored::read(row.value()).map_err(damaged)? {
+            Stored::Whole(block) => {
+                let block = Sealed::open(block).map_err(damaged)?;
+                match stands(block.header(), first, index) {
+                    true => Ok(block.order(number)),
+                    false => Err(stray()),
+                }
+            }
+            Stored::Head(head) if !stands(head.header(), first, index) => Err(stray()),
+            Stored::Head(head) => {
+                let Some(place) = head.place(number) else { return Ok(None) };
+                let pieces = read.open_table(PIECES).map_err(broken)?;
+                let piece = pieces.get((index, place)).map_err(broken)?;
+                let piece =
+                    piece.ok_or_else(|| self.damage(Index(index), &"a piece is missing"))?;
+                head.order(place, piece.value(), number).map_err(damaged)
+            }
         }
-        Ok(block.order(number))
     }
 
     /// An order whose number was given out is in the history: when it is not found, something is
@@ -197,26 +211,38 @@ impl Blocks {
         self.order(number)?.ok_or_else(missing)
     }
 
-    /// The rows of the entries in `(after, to]` as they stand, about `bytes_max` bytes of them:
-    /// `None` where a block should be and is not.
-    pub(crate) fn rows(
+    /// The blocks of the entries in `(after, to]`, oldest first, about `bytes_max` bytes of them
+    /// and at least one when there is any. In the place of one that cannot be put together stands
+    /// why. The blocks are not checked; who reads them checks them.
+    pub(crate) fn found(
         &self,
         after: Index,
         to: Index,
         bytes_max: usize,
-    ) -> io::Result<Vec<(Index, Option<Bytes>)>> {
+    ) -> io::Result<Vec<(Index, io::Result<Bytes>)>> {
         if to <= after {
             return Ok(Vec::new());
         }
         let read = self.rows.begin_read().map_err(broken)?;
         let places = read.open_table(PLACES).map_err(broken)?;
         let blocks = read.open_table(BLOCKS).map_err(broken)?;
+        let pieces = read.open_table(PIECES).map_err(broken)?;
         let (mut found, mut bytes) = (Vec::new(), 0);
         for place in places.range(after.0 + 1..=to.0).map_err(broken)? {
             let (index, first) = place.map_err(broken)?;
             let (index, first) = (index.value(), first.value());
-            let block = blocks.get((first, index)).map_err(broken)?;
-            let block = block.map(|block| Bytes::copy_from_slice(block.value()));
+            let damaged = |error: DecodeError| self.damage(Index(index), &error);
+            let block = match blocks.get((first, index)).map_err(broken)? {
+                None => Err(self.damage(Index(index), &"it is missing")),
+                Some(row) => match Stored::read(row.value()).map_err(damaged) {
+                    Ok(Stored::Whole(block)) => Ok(Bytes::copy_from_slice(block)),
+                    Ok(Stored::Head(head)) if !stands(head.header(), first, index) => {
+                        Err(self.damage(Index(index), &"another block stands in its place"))
+                    }
+                    Ok(Stored::Head(head)) => self.whole(Index(index), &head, &pieces)?,
+                    Err(error) => Err(error),
+                },
+            };
             bytes += block.as_ref().map_or(0, Bytes::len);
             found.push((Index(index), block));
             if bytes_max <= bytes {
@@ -226,75 +252,117 @@ impl Blocks {
         Ok(found)
     }
 
+    /// A block that stands in pieces, or why it is not whole.
+    fn whole(
+        &self,
+        index: Index,
+        head: &Head<'_>,
+        pieces: &impl ReadableTable<(u64, u64), &'static [u8]>,
+    ) -> io::Result<io::Result<Bytes>> {
+        let mut block = head.block().to_vec();
+        for place in 0..head.pieces() {
+            match pieces.get((index.0, place)).map_err(broken)? {
+                Some(piece) => block.extend_from_slice(piece.value()),
+                None => return Ok(Err(self.damage(index, &"a piece is missing"))),
+            }
+        }
+        Ok(Ok(block.into()))
+    }
+
     /// Encoded blocks of the entries in `(after, to]`, oldest first: about `bytes_max` bytes, and
-    /// at least one when there is any. Nothing is decoded; who reads them checks them.
+    /// at least one when there is any. They end before one that cannot be put together, and only
+    /// when that is the first it is an error. Who reads them checks them.
     pub(crate) fn read(
         &self,
         after: Index,
         to: Index,
         bytes_max: usize,
     ) -> io::Result<Vec<(Index, Bytes)>> {
-        if to <= after {
-            return Ok(Vec::new());
-        }
-        let read = self.rows.begin_read().map_err(broken)?;
-        let places = read.open_table(PLACES).map_err(broken)?;
-        let blocks = read.open_table(BLOCKS).map_err(broken)?;
-        let (mut found, mut bytes) = (Vec::new(), 0);
-        for place in places.range(after.0 + 1..=to.0).map_err(broken)? {
-            let (index, first) = place.map_err(broken)?;
-            let (index, first) = (index.value(), first.value());
-            let Some(block) = blocks.get((first, index)).map_err(broken)? else {
-                return Err(self.damage(Index(index), &"it is missing"));
-            };
-            bytes += block.value().len();
-            found.push((Index(index), Bytes::copy_from_slice(block.value())));
-            if bytes_max <= bytes {
-                break;
+        let mut blocks = Vec::new();
+        for (index, block) in self.found(after, to, bytes_max)? {
+            match block {
+                Ok(block) => blocks.push((index, block)),
+                Err(error) if blocks.is_empty() => return Err(error),
+                Err(_) => break,
             }
         }
-        Ok(found)
+        Ok(blocks)
     }
 
-    /// The ledger as it was at a position: the state, and the keys of the youngest blocks.
-    pub(crate) fn restore(&self, durable: &Durable, windows: Windows) -> io::Result<Ledger> {
+    /// The ledger as it was at a position: the state, and the keys of the youngest blocks. With
+    /// `hand`'s leave a thread reads and checks ahead while this one remembers keys.
+    pub(crate) fn restore(
+        &self,
+        durable: &Durable,
+        windows: Windows,
+        hand: &Hand,
+    ) -> io::Result<Ledger> {
         if durable.applied.is_none() {
             return Ok(Ledger::new(windows));
         }
         let state = State::decode(&durable.state).map_err(invalid)?;
-        let (mut after, to, mut failure) = (state.keys_after, durable.index(), None);
-        let parts = std::iter::from_fn(|| {
-            let part = self.read(after, to, RESTORE_BYTES).and_then(|part| {
-                let blocks = part.iter().map(|(index, bytes)| self.decode(*index, bytes));
-                blocks.collect::<io::Result<Vec<Block>>>()
-            });
-            match part {
-                Ok(part) => {
-                    after = part.last()?.header.index;
-                    Some(part)
-                }
-                Err(error) => {
-                    failure = Some(error);
-                    None
-                }
-            }
-        });
-        let ledger = Ledger::restore(windows, state, parts.flatten());
-        match failure {
-            Some(error) => Err(error),
-            None => ledger.map_err(invalid),
+        let parts = Parts { blocks: self, after: state.keys_after, to: durable.index() };
+        match hand {
+            Hand::Inline(_) => restore(windows, state, parts),
+            Hand::Threads => std::thread::scope(|scope| {
+                let (ahead, checked) = mpsc::sync_channel(PARTS_AHEAD);
+                // It ends when nobody takes any more: something was wrong before.
+                scope.spawn(move || parts.map(|part| ahead.send(part)).all(|sent| sent.is_ok()));
+                restore(windows, state, checked.into_iter())
+            }),
         }
     }
 
-    /// Decodes a block of ours; says where it stands when it is damaged.
-    pub(crate) fn decode(&self, index: Index, bytes: &[u8]) -> io::Result<Block> {
-        Block::decode(bytes).map_err(|error| self.damage(index, &error))
+    /// Checks a block of ours; says where it stands when it is damaged.
+    fn check(&self, index: Index, bytes: Bytes) -> io::Result<Sealed<Bytes>> {
+        Sealed::open(bytes).map_err(|error| self.damage(index, &error))
     }
 
     /// An error that says where in the history it is.
     pub(crate) fn damage(&self, index: Index, reason: &impl ToString) -> io::Error {
         invalid(OpenError::damaged_block(&self.path, format!("the block of index {index}"), reason))
     }
+}
+
+/// The blocks that hold a ledger's keys, checked, some megabytes at a time.
+struct Parts<'a> {
+    blocks: &'a Blocks,
+    after: Index,
+    to: Index,
+}
+
+impl Iterator for Parts<'_> {
+    type Item = io::Result<Vec<Sealed<Bytes>>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let part = self.blocks.read(self.after, self.to, RESTORE_BYTES).and_then(|part| {
+            let blocks = part.into_iter().map(|(index, bytes)| self.blocks.check(index, bytes));
+            blocks.collect::<io::Result<Vec<_>>>()
+        });
+        if let Ok(part) = &part {
+            self.after = part.last()?.header().index;
+        }
+        Some(part)
+    }
+}
+
+fn restore(
+    windows: Windows,
+    state: State,
+    parts: impl Iterator<Item = io::Result<Vec<Sealed<Bytes>>>>,
+) -> io::Result<Ledger> {
+    let mut failure = None;
+    let parts = parts.map_while(|part| part.map_err(|error| failure = Some(error)).ok());
+    let ledger = Ledger::restore(windows, state, parts.flatten());
+    match failure {
+        Some(error) => Err(error),
+        None => ledger.map_err(invalid),
+    }
+}
+
+/// Whether a block with this header belongs under this key.
+fn stands(header: &Header, first: u64, index: u64) -> bool {
+    (header.first_order_number.0, header.index.0) == (first, index)
 }
 
 fn open_error(path: &Path, error: &redb::DatabaseError) -> OpenError {

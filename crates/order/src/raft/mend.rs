@@ -8,12 +8,15 @@
 
 use std::io;
 
+use bytes::Bytes;
 use futures::StreamExt;
-use ledger::block::{Block, Header};
+use ledger::block::Header;
+use ledger::sealed::Sealed;
 use ledger::state::State;
 use ledger::terms::{Digest, Index};
 
-use crate::raft::blocks::{Blocks, Durable, Row, invalid};
+use crate::raft::blocks::{Blocks, Durable, invalid};
+use crate::raft::rows::Row;
 use crate::raft::snapshots::BlockSource;
 
 /// How many bytes of blocks are looked at at once.
@@ -53,11 +56,11 @@ pub(crate) fn mend(
         Mender { blocks, source, runtime, index, digest: None, pending: Vec::new(), done };
     let (to, mut after) = (durable.index(), Index(0));
     loop {
-        let part = blocks.rows(after, to, PART_BYTES)?;
+        let part = blocks.found(after, to, PART_BYTES)?;
         let Some((last, _)) = part.last() else { break };
         after = *last;
         for (index, bytes) in part {
-            mender.look(index, bytes.as_deref())?;
+            mender.look(index, bytes.ok())?;
         }
     }
     if durable.applied.is_some() {
@@ -69,10 +72,10 @@ pub(crate) fn mend(
 
 impl Mender<'_> {
     /// Looks at the row of an index.
-    fn look(&mut self, index: Index, bytes: Option<&[u8]>) -> io::Result<()> {
+    fn look(&mut self, index: Index, bytes: Option<Bytes>) -> io::Result<()> {
         self.done.checked += 1;
-        let block = bytes.and_then(|bytes| Block::decode(bytes).ok());
-        match block.map(|block| block.header).filter(|header| header.index == index) {
+        let block = bytes.and_then(|bytes| Sealed::open(bytes).ok());
+        match block.map(|block| *block.header()).filter(|header| header.index == index) {
             Some(header) if self.is_next(&header) => {
                 self.step(&header);
                 self.keep()
@@ -110,13 +113,13 @@ impl Mender<'_> {
         let blocks = self.source.blocks(self.index, to).collect::<Vec<_>>();
         for bytes in self.runtime.block_on(blocks) {
             let bytes = bytes?;
-            let header = Block::decode(&bytes).map_err(invalid)?.header;
+            let block = Sealed::open(bytes).map_err(invalid)?;
+            let header = *block.header();
             if !self.is_next(&header) || to < header.index {
                 return Err(self.misfit(to));
             }
             self.step(&header);
-            let (first, index) = (header.first_order_number, header.index);
-            self.pending.push(Row { first, index, bytes });
+            self.pending.push(Row::new(&block));
         }
         Ok(())
     }

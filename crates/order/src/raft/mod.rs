@@ -31,6 +31,7 @@ pub mod log_store;
 pub mod mend;
 pub mod open_error;
 pub mod recovery;
+pub(crate) mod rows;
 pub mod snapshots;
 pub mod state_machine;
 pub mod types;

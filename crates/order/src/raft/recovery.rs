@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use ledger::command::Batch;
 use ledger::ledger::{Ledger, Windows};
 use ledger::terms::Index;
 use openraft::entry::RaftEntry;
@@ -20,6 +19,7 @@ use openraft::{EntryPayload, RaftLogReader};
 use wire::exit::Stop;
 
 use super::blocks::{Blocks, Durable, invalid};
+use super::hand::Hand;
 use super::log_store::LogStore;
 use super::open_error::OpenError;
 use super::types::{Address, Entry, LeaderId, LogId, Membership, StoredMembership, Vote};
@@ -74,7 +74,8 @@ impl Survivor {
             let place = folder.display();
             Stop::Setup(format!("cannot read what {place} knows: {error}; try another survivor"))
         };
-        let ledger = blocks.restore(&durable, Windows::default()).map_err(cannot)?;
+        let ledger =
+            blocks.restore(&durable, Windows::default(), &Hand::Threads).map_err(cannot)?;
         let found = replay(&mut log, ledger, &durable).await.map_err(cannot)?;
         let Found { ledger, members, last, committed } = found;
         let Some(last) = last else {
@@ -157,9 +158,8 @@ async fn replay(log: &mut LogStore, mut ledger: Ledger, durable: &Durable) -> io
             next = entry.log_id.index + 1;
             match entry.payload {
                 EntryPayload::Normal(payload) => {
-                    let batch = Batch::decode(&payload.0).map_err(invalid)?;
                     let (index, term) = (Index(entry.log_id.index), entry.log_id.leader_id.term);
-                    ledger.apply_entry(index, term, batch);
+                    ledger.apply_bytes(index, term, &payload.0).map_err(invalid)?;
                 }
                 EntryPayload::Membership(named) => {
                     members = StoredMembership::new(Some(entry.log_id), named);

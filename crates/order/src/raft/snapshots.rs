@@ -15,13 +15,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use ledger::command::Command;
 use ledger::ledger::{Ledger, Windows};
-use ledger::outcome::{Accepted, Outcome};
+use ledger::sealed::Sealed;
 use ledger::state::State;
 use ledger::terms::{Digest, Index, OrderNumber};
 
-use crate::raft::blocks::{Durable, Row, invalid};
+use crate::raft::blocks::{Durable, invalid};
+use crate::raft::rows::Row;
 use crate::raft::types::{Snapshot, SnapshotMeta};
 use crate::raft::view::View;
 
@@ -107,7 +107,7 @@ pub(crate) async fn install(
         Durable { applied: meta.last_log_id, members, state: manifest.state, witness: None };
     let target = view.clone();
     let task = move || {
-        let ledger = target.shared.blocks.restore(&durable, windows)?;
+        let ledger = target.shared.blocks.restore(&durable, windows, &target.shared.hand)?;
         let _in_turn = target.shared.positions.lock();
         target.shared.blocks.write(&[], Some(&durable))?;
         change_over(&target, ledger, durable);
@@ -127,8 +127,8 @@ struct Chain {
 impl Chain {
     /// Checks that an encoded block is whole and continues the chain, and steps onto it.
     fn step(&mut self, bytes: Bytes, to: Index) -> io::Result<Row> {
-        let block = ledger::block::Block::decode(&bytes).map_err(invalid)?;
-        let header = &block.header;
+        let block = Sealed::open(bytes).map_err(invalid)?;
+        let header = block.header();
         let follows = self.index < header.index && header.index <= to;
         if !follows || header.previous != self.digest || header.first_order_number != self.next {
             let (found, last) = (header.index, self.index);
@@ -139,15 +139,9 @@ impl Chain {
         self.index = header.index;
         self.digest = header.digest;
         // The entry that opens the shop says where its numbers begin.
-        let opened = block.records.iter().find_map(|record| match &record.request.command {
-            Command::Open(shop) if record.outcome == Outcome::Accepted(Accepted::Done) => {
-                Some(shop.first_order_number)
-            }
-            _ => None,
-        });
-        let first = opened.unwrap_or(self.next);
+        let first = block.opened().unwrap_or(self.next);
         self.next = OrderNumber(first.0 + u64::from(header.orders));
-        Ok(Row { first: header.first_order_number, index: header.index, bytes })
+        Ok(Row::new(&block))
     }
 }
 

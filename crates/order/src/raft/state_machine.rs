@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::{Stream, StreamExt};
-use ledger::command::{Batch, Command};
 use ledger::ledger::Windows;
 use ledger::terms::Index;
 use openraft::storage::{EntryResponder, RaftStateMachine};
@@ -122,7 +121,7 @@ impl StateMachine {
         (pace, hand): (Pace, Hand),
         source: Arc<dyn BlockSource>,
     ) -> Result<(Self, Arc<View>), OpenError> {
-        let ledger = blocks.restore(&durable, windows).map_err(|error| {
+        let ledger = blocks.restore(&durable, windows, &hand).map_err(|error| {
             let is_damage = error.kind() == io::ErrorKind::InvalidData;
             // A block says itself where it is.
             error.downcast::<OpenError>().unwrap_or_else(|error| match is_damage {
@@ -154,24 +153,18 @@ impl Shared {
 
     fn apply_batch(&self, log_id: LogId, payload: &Payload) -> io::Result<Outcomes> {
         let index = Index(log_id.index);
-        let batch = Batch::decode(&payload.0)
-            .map_err(|error| invalid(format!("cannot read the batch at index {index}: {error}")))?;
-        let attaches = batch.requests.iter().any(|request| {
-            matches!(request.command, Command::Attach { .. } | Command::Detach { .. })
-        });
         let size = u64::try_from(payload.0.len()).unwrap_or(u64::MAX);
         self.applied_bytes.fetch_add(size, Ordering::Relaxed);
         let mut books = self.books.write();
         let after = books.ledger.applied();
-        let entry = books.ledger.apply_entry(index, log_id.leader_id.term, batch);
+        let entry = books.ledger.apply_bytes(index, log_id.leader_id.term, &payload.0);
+        let entry = entry
+            .map_err(|error| invalid(format!("cannot read the batch at index {index}: {error}")))?;
         books.applied = Some(log_id);
         if let Some(block) = entry.block {
-            // The block holds the requests, and an outcome for each.
-            let bytes = payload.0.len() * 2;
-            books.young.push_back((Arc::new(block), bytes));
-            books.young_bytes += bytes;
+            books.push(block.held_by());
         }
-        self.publish(&books, after, Some(entry.changes), attaches);
+        self.publish(&books, after, Some(entry.changes), entry.attaches);
         Ok(Outcomes { index, outcomes: entry.outcomes.into() })
     }
 

@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use ledger::block::{Block, Order};
+use ledger::block::Order;
 use ledger::change::Change;
 use ledger::ledger::Ledger;
+use ledger::sealed::Sealed;
 use ledger::terms::{Index, Name, OrderNumber, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
@@ -90,9 +91,25 @@ pub(crate) struct Books {
     pub(crate) ledger: Ledger,
     pub(crate) applied: Option<LogId>,
     pub(crate) members: StoredMembership,
-    /// Applied and not yet on disk, oldest first; each with about its size in bytes.
-    pub(crate) young: VecDeque<(Arc<Block>, usize)>,
+    /// Applied and not yet on disk, oldest first.
+    pub(crate) young: VecDeque<Sealed<Bytes>>,
+    /// How many bytes these have.
     pub(crate) young_bytes: usize,
+}
+
+impl Books {
+    /// Keeps a block until it is on disk.
+    pub(crate) fn push(&mut self, block: Sealed<Bytes>) {
+        self.young_bytes += block.bytes().len();
+        self.young.push_back(block);
+    }
+
+    /// Lets the oldest block go.
+    pub(crate) fn pop(&mut self) {
+        if let Some(block) = self.young.pop_front() {
+            self.young_bytes -= block.bytes().len();
+        }
+    }
 }
 
 /// How far the writing thread has come.
@@ -212,14 +229,14 @@ impl View {
     pub fn recent(&self, number: OrderNumber) -> Option<Option<Order>> {
         let young = {
             let books = self.shared.books.read();
-            if books.ledger.next_order_number() <= number {
+            let ledger = &books.ledger;
+            if number < ledger.first_order_number() || ledger.next_order_number() <= number {
                 return Some(None);
             }
-            let after = books.young.partition_point(|(block, _)| {
-                let header = &block.header;
-                header.first_order_number.0 + u64::from(header.orders) <= number.0
-            });
-            books.young.get(after).map(|(block, _)| block.clone())
+            // The last that begins at it or before: whether it has it is for the block to say.
+            let begins = |block: &Sealed<Bytes>| block.header().first_order_number <= number;
+            let after = books.young.partition_point(begins);
+            after.checked_sub(1).and_then(|place| books.young.get(place).cloned())
         };
         young.and_then(|block| block.order(number)).map(Some)
     }
@@ -279,8 +296,22 @@ impl View {
         }
     }
 
-    /// Returns when the history cannot be written any more, and why: the replica must stop.
+    /// Returns when the history or the log cannot be written any more, and why: the replica must
+    /// stop.
     pub async fn failed(&self) -> String {
+        let log = async {
+            match self.shared.on_disk.get() {
+                Some(on_disk) => on_disk.failed().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            why = self.history_failed() => why,
+            why = log => format!("cannot write the log: {why}"),
+        }
+    }
+
+    async fn history_failed(&self) -> String {
         let mut progress = self.shared.progress.subscribe();
         loop {
             if let Some(failure) = progress.borrow_and_update().failure.clone() {

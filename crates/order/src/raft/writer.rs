@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
-use crate::raft::blocks::{Durable, Row};
+use crate::raft::blocks::Durable;
+use crate::raft::rows::Row;
 use crate::raft::view::Shared;
 
 /// How often the history is written, and how much may wait.
@@ -165,10 +166,10 @@ fn write(shared: &Shared) -> io::Result<Durable> {
     let _in_turn = shared.positions.lock();
     let (state, applied, members, blocks) = {
         let books = shared.books.read();
-        let blocks: Vec<_> = books.young.iter().map(|(block, _)| block.clone()).collect();
+        let blocks: Vec<_> = books.young.iter().cloned().collect();
         (books.ledger.state(), books.applied, books.members.clone(), blocks)
     };
-    let rows: Vec<Row> = blocks.iter().map(|block| Row::new(block)).collect();
+    let rows: Vec<Row> = blocks.iter().map(Row::new).collect();
     let witness = shared.on_disk.get().map(|on_disk| on_disk.now().up_to(applied));
     let durable = Durable { applied, members, state: state.encode().into(), witness };
     shared.blocks.write(&rows, Some(&durable))?;
@@ -185,9 +186,8 @@ fn written(shared: &Shared, durable: Durable) {
     *shared.durable.write() = Arc::new(durable);
     let mut books = shared.books.write();
     // They are on disk: memory may let them go.
-    while books.young.front().is_some_and(|(block, _)| block.header.index <= index) {
-        let bytes = books.young.pop_front().map_or(0, |(_, bytes)| bytes);
-        books.young_bytes = books.young_bytes.saturating_sub(bytes);
+    while books.young.front().is_some_and(|block| block.header().index <= index) {
+        books.pop();
     }
     drop(books);
     shared.progress.send_modify(|progress| progress.durable = applied);

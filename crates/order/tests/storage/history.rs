@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ledger::block::Block;
 use ledger::ledger::{Ledger, Windows};
 use ledger::terms::{Index, OrderNumber};
 use openraft::storage::RaftStateMachine;
@@ -16,7 +17,7 @@ use order::raft::types::Entry;
 use order::raft::view::View;
 use order::raft::writer::Pace;
 
-use crate::kit::{FIRST, blank, buy, entry, killed, log_id, open_shop, refused};
+use crate::kit::{FIRST, blank, buy, buy_each, entry, killed, log_id, open_shop, refused};
 
 /// Written only when it is asked for.
 pub(crate) const SLOW: Pace = Pace { every: Duration::from_hours(1), bytes: usize::MAX };
@@ -86,6 +87,7 @@ async fn an_order_is_found_before_and_after_it_is_on_disk() {
     assert_eq!(found(&view), expected);
     assert_eq!(found(&open(killed(folder.path()).path(), SLOW).1), expected);
     assert_eq!(view.order(number(22)).unwrap(), None);
+    assert_eq!(view.order(OrderNumber(FIRST - 1)).unwrap(), None, "before the first");
     assert_eq!(view.order(OrderNumber(u64::MAX)).unwrap(), None);
 }
 
@@ -130,6 +132,46 @@ async fn a_flipped_bit_in_a_block_is_never_served() {
     let line = error.to_string();
     assert!(line.contains("the block of index 12") && line.contains(FILE), "{line}");
     assert!(!line.contains('\n'), "{line}");
+}
+
+/// A batch of a thousand orders stands in pieces: a damaged one spoils no look-up but its own.
+#[tokio::test]
+async fn an_order_in_a_large_block_is_found_and_a_flipped_bit_there_is_never_served() {
+    let folder = tempfile::tempdir().unwrap();
+    // It remembers the last key alone, so it needs no other block in order to start.
+    let windows = Windows { client_keys_max: 1, ..Windows::default() };
+    let open = |path: &Path| StateMachine::open(path, windows, SLOW, Arc::new(NoSource)).unwrap();
+    let (mut machine, view) = open(folder.path());
+    let many = buy_each((0..1_000).map(|number| format!("many-{number:03}")));
+    apply(&mut machine, vec![entry(1, open_shop()), entry(2, many), entry(3, buy("last"))]).await;
+    let all = || (FIRST..=FIRST + 1_000).map(OrderNumber);
+    let young: Vec<_> = all().map(|number| view.order(number).unwrap().unwrap()).collect();
+    view.flush().await.unwrap();
+    let old: Vec<_> = all().map(|number| view.order(number).unwrap().unwrap()).collect();
+    assert_eq!(young, old);
+    let blocks = view.blocks(Index(0), Index(3), usize::MAX).unwrap();
+    let read: Vec<_> = blocks.iter().map(|(_, bytes)| Block::decode(bytes).unwrap()).collect();
+    assert_eq!(read[1].orders().collect::<Vec<_>>(), old[..1_000]);
+
+    let left = killed(folder.path());
+    let path = left.path().join(FILE);
+    let mut bytes = fs::read(&path).unwrap();
+    let places: Vec<usize> =
+        (0..bytes.len() - 8).filter(|at| bytes[*at..].starts_with(b"many-500")).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at] ^= 1;
+    }
+    fs::write(&path, bytes).unwrap();
+    let (_machine, view) = open(left.path());
+    let error = view.order(OrderNumber(FIRST + 500)).unwrap_err().to_string();
+    assert!(error.contains("the block of index 2") && error.contains(FILE), "{error}");
+    let found = all().map(|number| view.order(number));
+    let served: Vec<_> = found.filter_map(Result::ok).map(Option::unwrap).collect();
+    assert!(500 < served.len() && served.len() < 1_000, "{} orders", served.len());
+    assert!(served.iter().all(|order| old.contains(order)));
+    let blocks = view.blocks(Index(1), Index(2), usize::MAX).unwrap();
+    assert!(Block::decode(&blocks[0].1).is_err());
 }
 
 #[tokio::test]

@@ -33,6 +33,11 @@ pub(crate) fn buy(key: &str) -> Payload {
     payload(vec![order(key, "fox")])
 }
 
+/// Buys one fox under each of these keys.
+pub(crate) fn buy_each(keys: impl Iterator<Item = String>) -> Payload {
+    payload(keys.map(|key| order(&key, "fox")).collect())
+}
+
 /// Asks for what the shop has not: refused.
 pub(crate) fn refused(key: &str) -> Payload {
     payload(vec![order(key, "unicorn")])

@@ -20,7 +20,7 @@ use order::raft::types::{Entry, Vote};
 use order::raft::view::View;
 
 use crate::history::{SLOW, apply, entries, open};
-use crate::kit::{FIRST, append, buy, entry, killed, log_id};
+use crate::kit::{FIRST, append, buy, buy_each, entry, killed, log_id};
 
 /// How many damages are tried of each kind.
 const TRIES: usize = 200;
@@ -112,8 +112,14 @@ async fn test_13_a_damaged_history_tells_the_truth_or_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let (mut machine, view) = open(folder.path(), SLOW);
     apply(&mut machine, entries(1..=40)).await;
+    // And one block that stands in pieces.
+    let many = buy_each((0..300).map(|number| format!("many-{number}")));
+    apply(&mut machine, vec![entry(41, many)]).await;
     view.flush().await.unwrap();
+    // Of the large block, one in each thirty.
     let numbers = FIRST..view.read(Ledger::next_order_number).0;
+    let numbers = numbers.filter(|number| *number < FIRST + 20 || number % 30 == 0);
+    let numbers = numbers.collect::<Vec<_>>().into_iter();
     let expected: Vec<_> = numbers.clone().map(|n| view.order(OrderNumber(n)).unwrap()).collect();
     let state = view.read(Ledger::state);
     drop((machine, view));
@@ -210,4 +216,46 @@ async fn a_damaged_block_is_mended_only_with_one_that_fits() {
     }
     let again = mended.mend(source).await.unwrap();
     assert_eq!((again.checked, again.mended.len()), (19, 0));
+}
+
+/// [P8] A block that stands in pieces is mended, wherever it is damaged.
+#[tokio::test]
+async fn a_block_in_pieces_is_mended_wherever_it_is_damaged() {
+    let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let many = || buy_each((0..1_000).map(|number| format!("many-{number:03}")));
+    let story = || [entries(1..=1), vec![entry(2, many())], entries(3..=6)].concat();
+    let (mut machine, view) = open(ours.path(), SLOW);
+    apply(&mut machine, story()).await;
+    view.flush().await.unwrap();
+    let (mut other, sound) = open(theirs.path(), SLOW);
+    apply(&mut other, story()).await;
+    sound.flush().await.unwrap();
+    let source: Arc<dyn BlockSource> = Arc::new(Other(sound));
+    let numbers = || (FIRST..view.read(Ledger::next_order_number).0).map(OrderNumber);
+    let expected: Vec<_> = numbers().map(|number| view.order(number).unwrap()).collect();
+
+    // In its head: index 2, term 1, log time 1,000. In its first and in its last piece.
+    let head = [2_u64, 1, 1_000].map(u64::to_le_bytes).concat();
+    for damaged in [head.as_slice(), b"many-000", b"many-999"] {
+        let left = killed(ours.path());
+        let path = left.path().join(FILE);
+        let mut bytes = fs::read(&path).unwrap();
+        let places = (0..bytes.len() - 24).filter(|at| bytes[*at..].starts_with(damaged));
+        let places = places.collect::<Vec<_>>();
+        assert!(!places.is_empty());
+        for place in places {
+            bytes[place] ^= 1;
+        }
+        fs::write(&path, bytes).unwrap();
+        let (folder, runtime) = (left.path().to_owned(), tokio::runtime::Handle::current());
+        let theirs = source.clone();
+        let opening = tokio::task::spawn_blocking(move || {
+            StateMachine::open_mending(&folder, Windows::default(), SLOW, theirs, &runtime)
+        });
+        let (_machine, mended) = opening.await.unwrap().unwrap();
+        let found: Vec<_> = numbers().map(|number| mended.order(number).unwrap()).collect();
+        assert_eq!(found, expected);
+        let again = mended.mend(source.clone()).await.unwrap();
+        assert_eq!(again.mended, []);
+    }
 }
