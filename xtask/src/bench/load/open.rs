@@ -3,7 +3,8 @@
 //! Request `i` is due at `i / rate`, and its latency counts from then on, not from when it could be
 //! sent: a server that stops for a second is charged with every request of that second, and not
 //! with one per client ("coordinated omission": Gil Tene, "How NOT to measure latency", 2013).
-//! Clients who are free send what is due; when none is, another one connects, up to a bound.
+//! Clients who are free send what is due; when none is, another one connects, up to a bound. The
+//! load shares the processors with what it measures, and goes first where that is allowed.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use anyhow::Result;
 use super::crowd::{Crowd, Said};
 use super::script::{Expect, Heard, Script};
 use super::tally::{Latencies, Spread};
+use crate::bench::machine::Ahead;
 
 /// The shortest time between two looks at the clock: a look costs a wake-up.
 const TICK_MIN: Duration = Duration::from_micros(50);
@@ -77,6 +79,7 @@ impl Open<'_> {
     /// Runs it once, until every request is answered. `look` is called when counting begins and
     /// when it ends.
     pub(crate) fn run<T>(&self, look: impl Fn() -> Result<T>) -> Result<Arrived<T>> {
+        let _ahead = Ahead::go();
         let mut crowd = Crowd::new(self.address, self.script, self.expect)?;
         // In turns, so that none is idle for so long that the server lets it go.
         let mut free: VecDeque<usize> = VecDeque::new();
