@@ -37,6 +37,10 @@ pub(crate) struct Options {
     /// Only this row; may be given more than once.
     #[arg(long, value_name = "NAME")]
     only: Vec<Name>,
+    /// Every row there is: growth and return with 10 million orders, 200 leaders killed and 20
+    /// frozen, unless --growth, --return and --failover say otherwise. Half an hour at least.
+    #[arg(long, conflicts_with_all = ["only", "freeze"])]
+    all: bool,
     /// Seconds of each run, after a second of warming up.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
@@ -167,6 +171,9 @@ fn times(options: &Options) -> Result<Times> {
 }
 
 fn names(options: &Options) -> Vec<Name> {
+    if options.all {
+        return Name::every();
+    }
     let long = options.growth.map(|_| Name::Growth);
     let long = long.into_iter().chain(options.returning.map(|_| Name::Return));
     let failover = if options.freeze { Name::Freeze } else { Name::Failover };
@@ -177,6 +184,12 @@ fn names(options: &Options) -> Vec<Name> {
         names = Name::usual();
     }
     names
+}
+
+/// How many, as was said, or as is usual when every row is measured.
+pub(crate) fn many<T>(options: &Options, said: Option<T>, usual: T, flag: &str) -> Result<T> {
+    said.or(options.all.then_some(usual))
+        .with_context(|| format!("it wants to know how many: {flag} N"))
 }
 
 /// As it was typed.

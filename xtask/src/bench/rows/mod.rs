@@ -11,11 +11,11 @@ mod returning;
 
 pub(crate) use orders::side;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::bench::report::Row;
-use crate::bench::{Bench, Options, peers};
+use crate::bench::{Bench, Options, many, peers};
 
 /// The rows, in the order of the page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -88,7 +88,12 @@ impl Name {
     /// Those that are measured when nobody asks for others.
     pub(crate) fn usual() -> Vec<Self> {
         let rare = [Self::Growth, Self::Return, Self::Failover, Self::Freeze];
-        Self::value_variants().iter().copied().filter(|name| !rare.contains(name)).collect()
+        Self::every().into_iter().filter(|name| !rare.contains(name)).collect()
+    }
+
+    /// All of them.
+    pub(crate) fn every() -> Vec<Self> {
+        Self::value_variants().to_vec()
     }
 
     /// Where a row of this name stands on the page.
@@ -98,10 +103,12 @@ impl Name {
     }
 }
 
+/// How many orders are many, where nobody says it.
+const MANY: u64 = 10_000_000;
+
 /// Measures one row.
 pub(crate) fn measure(bench: &mut Bench, name: Name, options: &Options) -> Result<Row> {
     println!("\n{}", name.text());
-    let times = "it wants to know how many times: --failover N";
     match name {
         Name::Hot64 => orders::hot(bench, 64),
         Name::Hot256 => orders::hot(bench, 256),
@@ -116,15 +123,16 @@ pub(crate) fn measure(bench: &mut Bench, name: Name, options: &Options) -> Resul
         Name::Settling1 => orders::settling(bench, 1),
         Name::PostgreSql => peers::postgresql(bench),
         Name::Redis => peers::redis(bench),
-        Name::Growth => {
-            growth::measure(bench, options.growth.context("it wants to know how far: --growth N")?)
-        }
+        Name::Growth => growth::measure(bench, many(options, options.growth, MANY, "--growth")?),
         Name::Return => {
-            let orders = options.returning.context("it wants to know how many: --return N")?;
-            returning::measure(bench, orders)
+            returning::measure(bench, many(options, options.returning, MANY, "--return")?)
         }
-        Name::Failover => failover::measure(bench, options.failover.context(times)?, false),
-        Name::Freeze => failover::measure(bench, options.failover.context(times)?, true),
+        Name::Failover => {
+            failover::measure(bench, many(options, options.failover, 200, "--failover")?, false)
+        }
+        Name::Freeze => {
+            failover::measure(bench, many(options, options.failover, 20, "--failover")?, true)
+        }
     }
 }
 

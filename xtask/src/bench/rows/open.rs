@@ -79,10 +79,10 @@ pub(super) fn latency(bench: &mut Bench) -> Result<Row> {
 /// At twice the greatest rate the half that cannot be done is refused soon, and the rest is done.
 pub(super) fn overload(bench: &mut Bench) -> Result<Row> {
     let rate = 2.0 * greatest(bench)?;
-    let (store, _, times) = bench.both()?;
+    let (store, bare, times) = bench.both()?;
     println!("{rate:.0} orders per second, open loop");
     let total = |memory: Vec<(String, f64)>| memory.into_iter().map(|(_, mb)| mb).sum::<f64>();
-    let (mut runs, mut most) = (Vec::new(), 0.0_f64);
+    let (mut runs, mut bares, mut most) = (Vec::new(), Vec::new(), 0.0_f64);
     let memory_before = total(store.memory()?);
     for turn in 1..=times.runs {
         let before = store.next_order_number()?;
@@ -105,17 +105,22 @@ pub(super) fn overload(bench: &mut Bench) -> Result<Row> {
         check_growth(store, before, (run.whole, run.unknown))?;
         tell(turn, times, "the store", &run);
         runs.push(run);
+        let run = self::run(times, &bare.address, rate, Expect::Done, &|| bare.cpu())?;
+        tell(turn, times, "a bare handler", &run);
+        bares.push(run);
     }
     let memory_after = total(store.memory()?);
     let how = format!(
         "{} orders per second are due on one hot product, each timed from its own moment on; \
          where no connection is free a new one is made. After it, all that was acknowledged is in \
-         the ledger, and nothing else.",
+         the ledger, and nothing else. The bare handler takes the same orders and refuses none: \
+         what it cannot do here nobody can.",
         figure(rate)
     );
-    let mut row = Row::new("Twice the greatest rate", &how, &["accepted", "refused"]);
+    let mut row =
+        Row::new("Twice the greatest rate", &how, &["accepted", "refused", "a bare handler"]);
     row.apart = true;
-    overload_lines(&mut row, &runs);
+    overload_lines(&mut row, &runs, &bares);
     row.notes.push(format!(
         "Memory of all processes together: {memory_before:.0} MB before, {most:.0} MB at the most, \
          {memory_after:.0} MB after."
@@ -123,20 +128,19 @@ pub(super) fn overload(bench: &mut Bench) -> Result<Row> {
     Ok(row)
 }
 
-fn overload_lines(row: &mut Row, runs: &[Run]) {
+fn overload_lines(row: &mut Row, runs: &[Run], bares: &[Run]) {
     let spread = |measure: fn(&Spread) -> f64| {
-        let accepted = median(runs.iter().map(|run| measure(&run.latency)));
-        [accepted, median(runs.iter().map(|run| measure(&run.shed_latency)))]
+        let accepted = |run: &Run| measure(&run.latency);
+        [mid(runs, accepted), mid(runs, |run| measure(&run.shed_latency)), mid(bares, accepted)]
     };
     let per_second = |count: u64, run: &Run| ratio(float(count), run.seconds);
-    let accepted = median(runs.iter().map(|run| per_second(run.accepted, run)));
-    let shed = median(runs.iter().map(|run| per_second(run.shed, run)));
-    row.line("of those due in a second", &[accepted, shed]);
-    let [accepted, shed] = [
-        mid(runs, |run| per_second(run.meanwhile.0, run)),
-        mid(runs, |run| per_second(run.meanwhile.1, run)),
-    ];
-    row.line("answered per second while it lasted", &[accepted, shed]);
+    let accepted = |run: &Run| per_second(run.accepted, run);
+    let shed = mid(runs, |run| per_second(run.shed, run));
+    row.line("of those due in a second", &[mid(runs, accepted), shed, mid(bares, accepted)]);
+    let accepted = |run: &Run| per_second(run.meanwhile.0, run);
+    let shed = mid(runs, |run| per_second(run.meanwhile.1, run));
+    let all = [mid(runs, accepted), shed, mid(bares, accepted)];
+    row.line("answered per second while it lasted", &all);
     row.line("median, ms", &spread(|spread| spread.p50));
     row.line("99th percentile, ms", &spread(|spread| spread.p99));
     row.line("99.9th percentile, ms", &spread(|spread| spread.p999));
@@ -159,6 +163,15 @@ fn overload_lines(row: &mut Row, runs: &[Run]) {
         mid(runs, |run| run.late.p99),
         mid(runs, cpu_each),
         mid(runs, load_each),
+    ));
+    row.notes.push(format!(
+        "With the bare handler there were {} connections at the most, and the load sent 99 of 100 \
+         within {:.2} ms of when they were due. CPU of what serves: {:.1} µs per answer, of the \
+         load {:.1} µs.",
+        bares.iter().map(|run| run.clients).max().unwrap_or_default(),
+        mid(bares, |run| run.late.p99),
+        mid(bares, cpu_each),
+        mid(bares, load_each),
     ));
     let p99 = mid(runs, |run| run.latency.p99);
     row.aims.push(Aim::at_most("99th percentile of what is accepted", 50.0, " ms", p99));
