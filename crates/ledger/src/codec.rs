@@ -23,6 +23,7 @@ use crate::outcome::{Accepted, Outcome, Refusal};
 use crate::terms::{Index, Key, LedgerId, Name, OrderNumber, Origin, Timestamp};
 
 pub(crate) use bytes::{Reader, Writer};
+use refs::BatchRef;
 
 /// The version byte of a batch.
 pub const BATCH_VERSION: u8 = 1;
@@ -61,21 +62,14 @@ impl Batch {
 
     /// A log entry from its bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        let version = reader.u8()?;
-        if version != BATCH_VERSION {
-            return Err(DecodeError::Version(version));
-        }
-        let (at, settled) = (Timestamp(reader.u64()?), Index(reader.u64()?));
-        let count = reader.count(10, usize::MAX)?;
-        let mut requests: Vec<Request> = Vec::with_capacity(count);
-        for _ in 0..count {
+        let batch = BatchRef::open(bytes)?;
+        let (at, settled) = (batch.at, batch.settled);
+        let (mut requests, mut reader): (Vec<Request>, _) = (Vec::new(), batch.reader());
+        for _ in 0..batch.count {
             let request = Request::decode_from(&mut reader, requests.last())?;
             requests.push(request);
         }
-        let batch = Self { at, settled, requests };
-        reader.end()?;
-        Ok(batch)
+        Ok(Self { at, settled, requests })
     }
 }
 

@@ -6,8 +6,9 @@
 //!
 //! # Invariant
 //!
-//! What is checked here is what [`Request`](crate::command::Request) checks: the same bytes are
-//! read or refused, with the same error.
+//! What is let pass here can be read as a [`Request`](crate::command::Request), and written again
+//! it is the same bytes. So a whole batch and a whole block are checked here too, before they are
+//! taken apart.
 
 use super::{BATCH_VERSION, DecodeError, Reader};
 use crate::command::{Command, LINES_MAX, Side};
@@ -160,6 +161,11 @@ impl<'a> BatchRef<'a> {
     /// How many bytes its requests have.
     pub(crate) fn bytes(&self) -> usize {
         self.requests.rest().len()
+    }
+
+    /// What reads its requests.
+    pub(crate) fn reader(&self) -> Reader<'a> {
+        self.requests
     }
 
     /// Its requests.

@@ -2,10 +2,9 @@
 //!
 //! A block is immutable and stands under (its first order number, its index), so that a look-up of
 //! an order is one step back from the end of a range, and a batch of refusals alone has a row of
-//! its own. What a large block is cut into (`rows.rs`) stands in a table of its own. A
-//! third, narrow table finds blocks by index. The position (the last applied entry, the
-//! members) and the ledger's state are written in the same transaction as the blocks that lead to
-//! them.
+//! its own. What a large block is cut into (`rows.rs`) stands in a second table. A third, narrow
+//! one finds blocks by index. The position (the last applied entry, the members) and the ledger's
+//! state are written in the same transaction as the blocks that lead to them.
 //!
 //! Blocks beyond the position may be there (a snapshot that was being installed when the power
 //! went); they are committed history, wait for their position, and are written again with the same
@@ -389,4 +388,64 @@ fn broken(error: impl Into<redb::Error>) -> io::Error {
 /// What was read is not what can have been written.
 pub(crate) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::rows::tests::block;
+
+    fn blocks() -> (tempfile::TempDir, Blocks) {
+        let folder = tempfile::tempdir().unwrap();
+        let (blocks, _) = Blocks::open(&folder.path().join("blocks.redb")).unwrap();
+        (folder, blocks)
+    }
+
+    #[test]
+    fn a_large_block_of_an_old_folder_is_read_and_cut_when_it_is_written_again() {
+        let (_folder, blocks) = blocks();
+        let block = block(1_000);
+        let cut = Row::new(&block);
+        assert!(!cut.pieces.is_empty());
+        // As it was written before there were pieces.
+        let whole = Row { row: block.bytes().clone(), pieces: Vec::new(), ..cut.clone() };
+        for row in [whole, cut] {
+            blocks.write(&[row], None).unwrap();
+            for number in [7, 500, 1_006].map(OrderNumber) {
+                assert_eq!(blocks.order(number).unwrap(), block.order(number));
+            }
+            let read = blocks.read(Index(0), Index(3), 1).unwrap();
+            assert_eq!(read, [(Index(3), block.bytes().clone())]);
+        }
+    }
+
+    #[test]
+    fn what_stands_before_a_damaged_head_is_read_and_then_it_is_an_error() {
+        let (_folder, blocks) = blocks();
+        let sound = Row::new(&block(1_000));
+        let head = Bytes::from_static(&[2, 0, 0, 0, 0]);
+        let (first, index, pieces) = (OrderNumber(1_007), Index(4), Vec::new());
+        blocks.write(&[sound, Row { first, index, row: head, pieces }], None).unwrap();
+        let read = blocks.read(Index(0), Index(4), usize::MAX).unwrap();
+        assert_eq!(read.into_iter().map(|(index, _)| index).collect::<Vec<_>>(), [Index(3)]);
+        let error = blocks.read(Index(3), Index(4), usize::MAX).unwrap_err().to_string();
+        assert!(error.contains("the block of index 4"), "{error}");
+        assert!(blocks.order(OrderNumber(1_007)).is_err());
+    }
+
+    #[test]
+    fn a_missing_piece_is_an_error_and_never_no_order() {
+        let (_folder, blocks) = blocks();
+        let row = Row::new(&block(1_000));
+        let pieces = row.pieces[..1].to_vec();
+        blocks.write(&[Row { pieces, ..row }], None).unwrap();
+        assert!(blocks.order(OrderNumber(7)).unwrap().is_some(), "the first piece is there");
+        let damage = [
+            blocks.order(OrderNumber(1_006)).unwrap_err(),
+            blocks.read(Index(0), Index(3), 1).unwrap_err(),
+        ];
+        for error in damage.map(|error| error.to_string()) {
+            assert!(error.contains("a piece is missing"), "{error}");
+        }
+    }
 }

@@ -176,7 +176,7 @@ impl<'a> Head<'a> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
     use ledger::ledger::{Ledger, Windows};
     use ledger::terms::{Cents, Key, LedgerId, Name, Origin, Quantity, Timestamp};
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
 
     /// The second block of a shop: so many orders, from number 7 on.
-    fn block(orders: u64) -> Sealed<Bytes> {
+    pub(crate) fn block(orders: u64) -> Sealed<Bytes> {
         let name = Name::new("bear").unwrap();
         let bear = Definition {
             name: name.clone(),

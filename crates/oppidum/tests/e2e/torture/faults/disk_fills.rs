@@ -10,7 +10,7 @@ pub(crate) fn strike(torture: &mut Torture) {
     torture.crowd.go_on(50);
     torture.store.disk(full).make_room();
     torture.supervise();
-    // One whose log met the full disk may notice it with its next entry only.
+    // One whose log met the full disk may end a moment later.
     torture.crowd.go_on(20);
     torture.supervise();
 }
