@@ -24,8 +24,9 @@ impl Book {
              answered with the same bytes. It shows what HTTP alone costs here.\n\
              * What is compared runs in turns, in the same run; medians of the runs. What lasts \
              are the ratios: the rest says as much about the machine.\n\
-             * The load is one thread that waits for all its connections at once. After each run \
-             the ledger has grown by as many orders as were acknowledged, or the run fails.\n\n\
+             * The load is one thread that waits for all its connections at once; an open loop \
+             goes before what it measures, where that is allowed (root). After each run the \
+             ledger has grown by as many orders as were acknowledged, or the run fails.\n\n\
              ## Against the targets\n\n\
              | | | target | measured | |\n|---|---|---:|---:|---|\n"
         );
