@@ -26,7 +26,7 @@ struct Size {
 fn main() {
     let measured = std::env::args().any(|arg| arg == "--bench");
     let size = match measured {
-        true => Size { entries: 2_000, keys_max: 100_000, runs: 5 },
+        true => Size { entries: 2_000, keys_max: 1_000_000, runs: 5 },
         false => Size { entries: 4, keys_max: 100, runs: 1 },
     };
     for per_entry in [1, 16, 256, 1_024] {

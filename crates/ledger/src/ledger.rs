@@ -23,7 +23,8 @@ use crate::codec::DecodeError;
 use crate::codec::refs::{BatchRef, CommandRef, RecordRef, RequestRef};
 use crate::command::{Batch, CATALOGS_MAX, Command, Request, Shop};
 use crate::outcome::{Accepted, Applied, Outcome, Refusal};
-use crate::replies::{Bound, Known, Replies};
+use crate::parts::in_parts;
+use crate::replies::{Bound, Hashed, Known, Replies};
 use crate::sealed::{Sealed, Sealing};
 use crate::state::State;
 use crate::stock::{Product, Stock};
@@ -103,15 +104,21 @@ impl<'a> Asked<'a> {
 fn remember_again<B: AsRef<[u8]>>(replies: &mut Replies, block: &Sealed<B>) {
     let at = (block.header().index, block.header().at);
     let mut last: Option<(CommandRef<'_>, u64)> = None;
-    for RecordRef { request, outcome } in block.records() {
-        let Some(key) = &request.key else { continue };
-        let print = match last {
-            Some((same, print)) if same == request.command => print,
-            _ => request.command.print(),
-        };
-        last = Some((request.command, print));
-        replies.remember(Bound::new(key, print), at, &outcome, || request.command.command());
-    }
+    let keyed = block.records().filter_map(|record| {
+        let hashed = Hashed::new(record.request.key.as_ref()?);
+        Some((record, hashed))
+    });
+    in_parts(keyed, |part| {
+        replies.bring_near(&part.iter().map(|(_, hashed)| *hashed));
+        for (RecordRef { request, outcome }, hashed) in part {
+            let print = match last {
+                Some((same, print)) if same == request.command => print,
+                _ => request.command.print(),
+            };
+            last = Some((request.command, print));
+            replies.remember(hashed.to(print), at, outcome, || request.command.command());
+        }
+    });
 }
 
 /// The position of an entry.
@@ -165,16 +172,22 @@ impl Ledger {
         let mut work = Work::default();
         let mut outcomes = Vec::with_capacity(batch.count);
         let mut last: Option<Asked<'_>> = None;
-        for request in batch.requests() {
-            let asked = match last {
-                Some(same) if same.bytes == request.command => same,
-                _ => Asked::new(request.command),
-            };
-            let outcome = self.decide(position, &request, &asked, &mut work);
-            sealing.push(request.bytes, &outcome);
-            outcomes.push(outcome);
-            last = Some(asked);
-        }
+        let hashed =
+            batch.requests().map(|request| (request, request.key.as_ref().map(Hashed::new)));
+        in_parts(hashed, |part| {
+            self.replies.bring_near(&part.iter().filter_map(|(_, key)| *key));
+            for (request, key) in part {
+                let asked = match last.take() {
+                    Some(same) if same.bytes == request.command => same,
+                    _ => Asked::new(request.command),
+                };
+                let bound = key.map(|key| key.to(asked.print));
+                let outcome = self.decide(position, (request, bound), &asked.command, &mut work);
+                sealing.push(request.bytes, &outcome);
+                outcomes.push(outcome);
+                last = Some(asked);
+            }
+        });
         let changes = self.changes(work.touched);
         let block = sealing.seal();
         if let Some(block) = &block {
@@ -359,12 +372,10 @@ impl Ledger {
     fn decide(
         &mut self,
         position: Position,
-        request: &RequestRef<'_>,
-        asked: &Asked<'_>,
+        (request, bound): (&RequestRef<'_>, Option<Bound>),
+        command: &Command,
         work: &mut Work,
     ) -> Outcome {
-        let bound = request.key.as_ref().map(|key| Bound::new(key, asked.print));
-        let command = &asked.command;
         match bound.map_or(Known::Fresh, |bound| self.replies.find(&bound, command)) {
             Known::Fresh => {}
             Known::Other => return Outcome::Refused(Refusal::KeyReused),

@@ -28,6 +28,8 @@ pub mod replies;
 
 mod places;
 
+mod parts;
+
 pub mod block;
 
 pub mod sealed;

@@ -12,6 +12,7 @@
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
+use std::io::Write;
 
 use crate::codec::refs::KeyRef;
 use crate::command::Command;
@@ -57,6 +58,16 @@ pub(crate) struct Bound {
     key: u128,
     fingerprint: u64,
 }
+
+/// A key's hash.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hashed {
+    origin: Origin,
+    key: u128,
+}
+
+/// The most bytes of a key that are hashed: a length, a principal, a text.
+const HASHED_BYTES_MAX: usize = 8 + 255 + 255;
 
 /// What a key has been answered before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,17 +128,25 @@ enum Brief {
     Refused(u8, u8),
 }
 
-impl Bound {
-    /// Binds a key to a command, of whose hash it keeps 64 bits.
-    pub(crate) fn new(key: &KeyRef<'_>, fingerprint: u64) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        let principal_length = u64::try_from(key.principal.len()).unwrap_or(u64::MAX);
-        hasher.update(&principal_length.to_le_bytes());
-        hasher.update(key.principal.as_bytes());
-        hasher.update(key.text.as_bytes());
-        let hash = hasher.finalize();
+impl Hashed {
+    /// The hash of a key.
+    pub(crate) fn new(key: &KeyRef<'_>) -> Self {
+        let (principal, text) = (key.principal.as_bytes(), key.text.as_bytes());
+        let length = u64::try_from(principal.len()).unwrap_or(u64::MAX).to_le_bytes();
+        let mut bytes = [0; HASHED_BYTES_MAX];
+        let mut free = bytes.as_mut_slice();
+        for part in [length.as_slice(), principal, text] {
+            free.write_all(part).expect("both lengths have one byte");
+        }
+        let end = HASHED_BYTES_MAX.saturating_sub(free.len());
+        let hash = blake3::hash(bytes.get(..end).unwrap_or_default());
         let half = hash.as_bytes().first_chunk::<16>().copied().unwrap_or_default();
-        Self { origin: key.origin, key: u128::from_le_bytes(half), fingerprint }
+        Self { origin: key.origin, key: u128::from_le_bytes(half) }
+    }
+
+    /// Binds the key to a command, of whose hash it keeps 64 bits.
+    pub(crate) fn to(self, fingerprint: u64) -> Bound {
+        Bound { origin: self.origin, key: self.key, fingerprint }
     }
 }
 
@@ -143,6 +162,14 @@ impl Replies {
     pub(crate) fn expire(&mut self, now: Timestamp) {
         self.clients.expire(now);
         self.frontends.expire(now);
+    }
+
+    /// Has what is known of these keys brought near, and what will be forgotten for them.
+    pub(crate) fn bring_near(&self, keys: &(impl Iterator<Item = Hashed> + Clone)) {
+        for origin in [Origin::Client, Origin::Frontend] {
+            let of_origin = keys.clone().filter(|hashed| hashed.origin == origin);
+            self.window(origin).bring_near(&of_origin.map(|hashed| hashed.key));
+        }
     }
 
     /// What this key has been answered.
@@ -199,6 +226,13 @@ impl Window {
     fn new(keys_max: usize, age_max_ms: u64) -> Self {
         let (slots, entries) = (VecDeque::new(), VecDeque::new());
         Self { keys_max, age_max_ms, places: Places::default(), slots, entries, forgotten: 0 }
+    }
+
+    fn bring_near(&self, keys: &(impl Iterator<Item = u128> + Clone)) {
+        let slots = self.slots.len().saturating_add(keys.clone().count());
+        let oldest = self.slots.iter().take(slots.saturating_sub(self.keys_max));
+        self.places.bring_near(keys.clone());
+        self.places.bring_near(oldest.map(|slot| whole(slot.key)));
     }
 
     /// What is remembered of a key, and where it was answered.

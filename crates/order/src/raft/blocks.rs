@@ -12,7 +12,6 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
 
 use bytes::Bytes;
 use ledger::block::{Header, Order};
@@ -26,7 +25,6 @@ use redb::{
 };
 
 use crate::raft::codec::{decode_position, encode_position};
-use crate::raft::hand::Hand;
 use crate::raft::open_error::OpenError;
 use crate::raft::rows::{Head, Row, Stored};
 use crate::raft::types::{LogId, StoredMembership};
@@ -52,9 +50,6 @@ const CACHE_BYTES: usize = 16 << 20;
 
 /// How many bytes of blocks are read at once when a ledger is restored.
 const RESTORE_BYTES: usize = 1 << 20;
-
-/// How many such parts are read ahead.
-const PARTS_AHEAD: usize = 4;
 
 /// How far the history on disk is complete, and what the ledger was there.
 #[derive(Clone, Debug, Default)]
@@ -288,27 +283,19 @@ impl Blocks {
         Ok(blocks)
     }
 
-    /// The ledger as it was at a position: the state, and the keys of the youngest blocks. With
-    /// `hand`'s leave a thread reads and checks ahead while this one remembers keys.
-    pub(crate) fn restore(
-        &self,
-        durable: &Durable,
-        windows: Windows,
-        hand: &Hand,
-    ) -> io::Result<Ledger> {
+    /// The ledger as it was at a position: the state, and the keys of the youngest blocks.
+    pub(crate) fn restore(&self, durable: &Durable, windows: Windows) -> io::Result<Ledger> {
         if durable.applied.is_none() {
             return Ok(Ledger::new(windows));
         }
         let state = State::decode(&durable.state).map_err(invalid)?;
         let parts = Parts { blocks: self, after: state.keys_after, to: durable.index() };
-        match hand {
-            Hand::Inline(_) => restore(windows, state, parts),
-            Hand::Threads => std::thread::scope(|scope| {
-                let (ahead, checked) = mpsc::sync_channel(PARTS_AHEAD);
-                // It ends when nobody takes any more: something was wrong before.
-                scope.spawn(move || parts.map(|part| ahead.send(part)).all(|sent| sent.is_ok()));
-                restore(windows, state, checked.into_iter())
-            }),
+        let mut failure = None;
+        let parts = parts.map_while(|part| part.map_err(|error| failure = Some(error)).ok());
+        let ledger = Ledger::restore(windows, state, parts.flatten());
+        match failure {
+            Some(error) => Err(error),
+            None => ledger.map_err(invalid),
         }
     }
 
@@ -342,20 +329,6 @@ impl Iterator for Parts<'_> {
             self.after = part.last()?.header().index;
         }
         Some(part)
-    }
-}
-
-fn restore(
-    windows: Windows,
-    state: State,
-    parts: impl Iterator<Item = io::Result<Vec<Sealed<Bytes>>>>,
-) -> io::Result<Ledger> {
-    let mut failure = None;
-    let parts = parts.map_while(|part| part.map_err(|error| failure = Some(error)).ok());
-    let ledger = Ledger::restore(windows, state, parts.flatten());
-    match failure {
-        Some(error) => Err(error),
-        None => ledger.map_err(invalid),
     }
 }
 

@@ -19,7 +19,6 @@ use openraft::{EntryPayload, RaftLogReader};
 use wire::exit::Stop;
 
 use super::blocks::{Blocks, Durable, invalid};
-use super::hand::Hand;
 use super::log_store::LogStore;
 use super::open_error::OpenError;
 use super::types::{Address, Entry, LeaderId, LogId, Membership, StoredMembership, Vote};
@@ -74,8 +73,7 @@ impl Survivor {
             let place = folder.display();
             Stop::Setup(format!("cannot read what {place} knows: {error}; try another survivor"))
         };
-        let ledger =
-            blocks.restore(&durable, Windows::default(), &Hand::Threads).map_err(cannot)?;
+        let ledger = blocks.restore(&durable, Windows::default()).map_err(cannot)?;
         let found = replay(&mut log, ledger, &durable).await.map_err(cannot)?;
         let Found { ledger, members, last, committed } = found;
         let Some(last) = last else {

@@ -107,7 +107,7 @@ pub(crate) async fn install(
         Durable { applied: meta.last_log_id, members, state: manifest.state, witness: None };
     let target = view.clone();
     let task = move || {
-        let ledger = target.shared.blocks.restore(&durable, windows, &target.shared.hand)?;
+        let ledger = target.shared.blocks.restore(&durable, windows)?;
         let _in_turn = target.shared.positions.lock();
         target.shared.blocks.write(&[], Some(&durable))?;
         change_over(&target, ledger, durable);

@@ -121,7 +121,7 @@ impl StateMachine {
         (pace, hand): (Pace, Hand),
         source: Arc<dyn BlockSource>,
     ) -> Result<(Self, Arc<View>), OpenError> {
-        let ledger = blocks.restore(&durable, windows, &hand).map_err(|error| {
+        let ledger = blocks.restore(&durable, windows).map_err(|error| {
             let is_damage = error.kind() == io::ErrorKind::InvalidData;
             // A block says itself where it is.
             error.downcast::<OpenError>().unwrap_or_else(|error| match is_damage {
