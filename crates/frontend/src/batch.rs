@@ -167,7 +167,7 @@ impl<'a> Batch<'a> {
 fn item(dialect: Dialect, mut fields: Fields<'_>, luck: u128) -> Result<Item<'_>, String> {
     let (key, drawn) = match fields.key.take() {
         None => (Cow::Owned(keys::own_text(luck)), true),
-        Some(Value::Text(key)) if Key::fits(&key) => (key, false),
+        Some(Value::Text(key)) if Key::fits(key.as_bytes()) => (key, false),
         Some(_) => return Err("key must be 1 to 255 visible ASCII characters".into()),
     };
     let origin = keys::origin(&key);

@@ -131,7 +131,7 @@ enum Brief {
 impl Hashed {
     /// The hash of a key.
     pub(crate) fn new(key: &KeyRef<'_>) -> Self {
-        let (principal, text) = (key.principal.as_bytes(), key.text.as_bytes());
+        let (principal, text) = (key.principal, key.text);
         let length = u64::try_from(principal.len()).unwrap_or(u64::MAX).to_le_bytes();
         let mut bytes = [0; HASHED_BYTES_MAX];
         let mut free = bytes.as_mut_slice();

@@ -85,9 +85,10 @@ impl<B: AsRef<[u8]>> Sealed<B> {
         if chain(&header, count, block.rest()) != header.digest {
             return Err(DecodeError::Value("digest"));
         }
-        let (mut reader, mut orders) = (Reader::new(block.rest()), 0_u32);
+        let (mut reader, mut orders, mut last) = (Reader::new(block.rest()), 0_u32, None);
         for _ in 0..count {
-            let record = RecordRef::read(&mut reader)?;
+            let record = RecordRef::read_after(&mut reader, last)?;
+            last = Some(record.request.command);
             orders = orders.saturating_add(u32::from(placed(&record.outcome).is_some()));
         }
         reader.end()?;
@@ -146,7 +147,7 @@ impl<B: AsRef<[u8]>> Sealed<B> {
         let mut cuts: Vec<Cut> = Vec::new();
         let (mut begin, mut first) = (HEADER_BYTES, next);
         let mut last_end = begin;
-        while let Ok(record) = RecordRef::read(&mut reader) {
+        while let Ok(record) = RecordRef::skim(&mut reader) {
             let end = whole.saturating_sub(reader.rest().len());
             if begin < last_end && bytes_max < end.saturating_sub(begin) {
                 cuts.push(Cut { first_order_number: first, end: last_end });
@@ -162,7 +163,7 @@ impl<B: AsRef<[u8]>> Sealed<B> {
     /// The records, where they stand.
     pub(crate) fn records(&self) -> impl Iterator<Item = RecordRef<'_>> {
         let mut reader = Reader::new(self.rest());
-        (0..self.count).map(move |_| RecordRef::read(&mut reader).expect("it was checked"))
+        (0..self.count).map(move |_| RecordRef::skim(&mut reader).expect("it was checked"))
     }
 
     /// The bytes of the records.
@@ -177,9 +178,10 @@ pub fn find_order(
     records: &[u8],
     number: OrderNumber,
 ) -> Result<Option<Order>, DecodeError> {
-    let mut reader = Reader::new(records);
+    let (mut reader, mut last) = (Reader::new(records), None);
     while !reader.rest().is_empty() {
-        let record = RecordRef::read(&mut reader)?;
+        let record = RecordRef::read_after(&mut reader, last)?;
+        last = Some(record.request.command);
         if placed(&record.outcome) == Some(number)
             && let Command::Place(lines) = record.request.command.command()
         {

@@ -149,13 +149,13 @@ impl Key {
     pub fn new(origin: Origin, text: &str) -> Option<Self> {
         // The empty principal is one for all: it takes no memory.
         let key = || Self { origin, principal: Arc::default(), text: text.into() };
-        Self::fits(text).then(key)
+        Self::fits(text.as_bytes()).then(key)
     }
 
-    /// Whether a text may be a key.
-    pub fn fits(text: &str) -> bool {
+    /// Whether bytes are a text that may be a key.
+    pub fn fits(text: &[u8]) -> bool {
         let short = !text.is_empty() && text.len() <= KEY_BYTES_MAX;
-        short && text.bytes().all(|byte| byte.is_ascii_graphic())
+        short && text.iter().all(u8::is_ascii_graphic)
     }
 
     /// The key as text.

@@ -20,7 +20,7 @@
 //! What [`check`] lets pass, a ledger reads in an entry, and
 //! [`Batch::decode`](crate::command::Batch::decode) anywhere.
 
-use super::refs::RequestRef;
+use super::refs::{CommandRef, RequestRef};
 use super::{BATCH_VERSION, DecodeError, Reader, Writer};
 use crate::command::{LINES_MAX, Request, Side};
 use crate::outcome::Outcome;
@@ -107,21 +107,25 @@ pub fn check(bytes: &[u8], count: usize) -> Result<(), DecodeError> {
     if reader.rest().len() < least {
         return Err(DecodeError::Short);
     }
+    let mut last = None;
     for _ in 0..count {
-        check_order(&mut reader)?;
+        last = Some(check_order(&mut reader, last)?);
     }
     reader.end()
 }
 
-fn check_order(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-    let request = RequestRef::read(reader)?;
+fn check_order<'a>(
+    reader: &mut Reader<'a>,
+    last: Option<CommandRef<'a>>,
+) -> Result<CommandRef<'a>, DecodeError> {
+    let request = RequestRef::read_after(reader, last)?;
     let Some(key) = request.key else { return Err(DecodeError::Value("origin of a key")) };
     if !key.principal.is_empty() {
         return Err(DecodeError::Value("principal"));
     }
     match request.command.lines() {
         None => Err(DecodeError::Value("command")),
-        Some(lines) if (1..=LINES_MAX).contains(&lines) => Ok(()),
+        Some(lines) if (1..=LINES_MAX).contains(&lines) => Ok(request.command),
         Some(_) => Err(DecodeError::Value("count")),
     }
 }

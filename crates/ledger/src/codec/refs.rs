@@ -22,8 +22,8 @@ const PLACE: u8 = 5;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeyRef<'a> {
     pub(crate) origin: Origin,
-    pub(crate) principal: &'a str,
-    pub(crate) text: &'a str,
+    pub(crate) principal: &'a [u8],
+    pub(crate) text: &'a [u8],
 }
 
 /// A request in its bytes.
@@ -58,44 +58,69 @@ pub(crate) struct BatchRef<'a> {
 }
 
 impl<'a> KeyRef<'a> {
-    fn read(origin: Origin, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+    fn skim(origin: Origin, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let length = usize::from(reader.u8()?);
-        let principal = reader.text(length)?;
+        let principal = reader.take(length)?;
         let length = usize::from(reader.u8()?);
-        let text = reader.text(length)?;
-        match Key::fits(text) {
-            true => Ok(Self { origin, principal, text }),
-            false => Err(DecodeError::Value("key")),
+        Ok(Self { origin, principal, text: reader.take(length)? })
+    }
+
+    fn check(&self) -> Result<(), DecodeError> {
+        if std::str::from_utf8(self.principal).is_err() {
+            return Err(DecodeError::Value("text"));
         }
+        if Key::fits(self.text) { Ok(()) } else { Err(DecodeError::Value("key")) }
     }
 }
 
 impl<'a> RequestRef<'a> {
-    pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+    /// One that can be read. `last` is a command that can be: what equals it is not looked at again.
+    pub(crate) fn read_after(
+        reader: &mut Reader<'a>,
+        last: Option<CommandRef<'a>>,
+    ) -> Result<Self, DecodeError> {
+        let request = Self::skim(reader)?;
+        request.key.map_or(Ok(()), |key| key.check())?;
+        if last != Some(request.command) {
+            request.command.check()?;
+        }
+        Ok(request)
+    }
+
+    /// One that was checked before: where its parts are, and not what is in them.
+    pub(crate) fn skim(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let whole = *reader;
         let key = match reader.u8()? {
             0 => None,
-            1 => Some(KeyRef::read(Origin::Client, reader)?),
-            2 => Some(KeyRef::read(Origin::Frontend, reader)?),
+            1 => Some(KeyRef::skim(Origin::Client, reader)?),
+            2 => Some(KeyRef::skim(Origin::Frontend, reader)?),
             _ => return Err(DecodeError::Value("origin of a key")),
         };
         let deadline = match reader.u64()? {
             0 => None,
             millis => Some(Timestamp(millis)),
         };
-        let command = CommandRef::read(reader)?;
+        let command = CommandRef::skim(reader)?;
         Ok(Self { key, deadline, command, bytes: whole.up_to(reader) })
     }
 }
 
 impl<'a> CommandRef<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+    fn skim(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let whole = *reader;
         match reader.rest().first() {
-            Some(&PLACE) => check_lines(reader)?,
+            Some(&PLACE) => skim_lines(reader)?,
+            // Rare, and not worth a way of their own: they are checked here.
             _ => drop(Command::decode_from(reader, None)?),
         }
         Ok(Self(whole.up_to(reader)))
+    }
+
+    fn check(self) -> Result<(), DecodeError> {
+        match self.0.first() {
+            Some(&PLACE) => check_lines(&mut Reader::new(self.0)),
+            _ => Ok(()),
+        }
     }
 
     /// How many lines it has, if it is an order.
@@ -117,12 +142,26 @@ impl<'a> CommandRef<'a> {
     }
 }
 
+/// How many lines follow. Twice the limit, so that an order refused for its length can be kept in
+/// its block.
+fn line_count(reader: &mut Reader<'_>) -> Result<usize, DecodeError> {
+    reader.u8()?;
+    reader.count(8, LINES_MAX.saturating_mul(2))
+}
+
+/// An order, passed over.
+fn skim_lines(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    for _ in 0..line_count(reader)? {
+        reader.array::<5>()?;
+        let length = usize::from(reader.u16()?);
+        reader.take(length)?;
+    }
+    Ok(())
+}
+
 /// An order, checked and not taken apart.
 fn check_lines(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
-    reader.u8()?;
-    // Twice the limit, so that an order refused for its length can be kept in its block.
-    let lines = reader.count(8, LINES_MAX.saturating_mul(2))?;
-    for _ in 0..lines {
+    for _ in 0..line_count(reader)? {
         Side::read(reader)?;
         reader.quantity()?;
         let length = usize::from(reader.u16()?);
@@ -134,8 +173,18 @@ fn check_lines(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
 }
 
 impl<'a> RecordRef<'a> {
-    pub(crate) fn read(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        let request = RequestRef::read(reader)?;
+    /// One that can be read, after one with the command `last`, as above.
+    pub(crate) fn read_after(
+        reader: &mut Reader<'a>,
+        last: Option<CommandRef<'a>>,
+    ) -> Result<Self, DecodeError> {
+        let request = RequestRef::read_after(reader, last)?;
+        Ok(Self { request, outcome: Outcome::decode_from(reader)? })
+    }
+
+    /// One that was checked before.
+    pub(crate) fn skim(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let request = RequestRef::skim(reader)?;
         Ok(Self { request, outcome: Outcome::decode_from(reader)? })
     }
 }
@@ -150,9 +199,9 @@ impl<'a> BatchRef<'a> {
         }
         let (at, settled) = (Timestamp(reader.u64()?), Index(reader.u64()?));
         let count = reader.count(10, usize::MAX)?;
-        let requests = reader;
+        let (requests, mut last) = (reader, None);
         for _ in 0..count {
-            RequestRef::read(&mut reader)?;
+            last = Some(RequestRef::read_after(&mut reader, last)?.command);
         }
         reader.end()?;
         Ok(Self { at, settled, count, requests })
@@ -171,6 +220,6 @@ impl<'a> BatchRef<'a> {
     /// Its requests.
     pub(crate) fn requests(&self) -> impl Iterator<Item = RequestRef<'a>> + use<'a> {
         let mut reader = self.requests;
-        (0..self.count).map(move |_| RequestRef::read(&mut reader).expect("it was checked"))
+        (0..self.count).map(move |_| RequestRef::skim(&mut reader).expect("it was checked"))
     }
 }
