@@ -7,7 +7,8 @@ const PART: usize = 64;
 
 /// Gives out all that comes, part by part.
 pub(crate) fn in_parts<T>(all: impl Iterator<Item = T>, mut each: impl FnMut(&[T])) {
-    let (mut all, mut part) = (all, Vec::with_capacity(PART));
+    let most = all.size_hint().1.map_or(PART, |most| most.min(PART));
+    let (mut all, mut part) = (all, Vec::with_capacity(most));
     loop {
         part.clear();
         part.extend(all.by_ref().take(PART));

@@ -75,8 +75,8 @@ impl Places {
     }
 
     /// Has the buckets where the search for these hashes begins brought near, all at once. A search
-    /// waits for memory, and one that begins when the one before it has ended waits every time:
-    /// that was a fifth of what a ledger with full windows did for an order.
+    /// waits for memory, and one that begins when the one before it has ended waits every time
+    /// (docs/performance.md has before and after).
     pub(crate) fn bring_near(&self, hashes: impl Iterator<Item = u128>) {
         let home = |hash| self.get(self.home(entry(hash, 0)));
         std::hint::black_box(hashes.fold(0, |sum, hash| sum ^ home(hash)));

@@ -12,7 +12,6 @@
 
 use std::borrow::Borrow;
 use std::collections::VecDeque;
-use std::io::Write;
 
 use crate::codec::refs::KeyRef;
 use crate::command::Command;
@@ -135,8 +134,10 @@ impl Hashed {
         let length = u64::try_from(principal.len()).unwrap_or(u64::MAX).to_le_bytes();
         let mut bytes = [0; HASHED_BYTES_MAX];
         let mut free = bytes.as_mut_slice();
-        for part in [length.as_slice(), principal, text] {
-            free.write_all(part).expect("both lengths have one byte");
+        for bytes in [length.as_slice(), principal, text] {
+            let (to, rest) = free.split_at_mut_checked(bytes.len()).expect("a length has one byte");
+            to.copy_from_slice(bytes);
+            free = rest;
         }
         let end = HASHED_BYTES_MAX.saturating_sub(free.len());
         let hash = blake3::hash(bytes.get(..end).unwrap_or_default());
@@ -164,7 +165,7 @@ impl Replies {
         self.frontends.expire(now);
     }
 
-    /// Has what is known of these keys brought near, and what will be forgotten for them.
+    /// Has the places of these keys brought near, and of those that will be forgotten for them.
     pub(crate) fn bring_near(&self, keys: &(impl Iterator<Item = Hashed> + Clone)) {
         for origin in [Origin::Client, Origin::Frontend] {
             let of_origin = keys.clone().filter(|hashed| hashed.origin == origin);

@@ -73,8 +73,11 @@ proptest! {
         orders in prop::collection::vec(values(), 1..4),
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cut in prop::option::of(any::<prop::sample::Index>()),
+        times in 1..3_usize,
     ) {
-        let requests: Vec<_> = orders.iter().map(request).collect();
+        // Orders that are like the one before them are read in another way.
+        let orders = orders.iter().flat_map(|order| std::iter::repeat_n(order, times));
+        let requests: Vec<_> = orders.map(request).collect();
         let mut bytes = bulk(&requests);
         for (place, byte) in flips {
             let place = place.index(bytes.len());

@@ -30,6 +30,9 @@ const SAMPLES: &str = "997";
 /// How much of a stack is kept, in bytes: enough for some hundred frames.
 const STACK: &str = "dwarf,16384";
 
+/// Orders in a batch.
+const BATCH: usize = 1_000;
+
 /// Shares below this many per cent are put together.
 const SMALLEST: f64 = 1.0;
 
@@ -70,6 +73,8 @@ enum Work {
     Queries,
     /// Orders of what is sold out.
     SoldOut,
+    /// Batches of 1,000 orders; eight connections are many.
+    Batches,
 }
 
 /// Builds, starts a store, loads it, samples, and writes down where the samples went.
@@ -120,6 +125,7 @@ fn sample(store: &Store, options: &Options, samples: &Path) -> Result<(f64, f64)
         Work::Orders => (Script::hot(&store.address, HOT), Expect::Done),
         Work::Queries => (Script::query(&store.address, HOT), Expect::Done),
         Work::SoldOut => (Script::buy(&store.address, GONE), Expect::Refused),
+        Work::Batches => (Script::batches(&store.address, HOT, BATCH), Expect::Done),
     };
     let closed = Closed {
         address: &store.address,

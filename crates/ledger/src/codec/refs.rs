@@ -6,9 +6,10 @@
 //!
 //! # Invariant
 //!
-//! What is let pass here can be read as a [`Request`](crate::command::Request), and written again
-//! it is the same bytes. So a whole batch and a whole block are checked here too, before they are
-//! taken apart.
+//! What is let pass here (`read_after`, `open`) can be read as a
+//! [`Request`](crate::command::Request), and written again it is the same bytes. So a whole batch
+//! and a whole block are checked here too, before they are taken apart. Only what has passed before
+//! is skimmed: then nothing is looked at but lengths.
 
 use super::{BATCH_VERSION, DecodeError, Reader};
 use crate::command::{Command, LINES_MAX, Side};

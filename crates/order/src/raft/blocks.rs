@@ -310,7 +310,7 @@ impl Blocks {
     }
 }
 
-/// The blocks that hold a ledger's keys, checked, some megabytes at a time.
+/// The blocks that hold a ledger's keys, checked, about a megabyte at a time.
 struct Parts<'a> {
     blocks: &'a Blocks,
     after: Index,
