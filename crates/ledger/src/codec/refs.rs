@@ -75,7 +75,8 @@ impl<'a> KeyRef<'a> {
 }
 
 impl<'a> RequestRef<'a> {
-    /// One that can be read. `last` is a command that can be: what equals it is not looked at again.
+    /// One that can be read. `last` is a command that can be: one that equals it is not looked at
+    /// again.
     pub(crate) fn read_after(
         reader: &mut Reader<'a>,
         last: Option<CommandRef<'a>>,
