@@ -64,7 +64,8 @@ impl Batch {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let batch = BatchRef::open(bytes)?;
         let (at, settled) = (batch.at, batch.settled);
-        let (mut requests, mut reader): (Vec<Request>, _) = (Vec::new(), batch.reader());
+        let mut requests: Vec<Request> = Vec::with_capacity(batch.count);
+        let mut reader = batch.reader();
         for _ in 0..batch.count {
             let request = Request::decode_from(&mut reader, requests.last())?;
             requests.push(request);

@@ -22,8 +22,8 @@ use crate::change::Change;
 use crate::codec::DecodeError;
 use crate::codec::refs::{BatchRef, CommandRef, RecordRef, RequestRef};
 use crate::command::{Batch, CATALOGS_MAX, Command, Request, Shop};
+use crate::groups::in_groups;
 use crate::outcome::{Accepted, Applied, Outcome, Refusal};
-use crate::parts::in_parts;
 use crate::replies::{Bound, Hashed, Known, Replies};
 use crate::sealed::{Sealed, Sealing};
 use crate::state::State;
@@ -108,9 +108,9 @@ fn remember_again<B: AsRef<[u8]>>(replies: &mut Replies, block: &Sealed<B>) {
         let hashed = Hashed::new(record.request.key.as_ref()?);
         Some((record, hashed))
     });
-    in_parts(keyed, |part| {
-        replies.bring_near(&part.iter().map(|(_, hashed)| *hashed));
-        for (RecordRef { request, outcome }, hashed) in part {
+    in_groups(keyed, |group| {
+        replies.bring_near(&group.iter().map(|(_, hashed)| *hashed));
+        for (RecordRef { request, outcome }, hashed) in group {
             let print = match last {
                 Some((same, print)) if same == request.command => print,
                 _ => request.command.print(),
@@ -174,9 +174,9 @@ impl Ledger {
         let mut last: Option<Asked<'_>> = None;
         let hashed =
             batch.requests().map(|request| (request, request.key.as_ref().map(Hashed::new)));
-        in_parts(hashed, |part| {
-            self.replies.bring_near(&part.iter().filter_map(|(_, key)| *key));
-            for (request, key) in part {
+        in_groups(hashed, |group| {
+            self.replies.bring_near(&group.iter().filter_map(|(_, key)| *key));
+            for (request, key) in group {
                 let asked = match last.take() {
                     Some(same) if same.bytes == request.command => same,
                     _ => Asked::new(request.command),

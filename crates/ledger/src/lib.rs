@@ -28,7 +28,7 @@ pub mod replies;
 
 mod places;
 
-mod parts;
+mod groups;
 
 pub mod block;
 

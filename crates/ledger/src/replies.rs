@@ -134,9 +134,9 @@ impl Hashed {
         let length = u64::try_from(principal.len()).unwrap_or(u64::MAX).to_le_bytes();
         let mut bytes = [0; HASHED_BYTES_MAX];
         let mut free = bytes.as_mut_slice();
-        for bytes in [length.as_slice(), principal, text] {
-            let (to, rest) = free.split_at_mut_checked(bytes.len()).expect("a length has one byte");
-            to.copy_from_slice(bytes);
+        for from in [length.as_slice(), principal, text] {
+            let (to, rest) = free.split_at_mut_checked(from.len()).expect("a length has one byte");
+            to.copy_from_slice(from);
             free = rest;
         }
         let end = HASHED_BYTES_MAX.saturating_sub(free.len());
