@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use crate::bench::load::closed::Closed;
-use crate::bench::load::script::{Expect, Script};
+use crate::bench::load::script::{BATCH, Expect, Script};
 use crate::bench::shop::{GONE, HOT, Shop};
 use crate::bench::store::Store;
 use crate::bench::{float, machine, process, ratio};
@@ -29,9 +29,6 @@ const SAMPLES: &str = "997";
 
 /// How much of a stack is kept, in bytes: enough for some hundred frames.
 const STACK: &str = "dwarf,16384";
-
-/// Orders in a batch.
-const BATCH: usize = 1_000;
 
 /// Shares below this many per cent are put together.
 const SMALLEST: f64 = 1.0;

@@ -11,6 +11,9 @@ use anyhow::{Result, bail};
 use super::answer::Answer;
 use super::luck;
 
+/// Orders in a batch: as many as one may have.
+pub(crate) const BATCH: usize = 1_000;
+
 /// The requests of a run.
 #[derive(Clone, Debug)]
 pub(crate) enum Script {

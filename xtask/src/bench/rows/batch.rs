@@ -4,15 +4,12 @@ use anyhow::{Result, bail};
 
 use super::orders::side;
 use crate::bench::Bench;
-use crate::bench::load::script::Script;
+use crate::bench::load::script::{BATCH, Script};
 use crate::bench::process;
 use crate::bench::report::{Aim, Row};
 use crate::bench::shop::HOT;
 use crate::bench::store::Store;
 use crate::bench::turns::{self, ORDER, Side, medians, turns};
-
-/// Orders in a batch: as many as one may have.
-pub(super) const SIZE: usize = 1_000;
 
 /// Batches under way.
 pub(super) const CLIENTS: usize = 8;
@@ -28,13 +25,13 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Row> {
     let (store_cpu, bare_cpu) = (|| store.cpu(), || bare.cpu());
     let sides = [
         Side {
-            script: Script::batches(&store.address, HOT, SIZE),
+            script: Script::batches(&store.address, HOT, BATCH),
             ..side("the store", CLIENTS, store, &store_cpu)
         },
         Side {
             name: "a bare handler",
             address: &bare.address,
-            script: Script::batches(&bare.address, HOT, SIZE),
+            script: Script::batches(&bare.address, HOT, BATCH),
             ledger: None,
             ..side("", CLIENTS, store, &bare_cpu)
         },

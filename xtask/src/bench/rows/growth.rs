@@ -10,7 +10,7 @@ use super::orders::side;
 use crate::bench::load::Spread;
 use crate::bench::load::closed::until_stopped;
 use crate::bench::load::open::Open;
-use crate::bench::load::script::{Expect, Script};
+use crate::bench::load::script::{BATCH, Expect, Script};
 use crate::bench::process::READY_MAX;
 use crate::bench::report::{Aim, Row, figure};
 use crate::bench::shop::{HOT, Shop};
@@ -135,7 +135,7 @@ fn look_ups(store: &Store, times: &Times) -> Result<Spread> {
 /// Places so many orders, as fast as it goes; how many per second.
 pub(super) fn fill(store: &Store, orders: u64, batches: bool) -> Result<f64> {
     let (script, clients) = match batches {
-        true => (Script::batches(&store.address, HOT, batch::SIZE), batch::CLIENTS),
+        true => (Script::batches(&store.address, HOT, BATCH), batch::CLIENTS),
         false => (Script::hot(&store.address, HOT), 256),
     };
     let (stop, began) = (AtomicBool::new(false), Instant::now());
