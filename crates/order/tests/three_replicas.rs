@@ -82,7 +82,7 @@ fn a_leader_that_dies_between_commit_and_answer_leaves_one_order_and_one_answer(
 }
 
 #[test]
-fn a_lone_survivor_shows_what_it_has_and_refuses_the_rest_at_once() {
+fn a_lone_survivor_shows_what_it_has_and_refuses_the_rest() {
     let mut store = Store::start();
     store.block_on(async |store| {
         assert_eq!(store.leader(SOON).await, 456);

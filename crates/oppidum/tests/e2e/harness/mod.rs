@@ -12,7 +12,7 @@ pub(crate) use http::{Connection, Reply, ask, get, post};
 pub(crate) use process::{
     Ended, Process, children, is_frozen, run, run_in, run_with_input, runs, signal_to,
 };
-pub(crate) use store::{AT_ONCE, IDS, Plan, Store, ports};
+pub(crate) use store::{IDS, PATIENCE, Plan, Store, ports};
 
 /// For things that take milliseconds, on a machine that may be busy with many other tests.
 pub(crate) const SOON: Duration = Duration::from_secs(30);

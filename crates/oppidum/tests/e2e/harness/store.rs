@@ -472,8 +472,8 @@ fn strings(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
-/// A refusal that comes before this was decided: it did not come because a client's patience of
-/// five seconds had ended. How soon it comes is no matter of tests.
-pub(crate) const AT_ONCE: std::time::Duration = std::time::Duration::from_secs(4);
+/// A little less than a frontend's patience of five seconds: a refusal that comes before was
+/// decided, and not for want of time. How soon it comes is no matter of tests.
+pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(4);
 
-const _: () = assert!(AT_ONCE.as_millis() < SOON.as_millis());
+const _: () = assert!(PATIENCE.as_millis() < SOON.as_millis());
