@@ -1,10 +1,12 @@
-//! Torture of the real binary, for as long as one likes: optimized, one seed.
+//! Torture of the real binary, built as it is deployed, for as long as one likes: one seed.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+
+use crate::bench::process::PROFILE;
 
 /// What to do to it, and for how long.
 #[derive(Clone, Debug, Args)]
@@ -23,10 +25,11 @@ pub(crate) struct Options {
 /// Builds the binary and tortures it. It says at its start which faults there are, and which are
 /// left out because they need root and disks of their own.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
+    println!("Building what is deployed: some ten minutes on two cores, the first time.");
     let mut command = Command::new(env!("CARGO"));
     command
         .current_dir(root)
-        .args(["test", "--release", "--quiet", "-p", "oppidum", "--test", "e2e", "--"])
+        .args(["test", "--profile", PROFILE, "--quiet", "-p", "oppidum", "--test", "e2e", "--"])
         .args(["--nocapture", "nothing_is_lost_whatever_happens"])
         .env("OPPIDUM_TORTURE_SECONDS", (60 * options.minutes).to_string())
         .env("OPPIDUM_TORTURE_SEED", options.seed.to_string())

@@ -108,7 +108,7 @@ impl Drop for Process {
     }
 }
 
-/// The bare handler: a release build of this program.
+/// The bare handler: this program, built like the store.
 #[derive(Debug)]
 pub(crate) struct Bare {
     process: Process,
@@ -142,9 +142,15 @@ impl Bare {
     }
 }
 
-/// Builds the store and the bare handler for release.
+/// The profile of what is measured: that of what is deployed (`Cargo.toml`).
+pub(crate) const PROFILE: &str = "fast";
+
+/// Builds the store and the bare handler as they are deployed.
 pub(crate) fn build(root: &Path) -> Result<()> {
-    let arguments = ["build", "--release", "--package", "oppidum", "--package", "xtask"];
+    if !released(root, "oppidum").exists() {
+        println!("Building what is deployed: some ten minutes on two cores, once.");
+    }
+    let arguments = ["build", "--profile", PROFILE, "--package", "oppidum", "--package", "xtask"];
     let status = Command::new(env!("CARGO")).current_dir(root).args(arguments).status();
     match status.context("start cargo")?.success() {
         true => Ok(()),
@@ -152,7 +158,7 @@ pub(crate) fn build(root: &Path) -> Result<()> {
     }
 }
 
-/// The load costs CPU where it is measured: what runs it is built for release, like the store.
+/// The load costs CPU where it is measured: what runs it is built like the store.
 pub(crate) fn again_optimized(root: &Path) -> Result<()> {
     let mut command = Command::new(released(root, "xtask"));
     let status = command.args(std::env::args_os().skip(1)).status();
@@ -168,9 +174,9 @@ pub(crate) fn target(root: &Path) -> PathBuf {
     target.map_or_else(|| root.join("target"), |path| root.join(path))
 }
 
-/// A program that was built for release.
+/// A program that [`build`] has built.
 pub(crate) fn released(root: &Path, program: &str) -> PathBuf {
-    target(root).join("release").join(program)
+    target(root).join(PROFILE).join(program)
 }
 
 /// Whether `address` says that it is ready.

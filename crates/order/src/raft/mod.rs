@@ -18,6 +18,7 @@ pub(crate) mod letters;
 pub(crate) mod members;
 pub(crate) mod membership;
 pub(crate) mod receiver;
+pub(crate) mod ride;
 pub(crate) mod serving;
 pub(crate) mod sources;
 pub(crate) mod transport;

@@ -36,6 +36,7 @@ use tonic::{Code, Status};
 use wire::proto::peer_client::PeerClient;
 
 use super::letters;
+use super::ride::ride;
 use super::snapshots::Manifest;
 use super::types::{Address, Snapshot, Types, Vote};
 use crate::identity::Identity;
@@ -194,7 +195,7 @@ impl Link {
         let mut sender = Some(self.sender());
         let Some(first) = input.next().await else { return Ok(futures::stream::empty().boxed()) };
         let over = CancellationToken::new();
-        let input = input.take_until(over.clone().cancelled_owned());
+        let input = ride(input).take_until(over.clone().cancelled_owned());
         let over = over.drop_guard();
         let requests = futures::stream::iter([first]).chain(input).map(move |request| {
             sent.fetch_add(1, Ordering::Relaxed);
