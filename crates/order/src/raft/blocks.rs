@@ -108,7 +108,7 @@ impl Blocks {
     }
 
     fn load(&self) -> io::Result<Durable> {
-        let write = self.rows.begin_write().map_err(broken)?;
+        let write = self.begin_write()?;
         // Opening a table makes it, so that readers find all of them.
         let durable = {
             write.open_table(BLOCKS).map_err(broken)?;
@@ -132,15 +132,22 @@ impl Blocks {
         Ok(durable)
     }
 
+    /// The only way to begin a transaction that writes: after each of them, the first one of a start
+    /// too, a crash may come. Without this the whole file would be walked then, and not be opened
+    /// if anything in it is damaged.
+    fn begin_write(&self) -> io::Result<redb::WriteTransaction> {
+        let mut write = self.rows.begin_write().map_err(broken)?;
+        write.set_quick_repair(true);
+        Ok(write)
+    }
+
     /// Writes blocks, and how far they lead if they do, in one transaction that is on disk
     /// afterwards.
     pub(crate) fn write(&self, rows: &[Row], durable: Option<&Durable>) -> io::Result<()> {
-        let mut write = self.rows.begin_write().map_err(broken)?;
+        let mut write = self.begin_write()?;
         let lasting = switches::disk_syncs();
         let durability = if lasting { Durability::Immediate } else { Durability::None };
         write.set_durability(durability).map_err(broken)?;
-        // Without it the whole file would be walked after a crash.
-        write.set_quick_repair(true);
         {
             let mut blocks = write.open_table(BLOCKS).map_err(broken)?;
             let mut pieces = write.open_table(PIECES).map_err(broken)?;

@@ -174,6 +174,36 @@ async fn an_order_in_a_large_block_is_found_and_a_flipped_bit_there_is_never_ser
     assert!(Block::decode(&blocks[0].1).is_err());
 }
 
+/// Whoever is killed again before anything new was written finds the file as it was, too: it is not
+/// walked as a whole, which takes long and would stumble over what can be mended.
+#[tokio::test]
+async fn one_that_is_killed_right_after_its_start_starts_again_without_a_walk_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    // It remembers the last key alone, so it needs no other block in order to start.
+    let windows = Windows { client_keys_max: 1, ..Windows::default() };
+    let open = |path: &Path| StateMachine::open(path, windows, SLOW, Arc::new(NoSource));
+    let (mut machine, view) = open(folder.path()).unwrap();
+    apply(&mut machine, entries(1..=20)).await;
+    view.flush().await.unwrap();
+    let once = killed(folder.path());
+    let started = open(once.path()).unwrap();
+    let twice = killed(once.path());
+    drop(started);
+    let path = twice.path().join(FILE);
+    let mut bytes = fs::read(&path).unwrap();
+    let places: Vec<usize> =
+        (0..bytes.len() - 6).filter(|at| bytes[*at..].starts_with(b"key-12")).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at] ^= 1;
+    }
+    fs::write(&path, bytes).unwrap();
+    let (_machine, view) = open(twice.path()).unwrap();
+    let order = |index: u64| view.order(OrderNumber(FIRST + index / 2 - 1));
+    assert_eq!(order(20).unwrap().unwrap().index, Index(20));
+    assert!(order(12).unwrap_err().to_string().contains("the block of index 12"));
+}
+
 #[tokio::test]
 async fn applying_waits_for_a_disk_that_is_behind() {
     let folder = tempfile::tempdir().unwrap();
