@@ -24,7 +24,12 @@ pub(crate) struct Used {
 
 /// The CPU time that a process has used, user and system.
 pub(crate) fn cpu(pid: u32) -> Result<Duration> {
-    Ok(used(pid)?.own)
+    Ok(used(&pid.to_string())?.own)
+}
+
+/// The CPU time of the thread that asks.
+pub(crate) fn thread_cpu() -> Result<Duration> {
+    Ok(used("thread-self")?.own)
 }
 
 /// The CPU time of this process: the load.
@@ -34,11 +39,12 @@ pub(crate) fn own_cpu() -> Result<Duration> {
 
 /// The CPU time of the processes that this one has started and waited for.
 pub(crate) fn children_cpu() -> Result<Duration> {
-    Ok(used(std::process::id())?.children)
+    Ok(used("self")?.children)
 }
 
-fn used(pid: u32) -> Result<Used> {
-    let path = format!("/proc/{pid}/stat");
+/// `who`: a folder of `/proc`.
+fn used(who: &str) -> Result<Used> {
+    let path = format!("/proc/{who}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     parse_stat(&stat).with_context(|| format!("understand {path}"))
 }
@@ -48,9 +54,10 @@ pub(crate) fn cpu_of_family(pid: u32) -> Result<Duration> {
     let mut whole = Duration::ZERO;
     for entry in fs::read_dir("/proc").context("list processes")? {
         let name = entry.context("list processes")?.file_name();
-        let Some(other) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(name) = name.to_str() else { continue };
+        let Ok(other) = name.parse::<u32>() else { continue };
         // It may have ended since it was listed; its parent's books have it then.
-        let Ok(used) = used(other) else { continue };
+        let Ok(used) = used(name) else { continue };
         if other == pid || used.parent == pid {
             whole += used.own + used.children;
         }
@@ -174,7 +181,7 @@ mod tests {
     #[test]
     fn this_process_has_a_cpu_time_and_memory() {
         let pid = std::process::id();
-        assert!(own_cpu().is_ok());
+        assert!(own_cpu().is_ok() && thread_cpu().is_ok());
         assert!(memory(pid).is_ok_and(|memory| 0.0 < memory));
         assert!(cpu_of_family(pid).is_ok());
     }

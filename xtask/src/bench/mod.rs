@@ -7,7 +7,9 @@
 //! [`rows`] says what is measured, [`load`] is the load, [`report`] what is printed and written.
 
 pub(crate) mod bare;
+mod cores;
 mod floor;
+mod legs;
 pub(crate) mod load;
 pub(crate) mod machine;
 mod peers;

@@ -136,6 +136,10 @@ impl Bare {
         Ok(Self { process, address })
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// The CPU time that it has used.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         self.process.cpu()

@@ -203,6 +203,11 @@ impl Store {
         self.processes().map(|(_, process)| process.cpu()).sum()
     }
 
+    /// The process ids of all.
+    pub(crate) fn pids(&self) -> impl Iterator<Item = u32> {
+        self.processes().map(|(_, process)| process.pid())
+    }
+
     /// The memory of its processes, by name, in MB.
     pub(crate) fn memory(&self) -> Result<Vec<(String, f64)>> {
         let each =

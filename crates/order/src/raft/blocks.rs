@@ -132,9 +132,9 @@ impl Blocks {
         Ok(durable)
     }
 
-    /// The only way to begin a transaction that writes: after each of them, the first one of a start
-    /// too, a crash may come. Without this the whole file would be walked then, and not be opened
-    /// if anything in it is damaged.
+    /// The only way to begin a transaction that writes: after each of them, the first one of a
+    /// start too, a crash may come. Without this the whole file would be walked then, and not be
+    /// opened if anything in it is damaged.
     fn begin_write(&self) -> io::Result<redb::WriteTransaction> {
         let mut write = self.rows.begin_write().map_err(broken)?;
         write.set_quick_repair(true);

@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::orders::side;
 use crate::bench::floor::{round_trips, syncs};
+use crate::bench::legs::walk;
 use crate::bench::load::Spread;
 use crate::bench::report::{Aim, Row};
 use crate::bench::turns::median;
@@ -19,39 +20,52 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Row> {
     let (store, _, times) = bench.both()?;
     let cpu = || store.cpu();
     let side = side("an order", 1, store, &cpu);
-    let mut columns: [Vec<Spread>; 4] = Default::default();
-    let mut server = Vec::new();
+    let mut columns: [Vec<Spread>; 5] = Default::default();
+    let (mut server, mut bare) = (Vec::new(), Vec::new());
     for turn in 1..=times.runs {
         let run = side.run(times)?;
         server.push(run.server_us);
+        let walked = walk(&folder, length)?;
+        bare.push(walked.server_us);
         let measured = [
             run.latency,
+            walked.latency,
             syncs(&folder, true, length)?,
             syncs(&folder, false, length)?,
             round_trips(length)?,
         ];
-        let [order, appends, overwrites, trip] = measured.map(|spread| spread.p50);
+        let [order, legs, appends, overwrites, trip] = measured.map(|spread| spread.p50);
         println!(
-            "run {turn} of {}: an order {order:.3} ms; a sync {appends:.3} ms appending, \
-             {overwrites:.3} ms overwriting; a round trip {trip:.3} ms",
+            "run {turn} of {}: an order {order:.3} ms; its legs {legs:.3} ms; a sync \
+             {appends:.3} ms appending, {overwrites:.3} ms overwriting; a round trip {trip:.3} ms",
             times.runs
         );
         for (column, spread) in columns.iter_mut().zip(measured) {
             column.push(spread);
         }
     }
-    let how = "One connection, one order under way, and in turns with it, on the same disk, a \
-               record written and synced (to a file that grows; to one that is overwritten), and \
+    let how = "One connection, one order under way, and in turns with it, on the same disk: its \
+               ten legs and three syncs, by threads that do nothing else; a record written and \
+               synced (to a file that grows; to one that is overwritten), and \
                a record sent over loopback and back.";
-    let names = ["an order", "a sync, appending", "a sync, overwriting", "a round trip"];
+    let names =
+        ["an order", "its legs, bare", "a sync, appending", "a sync, overwriting", "a round trip"];
     let mut row = Row::new("One client by itself", how, &names);
     let line = |measure: fn(&Spread) -> f64| {
         columns.each_ref().map(|column| median(column.iter().map(measure)))
     };
     row.line("median, ms", &line(|spread| spread.p50));
     row.line("99th percentile, ms", &line(|spread| spread.p99));
-    row.notes.push(format!("CPU of what serves: {:.0} µs per order.", median(server)));
-    let [order, appends, overwrites, trip] = line(|spread| spread.p50);
+    let (server, bare) = (median(server), median(bare));
+    row.notes.push(format!(
+        "CPU of what serves: {server:.0} µs per order; of the bare legs, without the client: \
+         {bare:.0} µs."
+    ));
+    let [order, legs, appends, overwrites, trip] = line(|spread| spread.p50);
+    row.notes.push(format!(
+        "The legs alone take {:.2} of what the target allows with a sync that appends.",
+        ratio(legs, 2.0 * (appends + 2.0 * trip))
+    ));
     for (what, sync) in [("appending", appends), ("overwriting", overwrites)] {
         let what = format!("median against a sync, {what}, and two round trips");
         row.aims.push(Aim::at_most(&what, 2.0, " ×", ratio(order, sync + 2.0 * trip)));

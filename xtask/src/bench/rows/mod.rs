@@ -40,6 +40,8 @@ pub(crate) enum Name {
     Latency,
     /// Twice the greatest rate, open loop.
     Overload,
+    /// The same, the load on a core of its own.
+    OverloadApart,
     /// What catalogs and caches cost, 64 connections.
     #[value(name = "settling-64")]
     Settling64,
@@ -74,6 +76,7 @@ impl Name {
             Self::Batch => "batch",
             Self::Latency => "latency",
             Self::Overload => "overload",
+            Self::OverloadApart => "overload-apart",
             Self::Settling64 => "settling-64",
             Self::Settling1 => "settling-1",
             Self::PostgreSql => "postgresql",
@@ -118,7 +121,8 @@ pub(crate) fn measure(bench: &mut Bench, name: Name, options: &Options) -> Resul
         Name::SoldOut => queries::sold_out(bench),
         Name::Batch => batch::measure(bench),
         Name::Latency => open::latency(bench),
-        Name::Overload => open::overload(bench),
+        Name::Overload => open::overload(bench, false),
+        Name::OverloadApart => open::overload(bench, true),
         Name::Settling64 => orders::settling(bench, 64),
         Name::Settling1 => orders::settling(bench, 1),
         Name::PostgreSql => peers::postgresql(bench),

@@ -1,0 +1,183 @@
+//! The way of an order, walked by threads that do nothing else: what it takes however it is
+//! programmed, and so the floor under what one client waits for.
+//!
+//! Ten legs over loopback, one after the other: client, frontend, leader, follower and back to the
+//! leader, catalog, cache, and back over the same stations. Leader and followers write a record and
+//! sync it, all three at the same time, as on one machine they must; the leader and the follower
+//! that is asked first are the majority. Nothing is parsed, decided or kept, and threads of one
+//! process are cheaper to change between than processes.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::bench::load::{Latencies, Spread};
+use crate::bench::{float, machine, ratio};
+
+/// What goes over each leg, in bytes: about what one order takes.
+const RECORD: usize = 256;
+
+/// What came of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Walked {
+    pub(crate) latency: Spread,
+    /// CPU of all stations but the client, µs for each order.
+    pub(crate) server_us: f64,
+}
+
+/// Sends one order after the other over its legs for `length`; the logs are in `folder`.
+pub(crate) fn walk(folder: &Path, length: Duration) -> Result<Walked> {
+    let (mut client, at_front) = pair()?;
+    let (to_leader, front) = pair()?;
+    let (first, at_first) = pair()?;
+    let (second, at_second) = pair()?;
+    let (catalog, at_catalog) = pair()?;
+    let (to_cache, cache) = pair()?;
+    let logs = [Log::new(folder, 0)?, Log::new(folder, 1)?, Log::new(folder, 2)?];
+    let [own, first_log, second_log] = logs;
+    let leader = Leader { front, first, second, catalog };
+    // Each station ends when the one before it has gone.
+    let stations = [
+        station(move || pass_on(at_front, to_leader)),
+        station(move || lead(leader, own)),
+        station(move || keep(at_first, first_log)),
+        station(move || keep(at_second, second_log)),
+        station(move || pass_on(at_catalog, to_cache)),
+        station(move || echo(cache)),
+    ];
+    let (mut took, began, before) = (Latencies::new(), Instant::now(), cpu_of_stations()?);
+    let mut record = [1; RECORD];
+    while began.elapsed() < length {
+        let start = Instant::now();
+        client.write_all(&record).context("send an order over its legs")?;
+        client.read_exact(&mut record).context("an order's legs broke")?;
+        took.record(start.elapsed());
+    }
+    let used = cpu_of_stations()?.saturating_sub(before);
+    drop(client);
+    for station in stations {
+        // They only pass records on: there is nothing to panic about.
+        let _ = station.join();
+    }
+    let server_us = ratio(used.as_secs_f64() * 1e6, float(took.count()));
+    Ok(Walked { latency: took.spread(), server_us })
+}
+
+/// Of this process, without the thread that asks.
+fn cpu_of_stations() -> Result<Duration> {
+    Ok(machine::own_cpu()?.saturating_sub(machine::thread_cpu()?))
+}
+
+/// A connection over loopback, both ends.
+fn pair() -> Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("take a port")?;
+    let address = listener.local_addr().context("ask for the port")?;
+    let here = TcpStream::connect(address).context("connect")?;
+    let (there, _) = listener.accept().context("accept")?;
+    for stream in [&here, &there] {
+        stream.set_nodelay(true).context("switch Nagle's algorithm off")?;
+    }
+    Ok((here, there))
+}
+
+/// A thread that works until its connections are gone.
+fn station(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> thread::JoinHandle<()> {
+    // That a connection is gone is how it is meant to end.
+    thread::spawn(move || drop(work()))
+}
+
+/// A log that grows by one record at a time.
+struct Log {
+    file: File,
+    end: u64,
+}
+
+impl Log {
+    fn new(folder: &Path, number: usize) -> Result<Self> {
+        let path = folder.join(format!("legs-{number}"));
+        let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
+        // Its name is not needed: it goes with the last one who has it open.
+        std::fs::remove_file(&path).context("remove a file")?;
+        Ok(Self { file, end: 0 })
+    }
+
+    fn append(&mut self, record: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(record, self.end)?;
+        self.end += record.len() as u64;
+        self.file.sync_data()
+    }
+}
+
+/// The frontend, and the catalog.
+fn pass_on(mut up: TcpStream, mut down: TcpStream) -> io::Result<()> {
+    let mut record = [0; RECORD];
+    loop {
+        up.read_exact(&mut record)?;
+        down.write_all(&record)?;
+        down.read_exact(&mut record)?;
+        up.write_all(&record)?;
+    }
+}
+
+/// A follower.
+fn keep(mut up: TcpStream, mut log: Log) -> io::Result<()> {
+    let mut record = [0; RECORD];
+    loop {
+        up.read_exact(&mut record)?;
+        log.append(&record)?;
+        up.write_all(&record)?;
+    }
+}
+
+/// The cache.
+fn echo(mut up: TcpStream) -> io::Result<()> {
+    let mut record = [0; RECORD];
+    loop {
+        up.read_exact(&mut record)?;
+        up.write_all(&record)?;
+    }
+}
+
+/// To whom the leader is connected.
+struct Leader {
+    front: TcpStream,
+    first: TcpStream,
+    second: TcpStream,
+    catalog: TcpStream,
+}
+
+fn lead(mut to: Leader, mut log: Log) -> io::Result<()> {
+    let mut record = [0; RECORD];
+    loop {
+        to.front.read_exact(&mut record)?;
+        to.first.write_all(&record)?;
+        to.second.write_all(&record)?;
+        log.append(&record)?;
+        to.first.read_exact(&mut record)?;
+        to.catalog.write_all(&record)?;
+        to.catalog.read_exact(&mut record)?;
+        to.front.write_all(&record)?;
+        to.second.read_exact(&mut record)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_walks_its_legs_and_the_stations_end() {
+        let folder = std::env::temp_dir().join(format!("oppidum-legs-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder can be made");
+        let walked = walk(&folder, Duration::from_millis(50)).expect("loopback and disk work");
+        assert!(0.0 < walked.latency.p50);
+        // The logs have no names any more.
+        std::fs::remove_dir(&folder).expect("it is empty");
+    }
+}
