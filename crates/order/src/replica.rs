@@ -146,9 +146,9 @@ impl Replica {
         members.set(view.members());
         peers.sync(settings.id, &members.now());
         let told = (&*settings, &members);
-        let raft = membership::start(&ground, told, transport, log, machine).await?;
+        let raft = membership::start(&ground, told, transport.clone(), log, machine).await?;
         ground.runs(&raft, &view);
-        let (engine, failed) = Engine::new(settings.id, raft.clone(), identity.clone());
+        let (engine, failed) = Engine::new(settings.id, raft.clone(), transport, identity.clone());
         let failures = mpsc::channel(1);
         let (leaving, ending) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();

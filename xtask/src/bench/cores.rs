@@ -4,18 +4,19 @@
 use std::fs;
 
 use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// While this lives the thread that made it has a core for itself, and the processes that it was
 /// given have the others.
 #[derive(Debug)]
-pub(crate) struct Apart {
+pub(crate) struct OwnCore {
     pids: Vec<u32>,
     all: CpuSet,
 }
 
-impl Apart {
+impl OwnCore {
     /// From now on.
     pub(crate) fn keep(pids: Vec<u32>) -> Result<Self> {
         let all = sched_getaffinity(None).context("ask which cores there are")?;
@@ -29,29 +30,36 @@ impl Apart {
             bail!("there is one core only: the load cannot have one for itself");
         }
         // From here on it is undone when it is dropped, also where it was not done whole.
-        let apart = Self { pids, all };
-        apart.allow(&load, &others)?;
-        Ok(apart)
+        let kept = Self { pids, all };
+        kept.allow(&load, &others)?;
+        Ok(kept)
     }
 
     fn allow(&self, load: &CpuSet, others: &CpuSet) -> Result<()> {
         sched_setaffinity(None, load).context("keep the load to a core")?;
-        for pid in &self.pids {
-            let tasks = format!("/proc/{pid}/task");
-            for task in fs::read_dir(&tasks).with_context(|| format!("list {tasks}"))? {
-                let name = task.with_context(|| format!("list {tasks}"))?.file_name();
-                let thread = name.to_str().and_then(|name| name.parse().ok());
-                let thread = thread.and_then(Pid::from_raw).context("understand a thread's id")?;
-                sched_setaffinity(Some(thread), others).context("keep a thread to some cores")?;
+        // A thread that is born meanwhile may be seen the second time only; one that ends is none.
+        for pid in self.pids.iter().chain(&self.pids) {
+            for thread in threads(*pid) {
+                match sched_setaffinity(Some(thread), others) {
+                    Ok(()) | Err(Errno::SRCH) => {}
+                    Err(error) => return Err(error).context("keep a thread to some cores"),
+                }
             }
         }
         Ok(())
     }
 }
 
-impl Drop for Apart {
+/// The threads of a process; none, if it has ended.
+fn threads(pid: u32) -> Vec<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let names = tasks.map(|task| task.file_name());
+    names.filter_map(|name| Pid::from_raw(name.to_str()?.parse().ok()?)).collect()
+}
+
+impl Drop for OwnCore {
     fn drop(&mut self) {
-        // A process that has ended needs no core.
+        // What was allowed before is allowed again.
         let _ = self.allow(&self.all, &self.all);
     }
 }

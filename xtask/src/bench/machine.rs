@@ -144,13 +144,14 @@ pub(crate) fn load_average() -> f64 {
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or_default()
 }
 
-/// Today, and the compiler.
+/// Today.
 pub(crate) fn date() -> String {
     said("date", &["-u", "+%Y-%m-%d"])
 }
 
+/// The compiler, and how what is measured was compiled.
 pub(crate) fn compiler() -> String {
-    said("rustc", &["--version"])
+    format!("{}, `--profile {}`", said("rustc", &["--version"]), super::process::PROFILE)
 }
 
 fn said(program: &str, arguments: &[&str]) -> String {

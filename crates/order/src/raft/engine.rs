@@ -20,8 +20,9 @@ use wire::exit::Stop;
 use wire::problem::Problem;
 
 use super::open_error;
+use super::transport::Transport;
 use super::types::{Payload, Raft, Types, Vote};
-use super::{letters, membership};
+use super::{letters, membership, round};
 use crate::identity::Identity;
 use crate::peers::Position;
 use crate::problems;
@@ -43,6 +44,7 @@ pub(crate) struct Leadership {
 pub(crate) struct Engine {
     id: u64,
     raft: Raft,
+    transport: Transport,
     leaders: watch::Receiver<Leadership>,
 }
 
@@ -70,12 +72,13 @@ impl Engine {
     pub(crate) fn new(
         id: u64,
         raft: Raft,
+        transport: Transport,
         identity: Arc<Identity>,
     ) -> (Self, impl Future<Output = Stop> + Send + 'static) {
         let (sender, leaders) = watch::channel(Leadership::default());
         let follower = watch_engine(raft.clone(), sender, identity);
         let failed = async move { stopped(&follower.await) };
-        (Self { id, raft, leaders }, failed)
+        (Self { id, raft, transport, leaders }, failed)
     }
 
     /// This replica's id.
@@ -148,10 +151,16 @@ impl Engine {
 
     /// Confirms with a majority that this replica leads. The index up to which a read that started
     /// before now must see; it is applied when this returns.
+    ///
+    /// The index is the engine's. That this replica leads both it and a [round] of questions must
+    /// say: an old answer can pass for a new one with the engine.
     pub(crate) async fn confirm(&self) -> Result<Index, Problem> {
-        let confirmed = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
-        match tokio::time::timeout(CONFIRM_MAX, confirmed).await {
-            Ok(Ok(at)) => Ok(Index(at.index())),
+        let index = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
+        let upheld = round::is_upheld(&self.raft, self.id, &self.transport);
+        let both = async { tokio::try_join!(index, async { Ok(upheld.await) }) };
+        match tokio::time::timeout(CONFIRM_MAX, both).await {
+            Ok(Ok((at, true))) => Ok(Index(at.index())),
+            Ok(Ok((_, false))) => Err(problems::unsure()),
             Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
                 Err(elsewhere(&forward))
             }

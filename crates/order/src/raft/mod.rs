@@ -19,6 +19,7 @@ pub(crate) mod members;
 pub(crate) mod membership;
 pub(crate) mod receiver;
 pub(crate) mod ride;
+pub(crate) mod round;
 pub(crate) mod serving;
 pub(crate) mod sources;
 pub(crate) mod transport;

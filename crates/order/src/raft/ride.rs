@@ -6,16 +6,21 @@
 //! request waits for the next one, but not for long.
 //!
 //! What waits for it: a follower applies a little later, on which no answer to a client depends. A
-//! lone survivor may not have heard of what was committed within the last [`RIDE_MAX`], as it may
-//! not have heard of what was still on its way.
+//! lone survivor may not have heard of what was committed in the last few milliseconds, as it may
+//! not have heard of what was still on its way. News that is lost with its stream comes with a
+//! heartbeat, every 50 ms and over a connection of its own.
+//!
+//! The engine gets fewer answers than it made requests. It does not count them: it goes by how far
+//! an answer's log reaches (`InflightAppendQueue::drain_acked`, 0.10.0-alpha.37; to be looked at
+//! before an upgrade).
 //!
 //! # Invariants
 //!
-//! * The first request of a stream is never held: it may be a question, whose answer the engine
-//!   waits for.
+//! * The first request of a stream does not come here: it may be a question, whose answer the
+//!   engine waits for.
 //! * A request with entries is never held, and requests stay in their order.
-//! * What a request without entries says is said [`RIDE_MAX`] after it was made at the latest, by
-//!   itself or by a later one.
+//! * News waits for [`RIDE_MAX`] at the most, however much comes after it, before it is given on by
+//!   itself or as a part of later news.
 
 use std::time::Duration;
 
@@ -27,7 +32,7 @@ use super::types::Types;
 
 /// How long news of a commit may wait for entries to ride with: a few times what an entry of one
 /// busy client takes.
-pub(crate) const RIDE_MAX: Duration = Duration::from_millis(5);
+const RIDE_MAX: Duration = Duration::from_millis(5);
 
 type Request = AppendEntriesRequest<Types>;
 
@@ -50,15 +55,17 @@ where
                 Some(request) if !request.entries.is_empty() => {
                     return Some((request, (input, None)));
                 }
-                Some(news) => {
-                    let until = held.map_or_else(|| Instant::now() + RIDE_MAX, |(until, _)| until);
-                    held = Some((until, news));
-                }
+                Some(news) => held = Some((until(held.as_ref(), Instant::now()), news)),
                 // The time is up, or nothing more comes.
                 None => return held.map(|(_, news)| (news, (input, None))),
             }
         }
     })
+}
+
+/// When news that comes now is given on at the latest: with what is held already.
+fn until(held: Option<&(Instant, Request)>, now: Instant) -> Instant {
+    held.map_or(now + RIDE_MAX, |(until, _)| *until)
 }
 
 #[cfg(test)]
@@ -108,6 +115,15 @@ mod tests {
             let next = output.next().now_or_never().flatten().unwrap();
             assert_eq!(says(&next), (Some(last), 9));
         }
+    }
+
+    #[test]
+    fn later_news_does_not_put_off_what_is_held() {
+        let now = Instant::now();
+        let first = until(None, now);
+        assert_eq!(first, now + RIDE_MAX);
+        let held = (first, request(None, 7));
+        assert_eq!(until(Some(&held), now + RIDE_MAX / 2), first);
     }
 
     #[tokio::test]

@@ -114,6 +114,12 @@ impl Transport {
         self.channel(id, &address, Purpose::Snapshot).ok().map(client)
     }
 
+    /// The way to replica `id` for small questions, if it is known where that is.
+    pub(super) fn beats(&self, id: u64) -> Option<Link> {
+        let address = self.identity.members().address(id)?;
+        Some(self.link(id, &Address { address }, Purpose::Beat))
+    }
+
     fn channel(&self, id: u64, address: &str, purpose: Purpose) -> Result<Channel, String> {
         let mut channels = self.channels.lock();
         if let Some((at, channel)) = channels.get(&(id, purpose))
@@ -174,7 +180,8 @@ impl Link {
         Failed::Timeout(Timeout { action, id, target: self.to, timeout })
     }
 
-    /// Sends requests as the engine makes them, and yields the answers in their order.
+    /// Sends requests as the engine makes them, but for [news that rides](ride), and yields the
+    /// answers in their order.
     ///
     /// When this ends, no further request is asked for. The connection's own task holds them and
     /// may outlive the answers; the engine, told that a stream has failed, purges what that stream

@@ -20,11 +20,16 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    /// The book at `path`; a new one if there is none, or if it is of another machine.
+    /// The book at `path`; a new one if there is none, or if it is of another machine, or of
+    /// programs that were compiled in another way.
     pub(crate) fn open(path: &Path, machine: String, compiler: String) -> Self {
         let written = fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let rows = match written {
-            Some(Self { machine: other, rows, .. }) if other == machine => rows,
+            Some(Self { machine: there, compiler: by, rows })
+                if there == machine && by == compiler =>
+            {
+                rows
+            }
             _ => Vec::new(),
         };
         Self { machine, compiler, rows }
@@ -61,7 +66,8 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("oppidum-book-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder can be made");
         let path = folder.join("bench.json");
-        let open = |machine: &str| Book::open(&path, machine.into(), "rustc".into());
+        let open_by = |machine: &str, by: &str| Book::open(&path, machine.into(), by.into());
+        let open = |machine: &str| open_by(machine, "rustc");
         let mut book = open("here");
         book.enter(row("one", "old"));
         book.enter(row("two", "other"));
@@ -73,6 +79,7 @@ mod tests {
         };
         assert_eq!(titles(&open("here")), ["new", "other"]);
         assert!(open("elsewhere").rows.is_empty());
+        assert!(open_by("here", "another").rows.is_empty());
         fs::remove_dir_all(&folder).expect("it is there");
     }
 }

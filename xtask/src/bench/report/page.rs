@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use super::book::Book;
 use super::row::{Aim, Row};
-use crate::bench::process::PROFILE;
 
 /// From this heading on the page is written by hand.
 const BY_HAND: &str = "## Where the microseconds go";
@@ -13,12 +12,11 @@ impl Book {
     /// The page. `before` is the page that was there: what is written by hand is taken over.
     pub(crate) fn page(&self, before: &str) -> String {
         let Self { machine, compiler, rows } = self;
-        let profile = PROFILE;
         let mut page = format!(
             "# Performance\n\n\
              Measured with `cargo xtask bench`, which wrote this page.\n\n\
-             * Machine: {machine}; {compiler}, `--profile {profile}`, as it is \
-             [deployed](deploy.md). The load runs on the same machine.\n\
+             * Machine: {machine}; {compiler}, as it is [deployed](deploy.md). The load runs on \
+             the same machine.\n\
              * The store: three replicas, a catalog and a frontend; every order is on disk on a \
              majority, and dropped from every cache, before its answer. CPU is that of all their \
              processes, from `/proc`. They write no line per batch or request (`--log warn`, \

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::orders::side;
-use crate::bench::cores::Apart;
+use crate::bench::cores::OwnCore;
 use crate::bench::load::Spread;
 use crate::bench::load::open::{Arrived, Open};
 use crate::bench::load::script::{Expect, Script};
@@ -83,7 +83,7 @@ pub(super) fn latency(bench: &mut Bench) -> Result<Row> {
 pub(super) fn overload(bench: &mut Bench, apart: bool) -> Result<Row> {
     let (store, bare, _) = bench.both()?;
     let everybody = store.pids().chain([bare.pid()]).collect();
-    let kept = apart.then(|| Apart::keep(everybody)).transpose()?;
+    let kept = apart.then(|| OwnCore::keep(everybody)).transpose()?;
     let rate = 2.0 * if apart { greatest_now(bench)? } else { greatest(bench)? };
     let (store, bare, times) = bench.both()?;
     println!("{rate:.0} orders per second, open loop");
