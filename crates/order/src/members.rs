@@ -26,6 +26,14 @@ pub(crate) struct Now {
     pub(crate) addresses: BTreeMap<u64, String>,
 }
 
+/// True when those for whom `is_there` holds are a majority of each set of voters.
+pub(crate) fn is_majority(configs: &[BTreeSet<u64>], is_there: impl Fn(u64) -> bool) -> bool {
+    configs.iter().all(|config| {
+        let there = config.iter().filter(|id| is_there(**id)).count();
+        config.len() / 2 < there
+    })
+}
+
 impl Now {
     /// Every voter, of either set.
     pub(crate) fn voters(&self) -> BTreeSet<u64> {
@@ -44,10 +52,7 @@ impl Now {
 
     /// True when those for whom `is_there` holds can decide: a majority of each set.
     pub(crate) fn can_decide(&self, is_there: impl Fn(u64) -> bool) -> bool {
-        self.configs.iter().all(|config| {
-            let there = config.iter().filter(|id| is_there(**id)).count();
-            config.len() / 2 < there
-        })
+        is_majority(&self.configs, is_there)
     }
 
     /// How many voters make a majority: of each set, while a change is under way.

@@ -19,6 +19,7 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use super::engine::CONFIRM_MAX;
 use super::transport::{Link, Transport};
 use super::types::{Raft, Vote};
+use crate::members::is_majority;
 
 /// What a replica that leads goes by.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +42,7 @@ impl Claim {
 
     /// True when these are a majority of each set.
     fn is_upheld_by(&self, agreed: &BTreeSet<u64>) -> bool {
-        self.configs.iter().all(|config| config.len() / 2 < config.intersection(agreed).count())
+        is_majority(&self.configs, |id| agreed.contains(&id))
     }
 }
 
