@@ -42,6 +42,20 @@ pub(crate) fn entries(range: std::ops::RangeInclusive<u64>) -> Vec<Entry> {
     range.map(make).collect()
 }
 
+/// Flips a bit of a key wherever the history has it: one place is the live one, the others are old
+/// pages.
+fn flip(folder: &Path, key: &str) {
+    let path = folder.join(FILE);
+    let mut bytes = fs::read(&path).unwrap();
+    let found = |at: &usize| bytes[*at..].starts_with(key.as_bytes());
+    let places: Vec<usize> = (0..bytes.len()).filter(found).collect();
+    assert!(!places.is_empty());
+    for at in places {
+        bytes[at] ^= 1;
+    }
+    fs::write(&path, bytes).unwrap();
+}
+
 #[tokio::test]
 async fn a_killed_replica_starts_where_its_disk_is_and_the_log_brings_the_rest() {
     let folder = tempfile::tempdir().unwrap();
@@ -115,16 +129,7 @@ async fn a_flipped_bit_in_a_block_is_never_served() {
     apply(&mut machine, entries(1..=20)).await;
     view.flush().await.unwrap();
     let left = killed(folder.path());
-    let path = left.path().join(FILE);
-    let mut bytes = fs::read(&path).unwrap();
-    let places: Vec<usize> =
-        (0..bytes.len() - 6).filter(|at| bytes[*at..].starts_with(b"key-12")).collect();
-    assert!(!places.is_empty());
-    // One of them is the live one; the others are old pages.
-    for at in places {
-        bytes[at] ^= 1;
-    }
-    fs::write(&path, bytes).unwrap();
+    flip(left.path(), "key-12");
 
     // The keys are in the blocks: a replica that needs the damaged one does not start.
     let opened = StateMachine::open(left.path(), Windows::default(), SLOW, Arc::new(NoSource));
@@ -154,15 +159,7 @@ async fn an_order_in_a_large_block_is_found_and_a_flipped_bit_there_is_never_ser
     assert_eq!(read[1].orders().collect::<Vec<_>>(), old[..1_000]);
 
     let left = killed(folder.path());
-    let path = left.path().join(FILE);
-    let mut bytes = fs::read(&path).unwrap();
-    let places: Vec<usize> =
-        (0..bytes.len() - 8).filter(|at| bytes[*at..].starts_with(b"many-500")).collect();
-    assert!(!places.is_empty());
-    for at in places {
-        bytes[at] ^= 1;
-    }
-    fs::write(&path, bytes).unwrap();
+    flip(left.path(), "many-500");
     let (_machine, view) = open(left.path());
     let error = view.order(OrderNumber(FIRST + 500)).unwrap_err().to_string();
     assert!(error.contains("the block of index 2") && error.contains(FILE), "{error}");
@@ -189,15 +186,7 @@ async fn one_that_is_killed_right_after_its_start_starts_again_without_a_walk_of
     let started = open(once.path()).unwrap();
     let twice = killed(once.path());
     drop(started);
-    let path = twice.path().join(FILE);
-    let mut bytes = fs::read(&path).unwrap();
-    let places: Vec<usize> =
-        (0..bytes.len() - 6).filter(|at| bytes[*at..].starts_with(b"key-12")).collect();
-    assert!(!places.is_empty());
-    for at in places {
-        bytes[at] ^= 1;
-    }
-    fs::write(&path, bytes).unwrap();
+    flip(twice.path(), "key-12");
     let (_machine, view) = open(twice.path()).unwrap();
     let order = |index: u64| view.order(OrderNumber(FIRST + index / 2 - 1));
     assert_eq!(order(20).unwrap().unwrap().index, Index(20));
