@@ -48,13 +48,7 @@ pub(crate) fn syncs(folder: &Path, grows: bool, length: Duration) -> Result<Spre
 /// A few bytes to another thread and back, over TCP on loopback, again and again for `length`, in
 /// ms.
 pub(crate) fn round_trips(length: Duration) -> Result<Spread> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("take a port")?;
-    let address = listener.local_addr().context("ask for the port")?;
-    let mut here = TcpStream::connect(address).context("connect")?;
-    let (mut there, _) = listener.accept().context("accept")?;
-    for stream in [&here, &there] {
-        stream.set_nodelay(true).context("switch Nagle's algorithm off")?;
-    }
+    let (mut here, mut there) = pair()?;
     let echo = thread::spawn(move || {
         let mut record = [0; RECORD];
         // It ends when the other end is dropped.
@@ -71,6 +65,18 @@ pub(crate) fn round_trips(length: Duration) -> Result<Spread> {
     // A thread that only echoes has nothing to panic about.
     let _ = echo.join();
     Ok(took.spread())
+}
+
+/// A connection over loopback, both ends, which sends at once.
+pub(crate) fn pair() -> Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0").context("take a port")?;
+    let address = listener.local_addr().context("ask for the port")?;
+    let here = TcpStream::connect(address).context("connect")?;
+    let (there, _) = listener.accept().context("accept")?;
+    for stream in [&here, &there] {
+        stream.set_nodelay(true).context("switch Nagle's algorithm off")?;
+    }
+    Ok((here, there))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::thread;
@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::bench::floor::pair;
 use crate::bench::load::{Latencies, Spread};
 use crate::bench::{float, machine, ratio};
 
@@ -75,18 +76,6 @@ pub(crate) fn walk(folder: &Path, length: Duration) -> Result<Walked> {
 /// Of this process, without the thread that asks.
 fn cpu_of_stations() -> Result<Duration> {
     Ok(machine::own_cpu()?.saturating_sub(machine::thread_cpu()?))
-}
-
-/// A connection over loopback, both ends.
-fn pair() -> Result<(TcpStream, TcpStream)> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("take a port")?;
-    let address = listener.local_addr().context("ask for the port")?;
-    let here = TcpStream::connect(address).context("connect")?;
-    let (there, _) = listener.accept().context("accept")?;
-    for stream in [&here, &there] {
-        stream.set_nodelay(true).context("switch Nagle's algorithm off")?;
-    }
-    Ok((here, there))
 }
 
 /// A thread that works until its connections are gone.
