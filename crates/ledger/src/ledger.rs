@@ -20,17 +20,19 @@ use std::collections::BTreeMap;
 use crate::block::Header;
 use crate::change::Change;
 use crate::codec::DecodeError;
-use crate::codec::refs::{BatchRef, CommandRef, RecordRef, RequestRef};
+use crate::codec::refs::{BatchRef, CommandRef, RequestRef};
 use crate::command::{Batch, CATALOGS_MAX, Command, Request, Shop};
 use crate::groups::in_groups;
 use crate::outcome::{Accepted, Applied, Outcome, Refusal};
 use crate::replies::{Bound, Hashed, Known, Replies};
 use crate::sealed::{Sealed, Sealing};
-use crate::state::State;
 use crate::stock::{Product, Stock};
 use crate::terms::{Digest, Index, LedgerId, Name, OrderNumber, Timestamp};
 
+pub use crate::ledger::restore::RestoreError;
 pub use crate::replies::Windows;
+
+mod restore;
 
 /// The state of one shop, advanced one entry at a time.
 #[derive(Clone, Debug)]
@@ -67,25 +69,6 @@ struct Work {
     attaches: bool,
 }
 
-/// A state and blocks that do not belong together.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RestoreError {
-    /// A block is missing, or in the wrong place.
-    #[error("block of entry {found} does not follow on {expected}: its chain is broken there")]
-    Chain {
-        /// The last block's digest belongs to this index.
-        expected: Index,
-        /// The block that does not fit.
-        found: Index,
-    },
-    /// The first block with a key that is still remembered is not there.
-    #[error("the block of entry {0} is missing, and keys in it are still remembered")]
-    Missing(Index),
-    /// The last block is not the one that the state stands on.
-    #[error("the blocks end with another digest than the state at index {0}")]
-    End(Index),
-}
-
 /// A request's command, kept for the next one: what many want is taken apart, and hashed, once.
 #[derive(Debug)]
 struct Asked<'a> {
@@ -98,27 +81,6 @@ impl<'a> Asked<'a> {
     fn new(bytes: CommandRef<'a>) -> Self {
         Self { bytes, command: bytes.command(), print: bytes.print() }
     }
-}
-
-/// Remembers the keys of a block, once more.
-fn remember_again<B: AsRef<[u8]>>(replies: &mut Replies, block: &Sealed<B>) {
-    let at = (block.header().index, block.header().at);
-    let mut last: Option<(CommandRef<'_>, u64)> = None;
-    let keyed = block.records().filter_map(|record| {
-        let hashed = Hashed::new(record.request.key.as_ref()?);
-        Some((record, hashed))
-    });
-    in_groups(keyed, |group| {
-        replies.bring_near(&group.iter().map(|(_, hashed)| *hashed));
-        for (RecordRef { request, outcome }, hashed) in group {
-            let print = match last {
-                Some((same, print)) if same == request.command => print,
-                _ => request.command.print(),
-            };
-            last = Some((request.command, print));
-            replies.remember(hashed.to(print), at, outcome, || request.command.command());
-        }
-    });
 }
 
 /// The position of an entry.
@@ -183,7 +145,7 @@ impl Ledger {
                 };
                 let bound = key.map(|key| key.to(asked.print));
                 let outcome = self.decide(position, (request, bound), &asked.command, &mut work);
-                sealing.push(request.bytes, &outcome);
+                sealing.push(request, &outcome);
                 outcomes.push(outcome);
                 last = Some(asked);
             }
@@ -217,69 +179,6 @@ impl Ledger {
     /// Passes an entry that carries nothing for the ledger: a blank one, or one about members.
     pub fn skip_entry(&mut self, index: Index) {
         self.advance(index, 0, None);
-    }
-
-    /// What is true now, without the blocks.
-    pub fn state(&self) -> State {
-        State {
-            applied: self.applied,
-            settled: self.settled,
-            at: self.at,
-            ledger_id: self.ledger_id,
-            first_order_number: self.first_order_number,
-            next_order_number: self.next_order_number,
-            digest: self.digest,
-            keys_after: self.replies.after(self.applied),
-            products: self.stock.iter().map(|(name, p)| (name.clone(), p.clone())).collect(),
-            attached: self.attached.iter().map(|(who, name)| (*who, name.clone())).collect(),
-        }
-    }
-
-    /// A ledger as it stood at a state, which remembers again the keys in `blocks`: all those above
-    /// [`State::keys_after`], oldest first.
-    pub fn restore<B: AsRef<[u8]>>(
-        windows: Windows,
-        state: State,
-        blocks: impl IntoIterator<Item = Sealed<B>>,
-    ) -> Result<Self, RestoreError> {
-        let mut replies = Replies::new(windows);
-        let mut last: Option<(Index, Digest)> = None;
-        let first_kept = state.keys_after.next();
-        for block in blocks {
-            let header = block.header();
-            if last.is_none() && first_kept < header.index {
-                return Err(RestoreError::Missing(first_kept));
-            }
-            if let Some((expected, digest)) = last
-                && (digest != header.previous || header.index <= expected)
-            {
-                return Err(RestoreError::Chain { expected, found: header.index });
-            }
-            last = Some((header.index, header.digest));
-            replies.expire(header.at);
-            remember_again(&mut replies, &block);
-        }
-        if last.is_none() && state.keys_after < state.applied {
-            return Err(RestoreError::Missing(first_kept));
-        }
-        if last.is_some_and(|(_, digest)| digest != state.digest) {
-            return Err(RestoreError::End(state.applied));
-        }
-        replies.expire(state.at);
-        let mut stock = Stock::default();
-        state.products.into_iter().for_each(|(name, product)| stock.put(name, product));
-        Ok(Self {
-            applied: state.applied,
-            settled: state.settled,
-            at: state.at,
-            ledger_id: state.ledger_id,
-            first_order_number: state.first_order_number,
-            next_order_number: state.next_order_number,
-            digest: state.digest,
-            stock,
-            replies,
-            attached: state.attached.into_iter().collect(),
-        })
     }
 
     /// The last entry applied.

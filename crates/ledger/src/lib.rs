@@ -9,7 +9,8 @@
 //! be told, [`change`] what those who watch are told. [`ledger`] decides, with the help of
 //! [`stock`] (how many of what) and [`replies`] (what was answered under which key). [`block`] is
 //! the record of one entry, kept for ever and chained by digest, [`sealed`] the same in its bytes;
-//! [`state`] is everything else that is true at an index. [`codec`] fixes the bytes. [`audit`] asks
+//! [`state`] is everything else that is true at an index, and [`marks`] say which keys are remembered
+//! there. [`codec`] fixes the bytes. [`audit`] asks
 //! of a whole history: was this the work of one ledger?
 
 pub mod terms;
@@ -25,6 +26,10 @@ pub mod ledger;
 pub mod stock;
 
 pub mod replies;
+
+pub mod marks;
+
+mod window;
 
 mod places;
 

@@ -32,6 +32,16 @@ pub(crate) struct Places {
 }
 
 impl Places {
+    /// An empty table that grows with more than so many places.
+    pub(crate) fn with_room(places: usize) -> Self {
+        let most = 1 << BUCKETS_MAX_LOG;
+        let mut buckets = BUCKETS_MIN;
+        while room(buckets) < places && buckets < most {
+            buckets = buckets.saturating_mul(2);
+        }
+        Self { buckets: vec![EMPTY; buckets], taken: 0 }
+    }
+
     /// The low half of the place for which `is_it` is true, among those with this hash.
     pub(crate) fn find(&self, hash: u128, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let at = self.seek(hash, is_it)?;
@@ -45,8 +55,7 @@ impl Places {
             self.set(at, entry);
             return;
         }
-        let room = self.buckets.len().saturating_sub(self.buckets.len().wrapping_shr(2));
-        if room <= self.taken {
+        if room(self.buckets.len()) <= self.taken {
             self.grow();
         }
         self.insert(entry);
@@ -144,6 +153,11 @@ impl Places {
             *place = bucket;
         }
     }
+}
+
+/// How many of so many buckets may be taken.
+fn room(buckets: usize) -> usize {
+    buckets.saturating_sub(buckets.wrapping_shr(2))
 }
 
 /// 31 bits of the hash, and the bit that says that the bucket is taken.

@@ -5,19 +5,17 @@
 //! cannot push out a key that somebody relies on. What falls out of a window is decided by the log
 //! alone, so every replica forgets the same key at the same entry.
 //!
-//! A key is held as 128 bits of its BLAKE3 hash and an answer in a few bytes: 32 bytes in its slot
-//! and 8 to 21 in the table that finds it. Where and when it was answered is held once for each
-//! entry. A full window of two million keys takes 101 MB, one of one million 51 MB, and 24 bytes
-//! more for each entry that they came in.
+//! Of a key and of its command hashes are held, and of an answer what cannot be found again in the
+//! command when it is repeated.
 
 use std::borrow::Borrow;
-use std::collections::VecDeque;
 
 use crate::codec::refs::KeyRef;
 use crate::command::Command;
+use crate::marks::Marks;
 use crate::outcome::{Accepted, Outcome, Refusal};
-use crate::places::Places;
 use crate::terms::{Index, OrderNumber, Origin, Timestamp};
+use crate::window::{Slot, Window};
 
 /// How long keys are remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,47 +77,9 @@ pub(crate) enum Known {
     Other,
 }
 
-#[derive(Clone, Debug)]
-struct Window {
-    keys_max: usize,
-    age_max_ms: u64,
-    /// From the hash of a key to the place of its slot, counted from the beginning of time.
-    places: Places,
-    /// Oldest first; the first one has the place `forgotten`.
-    slots: VecDeque<Slot>,
-    /// The entries that the slots came in, oldest first.
-    entries: VecDeque<Run>,
-    forgotten: u64,
-}
-
-/// What is remembered of one key, in 32 bytes.
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    /// The upper and the lower half: a number of 16 bytes would be aligned to as many.
-    key: [u64; 2],
-    print: Print,
-    /// The order's number, or what was refused.
-    detail: u64,
-}
-
-const _: () = assert!(size_of::<Slot>() == 32, "a slot has grown");
-
-/// 62 bits of the command's hash, and two that say what it came to.
-#[derive(Clone, Copy, Debug)]
-struct Print(u64);
-
-/// The slots of one entry: where and when they were answered.
-#[derive(Clone, Copy, Debug)]
-struct Run {
-    index: Index,
-    at: Timestamp,
-    /// The place after its last slot.
-    end: u64,
-}
-
 /// An outcome without its product. The product of a refusal is found again in the repeated command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Brief {
+pub(crate) enum Brief {
     Placed(OrderNumber),
     Done,
     Unchanged,
@@ -178,7 +138,7 @@ impl Replies {
         let Some((slot, index)) = self.window(bound.origin).find(bound.key) else {
             return Known::Fresh;
         };
-        match slot.print.is_of(bound.fingerprint) {
+        match slot.is_of(bound.fingerprint) {
             true => Known::Answered(index, slot.brief().spell_out(command)),
             false => Known::Other,
         }
@@ -194,25 +154,35 @@ impl Replies {
         command: impl FnOnce() -> C,
     ) {
         let Some(brief) = Brief::of(outcome, command) else { return };
-        let slot = Slot::new(&bound, brief);
-        match bound.origin {
-            Origin::Client => self.clients.push(bound.key, slot, at),
-            Origin::Frontend => self.frontends.push(bound.key, slot, at),
-        }
+        let slot = Slot::new(bound.key, bound.fingerprint, brief);
+        self.window_mut(bound.origin).push(slot, at);
+    }
+
+    /// Forgets what was answered at this index or before it.
+    pub(crate) fn forget_up_to(&mut self, index: Index) {
+        self.clients.forget_up_to(index);
+        self.frontends.forget_up_to(index);
+    }
+
+    /// Makes room for as many keys as were there.
+    pub(crate) fn expect(&mut self, marks: &Marks) {
+        self.clients.expect(marks.clients.keys);
+        self.frontends.expect(marks.frontends.keys);
     }
 
     /// Blocks above this index hold every key remembered.
     pub(crate) fn after(&self, applied: Index) -> Index {
-        let oldest = [&self.clients, &self.frontends].map(|window| window.entries.front());
-        let first = oldest.into_iter().flatten().map(|run| run.index).min();
-        first.map_or(applied, |index| Index(index.0.saturating_sub(1)))
+        self.clients.after(applied).min(self.frontends.after(applied))
+    }
+
+    /// What the windows hold, and where it is found again.
+    pub(crate) fn marks(&self, applied: Index) -> Marks {
+        Marks { clients: self.clients.mark(applied), frontends: self.frontends.mark(applied) }
     }
 
     /// How many keys are remembered: of clients, of frontends.
     pub(crate) fn counts(&self) -> (usize, usize) {
-        let whole = |window: &Window| window.places.len() <= window.slots.len();
-        debug_assert!(whole(&self.clients) && whole(&self.frontends), "a place outlived its slot");
-        (self.clients.slots.len(), self.frontends.slots.len())
+        (self.clients.len(), self.frontends.len())
     }
 
     fn window(&self, origin: Origin) -> &Window {
@@ -221,118 +191,13 @@ impl Replies {
             Origin::Frontend => &self.frontends,
         }
     }
-}
 
-impl Window {
-    fn new(keys_max: usize, age_max_ms: u64) -> Self {
-        let (slots, entries) = (VecDeque::new(), VecDeque::new());
-        Self { keys_max, age_max_ms, places: Places::default(), slots, entries, forgotten: 0 }
-    }
-
-    fn bring_near(&self, keys: &(impl Iterator<Item = u128> + Clone)) {
-        let slots = self.slots.len().saturating_add(keys.clone().count());
-        let oldest = self.slots.iter().take(slots.saturating_sub(self.keys_max));
-        self.places.bring_near(keys.clone());
-        self.places.bring_near(oldest.map(|slot| whole(slot.key)));
-    }
-
-    /// What is remembered of a key, and where it was answered.
-    fn find(&self, key: u128) -> Option<(Slot, Index)> {
-        let low = self.places.find(key, self.holds(key))?;
-        let offset = self.offset(low);
-        let slot = *self.slots.get(usize::try_from(offset).ok()?)?;
-        let place = self.forgotten.saturating_add(u64::from(offset));
-        let run = self.entries.partition_point(|run| run.end <= place);
-        Some((slot, self.entries.get(run)?.index))
-    }
-
-    /// Whether the slot of a place, of which the low half is given, has this key.
-    fn holds(&self, key: u128) -> impl Fn(u32) -> bool {
-        let key = halves(key);
-        move |low| {
-            let slot = usize::try_from(self.offset(low)).ok().and_then(|at| self.slots.get(at));
-            slot.is_some_and(|slot| slot.key == key)
+    fn window_mut(&mut self, origin: Origin) -> &mut Window {
+        match origin {
+            Origin::Client => &mut self.clients,
+            Origin::Frontend => &mut self.frontends,
         }
     }
-
-    /// How many slots stand before that of a place. A window has far fewer than 2^32 of them, so
-    /// the low half of a place says which is meant.
-    fn offset(&self, low: u32) -> u32 {
-        let begin = u32::try_from(self.forgotten & u64::from(u32::MAX)).unwrap_or(0);
-        low.wrapping_sub(begin)
-    }
-
-    fn push(&mut self, key: u128, slot: Slot, (index, at): (Index, Timestamp)) {
-        let slots = u64::try_from(self.slots.len()).unwrap_or(u64::MAX);
-        let place = self.forgotten.saturating_add(slots);
-        let mut places = std::mem::take(&mut self.places);
-        places.put(key, place, self.holds(key));
-        self.places = places;
-        self.slots.push_back(slot);
-        let end = place.saturating_add(1);
-        match self.entries.back_mut() {
-            Some(run) if run.index == index => run.end = end,
-            _ => self.entries.push_back(Run { index, at, end }),
-        }
-        if self.keys_max < self.slots.len() {
-            self.pop();
-        }
-    }
-
-    fn expire(&mut self, now: Timestamp) {
-        let age = self.age_max_ms;
-        let old = |run: &Run| run.at.0.saturating_add(age) < now.0;
-        while self.entries.front().is_some_and(old) {
-            self.pop();
-        }
-    }
-
-    fn pop(&mut self) {
-        let Some(slot) = self.slots.pop_front() else { return };
-        // A key that was used again, after it was forgotten here, has another place by now.
-        self.places.take(whole(slot.key), self.forgotten);
-        self.forgotten = self.forgotten.saturating_add(1);
-        if self.entries.front().is_some_and(|run| run.end <= self.forgotten) {
-            self.entries.pop_front();
-        }
-    }
-}
-
-impl Slot {
-    fn new(bound: &Bound, brief: Brief) -> Self {
-        let (kind, detail) = match brief {
-            Brief::Placed(number) => (0, number.0),
-            Brief::Done => (1, 0),
-            Brief::Unchanged => (2, 0),
-            Brief::Refused(code, line) => (3, (u64::from(code) << 8) | u64::from(line)),
-        };
-        Self { key: halves(bound.key), print: Print((bound.fingerprint << 2) | kind), detail }
-    }
-
-    fn brief(self) -> Brief {
-        let byte = |bits: u64| u8::try_from(bits & u64::from(u8::MAX)).unwrap_or(0);
-        match self.print.0 & 3 {
-            0 => Brief::Placed(OrderNumber(self.detail)),
-            1 => Brief::Done,
-            2 => Brief::Unchanged,
-            _ => Brief::Refused(byte(self.detail >> 8), byte(self.detail)),
-        }
-    }
-}
-
-impl Print {
-    /// True when it is that of a command with this hash.
-    fn is_of(self, fingerprint: u64) -> bool {
-        self.0 >> 2 == (fingerprint << 2) >> 2
-    }
-}
-
-fn halves(key: u128) -> [u64; 2] {
-    [u64::try_from(key >> 64).unwrap_or(0), u64::try_from(key & u128::from(u64::MAX)).unwrap_or(0)]
-}
-
-fn whole([upper, lower]: [u64; 2]) -> u128 {
-    (u128::from(upper) << 64) | u128::from(lower)
 }
 
 impl Brief {

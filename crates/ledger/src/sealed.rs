@@ -5,9 +5,10 @@
 //! the layout), checked once when it comes from elsewhere.
 
 use crate::block::{Block, Header, Order, Record};
-use crate::codec::refs::RecordRef;
+use crate::codec::refs::{RecordRef, RequestRef};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::Command;
+use crate::marks::Origins;
 use crate::outcome::{Accepted, Outcome};
 use crate::terms::{Digest, Index, OrderNumber, Timestamp};
 
@@ -25,6 +26,7 @@ const CRC: std::ops::Range<usize> = 1..5;
 pub struct Sealed<B = Vec<u8>> {
     header: Header,
     count: usize,
+    origins: Origins,
     bytes: B,
 }
 
@@ -42,6 +44,7 @@ pub struct Cut {
 pub(crate) struct Sealing {
     header: Header,
     count: usize,
+    origins: Origins,
     bytes: Vec<u8>,
 }
 
@@ -50,12 +53,15 @@ impl Sealing {
     pub(crate) fn new(header: Header, room: usize) -> Self {
         let mut bytes = Vec::with_capacity(room.saturating_add(HEADER_BYTES));
         bytes.resize(HEADER_BYTES, 0);
-        Self { header, count: 0, bytes }
+        Self { header, count: 0, origins: Origins::default(), bytes }
     }
 
     /// Adds a request, in its bytes, and what it came to.
-    pub(crate) fn push(&mut self, request: &[u8], outcome: &Outcome) {
-        self.bytes.raw(request);
+    pub(crate) fn push(&mut self, request: &RequestRef<'_>, outcome: &Outcome) {
+        if let Some(key) = &request.key {
+            self.origins.note(key.origin);
+        }
+        self.bytes.raw(request.bytes);
         outcome.encode_to(&mut self.bytes);
         self.count = self.count.saturating_add(1);
         if placed(outcome).is_some() {
@@ -65,7 +71,7 @@ impl Sealing {
 
     /// The block with its digest and its checksum. `None`: it has no records.
     pub(crate) fn seal(self) -> Option<Sealed> {
-        let Self { mut header, count, mut bytes } = self;
+        let Self { mut header, count, origins, mut bytes } = self;
         if count == 0 {
             return None;
         }
@@ -73,7 +79,7 @@ impl Sealing {
         let head = head(&header, count);
         bytes.get_mut(..HEADER_BYTES)?.copy_from_slice(&head);
         stamp(&mut bytes);
-        Some(Sealed { header, count, bytes })
+        Some(Sealed { header, count, origins, bytes })
     }
 }
 
@@ -81,17 +87,22 @@ impl<B: AsRef<[u8]>> Sealed<B> {
     /// A block from its bytes, wherever they come from.
     pub fn open(bytes: B) -> Result<Self, DecodeError> {
         let (header, count) = check_head(bytes.as_ref())?;
-        let block = Self { header, count, bytes };
+        let mut block = Self { header, count, origins: Origins::default(), bytes };
         if chain(&header, count, block.rest()) != header.digest {
             return Err(DecodeError::Value("digest"));
         }
         let (mut reader, mut orders, mut last) = (Reader::new(block.rest()), 0_u32, None);
+        let mut origins = Origins::default();
         for _ in 0..count {
             let record = RecordRef::read_after(&mut reader, last)?;
             last = Some(record.request.command);
+            if let Some(key) = &record.request.key {
+                origins.note(key.origin);
+            }
             orders = orders.saturating_add(u32::from(placed(&record.outcome).is_some()));
         }
         reader.end()?;
+        block.origins = origins;
         // The digest does not cover this count: it follows from what the digest covers.
         if orders == header.orders { Ok(block) } else { Err(DecodeError::Value("orders")) }
     }
@@ -101,6 +112,11 @@ impl<B: AsRef<[u8]>> Sealed<B> {
         &self.header
     }
 
+    /// Whose keys are in it.
+    pub fn origins(&self) -> Origins {
+        self.origins
+    }
+
     /// All of it.
     pub fn bytes(&self) -> &B {
         &self.bytes
@@ -108,8 +124,8 @@ impl<B: AsRef<[u8]>> Sealed<B> {
 
     /// The same block, with its bytes held by something else.
     pub fn held_by<C: From<B> + AsRef<[u8]>>(self) -> Sealed<C> {
-        let Self { header, count, bytes } = self;
-        Sealed { header, count, bytes: bytes.into() }
+        let Self { header, count, origins, bytes } = self;
+        Sealed { header, count, origins, bytes: bytes.into() }
     }
 
     /// Taken apart.

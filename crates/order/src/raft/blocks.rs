@@ -3,8 +3,9 @@
 //! A block is immutable and stands under (its first order number, its index), so that a look-up of
 //! an order is one step back from the end of a range, and a batch of refusals alone has a row of
 //! its own. What a large block is cut into (`rows.rs`) stands in a second table. A third, narrow
-//! one finds blocks by index. The position (the last applied entry, the members) and the ledger's
-//! state are written in the same transaction as the blocks that lead to them.
+//! one finds blocks by index, and two more tell which of them hold keys. The position (the last
+//! applied entry, the members), the ledger's state and which keys it remembers are written in the
+//! same transaction as the blocks that lead to them.
 //!
 //! Blocks beyond the position may be there (a snapshot that was being installed when the power
 //! went); they are committed history, wait for their position, and are written again with the same
@@ -16,9 +17,8 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use ledger::block::{Header, Order};
 use ledger::codec::DecodeError;
-use ledger::ledger::{Ledger, Windows};
+use ledger::marks::{Mark, Marks};
 use ledger::sealed::Sealed;
-use ledger::state::State;
 use ledger::terms::{Index, OrderNumber};
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
@@ -26,30 +26,34 @@ use redb::{
 
 use crate::raft::codec::{decode_position, encode_position};
 use crate::raft::open_error::OpenError;
-use crate::raft::rows::{Head, Row, Stored};
+use crate::raft::rows::{Row, Stored};
 use crate::raft::types::{LogId, StoredMembership};
 use crate::raft::witness::Witness;
 use crate::switches;
 
 /// Blocks by (first order number, index).
-const BLOCKS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("blocks");
+pub(super) const BLOCKS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("blocks");
 /// The pieces of a large block, by its index and their places.
-const PIECES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("pieces");
+pub(super) const PIECES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("pieces");
 /// The first order number of the block of an index.
-const PLACES: TableDefinition<u64, u64> = TableDefinition::new("places");
+pub(super) const PLACES: TableDefinition<u64, u64> = TableDefinition::new("places");
+/// The indexes of the blocks that hold keys of clients, and of those that hold keys of frontends.
+pub(super) const CLIENTS: TableDefinition<u64, ()> = TableDefinition::new("client keys");
+pub(super) const FRONTENDS: TableDefinition<u64, ()> = TableDefinition::new("frontend keys");
 /// The position and the state.
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const POSITION: &str = "position";
 const STATE: &str = "state";
 /// What the log had on disk then; absent where nobody kept it.
 const WITNESS: &str = "log";
+/// Which keys were remembered then; absent in a folder of a program that did not write it.
+const MARKS: &str = "keys";
+/// Above this index both tables of indexes are complete.
+const KEYED_AFTER: &str = "keys after";
 
 /// Pages kept in memory: 16 MB, and the system keeps what it has room for. Look-ups of orders are
 /// mostly of young ones.
 const CACHE_BYTES: usize = 16 << 20;
-
-/// How many bytes of blocks are read at once when a ledger is restored.
-const RESTORE_BYTES: usize = 1 << 20;
 
 /// How far the history on disk is complete, and what the ledger was there.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +66,8 @@ pub struct Durable {
     pub state: Bytes,
     /// What the log had on disk when this was written.
     pub witness: Option<Witness>,
+    /// Which keys the ledger remembered, where the history can tell which blocks hold them.
+    pub marks: Option<Marks>,
 }
 
 impl Durable {
@@ -75,7 +81,7 @@ impl Durable {
 #[derive(Debug)]
 pub(crate) struct Blocks {
     path: PathBuf,
-    rows: Database,
+    pub(super) rows: Database,
 }
 
 impl Blocks {
@@ -119,17 +125,23 @@ impl Blocks {
             let state = meta.get(STATE).map_err(broken)?.map(|row| row.value().to_vec());
             let witness = meta.get(WITNESS).map_err(broken)?;
             let witness = witness.map(|row| Witness::decode(row.value())).transpose()?;
+            let marks = meta.get(MARKS).map_err(broken)?;
+            let marks = marks.map(|row| Marks::decode(row.value())).transpose().map_err(invalid)?;
             match (position, state) {
                 (Some(position), Some(state)) => {
                     let (applied, members) = decode_position(&position).map_err(invalid)?;
-                    Durable { applied, members, state: state.into(), witness }
+                    Durable { applied, members, state: state.into(), witness, marks }
                 }
                 (None, None) => Durable::default(),
                 _ => return Err(invalid("the position and the state are not both there")),
             }
         };
+        let keyed_after = keyed_after(&write, durable.index())?;
         write.commit().map_err(broken)?;
-        Ok(durable)
+        let is_told = |mark: Mark| keyed_after <= mark.after;
+        let marks =
+            durable.marks.filter(|marks| is_told(marks.clients) && is_told(marks.frontends));
+        Ok(Durable { marks, ..durable })
     }
 
     /// The only way to begin a transaction that writes: after each of them, the first one of a
@@ -152,12 +164,20 @@ impl Blocks {
             let mut blocks = write.open_table(BLOCKS).map_err(broken)?;
             let mut pieces = write.open_table(PIECES).map_err(broken)?;
             let mut places = write.open_table(PLACES).map_err(broken)?;
-            for Row { first, index, row, pieces: beside } in rows {
+            let mut clients = write.open_table(CLIENTS).map_err(broken)?;
+            let mut frontends = write.open_table(FRONTENDS).map_err(broken)?;
+            for Row { first, index, row, pieces: beside, keys } in rows {
                 blocks.insert((first.0, index.0), row.as_ref()).map_err(broken)?;
                 for (place, piece) in (0..).zip(beside) {
                     pieces.insert((index.0, place), piece.as_ref()).map_err(broken)?;
                 }
                 places.insert(index.0, first.0).map_err(broken)?;
+                if keys.clients {
+                    clients.insert(index.0, ()).map_err(broken)?;
+                }
+                if keys.frontends {
+                    frontends.insert(index.0, ()).map_err(broken)?;
+                }
             }
             if let Some(durable) = durable {
                 let mut meta = write.open_table(META).map_err(broken)?;
@@ -167,6 +187,11 @@ impl Blocks {
                 if let Some(witness) = &durable.witness {
                     meta.insert(WITNESS, witness.encode()?.as_slice()).map_err(broken)?;
                 }
+                match &durable.marks {
+                    Some(marks) => meta.insert(MARKS, marks.encode().as_slice()),
+                    None => meta.remove(MARKS),
+                }
+                .map_err(broken)?;
             }
         }
         write.commit().map_err(broken)?;
@@ -224,50 +249,19 @@ impl Blocks {
         if to <= after {
             return Ok(Vec::new());
         }
-        let read = self.rows.begin_read().map_err(broken)?;
-        let places = read.open_table(PLACES).map_err(broken)?;
-        let blocks = read.open_table(BLOCKS).map_err(broken)?;
-        let pieces = read.open_table(PIECES).map_err(broken)?;
+        let shelf = self.shelf()?;
         let (mut found, mut bytes) = (Vec::new(), 0);
-        for place in places.range(after.0 + 1..=to.0).map_err(broken)? {
+        for place in shelf.places.range(after.0 + 1..=to.0).map_err(broken)? {
             let (index, first) = place.map_err(broken)?;
-            let (index, first) = (index.value(), first.value());
-            let damaged = |error: DecodeError| self.damage(Index(index), &error);
-            let block = match blocks.get((first, index)).map_err(broken)? {
-                None => Err(self.damage(Index(index), &"it is missing")),
-                Some(row) => match Stored::read(row.value()).map_err(damaged) {
-                    Ok(Stored::Whole(block)) => Ok(Bytes::copy_from_slice(block)),
-                    Ok(Stored::Head(head)) if !stands(head.header(), first, index) => {
-                        Err(self.damage(Index(index), &"another block stands in its place"))
-                    }
-                    Ok(Stored::Head(head)) => self.whole(Index(index), &head, &pieces)?,
-                    Err(error) => Err(error),
-                },
-            };
+            let index = Index(index.value());
+            let block = shelf.block(index, first.value())?;
             bytes += block.as_ref().map_or(0, Bytes::len);
-            found.push((Index(index), block));
+            found.push((index, block));
             if bytes_max <= bytes {
                 break;
             }
         }
         Ok(found)
-    }
-
-    /// A block that stands in pieces, or why it is not whole.
-    fn whole(
-        &self,
-        index: Index,
-        head: &Head<'_>,
-        pieces: &impl ReadableTable<(u64, u64), &'static [u8]>,
-    ) -> io::Result<io::Result<Bytes>> {
-        let mut block = head.block().to_vec();
-        for place in 0..head.pieces() {
-            match pieces.get((index.0, place)).map_err(broken)? {
-                Some(piece) => block.extend_from_slice(piece.value()),
-                None => return Ok(Err(self.damage(index, &"a piece is missing"))),
-            }
-        }
-        Ok(Ok(block.into()))
     }
 
     /// Encoded blocks of the entries in `(after, to]`, oldest first: about `bytes_max` bytes, and
@@ -290,24 +284,8 @@ impl Blocks {
         Ok(blocks)
     }
 
-    /// The ledger as it was at a position: the state, and the keys of the youngest blocks.
-    pub(crate) fn restore(&self, durable: &Durable, windows: Windows) -> io::Result<Ledger> {
-        if durable.applied.is_none() {
-            return Ok(Ledger::new(windows));
-        }
-        let state = State::decode(&durable.state).map_err(invalid)?;
-        let parts = Parts { blocks: self, after: state.keys_after, to: durable.index() };
-        let mut failure = None;
-        let parts = parts.map_while(|part| part.map_err(|error| failure = Some(error)).ok());
-        let ledger = Ledger::restore(windows, state, parts.flatten());
-        match failure {
-            Some(error) => Err(error),
-            None => ledger.map_err(invalid),
-        }
-    }
-
     /// Checks a block of ours; says where it stands when it is damaged.
-    fn check(&self, index: Index, bytes: Bytes) -> io::Result<Sealed<Bytes>> {
+    pub(crate) fn check(&self, index: Index, bytes: Bytes) -> io::Result<Sealed<Bytes>> {
         Sealed::open(bytes).map_err(|error| self.damage(index, &error))
     }
 
@@ -317,30 +295,23 @@ impl Blocks {
     }
 }
 
-/// The blocks that hold a ledger's keys, checked, about a megabyte at a time.
-struct Parts<'a> {
-    blocks: &'a Blocks,
-    after: Index,
-    to: Index,
-}
-
-impl Iterator for Parts<'_> {
-    type Item = io::Result<Vec<Sealed<Bytes>>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let part = self.blocks.read(self.after, self.to, RESTORE_BYTES).and_then(|part| {
-            let blocks = part.into_iter().map(|(index, bytes)| self.blocks.check(index, bytes));
-            blocks.collect::<io::Result<Vec<_>>>()
-        });
-        if let Ok(part) = &part {
-            self.after = part.last()?.header().index;
-        }
-        Some(part)
+/// Above which index the tables of keys are complete: in a folder of a program that did not know
+/// them, above where it is now. Opening them makes them.
+fn keyed_after(write: &redb::WriteTransaction, now: Index) -> io::Result<Index> {
+    write.open_table(CLIENTS).map_err(broken)?;
+    write.open_table(FRONTENDS).map_err(broken)?;
+    let mut meta = write.open_table(META).map_err(broken)?;
+    let row = meta.get(KEYED_AFTER).map_err(broken)?.map(|row| row.value().to_vec());
+    if let Some(row) = row {
+        let bytes = <[u8; 8]>::try_from(row.as_slice()).map_err(invalid)?;
+        return Ok(Index(u64::from_le_bytes(bytes)));
     }
+    meta.insert(KEYED_AFTER, now.0.to_le_bytes().as_slice()).map_err(broken)?;
+    Ok(now)
 }
 
 /// Whether a block with this header belongs under this key.
-fn stands(header: &Header, first: u64, index: u64) -> bool {
+pub(super) fn stands(header: &Header, first: u64, index: u64) -> bool {
     (header.first_order_number.0, header.index.0) == (first, index)
 }
 
@@ -357,7 +328,7 @@ fn open_error(path: &Path, error: &redb::DatabaseError) -> OpenError {
 }
 
 /// A failure of the store beneath: an I/O error is kept as it is.
-fn broken(error: impl Into<redb::Error>) -> io::Error {
+pub(super) fn broken(error: impl Into<redb::Error>) -> io::Error {
     match error.into() {
         redb::Error::Io(error) => error,
         redb::Error::Corrupted(reason) => invalid(reason),
@@ -405,7 +376,8 @@ mod tests {
         let sound = Row::new(&block(1_000));
         let head = Bytes::from_static(&[2, 0, 0, 0, 0]);
         let (first, index, pieces) = (OrderNumber(1_007), Index(4), Vec::new());
-        blocks.write(&[sound, Row { first, index, row: head, pieces }], None).unwrap();
+        let damaged = Row { first, index, row: head, pieces, ..sound.clone() };
+        blocks.write(&[sound, damaged], None).unwrap();
         let read = blocks.read(Index(0), Index(4), usize::MAX).unwrap();
         assert_eq!(read.into_iter().map(|(index, _)| index).collect::<Vec<_>>(), [Index(3)]);
         let error = blocks.read(Index(3), Index(4), usize::MAX).unwrap_err().to_string();

@@ -19,6 +19,7 @@
 use bytes::Bytes;
 use ledger::block::{Header, Order};
 use ledger::codec::DecodeError;
+use ledger::marks::Origins;
 use ledger::sealed::{BLOCK_VERSION, HEADER_BYTES, Sealed, find_order, read_head};
 use ledger::terms::{Index, OrderNumber};
 
@@ -42,6 +43,8 @@ pub(crate) struct Row {
     pub(crate) row: Bytes,
     /// What stands beside a head.
     pub(crate) pieces: Vec<Bytes>,
+    /// Whose keys are in it.
+    pub(crate) keys: Origins,
 }
 
 /// What a row holds.
@@ -77,9 +80,9 @@ impl Row {
     fn cut(block: &Sealed<Bytes>, bytes_max: usize) -> Self {
         let header = block.header();
         let (first, index) = (header.first_order_number, header.index);
-        let bytes = block.bytes();
+        let (bytes, keys) = (block.bytes(), block.origins());
         if bytes.len() <= bytes_max {
-            return Self { first, index, row: bytes.clone(), pieces: Vec::new() };
+            return Self { first, index, row: bytes.clone(), pieces: Vec::new(), keys };
         }
         let (mut row, mut pieces) = (vec![HEAD_VERSION, 0, 0, 0, 0], Vec::new());
         row.extend_from_slice(&bytes[..HEADER_BYTES]);
@@ -93,7 +96,7 @@ impl Row {
         }
         let crc = checksum(&row[BLOCK..]);
         row[1..BLOCK].copy_from_slice(&crc.to_le_bytes());
-        Self { first, index, row: row.into(), pieces }
+        Self { first, index, row: row.into(), pieces, keys }
     }
 }
 

@@ -1,9 +1,11 @@
 //! Snapshots are manifests: the small state, and the claim "everything up to here".
 //!
 //! The history itself does not travel with them. Whoever installs one asks a [`BlockSource`] for
-//! just the blocks it lacks, checks that each continues the chain of those before, and only then
-//! makes the manifest's state its own, in one transaction. A crash before that leaves some more
-//! blocks in the file, which nobody counts on; a crash after it finds the installed snapshot.
+//! just the blocks it lacks, checks that each continues the chain of those before, remembers their
+//! keys, and only then makes the manifest's state its own, in one transaction. A crash before that
+//! leaves some more blocks in the file, which nobody counts on; a crash after it finds the
+//! installed snapshot. An error before that leaves a ledger that remembers too much, and a replica
+//! that stops: nothing is applied to it any more.
 //!
 //! A snapshot never claims more than is on disk here, because the log up to it may be purged.
 
@@ -78,7 +80,6 @@ pub(crate) fn empty() -> Snapshot {
 /// Makes a snapshot this replica's own: fetches what it lacks, checks it, and changes over at once.
 pub(crate) async fn install(
     view: &Arc<View>,
-    windows: Windows,
     source: &dyn BlockSource,
     meta: &SnapshotMeta,
     manifest: Manifest,
@@ -102,16 +103,15 @@ pub(crate) async fn install(
         )));
     }
     fetch_all(view, source, chain, &state).await?;
-    let members = meta.last_membership.clone();
-    let durable =
-        Durable { applied: meta.last_log_id, members, state: manifest.state, witness: None };
+    let (applied, members) = (meta.last_log_id, meta.last_membership.clone());
     let target = view.clone();
     let task = move || {
-        let ledger = target.shared.blocks.restore(&durable, windows)?;
         let _in_turn = target.shared.positions.lock();
+        let marks = target.shared.books.write().ledger.near(&state).map_err(invalid)?;
+        let (witness, marks) = (None, Some(marks));
+        let durable = Durable { applied, members, state: manifest.state, witness, marks };
         target.shared.blocks.write(&[], Some(&durable))?;
-        change_over(&target, ledger, durable);
-        Ok(())
+        change_over(&target, state, durable)
     };
     view.shared.hand.aside(task).await
 }
@@ -126,7 +126,7 @@ struct Chain {
 
 impl Chain {
     /// Checks that an encoded block is whole and continues the chain, and steps onto it.
-    fn step(&mut self, bytes: Bytes, to: Index) -> io::Result<Row> {
+    fn step(&mut self, bytes: Bytes, to: Index) -> io::Result<Sealed<Bytes>> {
         let block = Sealed::open(bytes).map_err(invalid)?;
         let header = block.header();
         let follows = self.index < header.index && header.index <= to;
@@ -141,7 +141,7 @@ impl Chain {
         // The entry that opens the shop says where its numbers begin.
         let first = block.opened().unwrap_or(self.next);
         self.next = OrderNumber(first.0 + u64::from(header.orders));
-        Ok(Row::new(&block))
+        Ok(block)
     }
 }
 
@@ -155,7 +155,7 @@ async fn fetch_all(
     let to = state.applied;
     let mut pause = PAUSE;
     for left in (0..TRIES).rev() {
-        let fetched = fetch(view, source, &mut chain, to).await;
+        let fetched = fetch(view, source, &mut chain, state).await;
         if fetched.is_ok() && chain.digest == state.digest {
             return Ok(());
         }
@@ -172,15 +172,15 @@ async fn fetch_all(
     Ok(())
 }
 
-/// Fetches the blocks in `(chain, to]` and writes them to disk, part by part; the chain grows with
-/// it.
+/// Fetches the blocks from `chain` up to a state and takes them in, part by part; the chain grows
+/// with it.
 async fn fetch(
     view: &Arc<View>,
     source: &dyn BlockSource,
     chain: &mut Chain,
-    to: Index,
+    state: &State,
 ) -> io::Result<()> {
-    let mut blocks = source.blocks(chain.index, to);
+    let mut blocks = source.blocks(chain.index, state.applied);
     let (mut part, mut bytes) = (Vec::new(), 0);
     loop {
         let next = blocks.next().await;
@@ -190,7 +190,8 @@ async fn fetch(
         }
         let over = !matches!(next, Some(Ok(_)));
         if (over && !part.is_empty()) || PART_BYTES <= bytes {
-            *chain = write(view, *chain, std::mem::take(&mut part), to).await?;
+            let ends = (state.applied, state.keys_after);
+            *chain = take_in(view, *chain, std::mem::take(&mut part), ends).await?;
             view.shared.fetched.store(chain.next.0, Ordering::Relaxed);
             bytes = 0;
         }
@@ -202,30 +203,35 @@ async fn fetch(
     }
 }
 
-/// Checks a part of the history and writes it whole, or nothing of it when a block is wrong.
-async fn write(
+/// Checks a part of the history, writes it whole and remembers its keys, or does nothing of it when
+/// a block is wrong.
+async fn take_in(
     view: &Arc<View>,
     mut chain: Chain,
     part: Vec<Bytes>,
-    to: Index,
+    (to, keys_after): (Index, Index),
 ) -> io::Result<Chain> {
     let target = view.clone();
     let task = move || {
-        let rows = part.into_iter().map(|block| chain.step(block, to));
-        let rows = rows.collect::<io::Result<Vec<Row>>>()?;
+        let blocks = part.into_iter().map(|block| chain.step(block, to));
+        let blocks = blocks.collect::<io::Result<Vec<_>>>()?;
+        let rows: Vec<Row> = blocks.iter().map(Row::new).collect();
         target.shared.blocks.write(&rows, None)?;
+        for block in &blocks {
+            target.shared.books.write().ledger.catch_up(block, keys_after);
+        }
         Ok(chain)
     };
     view.shared.hand.aside(task).await
 }
 
 /// The moment of change: the ledger, the position and what is durable become those of the snapshot.
-fn change_over(view: &View, ledger: Ledger, durable: Durable) {
+fn change_over(view: &View, state: State, durable: Durable) -> io::Result<()> {
     let shared = &view.shared;
     let applied = durable.applied;
     let mut books = shared.books.write();
     let after = books.ledger.applied();
-    books.ledger = ledger;
+    books.ledger.arrive(state).map_err(invalid)?;
     books.applied = applied;
     books.members = durable.members.clone();
     books.young.clear();
@@ -234,4 +240,5 @@ fn change_over(view: &View, ledger: Ledger, durable: Durable) {
     shared.publish(&books, after, None, true);
     drop(books);
     shared.progress.send_modify(|progress| progress.durable = applied);
+    Ok(())
 }

@@ -35,7 +35,6 @@ pub const FILE: &str = "blocks.redb";
 /// The state machine of one replica: the ledger, in memory and on disk.
 pub struct StateMachine {
     view: Arc<View>,
-    windows: Windows,
     source: Arc<dyn BlockSource>,
 }
 
@@ -132,7 +131,7 @@ impl StateMachine {
         let view = View::start(blocks, durable, ledger, (pace, hand))
             .map_err(|error| OpenError::folder(path, &error))?;
         let view = Arc::new(view);
-        Ok((Self { view: view.clone(), windows, source }, view))
+        Ok((Self { view: view.clone(), source }, view))
     }
 }
 
@@ -220,7 +219,7 @@ impl RaftStateMachine<Types> for StateMachine {
         meta: &SnapshotMeta,
         manifest: Manifest,
     ) -> io::Result<()> {
-        snapshots::install(&self.view, self.windows, self.source.as_ref(), meta, manifest).await
+        snapshots::install(&self.view, self.source.as_ref(), meta, manifest).await
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {

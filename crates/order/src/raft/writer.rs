@@ -164,14 +164,26 @@ fn failed(shared: &Shared, error: &io::Error) {
 /// Writes one moment of the books.
 fn write(shared: &Shared) -> io::Result<Durable> {
     let _in_turn = shared.positions.lock();
-    let (state, applied, members, blocks) = {
+    let before = shared.durable.read().clone();
+    let (now, blocks) = {
         let books = shared.books.read();
         let blocks: Vec<_> = books.young.iter().cloned().collect();
-        (books.ledger.state(), books.applied, books.members.clone(), blocks)
+        // Nothing has been applied since: while a snapshot is installed, only then, the ledger may
+        // remember more keys than belong to what is applied.
+        let now = (books.applied != before.applied).then(|| {
+            (books.ledger.state(), books.ledger.marks(), books.applied, books.members.clone())
+        });
+        (now, blocks)
+    };
+    let witness = |applied| shared.on_disk.get().map(|on_disk| on_disk.now().up_to(applied));
+    let durable = match now {
+        Some((state, marks, applied, members)) => {
+            let (state, marks) = (state.encode().into(), Some(marks));
+            Durable { applied, members, state, witness: witness(applied), marks }
+        }
+        None => Durable { witness: witness(before.applied), ..Durable::clone(&before) },
     };
     let rows: Vec<Row> = blocks.iter().map(Row::new).collect();
-    let witness = shared.on_disk.get().map(|on_disk| on_disk.now().up_to(applied));
-    let durable = Durable { applied, members, state: state.encode().into(), witness };
     shared.blocks.write(&rows, Some(&durable))?;
     Ok(durable)
 }

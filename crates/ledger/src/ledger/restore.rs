@@ -1,0 +1,194 @@
+//! How a ledger is made again: from a state, and from the blocks that hold the keys it remembers.
+//!
+//! Three ways lead there. [`Ledger::restore`] reads every block since the oldest key, and checks
+//! that each continues the one before it. [`Ledger::recall`] reads only blocks with keys, told by
+//! [`Marks`] which and told by them afterwards whether one was missing. A ledger that stays while a
+//! history is fetched for it takes in block after block ([`Ledger::catch_up`]), and then
+//! [arrives](Ledger::arrive).
+
+use crate::codec::refs::{CommandRef, RecordRef};
+use crate::groups::in_groups;
+use crate::ledger::{Ledger, Windows};
+use crate::marks::Marks;
+use crate::replies::{Hashed, Replies};
+use crate::sealed::Sealed;
+use crate::state::State;
+use crate::stock::Stock;
+use crate::terms::{Digest, Index, Origin};
+
+/// A state and blocks that do not belong together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RestoreError {
+    /// A block is missing, or in the wrong place.
+    #[error("block of entry {found} does not follow on {expected}: its chain is broken there")]
+    Chain {
+        /// The last block's digest belongs to this index.
+        expected: Index,
+        /// The block that does not fit.
+        found: Index,
+    },
+    /// The first block with a key that is still remembered is not there.
+    #[error("the block of entry {0} is missing, and keys in it are still remembered")]
+    Missing(Index),
+    /// The last block is not the one that the state stands on.
+    #[error("the blocks end with another digest than the state at index {0}")]
+    End(Index),
+    /// The keys in the blocks are not those that were remembered.
+    #[error("the blocks do not hold the keys that were remembered at index {0}")]
+    Keys(Index),
+}
+
+/// Remembers the keys of a block once more: of those origins of which it is told to.
+fn remember_again<B: AsRef<[u8]>>(
+    replies: &mut Replies,
+    block: &Sealed<B>,
+    counts: impl Fn(Origin) -> bool,
+) {
+    let at = (block.header().index, block.header().at);
+    let mut last: Option<(CommandRef<'_>, u64)> = None;
+    let keyed = block.records().filter_map(|record| {
+        let key = record.request.key.as_ref().filter(|key| counts(key.origin))?;
+        let hashed = Hashed::new(key);
+        Some((record, hashed))
+    });
+    in_groups(keyed, |group| {
+        replies.bring_near(&group.iter().map(|(_, hashed)| *hashed));
+        for (RecordRef { request, outcome }, hashed) in group {
+            let print = match last {
+                Some((same, print)) if same == request.command => print,
+                _ => request.command.print(),
+            };
+            last = Some((request.command, print));
+            replies.remember(hashed.to(print), at, outcome, || request.command.command());
+        }
+    });
+}
+
+impl Ledger {
+    /// What is true now, without the blocks.
+    pub fn state(&self) -> State {
+        State {
+            applied: self.applied,
+            settled: self.settled,
+            at: self.at,
+            ledger_id: self.ledger_id,
+            first_order_number: self.first_order_number,
+            next_order_number: self.next_order_number,
+            digest: self.digest,
+            keys_after: self.replies.after(self.applied),
+            products: self.stock.iter().map(|(name, p)| (name.clone(), p.clone())).collect(),
+            attached: self.attached.iter().map(|(who, name)| (*who, name.clone())).collect(),
+        }
+    }
+
+    /// Which keys are remembered now.
+    pub fn marks(&self) -> Marks {
+        self.replies.marks(self.applied)
+    }
+
+    /// A ledger as it stood at a state, which remembers again the keys in `blocks`: all those above
+    /// [`State::keys_after`], oldest first.
+    pub fn restore<B: AsRef<[u8]>>(
+        windows: Windows,
+        state: State,
+        blocks: impl IntoIterator<Item = Sealed<B>>,
+    ) -> Result<Self, RestoreError> {
+        let mut ledger = Self::new(windows);
+        let mut last: Option<(Index, Digest)> = None;
+        let first_kept = state.keys_after.next();
+        for block in blocks {
+            let header = block.header();
+            if last.is_none() && first_kept < header.index {
+                return Err(RestoreError::Missing(first_kept));
+            }
+            if let Some((expected, digest)) = last
+                && (digest != header.previous || header.index <= expected)
+            {
+                return Err(RestoreError::Chain { expected, found: header.index });
+            }
+            last = Some((header.index, header.digest));
+            ledger.catch_up(&block, state.keys_after);
+        }
+        if last.is_none() && state.keys_after < state.applied {
+            return Err(RestoreError::Missing(first_kept));
+        }
+        if last.is_some_and(|(_, digest)| digest != state.digest) {
+            return Err(RestoreError::End(state.applied));
+        }
+        ledger.arrive(state)?;
+        Ok(ledger)
+    }
+
+    /// The same from fewer blocks: those in which `marks`, of the moment of the state, find a key
+    /// that is still remembered, oldest first. More do no harm.
+    pub fn recall<B: AsRef<[u8]>>(
+        windows: Windows,
+        state: State,
+        marks: &Marks,
+        blocks: impl IntoIterator<Item = Sealed<B>>,
+    ) -> Result<Self, RestoreError> {
+        let mut ledger = Self::new(windows);
+        ledger.replies.expect(marks);
+        let mut last: Option<Index> = None;
+        for block in blocks {
+            let found = block.header().index;
+            if let Some(expected) = last.filter(|last| found <= *last) {
+                return Err(RestoreError::Chain { expected, found });
+            }
+            last = Some(found);
+            remember_again(&mut ledger.replies, &block, |origin| marks.reach(origin, found));
+        }
+        let applied = state.applied;
+        ledger.arrive(state)?;
+        match ledger.marks() == *marks {
+            true => Ok(ledger),
+            false => Err(RestoreError::Keys(applied)),
+        }
+    }
+
+    /// Takes in the keys of a block that follows on what is here, on the way to a state with this
+    /// [`State::keys_after`]. Nothing else changes before [`Self::arrive`].
+    pub fn catch_up<B: AsRef<[u8]>>(&mut self, block: &Sealed<B>, keys_after: Index) {
+        let header = block.header();
+        if keys_after < header.index {
+            self.replies.expire(header.at);
+            remember_again(&mut self.replies, block, |_| true);
+        }
+    }
+
+    /// Which keys will be remembered at a state, after all blocks with keys that lead to it: what
+    /// does not reach there is forgotten. Nothing else changes before [`Self::arrive`].
+    ///
+    /// # Errors
+    ///
+    /// When the keys are not those of the state: then this ledger is of no more use.
+    pub fn near(&mut self, state: &State) -> Result<Marks, RestoreError> {
+        self.replies.forget_up_to(state.keys_after);
+        self.replies.expire(state.at);
+        if self.replies.after(state.applied) != state.keys_after {
+            return Err(RestoreError::Keys(state.applied));
+        }
+        Ok(self.replies.marks(state.applied))
+    }
+
+    /// Makes a state this ledger's own, after all blocks with keys that lead to it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::near`].
+    pub fn arrive(&mut self, state: State) -> Result<(), RestoreError> {
+        self.near(&state)?;
+        let mut stock = Stock::default();
+        state.products.into_iter().for_each(|(name, product)| stock.put(name, product));
+        self.applied = state.applied;
+        self.settled = state.settled;
+        self.at = state.at;
+        self.ledger_id = state.ledger_id;
+        self.first_order_number = state.first_order_number;
+        self.next_order_number = state.next_order_number;
+        self.digest = state.digest;
+        self.stock = stock;
+        self.attached = state.attached.into_iter().collect();
+        Ok(())
+    }
+}

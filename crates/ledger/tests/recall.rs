@@ -1,0 +1,142 @@
+//! Keys that are remembered again: out of few blocks with the help of marks, or block by block on
+//! the way to a state. Either way the ledger is the one that never forgot them. [P4]
+
+#![expect(clippy::unwrap_used, reason = "a test that panics has found something")]
+
+mod kit;
+
+use kit::{Step, WINDOWS, apply, keyed, open_steps, opening, plain, run, sealed, steps};
+use ledger::block::Block;
+use ledger::ledger::{Ledger, RestoreError};
+use ledger::marks::Marks;
+use ledger::sealed::Sealed;
+use ledger::terms::Index;
+use proptest::prelude::*;
+
+/// What a replica reads at a start: the blocks with keys that these marks reach.
+fn marked(marks: &Marks, blocks: &[Block]) -> Vec<Block> {
+    let wanted = |block: &&Block| {
+        let (index, origins) = (block.header.index, seal(block).origins());
+        (origins.clients && marks.clients.after < index)
+            || (origins.frontends && marks.frontends.after < index)
+    };
+    blocks.iter().filter(wanted).cloned().collect()
+}
+
+fn seal(block: &Block) -> Sealed {
+    Sealed::open(block.encode()).unwrap()
+}
+
+/// Both go on alike, whatever comes.
+fn go_on_alike(mut one: Ledger, mut two: Ledger, after: &[Step]) -> Result<(), TestCaseError> {
+    prop_assert_eq!((one.state(), one.marks()), (two.state(), two.marks()));
+    for step in after {
+        prop_assert_eq!(apply(&mut one, step), apply(&mut two, step), "P4");
+        prop_assert_eq!((one.state(), one.marks()), (two.state(), two.marks()));
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_recalled_ledger_goes_on_as_if_nothing_had_been(before in open_steps(), after in steps()) {
+        let mut ledger = Ledger::new(WINDOWS);
+        let (_, blocks) = run(&mut ledger, &before);
+        let marks = Marks::decode(&ledger.marks().encode()).unwrap();
+        let few = sealed(&marked(&marks, &blocks));
+        let recalled = Ledger::recall(WINDOWS, ledger.state(), &marks, few).unwrap();
+        let all = Ledger::recall(WINDOWS, ledger.state(), &marks, sealed(&blocks)).unwrap();
+        go_on_alike(ledger.clone(), recalled, &after)?;
+        go_on_alike(ledger, all, &after)?;
+    }
+
+    #[test]
+    fn a_block_that_is_missing_is_missed_when_it_held_a_key(
+        steps in open_steps(), which in any::<prop::sample::Index>()
+    ) {
+        let mut ledger = Ledger::new(WINDOWS);
+        let (_, blocks) = run(&mut ledger, &steps);
+        let marks = ledger.marks();
+        let mut few = marked(&marks, &blocks);
+        prop_assume!(!few.is_empty());
+        few.remove(which.index(few.len()));
+        match Ledger::recall(WINDOWS, ledger.state(), &marks, sealed(&few)) {
+            // It held no more than a key that came again or was refused: nothing is lost.
+            Ok(recalled) => go_on_alike(ledger, recalled, &[])?,
+            Err(error) => prop_assert_eq!(error, RestoreError::Keys(ledger.applied())),
+        }
+    }
+
+    #[test]
+    fn a_ledger_that_catches_up_goes_on_as_if_it_had_never_been_away(
+        before in open_steps(), missed in steps(), after in steps()
+    ) {
+        let mut away = Ledger::new(WINDOWS);
+        run(&mut away, &before);
+        let mut ledger = away.clone();
+        let (_, blocks) = run(&mut ledger, &missed);
+        let state = ledger.state();
+        for block in sealed(&blocks) {
+            away.catch_up(&block, state.keys_after);
+        }
+        prop_assert_eq!(away.near(&state).unwrap(), ledger.marks());
+        away.arrive(state).unwrap();
+        go_on_alike(ledger, away, &after)?;
+    }
+}
+
+/// A ledger that remembers the keys of ann, bob and cid, and its blocks.
+fn three_keys() -> (Ledger, Vec<Block>) {
+    let step = |requests| Step { later: 3, settled: 0, term: 1, requests };
+    let orders = ["ann", "bob", "cid"].map(|who| step(vec![keyed(who, kit::bears(1))]));
+    let mut ledger = Ledger::new(WINDOWS);
+    run(&mut ledger, &[step(vec![plain(opening())])]);
+    let (_, blocks) = run(&mut ledger, &orders);
+    (ledger, blocks)
+}
+
+/// Marks speak of what is remembered: of other keys, another answer or another place, they say so.
+#[test]
+fn marks_tell_whether_it_is_the_same_that_is_remembered() {
+    let (ledger, blocks) = three_keys();
+    let (state, marks) = (ledger.state(), ledger.marks());
+    assert_eq!((marks.clients.keys, marks.frontends.keys), (3, 0));
+    let recall = |blocks: &[Block], marks: &Marks| {
+        Ledger::recall(WINDOWS, state.clone(), marks, sealed(blocks))
+    };
+    assert!(recall(&blocks, &marks).is_ok());
+    let error = |blocks: &[Block]| recall(blocks, &marks).unwrap_err();
+    let [ann, bob, cid] = blocks.as_slice() else { panic!("{} blocks", blocks.len()) };
+    let keys = RestoreError::Keys(ledger.applied());
+    assert_eq!(error(&[ann.clone(), cid.clone()]), keys);
+    let back = [ann.clone(), cid.clone(), bob.clone()];
+    assert!(matches!(error(&back), RestoreError::Chain { .. }));
+    // The same key with another order's number; the same order at another index.
+    let mut other = cid.clone();
+    other.records.clone_from(&bob.records);
+    other.header.digest = other.reckon();
+    assert_eq!(error(&[ann.clone(), bob.clone(), other]), keys);
+    let mut later = cid.clone();
+    later.header.index = later.header.index.next();
+    later.header.digest = later.reckon();
+    assert_eq!(error(&[ann.clone(), bob.clone(), later]), keys);
+    let mut wrong = marks;
+    wrong.clients.sum ^= 1;
+    assert_eq!(recall(&blocks, &wrong).unwrap_err(), keys);
+}
+
+/// On the way to a state without the blocks that lead there, a ledger does not arrive.
+#[test]
+fn a_ledger_does_not_arrive_without_the_keys_of_its_state() {
+    let (ledger, blocks) = three_keys();
+    let mut away = Ledger::new(WINDOWS);
+    let state = ledger.state();
+    away.catch_up(&seal(blocks.last().unwrap()), Index(0));
+    assert_eq!(away.arrive(state).unwrap_err(), RestoreError::Keys(ledger.applied()));
+}

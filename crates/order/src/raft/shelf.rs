@@ -1,0 +1,92 @@
+//! Reading blocks: all tables that hold them, at one moment.
+
+use std::io;
+
+use bytes::Bytes;
+use ledger::marks::Marks;
+use ledger::sealed::Sealed;
+use ledger::terms::Index;
+use redb::{ReadOnlyTable, ReadableDatabase};
+
+use crate::raft::blocks::{BLOCKS, Blocks, CLIENTS, FRONTENDS, PIECES, PLACES, broken, stands};
+use crate::raft::rows::Stored;
+
+/// The tables that hold blocks, at one moment.
+pub(super) struct Shelf<'a> {
+    history: &'a Blocks,
+    blocks: ReadOnlyTable<(u64, u64), &'static [u8]>,
+    pieces: ReadOnlyTable<(u64, u64), &'static [u8]>,
+    pub(super) places: ReadOnlyTable<u64, u64>,
+}
+
+impl Shelf<'_> {
+    /// The block of an index, checked.
+    pub(super) fn checked(&self, index: Index) -> io::Result<Sealed<Bytes>> {
+        let first = self.places.get(index.0).map_err(broken)?.map(|first| first.value());
+        let first = first.ok_or_else(|| self.history.damage(index, &"it is missing"))?;
+        let block = self.history.check(index, self.block(index, first)??)?;
+        match stands(block.header(), first, index.0) {
+            true => Ok(block),
+            false => Err(self.history.damage(index, &"another block stands in its place")),
+        }
+    }
+
+    /// The bytes of the block of an index, or why they cannot be put together.
+    pub(super) fn block(&self, index: Index, first: u64) -> io::Result<io::Result<Bytes>> {
+        let damaged = |reason: &dyn std::fmt::Display| Err(self.history.damage(index, &reason));
+        let Some(row) = self.blocks.get((first, index.0)).map_err(broken)? else {
+            return Ok(damaged(&"it is missing"));
+        };
+        let head = match Stored::read(row.value()) {
+            Ok(Stored::Whole(block)) => return Ok(Ok(Bytes::copy_from_slice(block))),
+            Ok(Stored::Head(head)) => head,
+            Err(error) => return Ok(damaged(&error)),
+        };
+        if !stands(head.header(), first, index.0) {
+            return Ok(damaged(&"another block stands in its place"));
+        }
+        let mut block = head.block().to_vec();
+        for place in 0..head.pieces() {
+            match self.pieces.get((index.0, place)).map_err(broken)? {
+                Some(piece) => block.extend_from_slice(piece.value()),
+                None => return Ok(damaged(&"a piece is missing")),
+            }
+        }
+        Ok(Ok(block.into()))
+    }
+}
+
+impl Blocks {
+    /// All tables that hold blocks, at one moment.
+    pub(super) fn shelf(&self) -> io::Result<Shelf<'_>> {
+        let read = self.rows.begin_read().map_err(broken)?;
+        Ok(Shelf {
+            history: self,
+            blocks: read.open_table(BLOCKS).map_err(broken)?,
+            pieces: read.open_table(PIECES).map_err(broken)?,
+            places: read.open_table(PLACES).map_err(broken)?,
+        })
+    }
+
+    /// The blocks up to `to` in which keys that these marks reach may be, oldest first, checked.
+    pub(crate) fn marked(
+        &self,
+        marks: Marks,
+        to: Index,
+    ) -> io::Result<impl Iterator<Item = io::Result<Sealed<Bytes>>> + use<'_>> {
+        let read = self.rows.begin_read().map_err(broken)?;
+        let mut indexes = Vec::new();
+        for (table, mark) in [(CLIENTS, marks.clients), (FRONTENDS, marks.frontends)] {
+            if mark.after < to {
+                let table = read.open_table(table).map_err(broken)?;
+                for row in table.range(mark.after.0 + 1..=to.0).map_err(broken)? {
+                    indexes.push(row.map_err(broken)?.0.value());
+                }
+            }
+        }
+        indexes.sort_unstable();
+        indexes.dedup();
+        let shelf = self.shelf()?;
+        Ok(indexes.into_iter().map(move |index| shelf.checked(Index(index))))
+    }
+}
