@@ -26,13 +26,13 @@ pub struct Pace {
     /// At most this often: 100 ms by default. Much longer in tests that must not write.
     pub every: Duration,
     /// When about this many bytes of blocks wait, writing starts at once and applying waits for it:
-    /// 64 MB by default.
+    /// 32 MB by default.
     pub bytes: usize,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { every: Duration::from_millis(100), bytes: 64 << 20 }
+        Self { every: Duration::from_millis(100), bytes: 32 << 20 }
     }
 }
 
