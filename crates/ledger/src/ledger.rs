@@ -47,6 +47,8 @@ pub struct Ledger {
     stock: Stock,
     replies: Replies,
     attached: BTreeMap<u64, Name>,
+    /// On the way to a state: the last block whose keys were taken in.
+    ahead: Option<Index>,
 }
 
 /// What one entry came to.
@@ -105,6 +107,7 @@ impl Ledger {
             stock: Stock::default(),
             replies: Replies::new(windows),
             attached: BTreeMap::new(),
+            ahead: None,
         }
     }
 
@@ -258,6 +261,7 @@ impl Ledger {
 
     fn advance(&mut self, index: Index, term: u64, batch: Option<&BatchRef<'_>>) -> Position {
         assert!(self.applied < index, "entry {index} comes again after {}", self.applied);
+        assert!(self.ahead.is_none(), "entry {index} comes on the way to a state");
         self.applied = index;
         if let Some(batch) = batch {
             self.settled = self.settled.max(batch.settled);

@@ -9,8 +9,8 @@
 //! be told, [`change`] what those who watch are told. [`ledger`] decides, with the help of
 //! [`stock`] (how many of what) and [`replies`] (what was answered under which key). [`block`] is
 //! the record of one entry, kept for ever and chained by digest, [`sealed`] the same in its bytes;
-//! [`state`] is everything else that is true at an index, and [`marks`] say which keys are remembered
-//! there. [`codec`] fixes the bytes. [`audit`] asks
+//! [`state`] is everything else that is true at an index, and [`rolls`] say which keys are
+//! remembered there. [`codec`] fixes the bytes. [`audit`] asks
 //! of a whole history: was this the work of one ledger?
 
 pub mod terms;
@@ -27,7 +27,7 @@ pub mod stock;
 
 pub mod replies;
 
-pub mod marks;
+pub mod rolls;
 
 mod window;
 

@@ -23,6 +23,17 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Whether it is remembered under the request's key: acceptances, and refusals that the shop
+    /// decided.
+    pub(crate) fn is_remembered(&self) -> bool {
+        match self {
+            Self::Refused(Refusal::KeyReused | Refusal::Late) | Self::Repeated { .. } => false,
+            Self::Accepted(_) | Self::Refused(_) => true,
+        }
+    }
+}
+
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accepted {

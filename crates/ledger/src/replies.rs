@@ -12,12 +12,13 @@ use std::borrow::Borrow;
 
 use crate::codec::refs::KeyRef;
 use crate::command::Command;
-use crate::marks::Marks;
 use crate::outcome::{Accepted, Outcome, Refusal};
+use crate::rolls::Rolls;
 use crate::terms::{Index, OrderNumber, Origin, Timestamp};
 use crate::window::{Slot, Window};
 
-/// How long keys are remembered.
+/// How long keys are remembered. Every replica must have the same, and a folder that was written
+/// with others is not read: what is remembered is part of what replicas agree on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows {
     /// The most keys of clients. Default 2,000,000.
@@ -144,8 +145,7 @@ impl Replies {
         }
     }
 
-    /// Remembers an answer to a command. Only first answers are remembered: acceptances, and
-    /// refusals that the shop decided.
+    /// Remembers an answer to a command, if it [is to be](Outcome::is_remembered).
     pub(crate) fn remember<C: Borrow<Command>>(
         &mut self,
         bound: Bound,
@@ -165,9 +165,9 @@ impl Replies {
     }
 
     /// Makes room for as many keys as were there.
-    pub(crate) fn expect(&mut self, marks: &Marks) {
-        self.clients.expect(marks.clients.keys);
-        self.frontends.expect(marks.frontends.keys);
+    pub(crate) fn expect(&mut self, rolls: &Rolls) {
+        self.clients.expect(rolls.clients.keys);
+        self.frontends.expect(rolls.frontends.keys);
     }
 
     /// Blocks above this index hold every key remembered.
@@ -176,8 +176,9 @@ impl Replies {
     }
 
     /// What the windows hold, and where it is found again.
-    pub(crate) fn marks(&self, applied: Index) -> Marks {
-        Marks { clients: self.clients.mark(applied), frontends: self.frontends.mark(applied) }
+    pub(crate) fn rolls(&self, applied: Index) -> Rolls {
+        let (clients, frontends) = (self.clients.roll(applied), self.frontends.roll(applied));
+        Rolls { applied, clients, frontends }
     }
 
     /// How many keys are remembered: of clients, of frontends.

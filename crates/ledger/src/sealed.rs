@@ -8,8 +8,8 @@ use crate::block::{Block, Header, Order, Record};
 use crate::codec::refs::{RecordRef, RequestRef};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::Command;
-use crate::marks::Origins;
 use crate::outcome::{Accepted, Outcome};
+use crate::rolls::Origins;
 use crate::terms::{Digest, Index, OrderNumber, Timestamp};
 
 /// The version byte of a block.
@@ -58,9 +58,7 @@ impl Sealing {
 
     /// Adds a request, in its bytes, and what it came to.
     pub(crate) fn push(&mut self, request: &RequestRef<'_>, outcome: &Outcome) {
-        if let Some(key) = &request.key {
-            self.origins.note(key.origin);
-        }
+        self.origins.note(request, outcome);
         self.bytes.raw(request.bytes);
         outcome.encode_to(&mut self.bytes);
         self.count = self.count.saturating_add(1);
@@ -96,9 +94,7 @@ impl<B: AsRef<[u8]>> Sealed<B> {
         for _ in 0..count {
             let record = RecordRef::read_after(&mut reader, last)?;
             last = Some(record.request.command);
-            if let Some(key) = &record.request.key {
-                origins.note(key.origin);
-            }
+            origins.note(&record.request, &record.outcome);
             orders = orders.saturating_add(u32::from(placed(&record.outcome).is_some()));
         }
         reader.end()?;
@@ -112,7 +108,7 @@ impl<B: AsRef<[u8]>> Sealed<B> {
         &self.header
     }
 
-    /// Whose keys are in it.
+    /// Whose keys are remembered for it.
     pub fn origins(&self) -> Origins {
         self.origins
     }

@@ -1,21 +1,21 @@
 //! One window of keys: their slots, how they are found, and when they go.
 //!
-//! A key is held as 128 bits of its hash and an answer in a few bytes: 32 bytes in its slot and 8 to
-//! 21 in the table that finds it. Where and when it was answered is held once for each entry. A full
-//! window of two million keys takes 101 MB, one of one million 51 MB, and 24 bytes more for each
-//! entry that they came in.
+//! A key is held as 128 bits of its hash and an answer in a few bytes: 32 bytes in its slot and 8
+//! to 21 in the table that finds it. Where and when it was answered is held once for each entry. A
+//! full window of two million keys takes 101 MB, one of one million 51 MB, and 24 bytes more for
+//! each entry that they came in.
 //!
 //! # Invariant
 //!
 //! What is in a window follows from what was pushed since its oldest key, whatever was before. So
-//! it is made again out of the entries that its keys came in, and its [`Mark`] tells whether that
+//! it is made again out of the entries that its keys came in, and its [`Roll`] tells whether that
 //! is the same.
 
 use std::collections::VecDeque;
 
-use crate::marks::Mark;
 use crate::places::Places;
 use crate::replies::Brief;
+use crate::rolls::Roll;
 use crate::terms::{Index, OrderNumber, Timestamp};
 
 /// The keys of one origin, bounded by count and by log time.
@@ -84,9 +84,9 @@ impl Window {
     }
 
     /// What it holds, and where that is found again.
-    pub(crate) fn mark(&self, applied: Index) -> Mark {
+    pub(crate) fn roll(&self, applied: Index) -> Roll {
         let keys = u64::try_from(self.slots.len()).unwrap_or(u64::MAX);
-        Mark { after: self.after(applied), keys, sum: self.sum }
+        Roll { after: self.after(applied), keys, sum: self.sum }
     }
 
     /// Has the places of these keys brought near, and of those that will be forgotten for them.
@@ -155,6 +155,16 @@ impl Window {
     }
 
     fn forget_while(&mut self, old: impl Fn(&Run) -> bool) {
+        // Log time and indexes never go back: if the youngest is to go, all are. Millions of them
+        // one by one would take a tenth of a second.
+        if self.entries.back().is_some_and(&old) {
+            let gone = u64::try_from(self.slots.len()).unwrap_or(u64::MAX);
+            self.forgotten = self.forgotten.saturating_add(gone);
+            self.slots.clear();
+            self.entries.clear();
+            (self.places, self.sum) = (Places::default(), 0);
+            return;
+        }
         while self.entries.front().is_some_and(&old) {
             self.pop();
         }
@@ -203,8 +213,8 @@ impl Slot {
     }
 
     /// A number that follows from all that is in it and from the index where it was answered: two
-    /// windows with the same sum of them hold the same. The key is a hash already; odd factors keep
-    /// the rest apart.
+    /// windows with the same sum of them hold the same, but for a chance of one in 2^64. The key is
+    /// a hash already; odd factors keep the rest apart.
     fn sum(self, index: Index) -> u64 {
         let [upper, lower] = self.key;
         let rest = self.print.wrapping_mul(0x9e37_79b9_7f4a_7c15)

@@ -16,7 +16,7 @@ use ledger::block::Block;
 use ledger::codec::DecodeError;
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
 use ledger::ledger::{Ledger, Windows};
-use ledger::marks::Marks;
+use ledger::rolls::Rolls;
 use ledger::state::State;
 use ledger::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
 use proptest::collection::vec;
@@ -73,20 +73,20 @@ fn batches() -> Vec<Batch> {
     ]
 }
 
-/// What the ledger makes of them: the state, the marks, and the blocks.
-fn history() -> (State, Marks, Vec<Block>) {
+/// What the ledger makes of them: the state, the rolls, and the blocks.
+fn history() -> (State, Rolls, Vec<Block>) {
     let mut ledger = Ledger::new(Windows::default());
     let entries = batches().into_iter().zip([3, 7]);
     let blocks = entries
         .filter_map(|(batch, index)| ledger.apply_entry(Index(index), 3, &batch).block)
         .map(|block| block.block())
         .collect();
-    (ledger.state(), ledger.marks(), blocks)
+    (ledger.state(), ledger.rolls(), blocks)
 }
 
 /// Everything that is written to disk, by the name of its golden file.
 fn written() -> Vec<(&'static str, Vec<u8>)> {
-    let (state, marks, blocks) = history();
+    let (state, rolls, blocks) = history();
     let batches = batches();
     vec![
         ("batch_open_v1", batches[0].encode()),
@@ -94,7 +94,7 @@ fn written() -> Vec<(&'static str, Vec<u8>)> {
         ("block_open_v1", blocks[0].encode()),
         ("block_v1", blocks[1].encode()),
         ("state_v1", state.encode()),
-        ("marks_v1", marks.encode()),
+        ("rolls_v1", rolls.encode()),
     ]
 }
 
@@ -131,14 +131,14 @@ fn bytes_of_version_1_are_read_and_written() {
         assert_eq!(hex(&kept), hex(&bytes), "{name}");
     }
     let read = |name: &str| unhex(&std::fs::read_to_string(golden(name)).unwrap());
-    let (state, marks, blocks) = history();
+    let (state, rolls, blocks) = history();
     assert_eq!(Batch::decode(&read("batch_open_v1")).unwrap(), batches()[0]);
     assert_eq!(Batch::decode(&read("batch_v1")).unwrap(), batches()[1]);
     assert_eq!(Block::decode(&read("block_open_v1")).unwrap(), blocks[0]);
     assert_eq!(Block::decode(&read("block_v1")).unwrap(), blocks[1]);
     assert_eq!(Block::peek(&read("block_v1")).unwrap(), blocks[1].header);
     assert_eq!(State::decode(&read("state_v1")).unwrap(), state);
-    assert_eq!(Marks::decode(&read("marks_v1")).unwrap(), marks);
+    assert_eq!(Rolls::decode(&read("rolls_v1")).unwrap(), rolls);
 }
 
 /// No golden file lies about unread, and no format is without one.
@@ -162,8 +162,8 @@ fn a_newer_version_is_refused_by_name() {
             Batch::decode(&bytes).unwrap_err()
         } else if name.starts_with("block") {
             Block::decode(&bytes).unwrap_err()
-        } else if name.starts_with("marks") {
-            Marks::decode(&bytes).unwrap_err()
+        } else if name.starts_with("rolls") {
+            Rolls::decode(&bytes).unwrap_err()
         } else {
             State::decode(&bytes).unwrap_err()
         };
@@ -176,7 +176,7 @@ fn is_refused(name: &str, bytes: &[u8]) -> bool {
     match name.split('_').next() {
         Some("batch") => Batch::decode(bytes).is_err(),
         Some("block") => Block::decode(bytes).is_err(),
-        Some("marks") => Marks::decode(bytes).is_err(),
+        Some("rolls") => Rolls::decode(bytes).is_err(),
         _ => State::decode(bytes).is_err(),
     }
 }

@@ -1,4 +1,4 @@
-//! Keys that are remembered again: out of few blocks with the help of marks, or block by block on
+//! Keys that are remembered again: out of few blocks with the help of rolls, or block by block on
 //! the way to a state. Either way the ledger is the one that never forgot them. [P4]
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has found something")]
@@ -8,17 +8,18 @@ mod kit;
 use kit::{Step, WINDOWS, apply, keyed, open_steps, opening, plain, run, sealed, steps};
 use ledger::block::Block;
 use ledger::ledger::{Ledger, RestoreError};
-use ledger::marks::Marks;
+use ledger::rolls::Rolls;
 use ledger::sealed::Sealed;
+use ledger::state::State;
 use ledger::terms::Index;
 use proptest::prelude::*;
 
-/// What a replica reads at a start: the blocks with keys that these marks reach.
-fn marked(marks: &Marks, blocks: &[Block]) -> Vec<Block> {
+/// What a replica reads at a start: the blocks with keys that these rolls reach.
+fn called(rolls: &Rolls, blocks: &[Block]) -> Vec<Block> {
     let wanted = |block: &&Block| {
         let (index, origins) = (block.header.index, seal(block).origins());
-        (origins.clients && marks.clients.after < index)
-            || (origins.frontends && marks.frontends.after < index)
+        (origins.clients && rolls.clients.after < index)
+            || (origins.frontends && rolls.frontends.after < index)
     };
     blocks.iter().filter(wanted).cloned().collect()
 }
@@ -29,10 +30,10 @@ fn seal(block: &Block) -> Sealed {
 
 /// Both go on alike, whatever comes.
 fn go_on_alike(mut one: Ledger, mut two: Ledger, after: &[Step]) -> Result<(), TestCaseError> {
-    prop_assert_eq!((one.state(), one.marks()), (two.state(), two.marks()));
+    prop_assert_eq!((one.state(), one.rolls()), (two.state(), two.rolls()));
     for step in after {
         prop_assert_eq!(apply(&mut one, step), apply(&mut two, step), "P4");
-        prop_assert_eq!((one.state(), one.marks()), (two.state(), two.marks()));
+        prop_assert_eq!((one.state(), one.rolls()), (two.state(), two.rolls()));
     }
     Ok(())
 }
@@ -48,10 +49,10 @@ proptest! {
     fn a_recalled_ledger_goes_on_as_if_nothing_had_been(before in open_steps(), after in steps()) {
         let mut ledger = Ledger::new(WINDOWS);
         let (_, blocks) = run(&mut ledger, &before);
-        let marks = Marks::decode(&ledger.marks().encode()).unwrap();
-        let few = sealed(&marked(&marks, &blocks));
-        let recalled = Ledger::recall(WINDOWS, ledger.state(), &marks, few).unwrap();
-        let all = Ledger::recall(WINDOWS, ledger.state(), &marks, sealed(&blocks)).unwrap();
+        let rolls = Rolls::decode(&ledger.rolls().encode()).unwrap();
+        let few = sealed(&called(&rolls, &blocks));
+        let recalled = Ledger::recall(WINDOWS, ledger.state(), &rolls, few).unwrap();
+        let all = Ledger::recall(WINDOWS, ledger.state(), &rolls, sealed(&blocks)).unwrap();
         go_on_alike(ledger.clone(), recalled, &after)?;
         go_on_alike(ledger, all, &after)?;
     }
@@ -62,11 +63,11 @@ proptest! {
     ) {
         let mut ledger = Ledger::new(WINDOWS);
         let (_, blocks) = run(&mut ledger, &steps);
-        let marks = ledger.marks();
-        let mut few = marked(&marks, &blocks);
+        let rolls = ledger.rolls();
+        let mut few = called(&rolls, &blocks);
         prop_assume!(!few.is_empty());
         few.remove(which.index(few.len()));
-        match Ledger::recall(WINDOWS, ledger.state(), &marks, sealed(&few)) {
+        match Ledger::recall(WINDOWS, ledger.state(), &rolls, sealed(&few)) {
             // It held no more than a key that came again or was refused: nothing is lost.
             Ok(recalled) => go_on_alike(ledger, recalled, &[])?,
             Err(error) => prop_assert_eq!(error, RestoreError::Keys(ledger.applied())),
@@ -84,9 +85,14 @@ proptest! {
         let state = ledger.state();
         for block in sealed(&blocks) {
             away.catch_up(&block, state.keys_after);
+            // One that comes again changes nothing.
+            away.catch_up(&block, state.keys_after);
         }
-        prop_assert_eq!(away.near(&state).unwrap(), ledger.marks());
-        away.arrive(state).unwrap();
+        prop_assert_eq!(away.near(&state).unwrap(), ledger.rolls());
+        let last = blocks.last().map(|block| block.header.index);
+        prop_assert_eq!(away.is_ahead(), Some(state.keys_after) < last);
+        away.arrive(Ledger::forgetful(state));
+        prop_assert!(!away.is_ahead());
         go_on_alike(ledger, away, &after)?;
     }
 }
@@ -101,17 +107,17 @@ fn three_keys() -> (Ledger, Vec<Block>) {
     (ledger, blocks)
 }
 
-/// Marks speak of what is remembered: of other keys, another answer or another place, they say so.
+/// Rolls speak of what is remembered: of other keys, another answer or another place, they say so.
 #[test]
-fn marks_tell_whether_it_is_the_same_that_is_remembered() {
+fn rolls_tell_whether_it_is_the_same_that_is_remembered() {
     let (ledger, blocks) = three_keys();
-    let (state, marks) = (ledger.state(), ledger.marks());
-    assert_eq!((marks.clients.keys, marks.frontends.keys), (3, 0));
-    let recall = |blocks: &[Block], marks: &Marks| {
-        Ledger::recall(WINDOWS, state.clone(), marks, sealed(blocks))
+    let (state, rolls) = (ledger.state(), ledger.rolls());
+    assert_eq!((rolls.clients.keys, rolls.frontends.keys), (3, 0));
+    let recall = |blocks: &[Block], rolls: &Rolls| {
+        Ledger::recall(WINDOWS, state.clone(), rolls, sealed(blocks))
     };
-    assert!(recall(&blocks, &marks).is_ok());
-    let error = |blocks: &[Block]| recall(blocks, &marks).unwrap_err();
+    assert!(recall(&blocks, &rolls).is_ok());
+    let error = |blocks: &[Block]| recall(blocks, &rolls).unwrap_err();
     let [ann, bob, cid] = blocks.as_slice() else { panic!("{} blocks", blocks.len()) };
     let keys = RestoreError::Keys(ledger.applied());
     assert_eq!(error(&[ann.clone(), cid.clone()]), keys);
@@ -126,7 +132,7 @@ fn marks_tell_whether_it_is_the_same_that_is_remembered() {
     later.header.index = later.header.index.next();
     later.header.digest = later.reckon();
     assert_eq!(error(&[ann.clone(), bob.clone(), later]), keys);
-    let mut wrong = marks;
+    let mut wrong = rolls;
     wrong.clients.sum ^= 1;
     assert_eq!(recall(&blocks, &wrong).unwrap_err(), keys);
 }
@@ -138,5 +144,26 @@ fn a_ledger_does_not_arrive_without_the_keys_of_its_state() {
     let mut away = Ledger::new(WINDOWS);
     let state = ledger.state();
     away.catch_up(&seal(blocks.last().unwrap()), Index(0));
-    assert_eq!(away.arrive(state).unwrap_err(), RestoreError::Keys(ledger.applied()));
+    assert_eq!(away.near(&state).unwrap_err(), RestoreError::Keys(ledger.applied()));
+}
+
+/// Rolls of another moment say nothing of this state, even if they are those of the keys found.
+#[test]
+fn rolls_of_another_state_are_not_believed() {
+    let (ledger, blocks) = three_keys();
+    let rolls = ledger.rolls();
+    let later = State { applied: ledger.applied().next(), ..ledger.state() };
+    let recalled = Ledger::recall(WINDOWS, later.clone(), &rolls, sealed(&blocks));
+    assert_eq!(recalled.unwrap_err(), RestoreError::Keys(later.applied));
+}
+
+#[test]
+#[should_panic(expected = "on the way to a state")]
+fn nothing_is_applied_on_the_way_to_a_state() {
+    let (mut ledger, blocks) = three_keys();
+    let mut next = blocks.last().unwrap().clone();
+    next.header.index = next.header.index.next();
+    next.header.digest = next.reckon();
+    ledger.catch_up(&seal(&next), Index(0));
+    ledger.skip_entry(next.header.index);
 }

@@ -2,15 +2,15 @@
 //!
 //! Three ways lead there. [`Ledger::restore`] reads every block since the oldest key, and checks
 //! that each continues the one before it. [`Ledger::recall`] reads only blocks with keys, told by
-//! [`Marks`] which and told by them afterwards whether one was missing. A ledger that stays while a
+//! [`Rolls`] which and told by them afterwards whether one was missing. A ledger that stays while a
 //! history is fetched for it takes in block after block ([`Ledger::catch_up`]), and then
 //! [arrives](Ledger::arrive).
 
 use crate::codec::refs::{CommandRef, RecordRef};
 use crate::groups::in_groups;
 use crate::ledger::{Ledger, Windows};
-use crate::marks::Marks;
 use crate::replies::{Hashed, Replies};
+use crate::rolls::Rolls;
 use crate::sealed::Sealed;
 use crate::state::State;
 use crate::stock::Stock;
@@ -82,8 +82,8 @@ impl Ledger {
     }
 
     /// Which keys are remembered now.
-    pub fn marks(&self) -> Marks {
-        self.replies.marks(self.applied)
+    pub fn rolls(&self) -> Rolls {
+        self.replies.rolls(self.applied)
     }
 
     /// A ledger as it stood at a state, which remembers again the keys in `blocks`: all those above
@@ -115,20 +115,21 @@ impl Ledger {
         if last.is_some_and(|(_, digest)| digest != state.digest) {
             return Err(RestoreError::End(state.applied));
         }
-        ledger.arrive(state)?;
+        ledger.near(&state)?;
+        ledger.arrive(Self::forgetful(state));
         Ok(ledger)
     }
 
-    /// The same from fewer blocks: those in which `marks`, of the moment of the state, find a key
+    /// The same from fewer blocks: those in which `rolls`, of the moment of the state, find a key
     /// that is still remembered, oldest first. More do no harm.
     pub fn recall<B: AsRef<[u8]>>(
         windows: Windows,
         state: State,
-        marks: &Marks,
+        rolls: &Rolls,
         blocks: impl IntoIterator<Item = Sealed<B>>,
     ) -> Result<Self, RestoreError> {
         let mut ledger = Self::new(windows);
-        ledger.replies.expect(marks);
+        ledger.replies.expect(rolls);
         let mut last: Option<Index> = None;
         for block in blocks {
             let found = block.header().index;
@@ -136,24 +137,30 @@ impl Ledger {
                 return Err(RestoreError::Chain { expected, found });
             }
             last = Some(found);
-            remember_again(&mut ledger.replies, &block, |origin| marks.reach(origin, found));
+            remember_again(&mut ledger.replies, &block, |origin| rolls.reach(origin, found));
         }
-        let applied = state.applied;
-        ledger.arrive(state)?;
-        match ledger.marks() == *marks {
-            true => Ok(ledger),
-            false => Err(RestoreError::Keys(applied)),
+        if ledger.near(&state)? != *rolls {
+            return Err(RestoreError::Keys(state.applied));
         }
+        ledger.arrive(Self::forgetful(state));
+        Ok(ledger)
     }
 
     /// Takes in the keys of a block that follows on what is here, on the way to a state with this
-    /// [`State::keys_after`]. Nothing else changes before [`Self::arrive`].
+    /// [`State::keys_after`]; a block that was taken in before is passed over. Nothing else
+    /// changes, and nothing may be applied, before [`Self::arrive`].
     pub fn catch_up<B: AsRef<[u8]>>(&mut self, block: &Sealed<B>, keys_after: Index) {
         let header = block.header();
-        if keys_after < header.index {
+        if keys_after < header.index && self.ahead < Some(header.index) {
+            self.ahead = Some(header.index);
             self.replies.expire(header.at);
             remember_again(&mut self.replies, block, |_| true);
         }
+    }
+
+    /// True on the way to a state: keys are remembered that belong to none yet.
+    pub fn is_ahead(&self) -> bool {
+        self.ahead.is_some()
     }
 
     /// Which keys will be remembered at a state, after all blocks with keys that lead to it: what
@@ -161,34 +168,39 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// When the keys are not those of the state: then this ledger is of no more use.
-    pub fn near(&mut self, state: &State) -> Result<Marks, RestoreError> {
+    /// When the oldest key is not that of the state: then this ledger is of no more use.
+    pub fn near(&mut self, state: &State) -> Result<Rolls, RestoreError> {
         self.replies.forget_up_to(state.keys_after);
         self.replies.expire(state.at);
         if self.replies.after(state.applied) != state.keys_after {
             return Err(RestoreError::Keys(state.applied));
         }
-        Ok(self.replies.marks(state.applied))
+        Ok(self.replies.rolls(state.applied))
     }
 
-    /// Makes a state this ledger's own, after all blocks with keys that lead to it.
-    ///
-    /// # Errors
-    ///
-    /// Those of [`Self::near`].
-    pub fn arrive(&mut self, state: State) -> Result<(), RestoreError> {
-        self.near(&state)?;
+    /// A ledger at a state, but for the keys.
+    pub fn forgetful(state: State) -> Self {
         let mut stock = Stock::default();
         state.products.into_iter().for_each(|(name, product)| stock.put(name, product));
-        self.applied = state.applied;
-        self.settled = state.settled;
-        self.at = state.at;
-        self.ledger_id = state.ledger_id;
-        self.first_order_number = state.first_order_number;
-        self.next_order_number = state.next_order_number;
-        self.digest = state.digest;
-        self.stock = stock;
-        self.attached = state.attached.into_iter().collect();
-        Ok(())
+        Self {
+            applied: state.applied,
+            settled: state.settled,
+            at: state.at,
+            ledger_id: state.ledger_id,
+            first_order_number: state.first_order_number,
+            next_order_number: state.next_order_number,
+            digest: state.digest,
+            stock,
+            replies: Replies::new(Windows::default()),
+            attached: state.attached.into_iter().collect(),
+            ahead: None,
+        }
+    }
+
+    /// Goes over to a [forgetful](Self::forgetful) ledger at the state that this one is
+    /// [near](Self::near), and keeps its keys. What it was before comes back.
+    pub fn arrive(&mut self, mut there: Self) -> Self {
+        std::mem::swap(&mut self.replies, &mut there.replies);
+        std::mem::replace(self, there)
     }
 }

@@ -17,11 +17,11 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use ledger::block::{Header, Order};
 use ledger::codec::DecodeError;
-use ledger::marks::{Mark, Marks};
+use ledger::rolls::{Origins, Rolls};
 use ledger::sealed::Sealed;
 use ledger::terms::{Index, OrderNumber};
 use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition,
+    Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
 };
 
 use crate::raft::codec::{decode_position, encode_position};
@@ -46,10 +46,9 @@ const POSITION: &str = "position";
 const STATE: &str = "state";
 /// What the log had on disk then; absent where nobody kept it.
 const WITNESS: &str = "log";
-/// Which keys were remembered then; absent in a folder of a program that did not write it.
-const MARKS: &str = "keys";
-/// Above this index both tables of indexes are complete.
-const KEYED_AFTER: &str = "keys after";
+/// Which keys were remembered then. Where they are of that state, the tables of indexes are
+/// complete above what they say.
+const ROLLS: &str = "keys";
 
 /// Pages kept in memory: 16 MB, and the system keeps what it has room for. Look-ups of orders are
 /// mostly of young ones.
@@ -66,8 +65,8 @@ pub struct Durable {
     pub state: Bytes,
     /// What the log had on disk when this was written.
     pub witness: Option<Witness>,
-    /// Which keys the ledger remembered, where the history can tell which blocks hold them.
-    pub marks: Option<Marks>,
+    /// Which keys the ledger remembered, where the history tells which blocks hold them.
+    pub rolls: Option<Rolls>,
 }
 
 impl Durable {
@@ -120,28 +119,30 @@ impl Blocks {
             write.open_table(BLOCKS).map_err(broken)?;
             write.open_table(PIECES).map_err(broken)?;
             write.open_table(PLACES).map_err(broken)?;
+            write.open_table(CLIENTS).map_err(broken)?;
+            write.open_table(FRONTENDS).map_err(broken)?;
             let meta = write.open_table(META).map_err(broken)?;
             let position = meta.get(POSITION).map_err(broken)?.map(|row| row.value().to_vec());
             let state = meta.get(STATE).map_err(broken)?.map(|row| row.value().to_vec());
             let witness = meta.get(WITNESS).map_err(broken)?;
             let witness = witness.map(|row| Witness::decode(row.value())).transpose()?;
-            let marks = meta.get(MARKS).map_err(broken)?;
-            let marks = marks.map(|row| Marks::decode(row.value())).transpose().map_err(invalid)?;
+            let rolls = meta.get(ROLLS).map_err(broken)?;
+            // They only help: damaged ones are as good as none.
+            let rolls = rolls.and_then(|row| Rolls::decode(row.value()).ok());
             match (position, state) {
                 (Some(position), Some(state)) => {
                     let (applied, members) = decode_position(&position).map_err(invalid)?;
-                    Durable { applied, members, state: state.into(), witness, marks }
+                    // Those of another state: a program that knew of none went on from there.
+                    let index = applied.map_or(0, |log_id| log_id.index);
+                    let rolls = rolls.filter(|rolls| rolls.applied.0 == index);
+                    Durable { applied, members, state: state.into(), witness, rolls }
                 }
                 (None, None) => Durable::default(),
                 _ => return Err(invalid("the position and the state are not both there")),
             }
         };
-        let keyed_after = keyed_after(&write, durable.index())?;
         write.commit().map_err(broken)?;
-        let is_told = |mark: Mark| keyed_after <= mark.after;
-        let marks =
-            durable.marks.filter(|marks| is_told(marks.clients) && is_told(marks.frontends));
-        Ok(Durable { marks, ..durable })
+        Ok(durable)
     }
 
     /// The only way to begin a transaction that writes: after each of them, the first one of a
@@ -172,12 +173,7 @@ impl Blocks {
                     pieces.insert((index.0, place), piece.as_ref()).map_err(broken)?;
                 }
                 places.insert(index.0, first.0).map_err(broken)?;
-                if keys.clients {
-                    clients.insert(index.0, ()).map_err(broken)?;
-                }
-                if keys.frontends {
-                    frontends.insert(index.0, ()).map_err(broken)?;
-                }
+                note_keys(&mut clients, &mut frontends, *index, *keys)?;
             }
             if let Some(durable) = durable {
                 let mut meta = write.open_table(META).map_err(broken)?;
@@ -187,16 +183,38 @@ impl Blocks {
                 if let Some(witness) = &durable.witness {
                     meta.insert(WITNESS, witness.encode()?.as_slice()).map_err(broken)?;
                 }
-                match &durable.marks {
-                    Some(marks) => meta.insert(MARKS, marks.encode().as_slice()),
-                    None => meta.remove(MARKS),
+                if let Some(rolls) = &durable.rolls {
+                    meta.insert(ROLLS, rolls.encode().as_slice()).map_err(broken)?;
                 }
-                .map_err(broken)?;
             }
         }
         write.commit().map_err(broken)?;
         switches::await_disk();
         Ok(())
+    }
+
+    /// Writes down anew which blocks in `(after, to]` hold keys, and which keys are remembered
+    /// there.
+    pub(crate) fn call_anew(
+        &self,
+        (after, to): (Index, Index),
+        keyed: &[(Index, Origins)],
+        rolls: &Rolls,
+    ) -> io::Result<()> {
+        let write = self.begin_write()?;
+        {
+            let mut clients = write.open_table(CLIENTS).map_err(broken)?;
+            let mut frontends = write.open_table(FRONTENDS).map_err(broken)?;
+            for table in [&mut clients, &mut frontends] {
+                table.retain_in(after.0 + 1..=to.0, |_, ()| false).map_err(broken)?;
+            }
+            for (index, origins) in keyed {
+                note_keys(&mut clients, &mut frontends, *index, *origins)?;
+            }
+            let mut meta = write.open_table(META).map_err(broken)?;
+            meta.insert(ROLLS, rolls.encode().as_slice()).map_err(broken)?;
+        }
+        write.commit().map_err(broken)
     }
 
     /// The order with this number, if it is in the history.
@@ -249,12 +267,12 @@ impl Blocks {
         if to <= after {
             return Ok(Vec::new());
         }
-        let shelf = self.shelf()?;
+        let tables = self.tables()?;
         let (mut found, mut bytes) = (Vec::new(), 0);
-        for place in shelf.places.range(after.0 + 1..=to.0).map_err(broken)? {
+        for place in tables.places.range(after.0 + 1..=to.0).map_err(broken)? {
             let (index, first) = place.map_err(broken)?;
             let index = Index(index.value());
-            let block = shelf.block(index, first.value())?;
+            let block = tables.block(index, first.value())?;
             bytes += block.as_ref().map_or(0, Bytes::len);
             found.push((index, block));
             if bytes_max <= bytes {
@@ -295,19 +313,20 @@ impl Blocks {
     }
 }
 
-/// Above which index the tables of keys are complete: in a folder of a program that did not know
-/// them, above where it is now. Opening them makes them.
-fn keyed_after(write: &redb::WriteTransaction, now: Index) -> io::Result<Index> {
-    write.open_table(CLIENTS).map_err(broken)?;
-    write.open_table(FRONTENDS).map_err(broken)?;
-    let mut meta = write.open_table(META).map_err(broken)?;
-    let row = meta.get(KEYED_AFTER).map_err(broken)?.map(|row| row.value().to_vec());
-    if let Some(row) = row {
-        let bytes = <[u8; 8]>::try_from(row.as_slice()).map_err(invalid)?;
-        return Ok(Index(u64::from_le_bytes(bytes)));
+/// Notes of a block whose keys are remembered for it.
+fn note_keys(
+    clients: &mut Table<'_, u64, ()>,
+    frontends: &mut Table<'_, u64, ()>,
+    index: Index,
+    origins: Origins,
+) -> io::Result<()> {
+    if origins.clients {
+        clients.insert(index.0, ()).map_err(broken)?;
     }
-    meta.insert(KEYED_AFTER, now.0.to_le_bytes().as_slice()).map_err(broken)?;
-    Ok(now)
+    if origins.frontends {
+        frontends.insert(index.0, ()).map_err(broken)?;
+    }
+    Ok(())
 }
 
 /// Whether a block with this header belongs under this key.

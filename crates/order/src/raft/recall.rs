@@ -1,16 +1,16 @@
-//! How a replica's ledger comes back at a start: the state as it is on disk, and the keys out of the
-//! blocks that hold them.
+//! How a replica's ledger comes back at a start: the state as it is on disk, and the keys out of
+//! the blocks that hold them.
 //!
-//! Where the history has marks of the keys that were remembered, only blocks with such keys are
-//! read, and the marks say whether all were found. Where it has none (a snapshot was installed by
-//! another program, the folder is older than them), or they find something missing, all blocks
-//! since the oldest key are read, and the chain of their digests says the same.
+//! Where the history has the rolls of the keys that were remembered, only blocks with such keys are
+//! read, and the rolls say whether all were found. Where it has none (the folder was written by a
+//! program that knew of none), or they find something missing, all blocks since the oldest key are
+//! read, the chain of their digests says the same, and the rolls are written anew.
 
 use std::io;
 
 use bytes::Bytes;
 use ledger::ledger::{Ledger, Windows};
-use ledger::marks::Marks;
+use ledger::rolls::Rolls;
 use ledger::sealed::Sealed;
 use ledger::state::State;
 use ledger::terms::Index;
@@ -27,29 +27,39 @@ impl Blocks {
             return Ok(Ledger::new(windows));
         }
         let state = State::decode(&durable.state).map_err(invalid)?;
-        if let Some(marks) = &durable.marks {
-            match self.recall((durable.index(), &state), windows, marks)? {
-                Ok(ledger) => return Ok(ledger),
-                Err(error) => {
-                    let after = state.keys_after;
-                    tracing::warn!("{error}; reading all blocks after index {after}");
-                }
-            }
+        let (after, to) = (state.keys_after, durable.index());
+        if let Some(rolls) = &durable.rolls {
+            let missing = match self.recall((to, &state), windows, rolls) {
+                Ok(Ok(ledger)) => return Ok(ledger),
+                Ok(Err(error)) => error.to_string(),
+                // A block that is damaged, or never was: the whole chain tells which.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => error.to_string(),
+                Err(error) => return Err(error),
+            };
+            tracing::warn!("{missing}; reading all blocks after index {after}");
         }
-        let parts = Parts { blocks: self, after: state.keys_after, to: durable.index() };
-        let whole = until_failure(parts, |parts| Ledger::restore(windows, state, parts.flatten()))?;
-        whole.map_err(invalid)
+        let mut keyed = Vec::new();
+        let parts = Parts { blocks: self, after, to };
+        let whole = until_failure(parts, |parts| {
+            let blocks = parts.flatten().inspect(|block| {
+                keyed.push((block.header().index, block.origins()));
+            });
+            Ledger::restore(windows, state, blocks)
+        })?;
+        let ledger = whole.map_err(invalid)?;
+        self.call_anew((after, to), &keyed, &ledger.rolls())?;
+        Ok(ledger)
     }
 
-    /// The same with the help of marks. What does not belong together is the inner error.
+    /// The same with the help of rolls. What does not belong together is the inner error.
     fn recall(
         &self,
         (to, state): (Index, &State),
         windows: Windows,
-        marks: &Marks,
+        rolls: &Rolls,
     ) -> io::Result<Result<Ledger, ledger::ledger::RestoreError>> {
-        let blocks = self.marked(*marks, to)?;
-        until_failure(blocks, |blocks| Ledger::recall(windows, state.clone(), marks, blocks))
+        let blocks = self.called(*rolls, to)?;
+        until_failure(blocks, |blocks| Ledger::recall(windows, state.clone(), rolls, blocks))
     }
 }
 
@@ -96,9 +106,13 @@ mod tests {
     use ledger::terms::{Cents, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
 
     use super::*;
-    use crate::raft::blocks::CLIENTS;
+    use crate::raft::blocks::{CLIENTS, META};
+    use crate::raft::codec::encode_position;
     use crate::raft::rows::Row;
     use crate::raft::types::{LeaderId, LogId};
+
+    /// What happens to a table of indexes.
+    type Spoil = fn(&mut redb::Table<'_, u64, ()>);
 
     fn name() -> Name {
         Name::new("bear").unwrap()
@@ -109,7 +123,7 @@ mod tests {
     }
 
     /// The shop opens at 1; ann orders at 2 and bob at 6, frontends at 4, and nobody with a key in
-    /// between. On disk is all of it, and with marks.
+    /// between; 7 is blank. On disk is all of it, and with rolls.
     fn history(folder: &std::path::Path) -> (Blocks, Durable, Ledger) {
         let price = Cents::new(1).unwrap();
         let bear = Definition { name: name(), price, stock: 9, restock_to: None };
@@ -136,24 +150,25 @@ mod tests {
             let block = ledger.apply_entry(index, 1, &batch).block.unwrap();
             rows.push(Row::new(&block.held_by()));
         }
+        ledger.skip_entry(Index(7));
         let (blocks, _) = Blocks::open(&folder.join("blocks.redb")).unwrap();
-        let applied = Some(LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index: 6 });
-        let (state, marks) = (ledger.state().encode().into(), Some(ledger.marks()));
-        let durable = Durable { applied, state, marks, ..Durable::default() };
+        let applied = Some(LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index: 7 });
+        let (state, rolls) = (ledger.state().encode().into(), Some(ledger.rolls()));
+        let durable = Durable { applied, state, rolls, ..Durable::default() };
         blocks.write(&rows, Some(&durable)).unwrap();
         (blocks, durable, ledger)
     }
 
-    fn restored(blocks: &Blocks, durable: &Durable) -> io::Result<(State, Marks)> {
+    fn restored(blocks: &Blocks, durable: &Durable) -> io::Result<(State, Rolls)> {
         let ledger = blocks.restore(durable, Windows::default())?;
-        Ok((ledger.state(), ledger.marks()))
+        Ok((ledger.state(), ledger.rolls()))
     }
 
     /// Puts something else in the place of the block of an index.
     fn spoil(blocks: &Blocks, index: u64) {
         let (index, first) = (Index(index), OrderNumber(5 + index));
         let row = Bytes::from_static(b"spoilt");
-        let keys = blocks.shelf().unwrap().checked(index).unwrap().origins();
+        let keys = blocks.tables().unwrap().checked(index).unwrap().origins();
         blocks.write(&[Row { first, index, row, pieces: Vec::new(), keys }], None).unwrap();
     }
 
@@ -161,16 +176,18 @@ mod tests {
     fn only_blocks_with_keys_that_are_remembered_are_read_at_a_start() {
         let folder = tempfile::tempdir().unwrap();
         let (blocks, durable, ledger) = history(folder.path());
-        let expected = (ledger.state(), ledger.marks());
+        let expected = (ledger.state(), ledger.rolls());
         spoil(&blocks, 3);
         spoil(&blocks, 5);
         assert_eq!(restored(&blocks, &durable).unwrap(), expected);
-        // Without marks all are read.
-        let unmarked = Durable { marks: None, ..durable.clone() };
-        let error = restored(&blocks, &unmarked).unwrap_err().to_string();
+        // Without rolls all are read.
+        let uncalled = Durable { rolls: None, ..durable.clone() };
+        let error = restored(&blocks, &uncalled).unwrap_err().to_string();
         assert!(error.contains("the block of index 3"), "{error}");
         // One with a key is needed, whoever made the key.
-        for index in [4, 2] {
+        for index in [2, 4] {
+            let folder = tempfile::tempdir().unwrap();
+            let (blocks, durable, _) = history(folder.path());
             spoil(&blocks, index);
             let error = restored(&blocks, &durable).unwrap_err().to_string();
             assert!(error.contains(&format!("the block of index {index}")), "{error}");
@@ -178,37 +195,64 @@ mod tests {
     }
 
     #[test]
-    fn marks_that_do_not_fit_are_not_believed() {
+    fn rolls_that_do_not_fit_are_not_believed_and_written_anew() {
         let folder = tempfile::tempdir().unwrap();
         let (blocks, durable, ledger) = history(folder.path());
-        let expected = (ledger.state(), ledger.marks());
-        let write = blocks.rows.begin_write().unwrap();
-        write.open_table(CLIENTS).unwrap().remove(2).unwrap();
-        write.commit().unwrap();
-        let few = blocks.marked(ledger.marks(), Index(6)).unwrap();
-        assert_eq!(few.count(), 2, "ann's block is not found any more");
-        assert_eq!(restored(&blocks, &durable).unwrap(), expected);
+        let expected = (ledger.state(), ledger.rolls());
+        let change = |change: Spoil| {
+            let write = blocks.rows.begin_write().unwrap();
+            change(&mut write.open_table(CLIENTS).unwrap());
+            write.commit().unwrap();
+        };
+        let called = || blocks.called(ledger.rolls(), Index(7)).unwrap().count();
+        // Ann's block is missing; one is named that never was.
+        let spoils: [(Spoil, usize); 2] = [
+            (|clients| drop(clients.remove(2).unwrap()), 2),
+            (|clients| drop(clients.insert(7, ()).unwrap()), 4),
+        ];
+        for (spoil, left) in spoils {
+            change(spoil);
+            assert_eq!(called(), left);
+            assert_eq!(restored(&blocks, &durable).unwrap(), expected);
+            assert_eq!(called(), 3);
+        }
     }
 
+    /// A program that knew of no rolls leaves those that it finds, and writes into no table of
+    /// keys.
     #[test]
-    fn a_folder_from_before_there_were_marks_is_read_whole_and_has_them_from_then_on() {
+    fn rolls_of_another_state_are_as_good_as_none() {
         let folder = tempfile::tempdir().unwrap();
         let (blocks, durable, ledger) = history(folder.path());
         let write = blocks.rows.begin_write().unwrap();
-        write.delete_table(CLIENTS).unwrap();
-        write.delete_table(crate::raft::blocks::FRONTENDS).unwrap();
-        write.open_table(crate::raft::blocks::META).unwrap().remove("keys after").unwrap();
+        write.open_table(CLIENTS).unwrap().remove(6).unwrap();
+        let position = LogId { index: 8, ..durable.applied.unwrap() };
+        let position = encode_position(Some(position), &durable.members).unwrap();
+        let state = State { applied: Index(8), ..ledger.state() }.encode();
+        let mut meta = write.open_table(META).unwrap();
+        meta.insert("position", position.as_slice()).unwrap();
+        meta.insert("state", state.as_slice()).unwrap();
+        drop(meta);
         write.commit().unwrap();
         drop(blocks);
-        let (blocks, found) = Blocks::open(&folder.path().join("blocks.redb")).unwrap();
-        assert_eq!(found.marks, None, "these tables know nothing of index 2");
-        assert_eq!(restored(&blocks, &found).unwrap(), (ledger.state(), ledger.marks()));
-        // The windows have moved beyond what the tables do not know.
-        let mut marks = ledger.marks();
-        (marks.clients.after, marks.frontends.after) = (Index(6), Index(6));
-        blocks.write(&[], Some(&Durable { marks: Some(marks), ..durable })).unwrap();
+        let path = folder.path().join("blocks.redb");
+        let (blocks, found) = Blocks::open(&path).unwrap();
+        assert_eq!(found.rolls, None);
+        let (_, rolls) = restored(&blocks, &found).unwrap();
+        assert_eq!((rolls.clients, rolls.frontends), {
+            let before = ledger.rolls();
+            (before.clients, before.frontends)
+        });
+        // And from then on they are there.
         drop(blocks);
-        let (_, found) = Blocks::open(&folder.path().join("blocks.redb")).unwrap();
-        assert_eq!(found.marks, Some(marks));
+        let (blocks, found) = Blocks::open(&path).unwrap();
+        assert_eq!(found.rolls, Some(rolls));
+        assert_eq!(blocks.called(rolls, Index(8)).unwrap().count(), 3);
+        // Damaged ones are as good as none, too.
+        let write = blocks.rows.begin_write().unwrap();
+        write.open_table(META).unwrap().insert("keys", [7_u8; 61].as_slice()).unwrap();
+        write.commit().unwrap();
+        drop(blocks);
+        assert_eq!(Blocks::open(&path).unwrap().1.rolls, None);
     }
 }

@@ -19,7 +19,7 @@
 use bytes::Bytes;
 use ledger::block::{Header, Order};
 use ledger::codec::DecodeError;
-use ledger::marks::Origins;
+use ledger::rolls::Origins;
 use ledger::sealed::{BLOCK_VERSION, HEADER_BYTES, Sealed, find_order, read_head};
 use ledger::terms::{Index, OrderNumber};
 

@@ -5,7 +5,7 @@
 //! keys, and only then makes the manifest's state its own, in one transaction. A crash before that
 //! leaves some more blocks in the file, which nobody counts on; a crash after it finds the
 //! installed snapshot. An error before that leaves a ledger that remembers too much, and a replica
-//! that stops: nothing is applied to it any more.
+//! that stops: such a ledger applies nothing, and installs no other snapshot.
 //!
 //! A snapshot never claims more than is on disk here, because the log up to it may be purged.
 
@@ -102,16 +102,20 @@ pub(crate) async fn install(
             "a snapshot of index {to} is older than what is applied here"
         )));
     }
+    if view.read(Ledger::is_ahead) {
+        return Err(invalid("a snapshot was being installed when that failed: start again"));
+    }
     fetch_all(view, source, chain, &state).await?;
     let (applied, members) = (meta.last_log_id, meta.last_membership.clone());
     let target = view.clone();
     let task = move || {
         let _in_turn = target.shared.positions.lock();
-        let marks = target.shared.books.write().ledger.near(&state).map_err(invalid)?;
-        let (witness, marks) = (None, Some(marks));
-        let durable = Durable { applied, members, state: manifest.state, witness, marks };
+        let rolls = target.shared.books.write().ledger.near(&state).map_err(invalid)?;
+        let (witness, rolls) = (None, Some(rolls));
+        let durable = Durable { applied, members, state: manifest.state, witness, rolls };
         target.shared.blocks.write(&[], Some(&durable))?;
-        change_over(&target, state, durable)
+        change_over(&target, Ledger::forgetful(state), durable);
+        Ok(())
     };
     view.shared.hand.aside(task).await
 }
@@ -217,7 +221,7 @@ async fn take_in(
         let blocks = blocks.collect::<io::Result<Vec<_>>>()?;
         let rows: Vec<Row> = blocks.iter().map(Row::new).collect();
         target.shared.blocks.write(&rows, None)?;
-        for block in &blocks {
+        for block in blocks.iter().filter(|block| keys_after < block.header().index) {
             target.shared.books.write().ledger.catch_up(block, keys_after);
         }
         Ok(chain)
@@ -226,12 +230,12 @@ async fn take_in(
 }
 
 /// The moment of change: the ledger, the position and what is durable become those of the snapshot.
-fn change_over(view: &View, state: State, durable: Durable) -> io::Result<()> {
+fn change_over(view: &View, there: Ledger, durable: Durable) {
     let shared = &view.shared;
     let applied = durable.applied;
     let mut books = shared.books.write();
     let after = books.ledger.applied();
-    books.ledger.arrive(state).map_err(invalid)?;
+    let before = books.ledger.arrive(there);
     books.applied = applied;
     books.members = durable.members.clone();
     books.young.clear();
@@ -239,6 +243,6 @@ fn change_over(view: &View, state: State, durable: Durable) -> io::Result<()> {
     *shared.durable.write() = Arc::new(durable);
     shared.publish(&books, after, None, true);
     drop(books);
+    drop(before);
     shared.progress.send_modify(|progress| progress.durable = applied);
-    Ok(())
 }

@@ -128,6 +128,8 @@ impl StateMachine {
                 false => OpenError::folder(path, &error),
             })
         })?;
+        let rolls = durable.applied.map(|_| ledger.rolls());
+        let durable = Durable { rolls, ..durable };
         let view = View::start(blocks, durable, ledger, (pace, hand))
             .map_err(|error| OpenError::folder(path, &error))?;
         let view = Arc::new(view);

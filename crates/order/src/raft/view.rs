@@ -6,7 +6,8 @@
 //! # Invariants
 //!
 //! * Ledger, position and young blocks change together, under one lock: whoever reads them sees one
-//!   moment, and what is written to disk is one moment.
+//!   moment, and what is written to disk is one moment. Only keys come earlier while a snapshot is
+//!   installed; nothing is applied then, and nobody asks for them.
 //! * A block leaves memory only after it is on disk, so an applied order is always found.
 
 use std::collections::VecDeque;

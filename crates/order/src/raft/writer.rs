@@ -133,9 +133,8 @@ pub(crate) fn run(shared: &Arc<Shared>) {
     let mut not_before = Instant::now() + shared.pace.every;
     while shared.demand.wait(not_before) {
         let start = Instant::now();
-        match write(shared) {
-            Ok(durable) => written(shared, durable),
-            Err(error) => return failed(shared, &error),
+        if let Err(error) = write(shared) {
+            return failed(shared, &error);
         }
         not_before = start + shared.pace.every.max(start.elapsed() * 10);
     }
@@ -147,9 +146,8 @@ pub(crate) async fn run_inline(shared: Arc<Shared>) {
     while shared.demand.waited(not_before).await {
         let start = tokio::time::Instant::now();
         let theirs = shared.clone();
-        match shared.hand.aside(move || write(&theirs)).await {
-            Ok(durable) => written(&shared, durable),
-            Err(error) => return failed(&shared, &error),
+        if let Err(error) = shared.hand.aside(move || write(&theirs)).await {
+            return failed(&shared, &error);
         }
         not_before = start + shared.pace.every.max(start.elapsed() * 10);
     }
@@ -162,7 +160,7 @@ fn failed(shared: &Shared, error: &io::Error) {
 }
 
 /// Writes one moment of the books.
-fn write(shared: &Shared) -> io::Result<Durable> {
+fn write(shared: &Shared) -> io::Result<()> {
     let _in_turn = shared.positions.lock();
     let before = shared.durable.read().clone();
     let (now, blocks) = {
@@ -171,30 +169,28 @@ fn write(shared: &Shared) -> io::Result<Durable> {
         // Nothing has been applied since: while a snapshot is installed, only then, the ledger may
         // remember more keys than belong to what is applied.
         let now = (books.applied != before.applied).then(|| {
-            (books.ledger.state(), books.ledger.marks(), books.applied, books.members.clone())
+            (books.ledger.state(), books.ledger.rolls(), books.applied, books.members.clone())
         });
         (now, blocks)
     };
     let witness = |applied| shared.on_disk.get().map(|on_disk| on_disk.now().up_to(applied));
     let durable = match now {
-        Some((state, marks, applied, members)) => {
-            let (state, marks) = (state.encode().into(), Some(marks));
-            Durable { applied, members, state, witness: witness(applied), marks }
+        Some((state, rolls, applied, members)) => {
+            let (state, rolls) = (state.encode().into(), Some(rolls));
+            Durable { applied, members, state, witness: witness(applied), rolls }
         }
         None => Durable { witness: witness(before.applied), ..Durable::clone(&before) },
     };
     let rows: Vec<Row> = blocks.iter().map(Row::new).collect();
     shared.blocks.write(&rows, Some(&durable))?;
-    Ok(durable)
+    written(shared, durable);
+    Ok(())
 }
 
-/// That moment is on disk: others may count on it, and its blocks leave memory.
+/// That moment is on disk: others may count on it, and its blocks leave memory. No later one can
+/// have come there meanwhile: whoever writes a position has its turn.
 fn written(shared: &Shared, durable: Durable) {
     let (index, applied) = (durable.index(), durable.applied);
-    if applied < shared.durable.read().applied {
-        // A snapshot has been installed meanwhile.
-        return;
-    }
     *shared.durable.write() = Arc::new(durable);
     let mut books = shared.books.write();
     // They are on disk: memory may let them go.
@@ -203,4 +199,184 @@ fn written(shared: &Shared, durable: Durable) {
     }
     drop(books);
     shared.progress.send_modify(|progress| progress.durable = applied);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use bytes::Bytes;
+    use futures::StreamExt;
+    use futures::stream::{self, BoxStream};
+    use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
+    use ledger::ledger::{Ledger, Windows};
+    use ledger::terms::{
+        Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp,
+    };
+    use openraft::EntryPayload;
+    use openraft::storage::RaftStateMachine;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::raft::blocks::Blocks;
+    use crate::raft::snapshots::{self, BlockSource, NoSource};
+    use crate::raft::state_machine::{FILE, StateMachine};
+    use crate::raft::types::{Entry, LeaderId, LogId, Payload};
+    use crate::raft::view::View;
+
+    /// More than come before the snapshot, and fewer than it makes of them.
+    const WINDOWS: Windows = Windows {
+        client_keys_max: 8,
+        client_age_max_ms: u64::MAX,
+        frontend_keys_max: 8,
+        frontend_age_max_ms: u64::MAX,
+    };
+
+    /// Entry 1 opens the shop; each of the others is an order with a key of its own.
+    fn entry(index: u64) -> Entry {
+        let name = Name::new("bear").unwrap();
+        let (price, quantity) = (Cents::new(1).unwrap(), Quantity::new(1).unwrap());
+        let command = match index {
+            1 => {
+                let bear = Definition { name, price, stock: 99, restock_to: None };
+                let (ledger_id, first_order_number) = (LedgerId([1; 16]), OrderNumber(7));
+                Command::Open(Shop { ledger_id, first_order_number, products: vec![bear] })
+            }
+            _ => Command::Place(vec![Line { name, quantity, side: Side::Buy }]),
+        };
+        let key = Key::new(Origin::Client, &format!("key-{index}"));
+        let requests = vec![Request { key, deadline: None, command }];
+        let batch = Batch { at: Timestamp(9), settled: Index(0), requests };
+        let log_id = LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index };
+        Entry { log_id, payload: EntryPayload::Normal(Payload(batch.encode().into())) }
+    }
+
+    fn open(folder: &Path, source: Arc<dyn BlockSource>) -> (StateMachine, Arc<View>) {
+        let pace = Pace { every: Duration::from_hours(1), bytes: usize::MAX };
+        StateMachine::open(folder, WINDOWS, pace, source).unwrap()
+    }
+
+    async fn apply(machine: &mut StateMachine, entries: std::ops::RangeInclusive<u64>) {
+        let entries = entries.map(|index| Ok((entry(index), None)));
+        machine.apply(stream::iter(entries.collect::<Vec<_>>())).await.unwrap();
+    }
+
+    /// Another replica: a few blocks at first, then an error, and the rest when the test lets it.
+    struct Halting {
+        view: Arc<View>,
+        asked: AtomicU32,
+        halted: Semaphore,
+        go_on: Arc<Semaphore>,
+        /// So often nothing comes after the few.
+        fails: u32,
+    }
+
+    impl BlockSource for Halting {
+        fn blocks(&self, after: Index, to: Index) -> BoxStream<'static, io::Result<Bytes>> {
+            let asked = self.asked.fetch_add(1, Ordering::Relaxed);
+            let broke = || Err(io::Error::other("the line broke"));
+            let blocks = self.view.blocks(after, to, usize::MAX).unwrap();
+            let blocks = blocks.into_iter().map(|(_, block)| Ok(block));
+            if asked == 0 {
+                return stream::iter(blocks.take(6).chain([broke()]).collect::<Vec<_>>()).boxed();
+            }
+            if asked <= self.fails {
+                return stream::iter([broke()]).boxed();
+            }
+            self.halted.add_permits(1);
+            let (go_on, blocks) = (self.go_on.clone(), blocks.collect::<Vec<_>>());
+            let waited = async move { drop(go_on.acquire().await) };
+            stream::once(waited).flat_map(move |()| stream::iter(take(&blocks))).boxed()
+        }
+    }
+
+    fn take(blocks: &[io::Result<Bytes>]) -> Vec<io::Result<Bytes>> {
+        blocks.iter().map(|block| Ok(block.as_ref().unwrap().clone())).collect()
+    }
+
+    fn halting(view: &Arc<View>, fails: u32) -> Arc<Halting> {
+        let (asked, halted) = (AtomicU32::new(0), Semaphore::new(0));
+        let go_on = Arc::new(Semaphore::new(0));
+        Arc::new(Halting { view: view.clone(), asked, halted, go_on, fails })
+    }
+
+    /// What a crash right now would leave: the position, the state and the rolls.
+    fn on_disk(folder: &Path) -> Durable {
+        let left = tempfile::tempdir().unwrap();
+        std::fs::copy(folder.join(FILE), left.path().join(FILE)).unwrap();
+        Blocks::open(&left.path().join(FILE)).unwrap().1
+    }
+
+    async fn replica_at_20(folder: &Path) -> (StateMachine, Arc<View>) {
+        let (mut machine, view) = open(folder, Arc::new(NoSource));
+        apply(&mut machine, 1..=20).await;
+        view.flush().await.unwrap();
+        (machine, view)
+    }
+
+    /// [P4] While a snapshot is installed the ledger knows keys of blocks that are not applied.
+    /// What is written meanwhile says nothing of them.
+    #[tokio::test]
+    async fn what_is_written_while_a_snapshot_is_installed_is_the_moment_before_it() {
+        let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (_other, ahead) = replica_at_20(theirs.path()).await;
+        let source = halting(&ahead, 0);
+        let (mut machine, view) = open(ours.path(), source.clone());
+        apply(&mut machine, 1..=8).await;
+        view.flush().await.unwrap();
+        let before = on_disk(ours.path());
+        let rolls = view.read(Ledger::rolls);
+        assert_eq!((before.index(), before.rolls), (Index(8), Some(rolls)));
+
+        let snapshot = snapshots::current(&ahead).unwrap();
+        let installing = async move {
+            machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
+            machine
+        };
+        let installing = tokio::spawn(installing);
+        source.halted.acquire().await.unwrap().forget();
+        assert!(view.read(Ledger::is_ahead) && view.read(Ledger::rolls) != rolls);
+        let mut progress = view.shared.progress.subscribe();
+        view.shared.demand.urge();
+        progress.changed().await.unwrap();
+        let meanwhile = on_disk(ours.path());
+        assert_eq!(meanwhile.applied, before.applied);
+        assert_eq!((meanwhile.state, meanwhile.rolls), (before.state, before.rolls));
+        source.go_on.add_permits(1);
+        let _machine = installing.await.unwrap();
+        let both = |view: &View| view.read(|ledger| (ledger.state(), ledger.rolls()));
+        assert_eq!(both(&view), both(&ahead));
+    }
+
+    /// [P4] One that failed on the way to a state does nothing more until it is started again.
+    #[tokio::test]
+    async fn where_a_snapshot_failed_none_is_installed_before_a_start() {
+        let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (_other, ahead) = replica_at_20(theirs.path()).await;
+        let snapshot = snapshots::current(&ahead).unwrap();
+        let source = halting(&ahead, 3);
+        source.go_on.add_permits(1);
+        let (mut machine, view) = open(ours.path(), source);
+        apply(&mut machine, 1..=8).await;
+        for expected in ["cannot fetch", "start again"] {
+            let installed = machine.install_snapshot(&snapshot.meta, snapshot.snapshot.clone());
+            let error = installed.await.unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        drop((machine, view));
+        let (mut machine, view) = open(ours.path(), Arc::new(Whole(ahead.clone())));
+        machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
+        assert_eq!(view.read(Ledger::rolls), ahead.read(Ledger::rolls));
+    }
+
+    /// Another replica that is well.
+    struct Whole(Arc<View>);
+
+    impl BlockSource for Whole {
+        fn blocks(&self, after: Index, to: Index) -> BoxStream<'static, io::Result<Bytes>> {
+            let blocks = self.0.blocks(after, to, usize::MAX).unwrap();
+            stream::iter(blocks.into_iter().map(|(_, block)| Ok(block)).collect::<Vec<_>>()).boxed()
+        }
+    }
 }

@@ -80,11 +80,11 @@ async fn a_returning_replica_fetches_only_what_it_lacks_and_ends_identical() {
     assert_eq!(*other.asked.lock(), [(Index(8), Index(20))]);
     assert_eq!(view.read(Ledger::digest), first.read(Ledger::digest));
     assert_eq!(view.read(Ledger::state), first.read(Ledger::state));
-    assert_eq!(view.read(Ledger::marks), first.read(Ledger::marks), "P4: it knows the same keys");
+    assert_eq!(view.read(Ledger::rolls), first.read(Ledger::rolls), "P4: it knows the same keys");
     assert_eq!(machine.applied_state().await.unwrap().0, Some(log_id(1, 20)));
     // And so after a crash right now.
     let (_, crashed) = open(killed(ours.path()).path(), SLOW);
-    assert_eq!(crashed.read(Ledger::marks), first.read(Ledger::marks));
+    assert_eq!(crashed.read(Ledger::rolls), first.read(Ledger::rolls));
     let told = feed.recv().await.unwrap();
     assert_eq!((told.after, told.index, &told.changes), (Index(8), Index(20), &None));
 
@@ -93,7 +93,7 @@ async fn a_returning_replica_fetches_only_what_it_lacks_and_ends_identical() {
     view.flush().await.unwrap();
     let (_, again) = open(killed(ours.path()).path(), SLOW);
     assert_eq!(again.read(Ledger::digest), view.read(Ledger::digest));
-    assert_eq!(again.read(Ledger::marks), view.read(Ledger::marks), "P4: it knows the same keys");
+    assert_eq!(again.read(Ledger::rolls), view.read(Ledger::rolls), "P4: it knows the same keys");
     for number in 0..15 {
         assert!(again.order(OrderNumber(FIRST + number)).unwrap().is_some(), "order {number}");
     }

@@ -121,7 +121,7 @@ async fn test_13_a_damaged_history_tells_the_truth_or_nothing() {
     let numbers = numbers.filter(|number| *number < FIRST + 20 || number % 30 == 0);
     let numbers = numbers.collect::<Vec<_>>().into_iter();
     let expected: Vec<_> = numbers.clone().map(|n| view.order(OrderNumber(n)).unwrap()).collect();
-    let state = view.read(|ledger| (ledger.state(), ledger.marks()));
+    let state = view.read(|ledger| (ledger.state(), ledger.rolls()));
     drop((machine, view));
     let path = folder.path().join(FILE);
     let whole = fs::read(&path).unwrap();
@@ -136,7 +136,7 @@ async fn test_13_a_damaged_history_tells_the_truth_or_nothing() {
                 StateMachine::open(folder.path(), Windows::default(), SLOW, Arc::new(NoSource));
             let Ok((_, view)) = opened else { return None };
             let orders = numbers.clone().map(|number| view.order(OrderNumber(number)));
-            let state = view.read(|ledger| (ledger.state(), ledger.marks()));
+            let state = view.read(|ledger| (ledger.state(), ledger.rolls()));
             Some((state, orders.collect::<Vec<_>>()))
         };
         match catch_unwind(AssertUnwindSafe(look)) {

@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
-use ledger::marks::Marks;
+use ledger::rolls::Rolls;
 use ledger::sealed::Sealed;
 use ledger::terms::Index;
 use redb::{ReadOnlyTable, ReadableDatabase};
@@ -12,14 +12,14 @@ use crate::raft::blocks::{BLOCKS, Blocks, CLIENTS, FRONTENDS, PIECES, PLACES, br
 use crate::raft::rows::Stored;
 
 /// The tables that hold blocks, at one moment.
-pub(super) struct Shelf<'a> {
+pub(super) struct Tables<'a> {
     history: &'a Blocks,
     blocks: ReadOnlyTable<(u64, u64), &'static [u8]>,
     pieces: ReadOnlyTable<(u64, u64), &'static [u8]>,
     pub(super) places: ReadOnlyTable<u64, u64>,
 }
 
-impl Shelf<'_> {
+impl Tables<'_> {
     /// The block of an index, checked.
     pub(super) fn checked(&self, index: Index) -> io::Result<Sealed<Bytes>> {
         let first = self.places.get(index.0).map_err(broken)?.map(|first| first.value());
@@ -58,9 +58,9 @@ impl Shelf<'_> {
 
 impl Blocks {
     /// All tables that hold blocks, at one moment.
-    pub(super) fn shelf(&self) -> io::Result<Shelf<'_>> {
+    pub(super) fn tables(&self) -> io::Result<Tables<'_>> {
         let read = self.rows.begin_read().map_err(broken)?;
-        Ok(Shelf {
+        Ok(Tables {
             history: self,
             blocks: read.open_table(BLOCKS).map_err(broken)?,
             pieces: read.open_table(PIECES).map_err(broken)?,
@@ -68,25 +68,25 @@ impl Blocks {
         })
     }
 
-    /// The blocks up to `to` in which keys that these marks reach may be, oldest first, checked.
-    pub(crate) fn marked(
+    /// The blocks up to `to` in which keys that these rolls reach may be, oldest first, checked.
+    pub(crate) fn called(
         &self,
-        marks: Marks,
+        rolls: Rolls,
         to: Index,
     ) -> io::Result<impl Iterator<Item = io::Result<Sealed<Bytes>>> + use<'_>> {
         let read = self.rows.begin_read().map_err(broken)?;
         let mut indexes = Vec::new();
-        for (table, mark) in [(CLIENTS, marks.clients), (FRONTENDS, marks.frontends)] {
-            if mark.after < to {
+        for (table, roll) in [(CLIENTS, rolls.clients), (FRONTENDS, rolls.frontends)] {
+            if roll.after < to {
                 let table = read.open_table(table).map_err(broken)?;
-                for row in table.range(mark.after.0 + 1..=to.0).map_err(broken)? {
+                for row in table.range(roll.after.0 + 1..=to.0).map_err(broken)? {
                     indexes.push(row.map_err(broken)?.0.value());
                 }
             }
         }
         indexes.sort_unstable();
         indexes.dedup();
-        let shelf = self.shelf()?;
-        Ok(indexes.into_iter().map(move |index| shelf.checked(Index(index))))
+        let tables = self.tables()?;
+        Ok(indexes.into_iter().map(move |index| tables.checked(Index(index))))
     }
 }
