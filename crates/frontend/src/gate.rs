@@ -143,7 +143,7 @@ impl Door {
     pub(crate) fn enter(&self) -> Option<Guest<'_>> {
         let entered = Instant::now();
         let enters = self.gate.lock().enter(entered);
-        enters.then_some(Guest { door: self, entered, answered: false })
+        enters.then(|| Guest { door: self, entered, answered: false })
     }
 }
 
@@ -244,6 +244,17 @@ mod tests {
             }
         }
         assert!(most <= ORDERS_OPEN_MIN, "{most}");
+    }
+
+    #[test]
+    fn whoever_is_refused_makes_no_room() {
+        let door = Door::new();
+        let guests: Vec<_> = std::iter::from_fn(|| door.enter()).take(REQUESTS_OPEN_MAX).collect();
+        let inside = door.gate.lock().under_way;
+        assert_eq!(inside, guests.len());
+        let refused = (0..10).filter(|_| door.enter().is_none()).count();
+        assert_eq!(door.gate.lock().under_way, inside);
+        assert_eq!(refused, 10);
     }
 
     #[test]
