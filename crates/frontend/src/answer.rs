@@ -1,7 +1,7 @@
 //! The HTTP answers of the public API: one envelope, and the headers that go with it.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use http_body_util::Full;
 use ledger::terms::Index;
@@ -44,14 +44,35 @@ pub(crate) fn error(status: StatusCode, message: &str) -> Answer {
 
 /// A problem in the envelope: 503 with `Retry-After` when nothing happened, 504 when nobody knows.
 pub(crate) fn problem(problem: &Problem) -> Answer {
-    let status = StatusCode::from_u16(problem.http_status());
-    let status = status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    let status = status(problem);
     let mut answer = error(status, &problem.message);
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        let after = problem.retry_after.unwrap_or_default().as_secs().max(1);
-        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(after));
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after(problem)));
     }
     answer
+}
+
+/// The same as it goes over the wire, before and after the value of [`REQUEST_ID`]. (It has no
+/// `Date`, which a server owes to what it has done, and not to what it could not do.)
+pub(crate) fn on_the_wire(problem: &Problem) -> [String; 2] {
+    let status = status(problem);
+    let body = render_error(status.as_u16(), &problem.message);
+    let (after, length) = (retry_after(problem), body.len());
+    let before = format!(
+        "HTTP/1.1 {status}\r\n{CONTENT_TYPE}: application/json\r\n{RETRY_AFTER}: {after}\r\n\
+         {CONTENT_LENGTH}: {length}\r\n{REQUEST_ID}: "
+    );
+    [before, format!("\r\n\r\n{body}")]
+}
+
+fn status(problem: &Problem) -> StatusCode {
+    let status = StatusCode::from_u16(problem.http_status());
+    status.unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+}
+
+/// In seconds.
+fn retry_after(problem: &Problem) -> u64 {
+    problem.retry_after.unwrap_or_default().as_secs().max(1)
 }
 
 /// 405, with what is allowed.

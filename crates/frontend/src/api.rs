@@ -5,6 +5,7 @@
 
 mod batching;
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -25,7 +26,9 @@ use crate::limits;
 use crate::ordering::{self, Decided};
 use crate::queries::Queries;
 use crate::replicas::Replicas;
+use crate::step::Step;
 use crate::store::Store;
+use crate::turnstile::Turnstile;
 use crate::{keys, refusals};
 
 const ON_PRODUCTS: &str = "GET, HEAD, OPTIONS";
@@ -45,6 +48,9 @@ struct Shared {
     store: Store,
     places: Semaphore,
     door: Door,
+    turnstile: Turnstile,
+    /// The answer to an order for which there is no room, before and after its request's id.
+    refusal: [String; 2],
     batches: Semaphore,
     request_base: u64,
     requests: AtomicU64,
@@ -65,6 +71,8 @@ impl Api {
             store,
             places,
             door: Door::new(),
+            turnstile: Turnstile::new(),
+            refusal: answer::on_the_wire(&no_room()),
             batches: Semaphore::new(limits::BATCHES_OPEN_MAX),
             request_base: rand::random(),
             requests: AtomicU64::new(0),
@@ -72,18 +80,48 @@ impl Api {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Answers one request. `local`: it comes from this machine.
-    pub(crate) async fn answer(&self, request: Request<Incoming>, local: bool) -> Answer {
+    /// There is an overload: orders may be refused before they are read.
+    pub(crate) fn sheds(&self) -> bool {
+        self.shared.door.sheds()
+    }
+
+    /// There is no room for an order that has come: it gets [`write_refusal`](Self::write_refusal).
+    pub(crate) fn turns_away(&self) -> bool {
+        self.shared.door.turns_away(self.shared.turnstile.is_behind())
+    }
+
+    /// The line of connections that wait to be read.
+    pub(crate) fn turnstile(&self) -> &Turnstile {
+        &self.shared.turnstile
+    }
+
+    /// Adds the whole answer to an order for which there is no room, as it goes over the wire.
+    pub(crate) fn write_refusal(&self, out: &mut Vec<u8>) {
+        let [before, after] = &self.shared.refusal;
+        out.extend_from_slice(before.as_bytes());
+        // Writing into a vector cannot fail.
+        let _ = write!(out, "{:016x}", self.next_id());
+        out.extend_from_slice(after.as_bytes());
+    }
+
+    /// Answers one request. `local`: it comes from this machine. `step`: what its connection is
+    /// told of it.
+    pub(crate) async fn answer(
+        &self,
+        request: Request<Incoming>,
+        local: bool,
+        step: &Step,
+    ) -> Answer {
         let id = self.request_id(request.headers());
         let mut answer = match self.shared.places.try_acquire() {
-            Ok(_place) => self.route(request, local).await,
+            Ok(_place) => self.route(request, local, step).await,
             Err(_) => answer::problem(&Problem::definite(Code::Overloaded, "too many requests")),
         };
         answer.headers_mut().insert(REQUEST_ID, id);
         answer
     }
 
-    async fn route(&self, request: Request<Incoming>, local: bool) -> Answer {
+    async fn route(&self, request: Request<Incoming>, local: bool, step: &Step) -> Answer {
         if let Some(refusal) = check_head(&request) {
             return refusal;
         }
@@ -95,7 +133,7 @@ impl Api {
             return self.batch(request).await;
         }
         match place {
-            (Some("orders"), None, None) => self.orders(request).await,
+            (Some("orders"), None, None) => self.orders(request, step).await,
             (Some("orders"), Some(number), None) => {
                 on_get(request.method(), || self.order(number)).await
             }
@@ -197,7 +235,7 @@ impl Api {
         }
     }
 
-    async fn orders(&self, request: Request<Incoming>) -> Answer {
+    async fn orders(&self, request: Request<Incoming>, step: &Step) -> Answer {
         match *request.method() {
             Method::POST => {}
             Method::OPTIONS => return answer::options(ON_ORDERS),
@@ -211,6 +249,7 @@ impl Api {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
+        step.read();
         let line = match classic::parse_order(self.shared.dialect, &body) {
             Ok(line) => line,
             Err(why) => return bad_request(&why),
@@ -223,8 +262,7 @@ impl Api {
             return answer::cached(answer::as_of(answer, short.as_of, false), "oppidum; hit");
         }
         let Some(mut guest) = self.shared.door.enter() else {
-            let why = "more orders than can be done: nothing was ordered";
-            return answer::problem(&Problem::definite(Code::Overloaded, why));
+            return answer::problem(&no_room());
         };
         let (key, name) = (key.unwrap_or_else(keys::own), line.name.clone());
         match ordering::place(&self.shared.replicas, line, key.clone()).await {
@@ -270,18 +308,27 @@ impl Api {
         described(&self.shared.store.describe(local).await)
     }
 
+    fn next_id(&self) -> u64 {
+        let count = self.shared.requests.fetch_add(1, Ordering::Relaxed);
+        self.shared.request_base.wrapping_add(count)
+    }
+
     fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
         let given = headers.get(REQUEST_ID).filter(|id| {
             let length = id.len();
             0 < length && length <= limits::REQUEST_ID_BYTES_MAX && id.to_str().is_ok()
         });
         let made = || {
-            let count = self.shared.requests.fetch_add(1, Ordering::Relaxed);
-            let id = format!("{:016x}", self.shared.request_base.wrapping_add(count));
+            let id = format!("{:016x}", self.next_id());
             HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("none"))
         };
         given.cloned().unwrap_or_else(made)
     }
+}
+
+fn no_room() -> Problem {
+    let why = "more orders than can be done: nothing was ordered";
+    Problem::definite(Code::Overloaded, why)
 }
 
 async fn on_get<F: Future<Output = Answer>>(method: &Method, get: impl FnOnce() -> F) -> Answer {

@@ -14,12 +14,13 @@
 //!
 //! [`Gate`] decides and has no clock; [`Door`] is the shell that counts who comes out.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::limits::{ORDERS_OPEN_MIN, REQUESTS_OPEN_MAX};
+use crate::limits::{ORDERS_BURST_MAX, ORDERS_OPEN_MIN, REQUESTS_OPEN_MAX};
 
 /// An order should be answered within this, in an overload too.
 const AIM: Duration = Duration::from_millis(20);
@@ -72,14 +73,27 @@ impl Gate {
         }
         let flows = now.saturating_duration_since(self.answered) < STOPPED;
         let strained = PATIENT <= now.saturating_duration_since(self.soon);
-        let bounded = self.sheds(now) || (strained && flows);
-        let limit = if bounded { self.limit() } else { REQUESTS_OPEN_MAX };
+        let limit = match flows {
+            _ if self.sheds(now) || (strained && flows) => self.limit(),
+            true => self.limit().max(ORDERS_BURST_MAX),
+            false => REQUESTS_OPEN_MAX,
+        };
         let enters = self.under_way < limit;
         self.under_way += usize::from(enters);
-        if bounded && !enters {
+        if flows && !enters {
             self.refused = Some(now);
         }
         enters
+    }
+
+    /// One has come who would be refused by [`enter`](Self::enter) in an overload, or comes in one
+    /// that the frontend itself is `behind` with: true, and it is refused.
+    fn turns_away(&mut self, behind: bool, now: Instant) -> bool {
+        let away = self.sheds(now) && (behind || self.limit() <= self.under_way);
+        if away {
+            self.refused = Some(now);
+        }
+        away
     }
 
     /// One that was let in at `entered` leaves. `answered`: the store has decided it.
@@ -131,18 +145,37 @@ fn count(requests: usize) -> f64 {
 #[derive(Debug)]
 pub(crate) struct Door {
     gate: Mutex<Gate>,
+    /// There may be an overload: what can be asked without a lock.
+    sheds: AtomicBool,
 }
 
 impl Door {
     /// Nobody is inside.
     pub(crate) fn new() -> Self {
-        Self { gate: Mutex::new(Gate::new(Instant::now())) }
+        Self { gate: Mutex::new(Gate::new(Instant::now())), sheds: AtomicBool::new(false) }
+    }
+
+    /// There is an overload, or was one when it was last looked.
+    pub(crate) fn sheds(&self) -> bool {
+        self.sheds.load(Ordering::Relaxed)
+    }
+
+    /// One has come for whom there is no room: it may be refused, whatever it wants to order.
+    pub(crate) fn turns_away(&self, behind: bool) -> bool {
+        self.sheds() && {
+            let (mut gate, now) = (self.gate.lock(), Instant::now());
+            self.sheds.store(gate.sheds(now), Ordering::Relaxed);
+            gate.turns_away(behind, now)
+        }
     }
 
     /// Lets one in, or not.
     pub(crate) fn enter(&self) -> Option<Guest<'_>> {
         let entered = Instant::now();
-        let enters = self.gate.lock().enter(entered);
+        let mut gate = self.gate.lock();
+        let enters = gate.enter(entered);
+        self.sheds.store(gate.sheds(entered), Ordering::Relaxed);
+        drop(gate);
         enters.then(|| Guest { door: self, entered, answered: false })
     }
 }
@@ -250,11 +283,30 @@ mod tests {
     fn whoever_is_refused_makes_no_room() {
         let door = Door::new();
         let guests: Vec<_> = std::iter::from_fn(|| door.enter()).take(REQUESTS_OPEN_MAX).collect();
+        assert!(ORDERS_BURST_MAX <= guests.len());
         let inside = door.gate.lock().under_way;
         assert_eq!(inside, guests.len());
         let refused = (0..10).filter(|_| door.enter().is_none()).count();
-        assert_eq!(door.gate.lock().under_way, inside);
-        assert_eq!(refused, 10);
+        assert_eq!(door.gate.lock().under_way, inside + 10 - refused);
+        drop(guests);
+        assert_eq!(door.gate.lock().under_way, 0);
+    }
+
+    #[test]
+    fn orders_are_turned_away_only_in_an_overload_and_while_there_is_no_room() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut gate = Gate::new(start);
+        assert!(!gate.turns_away(true, at(0)), "nobody was refused yet");
+        while gate.enter(at(1)) {}
+        assert_eq!(gate.under_way, ORDERS_BURST_MAX);
+        assert!(gate.turns_away(false, at(2)), "there is no room");
+        for _ in ORDERS_OPEN_MIN..=ORDERS_BURST_MAX {
+            gate.leave(at(1), true, at(3));
+        }
+        assert!(!gate.turns_away(false, at(4)), "there is room again");
+        assert!(gate.turns_away(true, at(5)), "there is, but the frontend is behind");
+        assert!(!gate.turns_away(true, at(5) + OVER), "the overload is over");
     }
 
     #[test]

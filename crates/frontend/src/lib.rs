@@ -42,6 +42,14 @@ mod api;
 
 mod answer;
 
+mod step;
+
+mod plain;
+
+mod turnstile;
+
+mod connection;
+
 mod server;
 
 mod store;

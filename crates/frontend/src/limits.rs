@@ -32,6 +32,12 @@ pub const REQUESTS_OPEN_MAX: usize = 8_192;
 /// So many orders are let in at once, however slow the store is: entries of the log want company.
 pub const ORDERS_OPEN_MIN: usize = 256;
 
+/// So many orders are let in at once before anybody asks whether more come than can be done.
+pub const ORDERS_BURST_MAX: usize = 2_048;
+
+/// So many connections are accepted at a time: then those that are there have a turn.
+pub const ACCEPTED_MAX: usize = 16;
+
 /// How long the head of a request may take to arrive.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 

@@ -1,0 +1,167 @@
+//! Who of a pile of connections is read next, in an overload.
+//!
+//! A frontend does its work in turns of one queue. When thousands of connections have something to
+//! say, an answer of the store that is on its way to one of them waits behind them all, and that
+//! several times: to be read, to be handed on, to be sent. So connections stand in a line of their
+//! own, cost next to nothing while they do, and are called a few at a time, between which everybody
+//! else has a turn. How long the line is says how far the frontend is behind.
+
+use std::collections::VecDeque;
+use std::task::{Context, Waker};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+/// So many are called at a time: each takes some ten microseconds, and whatever else there is to do
+/// waits for them.
+const CALLED: usize = 32;
+
+/// With more than so many in line the frontend is behind: some milliseconds.
+const BEHIND: usize = 256;
+
+/// The pure core. `W` wakes one who waits.
+#[derive(Debug)]
+struct Line<W> {
+    waiting: VecDeque<W>,
+    /// How many were called since it began: tickets below this may pass.
+    called: u64,
+    /// How many may yet pass in this turn without standing in line.
+    free: usize,
+}
+
+impl<W> Line<W> {
+    fn new() -> Self {
+        Self { waiting: VecDeque::new(), called: 0, free: CALLED }
+    }
+
+    /// One comes, or asks again: true, and it has passed. Otherwise it has a ticket, and is woken.
+    fn pass(&mut self, ticket: &mut Option<u64>, waker: impl FnOnce() -> W) -> bool {
+        match *ticket {
+            Some(own) if own < self.called => *ticket = None,
+            Some(_) => return false,
+            None if self.waiting.is_empty() && 0 < self.free => self.free -= 1,
+            None => {
+                *ticket = Some(self.called + self.waiting.len() as u64);
+                self.waiting.push_back(waker());
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The next turn begins: who may pass now.
+    fn turn(&mut self) -> std::collections::vec_deque::Drain<'_, W> {
+        let count = self.waiting.len().min(CALLED);
+        self.free = CALLED - count;
+        self.called += count as u64;
+        self.waiting.drain(..count)
+    }
+
+    /// Nobody waits, and nobody has passed since the last turn.
+    fn is_quiet(&self) -> bool {
+        self.waiting.is_empty() && self.free == CALLED
+    }
+}
+
+/// The line that all connections share.
+#[derive(Debug)]
+pub(crate) struct Turnstile {
+    line: Mutex<Line<Waker>>,
+    stirs: Notify,
+}
+
+impl Turnstile {
+    pub(crate) fn new() -> Self {
+        Self { line: Mutex::new(Line::new()), stirs: Notify::new() }
+    }
+
+    /// Whether one may pass now. If not, it is woken when it may, and shows its ticket.
+    pub(crate) fn pass(&self, ticket: &mut Option<u64>, cx: &Context<'_>) -> bool {
+        let mut line = self.line.lock();
+        let quiet = line.is_quiet();
+        let passes = line.pass(ticket, || cx.waker().clone());
+        drop(line);
+        if quiet {
+            self.stirs.notify_one();
+        }
+        passes
+    }
+
+    /// More wait than can be read within some milliseconds.
+    pub(crate) fn is_behind(&self) -> bool {
+        BEHIND < self.line.lock().waiting.len()
+    }
+
+    /// Calls those who wait, for ever.
+    pub(crate) async fn run(&self) {
+        loop {
+            if self.line.lock().is_quiet() {
+                self.stirs.notified().await;
+            }
+            // Until all who were called, and whoever else has something to do, had their turn.
+            tokio::task::yield_now().await;
+            let called: Vec<Waker> = self.line.lock().turn().collect();
+            for waker in called {
+                waker.wake();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_come_are_called_in_order_a_few_at_a_time() {
+        let mut line = Line::new();
+        let mut tickets = vec![None; 3 * CALLED];
+        let passed = |line: &mut Line<usize>, tickets: &mut [Option<u64>]| {
+            let asked = tickets.iter_mut().enumerate();
+            let passed = asked.filter_map(|(who, ticket)| line.pass(ticket, || who).then_some(who));
+            passed.collect::<Vec<_>>()
+        };
+        assert!(line.is_quiet());
+        let first: Vec<usize> = (0..CALLED).collect();
+        assert_eq!(passed(&mut line, &mut tickets), first, "who comes first need not wait");
+        assert_eq!(passed(&mut line, &mut tickets[CALLED..]), [0; 0], "asking again is no use");
+        for turn in 1..3 {
+            let next: Vec<usize> = (turn * CALLED..(turn + 1) * CALLED).collect();
+            assert_eq!(line.turn().collect::<Vec<_>>(), next);
+            let mut late = None;
+            assert!(!line.pass(&mut late, || usize::MAX), "nobody overtakes those who were called");
+            line.waiting.pop_back();
+            let called = &mut tickets[turn * CALLED..(turn + 1) * CALLED];
+            assert_eq!(passed(&mut line, called).len(), CALLED);
+        }
+        assert!(!line.is_quiet());
+        assert_eq!(line.turn().count(), 0);
+        assert!(line.is_quiet(), "all have passed");
+    }
+
+    #[tokio::test]
+    async fn all_of_a_pile_pass() {
+        let turnstile = std::sync::Arc::new(Turnstile::new());
+        let all: Vec<_> = (0..10 * BEHIND)
+            .map(|_| {
+                let turnstile = turnstile.clone();
+                tokio::spawn(async move {
+                    let mut ticket = None;
+                    std::future::poll_fn(|cx| match turnstile.pass(&mut ticket, cx) {
+                        true => std::task::Poll::Ready(()),
+                        false => std::task::Poll::Pending,
+                    })
+                    .await;
+                })
+            })
+            .collect();
+        while !turnstile.is_behind() {
+            tokio::task::yield_now().await;
+        }
+        tokio::select! {
+            () = turnstile.run() => {}
+            all = futures::future::join_all(all) => assert!(all.iter().all(Result::is_ok)),
+        }
+        assert!(!turnstile.is_behind());
+    }
+}
