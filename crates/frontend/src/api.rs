@@ -17,6 +17,7 @@ use hyper::body::{Body, Incoming};
 use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::Key;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use wire::problem::{Code, Problem};
 
 use crate::answer::{self, Answer, REQUEST_ID};
@@ -261,7 +262,9 @@ impl Api {
             let answer = refusals::answer(self.shared.dialect, &short.refusal);
             return answer::cached(answer::as_of(answer, short.as_of, false), "oppidum; hit");
         }
-        let Some(mut guest) = self.shared.door.enter() else {
+        let now = Instant::now();
+        let late = self.shared.turnstile.is_late(now);
+        let Some(mut guest) = self.shared.door.enter(late, now) else {
             return answer::problem(&no_room());
         };
         let (key, name) = (key.unwrap_or_else(keys::own), line.name.clone());

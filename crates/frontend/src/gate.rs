@@ -12,6 +12,9 @@
 //! are let in, and what has piled up when answers flow again is given the time to drain. A store
 //! that was not overloaded before refuses nobody because of it.
 //!
+//! A frontend that has itself more to do than it can does not wait for that: more are let in than
+//! are answered soon only while it keeps up, and up to [`ORDERS_BURST_MAX`].
+//!
 //! [`Gate`] decides and has no clock; [`Door`] is the shell that counts who comes out.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -66,21 +69,27 @@ impl Gate {
         Self { under_way: 0, answered, soon, refused: None, window, rate: 0.0, pile: 0.0 }
     }
 
-    /// One comes: true, and it is under way.
-    fn enter(&mut self, now: Instant) -> bool {
+    /// One comes: true, and it is under way. `late`: the frontend itself has more to do than it
+    /// can.
+    fn enter(&mut self, late: bool, now: Instant) -> bool {
         if self.under_way == 0 {
-            self.soon = now;
+            // Nobody waited for an answer.
+            (self.soon, self.answered) = (now, now);
+        }
+        if late {
+            // It has not piled up for want of answers.
+            self.pile = 0.0;
         }
         let flows = now.saturating_duration_since(self.answered) < STOPPED;
         let strained = PATIENT <= now.saturating_duration_since(self.soon);
         let limit = match flows {
-            _ if self.sheds(now) || (strained && flows) => self.limit(),
+            _ if late || self.sheds(now) || (strained && flows) => self.limit(),
             true => self.limit().max(ORDERS_BURST_MAX),
             false => REQUESTS_OPEN_MAX,
         };
         let enters = self.under_way < limit;
         self.under_way += usize::from(enters);
-        if flows && !enters {
+        if (flows || late) && !enters {
             self.refused = Some(now);
         }
         enters
@@ -169,11 +178,10 @@ impl Door {
         }
     }
 
-    /// Lets one in, or not.
-    pub(crate) fn enter(&self) -> Option<Guest<'_>> {
-        let entered = Instant::now();
+    /// Lets one in, or not. `late`: the frontend itself has more to do than it can.
+    pub(crate) fn enter(&self, late: bool, entered: Instant) -> Option<Guest<'_>> {
         let mut gate = self.gate.lock();
-        let enters = gate.enter(entered);
+        let enters = gate.enter(late, entered);
         self.sheds.store(gate.sheds(entered), Ordering::Relaxed);
         drop(gate);
         enters.then(|| Guest { door: self, entered, answered: false })
@@ -228,7 +236,7 @@ mod tests {
         let (mut gate, mut line, mut came) = (Gate::new(start), VecDeque::new(), Came::default());
         for ms in 0..4_000 {
             for _ in 0..comes(ms) {
-                match gate.enter(at(ms)) {
+                match gate.enter(false, at(ms)) {
                     true => line.push_back(ms),
                     false => came.refused += 1,
                 }
@@ -263,7 +271,7 @@ mod tests {
         let (mut gate, mut line, mut most) = (Gate::new(start), VecDeque::new(), 0);
         for ms in 0..4_000 {
             for _ in 0..20 {
-                if gate.enter(at(ms)) {
+                if gate.enter(false, at(ms)) {
                     line.push_back(ms);
                 }
             }
@@ -282,11 +290,13 @@ mod tests {
     #[test]
     fn whoever_is_refused_makes_no_room() {
         let door = Door::new();
-        let guests: Vec<_> = std::iter::from_fn(|| door.enter()).take(REQUESTS_OPEN_MAX).collect();
+        let guests: Vec<_> = std::iter::from_fn(|| door.enter(false, Instant::now()))
+            .take(REQUESTS_OPEN_MAX)
+            .collect();
         assert!(ORDERS_BURST_MAX <= guests.len());
         let inside = door.gate.lock().under_way;
         assert_eq!(inside, guests.len());
-        let refused = (0..10).filter(|_| door.enter().is_none()).count();
+        let refused = (0..10).filter(|_| door.enter(false, Instant::now()).is_none()).count();
         assert_eq!(door.gate.lock().under_way, inside + 10 - refused);
         drop(guests);
         assert_eq!(door.gate.lock().under_way, 0);
@@ -298,7 +308,7 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut gate = Gate::new(start);
         assert!(!gate.turns_away(true, at(0)), "nobody was refused yet");
-        while gate.enter(at(1)) {}
+        while gate.enter(false, at(1)) {}
         assert_eq!(gate.under_way, ORDERS_BURST_MAX);
         assert!(gate.turns_away(false, at(2)), "there is no room");
         for _ in ORDERS_OPEN_MIN..=ORDERS_BURST_MAX {
@@ -307,6 +317,15 @@ mod tests {
         assert!(!gate.turns_away(false, at(4)), "there is room again");
         assert!(gate.turns_away(true, at(5)), "there is, but the frontend is behind");
         assert!(!gate.turns_away(true, at(5) + OVER), "the overload is over");
+    }
+
+    #[test]
+    fn a_frontend_that_is_late_does_not_wait_for_answers_to_be_late_too() {
+        let now = Instant::now();
+        let mut gate = Gate::new(now);
+        while gate.enter(true, now) {}
+        assert_eq!(gate.under_way, ORDERS_OPEN_MIN);
+        assert!(gate.sheds(now));
     }
 
     #[test]
@@ -332,18 +351,18 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut gate = Gate::new(start);
-        assert!(gate.enter(at(0)));
+        assert!(gate.enter(false, at(0)));
         for ms in (500..10_000).step_by(500) {
             for _ in 0..2 {
-                assert!(gate.enter(at(ms)));
+                assert!(gate.enter(false, at(ms)));
             }
             gate.leave(at(ms - 500), true, at(ms));
         }
         assert!(gate.under_way < ORDERS_OPEN_MIN);
-        let refused = (0..ORDERS_OPEN_MIN).filter(|_| !gate.enter(at(9_501))).count();
+        let refused = (0..ORDERS_OPEN_MIN).filter(|_| !gate.enter(false, at(9_501))).count();
         assert_eq!(gate.under_way, ORDERS_OPEN_MIN, "{refused} were refused");
         gate.leave(at(9_501), false, at(9_502));
-        assert!(gate.enter(at(9_502)), "one who went away makes room");
-        assert!(!gate.enter(at(9_502)));
+        assert!(gate.enter(false, at(9_502)), "one who went away makes room");
+        assert!(!gate.enter(false, at(9_502)));
     }
 }

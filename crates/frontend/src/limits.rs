@@ -36,7 +36,7 @@ pub const ORDERS_OPEN_MIN: usize = 256;
 pub const ORDERS_BURST_MAX: usize = 2_048;
 
 /// So many connections are accepted at a time: then those that are there have a turn.
-pub const ACCEPTED_MAX: usize = 16;
+pub const ACCEPTED_MAX: usize = 4;
 
 /// How long the head of a request may take to arrive.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);

@@ -1,6 +1,8 @@
 //! The public listener: connections with limits, one access log line per request, a graceful end.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -57,9 +59,15 @@ async fn accept(
             () = stop.cancelled() => break,
         };
         let Ok(place) = place else { break };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => break,
+        let mut accepting = pin!(listener.accept());
+        let at_once = futures::poll!(accepting.as_mut());
+        api.turnstile().knock(at_once.is_ready());
+        let accepted = match at_once {
+            Poll::Ready(accepted) => accepted,
+            Poll::Pending => tokio::select! {
+                accepted = accepting => accepted,
+                () = stop.cancelled() => break,
+            },
         };
         match accepted {
             Ok((stream, from)) => {

@@ -4,20 +4,30 @@
 //! say, an answer of the store that is on its way to one of them waits behind them all, and that
 //! several times: to be read, to be handed on, to be sent. So connections stand in a line of their
 //! own, cost next to nothing while they do, and are called a few at a time, between which everybody
-//! else has a turn. How long the line is says how far the frontend is behind.
+//! else has a turn.
+//!
+//! How long the line is says how far the frontend is behind. Before there is a line, how long
+//! whatever is to be done waits for its turn says that it falls behind, and so do connections that
+//! always wait to be accepted: before the answers of the store are late, and when there are none.
 
 use std::collections::VecDeque;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 /// So many are called at a time: each takes some ten microseconds, and whatever else there is to do
 /// waits for them.
 const CALLED: usize = 32;
 
-/// With more than so many in line the frontend is behind: some milliseconds.
-const BEHIND: usize = 256;
+/// With more than so many in line the frontend is behind: a millisecond or so.
+const BEHIND: usize = 96;
+
+/// When whatever is to be done waits this long for its turn, the frontend has more to do than it
+/// can: an order needs several turns.
+const LATE: Duration = Duration::from_millis(20);
 
 /// The pure core. `W` wakes one who waits.
 #[derive(Debug)]
@@ -63,16 +73,76 @@ impl<W> Line<W> {
     }
 }
 
+/// How long whatever is to be done waits for its turn: pure, too.
+#[derive(Debug, Default)]
+struct Turn {
+    /// Since when somebody waits for it only to see how long that takes.
+    since: Option<Instant>,
+    /// The last turn took long; until then that is believed.
+    late_until: Option<Instant>,
+    /// Since when there has always been another connection to accept.
+    knocking: Option<Instant>,
+}
+
+impl Turn {
+    /// Somebody begins to wait, if nobody does.
+    fn begin(&mut self, now: Instant) -> bool {
+        let begins = self.since.is_none();
+        self.since.get_or_insert(now);
+        begins
+    }
+
+    /// It was their turn.
+    fn end(&mut self, now: Instant) {
+        let took = self.since.take().map(|since| now.saturating_duration_since(since));
+        if let Some(took) = took.filter(|took| LATE <= *took) {
+            self.late_until = Some(now + took);
+        }
+    }
+
+    /// Somebody was there to be accepted, or nobody.
+    fn knock(&mut self, somebody: bool, now: Instant) {
+        self.knocking = somebody.then(|| self.knocking.unwrap_or(now));
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        let waits = |since| LATE <= now.saturating_duration_since(since);
+        self.since.is_some_and(waits)
+            || self.knocking.is_some_and(waits)
+            || self.late_until.is_some_and(|until| now < until)
+    }
+}
+
 /// The line that all connections share.
 #[derive(Debug)]
 pub(crate) struct Turnstile {
     line: Mutex<Line<Waker>>,
+    turn: Mutex<Turn>,
     stirs: Notify,
 }
 
 impl Turnstile {
     pub(crate) fn new() -> Self {
-        Self { line: Mutex::new(Line::new()), stirs: Notify::new() }
+        let (line, turn) = (Mutex::new(Line::new()), Mutex::default());
+        Self { line, turn, stirs: Notify::new() }
+    }
+
+    /// Somebody was there to be accepted when it was looked, or nobody.
+    pub(crate) fn knock(&self, somebody: bool) {
+        self.turn.lock().knock(somebody, Instant::now());
+    }
+
+    /// Whatever is to be done waits for long. Asked when an order has come, and so from time to
+    /// time it is seen how long it takes until somebody's turn.
+    pub(crate) fn is_late(&self, now: Instant) -> bool {
+        let mut turn = self.turn.lock();
+        let begins = turn.begin(now);
+        let late = turn.is_late(now);
+        drop(turn);
+        if begins {
+            self.stirs.notify_one();
+        }
+        late
     }
 
     /// Whether one may pass now. If not, it is woken when it may, and shows its ticket.
@@ -87,7 +157,7 @@ impl Turnstile {
         passes
     }
 
-    /// More wait than can be read within some milliseconds.
+    /// More wait than can be read within a millisecond or so.
     pub(crate) fn is_behind(&self) -> bool {
         BEHIND < self.line.lock().waiting.len()
     }
@@ -97,6 +167,10 @@ impl Turnstile {
         loop {
             if self.line.lock().is_quiet() {
                 self.stirs.notified().await;
+            }
+            self.turn.lock().end(Instant::now());
+            if self.line.lock().is_quiet() {
+                continue;
             }
             // Until all who were called, and whoever else has something to do, had their turn.
             tokio::task::yield_now().await;
@@ -137,6 +211,40 @@ mod tests {
         assert!(!line.is_quiet());
         assert_eq!(line.turn().count(), 0);
         assert!(line.is_quiet(), "all have passed");
+    }
+
+    #[test]
+    fn a_turn_that_takes_long_is_noticed_while_it_does_and_believed_for_as_long() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut turn = Turn::default();
+        assert!(!turn.is_late(at(0)));
+        assert!(turn.begin(at(0)));
+        assert!(!turn.begin(at(5)), "one is enough");
+        turn.end(at(19));
+        assert!(!turn.is_late(at(100)), "it was soon enough, and nobody waits");
+        assert!(turn.begin(at(100)));
+        assert!(!turn.is_late(at(119)));
+        assert!(turn.is_late(at(120)));
+        turn.end(at(130));
+        assert!(turn.is_late(at(159)));
+        assert!(!turn.is_late(at(160)));
+    }
+
+    #[test]
+    fn connections_that_always_wait_to_be_accepted_are_a_sign_too() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut turn = Turn::default();
+        for ms in [0, 10, 19] {
+            turn.knock(true, at(ms));
+            assert!(!turn.is_late(at(ms)));
+        }
+        assert!(turn.is_late(at(20)));
+        turn.knock(false, at(21));
+        assert!(!turn.is_late(at(21)));
+        turn.knock(true, at(22));
+        assert!(!turn.is_late(at(41)));
     }
 
     #[tokio::test]
