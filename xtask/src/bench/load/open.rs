@@ -3,10 +3,12 @@
 //! Request `i` is due at `i / rate`, and its latency counts from then on, not from when it could be
 //! sent: a server that stops for a second is charged with every request of that second, and not
 //! with one per client ("coordinated omission": Gil Tene, "How NOT to measure latency", 2013).
-//! Clients who are free send what is due; when none is, another one connects, up to a bound. The
+//! Clients who are free send what is due; when none is, also not by an answer that is there to be
+//! read, another one connects, up to a bound. The
 //! load shares the processors with what it measures, and goes first where that is allowed.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -66,6 +68,9 @@ pub(crate) struct Arrived<T> {
 
 #[derive(Debug)]
 struct Books {
+    /// What is due in this time is counted.
+    counted: Range<Instant>,
+    said: Vec<Said>,
     accepted: Latencies,
     shed: Latencies,
     shed_answer: Latencies,
@@ -88,12 +93,12 @@ impl Open<'_> {
         }
         let step = Duration::from_secs_f64(1.0 / self.rate);
         crowd.tick(step.clamp(TICK_MIN, TICK_MAX))?;
-        let (mut waiting, mut said) = (VecDeque::new(), Vec::new());
-        let mut books = Books::new();
+        let mut waiting = VecDeque::new();
         let (mut before, mut after) = (None, None);
         let (began, mut next) = (Instant::now(), 0_u64);
         let counting = began + self.warm_up;
         let over = counting + self.length;
+        let mut books = Books::new(counting..over);
         let due = |serial: u64| began + Duration::from_secs_f64(count(serial) / self.rate);
         let (mut due_next, mut due_counted) = (due(0), 0);
         loop {
@@ -111,6 +116,10 @@ impl Open<'_> {
                 due_next = due(next);
             }
             while let Some(intended) = waiting.front().copied() {
+                // Who has been answered by now is free: nobody connects where somebody is.
+                if free.is_empty() {
+                    books.hear(&mut crowd, Duration::ZERO, &mut free)?;
+                }
                 let client = match free.pop_front() {
                     Some(client) => client,
                     None if crowd.len() < self.clients_max => crowd.join()?,
@@ -122,11 +131,7 @@ impl Open<'_> {
             if over <= due_next && after.is_some() && waiting.is_empty() && crowd.under_way() == 0 {
                 break;
             }
-            crowd.hear(TICK_MAX, &mut said)?;
-            for said in said.drain(..) {
-                free.push_back(said.client);
-                books.note(&said, counting, over);
-            }
+            books.hear(&mut crowd, TICK_MAX, &mut free)?;
         }
         let (Some(before), Some(after)) = (before, after) else {
             anyhow::bail!("the load ended before it was counted");
@@ -150,20 +155,38 @@ impl Open<'_> {
 }
 
 impl Books {
-    fn new() -> Self {
+    fn new(counted: Range<Instant>) -> Self {
         let [accepted, shed, shed_answer, late] = std::array::from_fn(|_| Latencies::new());
-        Self { accepted, shed, shed_answer, late, meanwhile: (0, 0), whole: 0, unknown: 0 }
+        let (said, meanwhile, whole, unknown) = (Vec::new(), (0, 0), 0, 0);
+        Self { counted, said, accepted, shed, shed_answer, late, meanwhile, whole, unknown }
     }
 
-    fn note(&mut self, said: &Said, counting: Instant, over: Instant) {
+    /// Waits for at most `longest` and notes the answers: who has one is free.
+    fn hear(
+        &mut self,
+        crowd: &mut Crowd<'_>,
+        longest: Duration,
+        free: &mut VecDeque<usize>,
+    ) -> Result<()> {
+        let mut said = std::mem::take(&mut self.said);
+        crowd.hear(longest, &mut said)?;
+        for said in said.drain(..) {
+            free.push_back(said.client);
+            self.note(&said);
+        }
+        self.said = said;
+        Ok(())
+    }
+
+    fn note(&mut self, said: &Said) {
         let is = |heard: Heard| u64::from(said.heard == heard);
         self.whole += is(Heard::Good);
         self.unknown += is(Heard::Unknown);
-        if (counting..over).contains(&said.at) {
+        if self.counted.contains(&said.at) {
             self.meanwhile.0 += is(Heard::Good);
             self.meanwhile.1 += is(Heard::Shed);
         }
-        if said.intended < counting {
+        if said.intended < self.counted.start {
             return;
         }
         self.late.record(said.sent.saturating_duration_since(said.intended));
