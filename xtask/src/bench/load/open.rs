@@ -3,9 +3,9 @@
 //! Request `i` is due at `i / rate`, and its latency counts from then on, not from when it could be
 //! sent: a server that stops for a second is charged with every request of that second, and not
 //! with one per client ("coordinated omission": Gil Tene, "How NOT to measure latency", 2013).
-//! Clients who are free send what is due; when none is, also not by an answer that is there to be
-//! read, another one connects, up to a bound. The
-//! load shares the processors with what it measures, and goes first where that is allowed.
+//! Clients who are free send what is due; when none is, not even by an answer that is there to be
+//! read, another one connects, up to a bound. The load shares the processors with what it measures,
+//! and goes first where that is allowed.
 
 use std::collections::VecDeque;
 use std::ops::Range;
