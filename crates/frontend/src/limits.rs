@@ -35,6 +35,10 @@ pub const ORDERS_OPEN_MIN: usize = 256;
 /// So many orders are let in at once before anybody asks whether more come than can be done.
 pub const ORDERS_BURST_MAX: usize = 2_048;
 
+/// So many connections wait in the system to be accepted, if it allows as many (Linux does): a
+/// crowd that comes all at once. Whoever finds the line full is heard a second later.
+pub const CONNECTIONS_WAITING_MAX: u32 = 4_096;
+
 /// So many connections are accepted at a time: then those that are there have a turn.
 pub const ACCEPTED_MAX: usize = 4;
 

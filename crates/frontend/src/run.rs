@@ -17,6 +17,7 @@ use wire::watch::watcher::{self, Ended};
 
 use crate::api::Api;
 use crate::classic::Dialect;
+use crate::limits;
 use crate::queries::{Queries, Setup};
 use crate::replicas::Replicas;
 use crate::server;
@@ -64,8 +65,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     if settings.orders.is_empty() {
         return Err(Stop::Setup("a frontend needs to know the replicas: list them".into()));
     }
-    let public = bind("frontend's public port", settings.listen).await?;
-    let internal = bind("frontend's internal port", settings.internal).await?;
+    let public = bind("frontend's public port", settings.listen)?;
+    let internal = bind("frontend's internal port", settings.internal)?;
     let listen = public.local_addr().unwrap_or(settings.listen);
     let address = internal.local_addr().unwrap_or(settings.internal).to_string();
     if listen.ip().is_unspecified() {
@@ -109,8 +110,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     Ok(())
 }
 
-async fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Stop> {
-    TcpListener::bind(address).await.map_err(|error| {
+fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Stop> {
+    wire::net::listen(address, limits::CONNECTIONS_WAITING_MAX).map_err(|error| {
         let advice = "stop whoever listens there, or give another port";
         Stop::Setup(format!("the {what} {address} cannot be opened: {error}; {advice}"))
     })

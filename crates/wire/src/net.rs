@@ -5,12 +5,15 @@
 //! `tokio`, or the simulator's.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use hyper_util::rt::TokioIo;
+#[cfg(not(feature = "simulated"))]
+use tokio::net::TcpSocket;
 #[cfg(not(feature = "simulated"))]
 pub use tokio::net::{TcpListener, TcpStream};
 use tonic::transport::{Channel, Endpoint};
@@ -48,6 +51,23 @@ impl ConnectError {
     pub fn is_refused(&self) -> bool {
         matches!(self, Self::Refused(_))
     }
+}
+
+/// A listener at which `waiting` connections, or as many as the system allows, wait to be accepted.
+/// Whoever comes when they are that many is not heard, and tries again after a second.
+#[cfg(not(feature = "simulated"))]
+pub fn listen(at: SocketAddr, waiting: u32) -> io::Result<TcpListener> {
+    let socket = if at.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // After a crash the address is there again at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(at)?;
+    socket.listen(waiting)
+}
+
+/// The same in the simulator, where everybody is heard.
+#[cfg(feature = "simulated")]
+pub fn listen(at: SocketAddr, _waiting: u32) -> io::Result<TcpListener> {
+    TcpListener::listen(at)
 }
 
 /// Connects by TCP, without delays for small writes.

@@ -137,6 +137,11 @@ impl TcpListener {
     /// Opens a listener on the machine that runs now.
     #[expect(clippy::unused_async, reason = "the face of the real one")]
     pub async fn bind(at: SocketAddr) -> io::Result<Self> {
+        Self::listen(at)
+    }
+
+    /// The same at once.
+    pub(crate) fn listen(at: SocketAddr) -> io::Result<Self> {
         Ok(Self { door: here()?.listen(at)? })
     }
 
