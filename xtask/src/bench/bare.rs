@@ -58,7 +58,10 @@ pub(crate) fn serve() -> Result<()> {
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     runtime.context("start the runtime")?.block_on(async {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.context("bind")?;
+        let socket = tokio::net::TcpSocket::new_v4().context("take a socket")?;
+        socket.bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).context("bind")?;
+        // As many as wait at a frontend.
+        let listener = socket.listen(4_096).context("listen")?;
         println!("http://{}", listener.local_addr().context("ask for the port")?);
         std::io::stdout().flush().context("say where")?;
         let router = Router::new()
