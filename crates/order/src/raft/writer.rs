@@ -133,8 +133,9 @@ pub(crate) fn run(shared: &Arc<Shared>) {
     let mut not_before = Instant::now() + shared.pace.every;
     while shared.demand.wait(not_before) {
         let start = Instant::now();
-        if let Err(error) = write(shared) {
-            return failed(shared, &error);
+        match write(shared) {
+            Ok(durable) => written(shared, durable),
+            Err(error) => return failed(shared, &error),
         }
         not_before = start + shared.pace.every.max(start.elapsed() * 10);
     }
@@ -146,8 +147,9 @@ pub(crate) async fn run_inline(shared: Arc<Shared>) {
     while shared.demand.waited(not_before).await {
         let start = tokio::time::Instant::now();
         let theirs = shared.clone();
-        if let Err(error) = shared.hand.aside(move || write(&theirs)).await {
-            return failed(&shared, &error);
+        match shared.hand.aside(move || write(&theirs)).await {
+            Ok(durable) => written(&shared, durable),
+            Err(error) => return failed(&shared, &error),
         }
         not_before = start + shared.pace.every.max(start.elapsed() * 10);
     }
@@ -160,7 +162,7 @@ fn failed(shared: &Shared, error: &io::Error) {
 }
 
 /// Writes one moment of the books.
-fn write(shared: &Shared) -> io::Result<()> {
+fn write(shared: &Shared) -> io::Result<Durable> {
     let _in_turn = shared.positions.lock();
     let before = shared.durable.read().clone();
     let (now, blocks) = {
@@ -183,22 +185,26 @@ fn write(shared: &Shared) -> io::Result<()> {
     };
     let rows: Vec<Row> = blocks.iter().map(Row::new).collect();
     shared.blocks.write(&rows, Some(&durable))?;
-    written(shared, durable);
-    Ok(())
+    Ok(durable)
 }
 
-/// That moment is on disk: others may count on it, and its blocks leave memory. No later one can
-/// have come there meanwhile: whoever writes a position has its turn.
+/// That moment is on disk: others may count on it, and its blocks leave memory.
 fn written(shared: &Shared, durable: Durable) {
     let (index, applied) = (durable.index(), durable.applied);
-    *shared.durable.write() = Arc::new(durable);
+    let mut known = shared.durable.write();
+    if applied < known.applied {
+        // A snapshot has been installed meanwhile.
+        return;
+    }
+    *known = Arc::new(durable);
+    drop(known);
     let mut books = shared.books.write();
     // They are on disk: memory may let them go.
     while books.young.front().is_some_and(|block| block.header().index <= index) {
         books.pop();
     }
     drop(books);
-    shared.progress.send_modify(|progress| progress.durable = applied);
+    shared.progress.send_modify(|progress| progress.durable = progress.durable.max(applied));
 }
 
 #[cfg(test)]
