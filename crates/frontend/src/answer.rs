@@ -115,3 +115,35 @@ pub(crate) fn keyed(mut answer: Answer, key: &str, replayed: bool) -> Answer {
     }
     answer
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use wire::problem::Code;
+
+    use super::*;
+
+    /// Whoever is refused by bytes alone is told what any other would be.
+    #[tokio::test]
+    async fn a_problem_on_the_wire_is_the_same_answer() {
+        let overloaded = Problem::definite(Code::Overloaded, "more than can be done");
+        let [before, after] = on_the_wire(&overloaded);
+        let text = format!("{before}7{after}");
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let (status, headers) = head.split_once("\r\n").unwrap();
+        let answer = problem(&overloaded);
+        assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        let mut told: Vec<_> = headers.lines().map(str::to_owned).collect();
+        told.sort();
+        let mut expected: Vec<_> = answer
+            .headers()
+            .iter()
+            .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
+            .chain([format!("content-length: {}", body.len()), "x-request-id: 7".to_owned()])
+            .collect();
+        expected.sort();
+        assert_eq!(told, expected);
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), body);
+    }
+}

@@ -22,6 +22,7 @@ use wire::problem::{Code, Problem};
 
 use crate::answer::{self, Answer, REQUEST_ID};
 use crate::classic::{self, Dialect, Noun};
+use crate::connection::House;
 use crate::gate::Door;
 use crate::limits;
 use crate::ordering::{self, Decided};
@@ -79,47 +80,6 @@ impl Api {
             requests: AtomicU64::new(0),
         };
         Self { shared: Arc::new(shared) }
-    }
-
-    /// There is an overload: orders may be refused before they are read.
-    pub(crate) fn sheds(&self) -> bool {
-        self.shared.door.sheds()
-    }
-
-    /// There is no room for an order that has come: it gets [`write_refusal`](Self::write_refusal).
-    pub(crate) fn turns_away(&self) -> bool {
-        self.shared.door.turns_away(self.shared.turnstile.is_behind())
-    }
-
-    /// The line of connections that wait to be read.
-    pub(crate) fn turnstile(&self) -> &Turnstile {
-        &self.shared.turnstile
-    }
-
-    /// Adds the whole answer to an order for which there is no room, as it goes over the wire.
-    pub(crate) fn write_refusal(&self, out: &mut Vec<u8>) {
-        let [before, after] = &self.shared.refusal;
-        out.extend_from_slice(before.as_bytes());
-        // Writing into a vector cannot fail.
-        let _ = write!(out, "{:016x}", self.next_id());
-        out.extend_from_slice(after.as_bytes());
-    }
-
-    /// Answers one request. `local`: it comes from this machine. `step`: what its connection is
-    /// told of it.
-    pub(crate) async fn answer(
-        &self,
-        request: Request<Incoming>,
-        local: bool,
-        step: &Step,
-    ) -> Answer {
-        let id = self.request_id(request.headers());
-        let mut answer = match self.shared.places.try_acquire() {
-            Ok(_place) => self.route(request, local, step).await,
-            Err(_) => answer::problem(&Problem::definite(Code::Overloaded, "too many requests")),
-        };
-        answer.headers_mut().insert(REQUEST_ID, id);
-        answer
     }
 
     async fn route(&self, request: Request<Incoming>, local: bool, step: &Step) -> Answer {
@@ -326,6 +286,38 @@ impl Api {
             HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("none"))
         };
         given.cloned().unwrap_or_else(made)
+    }
+}
+
+impl House for Api {
+    fn sheds(&self) -> bool {
+        self.shared.door.sheds()
+    }
+
+    fn turns_away(&self) -> bool {
+        self.shared.door.turns_away(self.shared.turnstile.is_behind())
+    }
+
+    fn turnstile(&self) -> &Turnstile {
+        &self.shared.turnstile
+    }
+
+    fn write_refusal(&self, out: &mut Vec<u8>) {
+        let [before, after] = &self.shared.refusal;
+        out.extend_from_slice(before.as_bytes());
+        // Writing into a vector cannot fail.
+        let _ = write!(out, "{:016x}", self.next_id());
+        out.extend_from_slice(after.as_bytes());
+    }
+
+    async fn answer(&self, request: Request<Incoming>, local: bool, step: &Step) -> Answer {
+        let id = self.request_id(request.headers());
+        let mut answer = match self.shared.places.try_acquire() {
+            Ok(_place) => self.route(request, local, step).await,
+            Err(_) => answer::problem(&Problem::definite(Code::Overloaded, "too many requests")),
+        };
+        answer.headers_mut().insert(REQUEST_ID, id);
+        answer
     }
 }
 

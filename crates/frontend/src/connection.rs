@@ -2,9 +2,8 @@
 //!
 //! Usually a server of HTTP does, and the API answers. In an overload, when a connection is between
 //! two requests, it is taken from that server and waits on the [`Doorstep`]: there a plain order is
-//! refused by its bytes alone, with an answer that is ready, and costs half as much. The first that
-//! is let in, or is anything else, gets a server of its own again. So a pile of connections costs
-//! little memory, too.
+//! refused by its bytes alone, with an answer that is ready. The first that is let in, or is
+//! anything else, gets a server of its own again. So a pile of connections costs little memory, too.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
@@ -27,19 +26,44 @@ use tokio_util::sync::CancellationToken;
 use wire::net::TcpStream;
 use wire::telemetry::{self, ACCESS};
 
-use crate::api::Api;
+use crate::answer::Answer;
 use crate::limits;
 use crate::plain;
 use crate::step::Step;
+use crate::turnstile::Turnstile;
 
 /// As much is read at a time on the doorstep: a dozen orders.
 const GLANCE_BYTES: usize = 2_048;
+
+/// What a connection leads to: the API.
+pub(crate) trait House: Clone {
+    /// There is an overload: orders may be refused before they are read.
+    fn sheds(&self) -> bool;
+
+    /// There is no room for an order that has come: it gets [`write_refusal`](Self::write_refusal).
+    fn turns_away(&self) -> bool;
+
+    /// The line of connections that wait to be read.
+    fn turnstile(&self) -> &Turnstile;
+
+    /// Adds the whole answer to an order for which there is no room, as it goes over the wire.
+    fn write_refusal(&self, out: &mut Vec<u8>);
+
+    /// Answers one request. `local`: it comes from this machine. `step`: what its connection is
+    /// told of it.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        local: bool,
+        step: &Step,
+    ) -> impl Future<Output = Answer> + Send;
+}
 
 /// Serves one connection to its end; after `stop`, to the end of the request that is at work.
 pub(crate) async fn serve(
     stream: TcpStream,
     from: SocketAddr,
-    api: Api,
+    api: impl House,
     access_log: bool,
     stop: CancellationToken,
 ) {
@@ -50,7 +74,7 @@ pub(crate) async fn serve(
     let mut io = Io { stream, ahead: Bytes::new(), step: Arc::new(Step::new()) };
     loop {
         if api.sheds() {
-            match Doorstep::new(io.stream).wait(&api, client, &stop).await {
+            match Doorstep::new(io).wait(&api, client, &stop).await {
                 Some((stream, ahead)) => io = Io { stream, ahead, step: Arc::new(Step::new()) },
                 None => return,
             }
@@ -66,7 +90,7 @@ pub(crate) async fn serve(
 async fn inside(
     io: Io,
     from: IpAddr,
-    api: &Api,
+    api: &impl House,
     client: Option<IpAddr>,
     stop: &CancellationToken,
 ) -> Option<Io> {
@@ -109,7 +133,7 @@ async fn inside(
     }
     let parts = connection.into_parts();
     let mut io = parts.io.into_inner();
-    // Nothing has come since it was idle, or it would not be.
+    // Nothing, or it would not be idle.
     io.ahead = parts.read_buf;
     Some(io)
 }
@@ -193,15 +217,15 @@ struct Doorstep {
 }
 
 impl Doorstep {
-    fn new(stream: TcpStream) -> Self {
-        let (ahead, out) = (Vec::new(), Vec::new());
+    fn new(Io { stream, ahead, .. }: Io) -> Self {
+        let (ahead, out) = (ahead.into(), Vec::new());
         Self { stream, ahead, out, gone: 0, stirred: true, reads: true, ticket: None }
     }
 
     /// Until something comes that is for those inside: the stream, and what came. None: it is over.
     async fn wait(
         mut self,
-        api: &Api,
+        api: &impl House,
         client: Option<IpAddr>,
         stop: &CancellationToken,
     ) -> Option<(TcpStream, Bytes)> {
@@ -226,7 +250,12 @@ impl Doorstep {
     }
 
     /// Ready: something has come that is for those inside, or (false) it is over.
-    fn poll(&mut self, cx: &mut Context<'_>, api: &Api, client: Option<IpAddr>) -> Poll<bool> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        api: &impl House,
+        client: Option<IpAddr>,
+    ) -> Poll<bool> {
         loop {
             while self.gone < self.out.len() {
                 let sent = Pin::new(&mut self.stream).poll_write(cx, &self.out[self.gone..]);
@@ -283,4 +312,131 @@ fn request_line(request: &Request<Incoming>) -> String {
 
 fn is_local(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use http::{Method, Response};
+    use http_body_util::{BodyExt, Full};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const ORDER: &str = "POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\n{}";
+    const QUERY: &str = "GET /stocks/bear HTTP/1.1\r\nHost: shop\r\n\r\n";
+
+    /// Inside everything is answered 200 with what was sent; outside, 503.
+    #[derive(Clone)]
+    struct Shop(Arc<(AtomicBool, AtomicBool, Turnstile)>);
+
+    impl Shop {
+        fn overload(&self, there_is: bool) {
+            self.0.0.store(there_is, Ordering::Relaxed);
+        }
+
+        fn room(&self, there_is: bool) {
+            self.0.1.store(there_is, Ordering::Relaxed);
+        }
+    }
+
+    impl House for Shop {
+        fn sheds(&self) -> bool {
+            self.0.0.load(Ordering::Relaxed)
+        }
+
+        fn turns_away(&self) -> bool {
+            self.sheds() && !self.0.1.load(Ordering::Relaxed)
+        }
+
+        fn turnstile(&self) -> &Turnstile {
+            &self.0.2
+        }
+
+        fn write_refusal(&self, out: &mut Vec<u8>) {
+            out.extend_from_slice(b"HTTP/1.1 503 No\r\ncontent-length: 2\r\n\r\nno");
+        }
+
+        async fn answer(&self, request: Request<Incoming>, _: bool, step: &Step) -> Answer {
+            let (head, body) = request.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            if head.method == Method::POST {
+                step.read();
+            }
+            Response::new(Full::new(body))
+        }
+    }
+
+    struct Customer(TcpStream);
+
+    impl Customer {
+        /// Sends this, and is told so much: statuses and bodies.
+        async fn send(&mut self, bytes: &str, answers: usize) -> Vec<String> {
+            self.0.write_all(bytes.as_bytes()).await.unwrap();
+            let mut told = Vec::new();
+            for _ in 0..answers {
+                told.push(self.hear().await);
+            }
+            told
+        }
+
+        async fn hear(&mut self) -> String {
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                head.push(char::from(self.0.read_u8().await.unwrap()));
+            }
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+            let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+            self.0.read_exact(&mut body).await.unwrap();
+            format!("{} {}", &head[9..12], String::from_utf8(body).unwrap())
+        }
+    }
+
+    /// On a runtime of one thread whoever is served has its turn to the end before its customer
+    /// has one: so it is known who reads what comes next.
+    #[tokio::test]
+    async fn plain_orders_are_refused_outside_and_nothing_else_is_and_nothing_is_lost_on_the_way() {
+        let shop =
+            Shop(Arc::new((AtomicBool::new(false), AtomicBool::new(false), Turnstile::new())));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut customer =
+            Customer(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let (stream, from) = listener.accept().await.unwrap();
+        let (stop, theirs) = (CancellationToken::new(), shop.clone());
+        let stopping = stop.clone();
+        let served = tokio::spawn(async move {
+            let at_work = serve(stream, from, theirs.clone(), false, stopping);
+            tokio::select! {
+                () = at_work => {}
+                () = theirs.turnstile().run() => {}
+            }
+        });
+        let (done, shown, no) = ("200 {}", "200 ", "503 no");
+        assert_eq!(customer.send(ORDER, 1).await, [done]);
+        shop.overload(true);
+        assert_eq!(customer.send(ORDER, 1).await, [done], "it was inside already");
+        assert_eq!(customer.send(ORDER, 1).await, [no]);
+        assert_eq!(customer.send(&ORDER.repeat(3), 3).await, [no; 3]);
+        // A query among orders goes inside, and so does what comes with it, in its order.
+        let mixed = [ORDER, QUERY, ORDER].concat();
+        let told = customer.send(&mixed, 3).await;
+        assert_eq!(told, [no, shown, done]);
+        assert_eq!(customer.send(ORDER, 1).await, [no], "it was idle after an order");
+        // In two parts: the first is none, and is read together with the second.
+        let (one, two) = ORDER.split_at(30);
+        assert_eq!(customer.send(one, 0).await, [""; 0]);
+        tokio::task::yield_now().await;
+        assert_eq!(customer.send(two, 1).await, [done]);
+        shop.room(true);
+        assert_eq!(customer.send(ORDER, 1).await, [done], "there is room for it");
+        shop.room(false);
+        assert_eq!(customer.send(ORDER, 1).await, [no]);
+        shop.overload(false);
+        assert_eq!(customer.send(&[ORDER, QUERY].concat(), 2).await, [done, shown]);
+        stop.cancel();
+        served.await.unwrap();
+        assert_eq!(customer.0.read(&mut [0]).await.unwrap(), 0, "the connection is closed");
+    }
 }

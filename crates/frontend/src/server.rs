@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use wire::net::TcpListener;
 
 use crate::api::Api;
-use crate::connection;
+use crate::connection::{self, House};
 use crate::limits;
 
 /// How long requests at work may take to finish once the process stops.
