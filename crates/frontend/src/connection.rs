@@ -3,7 +3,7 @@
 //! Usually a server of HTTP does, and the API answers. In an overload, when a connection is between
 //! two requests, it is taken from that server and waits on the [`Doorstep`]: there a plain order is
 //! refused by its bytes alone, with an answer that is ready. The first that is let in, or is
-//! anything else, gets a server of its own again. So a pile of connections costs little memory, too.
+//! anything else, gets a server of its own again. So a pile of connections costs little memory.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
