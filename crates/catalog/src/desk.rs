@@ -252,7 +252,7 @@ impl Watcher for Desk {
             let names: Vec<_> = products.iter().map(|product| product.name.as_str()).collect();
             tracing::info!("sending invalidation: {} (as of {index})", names.join(", "));
         }
-        held.window.push(index, products);
+        held.window.push(index, products.into());
         let answers = self.moved(&mut held);
         drop(held);
         answers.into_iter().for_each(tell);

@@ -1,16 +1,17 @@
 //! The HTTP answers of the public API: one envelope, and the headers that go with it.
 
+use std::io::Write as _;
+
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
-use http_body_util::Full;
 use ledger::terms::Index;
 use wire::problem::Problem;
 
 use crate::classic::render_error;
 
 /// An answer, whole.
-pub(crate) type Answer = Response<Full<Bytes>>;
+pub(crate) type Answer = Response<Bytes>;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -21,7 +22,7 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// JSON with a status.
 pub(crate) fn json(status: StatusCode, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let mut answer = Response::new(Bytes::from(body));
     *answer.status_mut() = status;
     let json = HeaderValue::from_static("application/json");
     answer.headers_mut().insert(CONTENT_TYPE, json);
@@ -30,7 +31,7 @@ pub(crate) fn json(status: StatusCode, body: String) -> Answer {
 
 /// Plain text with a status.
 pub(crate) fn text(status: StatusCode, body: &'static str) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from_static(body.as_bytes())));
+    let mut answer = Response::new(Bytes::from_static(body.as_bytes()));
     *answer.status_mut() = status;
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     answer.headers_mut().insert(CONTENT_TYPE, plain);
@@ -52,7 +53,25 @@ pub(crate) fn problem(problem: &Problem) -> Answer {
     answer
 }
 
-/// The same as it goes over the wire, before and after the value of [`REQUEST_ID`]. (It has no
+/// Adds an answer to `out` as it goes over the wire, with a `date` (RFC 9110). `last`: the
+/// connection is closed after it.
+pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer, date: &str, last: bool) {
+    let (status, body) = (answer.status(), answer.body());
+    // Writing into a vector cannot fail.
+    let _ = write!(out, "HTTP/1.1 {status}\r\n");
+    for (name, value) in answer.headers() {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    if last {
+        out.extend_from_slice(b"connection: close\r\n");
+    }
+    let _ = write!(out, "content-length: {}\r\ndate: {date}\r\n\r\n", body.len());
+    out.extend_from_slice(body);
+}
+
+/// A problem as it goes over the wire, before and after the value of [`REQUEST_ID`]. (It has no
 /// `Date`, which a server owes to what it has done, and not to what it could not do.)
 pub(crate) fn on_the_wire(problem: &Problem) -> [String; 2] {
     let status = status(problem);
@@ -84,7 +103,7 @@ pub(crate) fn not_allowed(allow: &'static str) -> Answer {
 
 /// The answer to OPTIONS.
 pub(crate) fn options(allow: &'static str) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::new()));
+    let mut answer = Response::new(Bytes::new());
     *answer.status_mut() = StatusCode::NO_CONTENT;
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     answer
@@ -118,14 +137,13 @@ pub(crate) fn keyed(mut answer: Answer, key: &str, replayed: bool) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
     use wire::problem::Code;
 
     use super::*;
 
     /// Whoever is refused by bytes alone is told what any other would be.
-    #[tokio::test]
-    async fn a_problem_on_the_wire_is_the_same_answer() {
+    #[test]
+    fn a_problem_on_the_wire_is_the_same_answer() {
         let overloaded = Problem::definite(Code::Overloaded, "more than can be done");
         let [before, after] = on_the_wire(&overloaded);
         let text = format!("{before}7{after}");
@@ -144,6 +162,6 @@ mod tests {
             .collect();
         expected.sort();
         assert_eq!(told, expected);
-        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), body);
+        assert_eq!(answer.body(), body);
     }
 }

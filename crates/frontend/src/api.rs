@@ -8,14 +8,16 @@ mod batching;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST, HeaderValue};
-use http::{HeaderMap, Method, Request, StatusCode};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::Key;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use wire::problem::{Code, Problem};
@@ -23,9 +25,11 @@ use wire::problem::{Code, Problem};
 use crate::answer::{self, Answer, REQUEST_ID};
 use crate::classic::{self, Dialect, Noun};
 use crate::connection::House;
+use crate::courier::{Couriers, Decided};
 use crate::gate::Door;
 use crate::limits;
-use crate::ordering::{self, Decided};
+use crate::ordering;
+use crate::plain::Order;
 use crate::queries::Queries;
 use crate::replicas::Replicas;
 use crate::step::Step;
@@ -46,6 +50,7 @@ pub(crate) struct Api {
 struct Shared {
     dialect: Dialect,
     queries: Queries,
+    couriers: Couriers,
     replicas: Replicas,
     store: Store,
     places: Semaphore,
@@ -54,6 +59,8 @@ struct Shared {
     /// The answer to an order for which there is no room, before and after its request's id.
     refusal: [String; 2],
     batches: Semaphore,
+    /// The date of answers: the second since the Unix epoch, and its words.
+    date: Mutex<(u64, Arc<str>)>,
     request_base: u64,
     requests: AtomicU64,
 }
@@ -69,6 +76,7 @@ impl Api {
         let shared = Shared {
             dialect,
             queries,
+            couriers: Couriers::new(replicas.clone()),
             replicas,
             store,
             places,
@@ -76,6 +84,7 @@ impl Api {
             turnstile: Turnstile::new(),
             refusal: answer::on_the_wire(&no_room()),
             batches: Semaphore::new(limits::BATCHES_OPEN_MAX),
+            date: Mutex::new((u64::MAX, Arc::default())),
             request_base: rand::random(),
             requests: AtomicU64::new(0),
         };
@@ -96,7 +105,7 @@ impl Api {
         match place {
             (Some("orders"), None, None) => self.orders(request, step).await,
             (Some("orders"), Some(number), None) => {
-                on_get(request.method(), || self.order(number)).await
+                on_get(request.method(), || self.look_up(number)).await
             }
             (Some("stocks" | "products"), None, None) => {
                 let query = request.uri().query().unwrap_or_default();
@@ -181,7 +190,7 @@ impl Api {
         }
     }
 
-    async fn order(&self, segment: &str) -> Answer {
+    async fn look_up(&self, segment: &str) -> Answer {
         let not_found = || answer::error(StatusCode::NOT_FOUND, "order not found");
         let Some(number) = classic::parse_number(segment) else { return not_found() };
         match ordering::look_up(&self.shared.replicas, number).await {
@@ -211,7 +220,12 @@ impl Api {
             Err(refusal) => return refusal,
         };
         step.read();
-        let line = match classic::parse_order(self.shared.dialect, &body) {
+        self.order_of(key, &body).await
+    }
+
+    /// Answers the order that `body` is, under the client's key if it has one.
+    async fn order_of(&self, key: Option<Key>, body: &[u8]) -> Answer {
+        let line = match classic::parse_order(self.shared.dialect, body) {
             Ok(line) => line,
             Err(why) => return bad_request(&why),
         };
@@ -228,7 +242,7 @@ impl Api {
             return answer::problem(&no_room());
         };
         let (key, name) = (key.unwrap_or_else(keys::own), line.name.clone());
-        match ordering::place(&self.shared.replicas, line, key.clone()).await {
+        match self.shared.couriers.place(line, key.clone()).await {
             Ok(decided) => {
                 guest.answered();
                 self.shared.queries.tells(name.as_str(), decided.index);
@@ -276,16 +290,13 @@ impl Api {
         self.shared.request_base.wrapping_add(count)
     }
 
-    fn request_id(&self, headers: &HeaderMap) -> HeaderValue {
-        let given = headers.get(REQUEST_ID).filter(|id| {
-            let length = id.len();
-            0 < length && length <= limits::REQUEST_ID_BYTES_MAX && id.to_str().is_ok()
-        });
-        let made = || {
+    /// The client's id, if it is one, or one of our own.
+    fn id_or(&self, given: Option<&[u8]>) -> HeaderValue {
+        let given = given.filter(|id| is_id(id)).and_then(|id| HeaderValue::from_bytes(id).ok());
+        given.unwrap_or_else(|| {
             let id = format!("{:016x}", self.next_id());
             HeaderValue::try_from(id).unwrap_or(HeaderValue::from_static("none"))
-        };
-        given.cloned().unwrap_or_else(made)
+        })
     }
 }
 
@@ -302,23 +313,60 @@ impl House for Api {
         &self.shared.turnstile
     }
 
-    fn write_refusal(&self, out: &mut Vec<u8>) {
+    fn write_refusal(&self, out: &mut Vec<u8>, order: &Order<'_>) {
         let [before, after] = &self.shared.refusal;
         out.extend_from_slice(before.as_bytes());
         // Writing into a vector cannot fail.
-        let _ = write!(out, "{:016x}", self.next_id());
+        let _ = match order.id.filter(|id| is_id(id.as_bytes())) {
+            Some(id) => write!(out, "{id}"),
+            None => write!(out, "{:016x}", self.next_id()),
+        };
         out.extend_from_slice(after.as_bytes());
     }
 
+    fn write(&self, out: &mut Vec<u8>, answer: &Answer, last: bool) {
+        let now = SystemTime::now();
+        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let date = {
+            let mut date = self.shared.date.lock();
+            if date.0 != since {
+                *date = (since, httpdate::fmt_http_date(now).into());
+            }
+            date.1.clone()
+        };
+        answer::write(out, answer, &date, last);
+    }
+
+    async fn order(&self, order: &Order<'_>) -> Answer {
+        let place = self.shared.places.try_acquire();
+        let mut answer = match (order.key.map(keys::given_as).transpose(), place) {
+            (_, Err(_)) => too_many(),
+            (Err(why), _) => bad_request(why),
+            (Ok(key), Ok(_place)) => self.order_of(key, order.body).await,
+        };
+        answer.headers_mut().insert(REQUEST_ID, self.id_or(order.id.map(str::as_bytes)));
+        answer
+    }
+
     async fn answer(&self, request: Request<Incoming>, local: bool, step: &Step) -> Answer {
-        let id = self.request_id(request.headers());
+        let id = self.id_or(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
         let mut answer = match self.shared.places.try_acquire() {
             Ok(_place) => self.route(request, local, step).await,
-            Err(_) => answer::problem(&Problem::definite(Code::Overloaded, "too many requests")),
+            Err(_) => too_many(),
         };
         answer.headers_mut().insert(REQUEST_ID, id);
         answer
     }
+}
+
+/// Whether a client's id is one that is given back.
+fn is_id(id: &[u8]) -> bool {
+    let is_text = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
+    (1..=limits::REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.iter().all(is_text)
+}
+
+fn too_many() -> Answer {
+    answer::problem(&Problem::definite(Code::Overloaded, "too many requests"))
 }
 
 fn no_room() -> Problem {

@@ -1,39 +1,34 @@
 //! One public connection: who reads it, and when that changes.
 //!
-//! Usually a server of HTTP does, and the API answers. In an overload, when a connection is between
-//! two requests, it is taken from that server and waits on the [`Doorstep`]: there a plain order is
-//! refused by its bytes alone, with an answer that is ready. The first that is let in, or is
-//! anything else, gets a server of its own again. So a pile of connections costs little memory.
+//! It begins on the [`Doorstep`], where plain orders are served without much ado. With the first
+//! request that is anything else it comes inside: a server of HTTP reads it, and the API answers.
+//! Between two requests it is taken from that server again when it only brings orders, and when
+//! there is an overload: then a pile of connections costs little memory, and a refusal little time.
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::Poll;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::Request;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::net::TcpStream;
 use wire::telemetry::{self, ACCESS};
 
 use crate::answer::Answer;
+use crate::doorstep::{Comes, Doorstep};
 use crate::limits;
-use crate::plain;
-use crate::step::Step;
+use crate::plain::Order;
+use crate::step::{Io, Step};
 use crate::turnstile::Turnstile;
-
-/// As much is read at a time on the doorstep: a dozen orders.
-const GLANCE_BYTES: usize = 2_048;
 
 /// What a connection leads to: the API.
 pub(crate) trait House: Clone {
@@ -46,10 +41,16 @@ pub(crate) trait House: Clone {
     /// The line of connections that wait to be read.
     fn turnstile(&self) -> &Turnstile;
 
-    /// Adds the whole answer to an order for which there is no room, as it goes over the wire.
-    fn write_refusal(&self, out: &mut Vec<u8>);
+    /// Adds an answer as it goes over the wire. `last`: the connection is closed after it.
+    fn write(&self, out: &mut Vec<u8>, answer: &Answer, last: bool);
 
-    /// Answers one request. `local`: it comes from this machine. `step`: what its connection is
+    /// Adds the whole answer to an order for which there is no room, as it goes over the wire.
+    fn write_refusal(&self, out: &mut Vec<u8>, order: &Order<'_>);
+
+    /// Answers a plain order.
+    fn order(&self, order: &Order<'_>) -> impl Future<Output = Answer> + Send;
+
+    /// Answers any request. `local`: it comes from this machine. `step`: what its connection is
     /// told of it.
     fn answer(
         &self,
@@ -71,24 +72,25 @@ pub(crate) async fn serve(
         return;
     }
     let client = access_log.then(|| from.ip());
-    let mut io = Io { stream, ahead: Bytes::new(), step: Arc::new(Step::new()) };
+    let (mut stream, mut ahead) = (stream, Bytes::new());
+    // Who brings orders inside that are not plain would only be sent back.
+    let (mut first, mut comes_out) = (true, true);
     loop {
-        if api.sheds() {
-            match Doorstep::new(io).wait(&api, client, &stop).await {
-                Some((stream, ahead)) => io = Io { stream, ahead, step: Arc::new(Step::new()) },
-                None => return,
-            }
-        }
-        match inside(io, from.ip(), &api, client, &stop).await {
-            Some(idle) => io = idle,
-            None => return,
-        }
+        let comes = Doorstep::new(stream, ahead).serve(&api, client, &stop);
+        let Some(Comes { stream: own, ahead: came, served }) = comes.await else { return };
+        comes_out &= served || std::mem::take(&mut first);
+        let io = Io { stream: own, ahead: came, step: Arc::new(Step::new()) };
+        let idle = inside(io, comes_out, from.ip(), &api, client, &stop);
+        let Some(idle) = idle.await else { return };
+        (stream, ahead) = (idle.stream, idle.ahead);
     }
 }
 
-/// Has it read by a server of HTTP; until it ends, or is idle in an overload.
+/// Has it read by a server of HTTP; until it ends, or is idle and better served outside: in an
+/// overload, and where it `comes_out`, after some orders in a row.
 async fn inside(
     io: Io,
+    comes_out: bool,
     from: IpAddr,
     api: &impl House,
     client: Option<IpAddr>,
@@ -96,6 +98,8 @@ async fn inside(
 ) -> Option<Io> {
     let step = io.step.clone();
     let service = service_fn(|request: Request<Incoming>| {
+        // It may have come with the one before, whose answer is sent only now.
+        step.came();
         let (api, step) = (api.clone(), step.clone());
         async move {
             let line = client.map(|_| request_line(&request));
@@ -104,7 +108,7 @@ async fn inside(
                 log(client, &line, answer.status().as_u16());
             }
             step.answered();
-            Ok::<_, Infallible>(answer)
+            Ok::<_, Infallible>(answer.map(Full::new))
         }
     });
     let mut connection = http1::Builder::new()
@@ -117,15 +121,20 @@ async fn inside(
         .serve_connection(TokioIo::new(io), service);
     let (mut stopping, mut stops) = (pin!(stop.cancelled()), false);
     let idle = poll_fn(|cx| {
-        if !stops && stopping.as_mut().poll(cx).is_ready() {
+        let better = || api.sheds() || (comes_out && step.only_orders());
+        loop {
+            match Pin::new(&mut connection).poll(cx) {
+                // A client that vanishes is no news.
+                Poll::Ready(Ok(()) | Err(_)) => return Poll::Ready(false),
+                Poll::Pending if !stops && step.is_idle() && better() => return Poll::Ready(true),
+                Poll::Pending => {}
+            }
+            // Only now, for before that it has not looked at what came with it.
+            if stops || stopping.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
             stops = true;
             Pin::new(&mut connection).graceful_shutdown();
-        }
-        match Pin::new(&mut connection).poll(cx) {
-            // A client that vanishes is no news.
-            Poll::Ready(Ok(()) | Err(_)) => Poll::Ready(false),
-            Poll::Pending if !stops && step.is_idle() && api.sheds() => Poll::Ready(true),
-            Poll::Pending => Poll::Pending,
         }
     });
     if !idle.await {
@@ -133,172 +142,13 @@ async fn inside(
     }
     let parts = connection.into_parts();
     let mut io = parts.io.into_inner();
-    // Nothing, or it would not be idle.
+    // Nothing, or the last answer would not be flushed yet.
     io.ahead = parts.read_buf;
     Some(io)
 }
 
-/// A stream, behind what was read of it before, of which it is known how far it is.
-#[derive(Debug)]
-struct Io {
-    stream: TcpStream,
-    ahead: Bytes,
-    step: Arc<Step>,
-}
-
-impl AsyncRead for Io {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() {
-            let before = buf.filled().len();
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-            if before < buf.filled().len() {
-                self.step.came();
-            }
-        } else {
-            let count = self.ahead.len().min(buf.remaining());
-            buf.put_slice(&self.ahead[..count]);
-            self.ahead.advance(count);
-            self.step.came();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.step.flushed();
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.step.closes();
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// A connection that waits outside: plain orders are refused while there is no room for them.
-struct Doorstep {
-    stream: TcpStream,
-    /// What has come and is not refused here.
-    ahead: Vec<u8>,
-    /// Answers, and how much of them is gone.
-    out: Vec<u8>,
-    gone: usize,
-    /// Something has come since the clock was last looked at.
-    stirred: bool,
-    /// It may read: nobody has told it yet that there is nothing, or it has passed the turnstile.
-    reads: bool,
-    ticket: Option<u64>,
-}
-
-impl Doorstep {
-    fn new(Io { stream, ahead, .. }: Io) -> Self {
-        let (ahead, out) = (ahead.into(), Vec::new());
-        Self { stream, ahead, out, gone: 0, stirred: true, reads: true, ticket: None }
-    }
-
-    /// Until something comes that is for those inside: the stream, and what came. None: it is over.
-    async fn wait(
-        mut self,
-        api: &impl House,
-        client: Option<IpAddr>,
-        stop: &CancellationToken,
-    ) -> Option<(TcpStream, Bytes)> {
-        let mut stopping = pin!(stop.cancelled());
-        let mut patience = pin!(tokio::time::sleep(limits::HEADER_TIMEOUT));
-        let comes_in = poll_fn(|cx| {
-            if let Poll::Ready(comes_in) = self.poll(cx, api, client) {
-                return Poll::Ready(comes_in);
-            }
-            if self.gone == self.out.len() && stopping.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(false);
-            }
-            while patience.as_mut().poll(cx).is_ready() {
-                if !std::mem::take(&mut self.stirred) {
-                    return Poll::Ready(false);
-                }
-                patience.as_mut().reset(Instant::now() + limits::HEADER_TIMEOUT);
-            }
-            Poll::Pending
-        });
-        comes_in.await.then_some((self.stream, self.ahead.into()))
-    }
-
-    /// Ready: something has come that is for those inside, or (false) it is over.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        api: &impl House,
-        client: Option<IpAddr>,
-    ) -> Poll<bool> {
-        loop {
-            while self.gone < self.out.len() {
-                let sent = Pin::new(&mut self.stream).poll_write(cx, &self.out[self.gone..]);
-                match ready!(sent) {
-                    Ok(count) if 0 < count => self.gone += count,
-                    Ok(_) | Err(_) => return Poll::Ready(false),
-                }
-            }
-            (self.out, self.gone) = (Vec::new(), 0);
-            if !self.ahead.is_empty() {
-                return Poll::Ready(true);
-            }
-            if !self.reads && !api.turnstile().pass(&mut self.ticket, cx) {
-                return Poll::Pending;
-            }
-            let mut room = [MaybeUninit::uninit(); GLANCE_BYTES];
-            let mut room = ReadBuf::uninit(&mut room);
-            let read = Pin::new(&mut self.stream).poll_read(cx, &mut room);
-            self.reads = read.is_ready();
-            if ready!(read).is_err() {
-                return Poll::Ready(false);
-            }
-            let mut came = room.filled();
-            if came.is_empty() {
-                return Poll::Ready(false);
-            }
-            self.stirred = true;
-            while let Some(length) = plain::order(came)
-                && api.turns_away()
-            {
-                api.write_refusal(&mut self.out);
-                if let Some(client) = client {
-                    log(client, "POST /orders HTTP/1.1", 503);
-                }
-                came = &came[length..];
-            }
-            self.ahead.extend_from_slice(came);
-        }
-    }
-}
-
 /// One line of the access log.
-fn log(client: IpAddr, line: &str, status: u16) {
+pub(crate) fn log(client: IpAddr, line: &str, status: u16) {
     let time = telemetry::access_time(telemetry::since_epoch());
     tracing::info!(target: ACCESS, "{client} - - [{time}] \"{line}\" {status} -");
 }
@@ -318,54 +168,79 @@ fn is_local(address: IpAddr) -> bool {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use http::{Method, Response};
-    use http_body_util::{BodyExt, Full};
+    use http::{Method, Response, StatusCode};
+    use http_body_util::BodyExt;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
+    use tokio::sync::Notify;
 
     use super::*;
+    use crate::answer;
 
     const ORDER: &str = "POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\n{}";
     const QUERY: &str = "GET /stocks/bear HTTP/1.1\r\nHost: shop\r\n\r\n";
 
-    /// Inside everything is answered 200 with what was sent; outside, 503.
+    /// Inside everything is answered with what was sent; outside, orders are placed or refused.
     #[derive(Clone)]
-    struct Shop(Arc<(AtomicBool, AtomicBool, Turnstile)>);
+    struct Shop(Arc<State>);
+
+    struct State {
+        overload: AtomicBool,
+        room: AtomicBool,
+        turnstile: Turnstile,
+        /// A request has come inside.
+        comes: Notify,
+    }
 
     impl Shop {
         fn overload(&self, there_is: bool) {
-            self.0.0.store(there_is, Ordering::Relaxed);
+            self.0.overload.store(there_is, Ordering::Relaxed);
         }
 
         fn room(&self, there_is: bool) {
-            self.0.1.store(there_is, Ordering::Relaxed);
+            self.0.room.store(there_is, Ordering::Relaxed);
         }
     }
 
     impl House for Shop {
         fn sheds(&self) -> bool {
-            self.0.0.load(Ordering::Relaxed)
+            self.0.overload.load(Ordering::Relaxed)
         }
 
         fn turns_away(&self) -> bool {
-            self.sheds() && !self.0.1.load(Ordering::Relaxed)
+            self.sheds() && !self.0.room.load(Ordering::Relaxed)
         }
 
         fn turnstile(&self) -> &Turnstile {
-            &self.0.2
+            &self.0.turnstile
         }
 
-        fn write_refusal(&self, out: &mut Vec<u8>) {
+        fn write_refusal(&self, out: &mut Vec<u8>, _: &Order<'_>) {
             out.extend_from_slice(b"HTTP/1.1 503 No\r\ncontent-length: 2\r\n\r\nno");
         }
 
+        fn write(&self, out: &mut Vec<u8>, answer: &Answer, last: bool) {
+            answer::write(out, answer, "now", last);
+        }
+
+        async fn order(&self, order: &Order<'_>) -> Answer {
+            assert_eq!((order.key, order.body), (None, b"{}".as_slice()));
+            tokio::task::yield_now().await;
+            Response::new(Bytes::from_static(b"placed"))
+        }
+
         async fn answer(&self, request: Request<Incoming>, _: bool, step: &Step) -> Answer {
+            self.0.comes.notify_one();
             let (head, body) = request.into_parts();
-            let body = body.collect().await.unwrap().to_bytes();
-            if head.method == Method::POST {
-                step.read();
+            let Ok(body) = body.collect().await else {
+                return answer::error(StatusCode::BAD_REQUEST, "a part is missing");
+            };
+            match head.method == Method::POST {
+                true => step.read(),
+                // It has to be looked up.
+                false => tokio::task::yield_now().await,
             }
-            Response::new(Full::new(body))
+            Response::new(body.to_bytes())
         }
     }
 
@@ -394,15 +269,22 @@ mod tests {
         }
     }
 
+    /// A connection that is served, and its other end.
+    struct Visit {
+        shop: Shop,
+        customer: Customer,
+        stop: CancellationToken,
+        served: tokio::task::JoinHandle<()>,
+    }
+
     /// On a runtime of one thread whoever is served has its turn to the end before its customer
     /// has one: so it is known who reads what comes next.
-    #[tokio::test]
-    async fn plain_orders_are_refused_outside_and_nothing_else_is_and_nothing_is_lost_on_the_way() {
-        let shop =
-            Shop(Arc::new((AtomicBool::new(false), AtomicBool::new(false), Turnstile::new())));
+    async fn visit() -> Visit {
+        let (overload, room) = (AtomicBool::new(false), AtomicBool::new(false));
+        let (turnstile, comes) = (Turnstile::new(), Notify::new());
+        let shop = Shop(Arc::new(State { overload, room, turnstile, comes }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut customer =
-            Customer(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
+        let customer = Customer(TcpStream::connect(listener.local_addr().unwrap()).await.unwrap());
         let (stream, from) = listener.accept().await.unwrap();
         let (stop, theirs) = (CancellationToken::new(), shop.clone());
         let stopping = stop.clone();
@@ -413,30 +295,156 @@ mod tests {
                 () = theirs.turnstile().run() => {}
             }
         });
-        let (done, shown, no) = ("200 {}", "200 ", "503 no");
-        assert_eq!(customer.send(ORDER, 1).await, [done]);
-        shop.overload(true);
-        assert_eq!(customer.send(ORDER, 1).await, [done], "it was inside already");
-        assert_eq!(customer.send(ORDER, 1).await, [no]);
-        assert_eq!(customer.send(&ORDER.repeat(3), 3).await, [no; 3]);
+        Visit { shop, customer, stop, served }
+    }
+
+    const PLACED: &str = "200 placed";
+    const INSIDE: &str = "200 {}";
+    const SHOWN: &str = "200 ";
+    const NO: &str = "503 no";
+
+    #[tokio::test]
+    async fn plain_orders_are_placed_outside_and_nothing_else_is_and_nothing_is_lost_on_the_way() {
+        let Visit { mut customer, stop, served, .. } = visit().await;
+        assert_eq!(customer.send(ORDER, 1).await, [PLACED]);
+        assert_eq!(customer.send(&ORDER.repeat(3), 3).await, [PLACED; 3]);
+        // What comes in parts is waited for.
+        for middle in [1, 22, 30, ORDER.len() - 1] {
+            let (one, two) = ORDER.split_at(middle);
+            assert_eq!(customer.send(&[ORDER, one].concat(), 1).await, [PLACED]);
+            tokio::task::yield_now().await;
+            assert_eq!(customer.send(&[two, ORDER].concat(), 2).await, [PLACED; 2]);
+        }
         // A query among orders goes inside, and so does what comes with it, in its order.
         let mixed = [ORDER, QUERY, ORDER].concat();
-        let told = customer.send(&mixed, 3).await;
-        assert_eq!(told, [no, shown, done]);
-        assert_eq!(customer.send(ORDER, 1).await, [no], "it was idle after an order");
-        // In two parts: the first is none, and is read together with the second.
-        let (one, two) = ORDER.split_at(30);
-        assert_eq!(customer.send(one, 0).await, [""; 0]);
-        tokio::task::yield_now().await;
-        assert_eq!(customer.send(two, 1).await, [done]);
-        shop.room(true);
-        assert_eq!(customer.send(ORDER, 1).await, [done], "there is room for it");
-        shop.room(false);
-        assert_eq!(customer.send(ORDER, 1).await, [no]);
-        shop.overload(false);
-        assert_eq!(customer.send(&[ORDER, QUERY].concat(), 2).await, [done, shown]);
+        assert_eq!(customer.send(&mixed, 3).await, [PLACED, SHOWN, INSIDE]);
+        assert_eq!(customer.send(QUERY, 1).await, [SHOWN]);
+        // After a few orders it is taken for one that brings nothing else.
+        for _ in 0..4 {
+            assert_eq!(customer.send(ORDER, 1).await, [INSIDE]);
+        }
+        assert_eq!(customer.send(ORDER, 1).await, [PLACED]);
         stop.cancel();
         served.await.unwrap();
         assert_eq!(customer.0.read(&mut [0]).await.unwrap(), 0, "the connection is closed");
+    }
+
+    #[tokio::test]
+    async fn in_an_overload_plain_orders_are_refused_and_nothing_else_is() {
+        let Visit { shop, mut customer, stop, served } = visit().await;
+        assert_eq!(customer.send(&[QUERY, ORDER].concat(), 2).await, [SHOWN, INSIDE]);
+        shop.overload(true);
+        assert_eq!(customer.send(ORDER, 1).await, [INSIDE], "it was inside already");
+        assert_eq!(customer.send(ORDER, 1).await, [NO]);
+        assert_eq!(customer.send(&ORDER.repeat(3), 3).await, [NO; 3]);
+        let mixed = [ORDER, QUERY, ORDER].concat();
+        assert_eq!(customer.send(&mixed, 3).await, [NO, SHOWN, INSIDE]);
+        assert_eq!(customer.send(ORDER, 1).await, [NO], "it was idle after an order");
+        let (one, two) = ORDER.split_at(30);
+        assert_eq!(customer.send(one, 0).await, [""; 0]);
+        tokio::task::yield_now().await;
+        assert_eq!(customer.send(two, 1).await, [NO]);
+        shop.room(true);
+        assert_eq!(customer.send(ORDER, 1).await, [PLACED], "there is room for it");
+        shop.room(false);
+        assert_eq!(customer.send(ORDER, 1).await, [NO]);
+        shop.overload(false);
+        assert_eq!(customer.send(&[ORDER, QUERY].concat(), 2).await, [PLACED, SHOWN]);
+        stop.cancel();
+        served.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_comes_with_the_last_order_inside_is_not_lost() {
+        for overload in [false, true] {
+            let Visit { shop, mut customer, stop, served } = visit().await;
+            let almost = if overload { 0 } else { 3 };
+            let all = ORDER.len();
+            for (with, rest, last) in [
+                (QUERY, "", SHOWN),
+                (QUERY, "", SHOWN),
+                (&ORDER[..all - 1], &ORDER[all - 1..], INSIDE),
+            ] {
+                assert_eq!(customer.send(QUERY, 1).await, [SHOWN]);
+                assert_eq!(
+                    customer.send(&ORDER.repeat(almost), almost).await,
+                    vec![INSIDE; almost]
+                );
+                shop.overload(overload);
+                let both = [ORDER, with].concat();
+                assert_eq!(customer.send(&both, 1).await, [INSIDE]);
+                tokio::task::yield_now().await;
+                assert_eq!(customer.send(rest, 1).await, [last]);
+                shop.overload(false);
+                assert_eq!(customer.send(QUERY, 1).await, [SHOWN]);
+            }
+            stop.cancel();
+            served.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_part_of_an_order_goes_inside_when_the_rest_takes_long_or_never_comes() {
+        let Visit { shop, mut customer, .. } = visit().await;
+        let (one, two) = ORDER.split_at(ORDER.len() - 1);
+        assert_eq!(customer.send(one, 0).await, [""; 0]);
+        shop.0.comes.notified().await;
+        assert_eq!(customer.send(two, 1).await, [INSIDE]);
+        let Visit { mut customer, .. } = visit().await;
+        customer.0.write_all(one.as_bytes()).await.unwrap();
+        customer.0.shutdown().await.unwrap();
+        assert!(customer.hear().await.starts_with("400 "));
+        // At a stop, too: it is answered, for it has begun.
+        let Visit { mut customer, stop, served, .. } = visit().await;
+        customer.0.write_all(one.as_bytes()).await.unwrap();
+        tokio::task::yield_now().await;
+        stop.cancel();
+        tokio::task::yield_now().await;
+        customer.0.write_all(two.as_bytes()).await.unwrap();
+        let mut told = String::new();
+        customer.0.read_to_string(&mut told).await.unwrap();
+        assert!(told.contains("\r\nconnection: close\r\n"), "{told}");
+        assert!(told.ends_with("\r\n\r\n{}"), "{told}");
+        served.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_brings_orders_that_are_not_plain_is_not_sent_back_and_forth() {
+        let Visit { mut customer, .. } = visit().await;
+        let odd = ORDER.replace("Host: shop", "Host: shop\r\nTE: trailers");
+        for _ in 0..12 {
+            assert_eq!(customer.send(&odd, 1).await, [INSIDE]);
+        }
+        assert_eq!(customer.send(ORDER, 1).await, [INSIDE]);
+    }
+
+    #[tokio::test]
+    async fn who_wants_it_closed_has_it_closed() {
+        for overload in [false, true] {
+            let Visit { shop, mut customer, served, .. } = visit().await;
+            shop.overload(overload);
+            let last = ORDER.replace("Host: shop", "Host: shop\r\nConnection: close");
+            let both = [&last, ORDER].concat();
+            customer.0.write_all(both.as_bytes()).await.unwrap();
+            let mut told = String::new();
+            customer.0.read_to_string(&mut told).await.unwrap();
+            assert!(told.ends_with("\r\n\r\nplaced"), "{told}");
+            assert!(told.contains("\r\nconnection: close\r\n"), "{told}");
+            served.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_has_its_order_under_way_is_told_how_it_went_and_that_it_was_the_last() {
+        let Visit { mut customer, stop, served, .. } = visit().await;
+        customer.0.write_all(ORDER.as_bytes()).await.unwrap();
+        // The order is under way in the next turn, and placed in the one after it.
+        tokio::task::yield_now().await;
+        stop.cancel();
+        let mut told = String::new();
+        customer.0.read_to_string(&mut told).await.unwrap();
+        assert!(told.contains("\r\nconnection: close\r\n"), "{told}");
+        assert!(told.ends_with("\r\n\r\nplaced"), "{told}");
+        served.await.unwrap();
     }
 }

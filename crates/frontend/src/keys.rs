@@ -9,18 +9,24 @@ use crate::answer::IDEMPOTENCY_KEY;
 /// understood.
 const OWN_KEY: &str = "frontend-";
 
-/// The client's key: 1 to 255 visible ASCII characters, bare or in double quotes.
+const WHY: &str = "Idempotency-Key must be 1 to 255 visible ASCII characters";
+
+/// The client's key, if there is one.
 pub(crate) fn of_client(headers: &HeaderMap) -> Result<Option<Key>, &'static str> {
-    const WHY: &str = "Idempotency-Key must be 1 to 255 visible ASCII characters";
     let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = given.next() else { return Ok(None) };
     if given.next().is_some() {
         return Err("Idempotency-Key was sent more than once");
     }
-    let text = value.to_str().map_err(|_| WHY)?.trim();
+    given_as(value.to_str().map_err(|_| WHY)?).map(Some)
+}
+
+/// The key that was sent as `text`: 1 to 255 visible ASCII characters, bare or in double quotes.
+pub(crate) fn given_as(text: &str) -> Result<Key, &'static str> {
+    let text = text.trim();
     let quoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
     let text = quoted.unwrap_or(text);
-    Key::new(origin(text), text).map(Some).ok_or(WHY)
+    Key::new(origin(text), text).ok_or(WHY)
 }
 
 /// In whose window a key lives, by its text.

@@ -7,9 +7,10 @@
 //! # Reading order
 //!
 //! [`limits`] is every bound. The pure cores: [`classic`] (the words of the API), [`cache`] (hits,
-//! fills, floors), [`seek`] (what to do next for one request), `gate` (how many orders at once).
-//! Their shells: `replicas` (connections), `ordering`, `queries`. `api` turns requests into
-//! answers, `server` owns the public listener, `store` describes the whole store. [`run()`] puts
+//! fills, floors), [`seek`] (what to do next for some orders), `gate` (how many orders at once),
+//! `plain` (which need no server of HTTP). Their shells: `replicas` (connections), `courier`,
+//! `ordering`, `queries`. `api` turns requests into answers, `doorstep` reads plain orders,
+//! `connection` and `server` everything else, `store` describes the whole store. [`run()`] puts
 //! them together.
 
 pub mod limits;
@@ -36,6 +37,8 @@ mod gate;
 
 mod ordering;
 
+mod courier;
+
 mod queries;
 
 mod api;
@@ -49,6 +52,8 @@ mod plain;
 mod turnstile;
 
 mod connection;
+
+mod doorstep;
 
 mod server;
 

@@ -3,16 +3,14 @@
 use std::time::Duration;
 
 use ledger::block::Order;
-use ledger::codec::bulk;
-use ledger::command::{Command, Line, Request};
+use ledger::codec::bulk::{self, Bulk};
 use ledger::outcome::Outcome;
-use ledger::terms::{Index, Key, OrderNumber, Timestamp};
+use ledger::terms::{Index, OrderNumber, Timestamp};
 use tokio::time::Instant;
 use wire::convert;
 use wire::problem::{Code, Problem};
 use wire::proto::{self, answer::What as Told, ask};
 
-use crate::batch::Batch;
 use crate::limits::PATIENCE;
 use crate::replicas::Replicas;
 use crate::seek::{Seek, Step};
@@ -22,17 +20,6 @@ const TRY: Duration = Duration::from_secs(2);
 
 /// How long one replica may take to look up an order.
 const LOOKUP_TRY: Duration = Duration::from_millis(700);
-
-/// What came of an order.
-#[derive(Debug)]
-pub(crate) struct Decided {
-    /// What was decided.
-    pub(crate) outcome: Outcome,
-    /// Where it was first decided.
-    pub(crate) index: Index,
-    /// An earlier try of this very request may have been the first.
-    pub(crate) retried: bool,
-}
 
 /// What came of a look-up.
 #[derive(Debug)]
@@ -45,7 +32,7 @@ pub(crate) struct Found {
     pub(crate) stale: bool,
 }
 
-/// What came of a batch.
+/// What came of some orders.
 #[derive(Debug)]
 pub(crate) struct DecidedMany {
     /// One outcome for each order, as they were asked.
@@ -56,31 +43,15 @@ pub(crate) struct DecidedMany {
     pub(crate) retried: bool,
 }
 
-/// Places an order under its key: as many tries as it takes.
-pub(crate) async fn place(replicas: &Replicas, line: Line, key: Key) -> Result<Decided, Problem> {
-    let request = |deadline| {
-        let command = Command::Place(vec![line]);
-        let request = Request { key: Some(key), deadline, command };
-        ask::What::Request(convert::request_to(&request))
-    };
-    let (answer, retried) = decide(replicas, request).await?;
-    let index = Index(answer.as_of);
-    match answer.what {
-        Some(Told::Outcome(outcome)) => {
-            Ok(Decided { outcome: convert::outcome_from(outcome, index)?, index, retried })
-        }
-        _ => Err(something_else()),
-    }
-}
-
-/// Places the `count` orders of a batch that make sense, under their keys.
-pub(crate) async fn place_many(
+/// Places `count` orders under their keys, all in one entry of the log: as many tries as it takes.
+/// `write` writes them for the deadline that they have.
+pub(crate) async fn place(
     replicas: &Replicas,
-    batch: &Batch<'_>,
     count: usize,
+    write: impl FnOnce(Option<Timestamp>) -> Bulk,
 ) -> Result<DecidedMany, Problem> {
     let bulk = |deadline| {
-        let orders = batch.bulk(deadline).into_bytes().into();
+        let orders = write(deadline).into_bytes().into();
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         ask::What::Bulk(proto::Bulk { count, orders })
     };

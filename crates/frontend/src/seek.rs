@@ -1,4 +1,5 @@
-//! What to do next for one request: one key, one deadline, as many tries as it takes.
+//! What to do next for one order, or for those that travel together: each under its own key, one
+//! deadline, as many tries as it takes.
 //!
 //! A pure core: it is told what the replicas look like and how the tries went, and says whom to
 //! ask, to wait, or what to tell the client. It never gives up on an unknown outcome before the

@@ -5,7 +5,15 @@
 //! whoever calls for the answer. Only after an order that was read to its end is anything claimed:
 //! of other requests a part of the body, or of the answer, may be on its way for longer.
 
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use wire::net::TcpStream;
 
 /// Something is on its way, as far as is known.
 const BUSY: u8 = 0;
@@ -16,29 +24,39 @@ const ANSWERED: u8 = 2;
 /// The answer is sent, and nothing has come since.
 const IDLE: u8 = 3;
 
+/// With so many in a row a connection is taken for one that brings nothing but orders.
+const ONLY_ORDERS: u8 = 4;
+
 /// Shared by all who see a part of one connection. They run in turns, as parts of one task.
 #[derive(Debug)]
-pub(crate) struct Step(AtomicU8);
+pub(crate) struct Step {
+    now: AtomicU8,
+    /// How many of the last requests in a row were orders; no more than [`ONLY_ORDERS`].
+    orders: AtomicU8,
+}
 
 impl Step {
     /// Nothing has come yet.
     pub(crate) fn new() -> Self {
-        Self(AtomicU8::new(IDLE))
+        Self { now: AtomicU8::new(IDLE), orders: AtomicU8::new(0) }
     }
 
     /// Bytes have come.
     pub(crate) fn came(&self) {
-        self.0.store(BUSY, Ordering::Relaxed);
+        self.now.store(BUSY, Ordering::Relaxed);
     }
 
     /// They were an order, which has been read to its end.
     pub(crate) fn read(&self) {
-        self.0.store(READ, Ordering::Relaxed);
+        self.now.store(READ, Ordering::Relaxed);
     }
 
     /// The request has its answer.
     pub(crate) fn answered(&self) {
-        self.pass(READ, ANSWERED);
+        let orders = self.orders.load(Ordering::Relaxed);
+        let order = self.pass(READ, ANSWERED);
+        let orders = if order { (orders + 1).min(ONLY_ORDERS) } else { 0 };
+        self.orders.store(orders, Ordering::Relaxed);
     }
 
     /// All that was to be sent is sent.
@@ -48,18 +66,88 @@ impl Step {
 
     /// The connection is being closed.
     pub(crate) fn closes(&self) {
-        self.0.store(BUSY, Ordering::Relaxed);
+        self.now.store(BUSY, Ordering::Relaxed);
     }
 
     /// True between two requests.
     pub(crate) fn is_idle(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == IDLE
+        self.now.load(Ordering::Relaxed) == IDLE
     }
 
-    fn pass(&self, from: u8, to: u8) {
-        if self.0.load(Ordering::Relaxed) == from {
-            self.0.store(to, Ordering::Relaxed);
+    /// True when the last requests were orders, and nothing else.
+    pub(crate) fn only_orders(&self) -> bool {
+        self.orders.load(Ordering::Relaxed) == ONLY_ORDERS
+    }
+
+    fn pass(&self, from: u8, to: u8) -> bool {
+        let passes = self.now.load(Ordering::Relaxed) == from;
+        if passes {
+            self.now.store(to, Ordering::Relaxed);
         }
+        passes
+    }
+}
+
+/// A stream, behind what was read of it before, of which it is known how far it is.
+#[derive(Debug)]
+pub(crate) struct Io {
+    pub(crate) stream: TcpStream,
+    pub(crate) ahead: Bytes,
+    pub(crate) step: Arc<Step>,
+}
+
+impl AsyncRead for Io {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.ahead.is_empty() {
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            if before < buf.filled().len() {
+                self.step.came();
+            }
+        } else {
+            let count = self.ahead.len().min(buf.remaining());
+            buf.put_slice(&self.ahead[..count]);
+            self.ahead.advance(count);
+            self.step.came();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.step.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.step.closes();
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

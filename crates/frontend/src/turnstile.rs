@@ -7,8 +7,9 @@
 //! else has a turn.
 //!
 //! How long the line is says how far the frontend is behind. Before there is a line, how long
-//! whatever is to be done waits for its turn says that it falls behind, and so do connections that
-//! always wait to be accepted: before the answers of the store are late, and when there are none.
+//! whatever is to be done waits for its turn, twice in a row, says that it falls behind, and so do
+//! connections that always wait to be accepted: before the answers of the store are late, and when
+//! there are none. Once is none: the system may have given its core to somebody else.
 
 use std::collections::VecDeque;
 use std::task::{Context, Waker};
@@ -25,8 +26,8 @@ const CALLED: usize = 32;
 /// With more than so many in line the frontend is behind: a millisecond or so.
 const BEHIND: usize = 96;
 
-/// When whatever is to be done waits this long for its turn, the frontend has more to do than it
-/// can: an order needs several turns.
+/// When whatever is to be done waits this long for its turn, and did so the time before, or waits
+/// twice as long, the frontend has more to do than it can: an order needs several turns.
 const LATE: Duration = Duration::from_millis(20);
 
 /// The pure core. `W` wakes one who waits.
@@ -78,7 +79,9 @@ impl<W> Line<W> {
 struct Turn {
     /// Since when somebody waits for it only to see how long that takes.
     since: Option<Instant>,
-    /// The last turn took long; until then that is believed.
+    /// The last turn took long.
+    was_late: bool,
+    /// Turns take long; until then that is believed.
     late_until: Option<Instant>,
     /// Since when there has always been another connection to accept.
     knocking: Option<Instant>,
@@ -94,10 +97,17 @@ impl Turn {
 
     /// It was their turn.
     fn end(&mut self, now: Instant) {
-        let took = self.since.take().map(|since| now.saturating_duration_since(since));
-        if let Some(took) = took.filter(|took| LATE <= *took) {
+        let Some(since) = self.since.take() else { return };
+        let took = now.saturating_duration_since(since);
+        if self.patience() <= took {
             self.late_until = Some(now + took);
         }
+        self.was_late = LATE <= took;
+    }
+
+    /// How long somebody may wait.
+    fn patience(&self) -> Duration {
+        if self.was_late { LATE } else { 2 * LATE }
     }
 
     /// Somebody was there to be accepted, or nobody.
@@ -106,9 +116,9 @@ impl Turn {
     }
 
     fn is_late(&self, now: Instant) -> bool {
-        let waits = |since| LATE <= now.saturating_duration_since(since);
-        self.since.is_some_and(waits)
-            || self.knocking.is_some_and(waits)
+        let waited = |since| now.saturating_duration_since(since);
+        self.since.is_some_and(|since| self.patience() <= waited(since))
+            || self.knocking.is_some_and(|since| 2 * LATE <= waited(since))
             || self.late_until.is_some_and(|until| now < until)
     }
 }
@@ -214,21 +224,29 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_takes_long_is_noticed_while_it_does_and_believed_for_as_long() {
+    fn turns_that_take_long_are_noticed_and_believed_for_as_long_and_a_single_one_is_not() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut turn = Turn::default();
         assert!(!turn.is_late(at(0)));
         assert!(turn.begin(at(0)));
         assert!(!turn.begin(at(5)), "one is enough");
-        turn.end(at(19));
-        assert!(!turn.is_late(at(100)), "it was soon enough, and nobody waits");
+        turn.end(at(39));
+        assert!(!turn.is_late(at(100)), "it was the first, and nobody waits");
         assert!(turn.begin(at(100)));
         assert!(!turn.is_late(at(119)));
-        assert!(turn.is_late(at(120)));
+        assert!(turn.is_late(at(120)), "it is the second");
         turn.end(at(130));
         assert!(turn.is_late(at(159)));
         assert!(!turn.is_late(at(160)));
+        turn.begin(at(200));
+        turn.end(at(219));
+        turn.begin(at(220));
+        assert!(!turn.is_late(at(259)), "it is the first again");
+        assert!(turn.is_late(at(260)), "but takes as long as two");
+        turn.end(at(270));
+        assert!(turn.is_late(at(319)));
+        assert!(!turn.is_late(at(320)));
     }
 
     #[test]
@@ -236,15 +254,15 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut turn = Turn::default();
-        for ms in [0, 10, 19] {
+        for ms in [0, 10, 39] {
             turn.knock(true, at(ms));
             assert!(!turn.is_late(at(ms)));
         }
-        assert!(turn.is_late(at(20)));
-        turn.knock(false, at(21));
-        assert!(!turn.is_late(at(21)));
-        turn.knock(true, at(22));
+        assert!(turn.is_late(at(40)));
+        turn.knock(false, at(41));
         assert!(!turn.is_late(at(41)));
+        turn.knock(true, at(42));
+        assert!(!turn.is_late(at(81)));
     }
 
     #[tokio::test]

@@ -91,14 +91,7 @@ impl Rolls {
 
     /// Rolls from their bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        let version = reader.u8()?;
-        if version != ROLLS_VERSION {
-            return Err(DecodeError::Version(version));
-        }
-        if reader.u32()? != crc32fast::hash(reader.rest()) {
-            return Err(DecodeError::Checksum);
-        }
+        let mut reader = Reader::sealed(bytes, ROLLS_VERSION)?;
         let applied = Index(reader.u64()?);
         let mut roll = || {
             let after = Index(reader.u64()?);

@@ -77,14 +77,7 @@ impl State {
 
     /// A state from its bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        let version = reader.u8()?;
-        if version != STATE_VERSION {
-            return Err(DecodeError::Version(version));
-        }
-        if reader.u32()? != crc32fast::hash(reader.rest()) {
-            return Err(DecodeError::Checksum);
-        }
+        let mut reader = Reader::sealed(bytes, STATE_VERSION)?;
         let (applied, settled) = (Index(reader.u64()?), Index(reader.u64()?));
         let at = Timestamp(reader.u64()?);
         let open = match reader.u8()? {

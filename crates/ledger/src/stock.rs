@@ -5,7 +5,8 @@
 //! For every product, at every index: supplied + sold in = in stock + bought out (P2). It is
 //! checked after each move; a replica that finds it broken stops.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::ops::Bound;
 
 use crate::change::Change;
@@ -35,7 +36,10 @@ pub struct Product {
 /// All products, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stock {
-    products: BTreeMap<Name, Product>,
+    /// An order finds its product in one step, however many there are.
+    products: HashMap<Name, Product, BuildHasherDefault<DefaultHasher>>,
+    /// The same names, in order.
+    names: BTreeSet<Name>,
 }
 
 impl Product {
@@ -43,6 +47,32 @@ impl Product {
     pub fn is_conserved(&self) -> bool {
         let came = self.supplied.checked_add(self.sold_in);
         came.is_some() && came == self.stock.checked_add(self.bought_out)
+    }
+
+    /// Moves the pieces of one line.
+    fn shift(&mut self, line: &Line) -> Result<(), Refusal> {
+        let (name, pieces) = (&line.name, line.quantity.get());
+        match line.side {
+            Side::Buy => {
+                let left = self.stock.checked_sub(pieces);
+                let out = self.bought_out.checked_add(pieces);
+                let (Some(left), Some(out)) = (left, out) else {
+                    return Err(Refusal::OutOfStock(name.clone()));
+                };
+                (self.stock, self.bought_out) = (left, out);
+            }
+            Side::Sell => {
+                (self.stock, self.sold_in) =
+                    raised(self.stock, self.sold_in, pieces).ok_or_else(|| limit(name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// An order of it stands.
+    fn stand(&mut self, name: &Name, index: Index) {
+        self.version = index;
+        assert!(self.is_conserved(), "an order of {name} broke conservation at {index}");
     }
 }
 
@@ -64,7 +94,7 @@ impl Stock {
             sold_in: 0,
             bought_out: 0,
         };
-        self.products.insert(definition.name.clone(), product);
+        self.put(definition.name.clone(), product);
         Ok(())
     }
 
@@ -91,11 +121,19 @@ impl Stock {
         if lines.is_empty() || LINES_MAX < lines.len() {
             return Err(Refusal::LinesOutOfRange);
         }
+        if let [line] = lines {
+            // Nearly every order: one look is enough.
+            let product = self.product_mut(&line.name)?;
+            product.shift(line)?;
+            product.stand(&line.name, index);
+            return Ok(());
+        }
         if let Some(unknown) = lines.iter().find(|line| !self.products.contains_key(&line.name)) {
             return Err(Refusal::NoSuchProduct(unknown.name.clone()));
         }
         for (done, line) in lines.iter().enumerate() {
-            if let Err(refusal) = self.shift(line) {
+            let shifted = self.product_mut(&line.name).and_then(|product| product.shift(line));
+            if let Err(refusal) = shifted {
                 let earlier = lines.get(..done).unwrap_or_default();
                 self.unwind(earlier);
                 return Err(refusal);
@@ -103,10 +141,7 @@ impl Stock {
         }
         // Versions move only when the whole order stands.
         for line in lines {
-            let product = self.product_mut(&line.name)?;
-            product.version = index;
-            let name = &line.name;
-            assert!(product.is_conserved(), "an order of {name} broke conservation at {index}");
+            self.product_mut(&line.name)?.stand(&line.name, index);
         }
         Ok(())
     }
@@ -124,13 +159,13 @@ impl Stock {
     /// At most `limit` products with names above `after`, in name order.
     pub fn list(&self, after: Option<&str>, limit: usize) -> Vec<Change> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let range = self.products.range::<str, _>((from, Bound::Unbounded));
-        range.take(limit).map(|(name, product)| describe(name, product)).collect()
+        let range = self.names.range::<str, _>((from, Bound::Unbounded));
+        range.take(limit).filter_map(|name| self.change(name.as_str())).collect()
     }
 
     /// All products in name order.
     pub fn iter(&self) -> impl Iterator<Item = (&Name, &Product)> + '_ {
-        self.products.iter()
+        self.names.iter().filter_map(|name| self.products.get_key_value(name))
     }
 
     /// How many products there are.
@@ -145,31 +180,12 @@ impl Stock {
 
     /// Puts a product in its place, as a state says it stood.
     pub(crate) fn put(&mut self, name: Name, product: Product) {
+        self.names.insert(name.clone());
         self.products.insert(name, product);
     }
 
     fn product_mut(&mut self, name: &Name) -> Result<&mut Product, Refusal> {
         self.products.get_mut(name).ok_or_else(|| Refusal::NoSuchProduct(name.clone()))
-    }
-
-    fn shift(&mut self, line: &Line) -> Result<(), Refusal> {
-        let (name, pieces) = (&line.name, line.quantity.get());
-        let product = self.product_mut(name)?;
-        match line.side {
-            Side::Buy => {
-                let left = product.stock.checked_sub(pieces);
-                let out = product.bought_out.checked_add(pieces);
-                let (Some(left), Some(out)) = (left, out) else {
-                    return Err(Refusal::OutOfStock(name.clone()));
-                };
-                (product.stock, product.bought_out) = (left, out);
-            }
-            Side::Sell => {
-                (product.stock, product.sold_in) =
-                    raised(product.stock, product.sold_in, pieces).ok_or_else(|| limit(name))?;
-            }
-        }
-        Ok(())
     }
 
     /// Takes back lines that were shifted just now, last first.

@@ -1,21 +1,15 @@
 //! The batcher: many requests in, few log entries out.
 //!
-//! An entry costs a disk write on a majority of replicas, whatever it carries. So while entries are
-//! on their way, requests wait in line; when a slot is free, those in line leave together. Nobody
-//! waits for company: an idle store sends a request off alone and at once, a busy one fills its
-//! entries. A further entry leaves only when it is at least as full as the one before it, so that
-//! a crowd does not fall apart into many small entries, each of which costs as much as a full one.
-//!
-//! [`Line`] decides and knows neither clock nor engine; [`Batcher`] is the shell that performs.
+//! [`Line`] decides who leaves together, and when, and knows neither clock nor engine; this is the
+//! shell that performs.
 //!
 //! # Invariants
 //!
-//! * At most [`IN_FLIGHT_MAX`] entries are on their way, at most [`WAITING_MAX`] requests wait.
-//! * When nothing is on its way and the way is open, nobody waits.
 //! * Whoever was let in is answered exactly once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,22 +25,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::problem::Problem;
 
+use crate::line::{COMPANY_MAX, Line};
 use crate::load::{Load, Tell, TellMany, TellOne};
 use crate::problems;
 use crate::role::Role;
-
-/// The most requests in one entry.
-pub(crate) const COMMANDS_MAX: usize = 1024;
-
-/// The most bytes of requests in one entry; a single greater request travels alone, and an entry
-/// that carries bulks may be greater ([`crate::load`]).
-pub(crate) const BYTES_MAX: usize = 64 * 1024;
-
-/// The most entries on their way. More add latency and no throughput.
-pub(crate) const IN_FLIGHT_MAX: usize = 3;
-
-/// The most requests waiting for an entry: several full entries, well under a second of work.
-pub(crate) const WAITING_MAX: usize = 16 * 1024;
 
 /// An entry that has not landed after this is answered as unknown, and nothing new is let in.
 pub(crate) const LANDING_MAX: Duration = Duration::from_secs(1);
@@ -60,86 +42,6 @@ pub(crate) trait Propose: Send + Sync + 'static {
     ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>>;
 }
 
-/// The pure core: who waits, and when an entry closes. `T` is whatever must be kept with a request.
-#[derive(Debug)]
-pub(crate) struct Line<T> {
-    waiting: VecDeque<(Load, T)>,
-    /// How many requests that is.
-    requests: usize,
-    in_flight: usize,
-    /// How many requests the entry had that left last.
-    last: usize,
-    open: bool,
-}
-
-impl<T> Default for Line<T> {
-    fn default() -> Self {
-        Self { waiting: VecDeque::new(), requests: 0, in_flight: 0, last: 0, open: false }
-    }
-}
-
-impl<T> Line<T> {
-    /// Takes a place in line, or gives the load's companion back when the line is full.
-    pub(crate) fn offer(&mut self, load: Load, companion: T) -> Result<(), T> {
-        let requests = self.requests + load.count();
-        if WAITING_MAX < requests {
-            return Err(companion);
-        }
-        self.requests = requests;
-        self.waiting.push_back((load, companion));
-        Ok(())
-    }
-
-    /// Opens the way to the log, or closes it; those in line stay.
-    pub(crate) fn set_open(&mut self, open: bool) {
-        self.open = open;
-    }
-
-    /// The next entry, if one may leave now. Takes a slot.
-    pub(crate) fn close(&mut self) -> Option<(Vec<Load>, Vec<T>)> {
-        if !self.open || IN_FLIGHT_MAX <= self.in_flight || self.waiting.is_empty() {
-            return None;
-        }
-        if 0 < self.in_flight && self.requests < self.last {
-            return None;
-        }
-        let (mut loads, mut companions) = (Vec::new(), Vec::new());
-        let (mut count, mut bytes) = (0, 0);
-        while let Some((load, _)) = self.waiting.front() {
-            let (count_max, bytes_max) = load.room((COMMANDS_MAX, BYTES_MAX));
-            let (count_now, bytes_now) = (count + load.count(), bytes + load.size());
-            let fits = loads.is_empty() || (count_now <= count_max && bytes_now <= bytes_max);
-            if !fits {
-                break;
-            }
-            (count, bytes) = (count_now, bytes_now);
-            let (load, companion) = self.waiting.pop_front().expect("there is a first");
-            loads.push(load);
-            companions.push(companion);
-        }
-        self.requests -= count;
-        self.in_flight += 1;
-        self.last = count;
-        Some((loads, companions))
-    }
-
-    /// An entry has landed: its slot is free.
-    pub(crate) fn landed(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
-    }
-
-    /// Sends everybody in line away.
-    pub(crate) fn dismiss(&mut self) -> Vec<T> {
-        self.requests = 0;
-        self.waiting.drain(..).map(|(_, companion)| companion).collect()
-    }
-
-    /// True when nothing is on its way.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.in_flight == 0
-    }
-}
-
 /// The one door to the log on this replica; it lets in only while the replica leads.
 #[derive(Clone)]
 pub(crate) struct Batcher {
@@ -149,7 +51,8 @@ pub(crate) struct Batcher {
 struct Shared {
     line: Mutex<Line<Tell>>,
     wake: Notify,
-    stalled: std::sync::atomic::AtomicBool,
+    stalled: AtomicBool,
+    untold: AtomicUsize,
 }
 
 impl std::fmt::Debug for Batcher {
@@ -158,9 +61,25 @@ impl std::fmt::Debug for Batcher {
     }
 }
 
+/// So many requests are decided, and not yet answered; dropped with their answer.
+#[derive(Debug)]
+pub(crate) struct Untold {
+    batcher: Batcher,
+    requests: usize,
+}
+
+impl Drop for Untold {
+    fn drop(&mut self) {
+        let shared = &self.batcher.shared;
+        shared.untold.fetch_sub(self.requests, Ordering::Relaxed);
+        shared.wake.notify_one();
+    }
+}
+
 /// An entry on its way, and those who wait for it.
 struct Flight {
     since: Instant,
+    requests: usize,
     tells: Vec<Tell>,
 }
 
@@ -170,12 +89,14 @@ impl Batcher {
         let shared = Shared {
             line: Mutex::new(Line::default()),
             wake: Notify::new(),
-            stalled: std::sync::atomic::AtomicBool::new(false),
+            stalled: AtomicBool::new(false),
+            untold: AtomicUsize::new(0),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Takes a request. `tell` is called exactly once, at the latest after [`LANDING_MAX`] twice.
+    /// Takes a request. `tell` is called exactly once: when it is decided, or somebody else leads,
+    /// or an entry has not landed for [`LANDING_MAX`].
     pub(crate) fn offer(&self, request: Request, tell: TellOne) {
         self.offer_load(Load::One(request), Tell::One(tell));
     }
@@ -196,9 +117,15 @@ impl Batcher {
         }
     }
 
+    /// So many requests that have landed wait to be told how they were decided.
+    pub(crate) fn untold(&self, requests: usize) -> Untold {
+        self.shared.untold.fetch_add(requests, Ordering::Relaxed);
+        Untold { batcher: self.clone(), requests }
+    }
+
     /// True while an entry is overdue: the replica leads, but a majority does not answer it.
     pub(crate) fn is_stalled(&self) -> bool {
-        self.shared.stalled.load(std::sync::atomic::Ordering::Relaxed)
+        self.shared.stalled.load(Ordering::Relaxed)
     }
 
     /// True when nothing is on its way. Those in line are sent elsewhere when somebody else leads.
@@ -216,23 +143,35 @@ impl Batcher {
         let mut landings = FuturesUnordered::new();
         let mut flights: VecDeque<(u64, Flight)> = VecDeque::new();
         let mut number = 0_u64;
+        // Since when those in line wait for company.
+        let mut lonely: Option<Instant> = None;
         loop {
             self.obey(*role.borrow_and_update());
-            while let Some((loads, tells)) = self.take() {
+            let mut alone = lonely.is_some_and(|since| COMPANY_MAX <= since.elapsed());
+            while let Some((loads, tells)) = self.take(alone) {
+                (alone, lonely) = (false, None);
                 number += 1;
+                let requests = loads.iter().map(Load::count).sum();
                 let landing = log.propose(loads);
                 landings.push(async move { (number, landing.await) });
-                flights.push_back((number, Flight { since: Instant::now(), tells }));
+                flights.push_back((number, Flight { since: Instant::now(), requests, tells }));
             }
             let overdue = flights.iter().find(|(_, flight)| !flight.tells.is_empty());
-            let deadline = overdue.map(|(_, flight)| flight.since + LANDING_MAX);
+            let overdue = overdue.map(|(_, flight)| flight.since + LANDING_MAX);
+            lonely = self.may_leave().then(|| lonely.unwrap_or_else(Instant::now));
+            let patience = lonely.map(|since| since + COMPANY_MAX);
+            let deadline = overdue.into_iter().chain(patience).min();
             tokio::select! {
                 Some((landed, result)) = landings.next(), if !landings.is_empty() => {
                     self.land(&mut flights, landed, result);
                 }
                 () = self.shared.wake.notified() => {}
                 changed = role.changed() => if changed.is_err() { break },
-                () = sleep_until(deadline), if deadline.is_some() => self.give_up(&mut flights),
+                () = sleep_until(deadline), if deadline.is_some() => {
+                    if overdue.is_some_and(|overdue| overdue <= Instant::now()) {
+                        self.give_up(&mut flights);
+                    }
+                }
                 () = stop.cancelled() => break,
             }
         }
@@ -242,11 +181,17 @@ impl Batcher {
         }
     }
 
-    fn take(&self) -> Option<(Vec<Load>, Vec<Tell>)> {
+    /// Those in line could leave, but for company.
+    fn may_leave(&self) -> bool {
+        !self.is_stalled() && self.shared.line.lock().may_leave()
+    }
+
+    fn take(&self, alone: bool) -> Option<(Vec<Load>, Vec<Tell>)> {
         if self.is_stalled() {
             return None;
         }
-        self.shared.line.lock().close()
+        let untold = self.shared.untold.load(Ordering::Relaxed);
+        self.shared.line.lock().close(untold, alone)
     }
 
     /// Opens or closes the way to the log, and sends away whom another replica must answer.
@@ -266,11 +211,11 @@ impl Batcher {
         landed: u64,
         result: Result<(Index, Vec<Outcome>), Problem>,
     ) {
-        self.shared.line.lock().landed();
         let Some(place) = flights.iter().position(|(number, _)| *number == landed) else { return };
         let Some((_, flight)) = flights.remove(place) else { return };
+        self.shared.line.lock().landed(flight.requests);
         let overdue = flights.iter().any(|(_, flight)| flight.tells.is_empty());
-        self.shared.stalled.store(overdue, std::sync::atomic::Ordering::Relaxed);
+        self.shared.stalled.store(overdue, Ordering::Relaxed);
         match result {
             Ok((index, outcomes)) => {
                 let mut outcomes = outcomes.into_iter();
@@ -289,7 +234,7 @@ impl Batcher {
         for (_, flight) in flights.iter_mut().filter(|(_, f)| f.since + LANDING_MAX <= now) {
             tell_all(std::mem::take(&mut flight.tells), &problems::unknown());
         }
-        self.shared.stalled.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.shared.stalled.store(true, Ordering::Relaxed);
         self.dismiss(&problems::no_quorum());
     }
 
@@ -315,88 +260,15 @@ async fn sleep_until(deadline: Option<Instant>) {
 #[cfg(test)]
 mod tests {
     use ledger::command::{Command, Line as OrderLine, Side};
-    use ledger::terms::{Name, Quantity};
+    use ledger::terms::{Key, Name, Origin, Quantity};
 
     use super::*;
-    use crate::load::size;
 
-    fn request(lines: usize) -> Request {
+    fn request() -> Request {
         let (name, quantity) = (Name::new("fox").unwrap(), Quantity::new(1).unwrap());
-        let line = OrderLine { name, quantity, side: Side::Buy };
-        Request { key: None, deadline: None, command: Command::Place(vec![line; lines]) }
-    }
-
-    fn offer(line: &mut Line<u64>, count: u64) {
-        for number in 0..count {
-            assert_eq!(line.offer(Load::One(request(1)), number), Ok(()));
-        }
-    }
-
-    #[test]
-    fn a_lone_request_leaves_at_once_and_a_crowd_leaves_together() {
-        let mut line = Line::default();
-        offer(&mut line, 1);
-        assert!(line.close().is_none(), "the way to the log is closed");
-        line.set_open(true);
-        assert_eq!(line.close().unwrap().1, [0]);
-        offer(&mut line, 1);
-        assert_eq!(line.close().unwrap().1, [0]);
-        offer(&mut line, 1);
-        assert_eq!(line.close().unwrap().1, [0]);
-        offer(&mut line, 5);
-        assert!(line.close().is_none(), "three entries are on their way");
-        line.landed();
-        assert_eq!(line.close().unwrap().1, [0, 1, 2, 3, 4]);
-        assert!(line.close().is_none());
-        assert!(!line.is_idle());
-    }
-
-    #[test]
-    fn a_crowd_does_not_fall_apart_into_small_entries_and_nobody_waits_for_nothing() {
-        let mut line = Line::default();
-        line.set_open(true);
-        offer(&mut line, 4);
-        assert_eq!(line.close().unwrap().1.len(), 4);
-        offer(&mut line, 3);
-        assert!(line.close().is_none(), "fewer than left before, which are still on their way");
-        offer(&mut line, 1);
-        assert_eq!(line.close().unwrap().1.len(), 4);
-        offer(&mut line, 1);
-        line.landed();
-        assert!(line.close().is_none());
-        line.landed();
-        assert_eq!(line.close().unwrap().1, [0], "nothing else is on its way");
-    }
-
-    #[test]
-    fn an_entry_is_bounded_in_commands_and_in_bytes() {
-        let mut line = Line::default();
-        line.set_open(true);
-        offer(&mut line, 1_500);
-        let mut close = || {
-            let entry = line.close().unwrap().0.len();
-            line.landed();
-            entry
-        };
-        let sizes = [close(), close()];
-        let each = size(&request(1));
-        assert_eq!(sizes[0], COMMANDS_MAX.min(BYTES_MAX / each));
-        assert_eq!(sizes.iter().sum::<usize>(), 1_500.min(2 * sizes[0]));
-        let mut line = Line::default();
-        line.set_open(true);
-        for number in 0..3 {
-            line.offer(Load::One(request(4_000)), number).unwrap();
-        }
-        assert_eq!(line.close().unwrap().1, [0], "too great for company, it travels alone");
-    }
-
-    #[test]
-    fn the_line_is_bounded_and_can_be_sent_away() {
-        let mut line = Line::default();
-        offer(&mut line, WAITING_MAX as u64);
-        assert_eq!(line.offer(Load::One(request(1)), 7), Err(7));
-        assert_eq!(line.dismiss().len(), WAITING_MAX);
-        assert!(line.is_idle());
+        let key = Key::new(Origin::Client, "key");
+        let command = Command::Place(vec![OrderLine { name, quantity, side: Side::Buy }]);
+        Request { key, deadline: None, command }
     }
 
     /// A log whose entries land when the test says so.
@@ -429,10 +301,8 @@ mod tests {
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
         let ask = |number: usize| {
             let tell = tell.clone();
-            batcher.offer(
-                request(1),
-                Box::new(move |decision| tell.send((number, decision)).unwrap()),
-            );
+            batcher
+                .offer(request(), Box::new(move |decision| tell.send((number, decision)).unwrap()));
         };
         ask(0);
         gate.add_permits(1);
@@ -444,5 +314,23 @@ mod tests {
         stop.cancel();
         running.await.unwrap();
         assert!(batcher.is_idle());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_ever_for_those_who_cannot_be_told() {
+        let gate = Arc::new(tokio::sync::Semaphore::new(9));
+        let (_role, watch_role) = watch::channel(Role::Leading { term: 1 });
+        let (batcher, stop) = (Batcher::new(), CancellationToken::new());
+        let running =
+            tokio::spawn(batcher.clone().run(Arc::new(Slow { gate }), watch_role, stop.clone()));
+        let untold = batcher.untold(3);
+        let (began, (tell, told)) = (Instant::now(), tokio::sync::oneshot::channel());
+        batcher.offer(request(), Box::new(move |decision| tell.send(decision).unwrap()));
+        let told = tokio::time::timeout(Duration::from_secs(10), told).await;
+        assert!(told.expect("it leaves by itself").unwrap().is_ok());
+        assert!(COMPANY_MAX <= began.elapsed(), "but not at once");
+        drop(untold);
+        stop.cancel();
+        running.await.unwrap();
     }
 }

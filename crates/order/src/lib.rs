@@ -16,6 +16,8 @@ pub mod replica;
 mod service;
 
 mod batcher;
+
+mod line;
 mod load;
 mod reader;
 

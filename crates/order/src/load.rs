@@ -64,6 +64,12 @@ impl Load {
         }
     }
 
+    /// Others may have to wait for it: a catalog's comings and goings, and whatever else the store
+    /// needs itself.
+    pub(crate) fn is_urgent(&self) -> bool {
+        matches!(self, Self::One(request) if request.key.is_none())
+    }
+
     /// The greatest entry that it may be added to: requests and bytes.
     pub(crate) fn room(&self, one: (usize, usize)) -> (usize, usize) {
         match self {
@@ -121,15 +127,18 @@ pub(crate) fn size(request: &Request) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use ledger::terms::{Key, Origin};
+
     use super::*;
-    use crate::batcher::{COMMANDS_MAX, IN_FLIGHT_MAX, Line, WAITING_MAX};
+    use crate::line::{COMMANDS_MAX, IN_FLIGHT_MAX, Line, WAITING_MAX};
 
     fn many(count: usize, bytes: usize) -> Load {
         Load::Many(count, vec![0; bytes].into())
     }
 
     fn one() -> Load {
-        Load::One(Request { key: None, deadline: None, command: Command::Place(Vec::new()) })
+        let key = Key::new(Origin::Client, "key");
+        Load::One(Request { key, deadline: None, command: Command::Place(Vec::new()) })
     }
 
     #[test]
@@ -139,17 +148,17 @@ mod tests {
         for number in 0..6 {
             assert_eq!(line.offer(many(1_000, 60_000), number), Ok(()));
         }
-        assert_eq!(line.close().unwrap().1, [0, 1, 2, 3], "four are the most");
-        line.landed();
-        assert_eq!(line.close().unwrap().1, [4, 5]);
-        line.landed();
+        assert_eq!(line.close(0, false).unwrap().1, [0, 1, 2, 3], "four are the most");
+        line.landed(4_000);
+        assert_eq!(line.close(0, false).unwrap().1, [4, 5]);
+        line.landed(2_000);
         // A great one travels alone, and one that would make an entry too great waits.
         for (number, bytes) in [(6, 2 * BULK_BYTES_MAX), (7, 400_000), (8, 200_000)] {
             assert_eq!(line.offer(many(10, bytes), number), Ok(()));
         }
         for expected in [6, 7, 8] {
-            assert_eq!(line.close().unwrap().1, [expected]);
-            line.landed();
+            assert_eq!(line.close(0, false).unwrap().1, [expected]);
+            line.landed(10);
         }
     }
 
@@ -161,12 +170,16 @@ mod tests {
         for number in 1..=100 {
             line.offer(one(), number).unwrap();
         }
-        let (loads, _) = line.close().unwrap();
+        let (loads, _) = line.close(0, false).unwrap();
         let count: usize = loads.iter().map(Load::count).sum();
         assert_eq!(count, COMMANDS_MAX, "those that fit go with it");
-        assert_eq!(line.close().map(|(loads, _)| loads.len()), None, "the rest waits for company");
-        line.landed();
-        assert_eq!(line.close().unwrap().0.len(), 76);
+        assert_eq!(
+            line.close(0, false).map(|(loads, _)| loads.len()),
+            None,
+            "the rest waits for company"
+        );
+        line.landed(count);
+        assert_eq!(line.close(0, false).unwrap().0.len(), 76);
     }
 
     #[test]
@@ -181,7 +194,8 @@ mod tests {
         line.set_open(true);
         for number in 0..IN_FLIGHT_MAX {
             line.offer(many(1_000, 100), number).unwrap();
-            assert!(line.close().is_some(), "after a dismissal nobody is counted twice");
+            assert!(line.close(0, false).is_some(), "after a dismissal nobody is counted twice");
+            line.landed(1_000);
         }
     }
 }

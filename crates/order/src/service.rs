@@ -123,15 +123,15 @@ impl Service {
         if !matches!(role, Role::Leading { .. } | Role::Choosing { .. }) {
             return Some(self.elsewhere(role));
         }
-        self.is_cut_off().then(problems::no_quorum)
+        if self.is_cut_off() {
+            return Some(problems::no_quorum());
+        }
+        let (me, majority) = (self.id(), self.shared.members.look(Now::majority));
+        self.shared.room.admits(me, &self.shared.peers, majority).err()
     }
 
     fn decide(&self, request: proto::Request, reply: Reply) {
         if let Some(problem) = self.hindrance() {
-            return reply.send(refusal(&problem));
-        }
-        let (me, majority) = (self.id(), self.shared.members.look(Now::majority));
-        if let Err(problem) = self.shared.room.admits(me, &self.shared.peers, majority) {
             return reply.send(refusal(&problem));
         }
         let request = match convert::request(request) {

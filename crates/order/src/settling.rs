@@ -33,7 +33,7 @@ use wire::watch::watchers::Incarnation;
 use wire::watch::window::Window;
 
 use crate::acknowledger::{Acknowledger, Reveals};
-use crate::batcher::Batcher;
+use crate::batcher::{Batcher, Untold};
 use crate::leadership::{Detach, Leadership};
 use crate::load::Decision;
 use crate::problems;
@@ -88,7 +88,7 @@ pub(crate) struct Books {
 
 /// An answer that waits.
 enum Held {
-    Answer(Reply, proto::Answer),
+    Answer(Reply, proto::Answer, Untold),
     Read(oneshot::Sender<()>),
 }
 
@@ -131,21 +131,24 @@ impl Settling {
             Outcome::Repeated { index, .. } => (Reveals::Repetition, *index),
         };
         let what = Answered::Outcome(convert::outcome(outcome));
-        self.hold(reply, reveals, index, what);
+        self.hold(reply, reveals, (index, 1), what);
     }
 
     /// Gives the answer to a bulk once the entry that decided it is settled: whatever it reveals of
     /// earlier ones is settled by then, too.
     pub(crate) fn answer_many(&self, reply: Reply, index: Index, outcomes: &[Outcome]) {
+        let count = outcomes.len();
         let outcomes = bulk::write_outcomes(outcomes).into();
         let what = Answered::Outcomes(proto::Outcomes { outcomes });
-        self.hold(reply, Reveals::Acceptance, index, what);
+        self.hold(reply, Reveals::Acceptance, (index, count), what);
     }
 
-    fn hold(&self, reply: Reply, reveals: Reveals, index: Index, what: Answered) {
+    /// Keeps the answer to `count` requests until `index` is settled.
+    fn hold(&self, reply: Reply, reveals: Reveals, (index, count): (Index, usize), what: Answered) {
+        let untold = self.shared.batcher.untold(count);
         let answer = proto::Answer { call: 0, as_of: index.0, stale: false, what: Some(what) };
         let mut books = self.shared.books.lock();
-        let due = books.acknowledger.hold(reveals, index, Held::Answer(reply, answer));
+        let due = books.acknowledger.hold(reveals, index, Held::Answer(reply, answer, untold));
         let leads =
             matches!(*self.shared.role.borrow(), Role::Leading { .. } | Role::Choosing { .. });
         let given_up = if leads { Vec::new() } else { books.acknowledger.release() };
@@ -250,7 +253,10 @@ impl Settling {
 impl Held {
     fn give(self) {
         match self {
-            Self::Answer(reply, answer) => reply.send(answer),
+            Self::Answer(reply, answer, untold) => {
+                reply.send(answer);
+                drop(untold);
+            }
             // A read that has gone away needs no answer.
             Self::Read(tell) => drop(tell.send(())),
         }
@@ -259,7 +265,7 @@ impl Held {
     /// Decided, but nobody here may say how: the asker asks again, with its key, whoever leads now.
     fn give_up(self) {
         match self {
-            Self::Answer(reply, _) => reply.problem(&problems::lost()),
+            Self::Answer(reply, ..) => reply.problem(&problems::lost()),
             Self::Read(tell) => drop(tell),
         }
     }
@@ -348,7 +354,7 @@ impl Shared {
 
     fn take(&self, entry: &AppliedEntry) {
         let mut books = self.books.lock();
-        books.window.push(entry.index, entry.changes.clone().unwrap_or_default());
+        books.window.push(entry.index, entry.changes.clone().unwrap_or_else(|| [].into()));
         let Books { leadership, detaching, .. } = &mut *books;
         if let Some(leadership) = leadership
             && leadership.applied_index() < entry.index

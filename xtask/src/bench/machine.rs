@@ -149,9 +149,11 @@ pub(crate) fn date() -> String {
     said("date", &["-u", "+%Y-%m-%d"])
 }
 
-/// The compiler, and how what is measured was compiled.
+/// The compiler, and how what is measured was compiled and is scheduled.
 pub(crate) fn compiler() -> String {
-    format!("{}, `--profile {}`", said("rustc", &["--version"]), super::process::PROFILE)
+    let scheduled = if super::process::is_batch() { ", under `SCHED_BATCH`" } else { "" };
+    let version = said("rustc", &["--version"]);
+    format!("{version}, `--profile {}`{scheduled}", super::process::PROFILE)
 }
 
 fn said(program: &str, arguments: &[&str]) -> String {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -129,7 +128,7 @@ impl Store {
     }
 
     fn run(&self, name: &str, role: &str, flags: &[&str]) -> Result<Process> {
-        let mut command = Command::new(&self.program);
+        let mut command = process::measured(&self.program);
         command.current_dir(&self.folder.0).arg(role).args(flags);
         command.args(["--log", self.log, "--stop-with-stdin"]);
         Process::start(&mut command, PathBuf::from(self.folder.path(&format!("{name}.lines"))))

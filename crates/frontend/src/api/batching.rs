@@ -39,7 +39,7 @@ impl Api {
             let nothing = batch.render(dialect, &Came::Decided(&[], false));
             return answer::json(StatusCode::OK, nothing);
         }
-        match ordering::place_many(&self.shared.replicas, &batch, count).await {
+        match ordering::place(&self.shared.replicas, count, |deadline| batch.bulk(deadline)).await {
             Ok(DecidedMany { outcomes, index, retried }) => {
                 self.tells(&batch, index);
                 let body = batch.render(dialect, &Came::Decided(&outcomes, retried));

@@ -12,6 +12,19 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
+    /// Of bytes that begin with this version and a checksum of all that follows: what follows.
+    pub(crate) fn sealed(bytes: &'a [u8], version: u8) -> Result<Self, DecodeError> {
+        let mut reader = Self::new(bytes);
+        match reader.u8()? {
+            own if own == version => {}
+            other => return Err(DecodeError::Version(other)),
+        }
+        match reader.u32()? == crc32fast::hash(reader.rest()) {
+            true => Ok(reader),
+            false => Err(DecodeError::Checksum),
+        }
+    }
+
     pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
         let (taken, rest) = self.0.split_at_checked(length).ok_or(DecodeError::Short)?;
         self.0 = rest;

@@ -47,14 +47,22 @@ fn sell(store: &Store) -> Reply {
     post(store.port(), ORDER)
 }
 
-/// An order is refused: clearly, before anybody's patience ends, and nothing happens.
+fn sell_many(store: &Store) -> Reply {
+    let orders = format!(r#"{{"orders":[{ORDER},{ORDER}]}}"#);
+    ask(store.port(), "POST", "/v1/orders/batch", &[], &orders)
+}
+
+/// Orders are refused, one by one and in a batch: clearly, before anybody's patience ends, and
+/// nothing happens.
 fn is_refused_for_want_of_room(store: &Store) {
-    let began = Instant::now();
-    let reply = sell(store);
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
-    assert_eq!(reply.status, 503, "{reply:?}");
-    assert!(reply.body.contains("full: nothing was ordered"), "{reply:?}");
-    assert_eq!(reply.header("retry-after"), Some("5"), "{reply:?}");
+    for ask in [sell, sell_many] {
+        let began = Instant::now();
+        let reply = ask(store);
+        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+        assert_eq!(reply.status, 503, "{reply:?}");
+        assert!(reply.body.contains("full: nothing was ordered"), "{reply:?}");
+        assert_eq!(reply.header("retry-after"), Some("5"), "{reply:?}");
+    }
 }
 
 /// Everything that needs no room is answered as ever.

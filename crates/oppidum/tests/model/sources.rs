@@ -183,7 +183,7 @@ impl World {
                 let frames = frames.unwrap_or_default();
                 for frame in &frames {
                     let Frame { after, index, products } = &**frame;
-                    stream.send(arrives, Down::Change(*after, *index, products.clone(), settled));
+                    stream.send(arrives, Down::Change(*after, *index, products.to_vec(), settled));
                     stream.settled = settled;
                 }
                 frames.last().map(|frame| frame.index)

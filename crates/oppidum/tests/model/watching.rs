@@ -173,7 +173,7 @@ impl World {
             Down::Change(after, index, products, settled) => {
                 let verdict = counter.change(after, index, &products);
                 if verdict == Verdict::Take {
-                    catalog.window.push(index, products);
+                    catalog.window.push(index, products.into());
                 }
                 (verdict, settled)
             }

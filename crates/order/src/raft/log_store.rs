@@ -46,9 +46,9 @@ pub const READ_BYTES: u64 = 2 << 20;
 /// is in memory as a whole.
 const CHUNK_BYTES: usize = 16 << 20;
 
-/// Entries kept in memory for reading: 16 MB. Not more, for a killed process hangs up only after
+/// Entries kept in memory for reading: 8 MB. Not more, for a killed process hangs up only after
 /// its memory is taken apart.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 8 << 20;
 
 /// The type parameters of `raft-log`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

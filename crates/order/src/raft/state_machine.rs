@@ -165,7 +165,7 @@ impl Shared {
         if let Some(block) = entry.block {
             books.push(block.held_by());
         }
-        self.publish(&books, after, Some(entry.changes), entry.attaches);
+        self.publish(&books, after, Some(entry.changes.into()), entry.attaches);
         Ok(Outcomes { index, outcomes: entry.outcomes.into() })
     }
 
@@ -182,7 +182,7 @@ impl Shared {
         if let Some(members) = members {
             books.members = members;
         }
-        self.publish(&books, after, Some(Vec::new()), false);
+        self.publish(&books, after, Some([].into()), false);
         Outcomes { index, outcomes: Arc::default() }
     }
 }

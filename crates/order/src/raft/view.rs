@@ -49,7 +49,7 @@ pub struct AppliedEntry {
     pub settled: Index,
     /// The products it changed, as they are now, in name order. `None`: anything may have changed,
     /// because a snapshot was installed; list anew.
-    pub changes: Option<Vec<Change>>,
+    pub changes: Option<Arc<[Change]>>,
     /// The catalogs attached after it, if it attached or detached any.
     pub attached: Option<Vec<(u64, Name)>>,
 }
@@ -362,7 +362,7 @@ impl Shared {
         &self,
         books: &Books,
         after: Index,
-        changes: Option<Vec<Change>>,
+        changes: Option<Arc<[Change]>>,
         attaches: bool,
     ) {
         let index = books.ledger.applied();

@@ -23,7 +23,7 @@ use crate::raft::view::Shared;
 /// How often the history is written, and how much may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// At most this often: 100 ms by default. Much longer in tests that must not write.
+    /// At most this often: 200 ms by default. Much longer in tests that must not write.
     pub every: Duration,
     /// When about this many bytes of blocks wait, writing starts at once and applying waits for it:
     /// 32 MB by default.
@@ -32,7 +32,7 @@ pub struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { every: Duration::from_millis(100), bytes: 32 << 20 }
+        Self { every: Duration::from_millis(200), bytes: 32 << 20 }
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Frame {
     /// Where it ends.
     pub index: Index,
     /// The latest value of each product changed in it.
-    pub products: Vec<Change>,
+    pub products: Arc<[Change]>,
 }
 
 /// Frames that tile `(start, end]`, oldest first. Bounded in frames and in products.
@@ -36,7 +36,7 @@ impl Window {
     }
 
     /// Adds what changed up to `index`. An index at or before the end changes nothing.
-    pub fn push(&mut self, index: Index, products: Vec<Change>) {
+    pub fn push(&mut self, index: Index, products: Arc<[Change]>) {
         if index <= self.end {
             return;
         }
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(window.after(Index(10), 9), Some(Vec::new()));
         assert_eq!(window.after(Index(9), 9), None);
         for index in [11, 12, 12, 15] {
-            window.push(Index(index), Vec::new());
+            window.push(Index(index), [].into());
         }
         let ends = |cursor| {
             let frames = window.after(Index(cursor), 9).unwrap_or_default();
@@ -91,7 +91,7 @@ mod tests {
     fn a_window_is_bounded() {
         let mut window = Window::at(Index(0));
         for index in 1..=10_000 {
-            window.push(Index(index), Vec::new());
+            window.push(Index(index), [].into());
         }
         assert_eq!(window.after(Index(10_000 - 4_096), 1).map(|frames| frames.len()), Some(1));
         assert_eq!(window.after(Index(10_000 - 4_097), 1), None);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::bench::process::{Process, READY_MAX};
+use crate::bench::process::{Process, READY_MAX, measured};
 
 /// The database's user.
 pub(super) const USER: &str = "bench";
@@ -51,7 +51,11 @@ impl Programs {
 
     /// One of them, as whoever it runs as.
     pub(super) fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(self.folder.join(name));
+        let program = self.folder.join(name);
+        let mut command = match name {
+            "postgres" => measured(program),
+            _ => Command::new(program),
+        };
         if let Some((user, group)) = self.other {
             command.uid(user).gid(group);
         }

@@ -93,7 +93,7 @@ impl Trio {
         for (place, port) in ports.iter().enumerate() {
             let data = folder.0.join(format!("node-{place}"));
             std::fs::create_dir_all(&data).context("make a folder")?;
-            let mut command = Command::new(program);
+            let mut command = process::measured(program);
             command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
             command.args(["--appendonly", "yes", "--appendfsync", "always"]);
             // Written anew in the middle of a run, the log would be what is measured.

@@ -1,0 +1,199 @@
+//! Where plain orders are served without coming in.
+//!
+//! What an order needs of HTTP is its key, its body and where it ends. On the doorstep these are
+//! read from its bytes, the order is placed, and the answer is written: a server of HTTP, which
+//! can do so much more, takes twice the time for that. Whatever else comes is for those inside. In
+//! an overload orders for which there is no room are refused here, with an answer that is ready.
+
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use wire::net::TcpStream;
+
+use crate::connection::{House, log};
+use crate::limits;
+use crate::plain::{self, Seen};
+
+/// A request that has come in part may take so long to come whole before those inside wait for it,
+/// who tell its client when it takes too long.
+const PART_MAX: Duration = Duration::from_millis(500);
+
+/// A buffer that has grown beyond this, in bytes, is not kept.
+const KEPT_MAX: usize = 1_024;
+
+/// A connection that leaves the doorstep for those inside.
+pub(crate) struct Comes {
+    pub(crate) stream: TcpStream,
+    /// What has come and is not served.
+    pub(crate) ahead: Bytes,
+    /// It was served meanwhile.
+    pub(crate) served: bool,
+}
+
+/// A connection that waits outside.
+pub(crate) struct Doorstep {
+    stream: TcpStream,
+    /// What has come and is not served yet.
+    ahead: Vec<u8>,
+    /// Answers, and how much of them is gone.
+    out: Vec<u8>,
+    gone: usize,
+    /// A request has begun to come, or was served, since the clock was last looked at.
+    stirred: bool,
+    /// How many orders were.
+    served: usize,
+    /// It may read: nobody has told it yet that there is nothing, or it has passed the turnstile.
+    reads: bool,
+    ticket: Option<u64>,
+    /// It ends with what is in `out`.
+    ends: bool,
+}
+
+impl Doorstep {
+    /// `ahead`: what has been read from the stream already.
+    pub(crate) fn new(stream: TcpStream, ahead: Bytes) -> Self {
+        let (ahead, out) = (ahead.into(), Vec::new());
+        let (stirred, served, reads, ends) = (true, 0, true, false);
+        Self { stream, ahead, out, gone: 0, stirred, served, reads, ticket: None, ends }
+    }
+
+    /// Until something comes that is for those inside. None: it is over.
+    pub(crate) async fn serve(
+        mut self,
+        api: &impl House,
+        client: Option<IpAddr>,
+        stop: &CancellationToken,
+    ) -> Option<Comes> {
+        let mut stopping = pin!(stop.cancelled());
+        let mut patience = pin!(tokio::time::sleep(limits::HEADER_TIMEOUT));
+        // The clock is set for a request of which a part has come.
+        let mut part = false;
+        loop {
+            let came = poll_fn(|cx| {
+                if let Poll::Ready(came) = self.poll(cx, api, client) {
+                    return Poll::Ready(came);
+                }
+                let sent = self.gone == self.out.len();
+                if sent && stopping.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(!self.ahead.is_empty());
+                }
+                if part != (sent && !self.ahead.is_empty()) {
+                    part = !part;
+                    let patient = if part { PART_MAX } else { limits::HEADER_TIMEOUT };
+                    patience.as_mut().reset(Instant::now() + patient);
+                }
+                while patience.as_mut().poll(cx).is_ready() {
+                    if part || !std::mem::take(&mut self.stirred) {
+                        return Poll::Ready(part);
+                    }
+                    patience.as_mut().reset(Instant::now() + limits::HEADER_TIMEOUT);
+                }
+                Poll::Pending
+            });
+            if !came.await {
+                return None;
+            }
+            let Seen::Order(order) = plain::see(&self.ahead) else {
+                let Self { stream, ahead, served, .. } = self;
+                return Some(Comes { stream, ahead: ahead.into(), served: 0 < served });
+            };
+            let answer = api.order(&order).await;
+            self.ends = order.last || stop.is_cancelled();
+            api.write(&mut self.out, &answer, self.ends);
+            if let Some(client) = client {
+                log(client, "POST /orders HTTP/1.1", answer.status().as_u16());
+            }
+            let length = order.length;
+            self.done(length);
+        }
+    }
+
+    /// The first `length` bytes of what has come are served.
+    fn done(&mut self, length: usize) {
+        drop_first(&mut self.ahead, length);
+        self.stirred = true;
+        self.served += 1;
+    }
+
+    /// Ready: something has come that is not refused here, or (false) it is over.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        api: &impl House,
+        client: Option<IpAddr>,
+    ) -> Poll<bool> {
+        loop {
+            while self.gone < self.out.len() {
+                let sent = Pin::new(&mut self.stream).poll_write(cx, &self.out[self.gone..]);
+                match ready!(sent) {
+                    Ok(count) if 0 < count => self.gone += count,
+                    Ok(_) | Err(_) => return Poll::Ready(false),
+                }
+            }
+            let gone = std::mem::take(&mut self.gone);
+            drop_first(&mut self.out, gone);
+            if self.ends {
+                return Poll::Ready(false);
+            }
+            self.refuse(api, client);
+            if !self.out.is_empty() {
+                continue;
+            }
+            if !self.ahead.is_empty() && plain::see(&self.ahead) != Seen::Part {
+                return Poll::Ready(true);
+            }
+            if !self.reads && api.sheds() && !api.turnstile().pass(&mut self.ticket, cx) {
+                return Poll::Pending;
+            }
+            let mut room = [MaybeUninit::uninit(); plain::BYTES_MAX];
+            let mut room = ReadBuf::uninit(&mut room);
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut room);
+            self.reads = read.is_ready();
+            if ready!(read).is_err() {
+                return Poll::Ready(false);
+            }
+            if room.filled().is_empty() {
+                // Nothing more comes. Of a part of a request, those inside know what to say.
+                return Poll::Ready(!self.ahead.is_empty());
+            }
+            // Who goes on sending parts of one request is not stirring.
+            self.stirred |= self.ahead.is_empty();
+            self.ahead.extend_from_slice(room.filled());
+        }
+    }
+
+    /// Refuses what has come, as far as it is plain orders for which there is no room.
+    fn refuse(&mut self, api: &impl House, client: Option<IpAddr>) {
+        while api.sheds()
+            && let Seen::Order(order) = plain::see(&self.ahead)
+            && !order.last
+            && api.turns_away()
+        {
+            api.write_refusal(&mut self.out, &order);
+            if let Some(client) = client {
+                log(client, "POST /orders HTTP/1.1", 503);
+            }
+            let length = order.length;
+            self.done(length);
+        }
+    }
+}
+
+/// Drops so many bytes; thousands of connections keep no large buffers.
+fn drop_first(bytes: &mut Vec<u8>, count: usize) {
+    if count < bytes.len() {
+        bytes.drain(..count);
+    } else if bytes.capacity() <= KEPT_MAX {
+        bytes.clear();
+    } else {
+        *bytes = Vec::new();
+    }
+}
