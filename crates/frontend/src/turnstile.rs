@@ -30,6 +30,11 @@ const BEHIND: usize = 96;
 /// twice as long, the frontend has more to do than it can: an order needs several turns.
 const LATE: Duration = Duration::from_millis(20);
 
+/// When for so long there was always another connection to accept, more come than can be served. A
+/// crowd of some hundreds that comes at once, or after a pause of the whole machine, is let in
+/// within less.
+const KNOCKING: Duration = Duration::from_millis(200);
+
 /// The pure core. `W` wakes one who waits.
 #[derive(Debug)]
 struct Line<W> {
@@ -118,7 +123,7 @@ impl Turn {
     fn is_late(&self, now: Instant) -> bool {
         let waited = |since| now.saturating_duration_since(since);
         self.since.is_some_and(|since| self.patience() <= waited(since))
-            || self.knocking.is_some_and(|since| 2 * LATE <= waited(since))
+            || self.knocking.is_some_and(|since| KNOCKING <= waited(since))
             || self.late_until.is_some_and(|until| now < until)
     }
 }
@@ -254,15 +259,15 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut turn = Turn::default();
-        for ms in [0, 10, 39] {
+        for ms in [0, 10, 199] {
             turn.knock(true, at(ms));
             assert!(!turn.is_late(at(ms)));
         }
-        assert!(turn.is_late(at(40)));
-        turn.knock(false, at(41));
-        assert!(!turn.is_late(at(41)));
-        turn.knock(true, at(42));
-        assert!(!turn.is_late(at(81)));
+        assert!(turn.is_late(at(200)));
+        turn.knock(false, at(201));
+        assert!(!turn.is_late(at(201)));
+        turn.knock(true, at(202));
+        assert!(!turn.is_late(at(401)));
     }
 
     #[tokio::test]
