@@ -267,6 +267,14 @@ mod tests {
             self.0.read_exact(&mut body).await.unwrap();
             format!("{} {}", &head[9..12], String::from_utf8(body).unwrap())
         }
+
+        /// Is told this, and that it was the last.
+        async fn hear_the_last(&mut self, body: &str) {
+            let mut told = String::new();
+            self.0.read_to_string(&mut told).await.unwrap();
+            assert!(told.contains("\r\nconnection: close\r\n"), "{told}");
+            assert!(told.ends_with(&format!("\r\n\r\n{body}")), "{told}");
+        }
     }
 
     /// A connection that is served, and its other end.
@@ -401,10 +409,7 @@ mod tests {
         stop.cancel();
         tokio::task::yield_now().await;
         customer.0.write_all(two.as_bytes()).await.unwrap();
-        let mut told = String::new();
-        customer.0.read_to_string(&mut told).await.unwrap();
-        assert!(told.contains("\r\nconnection: close\r\n"), "{told}");
-        assert!(told.ends_with("\r\n\r\n{}"), "{told}");
+        customer.hear_the_last("{}").await;
         served.await.unwrap();
     }
 
@@ -426,10 +431,7 @@ mod tests {
             let last = ORDER.replace("Host: shop", "Host: shop\r\nConnection: close");
             let both = [&last, ORDER].concat();
             customer.0.write_all(both.as_bytes()).await.unwrap();
-            let mut told = String::new();
-            customer.0.read_to_string(&mut told).await.unwrap();
-            assert!(told.ends_with("\r\n\r\nplaced"), "{told}");
-            assert!(told.contains("\r\nconnection: close\r\n"), "{told}");
+            customer.hear_the_last("placed").await;
             served.await.unwrap();
         }
     }
@@ -441,10 +443,7 @@ mod tests {
         // The order is under way in the next turn, and placed in the one after it.
         tokio::task::yield_now().await;
         stop.cancel();
-        let mut told = String::new();
-        customer.0.read_to_string(&mut told).await.unwrap();
-        assert!(told.contains("\r\nconnection: close\r\n"), "{told}");
-        assert!(told.ends_with("\r\n\r\nplaced"), "{told}");
+        customer.hear_the_last("placed").await;
         served.await.unwrap();
     }
 }

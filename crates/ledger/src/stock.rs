@@ -36,7 +36,9 @@ pub struct Product {
 /// All products, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stock {
-    /// An order finds its product in one step, however many there are.
+    /// An order finds its product in one step, however many there are. The hash is the same in
+    /// every run, for nothing here may depend on luck; and it may be known, for who names products
+    /// is the operator.
     products: HashMap<Name, Product, BuildHasherDefault<DefaultHasher>>,
     /// The same names, in order.
     names: BTreeSet<Name>,
