@@ -55,7 +55,12 @@ impl Window {
         if cursor < self.start {
             return None;
         }
-        let first = self.frames.partition_point(|frame| frame.index <= cursor);
+        // Most watchers lack nothing, or the last frame: they need not search thousands.
+        let lacking = self.frames.iter().rev().take(2).filter(|frame| cursor < frame.index).count();
+        let first = match lacking {
+            0 | 1 => self.frames.len() - lacking,
+            _ => self.frames.partition_point(|frame| frame.index <= cursor),
+        };
         Some(self.frames.range(first..).take(max).cloned().collect())
     }
 
