@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::problem::Problem;
 
-use crate::line::{COMPANY_MAX, Line};
+use crate::line::Line;
 use crate::load::{Load, Tell, TellMany, TellOne};
 use crate::problems;
 use crate::role::Role;
@@ -52,7 +52,6 @@ struct Shared {
     line: Mutex<Line<Tell>>,
     wake: Notify,
     stalled: AtomicBool,
-    untold: AtomicUsize,
 }
 
 impl std::fmt::Debug for Batcher {
@@ -71,7 +70,7 @@ pub(crate) struct Untold {
 impl Drop for Untold {
     fn drop(&mut self) {
         let shared = &self.batcher.shared;
-        shared.untold.fetch_sub(self.requests, Ordering::Relaxed);
+        shared.line.lock().told(self.requests, Instant::now());
         shared.wake.notify_one();
     }
 }
@@ -90,7 +89,6 @@ impl Batcher {
             line: Mutex::new(Line::default()),
             wake: Notify::new(),
             stalled: AtomicBool::new(false),
-            untold: AtomicUsize::new(0),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -119,7 +117,7 @@ impl Batcher {
 
     /// So many requests that have landed wait to be told how they were decided.
     pub(crate) fn untold(&self, requests: usize) -> Untold {
-        self.shared.untold.fetch_add(requests, Ordering::Relaxed);
+        self.shared.line.lock().decided(requests);
         Untold { batcher: self.clone(), requests }
     }
 
@@ -143,13 +141,9 @@ impl Batcher {
         let mut landings = FuturesUnordered::new();
         let mut flights: VecDeque<(u64, Flight)> = VecDeque::new();
         let mut number = 0_u64;
-        // Since when those in line wait for company.
-        let mut lonely: Option<Instant> = None;
         loop {
             self.obey(*role.borrow_and_update());
-            let mut alone = lonely.is_some_and(|since| COMPANY_MAX <= since.elapsed());
-            while let Some((loads, tells)) = self.take(alone) {
-                (alone, lonely) = (false, None);
+            while let Some((loads, tells)) = self.take() {
                 number += 1;
                 let requests = loads.iter().map(Load::count).sum();
                 let landing = log.propose(loads);
@@ -158,9 +152,7 @@ impl Batcher {
             }
             let overdue = flights.iter().find(|(_, flight)| !flight.tells.is_empty());
             let overdue = overdue.map(|(_, flight)| flight.since + LANDING_MAX);
-            lonely = self.may_leave().then(|| lonely.unwrap_or_else(Instant::now));
-            let patience = lonely.map(|since| since + COMPANY_MAX);
-            let deadline = overdue.into_iter().chain(patience).min();
+            let deadline = overdue.into_iter().chain(self.patience()).min();
             tokio::select! {
                 Some((landed, result)) = landings.next(), if !landings.is_empty() => {
                     self.land(&mut flights, landed, result);
@@ -181,17 +173,19 @@ impl Batcher {
         }
     }
 
-    /// Those in line could leave, but for company.
-    fn may_leave(&self) -> bool {
-        !self.is_stalled() && self.shared.line.lock().may_leave()
-    }
-
-    fn take(&self, alone: bool) -> Option<(Vec<Load>, Vec<Tell>)> {
+    fn take(&self) -> Option<(Vec<Load>, Vec<Tell>)> {
         if self.is_stalled() {
             return None;
         }
-        let untold = self.shared.untold.load(Ordering::Relaxed);
-        self.shared.line.lock().close(untold, alone)
+        self.shared.line.lock().close(Instant::now())
+    }
+
+    /// When those in line leave without company.
+    fn patience(&self) -> Option<Instant> {
+        if self.is_stalled() {
+            return None;
+        }
+        self.shared.line.lock().deadline()
     }
 
     /// Opens or closes the way to the log, and sends away whom another replica must answer.
@@ -328,7 +322,7 @@ mod tests {
         batcher.offer(request(), Box::new(move |decision| tell.send(decision).unwrap()));
         let told = tokio::time::timeout(Duration::from_secs(10), told).await;
         assert!(told.expect("it leaves by itself").unwrap().is_ok());
-        assert!(COMPANY_MAX <= began.elapsed(), "but not at once");
+        assert!(crate::line::COMPANY_MAX <= began.elapsed(), "but not at once");
         drop(untold);
         stop.cancel();
         running.await.unwrap();

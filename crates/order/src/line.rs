@@ -2,24 +2,30 @@
 //!
 //! An entry costs a disk write on a majority of replicas, whatever it carries. So while entries are
 //! on their way, requests wait in line; when a slot is free, those in line leave together. In an
-//! idle store a request leaves alone and at once. In a busy one a further entry leaves only with as
-//! many requests as are on their way or wait to be told, or when it is full: so a crowd comes in
-//! two halves, and does not fall apart into many small entries, each of which costs as much as a
-//! full one.
+//! idle store a request leaves alone and at once. In a busy one an entry leaves only with as many
+//! requests as are on their way or wait to be told: so a crowd comes in two halves, and does not
+//! fall apart into many small entries, each of which costs as much as a full one. And while those
+//! who were told have lately come back at once with their next request, it does not leave before
+//! they do: so a crowd stays together. (Disks know this as anticipatory scheduling: Iyer and
+//! Druschel, *A disk scheduling framework to overcome deceptive idleness*, 2001.) One client by
+//! itself is back when it asks, and waits for nobody.
 //!
-//! Company saves work, and nothing may depend on it: after [`COMPANY_MAX`] those in line leave as
-//! they are. What is told may wait for a catalog that has died, and so for its detach; a request
-//! without a key, like that one, waits for no company, and takes along whoever is in line.
+//! Company saves work, and nothing may depend on it: who was told is expected for [`RETURN_MAX`],
+//! and after [`COMPANY_MAX`] those in line leave as they are. What is told may wait for a catalog
+//! that has died, and so for its detach; a request without a key, like that one, waits for no
+//! company, and takes along whoever is in line. A full entry leaves, too.
 //!
 //! # Invariants
 //!
 //! * At most [`IN_FLIGHT_MAX`] entries are on their way, at most [`WAITING_MAX`] requests wait.
-//! * When nothing is on its way and nobody waits to be told, nobody waits in line if the way is
-//!   open.
+//! * When nothing is on its way, and nobody waits to be told or is expected back, nobody waits in
+//!   line if the way is open.
 //! * While a slot is free and the way is open, nobody waits for longer than [`COMPANY_MAX`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::load::Load;
 
@@ -33,8 +39,16 @@ pub(crate) const BYTES_MAX: usize = 64 * 1024;
 /// The most entries on their way. More add latency and no throughput.
 pub(crate) const IN_FLIGHT_MAX: usize = 3;
 
-/// So long a further entry waits for company at the most: as long as an order takes in a busy
-/// store.
+/// So long those who were told are expected back, from when the last of them was. On one machine
+/// all of a crowd of 64 are back within half of it; who is farther away is not waited for.
+pub(crate) const RETURN_MAX: Duration = Duration::from_millis(1);
+
+/// So often in a row they came back before anybody waits for them, all but an eighth of them. Who
+/// orders once, and is followed by another, as in an open crowd, does not: there waiting would
+/// cost half a millisecond and win nothing.
+pub(crate) const RETURNS_MIN: u32 = 4;
+
+/// So long an entry waits for company at the most: as long as an order takes in a busy store.
 pub(crate) const COMPANY_MAX: Duration = Duration::from_millis(20);
 
 /// The most requests waiting for an entry: several full entries, well under a second of work.
@@ -52,13 +66,36 @@ pub(crate) struct Line<T> {
     in_flight: usize,
     /// How many requests are on their way.
     flying: usize,
+    /// How many were decided and wait to be told how.
+    untold: usize,
+    /// How many were told lately, how many of them are not back, and when the last was told.
+    told: usize,
+    expected: usize,
+    told_at: Option<Instant>,
+    /// So often in a row they came back.
+    returns: u32,
+    /// Since when those in line could leave, but for company.
+    ready_at: Option<Instant>,
     open: bool,
 }
 
 impl<T> Default for Line<T> {
     fn default() -> Self {
-        let waiting = VecDeque::new();
-        Self { waiting, requests: 0, bytes: 0, urgent: 0, in_flight: 0, flying: 0, open: false }
+        Self {
+            waiting: VecDeque::new(),
+            requests: 0,
+            bytes: 0,
+            urgent: 0,
+            in_flight: 0,
+            flying: 0,
+            untold: 0,
+            told: 0,
+            expected: 0,
+            told_at: None,
+            returns: 0,
+            ready_at: None,
+            open: false,
+        }
     }
 }
 
@@ -70,6 +107,7 @@ impl<T> Line<T> {
             return Err(companion);
         }
         self.requests = requests;
+        self.expected = self.expected.saturating_sub(load.count());
         self.bytes += load.size();
         self.urgent += usize::from(load.is_urgent());
         self.waiting.push_back((load, companion));
@@ -81,18 +119,22 @@ impl<T> Line<T> {
         self.open = open;
     }
 
-    /// The next entry, if one may leave now; `untold` requests have landed and are not answered
-    /// yet. `alone`: it has waited for company for long enough. Takes a slot.
-    pub(crate) fn close(&mut self, untold: usize, alone: bool) -> Option<(Vec<Load>, Vec<T>)> {
+    /// The next entry, if one may leave now. Takes a slot.
+    pub(crate) fn close(&mut self, now: Instant) -> Option<(Vec<Load>, Vec<T>)> {
         if !self.may_leave() {
+            self.ready_at = None;
             return None;
         }
+        let ready_at = *self.ready_at.get_or_insert(now);
+        self.judge(now);
         let (count_max, bytes_max) = self.waiting.front()?.0.room((COMMANDS_MAX, BYTES_MAX));
         let full = count_max <= self.requests || bytes_max <= self.bytes;
-        let company = self.flying + untold <= self.requests;
-        if !(company || full || alone || 0 < self.urgent) {
+        let company = !self.awaits() && self.flying + self.untold <= self.requests;
+        let late = COMPANY_MAX <= now.saturating_duration_since(ready_at);
+        if !(company || full || late || 0 < self.urgent) {
             return None;
         }
+        self.ready_at = None;
         let (mut loads, mut companions) = (Vec::new(), Vec::new());
         let (mut count, mut bytes) = (0, 0);
         while let Some((load, _)) = self.waiting.front() {
@@ -115,8 +157,15 @@ impl<T> Line<T> {
         Some((loads, companions))
     }
 
+    /// When those in line may leave although nothing else happens.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let late = self.ready_at? + COMPANY_MAX;
+        let back = self.told_at.filter(|_| self.awaits()).map(|told| told + RETURN_MAX);
+        Some(back.map_or(late, |back| back.min(late)))
+    }
+
     /// Somebody waits, and there is a slot: all that may be missing is company.
-    pub(crate) fn may_leave(&self) -> bool {
+    fn may_leave(&self) -> bool {
         self.open && self.in_flight < IN_FLIGHT_MAX && !self.waiting.is_empty()
     }
 
@@ -126,9 +175,38 @@ impl<T> Line<T> {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
+    /// So many requests were decided, and wait to be told how.
+    pub(crate) fn decided(&mut self, requests: usize) {
+        self.untold += requests;
+    }
+
+    /// So many of them have been told.
+    pub(crate) fn told(&mut self, requests: usize, now: Instant) {
+        self.judge(now);
+        self.untold = self.untold.saturating_sub(requests);
+        self.expected += requests;
+        (self.told, self.told_at) = (self.expected, Some(now));
+    }
+
+    /// Somebody is worth waiting for.
+    fn awaits(&self) -> bool {
+        RETURNS_MIN <= self.returns && 0 < self.expected
+    }
+
+    /// Whether those who were told came back, once that is known.
+    fn judge(&mut self, now: Instant) {
+        let Some(told_at) = self.told_at else { return };
+        let over = RETURN_MAX <= now.saturating_duration_since(told_at);
+        if over || self.expected == 0 {
+            let came_back = self.expected <= self.told / 8;
+            self.returns = if came_back { self.returns.saturating_add(1) } else { 0 };
+            (self.expected, self.told_at) = (0, None);
+        }
+    }
+
     /// Sends everybody in line away.
     pub(crate) fn dismiss(&mut self) -> Vec<T> {
-        (self.requests, self.bytes, self.urgent) = (0, 0, 0);
+        (self.requests, self.bytes, self.urgent, self.ready_at) = (0, 0, 0, None);
         self.waiting.drain(..).map(|(_, companion)| companion).collect()
     }
 
@@ -160,53 +238,117 @@ mod tests {
         }
     }
 
+    fn open() -> Line<u64> {
+        let mut line = Line::default();
+        line.set_open(true);
+        line
+    }
+
+    /// Who leaves at this moment.
+    fn leave(line: &mut Line<u64>, now: Instant) -> Option<Vec<u64>> {
+        line.close(now).map(|(_, companions)| companions)
+    }
+
     #[test]
     fn a_lone_request_leaves_at_once_and_a_crowd_leaves_together() {
-        let mut line = Line::default();
+        let (mut line, now) = (Line::default(), Instant::now());
         offer(&mut line, 1);
-        assert!(line.close(0, false).is_none(), "the way to the log is closed");
+        assert_eq!(leave(&mut line, now), None, "the way to the log is closed");
         line.set_open(true);
-        assert_eq!(line.close(0, false).unwrap().1, [0]);
+        assert_eq!(leave(&mut line, now).unwrap(), [0]);
         offer(&mut line, 1);
-        assert_eq!(line.close(0, false).unwrap().1, [0]);
+        assert_eq!(leave(&mut line, now).unwrap(), [0]);
         offer(&mut line, 2);
-        assert_eq!(line.close(0, false).unwrap().1, [0, 1]);
+        assert_eq!(leave(&mut line, now).unwrap(), [0, 1]);
         offer(&mut line, 5);
-        assert!(line.close(0, false).is_none(), "three entries are on their way");
+        assert_eq!(leave(&mut line, now), None, "three entries are on their way");
+        assert_eq!(line.deadline(), None);
         line.landed(1);
-        assert_eq!(line.close(0, false).unwrap().1, [0, 1, 2, 3, 4]);
-        assert!(line.close(0, false).is_none());
+        assert_eq!(leave(&mut line, now).unwrap(), [0, 1, 2, 3, 4]);
+        assert_eq!(leave(&mut line, now), None);
         assert!(!line.is_idle());
     }
 
     #[test]
     fn a_crowd_does_not_fall_apart_into_small_entries_and_nobody_waits_for_nothing() {
-        let mut line = Line::default();
-        line.set_open(true);
+        let (mut line, now) = (open(), Instant::now());
         offer(&mut line, 4);
-        assert_eq!(line.close(0, false).unwrap().1.len(), 4);
+        assert_eq!(leave(&mut line, now).unwrap().len(), 4);
         offer(&mut line, 3);
-        assert!(line.close(0, false).is_none(), "fewer than are on their way");
+        assert_eq!(leave(&mut line, now), None, "fewer than are on their way");
+        line.decided(4);
         line.landed(4);
-        assert!(line.close(4, false).is_none(), "and who have landed wait to be told");
+        assert_eq!(leave(&mut line, now), None, "and who have landed wait to be told");
         offer(&mut line, 1);
-        assert_eq!(line.close(4, false).unwrap().1.len(), 4);
+        assert_eq!(leave(&mut line, now).unwrap().len(), 4);
+    }
+
+    /// All in line leave, are decided, and are told at `now`.
+    fn serve(line: &mut Line<u64>, now: Instant) -> usize {
+        let left = leave(line, now).unwrap().len();
+        line.decided(left);
+        line.landed(left);
+        line.told(left, now);
+        left
+    }
+
+    #[test]
+    fn a_crowd_that_comes_back_is_waited_for_and_not_for_long() {
+        let (mut line, mut now) = (open(), Instant::now());
+        for _ in 0..RETURNS_MIN {
+            offer(&mut line, 4);
+            assert_eq!(serve(&mut line, now), 4);
+        }
+        offer(&mut line, 2);
+        assert_eq!(serve(&mut line, now), 2, "they have not come back for long enough");
+        offer(&mut line, 4);
+        assert_eq!(serve(&mut line, now), 4);
+        offer(&mut line, 3);
+        assert_eq!(leave(&mut line, now), None, "one is not back");
+        assert_eq!(line.deadline(), Some(now + RETURN_MAX));
         offer(&mut line, 1);
-        assert!(line.close(4, false).is_none());
-        line.landed(4);
-        assert!(line.close(4, false).is_none());
-        assert_eq!(line.close(0, false).unwrap().1, [0], "all others were told");
+        assert_eq!(serve(&mut line, now), 4);
+        // One that stays away is waited for once, and nobody is after that.
+        offer(&mut line, 2);
+        now += RETURN_MAX.saturating_sub(Duration::from_nanos(1));
+        assert_eq!(leave(&mut line, now), None);
+        now += Duration::from_nanos(1);
+        assert_eq!(serve(&mut line, now), 2);
+        offer(&mut line, 1);
+        assert_eq!(serve(&mut line, now), 1);
+    }
+
+    #[test]
+    fn one_of_many_may_stay_away_and_one_by_itself_waits_for_nobody() {
+        let (mut line, mut now) = (open(), Instant::now());
+        offer(&mut line, 9);
+        for _ in 0..2 * RETURNS_MIN {
+            assert_eq!(serve(&mut line, now), 9);
+            offer(&mut line, 8);
+            now += RETURN_MAX;
+            line.judge(now);
+            offer(&mut line, 1);
+        }
+        assert_eq!(line.returns, 2 * RETURNS_MIN);
+        assert_eq!(serve(&mut line, now), 9);
+        now += RETURN_MAX;
+        for after in [Duration::ZERO, RETURN_MAX, Duration::ZERO] {
+            now += after;
+            offer(&mut line, 1);
+            assert_eq!(serve(&mut line, now), 1, "after {after:?}");
+        }
     }
 
     #[test]
     fn company_is_no_condition() {
-        let mut line = Line::default();
-        line.set_open(true);
-        assert!(!line.may_leave());
+        let (mut line, now) = (open(), Instant::now());
+        line.decided(3);
         offer(&mut line, 2);
-        assert!(line.close(3, false).is_none() && line.may_leave());
-        assert_eq!(line.close(3, true).unwrap().1, [0, 1], "it has waited for long enough");
-        assert!(!line.may_leave());
+        assert_eq!((leave(&mut line, now), line.deadline()), (None, Some(now + COMPANY_MAX)));
+        let almost = now + COMPANY_MAX.saturating_sub(Duration::from_nanos(1));
+        assert_eq!(leave(&mut line, almost), None);
+        assert_eq!(leave(&mut line, now + COMPANY_MAX).unwrap(), [0, 1]);
+        assert_eq!(line.deadline(), None);
         // A catalog has died. What is untold waits for its detach.
         offer(&mut line, 1);
         let detach = Request {
@@ -215,38 +357,40 @@ mod tests {
             command: Command::Detach { incarnation: 1, term: 1 },
         };
         line.offer(Load::One(detach), 7).unwrap();
-        assert_eq!(line.close(9, false).unwrap().1, [0, 7]);
+        assert_eq!(leave(&mut line, now).unwrap(), [0, 7]);
         offer(&mut line, 1);
-        assert!(line.close(9, false).is_none(), "nobody is urgent any more");
+        assert_eq!(leave(&mut line, now), None, "nobody is urgent any more");
+        // Who is sent away does not wait any longer.
+        assert_eq!((line.dismiss(), line.deadline()), (vec![0], None));
     }
 
     #[test]
     fn who_fills_an_entry_waits_for_nobody() {
-        let mut line = Line::default();
-        line.set_open(true);
+        let (mut line, now) = (open(), Instant::now());
         for number in 0..4 {
             let orders = Bytes::new();
             line.offer(Load::Many(BULK_COMMANDS_MAX, orders), number).unwrap();
         }
         for number in 0..3 {
-            assert_eq!(line.close(5 * BULK_COMMANDS_MAX, false).unwrap().1, [number]);
+            line.decided(BULK_COMMANDS_MAX);
+            line.told(BULK_COMMANDS_MAX, now);
+            assert_eq!(leave(&mut line, now).unwrap(), [number]);
         }
-        assert!(line.close(0, false).is_none(), "three entries are on their way");
-        let mut line = Line::default();
-        line.set_open(true);
+        assert_eq!(leave(&mut line, now), None, "three entries are on their way");
+        let mut line = open();
         for number in 0..2 {
             line.offer(Load::One(request(4_000)), number).unwrap();
         }
-        assert_eq!(line.close(9, false).unwrap().1, [0], "full in bytes");
+        line.decided(9);
+        assert_eq!(leave(&mut line, now).unwrap(), [0], "full in bytes");
     }
 
     #[test]
     fn an_entry_is_bounded_in_commands_and_in_bytes() {
-        let mut line = Line::default();
-        line.set_open(true);
+        let (mut line, now) = (open(), Instant::now());
         offer(&mut line, 1_500);
         let mut close = || {
-            let entry = line.close(0, false).unwrap().0.len();
+            let entry = leave(&mut line, now).unwrap().len();
             line.landed(entry);
             entry
         };
@@ -254,12 +398,12 @@ mod tests {
         let each = size(&request(1));
         assert_eq!(sizes[0], COMMANDS_MAX.min(BYTES_MAX / each));
         assert_eq!(sizes.iter().sum::<usize>(), 1_500.min(2 * sizes[0]));
-        let mut line = Line::default();
-        line.set_open(true);
+        let mut line = open();
         for number in 0..3 {
             line.offer(Load::One(request(4_000)), number).unwrap();
         }
-        assert_eq!(line.close(0, false).unwrap().1, [0], "too great for company, it travels alone");
+        let left = leave(&mut line, now).unwrap();
+        assert_eq!(left, [0], "too great for company, it travels alone");
     }
 
     #[test]

@@ -129,6 +129,8 @@ pub(crate) fn size(request: &Request) -> usize {
 mod tests {
     use ledger::terms::{Key, Origin};
 
+    use tokio::time::Instant;
+
     use super::*;
     use crate::line::{COMMANDS_MAX, IN_FLIGHT_MAX, Line, WAITING_MAX};
 
@@ -148,16 +150,16 @@ mod tests {
         for number in 0..6 {
             assert_eq!(line.offer(many(1_000, 60_000), number), Ok(()));
         }
-        assert_eq!(line.close(0, false).unwrap().1, [0, 1, 2, 3], "four are the most");
+        assert_eq!(line.close(Instant::now()).unwrap().1, [0, 1, 2, 3], "four are the most");
         line.landed(4_000);
-        assert_eq!(line.close(0, false).unwrap().1, [4, 5]);
+        assert_eq!(line.close(Instant::now()).unwrap().1, [4, 5]);
         line.landed(2_000);
         // A great one travels alone, and one that would make an entry too great waits.
         for (number, bytes) in [(6, 2 * BULK_BYTES_MAX), (7, 400_000), (8, 200_000)] {
             assert_eq!(line.offer(many(10, bytes), number), Ok(()));
         }
         for expected in [6, 7, 8] {
-            assert_eq!(line.close(0, false).unwrap().1, [expected]);
+            assert_eq!(line.close(Instant::now()).unwrap().1, [expected]);
             line.landed(10);
         }
     }
@@ -170,16 +172,16 @@ mod tests {
         for number in 1..=100 {
             line.offer(one(), number).unwrap();
         }
-        let (loads, _) = line.close(0, false).unwrap();
+        let (loads, _) = line.close(Instant::now()).unwrap();
         let count: usize = loads.iter().map(Load::count).sum();
         assert_eq!(count, COMMANDS_MAX, "those that fit go with it");
         assert_eq!(
-            line.close(0, false).map(|(loads, _)| loads.len()),
+            line.close(Instant::now()).map(|(loads, _)| loads.len()),
             None,
             "the rest waits for company"
         );
         line.landed(count);
-        assert_eq!(line.close(0, false).unwrap().0.len(), 76);
+        assert_eq!(line.close(Instant::now()).unwrap().0.len(), 76);
     }
 
     #[test]
@@ -194,7 +196,10 @@ mod tests {
         line.set_open(true);
         for number in 0..IN_FLIGHT_MAX {
             line.offer(many(1_000, 100), number).unwrap();
-            assert!(line.close(0, false).is_some(), "after a dismissal nobody is counted twice");
+            assert!(
+                line.close(Instant::now()).is_some(),
+                "after a dismissal nobody is counted twice"
+            );
             line.landed(1_000);
         }
     }
