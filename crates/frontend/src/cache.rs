@@ -234,10 +234,11 @@ impl<Q> Cache<Q> {
     }
 
     /// Somebody is about to be told what happened to a product at `index`: nothing older about it
-    /// is an answer from now on. While every rule holds this changes nothing, for what is told is
-    /// settled.
+    /// is an answer from now on. Only what is settled is told, so this says that, too; the rest
+    /// changes nothing while every rule holds.
     pub fn tells(&mut self, name: &str, index: Index) {
         self.told = self.told.max(index);
+        self.settle(index);
         let old = self.entries.peek(name).is_some_and(|entry| entry.as_of < index);
         if old
             && self.follower.cursor() < index
@@ -439,5 +440,47 @@ impl<Q> Cache<Q> {
             self.fills.remove(name);
         }
         Some(closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use ledger::terms::Cents;
+    use wire::watch::watchers::Grant;
+
+    use super::*;
+
+    /// [P5] A frontend that passes an answer on knows by it what is settled.
+    #[test]
+    fn what_is_told_is_settled() {
+        let ms = Duration::from_millis;
+        let mut cache = Cache::new(NonZeroUsize::MIN, Times::default(), Rules::default());
+        let (fox, now) = (Name::new("fox").unwrap(), Moment(ms(1)));
+        let at = |index| Change {
+            name: fox.clone(),
+            price: Cents::new(1).unwrap(),
+            stock: 9,
+            restock_to: None,
+            version: Index(index),
+        };
+        cache.reset(Index(7));
+        cache.follower_mut().take(Grant { echo: now, lease: ms(500), index: Index(7) }, now);
+        cache.query(1, &fox, now);
+        let ask = cache.effects().asks.remove(0);
+        let filled = Filled { product: Some(at(7)), as_of: Index(7), stale: false };
+        cache.filled(ask.fill, &fox, &filled, now);
+        assert_eq!(cache.effects().told.len(), 1);
+        assert!(cache.hit("fox", now).is_some());
+
+        cache.change(Index(7), Index(8), &[at(8)]);
+        assert!(cache.hit("fox", now).is_none(), "somebody may still be shown the old value");
+        cache.query(1, &fox, now);
+        assert_eq!(cache.effects().told.len(), 0);
+        cache.tells("fox", Index(8));
+        let told = cache.effects().told;
+        assert_eq!(told.first().and_then(|(_, told)| told.product.clone()), Some(at(8)));
+        assert!(cache.hit("fox", now).is_some());
     }
 }

@@ -179,9 +179,7 @@ impl Queries {
         let mut told = self.shared.told.lock();
         *told = (*told).max(index);
         drop(told);
-        if let Some(cache) = &self.shared.cache {
-            cache.lock().tells(name, index);
-        }
+        self.watching(|cache| cache.tells(name, index));
     }
 
     /// Refuses an order without a client's key, if the cache can tell that the ledger would.

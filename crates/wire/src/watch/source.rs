@@ -1,8 +1,9 @@
 //! The source's shell: serves one watcher on one stream, until it breaks or is closed.
 //!
-//! Frames go out as soon as there is news, then what is settled, and on every beat a grant, if the
-//! core gives one. A watcher that does not keep up holds up nobody but itself: its own task waits
-//! for room, it gets no grants meanwhile, and so is let go by the ordinary rule.
+//! Frames go out as soon as there is news, and on every beat a grant, if the core gives one. What
+//! is settled rides with a frame, or goes by itself when none comes. A watcher that does not keep
+//! up holds up nobody but itself: its own task waits for room, it gets no grants meanwhile, and so
+//! is let go by the ordinary rule.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use futures::stream::BoxStream;
 use ledger::change::Change;
 use ledger::terms::Index;
 use tokio::sync::{Notify, mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -83,6 +84,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// How often to beat.
     fn beat(&self) -> Duration;
+
+    /// How long settled may wait for a frame that it can ride with.
+    fn rides(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// What goes down a stream.
@@ -121,6 +127,8 @@ struct Progress {
     wants_products: bool,
     sent: Index,
     settled: Index,
+    /// Until when more that is settled may wait for a frame.
+    rides: Option<Instant>,
     /// The last beat could grant nothing, or there was none yet: the next moment that can, does.
     owed: bool,
     /// It was asked to go.
@@ -142,8 +150,9 @@ impl<S: Source> Served<S> {
         let over = Over { source: self.source.clone(), who, stream: self.stream };
         let wants_products = hello.wants_products;
         let sent = Index(hello.cursor);
+        let (settled, rides) = (Index(0), None);
         let mut progress =
-            Progress { who, wants_products, sent, settled: Index(0), owed: true, dismissed: false };
+            Progress { who, wants_products, sent, settled, rides, owed: true, dismissed: false };
         self.send(from_source::What::Welcome(self.source.welcome())).await?;
         let ended = tokio::select! {
             ended = self.feed(&mut progress) => ended,
@@ -182,6 +191,11 @@ impl<S: Source> Served<S> {
                     self.catch_up(progress).await?;
                     self.beat(progress).await?;
                 }
+                () = tokio::time::sleep_until(progress.rides.unwrap_or_else(Instant::now)),
+                    if progress.rides.is_some() =>
+                {
+                    self.settle(progress).await?;
+                }
             }
         }
     }
@@ -210,12 +224,20 @@ impl<S: Source> Served<S> {
         }
         // Also where nothing was sent: a watcher may be ahead of a source that draws level.
         self.source.sent(progress.who, self.stream, progress.sent);
-        let settled = self.source.settled();
-        if progress.settled < settled {
-            progress.settled = settled;
-            self.send(from_source::What::Beat(plain_beat(progress))).await?;
+        if self.source.settled() <= progress.settled {
+            progress.rides = None;
+        } else if self.source.rides().is_zero() {
+            self.settle(progress).await?;
+        } else if progress.rides.is_none() {
+            progress.rides = Some(Instant::now() + self.source.rides());
         }
         Ok(())
+    }
+
+    /// Says what is settled, by itself.
+    async fn settle(&self, progress: &mut Progress) -> Result<(), Status> {
+        progress.rides = None;
+        self.send(from_source::What::Beat(self.plain_beat(progress))).await
     }
 
     /// The window does not reach back to the watcher's cursor.
@@ -242,12 +264,12 @@ impl<S: Source> Served<S> {
             return Ok(());
         }
         progress.owed = true;
-        self.send(from_source::What::Beat(plain_beat(progress))).await
+        self.send(from_source::What::Beat(self.plain_beat(progress))).await
     }
 
     /// A beat that grants, or that asks to go; false: there is neither.
     async fn grant(&self, progress: &mut Progress) -> Result<bool, Status> {
-        let mut beat = plain_beat(progress);
+        let mut beat = self.plain_beat(progress);
         if self.source.is_leaving() {
             beat.leaving = true;
             progress.dismissed = true;
@@ -294,6 +316,20 @@ impl<S: Source> Served<S> {
         Ok(())
     }
 
+    /// A beat that says what is settled, and grants nothing.
+    fn plain_beat(&self, progress: &mut Progress) -> proto::Beat {
+        progress.settled = self.source.settled();
+        proto::Beat {
+            after: progress.sent.0,
+            index: progress.sent.0,
+            settled: progress.settled.0,
+            echo_us: 0,
+            grant_us: 0,
+            grant_index: 0,
+            leaving: false,
+        }
+    }
+
     async fn send(&self, what: from_source::What) -> Result<(), Status> {
         let message = proto::FromSource { what: Some(what) };
         let gone = |_| Status::cancelled("the watcher is gone");
@@ -314,19 +350,138 @@ impl<S: Source> Drop for Over<S> {
     }
 }
 
-fn plain_beat(progress: &Progress) -> proto::Beat {
-    proto::Beat {
-        after: progress.sent.0,
-        index: progress.sent.0,
-        settled: progress.settled.0,
-        echo_us: 0,
-        grant_us: 0,
-        grant_index: 0,
-        leaving: false,
-    }
-}
-
 /// Microseconds, rounded down: a grant is never lengthened by rounding.
 fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use parking_lot::Mutex;
+
+    use super::super::window::Window;
+    use super::*;
+
+    /// A source with one watcher, that may let settled ride for so long.
+    #[derive(Debug)]
+    struct Fake {
+        window: Mutex<Window>,
+        settled: Mutex<Index>,
+        news: watch::Sender<u64>,
+        rides: Duration,
+    }
+
+    impl Fake {
+        fn moves(&self, index: u64, settled: u64) {
+            self.window.lock().push(Index(index), [].into());
+            *self.settled.lock() = Index(settled);
+            self.news.send_modify(|count| *count += 1);
+        }
+    }
+
+    impl Source for Fake {
+        fn welcome(&self) -> proto::Welcome {
+            proto::Welcome::default()
+        }
+
+        async fn accept(&self, _: StreamId, _: &proto::Hello) -> Result<(), Status> {
+            Ok(())
+        }
+
+        fn heartbeat(&self, _: Incarnation, _: StreamId, _: Heartbeat) {}
+
+        fn sent(&self, _: Incarnation, _: StreamId, _: Index) {}
+
+        fn grant(&self, _: Incarnation, _: StreamId) -> Option<Grant> {
+            None
+        }
+
+        fn frames(&self, cursor: Index, max: usize) -> Option<Vec<Arc<Frame>>> {
+            self.window.lock().after(cursor, max)
+        }
+
+        fn cursor(&self) -> Index {
+            self.window.lock().end()
+        }
+
+        fn everything(&self) -> (Index, Vec<Change>) {
+            (self.cursor(), Vec::new())
+        }
+
+        fn settled(&self) -> Index {
+            *self.settled.lock()
+        }
+
+        fn is_current(&self, _: Incarnation, _: StreamId) -> bool {
+            true
+        }
+
+        fn goodbye(&self, _: Incarnation, _: StreamId) {}
+
+        fn broke(&self, _: Incarnation, _: StreamId) {}
+
+        fn news(&self) -> watch::Receiver<u64> {
+            self.news.subscribe()
+        }
+
+        fn beat(&self) -> Duration {
+            Duration::from_hours(1)
+        }
+
+        fn rides(&self) -> Duration {
+            self.rides
+        }
+    }
+
+    type Told = mpsc::Receiver<Result<proto::FromSource, Status>>;
+
+    /// A watcher at index 7 is served.
+    async fn watched(rides: Duration) -> (Arc<Fake>, Told) {
+        let (window, settled) = (Mutex::new(Window::at(Index(7))), Mutex::new(Index(7)));
+        let source = Arc::new(Fake { window, settled, news: watch::Sender::new(0), rides });
+        let (outgoing, mut told) = mpsc::channel(FRAMES_QUEUED_MAX);
+        let (stream, heard) = (StreamId(1), Notify::new());
+        let served = Served { source: source.clone(), stream, outgoing, heard };
+        tokio::spawn(async move {
+            let (who, wants_products, sent) = (Incarnation(1), true, Index(7));
+            let (settled, owed, dismissed) = (Index(0), true, false);
+            let rides = None;
+            let mut progress =
+                Progress { who, wants_products, sent, settled, rides, owed, dismissed };
+            served.feed(&mut progress).await
+        });
+        while next(&mut told).await != (0, 7) {}
+        (source, told)
+    }
+
+    /// What comes down: where a frame ends, or 0 for a beat, and what is settled.
+    async fn next(told: &mut Told) -> (u64, u64) {
+        match told.recv().await.unwrap().unwrap().what.unwrap() {
+            from_source::What::Change(frame) => (frame.index, frame.settled),
+            from_source::What::Beat(beat) => (0, beat.settled),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn settled_rides_with_a_frame_or_goes_by_itself() {
+        let hour = Duration::from_hours(1);
+        for (rides, alone) in [(Duration::ZERO, true), (hour, false)] {
+            let (source, mut told) = watched(rides).await;
+            source.moves(8, 7);
+            assert_eq!(next(&mut told).await, (8, 7));
+            source.moves(8, 8);
+            tokio::task::yield_now().await;
+            source.moves(9, 8);
+            if alone {
+                assert_eq!(next(&mut told).await, (0, 8));
+            }
+            assert_eq!(next(&mut told).await, (9, 8));
+        }
+        let (source, mut told) = watched(Duration::from_millis(1)).await;
+        source.moves(8, 8);
+        assert_eq!(next(&mut told).await, (8, 8));
+        source.moves(8, 9);
+        assert_eq!(next(&mut told).await, (0, 9), "no frame came");
+    }
 }
