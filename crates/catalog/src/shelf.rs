@@ -1,29 +1,30 @@
 //! A catalog's table: every product, as of one index.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
-
 use ledger::change::Change;
-use ledger::terms::Name;
+use ledger::named::Named;
 
 /// Products by name.
 #[derive(Clone, Debug, Default)]
 pub struct Shelf {
-    products: BTreeMap<Name, Change>,
+    products: Named<Change>,
 }
 
 impl Shelf {
     /// Puts a product in its place. An older version than the one held changes nothing.
     pub fn put(&mut self, change: Change) {
-        let held = self.products.get(&change.name);
-        if held.is_none_or(|held| held.version <= change.version) {
-            self.products.insert(change.name.clone(), change);
+        match self.products.get_mut(change.name.as_str()) {
+            Some(held) if change.version < held.version => {}
+            Some(held) => *held = change,
+            None => self.products.put(change.name.clone(), change),
         }
     }
 
     /// Starts over with these.
     pub fn replace(&mut self, products: Vec<Change>) {
-        self.products = products.into_iter().map(|change| (change.name.clone(), change)).collect();
+        self.products = Named::default();
+        for change in products {
+            self.products.put(change.name.clone(), change);
+        }
     }
 
     /// One product.
@@ -33,9 +34,7 @@ impl Shelf {
 
     /// At most `limit` products with names above `after`, in name order.
     pub fn list(&self, after: Option<&str>, limit: usize) -> impl Iterator<Item = &Change> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let range = self.products.range::<str, _>((from, Bound::Unbounded));
-        range.map(|(_, change)| change).take(limit)
+        self.products.list(after).map(|(_, change)| change).take(limit)
     }
 
     /// How many products there are.

@@ -7,11 +7,11 @@
 //!
 //! [`terms`] are the nouns. [`command`] is everything one may ask, [`outcome`] everything one may
 //! be told, [`change`] what those who watch are told. [`ledger`] decides, with the help of
-//! [`stock`] (how many of what) and [`replies`] (what was answered under which key). [`block`] is
-//! the record of one entry, kept for ever and chained by digest, [`sealed`] the same in its bytes;
-//! [`state`] is everything else that is true at an index, and [`rolls`] say which keys are
-//! remembered there. [`codec`] fixes the bytes. [`audit`] asks
-//! of a whole history: was this the work of one ledger?
+//! [`stock`] (how many of what, each [`named`]) and [`replies`] (what was answered under which
+//! key). [`block`] is the record of one entry, kept for ever and chained by digest, [`sealed`] the
+//! same in its bytes; [`state`] is everything else that is true at an index, and [`rolls`] say
+//! which keys are remembered there. [`codec`] fixes the bytes. [`audit`] asks of a whole history:
+//! was this the work of one ledger?
 
 pub mod terms;
 
@@ -24,6 +24,8 @@ pub mod change;
 pub mod ledger;
 
 pub mod stock;
+
+pub mod named;
 
 pub mod replies;
 

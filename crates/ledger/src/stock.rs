@@ -5,12 +5,9 @@
 //! For every product, at every index: supplied + sold in = in stock + bought out (P2). It is
 //! checked after each move; a replica that finds it broken stops.
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, DefaultHasher};
-use std::ops::Bound;
-
 use crate::change::Change;
 use crate::command::{Definition, LINES_MAX, Line, Side};
+use crate::named::Named;
 use crate::outcome::Refusal;
 use crate::terms::{Cents, Index, Name, Quantity, STOCK_MAX};
 
@@ -36,12 +33,8 @@ pub struct Product {
 /// All products, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stock {
-    /// An order finds its product in one step, however many there are. The hash is the same in
-    /// every run, for nothing here may depend on luck; and it may be known, for who names products
-    /// is the operator.
-    products: HashMap<Name, Product, BuildHasherDefault<DefaultHasher>>,
-    /// The same names, in order.
-    names: BTreeSet<Name>,
+    /// An order finds its product in one step, however many there are.
+    products: Named<Product>,
 }
 
 impl Product {
@@ -81,7 +74,7 @@ impl Product {
 impl Stock {
     /// Adds a product.
     pub fn define(&mut self, definition: &Definition, index: Index) -> Result<(), Refusal> {
-        if self.products.contains_key(&definition.name) {
+        if self.products.get(definition.name.as_str()).is_some() {
             return Err(Refusal::ProductExists(definition.name.clone()));
         }
         if STOCK_MAX < definition.stock {
@@ -96,7 +89,7 @@ impl Stock {
             sold_in: 0,
             bought_out: 0,
         };
-        self.put(definition.name.clone(), product);
+        self.products.put(definition.name.clone(), product);
         Ok(())
     }
 
@@ -130,7 +123,7 @@ impl Stock {
             product.stand(&line.name, index);
             return Ok(());
         }
-        if let Some(unknown) = lines.iter().find(|line| !self.products.contains_key(&line.name)) {
+        if let Some(unknown) = lines.iter().find(|line| self.get(line.name.as_str()).is_none()) {
             return Err(Refusal::NoSuchProduct(unknown.name.clone()));
         }
         for (done, line) in lines.iter().enumerate() {
@@ -155,19 +148,18 @@ impl Stock {
 
     /// One product as those who watch are told of it.
     pub fn change(&self, name: &str) -> Option<Change> {
-        self.products.get_key_value(name).map(|(name, product)| describe(name, product))
+        self.products.entry(name).map(|(name, product)| describe(name, product))
     }
 
     /// At most `limit` products with names above `after`, in name order.
     pub fn list(&self, after: Option<&str>, limit: usize) -> Vec<Change> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let range = self.names.range::<str, _>((from, Bound::Unbounded));
-        range.take(limit).filter_map(|name| self.change(name.as_str())).collect()
+        let listed = self.products.list(after).take(limit);
+        listed.map(|(name, product)| describe(name, product)).collect()
     }
 
     /// All products in name order.
     pub fn iter(&self) -> impl Iterator<Item = (&Name, &Product)> + '_ {
-        self.names.iter().filter_map(|name| self.products.get_key_value(name))
+        self.products.list(None)
     }
 
     /// How many products there are.
@@ -182,19 +174,19 @@ impl Stock {
 
     /// Puts a product in its place, as a state says it stood.
     pub(crate) fn put(&mut self, name: Name, product: Product) {
-        self.names.insert(name.clone());
-        self.products.insert(name, product);
+        self.products.put(name, product);
     }
 
     fn product_mut(&mut self, name: &Name) -> Result<&mut Product, Refusal> {
-        self.products.get_mut(name).ok_or_else(|| Refusal::NoSuchProduct(name.clone()))
+        let product = self.products.get_mut(name.as_str());
+        product.ok_or_else(|| Refusal::NoSuchProduct(name.clone()))
     }
 
     /// Takes back lines that were shifted just now, last first.
     fn unwind(&mut self, lines: &[Line]) {
         for line in lines.iter().rev() {
             let pieces = line.quantity.get();
-            let Some(product) = self.products.get_mut(&line.name) else { continue };
+            let Some(product) = self.products.get_mut(line.name.as_str()) else { continue };
             match line.side {
                 Side::Buy => {
                     product.stock = product.stock.saturating_add(pieces);
