@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ::frontend::classic::Dialect;
+use rustix::process::Signal;
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -140,6 +141,10 @@ fn begin(settings: &Settings, log: &str, common: &Common) -> CancellationToken {
     let stop = CancellationToken::new();
     tokio::spawn(signals(stop.clone()));
     if common.stop_with_stdin {
+        // Whoever is frozen when its parent ends goes on, and finds its stdin closed.
+        if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::CONT)) {
+            tracing::warn!("a frozen process may outlive its parent: {error}");
+        }
         tokio::spawn(stdin_closed(stop.clone()));
     }
     stop

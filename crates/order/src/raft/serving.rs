@@ -76,6 +76,13 @@ pub(crate) async fn send_blocks(
     parts: mpsc::Sender<Result<proto::BlocksPart, Status>>,
 ) {
     let mut pace = Pace::new(view.applied_bytes(), Instant::now());
+    // Another replica may have had on disk, and lost, what this one is only about to write.
+    if view.durable().index() < to
+        && let Err(error) = view.flush().await
+    {
+        let _ = parts.send(Err(Status::unavailable(error.to_string()))).await;
+        return;
+    }
     loop {
         // Reading is blocking work.
         let reader = view.clone();

@@ -226,6 +226,7 @@ mod tests {
 
     use super::*;
     use crate::raft::blocks::Blocks;
+    use crate::raft::serving::send_blocks;
     use crate::raft::snapshots::{self, BlockSource, NoSource};
     use crate::raft::state_machine::{FILE, StateMachine};
     use crate::raft::types::{Entry, LeaderId, LogId, Payload};
@@ -374,6 +375,18 @@ mod tests {
         let (mut machine, view) = open(ours.path(), Arc::new(Whole(ahead.clone())));
         machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
         assert_eq!(view.read(Ledger::rolls), ahead.read(Ledger::rolls));
+    }
+
+    /// [P8] A damaged block is mended with that of a replica that has it in memory as yet.
+    #[tokio::test]
+    async fn what_another_replica_asks_for_is_written_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut machine, view) = open(folder.path(), Arc::new(NoSource));
+        apply(&mut machine, 1..=8).await;
+        let (parts, mut sent) = tokio::sync::mpsc::channel(9);
+        send_blocks(view.clone(), Index(4), Index(6), parts).await;
+        let part = sent.recv().await.unwrap().unwrap();
+        assert_eq!((part.blocks.len(), view.durable().index()), (2, Index(8)));
     }
 
     /// Another replica that is well.
