@@ -242,10 +242,11 @@ impl Api {
             return answer::problem(&no_room());
         };
         let (key, name) = (key.unwrap_or_else(keys::own), line.name.clone());
+        let asked = self.shared.queries.incarnation();
         match self.shared.couriers.place(line, key.clone()).await {
             Ok(decided) => {
                 guest.answered();
-                self.shared.queries.tells(name.as_str(), decided.index);
+                self.shared.queries.tells(asked, name.as_str(), decided.index);
                 if matches!(decided.outcome, Outcome::Refused(Refusal::OutOfStock(_))) {
                     self.shared.queries.look_up_soon(&name);
                 }

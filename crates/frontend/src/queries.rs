@@ -174,12 +174,26 @@ impl Queries {
         Ok(Listed { products, as_of: Index(answer.as_of), stale: answer.stale })
     }
 
-    /// Somebody is about to be told what happened to a product at `index`.
-    pub(crate) fn tells(&self, name: &str, index: Index) {
+    /// Who this frontend is for those it watches: another one once their ledger is another.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.shared.incarnation.load(Ordering::Relaxed)
+    }
+
+    /// Somebody is about to be told what happened to a product at `index`, by an answer to who this
+    /// frontend was when it asked. Of a former ledger it says nothing.
+    pub(crate) fn tells(&self, asked: u64, name: &str, index: Index) {
+        if asked != self.incarnation() {
+            return;
+        }
         let mut told = self.shared.told.lock();
         *told = (*told).max(index);
         drop(told);
-        self.watching(|cache| cache.tells(name, index));
+        self.watching(|cache| {
+            // It is another one before the cache starts over.
+            if asked == self.incarnation() {
+                cache.tells(name, index);
+            }
+        });
     }
 
     /// Refuses an order without a client's key, if the cache can tell that the ledger would.
@@ -391,7 +405,7 @@ impl Watcher for Queries {
         let cursor = self.seen().0;
         proto::Hello {
             ledger_id: self.shared.ledger_id.lock().clone().into(),
-            incarnation: self.shared.incarnation.load(Ordering::Relaxed),
+            incarnation: self.incarnation(),
             name: self.shared.name.clone(),
             cursor,
             wants_products: false,

@@ -108,7 +108,7 @@ impl Batcher {
         if self.is_stalled() {
             return tell.problem(&problems::no_quorum());
         }
-        let offered = self.shared.line.lock().offer(load, tell);
+        let offered = self.shared.line.lock().offer(load, tell, Instant::now());
         match offered {
             Ok(()) => self.shared.wake.notify_one(),
             Err(tell) => tell.problem(&problems::overloaded()),

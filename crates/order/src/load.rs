@@ -148,7 +148,7 @@ mod tests {
         let mut line = Line::default();
         line.set_open(true);
         for number in 0..6 {
-            assert_eq!(line.offer(many(1_000, 60_000), number), Ok(()));
+            assert_eq!(line.offer(many(1_000, 60_000), number, Instant::now()), Ok(()));
         }
         assert_eq!(line.close(Instant::now()).unwrap().1, [0, 1, 2, 3], "four are the most");
         line.landed(4_000);
@@ -156,7 +156,7 @@ mod tests {
         line.landed(2_000);
         // A great one travels alone, and one that would make an entry too great waits.
         for (number, bytes) in [(6, 2 * BULK_BYTES_MAX), (7, 400_000), (8, 200_000)] {
-            assert_eq!(line.offer(many(10, bytes), number), Ok(()));
+            assert_eq!(line.offer(many(10, bytes), number, Instant::now()), Ok(()));
         }
         for expected in [6, 7, 8] {
             assert_eq!(line.close(Instant::now()).unwrap().1, [expected]);
@@ -168,9 +168,9 @@ mod tests {
     fn single_requests_do_not_wait_behind_more_than_an_entry_of_their_own_kind() {
         let mut line = Line::default();
         line.set_open(true);
-        line.offer(many(1_000, 60_000), 0).unwrap();
+        line.offer(many(1_000, 60_000), 0, Instant::now()).unwrap();
         for number in 1..=100 {
-            line.offer(one(), number).unwrap();
+            line.offer(one(), number, Instant::now()).unwrap();
         }
         let (loads, _) = line.close(Instant::now()).unwrap();
         let count: usize = loads.iter().map(Load::count).sum();
@@ -189,13 +189,13 @@ mod tests {
         let mut line = Line::default();
         let full = WAITING_MAX / 1_000;
         for number in 0..full {
-            line.offer(many(1_000, 100), number).unwrap();
+            line.offer(many(1_000, 100), number, Instant::now()).unwrap();
         }
-        assert_eq!(line.offer(many(1_000, 100), full), Err(full));
+        assert_eq!(line.offer(many(1_000, 100), full, Instant::now()), Err(full));
         assert_eq!(line.dismiss().len(), full);
         line.set_open(true);
         for number in 0..IN_FLIGHT_MAX {
-            line.offer(many(1_000, 100), number).unwrap();
+            line.offer(many(1_000, 100), number, Instant::now()).unwrap();
             assert!(
                 line.close(Instant::now()).is_some(),
                 "after a dismissal nobody is counted twice"

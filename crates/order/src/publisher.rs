@@ -33,10 +33,11 @@ use crate::settling::Settling;
 /// How long a hello may wait for its attach to be decided and applied.
 const ATTACHING: Duration = Duration::from_secs(2);
 
-/// How long settled waits for a frame that it can ride with: in a crowd the next one comes within
-/// it, and a message less is sent, to every catalog and every frontend, for each entry of the log.
-/// Whoever was told of an entry knows that it is settled, without being told so.
-const SETTLED_RIDES: Duration = Duration::from_millis(2);
+/// How long settled waits for a frame that it can ride with; the runtime's clock makes up to 3 ms
+/// of it. In a crowd the next frame comes within it, and a message less is sent, to every catalog
+/// and every frontend, for each entry of the log. A frontend that tells how an order was decided
+/// knows from the answer that its entry is settled.
+const SETTLED_WAIT: Duration = Duration::from_millis(2);
 
 /// Serves watchers while this replica leads; clones share everything.
 #[derive(Clone, Debug)]
@@ -251,8 +252,8 @@ impl Source for Leader {
         self.settling.shared.times.beat
     }
 
-    fn rides(&self) -> Duration {
-        SETTLED_RIDES
+    fn settled_wait(&self) -> Duration {
+        SETTLED_WAIT
     }
 }
 

@@ -202,6 +202,11 @@ impl Store {
         self.processes().map(|(_, process)| process.cpu()).sum()
     }
 
+    /// The CPU time that each of its processes has used, by name.
+    pub(crate) fn cpu_of_each(&self) -> Result<Vec<(String, Duration)>> {
+        self.processes().map(|(name, process)| Ok((name, process.cpu()?))).collect()
+    }
+
     /// The process ids of all.
     pub(crate) fn pids(&self) -> impl Iterator<Item = u32> {
         self.processes().map(|(_, process)| process.pid())

@@ -110,6 +110,27 @@ pub(crate) fn turns(times: &Times, sides: &[Side<'_>]) -> Result<Vec<Vec<Run>>> 
     Ok(runs)
 }
 
+/// Whose the `each` µs were that a store used for one order, by what its processes had used before
+/// and after.
+pub(crate) fn whose(
+    store: &Store,
+    before: &[(String, Duration)],
+    after: &[(String, Duration)],
+    each: f64,
+) -> String {
+    let used = |(was, is): (&(String, Duration), &(String, Duration))| {
+        (is.0.clone(), is.1.saturating_sub(was.1).as_secs_f64())
+    };
+    let used: Vec<_> = before.iter().zip(after).map(used).collect();
+    let all: f64 = used.iter().map(|(_, seconds)| seconds).sum();
+    let leader = store.await_leader(None).map(|id| format!("order-{id}")).unwrap_or_default();
+    let part = |(name, seconds): &(String, f64)| {
+        let leads = if *name == leader { ", which leads," } else { "" };
+        format!("{name}{leads} {:.1}", each * ratio(*seconds, all))
+    };
+    format!("Of these µs: {}.", used.iter().map(part).collect::<Vec<_>>().join("; "))
+}
+
 /// What is counted: one of them, many of them.
 pub(crate) type Unit = (&'static str, &'static str);
 

@@ -39,9 +39,10 @@ impl Api {
             let nothing = batch.render(dialect, &Came::Decided(&[], false));
             return answer::json(StatusCode::OK, nothing);
         }
+        let asked = self.shared.queries.incarnation();
         match ordering::place(&self.shared.replicas, count, |deadline| batch.bulk(deadline)).await {
             Ok(DecidedMany { outcomes, index, retried }) => {
-                self.tells(&batch, index);
+                self.tells(asked, &batch, index);
                 let body = batch.render(dialect, &Came::Decided(&outcomes, retried));
                 answer::as_of(answer::json(StatusCode::OK, body), index, false)
             }
@@ -54,13 +55,13 @@ impl Api {
         }
     }
 
-    fn tells(&self, batch: &Batch<'_>, index: Index) {
+    fn tells(&self, asked: u64, batch: &Batch<'_>, index: Index) {
         let mut last = "";
         for item in batch.good() {
             let name = item.wanted.name.as_ref();
             // Many orders of a batch are often for one product.
             if name != last {
-                self.shared.queries.tells(name, index);
+                self.shared.queries.tells(asked, name, index);
                 last = name;
             }
         }

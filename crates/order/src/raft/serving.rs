@@ -68,6 +68,9 @@ impl Pace {
     }
 }
 
+/// So long another replica waits until what it asks for is on disk here.
+const FLUSH_MAX: Duration = Duration::from_millis(500);
+
 /// Reads blocks a part at a time and passes them on, until all are sent or nobody listens.
 pub(crate) async fn send_blocks(
     view: Arc<View>,
@@ -76,12 +79,10 @@ pub(crate) async fn send_blocks(
     parts: mpsc::Sender<Result<proto::BlocksPart, Status>>,
 ) {
     let mut pace = Pace::new(view.applied_bytes(), Instant::now());
-    // Another replica may have had on disk, and lost, what this one is only about to write.
-    if view.durable().index() < to
-        && let Err(error) = view.flush().await
-    {
-        let _ = parts.send(Err(Status::unavailable(error.to_string()))).await;
-        return;
+    if view.durable().index() < to {
+        // Another replica may have had on disk, and lost, what this one is only about to write. If
+        // it cannot, it sends what it has.
+        let _ = tokio::time::timeout(FLUSH_MAX, view.flush()).await;
     }
     loop {
         // Reading is blocking work.

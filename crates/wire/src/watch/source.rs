@@ -86,7 +86,7 @@ pub trait Source: Send + Sync + 'static {
     fn beat(&self) -> Duration;
 
     /// How long settled may wait for a frame that it can ride with.
-    fn rides(&self) -> Duration {
+    fn settled_wait(&self) -> Duration {
         Duration::ZERO
     }
 }
@@ -128,7 +128,7 @@ struct Progress {
     sent: Index,
     settled: Index,
     /// Until when more that is settled may wait for a frame.
-    rides: Option<Instant>,
+    due: Option<Instant>,
     /// The last beat could grant nothing, or there was none yet: the next moment that can, does.
     owed: bool,
     /// It was asked to go.
@@ -150,9 +150,9 @@ impl<S: Source> Served<S> {
         let over = Over { source: self.source.clone(), who, stream: self.stream };
         let wants_products = hello.wants_products;
         let sent = Index(hello.cursor);
-        let (settled, rides) = (Index(0), None);
+        let (settled, due) = (Index(0), None);
         let mut progress =
-            Progress { who, wants_products, sent, settled, rides, owed: true, dismissed: false };
+            Progress { who, wants_products, sent, settled, due, owed: true, dismissed: false };
         self.send(from_source::What::Welcome(self.source.welcome())).await?;
         let ended = tokio::select! {
             ended = self.feed(&mut progress) => ended,
@@ -191,10 +191,9 @@ impl<S: Source> Served<S> {
                     self.catch_up(progress).await?;
                     self.beat(progress).await?;
                 }
-                () = tokio::time::sleep_until(progress.rides.unwrap_or_else(Instant::now)),
-                    if progress.rides.is_some() =>
-                {
-                    self.settle(progress).await?;
+                () = until(progress.due) => {
+                    let beat = self.plain_beat(progress);
+                    self.say(progress, beat).await?;
                 }
             }
         }
@@ -225,19 +224,20 @@ impl<S: Source> Served<S> {
         // Also where nothing was sent: a watcher may be ahead of a source that draws level.
         self.source.sent(progress.who, self.stream, progress.sent);
         if self.source.settled() <= progress.settled {
-            progress.rides = None;
-        } else if self.source.rides().is_zero() {
-            self.settle(progress).await?;
-        } else if progress.rides.is_none() {
-            progress.rides = Some(Instant::now() + self.source.rides());
+            progress.due = None;
+        } else if self.source.settled_wait().is_zero() {
+            let beat = self.plain_beat(progress);
+            self.say(progress, beat).await?;
+        } else if progress.due.is_none() {
+            progress.due = Some(Instant::now() + self.source.settled_wait());
         }
         Ok(())
     }
 
-    /// Says what is settled, by itself.
-    async fn settle(&self, progress: &mut Progress) -> Result<(), Status> {
-        progress.rides = None;
-        self.send(from_source::What::Beat(self.plain_beat(progress))).await
+    /// Sends a beat, which says what is settled.
+    async fn say(&self, progress: &mut Progress, beat: proto::Beat) -> Result<(), Status> {
+        (progress.settled, progress.due) = (Index(beat.settled), None);
+        self.send(from_source::What::Beat(beat)).await
     }
 
     /// The window does not reach back to the watcher's cursor.
@@ -245,6 +245,7 @@ impl<S: Source> Served<S> {
         let index = if progress.wants_products {
             let (index, products) = self.source.everything();
             let settled = self.source.settled();
+            progress.settled = settled;
             let products = products.iter().map(convert::product).collect();
             let list = proto::ListFrame { index: index.0, products, settled: settled.0 };
             self.send(from_source::What::List(list)).await?;
@@ -264,7 +265,8 @@ impl<S: Source> Served<S> {
             return Ok(());
         }
         progress.owed = true;
-        self.send(from_source::What::Beat(self.plain_beat(progress))).await
+        let beat = self.plain_beat(progress);
+        self.say(progress, beat).await
     }
 
     /// A beat that grants, or that asks to go; false: there is neither.
@@ -281,7 +283,7 @@ impl<S: Source> Served<S> {
         } else {
             return Ok(false);
         }
-        self.send(from_source::What::Beat(beat)).await?;
+        self.say(progress, beat).await?;
         Ok(true)
     }
 
@@ -317,12 +319,11 @@ impl<S: Source> Served<S> {
     }
 
     /// A beat that says what is settled, and grants nothing.
-    fn plain_beat(&self, progress: &mut Progress) -> proto::Beat {
-        progress.settled = self.source.settled();
+    fn plain_beat(&self, progress: &Progress) -> proto::Beat {
         proto::Beat {
             after: progress.sent.0,
             index: progress.sent.0,
-            settled: progress.settled.0,
+            settled: self.source.settled().0,
             echo_us: 0,
             grant_us: 0,
             grant_index: 0,
@@ -334,6 +335,13 @@ impl<S: Source> Served<S> {
         let message = proto::FromSource { what: Some(what) };
         let gone = |_| Status::cancelled("the watcher is gone");
         self.outgoing.send(Ok(message)).await.map_err(gone)
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -368,7 +376,7 @@ mod tests {
         window: Mutex<Window>,
         settled: Mutex<Index>,
         news: watch::Sender<u64>,
-        rides: Duration,
+        wait: Duration,
     }
 
     impl Fake {
@@ -428,26 +436,26 @@ mod tests {
             Duration::from_hours(1)
         }
 
-        fn rides(&self) -> Duration {
-            self.rides
+        fn settled_wait(&self) -> Duration {
+            self.wait
         }
     }
 
     type Told = mpsc::Receiver<Result<proto::FromSource, Status>>;
 
     /// A watcher at index 7 is served.
-    async fn watched(rides: Duration) -> (Arc<Fake>, Told) {
+    async fn watched(wait: Duration) -> (Arc<Fake>, Told) {
         let (window, settled) = (Mutex::new(Window::at(Index(7))), Mutex::new(Index(7)));
-        let source = Arc::new(Fake { window, settled, news: watch::Sender::new(0), rides });
+        let source = Arc::new(Fake { window, settled, news: watch::Sender::new(0), wait });
         let (outgoing, mut told) = mpsc::channel(FRAMES_QUEUED_MAX);
         let (stream, heard) = (StreamId(1), Notify::new());
         let served = Served { source: source.clone(), stream, outgoing, heard };
         tokio::spawn(async move {
             let (who, wants_products, sent) = (Incarnation(1), true, Index(7));
             let (settled, owed, dismissed) = (Index(0), true, false);
-            let rides = None;
+            let due = None;
             let mut progress =
-                Progress { who, wants_products, sent, settled, rides, owed, dismissed };
+                Progress { who, wants_products, sent, settled, due, owed, dismissed };
             served.feed(&mut progress).await
         });
         while next(&mut told).await != (0, 7) {}
@@ -466,8 +474,8 @@ mod tests {
     #[tokio::test]
     async fn settled_rides_with_a_frame_or_goes_by_itself() {
         let hour = Duration::from_hours(1);
-        for (rides, alone) in [(Duration::ZERO, true), (hour, false)] {
-            let (source, mut told) = watched(rides).await;
+        for (wait, alone) in [(Duration::ZERO, true), (hour, false)] {
+            let (source, mut told) = watched(wait).await;
             source.moves(8, 7);
             assert_eq!(next(&mut told).await, (8, 7));
             source.moves(8, 8);
@@ -482,6 +490,8 @@ mod tests {
         source.moves(8, 8);
         assert_eq!(next(&mut told).await, (8, 8));
         source.moves(8, 9);
+        tokio::task::yield_now().await;
+        source.news.send_modify(|count| *count += 1);
         assert_eq!(next(&mut told).await, (0, 9), "no frame came");
     }
 }

@@ -36,11 +36,14 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Row> {
             ..side("", CLIENTS, store, &bare_cpu)
         },
     ];
+    let before = store.cpu_of_each()?;
     let runs = turns(times, &sides)?;
+    let after = store.cpu_of_each()?;
     let how = "8 connections, each with a batch of 1,000 orders under way, all on one product, \
                every order with a key of its own. Latencies are those of a batch.";
     let mut row = turns::row(TITLE, how, ORDER, &sides, &runs);
     let (rate, cpu) = (medians(&runs, |run| run.rate), medians(&runs, |run| run.server_us));
+    row.notes.push(turns::whose(store, &before, &after, cpu[0]));
     row.aims = vec![
         Aim::at_most("CPU per order", 3.0, " µs", cpu[0]),
         Aim::at_least("orders per second", 300_000.0, "", rate[0]),

@@ -23,12 +23,15 @@ pub(super) fn hot(bench: &mut Bench, clients: usize) -> Result<Row> {
             ..side("", clients, store, &bare_cpu)
         },
     ];
+    let before = store.cpu_of_each()?;
     let runs = turns(times, &sides)?;
+    let after = store.cpu_of_each()?;
     let title = format!("Orders on one hot product, {clients} connections");
     let how = format!("{clients} kept connections, each with one order under way.");
     let mut row = turns::row(&title, &how, ORDER, &sides, &runs);
     let cpu = medians(&runs, |run| run.server_us);
     let rate = medians(&runs, |run| run.rate);
+    row.notes.push(turns::whose(store, &before, &after, cpu[0]));
     row.aims = match clients {
         64 => vec![
             Aim::at_most("CPU per order", 25.0, " µs", cpu[0]),
