@@ -123,7 +123,7 @@ pub(crate) fn whose(
     };
     let used: Vec<_> = before.iter().zip(after).map(used).collect();
     let all: f64 = used.iter().map(|(_, seconds)| seconds).sum();
-    let leader = store.await_leader(None).map(|id| format!("order-{id}")).unwrap_or_default();
+    let leader = store.await_leader(None).map(|id| format!("order {id}")).unwrap_or_default();
     let part = |(name, seconds): &(String, f64)| {
         let leads = if *name == leader { ", which leads," } else { "" };
         format!("{name}{leads} {:.1}", each * ratio(*seconds, all))
