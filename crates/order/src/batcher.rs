@@ -24,6 +24,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::problem::Problem;
+use wire::timer::until;
 
 use crate::line::Line;
 use crate::load::{Load, Tell, TellMany, TellOne};
@@ -159,7 +160,7 @@ impl Batcher {
                 }
                 () = self.shared.wake.notified() => {}
                 changed = role.changed() => if changed.is_err() { break },
-                () = sleep_until(deadline), if deadline.is_some() => {
+                () = until(deadline) => {
                     if overdue.is_some_and(|overdue| overdue <= Instant::now()) {
                         self.give_up(&mut flights);
                     }
@@ -241,13 +242,6 @@ impl Batcher {
 fn tell_all(tells: Vec<Tell>, problem: &Problem) {
     for tell in tells {
         tell.problem(problem);
-    }
-}
-
-async fn sleep_until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 

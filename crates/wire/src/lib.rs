@@ -4,8 +4,8 @@
 //!
 //! [`limits`] is every bound, [`problem`] every error, [`convert`] the border between the wire and
 //! the ledger's terms. [`net`] makes connections; [`stream`] carries many calls over one of them;
-//! [`watch`] is the protocol that keeps caches true. [`serve`], [`status`], [`metrics`] and
-//! [`telemetry`] are what every process shows of itself, [`exit`] why it stops.
+//! [`watch`] is the protocol that keeps caches true; [`timer`] waits. [`serve`], [`status`],
+//! [`metrics`] and [`telemetry`] are what every process shows of itself, [`exit`] why it stops.
 
 pub mod limits;
 
@@ -18,6 +18,8 @@ pub mod peers;
 pub mod convert;
 
 pub mod net;
+
+pub mod timer;
 
 #[cfg(feature = "simulated")]
 pub mod simulated;

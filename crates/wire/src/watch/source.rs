@@ -24,6 +24,7 @@ use super::watchers::{Grant, Heartbeat, Incarnation, StreamId};
 use super::window::Frame;
 use crate::convert;
 use crate::proto::{self, from_source, from_watcher};
+use crate::timer::until;
 
 /// The most frames taken from the window at a time.
 const FRAMES_AT_ONCE: usize = 64;
@@ -335,13 +336,6 @@ impl<S: Source> Served<S> {
         let message = proto::FromSource { what: Some(what) };
         let gone = |_| Status::cancelled("the watcher is gone");
         self.outgoing.send(Ok(message)).await.map_err(gone)
-    }
-}
-
-async fn until(due: Option<Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }
 
