@@ -329,15 +329,17 @@ mod tests {
     #[test]
     fn one_of_many_may_stay_away_and_one_by_itself_waits_for_nobody() {
         let (mut line, mut now) = (open(), Instant::now());
-        offer(&mut line, 9, now);
-        for _ in 0..2 * RETURNS_MIN {
+        for _ in 0..=RETURNS_MIN {
+            offer(&mut line, 9, now);
             assert_eq!(serve(&mut line, now), 9);
+        }
+        for _ in 0..2 * RETURNS_MIN {
             // Eight are back, and wait for the ninth no more than for nobody.
             offer(&mut line, 8, now);
             assert_eq!(serve(&mut line, now), 8);
-            now += RETURN_MAX;
-            offer(&mut line, 9, now);
         }
+        offer(&mut line, 7, now);
+        assert_eq!(leave(&mut line, now), None, "two of nine are not back");
         let mut line = open();
         for after in [Duration::ZERO, RETURN_MAX, Duration::ZERO] {
             now += after;
