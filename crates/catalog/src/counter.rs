@@ -100,9 +100,7 @@ impl<Q> Counter<Q> {
     pub fn change(&mut self, after: Index, index: Index, products: &[Change]) -> Verdict {
         let verdict = self.follower.frame(after, index);
         if verdict == Verdict::Take {
-            for change in products {
-                self.shelf.put(change.clone());
-            }
+            self.shelf.put(products);
         }
         verdict
     }

@@ -193,6 +193,11 @@ fn answer(products: &[Change], as_of: Index, list: bool, stale: bool) -> proto::
     proto::Answer { call: 0, as_of: as_of.0, stale, what: Some(what) }
 }
 
+/// For people: they are put together only where somebody reads them.
+fn names(products: &[Change]) -> String {
+    products.iter().map(|product| product.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
 fn not_fresh(as_of: Index) -> Problem {
     if as_of == Index(0) {
         Problem::definite(Code::Starting, "the catalog has not met a leader yet")
@@ -249,8 +254,7 @@ impl Watcher for Desk {
         }
         let served = 0 < held.counter.watchers().everybody().count();
         if served && !products.is_empty() {
-            let names: Vec<_> = products.iter().map(|product| product.name.as_str()).collect();
-            tracing::info!("sending invalidation: {} (as of {index})", names.join(", "));
+            tracing::info!("sending invalidation: {} (as of {index})", names(&products));
         }
         held.window.push(index, products.into());
         let answers = self.moved(&mut held);

@@ -10,12 +10,17 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Puts a product in its place. An older version than the one held changes nothing.
-    pub fn put(&mut self, change: Change) {
-        match self.products.get_mut(change.name.as_str()) {
-            Some(held) if change.version < held.version => {}
-            Some(held) => *held = change,
-            None => self.products.put(change.name.clone(), change),
+    /// Puts products in their places. An older version than the one held changes nothing.
+    pub fn put(&mut self, changes: &[Change]) {
+        let rows = self.products.rows(changes.iter().map(|change| change.name.as_str()));
+        for (change, row) in changes.iter().zip(rows) {
+            match row.and_then(|row| self.products.at_mut(row)) {
+                Some((_, held)) if change.version < held.version => {}
+                Some((_, held)) => *held = change.clone(),
+                None => {
+                    self.products.put(change.name.clone(), change.clone());
+                }
+            }
         }
     }
 
@@ -45,5 +50,36 @@ impl Shelf {
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
         self.products.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::terms::{Cents, Index, Name};
+
+    use super::*;
+
+    fn change(name: &str, version: u64) -> Change {
+        Change {
+            name: Name::new(name).unwrap(),
+            price: Cents::new(1).unwrap(),
+            stock: version,
+            restock_to: None,
+            version: Index(version),
+        }
+    }
+
+    #[test]
+    fn the_latest_of_each_product_is_kept_and_what_is_new_is_added() {
+        let mut shelf = Shelf::default();
+        shelf.put(&[change("fox", 3), change("bear", 3)]);
+        shelf.put(&[change("bear", 2), change("fox", 4), change("ant", 4)]);
+        let all: Vec<_> = shelf.list(None, 9).cloned().collect();
+        assert_eq!(all, [change("ant", 4), change("bear", 3), change("fox", 4)]);
+        shelf.replace(vec![change("owl", 1)]);
+        assert_eq!(
+            (shelf.len(), shelf.get("fox"), shelf.get("owl")),
+            (1, None, Some(&change("owl", 1)))
+        );
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p ledger` measures; `cargo test` runs the same once, briefly, so that it stays
 //! true. Measured is what a replica does with a committed entry: decode its batch, apply it, encode
-//! its block. The window holds half of the keys: then each new one pushes an old one out.
+//! its block. The window holds half of the keys: then each new one pushes an old one out. And one
+//! order after the other wants another product, of as many as are said, or all want the same.
 
 #![expect(clippy::print_stdout, reason = "this is the program's answer")]
 #![expect(clippy::disallowed_types, reason = "a bench reads the clock; the ledger does not")]
@@ -12,8 +13,6 @@ use std::time::Instant;
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
 use ledger::ledger::{Ledger, Windows};
 use ledger::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
-
-const PRODUCTS: u64 = 100;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -28,23 +27,29 @@ fn main() {
         true => Size { entries: 2_000, runs: 5 },
         false => Size { entries: 4, runs: 1 },
     };
-    for per_entry in [1, 16, 256, 1_024] {
-        let entries = size.entries.saturating_mul(if per_entry == 1 { 50 } else { 1 });
-        let encoded: Vec<_> = (0..entries).map(|n| entry(n, per_entry).encode()).collect();
+    for (per_entry, products) in
+        [1, 64, 1_024].into_iter().flat_map(|per_entry| [1, 10, 10_000].map(|p| (per_entry, p)))
+    {
+        let entries = size.entries.saturating_mul(1_024_u64.div_euclid(per_entry).min(50));
+        let encoded: Vec<_> =
+            (0..entries).map(|n| entry(n, per_entry, products).encode()).collect();
         let keys_max = usize::try_from(entries.saturating_mul(per_entry) / 2).unwrap_or(usize::MAX);
-        let best = (0..size.runs).map(|_| run(keys_max, &encoded, per_entry)).min();
+        let best = (0..size.runs).map(|_| run(keys_max, &encoded, per_entry, products)).min();
         let nanos = best.unwrap_or_default().max(1);
         let commands = u128::from(entries.saturating_mul(per_entry));
         let second = commands.saturating_mul(1_000_000_000).checked_div(nanos).unwrap_or(0);
         let each = nanos.checked_div(commands).unwrap_or(0);
-        println!("{per_entry:>5} in an entry: {second:>9} commands per second, {each:>5} ns each");
+        println!(
+            "{per_entry:>5} in an entry, of {products:>6} products: {second:>9} commands per \
+             second, {each:>5} ns each"
+        );
     }
 }
 
 /// Applies every entry to a fresh ledger: how many nanoseconds it took. The orders must be there.
-fn run(keys_max: usize, entries: &[Vec<u8>], per_entry: u64) -> u128 {
+fn run(keys_max: usize, entries: &[Vec<u8>], per_entry: u64, products: u64) -> u128 {
     let mut ledger = Ledger::new(Windows { client_keys_max: keys_max, ..Windows::default() });
-    ledger.apply(Index(1), Timestamp(1), &opening());
+    ledger.apply(Index(1), Timestamp(1), &opening(products));
     let (mut index, mut written) = (Index(1), 0_usize);
     let start = Instant::now();
     for bytes in entries {
@@ -59,14 +64,15 @@ fn run(keys_max: usize, entries: &[Vec<u8>], per_entry: u64) -> u128 {
     nanos
 }
 
-fn product(number: u64) -> Name {
-    let number = number.checked_rem(PRODUCTS).unwrap_or(0);
+/// Far from the one before it, where there are many.
+fn product(number: u64, products: u64) -> Name {
+    let number = number.wrapping_mul(7_919).checked_rem(products).unwrap_or(0);
     Name::new(&format!("toy {number}")).expect("this is a good name")
 }
 
-fn opening() -> Request {
-    let products = (0..PRODUCTS).map(|number| Definition {
-        name: product(number),
+fn opening(products: u64) -> Request {
+    let products = (0..products).map(|number| Definition {
+        name: product(number, products),
         price: Cents::new(2_999).expect("this is a good price"),
         stock: 1_000_000_000,
         restock_to: None,
@@ -76,12 +82,12 @@ fn opening() -> Request {
     Request { key: None, deadline: None, command: Command::Open(shop) }
 }
 
-fn entry(number: u64, commands: u64) -> Batch {
+fn entry(number: u64, commands: u64, products: u64) -> Batch {
     let at = Timestamp(number.saturating_add(2));
     let requests = (0..commands).map(|n| {
         let serial = number.saturating_mul(commands).saturating_add(n);
         let quantity = Quantity::new(1).expect("one piece is a good quantity");
-        let line = Line { name: product(serial), quantity, side: Side::Buy };
+        let line = Line { name: product(serial, products), quantity, side: Side::Buy };
         let key = Key::new(Origin::Client, &format!("0f0f0f0f-0f0f-4f0f-8f0f-{serial:012}"));
         let deadline = Some(Timestamp(at.0.saturating_add(10_000)));
         Request { key, deadline, command: Command::Place(vec![line]) }

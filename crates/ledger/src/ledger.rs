@@ -17,14 +17,15 @@
 
 use std::collections::BTreeMap;
 
+use crate::asked::{Asked, Incoming};
 use crate::block::Header;
 use crate::change::Change;
 use crate::codec::DecodeError;
-use crate::codec::refs::{BatchRef, CommandRef, RequestRef};
+use crate::codec::refs::{BatchRef, RequestRef};
 use crate::command::{Batch, CATALOGS_MAX, Command, Request, Shop};
 use crate::groups::in_groups;
 use crate::outcome::{Accepted, Applied, Outcome, Refusal};
-use crate::replies::{Bound, Hashed, Known, Replies};
+use crate::replies::{Bound, Known, Replies};
 use crate::sealed::{Sealed, Sealing};
 use crate::stock::{Product, Stock};
 use crate::terms::{Digest, Index, LedgerId, Name, OrderNumber, Timestamp};
@@ -62,27 +63,6 @@ pub struct Entry {
     pub block: Option<Sealed>,
     /// It attached or detached a catalog, or was to.
     pub attaches: bool,
-}
-
-/// What is gathered while an entry is applied.
-#[derive(Debug, Default)]
-struct Work {
-    touched: Vec<Name>,
-    attaches: bool,
-}
-
-/// A request's command, kept for the next one: what many want is taken apart, and hashed, once.
-#[derive(Debug)]
-struct Asked<'a> {
-    bytes: CommandRef<'a>,
-    command: Command,
-    print: u64,
-}
-
-impl<'a> Asked<'a> {
-    fn new(bytes: CommandRef<'a>) -> Self {
-        Self { bytes, command: bytes.command(), print: bytes.print() }
-    }
 }
 
 /// The position of an entry.
@@ -134,31 +114,31 @@ impl Ledger {
         // An outcome mostly takes nine bytes.
         let room = batch.bytes().saturating_add(batch.count.saturating_mul(9));
         let mut sealing = Sealing::new(header, room);
-        let mut work = Work::default();
-        let mut outcomes = Vec::with_capacity(batch.count);
-        let mut last: Option<Asked<'_>> = None;
-        let hashed =
-            batch.requests().map(|request| (request, request.key.as_ref().map(Hashed::new)));
-        in_groups(hashed, |group| {
-            self.replies.bring_near(&group.iter().filter_map(|(_, key)| *key));
-            for (request, key) in group {
-                let asked = match last.take() {
-                    Some(same) if same.bytes == request.command => same,
-                    _ => Asked::new(request.command),
-                };
-                let bound = key.map(|key| key.to(asked.print));
-                let outcome = self.decide(position, (request, bound), &asked.command, &mut work);
+        let (mut outcomes, mut attaches) = (Vec::with_capacity(batch.count), false);
+        let mut kept: Option<Asked<'_>> = None;
+        in_groups(Incoming::all(&batch), |group| {
+            self.replies.bring_near(&group.iter().filter_map(|one| one.key));
+            let new = group.iter().filter(|one| one.is_new).map(|one| one.request.command);
+            let (mut new, mut asked) = (Asked::all(new, &self.stock).into_iter(), kept.take());
+            for Incoming { request, key, is_new } in group {
+                if *is_new {
+                    asked = new.next();
+                }
+                let asked = asked.as_ref().expect("what is new has been looked at");
+                let bound = key.map(|key| key.to(asked.print()));
+                let outcome = self.decide(position, (request, bound), asked);
+                attaches |= asked.is_about_catalogs();
                 sealing.push(request, &outcome);
                 outcomes.push(outcome);
-                last = Some(asked);
             }
+            kept = asked;
         });
-        let changes = self.changes(work.touched);
+        let changes = self.stock.changes();
         let block = sealing.seal();
         if let Some(block) = &block {
             self.digest = block.header().digest;
         }
-        Ok(Entry { outcomes, changes, block, attaches: work.attaches })
+        Ok(Entry { outcomes, changes, block, attaches })
     }
 
     /// The same for a batch that is not in its bytes yet: for stories, tests and examples.
@@ -276,9 +256,9 @@ impl Ledger {
         &mut self,
         position: Position,
         (request, bound): (&RequestRef<'_>, Option<Bound>),
-        command: &Command,
-        work: &mut Work,
+        asked: &Asked<'_>,
     ) -> Outcome {
+        let command = || asked.command();
         match bound.map_or(Known::Fresh, |bound| self.replies.find(&bound, command)) {
             Known::Fresh => {}
             Known::Other => return Outcome::Refused(Refusal::KeyReused),
@@ -289,48 +269,39 @@ impl Ledger {
         if request.deadline.is_some_and(|deadline| deadline < position.at) {
             return Outcome::Refused(Refusal::Late);
         }
-        let outcome = match self.perform(position, command, work) {
+        let done = match asked.product() {
+            // There are products only in an open shop.
+            Some((row, line)) => {
+                let placed = self.stock.place_one(row, line.quantity, line.side, position.index);
+                placed.map(|()| self.placed())
+            }
+            None => self.perform(position, command()),
+        };
+        let outcome = match done {
             Ok(accepted) => Outcome::Accepted(accepted),
             Err(refusal) => Outcome::Refused(refusal),
         };
         if let Some(bound) = bound {
             let at = (position.index, position.at);
-            self.replies.remember(bound, at, &outcome, || command);
+            self.replies.remember(bound, at, &outcome, command);
         }
         outcome
     }
 
-    fn perform(
-        &mut self,
-        position: Position,
-        command: &Command,
-        work: &mut Work,
-    ) -> Result<Accepted, Refusal> {
+    fn perform(&mut self, position: Position, command: &Command) -> Result<Accepted, Refusal> {
         let Position { index, term, .. } = position;
-        let touched = &mut work.touched;
         match command {
-            Command::Open(shop) => return Ok(self.open(shop, index, touched)),
-            Command::Attach { incarnation, name } => {
-                work.attaches = true;
-                return self.attach(*incarnation, name);
-            }
+            Command::Open(shop) => return Ok(self.open(shop, index)),
+            Command::Attach { incarnation, name } => return self.attach(*incarnation, name),
             Command::Detach { incarnation, term: decided } => {
-                work.attaches = true;
                 let valid = *decided == term && self.attached.remove(incarnation).is_some();
                 return Ok(if valid { Accepted::Done } else { Accepted::Unchanged });
             }
             _ if !self.is_open() => return Err(Refusal::NotOpen),
-            Command::Define(definition) => {
-                self.stock.define(definition, index)?;
-                touched.push(definition.name.clone());
-            }
-            Command::SetPrice { name, price } => {
-                self.stock.set_price(name, *price, index)?;
-                touched.push(name.clone());
-            }
+            Command::Define(definition) => self.stock.define(definition, index)?,
+            Command::SetPrice { name, price } => self.stock.set_price(name, *price, index)?,
             Command::RestockBy { name, quantity } => {
                 self.stock.restock(name, quantity.get(), index)?;
-                touched.push(name.clone());
             }
             Command::RestockTo { name, quantity } => {
                 let product = self.stock.get(name.as_str());
@@ -339,25 +310,23 @@ impl Ledger {
                     return Ok(Accepted::Unchanged);
                 }
                 self.stock.restock(name, quantity.get(), index)?;
-                touched.push(name.clone());
             }
             Command::Place(lines) => {
                 self.stock.place(lines, index)?;
-                for line in lines {
-                    // Order after order wants the same: it is counted once.
-                    if touched.last() != Some(&line.name) {
-                        touched.push(line.name.clone());
-                    }
-                }
-                let number = self.next_order_number;
-                self.next_order_number = number.next();
-                return Ok(Accepted::Placed(number));
+                return Ok(self.placed());
             }
         }
         Ok(Accepted::Done)
     }
 
-    fn open(&mut self, shop: &Shop, index: Index, touched: &mut Vec<Name>) -> Accepted {
+    /// An order stands: it gets the next number.
+    fn placed(&mut self) -> Accepted {
+        let number = self.next_order_number;
+        self.next_order_number = number.next();
+        Accepted::Placed(number)
+    }
+
+    fn open(&mut self, shop: &Shop, index: Index) -> Accepted {
         if self.is_open() {
             return Accepted::Unchanged;
         }
@@ -366,9 +335,7 @@ impl Ledger {
         self.next_order_number = shop.first_order_number;
         for definition in &shop.products {
             // A name that comes twice in one shop keeps its first definition.
-            if self.stock.define(definition, index).is_ok() {
-                touched.push(definition.name.clone());
-            }
+            let _ = self.stock.define(definition, index);
         }
         Accepted::Done
     }
@@ -382,11 +349,5 @@ impl Ledger {
         }
         self.attached.insert(incarnation, name.clone());
         Ok(Accepted::Done)
-    }
-
-    fn changes(&self, mut touched: Vec<Name>) -> Vec<Change> {
-        touched.sort_unstable();
-        touched.dedup();
-        touched.iter().filter_map(|name| self.stock.change(name.as_str())).collect()
     }
 }

@@ -37,6 +37,8 @@ mod places;
 
 mod groups;
 
+mod asked;
+
 pub mod block;
 
 pub mod sealed;

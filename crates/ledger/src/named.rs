@@ -1,66 +1,114 @@
 //! Things with a product's name: found in one step, and listed in the order of their names.
 
-use std::collections::{BTreeSet, HashMap};
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Bound;
 
+use crate::places::Places;
 use crate::terms::Name;
 
-/// One thing for each name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// One thing for each name. What was put in stays, in its row.
+#[derive(Clone, Debug)]
 pub struct Named<T> {
-    /// The hash is the same in every run, for nothing here may depend on luck; and it may be known,
-    /// for who names products is the operator.
-    things: HashMap<Name, T, BuildHasherDefault<DefaultHasher>>,
+    /// From a name's hash to its row. The hash is the same in every run, for nothing here may
+    /// depend on luck; and it may be known, for who names products is the operator.
+    places: Places,
+    rows: Vec<(Name, T)>,
     /// The same names, in order.
     names: BTreeSet<Name>,
 }
 
+/// Where a thing stands, for as long as there is the table: it is found there without a search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row(usize);
+
 impl<T> Default for Named<T> {
     fn default() -> Self {
-        Self { things: HashMap::default(), names: BTreeSet::new() }
+        Self { places: Places::default(), rows: Vec::new(), names: BTreeSet::new() }
     }
 }
 
 impl<T> Named<T> {
-    /// Puts a thing in its place; the one that was there goes.
-    pub fn put(&mut self, name: Name, thing: T) {
-        if self.things.insert(name.clone(), thing).is_none() {
-            self.names.insert(name);
+    /// Puts a thing in its place, and tells which; the one that was there goes.
+    pub fn put(&mut self, name: Name, thing: T) -> Row {
+        if let Some(row) = self.row(name.as_str()) {
+            if let Some((_, old)) = self.rows.get_mut(row.0) {
+                *old = thing;
+            }
+            return row;
         }
+        let row = self.rows.len();
+        let place = u64::try_from(row).unwrap_or(u64::MAX);
+        self.places.put(hash(name.as_str()), place, |_| false);
+        self.names.insert(name.clone());
+        self.rows.push((name, thing));
+        Row(row)
     }
 
     /// What has this name.
     pub fn get(&self, name: &str) -> Option<&T> {
-        self.things.get(name)
+        self.at(self.row(name)?).map(|(_, thing)| thing)
+    }
+
+    /// Where that stands.
+    pub fn row(&self, name: &str) -> Option<Row> {
+        self.find(name, hash(name))
+    }
+
+    /// Where each of these stands. A search waits for memory; those for many names wait together.
+    pub fn rows<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<Option<Row>> {
+        let sought: Vec<_> = names.map(|name| (name, hash(name))).collect();
+        let hashes = sought.iter().map(|(_, hash)| *hash);
+        self.places.bring_near(hashes.clone());
+        let first = |hash| self.places.find(hash, |_| true).and_then(|low| self.nth(low));
+        let lengths = hashes.map(|hash| first(hash).map_or(0, |(name, _)| name.as_str().len()));
+        std::hint::black_box(lengths.fold(0, |sum, length| sum ^ length));
+        sought.iter().map(|(name, hash)| self.find(name, *hash)).collect()
+    }
+
+    /// What stands in a row, with its name.
+    pub fn at(&self, row: Row) -> Option<(&Name, &T)> {
+        self.rows.get(row.0).map(|(name, thing)| (name, thing))
     }
 
     /// The same, to be changed.
-    pub fn get_mut(&mut self, name: &str) -> Option<&mut T> {
-        self.things.get_mut(name)
-    }
-
-    /// What has this name, with the name as it is kept.
-    pub fn entry(&self, name: &str) -> Option<(&Name, &T)> {
-        self.things.get_key_value(name)
+    pub fn at_mut(&mut self, row: Row) -> Option<(&Name, &mut T)> {
+        self.rows.get_mut(row.0).map(|(name, thing)| (&*name, thing))
     }
 
     /// Everything with a name above `after`, or at all, in name order.
     pub fn list(&self, after: Option<&str>) -> impl Iterator<Item = (&Name, &T)> + '_ {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let range = self.names.range::<str, _>((from, Bound::Unbounded));
-        range.filter_map(|name| self.things.get_key_value(name))
+        range.filter_map(|name| self.at(self.row(name.as_str())?))
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.things.len()
+        self.rows.len()
     }
 
     /// True when there is none.
     pub fn is_empty(&self) -> bool {
-        self.things.is_empty()
+        self.rows.is_empty()
     }
+
+    fn find(&self, name: &str, hash: u128) -> Option<Row> {
+        let has_name = |low| self.nth(low).is_some_and(|(own, _)| own.as_str() == name);
+        let low = self.places.find(hash, has_name)?;
+        usize::try_from(low).ok().map(Row)
+    }
+
+    /// What stands in the row of a place. There are far fewer than 2^32 rows, so it has them all.
+    fn nth(&self, low: u32) -> Option<&(Name, T)> {
+        self.rows.get(usize::try_from(low).ok()?)
+    }
+}
+
+fn hash(name: &str) -> u128 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    u128::from(hasher.finish()) << 64
 }
 
 #[cfg(test)]
@@ -81,11 +129,28 @@ mod tests {
         assert_eq!(listed(None), all);
         assert_eq!((listed(Some("bear")), listed(Some("c"))), (all[1..].into(), all[1..].into()));
         assert_eq!((listed(Some("zebra")), named.len()), (Vec::new(), 3));
-        *named.get_mut("fox").unwrap() = 5;
+        let fox = named.row("fox").unwrap();
+        *named.at_mut(fox).unwrap().1 = 5;
         assert_eq!((named.get("fox"), named.get("wolf")), (Some(&5), None));
-        assert_eq!(
-            named.entry("bear").map(|(name, thing)| (name.as_str(), *thing)),
-            Some(("bear", 2))
-        );
+        // A row stays that of its thing, whatever comes after it.
+        let row = named.row("bear").unwrap();
+        named.put(Name::new("ant").unwrap(), 6);
+        *named.at_mut(row).unwrap().1 += 10;
+        assert_eq!(named.at(row).map(|(name, thing)| (name.as_str(), *thing)), Some(("bear", 12)));
+        assert_eq!((named.put(Name::new("bear").unwrap(), 7), named.row("wolf")), (row, None));
+        assert_eq!(named.get("bear"), Some(&7));
+    }
+
+    #[test]
+    fn of_very_many_each_is_found_even_where_some_look_alike() {
+        // Of so many, some pairs have all those bits of their hashes in common that are kept.
+        let mut named = Named::default();
+        let texts: Vec<_> = (0..200_000_u32).map(|number| format!("toy {number}")).collect();
+        for (number, text) in (0..).zip(&texts) {
+            assert_eq!(named.put(Name::new(text).unwrap(), number), Row(number));
+        }
+        let rows = named.rows(texts.iter().map(String::as_str).chain(["wolf", ""]));
+        let expected = (0..texts.len()).map(|row| Some(Row(row))).chain([None, None]);
+        assert!(rows.into_iter().eq(expected));
     }
 }

@@ -135,12 +135,12 @@ impl Replies {
     }
 
     /// What this key has been answered.
-    pub(crate) fn find(&self, bound: &Bound, command: &Command) -> Known {
+    pub(crate) fn find<'a>(&self, bound: &Bound, command: impl FnOnce() -> &'a Command) -> Known {
         let Some((slot, index)) = self.window(bound.origin).find(bound.key) else {
             return Known::Fresh;
         };
         match slot.is_of(bound.fingerprint) {
-            true => Known::Answered(index, slot.brief().spell_out(command)),
+            true => Known::Answered(index, slot.brief().spell_out(command())),
             false => Known::Other,
         }
     }

@@ -7,7 +7,7 @@
 
 use crate::change::Change;
 use crate::command::{Definition, LINES_MAX, Line, Side};
-use crate::named::Named;
+use crate::named::{Named, Row};
 use crate::outcome::Refusal;
 use crate::terms::{Cents, Index, Name, Quantity, STOCK_MAX};
 
@@ -31,10 +31,12 @@ pub struct Product {
 }
 
 /// All products, by name.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Stock {
     /// An order finds its product in one step, however many there are.
     products: Named<Product>,
+    /// Those that changed since somebody asked, each once.
+    changed: Vec<Row>,
 }
 
 impl Product {
@@ -44,10 +46,10 @@ impl Product {
         came.is_some() && came == self.stock.checked_add(self.bought_out)
     }
 
-    /// Moves the pieces of one line.
-    fn shift(&mut self, line: &Line) -> Result<(), Refusal> {
-        let (name, pieces) = (&line.name, line.quantity.get());
-        match line.side {
+    /// Moves pieces out of stock, or into it.
+    fn shift(&mut self, name: &Name, quantity: Quantity, side: Side) -> Result<(), Refusal> {
+        let pieces = quantity.get();
+        match side {
             Side::Buy => {
                 let left = self.stock.checked_sub(pieces);
                 let out = self.bought_out.checked_add(pieces);
@@ -62,12 +64,6 @@ impl Product {
             }
         }
         Ok(())
-    }
-
-    /// An order of it stands.
-    fn stand(&mut self, name: &Name, index: Index) {
-        self.version = index;
-        assert!(self.is_conserved(), "an order of {name} broke conservation at {index}");
     }
 }
 
@@ -89,25 +85,26 @@ impl Stock {
             sold_in: 0,
             bought_out: 0,
         };
-        self.products.put(definition.name.clone(), product);
+        let row = self.products.put(definition.name.clone(), product);
+        self.changed.push(row);
         Ok(())
     }
 
     /// Changes a price.
     pub fn set_price(&mut self, name: &Name, price: Cents, index: Index) -> Result<(), Refusal> {
-        let product = self.product_mut(name)?;
-        product.price = price;
-        product.version = index;
+        let row = self.known(name)?;
+        self.product_mut(row).1.price = price;
+        self.stand(row, index);
         Ok(())
     }
 
     /// Adds pieces to a product.
     pub fn restock(&mut self, name: &Name, pieces: u64, index: Index) -> Result<(), Refusal> {
-        let product = self.product_mut(name)?;
-        let (stock, supplied) =
+        let row = self.known(name)?;
+        let (_, product) = self.product_mut(row);
+        (product.stock, product.supplied) =
             raised(product.stock, product.supplied, pieces).ok_or_else(|| limit(name))?;
-        (product.stock, product.supplied, product.version) = (stock, supplied, index);
-        assert!(product.is_conserved(), "restocking {name} broke conservation at index {index}");
+        self.stand(row, index);
         Ok(())
     }
 
@@ -116,28 +113,33 @@ impl Stock {
         if lines.is_empty() || LINES_MAX < lines.len() {
             return Err(Refusal::LinesOutOfRange);
         }
-        if let [line] = lines {
-            // Nearly every order: one look is enough.
-            let product = self.product_mut(&line.name)?;
-            product.shift(line)?;
-            product.stand(&line.name, index);
-            return Ok(());
-        }
-        if let Some(unknown) = lines.iter().find(|line| self.get(line.name.as_str()).is_none()) {
-            return Err(Refusal::NoSuchProduct(unknown.name.clone()));
-        }
-        for (done, line) in lines.iter().enumerate() {
-            let shifted = self.product_mut(&line.name).and_then(|product| product.shift(line));
-            if let Err(refusal) = shifted {
-                let earlier = lines.get(..done).unwrap_or_default();
-                self.unwind(earlier);
+        let rows = lines.iter().map(|line| self.known(&line.name));
+        let rows = rows.collect::<Result<Vec<_>, _>>()?;
+        for (done, (line, row)) in lines.iter().zip(&rows).enumerate() {
+            let (name, product) = self.product_mut(*row);
+            if let Err(refusal) = product.shift(name, line.quantity, line.side) {
+                self.unwind(lines.iter().zip(&rows).take(done).rev());
                 return Err(refusal);
             }
         }
         // Versions move only when the whole order stands.
-        for line in lines {
-            self.product_mut(&line.name)?.stand(&line.name, index);
+        for row in rows {
+            self.stand(row, index);
         }
+        Ok(())
+    }
+
+    /// The same for an order of one line, whose product has been found: nearly every order.
+    pub(crate) fn place_one(
+        &mut self,
+        row: Row,
+        quantity: Quantity,
+        side: Side,
+        index: Index,
+    ) -> Result<(), Refusal> {
+        let (name, product) = self.product_mut(row);
+        product.shift(name, quantity, side)?;
+        self.stand(row, index);
         Ok(())
     }
 
@@ -146,9 +148,24 @@ impl Stock {
         self.products.get(name)
     }
 
+    /// Where each of these products stands.
+    pub(crate) fn rows<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<Option<Row>> {
+        self.products.rows(names)
+    }
+
     /// One product as those who watch are told of it.
     pub fn change(&self, name: &str) -> Option<Change> {
-        self.products.entry(name).map(|(name, product)| describe(name, product))
+        let (name, product) = self.products.at(self.products.row(name)?)?;
+        Some(describe(name, product))
+    }
+
+    /// What changed since this was asked last: the latest value of each product, in name order.
+    pub(crate) fn changes(&mut self) -> Vec<Change> {
+        let rows = std::mem::take(&mut self.changed).into_iter();
+        let changed = rows.filter_map(|row| self.products.at(row));
+        let mut changes: Vec<_> = changed.map(|(name, product)| describe(name, product)).collect();
+        changes.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        changes
     }
 
     /// At most `limit` products with names above `after`, in name order.
@@ -177,16 +194,28 @@ impl Stock {
         self.products.put(name, product);
     }
 
-    fn product_mut(&mut self, name: &Name) -> Result<&mut Product, Refusal> {
-        let product = self.products.get_mut(name.as_str());
-        product.ok_or_else(|| Refusal::NoSuchProduct(name.clone()))
+    fn known(&self, name: &Name) -> Result<Row, Refusal> {
+        self.products.row(name.as_str()).ok_or_else(|| Refusal::NoSuchProduct(name.clone()))
+    }
+
+    fn product_mut(&mut self, row: Row) -> (&Name, &mut Product) {
+        self.products.at_mut(row).expect("a product never goes")
+    }
+
+    /// What was done to a product stands.
+    fn stand(&mut self, row: Row, index: Index) {
+        let (name, product) = self.product_mut(row);
+        assert!(product.is_conserved(), "{name} broke conservation at index {index}");
+        if std::mem::replace(&mut product.version, index) != index {
+            self.changed.push(row);
+        }
     }
 
     /// Takes back lines that were shifted just now, last first.
-    fn unwind(&mut self, lines: &[Line]) {
-        for line in lines.iter().rev() {
+    fn unwind<'a>(&mut self, lines: impl Iterator<Item = (&'a Line, &'a Row)>) {
+        for (line, row) in lines {
             let pieces = line.quantity.get();
-            let Some(product) = self.products.get_mut(line.name.as_str()) else { continue };
+            let (_, product) = self.product_mut(*row);
             match line.side {
                 Side::Buy => {
                     product.stock = product.stock.saturating_add(pieces);

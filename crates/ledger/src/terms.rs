@@ -6,6 +6,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use smol_str::SmolStr;
+
 /// The greatest quantity in one line of an order or one restock: 1,000,000 pieces.
 pub const QUANTITY_MAX: u64 = 1_000_000;
 
@@ -42,9 +44,9 @@ pub struct Cents(u64);
 pub struct Quantity(u32);
 
 /// A product's name: 1 to [`NAME_BYTES_MAX`] bytes of UTF-8 without control characters, matched
-/// exactly.
+/// exactly. Up to 23 bytes of it, and so nearly every name, need no memory of their own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(Arc<str>);
+pub struct Name(SmolStr);
 
 /// The identity of one ledger: 128 random bits drawn by the leader that opened the shop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,7 +5,9 @@
 mod kit;
 
 use kit::{WINDOWS, bears, cents, keyed, name, opening, pieces, plain, product};
-use ledger::command::{CATALOGS_MAX, Command, Definition, LINES_MAX, Line, Request, Shop, Side};
+use ledger::command::{
+    Batch, CATALOGS_MAX, Command, Definition, LINES_MAX, Line, Request, Shop, Side,
+};
 use ledger::ledger::{Ledger, Windows};
 use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::stock::Stock;
@@ -98,6 +100,21 @@ fn at_most_a_thousand_catalogs_are_attached() {
     assert_eq!(shopping.ask(&plain(Command::Detach { incarnation: 7, term: 1 })), DONE);
     assert_eq!(shopping.ask(&attach(9_999)), DONE);
     assert!(shopping.0.is_attached(9_999));
+}
+
+/// Who is attached is looked up only after an entry that says so, wherever in it.
+#[test]
+fn an_entry_tells_whether_it_was_about_catalogs() {
+    let mut ledger = Shopping::open().0;
+    let attach = plain(Command::Attach { incarnation: 1, name: name(0) });
+    let detach = plain(Command::Detach { incarnation: 1, term: 1 });
+    let restock = plain(Command::RestockBy { name: name(0), quantity: pieces(1) });
+    for (first, about) in [(&attach, true), (&restock, false), (&detach, true)] {
+        let requests = vec![first.clone(), restock.clone()];
+        let batch = Batch { at: Timestamp(1), settled: Index(0), requests };
+        let entry = ledger.apply_entry(ledger.applied().next(), 1, &batch);
+        assert_eq!((entry.attaches, entry.changes.len()), (about, 1), "{first:?}");
+    }
 }
 
 /// Stock ends at 2^53 − 1, however it would come to be more. [P2]

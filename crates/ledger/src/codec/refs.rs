@@ -14,10 +14,13 @@
 use super::{BATCH_VERSION, DecodeError, Reader};
 use crate::command::{Command, LINES_MAX, Side};
 use crate::outcome::Outcome;
-use crate::terms::{Index, Key, Name, Origin, Timestamp};
+use crate::terms::{Index, Key, Name, Origin, Quantity, Timestamp};
 
 /// The tag of an order.
 const PLACE: u8 = 5;
+
+/// Where the lines of an order begin: after its tag and their count.
+const LINES_AT: usize = 5;
 
 /// A key in its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -41,6 +44,14 @@ pub(crate) struct RequestRef<'a> {
 /// A command in its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CommandRef<'a>(&'a [u8]);
+
+/// A line of an order, in its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LineRef<'a> {
+    pub(crate) side: Side,
+    pub(crate) quantity: Quantity,
+    pub(crate) name: &'a str,
+}
 
 /// A request and what it came to, in their bytes.
 #[derive(Clone, Debug)]
@@ -130,6 +141,18 @@ impl<'a> CommandRef<'a> {
         let (tag, rest) = self.0.split_first()?;
         let count = rest.first_chunk().map(|count| u32::from_le_bytes(*count))?;
         (*tag == PLACE).then(|| usize::try_from(count).ok()).flatten()
+    }
+
+    /// Its line, if it is an order of one.
+    pub(crate) fn only_line(self) -> Option<LineRef<'a>> {
+        if self.lines() != Some(1) {
+            return None;
+        }
+        let mut reader = Reader::new(self.0);
+        reader.take(LINES_AT).ok()?;
+        let (side, quantity) = (Side::read(&mut reader).ok()?, reader.quantity().ok()?);
+        let length = usize::from(reader.u16().ok()?);
+        Some(LineRef { side, quantity, name: reader.text(length).ok()? })
     }
 
     /// 64 bits of what [`Command::fingerprint`] says.
