@@ -193,7 +193,7 @@ fn answer(products: &[Change], as_of: Index, list: bool, stale: bool) -> proto::
     proto::Answer { call: 0, as_of: as_of.0, stale, what: Some(what) }
 }
 
-/// For people: they are put together only where somebody reads them.
+/// For people.
 fn names(products: &[Change]) -> String {
     products.iter().map(|product| product.name.as_str()).collect::<Vec<_>>().join(", ")
 }
@@ -254,6 +254,7 @@ impl Watcher for Desk {
         }
         let served = 0 < held.counter.watchers().everybody().count();
         if served && !products.is_empty() {
+            // The names are put together only where somebody reads them.
             tracing::info!("sending invalidation: {} (as of {index})", names(&products));
         }
         held.window.push(index, products.into());

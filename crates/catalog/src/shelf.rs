@@ -10,7 +10,8 @@ pub struct Shelf {
 }
 
 impl Shelf {
-    /// Puts products in their places. An older version than the one held changes nothing.
+    /// Puts products, each once, in their places. An older version than the one held changes
+    /// nothing.
     pub fn put(&mut self, changes: &[Change]) {
         let rows = self.products.rows(changes.iter().map(|change| change.name.as_str()));
         for (change, row) in changes.iter().zip(rows) {

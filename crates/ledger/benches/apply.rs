@@ -27,9 +27,17 @@ fn main() {
         true => Size { entries: 2_000, runs: 5 },
         false => Size { entries: 4, runs: 1 },
     };
-    for (per_entry, products) in
-        [1, 64, 1_024].into_iter().flat_map(|per_entry| [1, 10, 10_000].map(|p| (per_entry, p)))
-    {
+    for (per_entry, products) in [
+        (1, 1),
+        (1, 10_000),
+        (64, 1),
+        (64, 10),
+        (64, 10_000),
+        (1_024, 1),
+        (1_024, 10),
+        (1_024, 10_000),
+    ] {
+        // As many orders in each row, or a twentieth where they come one by one.
         let entries = size.entries.saturating_mul(1_024_u64.div_euclid(per_entry).min(50));
         let encoded: Vec<_> =
             (0..entries).map(|n| entry(n, per_entry, products).encode()).collect();

@@ -1,4 +1,5 @@
-//! What a request asks for, as far as it was looked at: what many want is looked at once.
+//! What requests ask for, as far as that must be known to decide them: what many want is looked at
+//! once, and what each of many wants is searched for together.
 
 use std::cell::OnceCell;
 
@@ -17,12 +18,16 @@ pub(crate) struct Incoming<'a> {
     pub(crate) is_new: bool,
 }
 
-/// A command in its bytes, and what was found out about it; kept for the next request.
+/// A command in its bytes, and what was found out about it; kept for the requests that follow and
+/// ask for the same.
 #[derive(Debug)]
 pub(crate) struct Asked<'a> {
     bytes: CommandRef<'a>,
+    /// What a key is bound to.
     print: u64,
+    /// Of an order of one line, where its product stood when it was looked at.
     product: Option<(Row, LineRef<'a>)>,
+    /// Taken apart, once somebody needed that.
     command: OnceCell<Command>,
 }
 
@@ -38,7 +43,7 @@ impl<'a> Incoming<'a> {
 }
 
 impl<'a> Asked<'a> {
-    /// What these ask for, which can be read.
+    /// Looks at all of these commands, which were checked, together: one for each, in order.
     pub(crate) fn all(commands: impl Iterator<Item = CommandRef<'a>>, stock: &Stock) -> Vec<Self> {
         let read: Vec<_> = commands.map(|bytes| (bytes, bytes.only_line())).collect();
         // No product has the empty name.
@@ -56,7 +61,7 @@ impl<'a> Asked<'a> {
     }
 
     /// The product of an order of one line, if there was that product when it was looked at: such
-    /// an order need not be taken apart.
+    /// an order need not be taken apart to be decided.
     pub(crate) fn product(&self) -> Option<(Row, LineRef<'a>)> {
         self.product
     }

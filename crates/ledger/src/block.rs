@@ -134,7 +134,8 @@ impl Record {
         sealed::placed(&self.outcome)
     }
 
-    /// A record from its bytes; what it names is shared with `last`, where that names it too.
+    /// A record from its bytes; a name that `last` has, too, is not
+    /// checked again.
     pub(crate) fn decode_from(
         reader: &mut Reader<'_>,
         last: Option<&Request>,

@@ -92,7 +92,8 @@ impl Request {
         self.command.encode_to(out);
     }
 
-    /// A request from its bytes; what it names is shared with `last`, where that names it too.
+    /// A request from its bytes; a name that `last` has, too, is not
+    /// checked again.
     pub(crate) fn decode_from(
         reader: &mut Reader<'_>,
         last: Option<&Self>,

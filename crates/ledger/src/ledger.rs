@@ -119,19 +119,18 @@ impl Ledger {
         in_groups(Incoming::all(&batch), |group| {
             self.replies.bring_near(&group.iter().filter_map(|one| one.key));
             let new = group.iter().filter(|one| one.is_new).map(|one| one.request.command);
-            let (mut new, mut asked) = (Asked::all(new, &self.stock).into_iter(), kept.take());
+            let mut new = Asked::all(new, &self.stock).into_iter();
             for Incoming { request, key, is_new } in group {
                 if *is_new {
-                    asked = new.next();
+                    kept = new.next();
                 }
-                let asked = asked.as_ref().expect("what is new has been looked at");
+                let asked = kept.as_ref().expect("the first is new, and all that is was looked at");
                 let bound = key.map(|key| key.to(asked.print()));
                 let outcome = self.decide(position, (request, bound), asked);
                 attaches |= asked.is_about_catalogs();
                 sealing.push(request, &outcome);
                 outcomes.push(outcome);
             }
-            kept = asked;
         });
         let changes = self.stock.changes();
         let block = sealing.seal();

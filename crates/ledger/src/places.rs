@@ -1,4 +1,5 @@
-//! Where a key's slot is, in 8 bytes a key: a table that holds no keys.
+//! Where a key's slot is, in 8 bytes a key: a table that holds no keys. Where a name's row is, too
+//! ([`crate::named`]).
 //!
 //! Windows of keys are the greatest thing in a replica's memory, and most of it would be a map's:
 //! the key again, its padding, and room to grow. Here a bucket holds 31 bits of the key's hash and
@@ -121,7 +122,7 @@ impl Places {
 
     fn grow(&mut self) {
         let buckets = self.buckets.len().saturating_mul(2).max(BUCKETS_MIN);
-        assert!(buckets.ilog2() <= BUCKETS_MAX_LOG, "a window holds far fewer than 2^31 keys");
+        assert!(buckets.ilog2() <= BUCKETS_MAX_LOG, "a table holds far fewer than 2^31 places");
         let old = std::mem::replace(&mut self.buckets, vec![EMPTY; buckets]);
         for entry in old.into_iter().filter(|entry| *entry != EMPTY) {
             self.insert(entry);

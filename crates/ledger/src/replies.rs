@@ -140,7 +140,7 @@ impl Replies {
             return Known::Fresh;
         };
         match slot.is_of(bound.fingerprint) {
-            true => Known::Answered(index, slot.brief().spell_out(command())),
+            true => Known::Answered(index, slot.brief().spell_out(command)),
             false => Known::Other,
         }
     }
@@ -219,14 +219,14 @@ impl Brief {
         }
     }
 
-    fn spell_out(self, command: &Command) -> Outcome {
+    fn spell_out<'a>(self, command: impl FnOnce() -> &'a Command) -> Outcome {
         let (code, line) = match self {
             Self::Placed(number) => return Outcome::Accepted(Accepted::Placed(number)),
             Self::Done => return Outcome::Accepted(Accepted::Done),
             Self::Unchanged => return Outcome::Accepted(Accepted::Unchanged),
             Self::Refused(code, line) => (code, usize::from(line)),
         };
-        let name = match command {
+        let name = match command() {
             Command::Place(lines) => lines.get(line).map(|line| &line.name),
             Command::Define(definition) => Some(&definition.name),
             Command::SetPrice { name, .. }

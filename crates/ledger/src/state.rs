@@ -100,6 +100,12 @@ impl State {
         if !products.is_sorted_by(|(before, _), (after, _)| before < after) {
             return Err(DecodeError::Value("order of products"));
         }
+        if !open && !products.is_empty() {
+            return Err(DecodeError::Value("products"));
+        }
+        if products.iter().any(|(_, product)| applied < product.version) {
+            return Err(DecodeError::Value("version of a product"));
+        }
         let count = reader.count(11, CATALOGS_MAX)?;
         let attached = (0..count).map(|_| Ok((reader.u64()?, reader.name()?)));
         let attached = attached.collect::<Result<Vec<_>, DecodeError>>()?;

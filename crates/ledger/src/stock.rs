@@ -35,7 +35,8 @@ pub struct Product {
 pub struct Stock {
     /// An order finds its product in one step, however many there are.
     products: Named<Product>,
-    /// Those that changed since somebody asked, each once.
+    /// Those that changed in the entry that is being applied, each once: a product's version says
+    /// whether it is noted here.
     changed: Vec<Row>,
 }
 
@@ -159,10 +160,10 @@ impl Stock {
         Some(describe(name, product))
     }
 
-    /// What changed since this was asked last: the latest value of each product, in name order.
-    pub(crate) fn changes(&mut self) -> Vec<Change> {
-        let rows = std::mem::take(&mut self.changed).into_iter();
-        let changed = rows.filter_map(|row| self.products.at(row));
+    /// What changed since this was asked last, which is to be after each index: the latest value of
+    /// each product, in name order.
+    pub fn changes(&mut self) -> Vec<Change> {
+        let changed = self.changed.drain(..).filter_map(|row| self.products.at(row));
         let mut changes: Vec<_> = changed.map(|(name, product)| describe(name, product)).collect();
         changes.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         changes

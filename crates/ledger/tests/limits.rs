@@ -109,11 +109,13 @@ fn an_entry_tells_whether_it_was_about_catalogs() {
     let attach = plain(Command::Attach { incarnation: 1, name: name(0) });
     let detach = plain(Command::Detach { incarnation: 1, term: 1 });
     let restock = plain(Command::RestockBy { name: name(0), quantity: pieces(1) });
-    for (first, about) in [(&attach, true), (&restock, false), (&detach, true)] {
-        let requests = vec![first.clone(), restock.clone()];
+    let pairs = [(&attach, &restock), (&restock, &attach), (&restock, &restock)];
+    let pairs = pairs.into_iter().chain([(&detach, &restock), (&restock, &detach)]);
+    for ((first, second), about) in pairs.zip([true, true, false, true, true]) {
+        let requests = vec![first.clone(), second.clone()];
         let batch = Batch { at: Timestamp(1), settled: Index(0), requests };
         let entry = ledger.apply_entry(ledger.applied().next(), 1, &batch);
-        assert_eq!((entry.attaches, entry.changes.len()), (about, 1), "{first:?}");
+        assert_eq!((entry.attaches, entry.changes.len()), (about, 1), "{first:?}, {second:?}");
     }
 }
 

@@ -205,6 +205,9 @@ fn a_state_that_contradicts_itself_is_refused() {
     let stock = value("stock of a product");
     assert_eq!(refused(|state| state.products[0].1.stock += 1), stock);
     assert_eq!(refused(|state| state.products[0].1.bought_out = u64::MAX), stock);
+    let version = value("version of a product");
+    assert_eq!(refused(|state| state.products[0].1.version = state.applied.next()), version);
+    assert_eq!(refused(|state| state.ledger_id = None), value("products"));
     let many = |state: &mut State| {
         let catalog = |who| (who, Name::new("c").unwrap());
         state.attached = (0..).take(CATALOGS_MAX + 1).map(catalog).collect();

@@ -338,10 +338,16 @@ mod tests {
             offer(&mut line, 8, now);
             assert_eq!(serve(&mut line, now), 8);
         }
+        // And they are a steady crowd without it, when it does not come in time.
+        offer(&mut line, 8, now);
+        now += RETURN_MAX;
+        offer(&mut line, 1, now);
+        assert_eq!(serve(&mut line, now), 9);
         offer(&mut line, 7, now);
         assert_eq!(leave(&mut line, now), None, "two of nine are not back");
         let mut line = open();
-        for after in [Duration::ZERO, RETURN_MAX, Duration::ZERO] {
+        let steady = [Duration::ZERO; RETURNS_MIN as usize + 1];
+        for after in steady.into_iter().chain([RETURN_MAX, Duration::ZERO]) {
             now += after;
             offer(&mut line, 1, now);
             assert_eq!(serve(&mut line, now), 1, "after {after:?}");

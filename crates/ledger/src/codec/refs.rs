@@ -2,7 +2,7 @@
 //!
 //! An order that is one of thousands like it needs no name, no list of lines and no key of its own
 //! in memory: its bytes are checked, its key is hashed out of them, and they go into the block as
-//! they are. Equal bytes are equal commands, so what many want is taken apart once.
+//! they are. Equal bytes are equal commands, so what many want is looked at once.
 //!
 //! # Invariant
 //!
@@ -18,9 +18,6 @@ use crate::terms::{Index, Key, Name, Origin, Quantity, Timestamp};
 
 /// The tag of an order.
 const PLACE: u8 = 5;
-
-/// Where the lines of an order begin: after its tag and their count.
-const LINES_AT: usize = 5;
 
 /// A key in its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -145,14 +142,16 @@ impl<'a> CommandRef<'a> {
 
     /// Its line, if it is an order of one.
     pub(crate) fn only_line(self) -> Option<LineRef<'a>> {
-        if self.lines() != Some(1) {
-            return None;
-        }
         let mut reader = Reader::new(self.0);
-        reader.take(LINES_AT).ok()?;
-        let (side, quantity) = (Side::read(&mut reader).ok()?, reader.quantity().ok()?);
-        let length = usize::from(reader.u16().ok()?);
-        Some(LineRef { side, quantity, name: reader.text(length).ok()? })
+        let mut line = || {
+            if reader.u8()? != PLACE || reader.u32()? != 1 {
+                return Ok(None);
+            }
+            let (side, quantity) = (Side::read(&mut reader)?, reader.quantity()?);
+            let length = usize::from(reader.u16()?);
+            Ok::<_, DecodeError>(Some(LineRef { side, quantity, name: reader.text(length)? }))
+        };
+        line().expect("it was checked")
     }
 
     /// 64 bits of what [`Command::fingerprint`] says.
