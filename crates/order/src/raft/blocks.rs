@@ -50,9 +50,9 @@ const WITNESS: &str = "log";
 /// complete above what they say.
 const ROLLS: &str = "keys";
 
-/// Pages kept in memory: 16 MB, and the system keeps what it has room for. Look-ups of orders are
+/// Pages kept in memory: 8 MB, and the system keeps what it has room for. Look-ups of orders are
 /// mostly of young ones.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 8 << 20;
 
 /// How far the history on disk is complete, and what the ledger was there.
 #[derive(Clone, Debug, Default)]
