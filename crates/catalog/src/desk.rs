@@ -193,7 +193,7 @@ fn answer(products: &[Change], as_of: Index, list: bool, stale: bool) -> proto::
     proto::Answer { call: 0, as_of: as_of.0, stale, what: Some(what) }
 }
 
-/// For people.
+/// The names of products, for people.
 fn names(products: &[Change]) -> String {
     products.iter().map(|product| product.name.as_str()).collect::<Vec<_>>().join(", ")
 }

@@ -134,8 +134,7 @@ impl Record {
         sealed::placed(&self.outcome)
     }
 
-    /// A record from its bytes; a name that `last` has, too, is not
-    /// checked again.
+    /// A record from its bytes; a name that `last` has, too, is not checked again.
     pub(crate) fn decode_from(
         reader: &mut Reader<'_>,
         last: Option<&Request>,

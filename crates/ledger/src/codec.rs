@@ -92,8 +92,7 @@ impl Request {
         self.command.encode_to(out);
     }
 
-    /// A request from its bytes; a name that `last` has, too, is not
-    /// checked again.
+    /// A request from its bytes; a name that `last` has, too, is not checked again.
     pub(crate) fn decode_from(
         reader: &mut Reader<'_>,
         last: Option<&Self>,

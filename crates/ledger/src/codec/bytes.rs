@@ -71,7 +71,7 @@ impl<'a> Reader<'a> {
         self.name_like(None)
     }
 
-    /// A name: `last` itself where that is the same.
+    /// A name: a copy of `last`, unchecked, where that is the same.
     pub(super) fn name_like(&mut self, last: Option<&Name>) -> Result<Name, DecodeError> {
         let length = usize::from(self.u16()?);
         let bytes = self.take(length)?;
