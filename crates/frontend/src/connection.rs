@@ -116,7 +116,6 @@ async fn inside(
         .header_read_timeout(limits::HEADER_TIMEOUT)
         .max_headers(limits::HEADERS_MAX)
         .max_buf_size(8 * limits::HEADER_BYTES_MAX)
-        .pipeline_flush(true)
         .half_close(true)
         .serve_connection(TokioIo::new(io), service);
     let (mut stopping, mut stops) = (pin!(stop.cancelled()), false);
@@ -142,8 +141,11 @@ async fn inside(
     }
     let parts = connection.into_parts();
     let mut io = parts.io.into_inner();
-    // Nothing, or the last answer would not be flushed yet.
-    io.ahead = parts.read_buf;
+    // The answer has left whatever bytes follow its request: those are read next, before the rest.
+    io.ahead = match (parts.read_buf, io.ahead) {
+        (read, rest) if rest.is_empty() => read,
+        (read, rest) => [read, rest].concat().into(),
+    };
     Some(io)
 }
 
@@ -411,6 +413,37 @@ mod tests {
         customer.0.write_all(two.as_bytes()).await.unwrap();
         customer.hear_the_last("{}").await;
         served.await.unwrap();
+    }
+
+    /// Of every request that hyper reads: a query, and an order that is not plain.
+    #[tokio::test]
+    async fn an_answer_leaves_whatever_bytes_follow_its_request() {
+        let odd = ORDER.replace("Host: shop", "Host: shop\r\nTE: trailers");
+        let bad = "GET / HTTP/1.1\r\n: no name\r\n\r\n";
+        for (request, answer) in [(QUERY, SHOWN), (odd.as_str(), INSIDE)] {
+            for tail in ["\r\n", &QUERY[..9], bad, &ORDER[..40]] {
+                let Visit { mut customer, .. } = visit().await;
+                let bytes = [request, tail].concat();
+                assert_eq!(customer.send(&bytes, 1).await, [answer], "before {tail:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_malformed_request_gets_an_answer_before_the_connection_closes() {
+        let many = "X: y\r\n".repeat(limits::HEADERS_MAX + 1);
+        for (head, status) in [
+            (": no name\r\n", "400"),
+            (" folded\r\n", "400"),
+            ("Content-Length: 5\r\nContent-Length: 6\r\n", "400"),
+            (many.as_str(), "431"),
+        ] {
+            let Visit { mut customer, served, .. } = visit().await;
+            let bytes = format!("GET / HTTP/1.1\r\nHost: shop\r\n{head}\r\n");
+            assert_eq!(customer.send(&bytes, 1).await, [format!("{status} ")]);
+            drop(customer);
+            served.await.unwrap();
+        }
     }
 
     #[tokio::test]
