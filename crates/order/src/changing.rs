@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use wire::proto::Adding;
 use wire::status::{self, ProcessStatus};
 
-use crate::config::REPLICAS_MAX;
+use crate::config::{REPLICA_ID_MAX, REPLICAS_MAX};
 use crate::control::Wish;
 use crate::identity::Identity;
 use crate::leading::Chair;
@@ -255,6 +255,9 @@ fn may_add(
 ) -> Result<(), String> {
     if id == 0 {
         return Err("0 is no replica id: ids start at 1".into());
+    }
+    if REPLICA_ID_MAX < id {
+        return Err(format!("{id} is no replica id: give a smaller number"));
     }
     if removed.contains(&id) {
         return Err(format!(

@@ -16,7 +16,10 @@ use wire::watch::rules::Rules;
 pub const REPLICAS_MAX: usize = 7;
 
 /// The most replicas in a list of hints: old ones and new ones.
-const HINTS_MAX: usize = 64;
+pub(crate) const HINTS_MAX: usize = 64;
+
+/// The greatest id of a replica: the file of a data folder keeps ids as signed numbers.
+pub const REPLICA_ID_MAX: u64 = i64::MAX as u64;
 
 /// Everything a replica needs to know before it starts.
 #[derive(Clone, Debug)]
@@ -113,6 +116,9 @@ impl Settings {
             if peer.id == 0 {
                 return refuse("0 is no replica id: ids start at 1".into());
             }
+            if REPLICA_ID_MAX < peer.id {
+                return refuse(format!("{} is no replica id: give a smaller number", peer.id));
+            }
             if self.peers[..place].iter().any(|other| other.id == peer.id) {
                 return refuse(format!(
                     "replica {} is listed twice: each id is one replica",
@@ -165,11 +171,12 @@ pub(crate) mod tests {
     #[test]
     fn settings_that_cannot_work_are_refused() {
         assert!(three().check().is_ok());
-        let spoil: [fn(&mut Settings); 6] = [
+        let spoil: [fn(&mut Settings); 7] = [
             |settings| settings.id = 7,
             |settings| settings.peers.truncate(2),
             |settings| settings.peers[0].id = 345,
             |settings| settings.peers[0].id = 0,
+            |settings| settings.peers[0].id = u64::MAX,
             |settings| settings.cluster.clear(),
             |settings| settings.peers.clear(),
         ];

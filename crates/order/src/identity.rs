@@ -5,8 +5,17 @@
 //! folder was made. The others remember it from the first handshake and refuse another under the
 //! same id, so that an emptied folder cannot come back and forget what its replica had promised.
 //! They also tell it each other, and remember who has been removed: an id is never used again.
+//!
+//! # Invariants
+//!
+//! * Only a member is admitted: it is in the log or in the list of the start, or it knows this
+//!   replica's own incarnation, which members alone are told (the entry that added it may not be
+//!   here yet). A replica that waits to be added admits any replica that holds a ledger.
+//! * An incarnation is persisted when its replica was met at its own address, or when a replica
+//!   that was met there tells it. One that was only heard of in a call counts until then, in
+//!   memory, and gives way to what answers at the address.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
@@ -16,13 +25,16 @@ use tokio::sync::watch;
 use wire::exit::Stop;
 use wire::proto;
 
-use crate::config::Settings;
+use crate::config::{HINTS_MAX, REPLICAS_MAX, Settings};
 use crate::members::Members;
 use crate::record::{
-    FILE, Record, cannot_use, cannot_write, check_own, check_version, draw, fresh, is_known, lock,
-    read, write,
+    FILE, Hex, Record, cannot_use, cannot_write, check_own, check_version, draw, fresh, is_known,
+    lock, read, write,
 };
-use crate::stranger::Stranger;
+use crate::stranger::{Stranger, is_hex, judge};
+
+/// The most data folders that are known by replica: more than a store and its lists ever name.
+const KNOWN_MAX: usize = REPLICAS_MAX + HINTS_MAX;
 
 /// A data folder in use, and everything known about who is who.
 #[derive(Debug)]
@@ -34,6 +46,10 @@ pub(crate) struct Identity {
     /// Drawn at each start, so that a peer can tell a start from a broken connection.
     start: u64,
     record: Mutex<Record>,
+    /// The incarnations of members that have called and were not met at their address yet.
+    callers: Mutex<BTreeMap<u64, Hex>>,
+    /// It joins: until it has a log, it takes the word of any replica that holds a ledger.
+    joins: bool,
     /// Held for its lock.
     _lock: File,
 }
@@ -51,7 +67,8 @@ impl Identity {
         check_own(&record, settings)?;
         let removals = watch::Sender::new(record.removed.clone());
         let (start, record) = (rand::random(), Mutex::new(record));
-        Ok(Self { folder, members, removals, start, record, _lock: lock })
+        let (callers, joins) = (Mutex::default(), settings.join);
+        Ok(Self { folder, members, removals, start, record, callers, joins, _lock: lock })
     }
 
     /// The folder of a replica that does not run, for those who look after it; it must be there.
@@ -68,7 +85,8 @@ impl Identity {
         check_version(&record, folder)?;
         let removals = watch::Sender::new(record.removed.clone());
         let (folder, members) = (folder.to_path_buf(), Members::of_nobody());
-        Ok(Self { folder, members, removals, start: 0, record: Mutex::new(record), _lock: lock })
+        let (record, callers, joins) = (Mutex::new(record), Mutex::default(), false);
+        Ok(Self { folder, members, removals, start: 0, record, callers, joins, _lock: lock })
     }
 
     /// This replica's id.
@@ -109,17 +127,31 @@ impl Identity {
         known.collect()
     }
 
-    /// Another replica tells which data folders it knows: those not met yet are remembered, so that
-    /// who was added later refuses an emptied folder as well.
-    pub(crate) fn learn(&self, known: &[proto::Known]) {
+    /// Replica `from` tells which data folders it knows: those of members not met yet are
+    /// remembered, so that a replica that was added later refuses an emptied folder as well. A
+    /// list that is longer than any honest one is passed over, as is one of a replica that was not
+    /// met at its own address.
+    pub(crate) fn learn(&self, from: u64, known: &[proto::Known]) {
+        let waits = self.waits();
+        let is_named =
+            |id: u64| waits || self.members.look(|now| now.is_member(id)) || self.members.hints(id);
         let mut record = self.record.lock();
+        if KNOWN_MAX < known.len() || !record.peers.contains_key(&from.to_string()) {
+            return;
+        }
         let mut next = record.clone();
         for proto::Known { id, incarnation } in known {
-            if *id != record.id && is_hex(incarnation) && !next.removed.contains(id) {
+            let is_other = *id != record.id && !next.removed.contains(id);
+            if is_other && is_hex(incarnation) && is_named(*id) && next.peers.len() < KNOWN_MAX {
                 next.peers.entry(id.to_string()).or_insert_with(|| incarnation.clone());
             }
         }
         self.keep(&mut record, next);
+    }
+
+    /// True while this replica waits to be added to a store, and knows no members but hints.
+    pub(crate) fn waits(&self) -> bool {
+        self.joins && !self.members.look(|now| now.begun)
     }
 
     /// These are the members, by an entry that is committed.
@@ -128,6 +160,8 @@ impl Identity {
         let mut next = record.clone();
         next.removed.extend(record.members.difference(members));
         next.removed.retain(|id| !members.contains(id));
+        let removed = &next.removed;
+        next.peers.retain(|id, _| id.parse().is_ok_and(|id: u64| !removed.contains(&id)));
         next.members.clone_from(members);
         let removed = next.removed.clone();
         self.keep(&mut record, next);
@@ -172,15 +206,49 @@ impl Identity {
         *record = next;
     }
 
-    /// Checks who calls; remembers it when it is the first time. The caller's id.
+    /// Checks who calls. The caller's id.
     pub(crate) fn admit(&self, sender: Option<&proto::Sender>) -> Result<u64, Stranger> {
         let sender = sender.ok_or(Stranger::Nameless)?;
+        let id = sender.id;
+        let record = self.record.lock();
+        self.judge(&record, sender)?;
+        if record.peers.contains_key(&id.to_string()) {
+            return Ok(id);
+        }
+        let mut callers = self.callers.lock();
+        let is_full = KNOWN_MAX <= callers.len() && !callers.contains_key(&id);
+        match callers.get(&id) {
+            Some(before) if *before != sender.incarnation => Err(Stranger::NotMetYet(id)),
+            _ if is_full => Err(Stranger::Unknown(id)),
+            _ => {
+                callers.insert(id, sender.incarnation.clone());
+                Ok(id)
+            }
+        }
+    }
+
+    /// Checks who answers at the address of a member, and remembers it when it is the first time.
+    /// The answering replica's id.
+    pub(crate) fn meet(&self, sender: Option<&proto::Sender>) -> Result<u64, Stranger> {
+        let sender = sender.ok_or(Stranger::Nameless)?;
         let mut record = self.record.lock();
-        let is_member = self.members.look(|now| now.is_member(sender.id));
-        if let Some(next) = judge(&record, is_member, sender)? {
+        self.judge(&record, sender)?;
+        self.callers.lock().remove(&sender.id);
+        let key = sender.id.to_string();
+        if !record.peers.contains_key(&key) {
+            if KNOWN_MAX <= record.peers.len() {
+                return Err(Stranger::Unknown(sender.id));
+            }
+            let mut next = record.clone();
+            next.peers.insert(key, sender.incarnation.clone());
             self.keep(&mut record, next);
         }
         Ok(sender.id)
+    }
+
+    fn judge(&self, record: &Record, sender: &proto::Sender) -> Result<(), Stranger> {
+        let is_member = self.members.look(|now| now.is_member(sender.id));
+        judge(record, is_member || self.members.hints(sender.id), self.waits(), sender)
     }
 
     /// Remembers the ledger that this replica holds.
@@ -200,56 +268,6 @@ impl Identity {
             }
         }
     }
-}
-
-/// Whether a caller is who it should be; and the record with what is new about it, if anything is.
-fn judge(
-    record: &Record,
-    is_member: bool,
-    sender: &proto::Sender,
-) -> Result<Option<Record>, Stranger> {
-    let id = sender.id;
-    if sender.cluster != record.cluster {
-        let (theirs, ours) = (sender.cluster.clone(), record.cluster.clone());
-        return Err(Stranger::OtherCluster { id, theirs, ours });
-    }
-    if sender.to != record.id {
-        return Err(Stranger::NotMe { wanted: sender.to, id: record.id });
-    }
-    if record.removed.contains(&id) {
-        return Err(Stranger::Removed(id));
-    }
-    // One that holds our ledger may have been added while this replica was away.
-    let theirs = &sender.ledger_id;
-    let may_be_new = !theirs.is_empty() && record.ledger.as_ref().is_none_or(|own| own == theirs);
-    if id == record.id || !(is_member || may_be_new) {
-        return Err(Stranger::Unknown(id));
-    }
-    if !sender.to_incarnation.is_empty() && sender.to_incarnation != record.incarnation {
-        return Err(Stranger::NotMyFolder { id: record.id });
-    }
-    let key = id.to_string();
-    let known = record.peers.get(&key);
-    if known.is_some_and(|known| *known != sender.incarnation) || !is_hex(&sender.incarnation) {
-        return Err(Stranger::OtherIncarnation { id });
-    }
-    match &record.ledger {
-        Some(ours) if !sender.ledger_id.is_empty() && sender.ledger_id != *ours => {
-            let (theirs, ours) = (sender.ledger_id.clone(), ours.clone());
-            return Err(Stranger::OtherLedger { id, theirs, ours });
-        }
-        _ => {}
-    }
-    if known.is_some() {
-        return Ok(None);
-    }
-    let mut next = record.clone();
-    next.peers.insert(key, sender.incarnation.clone());
-    Ok(Some(next))
-}
-
-fn is_hex(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 #[cfg(test)]
@@ -317,7 +335,7 @@ mod tests {
     fn every_flipped_bit_and_every_lost_end_of_an_identity_is_noticed() {
         let folder = tempfile::tempdir().unwrap();
         let identity = open(&settings(folder.path())).unwrap();
-        identity.admit(Some(&caller(123, 7))).unwrap();
+        identity.meet(Some(&caller(123, 7))).unwrap();
         identity.hold_ledger(LedgerId([1; 16])).unwrap();
         drop(identity);
         let path = folder.path().join(FILE);
@@ -346,13 +364,80 @@ mod tests {
     fn an_emptied_folder_does_not_come_back_under_its_old_id() {
         let folder = tempfile::tempdir().unwrap();
         let identity = open(&settings(folder.path())).unwrap();
-        assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
+        assert_eq!(identity.meet(Some(&caller(123, 7))), Ok(123));
         assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
         drop(identity);
         let identity = open(&settings(folder.path())).unwrap();
         let refused = identity.admit(Some(&caller(123, 8)));
         assert_eq!(refused, Err(Stranger::OtherIncarnation { id: 123 }));
         assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
+    }
+
+    /// The kind: a process that names the store and its ledger, which are no secrets, and is none
+    /// of its members.
+    #[test]
+    fn only_a_member_is_admitted_or_a_replica_that_members_have_told_who_this_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = open(&settings(folder.path())).unwrap();
+        identity.hold_ledger(LedgerId([1; 16])).unwrap();
+        let ledger_id = LedgerId([1; 16]).to_string();
+        let own = identity.sender(123).incarnation;
+        let stranger = proto::Sender { ledger_id: ledger_id.clone(), ..caller(567, 7) };
+        assert_eq!(identity.admit(Some(&stranger)), Err(Stranger::Unknown(567)));
+        let added = proto::Sender { to_incarnation: own, ..stranger };
+        assert_eq!(identity.admit(Some(&added)), Ok(567));
+        let guesses = proto::Sender { to_incarnation: format!("{:032x}", 9), ..added };
+        assert_eq!(identity.admit(Some(&guesses)), Err(Stranger::Unknown(567)));
+        // A replica that waits to be added knows nobody, and takes any store's word.
+        let folder = tempfile::tempdir().unwrap();
+        let joins = Settings { join: true, ..settings(folder.path()) };
+        let joining = open(&joins).unwrap();
+        let stranger = proto::Sender { ledger_id, ..caller(567, 7) };
+        assert_eq!(joining.admit(Some(&stranger)), Ok(567));
+        assert_eq!(joining.admit(Some(&caller(678, 7))), Err(Stranger::Unknown(678)), "no ledger");
+    }
+
+    #[test]
+    fn a_caller_gives_way_to_the_replica_that_answers_at_the_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = open(&settings(folder.path())).unwrap();
+        assert_eq!(identity.admit(Some(&caller(123, 6))), Ok(123));
+        assert!(identity.known().is_empty(), "nothing is persisted of a call");
+        assert_eq!(identity.admit(Some(&caller(123, 7))), Err(Stranger::NotMetYet(123)));
+        assert_eq!(identity.meet(Some(&caller(123, 7))), Ok(123));
+        assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
+        let refused = identity.admit(Some(&caller(123, 6)));
+        assert_eq!(refused, Err(Stranger::OtherIncarnation { id: 123 }));
+    }
+
+    /// The kind: whatever a peer says that is persisted has a bound.
+    #[test]
+    fn what_others_say_of_data_folders_is_kept_for_members_alone_and_within_a_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = open(&settings(folder.path())).unwrap();
+        let tell = |ids: std::ops::Range<u64>| -> Vec<proto::Known> {
+            ids.map(|id| proto::Known { id, incarnation: format!("{id:032x}") }).collect()
+        };
+        identity.learn(123, &tell(300..350));
+        assert!(identity.known().is_empty(), "123 was not met");
+        identity.meet(Some(&caller(123, 7))).unwrap();
+        let size = || fs::metadata(folder.path().join(FILE)).unwrap().len();
+        let before = size();
+        identity.learn(123, &tell(1_000..31_000));
+        identity.learn(123, &tell(300..30_300));
+        identity.learn(123, &tell(1_000..1_050));
+        assert_eq!((identity.known().len(), size()), (1, before));
+        identity.learn(123, &tell(300..350));
+        let ids: Vec<u64> = identity.known().iter().map(|known| known.id).collect();
+        assert_eq!(ids, [123, 345], "a member, and no other");
+        // One that waits to be added does not know the members yet.
+        let folder = tempfile::tempdir().unwrap();
+        let joining = open(&Settings { join: true, ..settings(folder.path()) }).unwrap();
+        joining.meet(Some(&caller(123, 7))).unwrap();
+        for at in 0..40 {
+            joining.learn(123, &tell(1_000 + at * 10..1_010 + at * 10));
+        }
+        assert_eq!(joining.known().len(), KNOWN_MAX);
     }
 
     #[test]

@@ -154,6 +154,11 @@ impl Members {
         self.now.subscribe()
     }
 
+    /// True for a replica in the list that this one was started with.
+    pub(crate) fn hints(&self, id: u64) -> bool {
+        self.hints.contains_key(&id)
+    }
+
     /// Where a member is, or where it was said to be at the start.
     pub(crate) fn address(&self, id: u64) -> Option<String> {
         let known = self.look(|now| now.addresses.get(&id).cloned());

@@ -396,7 +396,7 @@ impl Replica {
     fn routes(&self, service: Service, publisher: Publisher) -> tonic::service::Routes {
         let receiver = Receiver::new(
             self.raft.clone(),
-            (self.identity.clone(), self.settings.join),
+            self.identity.clone(),
             self.view.clone(),
             (self.peers.clone(), self.room.clone()),
             (self.leaving.clone(), self.ending.clone()),

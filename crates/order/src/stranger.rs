@@ -1,6 +1,9 @@
-//! Why another replica is refused. The texts are for its operator, and name what to type.
+//! Judges another replica by how it introduces itself, and says why it is refused. The texts are
+//! for its operator, and name what to type.
 
-use crate::record::Hex;
+use wire::proto;
+
+use crate::record::{Hex, Record};
 
 /// Why a peer is refused. The text is for its operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -72,7 +75,58 @@ pub(crate) enum Stranger {
         /// This ledger.
         ours: Hex,
     },
+    /// Another process has called under its id, and its address has not answered yet.
+    #[error("replica {0} is not admitted before this replica has reached it at its own address")]
+    NotMetYet(u64),
     /// The call did not say who calls.
     #[error("a call that does not say who calls")]
     Nameless,
+}
+
+/// Whether another replica is who it should be, seen from the replica with this record. `waits`:
+/// this replica waits to be added to a store.
+pub(crate) fn judge(
+    record: &Record,
+    is_member: bool,
+    waits: bool,
+    sender: &proto::Sender,
+) -> Result<(), Stranger> {
+    let id = sender.id;
+    if sender.cluster != record.cluster {
+        let (theirs, ours) = (sender.cluster.clone(), record.cluster.clone());
+        return Err(Stranger::OtherCluster { id, theirs, ours });
+    }
+    if sender.to != record.id {
+        return Err(Stranger::NotMe { wanted: sender.to, id: record.id });
+    }
+    if record.removed.contains(&id) {
+        return Err(Stranger::Removed(id));
+    }
+    let theirs = &sender.ledger_id;
+    let is_ours = !theirs.is_empty() && record.ledger.as_ref().is_none_or(|own| own == theirs);
+    let knows_us = sender.to_incarnation == record.incarnation;
+    // It may have been added while this replica was away.
+    let may_be_new = is_ours && (waits || knows_us);
+    if id == 0 || id == record.id || !(is_member || may_be_new) {
+        return Err(Stranger::Unknown(id));
+    }
+    if !sender.to_incarnation.is_empty() && !knows_us {
+        return Err(Stranger::NotMyFolder { id: record.id });
+    }
+    let known = record.peers.get(&id.to_string());
+    if known.is_some_and(|known| *known != sender.incarnation) || !is_hex(&sender.incarnation) {
+        return Err(Stranger::OtherIncarnation { id });
+    }
+    match &record.ledger {
+        Some(ours) if !theirs.is_empty() && theirs != ours => {
+            let (theirs, ours) = (theirs.clone(), ours.clone());
+            Err(Stranger::OtherLedger { id, theirs, ours })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// True for 128 bits in hexadecimal digits.
+pub(crate) fn is_hex(text: &str) -> bool {
+    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -141,3 +141,40 @@ fn reads_of_the_leader_are_confirmed_and_followers_say_whom_to_ask() {
         assert!(!outcome(&sold_out).repeated);
     });
 }
+
+/// The kind: a number of a peer that the engine would persist or add to, from a process that is no
+/// member and from one that lies as a member. Bounds, member by member, are in `raft/bounds.rs`.
+#[test]
+fn forged_calls_of_replicas_change_nothing_and_orders_go_on_also_after_a_restart() {
+    let mut store = Store::start();
+    store.block_on(async |store| {
+        assert_eq!(store.leader(SOON).await, 456);
+        assert_eq!(placed(&store.place(456, "a", "owl", 1).await.unwrap()), 0);
+        store.agree(&[123, 345, 456], SOON).await;
+        let before = store.terms().await;
+        for to in [123, 345, 456] {
+            for sender in [store.stranger(to).await, store.member(345, to), store.member(123, to)] {
+                for term in [u64::MAX, u64::MAX - 1, u64::MAX / 2, 2_000_000] {
+                    assert!(store.forge_votes(to, &sender, term).await, "{sender:?}, {term}");
+                }
+                assert!(store.forge_entries(to, &sender, u64::MAX, u64::MAX).await);
+                assert!(store.forge_entries(to, &sender, 1, u64::MAX).await);
+            }
+            let blocks = store.read_blocks(to, store.stranger(to).await).await;
+            assert_eq!(blocks.unwrap_err(), tonic::Code::NotFound, "a stranger reads nothing");
+        }
+        assert_eq!(store.terms().await, before);
+        assert_eq!(placed(&store.place(456, "b", "owl", 1).await.unwrap()), 1);
+        for id in [123, 345, 456] {
+            store.crash(id);
+        }
+        for id in [123, 345, 456] {
+            store.restart(id);
+        }
+        assert_eq!(repeated(&store.persist("b", "owl", 1, SOON).await), 1);
+        assert_eq!(placed(&store.persist("c", "owl", 1, SOON).await), 2);
+        store.agree(&[123, 345, 456], SOON).await;
+        let after = store.terms().await;
+        assert!(after.iter().all(|term| *term < 1_000), "{after:?}");
+    });
+}

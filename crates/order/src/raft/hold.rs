@@ -15,6 +15,7 @@ use tonic::{Code, Status, Streaming};
 use wire::exit::Stop;
 use wire::proto;
 
+use super::bounds::INDEX_MAX;
 use super::failover::Mourning;
 use super::{letters, transport};
 use crate::identity::Identity;
@@ -143,7 +144,7 @@ impl Hold {
             Ok(Err(status)) if is_verdict(&status) => return self.refused(status),
             Ok(Ok((None, _)) | Err(_)) | Err(_) => return End::Unreachable,
         };
-        match self.identity.admit(hello.sender.as_ref()) {
+        match self.identity.meet(hello.sender.as_ref()) {
             Ok(id) if id == self.to => {}
             Ok(id) => {
                 let why = format!("this is replica {id}: check the addresses of the replicas");
@@ -154,8 +155,10 @@ impl Hold {
         if hello.sender.as_ref().is_some_and(|sender| !sender.ledger_id.is_empty()) {
             self.peers.hear_begun();
         }
-        self.identity.learn(&hello.known);
-        self.peers.hear_orders(hello.next_order_number);
+        self.identity.learn(self.to, &hello.known);
+        if hello.next_order_number <= INDEX_MAX {
+            self.peers.hear_orders(hello.next_order_number);
+        }
         self.peers.set_reach(self.to, Reach::Up);
         self.stay(answers, &pings, full).await
     }

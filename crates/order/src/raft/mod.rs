@@ -10,6 +10,7 @@
 //! 6. A snapshot never claims more than is durable here ([`snapshots`]).
 //! 7. A leader that comes back after a crash does not lead before it is elected again ([`config`]).
 
+pub(crate) mod bounds;
 pub(crate) mod engine;
 pub(crate) mod failover;
 pub(crate) mod hold;

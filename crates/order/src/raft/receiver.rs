@@ -1,6 +1,9 @@
 //! The other end of the transport: what a replica does when another one calls.
 //!
-//! Each call says who calls, and is refused before anything else when that is not who it should be.
+//! Each call says who calls, and is refused before anything else when that is no member. Then its
+//! numbers are compared with [bounds]: the engine takes every number for true.
+//!
+//! [bounds]: super::bounds
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -10,8 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures::{Stream, StreamExt};
 use ledger::terms::Index;
 use openraft::EntryPayload;
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::RaftError;
-use openraft::raft::AppendEntriesRequest;
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -20,6 +24,7 @@ use tonic::{Request, Response, Status, Streaming};
 use wire::proto;
 use wire::proto::peer_server::{Peer, PeerServer};
 
+use super::bounds::{Bounds, Complaints, Implausible};
 use super::letters::{self, Malformed};
 use super::serving::{PARTS_AHEAD, send_blocks};
 use super::transport::MESSAGE_BYTES_MAX;
@@ -44,8 +49,8 @@ struct Shared {
     view: Arc<View>,
     peers: Peers,
     room: Room,
-    /// It has no vote before it has a log.
-    joins: bool,
+    /// Calls that were rejected.
+    complaints: Complaints,
     /// The start of each peer that has asked for missing logs.
     starts: Mutex<BTreeMap<u64, u64>>,
     /// Cancelled when this replica is about to stop: whoever holds a stream to it is told.
@@ -63,13 +68,14 @@ impl Receiver {
     /// A receiver whose streams end at `stop`.
     pub(crate) fn new(
         raft: Raft,
-        (identity, joins): (Arc<Identity>, bool),
+        identity: Arc<Identity>,
         view: Arc<View>,
         (peers, room): (Peers, Room),
         (leaving, stop): (CancellationToken, CancellationToken),
     ) -> Self {
-        let starts = Mutex::default();
-        let shared = Shared { raft, identity, view, peers, room, joins, starts, leaving, stop };
+        let (starts, complaints) = (Mutex::default(), Complaints::default());
+        let shared =
+            Shared { raft, identity, view, peers, room, complaints, starts, leaving, stop };
         Self { shared: Arc::new(shared) }
     }
 
@@ -86,11 +92,38 @@ impl Receiver {
 
     /// One that waits to be added to a store has nothing to vote by.
     fn may_vote(&self) -> Result<(), Status> {
-        let begun = self.shared.identity.members().look(|now| now.begun);
-        match self.shared.joins && !begun {
+        match self.shared.identity.waits() {
             true => Err(Status::permission_denied("this replica has not been added yet")),
             false => Ok(()),
         }
+    }
+
+    /// What another replica may claim now.
+    fn bounds(&self) -> Bounds {
+        if self.shared.identity.waits() {
+            return Bounds::of_joining();
+        }
+        let metrics = self.shared.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        let applied = metrics.last_applied.as_ref().map_or(0, |id| id.leader_id.term);
+        Bounds::of(metrics.current_term.max(applied))
+    }
+
+    /// Rejects a call of replica `id` whose numbers are out of bounds, and says so.
+    fn judged<T>(&self, id: u64, judged: Result<T, Implausible>) -> Result<T, Status> {
+        judged.map_err(|why| {
+            self.shared.complaints.rejected(id, &why);
+            Status::permission_denied(why.to_string())
+        })
+    }
+
+    /// The request of a candidate that may have a vote.
+    fn ballot(&self, request: &proto::VoteRequest) -> Result<VoteRequest<Types>, Status> {
+        let id = self.admit(request.sender.as_ref())?;
+        self.may_vote()?;
+        let ballot = letters::ballot_in(request).map_err(malformed)?;
+        self.judged(id, self.bounds().ballot(id, &ballot))?;
+        Ok(ballot)
     }
 
     /// A stream that ends when this replica stops.
@@ -156,8 +189,9 @@ impl Peer for Receiver {
             return Ok(self.until_stop(futures::stream::empty()));
         };
         let id = self.admit(first.sender.as_ref())?;
-        self.shared.peers.hear(id);
         let first = letters::append_in(first).map_err(malformed)?;
+        self.judged(id, self.bounds().append(id, &first))?;
+        self.shared.peers.hear(id);
         let room = self.shared.room.clone();
         if !takes(&room, &first) {
             return Err(full());
@@ -165,12 +199,14 @@ impl Peer for Receiver {
         let turned_away = Arc::new(AtomicBool::new(false));
         let verdict = turned_away.clone();
         let reading = self.shared.peers.read_from(id);
+        let this = self.clone();
         // A broken or malformed stream just ends: the engine of the sender opens another.
         let rest = futures::stream::unfold((requests, reading), move |mut state| {
-            let (room, turned_away) = (room.clone(), turned_away.clone());
+            let (room, turned_away, this) = (room.clone(), turned_away.clone(), this.clone());
             async move {
                 let request = state.0.message().await.ok().flatten()?;
                 let request = letters::append_in(request).ok()?;
+                this.judged(id, this.bounds().append(id, &request)).ok()?;
                 if !takes(&room, &request) {
                     turned_away.store(true, Ordering::Relaxed);
                     return None;
@@ -198,8 +234,9 @@ impl Peer for Receiver {
     ) -> Result<Response<proto::AppendResponse>, Status> {
         let request = request.into_inner();
         let id = self.admit(request.sender.as_ref())?;
-        self.shared.peers.hear(id);
         let request = letters::append_in(request).map_err(malformed)?;
+        self.judged(id, self.bounds().append(id, &request))?;
+        self.shared.peers.hear(id);
         let (previous, last) = (request.prev_log_id, request.entries.last().map(|e| e.log_id));
         let conflicts = previous.is_some();
         let answer = self.shared.raft.append_entries(request).await.map_err(stopped)?;
@@ -214,10 +251,7 @@ impl Peer for Receiver {
         &self,
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteResponse>, Status> {
-        let request = request.into_inner();
-        self.admit(request.sender.as_ref())?;
-        self.may_vote()?;
-        let ballot = letters::ballot_in(&request).map_err(malformed)?;
+        let ballot = self.ballot(&request.into_inner())?;
         let voted = self.shared.raft.vote(ballot).await.map_err(stopped::<RaftError<Types>>)?;
         Ok(Response::new(letters::voted_out(&voted)))
     }
@@ -226,10 +260,7 @@ impl Peer for Receiver {
         &self,
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteResponse>, Status> {
-        let request = request.into_inner();
-        self.admit(request.sender.as_ref())?;
-        self.may_vote()?;
-        let ballot = letters::ballot_in(&request).map_err(malformed)?;
+        let ballot = self.ballot(&request.into_inner())?;
         let voted = self.shared.raft.pre_vote(ballot).await.map_err(stopped::<RaftError<Types>>)?;
         Ok(Response::new(letters::voted_out(&voted)))
     }
@@ -239,11 +270,13 @@ impl Peer for Receiver {
         request: Request<proto::TransferRequest>,
     ) -> Result<Response<proto::TransferResponse>, Status> {
         let request = request.into_inner();
-        self.admit(request.sender.as_ref())?;
-        if request.wished && request.to == self.shared.identity.id() {
+        let id = self.admit(request.sender.as_ref())?;
+        let wished = request.wished;
+        let request = letters::transfer_in(&request).map_err(malformed)?;
+        self.judged(id, self.bounds().transfer(id, &request))?;
+        if wished && *request.to_node_id() == self.shared.identity.id() {
             self.shared.peers.ask_to_lead();
         }
-        let request = letters::transfer_in(&request).map_err(malformed)?;
         let result = self.shared.raft.handle_transfer_leader(request).await.map_err(stopped)?;
         Ok(Response::new(letters::transferred_out(&result)))
     }
@@ -253,8 +286,9 @@ impl Peer for Receiver {
         request: Request<proto::SnapshotRequest>,
     ) -> Result<Response<proto::SnapshotResponse>, Status> {
         let request = request.into_inner();
-        self.admit(request.sender.as_ref())?;
+        let id = self.admit(request.sender.as_ref())?;
         let (vote, snapshot) = letters::snapshot_in(request).map_err(malformed)?;
+        self.judged(id, self.bounds().snapshot(id, &vote, &snapshot))?;
         if self.shared.room.level() != Level::Roomy {
             return Err(full());
         }
@@ -294,7 +328,7 @@ impl Peer for Receiver {
             tracing::info!("sending missing logs to {id}");
         }
         self.report(id, &hello);
-        self.shared.identity.learn(&hello.known);
+        self.shared.identity.learn(id, &hello.known);
         let pong = proto::HoldPong {
             sender: Some(self.shared.identity.sender(id)),
             next_order_number: self.shared.view.orders(),
@@ -332,8 +366,12 @@ impl Peer for Receiver {
 
 impl Receiver {
     fn report(&self, id: u64, ping: &proto::HoldPing) {
-        let dead = (ping.dead != 0).then_some(ping.dead);
-        self.shared.peers.set_report(id, letters::position_in(ping.last_log), dead);
+        let (reaches, dead) =
+            (letters::position_in(ping.last_log), (ping.dead != 0).then_some(ping.dead));
+        if self.judged(id, self.bounds().position(reaches)).is_err() {
+            return;
+        }
+        self.shared.peers.set_report(id, reaches, dead);
         self.shared.peers.set_full(id, ping.full);
     }
 }

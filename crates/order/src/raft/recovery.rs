@@ -6,6 +6,11 @@
 //! and draws another incarnation: the others are refused when they come back, and whoever watched
 //! the lost ones starts over. Everything in this folder is kept, also what no majority is known to
 //! have had; what was acknowledged and is not in it is gone.
+//!
+//! The log's own term counts, and the vote's only within [bounds]: a vote for a forged term at the
+//! end of the range, which no election can follow, is not copied into the log that goes on.
+//!
+//! [bounds]: super::bounds
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -19,11 +24,19 @@ use openraft::{EntryPayload, RaftLogReader};
 use wire::exit::Stop;
 
 use super::blocks::{Blocks, Durable, invalid};
+use super::bounds::{Bounds, next_epoch};
 use super::log_store::LogStore;
 use super::open_error::OpenError;
+use super::state_machine;
 use super::types::{Address, Entry, LeaderId, LogId, Membership, StoredMembership, Vote};
-use super::{EPOCH, epoch, state_machine};
 use crate::identity::Identity;
+use crate::record::cannot_use;
+
+/// The copy of a log, while it is written.
+const DRAFT: &str = "log.new";
+
+/// The log as it was before a vote was left behind.
+const BEFORE: &str = "log.before";
 
 /// What the folder of a stopped replica knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +79,7 @@ impl Survivor {
     pub async fn open(folder: &Path, id: u64) -> Result<Self, Stop> {
         let identity = Identity::open_stopped(folder, id)?;
         let setup = |error: OpenError| Stop::Setup(error.to_string());
+        put_back(folder).map_err(|error| cannot_use("repair", folder, &error))?;
         let mut log = LogStore::open(&folder.join("log"), None).map_err(setup)?;
         let history = folder.join("history");
         let (blocks, durable) = Blocks::open(&history.join(state_machine::FILE)).map_err(setup)?;
@@ -114,8 +128,19 @@ impl Survivor {
             Stop::Setup(format!("cannot write the log: {error}; check the disk, and do it again"))
         };
         let voted = self.log.read_vote().await.map_err(failed)?;
-        let before = voted.map_or(0, |vote| vote.leader_id.term).max(last_term);
-        let term = (epoch(before) + 1) * EPOCH;
+        let voted = voted.map_or(0, |vote| vote.leader_id.term);
+        let forged = Bounds::of(last_term).term(voted).is_err();
+        let before = if forged { last_term } else { voted.max(last_term) };
+        let term = next_epoch(before).ok_or_else(|| {
+            Stop::Setup(format!(
+                "its log ends in term {before}, after which there is no room for another: try \
+                 another survivor"
+            ))
+        })?;
+        if forged {
+            tracing::warn!("the vote for term {voted} is left behind: no election comes so far");
+            self.log = without_vote(&self.knowledge.folder, self.log).await?;
+        }
         let leader_id = LeaderId { term, node_id: id };
         let own = self.members.membership().get_node(&id).cloned().unwrap_or_default();
         let nodes = BTreeMap::from([(id, Address { address: own.address })]);
@@ -128,6 +153,58 @@ impl Survivor {
         self.log.flush().await.map_err(failed)?;
         self.identity.begin_anew()?;
         Ok(term)
+    }
+}
+
+/// Copies a log, but for its vote, and puts the copy in its place. The log before is kept beside
+/// it.
+async fn without_vote(folder: &Path, mut log: LogStore) -> Result<LogStore, Stop> {
+    let (place, draft, kept) = (folder.join("log"), folder.join(DRAFT), folder.join(BEFORE));
+    let failed = |error: io::Error| {
+        Stop::Setup(format!("cannot copy the log: {error}; check the disk, and do it again"))
+    };
+    let damaged = |error: OpenError| Stop::Setup(error.to_string());
+    for old in [&draft, &kept] {
+        match std::fs::remove_dir_all(old) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    let mut copy = LogStore::open(&draft, None).map_err(damaged)?;
+    copy_entries(&mut log, &mut copy).await.map_err(failed)?;
+    drop((log, copy));
+    std::fs::rename(&place, &kept).map_err(failed)?;
+    std::fs::rename(&draft, &place).map_err(failed)?;
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    LogStore::open(&place, None).map_err(damaged)
+}
+
+async fn copy_entries(log: &mut LogStore, copy: &mut LogStore) -> io::Result<()> {
+    let state = log.get_log_state().await?;
+    if let Some(purged) = state.last_purged_log_id {
+        copy.purge(purged).await?;
+    }
+    let mut next = state.last_purged_log_id.map_or(0, |id| id.index + 1);
+    let end = state.last_log_id.map_or(0, |id| id.index + 1);
+    while next < end {
+        let entries = log.limited_get_log_entries(next, end).await?;
+        let Some(last) = entries.last().map(|entry| entry.log_id.index) else {
+            return Err(invalid(format!("the log has no entry {next}")));
+        };
+        next = last + 1;
+        copy.append(entries, IOFlushed::noop()).await?;
+    }
+    let committed = log.read_committed().await?;
+    copy.save_committed(committed).await?;
+    copy.flush().await
+}
+
+/// Puts a log back that a crash in the middle of its copying has left beside its place.
+fn put_back(folder: &Path) -> io::Result<()> {
+    let (place, kept) = (folder.join("log"), folder.join(BEFORE));
+    match !place.exists() && kept.exists() {
+        true => std::fs::rename(kept, place),
+        false => Ok(()),
     }
 }
 
@@ -173,5 +250,73 @@ async fn replay(log: &mut LogStore, mut ledger: Ledger, durable: &Durable) -> io
 fn skip(ledger: &mut Ledger, index: u64) {
     if ledger.applied() < Index(index) {
         ledger.skip_entry(Index(index));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::EPOCH;
+    use super::*;
+    use crate::config::Settings;
+    use crate::config::tests::three;
+    use crate::members::Members;
+
+    fn log_id(term: u64, index: u64) -> LogId {
+        LogId { leader_id: LeaderId { term, node_id: 456 }, index }
+    }
+
+    /// A stopped replica whose log has two entries of term 7, and a vote for `voted`.
+    async fn stopped(data: &Path, voted: u64, purged: bool) -> Survivor {
+        let settings = Settings { data: data.to_path_buf(), ..three() };
+        drop(Identity::open(&settings, Members::new(&settings)).unwrap());
+        let mut log = LogStore::open(&data.join("log"), None).unwrap();
+        let ids = BTreeMap::from([(456, Address { address: "here:1".into() })]);
+        let members = Membership::new(vec![BTreeSet::from([456])], ids).unwrap();
+        let named = Entry::new(log_id(7, 0), EntryPayload::Membership(members));
+        let blank = Entry::new(log_id(7, 1), EntryPayload::Blank);
+        log.append([named, blank], IOFlushed::noop()).await.unwrap();
+        if purged {
+            log.purge(log_id(7, 0)).await.unwrap();
+        }
+        let leader_id = LeaderId { term: voted, node_id: 123 };
+        log.save_vote(&Vote { leader_id, committed: false }).await.unwrap();
+        log.flush().await.unwrap();
+        let identity = Identity::open_stopped(data, 456).unwrap();
+        let knowledge = Knowledge {
+            id: 456,
+            cluster: identity.cluster(),
+            folder: data.to_path_buf(),
+            ledger: None,
+            voters: vec![456],
+            last: (7, 1),
+            committed: 0,
+            next_order_number: 0,
+            log_time_ms: 0,
+        };
+        Survivor { identity, log, members: StoredMembership::default(), knowledge }
+    }
+
+    /// The kind: arithmetic over a term that another replica may have forged.
+    #[tokio::test]
+    async fn a_recovery_leaves_a_forged_vote_behind_and_keeps_the_log() {
+        for (voted, purged, expected) in [
+            (7, false, EPOCH),
+            (3 * EPOCH + 5, false, 4 * EPOCH),
+            (u64::MAX, false, EPOCH),
+            (u64::MAX, true, EPOCH),
+            (u64::MAX / 2, false, EPOCH),
+            (5_000 * EPOCH, false, EPOCH),
+        ] {
+            let data = tempfile::tempdir().unwrap();
+            let survivor = stopped(data.path(), voted, purged).await;
+            assert_eq!(survivor.go_on_alone().await.unwrap(), expected, "{voted}");
+            let mut log = LogStore::open(&data.path().join("log"), None).unwrap();
+            assert_eq!(log.read_vote().await.unwrap().unwrap().leader_id.term, expected);
+            let state = log.get_log_state().await.unwrap();
+            assert_eq!(state.last_purged_log_id, purged.then_some(log_id(7, 0)));
+            let entries = log.try_get_log_entries(1..3).await.unwrap();
+            let terms: Vec<u64> = entries.iter().map(|e| e.log_id.leader_id.term).collect();
+            assert_eq!(terms, [7, expected], "{voted}");
+        }
     }
 }

@@ -35,6 +35,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use wire::proto::peer_client::PeerClient;
 
+use super::bounds::{Bounds, Complaints, Implausible};
 use super::letters;
 use super::ride::ride;
 use super::snapshots::Manifest;
@@ -100,12 +101,14 @@ pub(crate) struct Transport {
     channels: Arc<Mutex<Channels>>,
     /// Knows whether a transfer is what the operator wishes.
     peers: Peers,
+    /// Answers that were rejected.
+    complaints: Complaints,
 }
 
 impl Transport {
     /// A transport that introduces itself as `identity`.
     pub(crate) fn new(identity: Arc<Identity>, peers: Peers) -> Self {
-        Self { identity, channels: Arc::default(), peers }
+        Self { identity, channels: Arc::default(), peers, complaints: Complaints::default() }
     }
 
     /// A client for the blocks of replica `id`, on the connection for snapshots.
@@ -175,6 +178,39 @@ impl Link {
         self.transport.identity.sender(self.to)
     }
 
+    /// Rejects an answer whose numbers are out of bounds, seen from this replica's own term. The
+    /// engine gives the peer time.
+    fn judged(&self, judged: Result<(), Implausible>) -> Result<(), Failed> {
+        judged.map_err(|why| {
+            self.transport.complaints.rejected(self.to, &why);
+            Failed::Unreachable(Unreachable::new(&why))
+        })
+    }
+
+    /// The answer to entries.
+    fn appended(
+        &self,
+        bounds: Bounds,
+        answer: wire::proto::AppendResponse,
+    ) -> Result<StreamAppendResult<Types>, Failed> {
+        let appended = letters::appended_in(answer).map_err(|error| network(&error))?;
+        self.judged(bounds.appended(&appended))?;
+        Ok(appended)
+    }
+
+    /// The answer to a vote for `own`.
+    fn voted(
+        &self,
+        own: &Vote,
+        response: wire::proto::VoteResponse,
+    ) -> Result<VoteResponse<Types>, Failed> {
+        let voted = letters::voted_in(response).map_err(|error| network(&error))?;
+        let bounds = Bounds::of(own.leader_id.term);
+        self.judged(bounds.answered(&voted.vote))?;
+        self.judged(bounds.position(letters::position(voted.last_log_id.as_ref())))?;
+        Ok(voted)
+    }
+
     fn late(&self, action: RPCTypes, timeout: Duration) -> Failed {
         let id = self.transport.identity.id();
         Failed::Timeout(Timeout { action, id, target: self.to, timeout })
@@ -204,6 +240,7 @@ impl Link {
         let over = CancellationToken::new();
         let input = ride(input).take_until(over.clone().cancelled_owned());
         let over = over.drop_guard();
+        let bounds = Bounds::of(first.vote.leader_id.term);
         let requests = futures::stream::iter([first]).chain(input).map(move |request| {
             sent.fetch_add(1, Ordering::Relaxed);
             letters::append_out(request, sender.take())
@@ -216,14 +253,15 @@ impl Link {
             Err(_) => return Err(self.late(RPCTypes::AppendEntries, STALLED_MAX)),
         };
         let late = self.late(RPCTypes::AppendEntries, STALLED_MAX);
+        let link = self.clone();
         let stream = futures::stream::unfold(Some((answers, owed, over)), move |state| {
-            let late = late.clone();
+            let (late, link) = (late.clone(), link.clone());
             async move {
                 let (mut answers, owed, over) = state?;
                 let answer = match next(&mut answers, &owed).await {
                     None => Err(late),
                     Some(Ok(None)) => return None,
-                    Some(Ok(Some(answer))) => letters::appended_in(answer).map_err(|e| network(&e)),
+                    Some(Ok(Some(answer))) => link.appended(bounds, answer),
                     Some(Err(status)) => Err(failed(&status)),
                 };
                 let goes_on = matches!(answer, Ok(Ok(_)));
@@ -261,13 +299,14 @@ impl RaftNetworkV2<Types> for Link {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, Failed> {
+        let bounds = Bounds::of(rpc.vote.leader_id.term);
         let request = letters::append_out(rpc, Some(self.sender()));
         let mut client = self.client(Purpose::Beat)?;
         let ttl = option.hard_ttl();
         let answered = tokio::time::timeout(ttl, client.beat(request)).await;
         let response = answered.map_err(|_| self.late(RPCTypes::AppendEntries, ttl))?;
         let response = response.map_err(|status| failed(&status))?.into_inner();
-        Ok(match letters::appended_in(response).map_err(|error| network(&error))? {
+        Ok(match self.appended(bounds, response)? {
             Ok(_) => AppendEntriesResponse::Success,
             Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
             Err(StreamAppendError::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote),
@@ -298,7 +337,7 @@ impl RaftNetworkV2<Types> for Link {
         let answered = tokio::time::timeout(VOTE_MAX, client.vote(request)).await;
         let response = answered.map_err(|_| self.late(RPCTypes::Vote, VOTE_MAX))?;
         let response = response.map_err(|status| failed(&status))?.into_inner();
-        letters::voted_in(response).map_err(|error| network(&error))
+        self.voted(&rpc.vote, response)
     }
 
     async fn pre_vote(
@@ -311,7 +350,7 @@ impl RaftNetworkV2<Types> for Link {
         let answered = tokio::time::timeout(VOTE_MAX, client.pre_vote(request)).await;
         let response = answered.map_err(|_| self.late(RPCTypes::Vote, VOTE_MAX))?;
         let response = response.map_err(|status| failed(&status))?.into_inner();
-        letters::voted_in(response).map_err(|error| network(&error))
+        self.voted(&rpc.vote, response)
     }
 
     async fn full_snapshot(
@@ -328,8 +367,9 @@ impl RaftNetworkV2<Types> for Link {
             closed = cancel => Err(StreamingError::Closed(closed)),
             answered = client.snapshot(request) => {
                 let response = answered.map_err(|status| failed(&status))?.into_inner();
-                let vote = letters::vote_in(response.vote).map_err(|error| network(&error))?;
-                Ok(SnapshotResponse::new(vote))
+                let theirs = letters::vote_in(response.vote).map_err(|error| network(&error))?;
+                self.judged(Bounds::of(vote.leader_id.term).answered(&theirs))?;
+                Ok(SnapshotResponse::new(theirs))
             }
         }
     }
@@ -344,6 +384,7 @@ impl RaftNetworkV2<Types> for Link {
         let answered = tokio::time::timeout(VOTE_MAX, client.transfer(request)).await;
         let response = answered.map_err(|_| self.late(RPCTypes::TransferLeader, VOTE_MAX))?;
         let response = response.map_err(|status| failed(&status))?.into_inner();
+        // What it says of votes and logs is for people: the engine goes by its own.
         letters::transferred_in(response).map_err(|error| network(&error))
     }
 }
