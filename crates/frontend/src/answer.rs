@@ -3,7 +3,10 @@
 use std::io::Write as _;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
+    RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{Response, StatusCode};
 use ledger::terms::Index;
 use wire::problem::Problem;
@@ -19,6 +22,15 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 const AS_OF: HeaderName = HeaderName::from_static("x-as-of");
 const CONSISTENCY: HeaderName = HeaderName::from_static("x-consistency");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// On every answer: it is true now and for its client alone, and is what it says that it is.
+const CONSTANT: [(HeaderName, HeaderValue); 2] = [
+    (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+];
+
+/// The same, as they go over the wire.
+const CONSTANT_LINES: &str = "cache-control: no-store\r\nx-content-type-options: nosniff\r\n";
 
 /// JSON with a status.
 pub(crate) fn json(status: StatusCode, body: String) -> Answer {
@@ -53,6 +65,18 @@ pub(crate) fn problem(problem: &Problem) -> Answer {
     answer
 }
 
+/// Adds the headers that every answer has; [`write`] adds them by itself.
+pub(crate) fn with_constant_headers(mut answer: Answer) -> Answer {
+    answer.headers_mut().extend(CONSTANT);
+    answer
+}
+
+/// Says that the connection is closed behind this answer.
+pub(crate) fn last(mut answer: Answer) -> Answer {
+    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    answer
+}
+
 /// Adds an answer to `out` as it goes over the wire, with a `date` (RFC 9110). `last`: the
 /// connection is closed after it.
 pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer, date: &str, last: bool) {
@@ -64,6 +88,7 @@ pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer, date: &str, last: bool) 
             out.extend_from_slice(part);
         }
     }
+    out.extend_from_slice(CONSTANT_LINES.as_bytes());
     if last {
         out.extend_from_slice(b"connection: close\r\n");
     }
@@ -79,7 +104,7 @@ pub(crate) fn on_the_wire(problem: &Problem) -> [String; 2] {
     let (after, length) = (retry_after(problem), body.len());
     let before = format!(
         "HTTP/1.1 {status}\r\n{CONTENT_TYPE}: application/json\r\n{RETRY_AFTER}: {after}\r\n\
-         {CONTENT_LENGTH}: {length}\r\n{REQUEST_ID}: "
+         {CONSTANT_LINES}{CONTENT_LENGTH}: {length}\r\n{REQUEST_ID}: "
     );
     [before, format!("\r\n\r\n{body}")]
 }
@@ -149,7 +174,7 @@ mod tests {
         let text = format!("{before}7{after}");
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         let (status, headers) = head.split_once("\r\n").unwrap();
-        let answer = problem(&overloaded);
+        let answer = with_constant_headers(problem(&overloaded));
         assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
         let mut told: Vec<_> = headers.lines().map(str::to_owned).collect();

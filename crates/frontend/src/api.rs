@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
@@ -27,6 +27,7 @@ use crate::classic::{self, Dialect, Noun};
 use crate::connection::House;
 use crate::courier::{Couriers, Decided};
 use crate::gate::Door;
+use crate::head::Rejection;
 use crate::limits;
 use crate::ordering;
 use crate::plain::Order;
@@ -38,6 +39,7 @@ use crate::turnstile::Turnstile;
 use crate::{keys, refusals};
 
 const ON_PRODUCTS: &str = "GET, HEAD, OPTIONS";
+const ON_SERVER: &str = "GET, HEAD, POST, OPTIONS";
 const ON_ORDERS: &str = "POST, OPTIONS";
 
 /// Answers public requests. Clones share everything.
@@ -92,8 +94,8 @@ impl Api {
     }
 
     async fn route(&self, request: Request<Incoming>, local: bool, step: &Step) -> Answer {
-        if let Some(refusal) = check_head(&request) {
-            return refusal;
+        if !is_known(request.method()) {
+            return answer::error(StatusCode::NOT_IMPLEMENTED, "no such method");
         }
         let path = request.uri().path();
         let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
@@ -103,6 +105,10 @@ impl Api {
             return self.batch(request).await;
         }
         match place {
+            // The server as a whole: `*`, or its root.
+            (None | Some(""), None, None) if request.method() == Method::OPTIONS => {
+                answer::options(ON_SERVER)
+            }
             (Some("orders"), None, None) => self.orders(request, step).await,
             (Some("orders"), Some(number), None) => {
                 on_get(request.method(), || self.look_up(number)).await
@@ -338,6 +344,12 @@ impl House for Api {
         answer::write(out, answer, &date, last);
     }
 
+    fn write_rejection(&self, out: &mut Vec<u8>, rejection: &Rejection) {
+        let mut answer = answer::error(rejection.status, rejection.why);
+        answer.headers_mut().insert(REQUEST_ID, self.id_or(None));
+        self.write(out, &answer, true);
+    }
+
     async fn order(&self, order: &Order<'_>) -> Answer {
         let place = self.shared.places.try_acquire();
         let mut answer = match (order.key.map(keys::given_as).transpose(), place) {
@@ -356,7 +368,7 @@ impl House for Api {
             Err(_) => too_many(),
         };
         answer.headers_mut().insert(REQUEST_ID, id);
-        answer
+        answer::with_constant_headers(answer)
     }
 }
 
@@ -395,27 +407,25 @@ fn bad_request(why: &str) -> Answer {
     answer::error(StatusCode::BAD_REQUEST, why)
 }
 
-/// The bounds on what comes before the body.
-fn check_head(request: &Request<Incoming>) -> Option<Answer> {
-    let uri = request.uri();
-    let target = uri.path_and_query().map_or(0, |target| target.as_str().len());
-    if limits::URI_BYTES_MAX < target {
-        return Some(answer::error(StatusCode::URI_TOO_LONG, "the request target is too long"));
-    }
-    let headers = request.headers();
-    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
-    if limits::HEADER_BYTES_MAX < bytes {
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return Some(answer::error(status, "the headers are too large"));
-    }
-    if request.version() == http::Version::HTTP_11 && !headers.contains_key(HOST) {
-        return Some(bad_request("the header Host is missing"));
-    }
-    None
+/// Whether a method is one of RFC 9110 or RFC 5789.
+fn is_known(method: &Method) -> bool {
+    const KNOWN: [Method; 9] = [
+        Method::GET,
+        Method::POST,
+        Method::HEAD,
+        Method::OPTIONS,
+        Method::PUT,
+        Method::DELETE,
+        Method::PATCH,
+        Method::TRACE,
+        Method::CONNECT,
+    ];
+    KNOWN.contains(method)
 }
 
 async fn read_body(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, Answer> {
-    let too_large = || answer::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large");
+    let too_large =
+        || answer::last(answer::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
     if let Some(kind) = request.headers().get(CONTENT_TYPE) {
         let kind = kind.to_str().unwrap_or_default();
         let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();

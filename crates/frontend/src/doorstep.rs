@@ -13,7 +13,6 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -22,19 +21,28 @@ use wire::net::TcpStream;
 use crate::connection::{House, log};
 use crate::limits;
 use crate::plain::{self, Seen};
+use crate::send_timer::SendTimer;
+use crate::tracked_stream::drop_first;
 
 /// A request that has come in part may take so long to come whole before those inside wait for it,
 /// who tell its client when it takes too long.
 const PART_MAX: Duration = Duration::from_millis(500);
 
-/// A buffer that has grown beyond this, in bytes, is not kept.
-const KEPT_MAX: usize = 1_024;
+/// How a connection leaves the doorstep.
+pub(crate) enum Leaves {
+    /// Something has come that is for those inside.
+    Inside(Comes),
+    /// It is to be closed behind the answer that was just sent.
+    Closes(TcpStream),
+    /// It is broken, was idle for long, or is idle at a stop.
+    Gone,
+}
 
 /// A connection that leaves the doorstep for those inside.
 pub(crate) struct Comes {
     pub(crate) stream: TcpStream,
     /// What has come and is not served.
-    pub(crate) ahead: Bytes,
+    pub(crate) ahead: Vec<u8>,
     /// It was served meanwhile.
     pub(crate) served: bool,
 }
@@ -56,23 +64,24 @@ pub(crate) struct Doorstep {
     ticket: Option<u64>,
     /// It ends with what is in `out`.
     ends: bool,
+    pub(crate) sending: SendTimer,
 }
 
 impl Doorstep {
     /// `ahead`: what has been read from the stream already.
-    pub(crate) fn new(stream: TcpStream, ahead: Bytes) -> Self {
-        let (ahead, out) = (ahead.into(), Vec::new());
+    pub(crate) fn new(stream: TcpStream, ahead: Vec<u8>) -> Self {
+        let (out, sending) = (Vec::new(), SendTimer::default());
         let (stirred, served, reads, ends) = (true, 0, true, false);
-        Self { stream, ahead, out, gone: 0, stirred, served, reads, ticket: None, ends }
+        Self { stream, ahead, out, gone: 0, stirred, served, reads, ticket: None, ends, sending }
     }
 
-    /// Until something comes that is for those inside. None: it is over.
+    /// Until something comes that is for those inside, or it is over.
     pub(crate) async fn serve(
         mut self,
         api: &impl House,
         client: Option<IpAddr>,
         stop: &CancellationToken,
-    ) -> Option<Comes> {
+    ) -> Leaves {
         let mut stopping = pin!(stop.cancelled());
         let mut patience = pin!(tokio::time::sleep(limits::HEADER_TIMEOUT));
         // The clock is set for a request of which a part has come.
@@ -100,11 +109,12 @@ impl Doorstep {
                 Poll::Pending
             });
             if !came.await {
-                return None;
+                let closes = self.ends && self.gone == self.out.len();
+                return if closes { Leaves::Closes(self.stream) } else { Leaves::Gone };
             }
             let Seen::Order(order) = plain::see(&self.ahead) else {
                 let Self { stream, ahead, served, .. } = self;
-                return Some(Comes { stream, ahead: ahead.into(), served: 0 < served });
+                return Leaves::Inside(Comes { stream, ahead, served: 0 < served });
             };
             let answer = api.order(&order).await;
             self.ends = order.last || stop.is_cancelled();
@@ -134,7 +144,7 @@ impl Doorstep {
         loop {
             while self.gone < self.out.len() {
                 let sent = Pin::new(&mut self.stream).poll_write(cx, &self.out[self.gone..]);
-                match ready!(sent) {
+                match ready!(self.sending.check(sent, cx)) {
                     Ok(count) if 0 < count => self.gone += count,
                     Ok(_) | Err(_) => return Poll::Ready(false),
                 }
@@ -185,16 +195,5 @@ impl Doorstep {
             let length = order.length;
             self.done(length);
         }
-    }
-}
-
-/// Drops so many bytes; thousands of connections keep no large buffers.
-fn drop_first(bytes: &mut Vec<u8>, count: usize) {
-    if count < bytes.len() {
-        bytes.drain(..count);
-    } else if bytes.capacity() <= KEPT_MAX {
-        bytes.clear();
-    } else {
-        *bytes = Vec::new();
     }
 }

@@ -8,10 +8,10 @@
 //!
 //! [`limits`] is every bound. The pure cores: [`classic`] (the words of the API), [`cache`] (hits,
 //! fills, floors), [`seek`] (what to do next for some orders), `gate` (how many orders at once),
-//! `plain` (which need no server of HTTP). Their shells: `replicas` (connections), `courier`,
-//! `ordering`, `queries`. `api` turns requests into answers, `doorstep` reads plain orders,
-//! `connection` and `server` everything else, `store` describes the whole store. [`run()`] puts
-//! them together.
+//! `plain` (which need no server of HTTP), `head` and `framing` (what is a request, and where it
+//! ends). Their shells: `replicas` (connections), `courier`, `ordering`, `queries`. `api` turns
+//! requests into answers, `doorstep` reads plain orders, `connection` and `server` everything else,
+//! through a `tracked_stream`, `store` describes the whole store. [`run()`] puts them together.
 
 pub mod limits;
 
@@ -46,6 +46,16 @@ mod api;
 mod answer;
 
 mod step;
+
+mod head;
+
+mod framing;
+
+mod send_timer;
+
+mod linger;
+
+mod tracked_stream;
 
 mod plain;
 

@@ -19,6 +19,10 @@ pub const URI_BYTES_MAX: usize = 2_048;
 /// The most bytes in the headers of a request.
 pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 
+/// The longest head of a request, in bytes: the longest target and headers, and what separates
+/// them.
+pub const HEAD_BYTES_MAX: usize = URI_BYTES_MAX + HEADER_BYTES_MAX + 1024;
+
 /// The most headers in a request.
 pub const HEADERS_MAX: usize = 100;
 
@@ -47,6 +51,17 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long the body of a request may take to arrive.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a client may take nothing of an answer that is sent to it: longer than a lost packet or
+/// a sleepy phone takes.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection that is closed behind an answer waits for its client to close it, too: a
+/// round trip around the world, and a lost packet.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The most bytes that are read and dropped meanwhile: a batch of twice the greatest size.
+pub const LINGER_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
 
 /// How long a client waits for an answer at the most: then 503 or 504.
 pub const PATIENCE: Duration = Duration::from_secs(5);

@@ -6,6 +6,7 @@
 //! body in chunks or that says it is no JSON, a head that is not quite right, more than
 //! [`BYTES_MAX`].
 
+use crate::head::is_host;
 use crate::limits;
 
 /// What a plain order begins with.
@@ -100,8 +101,9 @@ fn read_head(bytes: &[u8]) -> Result<Head<'_>, Seen<'_>> {
         } else if is(b"content-type") {
             let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
             !kind.eq_ignore_ascii_case(b"application/json")
+        } else if is(b"host") {
+            std::mem::replace(&mut host, true) || !is_host(value)
         } else {
-            host |= is(b"host");
             NOT_PLAIN.iter().any(|other| is(other))
         };
         if odd {
@@ -192,6 +194,9 @@ mod tests {
             "Content-Length: 0x2\r\n",
             "Content-Length:\r\n",
             "Content-Length: 2, 2\r\n",
+            "Content-Length: 2\r\nContent-Length: 3\r\n",
+            "Content-Length: 2\r\nHost: shop\r\n",
+            "Content-Length: 2\r\nHost: other\r\n",
             "Content-Length: 16385\r\n",
             "Content-Length: 2048\r\n",
             "Content-Length: 18446744073709551615\r\n",
@@ -225,6 +230,7 @@ mod tests {
             ("/orders", "/v1/orders/batch"),
             ("HTTP/1.1", "HTTP/1.0"),
             ("Host", "Hose"),
+            ("Host: shop", "Host: a, b"),
         ] {
             assert_eq!(see(text.replacen(from, to, 1).as_bytes()), Seen::Other, "{to}");
         }

@@ -5,15 +5,7 @@
 //! whoever calls for the answer. Only after an order that was read to its end is anything claimed:
 //! of other requests a part of the body, or of the answer, may be on its way for longer.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll, ready};
-
-use bytes::{Buf, Bytes};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use wire::net::TcpStream;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 /// Something is on its way, as far as is known.
 const BUSY: u8 = 0;
@@ -33,15 +25,49 @@ pub(crate) struct Step {
     now: AtomicU8,
     /// How many of the last requests in a row were orders; no more than [`ONLY_ORDERS`].
     orders: AtomicU8,
+    /// A part of a head has come.
+    begun: AtomicBool,
+    /// All of the request that is at work has come, body and all.
+    whole: AtomicBool,
 }
 
 impl Step {
     /// Nothing has come yet.
     pub(crate) fn new() -> Self {
-        Self { now: AtomicU8::new(IDLE), orders: AtomicU8::new(0) }
+        Self {
+            now: AtomicU8::new(IDLE),
+            orders: AtomicU8::new(0),
+            begun: AtomicBool::new(false),
+            whole: AtomicBool::new(true),
+        }
     }
 
-    /// Bytes have come.
+    /// Whether a part of a head has come, and the rest is waited for.
+    pub(crate) fn begun(&self, begun: bool) {
+        self.begun.store(begun, Ordering::Relaxed);
+    }
+
+    /// True while a part of a head has come, and the rest has not.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Whether all of the request that is at work has come.
+    pub(crate) fn whole(&self, whole: bool) {
+        self.whole.store(whole, Ordering::Relaxed);
+    }
+
+    /// True when all of the request that is at work has come.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.whole.load(Ordering::Relaxed)
+    }
+
+    /// True when the request that is at work is an order, which was read to its end.
+    pub(crate) fn is_read(&self) -> bool {
+        self.now.load(Ordering::Relaxed) == READ
+    }
+
+    /// The head of a request has come.
     pub(crate) fn came(&self) {
         self.now.store(BUSY, Ordering::Relaxed);
     }
@@ -85,69 +111,6 @@ impl Step {
             self.now.store(to, Ordering::Relaxed);
         }
         passes
-    }
-}
-
-/// A stream, behind what was read of it before, of which it is known how far it is.
-#[derive(Debug)]
-pub(crate) struct Io {
-    pub(crate) stream: TcpStream,
-    pub(crate) ahead: Bytes,
-    pub(crate) step: Arc<Step>,
-}
-
-impl AsyncRead for Io {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.ahead.is_empty() {
-            let before = buf.filled().len();
-            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-            if before < buf.filled().len() {
-                self.step.came();
-            }
-        } else {
-            let count = self.ahead.len().min(buf.remaining());
-            buf.put_slice(&self.ahead[..count]);
-            self.ahead.advance(count);
-            self.step.came();
-        }
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.step.flushed();
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.step.closes();
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

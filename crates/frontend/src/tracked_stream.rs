@@ -1,0 +1,384 @@
+//! A connection as hyper sees it: one request at a time, each with a head that has been checked.
+//!
+//! hyper reads ahead, and what it has read ahead is hard to get back. So it is given the bytes of
+//! one request, and those of the next one only when it asks for another head:
+//!
+//! * a head that [`head::parse`] rejects never reaches hyper. To hyper the connection ends there,
+//!   and [`TrackedStream::end`] says with which answer;
+//! * between two requests hyper holds no byte, so the connection can be taken from it;
+//! * while the client does not take an answer, the next request is not read: one answer at most
+//!   waits to be sent, and for no longer than [`limits::SEND_TIMEOUT`] without progress.
+//!
+//! [`Framing`] decides where a request ends. This is its shell.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+use wire::net::TcpStream;
+
+use crate::framing::Framing;
+use crate::head::{self, Parsed, Rejection};
+use crate::limits;
+use crate::send_timer::SendTimer;
+use crate::step::Step;
+
+/// This much is read at a time, in bytes: more than most requests have.
+const READ_BYTES: usize = 8 * 1024;
+
+/// A buffer that has grown beyond this, in bytes, is not kept: connections are many.
+const KEPT_BYTES: usize = 1_024;
+
+/// Why no request follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The client has sent everything.
+    Closed,
+    /// No request has come for long.
+    Idle,
+    /// What came is no request that can be served.
+    Rejected(Rejection),
+}
+
+/// The stream, what was read of it, and how far it is.
+#[derive(Debug)]
+pub(crate) struct TrackedStream {
+    pub(crate) stream: TcpStream,
+    /// What has come and hyper has not been given.
+    pub(crate) unread: Vec<u8>,
+    pub(crate) end: Option<End>,
+    pub(crate) step: Arc<Step>,
+    /// So many bytes of `unread` belong to the request that hyper reads.
+    granted: usize,
+    /// What has not come of its body.
+    body: Framing,
+    /// So many bytes of `unread` are no whole head yet.
+    checked: usize,
+    patience: Patience,
+    pub(crate) sending: SendTimer,
+    /// Waits to read until the client takes what it is sent.
+    reader: Option<Waker>,
+}
+
+impl TrackedStream {
+    /// `unread`: what has been read of the stream already.
+    pub(crate) fn new(stream: TcpStream, unread: Vec<u8>) -> Self {
+        Self {
+            stream,
+            unread,
+            end: None,
+            step: Arc::new(Step::new()),
+            granted: 0,
+            body: Framing::of_length(0),
+            checked: 0,
+            patience: Patience { within: limits::HEADER_TIMEOUT, timer: None, set: None },
+            sending: SendTimer::default(),
+            reader: None,
+        }
+    }
+
+    /// Waits for the head of the next request. False: none follows, and `end` says why.
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        loop {
+            if self.end.is_some() {
+                return Poll::Ready(Ok(false));
+            }
+            if self.sending.is_stalled() {
+                self.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            match self.parse() {
+                Parsed::Incomplete => {}
+                Parsed::Head { length, body } => {
+                    (self.granted, self.body, self.checked) = (length, body, 0);
+                    self.patience.ends();
+                    self.step.came();
+                    self.step.begun(false);
+                    return Poll::Ready(Ok(true));
+                }
+                Parsed::Rejected(rejection) => {
+                    self.end = Some(End::Rejected(rejection));
+                    continue;
+                }
+            }
+            let begun = !self.unread.is_empty();
+            self.step.begun(begun);
+            self.end = match self.fill(cx)? {
+                Poll::Ready(0) if begun => Some(End::Rejected(head::CUT_OFF)),
+                Poll::Ready(0) => Some(End::Closed),
+                Poll::Ready(_) => continue,
+                Poll::Pending => match ready!(self.patience.poll(begun, cx)) {
+                    () if begun => Some(End::Rejected(head::TOO_SLOW)),
+                    () => Some(End::Idle),
+                },
+            };
+        }
+    }
+
+    /// Looks for a head, but not again and again at one that comes byte by byte.
+    fn parse(&mut self) -> Parsed {
+        if self.checked == 0 {
+            // Blank lines before a request are ignored (RFC 9112, section 2.2).
+            let blank = |bytes: &[u8]| match bytes {
+                [b'\n', ..] => 1,
+                [b'\r', b'\n', ..] => 2,
+                _ => 0,
+            };
+            let mut lines = 0;
+            while let more @ 1.. = blank(&self.unread[lines..]) {
+                lines += more;
+            }
+            drop_first(&mut self.unread, lines);
+            if matches!(self.unread[..], [] | [b'\r']) {
+                return Parsed::Incomplete;
+            }
+        }
+        let (seen, all) = (self.checked, self.unread.len());
+        let is_news = seen == 0 || 2 * seen <= all || self.unread[seen..].contains(&b'\n');
+        self.checked = all;
+        if is_news { head::parse(&self.unread) } else { Parsed::Incomplete }
+    }
+
+    /// Reads some bytes more; 0: there are no more.
+    fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut room = [MaybeUninit::uninit(); READ_BYTES];
+        let mut room = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room))?;
+        self.unread.extend_from_slice(room.filled());
+        Poll::Ready(Ok(room.filled().len()))
+    }
+
+    /// What came of sending something.
+    fn sent(
+        &mut self,
+        sent: Poll<io::Result<usize>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let sent = self.sending.check(sent, cx);
+        if !self.sending.is_stalled()
+            && let Some(reader) = self.reader.take()
+        {
+            reader.wake();
+        }
+        sent
+    }
+}
+
+impl AsyncRead for TrackedStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            this.granted += this.body.advance(&this.unread[this.granted..]);
+            if 0 < this.granted {
+                let count = this.granted.min(buf.remaining());
+                buf.put_slice(&this.unread[..count]);
+                drop_first(&mut this.unread, count);
+                this.granted -= count;
+                this.step.whole(this.granted == 0 && this.body.is_complete());
+                return Poll::Ready(Ok(()));
+            }
+            if this.body.is_complete() {
+                if !ready!(this.poll_head(cx))? {
+                    return Poll::Ready(Ok(()));
+                }
+            } else if this.body.is_malformed() || ready!(this.fill(cx))? == 0 {
+                // hyper tells the API that the body is cut off.
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for TrackedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let sent = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.sent(sent, cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let sent = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.sent(sent, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    /// hyper calls this when it holds nothing that is to be sent.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        self.step.flushed();
+        Poll::Ready(Ok(()))
+    }
+
+    /// hyper is done. The connection is closed by [`linger`](crate::linger), behind a last answer.
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.step.closes();
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// How long the next request, or the rest of a head, is waited for. One timer for a connection,
+/// which is only set when there is something to wait for.
+#[derive(Debug)]
+struct Patience {
+    within: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// What it is set for: the rest of a head, or a request at all.
+    set: Option<bool>,
+}
+
+impl Patience {
+    fn ends(&mut self) {
+        self.set = None;
+    }
+
+    /// Ready: it has taken too long. `begun`: a part of a head has come.
+    fn poll(&mut self, begun: bool, cx: &mut Context<'_>) -> Poll<()> {
+        let within = self.within;
+        let until = || Instant::now() + within;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until())));
+        if self.set != Some(begun) {
+            self.set = Some(begun);
+            timer.as_mut().reset(until());
+        }
+        timer.as_mut().poll(cx)
+    }
+}
+
+/// Drops so many bytes; thousands of connections keep no large buffers.
+pub(crate) fn drop_first(bytes: &mut Vec<u8>, count: usize) {
+    if count < bytes.len() {
+        bytes.drain(..count);
+    } else if bytes.capacity() <= KEPT_BYTES {
+        bytes.clear();
+    } else {
+        *bytes = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const ORDER: &[u8] = b"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\n{}";
+    const QUERY: &[u8] = b"GET /stocks HTTP/1.1\r\nHost: shop\r\n\r\n";
+    const CHUNKS: &[u8] =
+        b"POST /orders HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n\
+          2\r\n{}\r\n0\r\n\r\n";
+
+    /// A stream, and its other end.
+    async fn pair() -> (TrackedStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        (TrackedStream::new(stream, Vec::new()), client)
+    }
+
+    async fn read(tracked: &mut TrackedStream) -> Vec<u8> {
+        let mut room = vec![0; 2 * READ_BYTES];
+        let count = tracked.read(&mut room).await.unwrap();
+        room.truncate(count);
+        room
+    }
+
+    #[tokio::test]
+    async fn each_request_is_given_by_itself_however_it_comes() {
+        let (mut tracked, mut client) = pair().await;
+        client.write_all(&[ORDER, CHUNKS, b"\r\n\n", QUERY, ORDER].concat()).await.unwrap();
+        client.shutdown().await.unwrap();
+        for request in [ORDER, CHUNKS, QUERY, ORDER] {
+            assert_eq!(read(&mut tracked).await, request);
+            assert!(tracked.step.is_whole());
+        }
+        assert_eq!(read(&mut tracked).await, b"");
+        assert_eq!(tracked.end, Some(End::Closed));
+        let (mut tracked, mut client) = pair().await;
+        let sending = tokio::spawn(async move {
+            for byte in [ORDER, b"\r\n", CHUNKS, QUERY].concat() {
+                client.write_all(&[byte]).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            client
+        });
+        for request in [ORDER, CHUNKS, QUERY] {
+            let mut came = Vec::new();
+            while came.is_empty() || !tracked.step.is_whole() {
+                came.extend(read(&mut tracked).await);
+                assert!(request.starts_with(&came));
+            }
+            assert_eq!(came, request);
+        }
+        sending.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_is_no_request_ends_the_stream_with_an_answer_behind_those_before_it() {
+        let cut_off = &ORDER[..20];
+        for (bytes, status) in [
+            (b"\x16\x03\x01\x02\x00\x01".as_slice(), 400),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\n\r\n", 400),
+            (cut_off, 400),
+        ] {
+            let (mut tracked, mut client) = pair().await;
+            client.write_all(&[QUERY, bytes].concat()).await.unwrap();
+            client.shutdown().await.unwrap();
+            assert_eq!(read(&mut tracked).await, QUERY);
+            for _ in 0..2 {
+                assert_eq!(read(&mut tracked).await, b"");
+            }
+            let Some(End::Rejected(rejection)) = tracked.end else { panic!("{:?}", tracked.end) };
+            assert_eq!(rejection.status.as_u16(), status, "{bytes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_has_no_end_is_cut_off() {
+        let head = &CHUNKS[..CHUNKS.len() - 12];
+        for tail in [b"2\r\n{}x\r\n0\r\n\r\n".as_slice(), b"2\r\n{"] {
+            let (mut tracked, mut client) = pair().await;
+            client.write_all(&[head, tail].concat()).await.unwrap();
+            client.shutdown().await.unwrap();
+            assert!(read(&mut tracked).await.starts_with(head));
+            assert!(!tracked.step.is_whole());
+            assert_eq!(read(&mut tracked).await, b"", "hyper sees the end of the stream");
+            assert!(!tracked.step.is_whole());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_that_takes_too_long_is_answered_and_silence_is_not() {
+        let soon = Duration::from_millis(20);
+        let (mut tracked, mut client) = pair().await;
+        tracked.patience.within = soon;
+        client.write_all(&ORDER[..30]).await.unwrap();
+        assert_eq!(read(&mut tracked).await, b"");
+        assert_eq!(tracked.end, Some(End::Rejected(head::TOO_SLOW)));
+        let (mut tracked, mut client) = pair().await;
+        tracked.patience.within = soon;
+        client.write_all(b"\r\n").await.unwrap();
+        assert_eq!(read(&mut tracked).await, b"");
+        assert_eq!(tracked.end, Some(End::Idle));
+    }
+}
