@@ -71,4 +71,7 @@ mod store;
 
 mod run;
 
+#[cfg(test)]
+mod http_table;
+
 pub use run::{Settings, run};

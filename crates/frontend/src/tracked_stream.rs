@@ -144,6 +144,19 @@ impl TrackedStream {
         if is_news { head::parse(&self.unread) } else { Parsed::Incomplete }
     }
 
+    /// Takes what is there of the body, so that it need not be waited for behind an answer that
+    /// does not depend on it.
+    fn take_body(&mut self, cx: &mut Context<'_>) {
+        loop {
+            self.granted += self.body.advance(&self.unread[self.granted..]);
+            let wants = !self.body.is_complete() && self.unread.len() < READ_BYTES;
+            // An end, or an error, is met again when more is asked for.
+            if !wants || !matches!(self.fill(cx), Poll::Ready(Ok(1..))) {
+                return;
+            }
+        }
+    }
+
     /// Reads some bytes more; 0: there are no more.
     fn fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut room = [MaybeUninit::uninit(); READ_BYTES];
@@ -190,6 +203,7 @@ impl AsyncRead for TrackedStream {
                 if !ready!(this.poll_head(cx))? {
                     return Poll::Ready(Ok(()));
                 }
+                this.take_body(cx);
             } else if this.body.is_malformed() || ready!(this.fill(cx))? == 0 {
                 // hyper tells the API that the body is cut off.
                 return Poll::Ready(Ok(()));
