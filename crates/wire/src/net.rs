@@ -153,3 +153,22 @@ impl tower::Service<http::Uri> for Once {
         std::future::ready(stream.map(TokioIo::new).ok_or_else(broken))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A refused connect proves that a process is dead; silence proves nothing.
+    #[tokio::test]
+    async fn a_refused_connect_is_told_from_silence() {
+        let listener =
+            TcpListener::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        assert!(connect(&address, limits::CONNECT_TIMEOUT).await.is_ok());
+        let silent = no_connection(&address, &io::ErrorKind::TimedOut.into());
+        assert!(!silent.is_refused());
+        drop(listener);
+        let dead = connect(&address, limits::CONNECT_TIMEOUT).await.unwrap_err();
+        assert!(dead.is_refused(), "{dead}");
+    }
+}

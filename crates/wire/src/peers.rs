@@ -175,6 +175,9 @@ mod tests {
         assert!(directory.hear(&first), "any word of the log goes before the hints");
         assert_eq!(directory.voters(), [peer(1, "mine:1"), peer(3, "log:3")]);
         assert_eq!(directory.everybody().len(), 3);
+        let unordered = Roster { learners: vec![peer(2, "log:2")], ..first.clone() };
+        let ids: Vec<_> = unordered.everybody().iter().map(|peer| peer.id).collect();
+        assert_eq!(ids, [1, 2, 3]);
         let later =
             Roster { at: (1_000_000_001, 2), voters: vec![peer(3, "log:3")], ..first.clone() };
         assert!(directory.hear(&later));

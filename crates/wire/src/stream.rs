@@ -402,6 +402,9 @@ async fn change(roster: &mut Option<watch::Receiver<Roster>>) {
 }
 
 #[cfg(test)]
+mod loopback_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -180,4 +180,16 @@ mod tests {
         assert!(!follower.forsaken(ms(0), ms(589)));
         assert!(follower.forsaken(ms(0), ms(590)));
     }
+
+    /// [P5] What it said goodbye for is settled without it from then on.
+    #[test]
+    fn a_watcher_that_renounces_answers_by_itself_no_more() {
+        let mut follower = follower();
+        let now = Moment(Duration::from_millis(10));
+        let lease = Duration::from_millis(500);
+        follower.take(Grant { echo: now, lease, index: Index(0) }, now);
+        assert!(follower.live(now));
+        follower.renounce();
+        assert!(!follower.live(now));
+    }
 }

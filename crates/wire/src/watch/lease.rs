@@ -150,6 +150,7 @@ mod tests {
         let times = Times::default();
         assert_eq!(times.check(), Ok(()));
         assert!(Times { lease: ms(299), ..times }.check().is_err());
+        assert_eq!(Times { lease: ms(300), ..times }.check(), Ok(()), "three beats are enough");
         assert!(Times { beat: ms(0), ..times }.check().is_err());
         assert!(Times { drift_per_mille: 1000, ..times }.check().is_err());
     }

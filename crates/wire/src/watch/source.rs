@@ -358,6 +358,9 @@ fn micros(span: Duration) -> u64 {
 }
 
 #[cfg(test)]
+mod loopback_tests;
+
+#[cfg(test)]
 mod tests {
     use parking_lot::Mutex;
 
@@ -446,7 +449,8 @@ mod tests {
         let served = Served { source: source.clone(), stream, outgoing, heard };
         tokio::spawn(async move {
             let (who, wants_products, sent) = (Incarnation(1), true, Index(7));
-            let (settled, owed, dismissed) = (Index(0), true, false);
+            // Exactly one beat is due at first: more could come at any moment after it.
+            let (settled, owed, dismissed) = (Index(7), true, false);
             let due = None;
             let mut progress =
                 Progress { who, wants_products, sent, settled, due, owed, dismissed };

@@ -337,3 +337,6 @@ pub enum Accepted {
     /// It was let go and is being detached: its stream is closed for good.
     LetGo,
 }
+
+#[cfg(test)]
+mod tests;

@@ -101,4 +101,18 @@ mod tests {
         assert_eq!(window.after(Index(10_000 - 4_096), 1).map(|frames| frames.len()), Some(1));
         assert_eq!(window.after(Index(10_000 - 4_097), 1), None);
     }
+
+    #[test]
+    fn a_window_is_bounded_in_products_and_goes_on_sliding() {
+        let name = ledger::terms::Name::new("fox").unwrap();
+        let price = ledger::terms::Cents::new(1).unwrap();
+        let fox = Change { name, price, stock: 1, restock_to: None, version: Index(1) };
+        let many: Arc<[Change]> = vec![fox; WINDOW_PRODUCTS_MAX / 4].into();
+        let mut window = Window::at(Index(0));
+        for index in 1..=20 {
+            window.push(Index(index), many.clone());
+        }
+        let reaches = |cursor: u64| window.after(Index(cursor), 99).map(|frames| frames.len());
+        assert_eq!((reaches(16), reaches(15)), (Some(4), None), "the last four, and no more");
+    }
 }
