@@ -268,3 +268,6 @@ impl<Q> Counter<Q> {
         answer
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -444,3 +444,6 @@ impl Facts for Desk {
         self.held.lock().counter.follower().live(clock::now())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -212,3 +212,6 @@ async fn follow(desk: &Desk, sources: &Sources, stop: &CancellationToken) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -27,6 +27,13 @@ use crate::desk::{Desk, Query};
 /// The longest that a query may be parked for want of a lease.
 const PATIENCE_MAX: Duration = Duration::from_secs(5);
 
+/// How long a query may be parked: for three quarters of the time that its asker waits. What is told
+/// at the end, a stale answer or that there is no lease, must arrive before the asker gives up.
+fn parked_max(patience_ms: u32) -> Duration {
+    let patience = Duration::from_millis(patience_ms.into());
+    (patience.saturating_mul(3) / 4).min(PATIENCE_MAX)
+}
+
 /// Serves both streams; clones share the desk.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
@@ -43,8 +50,7 @@ impl Service {
 
 impl Answerer for Service {
     fn ask(&self, ask: proto::Ask, reply: Reply) {
-        let patience = Duration::from_millis(ask.patience_ms.into()).min(PATIENCE_MAX);
-        let until = clock::now().plus(patience);
+        let until = clock::now().plus(parked_max(ask.patience_ms));
         match ask.what {
             Some(What::Query(query)) => match convert::name(&query.name) {
                 Ok(name) => {
@@ -116,3 +122,6 @@ impl Watch for Service {
         Ok(Response::new(source::serve(desk, stream, request.into_inner(), stop).boxed()))
     }
 }
+
+#[cfg(test)]
+mod tests;
