@@ -290,6 +290,8 @@ mod tests {
             r#"{"status":200,"data":{"transaction_number":1207},"replayed":true}"#, third,
         );
         assert_eq!(text, expected);
+        let retried = batch.render(Dialect::Stock, &Came::Decided(&outcomes, true));
+        assert!(!retried.contains("replayed"), "its own earlier try may have been the first");
         let lost = Problem::indefinite(Code::Lost, "nobody knows");
         let text = batch.render(Dialect::Stock, &Came::Unknown(&lost));
         let unknown = r#""status":504,"error":{"code":504,"message":"nobody knows"}"#;

@@ -444,6 +444,9 @@ impl<Q> Cache<Q> {
 }
 
 #[cfg(test)]
+mod fill_tests;
+
+#[cfg(test)]
 mod tests {
     use std::time::Duration;
 

@@ -119,3 +119,6 @@ fn bulk(parcels: &[Parcel], deadline: Option<Timestamp>) -> Bulk {
     }
     bulk
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -365,4 +365,29 @@ mod tests {
         assert!(gate.enter(false, at(9_502)), "one who went away makes room");
         assert!(!gate.enter(false, at(9_502)));
     }
+
+    #[test]
+    fn one_that_goes_away_unanswered_is_no_answer() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut gate = Gate::new(start);
+        assert!(gate.enter(false, at(0)) && gate.enter(false, at(0)));
+        gate.leave(at(0), false, at(60));
+        assert_eq!((gate.answered, gate.soon, gate.window.1), (at(0), at(0), 0));
+        gate.leave(at(0), true, at(60));
+        assert_eq!((gate.answered, gate.soon), (at(60), at(0)), "an answer, and a late one");
+    }
+
+    #[test]
+    fn an_overload_lasts_for_as_long_as_orders_are_turned_away() {
+        let start = Instant::now();
+        let mut gate = Gate::new(start);
+        while gate.enter(true, start) {}
+        let mut now = start;
+        for _ in 0..4 {
+            now += OVER / 2;
+            assert!(gate.turns_away(true, now), "the last one was half of it ago");
+        }
+        assert!(!gate.sheds(now + OVER));
+    }
 }

@@ -469,3 +469,6 @@ impl Watcher for Queries {
         self.shared.times.beat
     }
 }
+
+#[cfg(test)]
+mod tests;

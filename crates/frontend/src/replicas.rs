@@ -277,3 +277,6 @@ impl Replicas {
         self.shared.news.send_modify(|count| *count += 1);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -212,4 +212,38 @@ mod tests {
         let full = Problem::definite(Code::Overloaded, "full");
         assert_eq!(seek.failed(&full, ms(0), 0.0), Some(full));
     }
+
+    #[test]
+    fn a_try_that_was_given_up_may_have_been_decided() {
+        let mut seek = Seek::new(ms(5_000));
+        seek.abandoned();
+        assert!(seek.is_unknown());
+        let full = Problem::definite(Code::Overloaded, "full");
+        assert_eq!(seek.failed(&full, ms(0), 0.0), None);
+        for reach in [[Up, Refused, Refused], [Up, Silent, Silent]] {
+            assert!(matches!(seek.next(&view(None, reach), ms(900)), Step::Wait(_)), "{reach:?}");
+        }
+        assert_eq!(seek.next(&view(None, [Up, Silent, Silent]), ms(5_000)), Step::Unknown);
+    }
+
+    #[test]
+    fn a_leader_that_is_not_there_is_not_asked() {
+        let seek = Seek::new(ms(5_000));
+        for reach in [Silent, Refused] {
+            let step = seek.next(&view(Some(456), [Up, Up, reach]), ms(0));
+            assert!(matches!(step, Step::Wait(_)), "{reach:?}: {step:?}");
+        }
+    }
+
+    #[test]
+    fn what_another_try_would_not_cure_is_told_at_once() {
+        for code in [Code::Overloaded, Code::DiskFull, Code::NoQuorum, Code::Malformed] {
+            let problem = Problem::definite(code, "no");
+            assert_eq!(Seek::new(ms(5_000)).failed(&problem, ms(0), 0.0), Some(problem), "{code}");
+        }
+        for code in [Code::NotLeader, Code::NoLeader, Code::Lost, Code::Starting, Code::Refused] {
+            let problem = Problem::definite(code, "not yet");
+            assert_eq!(Seek::new(ms(5_000)).failed(&problem, ms(0), 0.0), None, "{code}");
+        }
+    }
 }

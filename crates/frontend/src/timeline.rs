@@ -163,4 +163,14 @@ mod tests {
         assert_eq!(shown[0].contents, ["fox", "owl"]);
         assert!(shown[1].contents.is_empty());
     }
+
+    #[test]
+    fn what_is_stored_again_was_there_before() {
+        let mut timeline = Timeline::default();
+        let again =
+            Happened::Stored { name: name("fox"), version: Index(8), again: true, evicted: None };
+        timeline.push(1, vec![stored("owl", None), again], 9);
+        let shown = timeline.show(["fox".to_owned(), "owl".to_owned()]);
+        assert_eq!(shown[0].contents, ["fox", "owl"]);
+    }
 }
