@@ -247,6 +247,8 @@ fn tell_all(tells: Vec<Tell>, problem: &Problem) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use ledger::command::{Command, Line as OrderLine, Side};
     use ledger::terms::{Key, Name, Origin, Quantity};
 
@@ -276,6 +278,19 @@ mod tests {
                 let count = loads.iter().map(Load::count).sum();
                 Ok((Index(1), vec![done; count]))
             })
+        }
+    }
+
+    /// The same, and how many entries have left for it.
+    struct Counted(Slow, AtomicUsize);
+
+    impl Propose for Counted {
+        fn propose(
+            &self,
+            loads: Vec<Load>,
+        ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.propose(loads)
         }
     }
 
@@ -318,6 +333,45 @@ mod tests {
         assert!(told.expect("it leaves by itself").unwrap().is_ok());
         assert!(crate::line::COMPANY_MAX <= began.elapsed(), "but not at once");
         drop(untold);
+        stop.cancel();
+        running.await.unwrap();
+    }
+
+    /// [P4] What has left for the log may be decided yet: only what waits in line is surely not.
+    #[tokio::test]
+    async fn an_entry_that_does_not_land_is_unknown_and_what_waits_behind_it_has_not_happened() {
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let (_role, watch_role) = watch::channel(Role::Leading { term: 1 });
+        let (batcher, stop) = (Batcher::new(), CancellationToken::new());
+        let log = Arc::new(Counted(Slow { gate: gate.clone() }, AtomicUsize::new(0)));
+        let running = tokio::spawn(batcher.clone().run(log.clone(), watch_role, stop.clone()));
+        let ask = || {
+            let (tell, told) = tokio::sync::oneshot::channel();
+            batcher.offer(request(), Box::new(move |decision| tell.send(decision).unwrap()));
+            tokio::time::timeout(Duration::from_secs(20), told)
+        };
+        let mut left = Vec::new();
+        while left.len() < crate::line::IN_FLIGHT_MAX {
+            left.push(ask());
+            while log.1.load(Ordering::Relaxed) < left.len() {
+                tokio::task::yield_now().await;
+            }
+        }
+        let waits = ask();
+        let unknown = left.swap_remove(0).await.expect("it is told").unwrap().unwrap_err();
+        assert!(!unknown.definite, "{unknown:?}");
+        assert!(batcher.is_stalled());
+        let refused = waits.await.expect("it is told").unwrap().unwrap_err();
+        assert!(refused.definite, "{refused:?}");
+        assert!(ask().await.unwrap().unwrap().unwrap_err().definite, "nothing new is let in");
+        gate.add_permits(99);
+        let over = async {
+            while batcher.is_stalled() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), over).await.expect("the stall is over");
+        assert!(ask().await.unwrap().unwrap().is_ok(), "it has landed after all");
         stop.cancel();
         running.await.unwrap();
     }

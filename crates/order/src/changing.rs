@@ -356,6 +356,7 @@ mod tests {
         assert!(refused(0, "host:0").contains("start at 1"));
         let seven = now(&[1, 2, 3, 4, 5, 6, 7]);
         assert!(may_add(&seven, &removed, 8, "host:8").unwrap_err().contains("at most 7"));
+        assert!(may_add(&seven, &removed, 3, "host:3").is_ok(), "asked again of a full store");
         let found = ProcessStatus { role: "order".into(), id: Some(4), ..ProcessStatus::default() };
         assert!(may_join(&found, false, 4, "a").is_ok());
         assert!(may_join(&found, false, 5, "a").unwrap_err().contains("is replica 4"));

@@ -158,4 +158,15 @@ mod tests {
         // The highest of several, and never a lower one.
         assert_eq!(preempt.look(500, &[rival(456, up, 0)], at(9_000)), None);
     }
+
+    #[test]
+    fn a_better_one_that_has_just_come_must_be_steady_itself() {
+        let (start, mut preempt) = (Instant::now(), Preempt::default());
+        let (lower, higher) = (rival(456, Reach::Up, 0), rival(567, Reach::Up, 0));
+        assert_eq!(preempt.look(345, &[lower], start), None);
+        let soon = start + STEADY / 2;
+        assert_eq!(preempt.look(345, &[lower, higher], soon), None);
+        assert_eq!(preempt.look(345, &[lower, higher], start + STEADY), None);
+        assert_eq!(preempt.look(345, &[lower, higher], soon + STEADY), Some(567));
+    }
 }

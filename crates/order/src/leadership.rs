@@ -278,3 +278,6 @@ impl Leadership {
         self.settled = self.settled.max(settled);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -477,4 +477,13 @@ mod tests {
         assert_eq!(line.dismiss().len(), WAITING_MAX);
         assert!(line.is_idle());
     }
+
+    #[test]
+    fn an_entry_that_leaves_takes_its_bytes_along() {
+        let (mut line, now) = (open(), Instant::now());
+        offer(&mut line, 3, now);
+        assert!(0 < line.bytes);
+        assert_eq!(serve(&mut line, now), 3);
+        assert_eq!((line.requests, line.bytes, line.urgent), (0, 0, 0));
+    }
 }

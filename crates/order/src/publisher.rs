@@ -270,3 +270,6 @@ impl Watch for Publisher {
         Ok(Response::new(source::serve(self.source.clone(), stream, request.into_inner(), stop)))
     }
 }
+
+#[cfg(test)]
+mod tests;

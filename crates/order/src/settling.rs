@@ -482,3 +482,6 @@ fn standing(ledger: &Ledger) -> (Index, Index, Vec<(Incarnation, String)>) {
     let attached = ledger.attached().map(|(who, name)| (Incarnation(who), name.to_string()));
     (ledger.applied(), ledger.settled(), attached.collect())
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

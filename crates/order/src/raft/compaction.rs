@@ -131,6 +131,17 @@ mod tests {
         assert!(!pile.is_due(2_000, Index(112)));
     }
 
+    #[test]
+    fn what_followers_may_still_want_is_kept_below_a_snapshot() {
+        let limits = Limits { bytes: 4 << 20, entries: 1_000, kept_bytes: 2 << 20 };
+        let mut pile = Pile::new(limits, 0, Index(0));
+        for index in 1..=4 {
+            pile.is_due(index << 20, Index(index));
+        }
+        assert_eq!(pile.purge(), Some(Index(1)), "two of the four megabytes are kept");
+        assert_eq!(pile.purge(), None, "no further than before");
+    }
+
     #[tokio::test]
     async fn the_folder_of_the_log_is_bounded_by_bytes_however_much_an_entry_holds() {
         let folder = tempfile::tempdir().unwrap();

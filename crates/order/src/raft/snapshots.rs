@@ -246,3 +246,6 @@ fn change_over(view: &View, there: Ledger, durable: Durable) {
     drop(before);
     shared.progress.send_modify(|progress| progress.durable = applied);
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,284 @@
+//! What the shell of a leadership does about silence, about its own doubts, and at its end.
+
+use std::net::SocketAddr;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use ledger::ledger::Windows;
+use ledger::terms::{OrderNumber, Timestamp};
+use tokio::sync::mpsc;
+use tonic::service::Routes;
+use tonic::{Request as Asking, Response, Status, Streaming};
+use wire::net::TcpListener;
+use wire::problem::Code;
+use wire::proto::store_server::{Store, StoreServer};
+use wire::serve::{self, Facts};
+use wire::status::ProcessStatus;
+use wire::stream::{self, Answerer, Caller, LeaderHint};
+
+use super::*;
+use crate::batcher::Propose;
+use crate::load::Load;
+use crate::raft::snapshots::NoSource;
+use crate::raft::state_machine::StateMachine;
+use crate::raft::writer::Pace;
+
+/// The catalog that is attached.
+pub(crate) const WHO: Incarnation = Incarnation(5);
+
+/// A lease that no test outlives.
+const LEASE: Duration = Duration::from_secs(20);
+
+type Proposed = (Command, oneshot::Sender<Result<Outcome, Problem>>);
+
+/// A log in which the test decides.
+struct Log(mpsc::UnboundedSender<Proposed>);
+
+impl Propose for Log {
+    fn propose(
+        &self,
+        loads: Vec<Load>,
+    ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
+        let (decide, decided) = oneshot::channel();
+        let Some(Load::One(request)) = loads.into_iter().next() else { panic!("one at a time") };
+        // A test that has seen enough decides no more.
+        let _ = self.0.send((request.command, decide));
+        Box::pin(async move {
+            let outcome = decided.await.unwrap_or_else(|_| Err(problems::unknown()))?;
+            Ok((Index(9), vec![outcome]))
+        })
+    }
+}
+
+/// A replica that leads in term 1 and has applied 7, where all is settled; one catalog is attached.
+pub(crate) struct Led {
+    pub(crate) settling: Settling,
+    pub(crate) log: mpsc::UnboundedReceiver<Proposed>,
+    role: watch::Sender<Role>,
+    _machine: StateMachine,
+    _folder: tempfile::TempDir,
+}
+
+impl Led {
+    /// It was elected so long ago.
+    pub(crate) fn since(ago: Duration) -> Self {
+        let times = Times { lease: LEASE, ..Times::default() };
+        let folder = tempfile::tempdir().unwrap();
+        let pace = Pace { every: Duration::from_hours(1), bytes: usize::MAX };
+        let opened =
+            StateMachine::open(folder.path(), Windows::default(), pace, Arc::new(NoSource));
+        let (machine, view) = opened.unwrap();
+        let (role, roles) = watch::channel(Role::Leading { term: 1 });
+        let (proposed, log) = mpsc::unbounded_channel();
+        let (batcher, stop) = (Batcher::new(), CancellationToken::new());
+        tokio::spawn(batcher.clone().run(Arc::new(Log(proposed)), roles.clone(), stop.clone()));
+        let settling = Settling::new((times, Rules::default()), view, roles, batcher, stop);
+        let elected = Moment(clock::now().0.saturating_sub(ago));
+        let mut leadership = Leadership::new(1, elected, times, Rules::default());
+        leadership.begin(Index(7), Index(7), &[(WHO, "catalog".into())]);
+        let mut books = settling.shared.books.lock();
+        books.window = Window::at(Index(7));
+        books.leadership = Some(leadership);
+        settling.shared.settle(books);
+        Self { settling, log, role, _machine: machine, _folder: folder }
+    }
+
+    /// An entry is applied that changes nothing.
+    pub(crate) fn applies(&self, index: u64) {
+        self.settling.shared.take(&AppliedEntry {
+            after: Index(index - 1),
+            index: Index(index),
+            at: Timestamp(1),
+            settled: Index(0),
+            changes: Some([].into()),
+            attached: None,
+        });
+    }
+
+    /// It is sure of itself.
+    fn is_sure(&self) {
+        let mut books = self.settling.shared.books.lock();
+        books.leadership.as_mut().unwrap().quorum_round(clock::now());
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&Books) -> T) -> T {
+        look(&self.settling.shared.books.lock())
+    }
+}
+
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
+    let patience = Duration::from_secs(20);
+    tokio::time::timeout(patience, what).await.expect("it comes at once or never")
+}
+
+/// Rule 12: whoever could be granted nothing is not to blame for being silent.
+#[tokio::test]
+async fn a_leader_that_was_not_sure_of_itself_lets_no_catalog_go_for_it() {
+    let led = Led::since(3 * LEASE);
+    let shared = &led.settling.shared;
+    shared.lapse();
+    assert_eq!(led.settling.let_go(), 0, "without a lease it could grant nothing");
+    shared.confirmed(1, clock::now());
+    shared.lapse();
+    assert_eq!(led.settling.let_go(), 0, "and from now on everybody has a grace again");
+    shared.confirmed(2, clock::now().plus(LEASE));
+    let until = led.look(|books| books.leadership.as_ref().unwrap().quorum().until());
+    assert!(until <= clock::now().plus(LEASE), "a round of another term is none");
+}
+
+/// Rule 9: a majority that answered late has said what was so when it was asked.
+#[tokio::test]
+async fn the_lease_of_a_leader_runs_from_the_beginning_of_its_round() {
+    let led = Led::since(Duration::ZERO);
+    let asked = Moment(clock::now().0.saturating_sub(Duration::from_secs(1)));
+    led.settling.shared.confirmed(1, asked);
+    let until = led.look(|books| books.leadership.as_ref().unwrap().quorum().until());
+    assert_eq!(until, asked.plus(LEASE));
+}
+
+#[tokio::test]
+async fn a_silent_catalog_is_proposed_to_be_detached_until_that_is_decided() {
+    let mut led = Led::since(3 * LEASE);
+    led.is_sure();
+    let shared = led.settling.shared.clone();
+    shared.books.lock().returns.failed("catalog", clock::now());
+    shared.lapse();
+    assert_eq!(led.settling.let_go(), 1);
+    assert!(led.look(|books| books.gone.contains(&WHO)), "it may not come back as it was");
+    let wait = led.look(|books| books.returns.wait("catalog", clock::now()));
+    assert!(wait.is_some(), "nor at once, for it was not the first time");
+    assert_eq!(led.settling.settled(), Index(7));
+    led.applies(8);
+    assert_eq!(led.settling.settled(), Index(7), "it counts until its detach is applied");
+    let (command, decide) = soon(led.log.recv()).await.unwrap();
+    assert_eq!(command, Command::Detach { incarnation: WHO.0, term: 1 });
+    shared.lapse();
+    assert!(led.log.try_recv().is_err(), "it is on its way");
+    decide.send(Err(problems::no_quorum())).unwrap();
+    let again = async {
+        loop {
+            shared.lapse();
+            if let Ok((command, _)) = led.log.try_recv() {
+                return command;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    assert_eq!(soon(again).await, command, "it did not land");
+}
+
+#[tokio::test]
+async fn one_that_missed_frames_starts_over_from_what_is_applied() {
+    let led = Led::since(Duration::ZERO);
+    led.applies(8);
+    assert!(led.look(|books| books.window.after(Index(7), 9)).is_some());
+    led.settling.shared.restart(Index(12));
+    assert_eq!(led.look(|books| books.window.after(Index(8), 9)), None);
+    assert_eq!(led.settling.watchers(), [], "as the applied ledger says");
+}
+
+/// Hands over where answers go.
+#[derive(Clone)]
+struct ReplyCollector(mpsc::UnboundedSender<Reply>, watch::Sender<LeaderHint>);
+
+impl Answerer for ReplyCollector {
+    fn ask(&self, _: proto::Ask, reply: Reply) {
+        self.0.send(reply).unwrap();
+    }
+
+    fn hint(&self) -> watch::Receiver<LeaderHint> {
+        self.1.subscribe()
+    }
+}
+
+#[tonic::async_trait]
+impl Store for ReplyCollector {
+    type CallsStream = stream::Answers;
+    type HistoryStream = BoxStream<'static, Result<proto::HistoryPart, Status>>;
+
+    async fn calls(
+        &self,
+        request: Asking<Streaming<proto::Asks>>,
+    ) -> Result<Response<stream::Answers>, Status> {
+        let stop = CancellationToken::new();
+        Ok(Response::new(stream::answer(request.into_inner(), Arc::new(self.clone()), stop)))
+    }
+
+    async fn history(
+        &self,
+        _: Asking<proto::HistoryAsk>,
+    ) -> Result<Response<Self::HistoryStream>, Status> {
+        Err(Status::unimplemented("no history here"))
+    }
+}
+
+impl Facts for ReplyCollector {
+    fn status(&self) -> ProcessStatus {
+        ProcessStatus::default()
+    }
+
+    fn ready(&self) -> bool {
+        true
+    }
+}
+
+/// Somebody who asks.
+struct Asker {
+    caller: Caller,
+    replies: mpsc::UnboundedReceiver<Reply>,
+}
+
+type Told = tokio::task::JoinHandle<Result<proto::Answer, Problem>>;
+
+impl Asker {
+    async fn new() -> Self {
+        let listener =
+            TcpListener::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap()).await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (told, replies) = mpsc::unbounded_channel();
+        let window = ReplyCollector(told, watch::Sender::default());
+        let routes = Routes::new(StoreServer::new(window.clone()));
+        tokio::spawn(serve::internal(listener, routes, Arc::new(window), CancellationToken::new()));
+        Self { caller: Caller::connect(&address).await.unwrap(), replies }
+    }
+
+    /// Where an answer goes, and what comes of it.
+    async fn asks(&mut self) -> (Reply, Told) {
+        let caller = self.caller.clone();
+        let what = proto::ask::What::Lookup(proto::Lookup { number: 0 });
+        let told = tokio::spawn(async move { caller.ask(what, Duration::from_hours(1)).await });
+        (soon(self.replies.recv()).await.unwrap(), told)
+    }
+}
+
+/// [P1] [P4] An answer that was held is no refusal: its asker asks again, under its key.
+#[tokio::test]
+async fn what_a_replica_holds_is_given_up_when_it_leads_no_more() {
+    let (led, mut asker) = (Led::since(Duration::ZERO), Asker::new().await);
+    let settling = &led.settling;
+    let accepted = Outcome::Accepted(Accepted::Placed(OrderNumber(3)));
+    let (reply, told) = asker.asks().await;
+    settling.answer(reply, Index(9), &accepted);
+    assert_eq!(settling.held(), 1);
+    // What was decided long ago is told at once.
+    let (reply, repeated) = asker.asks().await;
+    let first = Box::new(accepted.clone());
+    settling.answer(reply, Index(9), &Outcome::Repeated { index: Index(4), first });
+    assert_eq!(soon(repeated).await.unwrap().unwrap().as_of, 4);
+
+    let streams = led.look(|books| books.streams.clone());
+    settling.shared.books.lock().gone.insert(Incarnation(8));
+    settling.shared.obey(Role::Choosing { term: 1 });
+    assert_eq!(settling.held(), 1, "about to hand over, it leads on");
+    settling.shared.obey(Role::Choosing { term: 2 });
+    let problem = soon(told).await.unwrap().unwrap_err();
+    assert_eq!((problem.code, problem.definite), (Code::Lost, false));
+    assert!(streams.is_cancelled(), "its watchers look for another leader");
+    assert!(led.look(|books| books.gone.is_empty() && !books.streams.is_cancelled()));
+
+    led.role.send_replace(Role::Following { leader: 2, term: 3 });
+    let (reply, told) = asker.asks().await;
+    settling.answer(reply, Index(10), &accepted);
+    assert_eq!(soon(told).await.unwrap().unwrap_err().code, Code::Lost);
+    assert_eq!(settling.held(), 0);
+}
