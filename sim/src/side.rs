@@ -80,6 +80,7 @@ pub fn all(plan: &Plan, net: &Net) -> Vec<Side> {
             cache: CACHE,
             dialect: Dialect::Stock,
             access_log: false,
+            clients: frontend::Clients::default(),
             times: Times::default(),
             rules: Rules::default(),
         };

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::Status;
 use wire::convert;
+use wire::escaped::escaped;
 use wire::limits::WATCHERS_MAX;
 use wire::problem::{Code, Problem};
 use wire::proto::{self, answer::What as Told};
@@ -228,7 +229,7 @@ impl Watcher for Desk {
             held.term = welcome.term;
             drop(held);
             self.set_watches(Some(welcome.name.clone()));
-            tracing::info!("watching {}", welcome.name);
+            tracing::info!("watching {}", escaped(&welcome.name));
         }
         ours
     }
@@ -343,7 +344,7 @@ impl Source for Desk {
         match held.counter.hello(who, stream, hello_) {
             Accepted::Served { .. } => {
                 drop(held);
-                tracing::info!("Connection from: {}", hello.name);
+                tracing::info!("Connection from: {}", escaped(&hello.name));
                 self.announce();
                 Ok(())
             }

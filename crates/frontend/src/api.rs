@@ -5,16 +5,17 @@
 
 mod batching;
 
+mod body;
+
 use std::io::Write as _;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::HeaderValue;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::Key;
 use parking_lot::Mutex;
@@ -22,9 +23,12 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use wire::problem::{Code, Problem};
 
+use crate::access_log::AccessLog;
 use crate::answer::{self, Answer, REQUEST_ID};
+use crate::body_quota::Bodies;
 use crate::classic::{self, Dialect, Noun};
-use crate::connection::House;
+use crate::clients::{Clients, Closing};
+use crate::connection::{House, Written};
 use crate::courier::{Couriers, Decided};
 use crate::gate::Door;
 use crate::head::Rejection;
@@ -33,8 +37,8 @@ use crate::ordering;
 use crate::plain::Order;
 use crate::queries::Queries;
 use crate::replicas::Replicas;
+use crate::status_view::{StatusView, shows_whole};
 use crate::step::Step;
-use crate::store::Store;
 use crate::turnstile::Turnstile;
 use crate::{keys, refusals};
 
@@ -54,8 +58,12 @@ struct Shared {
     queries: Queries,
     couriers: Couriers,
     replicas: Replicas,
-    store: Store,
+    view: StatusView,
+    closing: Arc<Closing>,
+    access_log: AccessLog,
+    clients: Clients,
     places: Semaphore,
+    bodies: Bodies,
     door: Door,
     turnstile: Turnstile,
     /// The answer to an order for which there is no room, before and after its request's id.
@@ -67,21 +75,32 @@ struct Shared {
     requests: AtomicU64,
 }
 
+/// What the API is made of.
+pub(crate) struct Parts {
+    pub(crate) dialect: Dialect,
+    pub(crate) queries: Queries,
+    pub(crate) replicas: Replicas,
+    pub(crate) view: StatusView,
+    pub(crate) closing: Arc<Closing>,
+    pub(crate) access_log: AccessLog,
+    pub(crate) clients: Clients,
+}
+
 impl Api {
-    pub(crate) fn new(
-        dialect: Dialect,
-        queries: Queries,
-        replicas: Replicas,
-        store: Store,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { dialect, queries, replicas, view, closing, access_log, clients } = parts;
         let places = Semaphore::new(limits::REQUESTS_OPEN_MAX);
         let shared = Shared {
             dialect,
             queries,
             couriers: Couriers::new(replicas.clone()),
             replicas,
-            store,
+            view,
+            closing,
+            access_log,
+            clients,
             places,
+            bodies: Bodies::default(),
             door: Door::new(),
             turnstile: Turnstile::new(),
             refusal: answer::on_the_wire(&no_room()),
@@ -93,7 +112,7 @@ impl Api {
         Self { shared: Arc::new(shared) }
     }
 
-    async fn route(&self, request: Request<Incoming>, local: bool, step: &Step) -> Answer {
+    async fn route(&self, request: Request<Incoming>, from: IpAddr, step: &Step) -> Answer {
         if !is_known(request.method()) {
             return answer::error(StatusCode::NOT_IMPLEMENTED, "no such method");
         }
@@ -101,15 +120,24 @@ impl Api {
         let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
         let mut segments = path.split('/').skip(1);
         let place = (segments.next(), segments.next(), segments.next());
-        if place == (Some("v1"), Some("orders"), Some("batch")) && segments.next().is_none() {
-            return self.batch(request).await;
-        }
+        // Orders and batches take a permit when their body is there, and health pages need none: a
+        // crowd of slow senders must not make a healthy frontend look dead.
+        let _permit = match place {
+            (Some("v1"), Some("orders"), Some("batch")) if segments.next().is_none() => {
+                return self.batch(request, from).await;
+            }
+            (Some("orders"), None, None) => return self.orders(request, from, step).await,
+            (Some("livez" | "readyz" | "status"), None, None) => None,
+            _ => match self.shared.places.try_acquire() {
+                Ok(permit) => Some(permit),
+                Err(_) => return too_many(),
+            },
+        };
         match place {
             // The server as a whole: `*`, or its root.
             (None | Some(""), None, None) if request.method() == Method::OPTIONS => {
                 answer::options(ON_SERVER)
             }
-            (Some("orders"), None, None) => self.orders(request, step).await,
             (Some("orders"), Some(number), None) => {
                 on_get(request.method(), || self.look_up(number)).await
             }
@@ -129,9 +157,13 @@ impl Api {
             (Some("readyz"), None, None) => {
                 on_get(request.method(), || std::future::ready(self.readyz())).await
             }
-            (Some("status"), None, None) => on_get(request.method(), || self.status(local)).await,
+            (Some("status"), None, None) => {
+                let whole = shows_whole(self.shared.clients.public_status, from, request.headers());
+                on_get(request.method(), || self.status(whole)).await
+            }
             (Some("status"), Some("cache"), None) => {
-                let story = || std::future::ready(described(&self.shared.store.describe_cache()));
+                let story =
+                    || std::future::ready(described(&self.shared.view.store().describe_cache()));
                 on_get(request.method(), story).await
             }
             _ => answer::error(StatusCode::NOT_FOUND, "no such route"),
@@ -211,7 +243,7 @@ impl Api {
         }
     }
 
-    async fn orders(&self, request: Request<Incoming>, step: &Step) -> Answer {
+    async fn orders(&self, request: Request<Incoming>, from: IpAddr, step: &Step) -> Answer {
         match *request.method() {
             Method::POST => {}
             Method::OPTIONS => return answer::options(ON_ORDERS),
@@ -221,11 +253,12 @@ impl Api {
             Ok(key) => key,
             Err(why) => return bad_request(why),
         };
-        let body = match read_body(request, limits::BODY_BYTES_MAX).await {
+        let body = match self.read_body(request, from, limits::BODY_BYTES_MAX).await {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
         step.read();
+        let Ok(_permit) = self.shared.places.try_acquire() else { return too_many() };
         self.order_of(key, &body).await
     }
 
@@ -282,14 +315,26 @@ impl Api {
     }
 
     fn readyz(&self) -> Answer {
+        if self.shared.closing.drains() {
+            return answer::text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n");
+        }
         match self.shared.replicas.view().leader_up() {
             Some(_) => answer::text(StatusCode::OK, "ready\n"),
             None => answer::text(StatusCode::SERVICE_UNAVAILABLE, "not ready: no leader\n"),
         }
     }
 
-    async fn status(&self, local: bool) -> Answer {
-        described(&self.shared.store.describe(local).await)
+    async fn status(&self, whole: bool) -> Answer {
+        let view = self.shared.view.get(limits::VIEW_AGE_MAX).await;
+        let body = if whole { &view.whole } else { &view.short };
+        let mut answer = answer::json(StatusCode::OK, String::new());
+        *answer.body_mut() = body.clone();
+        answer
+    }
+
+    /// True for a client that brings the customers of many addresses.
+    pub(crate) fn is_gateway(&self, from: IpAddr) -> bool {
+        self.shared.clients.gateways.contain(from)
     }
 
     fn next_id(&self) -> u64 {
@@ -320,15 +365,30 @@ impl House for Api {
         &self.shared.turnstile
     }
 
-    fn write_refusal(&self, out: &mut Vec<u8>, order: &Order<'_>) {
+    fn drains(&self) -> bool {
+        self.shared.closing.drains()
+    }
+
+    fn idle(&self) -> Duration {
+        self.shared.clients.idle
+    }
+
+    fn access_log(&self) -> &AccessLog {
+        &self.shared.access_log
+    }
+
+    fn write_refusal(&self, out: &mut Vec<u8>, order: &Order<'_>) -> Written {
         let [before, after] = &self.shared.refusal;
         out.extend_from_slice(before.as_bytes());
+        let id = out.len();
         // Writing into a vector cannot fail.
         let _ = match order.id.filter(|id| is_id(id.as_bytes())) {
             Some(id) => write!(out, "{id}"),
             None => write!(out, "{:016x}", self.next_id()),
         };
+        let id = id..out.len();
         out.extend_from_slice(after.as_bytes());
+        Written { id, bytes: after.trim_start().len() }
     }
 
     fn write(&self, out: &mut Vec<u8>, answer: &Answer, last: bool) {
@@ -344,10 +404,11 @@ impl House for Api {
         answer::write(out, answer, &date, last);
     }
 
-    fn write_rejection(&self, out: &mut Vec<u8>, rejection: &Rejection) {
+    fn write_rejection(&self, out: &mut Vec<u8>, rejection: &Rejection) -> Answer {
         let mut answer = answer::error(rejection.status, rejection.why);
         answer.headers_mut().insert(REQUEST_ID, self.id_or(None));
         self.write(out, &answer, true);
+        answer
     }
 
     async fn order(&self, order: &Order<'_>) -> Answer {
@@ -361,12 +422,9 @@ impl House for Api {
         answer
     }
 
-    async fn answer(&self, request: Request<Incoming>, local: bool, step: &Step) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, from: IpAddr, step: &Step) -> Answer {
         let id = self.id_or(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
-        let mut answer = match self.shared.places.try_acquire() {
-            Ok(_place) => self.route(request, local, step).await,
-            Err(_) => too_many(),
-        };
+        let mut answer = self.route(request, from, step).await;
         answer.headers_mut().insert(REQUEST_ID, id);
         answer::with_constant_headers(answer)
     }
@@ -421,29 +479,4 @@ fn is_known(method: &Method) -> bool {
         Method::CONNECT,
     ];
     KNOWN.contains(method)
-}
-
-async fn read_body(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, Answer> {
-    let too_large =
-        || answer::last(answer::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
-    if let Some(kind) = request.headers().get(CONTENT_TYPE) {
-        let kind = kind.to_str().unwrap_or_default();
-        let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let json = kind.is_empty() || kind == "application/json" || kind.ends_with("+json");
-        if !json {
-            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            return Err(answer::error(status, "the Content-Type, if given, must be JSON"));
-        }
-    }
-    let body = request.into_body();
-    if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > bytes_max {
-        return Err(too_large());
-    }
-    let reading = Limited::new(body, bytes_max).collect();
-    match tokio::time::timeout(limits::BODY_TIMEOUT, reading).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-        Ok(Err(_)) => Err(bad_request("the body could not be read")),
-        Err(_) => Err(answer::error(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
-    }
 }

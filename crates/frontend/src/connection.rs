@@ -10,9 +10,11 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
+use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::task::Poll;
+use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request};
@@ -21,11 +23,12 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio_util::sync::CancellationToken;
+use tokio::time::Instant;
+use wire::connections::OpenConnection;
 use wire::net::TcpStream;
-use wire::telemetry::{self, ACCESS};
 
-use crate::answer::Answer;
+use crate::access_log::{AccessLog, Answered, RequestLine};
+use crate::answer::{Answer, REQUEST_ID};
 use crate::doorstep::{Doorstep, Leaves};
 use crate::head::Rejection;
 use crate::limits;
@@ -50,41 +53,58 @@ pub(crate) trait House: Clone {
     fn write(&self, out: &mut Vec<u8>, answer: &Answer, last: bool);
 
     /// Adds the answer to what is no request that can be served: the last of its connection.
-    fn write_rejection(&self, out: &mut Vec<u8>, rejection: &Rejection);
+    fn write_rejection(&self, out: &mut Vec<u8>, rejection: &Rejection) -> Answer;
 
     /// Adds the whole answer to an order for which there is no room, as it goes over the wire.
-    fn write_refusal(&self, out: &mut Vec<u8>, order: &Order<'_>);
+    fn write_refusal(&self, out: &mut Vec<u8>, order: &Order<'_>) -> Written;
+
+    /// The frontend is about to close: each answer is the last one of its connection.
+    fn drains(&self) -> bool;
+
+    /// How long a connection lives between two requests.
+    fn idle(&self) -> Duration;
+
+    /// Where requests are noted.
+    fn access_log(&self) -> &AccessLog;
 
     /// Answers a plain order.
     fn order(&self, order: &Order<'_>) -> impl Future<Output = Answer> + Send;
 
-    /// Answers any request. `local`: it comes from this machine. `step`: what its connection is
-    /// told of it.
+    /// Answers any request. `from`: the address of its client. `step`: what its connection is told
+    /// of it.
     fn answer(
         &self,
         request: Request<Incoming>,
-        local: bool,
+        from: IpAddr,
         step: &Step,
     ) -> impl Future<Output = Answer> + Send;
 }
 
-/// Serves one connection to its end; after `stop`, to the end of the request that is at work.
-pub(crate) async fn serve(
-    stream: TcpStream,
-    from: SocketAddr,
-    api: impl House,
-    access_log: bool,
-    stop: CancellationToken,
-) {
+/// What was written to an order for which there is no room.
+pub(crate) struct Written {
+    /// Where its request's id is.
+    pub(crate) id: Range<usize>,
+    /// Of the answer's body.
+    pub(crate) bytes: usize,
+}
+
+/// The client of a connection.
+pub(crate) struct Client {
+    pub(crate) address: IpAddr,
+    pub(crate) place: OpenConnection,
+}
+
+/// Serves one connection to its end; when its place is to be closed, to the end of the request that
+/// is at work.
+pub(crate) async fn serve(stream: TcpStream, client: Client, api: impl House) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let client = access_log.then(|| from.ip());
     let (mut stream, mut ahead) = (stream, Vec::new());
     // Who brings orders inside that are not plain would only be sent back.
     let (mut first, mut comes_out) = (true, true);
     loop {
-        let served = match Doorstep::new(stream, ahead).serve(&api, client, &stop).await {
+        let served = match Doorstep::new(stream, ahead).serve(&api, &client).await {
             Leaves::Inside(comes) => {
                 (stream, ahead) = (comes.stream, comes.ahead);
                 comes.served
@@ -93,10 +113,10 @@ pub(crate) async fn serve(
             Leaves::Gone => return,
         };
         comes_out &= served || std::mem::take(&mut first);
-        let tracked = TrackedStream::new(stream, ahead);
-        match inside(tracked, comes_out, from.ip(), &api, client, &stop).await {
+        let tracked = TrackedStream::new(stream, ahead, api.idle());
+        match inside(tracked, comes_out, &api, &client).await {
             Left::Idle(idle) => (stream, ahead) = (idle.stream, idle.unread),
-            Left::Over(over) => return close(over, &api, client).await,
+            Left::Over(over) => return close(over, &api, &client).await,
             Left::Gone => return,
         }
     }
@@ -113,14 +133,12 @@ enum Left {
 }
 
 /// Closes a connection, behind a last answer where what came was no request.
-async fn close(over: TrackedStream, api: &impl House, client: Option<IpAddr>) {
+async fn close(over: TrackedStream, api: &impl House, client: &Client) {
     let mut out = Vec::new();
     match over.end {
         Some(End::Rejected(rejection)) => {
-            api.write_rejection(&mut out, &rejection);
-            if let Some(client) = client {
-                log(client, "-", rejection.status.as_u16());
-            }
+            let answer = api.write_rejection(&mut out, &rejection);
+            log(api, client, &RequestLine::Malformed, &answer, Instant::now());
         }
         Some(End::Idle) => return,
         Some(End::Closed) | None => {}
@@ -133,25 +151,25 @@ async fn close(over: TrackedStream, api: &impl House, client: Option<IpAddr>) {
 async fn inside(
     tracked: TrackedStream,
     comes_out: bool,
-    from: IpAddr,
     api: &impl House,
-    client: Option<IpAddr>,
-    stop: &CancellationToken,
+    client: &Client,
 ) -> Left {
-    let step = tracked.step.clone();
+    let (step, stop) = (tracked.step.clone(), client.place.closing());
     let service = service_fn(|request: Request<Incoming>| {
+        client.place.note_request();
         let (api, step) = (api.clone(), step.clone());
         async move {
-            let line = client.map(|_| request_line(&request));
+            let line = api.access_log().is_on().then(|| (request_line(&request), Instant::now()));
             let unread = Unread::of(&request);
-            let mut answer = api.answer(request, is_local(from), &step).await;
-            if stop.is_cancelled() || unread.is_left(&step, &answer) {
+            let mut answer = api.answer(request, client.address, &step).await;
+            if api.drains() || stop.is_cancelled() || unread.is_left(&step, &answer) {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            if let (Some(client), Some(line)) = (client, line) {
-                log(client, &line, answer.status().as_u16());
+            if let Some((line, began)) = &line {
+                log(&api, client, line, &answer, *began);
             }
             step.answered();
+            client.place.note_idle();
             Ok::<_, Infallible>(answer.map(Full::new))
         }
     });
@@ -177,7 +195,13 @@ async fn inside(
             }
             // Only now, for before that it has not looked at what came with it. A request that has
             // begun to come is answered, too.
-            if stops || step.has_begun() || stopping.as_mut().poll(cx).is_pending() {
+            if stops || stopping.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if step.has_begun() && client.place.is_evicted() {
+                return Poll::Ready(Left::gone);
+            }
+            if step.has_begun() {
                 return Poll::Pending;
             }
             (stops, stopped_idle) = (true, true);
@@ -218,21 +242,27 @@ impl Unread {
     }
 }
 
-/// One line of the access log.
-pub(crate) fn log(client: IpAddr, line: &str, status: u16) {
-    let time = telemetry::access_time(telemetry::since_epoch());
-    tracing::info!(target: ACCESS, "{client} - - [{time}] \"{line}\" {status} -");
+/// Notes an answered request in the access log.
+pub(crate) fn log(
+    api: &impl House,
+    client: &Client,
+    request: &RequestLine,
+    answer: &Answer,
+    began: Instant,
+) {
+    let id = answer.headers().get(REQUEST_ID).map_or(&b"-"[..], HeaderValue::as_bytes);
+    api.access_log().note(&Answered {
+        client: client.address,
+        request,
+        status: answer.status().as_u16(),
+        bytes: answer.body().len(),
+        took: began.elapsed(),
+        id,
+    });
 }
 
-/// `GET /stocks/GameStart HTTP/1.1`, cut where it could spoil the log.
-fn request_line(request: &Request<Incoming>) -> String {
-    let target = request.uri().path_and_query().map_or("*", |target| target.as_str());
-    let target = target.get(..256).unwrap_or(target);
-    format!("{} {target} {:?}", request.method(), request.version())
-}
-
-fn is_local(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
+fn request_line(request: &Request<Incoming>) -> RequestLine {
+    RequestLine::Other(request.method().clone(), request.uri().clone(), request.version())
 }
 
 #[cfg(test)]

@@ -8,18 +8,16 @@
 
 use std::future::poll_fn;
 use std::mem::MaybeUninit;
-use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 use wire::net::TcpStream;
 
-use crate::connection::{House, log};
-use crate::limits;
+use crate::access_log::{Answered, RequestLine};
+use crate::connection::{Client, House, Written, log};
 use crate::plain::{self, Seen};
 use crate::send_timer::SendTimer;
 use crate::tracked_stream::drop_first;
@@ -55,8 +53,8 @@ pub(crate) struct Doorstep {
     /// Answers, and how much of them is gone.
     out: Vec<u8>,
     gone: usize,
-    /// A request has begun to come, or was served, since the clock was last looked at.
-    stirred: bool,
+    /// When the last request began to come, or was served.
+    stirred: Instant,
     /// How many orders were.
     served: usize,
     /// It may read: nobody has told it yet that there is nothing, or it has passed the turnstile.
@@ -71,19 +69,15 @@ impl Doorstep {
     /// `ahead`: what has been read from the stream already.
     pub(crate) fn new(stream: TcpStream, ahead: Vec<u8>) -> Self {
         let (out, sending) = (Vec::new(), SendTimer::default());
-        let (stirred, served, reads, ends) = (true, 0, true, false);
+        let (stirred, served, reads, ends) = (Instant::now(), 0, true, false);
         Self { stream, ahead, out, gone: 0, stirred, served, reads, ticket: None, ends, sending }
     }
 
     /// Until something comes that is for those inside, or it is over.
-    pub(crate) async fn serve(
-        mut self,
-        api: &impl House,
-        client: Option<IpAddr>,
-        stop: &CancellationToken,
-    ) -> Leaves {
+    pub(crate) async fn serve(mut self, api: &impl House, client: &Client) -> Leaves {
+        let stop = client.place.closing();
         let mut stopping = pin!(stop.cancelled());
-        let mut patience = pin!(tokio::time::sleep(limits::HEADER_TIMEOUT));
+        let mut patience = pin!(tokio::time::sleep(api.idle()));
         // The clock is set for a request of which a part has come.
         let mut part = false;
         loop {
@@ -93,18 +87,19 @@ impl Doorstep {
                 }
                 let sent = self.gone == self.out.len();
                 if sent && stopping.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(!self.ahead.is_empty());
+                    return Poll::Ready(!self.ahead.is_empty() && !client.place.is_evicted());
                 }
                 if part != (sent && !self.ahead.is_empty()) {
                     part = !part;
-                    let patient = if part { PART_MAX } else { limits::HEADER_TIMEOUT };
+                    let patient = if part { PART_MAX } else { api.idle() };
                     patience.as_mut().reset(Instant::now() + patient);
                 }
                 while patience.as_mut().poll(cx).is_ready() {
-                    if part || !std::mem::take(&mut self.stirred) {
+                    let ends = self.stirred + api.idle();
+                    if part || ends <= Instant::now() {
                         return Poll::Ready(part);
                     }
-                    patience.as_mut().reset(Instant::now() + limits::HEADER_TIMEOUT);
+                    patience.as_mut().reset(ends);
                 }
                 Poll::Pending
             });
@@ -116,31 +111,29 @@ impl Doorstep {
                 let Self { stream, ahead, served, .. } = self;
                 return Leaves::Inside(Comes { stream, ahead, served: 0 < served });
             };
+            client.place.note_request();
+            let began = Instant::now();
             let answer = api.order(&order).await;
-            self.ends = order.last || stop.is_cancelled();
+            self.ends = order.last || stop.is_cancelled() || api.drains();
             api.write(&mut self.out, &answer, self.ends);
-            if let Some(client) = client {
-                log(client, "POST /orders HTTP/1.1", answer.status().as_u16());
+            if api.access_log().is_on() {
+                log(api, client, &RequestLine::Order, &answer, began);
             }
             let length = order.length;
             self.done(length);
+            client.place.note_idle();
         }
     }
 
     /// The first `length` bytes of what has come are served.
     fn done(&mut self, length: usize) {
         drop_first(&mut self.ahead, length);
-        self.stirred = true;
+        self.stirred = Instant::now();
         self.served += 1;
     }
 
     /// Ready: something has come that is not refused here, or (false) it is over.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        api: &impl House,
-        client: Option<IpAddr>,
-    ) -> Poll<bool> {
+    fn poll(&mut self, cx: &mut Context<'_>, api: &impl House, client: &Client) -> Poll<bool> {
         loop {
             while self.gone < self.out.len() {
                 let sent = Pin::new(&mut self.stream).poll_write(cx, &self.out[self.gone..]);
@@ -176,22 +169,30 @@ impl Doorstep {
                 return Poll::Ready(!self.ahead.is_empty());
             }
             // Who goes on sending parts of one request is not stirring.
-            self.stirred |= self.ahead.is_empty();
+            if self.ahead.is_empty() {
+                self.stirred = Instant::now();
+            }
             self.ahead.extend_from_slice(room.filled());
         }
     }
 
     /// Refuses what has come, as far as it is plain orders for which there is no room.
-    fn refuse(&mut self, api: &impl House, client: Option<IpAddr>) {
+    fn refuse(&mut self, api: &impl House, client: &Client) {
         while api.sheds()
+            && !api.drains()
             && let Seen::Order(order) = plain::see(&self.ahead)
             && !order.last
             && api.turns_away()
         {
-            api.write_refusal(&mut self.out, &order);
-            if let Some(client) = client {
-                log(client, "POST /orders HTTP/1.1", 503);
-            }
+            let Written { id, bytes } = api.write_refusal(&mut self.out, &order);
+            api.access_log().note(&Answered {
+                client: client.address,
+                request: &RequestLine::Order,
+                status: 503,
+                bytes,
+                took: Duration::ZERO,
+                id: &self.out[id],
+            });
             let length = order.length;
             self.done(length);
         }

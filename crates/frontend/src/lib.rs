@@ -11,7 +11,9 @@
 //! `plain` (which need no server of HTTP), `head` and `framing` (what is a request, and where it
 //! ends). Their shells: `replicas` (connections), `courier`, `ordering`, `queries`. `api` turns
 //! requests into answers, `doorstep` reads plain orders, `connection` and `server` everything else,
-//! through a `tracked_stream`, `store` describes the whole store. [`run()`] puts them together.
+//! through a `tracked_stream`. `clients` says how clients are treated, `body_quota` what their
+//! bodies may take, `access_log` writes the lines about them. `store` describes the whole store,
+//! `status_view` shows it. [`run()`] puts them together.
 
 pub mod limits;
 
@@ -67,11 +69,21 @@ mod doorstep;
 
 mod server;
 
+mod clients;
+
+mod body_quota;
+
+mod access_log;
+
 mod store;
+
+mod status_view;
 
 mod run;
 
 #[cfg(test)]
 mod http_table;
 
+pub use clients::{Clients, Gateways};
 pub use run::{Settings, run};
+pub use status_view::PublicStatus;

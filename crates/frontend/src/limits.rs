@@ -26,8 +26,26 @@ pub const HEAD_BYTES_MAX: usize = URI_BYTES_MAX + HEADER_BYTES_MAX + 1024;
 /// The most headers in a request.
 pub const HEADERS_MAX: usize = 100;
 
-/// The most connections to one frontend; those beyond it wait to be accepted.
+/// The most connections to one frontend, if the limit of open files allows as many. When places run
+/// short, the one that is idle longest makes room; without one, a new connection gets 503.
 pub const CONNECTIONS_MAX: usize = 10_000;
+
+/// The most connections of one client's address, unless a setting says otherwise: browsers open
+/// six, and pools of services some dozens.
+pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
+
+/// The most bytes of bodies that have not come with their heads, together: what is reserved for
+/// them while they are waited for.
+pub const BODIES_BYTES_MAX: usize = 64 << 20;
+
+/// The same of one address: eight of the longest batches, 512 of the longest orders.
+pub const BODIES_PER_ADDRESS_BYTES_MAX: usize = 8 << 20;
+
+/// A body that is waited for counts as at least this many bytes: so much it takes with its buffers.
+pub const BODY_RESERVED_MIN: usize = 1_024;
+
+/// The most lines of the access log in one second: a disk is not filled by those who ask.
+pub const LINES_PER_SECOND_MAX: u64 = 1_000;
 
 /// The most requests at work in one frontend; those beyond it get 503 at once. Below the bound on
 /// open calls of one stream, so that the frontend sheds before a replica does.
@@ -46,7 +64,7 @@ pub const CONNECTIONS_WAITING_MAX: u32 = 4_096;
 /// So many connections are accepted at a time: then those that are there have a turn.
 pub const ACCEPTED_MAX: usize = 4;
 
-/// How long the head of a request may take to arrive.
+/// How long the head of a request may take to arrive, from its first byte.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long the body of a request may take to arrive.
@@ -84,3 +102,8 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// How many cache events are kept for `/status/cache`.
 pub const TIMELINE_MAX: usize = 1_024;
+
+/// How old the view of the store is at most that `/status` on the public port shows. A look asks
+/// every process over fresh connections: five looks in a second cost little, thousands would
+/// take the room that members need.
+pub const VIEW_AGE_MAX: Duration = Duration::from_millis(200);

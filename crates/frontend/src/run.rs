@@ -7,6 +7,8 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use wire::connections::Places;
+use wire::descriptors::{self, Share};
 use wire::exit::Stop;
 use wire::net::TcpListener;
 use wire::peers::Peer;
@@ -15,12 +17,15 @@ use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 use wire::watch::watcher::{self, Ended};
 
-use crate::api::Api;
+use crate::access_log::AccessLog;
+use crate::api::{Api, Parts};
 use crate::classic::Dialect;
+use crate::clients::{Clients, Closing};
 use crate::limits;
 use crate::queries::{Queries, Setup};
 use crate::replicas::Replicas;
 use crate::server;
+use crate::status_view::StatusView;
 use crate::store::{Shared, Store};
 
 /// How long the public port stays closed for want of a leader, or of a catalog to watch.
@@ -49,6 +54,8 @@ pub struct Settings {
     pub dialect: Dialect,
     /// One line per request on stderr.
     pub access_log: bool,
+    /// How clients are treated.
+    pub clients: Clients,
     /// The times of the watch protocol, the same in the whole store.
     pub times: Times,
     /// All rules hold, unless a test switches one off.
@@ -76,8 +83,11 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
             listen.port()
         );
     }
+    let places = places(&settings);
     tracing::info!("choosing leader");
-    let replicas = Replicas::start(settings.orders.clone(), &stop);
+    let closing = Arc::new(Closing::default());
+    let end = closing.end.clone();
+    let replicas = Replicas::start(settings.orders.clone(), &end);
     let queries = Queries::new(Setup {
         capacity: settings.cache,
         times: settings.times,
@@ -95,19 +105,53 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
             catalogs: settings.catalogs.clone(),
             replicas: replicas.clone(),
             queries: queries.clone(),
+            closing: closing.clone(),
         }),
     };
-    let facts = Arc::new(store.clone());
-    let serving = serve::internal(internal, Routes::default(), facts, stop.clone());
-    let api = Api::new(settings.dialect, queries.clone(), replicas.clone(), store);
+    let view = StatusView::new(store);
+    let facts = Arc::new(view.clone());
+    let serving =
+        serve::internal_within(internal, Routes::default(), facts, places.internal, end.clone());
+    let api = Api::new(Parts {
+        dialect: settings.dialect,
+        queries: queries.clone(),
+        replicas: replicas.clone(),
+        view,
+        closing: closing.clone(),
+        access_log: AccessLog::new(settings.access_log),
+        clients: settings.clients.clone(),
+    });
     let watching = async {
         if 0 < settings.cache {
-            follow(&queries, &settings.catalogs, &stop).await;
+            follow(&queries, &settings.catalogs, &end).await;
         }
     };
-    let opening = open(public, listen, &settings, api, &queries, &replicas, &stop);
-    tokio::join!(serving, watching, opening);
+    let shop = Shop { api, queries: &queries, replicas: &replicas, places: places.public };
+    let opening = open(public, listen, &settings, shop, &end);
+    tokio::join!(serving, watching, opening, closing.run(settings.clients.drain, &stop));
     Ok(())
+}
+
+/// How many connections its listeners take, by the limit of open files.
+fn places(settings: &Settings) -> Share {
+    let (limit, peers) = (descriptors::limit(), settings.orders.len() + settings.catalogs.len());
+    let Share { internal, public } = descriptors::share(limit, peers, 0, true);
+    if public < limits::CONNECTIONS_MAX {
+        tracing::warn!(
+            "at most {public} customers may be connected, for {limit} files may be open: raise the \
+             hard limit (`ulimit -Hn`, LimitNOFILE=) for {}",
+            limits::CONNECTIONS_MAX
+        );
+    }
+    Share { internal, public: public.min(limits::CONNECTIONS_MAX) }
+}
+
+/// What the public port opens to.
+struct Shop<'a> {
+    api: Api,
+    queries: &'a Queries,
+    replicas: &'a Replicas,
+    places: usize,
 }
 
 fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Stop> {
@@ -123,11 +167,10 @@ async fn open(
     public: TcpListener,
     listen: SocketAddr,
     settings: &Settings,
-    api: Api,
-    queries: &Queries,
-    replicas: &Replicas,
+    shop: Shop<'_>,
     stop: &CancellationToken,
 ) {
+    let Shop { api, queries, replicas, places } = shop;
     let patience_ends = tokio::time::Instant::now() + OPEN_ANYWAY;
     let mut news = replicas.news();
     let led = async {
@@ -155,7 +198,8 @@ async fn open(
         warn_of_size(queries, settings.cache).await;
     }
     tracing::info!("Starting Front End Server on http://{listen}");
-    server::serve(public, api, settings.access_log, stop.clone()).await;
+    let places = Places::new(places, settings.clients.connections_per_address);
+    server::serve(public, api, places, stop.clone()).await;
 }
 
 /// A cache that holds every product shows nothing of what a cache does.

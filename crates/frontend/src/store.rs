@@ -1,4 +1,4 @@
-//! The whole store, as one frontend sees it: asked of every process it knows, at `/status`.
+//! The whole store, as one frontend sees it: asked of every process it knows.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use wire::watch::clock;
 use wire::watch::watcher::Watcher;
 
 use crate::classic::Dialect;
+use crate::clients::Closing;
 use crate::queries::Queries;
 use crate::replicas::Replicas;
 use crate::timeline::Shown;
@@ -47,11 +48,12 @@ pub(crate) struct Shared {
     pub(crate) catalogs: Vec<String>,
     pub(crate) replicas: Replicas,
     pub(crate) queries: Queries,
+    pub(crate) closing: Arc<Closing>,
 }
 
 impl Store {
-    /// Every process; pids only when `local`.
-    pub(crate) async fn describe(&self, local: bool) -> StoreStatus {
+    /// Asks every process.
+    pub(crate) async fn describe(&self) -> StoreStatus {
         let shared = &self.shared;
         let replicas = shared.replicas.peers().into_iter().map(|peer| {
             let absent = ProcessStatus {
@@ -75,11 +77,6 @@ impl Store {
         });
         let mut processes = join_all(asking).await;
         processes.push(self.status());
-        if !local {
-            for process in &mut processes {
-                process.pid = None;
-            }
-        }
         StoreStatus { leader: leader(&processes), processes }
     }
 
@@ -158,6 +155,6 @@ impl Facts for Store {
     }
 
     fn ready(&self) -> bool {
-        self.shared.replicas.view().leader_up().is_some()
+        !self.shared.closing.drains() && self.shared.replicas.view().leader_up().is_some()
     }
 }

@@ -66,8 +66,9 @@ pub(crate) struct TrackedStream {
 }
 
 impl TrackedStream {
-    /// `unread`: what has been read of the stream already.
-    pub(crate) fn new(stream: TcpStream, unread: Vec<u8>) -> Self {
+    /// `unread`: what has been read of the stream already. `idle`: how long the next request is
+    /// waited for.
+    pub(crate) fn new(stream: TcpStream, unread: Vec<u8>, idle: Duration) -> Self {
         Self {
             stream,
             unread,
@@ -76,7 +77,7 @@ impl TrackedStream {
             granted: 0,
             body: Framing::of_length(0),
             checked: 0,
-            patience: Patience { within: limits::HEADER_TIMEOUT, timer: None, set: None },
+            patience: Patience::new(idle),
             sending: SendTimer::default(),
             reader: None,
         }
@@ -253,20 +254,27 @@ impl AsyncWrite for TrackedStream {
 /// which is only set when there is something to wait for.
 #[derive(Debug)]
 struct Patience {
+    /// For the rest of a head.
     within: Duration,
+    /// For a request at all.
+    idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
     /// What it is set for: the rest of a head, or a request at all.
     set: Option<bool>,
 }
 
 impl Patience {
+    fn new(idle: Duration) -> Self {
+        Self { within: limits::HEADER_TIMEOUT, idle, timer: None, set: None }
+    }
+
     fn ends(&mut self) {
         self.set = None;
     }
 
     /// Ready: it has taken too long. `begun`: a part of a head has come.
     fn poll(&mut self, begun: bool, cx: &mut Context<'_>) -> Poll<()> {
-        let within = self.within;
+        let within = if begun { self.within } else { self.idle };
         let until = || Instant::now() + within;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until())));
         if self.set != Some(begun) {
@@ -306,7 +314,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        (TrackedStream::new(stream, Vec::new()), client)
+        (TrackedStream::new(stream, Vec::new(), Duration::from_mins(1)), client)
     }
 
     async fn read(tracked: &mut TrackedStream) -> Vec<u8> {
@@ -390,7 +398,7 @@ mod tests {
         assert_eq!(read(&mut tracked).await, b"");
         assert_eq!(tracked.end, Some(End::Rejected(head::TOO_SLOW)));
         let (mut tracked, mut client) = pair().await;
-        tracked.patience.within = soon;
+        tracked.patience.idle = soon;
         client.write_all(b"\r\n").await.unwrap();
         assert_eq!(read(&mut tracked).await, b"");
         assert_eq!(tracked.end, Some(End::Idle));

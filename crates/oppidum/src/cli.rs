@@ -258,6 +258,9 @@ pub(crate) struct Frontend {
     /// `off`: no line for each request
     #[arg(long, value_name = "on|off")]
     pub(crate) access_log: Option<String>,
+    /// How clients are treated.
+    #[command(flatten)]
+    pub(crate) clients: Clients,
     /// The times of the watch protocol.
     #[command(flatten)]
     pub(crate) times: WatchTimes,
@@ -266,10 +269,31 @@ pub(crate) struct Frontend {
     pub(crate) common: Common,
 }
 
+/// How a frontend treats its clients.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Clients {
+    /// What GET /status shows on the public port: `short`, or to clients on loopback the whole
+    /// [default: short]
+    #[arg(long, value_name = "full|short")]
+    pub(crate) public_status: Option<String>,
+    /// How many connections one address may hold; 0: no bound [default: 128]
+    #[arg(long, value_name = "N")]
+    pub(crate) connections_per_address: Option<String>,
+    /// Addresses of gateways, which are not bounded; `loopback`: those of this machine
+    #[arg(long, value_name = "ADDRESS,…")]
+    pub(crate) gateways: Option<String>,
+    /// How long a connection lives between two requests [default: 75]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) idle_seconds: Option<String>,
+    /// How long to go on answering after SIGTERM, so that gateways notice: 0 to 60 [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) drain: Option<String>,
+}
+
 /// The store that a client talks to.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Url {
-    /// A frontend's public address [default: `http://127.0.0.1:1234`]
+    /// A frontend, by its public address or its internal one [default: `http://127.0.0.1:1234`]
     #[arg(long)]
     pub(crate) url: Option<String>,
 }

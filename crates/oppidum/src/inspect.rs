@@ -1,6 +1,7 @@
 //! Looking into a running store: `status`, `verify` and `dump`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ledger::audit::{Auditor, Summary};
@@ -8,6 +9,7 @@ use ledger::block::Block;
 use ledger::command::Side;
 use ledger::replies::Windows;
 use ledger::terms::Digest;
+use serde::Deserialize;
 use serde_json::json;
 use wire::exit::Stop;
 use wire::limits::RPC_BYTES_MAX;
@@ -17,15 +19,92 @@ use wire::proto::{HistoryAsk, HistoryHead, history_part};
 use wire::status::{ProcessStatus, StoreStatus};
 
 use crate::http::Client;
+use crate::settings::{self, Settings};
 
 /// How long a replica may take to accept.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// What the whole store says of itself.
+/// A page of `/status`: of a public port, or of a frontend's internal listener, which says first
+/// what it is itself.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Page {
+    role: String,
+    public_address: Option<String>,
+    #[serde(flatten)]
+    store: StoreStatus,
+}
+
+impl Page {
+    /// True when it shows where the processes are; a public port need not.
+    fn is_whole(&self) -> bool {
+        self.store.processes.iter().any(|process| !process.address.is_empty())
+    }
+
+    /// True for the internal listener of the frontend whose public port has this number.
+    fn is_inside_of(&self, port: Option<&str>) -> bool {
+        let public = self.public_address.as_deref().and_then(port_of);
+        self.role == "frontend" && public.is_some() && public == port
+    }
+}
+
+/// What the public port, or the internal listener, at `url` says of the store. It need not say
+/// where the processes are.
+pub(crate) async fn public(url: &str) -> Result<StoreStatus, Stop> {
+    page(url).await.map(|page| page.store)
+}
+
+/// What the whole store says of itself, as of now: by the internal listener of the frontend at
+/// `url`, whichever of its addresses that is.
 pub(crate) async fn fetch(url: &str) -> Result<StoreStatus, Stop> {
+    let shown = page(url).await?;
+    if shown.role == "frontend" {
+        return Ok(shown.store);
+    }
+    if !shown.role.is_empty() {
+        let role = shown.role;
+        return Err(Stop::Setup(format!("{url} is a process of role {role}: ask a frontend")));
+    }
+    let uri: http::Uri = url.parse().unwrap_or_default();
+    let port = uri.authority().and_then(|authority| port_of(authority.as_str()));
+    let own = shown.store.processes.iter().find(|process| process.role == "frontend");
+    let inside = match own.filter(|_| shown.is_whole()) {
+        Some(own) => Some(own.address.clone()),
+        // The setting of this machine's frontend is of use when the URL leads to this machine.
+        None if uri.host().is_some_and(is_loopback) => {
+            Settings::load()?.take(settings::INTERNAL, None)?
+        }
+        None => None,
+    };
+    if let Some(inside) = inside
+        && let Ok(page) = page(&format!("http://{inside}")).await
+        && page.is_inside_of(port)
+    {
+        return Ok(page.store);
+    }
+    match shown.is_whole() {
+        true => Ok(shown.store),
+        false => Err(Stop::Setup(format!(
+            "{url} shows little of the store, for it is public: give the frontend's internal \
+             listener, such as --url http://127.0.0.1:6789, or set OPPIDUM_INTERNAL"
+        ))),
+    }
+}
+
+async fn page(url: &str) -> Result<Page, Stop> {
     let no = |why: String| Stop::Setup(format!("no store answers at {url}: {why}"));
     let reply = Client::new(url)?.get("/status").await.map_err(no)?;
     serde_json::from_slice(&reply.body).map_err(|error| no(error.to_string()))
+}
+
+/// The port of `HOST:PORT`.
+fn port_of(address: &str) -> Option<&str> {
+    address.rsplit_once(':').map(|(_, port)| port)
+}
+
+fn is_loopback(host: &str) -> bool {
+    let number = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    number.map_or(host == "localhost", |address| address.to_canonical().is_loopback())
 }
 
 /// `oppidum status`

@@ -52,6 +52,7 @@ const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(say_defect));
+    wire::descriptors::raise_limit();
     let cli = Cli::parse();
     let runtime = match runtime(&cli.command) {
         Ok(runtime) => runtime,

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ::frontend::classic::Dialect;
+use ::frontend::{Clients, Gateways, PublicStatus};
 use rustix::process::Signal;
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +19,7 @@ use wire::telemetry;
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 
-use crate::cli::{Catalog, Common, Frontend, Order, WatchTimes};
+use crate::cli::{self, Catalog, Common, Frontend, Order, WatchTimes};
 use crate::settings::{self, Settings};
 use crate::shop;
 
@@ -102,6 +103,7 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
     let cache: Capacity = settings.want(settings::CACHE, flags.cache)?;
     let dialect: DialectName = settings.want(settings::DIALECT, flags.dialect)?;
     let access_log: OnOff = settings.want(settings::ACCESS_LOG, flags.access_log)?;
+    let clients = clients(&mut settings, flags.clients)?;
     let (times, rules) = times(&mut settings, flags.times)?;
     let catalogs = catalogs.split(',').map(str::trim).filter(|address| !address.is_empty());
     let role = ::frontend::Settings {
@@ -112,11 +114,35 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
         cache: cache.0,
         dialect: dialect.0,
         access_log: access_log.0,
+        clients,
         times,
         rules,
     };
     let stop = begin(&settings, &log, &flags.common);
     finish(::frontend::run(role, stop.clone()), stop).await
+}
+
+/// How a frontend treats its clients.
+fn clients(settings: &mut Settings, flags: cli::Clients) -> Result<Clients, Stop> {
+    let form: StatusForm = settings.want(settings::PUBLIC_STATUS, flags.public_status)?;
+    let connections_per_address: usize =
+        settings.want(settings::CONNECTIONS_PER_ADDRESS, flags.connections_per_address)?;
+    let gateways: Option<Gateways> = settings.take(settings::GATEWAYS, flags.gateways)?;
+    let idle: u64 = settings.want(settings::IDLE, flags.idle_seconds)?;
+    let drain: u64 = settings.want(settings::DRAIN, flags.drain)?;
+    if !(1..=3_600).contains(&idle) {
+        return Err(Stop::Setup("idle-seconds: from 1 to 3600".into()));
+    }
+    if 60 < drain {
+        return Err(Stop::Setup("drain: from 0 to 60 seconds".into()));
+    }
+    Ok(Clients {
+        public_status: form.0,
+        connections_per_address,
+        gateways: gateways.unwrap_or_default(),
+        idle: Duration::from_secs(idle),
+        drain: Duration::from_secs(drain),
+    })
 }
 
 fn times(settings: &mut Settings, flags: WatchTimes) -> Result<(Times, Rules), Stop> {
@@ -280,6 +306,21 @@ impl FromStr for OnOff {
             "on" => Ok(Self(true)),
             "off" => Ok(Self(false)),
             _ => Err("expected on or off".into()),
+        }
+    }
+}
+
+/// A form of `/status` by its name.
+struct StatusForm(PublicStatus);
+
+impl FromStr for StatusForm {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "short" => Ok(Self(PublicStatus::Short)),
+            "full" => Ok(Self(PublicStatus::Full)),
+            _ => Err("expected full or short".into()),
         }
     }
 }

@@ -62,6 +62,18 @@ pub(crate) const CLUSTER: Setting = setting("cluster", &["OPPIDUM_CLUSTER"], "op
 pub(crate) const SHOP: Setting = setting("shop", &["OPPIDUM_SHOP"], "stock");
 /// Whether a frontend writes a line for each request.
 pub(crate) const ACCESS_LOG: Setting = setting("access-log", &["OPPIDUM_ACCESS_LOG"], "on");
+/// What a frontend's public `/status` shows.
+pub(crate) const PUBLIC_STATUS: Setting =
+    setting("public-status", &["OPPIDUM_PUBLIC_STATUS"], "short");
+/// How many connections of one address a frontend keeps.
+pub(crate) const CONNECTIONS_PER_ADDRESS: Setting =
+    setting("connections-per-address", &["OPPIDUM_CONNECTIONS_PER_ADDRESS"], "128");
+/// Addresses that are not bounded.
+pub(crate) const GATEWAYS: Setting = setting("gateways", &["OPPIDUM_GATEWAYS"], "");
+/// How long an idle connection of a customer lives.
+pub(crate) const IDLE: Setting = setting("idle-seconds", &["OPPIDUM_IDLE_SECONDS"], "75");
+/// How long a stopping frontend goes on answering.
+pub(crate) const DRAIN: Setting = setting("drain", &["OPPIDUM_DRAIN_SECONDS"], "0");
 /// The catalogs that a catalog watches instead of the leader.
 pub(crate) const UPSTREAM: Setting = setting("upstream", &["OPPIDUM_UPSTREAM"], "");
 /// How often a catalog looks for what is sold out.
@@ -80,7 +92,7 @@ pub(crate) const LOG: Setting = setting("log", &["OPPIDUM_LOG"], "info");
 pub(crate) const URL: Setting = setting("url", &["OPPIDUM_URL"], "http://127.0.0.1:1234");
 
 /// Every setting there is.
-pub(crate) const ALL: [Setting; 22] = [
+pub(crate) const ALL: [Setting; 27] = [
     ORDERS,
     ID,
     LISTEN,
@@ -95,6 +107,11 @@ pub(crate) const ALL: [Setting; 22] = [
     CLUSTER,
     SHOP,
     ACCESS_LOG,
+    PUBLIC_STATUS,
+    CONNECTIONS_PER_ADDRESS,
+    GATEWAYS,
+    IDLE,
+    DRAIN,
     UPSTREAM,
     RESTOCK,
     RESERVE,

@@ -17,6 +17,7 @@ use ledger::ledger::Ledger;
 use ledger::terms::Index;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
+use wire::escaped::escaped;
 use wire::limits::WATCHERS_MAX;
 use wire::proto::watch_server::{Watch, WatchServer};
 use wire::proto::{self, FromWatcher};
@@ -179,7 +180,7 @@ impl Source for Leader {
         };
         let patience = tokio::time::timeout(ATTACHING, attaching).await;
         patience.unwrap_or_else(|_| Err(Status::unavailable("not attached in time")))?;
-        tracing::info!("{} watches", hello.name);
+        tracing::info!("{} watches", escaped(&hello.name));
         Ok(())
     }
 

@@ -23,6 +23,7 @@ use tokio::sync::{Notify, broadcast, oneshot, watch};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use wire::convert;
+use wire::escaped::escaped;
 use wire::problem::Problem;
 use wire::proto::{self, answer::What as Answered};
 use wire::stream::Reply;
@@ -416,6 +417,7 @@ impl Shared {
         for detach in &lapsed {
             let name = leadership.name(detach.who).unwrap_or("a catalog").to_owned();
             returns.failed(&name, now);
+            let name = escaped(&name);
             tracing::info!("let go of {name}: silent for a whole grace");
             detaching.insert(detach.who, (*detach, false));
             *let_go += 1;

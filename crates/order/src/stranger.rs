@@ -1,6 +1,7 @@
 //! Judges another replica by how it introduces itself, and says why it is refused. The texts are
 //! for its operator, and name what to type.
 
+use wire::escaped::escaped;
 use wire::proto;
 
 use crate::record::{Hex, Record};
@@ -10,8 +11,8 @@ use crate::record::{Hex, Record};
 pub(crate) enum Stranger {
     /// It belongs to another store.
     #[error(
-        "replica {id} of store \"{theirs}\" called a replica of store \"{ours}\": check the \
-         addresses"
+        "replica {id} of store \"{}\" called a replica of store \"{ours}\": check the addresses",
+        escaped(.theirs)
     )]
     OtherCluster {
         /// Who called.

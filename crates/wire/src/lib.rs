@@ -4,8 +4,10 @@
 //!
 //! [`limits`] is every bound, [`problem`] every error, [`convert`] the border between the wire and
 //! the ledger's terms. [`net`] makes connections; [`stream`] carries many calls over one of them;
-//! [`watch`] is the protocol that keeps caches true; [`timer`] waits. [`serve`], [`status`],
-//! [`metrics`] and [`telemetry`] are what every process shows of itself, [`exit`] why it stops.
+//! [`watch`] is the protocol that keeps caches true; [`timer`] waits. [`connections`] and
+//! [`descriptors`] decide which clients a listener keeps. [`serve`], [`status`], [`metrics`] and
+//! [`telemetry`] are what every process shows of itself, [`escaped`] what a log shows of others,
+//! [`exit`] why it stops.
 
 pub mod limits;
 
@@ -18,6 +20,10 @@ pub mod peers;
 pub mod convert;
 
 pub mod net;
+
+pub mod connections;
+
+pub mod descriptors;
 
 pub mod timer;
 
@@ -35,6 +41,8 @@ pub mod metrics;
 pub mod serve;
 
 pub mod telemetry;
+
+pub mod escaped;
 
 /// The internal contracts, generated from `proto/`.
 #[expect(missing_docs, reason = "explained in the .proto files that this is made from")]

@@ -70,6 +70,24 @@ pub fn listen(at: SocketAddr, _waiting: u32) -> io::Result<TcpListener> {
     TcpListener::listen(at)
 }
 
+/// Ends a fresh connection with these bytes, as far as they leave at once: a client that is
+/// rejected must not be waited for.
+#[cfg(not(feature = "simulated"))]
+pub fn reject(stream: TcpStream, answer: &[u8]) {
+    use std::io::{Read as _, Write as _};
+    let Ok(mut stream) = stream.into_std() else { return };
+    // It does not block. What has come is read first: unread bytes would reset the connection.
+    let _ = stream.read(&mut [0; 4_096]);
+    let _ = stream.write(answer);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+}
+
+/// In the simulator the client sees the connection end.
+#[cfg(feature = "simulated")]
+pub fn reject(stream: TcpStream, _answer: &[u8]) {
+    drop(stream);
+}
+
 /// Connects by TCP, without delays for small writes.
 pub async fn connect(address: &str, within: Duration) -> Result<TcpStream, ConnectError> {
     let Ok(connected) = tokio::time::timeout(within, TcpStream::connect(address)).await else {

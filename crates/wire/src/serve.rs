@@ -6,16 +6,23 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{Request, StatusCode, Version};
 use axum::routing::get;
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use tokio::sync::Semaphore;
+use serde_json::Value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use crate::connections::{Connections, OpenConnection, Places};
+use crate::descriptors;
 use crate::limits;
 use crate::metrics;
 use crate::net::{TcpListener, TcpStream};
@@ -24,6 +31,16 @@ use crate::status::ProcessStatus;
 /// How long open connections may take to finish once a process stops.
 const GOODBYE: Duration = Duration::from_millis(500);
 
+/// File descriptors that a replica sets aside for its log, its history and its disk's witness.
+const FILES: usize = 128;
+
+/// For how many processes that it calls a process sets file descriptors aside: the greatest number
+/// of replicas, twice, and two catalogs.
+const PEERS: usize = 16;
+
+/// A listener without places says so at most this often.
+const WARNED_EVERY: Duration = Duration::from_mins(1);
+
 /// What a process says of itself.
 pub trait Facts: Send + Sync + 'static {
     /// The whole of it, for `/status`.
@@ -31,26 +48,48 @@ pub trait Facts: Send + Sync + 'static {
 
     /// True when it does its whole work, for `/readyz`.
     fn ready(&self) -> bool;
+
+    /// What `/status` shows.
+    fn page(&self) -> BoxFuture<'_, Value> {
+        ready(serde_json::to_value(self.status()).unwrap_or_default()).boxed()
+    }
 }
 
-/// Serves until `stop`, then lets open calls finish for a moment.
+/// Serves until `stop`, then lets open calls finish for a moment. It takes as many connections as
+/// this process has file descriptors for, after those for its files and its own calls.
 pub async fn internal(
     listener: TcpListener,
     grpc: Routes,
     facts: Arc<dyn Facts>,
     stop: CancellationToken,
 ) {
+    let share = descriptors::share(descriptors::limit(), PEERS, FILES, false);
+    internal_within(listener, grpc, facts, share.internal, stop).await;
+}
+
+/// The same with at most so many connections.
+pub async fn internal_within(
+    listener: TcpListener,
+    grpc: Routes,
+    facts: Arc<dyn Facts>,
+    connections_max: usize,
+    stop: CancellationToken,
+) {
     let router = grpc.into_axum_router().merge(pages(facts));
-    let places = Arc::new(Semaphore::new(limits::INTERNAL_CONNECTIONS_MAX));
+    // Members of one host share an address: it is not bounded.
+    let total = connections_max.min(limits::INTERNAL_CONNECTIONS_MAX);
+    let connections = Connections::new(Places::new(total, 0));
+    // Streams end by themselves at `stop`; only a connection that makes room is told to close.
+    let never = CancellationToken::new();
     let graceful = GracefulShutdown::new();
+    let mut warned: Option<Instant> = None;
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { break };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = stop.cancelled() => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!("cannot accept a connection: {error}");
                 // Out of descriptors, most likely: give those in use a moment to be closed.
@@ -58,18 +97,25 @@ pub async fn internal(
                 continue;
             }
         };
-        let (router, watcher) = (router.clone(), graceful.watcher());
-        tokio::spawn(async move {
-            serve(stream, router, watcher).await;
-            drop(place);
-        });
+        let Ok(place) = connections.open(from.ip(), false, &never) else {
+            if warned.is_none_or(|last| WARNED_EVERY <= last.elapsed()) {
+                warned = Some(Instant::now());
+                tracing::warn!(
+                    "all {total} places for connections between processes are in use: another one \
+                     from {} is closed",
+                    from.ip()
+                );
+            }
+            continue;
+        };
+        tokio::spawn(serve(stream, router.clone(), graceful.watcher(), place));
     }
     drop(listener);
     // Streams end by themselves at `stop`; whatever does not is cut.
     let _ = tokio::time::timeout(GOODBYE, graceful.shutdown()).await;
 }
 
-async fn serve(stream: TcpStream, router: Router, watcher: hyper_util::server::graceful::Watcher) {
+async fn serve(stream: TcpStream, router: Router, watcher: Watcher, place: OpenConnection) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
@@ -84,26 +130,105 @@ async fn serve(stream: TcpStream, router: Router, watcher: hyper_util::server::g
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(limits::KEEPALIVE)
         .keep_alive_timeout(limits::KEEPALIVE);
-    let service = TowerToHyperService::new(router);
+    let (place, router) = (Arc::new(place), TowerToHyperService::new(router));
+    let closing = place.closing().clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        // A process that calls over HTTP/2 stays for as long as it lives: it is never idle. A page
+        // is asked for and done.
+        let page = (request.version() < Version::HTTP_2).then(|| place.clone());
+        place.note_request();
+        let answering = router.call(request);
+        async move {
+            let answer = answering.await;
+            if let Some(place) = page {
+                place.note_idle();
+            }
+            answer
+        }
+    });
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    // A peer that vanishes is no news here: whoever holds a stream on it notices by itself.
-    let _ = watcher.watch(connection).await;
+    tokio::select! {
+        // A peer that vanishes is no news here: the holder of a stream on it notices by itself.
+        _ = watcher.watch(connection) => {}
+        () = closing.cancelled() => {}
+    }
 }
 
 /// The pages for people and their tools.
 fn pages(facts: Arc<dyn Facts>) -> Router {
-    let (status, numbers, ready) = (facts.clone(), facts.clone(), facts);
+    let (status, numbers, facts) = (facts.clone(), facts.clone(), facts);
     Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route(
             "/readyz",
             get(move || async move {
-                match ready.ready() {
+                match facts.ready() {
                     true => (StatusCode::OK, "ready\n"),
                     false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
                 }
             }),
         )
         .route("/metrics", get(move || async move { metrics::page(&numbers.status()) }))
-        .route("/status", get(move || async move { Json(status.status()) }))
+        .route("/status", get(move || async move { Json(status.page().await) }))
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "simulated"))]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    struct Quiet;
+
+    impl Facts for Quiet {
+        fn status(&self) -> ProcessStatus {
+            ProcessStatus::default()
+        }
+
+        fn ready(&self) -> bool {
+            true
+        }
+    }
+
+    /// A client at 127.0.0.`host`: on loopback every such address is this machine's.
+    async fn connect(host: u8, port: u16) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, host], 0).into()).unwrap();
+        socket.connect(([127, 0, 0, 1], port).into()).await.unwrap()
+    }
+
+    /// What comes back when it asks for a page; empty when the connection ends.
+    async fn ask(stream: &mut TcpStream) -> String {
+        let mut bytes = vec![0; 1_024];
+        let asked = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let read = match asked {
+            Ok(()) => stream.read(&mut bytes).await.unwrap_or(0),
+            Err(_) => 0,
+        };
+        String::from_utf8_lossy(&bytes[..read]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn a_member_finds_a_place_while_clients_of_one_address_hold_all_of_them() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let stop = CancellationToken::new();
+        let serving =
+            internal_within(listener, Routes::default(), Arc::new(Quiet), 2, stop.clone());
+        let serving = tokio::spawn(serving);
+        let mut held = [connect(2, port).await, connect(2, port).await];
+        for client in &mut held {
+            assert!(ask(client).await.starts_with("HTTP/1.1 200 "));
+        }
+        let mut third = connect(2, port).await;
+        assert_eq!(ask(&mut third).await, "", "it holds as many as there are");
+        let mut member = connect(3, port).await;
+        assert!(ask(&mut member).await.starts_with("HTTP/1.1 200 "));
+        assert_eq!(held[0].read(&mut [0]).await.unwrap(), 0, "idle longest, it made room");
+        assert!(ask(&mut held[1]).await.starts_with("HTTP/1.1 200 "));
+        stop.cancel();
+        serving.await.unwrap();
+    }
 }

@@ -20,7 +20,7 @@ pub struct ProcessStatus {
     /// A replica's id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<u64>,
-    /// The process id; told to loopback only.
+    /// The process id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
     /// Its internal listener.

@@ -98,12 +98,33 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
                 Level::INFO => {}
             }
         }
+        let begins = line.len();
         event.record(&mut Words(&mut line));
+        if let Some(shown) = without_controls(&line, begins) {
+            line = shown;
+        }
         line.push('\n');
         if self.lines.try_send(Said::Line(line)).is_err() {
             LOST.fetch_add(1, Ordering::Relaxed);
         }
     }
+}
+
+/// A line without control characters. None: it has none. Every text that came from outside is
+/// escaped where it is written; this is for those that come from libraries and the system.
+fn without_controls(line: &str, begins: usize) -> Option<String> {
+    let is_plain = |byte: &u8| matches!(byte, b' '..=b'~');
+    if line.as_bytes().iter().skip(begins).all(is_plain) || !line.contains(char::is_control) {
+        return None;
+    }
+    let mut shown = String::with_capacity(line.len() + 16);
+    for letter in line.chars() {
+        match letter.is_control() {
+            true => shown.extend(letter.escape_default()),
+            false => shown.push(letter),
+        }
+    }
+    Some(shown)
 }
 
 /// The message first, then fields as `name=value`.
@@ -180,6 +201,15 @@ fn civil(days: u64) -> (u64, usize, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A line break forges a line, and a terminal runs what follows an escape.
+    #[test]
+    fn no_line_holds_a_control_character() {
+        assert_eq!(without_controls("12:00 a plain line", 6), None);
+        assert_eq!(without_controls("12:00 a café…", 6), None);
+        let forged = without_controls("12:00 a\nb\u{1b}[2J\u{9b}1m", 6);
+        assert_eq!(forged.as_deref(), Some("12:00 a\\nb\\u{1b}[2J\\u{9b}1m"));
+    }
 
     #[test]
     fn dates_are_right() {

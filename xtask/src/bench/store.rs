@@ -123,6 +123,8 @@ impl Store {
         let catalogs = catalogs.collect::<Vec<_>>().join(",");
         let listen = ["--host", "127.0.0.1", "--port", &public, "--internal", &internal];
         let peers = ["--orders", &orders, "--catalogs", &catalogs, "--access-log", "off"];
+        // Crowds of one machine are measured.
+        let peers = [&peers[..], &["--gateways", "loopback"]].concat();
         self.frontend = Some(self.run("frontend", "frontend", &[&listen[..], &peers].concat())?);
         Ok(())
     }

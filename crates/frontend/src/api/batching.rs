@@ -1,11 +1,13 @@
 //! `POST /v1/orders/batch`: many orders in one request, an outcome for each.
 
+use std::net::IpAddr;
+
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use ledger::terms::Index;
 use wire::problem::{Code, Problem};
 
-use super::{Api, ON_ORDERS, bad_request, read_body};
+use super::{Api, ON_ORDERS, bad_request, too_many};
 use crate::answer::{self, Answer, IDEMPOTENCY_KEY};
 use crate::batch::{Batch, Came};
 use crate::limits;
@@ -13,7 +15,7 @@ use crate::ordering::{self, DecidedMany};
 
 impl Api {
     /// Answers a batch: whole, with 200 and a result for each order, or not at all.
-    pub(super) async fn batch(&self, request: Request<Incoming>) -> Answer {
+    pub(super) async fn batch(&self, request: Request<Incoming>, from: IpAddr) -> Answer {
         match *request.method() {
             Method::POST => {}
             Method::OPTIONS => return answer::options(ON_ORDERS),
@@ -22,12 +24,13 @@ impl Api {
         if request.headers().contains_key(IDEMPOTENCY_KEY) {
             return bad_request("each order of a batch has a key of its own: leave the header out");
         }
-        let Ok(_place) = self.shared.batches.try_acquire() else {
-            return answer::problem(&Problem::definite(Code::Overloaded, "too many batches"));
-        };
-        let body = match read_body(request, limits::BATCH_BYTES_MAX).await {
+        let body = match self.read_body(request, from, limits::BATCH_BYTES_MAX).await {
             Ok(body) => body,
             Err(refusal) => return refusal,
+        };
+        let Ok(_permit) = self.shared.places.try_acquire() else { return too_many() };
+        let Ok(_batch) = self.shared.batches.try_acquire() else {
+            return answer::problem(&Problem::definite(Code::Overloaded, "too many batches"));
         };
         let dialect = self.shared.dialect;
         let batch = match Batch::parse(dialect, &body, rand::random()) {

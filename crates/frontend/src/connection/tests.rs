@@ -2,6 +2,7 @@
 
 mod sending;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -10,9 +11,16 @@ use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use wire::connections::{Connections, Places};
 
 use super::*;
 use crate::answer;
+
+const IDLE: Duration = Duration::from_secs(1);
+
+/// What may pass between the moment of an answer and the moment when a test sees it.
+const MARGIN: Duration = Duration::from_millis(200);
 
 const ORDER: &str = "POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\n{}";
 const QUERY: &str = "GET /stocks/bear HTTP/1.1\r\nHost: shop\r\n\r\n";
@@ -24,6 +32,8 @@ struct Shop(Arc<State>);
 struct State {
     overload: AtomicBool,
     room: AtomicBool,
+    drains: AtomicBool,
+    access_log: AccessLog,
     turnstile: Turnstile,
     /// A request has come inside.
     comes: Notify,
@@ -63,16 +73,31 @@ impl House for Shop {
         &self.0.turnstile
     }
 
-    fn write_refusal(&self, out: &mut Vec<u8>, _: &Order<'_>) {
+    fn write_refusal(&self, out: &mut Vec<u8>, _: &Order<'_>) -> Written {
         out.extend_from_slice(b"HTTP/1.1 503 No\r\ncontent-length: 2\r\n\r\nno");
+        Written { id: 0..0, bytes: 2 }
+    }
+
+    fn drains(&self) -> bool {
+        self.0.drains.load(Ordering::Relaxed)
+    }
+
+    fn idle(&self) -> Duration {
+        IDLE
+    }
+
+    fn access_log(&self) -> &AccessLog {
+        &self.0.access_log
     }
 
     fn write(&self, out: &mut Vec<u8>, answer: &Answer, last: bool) {
         answer::write(out, answer, "now", last);
     }
 
-    fn write_rejection(&self, out: &mut Vec<u8>, rejection: &Rejection) {
-        self.write(out, &answer::error(rejection.status, ""), true);
+    fn write_rejection(&self, out: &mut Vec<u8>, rejection: &Rejection) -> Answer {
+        let answer = answer::error(rejection.status, "");
+        self.write(out, &answer, true);
+        answer
     }
 
     async fn order(&self, order: &Order<'_>) -> Answer {
@@ -81,7 +106,7 @@ impl House for Shop {
         self.respond(b"placed".to_vec())
     }
 
-    async fn answer(&self, request: Request<Incoming>, _: bool, step: &Step) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, _: IpAddr, step: &Step) -> Answer {
         self.0.comes.notify_one();
         let (head, body) = request.into_parts();
         let Ok(body) = body.collect().await else {
@@ -145,7 +170,7 @@ impl Visit {
         let (shop, stop) = (self.shop.clone(), self.stop.clone());
         if let Some((stream, from)) = self.stream.take() {
             self.served = tokio::spawn(async move {
-                let at_work = serve(stream, from, shop.clone(), false, stop);
+                let at_work = serve(stream, client(from, &stop), shop.clone());
                 tokio::select! {
                     () = at_work => {}
                     () = shop.turnstile().run() => {}
@@ -154,6 +179,13 @@ impl Visit {
         }
         self
     }
+}
+
+/// A client that holds a place.
+fn client(from: SocketAddr, stop: &CancellationToken) -> Client {
+    let places = Connections::new(Places::new(1, 0));
+    let place = places.open(from.ip(), false, stop).unwrap();
+    Client { address: from.ip(), place }
 }
 
 /// On a runtime of one thread whoever is served has its turn to the end before its customer
@@ -167,7 +199,9 @@ async fn arrive(buffer: Option<u32>) -> Visit {
     let (overload, room) = (AtomicBool::new(false), AtomicBool::new(false));
     let (turnstile, comes) = (Turnstile::new(), Notify::new());
     let (body, answered) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let shop = Shop(Arc::new(State { overload, room, turnstile, comes, body, answered }));
+    let (drains, access_log) = (AtomicBool::new(false), AccessLog::new(false));
+    let state = State { overload, room, drains, access_log, turnstile, comes, body, answered };
+    let shop = Shop(Arc::new(state));
     let [ours, theirs] = [TcpSocket::new_v4().unwrap(), TcpSocket::new_v4().unwrap()];
     if let Some(bytes) = buffer {
         ours.set_send_buffer_size(bytes).unwrap();
@@ -318,4 +352,32 @@ async fn one_that_has_its_order_under_way_is_told_how_it_went_and_that_it_was_th
     customer.hear_the_last("placed").await;
     drop(customer);
     served.await.unwrap();
+}
+
+/// The side that sends requests must be the one that closes: a request that is sent just when a
+/// connection closes is lost. Of both ways in which a connection is read.
+#[tokio::test]
+async fn an_idle_connection_is_kept_for_its_time_and_not_for_ever() {
+    for (request, answer) in [(ORDER, PLACED), (QUERY, SHOWN)] {
+        let Visit { mut customer, served, .. } = visit().await;
+        for _ in 0..2 {
+            assert_eq!(customer.send(request, 1).await, [answer]);
+        }
+        let began = Instant::now();
+        served.await.unwrap();
+        assert!(IDLE <= began.elapsed() + MARGIN, "{:?}", began.elapsed());
+        assert_eq!(customer.0.read(&mut [0]).await.unwrap(), 0, "the connection is closed");
+    }
+}
+
+#[tokio::test]
+async fn each_answer_of_a_frontend_that_is_about_to_close_is_the_last_of_its_connection() {
+    for (request, body) in [(ORDER, "placed"), (QUERY, "")] {
+        let Visit { shop, mut customer, served, .. } = visit().await;
+        shop.0.drains.store(true, Ordering::Relaxed);
+        customer.0.write_all(request.as_bytes()).await.unwrap();
+        customer.hear_the_last(body).await;
+        drop(customer);
+        served.await.unwrap();
+    }
 }

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
+use wire::connections::Places;
 use wire::net::{TcpListener, listen};
 use wire::peers::Peer;
 use wire::problem::{Code, Problem};
@@ -27,10 +28,13 @@ use wire::stream::{self, Answerer, LeaderHint, Reply};
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 
-use crate::api::Api;
+use crate::access_log::AccessLog;
+use crate::api::{Api, Parts};
 use crate::classic::Dialect;
+use crate::clients::{Clients, Closing};
 use crate::queries::{Queries, Setup};
 use crate::replicas::Replicas;
+use crate::status_view::StatusView;
 use crate::store::{Shared, Store};
 use crate::{limits, server};
 
@@ -49,7 +53,8 @@ impl OpenStore {
         tokio::spawn(beat(leader.hints.clone(), stop.clone()));
         let (internal, at) = bind();
         let routes = Routes::new(StoreServer::new(Service(leader.clone(), stop.clone())));
-        tokio::spawn(wire::serve::internal(internal, routes, Arc::new(NoFacts), stop.clone()));
+        let facts = Arc::new(NoFacts);
+        tokio::spawn(wire::serve::internal(internal, routes, facts, stop.clone()));
         let peers = vec![Peer { id: 1, address: at.to_string() }];
         let replicas = Replicas::start(peers, &stop);
         let mut news = replicas.news();
@@ -57,7 +62,8 @@ impl OpenStore {
             news.changed().await.expect("the replicas are kept");
         }
         let (public, address) = bind();
-        tokio::spawn(server::serve(public, api(replicas), false, stop.clone()));
+        let places = Places::new(limits::CONNECTIONS_MAX, 0);
+        tokio::spawn(server::serve(public, api(replicas), places, stop.clone()));
         Self { address, leader, _stop: stop.drop_guard() }
     }
 
@@ -84,6 +90,7 @@ fn bind() -> (TcpListener, SocketAddr) {
 }
 
 fn api(replicas: Replicas) -> Api {
+    let closing = Arc::<Closing>::default();
     let queries = Queries::new(Setup {
         capacity: 0,
         times: Times::default(),
@@ -100,8 +107,17 @@ fn api(replicas: Replicas) -> Api {
         catalogs: Vec::new(),
         replicas: replicas.clone(),
         queries: queries.clone(),
+        closing: closing.clone(),
     };
-    Api::new(Dialect::Stock, queries, replicas, Store { shared: Arc::new(shared) })
+    Api::new(Parts {
+        dialect: Dialect::Stock,
+        queries,
+        replicas,
+        view: StatusView::new(Store { shared: Arc::new(shared) }),
+        closing,
+        access_log: AccessLog::new(false),
+        clients: Clients::default(),
+    })
 }
 
 /// Places every order, has one product, and knows of no order.

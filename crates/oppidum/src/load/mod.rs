@@ -148,7 +148,7 @@ async fn close_on_signal(closing: CancellationToken) {
 
 /// Which products there are, and which dialect is spoken.
 pub(crate) async fn look_around(url: &str) -> Result<Shop, Stop> {
-    let status = inspect::fetch(url).await?;
+    let status = inspect::public(url).await?;
     let dialect = status.processes.iter().find_map(|process| process.dialect.clone());
     let toy = dialect.as_deref() == Some("toy");
     let no = |why: String| Stop::Setup(format!("the shop at {url} cannot be seen: {why}"));

@@ -181,6 +181,9 @@ fn frontend(place: usize, ports: (u16, u16), lists: (&str, &str), wishes: &Wishe
         ("--cache", wishes.cache.clone()),
         ("--dialect", wishes.dialect.clone()),
         ("--access-log", wishes.access_log.clone()),
+        // It listens on loopback alone, for one who looks on and for crowds of one machine.
+        ("--public-status", "full".to_owned()),
+        ("--gateways", "loopback".to_owned()),
         ("--log", wishes.log.clone()),
     ];
     let name = format!("frontend-{}", place + 1);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
-use crate::harness::{Connection, IDS, Plan, Process, Store, run};
+use crate::harness::{Connection, Deployed, IDS, Plan, Process, Store, ask, get, run};
 
 /// [D1-22] The shape that machines read.
 #[test]
@@ -119,9 +119,39 @@ fn verify_says_no_when_the_replicas_keep_different_histories() {
     crate::harness::until("the frontend in between serves", || {
         Connection::open(public).ok()?.ask("GET", "/livez", &[], "").ok()
     });
-    let ended = run(&["verify", "--url", &format!("http://127.0.0.1:{public}")]);
+    let ended = run(&["verify", "--url", &format!("http://127.0.0.1:{internal}")]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stdout.contains("VIOLATION"), "{ended:?}");
+}
+
+/// Process ids, addresses, digests and free bytes are the operator's. A public port shows them to
+/// no client unless it is told to, and then to none that comes through a gateway.
+#[test]
+fn a_public_status_shows_little_and_the_tools_ask_the_internal_listener() {
+    let store = Store::start(Plan::stock());
+    let deployed = Deployed::start(&store, &["--cache", "off"]);
+    let (public, internal) = (deployed.port, deployed.internal);
+    let behind_a_gateway = [("X-Forwarded-For", "10.1.2.3")];
+    for short in
+        [get(public, "/status"), ask(store.port(), "GET", "/status", &behind_a_gateway, "")]
+    {
+        let status = short.json();
+        assert_eq!((&status["leader"], &status["ready"]), (&json!(456), &json!(true)));
+        for word in ["pid", "address", "digest", "free_bytes", "ledger", "index", "127.0.0.1"] {
+            assert!(!short.body.contains(word), "{word} is shown: {}", short.body);
+        }
+    }
+    let whole = get(internal, "/status").json();
+    assert_eq!(whole["role"], "frontend");
+    assert!(whole["processes"][0]["pid"].is_u64(), "{whole}");
+    let url = format!("http://127.0.0.1:{internal}");
+    for command in ["status", "verify"] {
+        let ended = run(&[command, "--url", &url]);
+        assert_eq!(ended.code, Some(0), "{ended:?}");
+        let ended = run(&[command, "--url", &format!("http://127.0.0.1:{public}")]);
+        assert_eq!(ended.code, Some(2), "{ended:?}");
+        assert!(ended.stderr.contains("internal listener"), "{ended:?}");
+    }
 }
 
 /// What no store answers: exit code 2, and one line.
@@ -156,7 +186,8 @@ fn the_cache_holds_the_five_last_used_products_and_says_so() {
         assert_eq!(reply.header("cache-status"), Some("oppidum; fwd=miss; stored"), "{name}");
     }
     let contents = |store: &Store| -> Vec<String> {
-        let status = store.get("/status").json();
+        // On the internal listener, where the view is never older than the question.
+        let status = get(store.internal_port(0), "/status").json();
         let processes = status["processes"].as_array().unwrap();
         let frontend = processes.iter().find(|process| process["role"] == "frontend").unwrap();
         assert_eq!(frontend["cache"]["capacity"], 5);

@@ -41,6 +41,10 @@ mod bad_input;
 
 mod inspection;
 
+mod hostile;
+
+mod gateway;
+
 mod owner;
 
 mod settings;

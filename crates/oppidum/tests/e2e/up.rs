@@ -96,7 +96,8 @@ fn nobody_outlives_up_not_even_when_it_is_killed() {
     town.up.says("order-456 is down");
     let sold = post(town.port, r#"{"name":"FishCo","quantity":1,"type":"buy"}"#);
     assert_eq!(sold.number(), 0);
-    assert_eq!(town.pid("order-456"), None, "it stays down");
+    // What a public port shows is a moment old.
+    until("it stays down", || town.pid("order-456").is_none().then_some(()));
     town.up.kill();
     for (name, pid) in children {
         until(&format!("{name} ends after up was killed"), || (!runs(pid)).then_some(()));

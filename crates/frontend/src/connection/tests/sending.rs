@@ -64,15 +64,16 @@ async fn a_client_that_takes_nothing_for_long_is_let_go() {
         let Visit { shop, customer, stop, stream: Some((stream, from)), .. } = visit else {
             panic!("it is not served yet")
         };
+        let client = client(from, &stop);
         if fast {
             let mut doorstep = Doorstep::new(stream, Vec::new());
             doorstep.sending = soon();
-            let left = doorstep.serve(&shop, None, &stop).await;
+            let left = doorstep.serve(&shop, &client).await;
             assert!(matches!(left, Leaves::Gone));
         } else {
-            let mut tracked = TrackedStream::new(stream, Vec::new());
+            let mut tracked = TrackedStream::new(stream, Vec::new(), IDLE);
             tracked.sending = soon();
-            let left = inside(tracked, false, from.ip(), &shop, None, &stop).await;
+            let left = inside(tracked, false, &shop, &client).await;
             assert!(matches!(left, Left::Gone));
         }
         drop(customer);

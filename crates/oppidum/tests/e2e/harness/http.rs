@@ -57,6 +57,13 @@ impl Connection {
         Ok(Self { stream: BufReader::new(stream) })
     }
 
+    /// Over a connection that has been made already.
+    pub(crate) fn over(stream: TcpStream) -> Self {
+        // A test that waits too long fails by it.
+        let _ = stream.set_read_timeout(Some(PATIENCE));
+        Self { stream: BufReader::new(stream) }
+    }
+
     /// Sends these very bytes, and reads nothing yet.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.get_mut().write_all(bytes)

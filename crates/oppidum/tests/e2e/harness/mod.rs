@@ -1,5 +1,6 @@
 //! Stores made of real processes, for stories: started, killed, asked, and cleared away.
 
+mod clients;
 mod disk;
 mod http;
 mod process;
@@ -7,6 +8,7 @@ mod store;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use clients::{Deployed, connect_from};
 pub(crate) use disk::Disk;
 pub(crate) use http::{Connection, Reply, ask, get, post};
 pub(crate) use process::{

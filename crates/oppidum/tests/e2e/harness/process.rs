@@ -78,14 +78,33 @@ impl Process {
         variables: &[(&str, &str)],
         arguments: &[String],
     ) -> Self {
+        let mut command = binary();
+        command.envs(variables.iter().copied()).args(arguments);
+        Self::spawn(name, folder, command)
+    }
+
+    /// The same, with a limit of open files.
+    pub(crate) fn start_limited(
+        name: &str,
+        folder: &Path,
+        files: u64,
+        arguments: &[String],
+    ) -> Self {
+        let program = binary();
+        let mut command = Command::new("sh");
+        command.args(["-c", &format!("ulimit -n {files}; exec \"$0\" \"$@\"")]);
+        command.arg(program.get_program()).args(arguments);
+        Self::spawn(name, folder, command)
+    }
+
+    fn spawn(name: &str, folder: &Path, mut command: Command) -> Self {
         let lines = |end: &str| {
             let path = folder.join(format!("{name}.{end}"));
             std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap()
         };
         let (out, err) = (lines("out"), lines("err"));
         let said_before = usize::try_from(out.metadata().unwrap().len()).unwrap();
-        let mut command = binary();
-        command.current_dir(folder).envs(variables.iter().copied()).args(arguments);
+        command.current_dir(folder);
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
         Self { name: name.into(), child, folder: folder.to_owned(), said_before, ended: None }
     }

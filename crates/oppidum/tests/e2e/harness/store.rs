@@ -181,6 +181,10 @@ impl Store {
             cache,
             "--dialect",
             dialect,
+            "--public-status",
+            "full",
+            "--gateways",
+            "loopback",
         ]);
         self.plan.break_rule(&mut arguments);
         let process = Process::start(&format!("frontend-{index}"), self.folder.path(), &arguments);
@@ -355,6 +359,11 @@ impl Store {
     /// Asks the first frontend.
     pub(crate) fn get(&self, path: &str) -> Reply {
         get(self.port(), path)
+    }
+
+    /// The internal port of a frontend.
+    pub(crate) fn internal_port(&self, index: usize) -> u16 {
+        self.frontends[index].1
     }
 
     /// What a frontend tells Prometheus.

@@ -14,6 +14,7 @@ mod follower_freezes;
 mod follower_is_damaged;
 mod frontend_dies;
 mod frontend_freezes;
+mod hostile_clients;
 mod leader_dies;
 mod leader_disk_stalls;
 mod leader_freezes;
@@ -39,7 +40,7 @@ pub(crate) enum Needs {
 }
 
 /// All of them, by name.
-pub(crate) const FAULTS: [(&str, Needs, Strike); 23] = [
+pub(crate) const FAULTS: [(&str, Needs, Strike); 24] = [
     ("leader-dies", Needs::Nothing, leader_dies::strike),
     ("leader-stops", Needs::Nothing, leader_stops::strike),
     ("leader-freezes", Needs::Nothing, leader_freezes::strike),
@@ -52,6 +53,7 @@ pub(crate) const FAULTS: [(&str, Needs, Strike); 23] = [
     ("catalog-freezes", Needs::Nothing, catalog_freezes::strike),
     ("frontend-dies", Needs::Nothing, frontend_dies::strike),
     ("frontend-freezes", Needs::Nothing, frontend_freezes::strike),
+    ("hostile-clients", Needs::Nothing, hostile_clients::strike),
     ("follower-disk-stalls", Needs::Nothing, follower_disk_stalls::strike),
     ("leader-disk-stalls", Needs::Nothing, leader_disk_stalls::strike),
     ("stalled-leader-dies", Needs::Nothing, stalled_leader_dies::strike),

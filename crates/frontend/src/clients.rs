@@ -1,0 +1,134 @@
+//! How a frontend treats its clients: what one address may hold, how long an idle connection lives,
+//! and how a stopping frontend says goodbye.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::CONNECTIONS_PER_ADDRESS_MAX;
+use crate::status_view::PublicStatus;
+
+/// Settings of the public listener.
+#[derive(Clone, Debug)]
+pub struct Clients {
+    /// Which form of `/status` the public port may show.
+    pub public_status: PublicStatus,
+    /// The most connections of one address; 0: no bound.
+    pub connections_per_address: usize,
+    /// Addresses that are not bounded: they bring the customers of many others.
+    pub gateways: Gateways,
+    /// How long a connection lives between two requests.
+    pub idle: Duration,
+    /// How long a stopping frontend goes on answering, so that gateways notice before it closes.
+    pub drain: Duration,
+}
+
+impl Default for Clients {
+    fn default() -> Self {
+        Self {
+            public_status: PublicStatus::default(),
+            connections_per_address: CONNECTIONS_PER_ADDRESS_MAX,
+            gateways: Gateways::default(),
+            // Longer than the 60 s of nginx and of the usual load balancers: the side that sends
+            // requests must be the one that closes, or a request meets a closed connection.
+            idle: Duration::from_secs(75),
+            drain: Duration::ZERO,
+        }
+    }
+}
+
+/// Addresses of gateways: a list of addresses, in which `loopback` stands for those of this
+/// machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Gateways {
+    loopback: bool,
+    addresses: Vec<IpAddr>,
+}
+
+impl Gateways {
+    /// True when a client at `address` is a gateway.
+    pub fn contain(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        (self.loopback && address.is_loopback()) || self.addresses.contains(&address)
+    }
+}
+
+impl FromStr for Gateways {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut gateways = Self::default();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match part.parse::<IpAddr>() {
+                Ok(address) => gateways.addresses.push(address.to_canonical()),
+                Err(_) if part == "loopback" => gateways.loopback = true,
+                Err(_) => {
+                    return Err(format!("expected ADDRESS,… or loopback, and found {part:?}"));
+                }
+            }
+        }
+        Ok(gateways)
+    }
+}
+
+/// A frontend's last moments: first it drains, then it closes.
+#[derive(Debug, Default)]
+pub(crate) struct Closing {
+    drains: AtomicBool,
+    /// Cancelled when the draining is over: what runs, ends.
+    pub(crate) end: CancellationToken,
+}
+
+impl Closing {
+    /// True while it still answers and asks its clients to go.
+    pub(crate) fn drains(&self) -> bool {
+        self.drains.load(Ordering::Relaxed)
+    }
+
+    /// Waits for `stop`, drains, and ends everything.
+    pub(crate) async fn run(&self, drain: Duration, stop: &CancellationToken) {
+        stop.cancelled().await;
+        self.drains.store(true, Ordering::Relaxed);
+        if !drain.is_zero() {
+            tracing::info!("not ready any more: answering for {drain:?}, then closing");
+            tokio::time::sleep(drain).await;
+        }
+        self.end.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_gateways_holds_addresses_and_loopback_where_it_is_named() {
+        let gateways: Gateways = "10.0.0.5, 2001:db8::5".parse().unwrap();
+        assert!(gateways.contain("10.0.0.5".parse().unwrap()));
+        assert!(gateways.contain("::ffff:10.0.0.5".parse().unwrap()));
+        assert!(!gateways.contain("127.0.0.1".parse().unwrap()));
+        let loopback: Gateways = "loopback".parse().unwrap();
+        assert!(loopback.contain("127.0.0.9".parse().unwrap()));
+        assert!(loopback.contain("::1".parse().unwrap()));
+        assert!(!loopback.contain("10.0.0.5".parse().unwrap()));
+        assert!("10.0.0".parse::<Gateways>().is_err() && "".parse::<Gateways>().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_stopping_frontend_drains_before_it_closes() {
+        let (closing, stop) = (Closing::default(), CancellationToken::new());
+        assert!(!closing.drains());
+        let drain = Duration::from_millis(20);
+        let began = tokio::time::Instant::now();
+        stop.cancel();
+        let closed = async {
+            closing.end.cancelled().await;
+            assert!(closing.drains());
+            assert!(drain <= began.elapsed());
+        };
+        tokio::join!(closing.run(drain, &stop), closed);
+    }
+}

@@ -1,0 +1,194 @@
+//! Hostile clients beside customers: each bound holds, the memory of every process stays bounded,
+//! and customers of another address are served meanwhile.
+//!
+//! What is counted is who is served, never how fast.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+
+use crate::harness::{Connection, Deployed, IDS, Plan, Store, connect_from, until};
+
+/// The most memory that any process takes, in KB: in a debug build each begins with some 30 MB.
+const RSS_MAX: u64 = 200_000;
+
+/// Where the customers are.
+const CUSTOMERS: u8 = 99;
+
+/// The most connections of one address.
+const PER_ADDRESS: usize = 128;
+
+const ORDER: &str = r#"{"name":"GameStart","quantity":1,"type":"sell"}"#;
+
+struct Siege {
+    store: Store,
+    frontend: Deployed,
+}
+
+impl Siege {
+    fn start() -> Self {
+        let store = Store::start(Plan::stock());
+        let frontend = Deployed::start(&store, &[]);
+        Self { store, frontend }
+    }
+
+    /// So many clients of one address, each of which sends this and nothing more.
+    fn clients(&self, host: u8, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
+        let client = |_| {
+            let mut stream = connect_from(host, self.frontend.port).unwrap();
+            // A connection that is rejected may be closed already.
+            let _ = stream.write_all(bytes);
+            stream.set_nonblocking(true).unwrap();
+            stream
+        };
+        (0..count).map(client).collect()
+    }
+
+    fn customer(&self) -> Connection {
+        Connection::over(connect_from(CUSTOMERS, self.frontend.port).unwrap())
+    }
+
+    /// Customers order, ask, and send batches; health pages say that all is well.
+    fn customers_are_served(&self) {
+        let batch = format!(r#"{{"orders":[{ORDER}]}}"#);
+        for _ in 0..5 {
+            let mut customer = self.customer();
+            for (method, path, body) in [
+                ("POST", "/orders", ORDER),
+                ("POST", "/v1/orders/batch", &batch),
+                ("GET", "/stocks/GameStart", ""),
+                ("GET", "/livez", ""),
+                ("GET", "/readyz", ""),
+                ("GET", "/status", ""),
+            ] {
+                let reply = customer.ask(method, path, &[], body).unwrap();
+                assert_eq!(reply.status, 200, "{method} {path}: {reply:?}");
+            }
+        }
+        let mut pids = vec![self.frontend.process.pid()];
+        pids.extend(IDS.map(|id| self.store.order(id).pid()));
+        for pid in pids {
+            let rss = memory(pid);
+            assert!(rss < RSS_MAX, "process {pid} takes {rss} KB");
+        }
+    }
+}
+
+/// What a process has in memory, in KB.
+fn memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// What has come over a connection that does not block.
+fn received(mut stream: &TcpStream) -> Option<String> {
+    let mut bytes = [0; 1_024];
+    match stream.read(&mut bytes) {
+        Ok(count) => Some(String::from_utf8_lossy(&bytes[..count]).into_owned()),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+        Err(_) => Some(String::new()),
+    }
+}
+
+/// Waits until all but so many of these connections have been answered, and gives the answers.
+fn await_rejections(clients: &[TcpStream], kept: usize) -> Vec<String> {
+    let mut answers: Vec<Option<String>> = vec![None; clients.len()];
+    until("all but those that are kept are rejected", || {
+        for (answer, client) in answers.iter_mut().zip(clients) {
+            *answer = answer.take().or_else(|| received(client));
+        }
+        (clients.len() - kept <= answers.iter().flatten().count()).then_some(())
+    });
+    answers.into_iter().flatten().collect()
+}
+
+#[test]
+fn one_address_holds_its_connections_and_no_more() {
+    let siege = Siege::start();
+    let clients = siege.clients(2, PER_ADDRESS + 60, b"");
+    let rejections = await_rejections(&clients, PER_ADDRESS);
+    assert_eq!(rejections.len(), 60);
+    let told = rejections.iter().filter(|text| text.starts_with("HTTP/1.1 503 ")).count();
+    assert_eq!(told, 60, "{rejections:?}");
+    assert!(rejections[0].contains("at most 128"), "{rejections:?}");
+    siege.customers_are_served();
+    drop(clients);
+    until("the address has its places again", || {
+        let stream = connect_from(2, siege.frontend.port).ok()?;
+        let reply = Connection::over(stream).ask("GET", "/livez", &[], "").ok()?;
+        (reply.status == 200).then_some(())
+    });
+}
+
+#[test]
+fn heads_that_never_end_keep_nobody_out() {
+    let siege = Siege::start();
+    let head = b"POST /orders HTTP/1.1\r\nHost: shop\r\nX-Slow: ";
+    let clients: Vec<_> = (2..5).flat_map(|host| siege.clients(host, PER_ADDRESS, head)).collect();
+    siege.customers_are_served();
+    drop(clients);
+}
+
+#[test]
+fn bodies_that_never_come_keep_nobody_out() {
+    let siege = Siege::start();
+    let order = b"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 16000\r\n\r\n{";
+    let orders = siege.clients(2, PER_ADDRESS, order);
+    let batch =
+        b"POST /v1/orders/batch HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n";
+    // Each may become 1 MB: an address gets room for eight of them.
+    let clients: Vec<_> = (3..6).map(|host| siege.clients(host, 40, batch)).collect();
+    for clients in &clients {
+        let rejections = await_rejections(clients, 8);
+        assert!(rejections.iter().all(|text| text.starts_with("HTTP/1.1 503 ")), "{rejections:?}");
+        assert!(rejections[0].contains("bodies"), "{rejections:?}");
+    }
+    siege.customers_are_served();
+    drop(orders);
+}
+
+#[test]
+fn clients_that_ask_for_everything_and_read_nothing_take_no_memory() {
+    let siege = Siege::start();
+    let all = "GET /stocks HTTP/1.1\r\nHost: a\r\n\r\nGET /status HTTP/1.1\r\nHost: a\r\n\r\n\
+               GET /stocks/GameStart HTTP/1.1\r\nHost: a\r\n\r\n";
+    let clients: Vec<_> = (2..5).flat_map(|host| siege.clients(host, 40, b"")).collect();
+    let asks = all.repeat(400);
+    for _ in 0..20 {
+        for mut client in &clients {
+            // Until neither side takes any more.
+            let _ = client.write(asks.as_bytes());
+        }
+        siege.customers_are_served();
+    }
+}
+
+#[test]
+fn clients_that_change_their_address_keep_nobody_out() {
+    let siege = Siege::start();
+    let order = b"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 16000\r\n\r\n{";
+    let clients: Vec<_> = (100..200).flat_map(|host| siege.clients(host, 5, order)).collect();
+    siege.customers_are_served();
+    drop(clients);
+}
+
+/// Few files may be open: connections of clients must leave those that the frontend needs itself.
+#[test]
+fn a_frontend_with_few_descriptors_finds_the_leader_again_while_clients_hold_its_places() {
+    let mut store = Store::start(Plan::stock());
+    let frontend = Deployed::start_limited(&store, 60);
+    let clients: Vec<TcpStream> =
+        (0..120).filter_map(|_| connect_from(2, frontend.port).ok()).collect();
+    let mut customer = Connection::over(connect_from(CUSTOMERS, frontend.port).unwrap());
+    for leader in [456, 345] {
+        let reply = customer.ask("POST", "/orders", &[], ORDER).unwrap();
+        assert_eq!(reply.status, 200, "{reply:?}");
+        store.kill(leader);
+        store.await_leader(None);
+        let reply = customer.ask("POST", "/orders", &[], ORDER).unwrap();
+        assert_eq!(reply.status, 200, "after {leader} died: {reply:?}");
+        store.start_order(leader, &[]);
+        store.await_all_ready();
+    }
+    drop(clients);
+}
