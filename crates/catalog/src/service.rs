@@ -27,8 +27,9 @@ use crate::desk::{Desk, Query};
 /// The longest that a query may be parked for want of a lease.
 const PATIENCE_MAX: Duration = Duration::from_secs(5);
 
-/// How long a query may be parked: for three quarters of the time that its asker waits. What is told
-/// at the end, a stale answer or that there is no lease, must arrive before the asker gives up.
+/// How long a query may be parked: for three quarters of the time that its asker waits. What is
+/// told at the end, a stale answer or that there is no lease, must arrive before the asker gives
+/// up.
 fn parked_max(patience_ms: u32) -> Duration {
     let patience = Duration::from_millis(patience_ms.into());
     (patience.saturating_mul(3) / 4).min(PATIENCE_MAX)
