@@ -25,7 +25,9 @@ impl Api {
     ) -> Result<Bytes, Answer> {
         let too_large =
             || answer::last(answer::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
-        check_content_type(&request)?;
+        if let Some(refusal) = refuse_content_type(&request) {
+            return Err(refusal);
+        }
         let body = request.into_body();
         let size = body.size_hint();
         if usize::try_from(size.lower()).unwrap_or(usize::MAX) > bytes_max {
@@ -53,14 +55,14 @@ impl Api {
     }
 }
 
-/// A body is JSON, or does not say what it is.
-fn check_content_type(request: &Request<Incoming>) -> Result<(), Answer> {
-    let Some(kind) = request.headers().get(CONTENT_TYPE) else { return Ok(()) };
+/// The answer to a body that says it is no JSON. One that does not say what it is, is taken.
+fn refuse_content_type(request: &Request<Incoming>) -> Option<Answer> {
+    let kind = request.headers().get(CONTENT_TYPE)?;
     let kind = kind.to_str().unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if kind.is_empty() || kind == "application/json" || kind.ends_with("+json") {
-        return Ok(());
+        return None;
     }
     let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-    Err(answer::error(status, "the Content-Type, if given, must be JSON"))
+    Some(answer::error(status, "the Content-Type, if given, must be JSON"))
 }
