@@ -192,6 +192,21 @@ impl Replica {
         });
     }
 
+    /// Spawns what no order waits for: compaction, catching up, the membership of a new store.
+    fn spawn_maintenance(&self) {
+        let limits = Limits::keeping(self.settings.log_kept());
+        let (raft, view) = (self.raft.clone(), self.view.clone());
+        self.tasks.spawn(compaction::run(raft, view, limits, self.ending.clone()));
+        let (view, peers) = (self.view.clone(), self.peers.clone());
+        self.tasks.spawn(returning::run(view, peers, self.ending.clone()));
+        self.tasks.spawn(membership::begin(
+            self.raft.clone(),
+            self.settings.clone(),
+            self.peers.clone(),
+            self.ending.clone(),
+        ));
+    }
+
     /// Serves until told to stop, or until it cannot go on.
     async fn serve(mut self, listener: TcpListener, stop: CancellationToken) -> Result<(), Stop> {
         let (role, watch_role) = watch::channel(Role::Alone { term: 0, forsaken: false });
@@ -219,17 +234,7 @@ impl Replica {
         let service = self.service(batcher.clone(), reader, settling.clone(), watch_role.clone());
         let publisher = Publisher::new(self.settings.id, settling.clone());
         self.tasks.spawn(self.keep_ledger(watch_role.clone()));
-        let limits = Limits::keeping(self.settings.log_kept());
-        let (raft, view) = (self.raft.clone(), self.view.clone());
-        self.tasks.spawn(compaction::run(raft, view, limits, self.ending.clone()));
-        let (view, peers) = (self.view.clone(), self.peers.clone());
-        self.tasks.spawn(returning::run(view, peers, self.ending.clone()));
-        self.tasks.spawn(membership::begin(
-            self.raft.clone(),
-            self.settings.clone(),
-            self.peers.clone(),
-            self.ending.clone(),
-        ));
+        self.spawn_maintenance();
         let address = listener.local_addr().unwrap_or(self.settings.listen);
         let facts = Arc::new(Status {
             id: self.settings.id,
@@ -243,6 +248,7 @@ impl Replica {
         });
         let routes = self.routes(service, publisher).add_service(operator.service());
         tracing::info!("Order socket bound to port {}", address.port());
+        tracing::info!("socket is listening");
         let internal = wire::serve::internal(listener, routes, facts, self.ending.clone());
         let mut internal = Box::pin(internal);
         let failure = tokio::select! {

@@ -57,8 +57,9 @@ fn function_lines(path: &str, text: &str) -> Vec<Complaint> {
     let code = blank(text);
     let mut complaints = Vec::new();
     for (at, _) in code.match_indices("fn ") {
-        let starts_word =
-            !code[..at].ends_with(|letter: char| letter.is_alphanumeric() || letter == '_');
+        let part = |letter: char| letter.is_alphanumeric() || letter == '_';
+        // A name follows, or it is the type of a function and no function.
+        let starts_word = !code[..at].ends_with(part) && code[at + 3..].starts_with(part);
         let Some(length) = starts_word.then(|| body_end(&code[at..])).flatten() else { continue };
         let lines = code[at..at + length].lines().count();
         if FUNCTION_LINES_MAX < lines {
@@ -72,16 +73,22 @@ fn function_lines(path: &str, text: &str) -> Vec<Complaint> {
 }
 
 /// How many bytes it is from a signature to the end of its body. None: it has no body.
+///
+/// The body begins with the first brace outside all brackets, of which `<` and `>` are two as long as
+/// they are no arrow: commas and braces within them belong to types.
 fn body_end(code: &str) -> Option<usize> {
     let (mut braces, mut brackets) = (0_usize, 0_usize);
+    let mut before = ' ';
     for (at, letter) in code.char_indices() {
+        let arrow = letter == '>' && matches!(before, '-' | '=');
+        before = letter;
         match letter {
-            '(' | '[' if braces == 0 => brackets += 1,
-            ')' | ']' if braces == 0 => brackets = brackets.checked_sub(1)?,
-            ';' | ',' if braces == 0 && brackets == 0 => return None,
-            '{' => braces += 1,
-            '}' if braces <= 1 => return (braces == 1).then_some(at + 1),
-            '}' => braces -= 1,
+            '(' | '[' | '<' if braces == 0 => brackets += 1,
+            ')' | ']' | '>' if braces == 0 && !arrow => brackets = brackets.checked_sub(1)?,
+            ';' if braces == 0 && brackets == 0 => return None,
+            '{' if 0 < braces || brackets == 0 => braces += 1,
+            '}' if braces == 1 => return Some(at + 1),
+            '}' => braces = braces.saturating_sub(1),
             _ => {}
         }
     }
@@ -131,5 +138,34 @@ mod tests {
         assert!(complaints("a.rs", &file(68)).is_empty());
         let long = "a.rs:7: 71 lines; a function has 70 at most: split it";
         assert_eq!(complaints("a.rs", &file(69)), [long]);
+    }
+
+    /// Kind: signatures that hide their body from the rule.
+    #[test]
+    fn a_long_function_is_caught_whatever_its_signature() {
+        for signature in [
+            "fn f() -> Result<(), Stop> {",
+            "fn f<T, U>(t: T, u: U) -> Option<(T, U)>\nwhere\n    T: Copy,\n    U: Copy,\n{",
+            "fn f(go: impl Fn(u8) -> Result<u8, Stop>) -> impl Iterator<Item = (u8, u8)> {",
+            "fn f<const N: usize>(t: Of<{ N + 1 }>) -> [u8; { N * 2 }] {",
+            "const fn f<'a>(table: fn(&'a str, u8) -> u8, more: &'a [u8]) -> Map<&'a str, u8> {",
+            "async fn f(&self) -> Vec<Vec<u8>> {",
+        ] {
+            let file = |lines| {
+                let body = "    go();\n".repeat(lines);
+                format!("//! What it is for.\n\n{signature}\n{body}}}\n")
+            };
+            let own = signature.lines().count();
+            assert!(complaints("a.rs", &file(69 - own)).is_empty(), "{signature}");
+            assert_eq!(
+                complaints("a.rs", &file(70 - own)),
+                ["a.rs:3: 71 lines; a function has 70 at most: split it"],
+                "{signature}"
+            );
+        }
+        let none =
+            "trait T {\n    fn f(&self) -> Result<(), Stop>;\n}\n\ntype F = fn (u8, u8) -> u8;\n";
+        let file = format!("//! What it is for.\n\n{none}\nmod m {{\n{}}}\n", "\n".repeat(80));
+        assert!(complaints("a.rs", &file).is_empty());
     }
 }
