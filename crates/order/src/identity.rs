@@ -16,7 +16,7 @@
 //!   memory, and gives way to what answers at the address.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use ledger::terms::LedgerId;
@@ -27,6 +27,7 @@ use wire::proto;
 
 use crate::config::{HINTS_MAX, REPLICAS_MAX, Settings};
 use crate::members::Members;
+use crate::private;
 use crate::record::{
     FILE, Hex, Record, cannot_use, cannot_write, check_own, check_version, draw, fresh, is_known,
     lock, read, write,
@@ -58,8 +59,9 @@ impl Identity {
     /// Takes the data folder into use; makes it if it is not there.
     pub(crate) fn open(settings: &Settings, members: Members) -> Result<Self, Stop> {
         let folder = settings.data.clone();
-        fs::create_dir_all(&folder).map_err(|error| cannot_use("make", &folder, &error))?;
+        private::create(&folder).map_err(|error| cannot_use("make", &folder, &error))?;
         let lock = lock(&folder)?;
+        private::tighten(&folder);
         let record = match read(&folder.join(FILE))? {
             Some(record) => record,
             None => fresh(settings, &folder)?,
@@ -272,6 +274,8 @@ impl Identity {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::config::tests::three;
 

@@ -36,6 +36,7 @@ mod shop;
 mod identity;
 mod members;
 mod peers;
+mod private;
 mod record;
 mod stranger;
 
