@@ -262,6 +262,21 @@ mod tests {
         }
     }
 
+    /// Kind: an integer that is out of range and called no integer.
+    #[test]
+    fn an_integer_out_of_range_is_told_the_range() {
+        for quantity in ["-1", "\"-1\"", "0", "\"-0\"", "\"-99999999999999999999\"", "1000001"] {
+            let body = format!(r#"{{"name":"bear","quantity":{quantity},"type":"buy"}}"#);
+            let why = parse_order(Dialect::Stock, body.as_bytes()).unwrap_err();
+            assert_eq!(why, "quantity must be from 1 to 1000000", "{quantity}");
+        }
+        for quantity in ["\"-\"", "\"--1\"", "\"+1\"", "\"-1.0\"", "-1.5"] {
+            let body = format!(r#"{{"name":"bear","quantity":{quantity},"type":"buy"}}"#);
+            let why = parse_order(Dialect::Stock, body.as_bytes()).unwrap_err();
+            assert_eq!(why, "quantity must be an integer", "{quantity}");
+        }
+    }
+
     #[test]
     fn what_is_no_order_is_refused() {
         let bad: [&[u8]; 14] = [

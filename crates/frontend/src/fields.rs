@@ -77,9 +77,15 @@ fn quantity(quantity: Option<&Value<'_>>) -> Result<Quantity, String> {
         Some(Value::Whole(pieces)) => *pieces,
         Some(Value::Below) => 0,
         Some(Value::Text(text)) => {
-            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            let (below, digits) = match text.strip_prefix('-') {
+                Some(digits) => (true, digits),
+                None => (false, &**text),
+            };
+            if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+                return Err(not_an_integer());
+            }
             // Only digits, and yet no u64: it is too large, not odd.
-            if digits { text.parse().unwrap_or(u64::MAX) } else { return Err(not_an_integer()) }
+            if below { 0 } else { digits.parse().unwrap_or(u64::MAX) }
         }
         Some(Value::Other) => return Err(not_an_integer()),
     };

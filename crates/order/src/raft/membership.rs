@@ -112,6 +112,10 @@ pub(crate) async fn begin(
         () = tokio::time::sleep(RANK * u32::try_from(rank).unwrap_or(u32::MAX)) => {}
         () = stop.cancelled() => return,
     }
+    // A log that is here already is not waited for.
+    if raft.is_initialized().await.unwrap_or(true) {
+        return;
+    }
     if peers.has_begun() {
         return tracing::info!("the others have a store already: waiting for its log");
     }

@@ -325,6 +325,7 @@ impl Peer for Receiver {
         }
         let start = hello.sender.as_ref().map_or(0, |sender| sender.start);
         if self.shared.starts.lock().insert(id, start) != Some(start) {
+            tracing::info!("Connection from: order {id}");
             tracing::info!("sending missing logs to {id}");
         }
         self.report(id, &hello);
