@@ -2,12 +2,22 @@
 
 use ::frontend::classic::Dialect;
 
-use super::examiner::{Ask, Examiner, answered, is_error};
+use super::examiner::{Ask, Examiner, answered};
 use super::sheet::Check;
 use crate::pains::front::Side;
 
 /// The check that all the others lead to.
 const UNCHANGED: &str = "bad-unchanged";
+
+/// How every error is said.
+const SHAPE: &str = "error-shape";
+
+/// With which status every error is said.
+const STATUSES: &str = "statuses";
+
+/// What our own store has chosen to refuse, and another may take.
+const CHOICES: [&str; 3] =
+    ["bad-quantity-whole-float", "bad-quantity-over-limit", "bad-content-type"];
 
 /// What is wrong with a quantity: a name for it, and the quantity as it stands in the JSON.
 const QUANTITIES: [(&str, &str); 13] = [
@@ -52,8 +62,8 @@ fn cases(dialect: Dialect, name: &str) -> Vec<Case> {
         .into_iter()
         .map(|(what, quantity)| {
             let says = match what {
-                "huge" => "a quantity beyond all integers is 400".to_owned(),
-                _ => format!("a quantity of {quantity} is 400"),
+                "huge" => "a quantity beyond all integers is refused".to_owned(),
+                _ => format!("a quantity of {quantity} is refused"),
             };
             Case::new(&format!("quantity-{what}"), &says, order(quantity))
         })
@@ -62,39 +72,39 @@ fn cases(dialect: Dialect, name: &str) -> Vec<Case> {
     cases.extend([
         Case::new(
             "no-quantity",
-            "a missing quantity is 400",
+            "a missing quantity is refused",
             format!("{{\"name\":{name:?}{side}}}"),
         ),
-        Case::new("no-name", "a missing name is 400", format!("{{\"quantity\":1{side}}}")),
-        Case::new("name-number", "a name that is a number is 400", {
+        Case::new("no-name", "a missing name is refused", format!("{{\"quantity\":1{side}}}")),
+        Case::new("name-number", "a name that is a number is refused", {
             format!("{{\"name\":7,\"quantity\":1{side}}}")
         }),
-        Case::new("empty", "an empty body is 400", String::new()),
-        Case::new("no-json", "a body that is no JSON is 400", "not json".into()),
-        Case::new("cut-off", "JSON that is cut off is 400", good[..good.len() - 1].to_owned()),
-        Case::new("array", "an array is 400", format!("[{good}]")),
-        Case::new("text", "a text is 400", format!("{name:?}")),
-        Case::new("null", "null is 400", "null".into()),
+        Case::new("empty", "an empty body is refused", String::new()),
+        Case::new("no-json", "a body that is no JSON is refused", "not json".into()),
+        Case::new("cut-off", "JSON that is cut off is refused", good[..good.len() - 1].to_owned()),
+        Case::new("array", "an array is refused", format!("[{good}]")),
+        Case::new("text", "a text is refused", format!("{name:?}")),
+        Case::new("null", "null is refused", "null".into()),
         Case {
             status: 404,
-            ..Case::new("unknown-product", "an order of an unknown product is 404", {
+            ..Case::new("unknown-product", "an order of an unknown product is refused", {
                 format!("{{\"name\":\"no-such-product-here\",\"quantity\":1{side}}}")
             })
         },
         Case {
             kind: "text/html",
             status: 415,
-            ..Case::new("content-type", "a Content-Type of text/html is 415", good)
+            ..Case::new("content-type", "a Content-Type of text/html is refused", good)
         },
     ]);
     if dialect == Dialect::Stock {
         let typed = |side: &str| format!("{{\"name\":{name:?},\"quantity\":1,\"type\":{side}}}");
         cases.extend([
-            Case::new("no-type", "a missing type is 400", {
+            Case::new("no-type", "a missing type is refused", {
                 format!("{{\"name\":{name:?},\"quantity\":1}}")
             }),
-            Case::new("type-unknown", "an unknown type is 400", typed("\"steal\"")),
-            Case::new("type-number", "a type that is a number is 400", typed("1")),
+            Case::new("type-unknown", "an unknown type is refused", typed("\"steal\"")),
+            Case::new("type-number", "a type that is a number is refused", typed("1")),
         ]);
     }
     cases
@@ -102,14 +112,26 @@ fn cases(dialect: Dialect, name: &str) -> Vec<Case> {
 
 pub(super) fn checks(dialect: Dialect) -> Vec<Check> {
     let cases = cases(dialect, "NAME");
-    let mut checks: Vec<Check> =
-        cases.iter().map(|case| Check::new(&case.id, 1, &case.says)).collect();
+    let mut checks: Vec<Check> = cases.iter().map(|case| check(&case.id, &case.says)).collect();
     checks.push(Check::new(
         UNCHANGED,
         5,
         "what was refused here has changed no stock and taken no number",
     ));
+    checks.push(Check::new(
+        SHAPE,
+        4,
+        "every error is {\"error\":{\"code\",\"message\"}}, and code is the status",
+    ));
+    checks.push(Check::info(STATUSES, "every error has the status that ours has"));
     checks
+}
+
+fn check(id: &str, says: &str) -> Check {
+    match CHOICES.contains(&id) {
+        true => Check::info(id, says),
+        false => Check::new(id, 1, says),
+    }
 }
 
 pub(super) async fn examine(examiner: &mut Examiner) {
@@ -124,7 +146,7 @@ pub(super) async fn examine(examiner: &mut Examiner) {
             body => body,
         };
         let found = match &asked {
-            Ok(reply) => is_error(sent, reply, case.status),
+            Ok(reply) => examiner.refused(sent, reply, case.status),
             Err(why) => Err(why.clone()),
         };
         examiner.mark(&case.id, found);
@@ -144,6 +166,10 @@ pub(super) async fn examine(examiner: &mut Examiner) {
                 }
             }
         }
+    }
+    for (id, odd) in [(SHAPE, examiner.odd_shape.clone()), (STATUSES, examiner.odd_status.clone())]
+    {
+        examiner.mark(id, odd.map_or_else(|| Ok("all that were seen".into()), Err));
     }
     let found = unchanged(examiner, before, refused, changed).await;
     match found {

@@ -16,7 +16,7 @@ use super::sheet::{Mark, Sheet};
 use crate::client::encode;
 use crate::http::{Client, Reply};
 use crate::pains::around::Around;
-use crate::pains::front::{Front, Side, clipped, in_short, number_field, order_body, shelf};
+use crate::pains::front::{Front, Side, clipped, in_short, order_body, order_number, shelf};
 use crate::pains::oversell::showing;
 use wire::exit::Stop;
 
@@ -77,6 +77,9 @@ pub(super) struct Examiner {
     /// The number of the latest order; None: nobody knows.
     pub(super) last: Option<u64>,
     pub(super) placed: Vec<Placed>,
+    /// What is said of an error, in the first that was not as documented.
+    pub(super) odd_shape: Option<String>,
+    pub(super) odd_status: Option<String>,
     silent: u32,
 }
 
@@ -85,7 +88,8 @@ impl Examiner {
         let (name, stock) = around.richest();
         let dialect = around.dialect;
         let (last, placed, silent) = (None, Vec::new(), 0);
-        Self { around, dialect, sheet, name, stock, last, placed, silent }
+        let (odd_shape, odd_status) = (None, None);
+        Self { around, dialect, sheet, name, stock, last, placed, odd_shape, odd_status, silent }
     }
 
     pub(super) fn mark(&mut self, id: &str, found: Result<String, String>) {
@@ -152,8 +156,43 @@ impl Examiner {
 
     /// The number in an answer that places an order.
     pub(super) fn number(&self, reply: &Reply) -> Option<u64> {
-        let body = reply.json().ok().filter(|_| reply.status == 200)?;
-        body["data"][number_field(self.dialect)].as_u64()
+        let body = reply.json().ok().filter(|_| (200..300).contains(&reply.status))?;
+        order_number(&body)
+    }
+
+    /// Whether this is a no: an error of the client's. How it is said, and with which status of these,
+    /// is for checks of their own.
+    pub(super) fn refused(
+        &mut self,
+        sent: &str,
+        reply: &Reply,
+        status: u16,
+    ) -> Result<String, String> {
+        let seen = answered(sent, reply);
+        if !(400..500).contains(&reply.status) {
+            return Err(format!("{seen}: expected {status}"));
+        }
+        if reply.status != status {
+            self.odd_status.get_or_insert_with(|| format!("{seen}: ours says {status}"));
+        }
+        if let Err(why) = is_error(sent, reply, reply.status) {
+            self.odd_shape.get_or_insert(why);
+        }
+        Ok(seen)
+    }
+
+    /// The same, where the status is not a matter of choice.
+    pub(super) fn missing(
+        &mut self,
+        sent: &str,
+        reply: &Reply,
+        status: u16,
+    ) -> Result<String, String> {
+        let seen = self.refused(sent, reply, status)?;
+        match reply.status == status {
+            true => Ok(seen),
+            false => Err(format!("{seen}: expected {status}")),
+        }
     }
 
     /// Whether the stock is as it must be, sooner or later; freshness has a check of its own. What

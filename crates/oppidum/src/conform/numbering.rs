@@ -1,7 +1,7 @@
 //! The numbers of orders: 0, 1, 2, …, without gaps, and each order to be found under its own.
 
 use super::examiner::{Ask, Examiner};
-use super::shapes::look_up;
+use super::shapes::is_found;
 use super::sheet::Check;
 use crate::pains::front::{Side, order_body};
 
@@ -93,7 +93,7 @@ pub(super) async fn examine_all(examiner: &mut Examiner) {
         found = Err("no order was placed".into());
     }
     for order in &placed {
-        if let Err(why) = look_up(examiner, order).await {
+        if let Err(why) = is_found(examiner, order).await {
             found = Err(why);
             break;
         }

@@ -1,9 +1,21 @@
 //! The score sheet: every check with its sentence and its points, and what came of it.
+//!
+//! What every store of this kind must do has points. What ours has chosen, and another may choose
+//! otherwise, is *information*: it is shown and costs nothing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
+
+/// Whether a store must do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// The API asks for it.
+    Must,
+    /// A choice of our own store.
+    Info,
+}
 
 /// One check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,11 +26,19 @@ pub(crate) struct Check {
     pub(crate) says: String,
     /// What it is worth.
     pub(crate) points: u32,
+    /// Whether it counts.
+    pub(crate) level: Level,
 }
 
 impl Check {
+    /// What every store must do.
     pub(crate) fn new(id: &str, points: u32, says: &str) -> Self {
-        Self { id: id.to_owned(), says: says.to_owned(), points }
+        Self { id: id.to_owned(), says: says.to_owned(), points, level: Level::Must }
+    }
+
+    /// What ours does, and another may do otherwise.
+    pub(crate) fn info(id: &str, says: &str) -> Self {
+        Self { level: Level::Info, ..Self::new(id, 0, says) }
     }
 }
 
@@ -47,11 +67,12 @@ impl Mark {
         }
     }
 
-    fn word(&self) -> &'static str {
-        match self {
-            Self::Passed(_) => "passed",
-            Self::Failed(_) => "failed",
-            Self::Skipped(_) => "skipped",
+    fn word(&self, level: Level) -> &'static str {
+        match (self, level) {
+            (Self::Passed(_), _) => "passed",
+            (Self::Failed(_), Level::Must) => "failed",
+            (Self::Failed(_), Level::Info) => "differs",
+            (Self::Skipped(_), _) => "skipped",
         }
     }
 }
@@ -111,7 +132,7 @@ impl Sheet {
 
     fn sum<'a>(&self, checks: impl Iterator<Item = &'a Check>) -> Score {
         let mut score = Score::default();
-        for check in checks {
+        for check in checks.filter(|check| check.level == Level::Must) {
             match self.found(check) {
                 Mark::Passed(_) => score.points += check.points,
                 Mark::Failed(_) => score.failures += 1,
@@ -135,13 +156,14 @@ impl Sheet {
             let _ = writeln!(out, "{title}: {points} of {of}");
             for check in checks {
                 let mark = self.found(check);
-                let (word, earned) = match mark {
-                    Mark::Passed(_) => ("passed", check.points.to_string()),
-                    Mark::Failed(_) => ("FAILED", "0".to_owned()),
-                    Mark::Skipped(_) => ("skipped", "-".to_owned()),
+                let Check { id, says, points, level } = check;
+                let (word, earned) = match (&mark, level) {
+                    (Mark::Failed(_), Level::Must) => ("FAILED", format!(" 0/{points:<2}")),
+                    (mark, Level::Info) => (mark.word(*level), "info ".to_owned()),
+                    (Mark::Passed(_), _) => ("passed", format!("{points:>2}/{points:<2}")),
+                    (Mark::Skipped(_), _) => ("skipped", format!(" -/{points:<2}")),
                 };
-                let Check { id, says, points } = check;
-                let _ = writeln!(out, "  {word:<7} {earned:>2}/{points:<2} {id:<width$}  {says}");
+                let _ = writeln!(out, "  {word:<7} {earned} {id:<width$}  {says}");
                 if !matches!(mark, Mark::Passed(_)) {
                     let _ = writeln!(out, "{:15}> {}", "", mark.evidence());
                 }
@@ -176,7 +198,8 @@ impl Sheet {
                 "id": check.id,
                 "says": check.says,
                 "points": check.points,
-                "result": mark.word(),
+                "level": if check.level == Level::Must { "must" } else { "info" },
+                "result": mark.word(check.level),
                 "evidence": mark.evidence(),
             })
         });
@@ -200,8 +223,11 @@ mod tests {
     #[test]
     fn a_skipped_check_costs_nothing_and_a_failed_one_its_points() {
         let checks = [("a", 4), ("b", 3), ("c", 2), ("d", 1)];
-        let checks = checks.map(|(id, points)| Check::new(id, points, "it is so")).into();
+        let mut checks: Vec<_> =
+            checks.map(|(id, points)| Check::new(id, points, "it is so")).into();
+        checks.push(Check::info("e", "ours does so"));
         let mut sheet = Sheet::new(vec![Section { title: "all", checks }]);
+        sheet.mark("e", Mark::of(Err("another way".into())));
         sheet.mark("a", Mark::of(Ok("seen".into())));
         sheet.mark("b", Mark::of(Err("not so".into())));
         sheet.mark("c", Mark::Skipped("no".into()));
@@ -214,5 +240,7 @@ mod tests {
         let json = sheet.json("http://here", "toy");
         assert_eq!(json["checks"][1]["evidence"], "not so");
         assert_eq!(json["checks"][3]["result"], "skipped", "nobody came to it");
+        assert_eq!(json["checks"][4]["result"], "differs", "and costs nothing");
+        assert!(table.contains("> another way"), "{table}");
     }
 }

@@ -108,7 +108,7 @@ impl Front {
             self.client.let_go();
         }
         match self.client.post("/orders", &headers, body).await {
-            Ok(reply) => read_told(self.dialect, &reply),
+            Ok(reply) => read_told(&reply),
             Err(why) => Told::Unknown(format!("{}: {why}", self.url)),
         }
     }
@@ -174,7 +174,7 @@ pub(crate) fn order_body(dialect: Dialect, side: Side, name: &str, quantity: u64
 /// What the answer to a query shows.
 fn read_shown(path: &str, reply: &Reply) -> Result<Shown, String> {
     let body = reply.json().unwrap_or_default();
-    let quantity = body["data"]["quantity"].as_i64().filter(|_| reply.status == 200);
+    let quantity = whole_under(carried(&body), &["quantity"]).filter(|_| reply.status == 200);
     let Some(quantity) = quantity else {
         return Err(format!("GET {path} was answered {}", in_short(reply)));
     };
@@ -182,17 +182,48 @@ fn read_shown(path: &str, reply: &Reply) -> Result<Shown, String> {
     Ok(Shown { quantity, cache: reply.header("cache-status").map(str::to_owned), stale })
 }
 
+/// What an answer carries: `data`, or its one object under another name, or all of it. What is wrong
+/// with a name has a check of its own, and must not hide what lies behind it.
+pub(crate) fn carried(body: &Value) -> &Value {
+    if body["data"].is_object() {
+        return &body["data"];
+    }
+    let named = body.as_object().into_iter().flatten();
+    let mut objects = named.filter(|(name, value)| *name != "error" && value.is_object());
+    match (objects.next(), objects.next()) {
+        (Some((_, one)), None) => one,
+        _ => body,
+    }
+}
+
+/// A whole number, also one that is written as a text.
+pub(crate) fn whole(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_str()?.trim().parse().ok())
+}
+
+/// The whole number under one of these names, or the only one that there is under any name that
+/// means nothing else.
+pub(crate) fn whole_under(carried: &Value, names: &[&str]) -> Option<i64> {
+    const OTHERS: [&str; 5] = ["name", "price", "code", "status", "type"];
+    let named = names.iter().find_map(|name| whole(carried.get(*name)?));
+    named.or_else(|| {
+        let fields = carried.as_object()?.iter();
+        let unknown = fields.filter(|(name, _)| !OTHERS.contains(&name.as_str()));
+        let mut found = unknown.filter_map(|(_, value)| whole(value));
+        found.next().filter(|_| found.next().is_none())
+    })
+}
+
+/// The number in an answer that places an order.
+pub(crate) fn order_number(body: &Value) -> Option<u64> {
+    let names = [number_field(Dialect::Stock), number_field(Dialect::Toy), "number"];
+    whole_under(carried(body), &names).and_then(|number| u64::try_from(number).ok())
+}
+
 /// What the answer to an order means. A store in the other dialect is understood all the same.
-fn read_told(dialect: Dialect, reply: &Reply) -> Told {
+fn read_told(reply: &Reply) -> Told {
     let body = reply.json().unwrap_or_default();
-    let other = match dialect {
-        Dialect::Stock => Dialect::Toy,
-        Dialect::Toy => Dialect::Stock,
-    };
-    let number = [dialect, other].into_iter().find_map(|dialect| {
-        let number = &body["data"][number_field(dialect)];
-        number.as_u64().or_else(|| number.as_str()?.parse().ok())
-    });
+    let number = order_number(&body);
     let message = body["error"]["message"].as_str().map(str::to_owned);
     match (reply.status, number, message) {
         (200..300, Some(number), _) => Told::Placed(number),
@@ -245,12 +276,32 @@ mod tests {
             (404, "<html>", refused(404, "404 <html>")),
         ];
         for (status, body, expected) in table {
-            assert_eq!(read_told(Dialect::Stock, &reply(status, body)), expected, "{body}");
+            assert_eq!(read_told(&reply(status, body)), expected, "{body}");
         }
         for (status, body) in [(200, "{}"), (200, "ok"), (302, ""), (500, "oops"), (503, "{}")] {
-            let told = read_told(Dialect::Toy, &reply(status, body));
+            let told = read_told(&reply(status, body));
             assert!(matches!(told, Told::Unknown(_)), "{status} {body} is {told:?}");
         }
+    }
+
+    /// Kind: one name, or one type, that is not as it should be, and hides everything behind it.
+    #[test]
+    fn what_lies_behind_a_renamed_key_is_read() {
+        let body = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        for text in [
+            r#"{"data":{"transaction_number":7}}"#,
+            r#"{"data":{"order_id":"7"}}"#,
+            r#"{"result":{"order_number":7,"quantity":2}}"#,
+            r#"{"number":7}"#,
+        ] {
+            assert_eq!(order_number(&body(text)), Some(7), "{text}");
+        }
+        for text in [r#"{"error":{"code":404}}"#, r#"{"code":404}"#, r#"{"data":{"a":1,"b":2}}"#] {
+            assert_eq!(order_number(&body(text)), None, "{text}");
+        }
+        let stock = r#"{"item":{"name":"a","price":"9.5","in_stock":"100"}}"#;
+        let shown = read_shown("/stocks/a", &reply(200, stock)).unwrap();
+        assert_eq!(shown.quantity, 100);
     }
 
     #[test]

@@ -31,6 +31,17 @@ pub(crate) enum Fault {
     ForgetsRefusals,
     /// It breaks the connection over what it does not understand.
     BreaksOnNonsense,
+    /// Numbers are written as texts.
+    NumbersAreText,
+    /// The number of a new order has another name.
+    RenamesTheNumber,
+    /// The stock has another name.
+    RenamesTheStock,
+    /// Errors have another name.
+    RenamesErrors,
+    /// It decides otherwise than ours where it may: 400 for what is sold out, no quantity as a text, no
+    /// slash after a path.
+    ChoosesOtherwise,
 }
 
 /// For how long it shows the stock before an order, and between looking and taking.
@@ -102,7 +113,7 @@ impl Double {
             if self.has(Fault::BreaksOnOrders) && request.method == "POST" {
                 return;
             }
-            let Reply { status, body, headers } = self.answer(&request);
+            let Reply { status, body, headers } = self.disguised(self.answer(&request));
             let nonsense = status == 400 || body.contains("no such route");
             if self.has(Fault::BreaksOnNonsense) && nonsense {
                 return;
@@ -118,8 +129,40 @@ impl Double {
         }
     }
 
+    /// The same answer in other words.
+    fn disguised(&self, reply: Reply) -> Reply {
+        let mut body = reply.body.clone();
+        for (fault, from, to) in [
+            (Fault::RenamesTheNumber, "\"transaction_number\"", "\"order_id\""),
+            (Fault::RenamesErrors, "\"error\"", "\"problem\""),
+        ] {
+            if self.has(fault) {
+                body = body.replace(from, to);
+            }
+        }
+        if self.has(Fault::RenamesTheStock) && body.contains("\"price\"") {
+            body = body.replace("\"quantity\"", "\"in_stock\"");
+        }
+        if self.has(Fault::NumbersAreText) && reply.status == 200 {
+            let mut json: Value = serde_json::from_str(&body).unwrap();
+            for value in json["data"].as_object_mut().into_iter().flat_map(|o| o.values_mut()) {
+                if value.is_number() {
+                    *value = value.to_string().into();
+                }
+            }
+            body = json.to_string();
+        }
+        if self.has(Fault::ChoosesOtherwise) && reply.status == 409 {
+            return error(400, "out of stock");
+        }
+        Reply { body, ..reply }
+    }
+
     fn answer(&self, request: &Request) -> Reply {
         let shelf = if self.toy { "products" } else { "stocks" };
+        if self.has(Fault::ChoosesOtherwise) && request.path.ends_with('/') {
+            return error(404, "no such route");
+        }
         let segments: Vec<&str> = request.path.trim_matches('/').split('/').collect();
         let allowed = match segments.as_slice() {
             ["orders"] => "POST",
@@ -228,7 +271,8 @@ impl Double {
     fn parse(&self, body: &Value) -> Option<(String, i64, String)> {
         let name = body.get("name")?.as_str()?.to_owned();
         let quantity = body.get("quantity")?;
-        let digits = |text: &&str| text.bytes().all(|byte| byte.is_ascii_digit());
+        let otherwise = self.has(Fault::ChoosesOtherwise);
+        let digits = |text: &&str| !otherwise && text.bytes().all(|byte| byte.is_ascii_digit());
         let number = match quantity.as_str().filter(digits) {
             Some(text) => text.parse().ok()?,
             None if self.has(Fault::TakesFractions) && quantity.is_f64() => {
