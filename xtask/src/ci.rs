@@ -1,8 +1,8 @@
 //! The gate: every check in one command, each with its time, and a summary at the end.
 //!
-//! All steps run, also after one has failed, so that one run tells everything there is to mend. On a
-//! desk a tool that is missing is said and passed over; where `CI=true`, a check that was not made
-//! is a check that failed.
+//! All steps run, also after one has failed, so that one run tells everything there is to mend. On
+//! a desk a tool that is missing is said and passed over; where `CI=true`, a check that was not
+//! made is a check that failed.
 
 use std::path::Path;
 use std::process::Command;
@@ -96,8 +96,8 @@ fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Resul
     Ok(if status.success() { End::Passed } else { End::Failed })
 }
 
-/// `cargo deny` is a tool of its own, which `.ci/run` installs; without it the step was not checked.
-/// Advisories are left out: they come over the network and change without the repository.
+/// `cargo deny` is a tool of its own, which `.ci/run` installs; without it the step was not
+/// checked. Advisories are left out: they come over the network and change without the repository.
 fn deny(workspace: &Path) -> Result<End> {
     let asked = Command::new(env!("CARGO")).args(["deny", "--version"]).output();
     if !asked.is_ok_and(|answer| answer.status.success()) {

@@ -29,7 +29,9 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let mut command = Command::new(env!("CARGO"));
     command
         .current_dir(root)
-        .args(["test", "--profile", PROFILE, "--quiet", "-p", "oppidum", "--test", "e2e", "--"])
+        .args(["test", "--profile", PROFILE, "--quiet", "-p", "oppidum", "--test", "e2e"])
+        // What a test puts into a process is not in what is deployed.
+        .args(["--features", "failpoints", "--"])
         .args(["--nocapture", "nothing_is_lost_whatever_happens"])
         .env("OPPIDUM_TORTURE_SECONDS", (60 * options.minutes).to_string())
         .env("OPPIDUM_TORTURE_SEED", options.seed.to_string())

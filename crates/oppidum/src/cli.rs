@@ -1,11 +1,11 @@
 //! The command line: every command, every flag, and what each is for.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use wire::watch::rules::Mutant;
 
 use crate::cli_lab::{Demo, Lab};
 use crate::cli_members::{Member, Recover, Replace};
 use crate::conform::flags::Conform;
+use crate::failpoints::{Faults, Mutants};
 
 /// A store that stays open.
 ///
@@ -14,7 +14,7 @@ use crate::conform::flags::Conform;
 #[derive(Debug, Parser)]
 #[command(name = "oppidum", version, max_term_width = 100)]
 #[command(after_help = "Begin with:\n  \
-    oppidum demo               see all of it in half a minute\n  \
+    oppidum demo               see all of it in a quarter of a minute\n  \
     oppidum up                 start a whole store on this machine\n  \
     curl http://127.0.0.1:1234/products\n  \
     oppidum load --clients 5   let five customers loose on it\n  \
@@ -89,9 +89,9 @@ pub(crate) struct WatchTimes {
     /// How far a clock may drift, in per mille [default: 50]
     #[arg(long, value_name = "N")]
     pub(crate) drift_per_mille: Option<String>,
-    /// Breaks a rule of the watch protocol on purpose, by its name: for tests of the checkers
-    #[arg(long, hide = true)]
-    pub(crate) break_rule: Option<Mutant>,
+    /// Rules that are broken on purpose.
+    #[command(flatten)]
+    pub(crate) mutants: Mutants,
 }
 
 /// `oppidum up`
@@ -195,10 +195,9 @@ pub(crate) struct Order {
     /// smaller disk]
     #[arg(long, value_name = "MB")]
     pub(crate) reserve_mb: Option<String>,
-    /// A fault put there on purpose: hold-answers, no-timeouts, pretended-room, log-kept=N,
-    /// flush-delay=MS, switches
-    #[arg(long, hide = true)]
-    pub(crate) fault: Vec<String>,
+    /// Faults put there on purpose.
+    #[command(flatten)]
+    pub(crate) faults: Faults,
     /// The times of the watch protocol.
     #[command(flatten)]
     pub(crate) times: WatchTimes,

@@ -53,13 +53,12 @@ pub(crate) async fn product(product: Product) -> Result<bool, Stop> {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "this is the program's answer")]
 fn tell(outcome: Outcome, said: &str) -> Result<bool, Stop> {
     match outcome {
-        Outcome::Accepted(Accepted::Unchanged) => println!("nothing to do"),
-        Outcome::Accepted(_) => println!("done: {said}"),
+        Outcome::Accepted(Accepted::Unchanged) => answer!("nothing to do"),
+        Outcome::Accepted(_) => answer!("done: {said}"),
         Outcome::Refused(refusal) => {
-            println!("refused: {refusal}");
+            answer!("refused: {refusal}");
             return Ok(false);
         }
         Outcome::Repeated { first, .. } => return tell(*first, said),
@@ -67,11 +66,10 @@ fn tell(outcome: Outcome, said: &str) -> Result<bool, Stop> {
     Ok(true)
 }
 
-#[expect(clippy::print_stdout, reason = "this is the program's answer")]
 async fn list(url: &str) -> Result<(), Stop> {
     let mut client = Client::new(url)?;
     let mut after = String::new();
-    println!("{:<32} {:>14} {:>12}", "product", "price", "in stock");
+    answer!("{:<32} {:>14} {:>12}", "product", "price", "in stock");
     loop {
         let path = format!("/products?limit=1000&after={}", encode(&after));
         let reply = client.get(&path).await;
@@ -87,7 +85,7 @@ async fn list(url: &str) -> Result<(), Stop> {
         after = text(&last["name"]);
         for product in products {
             let price = product["price"].as_f64().unwrap_or_default();
-            println!(
+            answer!(
                 "{:<32} {price:>14.2} {:>12}",
                 text(&product["name"]),
                 product["quantity"].to_string()

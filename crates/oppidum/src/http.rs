@@ -12,6 +12,8 @@ use hyper_util::rt::TokioIo;
 use wire::exit::Stop;
 use wire::net;
 
+use crate::address;
+
 /// The most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
@@ -157,7 +159,10 @@ impl Client {
             None => {
                 let stream = net::connect(&self.authority, self.patience.0).await;
                 let stream = stream.map_err(|error| error.to_string())?;
-                let shaken = http1::handshake(TokioIo::new(stream)).await;
+                // As curl writes them: there are servers that know `Content-Type` and nothing else.
+                let mut builder = http1::Builder::new();
+                let builder = builder.title_case_headers(true);
+                let shaken = builder.handshake(TokioIo::new(stream)).await;
                 let (connection, driver) = shaken.map_err(|error| error.to_string())?;
                 tokio::spawn(driver);
                 connection
@@ -170,14 +175,6 @@ impl Client {
 
 /// `host:port` of a URL.
 fn authority(url: &str) -> Result<String, Stop> {
-    let odd = || Stop::Setup(format!("{url:?} is no URL of a store: expected http://HOST:PORT"));
-    let uri: http::Uri = url.parse().map_err(|_| odd())?;
-    if uri.scheme_str().is_some_and(|scheme| scheme != "http") {
-        return Err(Stop::Setup(format!("{url}: only http:// is spoken here")));
-    }
-    let authority = uri.authority().ok_or_else(odd)?;
-    Ok(match authority.port_u16() {
-        Some(_) => authority.to_string(),
-        None => format!("{authority}:80"),
-    })
+    let odd = |why| Stop::Setup(format!("{url:?} is no URL of a store: {why}"));
+    address::of_url(url).map_err(odd)
 }

@@ -108,30 +108,36 @@ fn is_loopback(host: &str) -> bool {
 }
 
 /// `oppidum status`
-#[expect(clippy::print_stdout, reason = "this is the program's answer")]
 pub(crate) async fn status(url: &str, as_json: bool) -> Result<bool, Stop> {
     let store = fetch(url).await?;
     if as_json {
-        println!("{}", serde_json::to_string(&store).map_err(|e| Stop::Defect(e.to_string()))?);
+        answer!("{}", serde_json::to_string(&store).map_err(|e| Stop::Defect(e.to_string()))?);
         return Ok(store.leader.is_some());
     }
     match store.leader {
-        Some(leader) => println!("leader: {leader}\n"),
-        None => println!("leader: none; orders are refused until a majority of replicas is back\n"),
+        Some(leader) => answer!("leader: {leader}\n"),
+        None => answer!("leader: none; orders are refused until a majority of replicas is back\n"),
     }
-    println!(
+    answer!(
         "{:<14} {:>7} {:<21} {:>5} {:>9} {:>9} {:>5} {:>9}  digest",
-        "process", "pid", "address", "term", "applied", "settled", "lag", "next order"
+        "process",
+        "pid",
+        "address",
+        "term",
+        "applied",
+        "settled",
+        "lag",
+        "next order"
     );
     let newest = store.processes.iter().filter_map(|process| process.applied_index).max();
     for process in &store.processes {
-        println!("{}", row(process, newest, store.leader));
+        answer!("{}", row(process, newest, store.leader));
     }
     for process in store.processes.iter().filter(|process| process.disk_full == Some(true)) {
         let (id, free) = (process.id.unwrap_or(0), process.free_bytes.unwrap_or(0));
-        println!("\norder {id}: its disk is full, {} MB are free: make room", free / 1_000_000);
+        answer!("\norder {id}: its disk is full, {} MB are free: make room", free / 1_000_000);
     }
-    println!("\n{}", crate::members::summary(&store));
+    answer!("\n{}", crate::members::summary(&store));
     Ok(store.leader.is_some())
 }
 
@@ -207,13 +213,12 @@ pub(crate) const IDENTICAL: &str = "identical: the same digest at the same index
                                     keys unique, stock conserved";
 
 /// `oppidum verify`: true when everything is as it must be.
-#[expect(clippy::print_stdout, reason = "this is the program's answer")]
 pub(crate) async fn verify(url: &str) -> Result<bool, Stop> {
     let Verdict { replicas, violation } = judge(url).await?;
     for replica in &replicas {
-        println!("{replica}");
+        answer!("{replica}");
     }
-    println!("{}", violation.as_deref().unwrap_or(IDENTICAL));
+    answer!("{}", violation.as_deref().unwrap_or(IDENTICAL));
     Ok(violation.is_none())
 }
 
@@ -329,7 +334,6 @@ fn disagreement(histories: &[History]) -> Option<String> {
 }
 
 /// `oppidum dump`: a replica's orders in the stock bazaar's shape.
-#[expect(clippy::print_stdout, reason = "this is the program's answer")]
 pub(crate) async fn dump(url: &str, id: u64) -> Result<(), Stop> {
     let store = fetch(url).await?;
     let replica = store.processes.iter().find(|process| process.id == Some(id));
@@ -358,10 +362,10 @@ pub(crate) async fn dump(url: &str, id: u64) -> Result<(), Stop> {
     .await?;
     let next = head.next_order_number;
     match orders.is_empty() {
-        true => println!("{{\n  \"nextID\": {next},\n  \"ledger\": {{}}\n}}"),
+        true => answer!("{{\n  \"nextID\": {next},\n  \"ledger\": {{}}\n}}"),
         false => {
             let orders = orders.join(",\n");
-            println!("{{\n  \"nextID\": {next},\n  \"ledger\": {{\n{orders}\n  }}\n}}");
+            answer!("{{\n  \"nextID\": {next},\n  \"ledger\": {{\n{orders}\n  }}\n}}");
         }
     }
     Ok(())

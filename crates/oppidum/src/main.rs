@@ -1,5 +1,10 @@
 //! A store that stays open: one binary for every process of it, and for those who look after it.
 
+#[macro_use]
+mod output;
+
+mod signals;
+
 mod cli;
 
 mod cli_lab;
@@ -8,7 +13,13 @@ mod cli_members;
 
 mod settings;
 
+mod dot_env;
+
 mod shop;
+
+mod address;
+
+mod failpoints;
 
 mod roles;
 
@@ -47,13 +58,20 @@ use cli::{Cli, Command, CtlOn};
 use settings::Settings;
 
 /// Yes, no, and: it could not be done.
+const YES: u8 = 0;
 const NO: u8 = 1;
 const FAILED: u8 = 2;
 
 fn main() -> ExitCode {
     std::panic::set_hook(Box::new(say_defect));
     wire::descriptors::raise_limit();
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(said) => {
+            output::show(&said);
+            return ended(u8::try_from(said.exit_code()).unwrap_or(FAILED));
+        }
+    };
     let runtime = match runtime(&cli.command) {
         Ok(runtime) => runtime,
         Err(error) => return fail(&Stop::Setup(format!("the runtime cannot start: {error}"))),
@@ -62,9 +80,20 @@ fn main() -> ExitCode {
     // Whatever still runs has been told to stop; a blocked read of stdin must not hold us up.
     runtime.shutdown_background();
     match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(NO),
+        Ok(true) => ended(YES),
+        Ok(false) => ended(NO),
         Err(stop) => fail(&stop),
+    }
+}
+
+/// The last thing that a process does: an answer that could not be written is no success.
+fn ended(code: u8) -> ExitCode {
+    match output::finish() {
+        Some(error) if code == YES => {
+            note!("oppidum: the answer could not be written to stdout: {error}");
+            ExitCode::from(FAILED)
+        }
+        _ => ExitCode::from(code),
     }
 }
 
@@ -98,7 +127,11 @@ async fn run(command: Command) -> Result<bool, Stop> {
         Command::Order(flags) => roles::order(flags).await.map(|()| true),
         Command::Catalog(flags) => roles::catalog(flags).await.map(|()| true),
         Command::Frontend(flags) => roles::frontend(flags).await.map(|()| true),
-        Command::Client(flags) => client::run(&url(flags.url)?).await.map(|()| true),
+        Command::Client(flags) => {
+            let mut settings = Settings::load()?;
+            let url: String = settings.want(settings::URL, flags.url)?;
+            client::run(&url, settings.said()).await.map(|()| true)
+        }
         Command::Load(flags) => {
             let url = url(flags.url.url.clone())?;
             load::run(&url, &flags).await
@@ -121,8 +154,8 @@ async fn run(command: Command) -> Result<bool, Stop> {
 }
 
 fn fail(stop: &Stop) -> ExitCode {
-    eprintln!("oppidum: {stop}");
-    ExitCode::from(match stop {
+    note!("oppidum: {stop}");
+    ended(match stop {
         Stop::Setup(_) => FAILED,
         Stop::Defect(_) => NO,
     })
@@ -133,14 +166,11 @@ fn say_defect(panic: &std::panic::PanicHookInfo<'_>) {
     let what = panic.payload().downcast_ref::<&str>().map(|what| (*what).to_owned());
     let what = what.or_else(|| panic.payload().downcast_ref::<String>().cloned());
     let what = what.unwrap_or_else(|| "something that must not be".to_owned());
-    // Whoever read the answer has gone away, as `head` does: nobody is told anything wrong.
-    if what.starts_with("failed printing to stdout") {
-        std::process::exit(i32::from(FAILED));
-    }
     let place = panic.location().map_or_else(String::new, |place| format!(" at {place}"));
-    eprintln!(
+    note!(
         "oppidum: defect{place}: {what}. The process stops, so that nothing wrong is told; \
          start it again, and report this line."
     );
+    let _ = output::finish();
     std::process::exit(i32::from(NO));
 }

@@ -51,16 +51,15 @@ pub(crate) async fn replace(what: Replace) -> Result<bool, Stop> {
     Ok(add(&url, what.with, &what.address).await? && remove(&url, what.id).await?)
 }
 
-#[expect(clippy::print_stdout, reason = "this is the program's answer")]
 async fn list(url: &str) -> Result<bool, Stop> {
     let store = inspect::fetch(url).await?;
-    println!("{:<12} {:<21} {:<8} state", "replica", "address", "votes");
+    answer!("{:<12} {:<21} {:<8} state", "replica", "address", "votes");
     let known = members(&store);
     let replicas = store.processes.iter().filter(|process| process.role == "order");
     for replica in replicas {
-        println!("{}", row(replica, &store, known));
+        answer!("{}", row(replica, &store, known));
     }
-    println!("\n{}", summary(&store));
+    answer!("\n{}", summary(&store));
     Ok(store.leader.is_some())
 }
 
@@ -118,7 +117,6 @@ fn counted(voters: usize) -> String {
     }
 }
 
-#[expect(clippy::print_stdout, reason = "this is the program's answer")]
 async fn add(url: &str, id: u64, address: &str) -> Result<bool, Stop> {
     let mut progress = Progress::new(id);
     let began = Instant::now();
@@ -131,12 +129,12 @@ async fn add(url: &str, id: u64, address: &str) -> Result<bool, Stop> {
         };
         match ended {
             Ok(voters) => {
-                println!("{id} votes; {}", counted(voters));
+                answer!("{id} votes; {}", counted(voters));
                 return Ok(true);
             }
             Err(status) => {
                 if let Some(no) = refused(leader, &status, began)? {
-                    println!("{no}");
+                    answer!("{no}");
                     return Ok(false);
                 }
             }
@@ -146,7 +144,6 @@ async fn add(url: &str, id: u64, address: &str) -> Result<bool, Stop> {
 }
 
 /// Follows the new replica's progress to its end: how many vote then.
-#[expect(clippy::print_stdout, reason = "this is the program's answer")]
 async fn follow(
     mut told: tonic::Streaming<Adding>,
     progress: &mut Progress,
@@ -156,13 +153,12 @@ async fn follow(
             return Ok(usize::try_from(adding.voters).unwrap_or(0));
         }
         if let Some(line) = progress.note(&adding, Instant::now()) {
-            println!("{line}");
+            answer!("{line}");
         }
     }
     Err(Status::unavailable("the leader broke off: ask again"))
 }
 
-#[expect(clippy::print_stdout, reason = "this is the program's answer")]
 async fn remove(url: &str, id: u64) -> Result<bool, Stop> {
     let began = Instant::now();
     loop {
@@ -170,13 +166,13 @@ async fn remove(url: &str, id: u64) -> Result<bool, Stop> {
         match client.remove(RemoveReplica { id }).await.map(tonic::Response::into_inner) {
             Ok(Removed { leader: 0, voters }) => {
                 let voters = usize::try_from(voters).unwrap_or(0);
-                println!("{id} is removed; {}", counted(voters));
+                answer!("{id} is removed; {}", counted(voters));
                 return Ok(true);
             }
-            Ok(Removed { leader, .. }) => println!("{id} led, {leader} leads now"),
+            Ok(Removed { leader, .. }) => answer!("{id} led, {leader} leads now"),
             Err(status) => {
                 if let Some(no) = refused(leader, &status, began)? {
-                    println!("{no}");
+                    answer!("{no}");
                     return Ok(false);
                 }
             }

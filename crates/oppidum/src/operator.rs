@@ -16,11 +16,10 @@ use crate::inspect;
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// `oppidum ctl transfer`. False: the leader says why it cannot be done.
-#[expect(clippy::print_stdout, reason = "this is the program's answer")]
 pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
     let store = inspect::fetch(url).await?;
     let Some(leader) = store.leading() else {
-        println!("no replica leads just now: see `oppidum status`");
+        answer!("no replica leads just now: see `oppidum status`");
         return Ok(false);
     };
     let (id, address) = (store.leader.unwrap_or(0), &leader.address);
@@ -30,13 +29,13 @@ pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
         Ok(done) => {
             let pause = Duration::from_micros(done.into_inner().pause_us);
             match pause.is_zero() {
-                true => println!("{to} leads already"),
-                false => println!("{to} leads; orders waited for {:.0} ms", millis(pause)),
+                true => answer!("{to} leads already"),
+                false => answer!("{to} leads; orders waited for {:.0} ms", millis(pause)),
             }
             Ok(true)
         }
         Err(status) if status.code() == Code::FailedPrecondition => {
-            println!("{}", status.message());
+            answer!("{}", status.message());
             Ok(false)
         }
         Err(status) => Err(no(status.message().to_owned())),
@@ -44,7 +43,6 @@ pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
 }
 
 /// `oppidum ctl repair`. False: something is damaged that cannot be mended.
-#[expect(clippy::print_stdout, reason = "this is the program's answer")]
 pub(crate) async fn repair(url: &str, id: u64) -> Result<bool, Stop> {
     let store = inspect::fetch(url).await?;
     let Some(replica) = store.processes.iter().find(|process| process.id == Some(id)) else {
@@ -58,15 +56,15 @@ pub(crate) async fn repair(url: &str, id: u64) -> Result<bool, Stop> {
             let done = done.into_inner();
             let at: Vec<String> = done.mended.iter().map(u64::to_string).collect();
             match at.is_empty() {
-                true => println!("{} blocks read, none is damaged", done.checked),
+                true => answer!("{} blocks read, none is damaged", done.checked),
                 false => {
-                    println!("{} blocks read, mended at index {}", done.checked, at.join(", "));
+                    answer!("{} blocks read, mended at index {}", done.checked, at.join(", "));
                 }
             }
             Ok(true)
         }
         Err(status) if status.code() == Code::DataLoss => {
-            println!("{}", status.message());
+            answer!("{}", status.message());
             Ok(false)
         }
         Err(status) => Err(no(status.message().to_owned())),

@@ -11,6 +11,7 @@ use crate::settings::{self, Settings};
 
 /// `oppidum ctl recover`. False: it was not confirmed.
 pub(crate) async fn recover(flags: Recover) -> Result<bool, Stop> {
+    crate::roles::keep_private();
     let data: PathBuf = Settings::load()?.want(settings::DATA, flags.data)?;
     let Some(id) = flags.id else { return compare(&data).await };
     let survivor = Survivor::open(&folder(&data, id), id).await?;
@@ -115,9 +116,8 @@ fn warn(knowledge: &Knowledge) {
     ));
 }
 
-#[expect(clippy::print_stdout, reason = "this is the program's answer")]
 fn say(text: &str) {
-    println!("{text}");
+    answer!("{text}");
 }
 
 async fn is_confirmed(cluster: &str) -> bool {

@@ -2,6 +2,7 @@
 //! end.
 
 use std::fmt::Display;
+use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,38 +12,42 @@ use ::frontend::classic::Dialect;
 use ::frontend::{Clients, Gateways, PublicStatus};
 use rustix::process::Signal;
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
-use wire::peers::Peer;
 use wire::telemetry;
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 
+use crate::address::{Addresses, Host, HostPort, Peers};
 use crate::cli::{self, Catalog, Common, Frontend, Order, WatchTimes};
+use crate::failpoints;
+use crate::output;
 use crate::settings::{self, Settings};
 use crate::shop;
+use crate::signals::Signals;
 
 /// Runs a replica.
 pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
+    keep_private();
     let mut settings = Settings::load()?;
-    let log: String = settings.want(settings::LOG, flags.common.log.clone())?;
+    let log: Filter = settings.want(settings::LOG, flags.common.log.clone())?;
     let peers: Peers = settings.want(settings::ORDERS, flags.common.orders.clone())?;
     let id: u64 = settings.want(settings::ID, flags.id)?;
     let own = peers.0.iter().find(|peer| peer.id == id).map(|peer| peer.address.clone());
-    let listen = settings.take::<Address>(settings::LISTEN, flags.listen)?;
-    let listen = match (listen, own) {
-        (Some(listen), _) => listen.0,
-        (None, Some(own)) => resolve(&own)?,
+    let listen = settings.take::<HostPort>(settings::LISTEN, flags.listen)?;
+    let own = own.and_then(|own| own.parse::<HostPort>().ok());
+    let listen = match listen.or(own) {
+        Some(listen) => resolve(&listen)?,
         // The replica's own check says which ids there are.
-        (None, None) => SocketAddr::from(([127, 0, 0, 1], 0)),
+        None => SocketAddr::from(([127, 0, 0, 1], 0)),
     };
     let data: PathBuf = settings.want(settings::DATA, flags.data)?;
     let cluster: String = settings.want(settings::CLUSTER, flags.cluster)?;
     let source: String = settings.want(settings::SHOP, flags.shop)?;
     let (shop, shop_source) = shop::load(&source)?;
     let reserve = settings.take::<u64>(settings::RESERVE, flags.reserve_mb)?;
-    let faults = faults(&flags.fault)?;
+    let faults = flags.faults.parse()?;
+    let failpoints = [flags.faults.said(), flags.times.mutants.said()].concat();
     let (times, rules) = times(&mut settings, flags.times)?;
     let role = ::order::Settings {
         id,
@@ -60,57 +65,61 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         rules,
         faults,
     };
-    let stop = begin(&settings, &log, &flags.common);
+    let stop = begin(&settings, &log, &flags.common)?;
+    failpoints::warn(&failpoints);
     finish(::order::run(role, stop.clone()), stop).await
 }
 
 /// Runs a catalog.
 pub(crate) async fn catalog(flags: Catalog) -> Result<(), Stop> {
     let mut settings = Settings::load()?;
-    let log: String = settings.want(settings::LOG, flags.common.log.clone())?;
-    let listen: Address = settings.want(settings::CATALOG_LISTEN, flags.listen)?;
+    let log: Filter = settings.want(settings::LOG, flags.common.log.clone())?;
+    let listen: HostPort = settings.want(settings::CATALOG_LISTEN, flags.listen)?;
+    let listen = resolve(&listen)?;
     let peers: Peers = settings.want(settings::ORDERS, flags.common.orders.clone())?;
-    let upstream: Option<String> = settings.take(settings::UPSTREAM, flags.upstream)?;
+    let upstream: Option<Addresses> = settings.take(settings::UPSTREAM, flags.upstream)?;
     let seconds: f64 = settings.want(settings::RESTOCK, flags.restock_seconds)?;
     if !(0.05..=3_600.0).contains(&seconds) {
         return Err(Stop::Setup("restock-seconds: from 0.05 to 3600".into()));
     }
+    let failpoints = flags.times.mutants.said();
     let (times, rules) = times(&mut settings, flags.times)?;
-    let upstream = upstream.unwrap_or_default();
-    let upstream = upstream.split(',').map(str::trim).filter(|address| !address.is_empty());
     let role = ::catalog::Settings {
-        listen: listen.0,
+        listen,
         orders: peers.0,
-        upstream: upstream.map(str::to_owned).collect(),
-        name: format!("catalog {}", listen.0),
+        upstream: upstream.map_or_else(Vec::new, |upstream| upstream.0),
+        name: format!("catalog {listen}"),
         restock_every: Duration::from_secs_f64(seconds),
         times,
         rules,
     };
-    let stop = begin(&settings, &log, &flags.common);
+    let stop = begin(&settings, &log, &flags.common)?;
+    failpoints::warn(&failpoints);
     finish(::catalog::run(role, stop.clone()), stop).await
 }
 
 /// Runs a frontend.
 pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
     let mut settings = Settings::load()?;
-    let log: String = settings.want(settings::LOG, flags.common.log.clone())?;
-    let catalogs: String = settings.want(settings::CATALOGS, flags.catalogs)?;
+    let log: Filter = settings.want(settings::LOG, flags.common.log.clone())?;
+    // An empty flag has always meant that there are none.
+    let catalogs = flags.catalogs.map(|list| if list.is_empty() { NONE.into() } else { list });
+    let catalogs: OrNone = settings.want(settings::CATALOGS, catalogs)?;
     let peers: Peers = settings.want(settings::ORDERS, flags.common.orders.clone())?;
-    let host: String = settings.want(settings::HOST, flags.host)?;
+    let host: Host = settings.want(settings::HOST, flags.host)?;
     let port: u16 = settings.want(settings::PORT, flags.port)?;
-    let internal: Address = settings.want(settings::INTERNAL, flags.internal)?;
+    let internal: HostPort = settings.want(settings::INTERNAL, flags.internal)?;
     let cache: Capacity = settings.want(settings::CACHE, flags.cache)?;
     let dialect: DialectName = settings.want(settings::DIALECT, flags.dialect)?;
     let access_log: OnOff = settings.want(settings::ACCESS_LOG, flags.access_log)?;
     let clients = clients(&mut settings, flags.clients)?;
+    let failpoints = flags.times.mutants.said();
     let (times, rules) = times(&mut settings, flags.times)?;
-    let catalogs = catalogs.split(',').map(str::trim).filter(|address| !address.is_empty());
     let role = ::frontend::Settings {
-        listen: resolve(&format!("{host}:{port}"))?,
-        internal: internal.0,
+        listen: resolve(&HostPort::new(host, port))?,
+        internal: resolve(&internal)?,
         orders: peers.0,
-        catalogs: catalogs.map(str::to_owned).collect(),
+        catalogs: catalogs.0,
         cache: cache.0,
         dialect: dialect.0,
         access_log: access_log.0,
@@ -118,7 +127,8 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
         times,
         rules,
     };
-    let stop = begin(&settings, &log, &flags.common);
+    let stop = begin(&settings, &log, &flags.common)?;
+    failpoints::warn(&failpoints);
     finish(::frontend::run(role, stop.clone()), stop).await
 }
 
@@ -152,20 +162,20 @@ fn times(settings: &mut Settings, flags: WatchTimes) -> Result<(Times, Rules), S
     let (lease, beat) = (Duration::from_millis(lease), Duration::from_millis(beat));
     let times = Times { lease, beat, drift_per_mille };
     times.check().map_err(|error| Stop::Setup(error.to_string()))?;
-    let rules = flags.break_rule.map_or_else(Rules::default, Rules::without);
+    let rules = flags.mutants.rules();
     Ok((times, rules))
 }
 
 /// Begins to write lines, says every setting, and makes the token that ends the process.
-fn begin(settings: &Settings, log: &str, common: &Common) -> CancellationToken {
-    // Lives as long as the process: lines must be written to the very last one.
-    let telemetry = telemetry::start(log);
-    std::mem::forget(telemetry);
+fn begin(settings: &Settings, log: &Filter, common: &Common) -> Result<CancellationToken, Stop> {
+    output::queue_lines();
+    let odd = |error| Stop::Setup(format!("log: {:?} makes no sense: {error}", log.0));
+    telemetry::start(&log.0).map_err(odd)?;
     for line in settings.said() {
         tracing::info!("{line}");
     }
     let stop = CancellationToken::new();
-    tokio::spawn(signals(stop.clone()));
+    tokio::spawn(stop_on_signal(Signals::catch()?, stop.clone()));
     if common.stop_with_stdin {
         // Whoever is frozen when its parent ends goes on, and finds its stdin closed.
         if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::CONT)) {
@@ -173,24 +183,13 @@ fn begin(settings: &Settings, log: &str, common: &Common) -> CancellationToken {
         }
         tokio::spawn(stdin_closed(stop.clone()));
     }
-    stop
+    Ok(stop)
 }
 
 /// The first signal ends the process in order, the second at once.
-async fn signals(stop: CancellationToken) {
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
-        (signal(kinds[0]), signal(kinds[1]), signal(kinds[2]))
-    else {
-        tracing::warn!("signals cannot be caught: the process will end without order");
-        return;
-    };
+async fn stop_on_signal(mut signals: Signals, stop: CancellationToken) {
     loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
+        signals.next().await;
         if stop.is_cancelled() {
             std::process::exit(130);
         }
@@ -218,68 +217,63 @@ async fn finish(
     ended
 }
 
-fn faults(texts: &[String]) -> Result<::order::Faults, Stop> {
-    let mut faults = ::order::Faults::default();
-    for text in texts {
-        match text.split_once('=') {
-            None if text == "hold-answers" => faults.hold_answers = true,
-            None if text == "no-timeouts" => faults.no_timeouts = true,
-            None if text == "switches" => faults.switches = true,
-            None if text == "pretended-room" => faults.pretended_room = true,
-            Some(("log-kept", entries)) => {
-                let entries = entries.parse().map_err(|_| Stop::Setup(format!("fault {text}?")))?;
-                faults.log_kept = Some(entries);
-            }
-            Some(("flush-delay", millis)) => {
-                let millis = millis.parse().map_err(|_| Stop::Setup(format!("fault {text}?")))?;
-                faults.flush_delay = Some(Duration::from_millis(millis));
-            }
-            _ => return Err(Stop::Setup(format!("there is no fault {text}"))),
+/// What this process writes is for its owner alone: orders, votes, who belongs to the store.
+pub(crate) fn keep_private() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+}
+
+/// Where a process listens.
+pub(crate) fn resolve(address: &HostPort) -> Result<SocketAddr, Stop> {
+    let odd = |why: String| Stop::Setup(format!("{address} is no address to listen on: {why}"));
+    address.resolve().map_err(odd)
+}
+
+/// The word for a list that is meant to be empty.
+const NONE: &str = "none";
+
+/// `HOST:PORT,…`, or `none`.
+struct OrNone(Vec<String>);
+
+impl FromStr for OrNone {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            NONE => Ok(Self(Vec::new())),
+            list => list.parse().map(|Addresses(list)| Self(list)),
         }
     }
-    Ok(faults)
 }
 
-/// An address, by name or by number.
-pub(crate) fn resolve(address: &str) -> Result<SocketAddr, Stop> {
-    use std::net::ToSocketAddrs;
-    let odd = |why: String| Stop::Setup(format!("{address} is no address to listen on: {why}"));
-    let mut found = address.to_socket_addrs().map_err(|error| odd(error.to_string()))?;
-    found.next().ok_or_else(|| odd("it has no number".into()))
-}
-
-/// `ID=HOST:PORT,…`
+/// A value that makes sense, as it was written: for those who pass it on.
 #[derive(Clone, Debug)]
-pub(crate) struct Peers(pub(crate) Vec<Peer>);
+pub(crate) struct Checked<T> {
+    /// As it was written.
+    pub(crate) text: String,
+    what: PhantomData<T>,
+}
 
-impl FromStr for Peers {
-    type Err = String;
+impl<T: FromStr> FromStr for Checked<T> {
+    type Err = T::Err;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let peers = text.split(',').map(|peer| {
-            let odd = || format!("expected ID=HOST:PORT,… and found {peer:?}");
-            let (id, address) = peer.trim().split_once('=').ok_or_else(odd)?;
-            let (_, port) = address.rsplit_once(':').ok_or_else(odd)?;
-            port.parse::<u16>().map_err(|_| odd())?;
-            Ok(Peer { id: id.parse().map_err(|_| odd())?, address: address.to_owned() })
-        });
-        peers.collect::<Result<_, _>>().map(Self)
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        text.parse::<T>().map(|_| Self { text: text.to_owned(), what: PhantomData })
     }
 }
 
-/// `HOST:PORT`, resolved.
-struct Address(SocketAddr);
+/// What is written to stderr, in `tracing`'s form.
+pub(crate) struct Filter(String);
 
-impl FromStr for Address {
-    type Err = String;
+impl FromStr for Filter {
+    type Err = telemetry::FilterError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        resolve(text).map(Self).map_err(|stop| stop.to_string())
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        telemetry::check_filter(text).map(|()| Self(text.to_owned()))
     }
 }
 
 /// A number of products, or `off`.
-struct Capacity(usize);
+pub(crate) struct Capacity(usize);
 
 impl FromStr for Capacity {
     type Err = String;
@@ -296,7 +290,8 @@ impl FromStr for Capacity {
     }
 }
 
-struct OnOff(bool);
+/// `on` or `off`.
+pub(crate) struct OnOff(bool);
 
 impl FromStr for OnOff {
     type Err = String;

@@ -1,14 +1,18 @@
 //! Settings: flags, then the environment, then `.env`, then the default, and a line that says
 //! which.
 //!
-//! A pure core over the three texts, so that every rule of it is a table. Unknown `OPPIDUM_*`
-//! variables are errors, for a misspelt one would silently do nothing.
+//! A pure core over the three texts, so that every rule of it is a table. No setting is passed over
+//! in silence: a misspelt name is an error, and so are a name that is set twice and an empty flag.
+//! An empty variable is as if it were not set, as compose files and units leave them; a line says
+//! so.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
 use wire::exit::Stop;
+
+use crate::dot_env::{self, Line};
 
 /// One setting: its name for people, the variables it may come from, its default.
 #[derive(Clone, Copy, Debug)]
@@ -133,11 +137,23 @@ pub(crate) struct Settings {
 impl Settings {
     /// From the environment of this process and the `.env` of its folder.
     pub(crate) fn load() -> Result<Self, Stop> {
-        let environment = std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        });
-        let dot_env = match std::fs::read_to_string(".env") {
-            Ok(text) => Some(text),
+        let mut environment = BTreeMap::new();
+        for (name, value) in std::env::vars_os() {
+            // Of a name that is no Unicode, enough is left to see whose it is.
+            let name = name.to_string_lossy().into_owned();
+            match value.into_string() {
+                Ok(value) => drop(environment.insert(name, value)),
+                Err(_) if nearest(&name, false).is_none() && !is_known(&name) => {}
+                Err(value) => {
+                    return Err(Stop::Setup(format!(
+                        "the environment sets {name} to {}, which is not UTF-8",
+                        value.display()
+                    )));
+                }
+            }
+        }
+        let dot_env = match std::fs::read(".env") {
+            Ok(bytes) => Some(bytes),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => {
                 return Err(Stop::Setup(format!(
@@ -145,24 +161,34 @@ impl Settings {
                 )));
             }
         };
-        Self::new(environment.collect(), dot_env.as_deref())
+        Self::new(environment, dot_env.as_deref())
     }
 
     /// From texts.
     pub(crate) fn new(
-        environment: BTreeMap<String, String>,
-        dot_env: Option<&str>,
+        mut environment: BTreeMap<String, String>,
+        dot_env: Option<&[u8]>,
     ) -> Result<Self, Stop> {
         let mut said = Vec::new();
-        let dot_env = match dot_env {
+        let mut dot_env = match dot_env {
             None => {
                 said.push("No .env found, proceeding as normal".to_owned());
                 BTreeMap::new()
             }
-            Some(text) => parse_dot_env(text)?,
+            Some(bytes) => read_dot_env(bytes)?,
         };
-        check_names("the environment", environment.keys())?;
-        check_names(".env", dot_env.keys())?;
+        said.extend(take_service_links(&mut environment));
+        check_names("the environment", environment.keys(), false)?;
+        check_names(".env", dot_env.keys(), true)?;
+        for (place, texts) in [("the environment", &mut environment), (".env", &mut dot_env)] {
+            texts.retain(|name, value| {
+                let empty = value.trim().is_empty();
+                if empty && is_known(name) {
+                    said.push(format!("{name} is empty in {place}, as if it were not set"));
+                }
+                !empty
+            });
+        }
         Ok(Self { environment, dot_env, said })
     }
 
@@ -173,7 +199,7 @@ impl Settings {
         setting: Setting,
         flag: Option<String>,
     ) -> Result<Option<T>, Stop> {
-        let Some((text, source)) = self.find(setting, flag) else { return Ok(None) };
+        let Some((text, source)) = self.find(setting, flag)? else { return Ok(None) };
         let name = setting.name;
         let value = text.parse().map_err(|error| {
             Stop::Setup(format!("{name}: {text:?} from {source} makes no sense: {error}"))
@@ -198,59 +224,128 @@ impl Settings {
         &self.said
     }
 
-    fn find(&self, setting: Setting, flag: Option<String>) -> Option<(String, String)> {
+    fn find(
+        &self,
+        setting: Setting,
+        flag: Option<String>,
+    ) -> Result<Option<(String, String)>, Stop> {
+        let Setting { name, variables, default } = setting;
         if let Some(text) = flag {
-            return Some((text, format!("flag --{}", setting.name)));
+            return match text.trim().is_empty() {
+                true => Err(Stop::Setup(format!("{name}: the flag --{name} is empty"))),
+                false => Ok(Some((text, format!("flag --{name}")))),
+            };
         }
         for (place, texts) in [("environment", &self.environment), (".env", &self.dot_env)] {
-            for variable in setting.variables {
-                if let Some(text) = texts.get(*variable) {
-                    return Some((text.clone(), format!("{place} {variable}")));
-                }
+            let mut set = variables.iter().filter_map(|name| Some((name, texts.get(*name)?)));
+            let Some((variable, text)) = set.next() else { continue };
+            if let Some((other, _)) = set.find(|(_, other)| *other != text) {
+                return Err(Stop::Setup(format!(
+                    "{name}: {variable} and {other} differ ({place}): leave one of them out"
+                )));
             }
+            return Ok(Some((text.clone(), format!("{place} {variable}"))));
         }
-        let default = setting.default;
-        (!default.is_empty()).then(|| (default.to_owned(), "default".to_owned()))
+        Ok((!default.is_empty()).then(|| (default.to_owned(), "default".to_owned())))
     }
 }
 
-/// `NAME=value` lines; blank ones and those that begin with `#` are passed over, quotes are taken
-/// off.
-fn parse_dot_env(text: &str) -> Result<BTreeMap<String, String>, Stop> {
+/// The values of `.env` by name.
+fn read_dot_env(bytes: &[u8]) -> Result<BTreeMap<String, String>, Stop> {
+    let odd = |why: String| Stop::Setup(format!(".env {why}"));
     let mut variables = BTreeMap::new();
-    for (place, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let line = line.strip_prefix("export ").unwrap_or(line);
-        let Some((name, value)) = line.split_once('=') else {
-            let place = place + 1;
-            return Err(Stop::Setup(format!(
-                ".env line {place}: expected NAME=value, found {line:?}"
+    let mut places = BTreeMap::new();
+    for Line { number, name, value, replaces } in dot_env::parse(bytes).map_err(odd)? {
+        if replaces && is_known(&name) {
+            return Err(odd(format!(
+                "line {number}: variables are not replaced here, and {name} is {value:?}: write \
+                 the value, or single quotes around it"
             )));
-        };
-        let value = value.trim();
-        let unquoted = ['"', '\''].iter().find_map(|quote| {
-            value.strip_prefix(*quote).and_then(|value| value.strip_suffix(*quote))
-        });
-        variables.insert(name.trim().to_owned(), unquoted.unwrap_or(value).to_owned());
+        }
+        if let Some(first) = places.insert(name.clone(), number).filter(|_| is_known(&name)) {
+            return Err(odd(format!("line {number}: sets {name} again, after line {first}")));
+        }
+        variables.insert(name, value);
     }
     Ok(variables)
 }
 
-fn check_names<'a>(place: &str, names: impl Iterator<Item = &'a String>) -> Result<(), Stop> {
-    let known: Vec<_> = ALL.iter().flat_map(|setting| setting.variables).copied().collect();
-    for name in names.filter(|name| name.starts_with("OPPIDUM_")) {
-        if !known.contains(&name.as_str()) {
-            let nearest = known.iter().min_by_key(|known| distance(name, known));
-            let nearest = nearest.copied().unwrap_or_default();
+/// Takes out what Kubernetes puts into every container beside a service whose name begins with
+/// `oppidum`: they are no settings, and no misspelt ones. Returns the line that says so.
+fn take_service_links(environment: &mut BTreeMap<String, String>) -> Option<String> {
+    let links = environment.iter().filter(|(name, value)| is_service_link(name, value));
+    let links: Vec<String> = links.map(|(name, _)| name.clone()).collect();
+    for name in &links {
+        environment.remove(name);
+    }
+    (!links.is_empty()).then(|| {
+        format!(
+            "service links of Kubernetes are no settings and passed over: {} (a pod with \
+             `enableServiceLinks: false` has none)",
+            links.join(", ")
+        )
+    })
+}
+
+/// `OPPIDUM_SERVICE_HOST`, `OPPIDUM_SERVICE_PORT_HTTP`, `OPPIDUM_PORT=tcp://…`,
+/// `OPPIDUM_PORT_1234_TCP_ADDR`, and the same of services such as `oppidum-frontend`.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let Some(rest) = name.strip_prefix("OPPIDUM_").map(|rest| format!("_{rest}")) else {
+        return false;
+    };
+    let protocol = |text: &str| ["tcp", "udp", "sctp"].contains(&text);
+    let url = value.split_once("://").is_some_and(|(scheme, _)| protocol(scheme));
+    let port = rest.rsplit_once("_PORT_").is_some_and(|(_, tail)| {
+        let mut words = tail.split('_');
+        let number = words.next().is_some_and(|word| word.parse::<u16>().is_ok());
+        number && words.next().is_some_and(|word| protocol(&word.to_ascii_lowercase()))
+    });
+    // The last word of `…_PORT_1234_TCP_PORT` is `PORT`, too.
+    let port = port
+        || rest.strip_suffix("_PORT").and_then(|rest| rest.rsplit_once("_PORT_")).is_some_and(
+            |(_, tail)| {
+                tail.split_once('_').is_some_and(|(number, _)| number.parse::<u16>().is_ok())
+            },
+        );
+    let service = rest.ends_with("_SERVICE_HOST")
+        || rest.ends_with("_SERVICE_PORT")
+        || rest.contains("_SERVICE_PORT_");
+    service || port || (rest.ends_with("_PORT") && url)
+}
+
+fn check_names<'a>(
+    place: &str,
+    names: impl Iterator<Item = &'a String>,
+    all_ours: bool,
+) -> Result<(), Stop> {
+    for name in names.filter(|name| !is_known(name)) {
+        if let Some(nearest) = nearest(name, all_ours) {
             return Err(Stop::Setup(format!(
                 "{place} sets {name}, which no setting has: did you mean {nearest}?"
             )));
         }
     }
     Ok(())
+}
+
+fn known() -> impl Iterator<Item = &'static str> {
+    ALL.iter().flat_map(|setting| setting.variables).copied()
+}
+
+fn is_known(name: &str) -> bool {
+    known().any(|known| known == name)
+}
+
+/// The variable that is meant by a name that no setting has; None: the name is not ours. In `.env`
+/// (`all_ours`) names near to any of our variables are, elsewhere those near to an `OPPIDUM_` one.
+fn nearest(name: &str, all_ours: bool) -> Option<&'static str> {
+    /// Two letters that are changed, or the wrong way round.
+    const SLIP: usize = 2;
+    let name = name.to_ascii_uppercase().replace(['-', '.'], "_");
+    let found = known().map(|known| (distance(&name, known), known)).min();
+    let (distance, nearest) = found?;
+    let meant = distance <= SLIP && (all_ours || nearest.starts_with("OPPIDUM_"));
+    (meant || name.starts_with("OPPIDUM_")).then_some(nearest)
 }
 
 /// How many letters differ, after V. Levenshtein.
@@ -281,7 +376,7 @@ mod tests {
         let dot_env =
             "# mine\nOPPIDUM_CACHE = '7'\nexport OPPIDUM_PORT=\"99\"\n\nORDER_SERVICE_ID=456";
         let environment = texts(&[("OPPIDUM_PORT", "88"), ("HOME", "/")]);
-        let mut settings = Settings::new(environment, Some(dot_env)).unwrap();
+        let mut settings = Settings::new(environment, Some(dot_env.as_bytes())).unwrap();
         assert_eq!(settings.want::<u16>(PORT, Some("77".into())).unwrap(), 77);
         assert_eq!(settings.want::<u16>(PORT, None).unwrap(), 88);
         assert_eq!(settings.want::<usize>(CACHE, None).unwrap(), 7);
@@ -307,12 +402,87 @@ mod tests {
             unknown.contains("OPPIDUM_CASHE") && unknown.contains("OPPIDUM_CACHE"),
             "{unknown}"
         );
-        assert!(Settings::new(texts(&[]), Some("OPPIDUM_X=1")).is_err());
-        assert!(Settings::new(texts(&[]), Some("nonsense")).is_err());
+        assert!(Settings::new(texts(&[]), Some(b"OPPIDUM_X=1")).is_err());
+        assert!(Settings::new(texts(&[]), Some(b"nonsense")).is_err());
         let mut settings = Settings::new(texts(&[("OPPIDUM_PORT", "many")]), None).unwrap();
         assert_eq!(settings.said(), ["No .env found, proceeding as normal"]);
         let odd = settings.want::<u16>(PORT, None).unwrap_err().to_string();
         assert!(odd.contains("many") && odd.contains("OPPIDUM_PORT"), "{odd}");
         assert!(settings.want::<u64>(ID, None).is_err());
+    }
+
+    /// Kind: a setting that arrives and does nothing.
+    #[test]
+    fn a_misspelt_name_is_an_error_wherever_it_stands() {
+        for name in ["OPPIDUM_CASHE", "oppidum_cache", "OPIDUM_CACHE", "OPPIDUM-CACHE", "OPPIDUM_X"]
+        {
+            let error = Settings::new(texts(&[(name, "5")]), None).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+            let line = format!("\u{feff}{name}=5");
+            let error = Settings::new(texts(&[]), Some(line.as_bytes())).unwrap_err().to_string();
+            assert!(error.contains(".env") && error.contains(name), "{error}");
+        }
+        for name in ["HOME", "DATABASE_URL", "ORDER_SERVICE_HOST", "ORDER_SERVICE_IP"] {
+            assert!(Settings::new(texts(&[(name, "5")]), None).is_ok(), "{name}");
+        }
+        assert!(Settings::new(texts(&[]), Some(b"ORDER_SERVICE_IP=5")).is_err());
+        assert!(Settings::new(texts(&[]), Some(b"DATABASE_URL=$X\nDATABASE_URL=1")).is_ok());
+    }
+
+    #[test]
+    fn an_empty_variable_is_not_set_and_an_empty_flag_is_an_error() {
+        let environment = texts(&[("OPPIDUM_DATA", ""), ("OPPIDUM_CACHE", "  ")]);
+        let mut settings = Settings::new(environment, Some(b"OPPIDUM_CACHE=7")).unwrap();
+        assert_eq!(settings.want::<String>(DATA, None).unwrap(), "./oppidum-data");
+        assert_eq!(settings.want::<u16>(CACHE, None).unwrap(), 7);
+        let said = settings.said().join("\n");
+        assert!(said.contains("OPPIDUM_DATA is empty in the environment"), "{said}");
+        for flag in ["", " "] {
+            let error = settings.want::<String>(DATA, Some(flag.into())).unwrap_err().to_string();
+            assert!(error.contains("--data is empty"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_set_twice_or_would_be_replaced_is_an_error() {
+        let twice = b"OPPIDUM_CACHE=1\nOPPIDUM_CACHE=1\n";
+        assert!(Settings::new(texts(&[]), Some(twice)).unwrap_err().to_string().contains("line 2"));
+        let replaced = b"OPPIDUM_DATA=$HOME/data";
+        assert!(Settings::new(texts(&[]), Some(replaced)).is_err());
+        let environment = texts(&[("OPPIDUM_ID", "123"), ("ORDER_SERVICE_ID", "456")]);
+        let mut settings = Settings::new(environment, None).unwrap();
+        let error = settings.want::<u64>(ID, None).unwrap_err().to_string();
+        assert!(error.contains("OPPIDUM_ID") && error.contains("ORDER_SERVICE_ID"), "{error}");
+        assert_eq!(settings.want::<u64>(ID, Some("345".into())).unwrap(), 345);
+    }
+
+    #[test]
+    fn service_links_of_kubernetes_are_passed_over_with_one_line() {
+        let links = texts(&[
+            ("OPPIDUM_SERVICE_HOST", "10.0.0.7"),
+            ("OPPIDUM_SERVICE_PORT", "1234"),
+            ("OPPIDUM_SERVICE_PORT_HTTP", "1234"),
+            ("OPPIDUM_PORT", "tcp://10.0.0.7:1234"),
+            ("OPPIDUM_PORT_1234_TCP", "tcp://10.0.0.7:1234"),
+            ("OPPIDUM_PORT_1234_TCP_PROTO", "tcp"),
+            ("OPPIDUM_PORT_1234_TCP_PORT", "1234"),
+            ("OPPIDUM_PORT_1234_TCP_ADDR", "10.0.0.7"),
+            ("OPPIDUM_ORDER_123_PORT", "udp://10.0.0.8:1115"),
+            ("OPPIDUM_ORDER_123_PORT_1115_UDP_PORT", "1115"),
+            ("OPPIDUM_ORDER_123_SERVICE_HOST", "10.0.0.8"),
+        ]);
+        let mut settings = Settings::new(links.clone(), None).unwrap();
+        assert_eq!(settings.want::<u16>(PORT, None).unwrap(), 1234);
+        let said = settings.said().join("\n");
+        assert_eq!(said.matches("service links").count(), 1, "{said}");
+        for name in links.keys() {
+            assert!(said.contains(name), "{name}: {said}");
+        }
+        for (name, value) in
+            [("OPPIDUM_PORT", "http"), ("OPPIDUM_PORTS", "tcp://1"), ("OPPIDUM_PORT_X", "1")]
+        {
+            let odd = Settings::new(texts(&[(name, value)]), None);
+            assert!(odd.and_then(|mut s| s.want::<u16>(PORT, None)).is_err(), "{name}");
+        }
     }
 }

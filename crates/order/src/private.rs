@@ -19,8 +19,8 @@ pub(crate) fn create(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Takes from everybody but the owner what they may do with a data folder and what is in it, and says
-/// so. What cannot be tightened is said, and no reason to stop.
+/// Takes from everybody but the owner what they may do with a data folder and what is in it, and
+/// says so. What cannot be tightened is said, and no reason to stop.
 pub(crate) fn tighten(folder: &Path) {
     let place = folder.display();
     match walk(folder, DEPTH) {

@@ -5,9 +5,9 @@
 //! [`limits`] is every bound, [`problem`] every error, [`convert`] the border between the wire and
 //! the ledger's terms. [`net`] makes connections; [`stream`] carries many calls over one of them;
 //! [`watch`] is the protocol that keeps caches true; [`timer`] waits. [`connections`] and
-//! [`descriptors`] decide which clients a listener keeps. [`serve`], [`status`], [`metrics`] and
-//! [`telemetry`] are what every process shows of itself, [`escaped`] what a log shows of others,
-//! [`exit`] why it stops.
+//! [`descriptors`] decide which clients a listener keeps. [`serve`], [`status`], [`metrics`],
+//! [`telemetry`] and [`lines`] are what every process shows of itself, [`escaped`] what a log shows
+//! of others, [`exit`] why it stops.
 
 pub mod limits;
 
@@ -43,6 +43,8 @@ pub mod serve;
 pub mod telemetry;
 
 pub mod escaped;
+
+pub mod lines;
 
 /// The internal contracts, generated from `proto/`.
 #[expect(missing_docs, reason = "explained in the .proto files that this is made from")]

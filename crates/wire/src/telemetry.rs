@@ -6,12 +6,8 @@
 //! written as they are, for they bring their own form.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 #[cfg(not(feature = "simulated"))]
-use std::sync::atomic::AtomicI64;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
@@ -20,69 +16,67 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Registry};
 
+use crate::lines::{self, LineQueue};
+
 /// The target of access log lines.
 pub const ACCESS: &str = "access";
-
-/// The most lines that wait to be written.
-const LINES_MAX: usize = 16_384;
-
-static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// A fault of tests: by how many milliseconds this process's clock on the wall is ahead.
 #[cfg(not(feature = "simulated"))]
 static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
 
-/// Keeps the writing thread; dropped last, it writes what is waiting.
-#[derive(Debug)]
-pub struct Telemetry {
-    lines: Option<SyncSender<Said>>,
-    writer: Option<JoinHandle<()>>,
-}
+/// What the libraries underneath may say, unless the filter asks for more.
+const QUIET: &str = "openraft=off,raft_log=warn,chunked_wal=warn,h2=warn,hyper=warn,tonic=warn";
 
-enum Said {
-    Line(String),
-    End,
-}
+/// Why a filter makes no sense.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "expected error, warn, info, debug, trace, off, or directives such as info,order=debug: {0}"
+)]
+pub struct FilterError(String);
 
-/// Begins to write lines. `filter` is in the form of `tracing`'s directives, such
-/// as `info` or `info,order=debug`. Call once, at the start of the process.
-pub fn start(filter: &str) -> Telemetry {
-    let (lines, waiting) = sync_channel(LINES_MAX);
-    let writer = std::thread::Builder::new().name("lines".into()).spawn(move || write(&waiting));
-    let quiet = "openraft=off,raft_log=warn,chunked_wal=warn,h2=warn,hyper=warn,tonic=warn";
-    let filter = EnvFilter::new(format!("{quiet},{filter}"));
-    let layer = Lines { lines: lines.clone() };
+/// Begins to write lines to stderr. `filter` is in the form of `tracing`'s directives, such as
+/// `info` or `info,order=debug`. Call once, at the start of the process.
+///
+/// # Errors
+///
+/// When the filter makes no sense.
+pub fn start(filter: &str) -> Result<(), FilterError> {
+    check_filter(filter)?;
+    let filter = EnvFilter::builder()
+        .parse(format!("{QUIET},{filter}"))
+        .map_err(|error| FilterError(error.to_string()))?;
+    let layer = Lines { lines: lines::stderr().clone() };
     let subscriber = Registry::default().with(filter).with(layer);
     // In tests several processes' worth of telemetry share one program; the first one stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
-    Telemetry { lines: Some(lines), writer: writer.ok() }
+    Ok(())
 }
 
-impl Drop for Telemetry {
-    fn drop(&mut self) {
-        if let Some(lines) = self.lines.take() {
-            let _ = lines.try_send(Said::End);
-        }
-        if let Some(writer) = self.writer.take() {
-            let _ = writer.join();
-        }
-    }
-}
-fn write(waiting: &Receiver<Said>) {
-    while let Ok(Said::Line(line)) = waiting.recv() {
-        let mut stderr = io::stderr().lock();
-        // Nobody reads any more: then nobody misses it.
-        let _ = stderr.write_all(line.as_bytes());
-        let lost = LOST.swap(0, Ordering::Relaxed);
-        if 0 < lost {
-            let _ = writeln!(stderr, "{lost} lines were not written, for they came too fast");
+/// Refuses what `tracing` takes and nobody means: a misspelt level is a directive for a part of the
+/// program with that name, and with it the process would say nothing.
+///
+/// # Errors
+///
+/// When the filter makes no sense.
+pub fn check_filter(filter: &str) -> Result<(), FilterError> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |text: &str| LEVELS.contains(&text.to_ascii_lowercase().as_str());
+    for directive in filter.split(',').map(str::trim) {
+        let (known, level) = match directive.rsplit_once('=') {
+            Some((target, level)) => (!target.is_empty(), level),
+            None => (true, directive),
+        };
+        if !known || !is_level(level) {
+            return Err(FilterError(format!("{directive:?} is none of these")));
         }
     }
+    Ok(())
 }
 
 /// Turns events into lines.
 struct Lines {
-    lines: SyncSender<Said>,
+    lines: LineQueue,
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
@@ -103,10 +97,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         if let Some(shown) = without_controls(&line, begins) {
             line = shown;
         }
-        line.push('\n');
-        if self.lines.try_send(Said::Line(line)).is_err() {
-            LOST.fetch_add(1, Ordering::Relaxed);
-        }
+        self.lines.push(&line);
     }
 }
 
@@ -209,6 +200,18 @@ mod tests {
         assert_eq!(without_controls("12:00 a café…", 6), None);
         let forged = without_controls("12:00 a\nb\u{1b}[2J\u{9b}1m", 6);
         assert_eq!(forged.as_deref(), Some("12:00 a\\nb\\u{1b}[2J\\u{9b}1m"));
+    }
+
+    /// Kind: a setting that is taken and does nothing.
+    #[test]
+    fn a_misspelt_level_is_refused() {
+        for filter in ["info", "WARN", "info,order=debug", "warn, order::leading=info", "off"] {
+            assert_eq!(check_filter(filter), Ok(()), "{filter}");
+        }
+        for filter in ["inof", "", "info,", "info,order=loud", "=info", "order", "3"] {
+            let error = check_filter(filter).unwrap_err().to_string();
+            assert!(error.contains("info"), "{filter}: {error}");
+        }
     }
 
     #[test]

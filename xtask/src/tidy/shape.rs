@@ -74,8 +74,8 @@ fn function_lines(path: &str, text: &str) -> Vec<Complaint> {
 
 /// How many bytes it is from a signature to the end of its body. None: it has no body.
 ///
-/// The body begins with the first brace outside all brackets, of which `<` and `>` are two as long as
-/// they are no arrow: commas and braces within them belong to types.
+/// The body begins with the first brace outside all brackets, of which `<` and `>` are two as long
+/// as they are no arrow: commas and braces within them belong to types.
 fn body_end(code: &str) -> Option<usize> {
     let (mut braces, mut brackets) = (0_usize, 0_usize);
     let mut before = ' ';

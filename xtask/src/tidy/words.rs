@@ -27,6 +27,14 @@ const PURE: [&str; 11] = [
 /// compiler's.
 const IMPURE: [&str; 5] = ["tokio", "Instant", "SystemTime", "rand", "thread"];
 
+/// The only places of the product that write to stdout and stderr: a raw macro panics, and with it
+/// ends a store, when nobody reads or the disk is full, and waits for a reader that does not read.
+const OUTPUT: [&str; 2] = ["crates/oppidum/src/output.rs", "crates/wire/src/lines.rs"];
+
+/// What writes to stdout and stderr.
+const PRINTS: [&str; 6] =
+    ["print!", "println!", "eprint!", "eprintln!", "io::stdout", "io::stderr"];
+
 /// Code that says of itself that it is not finished.
 const UNFINISHED: [&str; 5] =
     ["todo!", "unimplemented!", "dbg!", "#[ignore", "unreachable!(\"todo"];
@@ -51,8 +59,11 @@ fn in_code<'a>(path: &'a str, line: &'a str) -> impl Iterator<Item = String> + '
     let pure = within(&PURE);
     let impure = IMPURE.iter().filter(move |word| pure && names(line, word));
     let unfinished = UNFINISHED.iter().filter(move |word| line.contains(**word));
+    let product = path.starts_with("crates/") && path.contains("/src/") && !within(&OUTPUT);
+    let prints = PRINTS.iter().filter(move |word| product && names(line, word));
     engine
         .into_iter()
+        .chain(prints.map(|word| format!("`{word}` only in {}: `answer!`, `note!`", OUTPUT[0])))
         .chain(impure.map(|word| format!("a pure file must not name `{word}`")))
         .chain(unfinished.map(|word| format!("`{word}` is not for the repository")))
 }
@@ -60,9 +71,10 @@ fn in_code<'a>(path: &'a str, line: &'a str) -> impl Iterator<Item = String> + '
 /// Whether `word` stands in `line` as a word of its own.
 fn names(line: &str, word: &str) -> bool {
     let part = |letter: char| letter.is_alphanumeric() || letter == '_';
+    let whole = word.ends_with(part);
     line.match_indices(word).any(|(at, _)| {
         let (before, after) = (&line[..at], &line[at + word.len()..]);
-        !before.ends_with(part) && !after.starts_with(part)
+        !(before.ends_with(part) || whole && after.starts_with(part))
     })
 }
 
@@ -106,6 +118,23 @@ mod tests {
         assert_eq!(complaints("crates/frontend/src/seek.rs", "tokio::spawn(go());\n"), 1);
         assert_eq!(complaints("crates/frontend/src/run.rs", bad), 0);
         assert_eq!(complaints("crates/ledger/src/stock.rs", "struct Instantly;\n"), 0);
+    }
+
+    /// Kind: a print that ends or holds up a process.
+    #[test]
+    fn a_raw_print_is_caught() {
+        for bad in [
+            "println!(\"x\");\n",
+            "    eprintln!();\n",
+            "print!(\"x\");\n",
+            "let mut out = std::io::stdout().lock();\n",
+            "let _ = writeln!(io::stderr(), \"x\");\n",
+        ] {
+            assert_eq!(complaints("crates/oppidum/src/load/mod.rs", bad), 1, "{bad}");
+            assert_eq!(complaints("crates/oppidum/src/output.rs", bad), 0, "{bad}");
+            assert_eq!(complaints("crates/oppidum/tests/e2e/up.rs", bad), 0, "{bad}");
+        }
+        assert_eq!(complaints("crates/oppidum/src/load/mod.rs", "answer!(\"x\");\n"), 0);
     }
 
     #[test]

@@ -155,13 +155,14 @@ impl Examiner {
     }
 
     /// The number in an answer that places an order.
+    #[expect(clippy::unused_self, reason = "asked of the examiner, as whether it was placed is")]
     pub(super) fn number(&self, reply: &Reply) -> Option<u64> {
         let body = reply.json().ok().filter(|_| (200..300).contains(&reply.status))?;
         order_number(&body)
     }
 
-    /// Whether this is a no: an error of the client's. How it is said, and with which status of these,
-    /// is for checks of their own.
+    /// Whether this is a no: an error of the client's. How it is said, and with which status of
+    /// these, is for checks of their own.
     pub(super) fn refused(
         &mut self,
         sent: &str,

@@ -37,7 +37,6 @@ use sheet::{Section, Sheet};
 const NEEDED: i64 = 60;
 
 /// Examines the store and shows the sheet. True: nothing failed.
-#[expect(clippy::print_stdout, reason = "this is the program's answer")]
 pub(crate) async fn run(url: &str, flags: &Conform) -> Result<bool, Stop> {
     let dialect = flags.dialect.0;
     let mut around = look_around(&[url.to_owned()], Some(dialect), &flags.product).await?;
@@ -48,7 +47,7 @@ pub(crate) async fn run(url: &str, flags: &Conform) -> Result<bool, Stop> {
     let mut examiner = Examiner::new(around, Sheet::new(sections(dialect)));
     let (name, before) = (examiner.name.clone(), examiner.stock);
     stock_up(&mut examiner).await?;
-    eprintln!("conform: trading in {name} at {url}");
+    note!("conform: trading in {name} at {url}");
     shapes::examine(&mut examiner).await;
     clients::examine(&mut examiner).await;
     stock::examine(&mut examiner).await;
@@ -60,9 +59,9 @@ pub(crate) async fn run(url: &str, flags: &Conform) -> Result<bool, Stop> {
     restore(&mut examiner, before).await;
     let sheet = &examiner.sheet;
     if flags.json {
-        println!("{:#}", sheet.json(url, dialect.name()));
+        answer!("{:#}", sheet.json(url, dialect.name()));
     } else {
-        println!("{}, {} dialect\n\n{}", url, dialect.name(), sheet.table().trim_end());
+        answer!("{}, {} dialect\n\n{}", url, dialect.name(), sheet.table().trim_end());
     }
     Ok(sheet.score().failures == 0)
 }

@@ -1,19 +1,19 @@
 //! The number that counts the orders: on one line that changes at a terminal, else on one line a
 //! second.
 
-use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::lab::tell;
 use crate::load::Tally;
+use crate::output;
 
 /// How often the line changes.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Counts for so long.
 pub(super) async fn count(tally: &Tally, span: Duration) {
-    let live = std::io::stdout().is_terminal();
+    let live = output::answers_a_terminal();
     let began = Instant::now();
     let mut told = Instant::now();
     let mut longest = Duration::ZERO;
@@ -23,9 +23,8 @@ pub(super) async fn count(tally: &Tally, span: Duration) {
         let ended = span <= began.elapsed();
         let line = line(tally, longest);
         if live {
-            let mut out = std::io::stdout().lock();
-            let _ = write!(out, "\r\x1b[K{line}{}", if ended { "\n" } else { "" });
-            let _ = out.flush();
+            let end = if ended { "\n" } else { "" };
+            output::answer_part(format_args!("\r\x1b[K{line}{end}"));
         } else if ended || Duration::from_secs(1) <= told.elapsed() {
             tell(line);
             told = Instant::now();

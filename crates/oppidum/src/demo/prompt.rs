@@ -1,7 +1,7 @@
 //! The prompt after the story: whoever sits at the terminal breaks things, and the orders go on.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -14,6 +14,7 @@ use super::scene::{Scene, verify};
 use crate::http::Client;
 use crate::inspect;
 use crate::lab::tell;
+use crate::output;
 
 /// How long the orders are counted after an accident.
 const LOOK: Duration = Duration::from_millis(1_500);
@@ -25,9 +26,7 @@ pub(super) async fn converse(scene: &Scene<'_>) -> Result<(), Stop> {
     let mut frozen = BTreeSet::new();
     loop {
         if typed {
-            let mut out = std::io::stdout().lock();
-            let _ = write!(out, "\n{} orders> ", grouped(scene.orders()));
-            let _ = out.flush();
+            output::answer_part(format_args!("\n{} orders> ", grouped(scene.orders())));
         }
         let Some(line) = lines.recv().await else {
             tell("");

@@ -1,13 +1,12 @@
 //! Ctrl-C: the first signal ends an experiment in order, the second in a hurry; neither leaves
 //! processes or folders behind.
 
-use std::io::IsTerminal;
-
-use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
 use crate::lab::remark;
+use crate::output;
+use crate::signals::Signals;
 
 /// Whether somebody wishes this to end.
 #[derive(Debug)]
@@ -20,20 +19,17 @@ impl Interrupt {
     /// From now on signals end the experiment and not the program.
     pub(crate) fn listen() -> Result<Self, Stop> {
         let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
-        let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-        for kind in kinds {
-            let (stop, hurry) = (stop.clone(), hurry.clone());
-            let mut signals = signal(kind)
-                .map_err(|error| Stop::Setup(format!("signals cannot be heard: {error}")))?;
-            tokio::spawn(async move {
-                while signals.recv().await.is_some() {
-                    if stop.is_cancelled() {
-                        hurry.cancel();
-                    }
-                    stop.cancel();
+        let mut signals = Signals::catch()?;
+        let (first, second) = (stop.clone(), hurry.clone());
+        tokio::spawn(async move {
+            loop {
+                signals.next().await;
+                if first.is_cancelled() {
+                    second.cancel();
                 }
-            });
-        }
+                first.cancel();
+            }
+        });
         Ok(Self { stop, hurry })
     }
 
@@ -60,7 +56,7 @@ impl Interrupt {
         tokio::select! {
             done = doing => done,
             () = self.stopped() => {
-                if std::io::stderr().is_terminal() {
+                if output::notes_to_a_terminal() {
                     // What was being written stays on its own line.
                     remark("");
                 }

@@ -21,7 +21,6 @@ mod chart;
 mod progress;
 
 use std::fmt::Display;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use wire::exit::Stop;
@@ -40,17 +39,14 @@ pub(crate) async fn run(lab: Lab) -> Result<bool, Stop> {
     }
 }
 
-/// Prints an answer. Whoever read may be gone; then nobody misses it, and what was begun is still
-/// ended in order.
+/// Prints an answer. Without a reader what was begun is still ended in order.
 pub(crate) fn tell(line: impl Display) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}");
-    let _ = out.flush();
+    answer!("{line}");
 }
 
 /// Says something on the way.
 pub(crate) fn remark(line: impl Display) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    note!("{line}");
 }
 
 /// Makes the folder for an experiment's files, before anything is measured in vain.

@@ -1,7 +1,8 @@
 //! A bar with the time that is left, on stderr, for as long as somebody looks on.
 
-use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
+
+use crate::output;
 
 /// How wide the bar is, in characters.
 const WIDTH: usize = 24;
@@ -17,14 +18,14 @@ pub(super) struct Progress {
 impl Progress {
     /// Nothing of `total` is done.
     pub(super) fn of(total: u64) -> Self {
-        Self { began: Instant::now(), total, shown: std::io::stderr().is_terminal() }
+        Self { began: Instant::now(), total, shown: output::notes_to_a_terminal() }
     }
 
     /// So much is done, and this is under way.
     pub(super) fn show(&self, what: &str, done: u64) {
         if self.shown {
             let line = line(what, done, self.total, self.began.elapsed());
-            let _ = write!(std::io::stderr(), "\r\x1b[K{line}");
+            output::note_part(format_args!("\r\x1b[K{line}"));
         }
     }
 }
@@ -33,7 +34,7 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.shown {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
+            output::note_part(format_args!("\r\x1b[K"));
         }
     }
 }

@@ -109,7 +109,7 @@ impl Stage {
         let plan = Plan::make(&Wishes {
             dialect: set.dialect.into(),
             shop,
-            port: 0,
+            port: None,
             auto: true,
             data: folder.path().join("data"),
             frontends: set.frontends,

@@ -285,10 +285,9 @@ impl Customer {
         data
     }
 
-    #[expect(clippy::print_stdout, reason = "this is the program's answer")]
     fn say(&self, line: impl FnOnce() -> String) {
         if !self.habits.quiet {
-            println!("{}", line());
+            answer!("{}", line());
         }
     }
 }

@@ -18,6 +18,8 @@ use wire::exit::Stop;
 use crate::cli::Load;
 use crate::http::{self, Client};
 use crate::inspect;
+use crate::output;
+use crate::signals::Signals;
 use customer::Customer;
 use report::Report;
 
@@ -98,7 +100,7 @@ pub(crate) async fn run(url: &str, flags: &Load) -> Result<bool, Stop> {
     let shop = look_around(url).await?;
     let began = Instant::now();
     let closing = CancellationToken::new();
-    tokio::spawn(close_on_signal(closing.clone()));
+    tokio::spawn(close_on_signal(Signals::catch()?, closing.clone()));
     let habits = Habits::quiet(flags.clients, flags.requests, flags.p, flags.seed);
     let habits = Habits { quiet: flags.quiet, ..habits };
     let report = outing(&[url.to_owned()], &shop, habits, &closing, &Arc::default()).await?;
@@ -136,12 +138,20 @@ pub(crate) async fn outing(
 }
 
 /// The first Ctrl-C ends the shopping: what was placed is still confirmed. The second ends it all.
-async fn close_on_signal(closing: CancellationToken) {
-    while tokio::signal::ctrl_c().await.is_ok() {
+/// Without a reader there is no more shopping, either.
+async fn close_on_signal(mut signals: Signals, closing: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = signals.next() => {}
+            () = output::reader_gone().cancelled(), if !closing.is_cancelled() => {
+                closing.cancel();
+                continue;
+            }
+        }
         if closing.is_cancelled() {
             std::process::exit(130);
         }
-        eprintln!("oppidum: no further requests; confirming what was placed (Ctrl-C again: leave)");
+        note!("oppidum: no further requests; confirming what was placed (Ctrl-C again: leave)");
         closing.cancel();
     }
 }

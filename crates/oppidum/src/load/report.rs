@@ -157,23 +157,27 @@ impl Report {
         })
     }
 
-    #[expect(clippy::print_stdout, reason = "this is the program's answer")]
     pub(super) fn print(&self, elapsed: Duration) {
-        println!(
+        answer!(
             "\n{:<12} {:>8} {:>10} {:>10} {:>10} {:>10}",
-            "ms", "n", "mean", "p50", "p95", "p99"
+            "ms",
+            "n",
+            "mean",
+            "p50",
+            "p95",
+            "p99"
         );
         for (kind, name) in KINDS {
             match self.spread(&[kind]) {
                 Some(Spread { n, mean, p50, p95, p99 }) => {
-                    println!("{name:<12} {n:>8} {mean:>10.3} {p50:>10.3} {p95:>10.3} {p99:>10.3}");
+                    answer!("{name:<12} {n:>8} {mean:>10.3} {p50:>10.3} {p95:>10.3} {p99:>10.3}");
                 }
                 // Our own frontends always say who answered.
                 None if kind == Kind::Query => {}
-                None => println!("{name:<12} {:>8}", "n=0"),
+                None => answer!("{name:<12} {:>8}", "n=0"),
             }
         }
-        println!(
+        answer!(
             "\n{} orders, {} confirmed, {} refused, {} sent again, {} failed, {:.1} s",
             self.orders,
             self.confirmed,
@@ -183,7 +187,7 @@ impl Report {
             elapsed.as_secs_f64()
         );
         for failure in self.failures.iter().take(20) {
-            println!("FAILED: {failure}");
+            answer!("FAILED: {failure}");
         }
     }
 }

@@ -132,7 +132,7 @@ async fn first_copies(
         let (Some(town), Some(leader)) = (own, leader) else { return Ok(()) };
         errand.half.notified().await;
         leader.kill()?;
-        eprintln!("double-submit: killed the leader, {}", leader.id);
+        note!("double-submit: killed the leader, {}", leader.id);
         town.successor(leader).await
     };
     let collecting = async {

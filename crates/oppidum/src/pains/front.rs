@@ -182,8 +182,8 @@ fn read_shown(path: &str, reply: &Reply) -> Result<Shown, String> {
     Ok(Shown { quantity, cache: reply.header("cache-status").map(str::to_owned), stale })
 }
 
-/// What an answer carries: `data`, or its one object under another name, or all of it. What is wrong
-/// with a name has a check of its own, and must not hide what lies behind it.
+/// What an answer carries: `data`, or its one object under another name, or all of it. What is
+/// wrong with a name has a check of its own, and must not hide what lies behind it.
 pub(crate) fn carried(body: &Value) -> &Value {
     if body["data"].is_object() {
         return &body["data"];

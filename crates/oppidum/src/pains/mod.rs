@@ -19,10 +19,10 @@ mod double_submit;
 
 mod stale;
 
-use tokio::signal::unix::{SignalKind, signal};
 use wire::exit::Stop;
 
 use crate::roles::DialectName;
+use crate::signals::Signals;
 use ::frontend::classic::Dialect;
 use around::{Around, look_around};
 use flags::{Pain, Where};
@@ -57,6 +57,7 @@ async fn tried(
     experiment: impl AsyncFnOnce(&Around, Option<&Town>) -> Result<Finding, Stop>,
 ) -> Result<bool, Stop> {
     let dialect = at.dialect.map(|dialect| dialect.0);
+    let mut signals = Signals::catch()?;
     if !at.url.is_empty() {
         let looking = async {
             let around = look_around(&at.url, dialect, at.product.as_slice()).await?;
@@ -64,12 +65,12 @@ async fn tried(
         };
         let found = tokio::select! {
             found = looking => found,
-            () = interrupted() => Err(Stop::Setup("interrupted".into())),
+            () = signals.next() => Err(Stop::Setup("interrupted".into())),
         };
         return told(pain, found);
     }
     let dialect = dialect.unwrap_or(Dialect::Stock);
-    eprintln!("{pain}: opening a store of our own, eight processes");
+    note!("{pain}: opening a store of our own, eight processes");
     let mut town = Town::start(DialectName(dialect), shop)?;
     let living = async {
         let urls = town.opened().await?;
@@ -78,22 +79,21 @@ async fn tried(
     };
     let found = tokio::select! {
         found = living => found,
-        () = interrupted() => Err(Stop::Setup("interrupted".into())),
+        () = signals.next() => Err(Stop::Setup("interrupted".into())),
     };
     let keep = !matches!(found, Ok(Finding::Held(_)));
     if let Some(path) = town.close(keep).await {
-        eprintln!("{pain}: what the store said is in {}", path.display());
+        note!("{pain}: what the store said is in {}", path.display());
     }
     told(pain, found)
 }
 
 /// The one line. What could not be measured goes to stderr, with exit code 2.
-#[expect(clippy::print_stdout, reason = "this is the program's answer")]
 fn told(pain: &str, found: Result<Finding, Stop>) -> Result<bool, Stop> {
     match found {
-        Ok(Finding::Held(what)) => println!("{pain}: held: {what}"),
+        Ok(Finding::Held(what)) => answer!("{pain}: held: {what}"),
         Ok(Finding::Broken(what)) => {
-            println!("{pain}: NOT HELD: {what}");
+            answer!("{pain}: NOT HELD: {what}");
             return Ok(false);
         }
         Ok(Finding::Unmeasured(why)) | Err(Stop::Setup(why)) => {
@@ -102,21 +102,6 @@ fn told(pain: &str, found: Result<Finding, Stop>) -> Result<bool, Stop> {
         Err(defect) => return Err(defect),
     }
     Ok(true)
-}
-
-/// Waits for a signal that ends us.
-async fn interrupted() {
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
-        (signal(kinds[0]), signal(kinds[1]), signal(kinds[2]))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-        _ = hangup.recv() => {}
-    }
 }
 
 /// One product of a shop file.

@@ -53,7 +53,7 @@ async fn measure(around: &Around, own: Option<&Town>, buyers: usize) -> Result<F
     for _ in 0..ROUNDS {
         let mut front = around.front(0)?;
         if own.is_none() {
-            eprintln!("oversell: buying {name} at {} down to one piece", front.url());
+            note!("oversell: buying {name} at {} down to one piece", front.url());
         }
         let bought = match bring_to(&mut front, around.dialect, &name, 1).await {
             Ok(bought) => bought,

@@ -4,21 +4,25 @@ pub(crate) mod plan;
 
 pub(crate) mod supervisor;
 
+mod restart;
+
 pub(crate) mod archive;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use rustix::process::Signal;
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
 use crate::cli::{self, Restart};
 use crate::http::Client;
-use crate::roles::{self, DialectName};
+use crate::output;
+use crate::roles::{self, Capacity, Checked, DialectName, Filter, OnOff};
 use crate::settings::{self, Settings};
 use crate::shop;
+use crate::signals::Signals;
 use plan::{Plan, Wishes};
 use supervisor::{Afterwards, Lines, Supervisor};
 
@@ -38,10 +42,14 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
     let shop = shop_source.unwrap_or_else(|| "stock".to_owned());
     // Said here, once, and not by three replicas one after the other.
     shop::load(&shop)?;
-    let port: u16 = settings.want(settings::PORT, flags.port.map(|port| port.to_string()))?;
-    let cache: String = settings.want(settings::CACHE, flags.cache.clone())?;
-    let log: String = settings.want(settings::LOG, flags.log.clone())?;
-    let access_log: String = settings.want(settings::ACCESS_LOG, flags.access_log.clone())?;
+    let port = settings::Setting { default: "", ..settings::PORT };
+    let port: Option<u16> = settings.take(port, flags.port.map(|port| port.to_string()))?;
+    let cache: Checked<Capacity> = settings.want(settings::CACHE, flags.cache.clone())?;
+    let log: Checked<Filter> = settings.want(settings::LOG, flags.log.clone())?;
+    let access_log: Checked<OnOff> =
+        settings.want(settings::ACCESS_LOG, flags.access_log.clone())?;
+    let mut signals = Signals::catch()?;
+    output::queue_lines();
     let scratch = if flags.ephemeral {
         let made = tempfile::Builder::new().prefix("oppidum-").tempdir();
         Some(made.map_err(|error| Stop::Setup(format!("no temporary folder: {error}")))?)
@@ -60,52 +68,70 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
         data,
         frontends: flags.frontends,
         catalogs: flags.catalogs,
-        cache,
-        log,
-        access_log,
+        cache: cache.text,
+        log: log.text,
+        access_log: access_log.text,
         preempt: flags.preempt,
         cluster: None,
     };
     let plan = Plan::make(&wishes)?;
-    plan.check_ports()?;
-    let stop = CancellationToken::new();
+    plan.check_ports().await?;
+    let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
+    let (first, second) = (stop.clone(), hurry.clone());
+    tokio::spawn(async move {
+        signals.next().await;
+        first.cancel();
+        signals.next().await;
+        second.cancel();
+    });
     if flags.stop_with_stdin {
         tokio::spawn(roles::stdin_closed(stop.clone()));
     }
-    supervise(&plan, flags.restart, &wishes, stop).await
+    let ended = supervise(&plan, flags.restart, &wishes, (&stop, &hurry)).await;
+    if let Some(Err(error)) = scratch.map(tempfile::TempDir::close) {
+        note!("oppidum: the temporary folder stays behind: {error}");
+    }
+    if hurry.is_cancelled() {
+        let _ = output::finish();
+        std::process::exit(130);
+    }
+    ended
 }
 
+/// Until the first signal in order, after the second at once.
 async fn supervise(
     plan: &Plan,
     restart: Restart,
     wishes: &Wishes,
-    stop: CancellationToken,
+    (stop, hurry): (&CancellationToken, &CancellationToken),
 ) -> Result<(), Stop> {
     let afterwards = match restart {
         Restart::Always => Afterwards::Again,
         Restart::Never => Afterwards::Never,
     };
-    let supervisor = Supervisor::start(plan, afterwards, &Lines::Shown, &stop)?;
-    tokio::spawn(signals(stop.clone()));
-    let opened = tokio::select! {
-        () = opened(plan) => true,
-        () = stop.cancelled() => false,
-        stop = supervisor.failed() => {
-            supervisor.end().await;
-            return Err(stop);
-        }
-    };
-    if opened {
-        plan.tell(&supervisor.pids(), wishes);
-    }
+    let supervisor = Supervisor::start(plan, afterwards, &Lines::Shown, stop)?;
     let ended = tokio::select! {
+        () = opened(plan) => {
+            plan.tell(&supervisor.pids(), wishes);
+            // Once it was open, nothing but a signal closes it.
+            stop.cancelled().await;
+            Ok(())
+        }
         () = stop.cancelled() => Ok(()),
-        stop = supervisor.failed() => Err(stop),
+        why = supervisor.cannot_open() => Err(why),
     };
-    eprintln!("oppidum: closing the store");
-    supervisor.end().await;
+    note!("oppidum: closing the store");
+    tokio::select! {
+        () = supervisor.end() => {}
+        () = hurry.cancelled() => {
+            for name in supervisor.pids().keys() {
+                supervisor.signal(name, Signal::KILL);
+            }
+            supervisor.end().await;
+        }
+    }
     if ended.is_ok() {
-        eprintln!("oppidum: closed");
+        note!("oppidum: closed");
     }
     ended
 }
@@ -122,32 +148,11 @@ async fn opened(plan: &Plan) {
                 break;
             }
             if OPENING < began.elapsed() && !said {
-                eprintln!("oppidum: the store takes long to open; the lines above say why");
+                note!("oppidum: the store takes long to open; the lines above say why");
                 said = true;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-    }
-}
-
-/// The first signal ends the store in order, the second at once.
-async fn signals(stop: CancellationToken) {
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut hangup)) =
-        (signal(kinds[0]), signal(kinds[1]), signal(kinds[2]))
-    else {
-        return;
-    };
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
-        if stop.is_cancelled() {
-            std::process::exit(130);
-        }
-        stop.cancel();
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::ops::Range;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use wire::exit::Stop;
@@ -17,6 +18,16 @@ const IDS: [u64; 3] = [123, 345, 456];
 /// 32,768 on), for a port must still be free when its process comes back from the dead.
 const FREE: Range<u16> = 10_000..32_000;
 
+/// The documented public port.
+const PUBLIC: u16 = 1234;
+
+/// How long a port may still be taken by a store that has just been killed: its processes notice,
+/// end in order, and may take a second under load.
+const FREED: Duration = Duration::from_secs(2);
+
+/// How often a port that is taken is looked at again.
+const LOOK: Duration = Duration::from_millis(20);
+
 /// How many ports are tried.
 const TRIES: u32 = 1_000;
 
@@ -25,7 +36,9 @@ const TRIES: u32 = 1_000;
 pub(crate) struct Wishes {
     pub(crate) dialect: String,
     pub(crate) shop: String,
-    pub(crate) port: u16,
+    /// The public port of the first frontend; a port that is given is kept, also with `auto`.
+    pub(crate) port: Option<u16>,
+    /// Free ports instead of the documented ones.
     pub(crate) auto: bool,
     pub(crate) data: PathBuf,
     pub(crate) frontends: u16,
@@ -59,27 +72,40 @@ pub(crate) struct Child {
 
 impl Plan {
     pub(crate) fn make(wishes: &Wishes) -> Result<Self, Stop> {
-        let mut ports = Ports::new(wishes.auto);
-        let mut listed = Vec::new();
-        let mut port = |what: String, fixed: u16| -> Result<u16, Stop> {
-            let port = ports.take(fixed)?;
+        let mut publics = Vec::new();
+        for place in 0..wishes.frontends {
+            publics.push(following(wishes.port.unwrap_or(PUBLIC), place)?);
+        }
+        if publics.contains(&0) {
+            return Err(Stop::Setup("0 is no port: give another, or --ports auto".into()));
+        }
+        let given = wishes.port.map_or_else(Vec::new, |_| publics.clone());
+        let mut ports = Ports { auto: wishes.auto, given, held: Vec::new() };
+        let mut listed = Vec::<(String, u16)>::new();
+        let mut port = |what: String, fixed: u16, given: bool| -> Result<u16, Stop> {
+            let port = if given { fixed } else { ports.take(fixed)? };
+            if let Some((other, _)) = listed.iter().find(|(_, taken)| *taken == port) {
+                return Err(Stop::Setup(format!(
+                    "port {port} is of {other} and of {what}: give another --port"
+                )));
+            }
             listed.push((what, port));
             Ok(port)
         };
         let orders = IDS.into_iter().zip(1115..);
-        let orders = orders.map(|(id, fixed)| Ok((id, port(format!("order-{id}"), fixed)?)));
+        let orders = orders.map(|(id, fixed)| Ok((id, port(format!("order-{id}"), fixed, false)?)));
         let orders = orders.collect::<Result<Vec<_>, Stop>>()?;
         let list = orders.iter().map(|(id, port)| format!("{id}=127.0.0.1:{port}"));
         let list = list.collect::<Vec<_>>().join(",");
         let mut catalogs = Vec::new();
         for place in 0..wishes.catalogs {
-            catalogs.push(port(format!("catalog-{}", place + 1), following(2319, place)?)?);
+            catalogs.push(port(format!("catalog-{}", place + 1), following(2319, place)?, false)?);
         }
         let mut fronts = Vec::new();
-        for place in 0..wishes.frontends {
+        for (place, public) in (0..).zip(publics) {
             let name = format!("frontend-{}", place + 1);
-            let public = port(name.clone(), following(wishes.port, place)?)?;
-            fronts.push((public, port(name, following(6789, place)?)?));
+            let public = port(name.clone(), public, wishes.port.is_some())?;
+            fronts.push((public, port(name, following(6789, place)?, false)?));
         }
         let watched = catalogs.iter().map(|port| format!("127.0.0.1:{port}"));
         let watched = watched.collect::<Vec<_>>().join(",");
@@ -97,10 +123,16 @@ impl Plan {
         Ok(Self { children, public_ports, ports: listed })
     }
 
-    /// Refuses to start when a port is taken.
-    pub(crate) fn check_ports(&self) -> Result<(), Stop> {
+    /// Refuses to start when a port is taken, and stays so for longer than a store that was killed
+    /// takes to end.
+    pub(crate) async fn check_ports(&self) -> Result<(), Stop> {
+        let until = Instant::now() + FREED;
         for (name, port) in &self.ports {
-            if !is_free(*port) {
+            while !is_free(*port) {
+                if Instant::now() < until {
+                    tokio::time::sleep(LOOK).await;
+                    continue;
+                }
                 return Err(Stop::Setup(format!(
                     "port {port} for {name} is taken: stop whoever listens there, or give \
                      --ports auto"
@@ -115,30 +147,29 @@ impl Plan {
     }
 
     /// Tells a person what runs and what to try.
-    #[expect(clippy::print_stdout, reason = "this is the program's answer")]
     pub(crate) fn tell(&self, pids: &BTreeMap<String, u32>, wishes: &Wishes) {
         let Some(url) = self.urls().into_iter().next() else { return };
         let program = std::env::args().next().unwrap_or_else(|| "oppidum".into());
-        println!("\nThe store is open: {}\n", self.urls().join("  "));
-        println!("{:<12} {:>8}  {:<16} started by hand with", "process", "pid", "address");
+        answer!("\nThe store is open: {}\n", self.urls().join("  "));
+        answer!("{:<12} {:>8}  {:<16} started by hand with", "process", "pid", "address");
         for child in &self.children {
             let pid = pids.get(&child.name).map_or_else(|| "-".into(), ToString::to_string);
             let command = child.arguments.join(" ");
-            println!("{:<12} {pid:>8}  {:<16} {program} {command}", child.name, child.address);
+            answer!("{:<12} {pid:>8}  {:<16} {program} {command}", child.name, child.address);
         }
         let (path, product, more) = match wishes.dialect.as_str() {
             "toy" => ("products", "whale", ""),
             _ => ("stocks", "GameStart", ",\"type\":\"buy\""),
         };
-        println!("\nTry:");
-        println!("  curl {url}/{path}/{product}");
-        println!("  curl --json '{{\"name\":\"{product}\",\"quantity\":2{more}}}' {url}/orders");
-        println!("  curl {url}/orders/0");
+        answer!("\nTry:");
+        answer!("  curl {url}/{path}/{product}");
+        answer!("  curl --json '{{\"name\":\"{product}\",\"quantity\":2{more}}}' {url}/orders");
+        answer!("  curl {url}/orders/0");
         let flag = if url.ends_with(":1234") { String::new() } else { format!(" --url {url}") };
-        println!("  {program} load --clients 5{flag}");
-        println!("  {program} status{flag}");
-        println!("  {program} verify{flag}");
-        println!(
+        answer!("  {program} load --clients 5{flag}");
+        answer!("  {program} status{flag}");
+        answer!("  {program} verify{flag}");
+        answer!(
             "\nKill any of the pids with `kill -9` and go on ordering. Ctrl-C ends everything.\n"
         );
     }
@@ -177,7 +208,7 @@ fn frontend(place: usize, ports: (u16, u16), lists: (&str, &str), wishes: &Wishe
         ("--port", ports.0.to_string()),
         ("--internal", format!("127.0.0.1:{}", ports.1)),
         ("--orders", lists.0.to_owned()),
-        ("--catalogs", lists.1.to_owned()),
+        ("--catalogs", if lists.1.is_empty() { "none" } else { lists.1 }.to_owned()),
         ("--cache", wishes.cache.clone()),
         ("--dialect", wishes.dialect.clone()),
         ("--access-log", wishes.access_log.clone()),
@@ -208,21 +239,21 @@ fn following(first: u16, place: u16) -> Result<u16, Stop> {
 /// Fixed ports, or free ones: held until all are chosen, so that none is chosen twice.
 struct Ports {
     auto: bool,
+    /// Not drawn for another process.
+    given: Vec<u16>,
     held: Vec<TcpListener>,
 }
 
 impl Ports {
-    fn new(auto: bool) -> Self {
-        Self { auto, held: Vec::new() }
-    }
-
     fn take(&mut self, fixed: u16) -> Result<u16, Stop> {
         if !self.auto {
             return Ok(fixed);
         }
         for _ in 0..TRIES {
             let port = rand::rng().random_range(FREE);
-            if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            if !self.given.contains(&port)
+                && let Ok(listener) = TcpListener::bind(("127.0.0.1", port))
+            {
                 self.held.push(listener);
                 return Ok(port);
             }
@@ -239,7 +270,7 @@ mod tests {
         Wishes {
             dialect: "toy".into(),
             shop: "toy".into(),
-            port: 1234,
+            port: None,
             auto: false,
             data: "./oppidum-data".into(),
             frontends: 2,
@@ -278,6 +309,24 @@ mod tests {
             ]
         );
         assert_eq!(plan.urls(), ["http://127.0.0.1:1234", "http://127.0.0.1:1235"]);
+    }
+
+    #[test]
+    fn a_port_that_is_given_is_kept_and_the_others_are_drawn() {
+        for given in [18_401, 1115, 65_000] {
+            let wishes = Wishes { auto: true, port: Some(given), ..wishes() };
+            let plan = Plan::make(&wishes).unwrap();
+            let expected = [given, given + 1].map(|port| format!("http://127.0.0.1:{port}"));
+            assert_eq!(plan.urls(), expected);
+            let others = plan.ports.iter().filter(|(_, port)| FREE.contains(port)).count();
+            assert!(7 <= others, "{:?}", plan.ports);
+            let ports: std::collections::BTreeSet<_> =
+                plan.ports.iter().map(|(_, port)| port).collect();
+            assert_eq!(ports.len(), plan.ports.len());
+        }
+        for odd in [0, u16::MAX, 1115, 2318] {
+            assert!(Plan::make(&Wishes { port: Some(odd), ..wishes() }).is_err(), "{odd}");
+        }
     }
 
     #[test]

@@ -4,31 +4,33 @@
 //! A child's stdin is a pipe that nobody writes to: when `up` is gone, however it went, the pipe is
 //! closed and the child stops by itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{self, Command};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::exit::Stop;
 
 use super::archive::Archive;
 use super::plan::{Child, Plan};
+use super::restart::{self, Backoff, End};
 
-/// The pause before a child is started again: at least this, twice as long each time it dies young.
+/// How long a child may be unable to run before that counts as settled: ports and folders of a
+/// store that has just ended become free within this.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// The pause before a child is tried again whose port is borrowed.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// The longest pause.
-const PAUSE_MAX: Duration = Duration::from_secs(8);
-
-/// A child that lived so long did not die young.
-const YOUNG: Duration = Duration::from_secs(10);
+/// The most bytes of a child's line that are passed on together; a longer one is divided.
+const LINE_BYTES_MAX: u64 = 64 << 10;
 
 /// How often a child that was told to start again may find its port borrowed.
 const BORROWED_MAX: u32 = 20;
@@ -66,6 +68,8 @@ pub(crate) struct Supervisor {
     others: CancellationToken,
     tasks: TaskTracker,
     failures: tokio::sync::Mutex<mpsc::Receiver<Stop>>,
+    unusable: watch::Receiver<BTreeSet<String>>,
+    names: Vec<String>,
 }
 
 impl Supervisor {
@@ -80,6 +84,8 @@ impl Supervisor {
         let pids = Arc::new(Mutex::new(BTreeMap::new()));
         let (frontends, others) = (CancellationToken::new(), CancellationToken::new());
         let (tasks, (failed, failures)) = (TaskTracker::new(), mpsc::channel(1));
+        let (cannot_run, unusable) = watch::channel(BTreeSet::new());
+        let cannot_run = Arc::new(cannot_run);
         let mut doors = BTreeMap::new();
         for child in &plan.children {
             let door = Arc::new(Notify::new());
@@ -95,12 +101,14 @@ impl Supervisor {
                 end: if is_frontend { frontends.clone() } else { others.clone() },
                 stopping: stop.clone(),
                 failed: failed.clone(),
+                cannot_run: cannot_run.clone(),
             };
             tasks.spawn(keeper.keep());
         }
         tasks.close();
         let failures = tokio::sync::Mutex::new(failures);
-        Ok(Self { pids, doors, frontends, others, tasks, failures })
+        let names = plan.children.iter().map(|child| child.name.clone()).collect();
+        Ok(Self { pids, doors, frontends, others, tasks, failures, unusable, names })
     }
 
     /// Sends a signal to a child. False: it does not run.
@@ -123,7 +131,21 @@ impl Supervisor {
         self.pids.lock().clone()
     }
 
-    /// Waits until a child says that it cannot run as it is told.
+    /// Waits until it is settled that the store cannot open, and says why.
+    pub(crate) async fn cannot_open(&self) -> Stop {
+        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        let mut unusable = self.unusable.clone();
+        loop {
+            if let Some(why) = restart::cannot_open(&names, &unusable.borrow_and_update()) {
+                return Stop::Setup(why);
+            }
+            if unusable.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Waits until a child says that it cannot run as it is told, in an experiment.
     pub(crate) async fn failed(&self) -> Stop {
         match self.failures.lock().await.recv().await {
             Some(stop) => stop,
@@ -156,55 +178,58 @@ struct Keeper {
     end: CancellationToken,
     stopping: CancellationToken,
     failed: mpsc::Sender<Stop>,
+    cannot_run: Arc<watch::Sender<BTreeSet<String>>>,
+}
+
+/// How one life of a child went.
+enum Life {
+    /// The program could not be started.
+    NotStarted(std::io::Error),
+    /// It ended by itself.
+    Ended(ExitStatus),
+    /// It was ended by us.
+    OverByUs,
 }
 
 impl Keeper {
     async fn keep(self) {
-        let (mut pause, mut borrowed) = (PAUSE, None);
+        match self.afterwards {
+            Afterwards::WhenTold => self.keep_when_told().await,
+            Afterwards::Again | Afterwards::Never => self.keep_running().await,
+        }
+    }
+
+    /// A child of `up`: whatever keeps it down, the others go on.
+    async fn keep_running(self) {
+        let (name, mut backoff) = (&self.child.name, Backoff::new());
+        let mut unusable_since = None;
         loop {
             let began = Instant::now();
-            let status = match self.live().await {
-                Ok(Some(status)) => status,
-                Ok(None) => return,
-                Err(stop) => {
-                    let _ = self.failed.try_send(stop);
-                    return;
-                }
+            let (end, how) = match self.live().await {
+                Life::OverByUs => return,
+                Life::NotStarted(error) => (End::CannotRun, format!("cannot be started: {error}")),
+                Life::Ended(status) if status.code() == Some(2) => (
+                    End::CannotRun,
+                    "cannot run as it is told (exit code 2); its line above says why".into(),
+                ),
+                Life::Ended(status) => (End::Died, format!("is down ({})", how(status))),
             };
-            let name = &self.child.name;
             if self.stopping.is_cancelled() || self.end.is_cancelled() {
                 return;
             }
-            if status.code() == Some(2)
-                && let Some(times) = borrowed.filter(|times| *times < BORROWED_MAX)
-            {
-                // While it was down somebody had its port for a connection of his own.
-                borrowed = Some(times + 1);
-                tokio::time::sleep(PAUSE).await;
-                continue;
+            let never = self.afterwards == Afterwards::Never;
+            match end {
+                End::Died => unusable_since = None,
+                End::CannotRun => drop(unusable_since.get_or_insert(began)),
             }
-            if status.code() == Some(2) {
-                let why = format!("{name} cannot run as it is told; its line above says why");
-                let _ = self.failed.try_send(Stop::Setup(why));
+            let settled = unusable_since.is_some_and(|since: Instant| SETTLED <= since.elapsed());
+            self.note_usable(end == End::Died || !(settled || never));
+            if never {
+                note!("oppidum: {name} {how} and stays down");
                 return;
             }
-            match self.afterwards {
-                Afterwards::Never => {
-                    eprintln!("oppidum: {name} is down ({}) and stays down", how(status));
-                    return;
-                }
-                Afterwards::WhenTold => {
-                    tokio::select! {
-                        () = self.door.notified() => {}
-                        () = self.end.cancelled() => return,
-                    }
-                    borrowed = Some(0);
-                    continue;
-                }
-                Afterwards::Again => {}
-            }
-            pause = if YOUNG < began.elapsed() { PAUSE } else { (2 * pause).min(PAUSE_MAX) };
-            eprintln!("oppidum: {name} is down ({}); starting it again in {pause:?}", how(status));
+            let pause = backoff.next(end, began.elapsed());
+            note!("oppidum: {name} {how}; starting it again in {pause:?}");
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.end.cancelled() => return,
@@ -212,11 +237,58 @@ impl Keeper {
         }
     }
 
-    /// One life. None: it was ended by us.
-    async fn live(&self) -> Result<Option<ExitStatus>, Stop> {
+    /// A child of an experiment, which says when it is started again. One that cannot run as it is
+    /// told has ended the experiment.
+    async fn keep_when_told(self) {
+        let mut borrowed = None;
+        loop {
+            let cannot_run = match self.live().await {
+                Life::OverByUs => return,
+                Life::NotStarted(error) => {
+                    let why = format!("{} cannot be started: {error}", self.child.name);
+                    let _ = self.failed.try_send(Stop::Setup(why));
+                    return;
+                }
+                Life::Ended(status) => status.code() == Some(2),
+            };
+            if self.stopping.is_cancelled() || self.end.is_cancelled() {
+                return;
+            }
+            if cannot_run {
+                let Some(times) = borrowed.filter(|times| *times < BORROWED_MAX) else {
+                    let why = format!(
+                        "{} cannot run as it is told; its line above says why",
+                        self.child.name
+                    );
+                    let _ = self.failed.try_send(Stop::Setup(why));
+                    return;
+                };
+                // While it was down another process had its port for a connection.
+                borrowed = Some(times + 1);
+                tokio::time::sleep(PAUSE).await;
+                continue;
+            }
+            tokio::select! {
+                () = self.door.notified() => {}
+                () = self.end.cancelled() => return,
+            }
+            borrowed = Some(0);
+        }
+    }
+
+    /// Whether this child counts among those that cannot run.
+    fn note_usable(&self, usable: bool) {
         let name = &self.child.name;
-        let no = |error: std::io::Error| Stop::Setup(format!("{name} cannot be started: {error}"));
-        let mut running = Command::new(&self.program)
+        self.cannot_run.send_if_modified(|unusable| match usable {
+            true => unusable.remove(name),
+            false => unusable.insert(name.clone()),
+        });
+    }
+
+    /// One life.
+    async fn live(&self) -> Life {
+        let name = &self.child.name;
+        let started = Command::new(&self.program)
             .args(&self.child.arguments)
             .arg("--stop-with-stdin")
             .stdin(Stdio::piped())
@@ -225,8 +297,11 @@ impl Keeper {
             // A signal from the terminal is for `up`, which ends its children in order.
             .process_group(0)
             .kill_on_drop(true)
-            .spawn()
-            .map_err(no)?;
+            .spawn();
+        let mut running = match started {
+            Ok(running) => running,
+            Err(error) => return Life::NotStarted(error),
+        };
         // Waiting for a child closes its stdin, which is what tells it to stop: it is held here.
         let held = running.stdin.take();
         let pid = running.id().unwrap_or(0);
@@ -235,14 +310,15 @@ impl Keeper {
         let out = running.stdout.take().map(|out| tokio::spawn(pass_on(out, lines())));
         let err = running.stderr.take().map(|err| tokio::spawn(pass_on(err, lines())));
         let waited = tokio::select! {
-            status = running.wait() => status.map(Some),
-            () = self.end.cancelled() => end(&mut running, held).await.map(|()| None),
+            status = running.wait() => status.map(Life::Ended),
+            () = self.end.cancelled() => end(&mut running, held).await.map(|()| Life::OverByUs),
         };
         self.pids.lock().remove(name);
         for passing in [out, err].into_iter().flatten() {
             let _ = passing.await;
         }
-        waited.map_err(|error| Stop::Defect(format!("{name} cannot be waited for: {error}")))
+        // A process that cannot be waited for is killed when its handle is dropped.
+        waited.unwrap_or_else(Life::NotStarted)
     }
 }
 
@@ -259,11 +335,19 @@ async fn end(
 }
 
 async fn pass_on(from: impl AsyncRead + Unpin, (name, to): (String, Lines)) {
-    let mut lines = BufReader::new(from).lines();
-    while let Ok(Some(line)) = lines.next_line().await {
+    let mut bytes = Vec::new();
+    let mut from = BufReader::new(from);
+    loop {
+        bytes.clear();
+        let read = (&mut from).take(LINE_BYTES_MAX).read_until(b'\n', &mut bytes).await;
+        if !read.is_ok_and(|count| 0 < count) {
+            return;
+        }
+        let line = String::from_utf8_lossy(&bytes);
+        let line = line.trim_end_matches(['\n', '\r']);
         match &to {
-            Lines::Shown => eprintln!("{name:<12}| {line}"),
-            Lines::Kept(archive) => archive.take(&name, &line),
+            Lines::Shown => note!("{name:<12}| {line}"),
+            Lines::Kept(archive) => archive.take(&name, line),
         }
     }
 }

@@ -39,8 +39,8 @@ pub(crate) enum Fault {
     RenamesTheStock,
     /// Errors have another name.
     RenamesErrors,
-    /// It decides otherwise than ours where it may: 400 for what is sold out, no quantity as a text, no
-    /// slash after a path.
+    /// It decides otherwise than ours where it may: 400 for what is sold out, no quantity as a
+    /// text, no slash after a path.
     ChoosesOtherwise,
 }
 
@@ -131,7 +131,7 @@ impl Double {
 
     /// The same answer in other words.
     fn disguised(&self, reply: Reply) -> Reply {
-        let mut body = reply.body.clone();
+        let Reply { status, mut body, headers } = reply;
         for (fault, from, to) in [
             (Fault::RenamesTheNumber, "\"transaction_number\"", "\"order_id\""),
             (Fault::RenamesErrors, "\"error\"", "\"problem\""),
@@ -143,7 +143,7 @@ impl Double {
         if self.has(Fault::RenamesTheStock) && body.contains("\"price\"") {
             body = body.replace("\"quantity\"", "\"in_stock\"");
         }
-        if self.has(Fault::NumbersAreText) && reply.status == 200 {
+        if self.has(Fault::NumbersAreText) && status == 200 {
             let mut json: Value = serde_json::from_str(&body).unwrap();
             for value in json["data"].as_object_mut().into_iter().flat_map(|o| o.values_mut()) {
                 if value.is_number() {
@@ -152,10 +152,10 @@ impl Double {
             }
             body = json.to_string();
         }
-        if self.has(Fault::ChoosesOtherwise) && reply.status == 409 {
+        if self.has(Fault::ChoosesOtherwise) && status == 409 {
             return error(400, "out of stock");
         }
-        Reply { body, ..reply }
+        Reply { status, body, headers }
     }
 
     fn answer(&self, request: &Request) -> Reply {

@@ -55,6 +55,10 @@ mod torture;
 
 mod up;
 
+mod trouble;
+
+mod output;
+
 mod double;
 
 mod pains;

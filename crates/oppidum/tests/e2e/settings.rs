@@ -62,8 +62,12 @@ fn unknown_settings_are_refused_with_the_nearest_known_one() {
     refused(&with(&[], &["order", "--id", "456", "--orders", "456"]), &["ID=HOST:PORT"]);
     refused(&with(&[], &["frontend", "--dialect", "latin"]), &["latin", "stock or toy"]);
     refused(&with(&[], &["catalog", "--lease-ms", "100"]), &["lease"]);
+    refused(&with(&[], &["catalog", "--log", "inof"]), &["inof", "debug"]);
+    refused(&with(&[], &["order", "--id", "456", "--data", ""]), &["--data is empty"]);
     std::fs::write(folder.path().join(".env"), "OPPIDUM_PROT=99\n").unwrap();
     refused(&with(&[], &["frontend"]), &[".env", "OPPIDUM_PROT", "OPPIDUM_PORT"]);
+    std::fs::write(folder.path().join(".env"), "\u{feff}OPPIDUM_PROT=99 # mine\r\n").unwrap();
+    refused(&with(&[], &["status"]), &[".env", "OPPIDUM_PROT", "OPPIDUM_PORT"]);
     std::fs::write(folder.path().join(".env"), "no sense\n").unwrap();
     refused(&with(&[], &["up"]), &[".env", "line 1"]);
     for flags in [&["frontend", "--cashe", "5"][..], &["serve"], &["load", "--clients", "0"]] {
@@ -76,6 +80,70 @@ fn unknown_settings_are_refused_with_the_nearest_known_one() {
         .unwrap();
     let shop = shop.to_str().unwrap();
     refused(&with(&[], &["order", "--id", "456", "--shop", shop]), &[shop, "colour", "5"]);
+}
+
+/// [P10] Kind: an address that is taken, and a store that never forms.
+#[test]
+fn an_address_is_refused_at_the_start_with_its_right_spelling() {
+    let bare = "456=::1:21117";
+    for (command, words) in [
+        (&["order", "--id", "456", "--orders", bare][..], "[::1]:21117"),
+        (&["catalog", "--orders", bare], "[::1]:21117"),
+        (&["frontend", "--orders", bare], "[::1]:21117"),
+        (&["order", "--id", "456", "--listen", "::1:21117"], "[::1]:21117"),
+        (&["catalog", "--listen", "::1:21117"], "[::1]:21117"),
+        (&["catalog", "--upstream", "::1:21117"], "[::1]:21117"),
+        (&["catalog", "--upstream", "127.0.0.1"], "HOST:PORT"),
+        (&["frontend", "--catalogs", "::1:21117"], "[::1]:21117"),
+        (&["frontend", "--catalogs", "http://127.0.0.1:2319"], "HOST:PORT"),
+        (&["frontend", "--internal", "::1:21117"], "[::1]:21117"),
+        (&["frontend", "--host", "127.0.0.1:21117"], "has a port"),
+        (&["status", "--url", "http://::1:21117"], "[::1]:21117"),
+        (&["status", "--url", "http://127.0.0.1:21117/stocks"], "http://HOST:PORT"),
+    ] {
+        let ended = run(command);
+        refused(&ended, &[words]);
+    }
+}
+
+/// Kind: a fault that is put into a process in silence.
+#[test]
+fn a_process_that_is_broken_on_purpose_says_so() {
+    let mut store = Store::prepare(Plan { rule: Some("AcceptedEarly"), ..Plan::toy() });
+    store.start_order(456, &["--fault", "hold-answers"]);
+    store.order(456).says("WARNING --fault hold-answers breaks this process on purpose");
+    store.order(456).says("WARNING --break-rule AcceptedEarly breaks this process on purpose");
+    store.start_catalog(0);
+    store.catalog(0).says("WARNING --break-rule AcceptedEarly breaks this process on purpose");
+}
+
+/// Kind: files with orders and votes that everybody on the machine can read.
+#[test]
+fn what_a_replica_writes_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut store = Store::start(Plan::toy());
+    store.buy("whale", 1);
+    store.stop(456);
+    let mut paths = vec![store.data(456).parent().unwrap().to_owned()];
+    let mut seen = 0;
+    while let Some(path) = paths.pop() {
+        let metadata = std::fs::symlink_metadata(&path).unwrap();
+        let mode = metadata.permissions().mode() & 0o777;
+        let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
+        assert_eq!(mode, expected, "{} is {mode:o}", path.display());
+        if metadata.is_dir() {
+            paths.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+        seen += 1;
+    }
+    assert!(12 <= seen, "{seen} files and folders");
+    // A folder of an earlier version.
+    let folder = store.data(456);
+    std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o755)).unwrap();
+    store.start_order(456, &[]);
+    store.order(456).says("now its owner alone can");
+    let mode = std::fs::metadata(&folder).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode, 0o700);
 }
 
 /// [P10, D1-14] Ports, ids and folders that are somebody else's.

@@ -107,11 +107,12 @@ fn the_survivor_says_what_it_cannot_know(store: &Store) {
 fn the_human_client_speaks_the_toy_stores_words_and_survives_errors() {
     let store = Store::start(Plan::toy());
     let url = store.url();
-    let typed = "b\nwhale\n2\nO\n0\nQ\nwhale\nq\nno such toy\nx\nb\nwhale\nmany\no\n7\n";
+    let typed = "b\nwhale\n2\nO\n0\nQ\nwhale\nq\nno such toy\nx\nb\nwhale\nmany\no\n\n7\n";
     let ended = run_with_input(&["client", "--url", &url], typed);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let mut rest = ended.stdout.as_str();
     for words in [
+        "No .env found, proceeding as normal\nurl: http://",
         "Q: Query\nB: Buy\nO: Check Order\n",
         "What product do you want?\nHow many?\nAttempting to buy\n",
         r#"{"data":{"order_number":0}}"#,
@@ -122,6 +123,7 @@ fn the_human_client_speaks_the_toy_stores_words_and_survives_errors() {
         "product not found",
         "Q, B or O",
         r#""code":400"#,
+        "What is the order number to check?\nType an order's number",
         "order not found",
         "Q: Query\nB: Buy\nO: Check Order\n",
     ] {
@@ -154,6 +156,8 @@ fn the_processes_start_in_any_order_and_say_what_they_do() {
     for (id, port) in IDS.map(|id| (id, store.order_port(id))) {
         store.order(id).says("Requesting missing logs");
         store.order(id).says(&format!("Order socket bound to port {port}"));
+        store.order(id).says("socket is listening");
+        store.order(id).says("Connection from: order ");
         store.order(id).says("New leader id: 456");
     }
     store.order(123).says("Updating log");

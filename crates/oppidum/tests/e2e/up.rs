@@ -1,50 +1,10 @@
 //! `oppidum up`: one command, a whole store.
 
 use std::net::TcpListener;
-use std::path::Path;
 
 use rustix::process::Signal;
 
-use crate::harness::{Connection, Process, get, post, run, run_in, runs, signal_to, until};
-
-/// A store started by `up`, on ports that are free.
-struct Town {
-    up: Process,
-    port: u16,
-}
-
-impl Town {
-    fn start(folder: &Path, more: &[&str]) -> Self {
-        let arguments = [&["up", "--ports", "auto"], more].concat();
-        let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
-        let up = Process::start("up", folder, &arguments);
-        let said = up.said_before();
-        let port = until("the store is open", || {
-            let out = up.stdout().split_off(said);
-            // The last lines of what it tells: everything before has been written.
-            out.contains("Ctrl-C").then_some(())?;
-            let url = out.split("http://127.0.0.1:").nth(1)?;
-            url.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
-        });
-        Self { up, port }
-    }
-
-    /// The pid of a child, by its name, as the store's status has it.
-    fn pids(&self) -> Vec<(String, u32)> {
-        let status = get(self.port, "/status").json();
-        let processes = status["processes"].as_array().unwrap().clone();
-        let named = processes.iter().filter_map(|process| {
-            let (role, id) = (process["role"].as_str()?, &process["id"]);
-            let pid = u32::try_from(process["pid"].as_u64()?).ok()?;
-            Some((if id.is_null() { role.to_owned() } else { format!("{role}-{id}") }, pid))
-        });
-        named.collect()
-    }
-
-    fn pid(&self, name: &str) -> Option<u32> {
-        self.pids().into_iter().find(|(own, _)| own == name).map(|(_, pid)| pid)
-    }
-}
+use crate::harness::{Connection, Town, get, post, run, run_in, runs, signal_to, until};
 
 /// It prints what a person needs, restarts what dies, and Ctrl-C ends everything.
 #[test]

@@ -5,6 +5,7 @@ mod disk;
 mod http;
 mod process;
 mod store;
+mod town;
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +13,10 @@ pub(crate) use clients::{Deployed, connect_from};
 pub(crate) use disk::Disk;
 pub(crate) use http::{Connection, Reply, ask, get, post};
 pub(crate) use process::{
-    Ended, Process, children, is_frozen, run, run_in, run_with_input, runs, signal_to,
+    Ended, Process, children, is_frozen, run, run_in, run_to, run_with_input, runs, signal_to,
 };
 pub(crate) use store::{IDS, PATIENCE, Plan, Store, ports};
+pub(crate) use town::Town;
 
 /// For things that take milliseconds, on a machine that may be busy with many other tests.
 pub(crate) const SOON: Duration = Duration::from_secs(30);

@@ -9,7 +9,11 @@ use super::{SOON, until};
 
 /// The binary that is tested.
 fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_oppidum"));
+    program(Path::new(env!("CARGO_BIN_EXE_oppidum")))
+}
+
+fn program(path: &Path) -> Command {
+    let mut command = Command::new(path);
     // Nothing of the machine's own settings comes in.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -39,6 +43,12 @@ pub(crate) fn run_in(folder: &Path, variables: &[(&str, &str)], arguments: &[&st
     let mut command = binary();
     command.current_dir(folder).envs(variables.iter().copied()).args(arguments);
     ended(command.stdin(Stdio::null()))
+}
+
+/// Runs a command to its end, with its answer going somewhere else.
+pub(crate) fn run_to(stdout: impl Into<Stdio>, arguments: &[&str]) -> Ended {
+    let folder = tempfile::tempdir().unwrap();
+    ended(binary().current_dir(folder.path()).args(arguments).stdin(Stdio::null()).stdout(stdout))
 }
 
 /// Runs a command to its end, with lines typed into it.
@@ -107,6 +117,22 @@ impl Process {
         command.current_dir(folder);
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
         Self { name: name.into(), child, folder: folder.to_owned(), said_before, ended: None }
+    }
+
+    /// The same, of another file, and with lines that go somewhere else than into one.
+    pub(crate) fn start_as(
+        path: &Path,
+        folder: &Path,
+        err: impl Into<Stdio>,
+        variables: &[(&str, &str)],
+        arguments: &[String],
+    ) -> Self {
+        let name = "up".to_owned();
+        let out = std::fs::File::create(folder.join("up.out")).unwrap();
+        let mut command = program(path);
+        command.current_dir(folder).envs(variables.iter().copied()).args(arguments);
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
+        Self { name, child, folder: folder.to_owned(), said_before: 0, ended: None }
     }
 
     pub(crate) fn pid(&self) -> u32 {
