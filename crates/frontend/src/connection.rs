@@ -138,12 +138,21 @@ async fn close(over: TrackedStream, api: &impl House, client: &Client) {
     match over.end {
         Some(End::Rejected(rejection)) => {
             let answer = api.write_rejection(&mut out, &rejection);
+            if over.unread.starts_with(b"HEAD ") {
+                drop_body(&mut out);
+            }
             log(api, client, &RequestLine::Malformed, &answer, Instant::now());
         }
         Some(End::Idle) => return,
         Some(End::Closed) | None => {}
     }
     linger::close(over.stream, &out).await;
+}
+
+/// Leaves the head of an answer alone (RFC 9110, section 9.3.2).
+fn drop_body(answer: &mut Vec<u8>) {
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    answer.truncate(end.map_or(answer.len(), |end| end + 4));
 }
 
 /// Has it read by a server of HTTP; until it ends, or is idle and better served outside: in an

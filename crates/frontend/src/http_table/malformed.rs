@@ -24,6 +24,7 @@ fn hosts() -> Vec<Shape> {
     vec![
         shape("GET /livez", "Host: other\r\n", "", 400),
         shape("GET /livez", "host: shop\r\n", "", 400),
+        shape("HEAD /livez", "Host: shop\r\n", "", 400),
         order("Host: other\r\n"),
         order("X: y\r\nHost: shop\r\n"),
         host("a b"),
