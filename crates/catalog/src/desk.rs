@@ -24,6 +24,7 @@ use wire::stream::Reply;
 use wire::watch::clock;
 use wire::watch::follower::Verdict;
 use wire::watch::lease::{Moment, Times};
+use wire::watch::returns::{Origin, Returns};
 use wire::watch::rules::Rules;
 use wire::watch::source::Source;
 use wire::watch::watcher::Watcher;
@@ -31,6 +32,7 @@ use wire::watch::watchers::{Accepted, Grant, Heartbeat, Hello, Incarnation, Stre
 use wire::watch::window::{Frame, Window};
 
 use crate::counter::{Answer, Asked, Counter};
+use crate::freshness::{Freshness, Line};
 
 /// One query on its way: where its answer goes, and until when it may wait.
 #[derive(Debug)]
@@ -66,13 +68,19 @@ struct Held {
     window: Window,
     /// About to stop: nobody is served any more.
     leaving: bool,
+    /// Which addresses' frontends fail.
+    returns: Returns,
+    /// Whether the lease is there, for people.
+    freshness: Freshness,
 }
 
 impl Held {
     fn new(times: Times, rules: Rules) -> Self {
         let (counter, window) = (Counter::new(times, rules), Window::at(Index(0)));
         let (incarnation, ledger_id) = (rand::random(), Vec::new());
-        Self { incarnation, ledger_id, term: 0, counter, window, leaving: false }
+        let (returns, freshness) = (Returns::default(), Freshness::default());
+        let (term, leaving) = (0, false);
+        Self { incarnation, ledger_id, term, counter, window, leaving, returns, freshness }
     }
 }
 
@@ -108,6 +116,12 @@ impl Desk {
         let now = clock::now();
         let mut held = self.held.lock();
         let lapsed = held.counter.lapse(now);
+        for (who, _) in &lapsed {
+            held.returns.fail(*who, now);
+        }
+        let follower = held.counter.follower();
+        let (live, as_of) = (follower.live(now), follower.cursor());
+        let line = held.freshness.note(live, now);
         let given_up = held.counter.give_up(|query| query.until <= now);
         let stale = given_up.into_iter().map(|(query, asked)| {
             let (products, as_of) = held.counter.stale(&asked);
@@ -115,6 +129,14 @@ impl Desk {
         });
         let stale: Vec<_> = stale.collect();
         drop(held);
+        match line {
+            Some(Line::Stale) => tracing::warn!(
+                as_of = as_of.0,
+                "no leader confirms this catalog: its answers are stale, as of {as_of}"
+            ),
+            Some(Line::Fresh) => tracing::info!("a leader confirms this catalog again"),
+            None => {}
+        }
         for (who, stream) in &lapsed {
             let why = if stream.is_some() { "silent" } else { "gone" };
             tracing::info!("let go of frontend {:08x}: {why} for a whole grace", who.0 >> 32);
@@ -123,7 +145,9 @@ impl Desk {
             self.announce();
         }
         for (query, products, as_of) in stale {
-            if query.stale_ok && as_of != Index(0) {
+            // What this catalog has never heard of may have been defined meanwhile.
+            let knows = query.list || !products.is_empty();
+            if query.stale_ok && as_of != Index(0) && knows {
                 query.reply.send(answer(&products, as_of, query.list, true));
             } else {
                 query.reply.problem(&not_fresh(as_of));
@@ -150,8 +174,9 @@ impl Desk {
     /// The source keeps another ledger than ours: forget everything, under a new incarnation.
     pub(crate) fn start_over(&self) {
         let mut held = self.held.lock();
-        let leaving = held.leaving;
-        *held = Held { leaving, ..Held::new(self.times, self.rules) };
+        let (leaving, freshness) = (held.leaving, held.freshness);
+        let returns = std::mem::take(&mut held.returns);
+        *held = Held { leaving, returns, freshness, ..Held::new(self.times, self.rules) };
         drop(held);
         self.announce();
     }
@@ -323,7 +348,12 @@ impl Source for Desk {
         proto::Welcome { ledger_id, term: held.term, name: self.name.clone() }
     }
 
-    async fn accept(&self, stream: StreamId, hello: &proto::Hello) -> Result<(), Status> {
+    async fn accept(
+        &self,
+        stream: StreamId,
+        hello: &proto::Hello,
+        origin: Origin,
+    ) -> Result<(), Status> {
         let mut held = self.held.lock();
         if held.ledger_id.is_empty() {
             return Err(Status::unavailable("this catalog has not met a leader yet"));
@@ -340,11 +370,25 @@ impl Source for Desk {
         let source_cursor = held.counter.follower().cursor();
         let (cursor, seen) = (Index(hello.cursor), Index(hello.seen.min(hello.cursor)));
         let who = Incarnation(hello.incarnation);
+        let is_known = held.counter.watchers().everybody().any(|other| other == who);
+        if !is_known {
+            held.returns.admit(origin, clock::now()).map_err(|wait| {
+                Status::unavailable(format!(
+                    "watchers from this address have come and gone too often: come again in \
+                     {wait:?}"
+                ))
+            })?;
+        }
+        held.returns.serve(who, origin);
         let hello_ = Hello { cursor, seen, source_cursor, now: clock::now() };
         match held.counter.hello(who, stream, hello_) {
             Accepted::Served { .. } => {
                 drop(held);
-                tracing::info!("Connection from: {}", escaped(&hello.name));
+                // One that comes back as it was had no lease here, and finds none elsewhere.
+                match is_known {
+                    true => tracing::debug!("{} is back", escaped(&hello.name)),
+                    false => tracing::info!("Connection from: {}", escaped(&hello.name)),
+                }
                 self.announce();
                 Ok(())
             }
@@ -399,7 +443,15 @@ impl Source for Desk {
     }
 
     fn goodbye(&self, who: Incarnation, stream: StreamId) {
-        if self.held.lock().counter.goodbye(who, stream) {
+        let gone = {
+            let mut held = self.held.lock();
+            let gone = held.counter.goodbye(who, stream);
+            if gone {
+                held.returns.leave(who);
+            }
+            gone
+        };
+        if gone {
             self.announce();
         }
     }

@@ -9,7 +9,8 @@
 //!
 //! [`shelf`] is the table, [`counter`] decides (what is fresh, who is served, which queries wait);
 //! `desk` is the shell around it, `service` its gRPC side; `restocker` proposes to fill up
-//! what is sold out, `directory` knows the replicas. [`run()`] puts them together.
+//! what is sold out, `directory` knows the replicas, `freshness` says
+//! when answers become stale. [`run()`] puts them together.
 
 pub mod shelf;
 
@@ -18,6 +19,8 @@ pub mod counter;
 mod desk;
 
 mod directory;
+
+mod freshness;
 
 mod restocker;
 

@@ -120,7 +120,7 @@ impl Watch for Service {
     ) -> Result<Response<Self::FollowStream>, Status> {
         let stream = self.desk.stream();
         let (desk, stop) = (self.desk.clone(), self.stop.clone());
-        Ok(Response::new(source::serve(desk, stream, request.into_inner(), stop).boxed()))
+        Ok(Response::new(source::serve(desk, stream, request, stop).boxed()))
     }
 }
 

@@ -9,9 +9,9 @@
 //! [`limits`] is every bound. The pure cores: [`classic`] (the words of the API), [`cache`] (hits,
 //! fills, floors), [`seek`] (what to do next for some orders), `gate` (how many orders at once),
 //! `plain` (which need no server of HTTP), `head` and `framing` (what is a request, and where it
-//! ends). Their shells: `replicas` (connections), `courier`, `ordering`, `queries`. `api` turns
-//! requests into answers, `doorstep` reads plain orders, `connection` and `server` everything else,
-//! through a `tracked_stream`. `clients` says how clients are treated, `body_quota` what their
+//! ends). Their shells: `replicas` (connections; `outage` says when they are too few), `courier`,
+//! `ordering`, `queries`. `api` turns requests into answers, `doorstep` reads plain orders,
+//! `connection` and `server` everything else, through a `tracked_stream`. `clients` says how clients are treated, `body_quota` what their
 //! bodies may take, `access_log` writes the lines about them. `store` describes the whole store,
 //! `status_view` shows it. [`run()`] puts them together.
 
@@ -34,6 +34,8 @@ pub mod timeline;
 pub mod seek;
 
 mod replicas;
+
+mod outage;
 
 mod gate;
 

@@ -94,6 +94,10 @@ async fn decide(
                 // Whatever wakes us, the view is looked at again.
                 let _ = tokio::time::timeout(pause, news.changed()).await;
             }
+            Step::Dial => {
+                replicas.dial_refused().await;
+                seek.dialed();
+            }
             Step::Ask(leader) => {
                 if let Some(first) = first.take() {
                     let now = replicas.log_time_ms();

@@ -24,7 +24,7 @@ use wire::watch::watcher::Watcher;
 use wire::watch::watchers::Grant;
 
 use crate::cache::{Ask, Cache, Effects, Filled, Short, Told};
-use crate::limits::{CATALOG_PATIENCE, PATIENCE, TIMELINE_MAX};
+use crate::limits::{CATALOG_PATIENCE, LEADERLESS_MAX, PATIENCE, TIMELINE_MAX};
 use crate::replicas::Replicas;
 use crate::timeline::{Shown, Timeline};
 
@@ -348,6 +348,12 @@ impl Queries {
                     Ok(answer) => return Ok(answer),
                     Err(problem) => last = problem,
                 }
+            }
+            if self.shared.replicas.view().is_cut_off()
+                && LEADERLESS_MAX <= clock::now().since(began)
+            {
+                // Nobody who is left knows, and nobody else will come within the patience.
+                break;
             }
             self.await_news().await;
         }

@@ -19,6 +19,7 @@ use wire::peers::{Directory, Peer};
 use wire::stream::Caller;
 
 use crate::limits::SILENCE_MAX;
+use crate::outage;
 use crate::seek::{Reach, View};
 
 /// The pause before connecting again: at least this, twice as long each time.
@@ -26,6 +27,13 @@ const PAUSE: Duration = Duration::from_millis(10);
 
 /// The longest pause: how much later than it comes back a replica may be seen.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
+
+/// How long a request waits for the replicas that refused to be dialed again.
+const DIAL_MAX: Duration = Duration::from_millis(100);
+
+/// One whose address is that of another replica is dialed again after this: somebody may put the
+/// list right, or the other one may move.
+const MISPLACED: Duration = Duration::from_secs(1);
 
 /// All connections. Clones share them.
 #[derive(Clone, Debug)]
@@ -39,12 +47,20 @@ struct Shared {
     links: Mutex<Links>,
     /// Counts what has changed.
     news: watch::Sender<u64>,
+    /// Counts requests to connect to the replicas that refused.
+    wanted: watch::Sender<u64>,
+    /// Counts connects that came to an end.
+    dialed: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Links {
     callers: BTreeMap<u64, Caller>,
     refused: BTreeMap<u64, bool>,
+    /// The replica that answers at the address of another one.
+    misplaced: BTreeMap<u64, u64>,
+    /// How many connects to each came to an end.
+    dials: BTreeMap<u64, u64>,
     /// Each replica's own word: the leader, and the term in which that was so.
     hints: BTreeMap<u64, (Option<u64>, u64)>,
     /// Whom people were last told of.
@@ -68,12 +84,15 @@ impl Replicas {
     pub(crate) fn start(peers: Vec<Peer>, stop: &CancellationToken) -> Self {
         let links = Mutex::default();
         let directory = Directory::new(peers);
-        let shared = Arc::new(Shared { directory, links, news: watch::Sender::new(0) });
+        let (news, wanted, dialed) =
+            (watch::Sender::new(0), watch::Sender::new(0), watch::Sender::new(0));
+        let shared = Arc::new(Shared { directory, links, news, wanted, dialed });
         let replicas = Self { shared };
         let (keeping, stop) = (replicas.clone(), stop.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = keeping.keep(&stop) => {}
+                () = outage::watch(&keeping) => {}
                 () = stop.cancelled() => {}
             }
         });
@@ -117,6 +136,8 @@ impl Replicas {
         links.callers.remove(&id);
         links.hints.remove(&id);
         links.refused.remove(&id);
+        links.misplaced.remove(&id);
+        links.dials.remove(&id);
         drop(links);
         tracing::info!("{id} is no replica any more");
         self.changed();
@@ -132,7 +153,8 @@ impl Replicas {
         };
         let voters = self.shared.directory.voters();
         let replicas = voters.iter().map(|peer| (peer.id, reach(peer.id))).collect();
-        View { leader: links.leader(), replicas }
+        let misplaced = links.misplaced.iter().next().map(|(listed, found)| (*listed, *found));
+        View { leader: links.leader(), replicas, misplaced }
     }
 
     /// The stream to one of them, if there is one.
@@ -147,6 +169,25 @@ impl Replicas {
         let mut callers: Vec<_> = links.callers.iter().map(|(id, c)| (*id, c.clone())).collect();
         callers.sort_by_key(|(id, _)| (Some(*id) != leader, std::cmp::Reverse(*id)));
         callers
+    }
+
+    /// Connects once more to each replica that refused, and waits for what comes of it, but not for
+    /// long. Many requests at once share one connect.
+    pub(crate) async fn dial_refused(&self) {
+        let mut dialed = self.shared.dialed.subscribe();
+        let before = {
+            let links = self.shared.links.lock();
+            let refusing = links.refused.iter().filter(|(_, refused)| **refused);
+            let count = |id: &u64| links.dials.get(id).copied().unwrap_or(0);
+            refusing.map(|(id, _)| (*id, count(id))).collect::<Vec<_>>()
+        };
+        self.shared.wanted.send_modify(|count| *count += 1);
+        let all = dialed.wait_for(|_| {
+            let links = self.shared.links.lock();
+            let ended = |id: &u64, count: u64| links.dials.get(id).is_none_or(|now| count < *now);
+            before.iter().all(|(id, count)| ended(id, *count))
+        });
+        let _ = tokio::time::timeout(DIAL_MAX, all).await;
     }
 
     /// To be told when anything changes.
@@ -168,37 +209,72 @@ impl Replicas {
     /// Keeps one connection, for ever.
     async fn hold(&self, peer: &Peer) {
         let mut pause = PAUSE;
+        let mut wanted = self.shared.wanted.subscribe();
         loop {
+            wanted.mark_unchanged();
             match Caller::connect(&peer.address).await {
                 Ok(caller) => {
                     pause = PAUSE;
                     self.connected(peer, caller.clone());
-                    self.listen(peer, &caller).await;
+                    if let Some(found) = self.listen(peer, &caller).await {
+                        self.broke(peer);
+                        self.misplaced(peer, found);
+                        tokio::time::sleep(MISPLACED).await;
+                        continue;
+                    }
                     self.broke(peer);
                 }
                 Err(error) => self.not_connected(peer, error.is_refused()),
             }
             let jitter = rand::rng().random_range(0.5..1.0);
-            tokio::time::sleep(pause.mul_f64(jitter)).await;
+            // At least this: a crowd of requests must not dial without a pause.
+            tokio::time::sleep(PAUSE.mul_f64(jitter)).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause.saturating_sub(PAUSE).mul_f64(jitter)) => {}
+                _ = wanted.changed() => {}
+            }
             pause = (2 * pause).min(PAUSE_MAX);
         }
     }
 
-    async fn listen(&self, peer: &Peer, caller: &Caller) {
+    /// Listens until the connection breaks. Some: another replica answers there.
+    async fn listen(&self, peer: &Peer, caller: &Caller) -> Option<u64> {
         let (mut hints, mut rosters) = (caller.leader(), caller.roster());
         loop {
+            let hint = *hints.borrow_and_update();
+            if hint.replica != 0 && hint.replica != peer.id {
+                return Some(hint.replica);
+            }
+            if hint.replica == peer.id {
+                self.shared.links.lock().misplaced.remove(&peer.id);
+            }
             if self.shared.directory.hear(&rosters.borrow_and_update()) {
                 self.changed();
             }
-            let hint = *hints.borrow_and_update();
             self.hinted(peer.id, hint.leader, hint.term, caller.log_time_ms());
             tokio::select! {
-                changed = hints.changed() => if changed.is_err() { return },
-                changed = rosters.changed() => if changed.is_err() { return },
-                () = caller.closed() => return,
+                changed = hints.changed() => if changed.is_err() { return None },
+                changed = rosters.changed() => if changed.is_err() { return None },
+                () = caller.closed() => return None,
                 // Log time goes on without anything else being new.
                 () = tokio::time::sleep(Duration::from_millis(500)) => {}
             }
+        }
+    }
+
+    /// Replica `found` answers at the address of `peer`.
+    fn misplaced(&self, peer: &Peer, found: u64) {
+        let mut links = self.shared.links.lock();
+        links.hints.remove(&peer.id);
+        let before = links.misplaced.insert(peer.id, found);
+        drop(links);
+        if before != Some(found) {
+            let Peer { id, address } = peer;
+            tracing::warn!(
+                "the list of replicas is wrong: {address} is replica {found}, not {id}; orders are \
+                 refused while {id} leads: start this frontend with the right --orders"
+            );
+            self.changed();
         }
     }
 
@@ -206,14 +282,18 @@ impl Replicas {
         let mut links = self.shared.links.lock();
         links.callers.insert(peer.id, caller);
         links.refused.insert(peer.id, false);
+        *links.dials.entry(peer.id).or_default() += 1;
         drop(links);
+        self.shared.dialed.send_modify(|count| *count += 1);
         self.changed();
     }
 
     fn not_connected(&self, peer: &Peer, refused: bool) {
         let mut links = self.shared.links.lock();
         let before = links.refused.insert(peer.id, refused);
+        *links.dials.entry(peer.id).or_default() += 1;
         drop(links);
+        self.shared.dialed.send_modify(|count| *count += 1);
         if before != Some(refused) {
             if refused {
                 tracing::info!("{} is down", peer.id);

@@ -34,6 +34,9 @@ const OPEN_ANYWAY: Duration = Duration::from_secs(2);
 /// The pause after trying every catalog in vain: at least this, twice as long each time.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// A catalog that was watched for longer than this has granted something.
+const GRANTED_FOR: Duration = Duration::from_secs(2);
+
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(320);
 
@@ -225,9 +228,12 @@ async fn follow(queries: &Queries, catalogs: &[String], stop: &CancellationToken
     }
     let mut next = rand::rng().random_range(0..catalogs.len());
     let (mut pause, mut failed) = (PAUSE, 0);
+    // A catalog without a leader grants nothing, and is left after a lease, again and again.
+    let mut said = false;
     loop {
         let address = &catalogs[next % catalogs.len()];
         queries.set_watched(Some(address));
+        let began = tokio::time::Instant::now();
         let ended = watcher::watch(queries, address, stop).await;
         queries.set_watched(None);
         match &ended {
@@ -245,7 +251,10 @@ async fn follow(queries: &Queries, catalogs: &[String], stop: &CancellationToken
             }
             Ended::LetGo | Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken | Ended::Left => {
                 (pause, failed) = (PAUSE, 0);
-                tracing::info!("catalog {address} is no longer watched: {ended}");
+                said &= ended == Ended::Forsaken && began.elapsed() < GRANTED_FOR;
+                if !std::mem::replace(&mut said, ended == Ended::Forsaken) {
+                    tracing::info!("catalog {address} is no longer watched: {ended}");
+                }
             }
         }
         next = next.wrapping_add(1);

@@ -12,6 +12,10 @@ use wire::problem::{Code, Problem};
 
 use crate::limits::LEADERLESS_MAX;
 
+/// A replica that says for this long that no majority is there is believed: it dials those that it
+/// misses every 50 ms.
+const NO_QUORUM_AFTER: Duration = Duration::from_millis(150);
+
 /// How one replica looks from here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reach {
@@ -31,6 +35,8 @@ pub struct View {
     pub leader: Option<u64>,
     /// Every replica of the store.
     pub replicas: Vec<(u64, Reach)>,
+    /// A replica whose listed address is that of another one, and that one.
+    pub misplaced: Option<(u64, u64)>,
 }
 
 /// What to do.
@@ -40,6 +46,8 @@ pub enum Step {
     Ask(u64),
     /// Wait for the view to change, or so long.
     Wait(Duration),
+    /// Connect once more to the replicas that refused: it is known only of the last connect.
+    Dial,
     /// Nothing happened: tell the client so.
     Refuse(Problem),
     /// Nobody knows what happened, and the time is up.
@@ -55,6 +63,8 @@ pub struct Seek {
     /// When a definite problem allows the next try.
     not_before: Duration,
     tries: u32,
+    /// The replicas that refuse connections were dialed again for this request.
+    dialed: bool,
 }
 
 impl View {
@@ -81,7 +91,7 @@ impl View {
 impl Seek {
     /// A request that may take so long.
     pub fn new(patience: Duration) -> Self {
-        Self { patience, unknown: false, not_before: Duration::ZERO, tries: 0 }
+        Self { patience, unknown: false, not_before: Duration::ZERO, tries: 0, dialed: false }
     }
 
     /// What to do next, `since` the request came.
@@ -93,15 +103,25 @@ impl Seek {
             }
             return Step::Refuse(problem(Code::NoLeader, "no leader was found in time"));
         }
-        if view.is_cut_off() && !self.unknown {
-            return Step::Refuse(problem(Code::NoQuorum, no_quorum));
-        }
         let left = self.patience.saturating_sub(since);
         if since < self.not_before {
             return Step::Wait(self.not_before.saturating_sub(since).min(left));
         }
         if let Some(leader) = view.leader_up() {
             return Step::Ask(leader);
+        }
+        if let Some((listed, found)) = view.misplaced.filter(|_| !self.unknown) {
+            let why = format!(
+                "this frontend's list of replicas is wrong, nothing was ordered: the address of \
+                 replica {listed} is that of replica {found}"
+            );
+            return Step::Refuse(problem(Code::NoLeader, &why));
+        }
+        if view.is_cut_off() && !self.unknown {
+            return match self.dialed {
+                true => Step::Refuse(problem(Code::NoQuorum, no_quorum)),
+                false => Step::Dial,
+            };
         }
         let silent = view.count(Reach::Up) < view.majority();
         if silent && !self.unknown && LEADERLESS_MAX <= since {
@@ -117,7 +137,9 @@ impl Seek {
         self.unknown |= !problem.definite;
         self.tries = self.tries.saturating_add(1);
         let final_now = match problem.code {
-            Code::Overloaded | Code::DiskFull | Code::NoQuorum | Code::Malformed => true,
+            Code::Overloaded | Code::DiskFull | Code::Malformed => true,
+            // A replica, too, knows only what its last connects came to.
+            Code::NoQuorum => NO_QUORUM_AFTER <= since,
             Code::Unknown
             | Code::NotLeader
             | Code::NoLeader
@@ -135,6 +157,11 @@ impl Seek {
         let pause = step.mul_f64(0.5 + 0.5 * luck.clamp(0.0, 1.0));
         self.not_before = since + pause;
         None
+    }
+
+    /// The replicas that refuse connections have been dialed again.
+    pub fn dialed(&mut self) {
+        self.dialed = true;
     }
 
     /// The try was given up because somebody else leads now: it may yet have been decided.
@@ -160,7 +187,7 @@ mod tests {
 
     fn view(leader: Option<u64>, reach: [Reach; 3]) -> View {
         let replicas = [123, 345, 456].into_iter().zip(reach).collect();
-        View { leader, replicas }
+        View { leader, replicas, misplaced: None }
     }
 
     fn ms(millis: u64) -> Duration {
@@ -176,12 +203,43 @@ mod tests {
 
     #[test]
     fn a_lone_survivor_refuses_writes_at_once_or_within_a_second() {
-        let seek = Seek::new(ms(5_000));
+        let mut seek = Seek::new(ms(5_000));
         let refused =
             |step| matches!(step, Step::Refuse(problem) if problem.code == Code::NoQuorum);
+        assert_eq!(seek.next(&view(None, [Up, Refused, Refused]), ms(0)), Step::Dial);
+        seek.dialed();
         assert!(refused(seek.next(&view(None, [Up, Refused, Refused]), ms(0))));
         assert!(matches!(seek.next(&view(None, [Up, Silent, Silent]), ms(0)), Step::Wait(_)));
         assert!(refused(seek.next(&view(None, [Up, Silent, Silent]), ms(900))));
+    }
+
+    /// The kind: what the last connect came to, taken for what is so now.
+    #[test]
+    fn a_leader_that_is_up_is_asked_whatever_the_others_look_like() {
+        let mut seek = Seek::new(ms(5_000));
+        let two_refused = view(Some(456), [Refused, Refused, Up]);
+        assert_eq!(seek.next(&two_refused, ms(0)), Step::Ask(456));
+        // The leader has just gone, and one that was restarted has not been dialed since.
+        let gone = view(Some(456), [Refused, Up, Refused]);
+        assert_eq!(seek.next(&gone, ms(0)), Step::Dial);
+        seek.dialed();
+        assert!(matches!(seek.next(&view(None, [Up, Up, Refused]), ms(5)), Step::Wait(_)));
+        let mut seek = Seek::new(ms(5_000));
+        let no_quorum = Problem::definite(Code::NoQuorum, "a replica says so");
+        assert_eq!(seek.failed(&no_quorum, ms(10), 0.0), None);
+        assert_eq!(seek.failed(&no_quorum, ms(150), 0.0), Some(no_quorum));
+    }
+
+    #[test]
+    fn a_list_with_ids_and_addresses_crossed_is_told_at_once() {
+        let seek = Seek::new(ms(5_000));
+        let crossed = |leader| View {
+            misplaced: Some((123, 456)),
+            ..view(Some(leader), [Silent, Up, Silent])
+        };
+        let Step::Refuse(told) = seek.next(&crossed(456), ms(0)) else { panic!() };
+        assert!(told.definite && told.message.contains("replica 123 is that of replica 456"));
+        assert_eq!(seek.next(&crossed(345), ms(0)), Step::Ask(345), "the leader is in its place");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use ledger::terms::LedgerId;
 use serde::Serialize;
+use wire::cross_origin::name_of;
 use wire::serve::Facts;
 use wire::status::{self, CacheStatus, CachedProduct, ProcessStatus, StoreStatus};
 use wire::watch::clock;
@@ -126,6 +127,13 @@ fn leader(processes: &[ProcessStatus]) -> Option<u64> {
 }
 
 impl Facts for Store {
+    fn is_called(&self, name: &str) -> bool {
+        let is_host = |address: &str| name_of(address).eq_ignore_ascii_case(name);
+        let shared = &self.shared;
+        shared.catalogs.iter().any(|address| is_host(address))
+            || shared.replicas.peers().iter().any(|peer| is_host(&peer.address))
+    }
+
     fn status(&self) -> ProcessStatus {
         let (shared, now) = (&self.shared, clock::now());
         let standing = shared.queries.look(|cache| {

@@ -33,6 +33,8 @@ pub struct Leadership {
     rules: Rules,
     /// Runs from the start of the latest read-index round of this term that succeeded.
     quorum: Lease,
+    /// The latest round has failed: no watcher is served until one succeeds.
+    majority_lost: bool,
     applied: Index,
     settled: Index,
     watchers: Watchers,
@@ -50,7 +52,7 @@ pub enum Welcome {
     },
     /// Propose its attach, and say hello again for it once that is applied.
     Attach,
-    /// This leader has not applied its own first entry yet: come again.
+    /// This leader has not applied its own first entry yet, or has lost its majority: come again.
     NotYet,
     /// It was let go and is being detached: come again once that is applied.
     LetGo,
@@ -73,7 +75,20 @@ impl Leadership {
         let watchers = Watchers::of_leader(times, rules);
         let (applied, settled, quorum) = (Index(0), Index(0), Lease::default());
         let (elected, open, names) = (now, false, BTreeMap::new());
-        Self { term, elected, open, times, rules, quorum, applied, settled, watchers, names }
+        let majority_lost = false;
+        Self {
+            term,
+            elected,
+            open,
+            times,
+            rules,
+            quorum,
+            majority_lost,
+            applied,
+            settled,
+            watchers,
+            names,
+        }
     }
 
     /// Everything up to the first entry of this term has been applied: these are attached, and this
@@ -134,6 +149,15 @@ impl Leadership {
     /// A read-index round of this term that began at `started` has succeeded.
     pub fn quorum_round(&mut self, started: Moment) {
         self.quorum.extend(started, self.times.lease);
+        self.majority_lost = false;
+    }
+
+    /// A round of this term has failed: the lease is over at once, whatever is left of it, and comes
+    /// back with the next round that succeeds. True: that is news. Shorter leases are always safe;
+    /// this one ends so that catalogs do not stay with a leader that is about to be deposed.
+    pub fn lose_majority(&mut self) -> bool {
+        self.quorum = Lease::default();
+        !std::mem::replace(&mut self.majority_lost, true)
     }
 
     /// The lease is back after a gap of our own: nobody is to blame for having had no grant.
@@ -144,6 +168,9 @@ impl Leadership {
     /// A catalog asks to be served on a stream.
     pub fn hello(&mut self, who: Incarnation, stream: StreamId, hello: Hello) -> Welcome {
         if !self.open && !self.rules.broken(Mutant::AcceptBeforeFirstEntry) {
+            return Welcome::NotYet;
+        }
+        if self.majority_lost {
             return Welcome::NotYet;
         }
         let attached = self.names.contains_key(&who);
@@ -281,3 +308,6 @@ impl Leadership {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod majority_tests;

@@ -23,7 +23,6 @@ mod reader;
 
 pub mod acknowledger;
 pub mod leadership;
-mod returns;
 mod settling;
 
 mod changing;

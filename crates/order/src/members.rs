@@ -154,6 +154,11 @@ impl Members {
         self.now.subscribe()
     }
 
+    /// The addresses in the list that this replica was started with.
+    pub(crate) fn hinted(&self) -> impl Iterator<Item = &String> {
+        self.hints.values()
+    }
+
     /// True for a replica in the list that this one was started with.
     pub(crate) fn hints(&self, id: u64) -> bool {
         self.hints.contains_key(&id)

@@ -156,6 +156,15 @@ impl Peers {
         });
     }
 
+    /// `id` has opened a stream to this replica: its process lives, whatever the last connect to it
+    /// came to.
+    pub(crate) fn hear_alive(&self, id: u64) {
+        let refused = self.table.borrow().get(&id).is_some_and(|p| p.reach == Reach::Refused);
+        if refused {
+            self.set_reach(id, Reach::Unknown);
+        }
+    }
+
     /// `id` led, and was not heard for too long.
     pub(crate) fn set_lost(&self, id: u64) {
         self.table.send_if_modified(|table| {
@@ -287,6 +296,9 @@ mod tests {
         peers.set_reach(345, Reach::Refused);
         assert!(!peers.may_decide(456, &members), "two of three are gone");
         assert!(watch.has_changed().unwrap());
+        peers.hear_alive(345);
+        assert!(peers.may_decide(456, &members), "one is back, and calls before it is dialed");
+        peers.set_reach(345, Reach::Refused);
         peers.set_report(345, Some((1, 456, 7)), Some(456));
         assert_eq!(watch.borrow_and_update()[&345].last_log, Some((1, 456, 7)));
         peers.set_report(345, Some((1, 456, 7)), Some(456));

@@ -22,6 +22,7 @@ use wire::limits::WATCHERS_MAX;
 use wire::proto::watch_server::{Watch, WatchServer};
 use wire::proto::{self, FromWatcher};
 use wire::watch::clock;
+use wire::watch::returns::Origin;
 use wire::watch::source::{self, Source};
 use wire::watch::watchers::{Grant, Heartbeat, Hello, Incarnation, StreamId};
 use wire::watch::window::Frame;
@@ -128,19 +129,19 @@ impl Leader {
         })
     }
 
-    /// Refuses an attach for now: there are too many, or this one keeps failing.
-    fn admit(&self, name: &str) -> Result<(), Status> {
-        let books = self.settling.shared.books.lock();
+    /// Refuses an attach for now: there are too many, or those from its address keep failing.
+    fn admit(&self, name: &str, origin: Origin) -> Result<(), Status> {
+        let mut books = self.settling.shared.books.lock();
         let count = books.leadership.as_ref().map_or(0, |l| l.everybody().count());
         if WATCHERS_MAX <= count {
             return Err(Status::resource_exhausted("too many watchers"));
         }
-        match books.returns.wait(name, clock::now()) {
-            None => Ok(()),
-            Some(wait) => Err(Status::unavailable(format!(
-                "{name} has come and gone too often: it may come again in {wait:?}"
-            ))),
-        }
+        books.returns.admit(origin, clock::now()).map_err(|wait| {
+            Status::unavailable(format!(
+                "watchers from the address of {name} have come and gone too often: it may come \
+                 again in {wait:?}"
+            ))
+        })
     }
 }
 
@@ -155,7 +156,12 @@ impl Source for Leader {
         }
     }
 
-    async fn accept(&self, stream: StreamId, hello: &proto::Hello) -> Result<(), Status> {
+    async fn accept(
+        &self,
+        stream: StreamId,
+        hello: &proto::Hello,
+        origin: Origin,
+    ) -> Result<(), Status> {
         self.check(hello)?;
         let shared = &self.settling.shared;
         let mut news = shared.news.subscribe();
@@ -172,14 +178,20 @@ impl Source for Leader {
                     news.changed().await.map_err(gone)?;
                     continue;
                 }
-                self.admit(&hello.name)?;
-                let attached = shared.attach(Incarnation(hello.incarnation), &hello.name).await;
-                attached.map_err(|why| Status::unavailable(format!("not attached: {why}")))?;
+                self.admit(&hello.name, origin)?;
+                // It is waited for once it is attached, whatever becomes of this stream.
+                let who = Incarnation(hello.incarnation);
+                shared.books.lock().returns.serve(who, origin);
+                shared.attach(who, &hello.name).await.map_err(|why| {
+                    shared.books.lock().returns.leave(who);
+                    Status::unavailable(format!("not attached: {why}"))
+                })?;
                 proposed = true;
             }
         };
         let patience = tokio::time::timeout(ATTACHING, attaching).await;
         patience.unwrap_or_else(|_| Err(Status::unavailable("not attached in time")))?;
+        shared.books.lock().returns.serve(Incarnation(hello.incarnation), origin);
         tracing::info!("{} watches", escaped(&hello.name));
         Ok(())
     }
@@ -232,7 +244,11 @@ impl Source for Leader {
         let shared = &self.settling.shared;
         let detach = {
             let mut books = shared.books.lock();
-            books.leadership.as_mut().and_then(|leadership| leadership.goodbye(who, stream))
+            let detach = books.leadership.as_mut().and_then(|led| led.goodbye(who, stream));
+            if detach.is_some() {
+                books.returns.leave(who);
+            }
+            detach
         };
         if let Some(detach) = detach {
             shared.detach(detach);
@@ -268,7 +284,7 @@ impl Watch for Publisher {
     ) -> Result<Response<Self::FollowStream>, Status> {
         let stream = StreamId(self.source.streams.fetch_add(1, Ordering::Relaxed));
         let stop = self.source.settling.shared.books.lock().streams.clone();
-        Ok(Response::new(source::serve(self.source.clone(), stream, request.into_inner(), stop)))
+        Ok(Response::new(source::serve(self.source.clone(), stream, request, stop)))
     }
 }
 

@@ -485,6 +485,7 @@ async fn tell_leader(
             leader: now.leader(me),
             term: now.term(),
             log_time_ms: view.clock.stamp(view.read(Ledger::log_time)).0,
+            replica: me,
         });
         tokio::select! {
             changed = role.changed() => if changed.is_err() { return },

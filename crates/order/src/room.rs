@@ -169,8 +169,12 @@ impl Room {
         if own != Level::Roomy {
             full.push(me);
         }
-        match own == Level::Out || (taking < majority && !full.is_empty()) {
-            true => Err(problems::disk_full(&full)),
+        if taking < majority && !full.is_empty() {
+            return Err(problems::disk_full(&full));
+        }
+        match own == Level::Out {
+            // The others have room, and one of them is about to be given the lead.
+            true => Err(problems::no_leader()),
             false => Ok(()),
         }
     }
@@ -200,6 +204,7 @@ mod tests {
     use crate::config::tests::three;
     use crate::members::Members;
     use crate::role::Reach;
+    use wire::problem::Code;
 
     #[test]
     fn a_level_is_left_only_a_quarter_above_where_it_began() {
@@ -254,6 +259,11 @@ mod tests {
         assert!(admits(9_999, [(false, false), (false, false)]), "that is no matter of room");
         assert!(admits(999, [(true, false), (true, false)]), "until it has handed over");
         assert!(!admits(499, [(true, false), (true, false)]));
+        // The kind: a disk that fills up between two looks, while others have room.
+        let code = |peers| room(499).admits(456, &others(peers), 2).unwrap_err().code;
+        assert_eq!(code([(true, false), (true, false)]), Code::NoLeader, "orders wait");
+        assert_eq!(code([(true, false), (true, true)]), Code::DiskFull, "nobody can take over");
+        assert_eq!(code([(true, false), (false, false)]), Code::DiskFull);
         assert!(!admits(999, [(true, false), (true, true)]));
     }
 

@@ -175,6 +175,10 @@ impl Service {
                 let stale = self.is_stale(Index(query.floor), query.stale_ok).await?;
                 let look = |ledger: &Ledger| (ledger.applied(), ledger.product(&query.name));
                 let (as_of, product) = self.shared.view.read(look);
+                if stale && product.is_none() {
+                    // It may have been defined in an entry that is not applied here.
+                    return Err(problems::no_quorum());
+                }
                 let version = product.as_ref().map(|product| product.version);
                 self.await_settled(version, stale).await?;
                 let what = match product {
@@ -188,6 +192,9 @@ impl Service {
                 let limit = usize::try_from(list.limit).unwrap_or(LIST_MAX).clamp(1, LIST_MAX);
                 let after = (!list.after.is_empty()).then_some(list.after.as_str());
                 let look = |ledger: &Ledger| (ledger.applied(), ledger.products(after, limit));
+                if stale && !self.shared.view.read(Ledger::is_open) {
+                    return Err(problems::no_quorum());
+                }
                 let (as_of, products) = self.shared.view.read(look);
                 let newest = products.iter().map(|product| product.version).max();
                 self.await_settled(newest, stale).await?;

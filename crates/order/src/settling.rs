@@ -29,6 +29,7 @@ use wire::proto::{self, answer::What as Answered};
 use wire::stream::Reply;
 use wire::watch::clock;
 use wire::watch::lease::{Moment, Times};
+use wire::watch::returns::Returns;
 use wire::watch::rules::Rules;
 use wire::watch::watchers::Incarnation;
 use wire::watch::window::Window;
@@ -41,7 +42,6 @@ use crate::problems;
 use crate::raft::engine::Engine;
 use crate::raft::view::{AppliedEntry, View};
 use crate::reader::Reader;
-use crate::returns::Returns;
 use crate::role::Role;
 
 /// The most catalogs remembered as let go in one term: more than a crash loop makes in an hour.
@@ -69,6 +69,11 @@ pub(crate) struct Shared {
     pub(crate) urge: Notify,
     stop: CancellationToken,
 }
+
+/// A round of questions to the majority that takes longer than this is taken for lost: five
+/// heartbeats. The followers give a leader up after 350 ms of silence, and by then its catalogs
+/// should look for the next.
+const MAJORITY_LOST: Duration = Duration::from_millis(250);
 
 /// What decides. Held for one call at a time.
 pub(crate) struct Books {
@@ -244,8 +249,13 @@ impl Settling {
             let leads =
                 || engine.leader().leader == Some(engine.id()) && engine.leader().term == term;
             let asked = clock::now();
-            if leads() && reader.confirm().await.is_ok() && leads() {
-                shared.confirmed(term, asked);
+            if !leads() {
+                continue;
+            }
+            let round = tokio::time::timeout(MAJORITY_LOST, reader.confirm());
+            match round.await {
+                Ok(Ok(_)) if leads() => shared.confirmed(term, asked),
+                _ => shared.lost_majority(term),
             }
         }
     }
@@ -331,6 +341,7 @@ impl Shared {
         books.streams.cancel();
         books.streams = self.stop.child_token();
         books.detaching.clear();
+        books.returns.clear();
         books.gone.clear();
         books.acknowledger.release()
     }
@@ -402,6 +413,22 @@ impl Shared {
         }
     }
 
+    /// A round of questions has failed, or takes too long: grants nothing until the next one that
+    /// succeeds, and closes the streams, so that catalogs look for the leader that the majority may
+    /// be about to choose.
+    fn lost_majority(&self, term: u64) {
+        let mut books = self.books.lock();
+        let Some(leadership) = &mut books.leadership else { return };
+        if leadership.term() != term || !leadership.lose_majority() {
+            return;
+        }
+        books.streams.cancel();
+        books.streams = self.stop.child_token();
+        drop(books);
+        tracing::warn!("no majority confirms this leader: it lets its catalogs look for another");
+        self.tell();
+    }
+
     /// Stops serving who has been silent for a grace, and sees to it that they are detached.
     fn lapse(self: &Arc<Self>) {
         let now = clock::now();
@@ -416,7 +443,7 @@ impl Shared {
         };
         for detach in &lapsed {
             let name = leadership.name(detach.who).unwrap_or("a catalog").to_owned();
-            returns.failed(&name, now);
+            returns.fail(detach.who, now);
             let name = escaped(&name);
             tracing::info!("let go of {name}: silent for a whole grace");
             detaching.insert(detach.who, (*detach, false));

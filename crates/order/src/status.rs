@@ -6,6 +6,7 @@ use std::sync::Arc;
 use ledger::ledger::Ledger;
 use ledger::terms::Index;
 use tokio::sync::watch;
+use wire::cross_origin::name_of;
 use wire::peers::Peer;
 use wire::serve::Facts;
 use wire::status::ProcessStatus;
@@ -31,6 +32,12 @@ pub(crate) struct Status {
 }
 
 impl Facts for Status {
+    fn is_called(&self, name: &str) -> bool {
+        let is_host = |address: &String| name_of(address).eq_ignore_ascii_case(name);
+        self.members.look(|now| now.addresses.values().any(is_host))
+            || self.members.hinted().any(|address| is_host(address))
+    }
+
     fn status(&self) -> ProcessStatus {
         let (role, marks) = (*self.role.borrow(), self.engine.marks());
         let (watchers, settled) = (self.settling.watchers().len(), self.settling.settled());

@@ -108,6 +108,9 @@ fn a_lone_survivor_shows_what_it_has_and_refuses_the_rest() {
         let Some(What::Product(product)) = &fox.what else { panic!("{fox:?}") };
         assert!(fox.stale && product.stock == 2);
         assert!(store.query(123, "fox", false).await.is_err());
+        // A survivor does not know what it may have missed.
+        let unknown = store.query(123, "unicorn", true).await.unwrap_err();
+        assert_eq!(unknown.code, Code::NoQuorum);
 
         store.restart(345);
         store.restart(456);

@@ -38,6 +38,8 @@ pub mod status;
 
 pub mod metrics;
 
+pub mod cross_origin;
+
 pub mod serve;
 
 pub mod telemetry;

@@ -110,6 +110,7 @@ pub async fn channel(address: &str, within: Duration) -> Result<Channel, Connect
     let stream = connect(address, within).await?;
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| unreachable(address, &error))?
+        .origin(authority())
         .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .http2_keep_alive_interval(limits::KEEPALIVE)
@@ -122,6 +123,11 @@ pub async fn channel(address: &str, within: Duration) -> Result<Channel, Connect
         Ok(Err(error)) => Err(unreachable(address, &error)),
         Err(_) => Err(ConnectError::TimedOut { address: address.to_owned(), within }),
     }
+}
+
+/// What every call between processes names as its host.
+pub fn authority() -> http::Uri {
+    http::Uri::from_static("http://localhost")
 }
 
 fn unreachable(address: &str, error: &tonic::transport::Error) -> ConnectError {

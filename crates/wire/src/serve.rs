@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
-use axum::Router;
+use axum::extract;
 use axum::http::{Request, StatusCode, Version};
+use axum::middleware::{self, Next};
+use axum::response::IntoResponse;
 use axum::routing::get;
+use axum::{Extension, Json, Router};
 use futures::FutureExt;
 use futures::future::{BoxFuture, ready};
 use hyper::body::Incoming;
@@ -22,11 +24,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::connections::{Connections, OpenConnection, Places};
+use crate::cross_origin;
 use crate::descriptors;
 use crate::limits;
 use crate::metrics;
 use crate::net::{TcpListener, TcpStream};
 use crate::status::ProcessStatus;
+use crate::watch::returns::Origin;
 
 /// How long open connections may take to finish once a process stops.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -48,6 +52,11 @@ pub trait Facts: Send + Sync + 'static {
 
     /// True when it does its whole work, for `/readyz`.
     fn ready(&self) -> bool;
+
+    /// True for a name by which this process may be called, beside addresses and the machine's.
+    fn is_called(&self, _name: &str) -> bool {
+        false
+    }
 
     /// What `/status` shows.
     fn page(&self) -> BoxFuture<'_, Value> {
@@ -75,7 +84,7 @@ pub async fn internal_within(
     connections_max: usize,
     stop: CancellationToken,
 ) {
-    let router = grpc.into_axum_router().merge(pages(facts));
+    let router = guarded(grpc.into_axum_router().merge(pages(facts.clone())), facts);
     // Members of one host share an address: it is not bounded.
     let total = connections_max.min(limits::INTERNAL_CONNECTIONS_MAX);
     let connections = Connections::new(Places::new(total, 0));
@@ -108,7 +117,8 @@ pub async fn internal_within(
             }
             continue;
         };
-        tokio::spawn(serve(stream, router.clone(), graceful.watcher(), place));
+        let router = router.clone().layer(Extension(Origin::of(from.ip())));
+        tokio::spawn(serve(stream, router, graceful.watcher(), place));
     }
     drop(listener);
     // Streams end by themselves at `stop`; whatever does not is cut.
@@ -152,6 +162,21 @@ async fn serve(stream: TcpStream, router: Router, watcher: Watcher, place: OpenC
         _ = watcher.watch(connection) => {}
         () = closing.cancelled() => {}
     }
+}
+
+/// The same, without an answer to any request that a web page could have made.
+fn guarded(router: Router, facts: Arc<dyn Facts>) -> Router {
+    let guard = move |request: extract::Request, next: Next| {
+        let facts = facts.clone();
+        async move {
+            let (head, body) = request.into_parts();
+            match cross_origin::judge(&head, |name| facts.is_called(name)) {
+                Ok(()) => next.run(extract::Request::from_parts(head, body)).await,
+                Err(rejected) => rejected.into_response(),
+            }
+        }
+    };
+    router.layer(middleware::from_fn(guard))
 }
 
 /// The pages for people and their tools.
@@ -228,6 +253,73 @@ mod tests {
         assert!(ask(&mut member).await.starts_with("HTTP/1.1 200 "));
         assert_eq!(held[0].read(&mut [0]).await.unwrap(), 0, "idle longest, it made room");
         assert!(ask(&mut held[1]).await.starts_with("HTTP/1.1 200 "));
+        stop.cancel();
+        serving.await.unwrap();
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(feature = "simulated"))]
+mod cross_origin_tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    struct Somebody;
+
+    impl Facts for Somebody {
+        fn status(&self) -> ProcessStatus {
+            ProcessStatus::default()
+        }
+
+        fn ready(&self) -> bool {
+            true
+        }
+
+        fn is_called(&self, name: &str) -> bool {
+            name == "order-1"
+        }
+    }
+
+    /// The status line of the answer to these bytes.
+    async fn answer(address: std::net::SocketAddr, bytes: &str) -> String {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        answer.lines().next().unwrap_or_default().to_owned()
+    }
+
+    /// The kind: what a page opened on the operator's machine makes the browser send.
+    #[tokio::test]
+    async fn a_listener_answers_no_web_page_and_takes_no_call_over_http1() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let serving =
+            tokio::spawn(internal(listener, Routes::default(), Arc::new(Somebody), stop.clone()));
+        let calls = "POST /oppidum.v1.Store/Calls HTTP/1.1\r\nHost: 127.0.0.1\r\n";
+        let status = "GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\n";
+        let rebound = "GET /status HTTP/1.1\r\nHost: evil.example\r\n";
+        let named = "GET /status HTTP/1.1\r\nHost: order-1:1117\r\n";
+        let evil = "Origin: http://evil.example\r\n";
+        for (head, more, expected) in [
+            (calls, "Content-Length: 0\r\n", "HTTP/1.1 505"),
+            (calls, "Content-Type: application/grpc\r\nContent-Length: 0\r\n", "HTTP/1.1 505"),
+            (calls, evil, "HTTP/1.1 403"),
+            (status, "", "HTTP/1.1 200"),
+            (status, evil, "HTTP/1.1 403"),
+            (status, "Sec-Fetch-Site: cross-site\r\n", "HTTP/1.1 403"),
+            (rebound, "", "HTTP/1.1 403"),
+            (named, "", "HTTP/1.1 200"),
+        ] {
+            let line = answer(address, &format!("{head}{more}Connection: close\r\n\r\n")).await;
+            assert!(line.starts_with(expected), "{head}{more}: {line}");
+        }
+        let address = address.to_string();
+        let page = crate::status::get(&address, "/livez", Duration::from_secs(20)).await;
+        assert_eq!(page.unwrap(), "alive\n");
         stop.cancel();
         serving.await.unwrap();
     }

@@ -8,6 +8,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 
+use crate::cross_origin::AUTHORITY;
 use crate::limits::STATUS_BYTES_MAX;
 use crate::net;
 
@@ -180,7 +181,7 @@ pub async fn get(address: &str, path: &str, within: Duration) -> Result<Bytes, S
     let oddly = |error: hyper::Error| format!("{address} answers oddly: {error}");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(oddly)?;
     let driving = tokio::spawn(connection);
-    let request = http::Request::get(path).header(http::header::HOST, address);
+    let request = http::Request::get(path).header(http::header::HOST, AUTHORITY);
     let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
     let response = sender.send_request(request).await.map_err(oddly)?;
     let status = response.status();

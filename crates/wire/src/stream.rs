@@ -35,6 +35,8 @@ pub struct LeaderHint {
     pub term: u64,
     /// Log time there, in milliseconds since the Unix epoch; 0 from a catalog.
     pub log_time_ms: u64,
+    /// The replica that says so; 0: a catalog.
+    pub replica: u64,
 }
 
 /// The asking side of one stream. Clones share it.
@@ -220,8 +222,9 @@ async fn listen(
         let leader = Some(batch.leader).filter(|leader| *leader != 0);
         hints.send_if_modified(|hint| {
             hint.log_time_ms = hint.log_time_ms.max(batch.log_time_ms);
-            let is_news = (hint.leader, hint.term) != (leader, batch.term);
-            (hint.leader, hint.term) = (leader, batch.term);
+            let told = (leader, batch.term, batch.replica);
+            let is_news = (hint.leader, hint.term, hint.replica) != told;
+            (hint.leader, hint.term, hint.replica) = told;
             is_news
         });
         let mut open = shared.open.lock();
@@ -378,7 +381,8 @@ impl Speaker {
             self.replicas = Some((told.term, told.index));
         }
         let log_time_ms = hint.log_time_ms;
-        let batch = proto::Answers { answers, log_time_ms, leader, term, replicas };
+        let replica = hint.replica;
+        let batch = proto::Answers { answers, log_time_ms, leader, term, replicas, replica };
         Some((Ok(batch), self))
     }
 

@@ -201,7 +201,7 @@ async fn those_above_are_told_at_once_what_those_below_have_seen() {
     met(&desk);
     assert_eq!(desk.seen(), Index(7));
     let (who, stream) = (Incarnation(5), StreamId(1));
-    desk.accept(stream, &hello(5, 3)).await.unwrap();
+    desk.accept(stream, &hello(5, 3), Origin::default()).await.unwrap();
     assert_eq!(desk.seen(), Index(7), "it never goes back");
     desk.change(Index(7), Index(9), Vec::new());
     assert_eq!(desk.seen(), Index(7), "the frontend has not seen it");
@@ -221,7 +221,7 @@ async fn a_frontend_that_is_let_go_is_waited_for_no_more_and_everybody_knows() {
     let ms = Duration::from_millis;
     let desk = desk(Times { lease: ms(3), beat: ms(1), drift_per_mille: 0 });
     met(&desk);
-    desk.accept(StreamId(1), &hello(5, 7)).await.unwrap();
+    desk.accept(StreamId(1), &hello(5, 7), Origin::default()).await.unwrap();
     desk.change(Index(7), Index(9), Vec::new());
     let (mut news, mut seen_news) = (Source::news(&*desk), desk.seen_news());
     while desk.is_watched() {
@@ -268,17 +268,21 @@ async fn a_catalog_that_starts_anew_is_another_one_and_holds_nothing() {
 async fn who_cannot_be_served_is_told_why() {
     use tonic::Code::{FailedPrecondition, ResourceExhausted, Unavailable};
     let desk = desk(Times::default());
-    let refused = async |hello: proto::Hello| desk.accept(StreamId(1), &hello).await.unwrap_err();
+    let refused = async |hello: proto::Hello| {
+        desk.accept(StreamId(1), &hello, Origin::default()).await.unwrap_err()
+    };
     assert_eq!(refused(hello(5, 0)).await.code(), Unavailable, "it has not met a leader");
     met(&desk);
     let other = proto::Hello { ledger_id: vec![2; 16].into(), ..hello(5, 7) };
     assert_eq!(refused(other).await.code(), FailedPrecondition);
     for incarnation in 1..=WATCHERS_MAX as u64 {
-        desk.accept(StreamId(incarnation), &hello(incarnation, 7)).await.unwrap();
+        let host = u32::try_from(incarnation).unwrap().to_be_bytes();
+        let from = Origin::of(host.into());
+        desk.accept(StreamId(incarnation), &hello(incarnation, 7), from).await.unwrap();
     }
     assert_eq!(refused(hello(9_999, 7)).await.code(), ResourceExhausted);
     desk.goodbye(Incarnation(1), StreamId(1));
-    desk.accept(StreamId(1), &hello(1, 7)).await.unwrap();
+    desk.accept(StreamId(1), &hello(1, 7), Origin::default()).await.unwrap();
     desk.goodbye(Incarnation(1), StreamId(1));
     desk.leave();
     assert_eq!(refused(hello(1, 7)).await.code(), Unavailable, "it is about to stop");
@@ -288,7 +292,9 @@ async fn who_cannot_be_served_is_told_why() {
 async fn a_frontend_that_claims_to_have_seen_more_than_it_has_got_is_not_believed() {
     let desk = desk(Times::default());
     met(&desk);
-    desk.accept(StreamId(1), &proto::Hello { seen: 9, ..hello(5, 7) }).await.unwrap();
+    desk.accept(StreamId(1), &proto::Hello { seen: 9, ..hello(5, 7) }, Origin::default())
+        .await
+        .unwrap();
     desk.change(Index(7), Index(9), Vec::new());
     assert_eq!(desk.seen(), Index(7));
 }
@@ -300,7 +306,7 @@ async fn a_catalog_that_leaves_grants_nothing_more() {
     let (who, stream) = (Incarnation(5), StreamId(1));
     let (live, now) = grant(Duration::ZERO);
     desk.take(Grant { lease: HOUR, ..live }, now);
-    desk.accept(stream, &hello(5, 7)).await.unwrap();
+    desk.accept(stream, &hello(5, 7), Origin::default()).await.unwrap();
     desk.heartbeat(who, stream, Heartbeat { local: now, seen: Index(7), now });
     assert!(desk.grant(who, stream).is_some());
     desk.leave();

@@ -83,7 +83,7 @@ async fn a_catalog_that_stops_waits_for_its_frontends_to_go() {
     let (desk, stop, ending) = (desk(), CancellationToken::new(), CancellationToken::new());
     met(&desk);
     let hello = proto::Hello { incarnation: 5, cursor: 7, ..proto::Hello::default() };
-    desk.accept(StreamId(1), &hello).await.unwrap();
+    desk.accept(StreamId(1), &hello, wire::watch::returns::Origin::default()).await.unwrap();
     let mut leaving = Box::pin(leave(&desk, &stop, &ending));
     stop.cancel();
     assert!((&mut leaving).now_or_never().is_none());

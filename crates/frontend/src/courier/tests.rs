@@ -93,7 +93,7 @@ impl Replica {
     }
 
     fn says(&self, leader: u64, term: u64, log_time_ms: u64) {
-        self.hint.send_replace(LeaderHint { leader: Some(leader), term, log_time_ms });
+        self.hint.send_replace(LeaderHint { leader: Some(leader), term, log_time_ms, replica: 0 });
     }
 }
 

@@ -49,7 +49,12 @@ impl OpenStore {
     pub(super) async fn open() -> Self {
         let stop = CancellationToken::new();
         let leader = Leader { placed: Arc::default(), hints: watch::Sender::default() };
-        leader.hints.send_replace(LeaderHint { leader: Some(1), term: 1, log_time_ms: 1 });
+        leader.hints.send_replace(LeaderHint {
+            leader: Some(1),
+            term: 1,
+            log_time_ms: 1,
+            replica: 1,
+        });
         tokio::spawn(beat(leader.hints.clone(), stop.clone()));
         let (internal, at) = bind();
         let routes = Routes::new(StoreServer::new(Service(leader.clone(), stop.clone())));

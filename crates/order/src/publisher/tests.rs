@@ -65,19 +65,26 @@ async fn a_catalog_is_refused_that_was_let_go_or_keeps_failing_or_is_one_too_man
     assert_eq!(refused.code(), tonic::Code::Aborted, "its detach may come yet");
     assert!(leader.introduce(StreamId(1), &hello(Incarnation(6), 0)).is_none(), "it is new");
 
-    assert!(leader.admit("catalog").is_ok());
-    for _ in 0..2 {
-        led.settling.shared.books.lock().returns.failed("catalog", clock::now());
+    let [here, elsewhere] = [1, 2].map(|host| Origin::of([10, 0, 0, host].into()));
+    assert!(leader.admit("catalog", here).is_ok());
+    for who in [Incarnation(20), Incarnation(21)] {
+        let mut books = led.settling.shared.books.lock();
+        books.returns.serve(who, here);
+        books.returns.fail(who, clock::now());
     }
-    assert_eq!(leader.admit("catalog").unwrap_err().code(), tonic::Code::Unavailable);
-    assert!(leader.admit("another").is_ok());
+    let refused = leader.admit("another name", here).unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable, "the address counts");
+    assert!(leader.admit("catalog", elsewhere).is_ok());
 
     let many = (0..WATCHERS_MAX as u64).map(|who| (Incarnation(100 + who), who.to_string()));
     let many: Vec<_> = many.collect();
     let mut books = led.settling.shared.books.lock();
     books.leadership.as_mut().unwrap().begin(Index(7), Index(7), &many);
     drop(books);
-    assert_eq!(leader.admit("another").unwrap_err().code(), tonic::Code::ResourceExhausted);
+    assert_eq!(
+        leader.admit("another", elsewhere).unwrap_err().code(),
+        tonic::Code::ResourceExhausted
+    );
 }
 
 #[tokio::test]

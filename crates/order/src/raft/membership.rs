@@ -12,9 +12,11 @@ use std::time::Duration;
 
 use openraft::errors::{InitializeError, RaftError};
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftStateMachine};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
+use super::bounds::TERM_MAX;
 use super::ground::Ground;
 use super::state_machine::StateMachine;
 use super::transport::Transport;
@@ -25,8 +27,9 @@ use crate::members::{Members, Now};
 use crate::peers::Peers;
 use crate::role::Reach;
 
-/// How long a replica without a log waits for the others before it begins without them.
-const GATHERING: Duration = Duration::from_millis(1_500);
+/// How long a replica without a log waits for the next of the others before it begins without
+/// those that are missing: replicas that are started by hand come one after another.
+const GATHERING: Duration = Duration::from_secs(2);
 
 /// How much longer each rank waits, so that the highest begins.
 const RANK: Duration = Duration::from_millis(100);
@@ -55,8 +58,25 @@ pub(crate) async fn start<G: Ground>(
     ground.tune(&mut config);
     let (applied, _) = machine.applied_state().await.map_err(|error| cannot(&error))?;
     cut_overruled(&mut log, applied).await.map_err(|error| cannot(&error))?;
+    let voted = log.get_log_reader().await.read_vote().await.map_err(|error| cannot(&error))?;
+    refuse_forged(voted.map_or(0, |vote| vote.leader_id.term), settings)?;
     let raft = Raft::new(settings.id, Arc::new(config), transport, log, machine);
     raft.await.map_err(|error| cannot(&error))
+}
+
+/// A replica that was made to vote for a term at the end of the range, before such calls were
+/// rejected, can take part in no election any more, and must not vote in an earlier one.
+fn refuse_forged(voted: u64, settings: &Settings) -> Result<(), Stop> {
+    if voted <= TERM_MAX {
+        return Ok(());
+    }
+    let (id, folder) = (settings.id, settings.data.display());
+    Err(Stop::Setup(format!(
+        "replica {id} has voted in term {voted}, which no election of this store has reached: if a \
+         majority of the replicas goes on without it, type `oppidum ctl replace --id {id} --with \
+         NEW --address HOST:PORT`; else stop them all and type `oppidum ctl recover` with the \
+         folder that holds {folder}"
+    )))
 }
 
 /// Cuts off the end of a log that the history has overruled.
@@ -100,10 +120,8 @@ pub(crate) async fn begin(
             "waiting to be added: `oppidum ctl member add --id {id} --address {address}`"
         );
     }
-    let mut table = peers.watch();
-    let all_there = table.wait_for(|table| table.values().all(|peer| peer.reach == Reach::Up));
     tokio::select! {
-        _ = tokio::time::timeout(GATHERING, all_there) => {}
+        () = gather(&peers) => {}
         () = stop.cancelled() => return,
     }
     let ids = settings.ids();
@@ -126,6 +144,42 @@ pub(crate) async fn begin(
         // Another replica began first, and its log is here already.
         Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
         Err(error) => tracing::error!("cannot begin the log: {error}"),
+    }
+}
+
+/// How long to wait for the others before a store begins: the pure core.
+#[derive(Clone, Copy, Debug)]
+struct Gathering {
+    there: usize,
+    /// When the last of them came.
+    since: Instant,
+}
+
+impl Gathering {
+    /// `there` of all the others are there. How long to wait for the next; none: not any more.
+    fn left(&mut self, there: usize, all: usize, now: Instant) -> Option<Duration> {
+        if self.there < there {
+            (self.there, self.since) = (there, now);
+        }
+        let left = GATHERING.saturating_sub(now.saturating_duration_since(self.since));
+        (there < all && !left.is_zero()).then_some(left)
+    }
+}
+
+/// Waits until all of the others are there, or none of those that are missing has come for
+/// [`GATHERING`].
+async fn gather(peers: &Peers) {
+    let mut gathering = Gathering { there: 0, since: Instant::now() };
+    let mut table = peers.watch();
+    loop {
+        let left = {
+            let table = table.borrow_and_update();
+            let there = table.values().filter(|peer| peer.reach == Reach::Up).count();
+            gathering.left(there, table.len(), Instant::now())
+        };
+        let Some(left) = left else { return };
+        // Whatever wakes it, it looks again.
+        let _ = tokio::time::timeout(left, table.changed()).await;
     }
 }
 
@@ -200,6 +254,32 @@ mod tests {
         }
         cut_overruled(&mut log, Some(applied)).await.unwrap();
         log.get_log_state().await.unwrap().last_log_id
+    }
+
+    #[test]
+    fn a_replica_that_holds_a_forged_vote_does_not_start_and_says_what_to_type() {
+        let settings = crate::config::tests::three();
+        assert!(refuse_forged(7, &settings).is_ok() && refuse_forged(TERM_MAX, &settings).is_ok());
+        let Err(Stop::Setup(line)) = refuse_forged(u64::MAX, &settings) else { panic!() };
+        assert!(line.contains("ctl recover") && line.contains("ctl replace"), "{line}");
+    }
+
+    /// The kind: replicas that are started one after another, by hand.
+    #[test]
+    fn a_first_start_waits_for_each_listed_replica_and_not_for_ever() {
+        let start = Instant::now();
+        let ms = Duration::from_millis;
+        let mut gathering = Gathering { there: 0, since: start };
+        let mut left = |there, millis| gathering.left(there, 2, start + ms(millis));
+        assert_eq!(left(0, 0), Some(GATHERING));
+        assert_eq!(left(0, 1_000), Some(ms(1_000)));
+        assert_eq!(left(1, 1_050), Some(GATHERING), "the next one may come a second later");
+        assert_eq!(left(0, 1_060), Some(ms(1_990)), "one that comes and goes is no news");
+        assert_eq!(left(1, 1_070), Some(ms(1_980)));
+        assert_eq!(left(2, 2_100), None, "all are there");
+        let mut gathering = Gathering { there: 0, since: start };
+        assert_eq!(gathering.left(1, 2, start), Some(GATHERING));
+        assert_eq!(gathering.left(1, 2, start + GATHERING), None, "one does not come");
     }
 
     #[tokio::test]

@@ -328,6 +328,7 @@ impl Peer for Receiver {
             tracing::info!("Connection from: order {id}");
             tracing::info!("sending missing logs to {id}");
         }
+        self.shared.peers.hear_alive(id);
         self.report(id, &hello);
         self.shared.identity.learn(id, &hello.known);
         let pong = proto::HoldPong {

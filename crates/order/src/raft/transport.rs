@@ -73,6 +73,7 @@ type Failed = RPCError<Types>;
 /// How to reach an address between replicas.
 pub(crate) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+        .origin(wire::net::authority())
         .connect_timeout(CONNECT_MAX)
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)

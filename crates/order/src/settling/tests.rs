@@ -141,12 +141,16 @@ async fn a_silent_catalog_is_proposed_to_be_detached_until_that_is_decided() {
     let mut led = Led::since(3 * LEASE);
     led.is_sure();
     let shared = led.settling.shared.clone();
-    shared.books.lock().returns.failed("catalog", clock::now());
+    let here = wire::watch::returns::Origin::default();
+    for who in [Incarnation(99), WHO] {
+        shared.books.lock().returns.serve(who, here);
+    }
+    shared.books.lock().returns.fail(Incarnation(99), clock::now());
     shared.lapse();
     assert_eq!(led.settling.let_go(), 1);
     assert!(led.look(|books| books.gone.contains(&WHO)), "it may not come back as it was");
-    let wait = led.look(|books| books.returns.wait("catalog", clock::now()));
-    assert!(wait.is_some(), "nor at once, for it was not the first time");
+    let admitted = shared.books.lock().returns.admit(here, clock::now());
+    assert!(admitted.is_err(), "nor at once, for it was not the first time");
     assert_eq!(led.settling.settled(), Index(7));
     led.applies(8);
     assert_eq!(led.settling.settled(), Index(7), "it counts until its detach is applied");

@@ -218,7 +218,8 @@ async fn a_new_term_a_later_time_and_other_replicas_are_told_unasked() {
     let (server, _asks) = Server::start().await;
     let caller = server.caller().await;
     let (mut hints, mut rosters) = (caller.leader(), caller.roster());
-    let hint = |term, log_time_ms| LeaderHint { leader: Some(345), term, log_time_ms };
+    let hint =
+        |term, log_time_ms| LeaderHint { leader: Some(345), term, log_time_ms, replica: 456 };
     server.hint.send_replace(hint(1, 9));
     soon(hints.wait_for(|told| told.term == 1)).await.unwrap();
     while caller.shared.age_ms() < 2 {

@@ -12,8 +12,8 @@
 //! a watcher may answer by itself, and so how long a source must wait for one that has gone silent.
 //!
 //! The cores are plain structs without I/O, clock or luck: [`lease`], [`watchers`] (the source's
-//! side) and [`follower`] (the watcher's side), [`window`] (the frames a source keeps). The shells
-//! around them are [`source`] and [`watcher`]. The seventeen rules are in `docs/watch.md`;
+//! side) and [`follower`] (the watcher's side), [`window`] (the frames a source keeps), [`returns`]
+//! (back-off by address). The shells around them are [`source`] and [`watcher`]. The seventeen rules are in `docs/watch.md`;
 //! [`rules`] names the wrong ones by which the checkers are proved.
 
 pub mod rules;
@@ -27,6 +27,8 @@ pub mod watchers;
 pub mod follower;
 
 pub mod window;
+
+pub mod returns;
 
 pub mod source;
 

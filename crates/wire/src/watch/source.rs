@@ -16,10 +16,11 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use super::clock;
 use super::lease::Moment;
+use super::returns::Origin;
 use super::watchers::{Grant, Heartbeat, Incarnation, StreamId};
 use super::window::Frame;
 use crate::convert;
@@ -42,6 +43,7 @@ pub trait Source: Send + Sync + 'static {
         &self,
         stream: StreamId,
         hello: &proto::Hello,
+        origin: Origin,
     ) -> impl Future<Output = Result<(), Status>> + Send;
 
     /// A heartbeat has come.
@@ -99,14 +101,16 @@ pub type Frames = BoxStream<'static, Result<proto::FromSource, Status>>;
 pub fn serve<S: Source>(
     source: Arc<S>,
     stream: StreamId,
-    incoming: Streaming<proto::FromWatcher>,
+    request: Request<Streaming<proto::FromWatcher>>,
     stop: CancellationToken,
 ) -> Frames {
     let (outgoing, frames) = mpsc::channel(FRAMES_QUEUED_MAX);
+    let origin = request.extensions().get::<Origin>().copied().unwrap_or_default();
+    let incoming = request.into_inner();
     tokio::spawn(async move {
         let heard = Notify::new();
         let served = Served { source, stream, outgoing: outgoing.clone(), heard };
-        if let Err(status) = served.run(incoming, stop).await {
+        if let Err(status) = served.run(origin, incoming, stop).await {
             // The watcher may be gone already.
             let _ = outgoing.send(Err(status)).await;
         }
@@ -139,6 +143,7 @@ struct Progress {
 impl<S: Source> Served<S> {
     async fn run(
         self,
+        origin: Origin,
         mut incoming: Streaming<proto::FromWatcher>,
         stop: CancellationToken,
     ) -> Result<(), Status> {
@@ -147,7 +152,7 @@ impl<S: Source> Served<S> {
             return Err(Status::invalid_argument("a stream begins with a hello"));
         };
         let who = Incarnation(hello.incarnation);
-        self.source.accept(self.stream, &hello).await?;
+        self.source.accept(self.stream, &hello, origin).await?;
         let over = Over { source: self.source.clone(), who, stream: self.stream };
         let wants_products = hello.wants_products;
         let sent = Index(hello.cursor);
@@ -389,7 +394,7 @@ mod tests {
             proto::Welcome::default()
         }
 
-        async fn accept(&self, _: StreamId, _: &proto::Hello) -> Result<(), Status> {
+        async fn accept(&self, _: StreamId, _: &proto::Hello, _: Origin) -> Result<(), Status> {
             Ok(())
         }
 

@@ -61,7 +61,7 @@ impl Source for Scripted {
         proto::Welcome { term: 4, ..proto::Welcome::default() }
     }
 
-    async fn accept(&self, _: StreamId, _: &proto::Hello) -> Result<(), Status> {
+    async fn accept(&self, _: StreamId, _: &proto::Hello, _: Origin) -> Result<(), Status> {
         Ok(())
     }
 
@@ -139,14 +139,13 @@ impl Watch for Server {
         &self,
         request: Request<Streaming<proto::FromWatcher>>,
     ) -> Result<Response<Frames>, Status> {
-        let incoming = request.into_inner();
         Ok(Response::new(match self {
             Self::Source(source) => {
-                serve(source.clone(), StreamId(1), incoming, CancellationToken::new())
+                serve(source.clone(), StreamId(1), request, CancellationToken::new())
             }
             Self::Script(streams) => {
                 let (frames, outgoing) = mpsc::channel(9);
-                streams.send((incoming, frames)).unwrap();
+                streams.send((request.into_inner(), frames)).unwrap();
                 ReceiverStream::new(outgoing).boxed()
             }
         }))
