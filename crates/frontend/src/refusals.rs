@@ -18,9 +18,10 @@ pub(crate) fn told(dialect: Dialect, refusal: &Refusal) -> (StatusCode, Cow<'sta
         Refusal::NoSuchProduct(_) => {
             return (StatusCode::NOT_FOUND, Cow::Borrowed(dialect.noun().not_found()));
         }
-        Refusal::OutOfStock(_) | Refusal::StockLimit(_) | Refusal::ProductExists(_) => {
-            StatusCode::CONFLICT
-        }
+        Refusal::OutOfStock(_)
+        | Refusal::StockLimit(_)
+        | Refusal::ProductExists(_)
+        | Refusal::NumbersExhausted => StatusCode::CONFLICT,
         Refusal::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::LinesOutOfRange | Refusal::CatalogsLimit => StatusCode::BAD_REQUEST,
         Refusal::Late | Refusal::NotOpen => StatusCode::SERVICE_UNAVAILABLE,

@@ -18,8 +18,8 @@ use crate::audit::naive::Naive;
 use crate::block::{Block, Header, Record};
 use crate::command::Request;
 use crate::outcome::{Accepted, Outcome, Refusal};
-use crate::replies::Windows;
 use crate::terms::{Digest, Index, OrderNumber, Origin, Timestamp};
+use crate::windows::Windows;
 
 /// The first thing that is wrong with a history.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,7 +98,9 @@ pub struct Auditor {
     digest: Digest,
     naive: Naive,
     clients: Answered,
+    client_refusals: Answered,
     frontends: Answered,
+    frontend_refusals: Answered,
     windows: Windows,
     orders: u64,
     refusals: u64,
@@ -135,13 +137,18 @@ impl Auditor {
         if block.reckon() != header.digest || !block.is_counted() {
             return Err(Violation::Digest(index));
         }
-        let (found, expected) = (header.first_order_number, self.naive.next.unwrap_or_default());
+        let expected = OrderNumber(self.naive.next.unwrap_or_default());
+        let found = header.first_order_number;
         if found != expected {
             return Err(Violation::Dense { index, found, expected });
         }
         (self.index, self.at, self.digest) = (index, header.at, header.digest);
-        self.clients.expire(self.at, self.windows.client_age_max_ms);
-        self.frontends.expire(self.at, self.windows.frontend_age_max_ms);
+        for answered in [&mut self.clients, &mut self.client_refusals] {
+            answered.expire(self.at, self.windows.client_age_max_ms);
+        }
+        for answered in [&mut self.frontends, &mut self.frontend_refusals] {
+            answered.expire(self.at, self.windows.frontend_age_max_ms);
+        }
         block.records.iter().try_for_each(|record| self.record(header, record))
     }
 
@@ -168,24 +175,26 @@ impl Auditor {
         Summary {
             index: self.index,
             digest: self.digest,
-            next_order_number: self.naive.next,
+            next_order_number: self.naive.next.map(OrderNumber),
             orders: self.orders,
             refusals: self.refusals,
         }
     }
 
-    /// The key speaks first, then the deadline, then the rules.
+    /// The key speaks first, then the deadline, then the rules. (What is counted here was read one by
+    /// one: no count reaches 2^64.)
     fn record(&mut self, header: &Header, record: &Record) -> Result<(), Violation> {
         let (index, Record { request, outcome }) = (header.index, record);
         if let Outcome::Refused(_) = outcome {
             self.refusals = self.refusals.saturating_add(1);
         }
         if let Some(key) = &request.key {
-            let told = match key.origin {
-                Origin::Client => self.clients.expected(key, request),
-                Origin::Frontend => self.frontends.expected(key, request),
+            let (accepted, refused) = match key.origin {
+                Origin::Client => (&self.clients, &self.client_refusals),
+                Origin::Frontend => (&self.frontends, &self.frontend_refusals),
             };
-            if let Some((first, expected)) = told {
+            let told = accepted.expected(key, request);
+            if let Some((first, expected)) = told.or_else(|| refused.expected(key, request)) {
                 let key = key.text().to_owned();
                 let once = *outcome == expected;
                 return if once { Ok(()) } else { Err(Violation::Once { key, first, index }) };
@@ -206,9 +215,15 @@ impl Auditor {
 
     fn remember(&mut self, header: &Header, request: &Request, outcome: &Outcome) {
         let Some(key) = &request.key else { return };
-        let (answered, keys_max) = match key.origin {
-            Origin::Client => (&mut self.clients, self.windows.client_keys_max),
-            Origin::Frontend => (&mut self.frontends, self.windows.frontend_keys_max),
+        let Windows { client_keys_max, client_refusals_max, .. } = self.windows;
+        let Windows { frontend_keys_max, frontend_refusals_max, .. } = self.windows;
+        let is_effective =
+            matches!(outcome, Outcome::Accepted(Accepted::Placed(_) | Accepted::Done));
+        let (answered, keys_max) = match (key.origin, is_effective) {
+            (Origin::Client, true) => (&mut self.clients, client_keys_max),
+            (Origin::Client, false) => (&mut self.client_refusals, client_refusals_max),
+            (Origin::Frontend, true) => (&mut self.frontends, frontend_keys_max),
+            (Origin::Frontend, false) => (&mut self.frontend_refusals, frontend_refusals_max),
         };
         answered.remember(key, (header.index, header.at), (request, outcome), keys_max);
     }

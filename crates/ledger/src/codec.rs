@@ -9,7 +9,7 @@
 //! * text: u8 or u16 length, then UTF-8
 //! * key: u8 (0 none, 1 client, 2 frontend); if any: principal (u8 text), key (u8 text)
 //! * request: key, u64 deadline (0: none), u8 command tag, the command's fields in order
-//! * batch: u8 version, u64 at, u64 settled, u32 count, requests
+//! * batch: u8 version, u64 at, u64 settled, u32 count, requests; version 2 has the same layout
 //!
 //! [`bulk`] is many orders on their way to an entry; `refs` reads requests where they stand.
 
@@ -25,8 +25,12 @@ use crate::terms::{Index, Key, LedgerId, Name, OrderNumber, Origin, Timestamp};
 pub(crate) use bytes::{Reader, Writer};
 use refs::BatchRef;
 
-/// The version byte of a batch.
-pub const BATCH_VERSION: u8 = 1;
+/// The version byte of a batch. From the first batch of version 2 on, refusals have key windows of
+/// their own ([`crate::windows`]); the bytes after it are those of version 1.
+pub const BATCH_VERSION: u8 = 2;
+
+/// The version in which refusals stand among the other answers, until a batch of a later version.
+const MIXED_BATCH_VERSION: u8 = 1;
 
 /// The bytes are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -324,6 +328,7 @@ impl Refusal {
             7 => Self::OutOfStock(reader.name()?),
             8 => Self::StockLimit(reader.name()?),
             9 => Self::CatalogsLimit,
+            10 => Self::NumbersExhausted,
             _ => return Err(DecodeError::Value("refusal")),
         })
     }
@@ -340,6 +345,7 @@ impl Refusal {
             Self::OutOfStock(_) => 7,
             Self::StockLimit(_) => 8,
             Self::CatalogsLimit => 9,
+            Self::NumbersExhausted => 10,
         }
     }
 
@@ -354,6 +360,7 @@ impl Refusal {
             | Self::Late
             | Self::NotOpen
             | Self::LinesOutOfRange
+            | Self::NumbersExhausted
             | Self::CatalogsLimit => None,
         }
     }

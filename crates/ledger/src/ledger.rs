@@ -28,10 +28,11 @@ use crate::outcome::{Accepted, Applied, Outcome, Refusal};
 use crate::replies::{Bound, Known, Replies};
 use crate::sealed::{Sealed, Sealing};
 use crate::stock::{Product, Stock};
-use crate::terms::{Digest, Index, LedgerId, Name, OrderNumber, Timestamp};
+use crate::terms::{Digest, Index, LedgerId, Name, ORDER_NUMBER_MAX, OrderNumber, Timestamp};
+use crate::windows::PerWindow;
 
 pub use crate::ledger::restore::RestoreError;
-pub use crate::replies::Windows;
+pub use crate::windows::Windows;
 
 mod restore;
 
@@ -233,8 +234,8 @@ impl Ledger {
         self.attached.contains_key(&incarnation)
     }
 
-    /// How many keys are remembered: of clients, of frontends.
-    pub fn key_counts(&self) -> (usize, usize) {
+    /// How many keys each window remembers.
+    pub fn key_counts(&self) -> PerWindow<u64> {
         self.replies.counts()
     }
 
@@ -245,6 +246,9 @@ impl Ledger {
         if let Some(batch) = batch {
             self.settled = self.settled.max(batch.settled);
             self.at = self.at.max(batch.at);
+            if batch.separates_refusals() {
+                self.replies.separate();
+            }
         }
         self.replies.expire(self.at);
         Position { index, term, at: self.at }
@@ -270,10 +274,10 @@ impl Ledger {
         }
         let done = match asked.product() {
             // There are products only in an open shop.
-            Some((row, line)) => {
-                let placed = self.stock.place_one(row, line.quantity, line.side, position.index);
-                placed.map(|()| self.placed())
-            }
+            Some((row, line)) => self.numbers_left().and_then(|()| {
+                self.stock.place_one(row, line.quantity, line.side, position.index)?;
+                Ok(self.placed())
+            }),
             None => self.perform(position, command()),
         };
         let outcome = match done {
@@ -311,11 +315,21 @@ impl Ledger {
                 self.stock.restock(name, quantity.get(), index)?;
             }
             Command::Place(lines) => {
+                self.numbers_left()?;
                 self.stock.place(lines, index)?;
                 return Ok(self.placed());
             }
         }
         Ok(Accepted::Done)
+    }
+
+    /// The next order gets a number that every client can read. Before the first batch of version 2
+    /// there was no such limit, and what was decided then is decided so again.
+    fn numbers_left(&self) -> Result<(), Refusal> {
+        match self.next_order_number.0 <= ORDER_NUMBER_MAX || !self.replies.is_separate() {
+            true => Ok(()),
+            false => Err(Refusal::NumbersExhausted),
+        }
     }
 
     /// An order stands: it gets the next number.

@@ -31,6 +31,8 @@ pub mod replies;
 
 pub mod rolls;
 
+pub mod windows;
+
 mod window;
 
 mod places;

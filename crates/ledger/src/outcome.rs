@@ -23,17 +23,6 @@ pub enum Outcome {
     },
 }
 
-impl Outcome {
-    /// Whether it is remembered under the request's key: acceptances, and refusals that the shop
-    /// decided.
-    pub(crate) fn is_remembered(&self) -> bool {
-        match self {
-            Self::Refused(Refusal::KeyReused | Refusal::Late) | Self::Repeated { .. } => false,
-            Self::Accepted(_) | Self::Refused(_) => true,
-        }
-    }
-}
-
 /// What was done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accepted {
@@ -57,6 +46,10 @@ pub enum Refusal {
     /// The shop is not open yet.
     #[error("the shop is not open yet")]
     NotOpen,
+    /// The order would have a number above
+    /// [`ORDER_NUMBER_MAX`](crate::terms::ORDER_NUMBER_MAX).
+    #[error("all order numbers up to 9007199254740991 are given out")]
+    NumbersExhausted,
     /// An order without lines, or with too many.
     #[error("an order has 1 to 64 lines")]
     LinesOutOfRange,

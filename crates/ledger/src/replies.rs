@@ -1,9 +1,14 @@
 //! What was answered under which key, and for how long: one key, one answer (P4).
 //!
-//! Two windows, each bounded by count and by log time: one for the keys that clients send and rely
-//! on, one for those that frontends make to cover their own retries, so that busy keyless traffic
-//! cannot push out a key that somebody relies on. What falls out of a window is decided by the log
-//! alone, so every replica forgets the same key at the same entry.
+//! [Four windows](crate::windows), each bounded by count and by log time. Clients send keys and rely
+//! on them, frontends make keys to cover their own retries; and refusals cost nothing. None of these
+//! can push out a key of another kind. What falls out of a window is decided by the log alone, so
+//! every replica forgets the same key at the same entry.
+//!
+//! A store that was opened by a program without windows for refusals has them among the other
+//! answers. The first entry of [`BATCH_VERSION`](crate::codec::BATCH_VERSION) 2 moves them to their
+//! own windows, on every replica at the same index; a program that cannot read such an entry stops
+//! there.
 //!
 //! Of a key and of its command hashes are held, and of an answer what cannot be found again in the
 //! command when it is repeated.
@@ -16,37 +21,14 @@ use crate::outcome::{Accepted, Outcome, Refusal};
 use crate::rolls::Rolls;
 use crate::terms::{Index, OrderNumber, Origin, Timestamp};
 use crate::window::{Slot, Window};
+use crate::windows::{PerWindow, WindowId, Windows};
 
-/// How long keys are remembered. Every replica must have the same, and a folder that was written
-/// with others is not read: what is remembered is part of what replicas agree on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Windows {
-    /// The most keys of clients. Default 2,000,000.
-    pub client_keys_max: usize,
-    /// The longest time for a client's key, in milliseconds of log time. Default 7 days.
-    pub client_age_max_ms: u64,
-    /// The most keys of frontends. Default 1,000,000.
-    pub frontend_keys_max: usize,
-    /// The longest time for a frontend's key, in milliseconds of log time. Default 60 s.
-    pub frontend_age_max_ms: u64,
-}
-
-impl Default for Windows {
-    fn default() -> Self {
-        Self {
-            client_keys_max: 2_000_000,
-            client_age_max_ms: 7 * 24 * 60 * 60 * 1000,
-            frontend_keys_max: 1_000_000,
-            frontend_age_max_ms: 60_000,
-        }
-    }
-}
-
-/// Both windows.
+/// All windows.
 #[derive(Clone, Debug)]
 pub(crate) struct Replies {
-    clients: Window,
-    frontends: Window,
+    windows: PerWindow<Window>,
+    /// Refusals have windows of their own.
+    separate: bool,
 }
 
 /// A key with its hash and the hash of the command that it is bound to.
@@ -113,30 +95,53 @@ impl Hashed {
 }
 
 impl Replies {
-    /// Empty windows.
+    /// Empty windows, and refusals in those of the other answers.
     pub(crate) fn new(windows: Windows) -> Self {
-        let clients = Window::new(windows.client_keys_max, windows.client_age_max_ms);
-        let frontends = Window::new(windows.frontend_keys_max, windows.frontend_age_max_ms);
-        Self { clients, frontends }
+        let windows = PerWindow {
+            clients: Window::new(windows.client_keys_max, windows.client_age_max_ms),
+            client_refusals: Window::new(windows.client_refusals_max, windows.client_age_max_ms),
+            frontends: Window::new(windows.frontend_keys_max, windows.frontend_age_max_ms),
+            frontend_refusals: Window::new(
+                windows.frontend_refusals_max,
+                windows.frontend_age_max_ms,
+            ),
+        };
+        Self { windows, separate: false }
+    }
+
+    /// From now on refusals have windows of their own. Those that are remembered move there.
+    pub(crate) fn separate(&mut self) {
+        if !std::mem::replace(&mut self.separate, true) {
+            let PerWindow { clients, client_refusals, frontends, frontend_refusals } =
+                &mut self.windows;
+            clients.move_refusals(client_refusals);
+            frontends.move_refusals(frontend_refusals);
+        }
     }
 
     /// Forgets what has outlived its window by `now`.
     pub(crate) fn expire(&mut self, now: Timestamp) {
-        self.clients.expire(now);
-        self.frontends.expire(now);
+        for id in WindowId::ALL {
+            self.windows.get_mut(id).expire(now);
+        }
     }
 
-    /// Has the places of these keys brought near, and of those that will be forgotten for them.
+    /// Has the places of these keys brought near, and of those that will be forgotten for them if
+    /// all are accepted.
     pub(crate) fn bring_near(&self, keys: &(impl Iterator<Item = Hashed> + Clone)) {
         for origin in [Origin::Client, Origin::Frontend] {
             let of_origin = keys.clone().filter(|hashed| hashed.origin == origin);
-            self.window(origin).bring_near(&of_origin.map(|hashed| hashed.key));
+            let of_origin = of_origin.map(|hashed| hashed.key);
+            self.windows.get(WindowId::accepted(origin)).bring_near(&of_origin);
+            self.windows.get(WindowId::refused(origin)).bring_near_places(of_origin);
         }
     }
 
     /// What this key has been answered.
     pub(crate) fn find<'a>(&self, bound: &Bound, command: impl FnOnce() -> &'a Command) -> Known {
-        let Some((slot, index)) = self.window(bound.origin).find(bound.key) else {
+        let find = |id| self.windows.get(id).find(bound.key);
+        let found = find(WindowId::accepted(bound.origin));
+        let Some((slot, index)) = found.or_else(|| find(WindowId::refused(bound.origin))) else {
             return Known::Fresh;
         };
         match slot.is_of(bound.fingerprint) {
@@ -145,7 +150,7 @@ impl Replies {
         }
     }
 
-    /// Remembers an answer to a command, if it [is to be](Outcome::is_remembered).
+    /// Remembers an answer to a command, if [a window](WindowId::of) does.
     pub(crate) fn remember<C: Borrow<Command>>(
         &mut self,
         bound: Bound,
@@ -153,51 +158,59 @@ impl Replies {
         outcome: &Outcome,
         command: impl FnOnce() -> C,
     ) {
+        let Some(own) = WindowId::of(bound.origin, outcome) else { return };
         let Some(brief) = Brief::of(outcome, command) else { return };
+        let id = if self.separate { own } else { WindowId::accepted(bound.origin) };
         let slot = Slot::new(bound.key, bound.fingerprint, brief);
-        self.window_mut(bound.origin).push(slot, at);
+        self.windows.get_mut(id).push(slot, at);
     }
 
     /// Forgets what was answered at this index or before it.
     pub(crate) fn forget_up_to(&mut self, index: Index) {
-        self.clients.forget_up_to(index);
-        self.frontends.forget_up_to(index);
+        for id in WindowId::ALL {
+            self.windows.get_mut(id).forget_up_to(index);
+        }
+    }
+
+    /// Forgets the oldest keys of each window until so many are left.
+    pub(crate) fn keep_youngest(&mut self, keys: &PerWindow<u64>) {
+        for id in WindowId::ALL {
+            self.windows.get_mut(id).keep_youngest(*keys.get(id));
+        }
     }
 
     /// Makes room for as many keys as were there.
     pub(crate) fn expect(&mut self, rolls: &Rolls) {
-        self.clients.expect(rolls.clients.keys);
-        self.frontends.expect(rolls.frontends.keys);
+        for id in WindowId::ALL {
+            self.windows.get_mut(id).expect(rolls.windows.get(id).keys);
+        }
     }
 
     /// Blocks above this index hold every key remembered.
     pub(crate) fn after(&self, applied: Index) -> Index {
-        self.clients.after(applied).min(self.frontends.after(applied))
+        let after = self.windows.iter().map(|window| window.after(applied));
+        after.min().unwrap_or(applied)
     }
 
     /// What the windows hold, and where it is found again.
     pub(crate) fn rolls(&self, applied: Index) -> Rolls {
-        let (clients, frontends) = (self.clients.roll(applied), self.frontends.roll(applied));
-        Rolls { applied, clients, frontends }
+        let windows = self.windows.map(|window| window.roll(applied));
+        Rolls { applied, separate: self.separate, windows }
     }
 
-    /// How many keys are remembered: of clients, of frontends.
-    pub(crate) fn counts(&self) -> (usize, usize) {
-        (self.clients.len(), self.frontends.len())
+    /// How many keys each window remembers.
+    pub(crate) fn counts(&self) -> PerWindow<u64> {
+        self.windows.map(|window| u64::try_from(window.len()).unwrap_or(u64::MAX))
     }
 
-    fn window(&self, origin: Origin) -> &Window {
-        match origin {
-            Origin::Client => &self.clients,
-            Origin::Frontend => &self.frontends,
-        }
+    /// Refusals have windows of their own.
+    pub(crate) fn is_separate(&self) -> bool {
+        self.separate
     }
 
-    fn window_mut(&mut self, origin: Origin) -> &mut Window {
-        match origin {
-            Origin::Client => &mut self.clients,
-            Origin::Frontend => &mut self.frontends,
-        }
+    /// How many keys each window remembers, where refusals have windows of their own.
+    pub(crate) fn separate_counts(&self) -> Option<PerWindow<u64>> {
+        self.separate.then(|| self.counts())
     }
 }
 
@@ -242,6 +255,7 @@ impl Brief {
             (7, Some(name)) => Refusal::OutOfStock(name.clone()),
             (8, Some(name)) => Refusal::StockLimit(name.clone()),
             (9, _) => Refusal::CatalogsLimit,
+            (10, _) => Refusal::NumbersExhausted,
             (code, name) => {
                 unreachable!("a remembered refusal has code {code} and product {name:?}")
             }

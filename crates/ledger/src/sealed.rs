@@ -9,7 +9,7 @@ use crate::codec::refs::{RecordRef, RequestRef};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::Command;
 use crate::outcome::{Accepted, Outcome};
-use crate::rolls::Origins;
+use crate::rolls::Keyed;
 use crate::terms::{Digest, Index, OrderNumber, Timestamp};
 
 /// The version byte of a block.
@@ -26,7 +26,7 @@ const CRC: std::ops::Range<usize> = 1..5;
 pub struct Sealed<B = Vec<u8>> {
     header: Header,
     count: usize,
-    origins: Origins,
+    keyed: Keyed,
     bytes: B,
 }
 
@@ -44,7 +44,7 @@ pub struct Cut {
 pub(crate) struct Sealing {
     header: Header,
     count: usize,
-    origins: Origins,
+    keyed: Keyed,
     bytes: Vec<u8>,
 }
 
@@ -53,12 +53,13 @@ impl Sealing {
     pub(crate) fn new(header: Header, room: usize) -> Self {
         let mut bytes = Vec::with_capacity(room.saturating_add(HEADER_BYTES));
         bytes.resize(HEADER_BYTES, 0);
-        Self { header, count: 0, origins: Origins::default(), bytes }
+        Self { header, count: 0, keyed: Keyed::default(), bytes }
     }
 
-    /// Adds a request, in its bytes, and what it came to.
+    /// Adds a request, in its bytes, and what it came to. An entry has fewer than 2^32 of them, for
+    /// its batch counts them in 32 bits.
     pub(crate) fn push(&mut self, request: &RequestRef<'_>, outcome: &Outcome) {
-        self.origins.note(request, outcome);
+        self.keyed.note(request, outcome);
         self.bytes.raw(request.bytes);
         outcome.encode_to(&mut self.bytes);
         self.count = self.count.saturating_add(1);
@@ -69,7 +70,7 @@ impl Sealing {
 
     /// The block with its digest and its checksum. `None`: it has no records.
     pub(crate) fn seal(self) -> Option<Sealed> {
-        let Self { mut header, count, origins, mut bytes } = self;
+        let Self { mut header, count, keyed, mut bytes } = self;
         if count == 0 {
             return None;
         }
@@ -77,7 +78,7 @@ impl Sealing {
         let head = head(&header, count);
         bytes.get_mut(..HEADER_BYTES)?.copy_from_slice(&head);
         stamp(&mut bytes);
-        Some(Sealed { header, count, origins, bytes })
+        Some(Sealed { header, count, keyed, bytes })
     }
 }
 
@@ -85,20 +86,20 @@ impl<B: AsRef<[u8]>> Sealed<B> {
     /// A block from its bytes, wherever they come from.
     pub fn open(bytes: B) -> Result<Self, DecodeError> {
         let (header, count) = check_head(bytes.as_ref())?;
-        let mut block = Self { header, count, origins: Origins::default(), bytes };
+        let mut block = Self { header, count, keyed: Keyed::default(), bytes };
         if chain(&header, count, block.rest()) != header.digest {
             return Err(DecodeError::Value("digest"));
         }
         let (mut reader, mut orders, mut last) = (Reader::new(block.rest()), 0_u32, None);
-        let mut origins = Origins::default();
+        let mut keyed = Keyed::default();
         for _ in 0..count {
             let record = RecordRef::read_after(&mut reader, last)?;
             last = Some(record.request.command);
-            origins.note(&record.request, &record.outcome);
+            keyed.note(&record.request, &record.outcome);
             orders = orders.saturating_add(u32::from(placed(&record.outcome).is_some()));
         }
         reader.end()?;
-        block.origins = origins;
+        block.keyed = keyed;
         // The digest does not cover this count: it follows from what the digest covers.
         if orders == header.orders { Ok(block) } else { Err(DecodeError::Value("orders")) }
     }
@@ -108,9 +109,9 @@ impl<B: AsRef<[u8]>> Sealed<B> {
         &self.header
     }
 
-    /// Whose keys are remembered for it.
-    pub fn origins(&self) -> Origins {
-        self.origins
+    /// Which windows remember keys of it.
+    pub fn keyed(&self) -> Keyed {
+        self.keyed
     }
 
     /// All of it.
@@ -120,8 +121,8 @@ impl<B: AsRef<[u8]>> Sealed<B> {
 
     /// The same block, with its bytes held by something else.
     pub fn held_by<C: From<B> + AsRef<[u8]>>(self) -> Sealed<C> {
-        let Self { header, count, origins, bytes } = self;
-        Sealed { header, count, origins, bytes: bytes.into() }
+        let Self { header, count, keyed, bytes } = self;
+        Sealed { header, count, keyed, bytes: bytes.into() }
     }
 
     /// Taken apart.

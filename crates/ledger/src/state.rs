@@ -3,20 +3,27 @@
 //! The keys are not in it. They are in the blocks above [`State::keys_after`], from which they are
 //! remembered again, so that a state stays as small as its table of products.
 //!
-//! # Layout, version 1
+//! # Layout, version 2
 //!
 //! u8 version, u32 CRC-32 of everything after it, u64 applied, u64 settled, u64 log time, u8 open,
-//! 16 bytes ledger id, u64 first number, u64 next number, 32 bytes digest, u64 keys after; u32
-//! count of products, each: name, u64 price, u64 stock, u32 restock to, u64 version, u64 supplied,
+//! 16 bytes ledger id, u64 first number, u64 next number, 32 bytes digest, u64 keys after; u64 count
+//! of keys of clients, clients' refusals, frontends and frontends' refusals; u32 count of products, each: name, u64 price, u64 stock, u32 restock to, u64 version, u64 supplied,
 //! u64 sold in, u64 bought out; u32 count of catalogs attached, each: u64 incarnation, name.
+//!
+//! Version 1 has no counts of keys: it is written while refusals have no windows of their own yet
+//! ([`State::key_counts`]).
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::CATALOGS_MAX;
 use crate::stock::Product;
 use crate::terms::{Digest, Index, LedgerId, Name, OrderNumber, Timestamp};
+use crate::windows::PerWindow;
 
 /// The version byte of a state.
-pub const STATE_VERSION: u8 = 1;
+pub const STATE_VERSION: u8 = 2;
+
+/// The version in which refusals have no windows of their own.
+const MIXED_VERSION: u8 = 1;
 
 /// What is true at an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,18 +44,36 @@ pub struct State {
     pub digest: Digest,
     /// The blocks above this index hold every key that is still remembered.
     pub keys_after: Index,
+    /// How many keys each window holds. A window always holds the youngest answers of its kind, so
+    /// these counts and the blocks say exactly which. `None`: refusals have no windows of their own
+    /// yet, as in a store that was opened by a program without windows for refusals.
+    pub key_counts: Option<PerWindow<u64>>,
     /// Every product, in name order.
     pub products: Vec<(Name, Product)>,
     /// The catalogs attached, by incarnation.
     pub attached: Vec<(u64, Name)>,
 }
 
+/// What it takes to fill the key windows of a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeysNeeded {
+    /// The blocks above this index hold every key.
+    pub after: Index,
+    /// Refusals have windows of their own.
+    pub separate: bool,
+}
+
 impl State {
+    /// What it takes to fill the key windows.
+    pub fn keys_needed(&self) -> KeysNeeded {
+        KeysNeeded { after: self.keys_after, separate: self.key_counts.is_some() }
+    }
+
     /// The bytes of this state.
     pub fn encode(&self) -> Vec<u8> {
         let mut out =
             Vec::with_capacity(self.products.len().saturating_mul(96).saturating_add(160));
-        out.u8(STATE_VERSION);
+        out.u8(if self.key_counts.is_some() { STATE_VERSION } else { MIXED_VERSION });
         out.u32(0);
         out.u64(self.applied.0);
         out.u64(self.settled.0);
@@ -59,6 +84,7 @@ impl State {
         out.u64(self.next_order_number.0);
         out.raw(&self.digest.0);
         out.u64(self.keys_after.0);
+        self.key_counts.iter().flat_map(PerWindow::iter).for_each(|keys| out.u64(*keys));
         out.count(self.products.len());
         for (name, product) in &self.products {
             encode_product(name, product, &mut out);
@@ -77,7 +103,7 @@ impl State {
 
     /// A state from its bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::sealed(bytes, STATE_VERSION)?;
+        let (version, mut reader) = Reader::sealed(bytes, MIXED_VERSION..=STATE_VERSION)?;
         let (applied, settled) = (Index(reader.u64()?), Index(reader.u64()?));
         let at = Timestamp(reader.u64()?);
         let open = match reader.u8()? {
@@ -94,6 +120,15 @@ impl State {
         let next_order_number = OrderNumber(reader.u64()?);
         let digest = Digest(reader.array()?);
         let keys_after = Index(reader.u64()?);
+        let key_counts = match version {
+            MIXED_VERSION => None,
+            _ => Some(PerWindow {
+                clients: reader.u64()?,
+                client_refusals: reader.u64()?,
+                frontends: reader.u64()?,
+                frontend_refusals: reader.u64()?,
+            }),
+        };
         let count = reader.count(55, usize::MAX)?;
         let products = (0..count).map(|_| decode_product(&mut reader));
         let products = products.collect::<Result<Vec<_>, _>>()?;
@@ -122,6 +157,7 @@ impl State {
             next_order_number,
             digest,
             keys_after,
+            key_counts,
             products,
             attached,
         })

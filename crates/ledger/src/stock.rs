@@ -53,10 +53,10 @@ impl Product {
         match side {
             Side::Buy => {
                 let left = self.stock.checked_sub(pieces);
-                let out = self.bought_out.checked_add(pieces);
-                let (Some(left), Some(out)) = (left, out) else {
-                    return Err(Refusal::OutOfStock(name.clone()));
-                };
+                let left = left.ok_or_else(|| Refusal::OutOfStock(name.clone()))?;
+                // A sum that would leave 64 bits takes 10^13 orders of the greatest quantity; it is
+                // no lack of stock.
+                let out = self.bought_out.checked_add(pieces).ok_or_else(|| limit(name))?;
                 (self.stock, self.bought_out) = (left, out);
             }
             Side::Sell => {
@@ -212,19 +212,22 @@ impl Stock {
         }
     }
 
-    /// Takes back lines that were shifted just now, last first.
+    /// Takes back lines that were shifted just now, last first. Each number was before what it is
+    /// afterwards, so none leaves its range.
     fn unwind<'a>(&mut self, lines: impl Iterator<Item = (&'a Line, &'a Row)>) {
+        let taken = |from: u64, pieces| from.checked_sub(pieces).expect("it was shifted just now");
+        let given = |to: u64, pieces| to.checked_add(pieces).expect("it was shifted just now");
         for (line, row) in lines {
             let pieces = line.quantity.get();
             let (_, product) = self.product_mut(*row);
             match line.side {
                 Side::Buy => {
-                    product.stock = product.stock.saturating_add(pieces);
-                    product.bought_out = product.bought_out.saturating_sub(pieces);
+                    product.stock = given(product.stock, pieces);
+                    product.bought_out = taken(product.bought_out, pieces);
                 }
                 Side::Sell => {
-                    product.stock = product.stock.saturating_sub(pieces);
-                    product.sold_in = product.sold_in.saturating_sub(pieces);
+                    product.stock = taken(product.stock, pieces);
+                    product.sold_in = taken(product.sold_in, pieces);
                 }
             }
         }

@@ -14,6 +14,14 @@ pub const QUANTITY_MAX: u64 = 1_000_000;
 /// The greatest stock of a product: 2^53 − 1, the last integer that every JSON reader keeps exact.
 pub const STOCK_MAX: u64 = (1 << 53) - 1;
 
+/// The greatest number of an order: 2^53 − 1, the last integer that every JSON reader keeps exact. The
+/// order after it is refused.
+pub const ORDER_NUMBER_MAX: u64 = (1 << 53) - 1;
+
+/// The greatest number that a shop's first order may have: a thousand million million orders fit
+/// between it and [`ORDER_NUMBER_MAX`].
+pub const FIRST_ORDER_NUMBER_MAX: u64 = 8_000_000_000_000_000;
+
 /// The greatest price: 10^13 cents, so that price × quantity stays far inside 64 bits.
 pub const CENTS_MAX: u64 = 10_000_000_000_000;
 
@@ -77,14 +85,17 @@ pub struct Key {
 }
 
 impl Index {
-    /// The position after this one.
+    /// The position after this one. The engine counts entries one by one: none reaches 2^64, and
+    /// where a test says so, "after everything" stays itself.
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 }
 
 impl OrderNumber {
-    /// The number after this one.
+    /// The number after this one. A ledger gives out none above [`ORDER_NUMBER_MAX`], but for entries
+    /// of batches before version 2: there the last number of all repeats, and entries that were
+    /// applied so are applied so again.
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }

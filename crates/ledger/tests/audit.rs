@@ -15,7 +15,7 @@ mod kit;
 use kit::{Step, WINDOWS, bears, keyed, name, open_steps, opening, pieces, plain, run, stocks};
 use ledger::audit::Auditor;
 use ledger::block::Block;
-use ledger::command::{Command, Line, Request, Side};
+use ledger::command::{Command, Line, Request, Shop, Side};
 use ledger::ledger::{Ledger, Windows};
 use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::{Digest, Index, OrderNumber, Timestamp};
@@ -42,7 +42,7 @@ fn history() -> (Vec<Block>, Told) {
         vec![keyed("f", foxes)],
     ];
     let mut ledger = Ledger::new(Windows::default());
-    let step = |requests| Step { later: 5, settled: 0, term: 1, requests };
+    let step = |requests| Step::new(5, requests);
     let (_, blocks) = run(&mut ledger, &entries.map(step));
     (blocks, stocks(&ledger))
 }
@@ -213,7 +213,7 @@ fn the_auditor_counts_catalogs() {
     let attach = |incarnation| plain(Command::Attach { incarnation, name: name(0) });
     let requests = (0..=1_000).map(attach).collect();
     let mut ledger = Ledger::new(WINDOWS);
-    let step = Step { later: 5, settled: 0, term: 1, requests };
+    let step = Step::new(5, requests);
     let (_, mut blocks) = run(&mut ledger, &[step]);
     judge(WINDOWS, &blocks, Told::new()).unwrap();
     let last = blocks[0].records.last_mut().unwrap();
@@ -244,6 +244,22 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         Some(index) => Outcome::Repeated { index: Index(index), first: Box::new(first) },
         None => first,
     })
+}
+
+/// A history as a ledger without an end of numbers made it: several orders under the last number of
+/// all. The auditor counts by itself, and says so.
+#[test]
+fn orders_under_one_number_at_the_end_of_all_numbers_are_found() {
+    let Command::Open(shop) = opening() else { panic!("it opens a shop") };
+    let first_order_number = OrderNumber(u64::MAX - 1);
+    let open = plain(Command::Open(Shop { first_order_number, ..shop }));
+    let entries = [vec![open], vec![plain(bears(1)); 4]];
+    let steps = entries.map(|requests| Step { version: 1, ..Step::new(5, requests) });
+    let mut ledger = Ledger::new(WINDOWS);
+    let (outcomes, blocks) = run(&mut ledger, &steps);
+    assert_eq!(outcomes[3], outcomes[4], "two orders have one number");
+    let why = judge(WINDOWS, &blocks, stocks(&ledger)).unwrap_err();
+    assert!(why.contains("all order numbers"), "{why}");
 }
 
 proptest! {

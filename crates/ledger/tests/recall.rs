@@ -5,21 +5,21 @@
 
 mod kit;
 
-use kit::{Step, WINDOWS, apply, keyed, open_steps, opening, plain, run, sealed, steps};
+use kit::{Step, WINDOWS, apply, keyed, opening, plain, run, sealed, steps, upgraded_steps};
 use ledger::block::Block;
 use ledger::ledger::{Ledger, RestoreError};
 use ledger::rolls::Rolls;
 use ledger::sealed::Sealed;
-use ledger::state::State;
+use ledger::state::{KeysNeeded, State};
 use ledger::terms::Index;
+use ledger::windows::WindowId;
 use proptest::prelude::*;
 
 /// What a replica reads at a start: the blocks with keys that these rolls reach.
 fn called(rolls: &Rolls, blocks: &[Block]) -> Vec<Block> {
     let wanted = |block: &&Block| {
-        let (index, origins) = (block.header.index, seal(block).origins());
-        (origins.clients && rolls.clients.after < index)
-            || (origins.frontends && rolls.frontends.after < index)
+        let (index, keyed) = (block.header.index, seal(block).keyed());
+        WindowId::ALL.into_iter().any(|id| *keyed.get(id) && rolls.after(id) < index)
     };
     blocks.iter().filter(wanted).cloned().collect()
 }
@@ -46,7 +46,8 @@ proptest! {
     })]
 
     #[test]
-    fn a_recalled_ledger_goes_on_as_if_nothing_had_been(before in open_steps(), after in steps()) {
+    fn a_recalled_ledger_goes_on_as_if_nothing_had_been(
+        before in upgraded_steps(), after in steps()) {
         let mut ledger = Ledger::new(WINDOWS);
         let (_, blocks) = run(&mut ledger, &before);
         let rolls = Rolls::decode(&ledger.rolls().encode()).unwrap();
@@ -59,7 +60,7 @@ proptest! {
 
     #[test]
     fn a_block_that_is_missing_is_missed_when_it_held_a_key(
-        steps in open_steps(), which in any::<prop::sample::Index>()
+        steps in upgraded_steps(), which in any::<prop::sample::Index>()
     ) {
         let mut ledger = Ledger::new(WINDOWS);
         let (_, blocks) = run(&mut ledger, &steps);
@@ -76,17 +77,18 @@ proptest! {
 
     #[test]
     fn a_ledger_that_catches_up_goes_on_as_if_it_had_never_been_away(
-        before in open_steps(), missed in steps(), after in steps()
+        steps in upgraded_steps(), at in any::<prop::sample::Index>(), after in steps()
     ) {
         let mut away = Ledger::new(WINDOWS);
-        run(&mut away, &before);
+        let (before, missed) = steps.split_at(at.index(steps.len()));
+        run(&mut away, before);
         let mut ledger = away.clone();
-        let (_, blocks) = run(&mut ledger, &missed);
+        let (_, blocks) = run(&mut ledger, missed);
         let state = ledger.state();
         for block in sealed(&blocks) {
-            away.catch_up(&block, state.keys_after);
+            away.catch_up(&block, state.keys_needed());
             // One that comes again changes nothing.
-            away.catch_up(&block, state.keys_after);
+            away.catch_up(&block, state.keys_needed());
         }
         prop_assert_eq!(away.near(&state).unwrap(), ledger.rolls());
         let last = blocks.last().map(|block| block.header.index);
@@ -99,7 +101,7 @@ proptest! {
 
 /// A ledger that remembers the keys of ann, bob and cid, and its blocks.
 fn three_keys() -> (Ledger, Vec<Block>) {
-    let step = |requests| Step { later: 3, settled: 0, term: 1, requests };
+    let step = |requests| Step::new(3, requests);
     let orders = ["ann", "bob", "cid"].map(|who| step(vec![keyed(who, kit::bears(1))]));
     let mut ledger = Ledger::new(WINDOWS);
     run(&mut ledger, &[step(vec![plain(opening())])]);
@@ -112,7 +114,7 @@ fn three_keys() -> (Ledger, Vec<Block>) {
 fn rolls_tell_whether_it_is_the_same_that_is_remembered() {
     let (ledger, blocks) = three_keys();
     let (state, rolls) = (ledger.state(), ledger.rolls());
-    assert_eq!((rolls.clients.keys, rolls.frontends.keys), (3, 0));
+    assert_eq!((rolls.windows.clients.keys, rolls.windows.frontends.keys), (3, 0));
     let recall = |blocks: &[Block], rolls: &Rolls| {
         Ledger::recall(WINDOWS, state.clone(), rolls, sealed(blocks))
     };
@@ -133,8 +135,13 @@ fn rolls_tell_whether_it_is_the_same_that_is_remembered() {
     later.header.digest = later.reckon();
     assert_eq!(error(&[ann.clone(), bob.clone(), later]), keys);
     let mut wrong = rolls;
-    wrong.clients.sum ^= 1;
+    wrong.windows.clients.sum ^= 1;
     assert_eq!(recall(&blocks, &wrong).unwrap_err(), keys);
+}
+
+/// What it takes to fill the windows of this ledger, after another index.
+fn needed(ledger: &Ledger, after: Index) -> KeysNeeded {
+    KeysNeeded { after, ..ledger.state().keys_needed() }
 }
 
 /// On the way to a state without the blocks that lead there, a ledger does not arrive.
@@ -143,7 +150,7 @@ fn a_ledger_does_not_arrive_without_the_keys_of_its_state() {
     let (ledger, blocks) = three_keys();
     let mut away = Ledger::new(WINDOWS);
     let state = ledger.state();
-    away.catch_up(&seal(blocks.last().unwrap()), Index(0));
+    away.catch_up(&seal(blocks.last().unwrap()), needed(&ledger, Index(0)));
     assert_eq!(away.near(&state).unwrap_err(), RestoreError::Keys(ledger.applied()));
 }
 
@@ -164,6 +171,7 @@ fn nothing_is_applied_on_the_way_to_a_state() {
     let mut next = blocks.last().unwrap().clone();
     next.header.index = next.header.index.next();
     next.header.digest = next.reckon();
-    ledger.catch_up(&seal(&next), Index(0));
+    let needed = needed(&ledger, Index(0));
+    ledger.catch_up(&seal(&next), needed);
     ledger.skip_entry(next.header.index);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ledger::audit::{Auditor, Summary};
 use ledger::block::Block;
 use ledger::command::Side;
-use ledger::replies::Windows;
+use ledger::ledger::Windows;
 use ledger::terms::Digest;
 use serde::Deserialize;
 use serde_json::json;

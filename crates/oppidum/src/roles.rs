@@ -57,7 +57,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         cluster,
         shop,
         shop_source,
-        windows: ledger::replies::Windows::default(),
+        windows: ledger::ledger::Windows::default(),
         reserve: reserve.map(|megabytes| megabytes.saturating_mul(1_000_000)),
         preempt: flags.preempt,
         join: flags.join,

@@ -221,5 +221,6 @@ fn refusal_from(refusal: &proto::Refusal) -> Converted<Refusal> {
         proto::Reason::StockLimit => Refusal::StockLimit(about()?),
         proto::Reason::CatalogsLimit => Refusal::CatalogsLimit,
         proto::Reason::Unknown => return Err(malformed("the reason of a refusal")),
+        proto::Reason::NumbersExhausted => Refusal::NumbersExhausted,
     })
 }

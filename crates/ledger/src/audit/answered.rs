@@ -6,7 +6,7 @@ use crate::command::Request;
 use crate::outcome::{Outcome, Refusal};
 use crate::terms::{Index, Key, Timestamp};
 
-/// The keys of one origin.
+/// The keys of one kind: of clients or of frontends, and accepted or refused.
 #[derive(Debug, Default)]
 pub(super) struct Answered {
     first: BTreeMap<Key, First>,

@@ -7,13 +7,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::{CATALOGS_MAX, Command, LINES_MAX, Line, Side};
 use crate::outcome::{Accepted, Outcome, Refusal};
-use crate::terms::{OrderNumber, STOCK_MAX};
+use crate::terms::OrderNumber;
+
+/// The last whole number that a JSON reader keeps exact: of stock and of order numbers. Said here
+/// once more, for nothing of the first ledger's arithmetic may be in the second.
+const LAST_EXACT: u64 = 9_007_199_254_740_991;
 
 /// Stock by name, the next number, and who is attached.
 #[derive(Debug, Default)]
 pub(super) struct Naive {
     /// None: the shop is not open yet.
-    pub(super) next: Option<OrderNumber>,
+    pub(super) next: Option<u64>,
     pub(super) stock: BTreeMap<String, u64>,
     attached: BTreeSet<u64>,
 }
@@ -36,8 +40,8 @@ impl Naive {
     fn keep(&mut self, term: u64, command: &Command) -> Result<Accepted, Refusal> {
         let done = match command {
             Command::Open(shop) if self.next.is_none() => {
-                self.next = Some(shop.first_order_number);
-                for product in shop.products.iter().filter(|p| p.stock <= STOCK_MAX) {
+                self.next = Some(shop.first_order_number.0);
+                for product in shop.products.iter().filter(|p| p.stock <= LAST_EXACT) {
                     self.stock.entry(product.name.to_string()).or_insert(product.stock);
                 }
                 true
@@ -63,7 +67,7 @@ impl Naive {
                 if self.stock.contains_key(name) {
                     return Err(Refusal::ProductExists(product.name.clone()));
                 }
-                if STOCK_MAX < product.stock {
+                if LAST_EXACT < product.stock {
                     return Err(Refusal::StockLimit(product.name.clone()));
                 }
                 self.stock.insert(name.to_owned(), product.stock);
@@ -81,15 +85,15 @@ impl Naive {
         if matches!(command, Command::RestockTo { .. }) && *stock != 0 {
             return Ok(Accepted::Unchanged);
         }
-        if STOCK_MAX.saturating_sub(*stock) < pieces {
-            return Err(Refusal::StockLimit(name.clone()));
-        }
-        *stock = stock.saturating_add(pieces);
+        let after = stock.checked_add(pieces).filter(|after| *after <= LAST_EXACT);
+        *stock = after.ok_or_else(|| Refusal::StockLimit(name.clone()))?;
         Ok(Accepted::Done)
     }
 
     fn place(&mut self, lines: &[Line]) -> Result<Accepted, Refusal> {
         let number = self.next.ok_or(Refusal::NotOpen)?;
+        let after = number.checked_add(1).filter(|_| number <= LAST_EXACT);
+        let next = after.ok_or(Refusal::NumbersExhausted)?;
         if lines.is_empty() || LINES_MAX < lines.len() {
             return Err(Refusal::LinesOutOfRange);
         }
@@ -103,21 +107,23 @@ impl Naive {
         for Line { name, quantity, side } in lines {
             let pieces = i128::from(quantity.get());
             let Some(stock) = after.get_mut(name.as_str()) else { continue };
+            // 64 lines of a million pieces each, in 128 bits.
             *stock = match side {
-                Side::Buy => stock.saturating_sub(pieces),
-                Side::Sell => stock.saturating_add(pieces),
-            };
+                Side::Buy => stock.checked_sub(pieces),
+                Side::Sell => stock.checked_add(pieces),
+            }
+            .ok_or_else(|| Refusal::StockLimit(name.clone()))?;
             if *stock < 0 {
                 return Err(Refusal::OutOfStock(name.clone()));
             }
-            if i128::from(STOCK_MAX) < *stock {
+            if i128::from(LAST_EXACT) < *stock {
                 return Err(Refusal::StockLimit(name.clone()));
             }
         }
         for (name, stock) in after {
             self.stock.insert(name.to_owned(), u64::try_from(stock).unwrap_or(0));
         }
-        self.next = Some(number.next());
-        Ok(Accepted::Placed(number))
+        self.next = Some(next);
+        Ok(Accepted::Placed(OrderNumber(number)))
     }
 }

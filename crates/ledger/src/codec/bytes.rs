@@ -1,5 +1,7 @@
 //! Numbers, texts and names as bytes: read from the front, and written to the end.
 
+use std::ops::RangeInclusive;
+
 use super::DecodeError;
 use crate::terms::{Cents, Name, Quantity, STOCK_MAX};
 
@@ -12,15 +14,19 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
-    /// Of bytes that begin with this version and a checksum of all that follows: what follows.
-    pub(crate) fn sealed(bytes: &'a [u8], version: u8) -> Result<Self, DecodeError> {
+    /// Of bytes that begin with one of these versions and a checksum of all that follows: the
+    /// version, and what follows.
+    pub(crate) fn sealed(
+        bytes: &'a [u8],
+        versions: RangeInclusive<u8>,
+    ) -> Result<(u8, Self), DecodeError> {
         let mut reader = Self::new(bytes);
-        match reader.u8()? {
-            own if own == version => {}
-            other => return Err(DecodeError::Version(other)),
+        let version = reader.u8()?;
+        if !versions.contains(&version) {
+            return Err(DecodeError::Version(version));
         }
         match reader.u32()? == crc32fast::hash(reader.rest()) {
-            true => Ok(reader),
+            true => Ok((version, reader)),
             false => Err(DecodeError::Checksum),
         }
     }

@@ -11,7 +11,7 @@
 //! and a whole block are checked here too, before they are taken apart. Only what has passed before
 //! is skimmed: then nothing is looked at but lengths.
 
-use super::{BATCH_VERSION, DecodeError, Reader};
+use super::{BATCH_VERSION, DecodeError, MIXED_BATCH_VERSION, Reader};
 use crate::command::{Command, LINES_MAX, Side};
 use crate::outcome::Outcome;
 use crate::terms::{Index, Key, Name, Origin, Quantity, Timestamp};
@@ -60,6 +60,7 @@ pub(crate) struct RecordRef<'a> {
 /// What a log entry carries, in its bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatchRef<'a> {
+    version: u8,
     pub(crate) at: Timestamp,
     pub(crate) settled: Index,
     pub(crate) count: usize,
@@ -218,7 +219,7 @@ impl<'a> BatchRef<'a> {
     pub(crate) fn open(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8()?;
-        if version != BATCH_VERSION {
+        if !(MIXED_BATCH_VERSION..=BATCH_VERSION).contains(&version) {
             return Err(DecodeError::Version(version));
         }
         let (at, settled) = (Timestamp(reader.u64()?), Index(reader.u64()?));
@@ -228,7 +229,12 @@ impl<'a> BatchRef<'a> {
             last = Some(RequestRef::read_after(&mut reader, last)?.command);
         }
         reader.end()?;
-        Ok(Self { at, settled, count, requests })
+        Ok(Self { version, at, settled, count, requests })
+    }
+
+    /// From here on, refusals have key windows of their own.
+    pub(crate) fn separates_refusals(&self) -> bool {
+        self.version != MIXED_BATCH_VERSION
     }
 
     /// How many bytes its requests have.

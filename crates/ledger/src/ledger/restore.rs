@@ -12,9 +12,10 @@ use crate::ledger::{Ledger, Windows};
 use crate::replies::{Hashed, Replies};
 use crate::rolls::Rolls;
 use crate::sealed::Sealed;
-use crate::state::State;
+use crate::state::{KeysNeeded, State};
 use crate::stock::Stock;
-use crate::terms::{Digest, Index, Origin};
+use crate::terms::{Digest, Index};
+use crate::windows::WindowId;
 
 /// A state and blocks that do not belong together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,16 +39,17 @@ pub enum RestoreError {
     Keys(Index),
 }
 
-/// Remembers the keys of a block once more: of those origins of which it is told to.
+/// Remembers the keys of a block once more: those of the windows of which it is told to.
 fn remember_again<B: AsRef<[u8]>>(
     replies: &mut Replies,
     block: &Sealed<B>,
-    counts: impl Fn(Origin) -> bool,
+    counts: impl Fn(WindowId) -> bool,
 ) {
     let at = (block.header().index, block.header().at);
     let mut last: Option<(CommandRef<'_>, u64)> = None;
     let keyed = block.records().filter_map(|record| {
-        let key = record.request.key.as_ref().filter(|key| counts(key.origin))?;
+        let key = record.request.key.as_ref()?;
+        let _own = WindowId::of(key.origin, &record.outcome).filter(|id| counts(*id))?;
         let hashed = Hashed::new(key);
         Some((record, hashed))
     });
@@ -76,6 +78,7 @@ impl Ledger {
             next_order_number: self.next_order_number,
             digest: self.digest,
             keys_after: self.replies.after(self.applied),
+            key_counts: self.replies.separate_counts(),
             products: self.stock.iter().map(|(name, p)| (name.clone(), p.clone())).collect(),
             attached: self.attached.iter().map(|(who, name)| (*who, name.clone())).collect(),
         }
@@ -95,7 +98,7 @@ impl Ledger {
     ) -> Result<Self, RestoreError> {
         let mut ledger = Self::new(windows);
         let mut last: Option<(Index, Digest)> = None;
-        let first_kept = state.keys_after.next();
+        let (first_kept, needed) = (state.keys_after.next(), state.keys_needed());
         for block in blocks {
             let header = block.header();
             if last.is_none() && first_kept < header.index {
@@ -107,7 +110,7 @@ impl Ledger {
                 return Err(RestoreError::Chain { expected, found: header.index });
             }
             last = Some((header.index, header.digest));
-            ledger.catch_up(&block, state.keys_after);
+            ledger.catch_up(&block, needed);
         }
         if last.is_none() && state.keys_after < state.applied {
             return Err(RestoreError::Missing(first_kept));
@@ -129,6 +132,9 @@ impl Ledger {
         blocks: impl IntoIterator<Item = Sealed<B>>,
     ) -> Result<Self, RestoreError> {
         let mut ledger = Self::new(windows);
+        if rolls.separate {
+            ledger.replies.separate();
+        }
         ledger.replies.expect(rolls);
         let mut last: Option<Index> = None;
         for block in blocks {
@@ -137,7 +143,7 @@ impl Ledger {
                 return Err(RestoreError::Chain { expected, found });
             }
             last = Some(found);
-            remember_again(&mut ledger.replies, &block, |origin| rolls.reach(origin, found));
+            remember_again(&mut ledger.replies, &block, |id| rolls.reach(id, found));
         }
         if ledger.near(&state)? != *rolls {
             return Err(RestoreError::Keys(state.applied));
@@ -146,12 +152,15 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Takes in the keys of a block that follows on what is here, on the way to a state with this
-    /// [`State::keys_after`]; a block that was taken in before is passed over. Nothing else
+    /// Takes in the keys of a block that follows on what is here, on the way to a state with these
+    /// [`State::keys_needed`]; a block that was taken in before is passed over. Nothing else
     /// changes, and nothing may be applied, before [`Self::arrive`].
-    pub fn catch_up<B: AsRef<[u8]>>(&mut self, block: &Sealed<B>, keys_after: Index) {
+    pub fn catch_up<B: AsRef<[u8]>>(&mut self, block: &Sealed<B>, needed: KeysNeeded) {
         let header = block.header();
-        if keys_after < header.index && self.ahead < Some(header.index) {
+        if needed.after < header.index && self.ahead < Some(header.index) {
+            if needed.separate {
+                self.replies.separate();
+            }
             self.ahead = Some(header.index);
             self.replies.expire(header.at);
             remember_again(&mut self.replies, block, |_| true);
@@ -168,11 +177,17 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// When the oldest key is not that of the state: then this ledger is of no more use.
+    /// When the oldest key or the counts of keys are not those of the state: then this ledger is of no more use.
     pub fn near(&mut self, state: &State) -> Result<Rolls, RestoreError> {
         self.replies.forget_up_to(state.keys_after);
         self.replies.expire(state.at);
-        if self.replies.after(state.applied) != state.keys_after {
+        if let Some(counts) = &state.key_counts {
+            self.replies.separate();
+            // Refusals may have pushed out other answers before they had windows of their own.
+            self.replies.keep_youngest(counts);
+        }
+        let after = self.replies.after(state.applied);
+        if (after, self.replies.separate_counts()) != (state.keys_after, state.key_counts) {
             return Err(RestoreError::Keys(state.applied));
         }
         Ok(self.replies.rolls(state.applied))

@@ -10,6 +10,7 @@
 )]
 
 use ledger::block::Block;
+use ledger::codec::BATCH_VERSION;
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
 use ledger::ledger::{Entry, Ledger, Windows};
 use ledger::outcome::Outcome;
@@ -25,8 +26,10 @@ const NAMES: [&str; 4] = ["bear", "fox", "owl", "whale"];
 /// Keys fall out early, so that forgetting is tried as well.
 pub(crate) const WINDOWS: Windows = Windows {
     client_keys_max: 6,
+    client_refusals_max: 3,
     client_age_max_ms: 40,
     frontend_keys_max: 4,
+    frontend_refusals_max: 2,
     frontend_age_max_ms: 15,
 };
 
@@ -36,10 +39,24 @@ pub(crate) struct Step {
     pub(crate) later: u64,
     pub(crate) settled: u64,
     pub(crate) term: u64,
+    /// The version of its batch.
+    pub(crate) version: u8,
     pub(crate) requests: Vec<Request>,
 }
 
 impl Step {
+    /// In term 1, stamped `later` after the last, and of today's version.
+    pub(crate) fn new(later: u64, requests: Vec<Request>) -> Self {
+        Self { later, settled: 0, term: 1, version: BATCH_VERSION, requests }
+    }
+
+    /// The bytes of this step's batch, after log time `at`.
+    pub(crate) fn bytes(&self, at: Timestamp) -> Vec<u8> {
+        let mut bytes = self.batch(at).encode();
+        bytes[0] = self.version;
+        bytes
+    }
+
     /// The batch of this step, after log time `at`. Now and then a leader's clock goes back.
     pub(crate) fn batch(&self, at: Timestamp) -> Batch {
         let at = Timestamp((at.0 + self.later).saturating_sub(2));
@@ -139,7 +156,8 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = (0..9_u64, 0..20_u64, 1..3_u64, requests);
     let again = vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..9);
     (vec(step, 1..20), again).prop_map(|(steps, again)| {
-        let step = |(later, settled, term, requests)| Step { later, settled, term, requests };
+        let step =
+            |(later, settled, term, requests)| Step { settled, term, ..Step::new(later, requests) };
         let mut steps: Vec<_> = steps.into_iter().map(step).collect();
         for (from, to) in again {
             let from = &steps[from.index(steps.len())].requests;
@@ -154,15 +172,24 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// The same, in a shop that is open.
 pub(crate) fn open_steps() -> impl Strategy<Value = Vec<Step>> {
     steps().prop_map(|steps| {
-        let first = Step { later: 3, settled: 0, term: 1, requests: vec![plain(opening())] };
+        let first = Step::new(3, vec![plain(opening())]);
         std::iter::once(first).chain(steps).collect()
+    })
+}
+
+/// The same, of which the first were written by a program without windows for refusals.
+pub(crate) fn upgraded_steps() -> impl Strategy<Value = Vec<Step>> {
+    (open_steps(), any::<prop::sample::Index>()).prop_map(|(mut steps, first)| {
+        let first = first.index(steps.len() + 1);
+        steps.iter_mut().take(first).for_each(|step| step.version = 1);
+        steps
     })
 }
 
 /// Applies one step.
 pub(crate) fn apply(ledger: &mut Ledger, step: &Step) -> Entry {
-    let (index, batch) = (ledger.applied().next(), step.batch(ledger.log_time()));
-    ledger.apply_entry(index, step.term, &batch)
+    let (index, bytes) = (ledger.applied().next(), step.bytes(ledger.log_time()));
+    ledger.apply_bytes(index, step.term, &bytes).unwrap()
 }
 
 /// Applies every step: all outcomes, all blocks.

@@ -3,6 +3,7 @@
 //! | word | what it does |
 //! |---|---|
 //! | `windows 2 1000` | begins anew, with windows of two keys and a second each |
+//! | `version 1` | the version of the entries that follow; 2 unless it is said |
 //! | `at 500`, `term 2` | the stamp, and the term, of the entries that follow |
 //! | `open`, `define`, `price`, `restock`, `restock_to`, `place`, `attach`, `detach` | a request |
 //! | `together`, `apply` | the requests between them are one entry |
@@ -16,12 +17,14 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use goldenscript::{Command as Words, Context, Runner};
+use ledger::codec::BATCH_VERSION;
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
 use ledger::ledger::{Entry, Ledger, Windows};
 use ledger::outcome::{Accepted, Outcome};
 use ledger::sealed::Sealed;
 use ledger::state::State;
 use ledger::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
+use ledger::windows::PerWindow;
 
 type Failure = Box<dyn Error>;
 
@@ -32,6 +35,7 @@ pub(crate) struct Story {
     windows: Windows,
     index: u64,
     term: u64,
+    version: u8,
     now: u64,
     blocks: Vec<Sealed>,
     /// The requests since `together`.
@@ -49,6 +53,7 @@ impl Story {
             windows,
             index: 0,
             term: 1,
+            version: BATCH_VERSION,
             now: 0,
             blocks: Vec::new(),
             gathered: None,
@@ -60,7 +65,9 @@ impl Story {
         self.index += 1;
         let keys: Vec<_> = requests.iter().map(|request| request.key.clone()).collect();
         let batch = Batch { at: Timestamp(self.now), settled: Index(0), requests };
-        let entry = self.ledger.apply_entry(Index(self.index), self.term, &batch);
+        let mut bytes = batch.encode();
+        *bytes.first_mut().ok_or("a batch has a version")? = self.version;
+        let entry = self.ledger.apply_bytes(Index(self.index), self.term, &bytes)?;
         let Entry { outcomes, changes, block, .. } = entry;
         self.blocks.extend(block);
         let mut lines = Vec::new();
@@ -91,10 +98,15 @@ impl Story {
     }
 
     fn describe(&self) -> Result<String, Failure> {
-        let (clients, frontends) = self.ledger.key_counts();
+        let PerWindow { clients, client_refusals, frontends, frontend_refusals } =
+            self.ledger.key_counts();
         let next = self.ledger.next_order_number();
         let mut told =
-            format!("next order #{next}; keys: {clients} of clients, {frontends} of frontends\n");
+            format!("next order #{next}; keys: {clients} of clients, {frontends} of frontends");
+        if client_refusals + frontend_refusals != 0 {
+            write!(told, "; refused: {client_refusals} and {frontend_refusals}")?;
+        }
+        told.push('\n');
         for product in self.ledger.products(None, usize::MAX) {
             let audited = self.ledger.audited(product.name.as_str()).ok_or("a product is lost")?;
             assert!(audited.is_conserved(), "P2");
@@ -124,14 +136,17 @@ impl Runner for Story {
                 let keys = usize::try_from(keys)?;
                 self.windows = Windows {
                     client_keys_max: keys,
+                    client_refusals_max: keys,
                     client_age_max_ms: age,
                     frontend_keys_max: keys,
+                    frontend_refusals_max: keys,
                     frontend_age_max_ms: age,
                 };
                 self.ledger = Ledger::new(self.windows);
             }
             "at" => self.now = word()?.parse()?,
             "term" => self.term = word()?.parse()?,
+            "version" => self.version = word()?.parse()?,
             "together" => self.gathered = Some(Vec::new()),
             "apply" => {
                 let requests = self.gathered.take().ok_or("nothing was put together")?;

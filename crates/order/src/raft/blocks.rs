@@ -3,7 +3,7 @@
 //! A block is immutable and stands under (its first order number, its index), so that a look-up of
 //! an order is one step back from the end of a range, and a batch of refusals alone has a row of
 //! its own. What a large block is cut into (`rows.rs`) stands in a second table. A third, narrow
-//! one finds blocks by index, and two more tell which of them hold keys. The position (the last
+//! one finds blocks by index, and four more tell which of them hold keys. The position (the last
 //! applied entry, the members), the ledger's state and which keys it remembers are written in the
 //! same transaction as the blocks that lead to them.
 //!
@@ -17,9 +17,10 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use ledger::block::{Header, Order};
 use ledger::codec::DecodeError;
-use ledger::rolls::{Origins, Rolls};
+use ledger::rolls::{Keyed, Rolls};
 use ledger::sealed::Sealed;
 use ledger::terms::{Index, OrderNumber};
+use ledger::windows::{PerWindow, WindowId};
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
 };
@@ -37,9 +38,13 @@ pub(super) const BLOCKS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::n
 pub(super) const PIECES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("pieces");
 /// The first order number of the block of an index.
 pub(super) const PLACES: TableDefinition<u64, u64> = TableDefinition::new("places");
-/// The indexes of the blocks that hold keys of clients, and of those that hold keys of frontends.
-pub(super) const CLIENTS: TableDefinition<u64, ()> = TableDefinition::new("client keys");
-pub(super) const FRONTENDS: TableDefinition<u64, ()> = TableDefinition::new("frontend keys");
+/// For each key window, the indexes of the blocks that hold keys of it.
+pub(super) const KEYS: PerWindow<TableDefinition<u64, ()>> = PerWindow {
+    clients: TableDefinition::new("client keys"),
+    client_refusals: TableDefinition::new("client refusals"),
+    frontends: TableDefinition::new("frontend keys"),
+    frontend_refusals: TableDefinition::new("frontend refusals"),
+};
 /// The position and the state.
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const POSITION: &str = "position";
@@ -119,8 +124,7 @@ impl Blocks {
             write.open_table(BLOCKS).map_err(broken)?;
             write.open_table(PIECES).map_err(broken)?;
             write.open_table(PLACES).map_err(broken)?;
-            write.open_table(CLIENTS).map_err(broken)?;
-            write.open_table(FRONTENDS).map_err(broken)?;
+            key_tables(&write)?;
             let meta = write.open_table(META).map_err(broken)?;
             let position = meta.get(POSITION).map_err(broken)?.map(|row| row.value().to_vec());
             let state = meta.get(STATE).map_err(broken)?.map(|row| row.value().to_vec());
@@ -165,15 +169,14 @@ impl Blocks {
             let mut blocks = write.open_table(BLOCKS).map_err(broken)?;
             let mut pieces = write.open_table(PIECES).map_err(broken)?;
             let mut places = write.open_table(PLACES).map_err(broken)?;
-            let mut clients = write.open_table(CLIENTS).map_err(broken)?;
-            let mut frontends = write.open_table(FRONTENDS).map_err(broken)?;
+            let mut key_tables = key_tables(&write)?;
             for Row { first, index, row, pieces: beside, keys } in rows {
                 blocks.insert((first.0, index.0), row.as_ref()).map_err(broken)?;
                 for (place, piece) in (0..).zip(beside) {
                     pieces.insert((index.0, place), piece.as_ref()).map_err(broken)?;
                 }
                 places.insert(index.0, first.0).map_err(broken)?;
-                note_keys(&mut clients, &mut frontends, *index, *keys)?;
+                note_keys(&mut key_tables, *index, *keys)?;
             }
             if let Some(durable) = durable {
                 let mut meta = write.open_table(META).map_err(broken)?;
@@ -198,18 +201,18 @@ impl Blocks {
     pub(crate) fn call_anew(
         &self,
         (after, to): (Index, Index),
-        keyed: &[(Index, Origins)],
+        keyed: &[(Index, Keyed)],
         rolls: &Rolls,
     ) -> io::Result<()> {
         let write = self.begin_write()?;
         {
-            let mut clients = write.open_table(CLIENTS).map_err(broken)?;
-            let mut frontends = write.open_table(FRONTENDS).map_err(broken)?;
-            for table in [&mut clients, &mut frontends] {
+            let mut key_tables = key_tables(&write)?;
+            for id in WindowId::ALL {
+                let table = key_tables.get_mut(id);
                 table.retain_in(after.0 + 1..=to.0, |_, ()| false).map_err(broken)?;
             }
-            for (index, origins) in keyed {
-                note_keys(&mut clients, &mut frontends, *index, *origins)?;
+            for (index, keys) in keyed {
+                note_keys(&mut key_tables, *index, *keys)?;
             }
             let mut meta = write.open_table(META).map_err(broken)?;
             meta.insert(ROLLS, rolls.encode().as_slice()).map_err(broken)?;
@@ -313,18 +316,25 @@ impl Blocks {
     }
 }
 
-/// Notes of a block whose keys are remembered for it.
+/// The tables that name the blocks with keys, open to be written.
+fn key_tables(write: &redb::WriteTransaction) -> io::Result<PerWindow<Table<'_, u64, ()>>> {
+    let open = |definition| write.open_table(definition).map_err(broken);
+    Ok(PerWindow {
+        clients: open(KEYS.clients)?,
+        client_refusals: open(KEYS.client_refusals)?,
+        frontends: open(KEYS.frontends)?,
+        frontend_refusals: open(KEYS.frontend_refusals)?,
+    })
+}
+
+/// Notes which windows remember keys of a block.
 fn note_keys(
-    clients: &mut Table<'_, u64, ()>,
-    frontends: &mut Table<'_, u64, ()>,
+    key_tables: &mut PerWindow<Table<'_, u64, ()>>,
     index: Index,
-    origins: Origins,
+    keys: Keyed,
 ) -> io::Result<()> {
-    if origins.clients {
-        clients.insert(index.0, ()).map_err(broken)?;
-    }
-    if origins.frontends {
-        frontends.insert(index.0, ()).map_err(broken)?;
+    for id in WindowId::ALL.into_iter().filter(|id| *keys.get(*id)) {
+        key_tables.get_mut(id).insert(index.0, ()).map_err(broken)?;
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ impl Blocks {
         let parts = Parts { blocks: self, after, to };
         let whole = until_failure(parts, |parts| {
             let blocks = parts.flatten().inspect(|block| {
-                keyed.push((block.header().index, block.origins()));
+                keyed.push((block.header().index, block.keyed()));
             });
             Ledger::restore(windows, state, blocks)
         })?;
@@ -106,7 +106,7 @@ mod tests {
     use ledger::terms::{Cents, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
 
     use super::*;
-    use crate::raft::blocks::{CLIENTS, META};
+    use crate::raft::blocks::{KEYS, META};
     use crate::raft::codec::encode_position;
     use crate::raft::rows::Row;
     use crate::raft::types::{LeaderId, LogId};
@@ -168,7 +168,7 @@ mod tests {
     fn spoil(blocks: &Blocks, index: u64) {
         let (index, first) = (Index(index), OrderNumber(5 + index));
         let row = Bytes::from_static(b"spoilt");
-        let keys = blocks.tables().unwrap().checked(index).unwrap().origins();
+        let keys = blocks.tables().unwrap().checked(index).unwrap().keyed();
         blocks.write(&[Row { first, index, row, pieces: Vec::new(), keys }], None).unwrap();
     }
 
@@ -201,7 +201,7 @@ mod tests {
         let expected = (ledger.state(), ledger.rolls());
         let change = |change: Spoil| {
             let write = blocks.rows.begin_write().unwrap();
-            change(&mut write.open_table(CLIENTS).unwrap());
+            change(&mut write.open_table(KEYS.clients).unwrap());
             write.commit().unwrap();
         };
         let called = || blocks.called(ledger.rolls(), Index(7)).unwrap().count();
@@ -225,7 +225,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (blocks, durable, ledger) = history(folder.path());
         let write = blocks.rows.begin_write().unwrap();
-        write.open_table(CLIENTS).unwrap().remove(6).unwrap();
+        write.open_table(KEYS.clients).unwrap().remove(6).unwrap();
         let position = LogId { index: 8, ..durable.applied.unwrap() };
         let position = encode_position(Some(position), &durable.members).unwrap();
         let state = State { applied: Index(8), ..ledger.state() }.encode();
@@ -239,10 +239,11 @@ mod tests {
         let (blocks, found) = Blocks::open(&path).unwrap();
         assert_eq!(found.rolls, None);
         let (_, rolls) = restored(&blocks, &found).unwrap();
-        assert_eq!((rolls.clients, rolls.frontends), {
-            let before = ledger.rolls();
+        let before = ledger.rolls().windows;
+        assert_eq!(
+            (rolls.windows.clients, rolls.windows.frontends),
             (before.clients, before.frontends)
-        });
+        );
         // And from then on they are there.
         drop(blocks);
         let (blocks, found) = Blocks::open(&path).unwrap();

@@ -19,7 +19,7 @@
 use bytes::Bytes;
 use ledger::block::{Header, Order};
 use ledger::codec::DecodeError;
-use ledger::rolls::Origins;
+use ledger::rolls::Keyed;
 use ledger::sealed::{BLOCK_VERSION, HEADER_BYTES, Sealed, find_order, read_head};
 use ledger::terms::{Index, OrderNumber};
 
@@ -44,7 +44,7 @@ pub(crate) struct Row {
     /// What stands beside a head.
     pub(crate) pieces: Vec<Bytes>,
     /// Whose keys are in it.
-    pub(crate) keys: Origins,
+    pub(crate) keys: Keyed,
 }
 
 /// What a row holds.
@@ -80,7 +80,7 @@ impl Row {
     fn cut(block: &Sealed<Bytes>, bytes_max: usize) -> Self {
         let header = block.header();
         let (first, index) = (header.first_order_number, header.index);
-        let (bytes, keys) = (block.bytes(), block.origins());
+        let (bytes, keys) = (block.bytes(), block.keyed());
         if bytes.len() <= bytes_max {
             return Self { first, index, row: bytes.clone(), pieces: Vec::new(), keys };
         }

@@ -19,7 +19,7 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use ledger::ledger::{Ledger, Windows};
 use ledger::sealed::Sealed;
-use ledger::state::State;
+use ledger::state::{KeysNeeded, State};
 use ledger::terms::{Digest, Index, OrderNumber};
 
 use crate::raft::blocks::{Durable, invalid};
@@ -144,7 +144,8 @@ impl Chain {
         self.digest = header.digest;
         // The entry that opens the shop says where its numbers begin.
         let first = block.opened().unwrap_or(self.next);
-        self.next = OrderNumber(first.0 + u64::from(header.orders));
+        // As the ledger counts: numbers before batches of version 2 could reach the last of all.
+        self.next = OrderNumber(first.0.saturating_add(u64::from(header.orders)));
         Ok(block)
     }
 }
@@ -194,7 +195,7 @@ async fn fetch(
         }
         let over = !matches!(next, Some(Ok(_)));
         if (over && !part.is_empty()) || PART_BYTES <= bytes {
-            let ends = (state.applied, state.keys_after);
+            let ends = (state.applied, state.keys_needed());
             *chain = take_in(view, *chain, std::mem::take(&mut part), ends).await?;
             view.shared.fetched.store(chain.next.0, Ordering::Relaxed);
             bytes = 0;
@@ -213,7 +214,7 @@ async fn take_in(
     view: &Arc<View>,
     mut chain: Chain,
     part: Vec<Bytes>,
-    (to, keys_after): (Index, Index),
+    (to, needed): (Index, KeysNeeded),
 ) -> io::Result<Chain> {
     let target = view.clone();
     let task = move || {
@@ -221,8 +222,8 @@ async fn take_in(
         let blocks = blocks.collect::<io::Result<Vec<_>>>()?;
         let rows: Vec<Row> = blocks.iter().map(Row::new).collect();
         target.shared.blocks.write(&rows, None)?;
-        for block in blocks.iter().filter(|block| keys_after < block.header().index) {
-            target.shared.books.write().ledger.catch_up(block, keys_after);
+        for block in blocks.iter().filter(|block| needed.after < block.header().index) {
+            target.shared.books.write().ledger.catch_up(block, needed);
         }
         Ok(chain)
     };

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use ledger::rolls::Rolls;
 use ledger::sealed::Sealed;
 use ledger::terms::Index;
+use ledger::windows::WindowId;
 use redb::{ReadOnlyTable, ReadableDatabase};
 
-use crate::raft::blocks::{BLOCKS, Blocks, CLIENTS, FRONTENDS, PIECES, PLACES, broken, stands};
+use crate::raft::blocks::{BLOCKS, Blocks, KEYS, PIECES, PLACES, broken, stands};
 use crate::raft::rows::Stored;
 
 /// The tables that hold blocks, at one moment.
@@ -76,10 +77,11 @@ impl Blocks {
     ) -> io::Result<impl Iterator<Item = io::Result<Sealed<Bytes>>> + use<'_>> {
         let read = self.rows.begin_read().map_err(broken)?;
         let mut indexes = Vec::new();
-        for (table, roll) in [(CLIENTS, rolls.clients), (FRONTENDS, rolls.frontends)] {
-            if roll.after < to {
-                let table = read.open_table(table).map_err(broken)?;
-                for row in table.range(roll.after.0 + 1..=to.0).map_err(broken)? {
+        for id in WindowId::ALL {
+            let after = rolls.after(id);
+            if after < to {
+                let table = read.open_table(*KEYS.get(id)).map_err(broken)?;
+                for row in table.range(after.0 + 1..=to.0).map_err(broken)? {
                     indexes.push(row.map_err(broken)?.0.value());
                 }
             }

@@ -235,8 +235,10 @@ mod tests {
     /// More than come before the snapshot, and fewer than it makes of them.
     const WINDOWS: Windows = Windows {
         client_keys_max: 8,
+        client_refusals_max: 8,
         client_age_max_ms: u64::MAX,
         frontend_keys_max: 8,
+        frontend_refusals_max: 8,
         frontend_age_max_ms: u64::MAX,
     };
 

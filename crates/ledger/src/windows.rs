@@ -1,0 +1,152 @@
+//! Key windows: which there are, how large each is, and which of them remembers an answer.
+//!
+//! Clients' keys and frontends' keys have windows of their own, and so do answers that changed the
+//! shop and answers that changed nothing. An order is refused without any stock, so one client can
+//! have a million orders refused in seconds; their keys push out each other, and never the key of
+//! an accepted order, whose retry would be placed a second time (P4). A refusal that is forgotten
+//! changed nothing: its retry is decided anew.
+
+use crate::outcome::{Accepted, Outcome, Refusal};
+use crate::terms::Origin;
+
+/// How long keys are remembered. Every replica must have the same, and a folder that was written
+/// with others is not read: what is remembered is part of what replicas agree on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Windows {
+    /// The most keys of clients whose answer changed the shop. Default 2,000,000.
+    pub client_keys_max: usize,
+    /// The most keys of clients whose answer changed nothing. Default 250,000: an eighth of the
+    /// memory of the others.
+    pub client_refusals_max: usize,
+    /// The longest time for a client's key, in milliseconds of log time. Default 7 days.
+    pub client_age_max_ms: u64,
+    /// The most keys of frontends whose answer changed the shop. Default 1,000,000.
+    pub frontend_keys_max: usize,
+    /// The most keys of frontends whose answer changed nothing. Default 125,000.
+    pub frontend_refusals_max: usize,
+    /// The longest time for a frontend's key, in milliseconds of log time. Default 60 s.
+    pub frontend_age_max_ms: u64,
+}
+
+impl Default for Windows {
+    fn default() -> Self {
+        Self {
+            client_keys_max: 2_000_000,
+            client_refusals_max: 250_000,
+            client_age_max_ms: 7 * 24 * 60 * 60 * 1000,
+            frontend_keys_max: 1_000_000,
+            frontend_refusals_max: 125_000,
+            frontend_age_max_ms: 60_000,
+        }
+    }
+}
+
+/// One of the four key windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WindowId {
+    /// Clients' keys whose answer changed the shop.
+    Clients,
+    /// Clients' keys whose answer changed nothing.
+    ClientRefusals,
+    /// Frontends' keys whose answer changed the shop.
+    Frontends,
+    /// Frontends' keys whose answer changed nothing.
+    FrontendRefusals,
+}
+
+/// One value for each key window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerWindow<T> {
+    /// Of [`WindowId::Clients`].
+    pub clients: T,
+    /// Of [`WindowId::ClientRefusals`].
+    pub client_refusals: T,
+    /// Of [`WindowId::Frontends`].
+    pub frontends: T,
+    /// Of [`WindowId::FrontendRefusals`].
+    pub frontend_refusals: T,
+}
+
+impl WindowId {
+    /// All of them, in the order in which formats list them.
+    pub const ALL: [Self; 4] =
+        [Self::Clients, Self::ClientRefusals, Self::Frontends, Self::FrontendRefusals];
+
+    /// The window that remembers this answer to a request with a key. `None`: the answer is not
+    /// remembered, for it decided nothing.
+    pub(crate) fn of(origin: Origin, outcome: &Outcome) -> Option<Self> {
+        match outcome {
+            Outcome::Accepted(Accepted::Placed(_) | Accepted::Done) => Some(Self::accepted(origin)),
+            Outcome::Refused(Refusal::KeyReused | Refusal::Late) | Outcome::Repeated { .. } => None,
+            Outcome::Accepted(Accepted::Unchanged) | Outcome::Refused(_) => {
+                Some(Self::refused(origin))
+            }
+        }
+    }
+
+    /// The window of an origin's answers that changed the shop.
+    pub(crate) fn accepted(origin: Origin) -> Self {
+        match origin {
+            Origin::Client => Self::Clients,
+            Origin::Frontend => Self::Frontends,
+        }
+    }
+
+    /// The window of an origin's answers that changed nothing.
+    pub(crate) fn refused(origin: Origin) -> Self {
+        match origin {
+            Origin::Client => Self::ClientRefusals,
+            Origin::Frontend => Self::FrontendRefusals,
+        }
+    }
+
+    /// Whose keys this window remembers.
+    pub(crate) fn origin(self) -> Origin {
+        match self {
+            Self::Clients | Self::ClientRefusals => Origin::Client,
+            Self::Frontends | Self::FrontendRefusals => Origin::Frontend,
+        }
+    }
+}
+
+impl<T> PerWindow<T> {
+    /// A value for each window.
+    pub fn new(mut value: impl FnMut(WindowId) -> T) -> Self {
+        Self {
+            clients: value(WindowId::Clients),
+            client_refusals: value(WindowId::ClientRefusals),
+            frontends: value(WindowId::Frontends),
+            frontend_refusals: value(WindowId::FrontendRefusals),
+        }
+    }
+
+    /// The value of one window.
+    pub fn get(&self, id: WindowId) -> &T {
+        match id {
+            WindowId::Clients => &self.clients,
+            WindowId::ClientRefusals => &self.client_refusals,
+            WindowId::Frontends => &self.frontends,
+            WindowId::FrontendRefusals => &self.frontend_refusals,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn get_mut(&mut self, id: WindowId) -> &mut T {
+        match id {
+            WindowId::Clients => &mut self.clients,
+            WindowId::ClientRefusals => &mut self.client_refusals,
+            WindowId::Frontends => &mut self.frontends,
+            WindowId::FrontendRefusals => &mut self.frontend_refusals,
+        }
+    }
+
+    /// Another value for each window, made from this one.
+    pub fn map<U>(&self, mut other: impl FnMut(&T) -> U) -> PerWindow<U> {
+        PerWindow::new(|id| other(self.get(id)))
+    }
+
+    /// The values, in the order in which formats list them.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        WindowId::ALL.into_iter().map(|id| self.get(id))
+    }
+}
