@@ -11,6 +11,7 @@ use ledger::terms::{Cents, Index, Key, Name, Origin, Quantity};
 use serde_json::Value;
 use wire::convert;
 use wire::exit::Stop;
+use wire::names::new_name;
 use wire::proto::{answer, ask};
 use wire::stream::Caller;
 
@@ -18,8 +19,8 @@ use crate::cli::Product;
 use crate::client::encode;
 use crate::http::Client;
 use crate::inspect;
+use crate::price::cents;
 use crate::settings::{self, Settings};
-use crate::shop::cents;
 
 /// How long the owner waits for a leader.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,7 +35,7 @@ pub(crate) async fn product(product: Product) -> Result<bool, Stop> {
             Ok(true)
         }
         Product::Define { name, price, quantity, restock_to, url } => {
-            let (name, price) = (named(&name)?, priced(&price)?);
+            let (name, price) = (new_name(&name).map_err(Stop::Setup)?, priced(&price)?);
             let restock_to = restock_to.map(counted).transpose()?;
             let said = format!("{name} is for sale at {price}, {quantity} in stock");
             let definition = Definition { name, price, stock: quantity, restock_to };

@@ -15,6 +15,8 @@ mod settings;
 
 mod dot_env;
 
+mod price;
+
 mod shop;
 
 mod address;

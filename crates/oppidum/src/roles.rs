@@ -44,7 +44,8 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
     let data: PathBuf = settings.want(settings::DATA, flags.data)?;
     let cluster: String = settings.want(settings::CLUSTER, flags.cluster)?;
     let source: String = settings.want(settings::SHOP, flags.shop)?;
-    let (shop, shop_source) = shop::load(&source)?;
+    let folder = data.join(format!("order-{id}"));
+    let (shop, shop_source) = shop::load(&source, shop::Age::of(&folder))?;
     let reserve = settings.take::<u64>(settings::RESERVE, flags.reserve_mb)?;
     let faults = flags.faults.parse()?;
     let failpoints = [flags.faults.said(), flags.times.mutants.said()].concat();
@@ -53,7 +54,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         id,
         peers: peers.0,
         listen,
-        data: data.join(format!("order-{id}")),
+        data: folder,
         cluster,
         shop,
         shop_source,

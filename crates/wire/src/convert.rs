@@ -7,6 +7,7 @@ use ledger::command::{Command, Definition, LINES_MAX, Line, Request, Side};
 use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::{Cents, Index, Key, Name, OrderNumber, Origin, Quantity, STOCK_MAX, Timestamp};
 
+use crate::names::new_name;
 use crate::problem::{Code, Problem};
 use crate::proto::{self, outcome::What as Told, request::Command as Asked};
 
@@ -59,7 +60,7 @@ fn command_from(command: Asked) -> Converted<Command> {
             Command::Place(place.lines.iter().map(line).collect::<Converted<_>>()?)
         }
         Asked::Define(define) => Command::Define(Definition {
-            name: name(&define.name)?,
+            name: new_name(&define.name).map_err(|why| Problem::definite(Code::Malformed, why))?,
             price: cents(define.price_cents)?,
             stock: stock(define.stock)?,
             restock_to: restock_to(define.restock_to)?,
@@ -220,7 +221,7 @@ fn refusal_from(refusal: &proto::Refusal) -> Converted<Refusal> {
         proto::Reason::OutOfStock => Refusal::OutOfStock(about()?),
         proto::Reason::StockLimit => Refusal::StockLimit(about()?),
         proto::Reason::CatalogsLimit => Refusal::CatalogsLimit,
-        proto::Reason::Unknown => return Err(malformed("the reason of a refusal")),
         proto::Reason::NumbersExhausted => Refusal::NumbersExhausted,
+        proto::Reason::Unknown => return Err(malformed("the reason of a refusal")),
     })
 }

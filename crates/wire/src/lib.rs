@@ -3,11 +3,11 @@
 //! # Reading order
 //!
 //! [`limits`] is every bound, [`problem`] every error, [`convert`] the border between the wire and
-//! the ledger's terms. [`net`] makes connections; [`stream`] carries many calls over one of them;
-//! [`watch`] is the protocol that keeps caches true; [`timer`] waits. [`connections`] and
-//! [`descriptors`] decide which clients a listener keeps. [`serve`], [`status`], [`metrics`],
-//! [`telemetry`] and [`lines`] are what every process shows of itself, [`escaped`] what a log shows
-//! of others, [`exit`] why it stops.
+//! the ledger's terms, [`names`] what may name a new product. [`net`] makes connections; [`stream`]
+//! carries many calls over one of them; [`watch`] is the protocol that keeps caches true; [`timer`]
+//! waits. [`connections`] and [`descriptors`] decide which clients a listener keeps. [`serve`],
+//! [`status`], [`metrics`], [`telemetry`] and [`lines`] are what every process shows of itself,
+//! [`escaped`] what a log shows of others, [`exit`] why it stops.
 
 pub mod limits;
 
@@ -18,6 +18,8 @@ pub mod exit;
 pub mod peers;
 
 pub mod convert;
+
+pub mod names;
 
 pub mod net;
 

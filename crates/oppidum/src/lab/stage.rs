@@ -309,7 +309,7 @@ impl Stage {
 
 /// A shop file: the built-in shop of that name with so many pieces of everything.
 fn stocked(name: &str, pieces: u64, folder: &Path) -> Result<String, Stop> {
-    let (shop, _) = shop::load(name)?;
+    let (shop, _) = shop::load(name, shop::Age::New)?;
     let mut text = String::new();
     for product in shop.products {
         let cents = product.price.get();

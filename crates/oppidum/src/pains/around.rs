@@ -113,7 +113,7 @@ async fn names(client: &mut Client, dialect: Dialect) -> Vec<String> {
     let named = named.filter_map(|product| product["name"].as_str());
     let mut names: BTreeSet<String> = named.take(KNOWN_MAX).map(str::to_owned).collect();
     if names.is_empty() {
-        let built_in = shop::load(dialect.name());
+        let built_in = shop::load(dialect.name(), shop::Age::New);
         let products = built_in.into_iter().flat_map(|(shop, _)| shop.products);
         names = products.map(|product| product.name.as_str().to_owned()).collect();
     }

@@ -40,8 +40,6 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
             .or_else(|| Some(dialect.to_owned())),
     };
     let shop = shop_source.unwrap_or_else(|| "stock".to_owned());
-    // Said here, once, and not by three replicas one after the other.
-    shop::load(&shop)?;
     let port = settings::Setting { default: "", ..settings::PORT };
     let port: Option<u16> = settings.take(port, flags.port.map(|port| port.to_string()))?;
     let cache: Checked<Capacity> = settings.want(settings::CACHE, flags.cache.clone())?;
@@ -60,6 +58,8 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
         Some(folder) => folder.path().to_owned(),
         None => settings.want(settings::DATA, flags.data.clone())?,
     };
+    // Said here, once, and not by three replicas one after the other.
+    shop::load(&shop, shop::Age::of_store(&data))?;
     let wishes = Wishes {
         dialect: dialect.0.name().to_owned(),
         shop,

@@ -162,7 +162,7 @@ async fn there(url: &str, dialect: Option<&str>) -> Result<Where, Stop> {
         (Err(_), dialect) => {
             let dialect = dialect.unwrap_or("stock");
             let toy = is_toy(dialect)?;
-            let (built_in, _) = shop::load(dialect)?;
+            let (built_in, _) = shop::load(dialect, shop::Age::New)?;
             let names = built_in.products.iter().map(|product| product.name.as_str().to_owned());
             remark(format!("{url} lists no products: taking those of the {dialect} shop"));
             Shop { toy, names: names.collect() }

@@ -1,0 +1,117 @@
+//! Names of new products: no two of them look the same.
+//!
+//! Checked at the border, where a product is defined (a shop file, `ctl`, a call of an owner), and
+//! not in the ledger: the tables of Unicode grow with each version, and what replicas decide may
+//! not depend on the version that each was built with. So names that exist already stay valid.
+
+use ledger::terms::Name;
+use unicode_normalization::UnicodeNormalization;
+use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
+
+/// Letters and signs that show nothing, or look like a blank, and are no blank, control or format
+/// character: the grapheme joiner, the fillers of Hangul, the vowels of Khmer that are not written,
+/// the empty Braille pattern.
+const UNSEEN: [char; 8] =
+    ['\u{34f}', '\u{115f}', '\u{1160}', '\u{17b4}', '\u{17b5}', '\u{2800}', '\u{3164}', '\u{ffa0}'];
+
+/// The name of a new product.
+///
+/// # Errors
+///
+/// When it may not name one, and why, as a sentence for the owner.
+pub fn new_name(text: &str) -> Result<Name, String> {
+    let name = Name::new(text).ok_or("a name has 1 to 128 bytes and no control characters")?;
+    if matches!(text, "." | "..") {
+        return Err(format!("{text:?} is no name: in a URL it means a folder"));
+    }
+    if text.trim() != text {
+        return Err(format!("a name begins and ends with no blank, and {text:?} does"));
+    }
+    if let Some(unseen) = text.chars().find(|character| is_unseen(*character)) {
+        return Err(format!(
+            "a name has only characters that show, and U+{:04X} in {text:?} does not",
+            u32::from(unseen)
+        ));
+    }
+    let composed: String = text.nfc().collect();
+    if composed != text {
+        return Err(format!(
+            "a name is in Unicode's normal form C: {} where {} stands",
+            composed.escape_unicode(),
+            text.escape_unicode()
+        ));
+    }
+    Ok(name)
+}
+
+/// Control, format and private-use characters, ends of lines, and every blank but those that people
+/// type: U+0020 and the ideographic one.
+fn is_unseen(character: char) -> bool {
+    match character.general_category() {
+        GeneralCategory::Control
+        | GeneralCategory::Format
+        | GeneralCategory::PrivateUse
+        | GeneralCategory::LineSeparator
+        | GeneralCategory::ParagraphSeparator => true,
+        GeneralCategory::SpaceSeparator => !matches!(character, ' ' | '\u{3000}'),
+        _ => UNSEEN.contains(&character),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_people_read_name_products() {
+        for text in ["a", "GameStart", "Füchse", "übergröße 2.0", "いぬ\u{3000}ねこ", "...", "a.b"]
+        {
+            assert_eq!(new_name(text).map(|name| name.to_string()).as_deref(), Ok(text));
+        }
+    }
+
+    /// Every kind of character by which two names could look the same.
+    #[test]
+    fn names_that_look_like_another_name_no_product() {
+        let edges = [" a", "a ", "a\u{a0}", "\u{3000}a", "\u{2003}a", "a\u{85}", " "];
+        let unseen = [
+            "a\u{200b}b",
+            "\u{feff}a",
+            "\u{202e}a",
+            "a\u{2060}",
+            "a\u{ad}b",
+            "a\u{200d}b",
+            "a\u{2028}b",
+            "a\u{2029}b",
+            "a\u{a0}b",
+            "a\u{e000}b",
+            "a\u{10fffd}",
+            "a\u{e0041}",
+            "a\u{61c}b",
+            "\u{3164}",
+            "a\u{115f}",
+            "a\u{2800}b",
+            "a\tb",
+            "a\u{9b}b",
+        ];
+        let decomposed = ["e\u{301}", "\u{212b}", "\u{1112}\u{1161}", "a\u{323}\u{307}\u{301}"];
+        for text in edges.iter().chain(&unseen).chain(&decomposed).chain(&["", ".", ".."]) {
+            assert!(new_name(text).is_err(), "{}", text.escape_unicode());
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_name_is_said() {
+        let table = [
+            ("a ", "blank"),
+            ("a\u{200b}", "U+200B"),
+            ("e\u{301}", "normal form C: \\u{e9} where"),
+            ("..", "folder"),
+            ("", "1 to 128 bytes"),
+        ];
+        for (text, word) in table {
+            let why = new_name(text).unwrap_err();
+            assert!(why.contains(word), "{text:?} says {why:?}");
+        }
+    }
+}
