@@ -1,10 +1,17 @@
 //! Opening the shop: once in a ledger's life, by its first leader.
 
+use std::io;
+use std::sync::Arc;
+
 use ledger::command::{Command, Request, Shop};
+use ledger::ledger::Ledger;
 use ledger::terms::{Index, LedgerId};
 
 use crate::config::{self, Settings};
 use crate::raft::view::View;
+
+/// With more products, the shop file is compared beside the thread of the runtime.
+const LARGE: usize = 1_000;
 
 /// The request that opens the shop, under a fresh identity of the ledger.
 pub(crate) fn opening(shop: &config::Shop) -> Request {
@@ -35,24 +42,32 @@ pub(crate) fn difference(settings: &Settings, opened: &Shop) -> Option<String> {
 }
 
 /// Warns when the shop file is not the one that the open shop was opened with.
-pub(crate) async fn compare(settings: &Settings, view: &View) {
-    if let Err(error) = view.flush().await {
-        tracing::debug!("cannot compare the shop file: {error}");
-        return;
-    }
-    let blocks = match view.blocks(Index(0), Index(u64::MAX), 1) {
-        Ok(blocks) => blocks,
-        Err(error) => return tracing::debug!("cannot compare the shop file: {error}"),
-    };
-    let first = blocks.first().and_then(|(_, block)| ledger::block::Block::decode(block).ok());
-    let records = first.into_iter().flat_map(|block| block.records);
-    for record in records {
-        if let Command::Open(opened) = &record.request.command
-            && let Some(warning) = difference(settings, opened)
-        {
-            tracing::warn!("{warning}");
+pub(crate) async fn compare(settings: &Arc<Settings>, view: &Arc<View>) {
+    let compared = match view.flush().await {
+        // Reading and comparing 100,000 products takes tenths of a second.
+        Ok(()) if LARGE < view.read(Ledger::product_count) => {
+            let (settings, own) = (settings.clone(), view.clone());
+            view.aside(move || first_difference(&settings, &own)).await
         }
+        Ok(()) => first_difference(settings, view),
+        Err(error) => Err(error),
+    };
+    match compared {
+        Ok(Some(warning)) => tracing::warn!("{warning}"),
+        Ok(None) => {}
+        Err(error) => tracing::debug!("cannot compare the shop file: {error}"),
     }
+}
+
+/// What to tell the owner, from the block that opened the shop.
+fn first_difference(settings: &Settings, view: &View) -> io::Result<Option<String>> {
+    let blocks = view.blocks(Index(0), Index(u64::MAX), 1)?;
+    let first = blocks.first().and_then(|(_, block)| ledger::block::Block::decode(block).ok());
+    let mut records = first.into_iter().flat_map(|block| block.records);
+    Ok(records.find_map(|record| match &record.request.command {
+        Command::Open(opened) => difference(settings, opened),
+        _ => None,
+    }))
 }
 
 #[cfg(test)]

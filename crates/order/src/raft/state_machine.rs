@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use futures::{Stream, StreamExt};
-use ledger::ledger::Windows;
+use ledger::ledger::{Ledger, Windows};
 use ledger::terms::Index;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
@@ -26,11 +26,15 @@ use crate::raft::snapshots::{self, BlockSource, Manifest};
 use crate::raft::types::{
     Entry, LogId, Outcomes, Payload, Snapshot, SnapshotMeta, StoredMembership, Types,
 };
-use crate::raft::view::{Shared, View};
+use crate::raft::view::{Books, Shared, View};
 use crate::raft::writer::Pace;
 
 /// The file of the history, in the folder given to [`StateMachine::open`].
 pub const FILE: &str = "blocks.redb";
+
+/// From this many bytes on, an entry that opens a shop is applied beside the runtime: some three
+/// thousand products, a few milliseconds.
+const LARGE_BYTES: usize = 256 << 10;
 
 /// The state machine of one replica: the ledger, in memory and on disk.
 pub struct StateMachine {
@@ -137,6 +141,17 @@ impl StateMachine {
     }
 }
 
+/// Applies the batch of an entry to a ledger.
+fn apply_to(
+    ledger: &mut Ledger,
+    log_id: LogId,
+    payload: &Payload,
+) -> io::Result<ledger::ledger::Entry> {
+    let index = Index(log_id.index);
+    let entry = ledger.apply_bytes(index, log_id.leader_id.term, &payload.0);
+    entry.map_err(|error| invalid(format!("cannot read the batch at index {index}: {error}")))
+}
+
 impl Shared {
     /// Applies one entry. The answer says what each of its requests came to.
     fn apply(&self, entry: Entry) -> io::Result<Outcomes> {
@@ -153,20 +168,56 @@ impl Shared {
     }
 
     fn apply_batch(&self, log_id: LogId, payload: &Payload) -> io::Result<Outcomes> {
-        let index = Index(log_id.index);
-        let size = u64::try_from(payload.0.len()).unwrap_or(u64::MAX);
-        self.applied_bytes.fetch_add(size, Ordering::Relaxed);
         let mut books = self.books.write();
         let after = books.ledger.applied();
-        let entry = books.ledger.apply_bytes(index, log_id.leader_id.term, &payload.0);
-        let entry = entry
-            .map_err(|error| invalid(format!("cannot read the batch at index {index}: {error}")))?;
+        let entry = apply_to(&mut books.ledger, log_id, payload)?;
+        Ok(self.accept(&mut books, (after, log_id, payload), entry))
+    }
+
+    /// The ledger has gone on by an entry: what else follows from it, in the same moment.
+    fn accept(
+        &self,
+        books: &mut Books,
+        (after, log_id, payload): (Index, LogId, &Payload),
+        entry: ledger::ledger::Entry,
+    ) -> Outcomes {
+        let size = u64::try_from(payload.0.len()).unwrap_or(u64::MAX);
+        self.applied_bytes.fetch_add(size, Ordering::Relaxed);
         books.applied = Some(log_id);
         if let Some(block) = entry.block {
             books.push(block.held_by());
         }
-        self.publish(&books, after, Some(entry.changes.into()), entry.attaches);
-        Ok(Outcomes { index, outcomes: entry.outcomes.into() })
+        self.publish(books, after, Some(entry.changes.into()), entry.attaches);
+        Outcomes { index: Index(log_id.index), outcomes: entry.outcomes.into() }
+    }
+
+    /// Opening a shop of 100,000 products takes a ledger tenths of a second, and the one thread of a
+    /// replica also says that the replica lives.
+    fn opens_large_shop(&self, entry: &Entry) -> bool {
+        let EntryPayload::Normal(payload) = &entry.payload else { return false };
+        LARGE_BYTES <= payload.0.len() && !self.books.read().ledger.is_open()
+    }
+
+    /// Applies an entry to a copy of a ledger without products, beside the thread of the runtime and
+    /// beside the lock; then the copy takes the ledger's place, in one moment. The engine applies
+    /// one entry after the other, and installs no snapshot meanwhile.
+    async fn apply_aside(shared: &Arc<Self>, entry: Entry) -> io::Result<Outcomes> {
+        let log_id = entry.log_id;
+        let EntryPayload::Normal(payload) = entry.payload else { return shared.apply(entry) };
+        let mut ledger = shared.books.read().ledger.clone();
+        let after = ledger.applied();
+        let own = payload.clone();
+        let task = move || {
+            let entry = apply_to(&mut ledger, log_id, &own)?;
+            Ok((ledger, entry))
+        };
+        let (ledger, entry) = shared.hand.aside(task).await?;
+        let mut books = shared.books.write();
+        books.ledger = ledger;
+        let outcomes = shared.accept(&mut books, (after, log_id, &payload), entry);
+        drop(books);
+        shared.demand.note();
+        Ok(outcomes)
     }
 
     /// An entry without requests moves the ledger's index, and maybe the members.
@@ -204,7 +255,10 @@ impl RaftStateMachine<Types> for StateMachine {
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
             shared.room().await?;
-            let outcomes = shared.apply(entry)?;
+            let outcomes = match shared.opens_large_shop(&entry) {
+                true => Shared::apply_aside(shared, entry).await?,
+                false => shared.apply(entry)?,
+            };
             if let Some(responder) = responder {
                 responder.send(outcomes);
             }

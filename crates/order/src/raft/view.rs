@@ -181,6 +181,14 @@ impl View {
         (look(&books.ledger), self.shared.feed.subscribe())
     }
 
+    /// Does work that blocks, or takes long, beside the thread of the runtime.
+    pub(crate) async fn aside<T: Send + 'static>(
+        &self,
+        task: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        self.shared.hand.aside(task).await
+    }
+
     /// The last applied index, as it moves.
     pub fn applied(&self) -> watch::Receiver<Index> {
         self.shared.applied.subscribe()

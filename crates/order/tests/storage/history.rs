@@ -17,7 +17,9 @@ use order::raft::types::Entry;
 use order::raft::view::View;
 use order::raft::writer::Pace;
 
-use crate::kit::{FIRST, blank, buy, buy_each, entry, killed, log_id, open_shop, refused};
+use crate::kit::{
+    FIRST, blank, buy, buy_each, entry, killed, log_id, open_shop, open_shop_of, refused,
+};
 
 /// Written only when it is asked for.
 pub(crate) const SLOW: Pace = Pace { every: Duration::from_hours(1), bytes: usize::MAX };
@@ -218,4 +220,42 @@ async fn the_feed_tells_each_entry_once_and_without_a_gap() {
         last = entry.index;
     }
     assert_eq!(*view.applied().borrow(), Index(20));
+}
+
+/// A replica has one thread, by which the others know that it lives: while a large shop opens, that
+/// thread is free. And the shop opens in one moment, as if it had been applied there.
+#[tokio::test]
+async fn a_large_shop_opens_at_once_and_leaves_the_thread_of_the_replica_free() {
+    const PRODUCTS: u32 = 5_000;
+    let folder = tempfile::tempdir().unwrap();
+    let (mut machine, view) = open(folder.path(), SLOW);
+    let looking = view.clone();
+    let look = tokio::spawn(async move {
+        let mut looks = 0_u32;
+        loop {
+            let (is_open, count) =
+                looking.read(|ledger| (ledger.is_open(), ledger.product_count()));
+            match (is_open, count) {
+                (false, 0) => looks += 1,
+                (true, 5_000) => return looks,
+                other => panic!("half a shop: {other:?}"),
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut feed = view.watch(Ledger::applied).1;
+    apply(&mut machine, vec![entry(1, open_shop_of(PRODUCTS)), entry(2, buy("after"))]).await;
+    assert!(0 < look.await.unwrap(), "nothing else was done until the shop was open");
+    let told = feed.recv().await.unwrap();
+    assert_eq!((told.index, told.changes.as_ref().unwrap().len()), (Index(1), 5_000));
+    // As a ledger that applies it by itself.
+    let mut alone = Ledger::new(Windows::default());
+    for (index, payload) in [(1, open_shop_of(PRODUCTS)), (2, buy("after"))] {
+        alone.apply_bytes(Index(index), 1, &payload.0).unwrap();
+    }
+    assert_eq!(view.read(Ledger::state), alone.state());
+    view.flush().await.unwrap();
+    drop((machine, view));
+    let (_machine, view) = open(folder.path(), SLOW);
+    assert_eq!(view.read(Ledger::state), alone.state(), "and so it is on disk");
 }

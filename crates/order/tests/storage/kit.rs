@@ -28,6 +28,19 @@ pub(crate) fn open_shop() -> Payload {
     payload(vec![Request { key: None, deadline: None, command: Command::Open(shop) }])
 }
 
+/// A shop of so many products, each with one piece.
+pub(crate) fn open_shop_of(count: u32) -> Payload {
+    let product = |number| Definition {
+        name: name(&format!("a product with a long name, number {number}")),
+        price: Cents::new(1_000).unwrap(),
+        stock: 1,
+        restock_to: None,
+    };
+    let (ledger_id, products) = (LedgerId([7; 16]), (0..count).map(product).collect());
+    let shop = Shop { ledger_id, first_order_number: OrderNumber(FIRST), products };
+    payload(vec![Request { key: None, deadline: None, command: Command::Open(shop) }])
+}
+
 /// Buys one fox under a key of its own.
 pub(crate) fn buy(key: &str) -> Payload {
     payload(vec![order(key, "fox")])
