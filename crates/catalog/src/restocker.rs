@@ -6,7 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ledger::change::Change;
 use ledger::command::{Command, Request};
+use ledger::terms::Quantity;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use wire::convert;
@@ -38,8 +40,7 @@ pub(crate) async fn run(
         tracing::info!("Checking stock");
         for product in desk.sold_out() {
             let Some(quantity) = product.restock_to else { continue };
-            let name = product.name.clone();
-            let command = Command::RestockTo { name, quantity };
+            let command = proposal(&product, quantity);
             let voters = orders.voters();
             let proposing = propose(&voters, &mut leader, &command);
             let proposed = tokio::select! {
@@ -58,6 +59,12 @@ pub(crate) async fn run(
             }
         }
     }
+}
+
+/// What is proposed for a product that is sold out. To fill up, and not to add: every catalog
+/// proposes it, and the ledger does it once.
+fn proposal(product: &Change, quantity: Quantity) -> Command {
+    Command::RestockTo { name: product.name.clone(), quantity }
 }
 
 /// Proposes to whoever leads: the one that did last time first, then everybody.
@@ -91,4 +98,37 @@ async fn propose(
     }
     let nobody = || Problem::definite(wire::problem::Code::NoLeader, "no replica could be reached");
     Err(last.unwrap_or_else(nobody))
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::command::{Definition, Shop};
+    use ledger::ledger::{Ledger, Windows};
+    use ledger::outcome::{Accepted, Outcome};
+    use ledger::terms::{Cents, Index, LedgerId, Name, OrderNumber, Timestamp};
+
+    use super::*;
+
+    /// Three catalogs see the same product sold out, and each proposes: it is filled up once.
+    #[test]
+    fn a_product_that_is_sold_out_is_filled_up_however_many_catalogs_propose_it() {
+        let (name, price) = (Name::new("tux").unwrap(), Cents::new(100).unwrap());
+        let restock_to = Quantity::new(100);
+        let products = vec![Definition { name, price, stock: 0, restock_to }];
+        let (ledger_id, first_order_number) = (LedgerId([1; 16]), OrderNumber(0));
+        let open = Command::Open(Shop { ledger_id, first_order_number, products });
+        let mut ledger = Ledger::new(Windows::default());
+        let decide = |ledger: &mut Ledger, command| {
+            let request = Request { key: None, deadline: None, command };
+            ledger.apply(ledger.applied().next(), Timestamp(1), &request).outcome
+        };
+        decide(&mut ledger, open);
+        let sold_out = ledger.product("tux").unwrap();
+        let proposals = [(); 3].map(|()| proposal(&sold_out, sold_out.restock_to.unwrap()));
+        let outcomes = proposals.map(|proposal| decide(&mut ledger, proposal));
+        let [done, unchanged] = [Accepted::Done, Accepted::Unchanged].map(Outcome::Accepted);
+        assert_eq!(outcomes, [done, unchanged.clone(), unchanged]);
+        assert_eq!(ledger.product("tux").map(|product| product.stock), Some(100));
+        assert_eq!(ledger.applied(), Index(4));
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ledger::audit::{Auditor, Summary};
+use ledger::audit::{Auditor, Summary, Violation};
 use ledger::block::Block;
 use ledger::command::Side;
 use ledger::ledger::Windows;
@@ -20,6 +20,9 @@ use wire::status::{ProcessStatus, StoreStatus};
 
 use crate::http::Client;
 use crate::settings::{self, Settings};
+
+#[cfg(test)]
+mod tests;
 
 /// How long a replica may take to accept.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -166,6 +169,7 @@ fn row(process: &ProcessStatus, newest: Option<u64>, leader: Option<u64>) -> Str
 }
 
 /// One replica's whole history, checked.
+#[derive(Debug)]
 struct History {
     id: u64,
     head: HistoryHead,
@@ -251,32 +255,48 @@ pub(crate) async fn judge(url: &str) -> Result<Verdict, Stop> {
 
 /// Reads a replica's history from its first block. The outer error: it could not be asked.
 async fn history(id: u64, address: &str) -> Result<Result<History, String>, Stop> {
-    let mut auditor = Auditor::new(Windows::default());
-    let mut digests = BTreeMap::new();
-    let mut wrong = None;
-    let head = read(id, address, |block| {
-        if wrong.is_none() {
-            wrong = auditor.read(block).err();
-            digests.insert(block.header.index.0, block.header.digest);
+    let mut audit = Audit::new();
+    let head = read(id, address, |block| audit.read(block)).await?;
+    Ok(audit.finish(id, head))
+}
+
+/// A replica's history while it is read, block by block.
+struct Audit {
+    auditor: Auditor,
+    digests: BTreeMap<u64, Digest>,
+    wrong: Option<Violation>,
+}
+
+impl Audit {
+    fn new() -> Self {
+        let auditor = Auditor::new(Windows::default());
+        Self { auditor, digests: BTreeMap::new(), wrong: None }
+    }
+
+    fn read(&mut self, block: &Block) {
+        if self.wrong.is_none() {
+            self.wrong = self.auditor.read(block).err();
+            self.digests.insert(block.header.index.0, block.header.digest);
         }
-    })
-    .await?;
-    if let Some(violation) = wrong {
-        return Ok(Err(violation.to_string()));
     }
-    let told = head.products.iter().map(|product| (product.name.clone(), product.stock));
-    let summary = match auditor.finish(told) {
-        Ok(summary) => summary,
-        Err(violation) => return Ok(Err(violation.to_string())),
-    };
-    let next = summary.next_order_number.map_or(0, |number| number.0);
-    if next != head.next_order_number || summary.digest.0[..] != head.digest[..] {
-        return Ok(Err(format!(
-            "its history ends before order {next} with digest {}, its state says order {}",
-            summary.digest, head.next_order_number
-        )));
+
+    /// The whole history, compared with the state that the replica tells. The error is a violation.
+    fn finish(self, id: u64, head: HistoryHead) -> Result<History, String> {
+        let Self { auditor, digests, wrong } = self;
+        if let Some(violation) = wrong {
+            return Err(violation.to_string());
+        }
+        let told = head.products.iter().map(|product| (product.name.clone(), product.stock));
+        let summary = auditor.finish(told).map_err(|violation| violation.to_string())?;
+        let next = summary.next_order_number.map_or(0, |number| number.0);
+        if next != head.next_order_number || summary.digest.0[..] != head.digest[..] {
+            return Err(format!(
+                "its history ends before order {next} with digest {}, its state says order {}",
+                summary.digest, head.next_order_number
+            ));
+        }
+        Ok(History { id, head, summary, digests })
     }
-    Ok(Ok(History { id, head, summary, digests }))
 }
 
 /// Reads every block of a replica, in order.

@@ -29,6 +29,9 @@ pub(crate) enum Fault {
     BreaksOnOrders,
     /// It forgets the keys of refused orders.
     ForgetsRefusals,
+    /// It shows another order under a number than was placed. (It also lists its products, for those
+    /// who want to know them first.)
+    ShowsAnotherOrder,
     /// It breaks the connection over what it does not understand.
     BreaksOnNonsense,
     /// Numbers are written as texts.
@@ -159,6 +162,13 @@ impl Double {
     }
 
     fn answer(&self, request: &Request) -> Reply {
+        if self.has(Fault::ShowsAnotherOrder) {
+            match request.path.as_str() {
+                "/status" => return whole(&json!({ "leader": null, "processes": [] })),
+                "/products?limit=1000" => return self.list(),
+                _ => {}
+            }
+        }
         let shelf = if self.toy { "products" } else { "stocks" };
         if self.has(Fault::ChoosesOtherwise) && request.path.ends_with('/') {
             return error(404, "no such route");
@@ -190,6 +200,11 @@ impl Double {
         data(&json!({ "name": name, "price": 9.5, "quantity": quantity }))
     }
 
+    fn list(&self) -> Reply {
+        let state = self.state.lock().unwrap();
+        data(&state.products.keys().map(|name| json!({ "name": name })).collect())
+    }
+
     fn missing(&self) -> &'static str {
         if self.toy { "product not found" } else { "stock not found" }
     }
@@ -202,6 +217,7 @@ impl Double {
             return if null { data(&Value::Null) } else { error(404, "order not found") };
         };
         let number: u64 = number.parse().unwrap();
+        let quantity = quantity + i64::from(self.has(Fault::ShowsAnotherOrder));
         let mut order = json!({ "number": number, "name": name, "quantity": quantity });
         if !self.toy {
             order["type"] = side.into();
@@ -290,7 +306,11 @@ impl Double {
 }
 
 fn data(data: &Value) -> Reply {
-    Reply { status: 200, body: json!({ "data": data }).to_string(), headers: "" }
+    whole(&json!({ "data": data }))
+}
+
+fn whole(body: &Value) -> Reply {
+    Reply { status: 200, body: body.to_string(), headers: "" }
 }
 
 fn error(status: u16, message: &str) -> Reply {

@@ -1,7 +1,8 @@
 //! Customers let loose on the store, with and without accidents.
 
 use crate::customers::{await_transactions, finish, load, placed};
-use crate::harness::{Plan, Store};
+use crate::double::{Double, Fault};
+use crate::harness::{Plan, Store, run};
 
 /// [S0-1 to S0-10, D1-23; P3]
 #[test]
@@ -27,6 +28,18 @@ fn the_load_speaks_the_stock_bazaars_words_and_checks_every_order() {
     // The same seed makes the same choices.
     assert!(placed < 20 && 5 < placed, "{placed}");
     store.verify();
+}
+
+/// A checker is believed only after it has caught something: a store that shows another order under
+/// the number than was placed.
+#[test]
+fn the_load_says_no_when_a_store_shows_another_order_than_was_placed() {
+    let customers = ["load", "--requests", "10", "-p", "1", "--seed", "7", "--url"];
+    let url = Double::open("stock", true, &[Fault::ShowsAnotherOrder]);
+    let ended = run(&[customers.as_slice(), &[&url]].concat());
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.stdout.contains("Transaction #0 differs"), "{ended:?}");
+    assert!(!ended.stdout.contains(" confirmed."), "{ended:?}");
 }
 
 /// [D1-19 to D1-22, S0-29 to S0-31; P1, P4, P6, P7]

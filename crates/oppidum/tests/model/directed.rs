@@ -9,13 +9,14 @@ use crate::world::{CATALOGS, Clock, FRONTENDS, Parcel, Progress, REPLICAS, Wish,
 type Schedule = fn(&mut World);
 
 /// The wrong rules that have a schedule here.
-pub(crate) const SCHEDULED: [(Mutant, Schedule); 10] = [
+pub(crate) const SCHEDULED: [(Mutant, Schedule); 11] = [
     (Mutant::ResetKeepsFloors, a_reset_while_an_old_answer_is_on_its_way),
     (Mutant::GrantWithoutQuorum, a_deposed_leader_goes_on_with_its_catalogs),
     (Mutant::CatalogIgnoresRemainder, a_deposed_leader_has_little_left_to_grant),
     (Mutant::FramesUpToAccepting, a_lapsed_catalog_returns_and_beats_before_it_passes_on),
     (Mutant::GraceWithoutMargin, a_slow_clock_below_a_fast_one),
     (Mutant::GrantAfterLettingGo, a_frontend_that_was_let_go_reports_again),
+    (Mutant::BreakEndsGrace, a_catalog_whose_stream_broke_answers_on),
     (Mutant::UncountedBeforeDetach, a_silent_catalog_before_its_detach),
     (Mutant::DetachAnyTerm, a_detach_that_comes_two_terms_late),
     (Mutant::AcceptBeforeFirstEntry, a_new_leader_that_has_not_applied_a_detach),
@@ -140,6 +141,17 @@ fn a_frontend_that_was_let_go_reports_again(world: &mut World) {
     world.run_for(40);
     world.frontends[0].frozen = false;
     world.query(0, 0);
+}
+
+/// Rule 12: a catalog has lost its stream, has a lease, and lets its frontend answer by it. The
+/// leader detaches it no sooner than after its grace: until then no order is acknowledged.
+fn a_catalog_whose_stream_broke_answers_on(world: &mut World) {
+    world.stays_away = Some(0);
+    world.disconnect(true, 0);
+    order(world);
+    world.run_for(100);
+    world.query(0, 0);
+    world.run_for(5);
 }
 
 /// Rule 14: a catalog that has been silent for a grace counts until its detach is applied.

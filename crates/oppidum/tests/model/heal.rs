@@ -69,7 +69,8 @@ impl World {
         for catalog in 0..CATALOGS {
             self.catalog_lapse(catalog);
             self.forsake(true, catalog);
-            if self.catalogs[catalog].up && self.catalogs[catalog].stream.is_none() {
+            let away = self.stays_away == Some(catalog) || !self.catalogs[catalog].up;
+            if !away && self.catalogs[catalog].stream.is_none() {
                 let leader = self.replicas.iter().position(|replica| replica.leads).unwrap_or(0);
                 self.connect(true, catalog, leader);
             }

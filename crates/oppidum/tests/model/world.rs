@@ -152,6 +152,8 @@ pub(crate) struct World {
     pub(crate) stall_detaches: bool,
     /// This replica applies nothing and looks at nobody's grace: for directed schedules.
     pub(crate) lags: Option<usize>,
+    /// This catalog does not connect again: for directed schedules.
+    pub(crate) stays_away: Option<usize>,
     /// What catalogs that are dead had seen.
     pub(crate) last_seen: BTreeMap<Incarnation, Index>,
 }
@@ -223,6 +225,7 @@ impl World {
             stalls: true,
             stall_detaches: false,
             lags: None,
+            stays_away: None,
             last_seen: BTreeMap::new(),
         }
     }

@@ -70,6 +70,9 @@ pub enum Mutant {
     GraceWithoutMargin,
     /// 12: a broken stream ends the waiting.
     BreakEndsWaiting,
+    /// 12: a watcher whose stream broke is let go at once, and a catalog detached, before its grace has
+    /// passed.
+    BreakEndsGrace,
     /// 12: a watcher that was let go still gets grants on its stream.
     GrantAfterLettingGo,
     /// 13: grants before the attach entry is applied.
@@ -92,7 +95,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them, in the order of the rules they break.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::UncommittedFrames,
         Self::AcceptedEarly,
         Self::RefusedEarly,
@@ -121,6 +124,7 @@ impl Mutant {
         Self::FramesUpToAccepting,
         Self::GraceWithoutMargin,
         Self::BreakEndsWaiting,
+        Self::BreakEndsGrace,
         Self::GrantAfterLettingGo,
         Self::GrantBeforeAttach,
         Self::RestartReplaces,

@@ -228,7 +228,10 @@ impl Watchers {
             false => self.times.grace(),
         };
         let past_end = self.rules.broken(self.past_end);
-        let late = |standing: &Standing| grace <= now.since(standing.waited_since);
+        let broken = self.rules.broken(Mutant::BreakEndsGrace);
+        let late = |standing: &Standing| {
+            grace <= now.since(standing.waited_since) || (broken && standing.stream.is_none())
+        };
         let lapsed = self.standing.iter_mut().filter(|(_, s)| !s.let_go && late(s));
         let let_go = |(&who, standing): (&Incarnation, &mut Standing)| {
             standing.let_go = true;
