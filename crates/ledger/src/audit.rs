@@ -181,8 +181,8 @@ impl Auditor {
         }
     }
 
-    /// The key speaks first, then the deadline, then the rules. (What is counted here was read one by
-    /// one: no count reaches 2^64.)
+    /// The key speaks first, then the deadline, then the rules. (What is counted here was read one
+    /// by one: no count reaches 2^64.)
     fn record(&mut self, header: &Header, record: &Record) -> Result<(), Violation> {
         let (index, Record { request, outcome }) = (header.index, record);
         if let Outcome::Refused(_) = outcome {

@@ -1,8 +1,9 @@
 //! What was answered under which key, and for how long: one key, one answer (P4).
 //!
-//! [Four windows](crate::windows), each bounded by count and by log time. Clients send keys and rely
-//! on them, frontends make keys to cover their own retries; and refusals cost nothing. None of these
-//! can push out a key of another kind. What falls out of a window is decided by the log alone, so
+//! [Four windows](crate::windows), each bounded by count and by log time. Clients send keys and
+//! rely on them, frontends make keys to cover their own retries; and refusals cost nothing. None of
+//! these can push out a key of another kind. What falls out of a window is decided by the log
+//! alone, so
 //! every replica forgets the same key at the same entry.
 //!
 //! A store that was opened by a program without windows for refusals has them among the other

@@ -6,9 +6,10 @@
 //! # Layout, version 2
 //!
 //! u8 version, u32 CRC-32 of everything after it, u64 applied, u64 settled, u64 log time, u8 open,
-//! 16 bytes ledger id, u64 first number, u64 next number, 32 bytes digest, u64 keys after; u64 count
-//! of keys of clients, clients' refusals, frontends and frontends' refusals; u32 count of products, each: name, u64 price, u64 stock, u32 restock to, u64 version, u64 supplied,
-//! u64 sold in, u64 bought out; u32 count of catalogs attached, each: u64 incarnation, name.
+//! 16 bytes ledger id, u64 first number, u64 next number, 32 bytes digest, u64 keys after; u64
+//! count of keys of clients, clients' refusals, frontends and frontends' refusals; u32 count of
+//! products, each: name, u64 price, u64 stock, u32 restock to, u64 version, u64 supplied, u64 sold
+//! in, u64 bought out; u32 count of catalogs attached, each: u64 incarnation, name.
 //!
 //! Version 1 has no counts of keys: it is written while refusals have no windows of their own yet
 //! ([`State::key_counts`]).

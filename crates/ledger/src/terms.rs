@@ -14,8 +14,8 @@ pub const QUANTITY_MAX: u64 = 1_000_000;
 /// The greatest stock of a product: 2^53 − 1, the last integer that every JSON reader keeps exact.
 pub const STOCK_MAX: u64 = (1 << 53) - 1;
 
-/// The greatest number of an order: 2^53 − 1, the last integer that every JSON reader keeps exact. The
-/// order after it is refused.
+/// The greatest number of an order: 2^53 − 1, the last integer that every JSON reader keeps exact.
+/// The order after it is refused.
 pub const ORDER_NUMBER_MAX: u64 = (1 << 53) - 1;
 
 /// The greatest number that a shop's first order may have: a thousand million million orders fit
@@ -93,8 +93,9 @@ impl Index {
 }
 
 impl OrderNumber {
-    /// The number after this one. A ledger gives out none above [`ORDER_NUMBER_MAX`], but for entries
-    /// of batches before version 2: there the last number of all repeats, and entries that were
+    /// The number after this one. A ledger gives out none above [`ORDER_NUMBER_MAX`], but for
+    /// entries of batches before version 2: there the last number of all repeats, and entries that
+    /// were
     /// applied so are applied so again.
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))

@@ -177,7 +177,8 @@ impl Ledger {
     ///
     /// # Errors
     ///
-    /// When the oldest key or the counts of keys are not those of the state: then this ledger is of no more use.
+    /// When the oldest key or the counts of keys are not those of the state: then this ledger is of
+    /// no more use.
     pub fn near(&mut self, state: &State) -> Result<Rolls, RestoreError> {
         self.replies.forget_up_to(state.keys_after);
         self.replies.expire(state.at);

@@ -29,8 +29,8 @@ pub(crate) enum Fault {
     BreaksOnOrders,
     /// It forgets the keys of refused orders.
     ForgetsRefusals,
-    /// It shows another order under a number than was placed. (It also lists its products, for those
-    /// who want to know them first.)
+    /// It shows another order under a number than was placed. (It also lists its products, for
+    /// those who want to know them first.)
     ShowsAnotherOrder,
     /// It breaks the connection over what it does not understand.
     BreaksOnNonsense,

@@ -191,15 +191,16 @@ impl Shared {
         Outcomes { index: Index(log_id.index), outcomes: entry.outcomes.into() }
     }
 
-    /// Opening a shop of 100,000 products takes a ledger tenths of a second, and the one thread of a
-    /// replica also says that the replica lives.
+    /// Opening a shop of 100,000 products takes a ledger tenths of a second, and the one thread of
+    /// a replica also says that the replica lives.
     fn opens_large_shop(&self, entry: &Entry) -> bool {
         let EntryPayload::Normal(payload) = &entry.payload else { return false };
         LARGE_BYTES <= payload.0.len() && !self.books.read().ledger.is_open()
     }
 
-    /// Applies an entry to a copy of a ledger without products, beside the thread of the runtime and
-    /// beside the lock; then the copy takes the ledger's place, in one moment. The engine applies
+    /// Applies an entry to a copy of a ledger without products, beside the thread of the runtime
+    /// and beside the lock; then the copy takes the ledger's place, in one moment. The engine
+    /// applies
     /// one entry after the other, and installs no snapshot meanwhile.
     async fn apply_aside(shared: &Arc<Self>, entry: Entry) -> io::Result<Outcomes> {
         let log_id = entry.log_id;

@@ -70,8 +70,8 @@ pub enum Mutant {
     GraceWithoutMargin,
     /// 12: a broken stream ends the waiting.
     BreakEndsWaiting,
-    /// 12: a watcher whose stream broke is let go at once, and a catalog detached, before its grace has
-    /// passed.
+    /// 12: a watcher whose stream broke is let go at once, and a catalog detached, before its grace
+    /// has passed.
     BreakEndsGrace,
     /// 12: a watcher that was let go still gets grants on its stream.
     GrantAfterLettingGo,
