@@ -7,6 +7,7 @@
 
 mod bench;
 mod ci;
+mod manual;
 mod model;
 mod profile;
 mod sim;
@@ -40,6 +41,8 @@ enum Chore {
     Bench(bench::Options),
     /// Where the CPU of one process goes under load: a table and a flame graph, by `perf`.
     Profile(profile::Options),
+    /// Every procedure of the operators' pages, run word for word, on machines of its own.
+    Manual(manual::Options),
     /// The exact model of the watch protocol, for many seeds, or for one with its trace.
     Model(model::Options),
     /// The whole store in a simulated world, for many seeds, or for one with its trace.
@@ -49,6 +52,12 @@ enum Chore {
     /// The bare HTTP handler that `bench` compares with.
     #[command(hide = true)]
     Bare,
+    /// The stand-in for systemd on the machines of `manual`.
+    #[command(hide = true)]
+    Systemctl { arguments: Vec<String> },
+    /// The journal of that stand-in.
+    #[command(hide = true)]
+    Journalctl { arguments: Vec<String> },
 }
 
 fn main() -> ExitCode {
@@ -71,7 +80,10 @@ fn run(chore: &Chore) -> Result<()> {
         Chore::Model(options) => model::run(&root(), options),
         Chore::Sim(options) => sim::run(&root(), options),
         Chore::Torture(options) => torture::run(&root(), options),
+        Chore::Manual(options) => manual::run(&root(), options),
         Chore::Bare => bench::bare::serve(),
+        Chore::Systemctl { arguments } => manual::systemd::systemctl(arguments),
+        Chore::Journalctl { arguments } => manual::systemd::journalctl(arguments),
     }
 }
 

@@ -106,16 +106,15 @@ pub(crate) fn check_own(record: &Record, settings: &Settings) -> Result<(), Stop
 /// A folder without an identity must be empty: whatever else lies there is not ours to use.
 pub(crate) fn fresh(settings: &Settings, folder: &Path) -> Result<Record, Stop> {
     let entries = fs::read_dir(folder).map_err(|error| cannot_write(folder, &error))?;
-    let strange = entries.flatten().find(|entry| {
-        let name = entry.file_name();
-        name != LOCK && name != format!("{FILE}.new").as_str()
-    });
+    let names = entries.flatten().map(|entry| entry.file_name());
+    // The first by name, so that the same folder is always refused with the same words.
+    let strange = names.filter(|name| name != LOCK && name != format!("{FILE}.new").as_str()).min();
     if let Some(strange) = strange {
         return Err(Stop::Setup(format!(
             "the data folder {} has no {FILE}, but holds {}: give an empty folder, or a \
              replica's own",
             folder.display(),
-            strange.file_name().to_string_lossy()
+            strange.to_string_lossy()
         )));
     }
     let record = Record {

@@ -1,0 +1,158 @@
+//! The manual, followed: every procedure of the operators' pages is run word for word.
+//!
+//! `cargo xtask manual` takes the blocks of `docs/operating.md` and `docs/deploy.md`, types them on
+//! machines that exist for that purpose only, and compares what is printed with what the pages
+//! print. A scenario names each block that it runs and what happens around it (a replica is killed,
+//! a disk fills, customers order); a block that no scenario runs or names as not run fails the
+//! chore, so no page can promise what nobody has tried.
+//!
+//! ```text
+//! page.rs ──── blocks ───► scenarios/ ── commands ──► sandbox.rs: machines of their own
+//!    ▲                         │                           │  systemd.rs: a stand-in
+//!    └── compare.rs ◄──────────┴────── what was printed ◄──┘
+//! ```
+//!
+//! It needs root, for namespaces and overlays; nothing outside them is touched.
+
+mod compare;
+mod page;
+mod process;
+mod sandbox;
+mod scenarios;
+mod stage;
+pub(crate) mod systemd;
+mod unit;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+
+use crate::manual::page::Book;
+use crate::manual::scenarios::{SCENARIOS, Scenario};
+use crate::manual::stage::Stage;
+
+/// The pages whose every block is accounted for.
+const PAGES: [&str; 2] = ["operating.md", "deploy.md"];
+
+/// How many scenarios run at once: they wait most of the time, but a store is five processes.
+const AT_ONCE: usize = 2;
+
+/// Which scenarios to run.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Options {
+    /// Only these scenarios; by default all
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// In the namespaces already
+    #[arg(long, hide = true)]
+    inside: bool,
+}
+
+/// The namespaces that everything happens in.
+const UNSHARE: [&str; 6] = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
+
+/// Why the pages cannot be followed on this machine, if they cannot.
+pub(crate) fn obstacle() -> Option<String> {
+    if std::fs::metadata("/proc/self").map_or(1, |process| process.uid()) != 0 {
+        return Some("it needs root".to_owned());
+    }
+    let tried = "mount -t tmpfs tmpfs /mnt && cd /mnt && mkdir upper scratch tree &&
+        mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=scratch tree &&
+        mount -t tmpfs tmpfs /run && ip netns add a && ip link add b type bridge &&
+        ip link add c type veth peer name d netns a && curl --version &&
+        setpriv --version && chrt --version && nsenter --version";
+    let probe = Command::new("unshare").args(UNSHARE).args(["sh", "-c", tried]).output();
+    match probe {
+        Err(error) => Some(format!("unshare: {error}")),
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")),
+    }
+}
+
+/// Follows the pages. Fails at the first block of a scenario that is not as the page says.
+pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
+    if options.inside {
+        return follow(root, &options.only);
+    }
+    if let Some(why) = obstacle() {
+        bail!("the pages cannot be followed here: {why}");
+    }
+    let mut build = Command::new(env!("CARGO"));
+    let built = build.current_dir(root).args(["build", "-p", "oppidum"]).status();
+    if !built.context("start cargo build")?.success() {
+        bail!("cargo build -p oppidum failed");
+    }
+    let mut inside = Command::new("unshare");
+    // The first process of a namespace inherits orphans; a shell buries them.
+    inside.args(UNSHARE).args(["sh", "-c", "\"$@\"; exit $?", "sh"]);
+    inside.arg(std::env::current_exe()?).args(["manual", "--inside"]);
+    if !options.only.is_empty() {
+        inside.args(["--only", &options.only.join(",")]);
+    }
+    match inside.status().context("start unshare")?.success() {
+        true => Ok(()),
+        false => bail!("the store does not do what its pages say, or the pages say too much"),
+    }
+}
+
+fn follow(root: &Path, only: &[String]) -> Result<()> {
+    let began = Instant::now();
+    let book = Book::read(&root.join("docs"), &PAGES)?;
+    for name in only {
+        if !SCENARIOS.iter().any(|scenario| scenario.name == name) {
+            bail!("there is no scenario {name}");
+        }
+    }
+    let chosen: Vec<&Scenario> = SCENARIOS
+        .iter()
+        .filter(|scenario| only.is_empty() || only.iter().any(|name| name == scenario.name))
+        .collect();
+    sandbox::prepare(&root.join("target/debug/oppidum"))?;
+    let stage = Stage::new(&book, root);
+    let mut failures = play(&stage, &chosen);
+    scenarios::name_those_not_run(&book)?;
+    if only.is_empty() && failures.is_empty() {
+        let left = book.left();
+        failures.extend(left.iter().map(|block| format!("{block}: no scenario runs it")));
+    }
+    let (run, not_run) = book.done();
+    for (block, why) in not_run {
+        println!("not run: {block}: {why}");
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    println!("{} scenarios followed {run} blocks in {seconds:.0} s", chosen.len());
+    match failures.is_empty() {
+        true => Ok(()),
+        false => bail!("{}", failures.join("\n\n")),
+    }
+}
+
+/// Plays all of them, some at once. What failed.
+fn play(stage: &Stage<'_>, chosen: &[&Scenario]) -> Vec<String> {
+    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some(scenario) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let began = Instant::now();
+            let played = (scenario.play)(stage);
+            let word = if played.is_ok() { "as the pages say" } else { "NOT as the pages say" };
+            println!("{}: {word}, {:.1} s", scenario.name, began.elapsed().as_secs_f64());
+            if let Err(error) = played {
+                let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                failures.push(format!("{}: {error:#}", scenario.name));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(work);
+        }
+    });
+    failures.into_inner().unwrap_or_else(PoisonError::into_inner)
+}

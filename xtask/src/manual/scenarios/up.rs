@@ -1,0 +1,35 @@
+//! One machine and `oppidum up`: looking, importing, a follower and the leader killed, a transfer.
+
+use anyhow::Result;
+
+use crate::manual::stage::Stage;
+
+/// The everyday procedures of `docs/operating.md`, one after the other on one store.
+pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
+    let host = stage.host("up")?;
+    let command = &stage.operating("On one machine", 1)?.text;
+    let up = host.start("up", &format!("exec {command}"))?;
+    up.until("The store is open")?;
+    host.let_456_lead()?;
+    host.follow(stage.operating("Importing, and other gateways", 1)?)?;
+    host.await_store(3)?;
+    host.ask(stage.operating("Looking", 1)?)?;
+
+    // `up` starts what died again.
+    let mark = up.mark()?;
+    host.kill("KILL", "order --id 123")?;
+    host.await_store(3)?;
+    up.says(mark, stage.operating("A replica died", 1)?)?;
+
+    let mark = up.mark()?;
+    host.kill("KILL", "order --id 456")?;
+    up.says(mark, stage.operating("The leader died", 1)?)?;
+    host.let_456_lead()?;
+
+    let customers = host.customers()?;
+    let heading = "A machine is to be switched off";
+    host.follow_and_see(stage.operating(heading, 1)?, stage.operating(heading, 2)?)?;
+    customers.go_home()?;
+    host.ok("oppidum verify")?;
+    up.stop()
+}

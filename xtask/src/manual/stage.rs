@@ -1,0 +1,223 @@
+//! What a scenario has at hand: the pages, machines, and the words "do what this block says".
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::manual::compare;
+use crate::manual::page::{Block, Book};
+use crate::manual::process::Process;
+use crate::manual::sandbox::{self, CHECKOUT, Host, Printed, eventually};
+
+/// The pages and the checkout.
+#[derive(Debug)]
+pub(crate) struct Stage<'a> {
+    pub(crate) book: &'a Book,
+    checkout: &'a Path,
+}
+
+impl<'a> Stage<'a> {
+    pub(crate) fn new(book: &'a Book, checkout: &'a Path) -> Self {
+        Self { book, checkout }
+    }
+
+    /// A block of the operators' page.
+    pub(crate) fn operating(&self, heading: &str, place: usize) -> Result<&'a Block> {
+        self.book.block("operating.md", heading, place)
+    }
+
+    /// A block of the page on deploying.
+    pub(crate) fn deploy(&self, heading: &str, place: usize) -> Result<&'a Block> {
+        self.book.block("deploy.md", heading, place)
+    }
+
+    /// A machine without the program.
+    pub(crate) fn empty_host(&self, name: &str) -> Result<Host> {
+        sandbox::one(self.checkout, name)
+    }
+
+    /// A machine with the program.
+    pub(crate) fn host(&self, name: &str) -> Result<Host> {
+        self.empty_host(name)?.with_program()
+    }
+
+    /// Three machines without the program.
+    pub(crate) fn three_hosts(&self, name: &str) -> Result<[Host; 3]> {
+        sandbox::three(self.checkout, name)
+    }
+}
+
+impl Host {
+    /// Does what a block says, as it stands there, and compares what it prints: all of it for a
+    /// console, nothing for plain commands. What was printed.
+    pub(crate) fn follow(&self, block: &Block) -> Result<String> {
+        match block.language.as_str() {
+            "sh" => self.ok(&block.text).with_context(|| block.to_string()),
+            "console" => {
+                for (command, page) in block.session() {
+                    let printed = self.run(&command)?;
+                    let page: Vec<&str> = page.iter().map(String::as_str).collect();
+                    same(block, &page, &printed.text)?;
+                }
+                Ok(String::new())
+            }
+            other => bail!("{block}: nobody can follow a block of {other}"),
+        }
+    }
+
+    /// Runs a block of commands whose output is the block behind it.
+    pub(crate) fn follow_and_see(&self, block: &Block, output: &Block) -> Result<()> {
+        let printed = self.follow(block)?;
+        same(output, &output.lines(), &printed)
+    }
+}
+
+/// Fails unless all that was printed is what the lines of the page say.
+pub(crate) fn same(block: &Block, page: &[&str], printed: &str) -> Result<()> {
+    match compare::same_lines(page, printed) {
+        Ok(()) => Ok(()),
+        Err(difference) => bail!("{block}: {difference}"),
+    }
+}
+
+/// Fails unless a command ended with this exit code and printed this line of the page as its last.
+pub(crate) fn ends_with(block: &Block, code: i32, line: &str, printed: &Printed) -> Result<()> {
+    let last = printed.text.lines().last().unwrap_or_default();
+    if printed.code != code || !compare::same(line, last) {
+        bail!(
+            "{block}: the page says exit code {code} and\n  {line}\nand it was exit code {} and\n  \
+             {last}\nin\n{}",
+            printed.code,
+            printed.text
+        );
+    }
+    Ok(())
+}
+
+/// What `oppidum status --json` says.
+#[derive(Debug)]
+pub(crate) struct Status(Value);
+
+impl Status {
+    pub(crate) fn read(printed: &Printed) -> Self {
+        Self(serde_json::from_str(&printed.text).unwrap_or(Value::Null))
+    }
+
+    pub(crate) fn leader(&self) -> Option<u64> {
+        self.0["leader"].as_u64()
+    }
+
+    /// A number in the row of a replica.
+    pub(crate) fn number_of(&self, id: u64, name: &str) -> Option<u64> {
+        let mut rows = self.0["processes"].as_array()?.iter();
+        rows.find(|row| row["id"] == id)?[name].as_u64()
+    }
+
+    /// Whether there is a leader, and so many replicas that are ready, level and all voters.
+    fn is_whole(&self, replicas: usize) -> bool {
+        let all = self.0["processes"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let orders: Vec<&Value> = all.iter().filter(|row| row["role"] == "order").collect();
+        let Some(first) = orders.first() else { return false };
+        let level = |row: &&Value| {
+            let voters = row["voters"].as_array().map_or(0, Vec::len);
+            row["ready"] == true
+                && row["applied_index"] == first["applied_index"]
+                && row["applied_index"].is_u64()
+                && voters == replicas
+        };
+        self.leader().is_some() && orders.len() == replicas && orders.iter().all(level)
+    }
+}
+
+impl Host {
+    /// Types the lines of a block one after the other, as a person does who looks at the answers:
+    /// a question (`oppidum status`, `curl`) is asked again until the store has come so far.
+    pub(crate) fn follow_by_line(&self, block: &Block) -> Result<()> {
+        for line in block.lines() {
+            if line.starts_with("oppidum status") {
+                self.await_store(3)?;
+            }
+            if line.starts_with("curl") || line.starts_with("oppidum verify") {
+                self.until("it answers", line, |printed| printed.code == 0)?;
+            }
+            self.ok(line).with_context(|| format!("{block}: {line}"))?;
+        }
+        Ok(())
+    }
+
+    /// Waits until so many replicas vote, and all of them are ready and have applied the same.
+    pub(crate) fn await_store(&self, replicas: usize) -> Result<()> {
+        let is_so = |printed: &Printed| Status::read(printed).is_whole(replicas);
+        self.until("all replicas are there", "oppidum status --json", is_so).map(|_| ())
+    }
+
+    /// Waits until some replica leads; its id.
+    pub(crate) fn await_leader(&self) -> Result<u64> {
+        let script = "oppidum status --json";
+        let has_one = |printed: &Printed| Status::read(printed).leader().is_some();
+        let text = self.until("a replica leads", script, has_one)?;
+        Status::read(&Printed { code: 0, text }).leader().context("a replica leads")
+    }
+
+    /// Waits until all three are there, and has 456 lead, as on the pages.
+    pub(crate) fn let_456_lead(&self) -> Result<()> {
+        self.await_store(3)?;
+        if self.await_leader()? != 456 {
+            self.ok("oppidum ctl transfer --to 456")?;
+        }
+        Ok(())
+    }
+
+    /// Some customers order and ask; every order must be confirmed.
+    pub(crate) fn order(&self, requests: u32) -> Result<()> {
+        let load = format!("oppidum load --clients 2 --requests {requests} -p 0.9 --quiet");
+        self.ok(&load).map(|_| ())
+    }
+
+    /// Asks what a console block asks, again until the store has come so far.
+    pub(crate) fn ask(&self, block: &Block) -> Result<()> {
+        let mut last = None;
+        let asked = eventually(|| match self.follow(block) {
+            Ok(_) => Ok(Some(())),
+            Err(error) => {
+                last = Some(error);
+                Ok(None)
+            }
+        });
+        asked.map_err(|error| last.unwrap_or(error))
+    }
+
+    /// Customers who order until they are told to stop. Theirs is another copy of the program. Exit
+    /// code 2 says that no frontend was there to begin with: it is being restarted.
+    pub(crate) fn customers(&self) -> Result<Customers> {
+        let enough = "/tmp/enough";
+        let script = format!(
+            "rm -f {enough}; while [ ! -e {enough} ]; do
+             {CHECKOUT}/target/fast/oppidum load --clients 2 --requests 20 -p 0.9 --quiet ||
+             test $? = 2; done"
+        );
+        let process = self.start("customers", &script)?;
+        Ok(Customers { process, enough: self.path(enough) })
+    }
+}
+
+/// Customers who order, one crowd after the other.
+#[derive(Debug)]
+pub(crate) struct Customers {
+    process: Process,
+    enough: PathBuf,
+}
+
+impl Customers {
+    /// Sends them home, and fails unless every order of theirs was confirmed.
+    pub(crate) fn go_home(mut self) -> Result<()> {
+        std::fs::write(&self.enough, "").context("tell the customers")?;
+        match self.process.end()? {
+            0 => Ok(()),
+            code => {
+                bail!("a customer was let down, exit code {code}:\n{}", self.process.printed()?)
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! A unit of systemd as data: the part of the format that the units of `deploy/systemd` use.
+//!
+//! A setting that is not known here is an error: a unit that says something which the stand-in
+//! would not do has not been tried.
+
+use anyhow::{Context, Result, bail};
+
+/// Settings that change nothing in a sandbox with one user and no network to wait for.
+const WITHOUT_EFFECT: [&str; 9] = [
+    "Description",
+    "Documentation",
+    "Wants",
+    "After",
+    "StartLimitIntervalSec",
+    "WantedBy",
+    "PrivateTmp",
+    "ProtectHome",
+    "TimeoutStartSec",
+];
+
+/// What a unit says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
+pub(crate) struct Unit {
+    pub(crate) exec_start: Vec<String>,
+    pub(crate) environment: Vec<(String, String)>,
+    /// Each file, and whether it may be missing.
+    pub(crate) environment_files: Vec<(String, bool)>,
+    pub(crate) user: Option<String>,
+    pub(crate) working_directory: Option<String>,
+    pub(crate) state_directory: Option<String>,
+    pub(crate) state_directory_mode: Option<String>,
+    pub(crate) umask: Option<String>,
+    pub(crate) limit_nofile: Option<String>,
+    pub(crate) scheduled_as_batch: bool,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) read_only_system: bool,
+    pub(crate) restart_on_failure: bool,
+    pub(crate) restart_seconds: u64,
+    pub(crate) restart_prevented_by: Vec<i32>,
+    pub(crate) stop_seconds: u64,
+}
+
+/// The file of a unit, and its instance: `oppidum-order@123` is `oppidum-order@.service` and `123`.
+pub(crate) fn file_of(name: &str) -> (String, String) {
+    let name = name.strip_suffix(".service").unwrap_or(name);
+    match name.split_once('@') {
+        Some((template, instance)) => (format!("{template}@.service"), instance.to_owned()),
+        None => (format!("{name}.service"), String::new()),
+    }
+}
+
+/// Reads a unit for an instance.
+pub(crate) fn parse(text: &str, instance: &str) -> Result<Unit> {
+    let mut unit = Unit { restart_seconds: 0, stop_seconds: 90, ..Unit::default() };
+    for line in text.lines().map(str::trim) {
+        if line.is_empty() || line.starts_with(['#', ';', '[']) {
+            continue;
+        }
+        let (name, value) = line.split_once('=').with_context(|| format!("no setting: {line}"))?;
+        set(&mut unit, name, &value.replace("%i", instance))
+            .with_context(|| format!("the unit says {line}"))?;
+    }
+    if unit.exec_start.is_empty() {
+        bail!("the unit has no ExecStart");
+    }
+    Ok(unit)
+}
+
+fn set(unit: &mut Unit, name: &str, value: &str) -> Result<()> {
+    let whole = || Some(value.to_owned());
+    match name {
+        "ExecStart" => unit.exec_start = value.split_whitespace().map(str::to_owned).collect(),
+        "Environment" => unit.environment.extend(variables(value)?),
+        "EnvironmentFile" => {
+            let file = value.strip_prefix('-');
+            unit.environment_files.push((file.unwrap_or(value).to_owned(), file.is_some()));
+        }
+        "User" => unit.user = whole(),
+        "WorkingDirectory" => unit.working_directory = whole(),
+        "StateDirectory" => unit.state_directory = whole(),
+        "StateDirectoryMode" => unit.state_directory_mode = whole(),
+        "UMask" => unit.umask = whole(),
+        "LimitNOFILE" => unit.limit_nofile = whole(),
+        "CPUSchedulingPolicy" if value == "batch" => unit.scheduled_as_batch = true,
+        "NoNewPrivileges" => unit.no_new_privileges = value == "yes",
+        "ProtectSystem" if value == "strict" => unit.read_only_system = true,
+        "Restart" if value == "on-failure" => unit.restart_on_failure = true,
+        "RestartSec" => unit.restart_seconds = value.parse()?,
+        "RestartPreventExitStatus" => {
+            for code in value.split_whitespace() {
+                unit.restart_prevented_by.push(code.parse()?);
+            }
+        }
+        "TimeoutStopSec" => unit.stop_seconds = value.parse()?,
+        "Type" if value == "simple" || value == "exec" => {}
+        name if WITHOUT_EFFECT.contains(&name) => {}
+        _ => bail!("the stand-in for systemd does not know it"),
+    }
+    Ok(())
+}
+
+/// Reads `NAME=VALUE` lines: those of an environment file.
+pub(crate) fn variables(text: &str) -> Result<Vec<(String, String)>> {
+    let mut variables = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if line.is_empty() || line.starts_with(['#', ';']) {
+            continue;
+        }
+        let (name, value) = line.split_once('=').with_context(|| format!("no variable: {line}"))?;
+        variables.push((name.to_owned(), value.trim_matches('"').to_owned()));
+    }
+    Ok(variables)
+}
+
+/// Whether a process that ended with this code, or by a signal, is started again.
+pub(crate) fn is_restarted(unit: &Unit, code: Option<i32>) -> bool {
+    let failed = code != Some(0);
+    let prevented = code.is_some_and(|code| unit.restart_prevented_by.contains(&code));
+    unit.restart_on_failure && failed && !prevented
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNIT: &str = "# One.\n[Unit]\nDescription=A %i\n[Service]\nEnvironmentFile=-/e/%i.env\n\
+                        ExecStart=/bin/oppidum order --id %i\nUser=oppidum\n\
+                        Restart=on-failure\nRestartSec=1\nRestartPreventExitStatus=2\n";
+
+    #[test]
+    fn an_instance_is_put_where_the_unit_names_it() {
+        let unit = parse(UNIT, "123").unwrap();
+        assert_eq!(unit.exec_start, ["/bin/oppidum", "order", "--id", "123"]);
+        assert_eq!(unit.environment_files, [("/e/123.env".to_owned(), true)]);
+        assert_eq!(unit.user.as_deref(), Some("oppidum"));
+        assert_eq!(file_of("a@123"), ("a@.service".to_owned(), "123".to_owned()));
+        assert_eq!(file_of("a.service"), ("a.service".to_owned(), String::new()));
+    }
+
+    #[test]
+    fn a_setting_that_the_stand_in_does_not_do_is_an_error() {
+        let error = parse(&format!("{UNIT}DynamicUser=yes\n"), "1").unwrap_err();
+        assert!(format!("{error:#}").contains("DynamicUser=yes"), "{error:#}");
+        assert!(parse("[Service]\n", "1").is_err());
+    }
+
+    #[test]
+    fn exit_code_2_keeps_a_process_down_and_any_other_failure_does_not() {
+        let unit = parse(UNIT, "1").unwrap();
+        assert!(is_restarted(&unit, Some(1)));
+        assert!(is_restarted(&unit, None), "killed by a signal");
+        assert!(!is_restarted(&unit, Some(2)));
+        assert!(!is_restarted(&unit, Some(0)));
+    }
+
+    #[test]
+    fn the_units_of_the_repository_are_understood() {
+        let folder = crate::root().join("deploy/systemd");
+        for file in ["oppidum-order@", "oppidum-catalog", "oppidum-frontend"] {
+            let text = std::fs::read_to_string(folder.join(format!("{file}.service"))).unwrap();
+            let unit = parse(&text, "123").unwrap();
+            assert_eq!(unit.exec_start[0], "/usr/local/bin/oppidum");
+            assert!(is_restarted(&unit, Some(1)) && !is_restarted(&unit, Some(2)), "{file}");
+        }
+    }
+
+    #[test]
+    fn an_environment_file_is_read_without_its_comments() {
+        let text = "# A list.\nA=1=2\n\nB=\"two words\"\n";
+        let variables = variables(text).unwrap();
+        assert_eq!(variables[0], ("A".to_owned(), "1=2".to_owned()));
+        assert_eq!(variables[1], ("B".to_owned(), "two words".to_owned()));
+    }
+}
