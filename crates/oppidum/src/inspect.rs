@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ledger::audit::{Auditor, Summary, Violation};
 use ledger::block::Block;
@@ -19,6 +19,7 @@ use wire::proto::{HistoryAsk, HistoryHead, history_part};
 use wire::status::{ProcessStatus, StoreStatus};
 
 use crate::http::Client;
+use crate::members;
 use crate::settings::{self, Settings};
 
 #[cfg(test)]
@@ -226,12 +227,29 @@ pub(crate) async fn verify(url: &str) -> Result<bool, Stop> {
     Ok(violation.is_none())
 }
 
-/// Reads every replica's whole history and compares.
+/// How long `verify` waits for a replica that lags.
+const CATCH_UP_MAX: Duration = Duration::from_secs(10);
+
+/// Between two looks at a replica that lags.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Reads every replica's whole history and compares, at an index that all of them must reach: the
+/// last one that any of them had applied when this began.
 pub(crate) async fn judge(url: &str) -> Result<Verdict, Stop> {
     let store = fetch(url).await?;
     let (mut histories, mut replicas) = (Vec::new(), Vec::new());
-    for replica in store.processes.iter().filter(|p| p.role == "order") {
+    let orders = || store.processes.iter().filter(|process| process.role == "order");
+    let newest = orders().filter_map(|replica| replica.applied_index).max().unwrap_or(0);
+    let until = Instant::now() + CATCH_UP_MAX;
+    for replica in orders() {
         let id = replica.id.unwrap_or(0);
+        if let Some(stands) = lags(replica, newest, until).await {
+            let violation = format!(
+                "VIOLATION: order {id} lags: it stands at entry {stands}, another one at {newest}, \
+                 and it did not catch up within {CATCH_UP_MAX:?}"
+            );
+            return Ok(Verdict { replicas, violation: Some(violation) });
+        }
         match history(id, &replica.address).await? {
             Ok(history) => {
                 let HistoryHead { applied_index: as_of, .. } = history.head;
@@ -249,8 +267,27 @@ pub(crate) async fn judge(url: &str) -> Result<Verdict, Stop> {
     if histories.is_empty() {
         return Err(Stop::Setup(format!("{url} knows no replicas")));
     }
-    let violation = disagreement(&histories).map(|why| format!("VIOLATION: {why}"));
-    Ok(Verdict { replicas, violation })
+    let voters = members::voters(&store);
+    let unread = voters.iter().find(|id| histories.iter().all(|history| history.id != **id));
+    let unread =
+        unread.map(|id| format!("replica {id} votes, and {url} does not know where it is"));
+    let why = unread.or_else(|| disagreement(&histories, newest));
+    Ok(Verdict { replicas, violation: why.map(|why| format!("VIOLATION: {why}")) })
+}
+
+/// Waits until a replica has applied entry `newest`. Where it stands, if it does not come so far.
+async fn lags(replica: &ProcessStatus, newest: u64, until: Instant) -> Option<u64> {
+    let mut stands = replica.applied_index.unwrap_or(0);
+    // One that cannot be asked is not waited for: to read its history says why.
+    while stands < newest && replica.error.is_none() {
+        if until <= Instant::now() {
+            return Some(stands);
+        }
+        tokio::time::sleep(LOOK).await;
+        let now = wire::status::fetch(&replica.address, CONNECT).await;
+        stands = now.map_or(stands, |now| now.applied_index.unwrap_or(stands));
+    }
+    None
 }
 
 /// Reads a replica's history from its first block. The outer error: it could not be asked.
@@ -324,30 +361,36 @@ async fn read(id: u64, address: &str, mut each: impl FnMut(&Block)) -> Result<Hi
     head.ok_or_else(|| no("it told nothing of itself".into()))
 }
 
-/// The first thing in which two replicas differ.
-fn disagreement(histories: &[History]) -> Option<String> {
+/// The first thing in which two replicas differ, up to the last index that all of them have
+/// reached, which must not be before `newest`.
+fn disagreement(histories: &[History], newest: u64) -> Option<String> {
     let first = histories.first()?;
+    let common = histories.iter().map(|history| history.head.applied_index).min()?;
+    if let Some(behind) = histories.iter().find(|h| h.head.applied_index < newest) {
+        let History { id, head, .. } = behind;
+        let stands = head.applied_index;
+        return Some(format!("order {id} lags: it stands at entry {stands}, another at {newest}"));
+    }
     for other in histories.get(1..)? {
         if first.head.ledger_id != other.head.ledger_id {
             return Some(format!("replicas {} and {} keep different ledgers", first.id, other.id));
         }
-        // One may be behind; where both have a block, it must be the same.
-        for (index, digest) in &first.digests {
-            match other.digests.get(index) {
-                Some(there) if there != digest => {
-                    return Some(format!(
-                        "agreement: replicas {} and {} differ at index {index}: {digest}, {there}",
-                        first.id, other.id
-                    ));
+        let (mut here, mut there) =
+            (first.digests.range(..=common), other.digests.range(..=common));
+        loop {
+            let differ = match (here.next(), there.next()) {
+                (None, None) => break,
+                (Some(one), Some(two)) if one == two => continue,
+                (Some((index, one)), Some((at, two))) if index == at => {
+                    format!("differ at index {index}: {one}, {two}")
                 }
-                None if *index <= other.head.applied_index => {
-                    return Some(format!(
-                        "agreement: replica {} has an entry {index} that replica {} lacks",
-                        first.id, other.id
-                    ));
+                (one, two) => {
+                    let index = one.into_iter().chain(two).map(|(index, _)| *index).min();
+                    let index = index.unwrap_or(common);
+                    format!("differ: only one of them has a block of entry {index}")
                 }
-                _ => {}
-            }
+            };
+            return Some(format!("agreement: replicas {} and {} {differ}", first.id, other.id));
         }
     }
     None

@@ -54,6 +54,7 @@ mod conform;
 use std::process::ExitCode;
 
 use clap::Parser;
+use order::raft::open_error;
 use wire::exit::Stop;
 
 use cli::{Cli, Command, CtlOn};
@@ -168,7 +169,12 @@ fn say_defect(panic: &std::panic::PanicHookInfo<'_>) {
     let what = panic.payload().downcast_ref::<&str>().map(|what| (*what).to_owned());
     let what = what.or_else(|| panic.payload().downcast_ref::<String>().cloned());
     let what = what.unwrap_or_else(|| "something that must not be".to_owned());
+    let advice = panic.location().and_then(|place| open_error::advice_on_panic(place.file()));
     let place = panic.location().map_or_else(String::new, |place| format!(" at {place}"));
+    if let Some(advice) = advice {
+        note!("oppidum: {advice} (found{place}: {what})");
+        std::process::exit(i32::from(FAILED));
+    }
     note!(
         "oppidum: defect{place}: {what}. The process stops, so that nothing wrong is told; \
          start it again, and report this line."

@@ -100,7 +100,39 @@ pub(crate) fn summary(store: &StoreStatus) -> String {
     let voters = known.voters.as_ref().map_or(0, Vec::len);
     let learners = known.learners.as_deref().unwrap_or_default();
     let learners = learners.iter().map(|id| format!("{id} receives the log and does not vote yet"));
-    [counted(voters)].into_iter().chain(learners).collect::<Vec<_>>().join("; ")
+    let lacking = lacking(store, known.voters.as_deref().unwrap_or_default());
+    [counted(voters)].into_iter().chain(lacking).chain(learners).collect::<Vec<_>>().join("; ")
+}
+
+/// Under load every follower is a few entries behind; further behind than this it lacks something.
+const LAG_MAX: u64 = 64;
+
+/// The voters that are not to be counted on now, and what that means.
+fn lacking(store: &StoreStatus, voters: &[u64]) -> Option<String> {
+    let newest = store.processes.iter().filter_map(|process| process.applied_index).max()?;
+    let trouble = |id: &u64| {
+        let replica = store.processes.iter().find(|process| process.id == Some(*id));
+        match replica.map(|replica| (&replica.error, replica.applied_index)) {
+            Some((None, Some(own))) => {
+                let behind = newest.saturating_sub(own);
+                (LAG_MAX < behind).then(|| format!("{id} is {behind} entries behind"))
+            }
+            _ => Some(format!("{id} cannot be asked")),
+        }
+    };
+    let troubles: Vec<String> = voters.iter().filter_map(trouble).collect();
+    let spare = voters.len() - (voters.len() / 2 + 1).min(voters.len());
+    let more = match spare.checked_sub(troubles.len()) {
+        Some(0) => "no other may be down now".into(),
+        Some(more) => format!("{more} more may be down now"),
+        None => "too many for a majority".into(),
+    };
+    (!troubles.is_empty()).then(|| format!("{}: {more}", troubles.join(", ")))
+}
+
+/// The replicas that vote, as the leader says.
+pub(crate) fn voters(store: &StoreStatus) -> Vec<u64> {
+    members(store).and_then(|known| known.voters.clone()).unwrap_or_default()
 }
 
 /// What a number of voters means.
@@ -255,6 +287,32 @@ mod tests {
             "567 lacks 9 entries, 4000 orders; 3000 orders per second, about 1 s left"
         );
         assert_eq!(progress.note(&Adding::default(), start), None);
+    }
+
+    #[test]
+    fn a_voter_that_is_away_or_lags_is_not_counted_on() {
+        let replica = |id, applied| ProcessStatus {
+            role: "order".into(),
+            id: Some(id),
+            applied_index: Some(applied),
+            voters: Some(vec![1, 2, 3]),
+            ..ProcessStatus::default()
+        };
+        let away = |id| ProcessStatus {
+            id: Some(id),
+            error: Some("nobody listens".into()),
+            ..ProcessStatus::default()
+        };
+        let said =
+            |processes: Vec<ProcessStatus>| summary(&StoreStatus { leader: Some(1), processes });
+        let well = said(vec![replica(1, 100), replica(2, 100), replica(3, 36)]);
+        assert_eq!(well, "3 replicas vote: 2 are needed and 1 may be down");
+        let lags = said(vec![replica(1, 100), replica(2, 100), replica(3, 35)]);
+        assert!(lags.ends_with("; 3 is 65 entries behind: no other may be down now"), "{lags}");
+        let two = said(vec![replica(1, 100), away(2), replica(3, 35)]);
+        assert!(
+            two.ends_with("2 cannot be asked, 3 is 65 entries behind: too many for a majority")
+        );
     }
 
     #[test]

@@ -14,6 +14,9 @@
 //! * An incarnation is persisted when its replica was met at its own address, or when a replica
 //!   that was met there tells it. One that was only heard of in a call counts until then, in
 //!   memory, and gives way to what answers at the address.
+//!
+//! It holds the [start history](crate::starts), too, by which a peer recognises an older copy of
+//! the folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -29,10 +32,13 @@ use crate::config::{HINTS_MAX, REPLICAS_MAX, Settings};
 use crate::members::Members;
 use crate::private;
 use crate::record::{
-    FILE, Hex, Record, cannot_use, cannot_write, check_own, check_version, draw, fresh, is_known,
-    lock, read, write,
+    FILE, Hex, Record, begin, cannot_use, cannot_write, check_own, check_version, draw, fresh,
+    is_known, lock, read, write,
 };
+use crate::starts::MetStart;
 use crate::stranger::{Stranger, is_hex, judge};
+
+mod starts;
 
 /// The most data folders that are known by replica: more than a store and its lists ever name.
 const KNOWN_MAX: usize = REPLICAS_MAX + HINTS_MAX;
@@ -62,13 +68,18 @@ impl Identity {
         private::create(&folder).map_err(|error| cannot_use("make", &folder, &error))?;
         let lock = lock(&folder)?;
         private::tighten(&folder);
-        let record = match read(&folder.join(FILE))? {
+        let mut record = match read(&folder.join(FILE))? {
             Some(record) => record,
             None => fresh(settings, &folder)?,
         };
         check_own(&record, settings)?;
+        if let Some(why) = &record.refused {
+            return Err(Stop::Setup(why.clone()));
+        }
+        let start = rand::random();
+        begin(&mut record, &folder, start)?;
         let removals = watch::Sender::new(record.removed.clone());
-        let (start, record) = (rand::random(), Mutex::new(record));
+        let record = Mutex::new(record);
         let (callers, joins) = (Mutex::default(), settings.join);
         Ok(Self { folder, members, removals, start, record, callers, joins, _lock: lock })
     }
@@ -124,7 +135,8 @@ impl Identity {
     pub(crate) fn known(&self) -> Vec<proto::Known> {
         let record = self.record.lock();
         let known = record.peers.iter().filter_map(|(id, incarnation)| {
-            Some(proto::Known { id: id.parse().ok()?, incarnation: incarnation.clone() })
+            let met = record.met.get(id).and_then(MetStart::out);
+            Some(proto::Known { id: id.parse().ok()?, incarnation: incarnation.clone(), met })
         });
         known.collect()
     }
@@ -142,10 +154,13 @@ impl Identity {
             return;
         }
         let mut next = record.clone();
-        for proto::Known { id, incarnation } in known {
+        for proto::Known { id, incarnation, met } in known {
             let is_other = *id != record.id && !next.removed.contains(id);
             if is_other && is_hex(incarnation) && is_named(*id) && next.peers.len() < KNOWN_MAX {
-                next.peers.entry(id.to_string()).or_insert_with(|| incarnation.clone());
+                let known = next.peers.entry(id.to_string()).or_insert_with(|| incarnation.clone());
+                if known == incarnation {
+                    next.hear_of(*id, *met);
+                }
             }
         }
         self.keep(&mut record, next);
@@ -163,7 +178,9 @@ impl Identity {
         next.removed.extend(record.members.difference(members));
         next.removed.retain(|id| !members.contains(id));
         let removed = &next.removed;
-        next.peers.retain(|id, _| id.parse().is_ok_and(|id: u64| !removed.contains(&id)));
+        let stays = |id: &str| id.parse().is_ok_and(|id: u64| !removed.contains(&id));
+        next.peers.retain(|id, _| stays(id));
+        next.met.retain(|id, _| stays(id));
         next.members.clone_from(members);
         let removed = next.removed.clone();
         self.keep(&mut record, next);
@@ -192,6 +209,8 @@ impl Identity {
         next.removed.retain(|id| *id != own);
         next.members = BTreeSet::from([own]);
         next.peers.clear();
+        next.met.clear();
+        (next.refused, next.lacks) = (None, None);
         write(&self.folder, &next).map_err(|error| cannot_write(&self.folder, &error))?;
         *record = next;
         Ok(())
@@ -420,7 +439,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let identity = open(&settings(folder.path())).unwrap();
         let tell = |ids: std::ops::Range<u64>| -> Vec<proto::Known> {
-            ids.map(|id| proto::Known { id, incarnation: format!("{id:032x}") }).collect()
+            ids.map(|id| proto::Known { id, incarnation: format!("{id:032x}"), met: None })
+                .collect()
         };
         identity.learn(123, &tell(300..350));
         assert!(identity.known().is_empty(), "123 was not met");

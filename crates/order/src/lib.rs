@@ -33,16 +33,21 @@ mod role;
 mod shop;
 
 mod identity;
+mod introduction;
+mod log_end;
 mod members;
 mod peers;
 mod private;
 mod record;
+mod starts;
 mod stranger;
 
 mod history;
 mod publisher;
+mod readiness;
 mod returning;
 mod status;
+mod voting;
 
 mod clock;
 mod problems;

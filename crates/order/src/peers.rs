@@ -1,6 +1,6 @@
 //! The other replicas, as this one sees them: who is there, who is known to be gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -9,8 +9,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::log_end::{Acknowledged, PeerLog};
 use crate::members::{Members, Now};
+use crate::readiness::Voting;
 use crate::role::Reach;
+use crate::starts::MetStart;
 
 /// How far a log reaches: the term and the leader of its last entry, and its index. The order of
 /// this is the order of logs.
@@ -54,6 +57,27 @@ pub(crate) struct Peers {
     /// The most orders that any of them has said it knows.
     orders: Arc<AtomicU64>,
     begun: Arc<AtomicBool>,
+    /// Those that have compared this replica's start with what they know of it.
+    introduced: Arc<Mutex<BTreeSet<u64>>>,
+    /// What each of them is known to have acknowledged.
+    acknowledged: Arc<Mutex<BTreeMap<u64, PeerLog>>>,
+    /// Those that are being sent a snapshot.
+    installing: Arc<Mutex<BTreeSet<u64>>>,
+    /// How the voters are, from the leader of the latest term: which one, and when it said so.
+    voting: Arc<Mutex<Option<(u64, Instant, Voting)>>>,
+}
+
+/// A snapshot is being sent to a peer, as long as this is kept.
+#[derive(Debug)]
+pub(crate) struct Installing {
+    peers: Peers,
+    id: u64,
+}
+
+impl Drop for Installing {
+    fn drop(&mut self) {
+        self.peers.installing.lock().remove(&self.id);
+    }
 }
 
 /// A stream of entries that is being read.
@@ -95,6 +119,10 @@ impl Peers {
             asked: Arc::default(),
             orders: Arc::default(),
             begun: Arc::default(),
+            introduced: Arc::default(),
+            acknowledged: Arc::default(),
+            installing: Arc::default(),
+            voting: Arc::default(),
         }
     }
 
@@ -108,6 +136,59 @@ impl Peers {
             }
             *table != before
         });
+        self.acknowledged.lock().retain(|id, _| members.is_member(*id));
+    }
+
+    /// `id` has compared this replica's start with what it knows of it.
+    pub(crate) fn set_introduced(&self, id: u64) {
+        self.introduced.lock().insert(id);
+    }
+
+    /// True when `id` has compared.
+    pub(crate) fn is_introduced(&self, id: u64) -> bool {
+        self.introduced.lock().contains(&id)
+    }
+
+    /// `id` is known to have acknowledged this, in `start`.
+    pub(crate) fn note_acknowledged(
+        &self,
+        id: u64,
+        start: Option<MetStart>,
+        acknowledged: Acknowledged,
+    ) {
+        self.acknowledged.lock().entry(id).or_default().note(start, acknowledged);
+    }
+
+    /// What `id` is known to have acknowledged before `start`.
+    pub(crate) fn acknowledged_before(&self, id: u64, start: Option<&MetStart>) -> Acknowledged {
+        let known = self.acknowledged.lock();
+        known.get(&id).map_or_else(Acknowledged::default, |log| log.before(start))
+    }
+
+    /// A snapshot is sent to `id` until this is dropped.
+    pub(crate) fn install(&self, id: u64) -> Installing {
+        self.installing.lock().insert(id);
+        Installing { peers: self.clone(), id }
+    }
+
+    /// True while a snapshot is sent to `id`.
+    pub(crate) fn is_installing(&self, id: u64) -> bool {
+        self.installing.lock().contains(&id)
+    }
+
+    /// `from`, a leader, says how the voters are.
+    pub(crate) fn set_voting(&self, from: u64, voting: Voting) {
+        let mut known = self.voting.lock();
+        if known.as_ref().is_none_or(|(_, _, known)| known.term <= voting.term) {
+            *known = Some((from, Instant::now(), voting));
+        }
+    }
+
+    /// How the voters are, if `leader` has said so within `span`.
+    pub(crate) fn voting(&self, leader: u64, span: Duration) -> Option<Voting> {
+        let known = self.voting.lock();
+        let (from, when, voting) = known.as_ref()?;
+        (*from == leader && when.elapsed() < span).then(|| voting.clone())
     }
 
     /// One of them belongs to a store that has begun.

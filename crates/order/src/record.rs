@@ -12,9 +12,11 @@ use serde::{Deserialize, Serialize};
 use wire::exit::Stop;
 
 use crate::config::Settings;
+use crate::log_end::Acknowledged;
+use crate::starts::{MetStart, StartHistory};
 
-/// The format of `identity.toml`.
-const VERSION: u32 = 1;
+/// The format of `identity.toml`. Format 1 has no starts; it is read, and written as format 2.
+const VERSION: u32 = 2;
 
 /// The file in the data folder.
 pub(crate) const FILE: &str = "identity.toml";
@@ -38,6 +40,9 @@ pub(crate) struct Record {
     pub(crate) incarnation: Hex,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ledger: Option<Hex>,
+    /// The store has refused this folder as an older copy, and why: it must not be used again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<String>,
     /// Who belonged to the store when this was last looked at.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) members: BTreeSet<u64>,
@@ -47,6 +52,15 @@ pub(crate) struct Record {
     /// The incarnations of the others, as first met.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) peers: BTreeMap<String, Hex>,
+    /// The starts of this folder.
+    #[serde(default)]
+    pub(crate) starts: StartHistory,
+    /// What this replica is known to have acknowledged, and its log was found to lack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lacks: Option<Acknowledged>,
+    /// The last start of each of the others that was met.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) met: BTreeMap<String, MetStart>,
 }
 
 /// Locks a folder for as long as what comes back is held.
@@ -72,7 +86,7 @@ pub(crate) fn cannot_use(what: &str, folder: &Path, error: &std::io::Error) -> S
 }
 
 pub(crate) fn check_version(record: &Record, folder: &Path) -> Result<(), Stop> {
-    if record.version == VERSION {
+    if (1..=VERSION).contains(&record.version) {
         return Ok(());
     }
     Err(Stop::Setup(format!(
@@ -126,6 +140,10 @@ pub(crate) fn fresh(settings: &Settings, folder: &Path) -> Result<Record, Stop> 
         peers: BTreeMap::new(),
         members: BTreeSet::new(),
         removed: BTreeSet::new(),
+        refused: None,
+        starts: StartHistory::default(),
+        lacks: None,
+        met: BTreeMap::new(),
     };
     write(folder, &record).map_err(|error| cannot_write(folder, &error))?;
     Ok(record)
@@ -139,6 +157,21 @@ pub(crate) fn is_known(folder: &Path) -> bool {
 /// A fresh incarnation.
 pub(crate) fn draw() -> Hex {
     format!("{:032x}", rand::random::<u128>())
+}
+
+/// One more start of the folder, on disk before any peer is told of it.
+pub(crate) fn begin(record: &mut Record, folder: &Path, start: u64) -> Result<(), Stop> {
+    record.version = VERSION;
+    record.starts.begin(start);
+    write(folder, record).map_err(|error| match error.kind() {
+        // It clears by itself: a supervisor may try again.
+        std::io::ErrorKind::StorageFull => Stop::Defect(format!(
+            "cannot write to the data folder {}: there is no room left on its disk; make some, \
+             then start this replica again: nothing acknowledged is lost",
+            folder.display()
+        )),
+        _ => cannot_write(folder, &error),
+    })
 }
 
 pub(crate) fn cannot_write(folder: &Path, error: &std::io::Error) -> Stop {

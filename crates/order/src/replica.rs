@@ -18,6 +18,7 @@ use crate::config::Settings;
 use crate::control::{self, Operator};
 use crate::history::Desk;
 use crate::identity::Identity;
+use crate::introduction::Introduction;
 use crate::leading::{self, Chair};
 use crate::members::Members;
 use crate::peers::Peers;
@@ -38,7 +39,7 @@ use crate::room::{Gauge, Room};
 use crate::service::{Service, Shared};
 use crate::settling::Settling;
 use crate::status::Status;
-use crate::{raft, returning, shop};
+use crate::{raft, returning, shop, voting};
 
 /// How long a leader that stops looks for a successor.
 const HAND_OVER: Duration = Duration::from_secs(1);
@@ -99,6 +100,7 @@ struct Replica {
     engine: Engine,
     view: Arc<View>,
     peers: Peers,
+    introduction: Introduction,
     room: Room,
     /// Where blocks come from.
     sources: Sources,
@@ -149,6 +151,8 @@ impl Replica {
         let raft = membership::start(&ground, told, transport.clone(), log, machine).await?;
         ground.runs(&raft, &view);
         let (engine, failed) = Engine::new(settings.id, raft.clone(), transport, identity.clone());
+        let introduction =
+            Introduction::new(identity.clone(), peers.clone(), engine.clone()).await?;
         let failures = mpsc::channel(1);
         let (leaving, ending) = (CancellationToken::new(), CancellationToken::new());
         let tasks = TaskTracker::new();
@@ -159,6 +163,7 @@ impl Replica {
             engine,
             view,
             peers,
+            introduction,
             room,
             sources,
             gauge,
@@ -181,10 +186,7 @@ impl Replica {
         self.tasks.spawn(async move {
             let stop = tokio::select! {
                 stop = engine => stop,
-                why = view.failed() => Stop::Defect(format!(
-                    "the replica cannot go on in {folder}: {why}; {}",
-                    raft::open_error::advice(&why)
-                )),
+                why = view.failed() => raft::open_error::stop(&folder, &why),
                 () = ending.cancelled() => return,
             };
             // Full: somebody else has found out already.
@@ -212,7 +214,7 @@ impl Replica {
         let (role, watch_role) = watch::channel(Role::Alone { term: 0, forsaken: false });
         let chair = self.chair();
         let batcher = Batcher::new();
-        self.hold_streams();
+        self.hold_streams(watch_role.clone());
         if let Some(gauge) = self.gauge.clone() {
             let folder = self.settings.data.display().to_string();
             self.tasks.spawn(self.room.clone().keep(gauge, folder, self.ending.clone()));
@@ -244,6 +246,7 @@ impl Replica {
             view: self.view.clone(),
             settling: settling.clone(),
             room: self.room.clone(),
+            peers: self.peers.clone(),
             role: watch_role,
         });
         let routes = self.routes(service, publisher).add_service(operator.service());
@@ -324,13 +327,18 @@ impl Replica {
     }
 
     /// Holds a stream to each of the others, and watches for the death of the leader.
-    fn hold_streams(&self) {
+    fn hold_streams(&self, role: watch::Receiver<Role>) {
         let (mourning, reported) = watch::channel(None);
+        let (tell, voting) = watch::channel(None);
+        let watch = voting::Watch::new(self.identity.clone(), self.chair(), role);
+        self.tasks.spawn(watch.run(tell, self.ending.clone()));
         let holding = Holding {
             identity: self.identity.clone(),
             peers: self.peers.clone(),
+            introduction: self.introduction.clone(),
             mourning: reported,
             room: self.room.watch(),
+            voting,
             failures: self.failures.0.clone(),
             tasks: self.tasks.clone(),
         };
@@ -405,6 +413,7 @@ impl Replica {
             self.identity.clone(),
             self.view.clone(),
             (self.peers.clone(), self.room.clone()),
+            (self.introduction.clone(), self.failures.0.clone()),
             (self.leaving.clone(), self.ending.clone()),
         );
         let desk = Desk::new(service, self.ending.clone());

@@ -12,11 +12,14 @@ use wire::serve::Facts;
 use wire::status::ProcessStatus;
 
 use crate::members::Members;
+use crate::peers::Peers;
 use crate::raft::engine::Engine;
 use crate::raft::view::View;
+use crate::readiness::{Situation, readiness};
 use crate::role::Role;
 use crate::room::{Level, Room};
 use crate::settling::Settling;
+use crate::voting::VOTING_VALID;
 
 /// Where the facts come from.
 #[derive(Debug)]
@@ -28,6 +31,7 @@ pub(crate) struct Status {
     pub(crate) view: Arc<View>,
     pub(crate) settling: Settling,
     pub(crate) room: Room,
+    pub(crate) peers: Peers,
     pub(crate) role: watch::Receiver<Role>,
 }
 
@@ -77,10 +81,21 @@ impl Facts for Status {
         let (role, marks) = (*self.role.borrow(), self.engine.marks());
         self.is_ready(role, marks.committed, self.view.read(Ledger::applied))
     }
+
+    fn readiness(&self) -> Result<(), String> {
+        let leader = self.role.borrow().leader(self.id);
+        let voting = leader.and_then(|leader| self.peers.voting(leader, VOTING_VALID));
+        let applied = self.view.read(Ledger::applied).0;
+        self.members.look(|now| {
+            let (id, configs, voting) = (self.id, now.configs.as_slice(), voting.as_ref());
+            readiness(&Situation { id, leader, applied, configs, voting })
+        })
+    }
 }
 
 impl Status {
-    /// Ready: it knows who leads, and has applied what it knows to be committed.
+    /// `ready` in the status: it knows who leads, and has applied what it knows to be committed. The
+    /// page `/readyz` asks for more.
     fn is_ready(&self, role: Role, committed: Index, applied: Index) -> bool {
         role.leader(self.id).is_some() && committed <= applied
     }

@@ -63,6 +63,31 @@ pub(crate) enum Stranger {
         /// Who called.
         id: u64,
     },
+    /// Its data folder does not remember a start that was met.
+    #[error(
+        "the data folder of replica {id} is an older copy of itself: replica {by} has met a later \
+         start of it. A copy must not come back, for it has forgotten what the replica promised \
+         afterwards: start replica {id} with its own folder; if that is lost, start a new replica \
+         with an empty folder (`oppidum order --id NEW --join`) and type `oppidum ctl replace \
+         --id {id} --with NEW --address HOST:PORT`"
+    )]
+    OlderCopy {
+        /// Who called.
+        id: u64,
+        /// Who has met the later start.
+        by: u64,
+    },
+    /// It calls before its start was compared with those that were met.
+    #[error("replica {0} has started again, and has not introduced itself yet")]
+    NotIntroduced(u64),
+    /// Its start cannot be written down.
+    #[error("the start of replica {id} cannot be written down here: {why}")]
+    NotWritten {
+        /// Who called.
+        id: u64,
+        /// What the system says.
+        why: String,
+    },
     /// It holds another ledger.
     #[error(
         "replica {id} holds another ledger ({theirs}, ours is {ours}): start it with its own \

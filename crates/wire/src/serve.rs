@@ -50,7 +50,7 @@ pub trait Facts: Send + Sync + 'static {
     /// The whole of it, for `/status`.
     fn status(&self) -> ProcessStatus;
 
-    /// True when it does its whole work, for `/readyz`.
+    /// True when it does its whole work.
     fn ready(&self) -> bool;
 
     /// True for a name by which this process may be called, beside addresses and the machine's.
@@ -61,6 +61,14 @@ pub trait Facts: Send + Sync + 'static {
     /// What `/status` shows.
     fn page(&self) -> BoxFuture<'_, Value> {
         ready(serde_json::to_value(self.status()).unwrap_or_default()).boxed()
+    }
+
+    /// Whether `/readyz` says 200; the error says in one line why not.
+    fn readiness(&self) -> Result<(), String> {
+        match self.ready() {
+            true => Ok(()),
+            false => Err("not ready".into()),
+        }
     }
 }
 
@@ -187,9 +195,9 @@ fn pages(facts: Arc<dyn Facts>) -> Router {
         .route(
             "/readyz",
             get(move || async move {
-                match facts.ready() {
-                    true => (StatusCode::OK, "ready\n"),
-                    false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+                match facts.readiness() {
+                    Ok(()) => (StatusCode::OK, "ready\n".to_owned()),
+                    Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
                 }
             }),
         )

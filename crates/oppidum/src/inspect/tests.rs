@@ -67,7 +67,7 @@ fn history(id: u64, pieces: [u64; 3]) -> History {
 #[test]
 fn replicas_that_are_the_same_agree() {
     let histories = [123, 345, 456].map(|id| history(id, [1, 2, 3]));
-    assert_eq!(disagreement(&histories), None);
+    assert_eq!(disagreement(&histories, 0), None);
 }
 
 /// Whichever of the three it is, and wherever it begins.
@@ -77,7 +77,7 @@ fn a_replica_that_differs_is_named_wherever_it_stands() {
         for other in [[2, 2, 3], [1, 3, 3], [1, 2, 4]] {
             let orders = |at: usize| if at == place { other } else { [1, 2, 3] };
             let histories = [(0, 123), (1, 345), (2, 456)].map(|(at, id)| history(id, orders(at)));
-            let why = disagreement(&histories).unwrap();
+            let why = disagreement(&histories, 0).unwrap();
             let id = histories[place].id.to_string();
             assert!(why.contains("agreement") && (place == 0 || why.contains(&id)), "{why}");
         }
@@ -91,7 +91,7 @@ fn an_entry_that_a_replica_lacks_is_missed() {
         for index in 1..=4 {
             let mut histories = [123, 345, 456].map(|id| history(id, [1, 2, 3]));
             histories[place].digests.remove(&index);
-            let why = disagreement(&histories).unwrap();
+            let why = disagreement(&histories, 0).unwrap();
             assert!(why.contains("agreement"), "{why}");
         }
     }
@@ -107,7 +107,7 @@ fn an_entry_that_a_replica_lacks_is_missed() {
 fn replicas_of_different_ledgers_are_told_apart() {
     let mut histories = [123, 345, 456].map(|id| history(id, [1, 2, 3]));
     histories[2].head.ledger_id = vec![2; 16].into();
-    assert!(disagreement(&histories).unwrap().contains("different ledgers"));
+    assert!(disagreement(&histories, 0).unwrap().contains("different ledgers"));
 }
 
 /// A history that does not lead to the state that its replica answers from.

@@ -196,3 +196,43 @@ fn a_sync_that_fails_once_stops_the_replica_and_nothing_acknowledged_is_lost() {
     let ended = store.run(&["verify"]);
     assert!(ended.code == Some(0) && ended.stdout.contains("identical"), "{ended:?}");
 }
+
+/// [P1] Bits of the history's file are flipped all over, pages of its index among them: the replica
+/// is ready, or ends with exit code 2 and the command to type. It never ends as if another start
+/// could help.
+#[test]
+fn a_damaged_page_of_the_history_stops_for_good_or_harms_nothing() {
+    let mut store = Store::start(Plan::stock());
+    for number in 0..30 {
+        assert_eq!(sell(&store), number);
+    }
+    store.await_all_ready();
+    assert_eq!(store.stop(123), Some(0));
+    let path = data(&store, 123).join("history/blocks.redb");
+    let whole = fs::read(&path).unwrap();
+    let places: Vec<usize> = (0..whole.len()).filter(|place| whole[*place] != 0).collect();
+    let mut refused = 0;
+    for place in places.iter().step_by(places.len() / 14 + 1) {
+        let mut bytes = whole.clone();
+        bytes[*place] ^= 1 << (place % 8);
+        fs::write(&path, bytes).unwrap();
+        store.start_order(123, &[]);
+        let ended = until("it ends, or is there", || {
+            let ended = store.has_ended(123);
+            (ended || store.are_all_ready()).then_some(ended)
+        });
+        if ended {
+            assert_eq!(store.end_of(123), Some(2), "byte {place}");
+            let lines = store.order(123).stderr();
+            let line = lines.lines().last().unwrap();
+            assert!(line.contains("ctl replace") && line.contains("damaged"), "{place}: {line}");
+            refused += 1;
+        } else {
+            assert_ne!(store.stop(123), Some(1), "byte {place}");
+        }
+    }
+    assert!(0 < refused, "nothing that was flipped is read at a start");
+    fs::write(&path, whole).unwrap();
+    store.start_order(123, &[]);
+    store.await_all_ready();
+}

@@ -35,6 +35,8 @@ mod full;
 
 mod damage;
 
+mod returning;
+
 mod members;
 
 mod bad_input;

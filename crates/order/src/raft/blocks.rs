@@ -349,6 +349,13 @@ fn open_error(path: &Path, error: &redb::DatabaseError) -> OpenError {
         redb::DatabaseError::Storage(redb::StorageError::Corrupted(reason)) => {
             OpenError::damaged(path, "an unknown place", reason)
         }
+        // A page that points behind the end; a first page that is of no format.
+        redb::DatabaseError::Storage(redb::StorageError::Io(error)) if is_damage(error.kind()) => {
+            OpenError::damaged(path, "an unknown place", error)
+        }
+        redb::DatabaseError::UpgradeRequired(_) => {
+            OpenError::damaged(path, "its first page", error)
+        }
         redb::DatabaseError::DatabaseAlreadyOpen => {
             OpenError::folder(path, &"another process uses it")
         }
@@ -356,11 +363,24 @@ fn open_error(path: &Path, error: &redb::DatabaseError) -> OpenError {
     }
 }
 
+/// What the system says of a file that does not hold what it should.
+fn is_damage(kind: io::ErrorKind) -> bool {
+    matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+}
+
 /// A failure of the store beneath: an I/O error is kept as it is.
 pub(super) fn broken(error: impl Into<redb::Error>) -> io::Error {
+    use redb::Error;
     match error.into() {
-        redb::Error::Io(error) => error,
-        redb::Error::Corrupted(reason) => invalid(reason),
+        Error::Io(error) if is_damage(error.kind()) => invalid(error),
+        Error::Io(error) => error,
+        Error::Corrupted(reason) => invalid(reason),
+        // The tables are always the same: one that is not has been damaged.
+        error @ (Error::TableTypeMismatch { .. }
+        | Error::TableIsMultimap(_)
+        | Error::TableIsNotMultimap(_)
+        | Error::TypeDefinitionChanged { .. }
+        | Error::TableDoesNotExist(_)) => invalid(error),
         other => io::Error::other(other.to_string()),
     }
 }

@@ -24,6 +24,7 @@ use super::transport::Transport;
 use super::types::{Payload, Raft, Types, Vote};
 use super::{letters, membership, round};
 use crate::identity::Identity;
+use crate::log_end::{Acknowledged, LogEnd};
 use crate::peers::Position;
 use crate::problems;
 
@@ -118,6 +119,28 @@ impl Engine {
     pub(crate) async fn last_log(&self) -> Position {
         let last = self.raft.with_raft_state(|state| state.log_ids.last().copied()).await;
         letters::position(last.ok().flatten().as_ref())
+    }
+
+    /// Where the log ends, with the term of the last vote. From the engine's own state: what it
+    /// publishes lags behind a start. The error: the engine has stopped.
+    pub(crate) async fn log_end(&self) -> Result<LogEnd, Stop> {
+        let read = self.raft.with_raft_state(|state| LogEnd {
+            term: state.vote_ref().leader_id.term,
+            last: letters::position(state.log_ids.last()),
+        });
+        read.await.map_err(|fatal| stopped(&fatal))
+    }
+
+    /// What follower `id` has acknowledged to this replica in its present term; `None` unless it
+    /// leads, and the follower has.
+    pub(crate) fn acknowledged_by(&self, id: u64) -> Option<Acknowledged> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow_watched();
+        // Without a match it may not even know of the term.
+        let matched = metrics.replication.as_ref()?.get(&id)?.as_ref()?;
+        let committed = metrics.local_committed.as_ref().map_or(0, |id| id.index);
+        let last = letters::position(Some(matched));
+        Some(Acknowledged::to_leader(metrics.current_term, last, committed))
     }
 
     /// Where the log stands.

@@ -3,7 +3,8 @@
 //! One task per peer keeps a stream open to it. While it is open the peer is *up*; when it breaks,
 //! a fresh connect tells whether the process is gone (*refused*) or merely out of reach
 //! (*unknown*). Over the stream goes only what survivors need when a leader dies: who is dead, and
-//! how far one's own log reaches; and at first, which data folders each has met.
+//! how far one's own log reaches; and at first, which data folders each has met, and what both
+//! compare before either counts on the other ([`crate::introduction`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +20,11 @@ use super::bounds::INDEX_MAX;
 use super::failover::Mourning;
 use super::{letters, transport};
 use crate::identity::Identity;
+use crate::introduction::Introduction;
 use crate::peers::Peers;
 use crate::role::Reach;
 use crate::room::{Level, Seen};
+use crate::voting::Told;
 
 /// Between two connects to a peer that is not there.
 const RETRY: Duration = Duration::from_millis(50);
@@ -42,6 +45,8 @@ enum End {
     Broke,
     /// The peer does not know us, or is not who we meant.
     Stranger(Status),
+    /// This replica has forgotten what the peer knows it to have acknowledged.
+    Forgotten(Stop),
 }
 
 /// Keeps the stream to one peer.
@@ -52,10 +57,14 @@ pub(crate) struct Hold {
     pub(crate) identity: Arc<Identity>,
     /// Where to write down what the stream says.
     pub(crate) peers: Peers,
+    /// Compares this replica with the peer.
+    pub(crate) introduction: Introduction,
     /// The leader that is lost, to be reported.
     pub(crate) mourning: watch::Receiver<Mourning>,
     /// How much room this replica has, to be reported.
     pub(crate) room: watch::Receiver<Seen>,
+    /// How the voters are, to be reported while this replica leads.
+    pub(crate) voting: watch::Receiver<Told>,
 }
 
 impl std::fmt::Debug for Hold {
@@ -85,9 +94,13 @@ impl Hold {
                     at_once = 0;
                 }
                 End::Unreachable => self.peers.set_reach(self.to, Reach::Unknown),
+                End::Forgotten(stop) => return Some(stop),
                 End::Stranger(status) => {
                     self.peers.set_reach(self.to, Reach::Unknown);
-                    if status.code() == Code::FailedPrecondition {
+                    if status.code() == Code::DataLoss {
+                        self.identity.refuse_own(status.message());
+                    }
+                    if matches!(status.code(), Code::FailedPrecondition | Code::DataLoss) {
                         return Some(Stop::Setup(status.message().to_owned()));
                     }
                     // Who waits to be added is refused until then.
@@ -128,7 +141,8 @@ impl Hold {
         let (pings, outgoing) = mpsc::channel(4);
         let reported = *self.mourning.borrow_and_update();
         let full = self.is_full();
-        let hello = proto::HoldPing { known: self.identity.known(), ..self.ping(reported) };
+        let starts = Some(self.introduction.starts());
+        let hello = proto::HoldPing { known: self.identity.known(), starts, ..self.ping(reported) };
         if pings.try_send(hello).is_err() {
             return End::Unreachable;
         }
@@ -155,12 +169,31 @@ impl Hold {
         if hello.sender.as_ref().is_some_and(|sender| !sender.ledger_id.is_empty()) {
             self.peers.hear_begun();
         }
+        if let Err(end) = self.introduce(&hello, &pings, reported) {
+            return end;
+        }
         self.identity.learn(self.to, &hello.known);
         if hello.next_order_number <= INDEX_MAX {
             self.peers.hear_orders(hello.next_order_number);
         }
         self.peers.set_reach(self.to, Reach::Up);
         self.stay(answers, &pings, full).await
+    }
+
+    /// The peer has compared, and says what it knows; this replica compares as well, and says so.
+    fn introduce(
+        &self,
+        hello: &proto::HoldPong,
+        pings: &mpsc::Sender<proto::HoldPing>,
+        reported: Mourning,
+    ) -> Result<(), End> {
+        self.introduction.hear(self.to, hello.acknowledged).map_err(End::Forgotten)?;
+        let known = self
+            .introduction
+            .meet(self.to, hello.starts.as_ref())
+            .map_err(|stranger| End::Stranger(Status::permission_denied(stranger.to_string())))?;
+        let met = proto::HoldPing { acknowledged: Some(known.into()), ..self.ping(reported) };
+        pings.try_send(met).map_err(|_| End::Unreachable)
     }
 
     /// Passes on what is news, until the stream breaks. `full`: what was said last about room.
@@ -188,6 +221,16 @@ impl Hold {
                     }
                     let dead = *self.mourning.borrow();
                     if pings.send(self.ping(dead)).await.is_err() {
+                        return End::Broke;
+                    }
+                }
+                changed = self.voting.changed() => {
+                    if changed.is_err() {
+                        return End::Broke;
+                    }
+                    let voting = self.voting.borrow_and_update().clone();
+                    let dead = *self.mourning.borrow();
+                    if voting.is_some() && pings.send(self.ping(dead)).await.is_err() {
                         return End::Broke;
                     }
                 }
@@ -223,14 +266,18 @@ impl Hold {
             last_log: letters::position_out(last_log),
             dead,
             full: self.room.borrow().level != Level::Roomy,
-            known: Vec::new(),
+            voting: self.voting.borrow().clone(),
+            ..proto::HoldPing::default()
         }
     }
 }
 
 /// True for an answer about who we are, false for a connection's troubles.
 fn is_verdict(status: &Status) -> bool {
-    matches!(status.code(), Code::FailedPrecondition | Code::PermissionDenied | Code::NotFound)
+    matches!(
+        status.code(),
+        Code::FailedPrecondition | Code::DataLoss | Code::PermissionDenied | Code::NotFound
+    )
 }
 
 /// True when nobody listens there: the proof that the process is gone.

@@ -11,8 +11,10 @@ use wire::exit::Stop;
 use super::failover::Mourning;
 use super::hold::Hold;
 use crate::identity::Identity;
+use crate::introduction::Introduction;
 use crate::peers::Peers;
 use crate::room::Seen;
+use crate::voting::Told;
 
 /// Keeps the streams.
 #[derive(Debug)]
@@ -21,10 +23,14 @@ pub(crate) struct Holding {
     pub(crate) identity: Arc<Identity>,
     /// Where to write down what the streams say.
     pub(crate) peers: Peers,
+    /// Compares this replica with each of them.
+    pub(crate) introduction: Introduction,
     /// The leader that is lost, to be reported.
     pub(crate) mourning: watch::Receiver<Mourning>,
     /// How much room this replica has, to be reported.
     pub(crate) room: watch::Receiver<Seen>,
+    /// How the voters are, to be reported while this replica leads.
+    pub(crate) voting: watch::Receiver<Told>,
     /// Told when the others refuse this replica.
     pub(crate) failures: mpsc::Sender<Stop>,
     /// Where the streams run.
@@ -62,8 +68,10 @@ impl Holding {
             to,
             identity: self.identity.clone(),
             peers: self.peers.clone(),
+            introduction: self.introduction.clone(),
             mourning: self.mourning.clone(),
             room: self.room.clone(),
+            voting: self.voting.clone(),
         };
         let (failures, until) = (self.failures.clone(), end.clone());
         self.tasks.spawn(async move {

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use raft_log::codeq::Span;
 use raft_log::{Dump, DumpApi};
 
+use wire::exit::Stop;
+
 use crate::raft::log_store::LogTypes;
+use crate::raft::state_machine::FILE;
 
 /// A folder that has forgotten something is not to be used again.
 const REPLACE: &str = "set the whole data folder aside, keep it for inspection, and replace this \
@@ -32,6 +35,28 @@ pub(crate) fn advice(reason: &str) -> &'static str {
              again"
         }
     }
+}
+
+/// Begins the failure of a history that does not hold what was written.
+pub(crate) const HISTORY_DAMAGED: &str = "the history of orders is damaged";
+
+/// Why a running replica stops whose storage has failed: a supervisor may start it again, unless
+/// what was written is not there any more.
+pub(crate) fn stop(folder: &str, why: &str) -> Stop {
+    match why.contains(HISTORY_DAMAGED) {
+        true => Stop::Setup(format!("the replica cannot go on in {folder}: {why}; {REPLACE}")),
+        false => {
+            Stop::Defect(format!("the replica cannot go on in {folder}: {why}; {}", advice(why)))
+        }
+    }
+}
+
+/// What to do about a panic in the source file `source`: the library that keeps the history trusts
+/// the pages that it finds, and a damaged one makes it panic. To start again does not help then.
+/// `None`: the panic is of another kind.
+pub fn advice_on_panic(source: &str) -> Option<String> {
+    let is_history = source.split(['/', '\\']).any(|part| part.starts_with("redb-"));
+    is_history.then(|| format!("{HISTORY_DAMAGED} (history/{FILE} in its data folder); {REPLACE}"))
 }
 
 /// Why a replica's storage cannot be opened. The text is for the person who must act on it.
@@ -141,4 +166,26 @@ pub(crate) fn of_log(
 fn innermost(error: &io::Error) -> String {
     let text = error.to_string();
     text.split("; when:").next().unwrap_or(&text).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_the_library_of_the_history_is_damage_and_any_other_is_not() {
+        let page = "/home/me/.cargo/registry/src/index/redb-4.4.0/src/tree_store/btree_base.rs";
+        let advice = advice_on_panic(page).unwrap();
+        assert!(advice.contains("ctl replace") && advice.contains("blocks.redb"), "{advice}");
+        assert_eq!(advice_on_panic("crates/order/src/raft/blocks.rs"), None);
+    }
+
+    #[test]
+    fn a_damaged_history_stops_a_replica_for_good_and_a_failed_sync_does_not() {
+        let damaged = format!("{HISTORY_DAMAGED}: a page is not one");
+        assert!(
+            matches!(stop("data", &damaged), Stop::Setup(line) if line.contains("ctl replace"))
+        );
+        assert!(matches!(stop("data", "Input/output error"), Stop::Defect(_)));
+    }
 }

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
+use wire::exit::Stop;
 use wire::proto;
 use wire::proto::peer_server::{Peer, PeerServer};
 
@@ -31,9 +32,11 @@ use super::transport::MESSAGE_BYTES_MAX;
 use super::types::{Entry, Raft, Types};
 use super::view::View;
 use crate::identity::Identity;
+use crate::introduction::Introduction;
 use crate::peers::Peers;
 use crate::room::{Level, Room};
 use crate::stranger::Stranger;
+use crate::voting;
 
 type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -51,6 +54,9 @@ struct Shared {
     room: Room,
     /// Calls that were rejected.
     complaints: Complaints,
+    introduction: Introduction,
+    /// Told when this replica has forgotten what it acknowledged.
+    failures: mpsc::Sender<Stop>,
     /// The start of each peer that has asked for missing logs.
     starts: Mutex<BTreeMap<u64, u64>>,
     /// Cancelled when this replica is about to stop: whoever holds a stream to it is told.
@@ -71,11 +77,22 @@ impl Receiver {
         identity: Arc<Identity>,
         view: Arc<View>,
         (peers, room): (Peers, Room),
+        (introduction, failures): (Introduction, mpsc::Sender<Stop>),
         (leaving, stop): (CancellationToken, CancellationToken),
     ) -> Self {
-        let (starts, complaints) = (Mutex::default(), Complaints::default());
-        let shared =
-            Shared { raft, identity, view, peers, room, complaints, starts, leaving, stop };
+        let shared = Shared {
+            raft,
+            identity,
+            view,
+            peers,
+            room,
+            complaints: Complaints::default(),
+            introduction,
+            failures,
+            starts: Mutex::default(),
+            leaving,
+            stop,
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -88,6 +105,18 @@ impl Receiver {
 
     fn admit(&self, sender: Option<&proto::Sender>) -> Result<u64, Status> {
         self.shared.identity.admit(sender).map_err(|stranger| refusal(&stranger))
+    }
+
+    /// Admits a call that counts on what this replica remembers, or on what the caller does: both
+    /// have compared that before.
+    fn admit_introduced(&self, sender: Option<&proto::Sender>) -> Result<u64, Status> {
+        let id = self.shared.identity.admit_met(sender).map_err(|stranger| refusal(&stranger))?;
+        match self.shared.peers.is_introduced(id) {
+            true => Ok(id),
+            false => Err(Status::permission_denied(format!(
+                "replica {id} has not compared yet what this one acknowledged before it started"
+            ))),
+        }
     }
 
     /// One that waits to be added to a store has nothing to vote by.
@@ -119,7 +148,7 @@ impl Receiver {
 
     /// The request of a candidate that may have a vote.
     fn ballot(&self, request: &proto::VoteRequest) -> Result<VoteRequest<Types>, Status> {
-        let id = self.admit(request.sender.as_ref())?;
+        let id = self.admit_introduced(request.sender.as_ref())?;
         self.may_vote()?;
         let ballot = letters::ballot_in(request).map_err(malformed)?;
         self.judged(id, self.bounds().ballot(id, &ballot))?;
@@ -144,6 +173,8 @@ fn refusal(stranger: &Stranger) -> Status {
         Stranger::OtherIncarnation { .. } | Stranger::OtherLedger { .. } | Stranger::Removed(_) => {
             Status::failed_precondition(text)
         }
+        Stranger::OlderCopy { .. } => Status::data_loss(text),
+        Stranger::NotWritten { .. } => Status::unavailable(text),
         Stranger::Unknown(_) => Status::not_found(text),
         _ => Status::permission_denied(text),
     }
@@ -188,7 +219,7 @@ impl Peer for Receiver {
         let Some(first) = requests.message().await? else {
             return Ok(self.until_stop(futures::stream::empty()));
         };
-        let id = self.admit(first.sender.as_ref())?;
+        let id = self.admit_introduced(first.sender.as_ref())?;
         let first = letters::append_in(first).map_err(malformed)?;
         self.judged(id, self.bounds().append(id, &first))?;
         self.shared.peers.hear(id);
@@ -233,7 +264,7 @@ impl Peer for Receiver {
         request: Request<proto::AppendRequest>,
     ) -> Result<Response<proto::AppendResponse>, Status> {
         let request = request.into_inner();
-        let id = self.admit(request.sender.as_ref())?;
+        let id = self.admit_introduced(request.sender.as_ref())?;
         let request = letters::append_in(request).map_err(malformed)?;
         self.judged(id, self.bounds().append(id, &request))?;
         self.shared.peers.hear(id);
@@ -270,7 +301,7 @@ impl Peer for Receiver {
         request: Request<proto::TransferRequest>,
     ) -> Result<Response<proto::TransferResponse>, Status> {
         let request = request.into_inner();
-        let id = self.admit(request.sender.as_ref())?;
+        let id = self.admit_introduced(request.sender.as_ref())?;
         let wished = request.wished;
         let request = letters::transfer_in(&request).map_err(malformed)?;
         self.judged(id, self.bounds().transfer(id, &request))?;
@@ -286,7 +317,7 @@ impl Peer for Receiver {
         request: Request<proto::SnapshotRequest>,
     ) -> Result<Response<proto::SnapshotResponse>, Status> {
         let request = request.into_inner();
-        let id = self.admit(request.sender.as_ref())?;
+        let id = self.admit_introduced(request.sender.as_ref())?;
         let (vote, snapshot) = letters::snapshot_in(request).map_err(malformed)?;
         self.judged(id, self.bounds().snapshot(id, &vote, &snapshot))?;
         if self.shared.room.level() != Level::Roomy {
@@ -328,6 +359,9 @@ impl Peer for Receiver {
             tracing::info!("Connection from: order {id}");
             tracing::info!("sending missing logs to {id}");
         }
+        let introduction = &self.shared.introduction;
+        let known = introduction.meet(id, hello.starts.as_ref());
+        let known = known.map_err(|stranger| refusal(&stranger))?;
         self.shared.peers.hear_alive(id);
         self.report(id, &hello);
         self.shared.identity.learn(id, &hello.known);
@@ -335,6 +369,8 @@ impl Peer for Receiver {
             sender: Some(self.shared.identity.sender(id)),
             next_order_number: self.shared.view.orders(),
             known: self.shared.identity.known(),
+            starts: Some(introduction.starts()),
+            acknowledged: Some(known.into()),
         };
         let this = self.clone();
         // The pings are only listened to; the stream stays open as long as they may come.
@@ -375,5 +411,17 @@ impl Receiver {
         }
         self.shared.peers.set_report(id, reaches, dead);
         self.shared.peers.set_full(id, ping.full);
+        // The word of a replica that was not met at its own address stops none.
+        let known = self.shared.identity.knows(id);
+        let is_plausible = |told: &&proto::Voting| known && self.bounds().term(told.term).is_ok();
+        if let Some(voting) = ping.voting.as_ref().filter(is_plausible) {
+            voting::hear(id, voting, &self.shared.identity, &self.shared.peers);
+        }
+        let Some(told) = ping.acknowledged else { return };
+        let is_sound = known && self.bounds().term(told.term).is_ok();
+        if let Err(stop) = self.shared.introduction.hear(id, is_sound.then_some(told)) {
+            // Full: the replica stops for another reason.
+            let _ = self.shared.failures.try_send(stop);
+        }
     }
 }

@@ -41,6 +41,7 @@ use super::ride::ride;
 use super::snapshots::Manifest;
 use super::types::{Address, Snapshot, Types, Vote};
 use crate::identity::Identity;
+use crate::log_end::Acknowledged;
 use crate::peers::Peers;
 
 /// The greatest call between replicas: an entry that opens a shop of 100,000 products fits.
@@ -338,7 +339,13 @@ impl RaftNetworkV2<Types> for Link {
         let answered = tokio::time::timeout(VOTE_MAX, client.vote(request)).await;
         let response = answered.map_err(|_| self.late(RPCTypes::Vote, VOTE_MAX))?;
         let response = response.map_err(|status| failed(&status))?.into_inner();
-        self.voted(&rpc.vote, response)
+        let voted = self.voted(&rpc.vote, response)?;
+        if voted.vote_granted {
+            let Transport { identity, peers, .. } = &self.transport;
+            let given = Acknowledged::vote(rpc.vote.leader_id.term);
+            peers.note_acknowledged(self.to, identity.met(self.to), given);
+        }
+        Ok(voted)
     }
 
     async fn pre_vote(
@@ -364,6 +371,7 @@ impl RaftNetworkV2<Types> for Link {
         let request = letters::snapshot_out(&vote, &snapshot, self.sender());
         let mut client = self.client(Purpose::Snapshot)?;
         tracing::info!("sending missing logs to {}, as a snapshot", self.to);
+        let _installing = self.transport.peers.install(self.to);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),
             answered = client.snapshot(request) => {

@@ -17,6 +17,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use crate::raft::blocks::Durable;
+use crate::raft::open_error;
 use crate::raft::rows::Row;
 use crate::raft::view::Shared;
 
@@ -156,7 +157,11 @@ pub(crate) async fn run_inline(shared: Arc<Shared>) {
 }
 
 fn failed(shared: &Shared, error: &io::Error) {
-    let failure = format!("cannot write the history of orders: {error}");
+    let what = match error.kind() {
+        io::ErrorKind::InvalidData => open_error::HISTORY_DAMAGED,
+        _ => "cannot write the history of orders",
+    };
+    let failure = format!("{what}: {error}");
     tracing::error!("{failure}");
     shared.progress.send_modify(|progress| progress.failure = Some(failure));
 }
@@ -399,5 +404,25 @@ mod tests {
             let blocks = self.0.blocks(after, to, usize::MAX).unwrap();
             stream::iter(blocks.into_iter().map(|(_, block)| Ok(block)).collect::<Vec<_>>()).boxed()
         }
+    }
+
+    /// [P4] The clock of a fresh leader may be hours behind: what it stamps is not before the log.
+    #[tokio::test]
+    async fn a_fresh_leader_stamps_nothing_earlier_than_the_log_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut machine, view) = open(folder.path(), Arc::new(NoSource));
+        let shop = Shop {
+            ledger_id: LedgerId([1; 16]),
+            first_order_number: OrderNumber(7),
+            products: Vec::new(),
+        };
+        let far_ahead = Timestamp(u64::MAX / 4);
+        let requests = vec![Request { key: None, deadline: None, command: Command::Open(shop) }];
+        let ahead = Batch { at: far_ahead, settled: Index(0), requests };
+        let ahead = EntryPayload::Normal(Payload(ahead.encode().into()));
+        let ahead = Entry { payload: ahead, ..entry(1) };
+        machine.apply(stream::iter([Ok((ahead, None))])).await.unwrap();
+        let stamped = crate::leading::batch(&view, Index(0), &[]);
+        assert!(far_ahead <= Batch::decode(&stamped).unwrap().at, "log time went back");
     }
 }

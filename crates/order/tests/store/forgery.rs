@@ -40,13 +40,16 @@ impl Store {
             let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} = ")));
             line.unwrap().trim_matches('"').to_owned()
         };
+        // The last of its starts, which the others have met.
+        let starts = value("last");
+        let start = starts.split('"').rfind(|digits| digits.len() == 16).unwrap();
         proto::Sender {
             id,
             cluster: "test".into(),
             incarnation: value("incarnation"),
             ledger_id: value("ledger"),
             to,
-            start: 1,
+            start: u64::from_str_radix(start, 16).unwrap(),
             to_incarnation: String::new(),
         }
     }

@@ -19,6 +19,7 @@ mod leader_dies;
 mod leader_disk_stalls;
 mod leader_freezes;
 mod leader_stops;
+mod older_copy;
 mod power_cut;
 mod power_cut_after_freeze;
 mod power_cut_after_kill;
@@ -40,7 +41,7 @@ pub(crate) enum Needs {
 }
 
 /// All of them, by name.
-pub(crate) const FAULTS: [(&str, Needs, Strike); 24] = [
+pub(crate) const FAULTS: [(&str, Needs, Strike); 25] = [
     ("leader-dies", Needs::Nothing, leader_dies::strike),
     ("leader-stops", Needs::Nothing, leader_stops::strike),
     ("leader-freezes", Needs::Nothing, leader_freezes::strike),
@@ -59,6 +60,7 @@ pub(crate) const FAULTS: [(&str, Needs, Strike); 24] = [
     ("stalled-leader-dies", Needs::Nothing, stalled_leader_dies::strike),
     ("clock-jumps", Needs::Nothing, clock_jumps::strike),
     ("follower-is-damaged", Needs::Nothing, follower_is_damaged::strike),
+    ("older-copy", Needs::Nothing, older_copy::strike),
     ("power-cut", Needs::Disks, power_cut::strike),
     ("everybody-loses-power", Needs::Disks, everybody_loses_power::strike),
     ("power-cut-after-freeze", Needs::Disks, power_cut_after_freeze::strike),

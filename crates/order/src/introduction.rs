@@ -1,0 +1,197 @@
+//! Introduction: what two replicas compare before either counts on the other.
+//!
+//! A replica that starts shows each peer the starts that its data folder remembers, and the peer
+//! says what it knows this replica to have acknowledged. An older copy of the folder is refused by
+//! the peer ([`crate::starts`]); a log that has lost what it acknowledged is found out by the
+//! replica itself ([`crate::log_end`]). Either way the replica stops.
+//!
+//! # Invariants
+//!
+//! * A replica answers no call of the engine from a peer that has not compared, and none of a peer
+//!   whose start it has not met: so nothing is acknowledged, and no vote given or counted, before.
+//! * One peer suffices: after a power cut any majority goes on, for its members compare with each
+//!   other.
+//!
+//! # Not here
+//!
+//! A peer can only compare with what it knows. It knows the starts that it has met, for ever, and
+//! what it hears of others; what was acknowledged it knows if it leads, has led, or was told by the
+//! leader, since it started itself.
+
+use std::sync::Arc;
+
+use wire::exit::Stop;
+use wire::proto;
+
+use crate::identity::Identity;
+use crate::log_end::{Acknowledged, LogEnd};
+use crate::peers::Peers;
+use crate::raft::engine::Engine;
+use crate::stranger::Stranger;
+
+/// Compares, for both sides. Clones share what they know.
+#[derive(Clone, Debug)]
+pub(crate) struct Introduction {
+    identity: Arc<Identity>,
+    peers: Peers,
+    engine: Engine,
+    /// Where the own log ended when this replica started.
+    own: LogEnd,
+}
+
+impl Introduction {
+    /// For a replica whose engine has opened its log, and has not been asked anything yet. The
+    /// error: the engine has stopped, or its log still lacks what it was found to lack before.
+    pub(crate) async fn new(
+        identity: Arc<Identity>,
+        peers: Peers,
+        engine: Engine,
+    ) -> Result<Self, Stop> {
+        let own = engine.log_end().await?;
+        identity.check_log(own)?;
+        Ok(Self { identity, peers, engine, own })
+    }
+
+    /// Compares the starts of an admitted peer with the last one that was met, and remembers them.
+    /// What the peer is known to have acknowledged before this start.
+    pub(crate) fn meet(
+        &self,
+        id: u64,
+        starts: Option<&proto::StartHistory>,
+    ) -> Result<Acknowledged, Stranger> {
+        // Of the start before: what the leader knows by now counts for that one.
+        if let Some(acknowledged) = self.engine.acknowledged_by(id) {
+            self.peers.note_acknowledged(id, self.identity.met(id), acknowledged);
+        }
+        if let Some(starts) = starts {
+            self.identity.compare_starts(id, starts)?;
+        }
+        Ok(self.peers.acknowledged_before(id, self.identity.met(id).as_ref()))
+    }
+
+    /// Peer `by` has compared the starts of this replica, and tells what it knows. The error: the
+    /// own log has lost some of it.
+    pub(crate) fn hear(&self, by: u64, told: Option<proto::Acknowledged>) -> Result<(), Stop> {
+        let acknowledged = told.map(Acknowledged::from).unwrap_or_default();
+        if let Some(lost) = self.own.lost(&acknowledged) {
+            self.identity.note_lost(acknowledged);
+            return Err(self.identity.forgotten(&format!("{lost}, as replica {by} knows")));
+        }
+        self.peers.set_introduced(by);
+        Ok(())
+    }
+
+    /// The starts that this replica's folder remembers.
+    pub(crate) fn starts(&self) -> proto::StartHistory {
+        self.identity.starts()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Settings;
+    use crate::config::tests::three;
+    use crate::members::Members;
+    use crate::record::FILE;
+
+    fn open(folder: &Path, id: u64) -> Result<Identity, Stop> {
+        let settings = Settings { id, data: folder.to_path_buf(), ..three() };
+        Identity::open(&settings, Members::new(&settings))
+    }
+
+    /// The kind: a folder put back from a copy, whatever else was started since, and however often
+    /// the copy is started.
+    #[test]
+    fn an_older_copy_of_a_folder_is_refused_by_whoever_met_a_later_start() {
+        let (own, met) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (copy, third) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let peer = open(met.path(), 456).unwrap();
+        peer.meet(Some(&open(own.path(), 123).unwrap().sender(456))).unwrap();
+        peer.compare_starts(123, &open(own.path(), 123).unwrap().starts()).unwrap();
+        fs::copy(own.path().join(FILE), copy.path().join(FILE)).unwrap();
+        let again = open(own.path(), 123).unwrap();
+        assert_eq!(peer.compare_starts(123, &again.starts()), Ok(()));
+        assert_eq!(peer.compare_starts(123, &again.starts()), Ok(()), "the same start");
+        drop(again);
+        let told = open(third.path(), 345).unwrap();
+        told.meet(Some(&peer.sender(345))).unwrap();
+        told.learn(456, &peer.known());
+        drop(peer);
+        let peer = open(met.path(), 456).unwrap();
+        for _ in 0..3 {
+            let older = open(copy.path(), 123).unwrap().starts();
+            assert_eq!(
+                peer.compare_starts(123, &older),
+                Err(Stranger::OlderCopy { id: 123, by: 456 })
+            );
+            assert_eq!(
+                told.compare_starts(123, &older),
+                Err(Stranger::OlderCopy { id: 123, by: 345 })
+            );
+        }
+        let own = open(own.path(), 123).unwrap();
+        assert_eq!(peer.compare_starts(123, &own.starts()), Ok(()), "its own folder comes back");
+    }
+
+    #[test]
+    fn a_folder_that_was_refused_as_an_older_copy_is_not_used_again() {
+        let folder = tempfile::tempdir().unwrap();
+        open(folder.path(), 456).unwrap().refuse_own("an older copy: `oppidum ctl replace`");
+        let Err(Stop::Setup(line)) = open(folder.path(), 456) else { panic!("taken") };
+        assert_eq!(line, "an older copy: `oppidum ctl replace`");
+    }
+
+    #[test]
+    fn a_log_that_lacks_what_it_acknowledged_is_refused_at_each_start_until_it_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let end = |index| LogEnd { term: 2, last: Some((2, 345, index)) };
+        let identity = open(folder.path(), 456).unwrap();
+        assert!(identity.check_log(end(9)).is_ok());
+        identity.note_lost(Acknowledged::to_leader(2, Some((2, 345, 20)), 20));
+        drop(identity);
+        for _ in 0..2 {
+            let identity = open(folder.path(), 456).unwrap();
+            let Err(Stop::Setup(line)) = identity.check_log(end(19)) else { panic!("taken") };
+            assert!(line.contains("had acknowledged 20") && line.contains("ctl replace"), "{line}");
+        }
+        let identity = open(folder.path(), 456).unwrap();
+        assert!(identity.check_log(end(20)).is_ok(), "its log has been put back");
+        drop(identity);
+        assert!(open(folder.path(), 456).unwrap().check_log(end(9)).is_ok());
+    }
+
+    #[test]
+    fn a_call_of_a_start_that_was_not_met_is_turned_away() {
+        let (own, met) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let peer = open(met.path(), 456).unwrap();
+        let first = open(own.path(), 123).unwrap();
+        assert_eq!(peer.admit_met(Some(&first.sender(456))), Ok(123), "nothing to compare with");
+        peer.meet(Some(&first.sender(456))).unwrap();
+        peer.compare_starts(123, &first.starts()).unwrap();
+        assert_eq!(peer.admit_met(Some(&first.sender(456))), Ok(123));
+        drop(first);
+        let again = open(own.path(), 123).unwrap();
+        let turned_away = peer.admit_met(Some(&again.sender(456)));
+        assert_eq!(turned_away, Err(Stranger::NotIntroduced(123)));
+        peer.compare_starts(123, &again.starts()).unwrap();
+        assert_eq!(peer.admit_met(Some(&again.sender(456))), Ok(123));
+    }
+
+    #[test]
+    fn a_folder_of_the_first_format_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let incarnation = "00112233445566778899aabbccddeeff";
+        let text = format!(
+            "version = 1\ncluster = \"test\"\nid = 456\nincarnation = \"{incarnation}\"\n\n[peers]\n\
+             123 = \"{incarnation}\"\n"
+        );
+        fs::write(folder.path().join(FILE), text).unwrap();
+        let identity = open(folder.path(), 456).unwrap();
+        assert_eq!(identity.sender(123).incarnation, incarnation);
+        assert_eq!(identity.starts().count, 1);
+    }
+}

@@ -1,0 +1,204 @@
+//! Log end: what a replica's log held when it started, compared with what the replica is known to
+//! have acknowledged before.
+//!
+//! A follower that has acknowledged an entry or a vote was counted on: the entry may be committed
+//! because of it. If the follower's log has lost it, the engine goes on to believe in it, and the
+//! follower is never served again; and the follower would vote for what it lacks. So the two are
+//! compared before the follower takes part.
+//!
+//! What may legitimately be gone: entries that were not committed, once a leader of a later term
+//! has written over them. What may never be gone: a committed entry, and the last vote.
+
+use serde::{Deserialize, Serialize};
+use wire::proto;
+
+use crate::peers::Position;
+use crate::starts::MetStart;
+
+/// Where a replica's log ended when it started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogEnd {
+    /// The term of its vote.
+    pub(crate) term: u64,
+    /// Its last entry.
+    pub(crate) last: Position,
+}
+
+/// What a replica is known to have acknowledged to a leader.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Acknowledged {
+    /// The leader's term, or that of a candidate that was given the vote.
+    pub(crate) term: u64,
+    /// The last entry that it acknowledged; an index of 0: none.
+    pub(crate) last: (u64, u64, u64),
+    /// Of these entries the last that the leader knew to be committed.
+    pub(crate) committed: u64,
+}
+
+impl Acknowledged {
+    /// What a leader of `term`, which has committed up to `committed`, knows of a follower.
+    pub(crate) fn to_leader(term: u64, last: Position, committed: u64) -> Self {
+        let last = last.unwrap_or_default();
+        Self { term, last, committed: committed.min(last.2) }
+    }
+
+    /// A vote was given in `term`.
+    pub(crate) fn vote(term: u64) -> Self {
+        Self { term, ..Self::default() }
+    }
+
+    /// Both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        let (early, late) = if (self.term, self.last) <= (other.term, other.last) {
+            (self, other)
+        } else {
+            (other, self)
+        };
+        // Of an earlier term only what was committed is sure to stay.
+        let last = if early.term == late.term { early.last.max(late.last) } else { late.last };
+        let committed = early.committed.max(late.committed);
+        Self { term: late.term, last, committed }
+    }
+}
+
+/// What is known here of one peer's acknowledgements.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PeerLog {
+    /// The start that the latest of them were made in.
+    start: Option<MetStart>,
+    /// Those of that start.
+    latest: Acknowledged,
+    /// Those of the starts before it.
+    earlier: Acknowledged,
+}
+
+impl PeerLog {
+    /// The peer has acknowledged this in `start`.
+    pub(crate) fn note(&mut self, start: Option<MetStart>, acknowledged: Acknowledged) {
+        if self.start != start {
+            self.earlier = self.earlier.and(std::mem::take(&mut self.latest));
+            self.start = start;
+        }
+        self.latest = self.latest.and(acknowledged);
+    }
+
+    /// What it acknowledged before `start`.
+    pub(crate) fn before(&self, start: Option<&MetStart>) -> Acknowledged {
+        match self.start.as_ref() == start {
+            true => self.earlier,
+            false => self.earlier.and(self.latest),
+        }
+    }
+}
+
+impl LogEnd {
+    /// What of `acknowledged` this log has lost; `None`: nothing.
+    pub(crate) fn lost(self, acknowledged: &Acknowledged) -> Option<String> {
+        let end = self.last.map_or(0, |(_, _, index)| index);
+        if self.term < acknowledged.term {
+            let (own, other) = (self.term, acknowledged.term);
+            return Some(format!(
+                "its last vote is of term {own}, and it had voted in term {other}"
+            ));
+        }
+        let index = acknowledged.last.2;
+        let is_whole = 0 == index || Some(acknowledged.last) <= self.last;
+        if self.term == acknowledged.term && !is_whole {
+            return Some(format!("its log ends at {end}, and it had acknowledged {index}"));
+        }
+        let committed = acknowledged.committed;
+        (end < committed)
+            .then(|| format!("its log ends at {end}, and it had acknowledged {committed}"))
+    }
+}
+
+impl From<Acknowledged> for proto::Acknowledged {
+    fn from(acknowledged: Acknowledged) -> Self {
+        let Acknowledged { term, last: (last_term, node, index), committed } = acknowledged;
+        let last = (0 < index).then_some(proto::LogId { term: last_term, node, index });
+        Self { term, last, committed }
+    }
+}
+
+impl From<proto::Acknowledged> for Acknowledged {
+    fn from(told: proto::Acknowledged) -> Self {
+        let last = told.last.map(|last| (last.term, last.node, last.index));
+        Self { term: told.term, last: last.unwrap_or_default(), committed: told.committed }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(vote_term: u64, last: Position) -> LogEnd {
+        LogEnd { term: vote_term, last }
+    }
+
+    #[test]
+    fn a_log_that_has_what_it_acknowledged_has_lost_nothing() {
+        let known = Acknowledged::to_leader(3, Some((3, 1, 20)), 15);
+        for (term, last) in [
+            (3, Some((3, 1, 20))),
+            (3, Some((3, 1, 25))),
+            // A later leader has written over what was not committed.
+            (4, Some((2, 2, 16))),
+            (4, Some((4, 2, 15))),
+        ] {
+            assert_eq!(end(term, last).lost(&known), None, "{term} {last:?}");
+        }
+        assert_eq!(end(0, None).lost(&Acknowledged::default()), None);
+    }
+
+    #[test]
+    fn a_log_that_has_less_than_it_acknowledged_has_lost_it() {
+        let known = Acknowledged::to_leader(3, Some((3, 1, 20)), 15);
+        for (term, last) in [
+            (3, Some((3, 1, 19))),
+            (3, Some((2, 2, 30))),
+            (3, None),
+            (4, Some((2, 2, 14))),
+            (2, Some((3, 1, 20))),
+        ] {
+            let lost = end(term, last).lost(&known);
+            assert!(lost.is_some(), "{term} {last:?}");
+        }
+        let lost = end(3, Some((3, 1, 19))).lost(&known).unwrap();
+        assert_eq!(lost, "its log ends at 19, and it had acknowledged 20");
+    }
+
+    #[test]
+    fn a_vote_that_was_given_must_be_remembered() {
+        let known = Acknowledged::vote(7);
+        assert_eq!(end(7, None).lost(&known), None);
+        assert!(end(6, Some((6, 1, 99))).lost(&known).is_some());
+    }
+
+    #[test]
+    fn what_several_leaders_know_is_taken_together() {
+        let first = Acknowledged::to_leader(3, Some((3, 1, 20)), 15);
+        let later = Acknowledged::to_leader(4, Some((4, 2, 17)), 12);
+        for both in [first.and(later), later.and(first)] {
+            assert_eq!((both.term, both.last, both.committed), (4, (4, 2, 17), 15));
+        }
+        let voted = first.and(Acknowledged::vote(3));
+        assert_eq!(voted, first);
+        let voted = first.and(Acknowledged::vote(9));
+        assert_eq!((voted.term, voted.last, voted.committed), (9, (0, 0, 0), 15));
+        assert_eq!(Acknowledged::from(proto::Acknowledged::from(first)), first);
+    }
+
+    #[test]
+    fn a_start_is_compared_with_what_was_acknowledged_before_it() {
+        let start = |count| Some(MetStart::from(proto::MetStart { count, start: 10 + count }));
+        let upto = |index| Acknowledged::to_leader(3, Some((3, 1, index)), index);
+        let mut log = PeerLog::default();
+        log.note(start(1), upto(20));
+        assert_eq!(log.before(start(1).as_ref()), Acknowledged::default());
+        assert_eq!(log.before(start(2).as_ref()), upto(20));
+        log.note(start(2), upto(30));
+        assert_eq!(log.before(start(2).as_ref()), upto(20), "its own are under way");
+        assert_eq!(log.before(start(3).as_ref()), upto(30));
+    }
+}

@@ -1,0 +1,148 @@
+//! What the leader says of the voters: to itself, to the followers, and, of a log that does not
+//! move, to people.
+//!
+//! Ten times a second the leader looks at its followers. What it sees goes over the held streams,
+//! for [readiness](crate::readiness), and so that the next leader knows what each has acknowledged.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use wire::proto;
+
+use crate::identity::Identity;
+use crate::leading::Chair;
+use crate::log_end::Acknowledged;
+use crate::members::Members;
+use crate::peers::{PeerView, Peers};
+use crate::raft::engine::Engine;
+use crate::readiness::{StuckLogs, Voter, Voting};
+use crate::role::{Reach, Role};
+use crate::room::{Level, Room};
+use crate::starts::MetStart;
+
+/// How often the leader looks.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// At least so often it says what it sees, news or not.
+const REPEAT: Duration = Duration::from_millis(500);
+
+/// What a leader has said is believed for this long.
+pub(crate) const VOTING_VALID: Duration = Duration::from_millis(1_500);
+
+/// What a leader says, on its way to the followers; `None` while this replica does not lead.
+pub(crate) type Told = Option<proto::Voting>;
+
+/// Looks at the followers while this replica leads.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    identity: Arc<Identity>,
+    engine: Engine,
+    peers: Peers,
+    members: Members,
+    room: Room,
+    role: watch::Receiver<Role>,
+}
+
+impl Watch {
+    /// Looks with what a leader has, while `role` says that this replica leads.
+    pub(crate) fn new(identity: Arc<Identity>, chair: Chair, role: watch::Receiver<Role>) -> Self {
+        let Chair { engine, peers, members, room, .. } = chair;
+        Self { identity, engine, peers, members, room, role }
+    }
+
+    /// Looks, and tells, until `stop`.
+    pub(crate) async fn run(self, tell: watch::Sender<Told>, stop: CancellationToken) {
+        let (mut stuck, mut said) = (StuckLogs::default(), Instant::now());
+        loop {
+            let now = Instant::now();
+            let role = *self.role.borrow();
+            let told = match role {
+                Role::Leading { term } => Some(self.look(term, &mut stuck, now)),
+                _ => {
+                    stuck = StuckLogs::default();
+                    None
+                }
+            };
+            let is_due = REPEAT <= now - said;
+            let is_told = tell.send_if_modified(|last| {
+                let is_news = *last != told;
+                last.clone_from(&told);
+                is_news || (is_due && told.is_some())
+            });
+            said = if is_told { now } else { said };
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn look(&self, term: u64, stuck: &mut StuckLogs, now: Instant) -> proto::Voting {
+        let (marks, table) = (self.engine.marks(), self.peers.now());
+        let me = self.engine.id();
+        let (last, committed) = (marks.last.0, marks.committed.0);
+        let voters = self.members.look(|now| now.voters());
+        stuck.retain(|id| table.contains_key(&id));
+        let mut seen = Voting { term, committed, voters: Vec::new() };
+        let mut told = proto::Voting { term, committed, voters: Vec::new() };
+        for id in voters {
+            let matched = marks.matched.get(&id).copied().flatten();
+            let at = if id == me { last } else { matched.map_or(0, |(_, _, index)| index) };
+            let behind = last.saturating_sub(at);
+            let peer = table.get(&id).copied();
+            let voter = match peer {
+                Some(PeerView { reach, full, .. }) => {
+                    Voter { id, up: reach == Reach::Up, full, behind }
+                }
+                None => {
+                    let full = self.room.level() != Level::Roomy;
+                    Voter { id, up: id == me, full, behind: 0 }
+                }
+            };
+            let may_move = voter.up && !voter.full && !self.peers.is_installing(id);
+            if let Some(line) = stuck.look((id, may_move), at, behind, now) {
+                tracing::error!("{line}");
+            }
+            let acknowledged = Acknowledged::to_leader(term, matched, committed);
+            let met = self.identity.met(id);
+            let is_known = id != me && matched.is_some();
+            told.voters.push(proto::Voter {
+                id,
+                up: voter.up,
+                full: voter.full,
+                behind,
+                acknowledged: is_known.then(|| acknowledged.into()),
+                met: met.as_ref().and_then(MetStart::out),
+            });
+            if is_known {
+                self.peers.note_acknowledged(id, met, acknowledged);
+            }
+            seen.voters.push(voter);
+        }
+        self.peers.set_voting(me, seen);
+        told
+    }
+}
+
+/// The leader `from` says how the voters are.
+pub(crate) fn hear(from: u64, told: &proto::Voting, identity: &Identity, peers: &Peers) {
+    let starts = told.voters.iter().filter_map(|voter| Some((voter.id, voter.met?)));
+    identity.learn_starts(starts);
+    let me = identity.id();
+    for voter in told.voters.iter().filter(|voter| voter.id != me) {
+        // To this leader, or to one before it.
+        if let Some(acknowledged) = voter.acknowledged.filter(|known| known.term <= told.term) {
+            let start = voter.met.map(Into::into);
+            peers.note_acknowledged(voter.id, start, acknowledged.into());
+        }
+    }
+    let seen = |voter: &proto::Voter| {
+        let proto::Voter { id, up, full, behind, .. } = *voter;
+        Voter { id, up, full, behind }
+    };
+    let voters = told.voters.iter().map(seen).collect();
+    peers.set_voting(from, Voting { term: told.term, committed: told.committed, voters });
+}
