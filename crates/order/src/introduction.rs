@@ -53,7 +53,9 @@ impl Introduction {
     }
 
     /// Compares the starts of an admitted peer with the last one that was met, and remembers them.
-    /// What the peer is known to have acknowledged before this start.
+    /// What the peer is known to have acknowledged before this start. If it has lost some of that, it
+    /// stops by itself, and its start is not remembered: it has taken no part, and may still come
+    /// back with its folder as it was before.
     pub(crate) fn meet(
         &self,
         id: u64,
@@ -63,10 +65,15 @@ impl Introduction {
         if let Some(acknowledged) = self.engine.acknowledged_by(id) {
             self.peers.note_acknowledged(id, self.identity.met(id), acknowledged);
         }
-        if let Some(starts) = starts {
+        let Some(starts) = starts else {
+            return Ok(self.peers.acknowledged_before(id, self.identity.met(id).as_ref()));
+        };
+        let start = self.identity.judge_starts(id, starts)?.or_else(|| self.identity.met(id));
+        let known = self.peers.acknowledged_before(id, start.as_ref());
+        if LogEnd::from(starts).lost(&known).is_none() {
             self.identity.compare_starts(id, starts)?;
         }
-        Ok(self.peers.acknowledged_before(id, self.identity.met(id).as_ref()))
+        Ok(known)
     }
 
     /// Peer `by` has compared the starts of this replica, and tells what it knows. The error: the
@@ -81,9 +88,11 @@ impl Introduction {
         Ok(())
     }
 
-    /// The starts that this replica's folder remembers.
+    /// The starts that this replica's folder remembers, and where its log ended at the last.
     pub(crate) fn starts(&self) -> proto::StartHistory {
-        self.identity.starts()
+        let log_end = self.own.last.map(|(term, node, index)| proto::LogId { term, node, index });
+        let vote_term = self.own.term;
+        proto::StartHistory { vote_term, log_end, ..self.identity.starts() }
     }
 }
 

@@ -113,6 +113,13 @@ impl LogEnd {
     }
 }
 
+impl From<&proto::StartHistory> for LogEnd {
+    fn from(told: &proto::StartHistory) -> Self {
+        let last = told.log_end.map(|last| (last.term, last.node, last.index));
+        Self { term: told.vote_term, last }
+    }
+}
+
 impl From<Acknowledged> for proto::Acknowledged {
     fn from(acknowledged: Acknowledged) -> Self {
         let Acknowledged { term, last: (last_term, node, index), committed } = acknowledged;

@@ -110,7 +110,7 @@ impl From<proto::MetStart> for MetStart {
 impl From<&StartHistory> for proto::StartHistory {
     fn from(history: &StartHistory) -> Self {
         let starts = history.last.iter().filter_map(|start| u64::from_str_radix(start, 16).ok());
-        Self { count: history.count, starts: starts.collect() }
+        Self { count: history.count, starts: starts.collect(), ..Self::default() }
     }
 }
 

@@ -43,30 +43,40 @@ impl Identity {
         self.record.lock().peers.contains_key(&id.to_string())
     }
 
-    /// Compares the starts of an admitted peer with the last one that was met, and remembers a later
-    /// one, on disk. Of a peer that was not met at its own address nothing is remembered.
+    /// Compares the starts of an admitted peer with the last one that was met. The start that it has
+    /// made since, if it has.
+    pub(crate) fn judge_starts(
+        &self,
+        id: u64,
+        told: &proto::StartHistory,
+    ) -> Result<Option<MetStart>, Stranger> {
+        let record = self.record.lock();
+        match StartHistory::from(told).compare(record.met.get(&id.to_string())) {
+            Folder::Met => Ok(None),
+            Folder::OlderCopy => Err(Stranger::OlderCopy { id, by: record.id }),
+            Folder::StartedAgain(start) => Ok(Some(start)),
+        }
+    }
+
+    /// The same, and remembers a later start, on disk. Of a peer that was not met at its own address
+    /// nothing is remembered.
     pub(crate) fn compare_starts(
         &self,
         id: u64,
         told: &proto::StartHistory,
     ) -> Result<(), Stranger> {
+        let Some(start) = self.judge_starts(id, told)? else { return Ok(()) };
         let mut record = self.record.lock();
         let key = id.to_string();
         if !record.peers.contains_key(&key) {
             return Ok(());
         }
-        match StartHistory::from(told).compare(record.met.get(&key)) {
-            Folder::Met => Ok(()),
-            Folder::OlderCopy => Err(Stranger::OlderCopy { id, by: record.id }),
-            Folder::StartedAgain(start) => {
-                let mut next = record.clone();
-                next.met.insert(key, start);
-                write(&self.folder, &next)
-                    .map_err(|error| Stranger::NotWritten { id, why: error.to_string() })?;
-                *record = next;
-                Ok(())
-            }
-        }
+        let mut next = record.clone();
+        next.met.insert(key, start);
+        write(&self.folder, &next)
+            .map_err(|error| Stranger::NotWritten { id, why: error.to_string() })?;
+        *record = next;
+        Ok(())
     }
 
     /// A peer has refused this folder as an older copy of itself: it is not used again.
