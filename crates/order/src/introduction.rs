@@ -53,9 +53,9 @@ impl Introduction {
     }
 
     /// Compares the starts of an admitted peer with the last one that was met, and remembers them.
-    /// What the peer is known to have acknowledged before this start. If it has lost some of that, it
-    /// stops by itself, and its start is not remembered: it has taken no part, and may still come
-    /// back with its folder as it was before.
+    /// What the peer is known to have acknowledged before this start. If it has lost some of that,
+    /// it stops by itself, and its start is not remembered: it has taken no part, and may still
+    /// come back with its folder as it was before.
     pub(crate) fn meet(
         &self,
         id: u64,
@@ -195,8 +195,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let incarnation = "00112233445566778899aabbccddeeff";
         let text = format!(
-            "version = 1\ncluster = \"test\"\nid = 456\nincarnation = \"{incarnation}\"\n\n[peers]\n\
-             123 = \"{incarnation}\"\n"
+            "version = 1\ncluster = \"test\"\nid = 456\nincarnation = \"{incarnation}\"\n\n\
+             [peers]\n123 = \"{incarnation}\"\n"
         );
         fs::write(folder.path().join(FILE), text).unwrap();
         let identity = open(folder.path(), 456).unwrap();

@@ -268,6 +268,17 @@ impl Chair {
     }
 }
 
+/// Waits until nothing is on its way and no answer waits, but not longer than `patience`.
+pub(crate) async fn wait_for_idle(batcher: &Batcher, settling: &Settling, patience: Duration) {
+    let idle = async {
+        while !batcher.is_idle() || 0 < settling.held() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    // Whoever is not answered by then learns that nobody knows, and asks the next leader.
+    let _ = tokio::time::timeout(patience, idle).await;
+}
+
 /// The bytes of a batch, stamped now, that tells the followers what is settled.
 pub(crate) fn batch(view: &View, settled: Index, loads: &[Load]) -> Vec<u8> {
     let log_time = view.read(Ledger::log_time);

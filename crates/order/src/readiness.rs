@@ -114,8 +114,8 @@ struct Stand {
 }
 
 impl StuckLogs {
-    /// Follower `id` has acknowledged up to `at`. `may_move`: it is there, its disk has room, and it
-    /// is not being sent a snapshot. A line, once, when it is found not to move.
+    /// Follower `id` has acknowledged up to `at`. `may_move`: it is there, its disk has room, and
+    /// it is not being sent a snapshot. A line, once, when it is found not to move.
     pub(crate) fn look(
         &mut self,
         (id, may_move): (u64, bool),

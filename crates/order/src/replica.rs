@@ -263,7 +263,7 @@ impl Replica {
             chair.closing.cancel();
             role.send_replace(Role::Choosing { term: self.engine.leader().term });
             let leave = async {
-                wait_for_idle(&batcher, &settling, HAND_OVER).await;
+                leading::wait_for_idle(&batcher, &settling, HAND_OVER).await;
                 self.leaving.cancel();
                 chair.leave(HAND_OVER).await;
             };
@@ -467,17 +467,6 @@ impl Replica {
             }
         }
     }
-}
-
-/// Waits until nothing is on its way and no answer waits, but not longer than `patience`.
-async fn wait_for_idle(batcher: &Batcher, settling: &Settling, patience: Duration) {
-    let idle = async {
-        while !batcher.is_idle() || 0 < settling.held() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    // Whoever is not answered by then learns that nobody knows, and asks the next leader.
-    let _ = tokio::time::timeout(patience, idle).await;
 }
 
 /// Keeps the hint that goes out with answers: who leads, and what time it is in the log.

@@ -94,8 +94,8 @@ impl Facts for Status {
 }
 
 impl Status {
-    /// `ready` in the status: it knows who leads, and has applied what it knows to be committed. The
-    /// page `/readyz` asks for more.
+    /// `ready` in the status: it knows who leads, and has applied what it knows to be committed.
+    /// The page `/readyz` asks for more.
     fn is_ready(&self, role: Role, committed: Index, applied: Index) -> bool {
         role.leader(self.id).is_some() && committed <= applied
     }

@@ -43,8 +43,8 @@ impl Identity {
         self.record.lock().peers.contains_key(&id.to_string())
     }
 
-    /// Compares the starts of an admitted peer with the last one that was met. The start that it has
-    /// made since, if it has.
+    /// Compares the starts of an admitted peer with the last one that was met. The start that it
+    /// has made since, if it has.
     pub(crate) fn judge_starts(
         &self,
         id: u64,
@@ -58,8 +58,8 @@ impl Identity {
         }
     }
 
-    /// The same, and remembers a later start, on disk. Of a peer that was not met at its own address
-    /// nothing is remembered.
+    /// The same, and remembers a later start, on disk. Of a peer that was not met at its own
+    /// address nothing is remembered.
     pub(crate) fn compare_starts(
         &self,
         id: u64,
