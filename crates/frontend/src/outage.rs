@@ -81,6 +81,7 @@ fn began(left: &[u64]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Reach::{Refused, Silent, Up};
 
     #[test]
     fn an_outage_is_said_once_when_it_begins_and_once_when_it_ends() {
@@ -91,7 +92,6 @@ mod tests {
             let view = View { leader, replicas, misplaced: None };
             outage.note(&view, start + Duration::from_millis(millis))
         };
-        use Reach::{Refused, Silent, Up};
         assert_eq!(note(Some(345), [Up, Up, Up], 0), None);
         assert_eq!(note(Some(345), [Up, Refused, Up], 10), None);
         assert_eq!(note(Some(456), [Up, Refused, Up], 500), None, "a failover");

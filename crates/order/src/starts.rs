@@ -128,7 +128,9 @@ mod tests {
 
     fn started(starts: &[u64]) -> StartHistory {
         let mut history = StartHistory::default();
-        starts.iter().for_each(|start| history.begin(*start));
+        for start in starts {
+            history.begin(*start);
+        }
         history
     }
 

@@ -39,7 +39,7 @@ impl Facts for Status {
     fn is_called(&self, name: &str) -> bool {
         let is_host = |address: &String| name_of(address).eq_ignore_ascii_case(name);
         self.members.look(|now| now.addresses.values().any(is_host))
-            || self.members.hinted().any(|address| is_host(address))
+            || self.members.hinted().any(is_host)
     }
 
     fn status(&self) -> ProcessStatus {

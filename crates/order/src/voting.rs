@@ -15,7 +15,7 @@ use wire::proto;
 use crate::identity::Identity;
 use crate::leading::Chair;
 use crate::log_end::Acknowledged;
-use crate::members::Members;
+use crate::members::{Members, Now};
 use crate::peers::{PeerView, Peers};
 use crate::raft::engine::Engine;
 use crate::readiness::{StuckLogs, Voter, Voting};
@@ -84,7 +84,7 @@ impl Watch {
         let (marks, table) = (self.engine.marks(), self.peers.now());
         let me = self.engine.id();
         let (last, committed) = (marks.last.0, marks.committed.0);
-        let voters = self.members.look(|now| now.voters());
+        let voters = self.members.look(Now::voters);
         stuck.retain(|id| table.contains_key(&id));
         let mut seen = Voting { term, committed, voters: Vec::new() };
         let mut told = proto::Voting { term, committed, voters: Vec::new() };
