@@ -10,6 +10,8 @@ mod cluster;
 mod damage;
 mod history;
 mod kit;
+mod pages;
+mod promises;
 mod snapshots;
 mod suite;
 mod tail;

@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
+use ledger::block::Block;
 use ledger::ledger::{Ledger, Windows};
+use ledger::sealed::Sealed;
 use ledger::state::State;
-use ledger::terms::{Index, OrderNumber};
+use ledger::terms::{Digest, Index, OrderNumber};
 use openraft::RaftSnapshotBuilder;
 use openraft::storage::RaftStateMachine;
 use order::raft::snapshots::BlockSource;
@@ -104,7 +106,16 @@ async fn a_returning_replica_fetches_only_what_it_lacks_and_ends_identical() {
 async fn a_snapshot_with_wrong_blocks_is_refused_whole() {
     let theirs = tempfile::tempdir().unwrap();
     let (first, snapshot) = ahead(theirs.path()).await;
-    let spoils: [Spoil; 6] = [
+    let spoils: [Spoil; 7] = [
+        // Sound in itself, and sealed anew on the digest of another predecessor.
+        |mut blocks| {
+            let mut block = Block::decode(blocks[4].as_ref().unwrap()).unwrap();
+            block.header.previous = Digest([9; 32]);
+            block.header.digest = block.reckon();
+            blocks[4] = Ok(block.encode().into());
+            assert!(Sealed::open(blocks[4].as_ref().unwrap().clone()).is_ok(), "no checksum tells");
+            blocks
+        },
         |_| Vec::new(),
         |mut blocks| {
             blocks.pop();
