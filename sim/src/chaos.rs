@@ -34,6 +34,12 @@ pub enum Act {
     Resume(usize),
     /// Its clock on the wall jumps, in milliseconds.
     Jump(usize, i64),
+    /// It is stopped where it stands, and its folder is copied.
+    Copy(usize),
+    /// Its folder is replaced by the copy, which is older, and it is started.
+    GoBack(usize),
+    /// Its own folder is put back.
+    OwnFolder(usize),
     /// It makes a snapshot and purges its log, but for so many entries.
     Purge(usize, u64),
     /// Words take long, or as usual.
@@ -93,8 +99,8 @@ impl Chaos {
     /// One fault, and how it is undone.
     fn one(&mut self, up: &[bool]) -> (Vec<Act>, Vec<Act>) {
         let place = self.luck.place(up.len());
-        let Faults { kills, power, cuts, stalls, jumps, purges } = self.faults;
-        match self.luck.below(14) {
+        let Faults { kills, power, cuts, stalls, jumps, purges, older_copies } = self.faults;
+        match self.luck.below(16) {
             0 | 1 if kills => Self::crash(Crash::Kill, vec![place], up),
             2 if kills && self.luck.percent(50) => {
                 (vec![Act::Stop(place)], vec![Act::Start(place)])
@@ -123,6 +129,10 @@ impl Chaos {
                 let dark = power && self.luck.percent(50);
                 (vec![Act::CrashSide(side, dark)], vec![Act::StartSide(side)])
             }
+            14 if older_copies && up[place] => {
+                (vec![Act::Copy(place)], vec![Act::Start(place)])
+            }
+            14 | 15 if older_copies => (vec![Act::GoBack(place)], vec![Act::OwnFolder(place)]),
             _ => (Vec::new(), Vec::new()),
         }
     }

@@ -52,12 +52,21 @@ pub struct Faults {
     pub jumps: bool,
     /// Snapshots are made and logs purged.
     pub purges: bool,
+    /// Folders are replaced by older copies of themselves.
+    pub older_copies: bool,
 }
 
 impl Faults {
     /// All of them.
-    pub const ALL: Self =
-        Self { kills: true, power: true, cuts: true, stalls: true, jumps: true, purges: true };
+    pub const ALL: Self = Self {
+        kills: true,
+        power: true,
+        cuts: true,
+        stalls: true,
+        jumps: true,
+        purges: true,
+        older_copies: true,
+    };
     /// None of them.
     pub const NONE: Self = Self {
         kills: false,
@@ -66,6 +75,7 @@ impl Faults {
         stalls: false,
         jumps: false,
         purges: false,
+        older_copies: false,
     };
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ground::disk::{Crash, Disk};
+use ground::disk::{Crash, Disk, DiskCopy};
 use ground::life::{self, Inside, SimGround, Window};
 use ledger::ledger::Windows;
 use order::raft::types::LogId;
@@ -34,6 +34,21 @@ pub struct Replica {
     window: Window,
     settings: Settings,
     restore: bool,
+}
+
+/// A copy of a replica's data folder.
+#[derive(Clone, Debug)]
+pub struct FolderCopy {
+    /// Its log and its history.
+    pub disk: DiskCopy,
+    identity: Vec<u8>,
+}
+
+impl FolderCopy {
+    /// Whether it was made after this start.
+    pub fn remembers(&self, start: &str) -> bool {
+        String::from_utf8_lossy(&self.identity).contains(start)
+    }
 }
 
 /// The machine of the replica at this place.
@@ -97,6 +112,43 @@ impl Replica {
             Crash::Kill => Life::Gone,
             Crash::Power => Life::Dark,
         });
+    }
+
+    /// A copy of its data folder, while its process does not run.
+    ///
+    /// # Panics
+    ///
+    /// When it has never run.
+    pub fn copy(&self) -> FolderCopy {
+        let identity = std::fs::read(self.identity()).expect("one that ran has an identity");
+        FolderCopy { disk: self.disk.copy(), identity }
+    }
+
+    /// An operator puts a copy in the place of its data folder.
+    ///
+    /// # Panics
+    ///
+    /// When the folder of the run is gone.
+    pub fn put_back(&self, copy: &FolderCopy) {
+        self.disk.put_back(&copy.disk);
+        std::fs::write(self.identity(), &copy.identity).expect("the folder can be written");
+    }
+
+    /// The number that its last start drew, in its identity's words; `None` before the first.
+    pub fn last_start(&self) -> Option<String> {
+        let text = std::fs::read_to_string(self.identity()).ok()?;
+        let (_, last) = text.split_once("\nlast = [")?;
+        let (last, _) = last.split_once(']')?;
+        last.split('"').rfind(|word| word.len() == 16).map(str::to_owned)
+    }
+
+    /// Whether it has met this start of another replica.
+    pub fn met(&self, start: &str) -> bool {
+        std::fs::read_to_string(self.identity()).is_ok_and(|text| text.contains(start))
+    }
+
+    fn identity(&self) -> std::path::PathBuf {
+        self.settings.data.join("identity.toml")
     }
 
     /// It makes a snapshot, and purges its log up to it but for so many entries.

@@ -1,5 +1,6 @@
 //! The world of one run: machines, network, disks, customers, chaos and the judge.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use openraft::async_runtime::WatchReceiver;
@@ -15,7 +16,7 @@ use crate::judge::{self, Judge};
 use crate::machine::Host;
 use crate::net::{HostId, Life, Net};
 use crate::plan::Plan;
-use crate::replica::{self, Replica};
+use crate::replica::{self, FolderCopy, Replica};
 use crate::shopper::Shopper;
 use crate::side::{self, Side};
 use crate::trace::{self, Told};
@@ -49,6 +50,14 @@ pub struct Report {
     pub trace: Told,
 }
 
+/// An older copy is in the place of a replica's folder.
+#[derive(Debug)]
+struct Reverted {
+    own: FolderCopy,
+    /// How many entries the older log has.
+    entries: usize,
+}
+
 /// One run, at one moment.
 #[derive(Debug)]
 pub struct World {
@@ -61,6 +70,12 @@ pub struct World {
     judge: Judge,
     wrong: Vec<String>,
     faults: u64,
+    /// What is in the place of folders, by place: such a replica must be refused.
+    reverted: BTreeMap<usize, Reverted>,
+    /// Copies of folders, by place.
+    copies: BTreeMap<usize, FolderCopy>,
+    /// The replicas that were refused, and what they said.
+    refused: Vec<(usize, String)>,
     /// Nothing may end any more.
     calm: bool,
     // Last: removed when nobody writes into it any more.
@@ -116,6 +131,9 @@ impl World {
             judge: Judge::default(),
             wrong: Vec::new(),
             faults: 0,
+            reverted: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            refused: Vec::new(),
             calm: false,
             _folder: folder,
         }
@@ -158,6 +176,7 @@ impl World {
         self.net.set_delay(CALM);
         for place in 0..self.replicas.len() {
             self.replicas[place].disk.resume();
+            self.own_folder(place);
         }
         self.supervise();
         let began = self.net.now();
@@ -238,6 +257,17 @@ impl World {
             Act::Stall(place) => self.replicas[place].disk.stall(),
             Act::Resume(place) => self.replicas[place].disk.resume(),
             Act::Jump(place, by_ms) => self.replicas[place].host.jump(by_ms),
+            Act::Copy(place) => {
+                self.replicas[place].crash(Crash::Power);
+                self.copies.insert(place, self.replicas[place].copy());
+            }
+            Act::GoBack(place) => self.go_back_if_met(place),
+            Act::OwnFolder(place) => {
+                if self.reverted.contains_key(&place) {
+                    self.own_folder(place);
+                    self.act(Act::Start(place));
+                }
+            }
             Act::Purge(place, kept) => self.replicas[place].purge(kept),
             Act::Rough(rough) => self.net.set_delay(if rough { crate::chaos::ROUGH } else { CALM }),
         }
@@ -246,7 +276,7 @@ impl World {
     /// One millisecond.
     pub fn step(&mut self) {
         self.net.step();
-        for replica in &mut self.replicas {
+        for (place, replica) in self.replicas.iter_mut().enumerate() {
             let Some(ending) = replica.step() else { continue };
             trace::enter("", self.net.now());
             match ending {
@@ -255,7 +285,9 @@ impl World {
                     trace::say(&format!("{} ended: {stop}", replica.id));
                     // One that finds no source of blocks, as long as there is none, may give up.
                     let may = !self.calm && stop.to_string().contains("cannot fetch the blocks");
-                    if !may {
+                    if self.reverted.contains_key(&place) && is_refusal(&stop) {
+                        self.refused.push((place, stop.to_string()));
+                    } else if !may {
                         self.wrong.push(format!("{} ended: {stop}", replica.id));
                     }
                 }
@@ -308,6 +340,56 @@ impl World {
         named.all(|other| other == Some((id, term))).then_some(())?;
         let place = self.replicas.iter().position(|replica| replica.id == id)?;
         Some((place, term))
+    }
+
+    /// An operator puts an older copy in the place of a stopped replica's log and history, or of its
+    /// whole data folder.
+    pub fn go_back(&mut self, place: usize, older: &FolderCopy, whole: bool) {
+        trace::enter("", self.net.now());
+        trace::say(&format!("an older copy in the place of {place}, whole: {whole}"));
+        let replica = &self.replicas[place];
+        let own = replica.copy();
+        match whole {
+            true => replica.put_back(older),
+            false => replica.disk.put_back(&older.disk),
+        }
+        let entries = replica.disk.holds().1;
+        self.reverted.insert(place, Reverted { own, entries });
+    }
+
+    /// The replica's own folder comes back. With the older one it must have taken nothing.
+    pub fn own_folder(&mut self, place: usize) {
+        let Some(Reverted { own, entries }) = self.reverted.remove(&place) else { return };
+        let replica = &mut self.replicas[place];
+        if replica.host.is_running() {
+            replica.crash(Crash::Kill);
+        }
+        let (id, after) = (replica.id, replica.disk.holds().1);
+        replica.put_back(&own);
+        if entries < after {
+            self.is_wrong(&format!("{id} took entries with an older folder: {entries}, {after}"));
+        }
+    }
+
+    /// For the chaos: the older copy takes its place, if all the others have met a later start.
+    fn go_back_if_met(&mut self, place: usize) {
+        let Some(older) = self.copies.get(&place).cloned() else { return };
+        let Some(start) = self.replicas[place].last_start() else { return };
+        let later = !older.remembers(&start);
+        let others = self.replicas.iter().filter(|other| other.id != self.replicas[place].id);
+        if !later || self.reverted.contains_key(&place) || !others.clone().all(|o| o.met(&start)) {
+            return;
+        }
+        if self.replicas[place].host.is_running() {
+            self.replicas[place].crash(Crash::Kill);
+        }
+        self.go_back(place, &older, true);
+        self.act(Act::Start(place));
+    }
+
+    /// The replicas that were refused so far, by place, and what they said.
+    pub fn refused(&self) -> &[(usize, String)] {
+        &self.refused
     }
 
     /// The machine of a replica.
@@ -393,6 +475,13 @@ async fn shopping(
     // A panic is in the trace already.
     while asking.join_next().await.is_some() {}
     Ok(())
+}
+
+/// A replica stops because it may not go on with what it has, and says what to type.
+fn is_refusal(stop: &Stop) -> bool {
+    let text = stop.to_string();
+    let why = text.contains("older copy") || text.contains("has forgotten what it acknowledged");
+    matches!(stop, Stop::Setup(_)) && why && text.contains("oppidum ctl replace")
 }
 
 fn state(replica: &Replica) -> String {

@@ -15,7 +15,7 @@ use crate::luck::Luck;
 const SECTOR: usize = 512;
 
 /// The file: what is surely there, and what has happened to it since.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct FileOps {
     sure: Vec<u8>,
     since: Vec<Op>,

@@ -72,7 +72,7 @@ impl Book {
 }
 
 /// What the disk holds of a log.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Shelf {
     sure: Book,
     /// Written and not synced.

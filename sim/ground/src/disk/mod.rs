@@ -65,6 +65,13 @@ struct Inner {
     file: FileOps,
 }
 
+/// All that a disk held at one moment.
+#[derive(Clone, Debug)]
+pub struct DiskCopy {
+    log: Shelf,
+    file: FileOps,
+}
+
 /// A disk that does nothing until somebody says so.
 #[derive(Debug, Default)]
 struct Stall {
@@ -113,6 +120,20 @@ impl Disk {
         if let Some(stall) = self.inner.lock().stalled.take() {
             stall.over.notify_waiters();
         }
+    }
+
+    /// A copy of all that is on it, while no process uses it.
+    pub fn copy(&self) -> DiskCopy {
+        let inner = self.inner.lock();
+        DiskCopy { log: inner.log.clone(), file: inner.file.clone() }
+    }
+
+    /// An operator puts a copy in the place of what is there.
+    pub fn put_back(&self, copy: &DiskCopy) {
+        let mut inner = self.inner.lock();
+        inner.life += 1;
+        inner.log = copy.log.clone();
+        inner.file = copy.file.clone();
     }
 
     /// How many bytes and entries are really there: for people.
