@@ -396,6 +396,31 @@ mod tests {
         assert_eq!((part.blocks.len(), view.durable().index()), (2, Index(8)));
     }
 
+    /// [P1] A block leaves memory when it is on disk, and not one block sooner.
+    #[tokio::test]
+    async fn every_order_is_found_while_some_are_on_disk_and_some_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut machine, view) = open(folder.path(), Arc::new(NoSource));
+        apply(&mut machine, 1..=4).await;
+        let durable = write(&view.shared).unwrap();
+        apply(&mut machine, 5..=6).await;
+        written(&view.shared, durable);
+        let young = |view: &View| -> Vec<u64> {
+            let books = view.shared.books.read();
+            books.young.iter().map(|block| block.header().index.0).collect()
+        };
+        assert_eq!(young(&view), [5, 6]);
+        let (first, next) =
+            view.read(|ledger| (ledger.first_order_number().0, ledger.next_order_number().0));
+        assert_eq!(next - first, 5, "one order in each entry but the first");
+        for number in (first..next).map(OrderNumber) {
+            assert!(view.order(number).unwrap().is_some(), "{number}");
+        }
+        for number in (next - 2..next).map(OrderNumber) {
+            assert!(matches!(view.recent(number), Some(Some(_))), "{number} is in memory");
+        }
+    }
+
     /// Another replica that is well.
     struct Whole(Arc<View>);
 
