@@ -22,6 +22,10 @@ pub enum Act {
     CrashSide(usize, bool),
     /// It is started again.
     StartSide(usize),
+    /// This catalog or frontend stands still; its clocks go on.
+    Freeze(usize),
+    /// It goes on.
+    Thaw(usize),
     /// This one is told to stop, and stops in order.
     Stop(usize),
     /// What the first machine says no longer arrives at the second.

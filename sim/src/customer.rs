@@ -18,7 +18,7 @@ use wire::proto::ask::What as Asks;
 use wire::proto::{self};
 use wire::stream::Caller;
 
-use crate::history::{History, Shown, Wish};
+use crate::history::{History, Shown, Stock, Wish};
 use crate::net::Net;
 use crate::plan::NAMES;
 use ground::luck::Luck;
@@ -128,10 +128,10 @@ impl Customer {
         let stock = match self.ask(Asks::Query(query)).await {
             Ok(proto::Answer { stale: true, .. }) => return,
             Ok(proto::Answer { as_of, what: Some(Answered::Product(product)), .. }) => {
-                Some((as_of, Some(product.stock)))
+                Some((as_of, Stock::Exactly(product.stock)))
             }
             Ok(proto::Answer { as_of, what: Some(Answered::Nothing(_)), .. }) => {
-                Some((as_of, None))
+                Some((as_of, Stock::NoProduct))
             }
             Ok(other) => return self.history.is_wrong(format!("{other:?} answers a query")),
             Err(problem) => return self.elsewhere(&problem).await,

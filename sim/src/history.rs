@@ -52,8 +52,19 @@ pub struct Shown {
     pub name: String,
     /// As of this index; not marked as stale.
     pub as_of: Index,
-    /// Its stock; none: there was no such product.
-    pub stock: Option<u64>,
+    /// What was said of its stock.
+    pub stock: Stock,
+}
+
+/// What an answer says of a product's stock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stock {
+    /// There was no such product.
+    NoProduct,
+    /// There were exactly this many pieces.
+    Exactly(u64),
+    /// There were fewer: an order without a key was refused for want of them.
+    FewerThan(u64),
 }
 
 /// All the evidence. Clones share it.

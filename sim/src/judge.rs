@@ -3,7 +3,8 @@
 //! * *agreement*: equal applied index, equal digest, on all replicas, at every moment.
 //! * *once*: what was acknowledged is in the history of every replica, there once, as it was told.
 //! * *conservation*, *dense*, *chain*, *rules*: the auditor of the ledger reads each history whole.
-//! * *truth*: what was shown of a product is what its stock was at that index.
+//! * *truth*: what was shown of a product is what its stock was at that index; an order without a key that
+//!   is refused shows that there was too little.
 //! * *fresh*: nothing is shown older than what somebody was told before the question.
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::{Digest, Index, OrderNumber};
 use order::raft::view::View;
 
-use crate::history::{Asked, History, Shown, Told};
+use crate::history::{Asked, History, Shown, Stock, Told};
 use crate::replica::Replica;
 
 /// What the judge has seen so far.
@@ -188,7 +189,16 @@ fn truth(record: &Record, shown: &Shown) -> Option<String> {
         stocks.range(..=*as_of).next_back().map(|(_, stock)| *stock)
     };
     let was = record.stocks.get(name).and_then(before);
-    (was != *stock).then(|| format!("truth: {name} was shown as {stock:?} at {as_of}, was {was:?}"))
+    let is_true = match (*stock, was) {
+        (Stock::NoProduct, was) => was.is_none(),
+        (Stock::Exactly(stock), was) => was == Some(stock),
+        // Within an entry that moved it there may have been fewer for a moment.
+        (Stock::FewerThan(quantity), was) => {
+            let moved = record.stocks.get(name).is_some_and(|stocks| stocks.contains_key(as_of));
+            moved || was.is_some_and(|was| was < quantity)
+        }
+    };
+    (!is_true).then(|| format!("truth: {name} was shown as {stock:?} at {as_of}, was {was:?}"))
 }
 
 fn fresh(record: &Record, shown: &Shown, told: &[Asked]) -> Option<String> {

@@ -50,6 +50,8 @@ struct Process {
     runtime: Runtime,
     began: Instant,
     ran: u32,
+    /// It stands still: for so many steps so far.
+    frozen: Option<u32>,
     stop: CancellationToken,
     running: JoinHandle<Ending>,
 }
@@ -115,12 +117,16 @@ impl Host {
             (Instant::now(), runtime.spawn(life(stop.clone())))
         };
         *self.face.began.lock() = Some(began);
-        self.process = Some(Process { runtime, began, ran: 0, stop, running });
+        self.process = Some(Process { runtime, began, ran: 0, frozen: None, stop, running });
     }
 
     /// Lets the process run for a step. What it ended with, if it has.
     pub fn step(&mut self) -> Option<Ending> {
         let process = self.process.as_mut()?;
+        if let Some(missed) = &mut process.frozen {
+            *missed += 1;
+            return None;
+        }
         simulated::enter(self.face.clone());
         trace::enter(&self.name, self.face.net.now());
         process.ran += 1;
@@ -133,6 +139,21 @@ impl Host {
         let ending = ended.unwrap_or_else(|error| Err(Stop::Defect(format!("panicked: {error}"))));
         self.end(Life::Gone);
         Some(ending)
+    }
+
+    /// Its process stands still, or goes on. When it goes on, its clocks have done so all the time,
+    /// and nothing that it has heard meanwhile is looked at before that shows.
+    pub fn freeze(&mut self, frozen: bool) {
+        self.enter();
+        let Some(process) = &mut self.process else { return };
+        match (frozen, process.frozen.take()) {
+            (true, since) => process.frozen = since.or(Some(0)),
+            (false, Some(missed)) => {
+                process.ran += missed;
+                process.runtime.block_on(tokio::time::advance(STEP * missed));
+            }
+            (false, None) => {}
+        }
     }
 
     /// Lets something run within the process.

@@ -26,6 +26,8 @@ pub struct Plan {
     pub frontends: usize,
     /// How many customers ask replicas themselves.
     pub customers: usize,
+    /// How many in a hundred orders of shoppers have no key.
+    pub keyless: u64,
     /// How long faults go on, in steps.
     pub chaos: u64,
     /// The mean time between two faults, in steps.
@@ -100,6 +102,7 @@ impl Plan {
             customers: luck.one(&[1, 2, 3, 5]),
             chaos: luck.between(2_000, 5_000),
             every: luck.one(&[120, 250, 500]),
+            keyless: luck.one(&[0, 30]),
             faults: Faults::ALL,
             broken: Broken::default(),
         }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 use wire::simulated::TcpStream;
 
-use crate::history::{History, Shown, Wish};
+use crate::history::{History, Shown, Stock, Wish};
 use crate::net::Net;
 use crate::plan::NAMES;
 use crate::trace;
@@ -33,6 +33,8 @@ pub struct Shopper {
     connection: Option<TcpStream>,
     favourite: usize,
     wishes: Vec<Wish>,
+    /// How many in a hundred orders have no key.
+    keyless: u64,
 }
 
 impl std::fmt::Debug for Shopper {
@@ -54,7 +56,7 @@ impl Shopper {
     pub fn new(
         name: &str,
         frontends: Vec<SocketAddr>,
-        seed: u64,
+        (seed, keyless): (u64, u64),
         net: &Net,
         history: &History,
     ) -> Self {
@@ -69,6 +71,7 @@ impl Shopper {
             connection: None,
             favourite,
             wishes: Vec::new(),
+            keyless,
         }
     }
 
@@ -81,6 +84,10 @@ impl Shopper {
                     self.settle(&again).await;
                 }
                 1..=6 => self.look().await,
+                _ if 0 < self.keyless && self.luck.percent(self.keyless) => {
+                    let (name, quantity) = (self.luck.one(&NAMES), self.luck.between(1, 3));
+                    self.order_without_key(name, quantity).await;
+                }
                 _ => {
                     let wish = Wish {
                         key: format!("{}-{}", self.name, self.wishes.len()),
@@ -126,18 +133,53 @@ impl Shopper {
         }
     }
 
+    /// Looks once at every product, and orders it without a key.
+    pub async fn visit(mut self) {
+        for name in NAMES {
+            self.look_at(name).await;
+            self.order_without_key(name, 3).await;
+        }
+    }
+
     async fn look(&mut self) {
-        let name = self.luck.one(&NAMES).to_owned();
+        let name = self.luck.one(&NAMES);
+        self.look_at(name).await;
+    }
+
+    async fn look_at(&mut self, name: &str) {
         let began = self.net.now();
         let request = format!("GET /stocks/{name} HTTP/1.1\r\nhost: shop\r\n\r\n");
         let Some(reply) = self.ask(&request).await else { return self.elsewhere(None).await };
         let Reply { status, as_of, stale, body } = reply;
         let stock = match status {
-            200 => body["data"]["quantity"].as_u64(),
-            404 => None,
+            200 => Stock::Exactly(body["data"]["quantity"].as_u64().unwrap_or(u64::MAX)),
+            404 => Stock::NoProduct,
             _ => return self.elsewhere(Some((status, body))).await,
         };
         if let Some(as_of) = as_of.filter(|_| !stale) {
+            let name = name.to_owned();
+            self.history.shows(Shown { began, name, as_of: Index(as_of), stock });
+        }
+    }
+
+    /// Buys without a key, once: whatever becomes of it, it is not asked again. A refusal tells of
+    /// the stock, and is judged as a query is; what is placed is in the history like any order.
+    async fn order_without_key(&mut self, name: &str, quantity: u64) {
+        let began = self.net.now();
+        let body = json!({ "name": name, "quantity": quantity, "type": "buy" }).to_string();
+        let length = body.len();
+        let request = format!(
+            "POST /orders HTTP/1.1\r\nhost: shop\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        let Some(reply) = self.ask(&request).await else { return self.elsewhere(None).await };
+        let stock = match reply.status {
+            200 => return,
+            404 => Stock::NoProduct,
+            409 => Stock::FewerThan(quantity),
+            status => return self.elsewhere(Some((status, reply.body))).await,
+        };
+        if let Some(as_of) = reply.as_of {
+            let name = name.to_owned();
             self.history.shows(Shown { began, name, as_of: Index(as_of), stock });
         }
     }

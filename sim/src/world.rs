@@ -178,6 +178,9 @@ impl World {
             self.replicas[place].disk.resume();
             self.own_folder(place);
         }
+        for side in &mut self.sides {
+            side.host.freeze(false);
+        }
         self.supervise();
         let began = self.net.now();
         // What was about to end may still do so.
@@ -248,6 +251,8 @@ impl World {
                 self.sides[place].start(self.plan.seed);
             }
             Act::Start(_) | Act::StartSide(_) => {}
+            Act::Freeze(place) => self.sides[place].host.freeze(true),
+            Act::Thaw(place) => self.sides[place].host.freeze(false),
             Act::CrashSide(place, dark) => {
                 self.sides[place].crash(if dark { Life::Dark } else { Life::Gone });
             }
@@ -417,6 +422,15 @@ impl World {
         is_so(self)
     }
 
+    /// Somebody comes to a frontend who has not been there before, and asks about everything.
+    pub fn visit(&mut self, frontend: usize) {
+        let at = side::frontends(&self.plan)[frontend];
+        let name = format!("v{}", self.net.now());
+        let luck = (self.plan.seed, 0);
+        let visitor = Shopper::new(&name, vec![at], luck, &self.net, &self.history);
+        self.customers.spawn(visitor.visit());
+    }
+
     /// What the customers were told.
     pub fn history(&self) -> &History {
         &self.history
@@ -468,7 +482,8 @@ async fn shopping(
     }
     for number in 0..2 * plan.frontends {
         let name = format!("s{number}");
-        let shopper = Shopper::new(&name, frontends.clone(), plan.seed, &net, &history);
+        let luck = (plan.seed, plan.keyless);
+        let shopper = Shopper::new(&name, frontends.clone(), luck, &net, &history);
         let stop = stop.clone();
         asking.spawn(async move { shopper.shop(stop).await.ask_again().await });
     }

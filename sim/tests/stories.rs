@@ -144,3 +144,23 @@ fn a_power_cut_soon_after_a_kill_loses_nothing() {
         story(Plan { customers: 1, ..plan(seed, 3) }, tales::left_in_the_page_cache);
     }
 }
+
+/// [P5] A frontend sleeps for longer than anybody waits for it, and orders go on without it. What it
+/// is asked when it wakes up it does not answer from memory, nor does it refuse orders by it.
+#[test]
+fn a_frontend_that_slept_past_its_grace_tells_nothing_from_before() {
+    for seed in 6_000..6_004 {
+        let asked = Plan { catalogs: 1, frontends: 1, keyless: 30, ..plan(seed, 3) };
+        story(asked, |world| {
+            world.steps(1_500);
+            world.act(Act::Freeze(1));
+            world.steps(1_500);
+            let told = world.history().told_after(world.now() - 500);
+            assert!(0 < told, "orders go on without it");
+            world.visit(0);
+            world.steps(20);
+            world.act(Act::Thaw(1));
+            world.steps(500);
+        });
+    }
+}
