@@ -133,9 +133,7 @@ impl Chaos {
                 let dark = power && self.luck.percent(50);
                 (vec![Act::CrashSide(side, dark)], vec![Act::StartSide(side)])
             }
-            14 if older_copies && up[place] => {
-                (vec![Act::Copy(place)], vec![Act::Start(place)])
-            }
+            14 if older_copies && up[place] => (vec![Act::Copy(place)], vec![Act::Start(place)]),
             14 | 15 if older_copies => (vec![Act::GoBack(place)], vec![Act::OwnFolder(place)]),
             _ => (Vec::new(), Vec::new()),
         }
