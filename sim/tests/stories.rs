@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "tales/returning.rs"]
+mod returning;
 mod tales;
 
 use ground::disk::Crash;

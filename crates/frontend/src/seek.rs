@@ -295,10 +295,15 @@ mod tests {
 
     #[test]
     fn what_another_try_would_not_cure_is_told_at_once() {
-        for code in [Code::Overloaded, Code::DiskFull, Code::NoQuorum, Code::Malformed] {
+        for code in [Code::Overloaded, Code::DiskFull, Code::Malformed] {
             let problem = Problem::definite(code, "no");
             assert_eq!(Seek::new(ms(5_000)).failed(&problem, ms(0), 0.0), Some(problem), "{code}");
         }
+        // The replica may go by connects of a moment ago.
+        let no_quorum = Problem::definite(Code::NoQuorum, "no");
+        assert_eq!(Seek::new(ms(5_000)).failed(&no_quorum, ms(0), 0.0), None);
+        let late = Seek::new(ms(5_000)).failed(&no_quorum, NO_QUORUM_AFTER, 0.0);
+        assert_eq!(late, Some(no_quorum));
         for code in [Code::NotLeader, Code::NoLeader, Code::Lost, Code::Starting, Code::Refused] {
             let problem = Problem::definite(code, "not yet");
             assert_eq!(Seek::new(ms(5_000)).failed(&problem, ms(0), 0.0), None, "{code}");

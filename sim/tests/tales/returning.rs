@@ -1,14 +1,11 @@
 //! A replica whose log went back: an older copy of its data folder, or a log that has lost its end.
 //! It must stop, say what to type, and until then acknowledge nothing and give no vote.
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod tales;
-
 use ground::disk::Crash;
 use sim::chaos::Act;
 use sim::world::World;
-use tales::plan;
+
+use crate::tales::{self, plan};
 
 /// What happens to the others between the copy and the return.
 #[derive(Clone, Copy, Debug)]
