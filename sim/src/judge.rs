@@ -3,8 +3,8 @@
 //! * *agreement*: equal applied index, equal digest, on all replicas, at every moment.
 //! * *once*: what was acknowledged is in the history of every replica, there once, as it was told.
 //! * *conservation*, *dense*, *chain*, *rules*: the auditor of the ledger reads each history whole.
-//! * *truth*: what was shown of a product is what its stock was at that index; an order without a key that
-//!   is refused shows that there was too little.
+//! * *truth*: what was shown of a product is what its stock was at that index; an order without a
+//!   key that is refused shows that there was too little.
 //! * *fresh*: nothing is shown older than what somebody was told before the question.
 
 use std::collections::BTreeMap;

@@ -147,8 +147,8 @@ fn a_power_cut_soon_after_a_kill_loses_nothing() {
     }
 }
 
-/// [P5] A frontend sleeps for longer than anybody waits for it, and orders go on without it. What it
-/// is asked when it wakes up it does not answer from memory, nor does it refuse orders by it.
+/// [P5] A frontend sleeps past its grace, and orders go on without it. When it wakes up, it answers
+/// no query from memory, and refuses no order by it.
 #[test]
 fn a_frontend_that_slept_past_its_grace_tells_nothing_from_before() {
     for seed in 6_000..6_004 {

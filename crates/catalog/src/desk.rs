@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ledger::change::Change;
-use ledger::terms::{Index, LedgerId};
+use ledger::terms::Index;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tonic::Status;
@@ -18,8 +18,6 @@ use wire::escaped::escaped;
 use wire::limits::WATCHERS_MAX;
 use wire::problem::{Code, Problem};
 use wire::proto::{self, answer::What as Told};
-use wire::serve::Facts;
-use wire::status::ProcessStatus;
 use wire::stream::Reply;
 use wire::watch::clock;
 use wire::watch::follower::Verdict;
@@ -33,6 +31,8 @@ use wire::watch::window::{Frame, Window};
 
 use crate::counter::{Answer, Asked, Counter};
 use crate::freshness::{Freshness, Line};
+
+mod facts;
 
 /// One query on its way: where its answer goes, and until when it may wait.
 #[derive(Debug)]
@@ -466,35 +466,6 @@ impl Source for Desk {
 
     fn beat(&self) -> Duration {
         self.times.beat
-    }
-}
-
-impl Facts for Desk {
-    fn status(&self) -> ProcessStatus {
-        let held = self.held.lock();
-        let (follower, now) = (held.counter.follower(), clock::now());
-        let millis = follower.remaining(now).as_millis();
-        let id = held.ledger_id.first_chunk().map(|id| LedgerId(*id).to_string());
-        ProcessStatus {
-            role: "catalog".into(),
-            pid: Some(std::process::id()),
-            address: self.address.clone(),
-            ready: follower.live(now),
-            version: env!("CARGO_PKG_VERSION").into(),
-            ledger_id: id,
-            term: Some(held.term),
-            applied_index: Some(follower.cursor().0),
-            settled_index: Some(follower.settled().0),
-            products: u64::try_from(held.counter.shelf().len()).ok(),
-            watchers: u64::try_from(held.counter.watchers().everybody().count()).ok(),
-            watches: self.watches.lock().clone(),
-            lease_ms: u64::try_from(millis).ok(),
-            ..ProcessStatus::default()
-        }
-    }
-
-    fn ready(&self) -> bool {
-        self.held.lock().counter.follower().live(clock::now())
     }
 }
 

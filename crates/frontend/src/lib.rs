@@ -11,9 +11,10 @@
 //! `plain` (which need no server of HTTP), `head` and `framing` (what is a request, and where it
 //! ends). Their shells: `replicas` (connections; `outage` says when they are too few), `courier`,
 //! `ordering`, `queries`. `api` turns requests into answers, `doorstep` reads plain orders,
-//! `connection` and `server` everything else, through a `tracked_stream`. `clients` says how clients are treated, `body_quota` what their
-//! bodies may take, `access_log` writes the lines about them. `store` describes the whole store,
-//! `status_view` shows it. [`run()`] puts them together.
+//! `connection` and `server` everything else, through a `tracked_stream`. `clients` says how
+//! clients are treated, `body_quota` what their bodies may take, `access_log` writes the lines
+//! about them. `store` describes the whole store, `status_view` shows it. [`run()`] puts them
+//! together.
 
 pub mod limits;
 

@@ -152,8 +152,8 @@ impl Leadership {
         self.majority_lost = false;
     }
 
-    /// A round of this term has failed: the lease is over at once, whatever is left of it, and comes
-    /// back with the next round that succeeds. True: that is news. Shorter leases are always safe;
+    /// A round of this term has failed: the lease is over at once, whatever is left of it, and it
+    /// comes back with the next round that succeeds. True: that is news. Shorter leases are safe;
     /// this one ends so that catalogs do not stay with a leader that is about to be deposed.
     pub fn lose_majority(&mut self) -> bool {
         self.quorum = Lease::default();

@@ -10,7 +10,7 @@ use tonic::service::Routes;
 use tonic::{Request, Response, Streaming};
 use wire::net::TcpListener;
 use wire::proto::store_server::{Store, StoreServer};
-use wire::serve;
+use wire::serve::{self, Facts};
 use wire::stream::{self, Answerer, Caller, LeaderHint};
 
 use super::*;

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use ledger::command::Command;
 use ledger::ledger::Windows;
+use ledger::outcome::Accepted;
 use ledger::terms::{OrderNumber, Timestamp};
 use tokio::sync::mpsc;
 use tonic::service::Routes;

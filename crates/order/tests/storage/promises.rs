@@ -1,10 +1,10 @@
 //! What the log promises is on disk before it promises it.
 //!
 //! A process of its own uses the real log while a small library under it records, in one sequence,
-//! each write and each sync of the log's files, and each promise that the log makes: a saved vote, an
-//! acknowledged append, an opened log. Syncs are slow there, so that a promise made too early comes
-//! before its sync. Two such processes share a folder: the first one is killed with entries that it
-//! has written and not synced.
+//! each write and each sync of the log's files, and each promise that the log makes: a saved vote,
+//! an acknowledged append, an opened log. Syncs are slow there, so that a promise made too early
+//! comes before its sync. Two such processes share a folder: the first one is killed with entries
+//! that it has written and not synced.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,8 +23,8 @@ const FOLDER: &str = "OPPIDUM_RECORDED_FOLDER";
 const PART: &str = "OPPIDUM_RECORDED_PART";
 
 /// Records into the file that `RECORD` names: `write FILE COUNT` when a write begins, `sync FILE`
-/// when a sync has ended, and what is written into a file named `promises`, as it is. While there is
-/// a file of that name and `.stall`, no sync ends.
+/// when a sync has ended, and what is written into a file named `promises`, as it is. While there
+/// is a file of that name and `.stall`, no sync ends.
 const RECORDER: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -13,8 +13,8 @@
 //!
 //! The cores are plain structs without I/O, clock or luck: [`lease`], [`watchers`] (the source's
 //! side) and [`follower`] (the watcher's side), [`window`] (the frames a source keeps), [`returns`]
-//! (back-off by address). The shells around them are [`source`] and [`watcher`]. The seventeen rules are in `docs/watch.md`;
-//! [`rules`] names the wrong ones by which the checkers are proved.
+//! (back-off by address). The shells around them are [`source`] and [`watcher`]. The seventeen
+//! rules are in `docs/watch.md`; [`rules`] names the wrong ones by which the checkers are proved.
 
 pub mod rules;
 
