@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -65,7 +66,9 @@ pub(crate) struct Record {
 
 /// Locks a folder for as long as what comes back is held.
 pub(crate) fn lock(folder: &Path) -> Result<File, Stop> {
-    let file = File::options().create(true).truncate(false).write(true).open(folder.join(LOCK));
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let file = options.open(folder.join(LOCK));
     let file = file.map_err(|error| cannot_use("lock", folder, &error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -231,7 +234,8 @@ pub(crate) fn write(folder: &Path, record: &Record) -> std::io::Result<()> {
     let content = toml::to_string(record).map_err(std::io::Error::other)?;
     let text = format!("{}\n{content}", checksum(&content));
     let draft = folder.join(format!("{FILE}.new"));
-    let mut file = File::create(&draft)?;
+    let mut options = File::options();
+    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(&draft, folder.join(FILE))?;

@@ -235,7 +235,7 @@ mod tests {
     /// What comes back when it asks for a page; empty when the connection ends.
     async fn ask(stream: &mut TcpStream) -> String {
         let mut bytes = vec![0; 1_024];
-        let asked = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let asked = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
         let read = match asked {
             Ok(()) => stream.read(&mut bytes).await.unwrap_or(0),
             Err(_) => 0,

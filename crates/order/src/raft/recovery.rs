@@ -7,10 +7,8 @@
 //! the lost ones starts over. Everything in this folder is kept, also what no majority is known to
 //! have had; what was acknowledged and is not in it is gone.
 //!
-//! The log's own term counts, and the vote's only within [bounds]: a vote for a forged term at the
+//! The log's own term counts, and the vote's only within `bounds`: a vote for a forged term at the
 //! end of the range, which no election can follow, is not copied into the log that goes on.
-//!
-//! [bounds]: super::bounds
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
