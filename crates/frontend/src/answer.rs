@@ -65,7 +65,7 @@ pub(crate) fn problem(problem: &Problem) -> Answer {
     answer
 }
 
-/// Adds the headers that every answer has; [`write`] adds them by itself.
+/// Adds the headers that every answer has; [`write()`] adds them by itself.
 pub(crate) fn with_constant_headers(mut answer: Answer) -> Answer {
     answer.headers_mut().extend(CONSTANT);
     answer
