@@ -27,8 +27,8 @@ use crate::members::{Members, Now};
 use crate::peers::Peers;
 use crate::role::Reach;
 
-/// How long a replica without a log waits for the next of the others before it begins without
-/// those that are missing: replicas that are started by hand come one after another.
+/// How long a replica without a log waits for the other listed replicas once a majority is
+/// reachable: replicas that are started by hand come one after another.
 const GATHERING: Duration = Duration::from_secs(2);
 
 /// How much longer each rank waits, so that the highest begins.
@@ -147,38 +147,40 @@ pub(crate) async fn begin(
     }
 }
 
-/// How long to wait for the others before a store begins: the pure core.
-#[derive(Clone, Copy, Debug)]
+/// How long a first start still waits for listed replicas: the pure core. Without a majority no
+/// store can begin, so the wait is counted from the moment a majority is reachable.
+#[derive(Clone, Copy, Debug, Default)]
 struct Gathering {
-    there: usize,
-    /// When the last of them came.
-    since: Instant,
+    /// When a majority was first reachable.
+    majority_since: Option<Instant>,
 }
 
 impl Gathering {
-    /// `there` of all the others are there. How long to wait for the next; none: not any more.
-    fn left(&mut self, there: usize, all: usize, now: Instant) -> Option<Duration> {
-        if self.there < there {
-            (self.there, self.since) = (there, now);
+    /// `reachable` of the `others` are reachable at `now`. How long to wait for the rest; none: the
+    /// store begins.
+    fn left(&mut self, reachable: usize, others: usize, now: Instant) -> Option<Duration> {
+        // With this replica itself, `reachable + 1` of `others + 1`.
+        if reachable + 1 > others.div_ceil(2) {
+            self.majority_since.get_or_insert(now);
         }
-        let left = GATHERING.saturating_sub(now.saturating_duration_since(self.since));
-        (there < all && !left.is_zero()).then_some(left)
+        let waited = self.majority_since.map_or(Duration::ZERO, |since| now - since);
+        let left = GATHERING.saturating_sub(waited);
+        (reachable < others && !left.is_zero()).then_some(left)
     }
 }
 
-/// Waits until all of the others are there, or none of those that are missing has come for
-/// [`GATHERING`].
+/// Waits until all listed replicas are reachable, or a majority has been for [`GATHERING`].
 async fn gather(peers: &Peers) {
-    let mut gathering = Gathering { there: 0, since: Instant::now() };
+    let mut gathering = Gathering::default();
     let mut table = peers.watch();
     loop {
         let left = {
             let table = table.borrow_and_update();
-            let there = table.values().filter(|peer| peer.reach == Reach::Up).count();
-            gathering.left(there, table.len(), Instant::now())
+            let reachable = table.values().filter(|peer| peer.reach == Reach::Up).count();
+            gathering.left(reachable, table.len(), Instant::now())
         };
         let Some(left) = left else { return };
-        // Whatever wakes it, it looks again.
+        // A change of the table or the end of the wait: either way it looks again.
         let _ = tokio::time::timeout(left, table.changed()).await;
     }
 }
@@ -269,17 +271,19 @@ mod tests {
     fn a_first_start_waits_for_each_listed_replica_and_not_for_ever() {
         let start = Instant::now();
         let ms = Duration::from_millis;
-        let mut gathering = Gathering { there: 0, since: start };
-        let mut left = |there, millis| gathering.left(there, 2, start + ms(millis));
+        let mut gathering = Gathering::default();
+        let mut left = |reachable, millis| gathering.left(reachable, 4, start + ms(millis));
         assert_eq!(left(0, 0), Some(GATHERING));
-        assert_eq!(left(0, 1_000), Some(ms(1_000)));
-        assert_eq!(left(1, 1_050), Some(GATHERING), "the next one may come a second later");
-        assert_eq!(left(0, 1_060), Some(ms(1_990)), "one that comes and goes is no news");
-        assert_eq!(left(1, 1_070), Some(ms(1_980)));
-        assert_eq!(left(2, 2_100), None, "all are there");
-        let mut gathering = Gathering { there: 0, since: start };
+        assert_eq!(left(1, 60_000), Some(GATHERING), "without a majority no store begins");
+        assert_eq!(left(2, 61_000), Some(GATHERING), "three of five");
+        assert_eq!(left(3, 62_000), Some(ms(1_000)), "2 s in all, and not for each");
+        assert_eq!(left(1, 62_010), Some(ms(990)), "one that comes and goes is no news");
+        assert_eq!(left(4, 62_020), None, "all are there");
+        assert_eq!(left(3, 63_000), None, "one does not come");
+        let mut gathering = Gathering::default();
         assert_eq!(gathering.left(1, 2, start), Some(GATHERING));
-        assert_eq!(gathering.left(1, 2, start + GATHERING), None, "one does not come");
+        assert_eq!(gathering.left(2, 2, start + ms(1)), None);
+        assert_eq!(Gathering::default().left(0, 0, start), None, "a store of one replica");
     }
 
     #[tokio::test]
