@@ -27,7 +27,7 @@ use crate::members::{Members, Now};
 use crate::peers::Peers;
 use crate::raft::engine::{Engine, Leadership};
 use crate::raft::view::View;
-use crate::role::{Choice, Reach, Rival, Role, choose};
+use crate::role::{Choice, Reach, Rival, Role, choose, handed_in_vain};
 use crate::room::Room;
 use crate::settling::Settling;
 use crate::{problems, shop};
@@ -43,10 +43,6 @@ const FORSAKEN: Duration = Duration::from_millis(800);
 
 /// How often a follower looks whether its leader is heard.
 const LISTEN: Duration = Duration::from_millis(50);
-
-/// A lead that comes back within this was handed over in vain: the other one reaches this replica,
-/// and no majority.
-const IN_VAIN: Duration = Duration::from_secs(3);
 
 /// To whom this replica last handed over, and when.
 pub(crate) type Handed = Arc<Mutex<Option<(u64, Instant)>>>;
@@ -205,8 +201,7 @@ impl Chair {
     /// All that comes between being elected and leading.
     async fn take(&self, term: u64) -> Result<(), Problem> {
         let began = Instant::now();
-        let handed = *self.handed.lock();
-        let in_vain = handed.filter(|(_, when)| when.elapsed() < IN_VAIN).map(|(id, _)| id);
+        let in_vain = handed_in_vain(*self.handed.lock(), began);
         self.engine.confirm().await?;
         // Another gave the lead to this one, because the operator wished it so.
         let was_asked = self.peers.was_asked(term);
@@ -231,17 +226,12 @@ impl Chair {
         self.open_shop().await
     }
 
-    /// The other voters, compared with this replica's log. One whose disk is full is as good as
-    /// gone: it is not given the lead.
+    /// The other voters, compared with this replica's log.
     pub(crate) fn rivals(&self) -> Vec<Rival> {
         let (marks, table) = (self.engine.marks(), self.peers.now());
-        let rival = |(id, peer): (u64, crate::peers::PeerView)| {
-            let matched = marks.matched.get(&id).copied().flatten();
-            let lag = matched.map(|(_, _, index)| marks.last.0.saturating_sub(index));
-            let reach = if peer.full { Reach::Refused } else { peer.reach };
-            Rival { id, reach, lag, lost: peer.is_lost() }
-        };
-        table.into_iter().filter(|(_, peer)| !peer.learner).map(rival).collect()
+        let matched = |id| marks.matched.get(&id).copied().flatten();
+        let voters = table.iter().filter(|(_, peer)| !peer.learner);
+        voters.map(|(id, peer)| peer.rival(*id, matched(*id), marks.last)).collect()
     }
 
     async fn open_shop(&self) -> Result<(), Problem> {

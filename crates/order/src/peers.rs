@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use ledger::terms::Index;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -12,7 +13,7 @@ use tokio::time::Instant;
 use crate::log_end::{Acknowledged, PeerLog};
 use crate::members::{Members, Now};
 use crate::readiness::Voting;
-use crate::role::Reach;
+use crate::role::{Reach, Rival};
 use crate::starts::MetStart;
 
 /// How far a log reaches: the term and the leader of its last entry, and its index. The order of
@@ -41,6 +42,14 @@ pub(crate) struct PeerView {
 }
 
 impl PeerView {
+    /// As a fresh leader sees it, whose log ends at `last` and is known to be equal to that of this
+    /// replica up to `matched`. A voter whose disk is full is not given the lead: it counts as gone.
+    pub(crate) fn rival(&self, id: u64, matched: Position, last: Index) -> Rival {
+        let lag = matched.map(|(_, _, index)| last.0.saturating_sub(index));
+        let reach = if self.full { Reach::Refused } else { self.reach };
+        Rival { id, reach, lag, lost: self.is_lost() }
+    }
+
     /// It was there, and was lost a moment ago.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.is_some_and(|when| when.elapsed() < LOST)
@@ -358,6 +367,19 @@ impl Peers {
 mod tests {
     use super::*;
     use crate::config::tests::three;
+    use crate::role::{Choice, choose};
+
+    #[test]
+    fn a_voter_whose_disk_is_full_is_not_given_the_lead() {
+        let view = PeerView { reach: Reach::Up, ..PeerView::default() };
+        let rival = |reach, lag| Rival { id: 456, reach, lag, lost: false };
+        let seen = |view: &PeerView, index| view.rival(456, Some((2, 123, index)), Index(9));
+        assert_eq!(seen(&view, 7), rival(Reach::Up, Some(2)));
+        let full = PeerView { full: true, ..view };
+        assert_eq!(seen(&full, 7), rival(Reach::Refused, Some(2)));
+        assert_eq!(choose(345, &[seen(&full, 9)], Duration::ZERO), Choice::Lead);
+        assert_eq!(choose(345, &[seen(&view, 9)], Duration::ZERO), Choice::HandOver(456));
+    }
 
     #[test]
     fn only_news_wakes_those_who_watch() {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 /// How long a fresh leader waits for a higher replica that may still turn out to be as good.
 const CHOOSING: Duration = Duration::from_millis(300);
 
@@ -124,6 +126,17 @@ pub(crate) enum Choice {
     Lead,
 }
 
+/// A lead that comes back within this was handed over in vain: the other replica reaches this one,
+/// and no majority.
+const IN_VAIN: Duration = Duration::from_secs(3);
+
+/// The replica that the lead is not handed to again: the one it was last handed to, `handed` when,
+/// if the lead came back at once.
+pub(crate) fn handed_in_vain(handed: Option<(u64, Instant)>, now: Instant) -> Option<u64> {
+    let (id, when) = handed?;
+    (now.saturating_duration_since(when) < IN_VAIN).then_some(id)
+}
+
 /// Prefers the highest id among the healthy (reachable and caught up) at the time of choosing,
 /// which began so long ago. Whoever is not there in time has missed it.
 pub(crate) fn choose(me: u64, rivals: &[Rival], waited: Duration) -> Choice {
@@ -145,6 +158,16 @@ mod tests {
 
     fn rival(id: u64, reach: Reach, lag: Option<u64>) -> Rival {
         Rival { id, reach, lag, lost: false }
+    }
+
+    #[test]
+    fn a_lead_that_came_back_at_once_is_not_handed_to_the_same_replica_again() {
+        let handed_at = Instant::now();
+        let in_vain = |after| handed_in_vain(Some((456, handed_at)), handed_at + after);
+        assert_eq!(in_vain(Duration::ZERO), Some(456));
+        assert_eq!(in_vain(Duration::from_millis(2_999)), Some(456));
+        assert_eq!(in_vain(Duration::from_secs(3)), None, "it had the lead for a while");
+        assert_eq!(handed_in_vain(None, handed_at), None);
     }
 
     #[test]

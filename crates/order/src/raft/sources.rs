@@ -1,5 +1,6 @@
 //! Where a replica gets the blocks that it lacks: from any other, from the leader last.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use wire::proto;
 use super::snapshots::BlockSource;
 use super::transport::Transport;
 use crate::identity::Identity;
-use crate::peers::Peers;
+use crate::peers::{PeerView, Peers};
 use crate::role::Reach;
 use crate::room::Room;
 
@@ -82,13 +83,8 @@ impl Sources {
         if came_to_an_end { Ok(()) } else { Err(last) }
     }
 
-    /// Whoever is up, the highest first; but the leader, who has the most to do, after the others.
     fn order(&self) -> Vec<u64> {
-        let mut order: Vec<_> = self.peers.now().into_iter().rev().collect();
-        order.sort_by_key(|(id, peer)| {
-            (peer.reach != Reach::Up, self.peers.is_leading(*id, LEADS_FOR))
-        });
-        order.into_iter().map(|(id, _)| id).collect()
+        ask_order(&self.peers.now(), |id| self.peers.is_leading(id, LEADS_FOR))
     }
 
     async fn fetch_from(
@@ -116,5 +112,31 @@ impl Sources {
             }
         }
         Ok(())
+    }
+}
+
+/// In which order replicas are asked for blocks: those that are up before the others, the leader,
+/// which has the most to do, after its equals, and higher ids first.
+fn ask_order(table: &BTreeMap<u64, PeerView>, is_leading: impl Fn(u64) -> bool) -> Vec<u64> {
+    let mut order: Vec<_> = table.iter().rev().collect();
+    order.sort_by_key(|(id, peer)| (peer.reach != Reach::Up, is_leading(**id)));
+    order.into_iter().map(|(id, _)| *id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_are_fetched_from_the_highest_follower_that_is_up_and_from_the_leader_last() {
+        use Reach::{Refused, Unknown, Up};
+        let order = |table: [(u64, Reach); 4], leader: u64| {
+            let view = |reach| PeerView { reach, ..PeerView::default() };
+            let table = table.map(|(id, reach)| (id, view(reach))).into();
+            ask_order(&table, |id| id == leader)
+        };
+        assert_eq!(order([(1, Up), (2, Up), (3, Up), (4, Up)], 4), [3, 2, 1, 4]);
+        assert_eq!(order([(1, Up), (2, Unknown), (3, Refused), (4, Up)], 4), [1, 4, 3, 2]);
+        assert_eq!(order([(1, Refused), (2, Refused), (3, Refused), (4, Up)], 4), [4, 3, 2, 1]);
     }
 }
