@@ -114,6 +114,18 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// `HOST:PORT` that others connect to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Reachable(pub(crate) String);
+
+impl FromStr for Reachable {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(Self(text.parse::<HostPort>()?.reachable()?.to_string()))
+    }
+}
+
 /// `HOST:PORT,…`, each once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Addresses(pub(crate) Vec<String>);
@@ -124,7 +136,7 @@ impl FromStr for Addresses {
     fn from_str(text: &str) -> Result<Self, String> {
         let mut addresses = Vec::new();
         for item in text.split(',') {
-            let address = item.trim().parse::<HostPort>()?.reachable()?.to_string();
+            let Reachable(address) = item.trim().parse()?;
             if addresses.contains(&address) {
                 return Err(format!("{address} is listed twice"));
             }
@@ -145,7 +157,7 @@ impl FromStr for Peers {
         let peers = text.split(',').map(|peer| {
             let odd = || format!("expected ID=HOST:PORT,… and found {peer:?}");
             let (id, address) = peer.trim().split_once('=').ok_or_else(odd)?;
-            let address = address.parse::<HostPort>()?.reachable()?.to_string();
+            let Reachable(address) = address.parse()?;
             Ok(Peer { id: id.parse().map_err(|_| odd())?, address })
         });
         peers.collect::<Result<_, String>>().map(Self)

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 
+use crate::address::Reachable;
 use crate::cli::Url;
 
 /// The operator's work on the set of replicas.
@@ -24,7 +25,7 @@ pub(crate) enum Member {
         id: u64,
         /// Where the other processes reach it
         #[arg(long, value_name = "HOST:PORT")]
-        address: String,
+        address: Reachable,
         /// The store.
         #[command(flatten)]
         url: Url,
@@ -61,7 +62,7 @@ pub(crate) struct Replace {
     pub(crate) with: u64,
     /// Where the other processes reach the new one
     #[arg(long, value_name = "HOST:PORT")]
-    pub(crate) address: String,
+    pub(crate) address: Reachable,
     /// The store.
     #[command(flatten)]
     pub(crate) url: Url,

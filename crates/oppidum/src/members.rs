@@ -33,7 +33,7 @@ pub(crate) async fn member(what: Member) -> Result<bool, Stop> {
     let mut at = |flag| settings.want::<String>(settings::URL, flag);
     match what {
         Member::List(url) => list(&at(url.url)?).await,
-        Member::Add { id, address, url } => add(&at(url.url)?, id, &address).await,
+        Member::Add { id, address, url } => add(&at(url.url)?, id, &address.0).await,
         Member::Remove { id, url } => remove(&at(url.url)?, id).await,
     }
 }
@@ -48,7 +48,7 @@ pub(crate) async fn replace(what: Replace) -> Result<bool, Stop> {
                 .into(),
         ));
     }
-    Ok(add(&url, what.with, &what.address).await? && remove(&url, what.id).await?)
+    Ok(add(&url, what.with, &what.address.0).await? && remove(&url, what.id).await?)
 }
 
 async fn list(url: &str) -> Result<bool, Stop> {

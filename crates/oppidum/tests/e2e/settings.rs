@@ -104,6 +104,15 @@ fn an_address_is_refused_at_the_start_with_its_right_spelling() {
         let ended = run(command);
         refused(&ended, &[words]);
     }
+    for (address, words) in [("::1:21117", "[::1]:21117"), ("a:0", "no port"), ("a", "HOST:PORT")] {
+        let add = ["ctl", "member", "add", "--id", "9", "--address", address];
+        let replace = ["ctl", "replace", "--id", "1", "--with", "9", "--address", address];
+        for command in [&add[..], &replace[..]] {
+            let ended = run(command);
+            assert_eq!(ended.code, Some(2), "{ended:?}");
+            assert!(ended.stderr.contains(words), "{ended:?}");
+        }
+    }
 }
 
 /// Kind: a fault that is put into a process in silence.
