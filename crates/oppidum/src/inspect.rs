@@ -19,6 +19,7 @@ use wire::proto::{HistoryAsk, HistoryHead, history_part};
 use wire::status::{ProcessStatus, StoreStatus};
 
 use crate::http::Client;
+use crate::listeners;
 use crate::members;
 use crate::settings::{self, Settings};
 
@@ -73,26 +74,36 @@ pub(crate) async fn fetch(url: &str) -> Result<StoreStatus, Stop> {
     let port = uri.authority().and_then(|authority| port_of(authority.as_str()));
     let own = shown.store.processes.iter().find(|process| process.role == "frontend");
     let inside = match own.filter(|_| shown.is_whole()) {
-        Some(own) => Some(own.address.clone()),
-        // The setting of this machine's frontend is of use when the URL leads to this machine.
-        None if uri.host().is_some_and(is_loopback) => {
-            Settings::load()?.take(settings::INTERNAL, None)?
-        }
-        None => None,
+        Some(own) => vec![own.address.clone()],
+        None if uri.host().is_some_and(is_loopback) => on_this_machine(port).await?,
+        None => Vec::new(),
     };
-    if let Some(inside) = inside
-        && let Ok(page) = page(&format!("http://{inside}")).await
-        && page.is_inside_of(port)
-    {
-        return Ok(page.store);
+    for inside in inside {
+        if let Ok(page) = page(&format!("http://{inside}")).await
+            && page.is_inside_of(port)
+        {
+            return Ok(page.store);
+        }
     }
     match shown.is_whole() {
         true => Ok(shown.store),
         false => Err(Stop::Setup(format!(
-            "{url} shows little of the store, for it is public: give the frontend's internal \
-             listener, such as --url http://127.0.0.1:6789, or set OPPIDUM_INTERNAL"
+            "{url} is public and does not show where the processes are: give the frontend's \
+             internal listener, such as --url http://127.0.0.1:6789, or set OPPIDUM_INTERNAL"
         ))),
     }
+}
+
+/// Where the internal listener of this machine's frontend with the public `port` may be: as the
+/// settings say, or wherever else that frontend listens.
+async fn on_this_machine(port: Option<&str>) -> Result<Vec<String>, Stop> {
+    let set: Option<String> = Settings::load()?.take(settings::INTERNAL, None)?;
+    let mut inside: Vec<String> = set.into_iter().collect();
+    if let Some(port) = port.and_then(|port| port.parse().ok()) {
+        let found = tokio::task::spawn_blocking(move || listeners::beside(port)).await;
+        inside.extend(found.unwrap_or_default().iter().map(ToString::to_string));
+    }
+    Ok(inside)
 }
 
 async fn page(url: &str) -> Result<Page, Stop> {

@@ -28,6 +28,7 @@ mod roles;
 mod up;
 
 mod http;
+mod listeners;
 
 mod client;
 

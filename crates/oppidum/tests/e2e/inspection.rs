@@ -1,6 +1,7 @@
 //! `status`, `verify` and `dump`: what they say, and that they say no when it is no.
 
 use std::fmt::Write as _;
+use std::net::{TcpListener, TcpStream};
 
 use serde_json::{Value, json};
 
@@ -144,14 +145,34 @@ fn a_public_status_shows_little_and_the_tools_ask_the_internal_listener() {
     let whole = get(internal, "/status").json();
     assert_eq!(whole["role"], "frontend");
     assert!(whole["processes"][0]["pid"].is_u64(), "{whole}");
-    let url = format!("http://127.0.0.1:{internal}");
+    // A tool beside the frontend finds the internal listener by the public port as well.
     for command in ["status", "verify"] {
-        let ended = run(&[command, "--url", &url]);
-        assert_eq!(ended.code, Some(0), "{ended:?}");
-        let ended = run(&[command, "--url", &format!("http://127.0.0.1:{public}")]);
+        for port in [internal, public] {
+            let ended = run(&[command, "--url", &format!("http://127.0.0.1:{port}")]);
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+        }
+        // The port of a gateway: another process.
+        let gateway = gateway_to(public);
+        let ended = run(&[command, "--url", &format!("http://127.0.0.1:{gateway}")]);
         assert_eq!(ended.code, Some(2), "{ended:?}");
         assert!(ended.stderr.contains("internal listener"), "{ended:?}");
     }
+}
+
+/// Passes one request on to a port of this machine, as a gateway without headers of its own does;
+/// its port.
+fn gateway_to(port: u16) -> u16 {
+    let gateway = TcpListener::bind("127.0.0.1:0").unwrap();
+    let own = gateway.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (client, _) = gateway.accept().unwrap();
+        let frontend = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let (mut up, mut down) = (client.try_clone().unwrap(), frontend.try_clone().unwrap());
+        let (mut client, mut frontend) = (client, frontend);
+        std::thread::spawn(move || std::io::copy(&mut up, &mut frontend));
+        std::io::copy(&mut down, &mut client)
+    });
+    own
 }
 
 /// What no store answers: exit code 2, and one line.

@@ -1,0 +1,133 @@
+//! Listening sockets of this machine, as Linux lists them in `/proc`: finds the other addresses on
+//! which the process behind a port listens.
+//!
+//! A frontend's public port does not show where the processes of the store are, and its internal
+//! listener does. On the frontend's own machine a tool that was given the public port finds the
+//! internal one here, so that neither address nor setting need be known.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+/// The state of a socket that listens, in the kernel's table (`TCP_LISTEN`).
+const LISTEN: &str = "0A";
+
+/// The addresses on which the process that listens on `port` listens besides. Empty where that
+/// process belongs to another user, or there is no `/proc`. Blocking.
+pub(crate) fn beside(port: u16) -> Vec<SocketAddr> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
+    let texts = tables.iter().filter_map(|table| std::fs::read_to_string(table).ok());
+    let sockets: Vec<Listening> = texts.flat_map(|text| parse(&text)).collect();
+    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let owned = processes.flatten().map(|process| inodes(&process.path().join("fd")));
+    owned
+        .map(|inodes| others(&sockets, &inodes, port))
+        .find(|found| !found.is_empty())
+        .unwrap_or_default()
+}
+
+/// A socket that listens, with the number that a file descriptor names it by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Listening {
+    address: SocketAddr,
+    inode: u64,
+}
+
+/// Of the sockets of one process, those that listen on other ports; none if it does not listen on
+/// `port`.
+fn others(sockets: &[Listening], inodes: &BTreeSet<u64>, port: u16) -> Vec<SocketAddr> {
+    let own = || sockets.iter().filter(|socket| inodes.contains(&socket.inode));
+    if !own().any(|socket| socket.address.port() == port) {
+        return Vec::new();
+    }
+    let other = own().filter(|socket| socket.address.port() != port);
+    other.map(|socket| dialed(socket.address)).collect()
+}
+
+/// The sockets that the descriptors in a folder such as `/proc/7/fd` lead to.
+fn inodes(descriptors: &Path) -> BTreeSet<u64> {
+    let Ok(descriptors) = std::fs::read_dir(descriptors) else { return BTreeSet::new() };
+    let targets = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    let inode = |target: std::path::PathBuf| {
+        target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+    };
+    targets.filter_map(inode).collect()
+}
+
+/// Reads the table `/proc/net/tcp` or `/proc/net/tcp6`: the sockets that listen.
+fn parse(table: &str) -> Vec<Listening> {
+    let socket = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+        if *state != LISTEN {
+            return None;
+        }
+        let (ip, port) = local.split_once(':')?;
+        let address = SocketAddr::new(ip_of(ip)?, u16::from_str_radix(port, 16).ok()?);
+        Some(Listening { address, inode: inode.parse().ok()? })
+    };
+    table.lines().skip(1).filter_map(socket).collect()
+}
+
+/// An address as the kernel writes it: words of four bytes in hexadecimal, each of them in the
+/// order of the machine.
+fn ip_of(hex: &str) -> Option<IpAddr> {
+    let mut bytes = Vec::with_capacity(16);
+    for at in (0..hex.len()).step_by(8) {
+        let word = u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?;
+        bytes.extend(word.to_ne_bytes());
+    }
+    let v4 = <[u8; 4]>::try_from(bytes.as_slice()).map(|bytes| Ipv4Addr::from(bytes).into());
+    v4.or_else(|_| <[u8; 16]>::try_from(bytes.as_slice()).map(|b| Ipv6Addr::from(b).into())).ok()
+}
+
+/// Where a socket is reached on this machine: one that listens on every address, on loopback.
+fn dialed(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    const TCP: &str = "\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:04D2 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 71 1
+   1: 00000000:1A85 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 72 1
+   2: 0100007F:04D2 0100007F:C001 01 00000000:00000000 00:00000000 00000000     0        0 73 1
+   3: broken
+";
+    const TCP6: &str = "\
+  sl  local_address                         remote_address                        st
+   0: 00000000000000000000000001000000:1A86 00000000000000000000000000000000:0000 0A \
+00000000:00000000 00:00000000 00000000     0        0 74 1 0
+";
+
+    #[cfg(target_endian = "little")]
+    #[test]
+    fn the_other_listeners_of_the_process_behind_a_port_are_found() {
+        let sockets = [parse(TCP), parse(TCP6)].concat();
+        assert_eq!(sockets.iter().map(|socket| socket.inode).collect::<Vec<_>>(), [71, 72, 74]);
+        let found =
+            |inodes: &[u64], port| others(&sockets, &inodes.iter().copied().collect(), port);
+        let all = ["127.0.0.1:6789".parse().unwrap(), "[::1]:6790".parse().unwrap()];
+        assert_eq!(found(&[71, 72, 74, 99], 1_234), all);
+        assert_eq!(found(&[72, 74], 1_234), [], "of another process");
+        assert_eq!(found(&[71], 1_234), [], "it has no other");
+    }
+
+    #[test]
+    fn the_kernel_is_asked() {
+        let (public, internal) =
+            (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let found = beside(public.local_addr().unwrap().port());
+        assert!(found.contains(&internal.local_addr().unwrap()), "{found:?}");
+    }
+}
