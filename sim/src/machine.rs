@@ -30,7 +30,7 @@ use crate::trace;
 pub const STEP: Duration = Duration::from_millis(1);
 
 /// What the clocks on the walls say when a run begins: 2026-11-21, 08:00 UTC.
-const BEGINNING: Duration = Duration::from_hours(498_680);
+pub const BEGINNING: Duration = Duration::from_hours(498_680);
 
 /// What a process ends with.
 pub type Ending = Result<(), Stop>;
@@ -127,11 +127,12 @@ impl Host {
             *missed += 1;
             return None;
         }
-        simulated::enter(self.face.clone());
-        trace::enter(&self.name, self.face.net.now());
+        enter(&self.name, &self.face);
         process.ran += 1;
         let until = process.began + STEP * process.ran;
         process.runtime.block_on(async { tokio::time::sleep_until(until).await });
+        let threads = process.runtime.metrics().num_blocking_threads();
+        assert_eq!(threads, 0, "a thread of its own would race with the run: that is for `Hand`");
         if !process.running.is_finished() {
             return None;
         }
@@ -179,9 +180,15 @@ impl Host {
     }
 
     fn enter(&self) {
-        simulated::enter(self.face.clone());
-        trace::enter(&self.name, self.face.net.now());
+        enter(&self.name, &self.face);
     }
+}
+
+/// What this thread does from now on happens on this machine, by its clocks: also the system's.
+fn enter(name: &str, face: &Arc<Face>) {
+    simulated::enter(face.clone());
+    trace::enter(name, face.net.now());
+    ground::clock::show(Duration::from_millis(face.net.now()), face.wall());
 }
 
 impl Machine for Face {

@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 
 use ground::luck::Luck;
 
+use crate::trace;
+
 /// A machine.
 pub type HostId = u8;
 
@@ -453,6 +455,7 @@ impl Ended {
         if end.over == Some(Over::Reset) || end.shut {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
+        trace::sent(inner.now, self.link, self.side, bytes);
         inner.send(self.link, 1 - self.side, Word::Bytes(Bytes::copy_from_slice(bytes)));
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! What happened, line by line: when, on which machine, in whose words.
 //!
 //! The lines of the services and those of the simulator go into one trace per thread. Its digest
-//! tells whether two runs of a seed were the same run.
+//! covers these lines and all bytes that are sent: it tells whether two runs of a seed were the
+//! same run.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -97,6 +98,16 @@ pub fn say(text: &str) {
         if trace.aloud {
             eprintln!("{line}");
         }
+    });
+}
+
+/// Bytes are sent at this time over this connection, by the side that opened it (0) or accepted it.
+pub fn sent(now: u64, link: u64, side: usize, bytes: &[u8]) {
+    TRACE.with_borrow_mut(|trace| {
+        for number in [now, link, side as u64, bytes.len() as u64] {
+            trace.digest.update(&number.to_le_bytes());
+        }
+        trace.digest.update(bytes);
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use tempfile::TempDir;
@@ -13,7 +14,7 @@ use crate::chaos::{Act, CALM, Chaos};
 use crate::customer::Customer;
 use crate::history::History;
 use crate::judge::{self, Judge};
-use crate::machine::Host;
+use crate::machine::{BEGINNING, Host};
 use crate::net::{HostId, Life, Net};
 use crate::plan::Plan;
 use crate::replica::{self, FolderCopy, Replica};
@@ -86,6 +87,7 @@ pub fn run(plan: &Plan, aloud: bool) -> Report {
 /// A world in which a story happens; then it heals, and is judged.
 fn told(plan: &Plan, aloud: bool, story: impl FnOnce(&mut World)) -> Report {
     ground::luck::take_over(plan.seed);
+    ground::clock::show(Duration::ZERO, BEGINNING);
     let guard = trace::begin(aloud);
     let mut world = World::new(plan.clone());
     world.begin();

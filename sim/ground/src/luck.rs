@@ -1,10 +1,14 @@
 //! Luck: every choice of a run follows from its seed.
 //!
 //! What the simulator chooses comes from [`Luck`]. What the services and their libraries choose by
-//! themselves (election timeouts, keys, jitter) comes from the system's luck, which is taken over
-//! here: each thread that runs a seed has its own stream of it.
+//! themselves (election timeouts, keys, jitter, the order of a hash map) comes from the system's
+//! luck, which is taken over here: each thread that runs a seed has its own stream of it. There are
+//! two ways in: the crate `getrandom`, and the function `getrandom`, which the standard library
+//! calls for its hash maps.
 
 use std::cell::Cell;
+
+use libc::{c_uint, c_void, size_t, ssize_t};
 
 /// A stream of choices.
 #[derive(Clone, Debug)]
@@ -54,11 +58,30 @@ impl Luck {
 
 thread_local! {
     static SYSTEM: Cell<u64> = const { Cell::new(0x5eed) };
+    /// This thread runs a seed.
+    static TAKEN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// From now on the system's luck on this thread follows from this seed.
 pub fn take_over(seed: u64) {
     SYSTEM.set(Luck::new(seed, "system").any());
+    TAKEN.set(true);
+}
+
+/// Writes `len` bytes of the system's luck.
+///
+/// # Safety
+///
+/// `dest` is a place for so many bytes.
+#[expect(unsafe_code, reason = "the system's functions are given a pointer")]
+unsafe fn fill(dest: *mut u8, len: usize) {
+    let mut luck = Luck(SYSTEM.get());
+    for at in 0..len {
+        let byte = luck.any().to_le_bytes()[0];
+        // SAFETY: by contract.
+        unsafe { dest.add(at).write(byte) };
+    }
+    SYSTEM.set(luck.0);
 }
 
 /// Fills in the system's luck, for `getrandom` in either version.
@@ -69,18 +92,29 @@ unsafe extern "Rust" fn __getrandom_v03_custom(
     dest: *mut u8,
     len: usize,
 ) -> Result<(), getrandom::Error> {
-    let mut luck = Luck(SYSTEM.get());
-    for at in 0..len {
-        let byte = luck.any().to_le_bytes()[0];
-        // SAFETY: the caller gives `len` bytes to be written.
-        unsafe { dest.add(at).write(byte) };
-    }
-    SYSTEM.set(luck.0);
+    // SAFETY: the caller gives `len` bytes to be written.
+    unsafe { fill(dest, len) };
     Ok(())
+}
+
+/// The system's luck, for the standard library. Threads that run no seed are given the kernel's.
+#[expect(unsafe_code, reason = "the only way in which the system's luck lets itself be taken over")]
+#[unsafe(no_mangle)]
+unsafe extern "C" fn getrandom(dest: *mut c_void, len: size_t, flags: c_uint) -> ssize_t {
+    if !TAKEN.get() {
+        // SAFETY: the caller's own call, passed on to the kernel.
+        let written = unsafe { libc::syscall(libc::SYS_getrandom, dest, len, flags) };
+        return ssize_t::try_from(written).unwrap_or(-1);
+    }
+    // SAFETY: the caller gives `len` bytes to be written.
+    unsafe { fill(dest.cast(), len) };
+    ssize_t::try_from(len).unwrap_or(ssize_t::MAX)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     #[test]
@@ -94,6 +128,19 @@ mod tests {
         };
         assert_eq!(draw(7), draw(7));
         assert_ne!(draw(7), draw(8));
+    }
+
+    #[test]
+    fn the_order_of_a_hash_map_follows_from_the_seed() {
+        let order = |seed| {
+            let listing = move || {
+                take_over(seed);
+                (0..100).collect::<HashSet<u8>>().into_iter().collect::<Vec<_>>()
+            };
+            std::thread::spawn(listing).join().unwrap()
+        };
+        assert_eq!(order(7), order(7));
+        assert_ne!(order(7), order(8));
     }
 
     #[test]
