@@ -11,7 +11,7 @@ use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::HeaderValue;
 use http::{Method, Request, StatusCode};
@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use wire::problem::{Code, Problem};
+use wire::telemetry::since_epoch;
 
 use crate::access_log::AccessLog;
 use crate::answer::{self, Answer, REQUEST_ID};
@@ -392,8 +393,8 @@ impl House for Api {
     }
 
     fn write(&self, out: &mut Vec<u8>, answer: &Answer, last: bool) {
-        let now = SystemTime::now();
-        let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let since = since_epoch();
+        let (now, since) = (UNIX_EPOCH + since, since.as_secs());
         let date = {
             let mut date = self.shared.date.lock();
             if date.0 != since {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ledger::change::Change;
 use ledger::command;
@@ -16,6 +16,7 @@ use wire::convert;
 use wire::problem::{Code, Problem};
 use wire::proto::{self, answer::What as Answered, ask};
 use wire::stream::Caller;
+use wire::telemetry::since_epoch;
 use wire::watch::clock;
 use wire::watch::follower::Verdict;
 use wire::watch::lease::{Moment, Times};
@@ -263,8 +264,7 @@ impl Queries {
 
     fn perform(&self, effects: Effects<Waiting>) {
         if !effects.happened.is_empty() {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let time_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+            let time_ms = u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX);
             self.shared.timeline.lock().push(time_ms, effects.happened, TIMELINE_MAX);
         }
         for (waiting, told) in effects.told {
