@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::tidy;
+use crate::{manual, tidy};
 
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +51,7 @@ pub(crate) fn ci(root: &Path) -> Result<()> {
     step("licences and sources", &|| deny(root));
     step("simulator: licences", &|| deny(&root.join("sim")));
     step("tests", &|| cargo(root, &["test", "--workspace", "--no-fail-fast"], &[]));
+    step("pages", &|| pages(root));
     // The flags for faults are not in what is released: the one build that shows it.
     let released = ["--config", "profile.dev.package.oppidum.debug-assertions=false"];
     let failpoints = ["test", "-p", "oppidum", "--bin", "oppidum", "failpoint"];
@@ -105,6 +106,15 @@ fn deny(workspace: &Path) -> Result<End> {
         return Ok(End::Skipped);
     }
     cargo(workspace, &["deny", "--locked", "check", "licenses", "bans", "sources"], &[])
+}
+
+/// The operators' pages are followed with the program that the tests have built.
+fn pages(root: &Path) -> Result<End> {
+    if let Some(why) = manual::obstacle() {
+        println!("!!! NOT CHECKED: the pages cannot be followed here: {why} !!!");
+        return Ok(End::Skipped);
+    }
+    manual::run(root, &manual::Options::built()).map(|()| End::Passed)
 }
 
 fn word(end: End) -> &'static str {

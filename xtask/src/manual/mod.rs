@@ -50,9 +50,19 @@ pub(crate) struct Options {
     /// Only these scenarios; by default all
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
+    /// With the debug build of oppidum that is there: build nothing
+    #[arg(long)]
+    built: bool,
     /// In the namespaces already
     #[arg(long, hide = true)]
     inside: bool,
+}
+
+impl Options {
+    /// All scenarios, with the debug build that is there.
+    pub(crate) fn built() -> Self {
+        Self { built: true, ..Self::default() }
+    }
 }
 
 /// The namespaces that everything happens in.
@@ -65,10 +75,11 @@ pub(crate) fn obstacle() -> Option<String> {
     }
     let tried = "mount -t tmpfs tmpfs /mnt && cd /mnt && mkdir upper scratch tree &&
         mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=scratch tree &&
-        mount -t tmpfs tmpfs /run && ip netns add a && ip link add b type bridge &&
-        ip link add c type veth peer name d netns a && curl --version &&
-        setpriv --version && chrt --version && nsenter --version";
-    let probe = Command::new("unshare").args(UNSHARE).args(["sh", "-c", tried]).output();
+        mount -t tmpfs tmpfs /run && ip netns add probe && ip link add probe-1 type bridge &&
+        ip link add probe-2 type veth peer name probe-3 netns probe && curl --version &&
+        for tool in setpriv chrt nsenter runuser cc; do $tool --version; done &&
+        nginx -v && haproxy -v";
+    let probe = Command::new("unshare").args(UNSHARE).args(["sh", "-e", "-c", tried]).output();
     match probe {
         Err(error) => Some(format!("unshare: {error}")),
         Ok(output) if output.status.success() => None,
@@ -84,10 +95,14 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     if let Some(why) = obstacle() {
         bail!("the pages cannot be followed here: {why}");
     }
-    let mut build = Command::new(env!("CARGO"));
-    let built = build.current_dir(root).args(["build", "-p", "oppidum"]).status();
-    if !built.context("start cargo build")?.success() {
-        bail!("cargo build -p oppidum failed");
+    if !options.built {
+        // The features of the whole workspace, as its tests have them: what they built is not built
+        // again.
+        let mut build = Command::new(env!("CARGO"));
+        build.current_dir(root).args(["build", "--workspace", "--bin", "oppidum"]);
+        if !build.status().context("start cargo build")?.success() {
+            bail!("oppidum cannot be built");
+        }
     }
     let mut inside = Command::new("unshare");
     // The first process of a namespace inherits orphans; a shell buries them.
@@ -117,7 +132,7 @@ fn follow(root: &Path, only: &[String]) -> Result<()> {
     sandbox::prepare(&root.join("target/debug/oppidum"))?;
     let stage = Stage::new(&book, root);
     let mut failures = play(&stage, &chosen);
-    scenarios::name_those_not_run(&book)?;
+    scenarios::name_those_not_run(&stage)?;
     if only.is_empty() && failures.is_empty() {
         let left = book.left();
         failures.extend(left.iter().map(|block| format!("{block}: no scenario runs it")));
@@ -130,7 +145,7 @@ fn follow(root: &Path, only: &[String]) -> Result<()> {
     println!("{} scenarios followed {run} blocks in {seconds:.0} s", chosen.len());
     match failures.is_empty() {
         true => Ok(()),
-        false => bail!("{}", failures.join("\n\n")),
+        false => bail!("not as the pages say: {}", failures.join("; ")),
     }
 }
 
@@ -145,7 +160,8 @@ fn play(stage: &Stage<'_>, chosen: &[&Scenario]) -> Vec<String> {
             println!("{}: {word}, {:.1} s", scenario.name, began.elapsed().as_secs_f64());
             if let Err(error) = played {
                 let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
-                failures.push(format!("{}: {error:#}", scenario.name));
+                println!("{}: {error:#}", scenario.name);
+                failures.push(scenario.name.to_owned());
             }
         }
     };

@@ -14,7 +14,7 @@ use crate::manual::sandbox::{self, CHECKOUT, Host, Printed, eventually};
 #[derive(Debug)]
 pub(crate) struct Stage<'a> {
     pub(crate) book: &'a Book,
-    checkout: &'a Path,
+    pub(crate) checkout: &'a Path,
 }
 
 impl<'a> Stage<'a> {
@@ -53,7 +53,7 @@ impl Host {
     /// console, nothing for plain commands. What was printed.
     pub(crate) fn follow(&self, block: &Block) -> Result<String> {
         match block.language.as_str() {
-            "sh" => self.ok(&block.text).with_context(|| block.to_string()),
+            "sh" => self.follow_with(block, ""),
             "console" => {
                 for (command, page) in block.session() {
                     let printed = self.run(&command)?;
@@ -63,6 +63,15 @@ impl Host {
                 Ok(String::new())
             }
             other => bail!("{block}: nobody can follow a block of {other}"),
+        }
+    }
+
+    /// Types a block of commands, and this after it, where a command asks for something.
+    pub(crate) fn follow_with(&self, block: &Block, answer: &str) -> Result<String> {
+        let printed = self.type_in(&block.text, answer)?;
+        match printed.code {
+            0 => Ok(printed.text),
+            code => bail!("{block}: exit code {code}; it printed\n{}", printed.text),
         }
     }
 
@@ -131,21 +140,6 @@ impl Status {
 }
 
 impl Host {
-    /// Types the lines of a block one after the other, as a person does who looks at the answers:
-    /// a question (`oppidum status`, `curl`) is asked again until the store has come so far.
-    pub(crate) fn follow_by_line(&self, block: &Block) -> Result<()> {
-        for line in block.lines() {
-            if line.starts_with("oppidum status") {
-                self.await_store(3)?;
-            }
-            if line.starts_with("curl") || line.starts_with("oppidum verify") {
-                self.until("it answers", line, |printed| printed.code == 0)?;
-            }
-            self.ok(line).with_context(|| format!("{block}: {line}"))?;
-        }
-        Ok(())
-    }
-
     /// Waits until so many replicas vote, and all of them are ready and have applied the same.
     pub(crate) fn await_store(&self, replicas: usize) -> Result<()> {
         let is_so = |printed: &Printed| Status::read(printed).is_whole(replicas);

@@ -217,8 +217,10 @@ fn command(unit: &Unit) -> Result<Command> {
     steps.push(format!("exec {batch} setpriv {rights} \"$@\""));
     let script = steps.join("; ");
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", &script, "sh"]).args(&unit.exec_start);
-    command.env_clear().envs(environment(unit, user)?);
+    let environment = environment(unit, user)?;
+    command.args(["--mount", "sh", "-c", &script, "sh"]);
+    command.args(unit::expanded(&unit.exec_start, &environment));
+    command.env_clear().envs(environment);
     Ok(command)
 }
 

@@ -113,6 +113,19 @@ pub(crate) fn variables(text: &str) -> Result<Vec<(String, String)>> {
     Ok(variables)
 }
 
+/// The words of a command with each `$NAME` replaced by that variable's words: none if it is unset.
+pub(crate) fn expanded(words: &[String], variables: &[(String, String)]) -> Vec<String> {
+    let value = |name: &str| {
+        let found = variables.iter().rev().find(|(known, _)| known == name);
+        found.map_or("", |(_, value)| value.as_str())
+    };
+    let words = words.iter().flat_map(|word| match word.strip_prefix('$') {
+        Some(name) => value(name).split_whitespace().map(str::to_owned).collect(),
+        None => vec![word.clone()],
+    });
+    words.collect()
+}
+
 /// Whether a process that ended with this code, or by a signal, is started again.
 pub(crate) fn is_restarted(unit: &Unit, code: Option<i32>) -> bool {
     let failed = code != Some(0);
@@ -163,6 +176,14 @@ mod tests {
             assert_eq!(unit.exec_start[0], "/usr/local/bin/oppidum");
             assert!(is_restarted(&unit, Some(1)) && !is_restarted(&unit, Some(2)), "{file}");
         }
+    }
+
+    #[test]
+    fn a_variable_stands_for_its_words_and_one_that_is_unset_for_none() {
+        let words = ["order", "$JOIN"].map(str::to_owned);
+        let join = [("JOIN".to_owned(), "--join --preempt".to_owned())];
+        assert_eq!(expanded(&words, &join), ["order", "--join", "--preempt"]);
+        assert_eq!(expanded(&words, &[]), ["order"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::manual::page::Block;
 use crate::manual::scenarios::terminals::Terminals;
 use crate::manual::stage::Stage;
 
@@ -53,10 +54,28 @@ pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
     }
     fs::write(&history, bytes).context("damage the history")?;
     store.start(123)?;
-    store.replica(123)?.says(0, stage.operating(heading, 2)?)?;
+    store.replica(123)?.says(0, stage.operating(heading, 3)?)?;
     store.host.await_store(3)?;
-    store.host.follow_and_see(stage.operating(heading, 3)?, stage.operating(heading, 4)?)?;
+    store.host.follow_and_see(stage.operating(heading, 4)?, stage.operating(heading, 5)?)?;
+    forgotten(&mut store, stage.operating(heading, 2)?)?;
     store.host.ok("oppidum verify").map(|_| ())
+}
+
+/// The log and the history have lost the same end: the leader knows what was acknowledged.
+fn forgotten(store: &mut Terminals, block: &Block) -> Result<()> {
+    store.kill(123)?;
+    store.host.ok("cp -a oppidum-data/order-123 older")?;
+    store.start(123)?;
+    store.host.await_store(3)?;
+    store.host.order(30)?;
+    store.host.await_store(3)?;
+    store.kill(123)?;
+    store.host.ok("cp -a oppidum-data/order-123 own; cd oppidum-data/order-123
+         rm -rf log history; cp -a ../../older/log ../../older/history .")?;
+    store.refuses(123, block, 2, block.line_with("has forgotten")?)?;
+    store.host.ok("rm -rf oppidum-data/order-123; mv own oppidum-data/order-123")?;
+    store.start(123)?;
+    store.host.await_store(3)
 }
 
 fn flip(bytes: &mut [u8], at: usize) {

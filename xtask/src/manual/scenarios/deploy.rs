@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 
 use crate::manual::sandbox::{CHECKOUT, Host};
-use crate::manual::stage::Stage;
+use crate::manual::stage::{Stage, same};
 
 /// Installs the program and the units, as the page says.
 pub(crate) fn install(stage: &Stage<'_>, host: &Host) -> Result<()> {
@@ -14,19 +14,16 @@ pub(crate) fn install(stage: &Stage<'_>, host: &Host) -> Result<()> {
 fn open(stage: &Stage<'_>, name: &str) -> Result<Host> {
     let host = stage.empty_host(name)?;
     install(stage, &host)?;
-    host.follow_by_line(stage.deploy("One host", 1)?)?;
+    host.follow(stage.deploy("One host", 1)?)?;
     Ok(host)
 }
 
-/// One host: started, upgraded while customers order, a replica that listens elsewhere.
+/// One host: started; a replica that listens elsewhere, and one that moves.
 pub(crate) fn one_host(stage: &Stage<'_>) -> Result<()> {
     let host = open(stage, "one-host")?;
     exit_codes(&host)?;
-    host.let_456_lead()?;
-    let customers = host.customers()?;
-    host.at(&format!("{CHECKOUT}/target/fast")).follow_by_line(stage.deploy("Upgrading", 1)?)?;
-    customers.go_home()?;
-    elsewhere(stage, &host)
+    elsewhere(stage, &host)?;
+    moved(stage, &host)
 }
 
 /// The page on units: exit code 1 is started again, 2 is not, and the last line says why.
@@ -57,6 +54,29 @@ fn elsewhere(stage: &Stage<'_>, host: &Host) -> Result<()> {
     host.ok("oppidum verify").map(|_| ())
 }
 
+/// Addresses: a replica moves, and customers go on.
+fn moved(stage: &Stage<'_>, host: &Host) -> Result<()> {
+    stage.book.says(
+        "deploy.md",
+        "change `OPPIDUM_ORDERS` everywhere, then restart all processes one by one, the moved one \
+         first",
+    )?;
+    host.let_456_lead()?;
+    let customers = host.customers()?;
+    host.ok("sed -i 's/345=127.0.0.1:1116/345=127.0.0.1:1126/' /etc/oppidum/oppidum.env")?;
+    for (id, port) in [(345, 1126), (123, 1115), (456, 1117)] {
+        host.ok(&format!("systemctl restart oppidum-order@{id}"))?;
+        let alive = format!("curl --fail http://127.0.0.1:{port}/livez");
+        host.until("it is alive", &alive, |printed| printed.code == 0)?;
+    }
+    host.ok("systemctl restart oppidum-catalog; systemctl restart oppidum-frontend")?;
+    host.await_store(3)?;
+    customers.go_home()?;
+    let status = host.ok("oppidum verify && oppidum status")?;
+    ensure!(status.contains("127.0.0.1:1126"), "345 has not moved: {status}");
+    Ok(())
+}
+
 /// Backup: a copy of a stopped replica, and what it is good for.
 pub(crate) fn backup(stage: &Stage<'_>) -> Result<()> {
     let host = open(stage, "backup")?;
@@ -66,8 +86,31 @@ pub(crate) fn backup(stage: &Stage<'_>) -> Result<()> {
     host.follow(stage.deploy("Backup", 1)?)?;
     host.await_store(3)?;
     host.order(20)?;
-    host.ok("rm -rf /var/lib/oppidum/order-123")?;
-    host.follow_by_line(stage.deploy("Backup", 2)?)?;
+    put_back(stage, &host)?;
+    host.ok("systemctl stop oppidum-order@123 oppidum-order@345 oppidum-order@456")?;
+    host.ok("rm -rf /var/lib/oppidum/order-*")?;
+    host.follow_with(stage.deploy("Backup", 2)?, "oppidum\n")?;
+    host.order(5)?;
+    host.follow(stage.deploy("Backup", 3)?)?;
     host.await_store(3)?;
-    host.order(5)
+    host.order(5)?;
+    host.ok("oppidum verify").map(|_| ())
+}
+
+/// A copy that is put back under a living store is refused; with its own folder a replica is not.
+fn put_back(stage: &Stage<'_>, host: &Host) -> Result<()> {
+    let page = stage.operating("Copies", 1)?;
+    host.ok("systemctl stop oppidum-order@123")?;
+    host.ok("cd /var/lib/oppidum && mv order-123 own && cp -a /backup/order-123 order-123")?;
+    host.ok("systemctl start oppidum-order@123")?;
+    let stays_down = "ended with exit code 2";
+    let journal = "journalctl -u oppidum-order@123";
+    let text = host.until("it stays down", journal, |it| it.text.contains(stays_down))?;
+    let said = text.lines().rfind(|line| line.starts_with("oppidum: ")).unwrap_or_default();
+    // Whichever it reaches first has met it.
+    let said = said.replace("replica 345 has met", "replica 456 has met");
+    same(page, &page.lines(), &said)?;
+    host.ok("cd /var/lib/oppidum && rm -rf order-123 && mv own order-123")?;
+    host.ok("systemctl start oppidum-order@123")?;
+    host.await_store(3)
 }

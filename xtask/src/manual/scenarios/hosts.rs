@@ -1,8 +1,8 @@
 //! Three hosts, each with a root and an address of its own: by units, and by hand.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 
-use crate::manual::sandbox::Host;
+use crate::manual::sandbox::{CHECKOUT, Host};
 use crate::manual::scenarios::deploy::install;
 use crate::manual::stage::Stage;
 
@@ -25,7 +25,28 @@ pub(crate) fn deployed(stage: &Stage<'_>) -> Result<()> {
         host.ok(&own)?;
     }
     everybody_sees(&hosts)?;
-    silent(&hosts)
+    silent(&hosts)?;
+    upgraded(stage, &hosts)
+}
+
+/// Upgrading: everything is restarted from another file while customers order.
+fn upgraded(stage: &Stage<'_>, hosts: &[Host; 3]) -> Result<()> {
+    hosts[0].let_456_lead()?;
+    let customers = hosts[0].customers()?;
+    for host in hosts {
+        let built = host.at(&format!("{CHECKOUT}/target/fast"));
+        built.follow(stage.deploy("Upgrading", 1)?)?;
+    }
+    let block = stage.deploy("Upgrading", 2)?;
+    for line in block.lines() {
+        // A unit is restarted on its own host; a question is asked on any.
+        let own = OWN.iter().position(|(id, _)| line.contains(&format!("@{id}")));
+        hosts[own.unwrap_or(1)].ok(line).with_context(|| format!("{block}: {line}"))?;
+    }
+    for host in hosts {
+        host.follow(stage.deploy("Upgrading", 3)?)?;
+    }
+    customers.go_home()
 }
 
 /// An order that is placed at one host is there at all of them.

@@ -4,15 +4,19 @@ mod damage;
 mod deaths;
 mod deploy;
 mod disks;
+mod gateways;
 mod hosts;
 mod lost;
+mod mishaps;
 mod start;
 mod terminals;
 mod up;
 
-use anyhow::Result;
+use std::process::Command;
 
-use crate::manual::page::Book;
+use anyhow::{Result, bail, ensure};
+
+use crate::manual::page::Block;
 use crate::manual::stage::Stage;
 
 /// One story of a store, from its start to its end.
@@ -22,7 +26,9 @@ pub(crate) struct Scenario {
 }
 
 /// All of them, the longest first.
-pub(crate) const SCENARIOS: [Scenario; 12] = [
+pub(crate) const SCENARIOS: [Scenario; 15] = [
+    Scenario { name: "nginx", play: gateways::nginx },
+    Scenario { name: "haproxy", play: gateways::haproxy },
     Scenario { name: "lost", play: lost::play },
     Scenario { name: "away", play: deaths::away_for_long },
     Scenario { name: "one-host", play: deploy::one_host },
@@ -33,19 +39,78 @@ pub(crate) const SCENARIOS: [Scenario; 12] = [
     Scenario { name: "damage", play: damage::play },
     Scenario { name: "sync-fails", play: disks::sync_fails },
     Scenario { name: "up", play: up::play },
+    Scenario { name: "mishaps", play: mishaps::play },
     Scenario { name: "two-of-three", play: deaths::two_of_three },
     Scenario { name: "does-not-start", play: start::play },
 ];
 
-/// Blocks that nothing here can run, and why.
-const NOT_RUN: [(&str, &str, usize, &str); 2] = [
-    ("deploy.md", "The program", 1, "the gate builds the program, with another profile"),
-    ("deploy.md", "Containers", 1, "it needs a Docker daemon and images from a registry"),
+/// A block that nothing here can run.
+struct NotRun {
+    heading: &'static str,
+    place: usize,
+    why: &'static str,
+    /// Fails when the reason does not hold, or when the block does not fit the repository.
+    check: fn(&Block, &Stage<'_>) -> Result<()>,
+}
+
+/// All of them, on the page on deploying.
+const NOT_RUN: [NotRun; 2] = [
+    NotRun {
+        heading: "The program",
+        place: 1,
+        why: "it takes eight minutes, and the gate has built the program with another profile",
+        check: builds_what_is_installed,
+    },
+    NotRun {
+        heading: "Containers",
+        place: 1,
+        why: "no Docker daemon and no registry can be reached from these machines",
+        check: has_no_docker,
+    },
 ];
 
 /// Notes those blocks as not run.
-pub(crate) fn name_those_not_run(book: &Book) -> Result<()> {
-    NOT_RUN
-        .iter()
-        .try_for_each(|(page, heading, place, why)| book.not_run(page, heading, *place, why))
+pub(crate) fn name_those_not_run(stage: &Stage<'_>) -> Result<()> {
+    NOT_RUN.iter().try_for_each(|block| {
+        let NotRun { heading, place, why, check } = block;
+        check(stage.book.not_run("deploy.md", heading, *place, why)?, stage)
+    })
+}
+
+/// The profile is one of the workspace, and what the next block installs is what it builds.
+fn builds_what_is_installed(block: &Block, stage: &Stage<'_>) -> Result<()> {
+    let words: Vec<&str> = block.text.split_whitespace().collect();
+    let ["cargo", "build", "--profile", profile, "--locked", "-p", "oppidum"] = words[..] else {
+        bail!("{block}: another command than the one that is checked");
+    };
+    let manifest = std::fs::read_to_string(stage.checkout.join("Cargo.toml"))?;
+    let section = format!("[profile.{profile}]");
+    ensure!(manifest.lines().any(|line| line == section), "{block}: no profile {profile}");
+    let built = format!("target/{profile}/oppidum");
+    let installs = stage.deploy("The program", 2)?;
+    ensure!(installs.text.contains(&built), "{installs}: {built} is not what it installs");
+    Ok(())
+}
+
+/// There is no daemon; the file and the services that the block names are there.
+fn has_no_docker(block: &Block, stage: &Stage<'_>) -> Result<()> {
+    let daemon = Command::new("docker").args(["version"]).output();
+    let reached = daemon.is_ok_and(|answer| answer.status.success());
+    ensure!(!reached, "{block}: a Docker daemon answers, so this block can be run");
+    let words: Vec<&str> = block.text.split_whitespace().collect();
+    for pair in words.windows(2) {
+        match pair {
+            ["-f", file] => ensure!(stage.checkout.join(file).is_file(), "{block}: no {file}"),
+            ["exec", service] => {
+                let text = std::fs::read_to_string(stage.checkout.join("deploy/compose.yaml"))?;
+                let line = format!("  {service}:");
+                ensure!(
+                    text.lines().any(|it| it.starts_with(&line)),
+                    "{block}: no service {service}"
+                );
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

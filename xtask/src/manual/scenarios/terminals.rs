@@ -15,23 +15,34 @@ pub(crate) struct Terminals {
     pub(crate) host: Host,
     flags: String,
     replicas: BTreeMap<u64, Process>,
-    _others: [Process; 2],
+    others: Vec<Process>,
 }
 
 impl Terminals {
     /// Starts three replicas with these flags, a catalog and a frontend; 456 leads.
     pub(crate) fn open(host: Host, flags: &str) -> Result<Self> {
-        let others = [
-            host.start("catalog", "exec oppidum catalog")?,
-            host.start("frontend", "exec oppidum frontend")?,
-        ];
         let replicas = BTreeMap::new();
-        let mut store = Self { host, flags: flags.to_owned(), replicas, _others: others };
+        let mut store = Self { host, flags: flags.to_owned(), replicas, others: Vec::new() };
+        store.start_others()?;
         for id in [123, 345, 456] {
             store.start(id)?;
         }
         store.host.let_456_lead()?;
         Ok(store)
+    }
+
+    /// Starts a catalog and a frontend, in the place of those before.
+    pub(crate) fn start_others(&mut self) -> Result<()> {
+        self.kill_others();
+        for name in ["catalog", "frontend"] {
+            self.others.push(self.host.start(name, &format!("exec oppidum {name}"))?);
+        }
+        Ok(())
+    }
+
+    /// `kill -9` for the catalog and the frontend.
+    pub(crate) fn kill_others(&mut self) {
+        self.others.clear();
     }
 
     /// How a replica is started.

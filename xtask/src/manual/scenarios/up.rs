@@ -1,7 +1,10 @@
 //! One machine and `oppidum up`: looking, importing, a follower and the leader killed, a transfer.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
+use crate::manual::compare;
+use crate::manual::page::Block;
+use crate::manual::process::Process;
 use crate::manual::stage::Stage;
 
 /// The everyday procedures of `docs/operating.md`, one after the other on one store.
@@ -14,6 +17,8 @@ pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
     host.follow(stage.operating("Importing, and other gateways", 1)?)?;
     host.await_store(3)?;
     host.ask(stage.operating("Looking", 1)?)?;
+    host.order(5)?;
+    request_line(&up, stage.operating("Looking", 2)?)?;
 
     // `up` starts what died again.
     let mark = up.mark()?;
@@ -32,4 +37,14 @@ pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
     customers.go_home()?;
     host.ok("oppidum verify")?;
     up.stop()
+}
+
+/// The line of a request: another customer's, at another time.
+fn request_line(up: &Process, block: &Block) -> Result<()> {
+    let page = block.with(&[("128.119.202.15", "127.0.0.1"), ("26/Apr/2024 22:21:55", "…")])?;
+    let printed = up.printed()?;
+    let mut lines = printed.lines().filter_map(compare::line_of_up);
+    let is_there = lines.any(|(name, said)| name == "frontend" && compare::same(&page, said));
+    ensure!(is_there, "{block}: no line of the frontend is like it in\n{printed}");
+    Ok(())
 }
