@@ -81,6 +81,15 @@ impl Process {
         })
     }
 
+    /// As `says_lines`, where the lines with these words are said by another task, so that they may
+    /// stand anywhere between the others.
+    pub(crate) fn says_apart(&self, mark: usize, page: &[&str], words: &str) -> Result<()> {
+        let (apart, others): (Vec<&str>, Vec<&str>) =
+            page.iter().partition(|line| line.contains(words));
+        self.says_lines(mark, &apart)?;
+        self.says_lines(mark, &others)
+    }
+
     fn line<'a>(&'a self, line: &'a str) -> Line<'a> {
         compare::line_of_up(line)
             .unwrap_or_else(|| (self.name.as_str(), compare::without_time(line)))

@@ -101,10 +101,7 @@ pub(crate) fn away_for_long(stage: &Stage<'_>) -> Result<()> {
     // How fast it goes is said every 2 s: only of a return that takes longer.
     let often = printed.contains("per second, about");
     let lines = block.lines().into_iter().filter(|line| often || !line.contains("about"));
-    // The snapshot and how far it is are two tasks' words: either comes first.
-    let (behind, others): (Vec<&str>, Vec<&str>) =
-        lines.partition(|line| line.ends_with("orders behind"));
-    store.replica(123)?.says_lines(0, &behind)?;
-    store.replica(123)?.says_lines(0, &others)?;
+    // How far it is, is said by another task than what it is doing.
+    store.replica(123)?.says_apart(0, &lines.collect::<Vec<_>>(), "orders behind")?;
     host.ok("oppidum verify").map(|_| ())
 }

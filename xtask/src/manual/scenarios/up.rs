@@ -28,7 +28,8 @@ pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
 
     let mark = up.mark()?;
     host.kill("KILL", "order --id 456")?;
-    up.says(mark, stage.operating("The leader died", 1)?)?;
+    // The refused connect is noticed by another task than the broken stream.
+    up.says_apart(mark, &stage.operating("The leader died", 1)?.lines(), "456 is down")?;
     host.let_456_lead()?;
 
     let customers = host.customers()?;
