@@ -51,6 +51,16 @@ impl Block {
         Ok(text)
     }
 
+    /// Fails unless the block has so many lines besides comments: a scenario that takes them one by
+    /// one has seen all of them.
+    pub(crate) fn has_lines(&self, count: usize) -> Result<()> {
+        let found = self.lines().iter().filter(|line| !line.starts_with('#')).count();
+        match found == count {
+            true => Ok(()),
+            false => bail!("{self}: it has {found} lines, and the scenario follows {count}"),
+        }
+    }
+
     /// The only line of the block with this word.
     pub(crate) fn line_with(&self, word: &str) -> Result<&str> {
         let mut lines = self.lines().into_iter().filter(|line| line.contains(word));
@@ -252,6 +262,14 @@ mod tests {
         let left: Vec<String> = book.left().iter().map(ToString::to_string).collect();
         assert_eq!(left, ["a.md:20: \"B\", block 2"]);
         assert_eq!(book.done().0, 1);
+    }
+
+    #[test]
+    fn a_line_more_than_a_scenario_follows_is_noticed() {
+        let book = book();
+        let block = book.block("a.md", "A", 1).unwrap();
+        assert!(block.has_lines(1).is_ok());
+        assert!(block.has_lines(2).is_err());
     }
 
     #[test]

@@ -32,7 +32,7 @@ const MACHINES: &str = "/mnt";
 const COMMAND_SECONDS_MAX: u64 = 90;
 
 /// What is waited for comes within this, or does not.
-const WAIT_MAX: Duration = Duration::from_mins(1);
+const WAIT_MAX: Duration = Duration::from_secs(40);
 
 /// How often it is looked whether it has come.
 const LOOK: Duration = Duration::from_millis(200);
@@ -266,6 +266,12 @@ impl Host {
             }
         }
         bail!("no process on {} has `{words}` in its command line", self.name)
+    }
+
+    /// Ends every process of this machine.
+    pub(crate) fn end_all(&self) {
+        // One that has ended meanwhile is none to complain about.
+        let _ = shell(&format!("ip netns pids {} | xargs --no-run-if-empty kill -KILL", self.name));
     }
 
     /// Sends a signal to the process with these words in its command line.

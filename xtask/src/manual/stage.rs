@@ -1,6 +1,7 @@
 //! What a scenario has at hand: the pages, machines, and the words "do what this block says".
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -15,11 +16,18 @@ use crate::manual::sandbox::{self, CHECKOUT, Host, Printed, eventually};
 pub(crate) struct Stage<'a> {
     pub(crate) book: &'a Book,
     pub(crate) checkout: &'a Path,
+    /// Stands behind the names of its machines: each attempt has machines of its own.
+    ending: &'static str,
+    hosts: Mutex<Vec<Host>>,
 }
 
 impl<'a> Stage<'a> {
-    pub(crate) fn new(book: &'a Book, checkout: &'a Path) -> Self {
-        Self { book, checkout }
+    pub(crate) fn new(book: &'a Book, checkout: &'a Path, ending: &'static str) -> Self {
+        Self { book, checkout, ending, hosts: Mutex::default() }
+    }
+
+    fn note(&self, hosts: &[Host]) {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(hosts);
     }
 
     /// A block of the operators' page.
@@ -34,7 +42,9 @@ impl<'a> Stage<'a> {
 
     /// A machine without the program.
     pub(crate) fn empty_host(&self, name: &str) -> Result<Host> {
-        sandbox::one(self.checkout, name)
+        let host = sandbox::one(self.checkout, &format!("{name}{}", self.ending))?;
+        self.note(std::slice::from_ref(&host));
+        Ok(host)
     }
 
     /// A machine with the program.
@@ -44,7 +54,17 @@ impl<'a> Stage<'a> {
 
     /// Three machines without the program.
     pub(crate) fn three_hosts(&self, name: &str) -> Result<[Host; 3]> {
-        sandbox::three(self.checkout, name)
+        let hosts = sandbox::three(self.checkout, &format!("{name}{}", self.ending))?;
+        self.note(&hosts);
+        Ok(hosts)
+    }
+}
+
+/// What is left running on its machines ends with it, and takes no time from the next scenario.
+impl Drop for Stage<'_> {
+    fn drop(&mut self) {
+        let hosts = self.hosts.get_mut().unwrap_or_else(PoisonError::into_inner);
+        hosts.iter().for_each(Host::end_all);
     }
 }
 

@@ -88,6 +88,7 @@ pub(crate) fn by_hand(stage: &Stage<'_>) -> Result<()> {
         [one.with_program()?, two.with_program()?, three.with_program()?]
     };
     let block = stage.operating("On several machines", 1)?;
+    block.has_lines(4)?;
     let list = block.line_with("REPLICAS=")?;
     let replica = block.line_with("oppidum order")?;
     let catalog = block.line_with("oppidum catalog")?;

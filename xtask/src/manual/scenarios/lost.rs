@@ -21,6 +21,7 @@ pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
 
 /// A block that starts a replica which goes on, and then types a command: the output of that.
 fn join(store: &mut Terminals, id: u64, block: &Block) -> Result<String> {
+    block.has_lines(2)?;
     let start = block.line_with("oppidum order")?;
     store.start_as(id, start)?;
     store.replica(id)?.until("waiting to be added")?;
