@@ -73,12 +73,13 @@ pub(crate) fn obstacle() -> Option<String> {
     if std::fs::metadata("/proc/self").map_or(1, |process| process.uid()) != 0 {
         return Some("it needs root".to_owned());
     }
-    let tried = "mount -t tmpfs tmpfs /mnt && cd /mnt && mkdir upper scratch tree &&
-        mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=scratch tree &&
-        mount -t tmpfs tmpfs /run && ip netns add probe && ip link add probe-1 type bridge &&
-        ip link add probe-2 type veth peer name probe-3 netns probe && curl --version &&
-        for tool in setpriv chrt nsenter runuser cc; do $tool --version; done &&
-        nginx -v && haproxy -v";
+    let tried = "PATH=$PATH:/usr/sbin:/sbin
+        mount -t tmpfs tmpfs /mnt; cd /mnt; mkdir upper scratch tree
+        mount -t overlay overlay -o lowerdir=/,upperdir=upper,workdir=scratch tree
+        mount -t tmpfs tmpfs /run; ip netns add probe; ip link add probe-1 type bridge
+        ip link add probe-2 type veth peer name probe-3 netns probe
+        for tool in curl setpriv chrt nsenter runuser cc; do $tool --version; done
+        nginx -v; haproxy -v";
     let probe = Command::new("unshare").args(UNSHARE).args(["sh", "-e", "-c", tried]).output();
     match probe {
         Err(error) => Some(format!("unshare: {error}")),
@@ -106,7 +107,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     }
     let mut inside = Command::new("unshare");
     // The first process of a namespace inherits orphans; a shell buries them.
-    inside.args(UNSHARE).args(["sh", "-c", "\"$@\"; exit $?", "sh"]);
+    inside.args(UNSHARE).args(["sh", "-c", "PATH=$PATH:/usr/sbin:/sbin; \"$@\"; exit $?", "sh"]);
     inside.arg(std::env::current_exe()?).args(["manual", "--inside"]);
     if !options.only.is_empty() {
         inside.args(["--only", &options.only.join(",")]);
