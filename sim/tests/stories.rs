@@ -139,6 +139,35 @@ fn a_leader_without_a_majority_does_not_keep_a_majority_from_choosing() {
     }
 }
 
+/// [P6] The leader and the other replicas cannot reach each other, while catalogs and frontends reach
+/// all of them: a deposed leader that goes on granting leases to catalogs would hold up its
+/// successor, which waits for their grace. In simulated time, so the host's speed does not matter.
+#[test]
+fn a_leader_that_only_the_other_replicas_cannot_reach_is_replaced_within_600_ms() {
+    for seed in 7_000..7_004 {
+        let deployed = Plan { catalogs: 1, frontends: 2, customers: 0, ..plan(seed, 3) };
+        story(deployed, move |world| {
+            assert!(world.until(3_000, |world| world.leader().is_some()), "one leads");
+            world.steps(500);
+            let (leader, _) = world.leader().expect("it still leads");
+            for other in (0..3).filter(|place| *place != leader) {
+                let (leader, other) = (world.machine(leader), world.machine(other));
+                world.act(Act::Cut(leader, other));
+                world.act(Act::Cut(other, leader));
+            }
+            let (cut, mut last, mut longest) = (world.now(), world.now(), 0);
+            while world.now() < cut + 3_000 {
+                world.step();
+                longest = longest.max(world.now() - last);
+                if 0 < world.history().told_after(last) {
+                    last = world.now();
+                }
+            }
+            assert!(longest < 600, "seed {seed}: no order was answered for {longest} ms");
+        });
+    }
+}
+
 /// What a killed replica had written and not synced is synced before anybody counts on it.
 #[test]
 fn a_power_cut_soon_after_a_kill_loses_nothing() {
