@@ -139,8 +139,8 @@ fn a_leader_without_a_majority_does_not_keep_a_majority_from_choosing() {
     }
 }
 
-/// [P6] The leader and the other replicas cannot reach each other, while catalogs and frontends reach
-/// all of them: a deposed leader that goes on granting leases to catalogs would hold up its
+/// [P6] The leader and the other replicas cannot reach each other, while catalogs and frontends
+/// reach all of them: a deposed leader that goes on granting leases to catalogs would hold up its
 /// successor, which waits for their grace. In simulated time, so the host's speed does not matter.
 #[test]
 fn a_leader_that_only_the_other_replicas_cannot_reach_is_replaced_within_600_ms() {

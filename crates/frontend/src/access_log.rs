@@ -128,7 +128,9 @@ fn line(answered: &Answered<'_>, now: Duration, requests: u64) -> String {
         }
     };
     let took = took.as_secs_f64() * 1_000.0;
-    let _ = write!(line, "\" {status} - bytes={bytes} ms={took:.1} id={}", escaped(id));
+    // A blank would end the field, and what follows would look like another.
+    let id = escaped(id).to_string().replace(' ', "\\x20");
+    let _ = write!(line, "\" {status} - bytes={bytes} ms={took:.1} id={id}");
     if 1 < requests {
         let _ = write!(line, " requests={requests}");
     }
@@ -193,5 +195,7 @@ mod tests {
         let line = shown(&request, &[b'\n'; 128], 1);
         assert!(line.len() < 700, "{}", line.len());
         assert!(line.contains("/a\\x22xxx") && !line.contains('\n'), "{line}");
+        let forged = shown(&RequestLine::Order, b"7 200 requests=5", 1);
+        assert!(forged.ends_with("id=7\\x20200\\x20requests=5"), "{forged}");
     }
 }

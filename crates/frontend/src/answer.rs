@@ -33,8 +33,8 @@ const CONSTANT: [(HeaderName, HeaderValue); 2] = [
 const CONSTANT_LINES: &str = "cache-control: no-store\r\nx-content-type-options: nosniff\r\n";
 
 /// JSON with a status.
-pub(crate) fn json(status: StatusCode, body: String) -> Answer {
-    let mut answer = Response::new(Bytes::from(body));
+pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(body.into());
     *answer.status_mut() = status;
     let json = HeaderValue::from_static("application/json");
     answer.headers_mut().insert(CONTENT_TYPE, json);

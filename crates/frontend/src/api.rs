@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::HeaderValue;
+use http::header::{HeaderValue, RETRY_AFTER};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use ledger::outcome::{Accepted, Outcome, Refusal};
@@ -27,6 +27,7 @@ use wire::telemetry::since_epoch;
 use crate::access_log::AccessLog;
 use crate::answer::{self, Answer, REQUEST_ID};
 use crate::body_quota::Bodies;
+use crate::cache_report::CacheReport;
 use crate::classic::{self, Dialect, Noun};
 use crate::clients::{Clients, Closing};
 use crate::connection::{House, Written};
@@ -65,6 +66,7 @@ struct Shared {
     clients: Clients,
     places: Semaphore,
     bodies: Bodies,
+    cache_report: CacheReport,
     door: Door,
     turnstile: Turnstile,
     /// The answer to an order for which there is no room, before and after its request's id.
@@ -102,6 +104,7 @@ impl Api {
             clients,
             places,
             bodies: Bodies::default(),
+            cache_report: CacheReport::default(),
             door: Door::new(),
             turnstile: Turnstile::new(),
             refusal: answer::on_the_wire(&no_room()),
@@ -163,9 +166,7 @@ impl Api {
                 on_get(request.method(), || self.status(whole)).await
             }
             (Some("status"), Some("cache"), None) => {
-                let story =
-                    || std::future::ready(described(&self.shared.view.store().describe_cache()));
-                on_get(request.method(), story).await
+                on_get(request.method(), || std::future::ready(self.cache())).await
             }
             _ => answer::error(StatusCode::NOT_FOUND, "no such route"),
         }
@@ -317,20 +318,23 @@ impl Api {
 
     fn readyz(&self) -> Answer {
         if self.shared.closing.drains() {
-            return answer::text(StatusCode::SERVICE_UNAVAILABLE, "not ready: stopping\n");
+            return not_ready("not ready: stopping\n");
         }
         match self.shared.replicas.view().leader_up() {
             Some(_) => answer::text(StatusCode::OK, "ready\n"),
-            None => answer::text(StatusCode::SERVICE_UNAVAILABLE, "not ready: no leader\n"),
+            None => not_ready("not ready: no leader\n"),
         }
     }
 
     async fn status(&self, whole: bool) -> Answer {
         let view = self.shared.view.get(limits::VIEW_AGE_MAX).await;
-        let body = if whole { &view.whole } else { &view.short };
-        let mut answer = answer::json(StatusCode::OK, String::new());
-        *answer.body_mut() = body.clone();
-        answer
+        answer::json(StatusCode::OK, if whole { view.whole.clone() } else { view.short.clone() })
+    }
+
+    fn cache(&self) -> Answer {
+        let story = || self.shared.view.store().describe_cache();
+        let page = || serde_json::to_vec(&story()).unwrap_or_default();
+        answer::json(StatusCode::OK, self.shared.cache_report.page(page))
     }
 
     /// True for a client that brings the customers of many addresses.
@@ -455,11 +459,10 @@ async fn on_get<F: Future<Output = Answer>>(method: &Method, get: impl FnOnce() 
     }
 }
 
-fn described(what: &impl serde::Serialize) -> Answer {
-    match serde_json::to_string(what) {
-        Ok(body) => answer::json(StatusCode::OK, body),
-        Err(error) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-    }
+fn not_ready(why: &'static str) -> Answer {
+    let mut answer = answer::text(StatusCode::SERVICE_UNAVAILABLE, why);
+    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    answer
 }
 
 fn bad_request(why: &str) -> Answer {

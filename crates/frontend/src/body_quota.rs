@@ -1,9 +1,9 @@
 //! Admission control of request bodies: bounds the bytes of bodies that are being waited for.
 //!
-//! A body that has come with its head is read at once and needs nothing from here. For one that is
-//! still to come, its length (or, when it does not say, the longest that it may have) is reserved,
-//! in total and per address: slow senders delay themselves and no other client. The last quarter is
-//! for addresses that have nothing reserved. [`BodyQuota`] decides; [`Bodies`] is the shell.
+//! A body that has come with its head is read at once and needs nothing from here. Of one that is
+//! still to come, what has come so far is reserved, in total and per address: slow senders delay
+//! themselves and no other client. The last quarter is for addresses that have nothing reserved.
+//! [`BodyQuota`] decides; [`Bodies`] is the shell.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -55,7 +55,7 @@ pub(crate) struct Bodies {
 }
 
 impl Bodies {
-    /// Reserves room for a body of at most `bytes` from `address`. None: there is none.
+    /// Reserves room for a body from `address`, of which `bytes` have come. None: there is none.
     pub(crate) fn reserve(
         &self,
         address: IpAddr,
@@ -64,7 +64,21 @@ impl Bodies {
     ) -> Option<Reservation<'_>> {
         let (address, bytes) = (group(address), bytes.max(BODY_RESERVED_MIN));
         let reserved = self.quota.lock().reserve(address, bytes, exempt);
-        reserved.then(|| Reservation { bodies: self, address, bytes })
+        reserved.then(|| Reservation { bodies: self, address, bytes, exempt })
+    }
+}
+
+impl Reservation<'_> {
+    /// `bytes` have come by now. False: there is no room for them.
+    pub(crate) fn grow(&mut self, bytes: usize) -> bool {
+        let more = bytes.saturating_sub(self.bytes);
+        if more == 0 {
+            return true;
+        }
+        let more = more.next_multiple_of(BODY_RESERVED_MIN);
+        let fits = self.bodies.quota.lock().reserve(self.address, more, self.exempt);
+        self.bytes += if fits { more } else { 0 };
+        fits
     }
 }
 
@@ -74,6 +88,7 @@ pub(crate) struct Reservation<'a> {
     bodies: &'a Bodies,
     address: IpAddr,
     bytes: usize,
+    exempt: bool,
 }
 
 impl Drop for Reservation<'_> {
@@ -112,6 +127,22 @@ mod tests {
         let others = (2..250).filter(|number| quota.reserve(host(*number), 1_000, false)).count();
         assert_eq!(others, 248, "each of them has one");
         assert!(!quota.reserve(host(2), 1_000, false), "and no second one");
+    }
+
+    /// Kind: a sender that takes what it says will come, and sends one byte of it.
+    #[test]
+    fn a_slow_sender_takes_what_has_come() {
+        let bodies = Bodies::default();
+        let mut slow: Vec<_> = (0..128).filter_map(|_| bodies.reserve(host(1), 1, true)).collect();
+        assert_eq!(slow.len(), 128);
+        assert_eq!(bodies.quota.lock().reserved, 128 * BODY_RESERVED_MIN);
+        let mut batch = bodies.reserve(host(1), 8 * 1024, true).unwrap();
+        assert!((8 * 1024..=BATCH_BYTES_MAX).step_by(1_000).all(|bytes| batch.grow(bytes)));
+        drop(batch);
+        let grown = slow.iter_mut().filter_map(|body| body.grow(BATCH_BYTES_MAX).then_some(()));
+        assert_eq!(grown.count(), 47, "no more than three quarters of all");
+        drop(slow);
+        assert_eq!(bodies.quota.lock().reserved, 0);
     }
 
     #[test]

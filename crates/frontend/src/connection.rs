@@ -104,6 +104,9 @@ pub(crate) async fn serve(stream: TcpStream, client: Client, api: impl House) {
     // Who brings orders inside that are not plain would only be sent back.
     let (mut first, mut comes_out) = (true, true);
     loop {
+        // Each side waits for the client before it passes the connection on. Should one of them
+        // ever not do so, the other connections still have their turn.
+        tokio::task::consume_budget().await;
         let served = match Doorstep::new(stream, ahead).serve(&api, &client).await {
             Leaves::Inside(comes) => {
                 (stream, ahead) = (comes.stream, comes.ahead);

@@ -164,18 +164,18 @@ impl Door {
         Self { gate: Mutex::new(Gate::new(Instant::now())), sheds: AtomicBool::new(false) }
     }
 
-    /// There is an overload, or was one when it was last looked.
+    /// There is an overload. Without one, neither a lock nor the clock is needed to say so.
     pub(crate) fn sheds(&self) -> bool {
-        self.sheds.load(Ordering::Relaxed)
+        self.sheds.load(Ordering::Relaxed) && {
+            let sheds = self.gate.lock().sheds(Instant::now());
+            self.sheds.store(sheds, Ordering::Relaxed);
+            sheds
+        }
     }
 
     /// One has come for whom there is no room: it may be refused, whatever it wants to order.
     pub(crate) fn turns_away(&self, behind: bool) -> bool {
-        self.sheds() && {
-            let (mut gate, now) = (self.gate.lock(), Instant::now());
-            self.sheds.store(gate.sheds(now), Ordering::Relaxed);
-            gate.turns_away(behind, now)
-        }
+        self.sheds() && self.gate.lock().turns_away(behind, Instant::now())
     }
 
     /// Lets one in, or not. `late`: the frontend itself has more to do than it can.

@@ -78,6 +78,8 @@ mod body_quota;
 
 mod access_log;
 
+mod cache_report;
+
 mod store;
 
 mod status_view;

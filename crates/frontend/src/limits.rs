@@ -34,15 +34,15 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 /// six, and pools of services some dozens.
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
 
-/// The most bytes of bodies that have not come with their heads, together: what is reserved for
-/// them while they are waited for.
+/// The most bytes of bodies that have come in part, together.
 pub const BODIES_BYTES_MAX: usize = 64 << 20;
 
 /// The same of one address: eight of the longest batches, 512 of the longest orders.
 pub const BODIES_PER_ADDRESS_BYTES_MAX: usize = 8 << 20;
 
-/// A body that is waited for counts as at least this many bytes: so much it takes with its buffers.
-pub const BODY_RESERVED_MIN: usize = 1_024;
+/// A body that is waited for counts as at least this many bytes, and grows by as many: a slow
+/// sender takes what has come, and not what it says will come.
+pub const BODY_RESERVED_MIN: usize = 4 * 1024;
 
 /// The most lines of the access log in one second: a disk is not filled by those who ask.
 pub const LINES_PER_SECOND_MAX: u64 = 1_000;
@@ -61,6 +61,10 @@ pub const ORDERS_BURST_MAX: usize = 2_048;
 /// crowd that comes all at once. Whoever finds the line full is heard a second later.
 pub const CONNECTIONS_WAITING_MAX: u32 = 4_096;
 
+/// The most connections that are not admitted and are kept until their 503 has arrived, or an eighth
+/// of the places, if these are few.
+pub const REJECTED_LINGERING_MAX: usize = 64;
+
 /// So many connections are accepted at a time: then those that are there have a turn.
 pub const ACCEPTED_MAX: usize = 4;
 
@@ -78,8 +82,9 @@ pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 /// round trip around the world, and a lost packet.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The most bytes that are read and dropped meanwhile: a batch of twice the greatest size.
-pub const LINGER_BYTES_MAX: usize = 2 * BATCH_BYTES_MAX;
+/// The most bytes that are read and dropped meanwhile. Dropped bytes take no memory, so it is the
+/// time that bounds; a client on the same host must not keep the thread busy with them.
+pub const LINGER_BYTES_MAX: usize = 64 * BATCH_BYTES_MAX;
 
 /// How long a client waits for an answer at the most: then 503 or 504.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -102,6 +107,17 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// How many cache events are kept for `/status/cache`.
 pub const TIMELINE_MAX: usize = 1_024;
+
+/// About how many bytes of events `/status/cache` shows, the latest: with what is cached, less than
+/// a connection may have unsent otherwise.
+pub const TIMELINE_BYTES_MAX: usize = 192 * 1024;
+
+/// How many products `/status/cache` shows of what is cached: those used last.
+pub const CACHE_SHOWN_MAX: usize = 100;
+
+/// How often `/status/cache` is rendered within [`VIEW_AGE_MAX`]: it takes up to a millisecond of
+/// the one thread. More requests share the last rendering.
+pub const CACHE_RENDERED_MAX: u32 = 5;
 
 /// How old the view of the store is at most that `/status` on the public port shows. A look asks
 /// every process over fresh connections: five looks in a second cost little, thousands would

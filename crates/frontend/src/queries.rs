@@ -219,13 +219,13 @@ impl Queries {
         self.shared.cache.as_ref().map(|cache| look(&cache.lock()))
     }
 
-    /// The last events of the cache, oldest first.
-    pub(crate) fn timeline(&self) -> Vec<Shown> {
+    /// The last events of the cache, oldest first: as many as take about `bytes_max` bytes.
+    pub(crate) fn timeline(&self, bytes_max: usize) -> Vec<Shown> {
         let names = self.look(|cache| {
             let names = cache.contents().map(|(name, ..)| name.as_str().to_owned());
             names.collect::<Vec<_>>()
         });
-        self.shared.timeline.lock().show(names.unwrap_or_default())
+        self.shared.timeline.lock().show(names.unwrap_or_default(), bytes_max)
     }
 
     /// The catalog watched right now.

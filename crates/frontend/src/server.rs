@@ -1,19 +1,23 @@
 //! The public listener: admission of connections, and a graceful end.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::connections::{Connections, Places, Rejected};
-use wire::net::{self, TcpListener};
+use wire::net::{self, TcpListener, TcpStream};
 use wire::problem::{Code, Problem};
 
 use crate::answer;
 use crate::api::Api;
 use crate::connection::{self, Client, House};
 use crate::limits;
+use crate::linger;
 
 /// How long requests at work may take to finish once the process stops.
 const GOODBYE: Duration = Duration::from_secs(6);
@@ -72,7 +76,7 @@ async fn accept(
                     let client = Client { address: from.ip(), place };
                     tasks.spawn(connection::serve(stream, client, api.clone()));
                 }
-                Err(why) => net::reject(stream, rejections.answer(why)),
+                Err(why) => rejections.send(stream, why, tasks),
             },
             Err(error) => {
                 tracing::warn!("cannot accept a connection: {error}");
@@ -85,30 +89,46 @@ async fn accept(
 
 /// The answers to connections that are not admitted, as they go over the wire.
 struct Rejections {
-    address_full: Vec<u8>,
-    full: Vec<u8>,
+    address_full: Bytes,
+    full: Bytes,
+    /// Permits for those that linger: a client that sends its head and its body in two pieces would
+    /// lose the answer to a reset.
+    lingering: Arc<Semaphore>,
 }
 
 impl Rejections {
     fn new(places: Places) -> Self {
         // No request was read, so there is no id to give back.
-        let answer = |why: String| {
+        let answer = |why: String| -> Bytes {
             let [before, after] = answer::on_the_wire(&Problem::definite(Code::Overloaded, why));
-            format!("{before}none\r\nconnection: close{after}").into_bytes()
+            format!("{before}none\r\nconnection: close{after}").into()
         };
         let Places { total, per_address, .. } = places;
+        // Each takes a descriptor that is no place.
+        let lingering = (total / 8).clamp(1, limits::REJECTED_LINGERING_MAX);
         Self {
             address_full: answer(format!(
                 "too many connections from this address: at most {per_address}"
             )),
             full: answer(format!("all of this server's {total} connections are in use")),
+            lingering: Arc::new(Semaphore::new(lingering)),
         }
     }
 
-    fn answer(&self, why: Rejected) -> &[u8] {
-        match why {
+    /// Sends the answer and closes the connection: so that the answer arrives while there is a
+    /// permit for that, and else at once.
+    fn send(&self, stream: TcpStream, why: Rejected, tasks: &TaskTracker) {
+        let answer = match why {
             Rejected::AddressFull => &self.address_full,
             Rejected::Full => &self.full,
-        }
+        };
+        let Ok(permit) = self.lingering.clone().try_acquire_owned() else {
+            return net::reject(stream, answer);
+        };
+        let answer = answer.clone();
+        tasks.spawn(async move {
+            linger::close(stream, &answer).await;
+            drop(permit);
+        });
     }
 }

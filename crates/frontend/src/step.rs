@@ -95,9 +95,9 @@ impl Step {
         self.now.store(BUSY, Ordering::Relaxed);
     }
 
-    /// True between two requests.
+    /// True between two requests, while no part of the next one has come.
     pub(crate) fn is_idle(&self) -> bool {
-        self.now.load(Ordering::Relaxed) == IDLE
+        self.now.load(Ordering::Relaxed) == IDLE && !self.has_begun()
     }
 
     /// True when the last requests were orders, and nothing else.
@@ -134,6 +134,16 @@ mod tests {
             step.flushed();
             assert!(step.is_idle());
         }
+    }
+
+    /// Kind: a connection that changes hands while a request is coming, and so for ever.
+    #[test]
+    fn a_connection_on_which_a_part_of_a_head_has_come_is_not_idle() {
+        let step = Step::new();
+        step.begun(true);
+        assert!(!step.is_idle());
+        step.begun(false);
+        assert!(step.is_idle());
     }
 
     #[test]

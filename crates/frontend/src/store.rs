@@ -14,6 +14,7 @@ use wire::watch::watcher::Watcher;
 
 use crate::classic::Dialect;
 use crate::clients::Closing;
+use crate::limits;
 use crate::queries::Queries;
 use crate::replicas::Replicas;
 use crate::timeline::Shown;
@@ -81,20 +82,23 @@ impl Store {
         StoreStatus { leader: leader(&processes), processes }
     }
 
-    /// This frontend's cache, with what happened to it lately.
+    /// This frontend's cache, with what happened to it lately: bounded in bytes.
     pub(crate) fn describe_cache(&self) -> CacheStory {
-        let own = self.status();
+        let (queries, now) = (&self.shared.queries, clock::now());
+        let lease = queries.look(|cache| cache.follower().remaining(now)).unwrap_or_default();
         CacheStory {
-            lease_ms: own.lease_ms.unwrap_or_default(),
-            cache: self.cache(),
-            timeline: self.shared.queries.timeline(),
+            lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            cache: self.cache(limits::CACHE_SHOWN_MAX),
+            timeline: queries.timeline(limits::TIMELINE_BYTES_MAX),
         }
     }
 
-    fn cache(&self) -> CacheStatus {
+    /// What the cache holds, at most `shown_max` products of it, and what it has counted.
+    fn cache(&self, shown_max: usize) -> CacheStatus {
         let capacity = u64::try_from(self.shared.capacity).unwrap_or(u64::MAX);
         let cache = self.shared.queries.look(|cache| {
-            let contents = cache.contents().map(|(name, entry, settled)| CachedProduct {
+            let contents = cache.contents().take(shown_max);
+            let contents = contents.map(|(name, entry, settled)| CachedProduct {
                 name: name.as_str().to_owned(),
                 quantity: entry.product.as_ref().map(|product| product.stock),
                 as_of: entry.as_of.0,
@@ -157,7 +161,7 @@ impl Facts for Store {
             lease_ms: standing.map(|(_, _, lease)| lease),
             watches: shared.queries.watched(),
             dialect: Some(shared.dialect.name().into()),
-            cache: Some(self.cache()),
+            cache: Some(self.cache(usize::MAX)),
             ..ProcessStatus::default()
         }
     }

@@ -42,6 +42,15 @@ pub enum Happened {
     },
 }
 
+/// The most names of what is cached after one event that are shown.
+pub(crate) const CONTENTS_SHOWN_MAX: usize = 100;
+
+/// What an event takes as JSON besides its names, in bytes: its time, its version, its fields.
+const ENTRY_BYTES: usize = 100;
+
+/// What a name takes besides its letters: quotes and a comma.
+const NAME_BYTES: usize = 3;
+
 /// The last events, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Timeline {
@@ -74,39 +83,56 @@ impl Timeline {
         }
     }
 
-    /// The events with the contents after each, given what is cached now; oldest first.
-    pub(crate) fn show(&self, now: impl IntoIterator<Item = String>) -> Vec<Shown> {
+    /// The latest events with the contents after each, given what is cached now; oldest first. As
+    /// many as take about `bytes_max` bytes, each with at most [`CONTENTS_SHOWN_MAX`] names.
+    pub(crate) fn show(
+        &self,
+        now: impl IntoIterator<Item = String>,
+        bytes_max: usize,
+    ) -> Vec<Shown> {
         let mut contents: BTreeSet<String> = now.into_iter().collect();
-        let mut shown = Vec::with_capacity(self.events.len());
-        for (time_ms, happened) in self.events.iter().rev() {
-            let mut show = |event, name: Option<&Name>, version: Option<Index>, after: &_| {
-                let product = name.map(|name| name.as_str().to_owned());
-                let version = version.map(|version| version.0);
-                let contents = BTreeSet::iter(after).cloned().collect();
-                shown.push(Shown { time_ms: *time_ms, event, product, version, contents });
-            };
-            match happened {
+        let (mut shown, mut left) = (Vec::new(), Some(bytes_max));
+        let mut show = |time_ms, event, name: Option<&Name>, version: Option<Index>, after: &_| {
+            let product = name.map(|name| name.as_str().to_owned());
+            let after = BTreeSet::iter(after).take(CONTENTS_SHOWN_MAX);
+            let contents: Vec<String> = after.cloned().collect();
+            let names = contents.iter().chain(&product).map(|name| name.len() + NAME_BYTES);
+            left = left.and_then(|left| left.checked_sub(ENTRY_BYTES + names.sum::<usize>()));
+            let version = version.map(|version| version.0);
+            if left.is_some() {
+                shown.push(Shown { time_ms, event, product, version, contents });
+            }
+            left.is_some()
+        };
+        for (time_ms, event) in self.events.iter().rev() {
+            let fits = match event {
                 Happened::Stored { name, version, again, evicted } => {
-                    show("stored", Some(name), Some(*version), &contents);
+                    let fits = show(*time_ms, "stored", Some(name), Some(*version), &contents);
                     if !again {
                         contents.remove(name.as_str());
                     }
-                    if let Some(evicted) = evicted {
-                        show("evicted", Some(evicted), None, &contents);
+                    fits && evicted.as_ref().is_none_or(|evicted| {
+                        let fits = show(*time_ms, "evicted", Some(evicted), None, &contents);
                         contents.insert(evicted.as_str().to_owned());
-                    }
+                        fits
+                    })
                 }
                 Happened::Invalidated { name, version } => {
-                    show("invalidated", Some(name), Some(*version), &contents);
+                    show(*time_ms, "invalidated", Some(name), Some(*version), &contents)
                 }
                 Happened::Dropped { name } => {
-                    show("dropped", Some(name), None, &contents);
+                    let fits = show(*time_ms, "dropped", Some(name), None, &contents);
                     contents.insert(name.as_str().to_owned());
+                    fits
                 }
                 Happened::Reset { lost } => {
-                    show("reset", None, None, &contents);
+                    let fits = show(*time_ms, "reset", None, None, &contents);
                     contents = lost.iter().map(|name| name.as_str().to_owned()).collect();
+                    fits
                 }
+            };
+            if !fits {
+                break;
             }
         }
         shown.reverse();
@@ -117,6 +143,8 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALL: usize = usize::MAX;
 
     fn name(name: &str) -> Name {
         Name::new(name).unwrap()
@@ -134,7 +162,7 @@ mod tests {
         timeline.push(2, vec![stored("bear", Some("fox"))], 9);
         let invalidated = Happened::Invalidated { name: name("owl"), version: Index(9) };
         timeline.push(3, vec![invalidated, Happened::Dropped { name: name("owl") }], 9);
-        let shown = timeline.show(["bear".to_owned()]);
+        let shown = timeline.show(["bear".to_owned()], ALL);
         let rows: Vec<_> = shown
             .iter()
             .map(|row| {
@@ -158,7 +186,7 @@ mod tests {
         let mut timeline = Timeline::default();
         timeline.push(1, vec![stored("fox", None), stored("owl", None)], 2);
         timeline.push(2, vec![Happened::Reset { lost: vec![name("fox"), name("owl")] }], 2);
-        let shown = timeline.show([]);
+        let shown = timeline.show([], ALL);
         assert_eq!(shown.len(), 2, "the oldest is forgotten");
         assert_eq!(shown[0].contents, ["fox", "owl"]);
         assert!(shown[1].contents.is_empty());
@@ -170,7 +198,25 @@ mod tests {
         let again =
             Happened::Stored { name: name("fox"), version: Index(8), again: true, evicted: None };
         timeline.push(1, vec![stored("owl", None), again], 9);
-        let shown = timeline.show(["fox".to_owned(), "owl".to_owned()]);
+        let shown = timeline.show(["fox".to_owned(), "owl".to_owned()], ALL);
         assert_eq!(shown[0].contents, ["fox", "owl"]);
+    }
+
+    /// Kind: an answer whose size follows from what clients ask for.
+    #[test]
+    fn what_is_shown_is_bounded_in_bytes_and_in_names() {
+        let mut timeline = Timeline::default();
+        let long = |number: usize| format!("{number:0>128}");
+        for number in 0..1_024 {
+            timeline.push(1, vec![stored(&long(number), None)], 1_024);
+        }
+        for bytes_max in [0, 1_000, 100_000] {
+            let shown = timeline.show((0..5_000).map(long), bytes_max);
+            let bytes = serde_json::to_vec(&shown).unwrap().len();
+            assert!(bytes <= bytes_max + 2, "{bytes} of {bytes_max}");
+            assert!(shown.iter().all(|event| event.contents.len() <= CONTENTS_SHOWN_MAX));
+            let latest = shown.last().map(|event| event.product.clone());
+            assert!(bytes_max < 100_000 || latest == Some(Some(long(1_023))), "the latest first");
+        }
     }
 }

@@ -140,7 +140,10 @@ impl TrackedStream {
             }
         }
         let (seen, all) = (self.checked, self.unread.len());
-        let is_news = seen == 0 || 2 * seen <= all || self.unread[seen..].contains(&b'\n');
+        // A first line that is longer than any may be is answered at once.
+        let is_long = limits::URI_BYTES_MAX < all && !self.unread.contains(&b'\n');
+        let is_news =
+            seen == 0 || 2 * seen <= all || is_long || self.unread[seen..].contains(&b'\n');
         self.checked = all;
         if is_news { head::parse(&self.unread) } else { Parsed::Incomplete }
     }

@@ -43,7 +43,8 @@ pub(crate) struct PeerView {
 
 impl PeerView {
     /// As a fresh leader sees it, whose log ends at `last` and is known to be equal to that of this
-    /// replica up to `matched`. A voter whose disk is full is not given the lead: it counts as gone.
+    /// replica up to `matched`. A voter whose disk is full is not given the lead: it counts as
+    /// gone.
     pub(crate) fn rival(&self, id: u64, matched: Position, last: Index) -> Rival {
         let lag = matched.map(|(_, _, index)| last.0.saturating_sub(index));
         let reach = if self.full { Reach::Refused } else { self.reach };

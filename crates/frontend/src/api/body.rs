@@ -1,10 +1,9 @@
 //! Reading a request's body: bounded in length, in time, and in what slow senders may take.
 
 use std::net::IpAddr;
-use std::pin::pin;
 use std::task::Poll;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -13,6 +12,7 @@ use wire::problem::{Code, Problem};
 
 use super::{Api, bad_request};
 use crate::answer::{self, Answer};
+use crate::body_quota::Reservation;
 use crate::limits;
 
 impl Api {
@@ -23,36 +23,54 @@ impl Api {
         from: IpAddr,
         bytes_max: usize,
     ) -> Result<Bytes, Answer> {
-        let too_large =
-            || answer::last(answer::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"));
         if let Some(refusal) = refuse_content_type(&request) {
             return Err(refusal);
         }
         let body = request.into_body();
-        let size = body.size_hint();
-        if usize::try_from(size.lower()).unwrap_or(usize::MAX) > bytes_max {
+        if usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX) > bytes_max {
             return Err(too_large());
         }
-        let bytes = size.exact().and_then(|bytes| usize::try_from(bytes).ok());
-        let mut reading = pin!(Limited::new(body, bytes_max).collect());
-        let read = match futures::poll!(reading.as_mut()) {
-            Poll::Ready(read) => Ok(read),
-            Poll::Pending => {
-                let (bytes, exempt) = (bytes.unwrap_or(bytes_max), self.is_gateway(from));
-                let Some(_room) = self.shared.bodies.reserve(from, bytes, exempt) else {
-                    let why = "too many bodies are on their way: send them whole, or fewer at once";
-                    return Err(answer::problem(&Problem::definite(Code::Overloaded, why)));
-                };
-                tokio::time::timeout(limits::BODY_TIMEOUT, reading).await
+        let reading = self.collect(Limited::new(body, bytes_max), from);
+        let late = || answer::error(StatusCode::REQUEST_TIMEOUT, "the body took too long");
+        tokio::time::timeout(limits::BODY_TIMEOUT, reading).await.map_err(|_| late())?
+    }
+
+    /// Reads a body to its end. When it has to be waited for, there must be room for what has come.
+    async fn collect(&self, mut body: Limited<Incoming>, from: IpAddr) -> Result<Bytes, Answer> {
+        let (mut read, mut room): (_, Option<Reservation<'_>>) = (BytesMut::new(), None);
+        loop {
+            let mut frame = body.frame();
+            let frame = match futures::poll!(&mut frame) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => {
+                    if room.is_none() {
+                        let exempt = self.is_gateway(from);
+                        let reserved = self.shared.bodies.reserve(from, read.len(), exempt);
+                        room = Some(reserved.ok_or_else(no_room)?);
+                    }
+                    frame.await
+                }
+            };
+            match frame {
+                None => return Ok(read.freeze()),
+                Some(Ok(frame)) => read.extend(frame.into_data()),
+                Some(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
+                Some(Err(_)) => return Err(bad_request("the body could not be read")),
             }
-        };
-        match read {
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(too_large()),
-            Ok(Err(_)) => Err(bad_request("the body could not be read")),
-            Err(_) => Err(answer::error(StatusCode::REQUEST_TIMEOUT, "the body took too long")),
+            if room.as_mut().is_some_and(|room| !room.grow(read.len())) {
+                return Err(no_room());
+            }
         }
     }
+}
+
+fn too_large() -> Answer {
+    answer::last(answer::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"))
+}
+
+fn no_room() -> Answer {
+    let why = "too many bodies are on their way: send them whole, or fewer at once";
+    answer::problem(&Problem::definite(Code::Overloaded, why))
 }
 
 /// The answer to a body that says it is no JSON. One that does not say what it is, is taken.

@@ -41,6 +41,8 @@ struct State {
     body: AtomicUsize,
     /// How many there were.
     answered: AtomicUsize,
+    /// How often a side that reads the connection has begun.
+    begun: AtomicUsize,
 }
 
 impl Shop {
@@ -83,6 +85,7 @@ impl House for Shop {
     }
 
     fn idle(&self) -> Duration {
+        self.0.begun.fetch_add(1, Ordering::Relaxed);
         IDLE
     }
 
@@ -198,9 +201,10 @@ async fn visit() -> Visit {
 async fn arrive(buffer: Option<u32>) -> Visit {
     let (overload, room) = (AtomicBool::new(false), AtomicBool::new(false));
     let (turnstile, comes) = (Turnstile::new(), Notify::new());
-    let (body, answered) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let [body, answered, begun] = [0; 3].map(AtomicUsize::new);
     let (drains, access_log) = (AtomicBool::new(false), AccessLog::new(false));
-    let state = State { overload, room, drains, access_log, turnstile, comes, body, answered };
+    let state =
+        State { overload, room, drains, access_log, turnstile, comes, body, answered, begun };
     let shop = Shop(Arc::new(state));
     let [ours, theirs] = [TcpSocket::new_v4().unwrap(), TcpSocket::new_v4().unwrap()];
     if let Some(bytes) = buffer {
@@ -269,6 +273,26 @@ async fn in_an_overload_plain_orders_are_refused_and_nothing_else_is() {
     assert_eq!(customer.send(&[ORDER, QUERY].concat(), 2).await, [PLACED, SHOWN]);
     stop.cancel();
     served.await.unwrap();
+}
+
+/// Kind: a connection that two sides hand to each other for ever, so that no other has its turn.
+#[tokio::test]
+async fn in_an_overload_a_part_of_a_request_is_waited_for_by_one_side() {
+    let post = "POST /orders HTTP/1.0\r\n";
+    for part in ["G", "GET /sto", "\r", post, "PUT / HTTP/1.1\r\nHost: a\r\n"] {
+        for first in ["", QUERY, ORDER] {
+            let Visit { shop, mut customer, .. } = visit().await;
+            shop.overload(true);
+            customer.send(first, usize::from(!first.is_empty())).await;
+            customer.send(part, 0).await;
+            // The connection is the only other task: it has come to rest after some turns.
+            for _ in 0..32 {
+                tokio::task::yield_now().await;
+            }
+            let begun = shop.0.begun.load(Ordering::Relaxed);
+            assert!(begun <= 8, "{part:?} after {first:?} changed hands {begun} times");
+        }
+    }
 }
 
 #[tokio::test]

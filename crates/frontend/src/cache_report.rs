@@ -1,0 +1,73 @@
+//! The page `/status/cache`: what this frontend's cache holds and what happened to it lately.
+//!
+//! Any client may ask for it, and what it shows follows from what clients ask for. So it is bounded
+//! in bytes, and all requests together have it rendered 25 times a second at most: beyond that they
+//! are given the last rendering. [`RenderBudget`] decides and has no clock.
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::limits::{CACHE_RENDERED_MAX, VIEW_AGE_MAX};
+
+/// The pure core: whether a request has the page rendered anew.
+#[derive(Debug, Default)]
+struct RenderBudget {
+    /// When the span that is being counted began, and the renderings in it.
+    since: Option<Instant>,
+    rendered: u32,
+}
+
+impl RenderBudget {
+    /// A request comes `now`. True: the page is rendered for it.
+    fn spend(&mut self, now: Instant) -> bool {
+        let is_over = |since: Instant| VIEW_AGE_MAX <= now.saturating_duration_since(since);
+        if self.since.is_none_or(is_over) {
+            (self.since, self.rendered) = (Some(now), 0);
+        }
+        self.rendered += u32::from(self.rendered <= CACHE_RENDERED_MAX);
+        self.rendered <= CACHE_RENDERED_MAX
+    }
+}
+
+/// The shell: keeps the last rendering.
+#[derive(Debug, Default)]
+pub(crate) struct CacheReport {
+    last: Mutex<(RenderBudget, Bytes)>,
+}
+
+impl CacheReport {
+    /// The page, rendered by `render` unless that has been done often enough just now.
+    pub(crate) fn page(&self, render: impl FnOnce() -> Vec<u8>) -> Bytes {
+        let mut last = self.last.lock();
+        if last.0.spend(Instant::now()) {
+            last.1 = render().into();
+        }
+        last.1.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_crowd_shares_the_renderings_and_a_single_client_has_its_own() {
+        let (mut budget, start) = (RenderBudget::default(), Instant::now());
+        let mut spend = |millis| budget.spend(start + Duration::from_millis(millis));
+        assert!((0..5).all(&mut spend), "five in a span");
+        assert!((5..200).all(|millis| !spend(millis)));
+        let rendered = (200..1_200).filter(|millis| spend(*millis)).count();
+        assert_eq!(rendered, 25, "in a second");
+        assert!(spend(9_000));
+    }
+
+    #[test]
+    fn beyond_the_budget_the_last_rendering_is_given() {
+        let report = CacheReport::default();
+        let pages: Vec<Bytes> = (0..7).map(|page| report.page(|| vec![page])).collect();
+        assert_eq!(pages.concat(), [0, 1, 2, 3, 4, 4, 4]);
+    }
+}
