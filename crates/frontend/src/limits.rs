@@ -61,8 +61,8 @@ pub const ORDERS_BURST_MAX: usize = 2_048;
 /// crowd that comes all at once. Whoever finds the line full is heard a second later.
 pub const CONNECTIONS_WAITING_MAX: u32 = 4_096;
 
-/// The most connections that are not admitted and are kept until their 503 has arrived, or an eighth
-/// of the places, if these are few.
+/// The most connections that are not admitted and are kept until their 503 has arrived, or an
+/// eighth of the places, if these are few.
 pub const REJECTED_LINGERING_MAX: usize = 64;
 
 /// So many connections are accepted at a time: then those that are there have a turn.
