@@ -3,10 +3,12 @@
 //! A host is a name, an IPv4 address, or an IPv6 address in brackets. Without them an IPv6 address
 //! and its port cannot be told apart, so it is refused with the right spelling.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
+use order::config::{HINTS_MAX, REPLICA_ID_MAX};
 use wire::peers::Peer;
 
 /// The most bytes of a host's name (RFC 1035).
@@ -48,6 +50,23 @@ impl FromStr for Host {
     }
 }
 
+impl Host {
+    /// The host as a number, if it is written as one.
+    fn number(&self) -> Option<IpAddr> {
+        let text = self.0.trim_start_matches('[').trim_end_matches(']');
+        text.parse().ok().map(|number: IpAddr| number.to_canonical())
+    }
+
+    /// The same text for every spelling of one host: of a name, case and a dot at its end do not
+    /// matter.
+    fn key(&self) -> String {
+        match self.number() {
+            Some(number) => number.to_string(),
+            None => self.0.trim_end_matches('.').to_ascii_lowercase(),
+        }
+    }
+}
+
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -73,6 +92,15 @@ impl HostPort {
         found.next().ok_or_else(|| "the name has no number".into())
     }
 
+    /// Where one listens who must be found there: not at port 0, for which the system chooses
+    /// another.
+    pub(crate) fn resolve_fixed(&self) -> Result<SocketAddr, String> {
+        match self.port {
+            0 => Err("port 0 is a different one at each start: give the port".into()),
+            _ => self.resolve(),
+        }
+    }
+
     /// Where others connect to: not to port 0.
     fn reachable(self) -> Result<Self, String> {
         match self.port {
@@ -80,6 +108,41 @@ impl HostPort {
             _ => Ok(self),
         }
     }
+
+    /// The same text for every spelling of one address.
+    fn key(&self) -> String {
+        format!("{} {}", self.host.key(), self.port)
+    }
+
+    /// True when a connection to this address comes to a process of this machine that listens at
+    /// `listen`. Names other than `localhost` are compared and not looked up.
+    pub(crate) fn leads_to(&self, listen: &Self) -> bool {
+        let is_named = |host: &Host| host.key() == "localhost";
+        let is_local = |host: &Host| {
+            is_named(host) || host.number().is_some_and(|number| number.is_loopback())
+        };
+        // The name stands for these two; 127.0.0.2 is another address.
+        let is_meant = |host: &Host| is_named(host) || ["127.0.0.1", "::1"].contains(&&*host.key());
+        let is_everywhere = listen.host.number().is_some_and(|number| number.is_unspecified());
+        let is_own = (is_everywhere && is_local(&self.host))
+            || (is_named(&self.host) && is_meant(&listen.host))
+            || (is_named(&listen.host) && is_meant(&self.host));
+        self.port == listen.port && (is_own || self.key() == listen.key())
+    }
+}
+
+/// Why a text is no one address, if it holds several, or more colons than one address has.
+fn several(text: &str) -> Option<String> {
+    let colons = text.matches(':').count();
+    let divides = |letter: char| letter.is_whitespace() || ";,|=".contains(letter);
+    if 2 <= colons && text.contains(divides) {
+        return Some(format!("{text:?} is more than one HOST:PORT: commas divide those of a list"));
+    }
+    let of_number = |letter: char| letter.is_ascii_hexdigit() || ":.".contains(letter);
+    // An IPv6 address without brackets has `::` in it, or seven colons and one before the port.
+    let is_number = text.chars().all(of_number) && (text.contains("::") || 7 <= colons);
+    let odd = 2 <= colons && !text.starts_with('[') && !is_number;
+    odd.then(|| format!("expected one HOST:PORT and found {text:?}, with {colons} colons"))
 }
 
 impl FromStr for HostPort {
@@ -88,6 +151,9 @@ impl FromStr for HostPort {
     fn from_str(text: &str) -> Result<Self, String> {
         if text.contains("//") {
             return Err(format!("{text:?} is a URL: expected HOST:PORT"));
+        }
+        if let Some(why) = several(text) {
+            return Err(why);
         }
         let odd = || format!("expected HOST:PORT and found {text:?}");
         let (host, port) = text.rsplit_once(':').ok_or_else(odd)?;
@@ -122,7 +188,38 @@ impl FromStr for Reachable {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Ok(Self(text.parse::<HostPort>()?.reachable()?.to_string()))
+        reachable(text).map(|address| Self(address.to_string()))
+    }
+}
+
+/// An address that leads to one machine, whoever connects to it.
+fn reachable(text: &str) -> Result<HostPort, String> {
+    let address = text.parse::<HostPort>()?.reachable()?;
+    match address.host.number() {
+        Some(number) if number.is_unspecified() => Err(format!(
+            "{address}: one listens on {}, and connects to the address of a machine: give that",
+            address.host
+        )),
+        _ => Ok(address),
+    }
+}
+
+/// The id of a replica: digits, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ReplicaId(pub(crate) u64);
+
+impl FromStr for ReplicaId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        let id = text.parse().ok().filter(|id| digits && (1..=REPLICA_ID_MAX).contains(id));
+        let odd = || {
+            format!(
+                "{text:?} is no replica id: a replica id is a number from 1 to {REPLICA_ID_MAX}"
+            )
+        };
+        id.map(Self).ok_or_else(odd)
     }
 }
 
@@ -130,23 +227,33 @@ impl FromStr for Reachable {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Addresses(pub(crate) Vec<String>);
 
+impl Addresses {
+    /// The one that leads to a process of this machine that listens at `listen`.
+    pub(crate) fn leading_to(&self, listen: &HostPort) -> Option<&str> {
+        let leads = |address: &&String| {
+            address.parse::<HostPort>().is_ok_and(|address| address.leads_to(listen))
+        };
+        self.0.iter().find(leads).map(String::as_str)
+    }
+}
+
 impl FromStr for Addresses {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let mut addresses = Vec::new();
+        let (mut addresses, mut keys) = (Vec::new(), BTreeSet::new());
         for item in text.split(',') {
-            let Reachable(address) = item.trim().parse()?;
-            if addresses.contains(&address) {
+            let address = reachable(item.trim())?;
+            if !keys.insert(address.key()) {
                 return Err(format!("{address} is listed twice"));
             }
-            addresses.push(address);
+            addresses.push(address.to_string());
         }
         Ok(Self(addresses))
     }
 }
 
-/// `ID=HOST:PORT,…`
+/// `ID=HOST:PORT,…`, each id and each address once.
 #[derive(Clone, Debug)]
 pub(crate) struct Peers(pub(crate) Vec<Peer>);
 
@@ -154,13 +261,26 @@ impl FromStr for Peers {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let peers = text.split(',').map(|peer| {
+        let (mut peers, mut ids, mut keys) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        for peer in text.split(',') {
             let odd = || format!("expected ID=HOST:PORT,… and found {peer:?}");
             let (id, address) = peer.trim().split_once('=').ok_or_else(odd)?;
-            let Reachable(address) = address.parse()?;
-            Ok(Peer { id: id.parse().map_err(|_| odd())?, address })
-        });
-        peers.collect::<Result<_, String>>().map(Self)
+            let address = reachable(address)?;
+            let ReplicaId(id) = id.parse()?;
+            if !ids.insert(id) {
+                return Err(format!("replica {id} is listed twice: each id is one replica"));
+            }
+            if !keys.insert(address.key()) {
+                return Err(format!("{address} is listed twice: each replica has an address"));
+            }
+            peers.push(Peer { id, address: address.to_string() });
+        }
+        match peers.len() {
+            many if HINTS_MAX < many => {
+                Err(format!("{many} replicas are listed, and a list has at most {HINTS_MAX}"))
+            }
+            _ => Ok(Self(peers)),
+        }
     }
 }
 
@@ -202,7 +322,14 @@ mod tests {
         for (text, words) in [
             ("::1:1115", "[::1]:1115"),
             ("fe80::1:2:1115", "[fe80::1:2]:1115"),
-            ("1:2:x:4", "[ADDRESS]:PORT"),
+            ("1::2:x:4", "4 colons"),
+            ("1::2::4", "[ADDRESS]:PORT"),
+            ("a:1;b:2", "commas"),
+            ("a:1 b:2", "commas"),
+            ("a:1,b:2", "commas"),
+            ("[::1]:1;[::1]:2", "commas"),
+            ("a:1b:2", "2 colons"),
+            ("127.0.0.1:1:127.0.0.1:2", "3 colons"),
             ("127.0.0.1", "HOST:PORT"),
             ("", "HOST:PORT"),
             (":80", "no name"),
@@ -238,15 +365,91 @@ mod tests {
     #[test]
     fn every_address_of_a_list_is_checked() {
         assert_eq!("a:1, [::1]:2".parse(), Ok(Addresses(vec!["a:1".into(), "[::1]:2".into()])));
-        for text in ["", "a:1,", "a:1,,b:2", "a:1,::1:2", "a:1,a:1", "a:0", "a"] {
+        for text in [
+            "",
+            "a:1,",
+            "a:1,,b:2",
+            "a:1,::1:2",
+            "a:1,a:1",
+            "a:1,A.:1",
+            "[::1]:1,[0::1]:1",
+            "a:0",
+            "a",
+            "0.0.0.0:1",
+            "[::]:1",
+            "[::ffff:0.0.0.0]:1",
+        ] {
             assert!(text.parse::<Addresses>().is_err(), "{text}");
         }
-        let error = "1=a:1,2=::1:2".parse::<Peers>().unwrap_err();
-        assert!(error.contains("[::1]:2"), "{error}");
-        for text in ["1=a", "a:1", "1=a:1,", "x=a:1", "1=a:0", "=a:1"] {
-            assert!(text.parse::<Peers>().is_err(), "{text}");
+        assert!("a:1,a:2".parse::<Addresses>().is_ok());
+    }
+
+    /// Kind: a list that is taken, and two names of one replica.
+    #[test]
+    fn every_replica_of_a_list_is_checked() {
+        for (text, words) in [
+            ("1=a", "HOST:PORT"),
+            ("a:1", "ID=HOST:PORT"),
+            ("1=a:1,", "ID=HOST:PORT"),
+            ("x=a:1", "number from 1"),
+            ("=a:1", "number from 1"),
+            ("+1=a:1", "number from 1"),
+            ("1 =a:1", "number from 1"),
+            ("0=a:1", "number from 1"),
+            ("9223372036854775808=a:1", "number from 1"),
+            ("18446744073709551616=a:1", "number from 1"),
+            ("1=a:0", "no port"),
+            ("1=0.0.0.0:1", "listens on 0.0.0.0"),
+            ("1=a:1,2=::1:2", "[::1]:2"),
+            ("1=a:1 2=b:1", "commas"),
+            ("1=a:1;2=b:1", "commas"),
+            ("1=a:1,1=b:1", "replica 1 is listed twice"),
+            ("1=a:1,01=b:1", "replica 1 is listed twice"),
+            ("1=a:1,2=A:1", "A:1 is listed twice"),
+        ] {
+            let error = text.parse::<Peers>().unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
         }
         assert_eq!("1=a:1, 2=[::1]:2".parse::<Peers>().unwrap().0.len(), 2);
+        let list = |count: usize| {
+            let peers: Vec<_> = (1..=count).map(|id| format!("{id}=a:{id}")).collect();
+            peers.join(",").parse::<Peers>()
+        };
+        assert!(list(HINTS_MAX).is_ok());
+        assert!(list(HINTS_MAX + 1).unwrap_err().contains("at most 64"));
+    }
+
+    #[test]
+    fn an_address_leads_to_a_listener_of_this_machine_in_every_spelling() {
+        let leads = |address: &str, listen: &str| {
+            let addresses: Addresses = address.parse().unwrap();
+            addresses.leading_to(&listen.parse().unwrap()).is_some()
+        };
+        for (address, listen) in [
+            ("127.0.0.1:9", "127.0.0.1:9"),
+            ("localhost:9", "127.0.0.1:9"),
+            ("[::1]:9", "LocalHost:9"),
+            ("x:9,[::1]:9", "0.0.0.0:9"),
+            ("10.0.0.1:9", "10.0.0.1:9"),
+            ("Cat:9", "cat.:9"),
+        ] {
+            assert!(leads(address, listen), "{address} {listen}");
+        }
+        for (address, listen) in [
+            ("127.0.0.2:9", "127.0.0.1:9"),
+            ("127.0.0.1:8", "127.0.0.1:9"),
+            ("10.0.0.1:9", "0.0.0.0:9"),
+            ("cat:9", "dog:9"),
+        ] {
+            assert!(!leads(address, listen), "{address} {listen}");
+        }
+    }
+
+    #[test]
+    fn a_process_that_must_be_found_listens_at_a_port_that_stays() {
+        let listen = |text: &str| text.parse::<HostPort>().unwrap().resolve_fixed();
+        assert!(listen("127.0.0.1:0").unwrap_err().contains("give the port"));
+        assert_eq!(listen("127.0.0.1:9"), Ok(([127, 0, 0, 1], 9).into()));
     }
 
     #[test]

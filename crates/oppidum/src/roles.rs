@@ -18,7 +18,7 @@ use wire::telemetry;
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 
-use crate::address::{Addresses, Host, HostPort, Peers};
+use crate::address::{Addresses, Host, HostPort, Peers, ReplicaId};
 use crate::cli::{self, Catalog, Common, Frontend, Order, WatchTimes};
 use crate::failpoints;
 use crate::output;
@@ -32,12 +32,12 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
     let mut settings = Settings::load()?;
     let log: Filter = settings.want(settings::LOG, flags.common.log.clone())?;
     let peers: Peers = settings.want(settings::ORDERS, flags.common.orders.clone())?;
-    let id: u64 = settings.want(settings::ID, flags.id)?;
+    let ReplicaId(id) = settings.want(settings::ID, flags.id)?;
     let own = peers.0.iter().find(|peer| peer.id == id).map(|peer| peer.address.clone());
     let listen = settings.take::<HostPort>(settings::LISTEN, flags.listen)?;
     let own = own.and_then(|own| own.parse::<HostPort>().ok());
     let listen = match listen.or(own) {
-        Some(listen) => resolve(&listen)?,
+        Some(listen) => resolve_fixed(&listen)?,
         // The replica's own check says which ids there are.
         None => SocketAddr::from(([127, 0, 0, 1], 0)),
     };
@@ -75,10 +75,16 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
 pub(crate) async fn catalog(flags: Catalog) -> Result<(), Stop> {
     let mut settings = Settings::load()?;
     let log: Filter = settings.want(settings::LOG, flags.common.log.clone())?;
-    let listen: HostPort = settings.want(settings::CATALOG_LISTEN, flags.listen)?;
-    let listen = resolve(&listen)?;
+    let own: HostPort = settings.want(settings::CATALOG_LISTEN, flags.listen)?;
+    let listen = resolve_fixed(&own)?;
     let peers: Peers = settings.want(settings::ORDERS, flags.common.orders.clone())?;
     let upstream: Option<Addresses> = settings.take(settings::UPSTREAM, flags.upstream)?;
+    if let Some(address) = upstream.as_ref().and_then(|list| list.leading_to(&own)) {
+        return Err(Stop::Setup(format!(
+            "upstream: {address} is this catalog itself, which listens on {own}: name others, or \
+             leave it out to watch the leader"
+        )));
+    }
     let seconds: f64 = settings.want(settings::RESTOCK, flags.restock_seconds)?;
     if !(0.05..=3_600.0).contains(&seconds) {
         return Err(Stop::Setup("restock-seconds: from 0.05 to 3600".into()));
@@ -118,7 +124,7 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
     let (times, rules) = times(&mut settings, flags.times)?;
     let role = ::frontend::Settings {
         listen: resolve(&HostPort::new(host, port))?,
-        internal: resolve(&internal)?,
+        internal: resolve_fixed(&internal)?,
         orders: peers.0,
         catalogs: catalogs.0,
         cache: cache.0,
@@ -223,10 +229,16 @@ pub(crate) fn keep_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
-/// Where a process listens.
-pub(crate) fn resolve(address: &HostPort) -> Result<SocketAddr, Stop> {
+/// Where the public port of a process is.
+fn resolve(address: &HostPort) -> Result<SocketAddr, Stop> {
     let odd = |why: String| Stop::Setup(format!("{address} is no address to listen on: {why}"));
     address.resolve().map_err(odd)
+}
+
+/// Where a process listens for others of the store.
+fn resolve_fixed(address: &HostPort) -> Result<SocketAddr, Stop> {
+    let odd = |why: String| Stop::Setup(format!("{address} is no address to listen on: {why}"));
+    address.resolve_fixed().map_err(odd)
 }
 
 /// The word for a list that is meant to be empty.

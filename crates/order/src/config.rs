@@ -16,7 +16,7 @@ use wire::watch::rules::Rules;
 pub const REPLICAS_MAX: usize = 7;
 
 /// The most replicas in a list of hints: old ones and new ones.
-pub(crate) const HINTS_MAX: usize = 64;
+pub const HINTS_MAX: usize = 64;
 
 /// The greatest id of a replica: the file of a data folder keeps ids as signed numbers.
 pub const REPLICA_ID_MAX: u64 = i64::MAX as u64;
