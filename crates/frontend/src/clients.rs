@@ -61,7 +61,10 @@ impl FromStr for Gateways {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut gateways = Self::default();
-        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        if text.trim().is_empty() {
+            return Ok(gateways);
+        }
+        for part in text.split(',').map(str::trim) {
             match part.parse::<IpAddr>() {
                 Ok(address) => gateways.addresses.push(address.to_canonical()),
                 Err(_) if part == "loopback" => gateways.loopback = true,
@@ -114,7 +117,10 @@ mod tests {
         assert!(loopback.contain("127.0.0.9".parse().unwrap()));
         assert!(loopback.contain("::1".parse().unwrap()));
         assert!(!loopback.contain("10.0.0.5".parse().unwrap()));
-        assert!("10.0.0".parse::<Gateways>().is_err() && "".parse::<Gateways>().is_ok());
+        assert!("".parse::<Gateways>().is_ok());
+        for odd in ["10.0.0", "10.0.0.1,,10.0.0.2", "10.0.0.1,", ",loopback", ","] {
+            assert!(odd.parse::<Gateways>().is_err(), "{odd}");
+        }
     }
 
     #[tokio::test]

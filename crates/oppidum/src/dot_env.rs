@@ -4,7 +4,10 @@
 //! stand in single quotes (as it is), in double quotes (with `\"`, `\\`, `\$`, `\n`, `\t`), or
 //! bare, and then ends before blanks and a `#`. Nothing is replaced: see [`Line::replaces`].
 
+use std::io::ErrorKind;
 use std::iter::Peekable;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
 use std::str::Chars;
 
 /// One `NAME=value`.
@@ -18,6 +21,30 @@ pub(crate) struct Line {
     pub(crate) value: String,
     /// Whether a shell would put the value of a variable (`$NAME`, `${NAME}`) into it.
     pub(crate) replaces: bool,
+    /// Whether it stands without quotes and a shell would end it earlier: it holds a blank, a
+    /// control character or a `;`.
+    pub(crate) is_divided: bool,
+}
+
+/// The bytes of the file; None: there is no such file.
+pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
+    let odd = |error: std::io::Error| format!("cannot be read: {error}; mend or remove it");
+    match std::fs::symlink_metadata(path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(odd(error)),
+    }
+    let found = std::fs::metadata(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => "is a link to nothing: mend or remove it".to_owned(),
+        _ => odd(error),
+    })?;
+    // A container hides a file by putting `/dev/null` in its place.
+    let null = || std::fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == found.rdev());
+    let is_empty = found.file_type().is_char_device() && null();
+    if !found.is_file() && !is_empty {
+        return Err("is no file: put one in its place, or remove it".into());
+    }
+    std::fs::read(path).map(Some).map_err(odd)
 }
 
 /// Every `NAME=value` of a file, or why not.
@@ -32,21 +59,42 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Line>, String> {
         format!("line {line}: is not UTF-8: save the file as UTF-8")
     })?;
     let mut lines = Vec::new();
-    for (place, line) in text.lines().enumerate() {
+    for (place, line) in text.split('\n').enumerate() {
         let number = place + 1;
+        let line = line.strip_suffix('\r').unwrap_or(line);
+        // Other programs begin a line here: what comes behind would be hidden in this one.
+        if let Some(end) = line.chars().find(|letter| LINE_ENDS.contains(letter)) {
+            return Err(format!(
+                "line {number}: U+{:04X} ends no line here: save the file with line ends of Unix \
+                 or of Windows",
+                u32::from(end)
+            ));
+        }
         let line = line.trim();
         if line.is_empty() || line.starts_with('#') {
             continue;
         }
         let parsed = entry(line).map_err(|why| format!("line {number}: {why}"))?;
-        let (name, (value, replaces)) = parsed;
-        lines.push(Line { number, name, value, replaces });
+        let Parsed { name, value, replaces, is_divided } = parsed;
+        lines.push(Line { number, name, value, replaces, is_divided });
     }
     Ok(lines)
 }
 
-fn entry(line: &str) -> Result<(String, (String, bool)), String> {
-    let line = line.strip_prefix("export ").unwrap_or(line);
+/// What ends a line elsewhere, and not here: old Macs, mainframes, Unicode's own separators.
+const LINE_ENDS: [char; 6] = ['\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
+
+/// A line without its number.
+struct Parsed {
+    name: String,
+    value: String,
+    replaces: bool,
+    is_divided: bool,
+}
+
+fn entry(line: &str) -> Result<Parsed, String> {
+    let exported = line.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t']));
+    let line = exported.unwrap_or(line);
     let odd = || format!("expected NAME=value, found {line:?}");
     let (name, value) = line.split_once('=').ok_or_else(odd)?;
     let name = name.trim();
@@ -55,11 +103,20 @@ fn entry(line: &str) -> Result<(String, (String, bool)), String> {
         return Err(odd());
     }
     let start = value.trim_start();
-    let value = match start.chars().next() {
-        Some(quote @ ('"' | '\'')) => quoted(start[1..].chars().peekable(), quote)?,
-        _ => (bare(value).to_owned(), names_variable(bare(value))),
-    };
-    Ok((name.to_owned(), value))
+    let name = name.to_owned();
+    Ok(match start.chars().next() {
+        Some(quote @ ('"' | '\'')) => {
+            let (value, replaces) = quoted(start[1..].chars().peekable(), quote)?;
+            Parsed { name, value, replaces, is_divided: false }
+        }
+        _ => {
+            let value = bare(value);
+            let divides =
+                |letter: char| letter == ';' || letter.is_whitespace() || letter.is_control();
+            let (replaces, is_divided) = (names_variable(value), value.contains(divides));
+            Parsed { name, value: value.to_owned(), replaces, is_divided }
+        }
+    })
 }
 
 /// Up to blanks with a `#` behind them.
@@ -129,13 +186,13 @@ mod tests {
             ("NAME=#5", "#5"),
             ("NAME=", ""),
             ("NAME= # none", ""),
-            ("NAME=a b", "a b"),
             ("NAME='a # b' # c", "a # b"),
             ("NAME='\\n$X'", "\\n$X"),
             ("NAME=\"a\\\"b\\\\c\\td\\$X\"", "a\"b\\c\td$X"),
             ("NAME=\"\"", ""),
             ("\u{feff}NAME=5\r\n", "5"),
             ("NAME=a=b", "a=b"),
+            ("NAME=5\r", "5"),
         ] {
             assert_eq!(value(line).as_deref(), Ok(expected), "{line}");
         }
@@ -156,6 +213,12 @@ mod tests {
             (b"A=1\nB=\xff\n", "line 2"),
             (b"\xff\xfeA\x00=\x00", "UTF-16"),
             ("“A”=1".as_bytes(), "line 1"),
+            (b"A=1\rB=2\r", "line 1: U+000D"),
+            (b"# one\rA=1\n", "line 1: U+000D"),
+            ("A=1\u{85}B=2".as_bytes(), "U+0085"),
+            ("A=1\u{2028}B=2".as_bytes(), "U+2028"),
+            ("# A\u{2029}B=2".as_bytes(), "U+2029"),
+            (b"A=1\x0cB=2", "U+000C"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(words), "{text:?}: {error}");
@@ -174,6 +237,46 @@ mod tests {
             ("A=$5", false),
         ] {
             assert_eq!(parse(line.as_bytes()).unwrap()[0].replaces, expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_bare_value_that_a_shell_would_end_earlier_is_noticed() {
+        for (line, expected) in [
+            ("A=x B=./dd", true),
+            ("export A=x B=./dd", true),
+            ("A=x; B=./dd", true),
+            ("A=x;B=./dd", true),
+            ("A=x\u{a0}y", true),
+            ("A=x\u{1b}[0m", true),
+            ("A='x B=1'", false),
+            ("A=\"x; y\"", false),
+            ("export\tA=x # y; z", false),
+        ] {
+            assert_eq!(parse(line.as_bytes()).unwrap()[0].is_divided, expected, "{line}");
+        }
+    }
+
+    /// Kind: a file that is passed over because it is none, or at which the process hangs.
+    #[test]
+    fn what_is_no_file_is_an_error_and_not_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        assert_eq!(read(&at("none")), Ok(None));
+        std::fs::write(at("file"), "A=1").unwrap();
+        std::os::unix::fs::symlink("file", at("link")).unwrap();
+        assert_eq!(read(&at("link")), Ok(Some(b"A=1".to_vec())));
+        std::os::unix::fs::symlink("/dev/null", at("null")).unwrap();
+        assert_eq!(read(&at("null")), Ok(Some(Vec::new())));
+        std::os::unix::fs::symlink("nothing", at("dangling")).unwrap();
+        std::fs::create_dir(at("folder")).unwrap();
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), kind, mode, 0).unwrap();
+        for (name, words) in
+            [("dangling", "link to nothing"), ("folder", "no file"), ("fifo", "no file")]
+        {
+            let error = read(&at(name)).unwrap_err();
+            assert!(error.contains(words), "{name}: {error}");
         }
     }
 }

@@ -7,12 +7,14 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use wire::exit::Stop;
 
 use crate::cli_members::Recover;
+use crate::roles::FreeText;
 use crate::settings::{self, Settings};
 
 /// `oppidum ctl recover`. False: it was not confirmed.
 pub(crate) async fn recover(flags: Recover) -> Result<bool, Stop> {
     crate::roles::keep_private();
-    let data: PathBuf = Settings::load()?.want(settings::DATA, flags.data)?;
+    let FreeText(data) = Settings::load()?.want(settings::DATA, flags.data)?;
+    let data = PathBuf::from(data);
     let Some(id) = flags.id else { return compare(&data).await };
     let survivor = Survivor::open(&folder(&data, id), id).await?;
     tell(survivor.knowledge());

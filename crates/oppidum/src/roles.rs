@@ -41,8 +41,9 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         // The replica's own check says which ids there are.
         None => SocketAddr::from(([127, 0, 0, 1], 0)),
     };
-    let data: PathBuf = settings.want(settings::DATA, flags.data)?;
-    let cluster: String = settings.want(settings::CLUSTER, flags.cluster)?;
+    let FreeText(data) = settings.want(settings::DATA, flags.data)?;
+    let data = PathBuf::from(data);
+    let FreeText(cluster) = settings.want(settings::CLUSTER, flags.cluster)?;
     let source: String = settings.want(settings::SHOP, flags.shop)?;
     let folder = data.join(format!("order-{id}"));
     let (shop, shop_source) = shop::load(&source, shop::Age::of(&folder))?;
@@ -274,6 +275,37 @@ impl<T: FromStr> FromStr for Checked<T> {
     }
 }
 
+/// A folder, or the name of a store: any text, but none that a shell or an editor has left half
+/// done, for it would be taken as it stands.
+#[derive(Debug)]
+pub(crate) struct FreeText(pub(crate) String);
+
+impl FromStr for FreeText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const QUOTES: &str = "“”„‟‘’‚‛«»‹›";
+        let at_ends = |odd: fn(char) -> bool| text.starts_with(odd) || text.ends_with(odd);
+        let found = |odd: &dyn Fn(char) -> bool| text.chars().find(|letter| odd(*letter));
+        if let Some(letter) = found(&|letter| letter.is_control()) {
+            return Err(format!("it holds the control character U+{:04X}", u32::from(letter)));
+        }
+        if text == "~" || text.starts_with("~/") {
+            return Err("~ is not replaced here: write the whole path (or ./~)".into());
+        }
+        if text.contains('`') || text.contains("$(") {
+            return Err("commands are not run here: write their result".into());
+        }
+        if let Some(letter) = found(&|letter| QUOTES.contains(letter)) {
+            return Err(format!("it holds the typographic quote {letter}: leave it out"));
+        }
+        match at_ends(|letter| letter.is_whitespace() || "\"'".contains(letter)) {
+            true => Err("it begins or ends with a blank or a quote: leave that out".into()),
+            false => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
 /// What is written to stderr, in `tracing`'s form.
 pub(crate) struct Filter(String);
 
@@ -352,5 +384,36 @@ impl FromStr for DialectName {
 impl Display for DialectName {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.0.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kind: a folder with a name that nobody meant, and a store that begins anew in it.
+    #[test]
+    fn a_text_that_a_shell_would_have_changed_is_refused() {
+        for text in ["./oppidum-data", "/var/my data", "a~b", "o'neil", "shop $5", "Füchse", "./~"]
+        {
+            assert_eq!(text.parse::<FreeText>().map(|it| it.0).as_deref(), Ok(text));
+        }
+        for (text, words) in [
+            ("~", "~ is not replaced"),
+            ("~/data", "~ is not replaced"),
+            ("/srv/$(hostname)", "commands"),
+            ("`pwd`/data", "commands"),
+            ("“data”", "typographic quote “"),
+            ("‘x", "typographic quote ‘"),
+            (" data", "begins or ends"),
+            ("data\u{a0}", "begins or ends"),
+            ("\"data\"", "begins or ends"),
+            ("data'", "begins or ends"),
+            ("da\tta", "U+0009"),
+            ("data\u{85}", "U+0085"),
+        ] {
+            let error = text.parse::<FreeText>().unwrap_err();
+            assert!(error.contains(words), "{text:?}: {error}");
+        }
     }
 }

@@ -152,15 +152,8 @@ impl Settings {
                 }
             }
         }
-        let dot_env = match std::fs::read(".env") {
-            Ok(bytes) => Some(bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => {
-                return Err(Stop::Setup(format!(
-                    ".env cannot be read: {error}; mend or remove it"
-                )));
-            }
-        };
+        let dot_env = dot_env::read(".env".as_ref());
+        let dot_env = dot_env.map_err(|why| Stop::Setup(format!(".env {why}")))?;
         Self::new(environment, dot_env.as_deref())
     }
 
@@ -219,6 +212,13 @@ impl Settings {
         self.take(setting, flag)?.ok_or_else(missing)
     }
 
+    /// The variables of these settings that are set.
+    pub(crate) fn set_among(&self, settings: &[Setting]) -> Vec<&'static str> {
+        let is_set =
+            |name: &&str| self.environment.contains_key(*name) || self.dot_env.contains_key(*name);
+        settings.iter().flat_map(|setting| setting.variables).copied().filter(is_set).collect()
+    }
+
     /// One line for each setting taken so far.
     pub(crate) fn said(&self) -> &[String] {
         &self.said
@@ -255,7 +255,14 @@ fn read_dot_env(bytes: &[u8]) -> Result<BTreeMap<String, String>, Stop> {
     let odd = |why: String| Stop::Setup(format!(".env {why}"));
     let mut variables = BTreeMap::new();
     let mut places = BTreeMap::new();
-    for Line { number, name, value, replaces } in dot_env::parse(bytes).map_err(odd)? {
+    for line in dot_env::parse(bytes).map_err(odd)? {
+        let Line { number, name, value, replaces, is_divided } = line;
+        if is_divided && (is_known(&name) || mentions_setting(&value)) {
+            return Err(odd(format!(
+                "line {number}: {name} is {value:?}: a line sets one name, and a value with a \
+                 blank, a `;` or a control character stands in quotes"
+            )));
+        }
         if replaces && is_known(&name) {
             return Err(odd(format!(
                 "line {number}: variables are not replaced here, and {name} is {value:?}: write \
@@ -336,6 +343,12 @@ fn is_known(name: &str) -> bool {
     known().any(|known| known == name)
 }
 
+/// True when a value looks as if it set one of our variables itself.
+fn mentions_setting(value: &str) -> bool {
+    let value = value.to_ascii_uppercase();
+    value.contains("OPPIDUM_") || known().any(|known| value.contains(known))
+}
+
 /// The variable that is meant by a name that no setting has; None: the name is not ours. In `.env`
 /// (`all_ours`) names near to any of our variables are, elsewhere those near to an `OPPIDUM_` one.
 fn nearest(name: &str, all_ours: bool) -> Option<&'static str> {
@@ -364,125 +377,4 @@ fn distance(left: &str, right: &str) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn texts(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn flags_beat_the_environment_beats_dot_env_beats_the_default() {
-        let dot_env =
-            "# mine\nOPPIDUM_CACHE = '7'\nexport OPPIDUM_PORT=\"99\"\n\nORDER_SERVICE_ID=456";
-        let environment = texts(&[("OPPIDUM_PORT", "88"), ("HOME", "/")]);
-        let mut settings = Settings::new(environment, Some(dot_env.as_bytes())).unwrap();
-        assert_eq!(settings.want::<u16>(PORT, Some("77".into())).unwrap(), 77);
-        assert_eq!(settings.want::<u16>(PORT, None).unwrap(), 88);
-        assert_eq!(settings.want::<usize>(CACHE, None).unwrap(), 7);
-        assert_eq!(settings.want::<u64>(ID, None).unwrap(), 456);
-        assert_eq!(settings.want::<String>(HOST, None).unwrap(), "0.0.0.0");
-        assert_eq!(
-            settings.said(),
-            [
-                "port: 77 (flag --port)",
-                "port: 88 (environment OPPIDUM_PORT)",
-                "cache: 7 (.env OPPIDUM_CACHE)",
-                "id: 456 (.env ORDER_SERVICE_ID)",
-                "host: 0.0.0.0 (default)",
-            ]
-        );
-    }
-
-    #[test]
-    fn what_is_unknown_or_makes_no_sense_is_said() {
-        let unknown =
-            Settings::new(texts(&[("OPPIDUM_CASHE", "5")]), None).unwrap_err().to_string();
-        assert!(
-            unknown.contains("OPPIDUM_CASHE") && unknown.contains("OPPIDUM_CACHE"),
-            "{unknown}"
-        );
-        assert!(Settings::new(texts(&[]), Some(b"OPPIDUM_X=1")).is_err());
-        assert!(Settings::new(texts(&[]), Some(b"nonsense")).is_err());
-        let mut settings = Settings::new(texts(&[("OPPIDUM_PORT", "many")]), None).unwrap();
-        assert_eq!(settings.said(), ["No .env found, proceeding as normal"]);
-        let odd = settings.want::<u16>(PORT, None).unwrap_err().to_string();
-        assert!(odd.contains("many") && odd.contains("OPPIDUM_PORT"), "{odd}");
-        assert!(settings.want::<u64>(ID, None).is_err());
-    }
-
-    /// Kind: a setting that arrives and does nothing.
-    #[test]
-    fn a_misspelt_name_is_an_error_wherever_it_stands() {
-        for name in ["OPPIDUM_CASHE", "oppidum_cache", "OPIDUM_CACHE", "OPPIDUM-CACHE", "OPPIDUM_X"]
-        {
-            let error = Settings::new(texts(&[(name, "5")]), None).unwrap_err().to_string();
-            assert!(error.contains(name), "{error}");
-            let line = format!("\u{feff}{name}=5");
-            let error = Settings::new(texts(&[]), Some(line.as_bytes())).unwrap_err().to_string();
-            assert!(error.contains(".env") && error.contains(name), "{error}");
-        }
-        for name in ["HOME", "DATABASE_URL", "ORDER_SERVICE_HOST", "ORDER_SERVICE_IP"] {
-            assert!(Settings::new(texts(&[(name, "5")]), None).is_ok(), "{name}");
-        }
-        assert!(Settings::new(texts(&[]), Some(b"ORDER_SERVICE_IP=5")).is_err());
-        assert!(Settings::new(texts(&[]), Some(b"DATABASE_URL=$X\nDATABASE_URL=1")).is_ok());
-    }
-
-    #[test]
-    fn an_empty_variable_is_not_set_and_an_empty_flag_is_an_error() {
-        let environment = texts(&[("OPPIDUM_DATA", ""), ("OPPIDUM_CACHE", "  ")]);
-        let mut settings = Settings::new(environment, Some(b"OPPIDUM_CACHE=7")).unwrap();
-        assert_eq!(settings.want::<String>(DATA, None).unwrap(), "./oppidum-data");
-        assert_eq!(settings.want::<u16>(CACHE, None).unwrap(), 7);
-        let said = settings.said().join("\n");
-        assert!(said.contains("OPPIDUM_DATA is empty in the environment"), "{said}");
-        for flag in ["", " "] {
-            let error = settings.want::<String>(DATA, Some(flag.into())).unwrap_err().to_string();
-            assert!(error.contains("--data is empty"), "{error}");
-        }
-    }
-
-    #[test]
-    fn what_is_set_twice_or_would_be_replaced_is_an_error() {
-        let twice = b"OPPIDUM_CACHE=1\nOPPIDUM_CACHE=1\n";
-        assert!(Settings::new(texts(&[]), Some(twice)).unwrap_err().to_string().contains("line 2"));
-        let replaced = b"OPPIDUM_DATA=$HOME/data";
-        assert!(Settings::new(texts(&[]), Some(replaced)).is_err());
-        let environment = texts(&[("OPPIDUM_ID", "123"), ("ORDER_SERVICE_ID", "456")]);
-        let mut settings = Settings::new(environment, None).unwrap();
-        let error = settings.want::<u64>(ID, None).unwrap_err().to_string();
-        assert!(error.contains("OPPIDUM_ID") && error.contains("ORDER_SERVICE_ID"), "{error}");
-        assert_eq!(settings.want::<u64>(ID, Some("345".into())).unwrap(), 345);
-    }
-
-    #[test]
-    fn service_links_of_kubernetes_are_passed_over_with_one_line() {
-        let links = texts(&[
-            ("OPPIDUM_SERVICE_HOST", "10.0.0.7"),
-            ("OPPIDUM_SERVICE_PORT", "1234"),
-            ("OPPIDUM_SERVICE_PORT_HTTP", "1234"),
-            ("OPPIDUM_PORT", "tcp://10.0.0.7:1234"),
-            ("OPPIDUM_PORT_1234_TCP", "tcp://10.0.0.7:1234"),
-            ("OPPIDUM_PORT_1234_TCP_PROTO", "tcp"),
-            ("OPPIDUM_PORT_1234_TCP_PORT", "1234"),
-            ("OPPIDUM_PORT_1234_TCP_ADDR", "10.0.0.7"),
-            ("OPPIDUM_ORDER_123_PORT", "udp://10.0.0.8:1115"),
-            ("OPPIDUM_ORDER_123_PORT_1115_UDP_PORT", "1115"),
-            ("OPPIDUM_ORDER_123_SERVICE_HOST", "10.0.0.8"),
-        ]);
-        let mut settings = Settings::new(links.clone(), None).unwrap();
-        assert_eq!(settings.want::<u16>(PORT, None).unwrap(), 1234);
-        let said = settings.said().join("\n");
-        assert_eq!(said.matches("service links").count(), 1, "{said}");
-        for name in links.keys() {
-            assert!(said.contains(name), "{name}: {said}");
-        }
-        for (name, value) in
-            [("OPPIDUM_PORT", "http"), ("OPPIDUM_PORTS", "tcp://1"), ("OPPIDUM_PORT_X", "1")]
-        {
-            let odd = Settings::new(texts(&[(name, value)]), None);
-            assert!(odd.and_then(|mut s| s.want::<u16>(PORT, None)).is_err(), "{name}");
-        }
-    }
-}
+mod tests;

@@ -19,8 +19,8 @@ use wire::exit::Stop;
 use crate::cli::{self, Restart};
 use crate::http::Client;
 use crate::output;
-use crate::roles::{self, Capacity, Checked, DialectName, Filter, OnOff};
-use crate::settings::{self, Settings};
+use crate::roles::{self, Capacity, Checked, DialectName, Filter, FreeText, OnOff};
+use crate::settings::{self, Setting, Settings};
 use crate::shop;
 use crate::signals::Signals;
 use plan::{Plan, Wishes};
@@ -28,6 +28,30 @@ use supervisor::{Afterwards, Lines, Supervisor};
 
 /// How long the store may take to open before people are told that it takes long.
 const OPENING: Duration = Duration::from_secs(15);
+
+/// What `up` gives each process itself, whatever the environment says.
+pub(crate) const GIVEN: [Setting; 9] = [
+    settings::ORDERS,
+    settings::ID,
+    settings::LISTEN,
+    settings::CATALOG_LISTEN,
+    settings::CATALOGS,
+    settings::HOST,
+    settings::INTERNAL,
+    settings::GATEWAYS,
+    settings::PUBLIC_STATUS,
+];
+
+/// The line about settings that are set and do nothing here.
+fn ignored(settings: &Settings, ephemeral: bool) -> Option<String> {
+    let given = settings.set_among(&GIVEN);
+    let given = (!given.is_empty())
+        .then(|| format!("{}: `up` gives each process its own", given.join(", ")));
+    let data = ephemeral && !settings.set_among(&[settings::DATA]).is_empty();
+    let data = data.then(|| "OPPIDUM_DATA: --ephemeral keeps nothing".to_owned());
+    let ignored: Vec<String> = given.into_iter().chain(data).collect();
+    (!ignored.is_empty()).then(|| format!("ignored here: {}", ignored.join("; ")))
+}
 
 /// Starts everything, tells how to use it, keeps it running, and ends it.
 pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
@@ -48,6 +72,9 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
         settings.want(settings::ACCESS_LOG, flags.access_log.clone())?;
     let mut signals = Signals::catch()?;
     output::queue_lines();
+    if let Some(line) = ignored(&settings, flags.ephemeral) {
+        note!("oppidum: {line}");
+    }
     let scratch = if flags.ephemeral {
         let made = tempfile::Builder::new().prefix("oppidum-").tempdir();
         Some(made.map_err(|error| Stop::Setup(format!("no temporary folder: {error}")))?)
@@ -56,7 +83,7 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
     };
     let data: PathBuf = match &scratch {
         Some(folder) => folder.path().to_owned(),
-        None => settings.want(settings::DATA, flags.data.clone())?,
+        None => settings.want::<FreeText>(settings::DATA, flags.data.clone())?.0.into(),
     };
     // Said here, once, and not by three replicas one after the other.
     shop::load(&shop, shop::Age::of_store(&data))?;
@@ -159,4 +186,25 @@ async fn opened(plan: &Plan) {
 /// True when nobody listens on a port of loopback.
 fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_that_do_nothing_under_up_are_said_in_one_line() {
+        let set = |names: &[&str]| {
+            let texts = names.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
+            Settings::new(texts, None).unwrap()
+        };
+        let line = |names: &[&str], ephemeral| ignored(&set(names), ephemeral).unwrap_or_default();
+        assert_eq!(line(&["OPPIDUM_PORT", "OPPIDUM_DATA", "OPPIDUM_CACHE"], false), "");
+        assert_eq!(line(&["OPPIDUM_PORT"], true), "");
+        assert_eq!(
+            line(&["OPPIDUM_LISTEN", "OPPIDUM_ORDERS", "OPPIDUM_DATA"], true),
+            "ignored here: OPPIDUM_ORDERS, OPPIDUM_LISTEN: `up` gives each process its own; \
+             OPPIDUM_DATA: --ephemeral keeps nothing"
+        );
+    }
 }

@@ -57,6 +57,9 @@ pub(crate) struct Plan {
     pub(crate) children: Vec<Child>,
     public_ports: Vec<u16>,
     ports: Vec<(String, u16)>,
+    auto: bool,
+    /// The ports that a person has asked for; with `auto` as well, they are kept.
+    given: Vec<u16>,
 }
 
 /// One process.
@@ -80,7 +83,7 @@ impl Plan {
             return Err(Stop::Setup("0 is no port: give another, or --ports auto".into()));
         }
         let given = wishes.port.map_or_else(Vec::new, |_| publics.clone());
-        let mut ports = Ports { auto: wishes.auto, given, held: Vec::new() };
+        let mut ports = Ports { auto: wishes.auto, given: given.clone(), held: Vec::new() };
         let mut listed = Vec::<(String, u16)>::new();
         let mut port = |what: String, fixed: u16, given: bool| -> Result<u16, Stop> {
             let port = if given { fixed } else { ports.take(fixed)? };
@@ -120,7 +123,7 @@ impl Plan {
             children.push(frontend(place, *ports, (&list, &watched), wishes));
         }
         let public_ports = fronts.iter().map(|(public, _)| *public).collect();
-        Ok(Self { children, public_ports, ports: listed })
+        Ok(Self { children, public_ports, ports: listed, auto: wishes.auto, given })
     }
 
     /// Refuses to start when a port is taken, and stays so for longer than a store that was killed
@@ -133,13 +136,20 @@ impl Plan {
                     tokio::time::sleep(LOOK).await;
                     continue;
                 }
-                return Err(Stop::Setup(format!(
-                    "port {port} for {name} is taken: stop whoever listens there, or give \
-                     --ports auto"
-                )));
+                return Err(Stop::Setup(self.taken(name, *port)));
             }
         }
         Ok(())
+    }
+
+    /// What is wrong when a port is taken, and what to do.
+    fn taken(&self, name: &str, port: u16) -> String {
+        let advice = match (self.given.contains(&port), self.auto) {
+            (true, _) => "or give another --port",
+            (false, true) => "or start again, with other ports",
+            (false, false) => "or give --ports auto",
+        };
+        format!("port {port} for {name} is taken: stop whoever listens there, {advice}")
     }
 
     pub(crate) fn urls(&self) -> Vec<String> {
@@ -180,6 +190,7 @@ fn order(id: u64, port: u16, list: &str, wishes: &Wishes) -> Child {
     let flags = [
         ("--id", id.to_string()),
         ("--orders", list.to_owned()),
+        ("--listen", format!("127.0.0.1:{port}")),
         ("--data", data),
         ("--shop", wishes.shop.clone()),
         ("--log", wishes.log.clone()),
@@ -326,6 +337,36 @@ mod tests {
         }
         for odd in [0, u16::MAX, 1115, 2318] {
             assert!(Plan::make(&Wishes { port: Some(odd), ..wishes() }).is_err(), "{odd}");
+        }
+    }
+
+    /// Kind: advice that was followed already, and changes nothing.
+    #[test]
+    fn what_to_do_about_a_port_that_is_taken_depends_on_who_chose_it() {
+        let taken = |auto, port, of: u16| {
+            let plan = Plan::make(&Wishes { auto, port, ..wishes() }).unwrap();
+            plan.taken("x", of)
+        };
+        for auto in [false, true] {
+            let line = taken(auto, Some(18_401), 18_402);
+            assert!(line.contains("another --port") && !line.contains("auto"), "{line}");
+        }
+        assert!(taken(false, None, 1234).contains("--ports auto"));
+        assert!(taken(false, Some(18_401), 1115).contains("--ports auto"));
+        assert!(!taken(true, Some(18_401), 12_000).contains("--ports auto"));
+    }
+
+    /// Kind: a setting for one process that reaches them all.
+    #[test]
+    fn every_process_is_told_where_it_listens() {
+        let plan = Plan::make(&wishes()).unwrap();
+        for child in &plan.children {
+            let mut pairs = child.arguments.windows(2);
+            let told = match child.name.starts_with("frontend") {
+                true => pairs.any(|pair| pair == ["--host", "127.0.0.1"]),
+                false => pairs.any(|pair| pair == ["--listen", &*child.address]),
+            };
+            assert!(told, "{child:?}");
         }
     }
 

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::exit::Stop;
 
+use super::GIVEN;
 use super::archive::Archive;
 use super::plan::{Child, Plan};
 use super::restart::{self, Backoff, End};
@@ -288,7 +289,7 @@ impl Keeper {
     /// One life.
     async fn live(&self) -> Life {
         let name = &self.child.name;
-        let started = Command::new(&self.program)
+        let started = without_given(Command::new(&self.program))
             .args(&self.child.arguments)
             .arg("--stop-with-stdin")
             .stdin(Stdio::piped())
@@ -320,6 +321,14 @@ impl Keeper {
         // A process that cannot be waited for is killed when its handle is dropped.
         waited.unwrap_or_else(Life::NotStarted)
     }
+}
+
+/// A child does not see the settings that it is given by flags.
+fn without_given(mut command: Command) -> Command {
+    for name in GIVEN.iter().flat_map(|setting| setting.variables) {
+        command.env_remove(name);
+    }
+    command
 }
 
 /// Ends a child in order, by closing its stdin; at last by force.
@@ -359,5 +368,20 @@ fn how(status: ExitStatus) -> String {
         (None, Some(9)) => "killed".to_owned(),
         (None, Some(signal)) => format!("signal {signal}"),
         (None, None) => "gone".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kind: `OPPIDUM_LISTEN` of one process, at which all replicas listen.
+    #[test]
+    fn a_child_does_not_see_what_up_gives_it() {
+        let command = without_given(Command::new("oppidum"));
+        let removed: Vec<_> = command.as_std().get_envs().map(|(name, _)| name).collect();
+        for name in ["OPPIDUM_LISTEN", "OPPIDUM_ORDERS", "OPPIDUM_HOST", "ORDER_SERVICE_ID"] {
+            assert!(removed.iter().any(|removed| *removed == name), "{name}: {removed:?}");
+        }
     }
 }

@@ -76,7 +76,7 @@ fn a_taken_port_ends_it_with_one_line() {
     assert_eq!(ended.code, Some(2), "{ended:?}");
     let lines: Vec<&str> = ended.stderr.lines().filter(|l| l.starts_with("oppidum:")).collect();
     assert_eq!(lines.len(), 1, "{ended:?}");
-    assert!(lines[0].contains("--ports auto"), "{ended:?}");
+    assert!(lines[0].contains("is taken") && lines[0].contains("give"), "{ended:?}");
     for odd in [
         &["up", "--frontends", "0"][..],
         &["up", "--ephemeral", "--data", "x"],
@@ -90,5 +90,12 @@ fn a_taken_port_ends_it_with_one_line() {
     let folder = tempfile::tempdir().unwrap();
     let ended = run_in(folder.path(), &[("OPPIDUM_DAAT", "x")], &["up"]);
     assert!(ended.code == Some(2) && ended.stderr.contains("OPPIDUM_DATA"), "{ended:?}");
+    let ended = run_in(
+        folder.path(),
+        &[("OPPIDUM_LISTEN", "127.0.0.1:9"), ("OPPIDUM_DATA", "x")],
+        &["up", "--ephemeral", "--port", &port],
+    );
+    let line = "ignored here: OPPIDUM_LISTEN: `up` gives each process its own; OPPIDUM_DATA";
+    assert!(ended.code == Some(2) && ended.stderr.contains(line), "{ended:?}");
     assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none(), "nothing was written");
 }
