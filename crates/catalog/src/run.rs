@@ -81,7 +81,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
         return Err(Stop::Setup("a catalog needs to know the replicas: list them".into()));
     }
     let listener = TcpListener::bind(listen).await.map_err(|error| {
-        let advice = "stop whoever listens there, or give another port";
+        let advice = wire::net::listen_advice(&error);
         Stop::Setup(format!("the catalog cannot listen on {listen}: {error}; {advice}"))
     })?;
     let address = listener.local_addr().unwrap_or(listen);

@@ -159,7 +159,7 @@ struct Shop<'a> {
 
 fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Stop> {
     wire::net::listen(address, limits::CONNECTIONS_WAITING_MAX).map_err(|error| {
-        let advice = "stop whoever listens there, or give another port";
+        let advice = wire::net::listen_advice(&error);
         Stop::Setup(format!("the {what} {address} cannot be opened: {error}; {advice}"))
     })
 }

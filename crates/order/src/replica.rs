@@ -79,15 +79,7 @@ pub async fn run_on<G: Ground>(
 async fn bind(settings: &Settings) -> Result<TcpListener, Stop> {
     TcpListener::bind(settings.listen).await.map_err(|error| {
         let (id, listen) = (settings.id, settings.listen);
-        let advice = match error.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "another process listens there: stop it, or give another port"
-            }
-            std::io::ErrorKind::AddrNotAvailable => {
-                "this machine has no such address: give one that it has"
-            }
-            _ => "check the address and its port",
-        };
+        let advice = wire::net::listen_advice(&error);
         Stop::Setup(format!("replica {id} cannot listen on {listen}: {error}; {advice}"))
     })
 }

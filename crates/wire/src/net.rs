@@ -53,6 +53,16 @@ impl ConnectError {
     }
 }
 
+/// What to do when a process cannot listen at its address.
+pub fn listen_advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there: stop it, or give another port",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address: give one that it has",
+        io::ErrorKind::PermissionDenied => "ports below 1024 are the system's: give another port",
+        _ => "check the address and its port",
+    }
+}
+
 /// A listener at which `waiting` connections, or as many as the system allows, wait to be accepted.
 /// Whoever comes when they are that many is not heard, and tries again after a second.
 #[cfg(not(feature = "simulated"))]
@@ -181,6 +191,19 @@ impl tower::Service<http::Uri> for Once {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Kind: advice to stop a process that is not there.
+    #[test]
+    fn what_to_do_about_an_address_depends_on_why_it_cannot_be_had() {
+        for (kind, words) in [
+            (io::ErrorKind::AddrInUse, "another process listens there"),
+            (io::ErrorKind::AddrNotAvailable, "no such address"),
+            (io::ErrorKind::PermissionDenied, "below 1024"),
+            (io::ErrorKind::Other, "check the address"),
+        ] {
+            assert!(listen_advice(&kind.into()).contains(words), "{kind}");
+        }
+    }
 
     /// A refused connect proves that a process is dead; silence proves nothing.
     #[tokio::test]
