@@ -374,7 +374,7 @@ pub(crate) enum CtlOn {
     /// Hands leadership to another replica, without a failed request
     #[command(after_help = "Example, before the machine of 456 is switched off:\n  \
         oppidum ctl transfer --to 345\n\n\
-        Exit codes: 0 it leads; 1 the leader says why it cannot; 2 no store there.")]
+        Exit codes: 0 it leads; 1 the leader says why it cannot; 2 no store there, or no leader.")]
     Transfer {
         /// The replica that is to lead
         #[arg(long, value_name = "ID")]

@@ -9,6 +9,7 @@ use wire::exit::Stop;
 use wire::net;
 use wire::proto::control_client::ControlClient;
 use wire::proto::{RepairAsk, TransferTo};
+use wire::status::StoreStatus;
 
 use crate::inspect;
 
@@ -18,11 +19,7 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// `oppidum ctl transfer`. False: the leader says why it cannot be done.
 pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
     let store = inspect::fetch(url).await?;
-    let Some(leader) = store.leading() else {
-        answer!("no replica leads just now: see `oppidum status`");
-        return Ok(false);
-    };
-    let (id, address) = (store.leader.unwrap_or(0), &leader.address);
+    let (id, address) = leading(&store)?;
     let no = |why: String| Stop::Setup(format!("replica {id} at {address} cannot be asked: {why}"));
     let channel = net::channel(address, CONNECT).await.map_err(|error| no(error.to_string()))?;
     match ControlClient::new(channel).transfer(TransferTo { to }).await {
@@ -39,6 +36,16 @@ pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
             Ok(false)
         }
         Err(status) => Err(no(status.message().to_owned())),
+    }
+}
+
+/// Who leads, and where. Without a leader nothing is decided, neither yes nor no.
+fn leading(store: &StoreStatus) -> Result<(u64, &str), Stop> {
+    match store.leading() {
+        Some(leader) => Ok((store.leader.unwrap_or(0), &leader.address)),
+        None => Err(Stop::Setup(
+            "no replica leads just now: see `oppidum status`, and try again".into(),
+        )),
     }
 }
 
@@ -73,4 +80,26 @@ pub(crate) async fn repair(url: &str, id: u64) -> Result<bool, Stop> {
 
 fn millis(pause: Duration) -> f64 {
     pause.as_secs_f64() * 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use wire::status::ProcessStatus;
+
+    use super::*;
+
+    /// Kind: "no" where nothing was decided, so that a script does not ask again.
+    #[test]
+    fn without_a_leader_a_transfer_is_not_decided() {
+        let processes = vec![ProcessStatus {
+            role: "order".into(),
+            id: Some(456),
+            address: "a:1".into(),
+            ..ProcessStatus::default()
+        }];
+        let led = StoreStatus { leader: Some(456), processes: processes.clone() };
+        assert_eq!(leading(&led).ok(), Some((456, "a:1")));
+        let not_led = StoreStatus { leader: None, processes };
+        assert!(matches!(leading(&not_led), Err(Stop::Setup(why)) if why.contains("no replica")));
+    }
 }

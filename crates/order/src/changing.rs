@@ -265,6 +265,12 @@ fn may_add(
              another"
         ));
     }
+    if let Some(at) = now.addresses.get(&id).filter(|at| **at != address) {
+        return Err(format!(
+            "replica {id} is a member already, at {at}: give that address, or choose another id \
+             for another replica"
+        ));
+    }
     let there = now.addresses.iter().find(|(other, at)| **other != id && *at == address);
     if let Some((other, _)) = there {
         return Err(format!("replica {other} is at {address} already"));
@@ -353,6 +359,8 @@ mod tests {
         assert!(may_add(&three, &removed, 3, "host:3").is_ok(), "asked again");
         assert!(refused(9, "host:9").contains("never used again"));
         assert!(refused(4, "host:3").contains("replica 3 is at"));
+        assert!(refused(3, "host:4").contains("replica 3 is a member already, at host:3"));
+        assert!(refused(3, "host:2").contains("at host:3"));
         assert!(refused(0, "host:0").contains("start at 1"));
         let seven = now(&[1, 2, 3, 4, 5, 6, 7]);
         assert!(may_add(&seven, &removed, 8, "host:8").unwrap_err().contains("at most 7"));
