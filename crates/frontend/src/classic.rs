@@ -265,12 +265,22 @@ mod tests {
     /// Kind: an integer that is out of range and called no integer.
     #[test]
     fn an_integer_out_of_range_is_told_the_range() {
-        for quantity in ["-1", "\"-1\"", "0", "\"-0\"", "\"-99999999999999999999\"", "1000001"] {
+        for quantity in [
+            "-1",
+            "\"-1\"",
+            "0",
+            "\"-0\"",
+            "\"-99999999999999999999\"",
+            "1000001",
+            "99999999999999999999",
+            "18446744073709551616",
+            "-99999999999999999999",
+        ] {
             let body = format!(r#"{{"name":"bear","quantity":{quantity},"type":"buy"}}"#);
             let why = parse_order(Dialect::Stock, body.as_bytes()).unwrap_err();
             assert_eq!(why, "quantity must be from 1 to 1000000", "{quantity}");
         }
-        for quantity in ["\"-\"", "\"--1\"", "\"+1\"", "\"-1.0\"", "-1.5"] {
+        for quantity in ["\"-\"", "\"--1\"", "\"+1\"", "\"-1.0\"", "-1.5", "2.0", "9e15"] {
             let body = format!(r#"{{"name":"bear","quantity":{quantity},"type":"buy"}}"#);
             let why = parse_order(Dialect::Stock, body.as_bytes()).unwrap_err();
             assert_eq!(why, "quantity must be an integer", "{quantity}");

@@ -123,8 +123,15 @@ impl<'de> Visitor<'de> for Anything {
         Ok(u64::try_from(whole).map_or(Value::Below, Value::Whole))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Value<'de>, E> {
-        Ok(Value::Other)
+    /// A number that is no `u64` and no `i64` comes here. Beyond both it is whole, and too large.
+    fn visit_f64<E>(self, number: f64) -> Result<Value<'de>, E> {
+        /// 2^64.
+        const BEYOND: f64 = 18_446_744_073_709_551_616.0;
+        Ok(match number {
+            number if BEYOND <= number => Value::Whole(u64::MAX),
+            number if number <= -BEYOND / 2.0 => Value::Below,
+            _ => Value::Other,
+        })
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Value<'de>, E> {

@@ -34,6 +34,10 @@ fn exact(text: &str) -> Result<Decimal, String> {
     if !is_digit(number.as_bytes().first()) || !is_digit(number.as_bytes().last()) {
         return Err(odd());
     }
+    // The parser below takes `1_000`, and we would say that it is a price.
+    if !number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return Err(odd());
+    }
     let mut price = match Decimal::from_str_exact(number) {
         Ok(price) => price.normalize(),
         Err(_) if has_many_digits(number) => return Err(too_long(number, text)),
@@ -120,6 +124,9 @@ mod tests {
             ("NaN", "number like"),
             ("inf", "number like"),
             ("1,50", "number like"),
+            ("1_000", "number like"),
+            ("1_0.0_1", "number like"),
+            ("1_0e1", "number like"),
             ("1e", "number like"),
             ("1e1.5", "number like"),
             ("0x10", "number like"),
