@@ -17,6 +17,9 @@ use crate::address;
 /// The most bytes of an answer.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
+/// U+FEFF in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// How long an answer may take: longer than a frontend ever lets a client wait.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -44,9 +47,15 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// The body as JSON.
+    /// The body as JSON. A byte order mark must not stand before it (RFC 8259), and is passed over.
     pub(crate) fn json(&self) -> Result<serde_json::Value, String> {
-        serde_json::from_slice(&self.body).map_err(|error| format!("no JSON: {error}"))
+        let body = self.body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.body);
+        serde_json::from_slice(body).map_err(|error| format!("no JSON: {error}"))
+    }
+
+    /// True when the body begins with a byte order mark.
+    pub(crate) fn is_marked(&self) -> bool {
+        self.body.starts_with(BYTE_ORDER_MARK)
     }
 
     /// A header as text.

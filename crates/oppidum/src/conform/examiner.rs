@@ -80,6 +80,8 @@ pub(super) struct Examiner {
     /// What is said of an error, in the first that was not as documented.
     pub(super) odd_shape: Option<String>,
     pub(super) odd_status: Option<String>,
+    /// The first answer that began with a byte order mark.
+    pub(super) marked: Option<String>,
     silent: u32,
 }
 
@@ -88,8 +90,19 @@ impl Examiner {
         let (name, stock) = around.richest();
         let dialect = around.dialect;
         let (last, placed, silent) = (None, Vec::new(), 0);
-        let (odd_shape, odd_status) = (None, None);
-        Self { around, dialect, sheet, name, stock, last, placed, odd_shape, odd_status, silent }
+        Self {
+            around,
+            dialect,
+            sheet,
+            name,
+            stock,
+            last,
+            placed,
+            odd_shape: None,
+            odd_status: None,
+            marked: None,
+            silent,
+        }
     }
 
     pub(super) fn mark(&mut self, id: &str, found: Result<String, String>) {
@@ -129,7 +142,12 @@ impl Examiner {
         // One that breaks the connection has said something, too.
         let silent = asked.is_err() && PATIENCE <= began.elapsed();
         self.silent = if silent { self.silent + 1 } else { 0 };
-        asked.map_err(|why| format!("{} {}: {why}", ask.method, clipped(ask.path)))
+        let asking = format!("{} {}", ask.method, clipped(ask.path));
+        if asked.as_ref().is_ok_and(Reply::is_marked) {
+            let begins = "was answered with a byte order mark before the JSON";
+            self.marked.get_or_insert_with(|| format!("{asking} {begins}"));
+        }
+        asked.map_err(|why| format!("{asking}: {why}"))
     }
 
     /// The path of a product.

@@ -25,7 +25,7 @@ pub(super) fn checks(dialect: Dialect) -> Vec<Check> {
             &format!("GET {shelf}/NAME answers 200 with exactly name, price and quantity"),
         ),
         Check::new("query-types", 2, "price has two decimals at most, quantity is an integer"),
-        Check::new("json", 1, "answers and errors say that they are application/json"),
+        Check::new("json", 1, "answers and errors are and say application/json, without a BOM"),
         Check::new("unknown-product", 3, "an unknown product is 404, with code and message"),
         Check::new("order", 4, &format!("POST /orders answers 200 with exactly {field}")),
         Check::new("lookup", 4, &format!("GET /orders/N answers 200 with exactly {order}")),
@@ -118,13 +118,14 @@ async fn missing(examiner: &mut Examiner) {
         }
     }
     examiner.mark("messages", said);
-    let kinds = match replies.get(&product) {
-        Some(reply) if !is_json(reply) => {
+    let kinds = match (&examiner.marked, replies.get(&product)) {
+        (Some(why), _) => Err(why.clone()),
+        (None, Some(reply)) if !is_json(reply) => {
             let kind = reply.header("content-type").unwrap_or("nothing");
             Err(format!("GET {product} says {kind}"))
         }
-        Some(_) => Ok("application/json".to_owned()),
-        None => Err(format!("GET {product} was not answered")),
+        (None, Some(_)) => Ok("application/json".to_owned()),
+        (None, None) => Err(format!("GET {product} was not answered")),
     };
     examiner.mark("json", kinds);
 }

@@ -196,9 +196,17 @@ pub(crate) fn carried(body: &Value) -> &Value {
     }
 }
 
-/// A whole number, also one that is written as a text.
+/// A whole number, also one that is written as a text, or as `100.0`.
 pub(crate) fn whole(value: &Value) -> Option<i64> {
-    value.as_i64().or_else(|| value.as_str()?.trim().parse().ok())
+    let text = || value.as_str()?.trim().parse().ok();
+    value.as_i64().or_else(text).or_else(|| whole_of(value.as_f64()?))
+}
+
+fn whole_of(number: f64) -> Option<i64> {
+    /// 2^53: up to here each whole number is one of its own.
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let is_whole = number.abs() <= EXACT && number.fract() == 0.0;
+    is_whole.then(|| format!("{number:.0}").parse().ok()).flatten()
 }
 
 /// The whole number under one of these names, or the only one that there is under any name that
@@ -291,6 +299,8 @@ mod tests {
         for text in [
             r#"{"data":{"transaction_number":7}}"#,
             r#"{"data":{"order_id":"7"}}"#,
+            r#"{"data":{"order_number":7.0}}"#,
+            r#"{"data":{"number":7e0}}"#,
             r#"{"result":{"order_number":7,"quantity":2}}"#,
             r#"{"number":7}"#,
         ] {
@@ -302,6 +312,18 @@ mod tests {
         let stock = r#"{"item":{"name":"a","price":"9.5","in_stock":"100"}}"#;
         let shown = read_shown("/stocks/a", &reply(200, stock)).unwrap();
         assert_eq!(shown.quantity, 100);
+        for (text, expected) in [
+            ("100.0", Some(100)),
+            ("-0.0", Some(0)),
+            ("9007199254740992.0", Some(1 << 53)),
+            ("100.5", None),
+            ("1e300", None),
+            ("true", None),
+        ] {
+            assert_eq!(whole(&body(text)), expected, "{text}");
+        }
+        let marked = reply(200, "\u{feff}{\"data\":{\"quantity\":100.0}}");
+        assert_eq!(read_shown("/stocks/a", &marked).unwrap().quantity, 100);
     }
 
     #[test]

@@ -98,8 +98,10 @@ fn a_faulty_store_loses_the_points_of_its_faults_and_no_others() {
 /// loses the points of that alone.
 #[test]
 fn what_lies_behind_a_wrong_name_or_type_is_judged() {
-    let faults: [(Fault, &[&str]); 4] = [
+    let faults: [(Fault, &[&str]); 6] = [
         (Fault::NumbersAreText, &["query-types", "order", "lookup"]),
+        (Fault::NumbersAreFractions, &["query-types", "order", "lookup"]),
+        (Fault::MarksBodies, &["json"]),
         (Fault::RenamesTheNumber, &["order"]),
         (Fault::RenamesTheStock, &["query"]),
         (Fault::RenamesErrors, &["error-shape"]),

@@ -36,6 +36,10 @@ pub(crate) enum Fault {
     BreaksOnNonsense,
     /// Numbers are written as texts.
     NumbersAreText,
+    /// Whole numbers are written as `100.0`.
+    NumbersAreFractions,
+    /// A byte order mark stands before each body.
+    MarksBodies,
     /// The number of a new order has another name.
     RenamesTheNumber,
     /// The stock has another name.
@@ -154,6 +158,18 @@ impl Double {
                 }
             }
             body = json.to_string();
+        }
+        if self.has(Fault::NumbersAreFractions) && status == 200 {
+            let mut json: Value = serde_json::from_str(&body).unwrap();
+            for value in json["data"].as_object_mut().into_iter().flat_map(|o| o.values_mut()) {
+                if value.is_number() {
+                    *value = value.as_f64().into();
+                }
+            }
+            body = json.to_string();
+        }
+        if self.has(Fault::MarksBodies) {
+            body.insert(0, '\u{feff}');
         }
         if self.has(Fault::ChoosesOtherwise) && status == 409 {
             return error(400, "out of stock");
