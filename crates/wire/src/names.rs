@@ -4,15 +4,36 @@
 //! not in the ledger: the tables of Unicode grow with each version, and what replicas decide may
 //! not depend on the version that each was built with. So names that exist already stay valid.
 
+use std::ops::RangeInclusive;
+
 use ledger::terms::Name;
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-/// Letters and signs that show nothing, or look like a blank, and are no blank, control or format
-/// character: the grapheme joiner, the fillers of Hangul, the vowels of Khmer that are not written,
-/// the empty Braille pattern.
-const UNSEEN: [char; 8] =
-    ['\u{34f}', '\u{115f}', '\u{1160}', '\u{17b4}', '\u{17b5}', '\u{2800}', '\u{3164}', '\u{ffa0}'];
+/// What Unicode lets a font leave out (`Default_Ignorable_Code_Point`), whatever its category: the
+/// soft hyphen, the grapheme joiner, the fillers of Hangul, the vowels of Khmer that are not
+/// written, the selectors of Mongolian and of every other script, tags. And the empty Braille
+/// pattern, which looks like a blank.
+const UNSEEN: [RangeInclusive<char>; 18] = [
+    '\u{ad}'..='\u{ad}',
+    '\u{34f}'..='\u{34f}',
+    '\u{61c}'..='\u{61c}',
+    '\u{115f}'..='\u{1160}',
+    '\u{17b4}'..='\u{17b5}',
+    '\u{180b}'..='\u{180f}',
+    '\u{200b}'..='\u{200f}',
+    '\u{202a}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{2800}'..='\u{2800}',
+    '\u{3164}'..='\u{3164}',
+    '\u{fe00}'..='\u{fe0f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{ffa0}'..='\u{ffa0}',
+    '\u{fff0}'..='\u{fff8}',
+    '\u{1bca0}'..='\u{1bca3}',
+    '\u{1d173}'..='\u{1d17a}',
+    '\u{e0000}'..='\u{e0fff}',
+];
 
 /// The name of a new product.
 ///
@@ -29,7 +50,7 @@ pub fn new_name(text: &str) -> Result<Name, String> {
     }
     if let Some(unseen) = text.chars().find(|character| is_unseen(*character)) {
         return Err(format!(
-            "a name has only characters that show, and U+{:04X} in {text:?} does not",
+            "a name has only characters that show, and U+{:04X} in {text:?} does not: leave it out",
             u32::from(unseen)
         ));
     }
@@ -44,17 +65,21 @@ pub fn new_name(text: &str) -> Result<Name, String> {
     Ok(name)
 }
 
-/// Control, format and private-use characters, ends of lines, and every blank but those that people
-/// type: U+0020 and the ideographic one.
+/// Control, format and private-use characters, ends of lines, what is no character (yet), what a
+/// font may leave out, and every blank but those that people type: U+0020 and the ideographic one.
+///
+/// U+FE0F is one of them, though keyboards put it behind some emoji: with and without it a name
+/// looks the same.
 fn is_unseen(character: char) -> bool {
     match character.general_category() {
         GeneralCategory::Control
         | GeneralCategory::Format
         | GeneralCategory::PrivateUse
+        | GeneralCategory::Unassigned
         | GeneralCategory::LineSeparator
         | GeneralCategory::ParagraphSeparator => true,
         GeneralCategory::SpaceSeparator => !matches!(character, ' ' | '\u{3000}'),
-        _ => UNSEEN.contains(&character),
+        _ => UNSEEN.iter().any(|range| range.contains(&character)),
     }
 }
 
@@ -64,8 +89,17 @@ mod tests {
 
     #[test]
     fn names_that_people_read_name_products() {
-        for text in ["a", "GameStart", "Füchse", "übergröße 2.0", "いぬ\u{3000}ねこ", "...", "a.b"]
-        {
+        for text in [
+            "a",
+            "GameStart",
+            "Füchse",
+            "übergröße 2.0",
+            "いぬ\u{3000}ねこ",
+            "...",
+            "a.b",
+            "❤",
+            "🦊",
+        ] {
             assert_eq!(new_name(text).map(|name| name.to_string()).as_deref(), Ok(text));
         }
     }
@@ -91,6 +125,19 @@ mod tests {
             "\u{3164}",
             "a\u{115f}",
             "a\u{2800}b",
+            "❤\u{fe0f}",
+            "a\u{fe00}",
+            "a\u{180b}",
+            "a\u{180f}",
+            "a\u{fff0}",
+            "a\u{e0100}",
+            "a\u{e0fff}",
+            "a\u{1d173}b",
+            "a\u{fdd0}",
+            "a\u{ffff}",
+            "a\u{1fffe}",
+            "a\u{10ffff}",
+            "a\u{378}",
             "a\tb",
             "a\u{9b}b",
         ];
@@ -105,6 +152,8 @@ mod tests {
         let table = [
             ("a ", "blank"),
             ("a\u{200b}", "U+200B"),
+            ("❤\u{fe0f}", "U+FE0F"),
+            ("a\u{e0100}", "leave it out"),
             ("e\u{301}", "normal form C: \\u{e9} where"),
             ("..", "folder"),
             ("", "1 to 128 bytes"),
