@@ -82,7 +82,7 @@ impl Introduction {
         let acknowledged = told.map(Acknowledged::from).unwrap_or_default();
         if let Some(lost) = self.own.lost(&acknowledged) {
             self.identity.note_lost(acknowledged);
-            return Err(self.identity.forgotten(&format!("{lost}, as replica {by} knows")));
+            return Err(self.identity.lost(&lost, by));
         }
         self.peers.set_introduced(by);
         Ok(())

@@ -62,6 +62,16 @@ impl Acknowledged {
     }
 }
 
+/// In what a log is not what its replica acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// It ends too early, or a vote is gone: the replica has forgotten something.
+    Forgotten(String),
+    /// It goes further than what was acknowledged, with other entries of an earlier term: the
+    /// replica may have what the others have lost.
+    Diverged(String),
+}
+
 /// What is known here of one peer's acknowledgements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PeerLog {
@@ -94,22 +104,31 @@ impl PeerLog {
 
 impl LogEnd {
     /// What of `acknowledged` this log has lost; `None`: nothing.
-    pub(crate) fn lost(self, acknowledged: &Acknowledged) -> Option<String> {
+    pub(crate) fn lost(self, acknowledged: &Acknowledged) -> Option<Lost> {
         let end = self.last.map_or(0, |(_, _, index)| index);
         if self.term < acknowledged.term {
             let (own, other) = (self.term, acknowledged.term);
-            return Some(format!(
+            return Some(Lost::Forgotten(format!(
                 "its last vote is of term {own}, and it had voted in term {other}"
-            ));
+            )));
         }
         let index = acknowledged.last.2;
         let is_whole = 0 == index || Some(acknowledged.last) <= self.last;
+        let forgotten = |known: u64| {
+            Lost::Forgotten(format!("its log ends at {end}, and it had acknowledged {known}"))
+        };
         if self.term == acknowledged.term && !is_whole {
-            return Some(format!("its log ends at {end}, and it had acknowledged {index}"));
+            let (own, other) = (self.last.map_or(0, |(term, _, _)| term), acknowledged.last.0);
+            return Some(match end < index {
+                true => forgotten(index),
+                false => Lost::Diverged(format!(
+                    "its log ends with entry {end} of term {own}, and it acknowledged entry \
+                     {index} of term {other} in its place"
+                )),
+            });
         }
         let committed = acknowledged.committed;
-        (end < committed)
-            .then(|| format!("its log ends at {end}, and it had acknowledged {committed}"))
+        (end < committed).then(|| forgotten(committed))
     }
 }
 
@@ -161,18 +180,28 @@ mod tests {
     #[test]
     fn a_log_that_has_less_than_it_acknowledged_has_lost_it() {
         let known = Acknowledged::to_leader(3, Some((3, 1, 20)), 15);
-        for (term, last) in [
-            (3, Some((3, 1, 19))),
-            (3, Some((2, 2, 30))),
-            (3, None),
-            (4, Some((2, 2, 14))),
-            (2, Some((3, 1, 20))),
-        ] {
+        for (term, last) in
+            [(3, Some((3, 1, 19))), (3, None), (4, Some((2, 2, 14))), (2, Some((3, 1, 20)))]
+        {
             let lost = end(term, last).lost(&known);
             assert!(lost.is_some(), "{term} {last:?}");
         }
         let lost = end(3, Some((3, 1, 19))).lost(&known).unwrap();
-        assert_eq!(lost, "its log ends at 19, and it had acknowledged 20");
+        let text = "its log ends at 19, and it had acknowledged 20".to_owned();
+        assert_eq!(lost, Lost::Forgotten(text));
+    }
+
+    /// The kind: the only replica that has everything must not be told to throw itself away.
+    #[test]
+    fn a_longer_log_of_an_earlier_term_has_not_forgotten_but_the_others_went_another_way() {
+        let known = Acknowledged::to_leader(2, Some((2, 123, 6)), 6);
+        let Some(Lost::Diverged(what)) = end(2, Some((1, 456, 10))).lost(&known) else { panic!() };
+        assert!(
+            what.contains("entry 10 of term 1") && what.contains("entry 6 of term 2"),
+            "{what}"
+        );
+        let shorter = end(2, Some((1, 456, 5))).lost(&known);
+        assert!(matches!(shorter, Some(Lost::Forgotten(_))), "{shorter:?}");
     }
 
     #[test]

@@ -7,6 +7,8 @@
 
 mod store;
 
+use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 use order::Faults;
@@ -179,5 +181,69 @@ fn forged_calls_of_replicas_change_nothing_and_orders_go_on_also_after_a_restart
         store.agree(&[123, 345, 456], SOON).await;
         let after = store.terms().await;
         assert!(after.iter().all(|term| *term < 1_000), "{after:?}");
+    });
+}
+
+/// Puts the log and the history of a replica back as they were; its identity stays.
+fn lose_the_end(kept: &Path, data: &Path) {
+    for part in ["log", "history"] {
+        fs::remove_dir_all(data.join(part)).unwrap();
+        copy(&kept.join(part), &data.join(part));
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for file in fs::read_dir(from).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
+/// The kind: a majority goes on without orders that the third replica has applied.
+#[test]
+fn a_replica_that_alone_has_what_was_acknowledged_stops_and_is_not_to_be_replaced() {
+    let mut store = Store::start();
+    let kept = tempfile::tempdir().unwrap();
+    store.block_on(async |store| {
+        assert_eq!(store.leader(SOON).await, 456);
+        assert_eq!(placed(&store.place(456, "a", "owl", 1).await.unwrap()), 0);
+        store.agree(&[123, 345, 456], SOON).await;
+        store.crash(345);
+        store.crash(123);
+        for part in ["log", "history"] {
+            copy(&store.data(123).join(part), &kept.path().join(part));
+        }
+        store.restart(123);
+        for number in 1..4 {
+            let answer = store.persist(&format!("b-{number}"), "owl", 1, SOON).await;
+            assert_eq!(placed(&answer), number);
+        }
+        store.agree(&[123, 456], SOON).await;
+        let term = store.terms().await.into_iter().max().unwrap();
+        store.crash(123);
+        store.crash(456);
+        lose_the_end(kept.path(), &store.data(123));
+        store.restart(123);
+        store.restart(345);
+        store.leader(SOON).await;
+        // A later leader than 456 was, and as many orders as it had.
+        while store.terms().await.into_iter().max() <= Some(term) {
+            store.crash(345);
+            store.restart(345);
+            store.leader(SOON).await;
+        }
+        for number in 1..4 {
+            let answer = store.persist(&format!("c-{number}"), "owl", 1, SOON).await;
+            assert_eq!(placed(&answer), number, "given out again");
+        }
+        for _ in 0..2 {
+            store.restart(456);
+            let line = store.refused(456, SOON).await;
+            let says = ["have lost orders that replica 456", "do not replace replica 456"];
+            assert!(says.iter().all(|words| line.contains(words)), "{line}");
+            assert!(line.contains("ctl recover") && !line.contains("ctl replace"), "{line}");
+        }
+        assert_eq!(placed(&store.persist("d", "owl", 1, SOON).await), 4);
     });
 }

@@ -7,7 +7,7 @@ use wire::exit::Stop;
 use wire::proto;
 
 use super::Identity;
-use crate::log_end::{Acknowledged, LogEnd};
+use crate::log_end::{Acknowledged, LogEnd, Lost};
 use crate::record::{Record, write};
 use crate::starts::{Folder, MetStart, StartHistory};
 use crate::stranger::Stranger;
@@ -99,16 +99,24 @@ impl Identity {
         let mut record = self.record.lock();
         let Some(lacks) = record.lacks else { return Ok(()) };
         if let Some(lost) = end.lost(&lacks) {
-            return Err(forgotten(record.id, &self.folder, &lost));
+            return Err(lost.stop(record.id, &self.folder, ""));
         }
         let next = Record { lacks: None, ..record.clone() };
         self.keep(&mut record, next);
         Ok(())
     }
 
-    /// Why a replica stops that has forgotten what it acknowledged, and what to type.
-    pub(crate) fn forgotten(&self, lost: &str) -> Stop {
-        forgotten(self.id(), &self.folder, lost)
+    /// The others went another way than this replica: `what` says where. The folder is not used
+    /// again before an operator has chosen which of all goes on (`oppidum ctl recover`).
+    pub(crate) fn diverged(&self, what: &str) -> Stop {
+        let line = diverged(self.id(), &self.folder, what);
+        self.refuse_own(&line);
+        Stop::Setup(line)
+    }
+
+    /// Why a replica stops whose log is not what it acknowledged, and what to do.
+    pub(crate) fn lost(&self, lost: &Lost, by: u64) -> Stop {
+        lost.stop(self.id(), &self.folder, &format!(", as replica {by} knows"))
     }
 
     /// As [`Identity::admit`], for a call that counts on the caller's log: only the start that was
@@ -124,13 +132,32 @@ impl Identity {
     }
 }
 
-fn forgotten(id: u64, folder: &Path, lost: &str) -> Stop {
-    Stop::Setup(format!(
+impl Lost {
+    fn stop(&self, id: u64, folder: &Path, source: &str) -> Stop {
+        Stop::Setup(match self {
+            Self::Forgotten(what) => forgotten(id, folder, &format!("{what}{source}")),
+            Self::Diverged(what) => diverged(id, folder, &format!("{what}{source}")),
+        })
+    }
+}
+
+fn diverged(id: u64, folder: &Path, what: &str) -> String {
+    format!(
+        "the other replicas have lost orders that replica {id} has acknowledged or applied: \
+         {what}; do not replace replica {id}, it may be the only one that has them: stop all \
+         replicas, and look at every data folder (this one is {}) with `oppidum ctl recover \
+         --data FOLDER` before one of them goes on",
+        folder.display()
+    )
+}
+
+fn forgotten(id: u64, folder: &Path, lost: &str) -> String {
+    format!(
         "replica {id} has forgotten what it acknowledged: {lost}; set its data folder {} aside, \
          keep it for inspection, start a new replica with an empty folder (`oppidum order --id \
          NEW --join`) and type `oppidum ctl replace --id {id} --with NEW --address HOST:PORT`",
         folder.display()
-    ))
+    )
 }
 
 impl Record {

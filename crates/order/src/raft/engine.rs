@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use wire::exit::Stop;
 use wire::problem::Problem;
 
+use super::divergence::DIVERGED;
 use super::open_error;
 use super::transport::Transport;
 use super::types::{Payload, Raft, Types, Vote};
@@ -77,8 +78,15 @@ impl Engine {
         identity: Arc<Identity>,
     ) -> (Self, impl Future<Output = Stop> + Send + 'static) {
         let (sender, leaders) = watch::channel(Leadership::default());
-        let follower = watch_engine(raft.clone(), sender, identity);
-        let failed = async move { stopped(&follower.await) };
+        let follower = watch_engine(raft.clone(), sender, identity.clone());
+        let failed = async move {
+            let fatal = follower.await;
+            let why = fatal.to_string();
+            match why.contains(DIVERGED) {
+                true => identity.diverged(&why),
+                false => stopped(&fatal),
+            }
+        };
         (Self { id, raft, transport, leaders }, failed)
     }
 

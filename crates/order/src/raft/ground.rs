@@ -106,6 +106,7 @@ impl Ground for Folders {
                 leave_as_before(&log_folder, &before);
                 return Err(lost);
             }
+            log.keep_applied(&view);
             view.keep_witness(log.on_disk().clone());
             Ok::<_, OpenError>((log, machine, view))
         });

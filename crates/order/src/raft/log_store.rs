@@ -20,7 +20,7 @@ use std::fmt::{self, Debug};
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -31,8 +31,10 @@ use raft_log::api::raft_log_writer::RaftLogWriter;
 use tokio::sync::oneshot;
 
 use crate::raft::codec::{StoredBody, StoredLogId, StoredVote};
+use crate::raft::divergence::DIVERGED;
 use crate::raft::open_error::{self, OpenError};
 use crate::raft::types::{Entry, LogId, Types, Vote};
+use crate::raft::view::View;
 use crate::raft::witness::{self, Witness};
 use crate::switches;
 
@@ -116,6 +118,8 @@ struct Inner {
     log: RwLock<RaftLog<LogTypes>>,
     later: Arc<Later>,
     on_disk: witness::OnDisk,
+    /// The ledger that the entries are applied to, where there is one.
+    ledger: OnceLock<Weak<View>>,
 }
 
 /// What the flush thread will do, and when.
@@ -172,7 +176,12 @@ impl LogStore {
         let vote = state.vote().map(|vote: &StoredVote| vote.0);
         let last = state.last().map(|id: &StoredLogId| id.0);
         on_disk.open(Witness { vote, last });
-        let inner = Arc::new(Inner { log: RwLock::new(log), later: later.clone(), on_disk });
+        let inner = Arc::new(Inner {
+            log: RwLock::new(log),
+            later: later.clone(),
+            on_disk,
+            ledger: OnceLock::new(),
+        });
         let weak = Arc::downgrade(&inner);
         std::thread::Builder::new()
             .name("log-flush".into())
@@ -189,6 +198,12 @@ impl LogStore {
     /// What this log has on disk, as it moves.
     pub fn on_disk(&self) -> &witness::OnDisk {
         &self.inner.on_disk
+    }
+
+    /// From now on no entry is removed that this ledger has applied.
+    pub fn keep_applied(&self, ledger: &Arc<View>) {
+        // Told twice, the first ledger counts.
+        let _ = self.inner.ledger.set(Arc::downgrade(ledger));
     }
 
     /// Waits until everything written so far is on disk: for a clean stop.
@@ -376,6 +391,17 @@ impl RaftLogStorage<Types> for LogStore {
         // Nothing is there to be removed, and `raft-log` wants to find the entry that stays.
         if log.log_state().last().is_none_or(|id| id.0.index < next) {
             return Ok(());
+        }
+        // What `raft-log` has noted as committed, and keeps by itself, lags behind what is applied.
+        let ledger = self.inner.ledger.get().and_then(Weak::upgrade);
+        let applied = ledger.and_then(|ledger| ledger.applied_log_id());
+        let state = log.log_state();
+        // An end of an earlier leader was overruled before it was applied: it is no loss.
+        let applied = applied.filter(|applied| state.last().is_some_and(|id| *applied <= id.0));
+        let kept = applied.max(state.committed().map(|id| id.0));
+        if let Some(kept) = kept.filter(|kept| next <= kept.index) {
+            let why = format!("{DIVERGED}: the log is to be cut from {next} on, below {kept}");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
         }
         log.truncate(next)?;
         self.inner.on_disk.take_back(last);

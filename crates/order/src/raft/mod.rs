@@ -28,6 +28,7 @@ pub(crate) mod transport;
 pub mod blocks;
 pub mod codec;
 pub(crate) mod compaction;
+pub(crate) mod divergence;
 pub mod ground;
 pub mod hand;
 pub mod log_store;

@@ -29,7 +29,7 @@ use super::bounds::{Bounds, Complaints, Implausible};
 use super::letters::{self, Malformed};
 use super::serving::{PARTS_AHEAD, send_blocks};
 use super::transport::MESSAGE_BYTES_MAX;
-use super::types::{Entry, Raft, Types};
+use super::types::{Entry, LogId, Raft, Types, Vote};
 use super::view::View;
 use crate::identity::Identity;
 use crate::introduction::Introduction;
@@ -146,6 +146,31 @@ impl Receiver {
         })
     }
 
+    /// Stops this replica when its leader names another entry at an index that is applied here: the
+    /// engine would pass over it.
+    async fn agrees(
+        &self,
+        id: u64,
+        vote: &Vote,
+        named: impl IntoIterator<Item = LogId> + Send,
+    ) -> Result<(), Status> {
+        let Some(other) = self.shared.view.contradicts(named) else { return Ok(()) };
+        // A leader that was voted out may name what was overwritten: the engine rejects its calls.
+        let own = self.shared.raft.with_raft_state(|state| *state.vote_ref()).await;
+        if own.map_err(stopped)? > *vote {
+            return Ok(());
+        }
+        let (index, term) = (other.index, other.leader_id.term);
+        let stop = self.shared.identity.diverged(&format!(
+            "entry {index} is applied here, and replica {id}, which leads, has another one there, \
+             of term {term}"
+        ));
+        let why = stop.to_string();
+        // Full: the replica stops for another reason.
+        let _ = self.shared.failures.try_send(stop);
+        Err(Status::unavailable(why))
+    }
+
     /// The request of a candidate that may have a vote.
     fn ballot(&self, request: &proto::VoteRequest) -> Result<VoteRequest<Types>, Status> {
         let id = self.admit_introduced(request.sender.as_ref())?;
@@ -197,6 +222,13 @@ fn takes(room: &Room, request: &AppendEntriesRequest<Types>) -> bool {
     room.level() != Level::Out || !request.entries.iter().any(is_batch)
 }
 
+/// The entries that a leader's call names.
+fn named(request: &AppendEntriesRequest<Types>) -> impl Iterator<Item = LogId> {
+    let known = [request.prev_log_id, request.leader_commit];
+    let sent = request.entries.iter().map(|entry| entry.log_id);
+    known.into_iter().flatten().chain(sent)
+}
+
 fn malformed(error: Malformed) -> Status {
     Status::invalid_argument(error.to_string())
 }
@@ -222,6 +254,7 @@ impl Peer for Receiver {
         let id = self.admit_introduced(first.sender.as_ref())?;
         let first = letters::append_in(first).map_err(malformed)?;
         self.judged(id, self.bounds().append(id, &first))?;
+        self.agrees(id, &first.vote, named(&first)).await?;
         self.shared.peers.hear(id);
         let room = self.shared.room.clone();
         if !takes(&room, &first) {
@@ -238,6 +271,7 @@ impl Peer for Receiver {
                 let request = state.0.message().await.ok().flatten()?;
                 let request = letters::append_in(request).ok()?;
                 this.judged(id, this.bounds().append(id, &request)).ok()?;
+                this.agrees(id, &request.vote, named(&request)).await.ok()?;
                 if !takes(&room, &request) {
                     turned_away.store(true, Ordering::Relaxed);
                     return None;
@@ -267,6 +301,7 @@ impl Peer for Receiver {
         let id = self.admit_introduced(request.sender.as_ref())?;
         let request = letters::append_in(request).map_err(malformed)?;
         self.judged(id, self.bounds().append(id, &request))?;
+        self.agrees(id, &request.vote, named(&request)).await?;
         self.shared.peers.hear(id);
         let (previous, last) = (request.prev_log_id, request.entries.last().map(|e| e.log_id));
         let conflicts = previous.is_some();
@@ -320,6 +355,7 @@ impl Peer for Receiver {
         let id = self.admit_introduced(request.sender.as_ref())?;
         let (vote, snapshot) = letters::snapshot_in(request).map_err(malformed)?;
         self.judged(id, self.bounds().snapshot(id, &vote, &snapshot))?;
+        self.agrees(id, &vote, snapshot.meta.last_log_id).await?;
         if self.shared.room.level() != Level::Roomy {
             return Err(full());
         }

@@ -23,6 +23,7 @@ use ledger::state::{KeysNeeded, State};
 use ledger::terms::{Digest, Index, OrderNumber};
 
 use crate::raft::blocks::{Durable, invalid};
+use crate::raft::divergence::{AppliedIds, DIVERGED};
 use crate::raft::rows::Row;
 use crate::raft::types::{Snapshot, SnapshotMeta};
 use crate::raft::view::View;
@@ -97,6 +98,9 @@ pub(crate) async fn install(
         digest: ledger.digest(),
         next: ledger.next_order_number(),
     });
+    if let Some(other) = view.contradicts(meta.last_log_id) {
+        return Err(invalid(format!("{DIVERGED}: a snapshot ends with {other}")));
+    }
     if to < chain.index {
         return Err(invalid(format!(
             "a snapshot of index {to} is older than what is applied here"
@@ -238,6 +242,7 @@ fn change_over(view: &View, there: Ledger, durable: Durable) {
     let after = books.ledger.applied();
     let before = books.ledger.arrive(there);
     books.applied = applied;
+    books.ids = AppliedIds::start(applied);
     books.members = durable.members.clone();
     books.young.clear();
     books.young_bytes = 0;

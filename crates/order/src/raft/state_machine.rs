@@ -18,6 +18,7 @@ use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use redb::StorageBackend;
 
 use crate::raft::blocks::{Blocks, Durable, invalid};
+use crate::raft::divergence::DIVERGED;
 use crate::raft::hand::Hand;
 use crate::raft::log_store::forget_unread;
 use crate::raft::mend;
@@ -184,6 +185,7 @@ impl Shared {
         let size = u64::try_from(payload.0.len()).unwrap_or(u64::MAX);
         self.applied_bytes.fetch_add(size, Ordering::Relaxed);
         books.applied = Some(log_id);
+        books.ids.note(log_id);
         if let Some(block) = entry.block {
             books.push(block.held_by());
         }
@@ -231,6 +233,7 @@ impl Shared {
             books.ledger.skip_entry(index);
         }
         books.applied = Some(log_id);
+        books.ids.note(log_id);
         if let Some(members) = members {
             books.members = members;
         }
@@ -255,6 +258,9 @@ impl RaftStateMachine<Types> for StateMachine {
         let shared = &self.view.shared;
         while let Some(next) = entries.next().await {
             let (entry, responder) = next?;
+            if let Some(other) = self.view.contradicts(Some(entry.log_id)) {
+                return Err(invalid(format!("{DIVERGED}: {other} is to be applied")));
+            }
             shared.room().await?;
             let outcomes = match shared.opens_large_shop(&entry) {
                 true => Shared::apply_aside(shared, entry).await?,

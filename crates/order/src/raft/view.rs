@@ -26,6 +26,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::clock::LogClock;
 use crate::raft::blocks::{Blocks, Durable};
+use crate::raft::divergence::AppliedIds;
 use crate::raft::hand::Hand;
 use crate::raft::mend::{self, Mended};
 use crate::raft::snapshots::BlockSource;
@@ -91,6 +92,8 @@ pub(crate) struct Shared {
 pub(crate) struct Books {
     pub(crate) ledger: Ledger,
     pub(crate) applied: Option<LogId>,
+    /// The log ids up to there.
+    pub(crate) ids: AppliedIds,
     pub(crate) members: StoredMembership,
     /// Applied and not yet on disk, oldest first.
     pub(crate) young: VecDeque<Sealed<Bytes>>,
@@ -135,6 +138,7 @@ impl View {
             books: RwLock::new(Books {
                 ledger,
                 applied: durable.applied,
+                ids: AppliedIds::start(durable.applied),
                 members: durable.members.clone(),
                 young: VecDeque::new(),
                 young_bytes: 0,
@@ -209,6 +213,12 @@ impl View {
     /// The last applied entry.
     pub fn applied_log_id(&self) -> Option<LogId> {
         self.shared.books.read().applied
+    }
+
+    /// The first of `named` at whose index another entry is applied here.
+    pub(crate) fn contradicts(&self, named: impl IntoIterator<Item = LogId>) -> Option<LogId> {
+        let books = self.shared.books.read();
+        named.into_iter().find(|id| books.ids.contradict(*id))
     }
 
     /// Who belongs to the store, by the last applied entry that says so.

@@ -9,7 +9,9 @@ use std::time::Duration;
 use ledger::block::Block;
 use ledger::ledger::{Ledger, Windows};
 use ledger::terms::{Index, OrderNumber};
-use openraft::storage::RaftStateMachine;
+use openraft::EntryPayload;
+use openraft::storage::{RaftLogStorage, RaftStateMachine};
+use order::raft::log_store::LogStore;
 use order::raft::open_error::OpenError;
 use order::raft::snapshots::NoSource;
 use order::raft::state_machine::{FILE, StateMachine};
@@ -18,7 +20,7 @@ use order::raft::view::View;
 use order::raft::writer::Pace;
 
 use crate::kit::{
-    FIRST, blank, buy, buy_each, entry, killed, log_id, open_shop, open_shop_of, refused,
+    FIRST, append, blank, buy, buy_each, entry, killed, log_id, open_shop, open_shop_of, refused,
 };
 
 /// Written only when it is asked for.
@@ -258,4 +260,25 @@ async fn a_large_shop_opens_at_once_and_leaves_the_thread_of_the_replica_free() 
     drop((machine, view));
     let (_machine, view) = open(folder.path(), SLOW);
     assert_eq!(view.read(Ledger::state), alone.state(), "and so it is on disk");
+}
+
+/// The kind: the mark of what is committed lags behind what is applied.
+#[tokio::test]
+async fn what_is_applied_is_not_cut_off_the_log_and_no_other_entry_takes_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut log = LogStore::open(&folder.path().join("log"), None).unwrap();
+    let (mut machine, view) = open(&folder.path().join("history"), SLOW);
+    append(&mut log, vec![blank(0)]).await;
+    append(&mut log, entries(1..=12)).await;
+    apply(&mut machine, entries(1..=10)).await;
+    log.keep_applied(&view);
+    let error = log.truncate_after(Some(log_id(1, 9))).await.unwrap_err();
+    assert!(error.to_string().contains("another entry where one is applied"), "{error}");
+    assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(log_id(1, 12)));
+    log.truncate_after(Some(log_id(1, 10))).await.unwrap();
+    assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(log_id(1, 10)));
+    let other = Entry { log_id: log_id(2, 10), payload: EntryPayload::Blank };
+    let other = futures::stream::iter([Ok((other, None))]);
+    assert!(machine.apply(other).await.is_err());
+    assert_eq!(view.applied_log_id(), Some(log_id(1, 10)));
 }

@@ -6,7 +6,7 @@ mod forgery;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ledger::command::Definition;
@@ -105,6 +105,22 @@ impl Store {
         let ended = replica.running.await.unwrap();
         assert!(ended.is_ok(), "{ended:?}");
         replica.runtime.shutdown_background();
+    }
+
+    /// The data folder of a replica.
+    pub(crate) fn data(&self, id: u64) -> PathBuf {
+        self.folder.path().join(format!("order-{id}"))
+    }
+
+    /// Waits until a replica has stopped by itself; with which line, when it cannot be used.
+    pub(crate) async fn refused(&mut self, id: u64, within: Duration) -> String {
+        let replica = self.replicas.remove(&id).unwrap();
+        let ended = tokio::time::timeout(within, replica.running).await;
+        replica.runtime.shutdown_background();
+        match ended.expect("it goes on").unwrap() {
+            Err(Stop::Setup(line)) => line,
+            other => panic!("{id} ended with {other:?}"),
+        }
     }
 
     fn address(&self, id: u64) -> &str {
