@@ -247,3 +247,28 @@ fn a_replica_that_alone_has_what_was_acknowledged_stops_and_is_not_to_be_replace
         assert_eq!(placed(&store.persist("d", "owl", 1, SOON).await), 4);
     });
 }
+
+#[test]
+fn a_replica_whose_log_and_history_are_both_gone_does_not_start() {
+    let mut store = Store::start();
+    store.block_on(async |store| {
+        assert_eq!(store.leader(SOON).await, 456);
+        assert_eq!(placed(&store.place(456, "a", "owl", 1).await.unwrap()), 0);
+        store.agree(&[123, 345, 456], SOON).await;
+        store
+            .until(SOON, async |store| {
+                let identity = fs::read_to_string(store.data(123).join("identity.toml")).unwrap();
+                identity.contains("\nledger = ").then_some(())
+            })
+            .await;
+        store.crash(123);
+        fs::remove_dir_all(store.data(123).join("log")).unwrap();
+        fs::remove_dir_all(store.data(123).join("history")).unwrap();
+        for _ in 0..2 {
+            store.restart(123);
+            let line = store.refused(123, SOON).await;
+            assert!(line.contains("acknowledged is forgotten"), "{line}");
+            assert!(line.contains("ctl replace"), "{line}");
+        }
+    });
+}

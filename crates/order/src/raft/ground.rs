@@ -20,6 +20,7 @@ use super::types::{Raft, Types};
 use super::view::View;
 use super::writer::Pace;
 use crate::config::Settings;
+use crate::record;
 use crate::room::{Gauge, Space};
 use crate::switches;
 
@@ -85,6 +86,8 @@ impl Ground for Folders {
             let failed = |error| Stop::Setup(format!("cannot watch the faults' file: {error}"));
             switches::watch(&settings.data).map_err(failed)?;
         }
+        let record = record::read(&settings.data.join(record::FILE))?;
+        let names_ledger = record.is_some_and(|record| record.ledger.is_some());
         // Blocking work, done aside.
         let runtime = tokio::runtime::Handle::current();
         let opening = tokio::task::spawn_blocking(move || {
@@ -105,6 +108,12 @@ impl Ground for Folders {
                 drop(log);
                 leave_as_before(&log_folder, &before);
                 return Err(lost);
+            }
+            if names_ledger && log.on_disk().now().last.is_none() && view.applied_log_id().is_none()
+            {
+                drop(log);
+                leave_as_before(&log_folder, &before);
+                return Err(OpenError::emptied(&folder));
             }
             log.keep_applied(&view);
             view.keep_witness(log.on_disk().clone());

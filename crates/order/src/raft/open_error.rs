@@ -116,6 +116,13 @@ impl OpenError {
         Self::Damaged { file: file.to_path_buf(), position, reason, advice: REPLACE }
     }
 
+    /// The folder of a replica that held a ledger, without its log and its history.
+    pub(crate) fn emptied(folder: &Path) -> Self {
+        let reason = "both are gone, and its identity.toml names a ledger: what this replica has \
+                      acknowledged is forgotten";
+        Self::damaged(folder, "its log and its history", &reason)
+    }
+
     /// A block of the history that is not what was written, or not there.
     pub(crate) fn damaged_block(
         file: &Path,
