@@ -11,6 +11,9 @@
 //! * Only a member is admitted: it is in the log or in the list of the start, or it knows this
 //!   replica's own incarnation, which members alone are told (the entry that added it may not be
 //!   here yet). A replica that waits to be added admits any replica that holds a ledger.
+//! * An incarnation is sent to dialed addresses alone. A caller is answered with fingerprints: they
+//!   say which folder is meant, and no replica can call with one. Only a caller that was met, or
+//!   that knows this replica's incarnation, is served more than a greeting.
 //! * An incarnation is persisted when its replica was met at its own address, or when a replica
 //!   that was met there tells it. One that was only heard of in a call counts until then, in
 //!   memory, and gives way to what answers at the address.
@@ -32,8 +35,8 @@ use crate::config::{HINTS_MAX, REPLICAS_MAX, Settings};
 use crate::members::Members;
 use crate::private;
 use crate::record::{
-    FILE, Hex, Record, begin, cannot_use, cannot_write, check_own, check_version, draw, fresh,
-    is_known, lock, read, write,
+    FILE, Hex, Record, begin, cannot_use, cannot_write, check_own, check_version, draw,
+    fingerprint, fresh, is_fingerprint, is_known, is_same, lock, read, write,
 };
 use crate::starts::MetStart;
 use crate::stranger::{Stranger, is_hex, judge};
@@ -107,7 +110,7 @@ impl Identity {
         self.record.lock().id
     }
 
-    /// How this replica introduces itself to replica `to`.
+    /// How this replica introduces itself to replica `to`, which it dials.
     pub(crate) fn sender(&self, to: u64) -> proto::Sender {
         let record = self.record.lock();
         proto::Sender {
@@ -121,6 +124,16 @@ impl Identity {
         }
     }
 
+    /// How this replica introduces itself to a caller that says to be replica `to`.
+    pub(crate) fn answer(&self, to: u64) -> proto::Sender {
+        let sender = self.sender(to);
+        let to_incarnation = match sender.to_incarnation.is_empty() {
+            true => String::new(),
+            false => fingerprint(&sender.to_incarnation),
+        };
+        proto::Sender { incarnation: fingerprint(&sender.incarnation), to_incarnation, ..sender }
+    }
+
     /// The members of the store, as the log says.
     pub(crate) fn members(&self) -> &Members {
         &self.members
@@ -131,7 +144,16 @@ impl Identity {
         self.record.lock().cluster.clone()
     }
 
-    /// The data folders of the others, as far as they are known here.
+    /// The data folders of the others, for a caller.
+    pub(crate) fn known_fingerprints(&self) -> Vec<proto::Known> {
+        let mut known = self.known();
+        for other in &mut known {
+            other.incarnation = fingerprint(&other.incarnation);
+        }
+        known
+    }
+
+    /// The data folders of the others, as far as they are known here: for a replica that is dialed.
     pub(crate) fn known(&self) -> Vec<proto::Known> {
         let record = self.record.lock();
         let known = record.peers.iter().filter_map(|(id, incarnation)| {
@@ -156,9 +178,13 @@ impl Identity {
         let mut next = record.clone();
         for proto::Known { id, incarnation, met } in known {
             let is_other = *id != record.id && !next.removed.contains(id);
-            if is_other && is_hex(incarnation) && is_named(*id) && next.peers.len() < KNOWN_MAX {
+            let is_sound = is_hex(incarnation) || is_fingerprint(incarnation);
+            if is_other && is_sound && is_named(*id) && next.peers.len() < KNOWN_MAX {
                 let known = next.peers.entry(id.to_string()).or_insert_with(|| incarnation.clone());
-                if known == incarnation {
+                if is_same(known, incarnation) {
+                    if is_fingerprint(known) {
+                        known.clone_from(incarnation);
+                    }
                     next.hear_of(*id, *met);
                 }
             }
@@ -231,9 +257,18 @@ impl Identity {
     pub(crate) fn admit(&self, sender: Option<&proto::Sender>) -> Result<u64, Stranger> {
         let sender = sender.ok_or(Stranger::Nameless)?;
         let id = sender.id;
-        let record = self.record.lock();
+        let mut record = self.record.lock();
         self.judge(&record, sender)?;
-        if record.peers.contains_key(&id.to_string()) {
+        if is_fingerprint(&sender.incarnation) {
+            return Err(Stranger::OtherIncarnation { id });
+        }
+        let key = id.to_string();
+        if let Some(known) = record.peers.get(&key) {
+            if is_fingerprint(known) {
+                let mut next = record.clone();
+                next.peers.insert(key, sender.incarnation.clone());
+                self.keep(&mut record, next);
+            }
             return Ok(id);
         }
         let mut callers = self.callers.lock();
@@ -254,17 +289,30 @@ impl Identity {
         let sender = sender.ok_or(Stranger::Nameless)?;
         let mut record = self.record.lock();
         self.judge(&record, sender)?;
-        self.callers.lock().remove(&sender.id);
+        let called = self.callers.lock().remove(&sender.id);
         let key = sender.id.to_string();
         if !record.peers.contains_key(&key) {
             if KNOWN_MAX <= record.peers.len() {
                 return Err(Stranger::Unknown(sender.id));
             }
             let mut next = record.clone();
-            next.peers.insert(key, sender.incarnation.clone());
+            let called = called.filter(|called| is_same(called, &sender.incarnation));
+            next.peers.insert(key, called.unwrap_or_else(|| sender.incarnation.clone()));
             self.keep(&mut record, next);
         }
         Ok(sender.id)
+    }
+
+    /// True when an admitted caller has proved which replica it is: its data folder was met at its
+    /// own address, or another member told of it; or it was added meanwhile, and knows this
+    /// folder's incarnation. A replica that waits to be added has nothing to compare with.
+    pub(crate) fn is_proven(&self, sender: &proto::Sender) -> bool {
+        if self.waits() {
+            return true;
+        }
+        let record = self.record.lock();
+        let is_known = record.peers.contains_key(&sender.id.to_string());
+        is_known || sender.to_incarnation == record.incarnation
     }
 
     fn judge(&self, record: &Record, sender: &proto::Sender) -> Result<(), Stranger> {
@@ -292,206 +340,4 @@ impl Identity {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-    use crate::config::tests::three;
-
-    fn settings(folder: &Path) -> Settings {
-        Settings { data: folder.to_path_buf(), ..three() }
-    }
-
-    fn open(settings: &Settings) -> Result<Identity, Stop> {
-        Identity::open(settings, Members::new(settings))
-    }
-
-    fn caller(id: u64, incarnation: u128) -> proto::Sender {
-        proto::Sender {
-            id,
-            cluster: "test".into(),
-            incarnation: format!("{incarnation:032x}"),
-            ledger_id: String::new(),
-            to: 456,
-            start: 1,
-            to_incarnation: String::new(),
-        }
-    }
-
-    #[test]
-    fn a_folder_keeps_its_replica_and_its_store() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = open(&settings(folder.path())).unwrap().sender(123);
-        let again = open(&settings(folder.path())).unwrap().sender(123);
-        assert_eq!(first.incarnation, again.incarnation);
-        assert_ne!(first.start, again.start);
-        let other_id = Settings { id: 345, ..settings(folder.path()) };
-        let other_store = Settings { cluster: "another".into(), ..settings(folder.path()) };
-        for strange in [other_id, other_store] {
-            let Err(Stop::Setup(line)) = open(&strange) else { panic!("taken") };
-            assert!(line.contains("belongs to") && !line.contains('\n'), "{line}");
-        }
-    }
-
-    #[test]
-    fn a_folder_in_use_or_of_somebody_else_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let held = open(&settings(folder.path())).unwrap();
-        let Err(Stop::Setup(line)) = open(&settings(folder.path())) else { panic!() };
-        assert!(line.contains("in use"), "{line}");
-        drop(held);
-        let strange = tempfile::tempdir().unwrap();
-        fs::write(strange.path().join("letters.txt"), "dear").unwrap();
-        let Err(Stop::Setup(line)) = open(&settings(strange.path())) else { panic!() };
-        assert!(line.contains("letters.txt"), "{line}");
-    }
-
-    #[test]
-    fn a_damaged_identity_is_refused_and_not_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        drop(open(&settings(folder.path())).unwrap());
-        fs::write(folder.path().join(FILE), "version = ").unwrap();
-        assert!(matches!(open(&settings(folder.path())), Err(Stop::Setup(_))));
-    }
-
-    #[test]
-    fn every_flipped_bit_and_every_lost_end_of_an_identity_is_noticed() {
-        let folder = tempfile::tempdir().unwrap();
-        let identity = open(&settings(folder.path())).unwrap();
-        identity.meet(Some(&caller(123, 7))).unwrap();
-        identity.hold_ledger(LedgerId([1; 16])).unwrap();
-        drop(identity);
-        let path = folder.path().join(FILE);
-        let whole = fs::read(&path).unwrap();
-        let refused = |bytes: &[u8]| {
-            fs::write(&path, bytes).unwrap();
-            let Err(Stop::Setup(line)) = open(&settings(folder.path())) else {
-                panic!("taken: {}", String::from_utf8_lossy(bytes));
-            };
-            assert!(line.contains(FILE), "{line}");
-        };
-        for place in 0..whole.len() {
-            let mut bytes = whole.clone();
-            bytes[place] ^= 1 << (place % 8);
-            refused(&bytes);
-            refused(&whole[..place]);
-        }
-        fs::write(&path, &whole).unwrap();
-        assert!(open(&settings(folder.path())).is_ok());
-        let (_, old) = std::str::from_utf8(&whole).unwrap().split_once('\n').unwrap();
-        fs::write(&path, old).unwrap();
-        assert!(open(&settings(folder.path())).is_ok(), "written before checksums");
-    }
-
-    #[test]
-    fn an_emptied_folder_does_not_come_back_under_its_old_id() {
-        let folder = tempfile::tempdir().unwrap();
-        let identity = open(&settings(folder.path())).unwrap();
-        assert_eq!(identity.meet(Some(&caller(123, 7))), Ok(123));
-        assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
-        drop(identity);
-        let identity = open(&settings(folder.path())).unwrap();
-        let refused = identity.admit(Some(&caller(123, 8)));
-        assert_eq!(refused, Err(Stranger::OtherIncarnation { id: 123 }));
-        assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
-    }
-
-    /// The kind: a process that names the store and its ledger, which are no secrets, and is none
-    /// of its members.
-    #[test]
-    fn only_a_member_is_admitted_or_a_replica_that_members_have_told_who_this_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let identity = open(&settings(folder.path())).unwrap();
-        identity.hold_ledger(LedgerId([1; 16])).unwrap();
-        let ledger_id = LedgerId([1; 16]).to_string();
-        let own = identity.sender(123).incarnation;
-        let stranger = proto::Sender { ledger_id: ledger_id.clone(), ..caller(567, 7) };
-        assert_eq!(identity.admit(Some(&stranger)), Err(Stranger::Unknown(567)));
-        let added = proto::Sender { to_incarnation: own, ..stranger };
-        assert_eq!(identity.admit(Some(&added)), Ok(567));
-        let guesses = proto::Sender { to_incarnation: format!("{:032x}", 9), ..added };
-        assert_eq!(identity.admit(Some(&guesses)), Err(Stranger::Unknown(567)));
-        // A replica that waits to be added knows nobody, and takes any store's word.
-        let folder = tempfile::tempdir().unwrap();
-        let joins = Settings { join: true, ..settings(folder.path()) };
-        let joining = open(&joins).unwrap();
-        let stranger = proto::Sender { ledger_id, ..caller(567, 7) };
-        assert_eq!(joining.admit(Some(&stranger)), Ok(567));
-        assert_eq!(joining.admit(Some(&caller(678, 7))), Err(Stranger::Unknown(678)), "no ledger");
-    }
-
-    #[test]
-    fn a_caller_gives_way_to_the_replica_that_answers_at_the_address() {
-        let folder = tempfile::tempdir().unwrap();
-        let identity = open(&settings(folder.path())).unwrap();
-        assert_eq!(identity.admit(Some(&caller(123, 6))), Ok(123));
-        assert!(identity.known().is_empty(), "nothing is persisted of a call");
-        assert_eq!(identity.admit(Some(&caller(123, 7))), Err(Stranger::NotMetYet(123)));
-        assert_eq!(identity.meet(Some(&caller(123, 7))), Ok(123));
-        assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
-        let refused = identity.admit(Some(&caller(123, 6)));
-        assert_eq!(refused, Err(Stranger::OtherIncarnation { id: 123 }));
-    }
-
-    /// The kind: whatever a peer says that is persisted has a bound.
-    #[test]
-    fn what_others_say_of_data_folders_is_kept_for_members_alone_and_within_a_bound() {
-        let folder = tempfile::tempdir().unwrap();
-        let identity = open(&settings(folder.path())).unwrap();
-        let tell = |ids: std::ops::Range<u64>| -> Vec<proto::Known> {
-            ids.map(|id| proto::Known { id, incarnation: format!("{id:032x}"), met: None })
-                .collect()
-        };
-        identity.learn(123, &tell(300..350));
-        assert!(identity.known().is_empty(), "123 was not met");
-        identity.meet(Some(&caller(123, 7))).unwrap();
-        let size = || fs::metadata(folder.path().join(FILE)).unwrap().len();
-        let before = size();
-        identity.learn(123, &tell(1_000..31_000));
-        identity.learn(123, &tell(300..30_300));
-        identity.learn(123, &tell(1_000..1_050));
-        assert_eq!((identity.known().len(), size()), (1, before));
-        identity.learn(123, &tell(300..350));
-        let ids: Vec<u64> = identity.known().iter().map(|known| known.id).collect();
-        assert_eq!(ids, [123, 345], "a member, and no other");
-        // One that waits to be added does not know the members yet.
-        let folder = tempfile::tempdir().unwrap();
-        let joining = open(&Settings { join: true, ..settings(folder.path()) }).unwrap();
-        joining.meet(Some(&caller(123, 7))).unwrap();
-        for at in 0..40 {
-            joining.learn(123, &tell(1_000 + at * 10..1_010 + at * 10));
-        }
-        assert_eq!(joining.known().len(), KNOWN_MAX);
-    }
-
-    #[test]
-    fn strangers_are_told_why() {
-        let folder = tempfile::tempdir().unwrap();
-        let identity = open(&settings(folder.path())).unwrap();
-        identity.hold_ledger(LedgerId([1; 16])).unwrap();
-        let ours = LedgerId([1; 16]).to_string();
-        let theirs = LedgerId([2; 16]).to_string();
-        let other_store = proto::Sender { cluster: "x".into(), ..caller(123, 7) };
-        let other_target = proto::Sender { to: 345, ..caller(123, 7) };
-        let other_ledger = proto::Sender { ledger_id: theirs.clone(), ..caller(123, 7) };
-        let same_ledger = proto::Sender { ledger_id: ours.clone(), ..caller(123, 7) };
-        let not_hex = proto::Sender { incarnation: "me".into(), ..caller(123, 7) };
-        assert_eq!(
-            identity.admit(Some(&other_store)),
-            Err(Stranger::OtherCluster { id: 123, theirs: "x".into(), ours: "test".into() })
-        );
-        assert_eq!(
-            identity.admit(Some(&other_target)),
-            Err(Stranger::NotMe { wanted: 345, id: 456 })
-        );
-        assert_eq!(identity.admit(Some(&caller(7, 7))), Err(Stranger::Unknown(7)));
-        assert_eq!(identity.admit(Some(&caller(456, 7))), Err(Stranger::Unknown(456)));
-        assert_eq!(identity.admit(Some(&not_hex)), Err(Stranger::OtherIncarnation { id: 123 }));
-        assert_eq!(identity.admit(None), Err(Stranger::Nameless));
-        assert_eq!(
-            identity.admit(Some(&other_ledger)),
-            Err(Stranger::OtherLedger { id: 123, theirs, ours })
-        );
-        assert_eq!(identity.admit(Some(&same_ledger)), Ok(123));
-    }
-}
+mod tests;

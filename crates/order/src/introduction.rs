@@ -80,6 +80,16 @@ impl Introduction {
     /// own log has lost some of it.
     pub(crate) fn hear(&self, by: u64, told: Option<proto::Acknowledged>) -> Result<(), Stop> {
         let acknowledged = told.map(Acknowledged::from).unwrap_or_default();
+        if !self.own.may_have(&acknowledged) {
+            let (end, told) = (self.own.last.map_or(0, |(_, _, index)| index), acknowledged);
+            tracing::warn!(
+                "replica {by} says that this one acknowledged {} and {}, and its log ended at \
+                 {end}: that is not believed",
+                told.last.2,
+                told.committed
+            );
+            return Ok(());
+        }
         if let Some(lost) = self.own.lost(&acknowledged) {
             self.identity.note_lost(acknowledged);
             return Err(self.identity.lost(&lost, by));

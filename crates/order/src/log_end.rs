@@ -15,6 +15,10 @@ use wire::proto;
 use crate::peers::Position;
 use crate::starts::MetStart;
 
+/// How many entries a log may have lost at its end for a peer that says so to be believed: a day at
+/// 1,000 entries per second. A greater number is forged.
+pub(crate) const LOST_MAX: u64 = 100_000_000;
+
 /// Where a replica's log ended when it started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogEnd {
@@ -103,6 +107,12 @@ impl PeerLog {
 }
 
 impl LogEnd {
+    /// Whether this log may have held what a peer says that its replica acknowledged.
+    pub(crate) fn may_have(self, acknowledged: &Acknowledged) -> bool {
+        let end = self.last.map_or(0, |(_, _, index)| index);
+        acknowledged.last.2.max(acknowledged.committed) <= end.saturating_add(LOST_MAX)
+    }
+
     /// What of `acknowledged` this log has lost; `None`: nothing.
     pub(crate) fn lost(self, acknowledged: &Acknowledged) -> Option<Lost> {
         let end = self.last.map_or(0, |(_, _, index)| index);
@@ -202,6 +212,17 @@ mod tests {
         );
         let shorter = end(2, Some((1, 456, 5))).lost(&known);
         assert!(matches!(shorter, Some(Lost::Forgotten(_))), "{shorter:?}");
+    }
+
+    /// The kind: a number of a peer that would be persisted.
+    #[test]
+    fn an_acknowledgement_far_beyond_the_end_of_the_log_is_not_believed() {
+        let own = end(3, Some((3, 1, 20)));
+        let told = |index| Acknowledged::to_leader(3, Some((3, 1, index)), 0);
+        assert!(own.may_have(&told(20)) && own.may_have(&told(20 + LOST_MAX)));
+        assert!(!own.may_have(&told(21 + LOST_MAX)) && !own.may_have(&told(u64::MAX)));
+        let committed = Acknowledged { committed: u64::MAX, ..told(20) };
+        assert!(!own.may_have(&committed));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use wire::exit::Stop;
 use crate::config::Settings;
 use crate::log_end::Acknowledged;
 use crate::starts::{MetStart, StartHistory};
+use crate::stranger::is_hex;
 
 /// The format of `identity.toml`. Format 1 has no starts; it is read, and written as format 2.
 const VERSION: u32 = 2;
@@ -24,6 +25,9 @@ pub(crate) const FILE: &str = "identity.toml";
 
 /// Begins the first line of that file.
 const CHECKSUM: &str = "# crc32 ";
+
+/// Begins a fingerprint.
+const FINGERPRINT: &str = "h:";
 
 /// Locked while a process uses the folder.
 const LOCK: &str = "lock";
@@ -50,7 +54,7 @@ pub(crate) struct Record {
     /// Who belonged to it once and does not any more.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub(crate) removed: BTreeSet<u64>,
-    /// The incarnations of the others, as first met.
+    /// The incarnations of the others, or fingerprints of them, as first met.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) peers: BTreeMap<String, Hex>,
     /// The starts of this folder.
@@ -160,6 +164,31 @@ pub(crate) fn is_known(folder: &Path) -> bool {
 /// A fresh incarnation.
 pub(crate) fn draw() -> Hex {
     format!("{:032x}", rand::random::<u128>())
+}
+
+/// The fingerprint of an incarnation: says which data folder is meant, and no replica can call with
+/// it. That of a fingerprint is itself.
+pub(crate) fn fingerprint(incarnation: &str) -> Hex {
+    if is_fingerprint(incarnation) {
+        return incarnation.to_owned();
+    }
+    let hash = blake3::hash(incarnation.as_bytes());
+    let mut text = FINGERPRINT.to_owned();
+    for byte in hash.as_bytes().iter().take(16) {
+        // Writing to a text cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// True for a fingerprint.
+pub(crate) fn is_fingerprint(text: &str) -> bool {
+    text.strip_prefix(FINGERPRINT).is_some_and(is_hex)
+}
+
+/// Whether two texts, each an incarnation or a fingerprint, mean the same data folder.
+pub(crate) fn is_same(one: &str, other: &str) -> bool {
+    fingerprint(one) == fingerprint(other)
 }
 
 /// One more start of the folder, on disk before any peer is told of it.

@@ -4,7 +4,7 @@
 use wire::escaped::escaped;
 use wire::proto;
 
-use crate::record::{Hex, Record};
+use crate::record::{Hex, Record, is_fingerprint, is_same};
 
 /// Why a peer is refused. The text is for its operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -136,11 +136,14 @@ pub(crate) fn judge(
     if id == 0 || id == record.id || !(is_member || may_be_new) {
         return Err(Stranger::Unknown(id));
     }
-    if !sender.to_incarnation.is_empty() && !knows_us {
+    let means_us = is_same(&sender.to_incarnation, &record.incarnation);
+    if !sender.to_incarnation.is_empty() && !means_us {
         return Err(Stranger::NotMyFolder { id: record.id });
     }
     let known = record.peers.get(&id.to_string());
-    if known.is_some_and(|known| *known != sender.incarnation) || !is_hex(&sender.incarnation) {
+    let shown = &sender.incarnation;
+    let is_sound = is_hex(shown) || is_fingerprint(shown);
+    if !is_sound || known.is_some_and(|known| !is_same(known, shown)) {
         return Err(Stranger::OtherIncarnation { id });
     }
     match &record.ledger {

@@ -272,3 +272,38 @@ fn a_replica_whose_log_and_history_are_both_gone_does_not_start() {
         }
     });
 }
+
+/// The kind: a process that is no member, and calls as the listed replica that was never started.
+#[test]
+fn a_caller_that_was_never_met_learns_nothing_to_act_as_a_member_with() {
+    let mut store = Store::start_some(&[123, 456]);
+    store.block_on(async |store| {
+        assert_eq!(store.leader(SOON).await, 456);
+        assert_eq!(placed(&store.place(456, "a", "owl", 1).await.unwrap()), 0);
+        store.agree(&[123, 456], SOON).await;
+        let term = store.terms().await[0];
+        let stranger = |to| wire::proto::Sender { id: 345, ..unmet(&store.member(456, to)) };
+        let pong = store.dial(456, &stranger(456)).await;
+        let answered = pong.sender.unwrap();
+        for (id, to) in [(123, 456), (456, 123)] {
+            let own = store.member(id, to).incarnation;
+            assert_ne!(answered.incarnation, own);
+            assert!(pong.known.iter().all(|known| known.incarnation != own), "{:?}", pong.known);
+        }
+        let forged = wire::proto::Sender { to: 123, ..answered };
+        let start = *pong.starts.unwrap().starts.last().unwrap();
+        let forged = wire::proto::Sender { start, ..forged };
+        assert!(store.forge_entries(123, &forged, term, 1).await, "as 456");
+        store.dial(123, &stranger(123)).await;
+        assert!(store.forge_entries(123, &stranger(123), term + 1, 1).await, "as 345");
+        let blocks = store.read_blocks(456, stranger(456)).await;
+        assert_eq!(blocks.unwrap_err(), tonic::Code::PermissionDenied);
+        assert_eq!(placed(&store.place(456, "b", "owl", 1).await.unwrap()), 1);
+    });
+}
+
+/// The same, without what only its folder says.
+fn unmet(member: &wire::proto::Sender) -> wire::proto::Sender {
+    let incarnation = format!("{:032x}", 345);
+    wire::proto::Sender { incarnation, start: 1, ..member.clone() }
+}

@@ -142,7 +142,7 @@ impl Hold {
         let reported = *self.mourning.borrow_and_update();
         let full = self.is_full();
         let starts = Some(self.introduction.starts());
-        let hello = proto::HoldPing { known: self.identity.known(), starts, ..self.ping(reported) };
+        let hello = proto::HoldPing { starts, ..self.ping(reported) };
         if pings.try_send(hello).is_err() {
             return End::Unreachable;
         }
@@ -267,6 +267,8 @@ impl Hold {
             dead,
             full: self.room.borrow().level != Level::Roomy,
             voting: self.voting.borrow().clone(),
+            // In each: the peer may not have met this replica when the first came.
+            known: self.identity.known(),
             ..proto::HoldPing::default()
         }
     }

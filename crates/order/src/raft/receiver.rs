@@ -111,11 +111,21 @@ impl Receiver {
     /// have compared that before.
     fn admit_introduced(&self, sender: Option<&proto::Sender>) -> Result<u64, Status> {
         let id = self.shared.identity.admit_met(sender).map_err(|stranger| refusal(&stranger))?;
+        self.is_proven(sender)?;
         match self.shared.peers.is_introduced(id) {
             true => Ok(id),
             false => Err(Status::permission_denied(format!(
                 "replica {id} has not compared yet what this one acknowledged before it started"
             ))),
+        }
+    }
+
+    /// What is more than a greeting is for callers that have proved which replica they are.
+    fn is_proven(&self, sender: Option<&proto::Sender>) -> Result<(), Status> {
+        let sender = sender.ok_or_else(|| refusal(&Stranger::Nameless))?;
+        match self.shared.identity.is_proven(sender) {
+            true => Ok(()),
+            false => Err(refusal(&Stranger::NotMetYet(sender.id))),
         }
     }
 
@@ -371,6 +381,7 @@ impl Peer for Receiver {
     ) -> Result<Response<Self::BlocksStream>, Status> {
         let request = request.into_inner();
         self.admit(request.sender.as_ref())?;
+        self.is_proven(request.sender.as_ref())?;
         let (parts, outgoing) = mpsc::channel(PARTS_AHEAD);
         let view = self.shared.view.clone();
         let (after, to) = (Index(request.after), Index(request.to));
@@ -400,11 +411,10 @@ impl Peer for Receiver {
         let known = known.map_err(|stranger| refusal(&stranger))?;
         self.shared.peers.hear_alive(id);
         self.report(id, &hello);
-        self.shared.identity.learn(id, &hello.known);
         let pong = proto::HoldPong {
-            sender: Some(self.shared.identity.sender(id)),
+            sender: Some(self.shared.identity.answer(id)),
             next_order_number: self.shared.view.orders(),
-            known: self.shared.identity.known(),
+            known: self.shared.identity.known_fingerprints(),
             starts: Some(introduction.starts()),
             acknowledged: Some(known.into()),
         };
@@ -453,6 +463,7 @@ impl Receiver {
         if let Some(voting) = ping.voting.as_ref().filter(is_plausible) {
             voting::hear(id, voting, &self.shared.identity, &self.shared.peers);
         }
+        self.shared.identity.learn(id, &ping.known);
         let Some(told) = ping.acknowledged else { return };
         let is_sound = known && self.bounds().term(told.term).is_ok();
         if let Err(stop) = self.shared.introduction.hear(id, is_sound.then_some(told)) {

@@ -1,6 +1,7 @@
 //! Calls between replicas, made by a test: as a process that is no member, and as a member that
 //! lies.
 
+use futures::StreamExt;
 use tonic::Code;
 use wire::proto;
 use wire::proto::peer_client::PeerClient;
@@ -120,6 +121,18 @@ impl Store {
             Err(status) => is_verdict(&status),
         };
         beat && stream
+    }
+
+    /// Opens a held stream, and says that it has compared: what is answered.
+    pub(crate) async fn dial(&self, to: u64, sender: &proto::Sender) -> proto::HoldPong {
+        let ping = proto::HoldPing {
+            sender: Some(sender.clone()),
+            acknowledged: Some(proto::Acknowledged::default()),
+            ..proto::HoldPing::default()
+        };
+        let pings = futures::stream::iter([ping]).chain(futures::stream::pending());
+        let mut pongs = self.peer(to).await.hold(pings).await.unwrap().into_inner();
+        pongs.message().await.unwrap().unwrap()
     }
 
     /// Reads blocks: how many, or why not.

@@ -45,6 +45,11 @@ struct Replica {
 impl Store {
     /// Starts replicas 123, 345 and 456 on free ports.
     pub(crate) fn start() -> Self {
+        Self::start_some(&[123, 345, 456])
+    }
+
+    /// Starts these of the three.
+    pub(crate) fn start_some(ids: &[u64]) -> Self {
         let held: Vec<TcpListener> =
             (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let address = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
@@ -56,8 +61,8 @@ impl Store {
         drop(held);
         let mut store =
             Self { folder: tempfile::tempdir().unwrap(), peers, replicas: BTreeMap::new() };
-        for id in [123, 345, 456] {
-            store.restart(id);
+        for id in ids {
+            store.restart(*id);
         }
         store
     }
