@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn what_to_do_about_a_port_that_is_taken_depends_on_who_chose_it() {
         let taken = |auto, port, of: u16| {
-            let plan = Plan::make(&Wishes { auto, port, ..wishes() }).unwrap();
+            let plan = Plan::make(&Wishes { port, auto, ..wishes() }).unwrap();
             plan.taken("x", of)
         };
         for auto in [false, true] {
