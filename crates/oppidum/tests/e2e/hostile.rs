@@ -139,7 +139,8 @@ fn bodies_that_never_come_keep_nobody_out() {
     // A body takes what has come of it, whatever it may become.
     let begun = siege.clients(6, PER_ADDRESS, &[batch.as_slice(), b"1\r\n{\r\n"].concat());
     // An address gets room for 8 MB: for twenty of these.
-    let part = [batch.as_slice(), b"61a80\r\n", &[b' '; 400_000]].concat();
+    let blanks = " ".repeat(400_000);
+    let part = [batch.as_slice(), b"61a80\r\n", blanks.as_bytes()].concat();
     let clients: Vec<_> = (3..6).map(|host| siege.clients(host, 40, &part)).collect();
     for clients in &clients {
         let rejections = await_rejections(clients, 20);
