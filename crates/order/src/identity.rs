@@ -197,6 +197,12 @@ impl Identity {
         self.joins && !self.members.look(|now| now.begun)
     }
 
+    /// True while this replica is being added: as long as its own log does not name it, the log
+    /// need not name the leader either, which may have been added shortly before.
+    fn is_joining(&self, own: u64) -> bool {
+        self.joins && !self.members.look(|now| now.begun && now.is_member(own))
+    }
+
     /// These are the members, by an entry that is committed.
     pub(crate) fn settle(&self, members: &BTreeSet<u64>) {
         let mut record = self.record.lock();
@@ -305,19 +311,20 @@ impl Identity {
 
     /// True when an admitted caller has proved which replica it is: its data folder was met at its
     /// own address, or another member told of it; or it was added meanwhile, and knows this
-    /// folder's incarnation. A replica that waits to be added has nothing to compare with.
+    /// folder's incarnation. A replica that is being added has nothing to compare with.
     pub(crate) fn is_proven(&self, sender: &proto::Sender) -> bool {
-        if self.waits() {
+        let record = self.record.lock();
+        if self.is_joining(record.id) {
             return true;
         }
-        let record = self.record.lock();
         let is_known = record.peers.contains_key(&sender.id.to_string());
         is_known || sender.to_incarnation == record.incarnation
     }
 
     fn judge(&self, record: &Record, sender: &proto::Sender) -> Result<(), Stranger> {
         let is_member = self.members.look(|now| now.is_member(sender.id));
-        judge(record, is_member || self.members.hints(sender.id), self.waits(), sender)
+        let is_known = is_member || self.members.hints(sender.id);
+        judge(record, is_known, self.is_joining(record.id), sender)
     }
 
     /// Remembers the ledger that this replica holds.

@@ -4,6 +4,7 @@ use std::fs;
 
 use super::*;
 use crate::config::tests::three;
+use crate::members::Now;
 
 fn settings(folder: &Path) -> Settings {
     Settings { data: folder.to_path_buf(), ..three() }
@@ -255,4 +256,26 @@ fn a_folder_that_holds_incarnations_knows_their_fingerprints() {
         identity.learn(123, &[known]);
         assert!(identity.known().contains(kept), "{kept:?}");
     }
+}
+
+/// The kind: a leader that was added after the entries that a joining replica has so far.
+#[test]
+fn a_replica_that_is_being_added_takes_calls_of_a_leader_that_its_log_does_not_name_yet() {
+    let folder = tempfile::tempdir().unwrap();
+    let joining = open(&Settings { join: true, ..settings(folder.path()) }).unwrap();
+    joining.hold_ledger(LedgerId([1; 16])).unwrap();
+    let ledger_id = LedgerId([1; 16]).to_string();
+    let leader = proto::Sender { ledger_id: ledger_id.clone(), ..caller(567, 7) };
+    let members = |ids: &[u64]| {
+        let addresses = ids.iter().map(|id| (*id, format!("host:{id}"))).collect();
+        let configs = vec![ids.iter().copied().collect()];
+        joining.members().set(Now { begun: true, at: (1, ids.len() as u64), configs, addresses });
+    };
+    members(&[123, 345]);
+    assert_eq!(joining.admit(Some(&leader)), Ok(567));
+    assert!(joining.is_proven(&leader), "its log does not name itself either");
+    members(&[123, 345, 456, 567]);
+    assert!(!joining.is_proven(&leader), "it must be met from now on");
+    let stranger = proto::Sender { ledger_id, ..caller(678, 7) };
+    assert_eq!(joining.admit(Some(&stranger)), Err(Stranger::Unknown(678)));
 }
