@@ -88,8 +88,17 @@ pub(crate) struct PeerLog {
 }
 
 impl PeerLog {
-    /// The peer has acknowledged this in `start`.
+    /// The peer has acknowledged this in `start`. News of an earlier start, and news that does not
+    /// say of which, may arrive behind those of the latest: it does not make these earlier.
     pub(crate) fn note(&mut self, start: Option<MetStart>, acknowledged: Acknowledged) {
+        let latest = self.start.as_ref();
+        if start.is_none() && latest.is_some() {
+            return;
+        }
+        if latest.zip(start.as_ref()).is_some_and(|(latest, start)| start.is_before(latest)) {
+            self.earlier = self.earlier.and(acknowledged);
+            return;
+        }
         if self.start != start {
             self.earlier = self.earlier.and(std::mem::take(&mut self.latest));
             self.start = start;
@@ -257,5 +266,19 @@ mod tests {
         log.note(start(2), upto(30));
         assert_eq!(log.before(start(2).as_ref()), upto(20), "its own are under way");
         assert_eq!(log.before(start(3).as_ref()), upto(30));
+    }
+
+    /// The kind: news that is late. A stream of a leader that has died meanwhile still delivers.
+    #[test]
+    fn late_news_of_an_earlier_start_does_not_accuse_the_latest() {
+        let start = |count| Some(MetStart::from(proto::MetStart { count, start: 10 + count }));
+        let upto = |index| Acknowledged::to_leader(3, Some((3, 1, index)), index);
+        let mut log = PeerLog::default();
+        log.note(start(4), upto(10));
+        log.note(start(5), upto(30));
+        log.note(start(4), upto(20));
+        log.note(None, upto(25));
+        assert_eq!(log.before(start(5).as_ref()), upto(20), "what start 5 acknowledged is its own");
+        assert_eq!(log.before(start(6).as_ref()), upto(30));
     }
 }

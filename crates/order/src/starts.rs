@@ -83,6 +83,11 @@ impl StartHistory {
 }
 
 impl MetStart {
+    /// True when the folder was started again after this start, as `later`.
+    pub(crate) fn is_before(&self, later: &Self) -> bool {
+        self.count < later.count
+    }
+
     /// Whether this is the start that drew `start`.
     pub(crate) fn is(&self, start: u64) -> bool {
         self.start == digits(start)
