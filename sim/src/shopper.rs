@@ -162,7 +162,7 @@ impl Shopper {
         }
     }
 
-    /// Buys without a key, once: whatever becomes of it, it is not asked again. A refusal tells of
+    /// Buys without a key, once: an unknown outcome is not asked about again. A refusal tells of
     /// the stock, and is judged as a query is; what is placed is in the history like any order.
     async fn order_without_key(&mut self, name: &str, quantity: u64) {
         let began = self.net.now();

@@ -192,7 +192,7 @@ impl FromStr for Reachable {
     }
 }
 
-/// An address that leads to one machine, whoever connects to it.
+/// An address that leads to the same machine from everywhere.
 fn reachable(text: &str) -> Result<HostPort, String> {
     let address = text.parse::<HostPort>()?.reachable()?;
     match address.host.number() {

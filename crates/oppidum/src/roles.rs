@@ -391,7 +391,7 @@ impl Display for DialectName {
 mod tests {
     use super::*;
 
-    /// Kind: a folder with a name that nobody meant, and a store that begins anew in it.
+    /// Kind: a folder whose name is a mistake, in which an empty store is opened.
     #[test]
     fn a_text_that_a_shell_would_have_changed_is_refused() {
         for text in ["./oppidum-data", "/var/my data", "a~b", "o'neil", "shop $5", "Füchse", "./~"]

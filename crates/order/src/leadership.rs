@@ -152,7 +152,7 @@ impl Leadership {
         self.majority_lost = false;
     }
 
-    /// A round of this term has failed: the lease is over at once, whatever is left of it, and it
+    /// A round of this term has failed: the lease ends at once, however much of it is left, and it
     /// comes back with the next round that succeeds. True: that is news. Shorter leases are safe;
     /// this one ends so that catalogs do not stay with a leader that is about to be deposed.
     pub fn lose_majority(&mut self) -> bool {

@@ -265,7 +265,8 @@ pub(crate) async fn wait_for_idle(batcher: &Batcher, settling: &Settling, patien
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };
-    // Whoever is not answered by then learns that nobody knows, and asks the next leader.
+    // A request that is not answered by then is told that its outcome is unknown; its frontend asks
+    // the next leader.
     let _ = tokio::time::timeout(patience, idle).await;
 }
 

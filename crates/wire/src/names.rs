@@ -10,7 +10,7 @@ use ledger::terms::Name;
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-/// What Unicode lets a font leave out (`Default_Ignorable_Code_Point`), whatever its category: the
+/// What Unicode lets a font leave out (`Default_Ignorable_Code_Point`), in every category: the
 /// soft hyphen, the grapheme joiner, the fillers of Hangul, the vowels of Khmer that are not
 /// written, the selectors of Mongolian and of every other script, tags. And the empty Braille
 /// pattern, which looks like a blank.

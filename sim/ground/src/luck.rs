@@ -72,7 +72,7 @@ pub fn take_over(seed: u64) {
 ///
 /// # Safety
 ///
-/// `dest` is a place for so many bytes.
+/// `dest` points to at least `len` writable bytes.
 #[expect(unsafe_code, reason = "the system's functions are given a pointer")]
 unsafe fn fill(dest: *mut u8, len: usize) {
     let mut luck = Luck(SYSTEM.get());

@@ -51,7 +51,7 @@ impl Block {
         Ok(text)
     }
 
-    /// Fails unless the block has so many lines besides comments: a scenario that takes them one by
+    /// Fails unless the block has `count` lines besides comments: a scenario that takes them one by
     /// one has seen all of them.
     pub(crate) fn has_lines(&self, count: usize) -> Result<()> {
         let found = self.lines().iter().filter(|line| !line.starts_with('#')).count();

@@ -29,7 +29,7 @@ use supervisor::{Afterwards, Lines, Supervisor};
 /// How long the store may take to open before people are told that it takes long.
 const OPENING: Duration = Duration::from_secs(15);
 
-/// What `up` gives each process itself, whatever the environment says.
+/// The settings that `up` passes to each process as flags: they override the environment.
 pub(crate) const GIVEN: [Setting; 9] = [
     settings::ORDERS,
     settings::ID,

@@ -136,7 +136,7 @@ fn bodies_that_never_come_keep_nobody_out() {
     let orders = siege.clients(2, PER_ADDRESS, order);
     let batch =
         b"POST /v1/orders/batch HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n";
-    // A body takes what has come of it, whatever it may become.
+    // A body counts with the bytes that have arrived, not with its declared length.
     let begun = siege.clients(6, PER_ADDRESS, &[batch.as_slice(), b"1\r\n{\r\n"].concat());
     // An address gets room for 8 MB: for twenty of these.
     let blanks = " ".repeat(400_000);

@@ -119,7 +119,7 @@ fn only_a_member_is_admitted_or_a_replica_that_members_have_told_who_this_is() {
     assert_eq!(identity.admit(Some(&added)), Ok(567));
     let guesses = proto::Sender { to_incarnation: format!("{:032x}", 9), ..added };
     assert_eq!(identity.admit(Some(&guesses)), Err(Stranger::Unknown(567)));
-    // A replica that waits to be added knows nobody, and takes any store's word.
+    // A replica that waits to be added knows no members, and accepts the calls of any store.
     let folder = tempfile::tempdir().unwrap();
     let joins = Settings { join: true, ..settings(folder.path()) };
     let joining = open(&joins).unwrap();
@@ -141,7 +141,7 @@ fn a_caller_gives_way_to_the_replica_that_answers_at_the_address() {
     assert_eq!(refused, Err(Stranger::OtherIncarnation { id: 123 }));
 }
 
-/// The kind: whatever a peer says that is persisted has a bound.
+/// The kind: everything a peer says that is persisted has a bound.
 #[test]
 fn what_others_say_of_data_folders_is_kept_for_members_alone_and_within_a_bound() {
     let folder = tempfile::tempdir().unwrap();

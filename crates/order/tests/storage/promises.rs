@@ -200,7 +200,7 @@ fn recorder(folder: &Path) -> Option<std::path::PathBuf> {
     }
 }
 
-/// Says to the recorder that something has been promised, of at least so many bytes.
+/// Tells the recorder how many bytes have been promised at least.
 struct Promises(fs::File);
 
 impl Promises {
@@ -236,7 +236,7 @@ async fn play(folder: &Path, part: &str) {
                 index += count;
             }
         }
-        // Written, and synced by nobody: then it is killed.
+        // The entry is written and not synced; then the process is killed.
         let record = folder.join("record");
         fs::write(folder.join("record.stall"), "").unwrap();
         let before = fs::read_to_string(&record).unwrap().len();
