@@ -333,8 +333,10 @@ impl Api {
 
     fn cache(&self) -> Answer {
         let story = || self.shared.view.store().describe_cache();
-        let page = || serde_json::to_vec(&story()).unwrap_or_default();
-        answer::json(StatusCode::OK, self.shared.cache_report.page(page))
+        match self.shared.cache_report.page(|| serde_json::to_vec(&story())) {
+            Ok(page) => answer::json(StatusCode::OK, page),
+            Err(error) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+        }
     }
 
     /// True for a client that brings the customers of many addresses.

@@ -38,12 +38,12 @@ pub(crate) struct CacheReport {
 
 impl CacheReport {
     /// The page, rendered by `render` unless that has been done often enough just now.
-    pub(crate) fn page(&self, render: impl FnOnce() -> Vec<u8>) -> Bytes {
+    pub(crate) fn page<E>(&self, render: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Bytes, E> {
         let mut last = self.last.lock();
         if last.0.spend(Instant::now()) {
-            last.1 = render().into();
+            last.1 = render()?.into();
         }
-        last.1.clone()
+        Ok(last.1.clone())
     }
 }
 
@@ -67,7 +67,8 @@ mod tests {
     #[test]
     fn beyond_the_budget_the_last_rendering_is_given() {
         let report = CacheReport::default();
-        let pages: Vec<Bytes> = (0..7).map(|page| report.page(|| vec![page])).collect();
+        let pages: Vec<Bytes> =
+            (0..7).map(|page| report.page(|| Ok::<_, ()>(vec![page])).unwrap()).collect();
         assert_eq!(pages.concat(), [0, 1, 2, 3, 4, 4, 4]);
     }
 }

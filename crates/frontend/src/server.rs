@@ -132,3 +132,36 @@ impl Rejections {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Kind: an answer that a reset destroys, because its client goes on sending.
+    #[tokio::test]
+    async fn a_connection_that_is_not_admitted_gets_its_503_though_its_body_comes_later() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (rejections, tasks) = (Rejections::new(Places::new(8, 1)), TaskTracker::new());
+        let head = b"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\n";
+        client.write_all(head).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        rejections.send(stream, Rejected::Full, &tasks);
+        let mut first = [0; 12];
+        client.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 503");
+        // A reset would end the second of these with an error.
+        for _ in 0..2 {
+            client.write_all(b"{").await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.contains("connection: close") && rest.ends_with("in use\"}}"), "{rest}");
+        drop(client);
+        tasks.close();
+        tasks.wait().await;
+    }
+}

@@ -378,6 +378,23 @@ mod tests {
         }
     }
 
+    /// Kind: a head that is too long already, and is waited for because little of it is new.
+    #[tokio::test]
+    async fn a_first_line_that_is_too_long_is_rejected_at_once_however_it_is_cut() {
+        let line = [b"GET /".as_slice(), &[b'a'; 2_100]].concat();
+        for middle in [10, 1_500, 2_048] {
+            let (mut tracked, mut client) = pair().await;
+            let (one, two) = line.split_at(middle);
+            client.write_all(one).await.unwrap();
+            let mut room = [0; 1];
+            assert!(futures::poll!(std::pin::pin!(tracked.read(&mut room))).is_pending());
+            client.write_all(two).await.unwrap();
+            assert_eq!(read(&mut tracked).await, b"");
+            let Some(End::Rejected(rejection)) = tracked.end else { panic!("{:?}", tracked.end) };
+            assert_eq!(rejection.status.as_u16(), 414, "{middle}");
+        }
+    }
+
     #[tokio::test]
     async fn a_body_that_has_no_end_is_cut_off() {
         let head = &CHUNKS[..CHUNKS.len() - 12];
