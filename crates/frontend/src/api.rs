@@ -116,6 +116,8 @@ impl Api {
         Self { shared: Arc::new(shared) }
     }
 
+    /// hyper moves the future of a request several times, with room for the longest way that it
+    /// may take. So the ways that are longer than a query's to the cache are boxed.
     async fn route(&self, request: Request<Incoming>, from: IpAddr, step: &Step) -> Answer {
         if !is_known(request.method()) {
             return answer::error(StatusCode::NOT_IMPLEMENTED, "no such method");
@@ -128,9 +130,11 @@ impl Api {
         // crowd of slow senders must not make a healthy frontend look dead.
         let _permit = match place {
             (Some("v1"), Some("orders"), Some("batch")) if segments.next().is_none() => {
-                return self.batch(request, from).await;
+                return Box::pin(self.batch(request, from)).await;
             }
-            (Some("orders"), None, None) => return self.orders(request, from, step).await,
+            (Some("orders"), None, None) => {
+                return Box::pin(self.orders(request, from, step)).await;
+            }
             (Some("livez" | "readyz" | "status"), None, None) => None,
             _ => match self.shared.places.try_acquire() {
                 Ok(permit) => Some(permit),
@@ -147,7 +151,7 @@ impl Api {
             }
             (Some("stocks" | "products"), None, None) => {
                 let query = request.uri().query().unwrap_or_default();
-                on_get(request.method(), || self.list(query)).await
+                on_get(request.method(), || Box::pin(self.list(query))).await
             }
             (Some("stocks"), Some(name), None) => {
                 on_get(request.method(), || self.product(Noun::Stock, name)).await

@@ -139,7 +139,7 @@ impl Queries {
 
     /// One product, or that there is none.
     pub(crate) async fn product(&self, name: &str) -> Result<Told, Problem> {
-        let Some(cache) = &self.shared.cache else { return self.ask_past_cache(name).await };
+        let Some(cache) = &self.shared.cache else { return Box::pin(self.ask_past_cache(name)).await };
         if let Some(told) = cache.lock().hit(name, clock::now()) {
             return Ok(told);
         }

@@ -254,7 +254,8 @@ impl AsyncWrite for TrackedStream {
 }
 
 /// How long the next request, or the rest of a head, is waited for. One timer for a connection,
-/// which is only set when there is something to wait for.
+/// which is only moved when it fires too early or would fire too late: most requests leave it
+/// alone.
 #[derive(Debug)]
 struct Patience {
     /// For the rest of a head.
@@ -262,29 +263,37 @@ struct Patience {
     /// For a request at all.
     idle: Duration,
     timer: Option<Pin<Box<Sleep>>>,
-    /// What it is set for: the rest of a head, or a request at all.
-    set: Option<bool>,
+    /// Until when something is waited for, and whether it is the rest of a head.
+    waits: Option<(Instant, bool)>,
 }
 
 impl Patience {
     fn new(idle: Duration) -> Self {
-        Self { within: limits::HEADER_TIMEOUT, idle, timer: None, set: None }
+        Self { within: limits::HEADER_TIMEOUT, idle, timer: None, waits: None }
     }
 
     fn ends(&mut self) {
-        self.set = None;
+        self.waits = None;
     }
 
     /// Ready: it has taken too long. `begun`: a part of a head has come.
     fn poll(&mut self, begun: bool, cx: &mut Context<'_>) -> Poll<()> {
-        let within = if begun { self.within } else { self.idle };
-        let until = || Instant::now() + within;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until())));
-        if self.set != Some(begun) {
-            self.set = Some(begun);
-            timer.as_mut().reset(until());
+        let until = match self.waits {
+            Some((until, same)) if same == begun => until,
+            _ => Instant::now() + if begun { self.within } else { self.idle },
+        };
+        self.waits = Some((until, begun));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if until < timer.deadline() {
+            timer.as_mut().reset(until);
         }
-        timer.as_mut().poll(cx)
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if until <= timer.deadline() {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(until);
+        }
     }
 }
 
