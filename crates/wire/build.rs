@@ -1,4 +1,4 @@
-//! Compiles the internal contracts in `proto/` without needing `protoc` on the machine.
+//! Build script: compiles the contracts in `proto/` to Rust, without `protoc` on the machine.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "../../proto";

@@ -1,59 +1,59 @@
-//! Chaos: what goes wrong, when, and for how long. All of it follows from the seed.
+//! Chaos: which faults happen, when, and for how long. All of it follows from the seed.
 
 use crate::net::{Delay, HostId};
 use crate::plan::{Faults, Plan};
 use ground::disk::Crash;
-use ground::luck::Luck;
+use ground::rng::Rng;
 
-/// How long words take on a good day.
+/// The ordinary delay of the network.
 pub const CALM: Delay = Delay { least: 1, most: 2, spikes: 2 };
 
-/// And on a bad one: still below a heartbeat, most of the time.
+/// The delay of a slow network: still below a heartbeat, most of the time.
 pub const ROUGH: Delay = Delay { least: 1, most: 9, spikes: 15 };
 
-/// Something that happens to the world.
+/// An event in the simulated world.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
     /// These replicas (by place) crash at the same moment.
     Crash(Crash, Vec<usize>),
-    /// This one is started again.
+    /// This replica is started again.
     Start(usize),
     /// This catalog or frontend dies; `true`: its machine loses power.
     CrashSide(usize, bool),
-    /// It is started again.
+    /// That catalog or frontend is started again.
     StartSide(usize),
-    /// This catalog or frontend stands still; its clocks go on.
+    /// This catalog or frontend freezes; its clocks go on.
     Freeze(usize),
-    /// It goes on.
+    /// That catalog or frontend thaws.
     Thaw(usize),
-    /// This one is told to stop, and stops in order.
+    /// This replica is asked to stop, and stops in order.
     Stop(usize),
-    /// What the first machine says no longer arrives at the second.
+    /// Messages from the first machine no longer reach the second.
     Cut(HostId, HostId),
-    /// Or does again.
+    /// Messages from the first machine reach the second again.
     Mend(HostId, HostId),
-    /// Its disk does nothing any more.
+    /// This replica's disk stalls.
     Stall(usize),
-    /// Its disk goes on.
+    /// This replica's disk resumes.
     Resume(usize),
-    /// Its clock on the wall jumps, in milliseconds.
+    /// This replica's wall clock jumps, by this many milliseconds.
     Jump(usize, i64),
-    /// It is stopped where it stands, and its folder is copied.
+    /// This replica loses power, and its folder is copied.
     Copy(usize),
-    /// Its folder is replaced by the copy, which is older, and it is started.
+    /// This replica's folder is replaced by its older copy, and the replica is started.
     GoBack(usize),
-    /// Its own folder is put back.
+    /// This replica's own folder is put back.
     OwnFolder(usize),
-    /// It makes a snapshot and purges its log, but for so many entries.
+    /// This replica makes a snapshot and purges its log, except for this many entries.
     Purge(usize, u64),
-    /// Words take long, or as usual.
+    /// Delays become long, or ordinary again.
     Rough(bool),
 }
 
-/// Decides what happens when.
+/// Decides which events happen when.
 #[derive(Debug)]
 pub struct Chaos {
-    luck: Luck,
+    luck: Rng,
     every: u64,
     until: u64,
     next: u64,
@@ -64,21 +64,21 @@ pub struct Chaos {
 }
 
 impl Chaos {
-    /// The chaos of a plan, beginning a little after the store.
+    /// The chaos of a plan; it begins a little after the store.
     pub fn of(plan: &Plan, hosts: &[HostId]) -> Self {
-        let mut luck = Luck::new(plan.seed, "chaos");
+        let mut luck = Rng::new(plan.seed, "chaos");
         let next = luck.between(400, 1_200);
         let (every, until, faults) = (plan.every, next + plan.chaos, plan.faults);
         let (hosts, sides) = (hosts.to_vec(), plan.catalogs + plan.frontends);
         Self { luck, every, until, next, faults, hosts, sides, later: Vec::new() }
     }
 
-    /// When it is over.
+    /// The step at which the chaos ends.
     pub fn until(&self) -> u64 {
         self.until
     }
 
-    /// What happens now. `up`: which replicas run.
+    /// The events of this step. `up`: which replicas run.
     pub fn now(&mut self, now: u64, up: &[bool]) -> Vec<Act> {
         let due = |(at, _): &(u64, Act)| *at <= now;
         let mut acts: Vec<Act> =
@@ -100,7 +100,7 @@ impl Chaos {
         acts
     }
 
-    /// One fault, and how it is undone.
+    /// One fault, and the events that undo it.
     fn one(&mut self, up: &[bool]) -> (Vec<Act>, Vec<Act>) {
         let place = self.luck.place(up.len());
         let Faults { kills, power, cuts, stalls, jumps, purges, older_copies } = self.faults;
@@ -148,7 +148,7 @@ impl Chaos {
         (vec![Act::Crash(how, places)], again)
     }
 
-    /// One line, one machine, or the world in two; in one direction or in both.
+    /// Cuts one link, one machine, or the world into two parts; in one direction or in both.
     fn cut(&mut self) -> (Vec<Act>, Vec<Act>) {
         let (one, other) = (self.luck.one(&self.hosts), self.luck.one(&self.hosts));
         let side: Vec<HostId> =

@@ -1,8 +1,7 @@
-//! Customers who ask replicas themselves: one wish at a time, under its key, until it is decided.
+//! Customers that talk to replicas: one order at a time, under its key, until it is decided.
 //!
-//! They do what a frontend does for its clients: an unknown outcome is cured by the same key again,
-//! wherever the leader is by now. Now and then they ask again for what was answered long ago, and
-//! look at products.
+//! They do the work of a frontend: after an unknown outcome they send the same key again, to the
+//! current leader. Sometimes they repeat an order that was answered long ago, or query a product.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,25 +17,25 @@ use wire::proto::ask::What as Asks;
 use wire::proto::{self};
 use wire::stream::Caller;
 
-use crate::history::{History, Shown, Stock, Wish};
+use crate::history::{History, ShownProduct, ShownStock, WantedOrder};
 use crate::net::Net;
 use crate::plan::NAMES;
-use ground::luck::Luck;
+use ground::rng::Rng;
 
-/// How long one ask waits.
+/// How long one request waits.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// A customer.
 pub struct Customer {
     name: String,
     peers: Vec<Peer>,
-    luck: Luck,
+    luck: Rng,
     net: Net,
     history: History,
     callers: BTreeMap<u64, Caller>,
-    /// Whom to ask next.
+    /// The next replica to ask.
     favourite: usize,
-    wishes: Vec<Wish>,
+    wishes: Vec<WantedOrder>,
 }
 
 impl std::fmt::Debug for Customer {
@@ -46,12 +45,12 @@ impl std::fmt::Debug for Customer {
 }
 
 impl Customer {
-    /// A customer who knows these replicas.
+    /// A customer that knows these replicas.
     pub fn new(name: &str, peers: Vec<Peer>, seed: u64, net: &Net, history: &History) -> Self {
         Self {
             name: name.to_owned(),
             peers,
-            luck: Luck::new(seed, name),
+            luck: Rng::new(seed, name),
             net: net.clone(),
             history: history.clone(),
             callers: BTreeMap::new(),
@@ -60,7 +59,7 @@ impl Customer {
         }
     }
 
-    /// Shops until told to stop; what has been asked is asked until it is answered.
+    /// Orders until stopped; every order that was sent is repeated until it is answered.
     pub async fn shop(mut self, stop: CancellationToken) -> Self {
         while !stop.is_cancelled() {
             match self.luck.below(10) {
@@ -81,16 +80,16 @@ impl Customer {
         self
     }
 
-    /// Asks again for all it ever wished: each must be answered as before.
+    /// Repeats all orders of the run: each must have the same answer as before.
     pub async fn ask_again(mut self) {
         for wish in std::mem::take(&mut self.wishes) {
             self.settle(&wish).await;
         }
     }
 
-    fn wish(&mut self) -> Wish {
+    fn wish(&mut self) -> WantedOrder {
         let side = if self.luck.percent(20) { Side::Sell } else { Side::Buy };
-        Wish {
+        WantedOrder {
             key: format!("{}-{}", self.name, self.wishes.len()),
             name: self.luck.one(&NAMES).to_owned(),
             quantity: self.luck.between(1, 3),
@@ -98,8 +97,8 @@ impl Customer {
         }
     }
 
-    /// Asks until it is answered for good.
-    async fn settle(&mut self, wish: &Wish) {
+    /// Repeats an order until it has a definite answer.
+    async fn settle(&mut self, wish: &WantedOrder) {
         self.history.asks(wish, self.net.now());
         let what = Asks::Request(convert::request_to(&request(wish)));
         loop {
@@ -120,7 +119,7 @@ impl Customer {
         }
     }
 
-    /// Looks at a product, once.
+    /// Queries a product once.
     async fn look(&mut self) {
         let name = self.luck.one(&NAMES).to_owned();
         let began = self.net.now();
@@ -128,20 +127,20 @@ impl Customer {
         let stock = match self.ask(Asks::Query(query)).await {
             Ok(proto::Answer { stale: true, .. }) => return,
             Ok(proto::Answer { as_of, what: Some(Answered::Product(product)), .. }) => {
-                Some((as_of, Stock::Exactly(product.stock)))
+                Some((as_of, ShownStock::Exactly(product.stock)))
             }
             Ok(proto::Answer { as_of, what: Some(Answered::Nothing(_)), .. }) => {
-                Some((as_of, Stock::NoProduct))
+                Some((as_of, ShownStock::NoProduct))
             }
             Ok(other) => return self.history.is_wrong(format!("{other:?} answers a query")),
             Err(problem) => return self.elsewhere(&problem).await,
         };
         if let Some((as_of, stock)) = stock {
-            self.history.shows(Shown { began, name, as_of: Index(as_of), stock });
+            self.history.shows(ShownProduct { began, name, as_of: Index(as_of), stock });
         }
     }
 
-    /// After a problem: asks whom it names, or the next one, a little later.
+    /// After a problem: tries the replica it names, or the next one, a little later.
     async fn elsewhere(&mut self, problem: &Problem) {
         let named = problem.leader.and_then(|id| self.peers.iter().position(|p| p.id == id));
         self.favourite = named.unwrap_or_else(|| self.luck.place(self.peers.len()));
@@ -166,7 +165,7 @@ impl Customer {
     }
 }
 
-fn request(wish: &Wish) -> Request {
+fn request(wish: &WantedOrder) -> Request {
     let line = Line {
         name: Name::new(&wish.name).expect("names of the plan are short"),
         quantity: Quantity::new(wish.quantity).expect("customers want one to three"),

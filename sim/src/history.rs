@@ -1,4 +1,4 @@
-//! What customers asked and what they were told: the evidence.
+//! The requests of the customers and their answers: the evidence for the checker.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,96 +8,96 @@ use ledger::outcome::Outcome;
 use ledger::terms::Index;
 use parking_lot::Mutex;
 
-/// An order somebody wants, under its key.
+/// An order that a customer wants, under its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct WantedOrder {
     /// Its key.
     pub key: String,
     /// The product.
     pub name: String,
-    /// How many.
+    /// The quantity.
     pub quantity: u64,
-    /// Which way.
+    /// Buy or sell.
     pub side: Side,
 }
 
-/// A wish, and what became of it.
+/// A wanted order, and its outcome.
 #[derive(Clone, Debug)]
-pub struct Asked {
-    /// The wish.
-    pub wish: Wish,
-    /// When it was asked first.
+pub struct RecordedOrder {
+    /// The wanted order.
+    pub wish: WantedOrder,
+    /// When it was sent first.
     pub began: u64,
-    /// When it was answered first, and how. None: it was not.
-    pub told: Option<Told>,
+    /// When it was answered first, and how. None: never.
+    pub told: Option<DefiniteAnswer>,
 }
 
 /// A definite answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
-    /// When it came.
+pub struct DefiniteAnswer {
+    /// When the answer arrived.
     pub at: u64,
-    /// The index at which it was decided.
+    /// The index at which the order was decided.
     pub index: Index,
-    /// What was decided: never itself a repetition.
+    /// The outcome: never itself a repetition.
     pub outcome: Outcome,
 }
 
-/// A product as somebody was shown it.
+/// A product as it was shown to a customer.
 #[derive(Clone, Debug)]
-pub struct Shown {
-    /// When it was asked for.
+pub struct ShownProduct {
+    /// When the query was sent.
     pub began: u64,
     /// The product.
     pub name: String,
-    /// As of this index; not marked as stale.
+    /// The index as of which it was shown; not marked as stale.
     pub as_of: Index,
-    /// What was said of its stock.
-    pub stock: Stock,
+    /// The stock in the answer.
+    pub stock: ShownStock,
 }
 
-/// What an answer says of a product's stock.
+/// The stock of a product according to an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stock {
+pub enum ShownStock {
     /// There was no such product.
     NoProduct,
     /// There were exactly this many pieces.
     Exactly(u64),
-    /// There were fewer: an order without a key was refused for want of them.
+    /// There were fewer: an order without a key was refused as out of stock.
     FewerThan(u64),
 }
 
 /// All the evidence. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Mutex<HistoryState>>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    asked: BTreeMap<String, Asked>,
-    shown: Vec<Shown>,
+struct HistoryState {
+    asked: BTreeMap<String, RecordedOrder>,
+    shown: Vec<ShownProduct>,
     wrong: Vec<String>,
 }
 
 impl History {
-    /// A wish is about to be asked for, maybe not for the first time.
-    pub fn asks(&self, wish: &Wish, now: u64) {
-        let asked = Asked { wish: wish.clone(), began: now, told: None };
+    /// Records that an order is about to be sent, maybe not for the first time.
+    pub fn asks(&self, wish: &WantedOrder, now: u64) {
+        let asked = RecordedOrder { wish: wish.clone(), began: now, told: None };
         self.inner.lock().asked.entry(wish.key.clone()).or_insert(asked);
     }
 
-    /// A definite answer came. The same key must have the same answer each time.
+    /// Records a definite answer. The same key must have the same answer each time.
     pub fn told(&self, key: &str, at: u64, index: Index, outcome: Outcome) {
         let (index, outcome) = match outcome {
             Outcome::Repeated { index, first } => (index, *first),
             first => (index, first),
         };
         let mut inner = self.inner.lock();
-        let Inner { asked, wrong, .. } = &mut *inner;
+        let HistoryState { asked, wrong, .. } = &mut *inner;
         let Some(asked) = asked.get_mut(key) else { return };
         match &asked.told {
-            None => asked.told = Some(Told { at, index, outcome }),
+            None => asked.told = Some(DefiniteAnswer { at, index, outcome }),
             Some(told) if told.index == index && told.outcome == outcome => {}
             Some(told) => wrong.push(format!(
                 "key {key} was answered {:?} at {}, and later {outcome:?} at {index}",
@@ -106,32 +106,32 @@ impl History {
         }
     }
 
-    /// A product was shown.
-    pub fn shows(&self, shown: Shown) {
+    /// Records a shown product.
+    pub fn shows(&self, shown: ShownProduct) {
         self.inner.lock().shown.push(shown);
     }
 
-    /// Something that must not be.
+    /// Records a violation.
     pub fn is_wrong(&self, what: String) {
         self.inner.lock().wrong.push(what);
     }
 
-    /// Every wish.
-    pub fn asked(&self) -> Vec<Asked> {
+    /// Every wanted order.
+    pub fn asked(&self) -> Vec<RecordedOrder> {
         self.inner.lock().asked.values().cloned().collect()
     }
 
-    /// Everything shown.
-    pub fn shown(&self) -> Vec<Shown> {
+    /// Every shown product.
+    pub fn shown(&self) -> Vec<ShownProduct> {
         self.inner.lock().shown.clone()
     }
 
-    /// What is known to be wrong already.
+    /// The violations found so far.
     pub fn wrong(&self) -> Vec<String> {
         self.inner.lock().wrong.clone()
     }
 
-    /// How many wishes were answered after this moment.
+    /// The number of orders answered after this moment.
     pub fn told_after(&self, moment: u64) -> usize {
         let inner = self.inner.lock();
         let told = inner.asked.values().filter_map(|asked| asked.told.as_ref());

@@ -1,11 +1,11 @@
 //! The simulator: real services and the real engine on a simulated network, disk and clock.
 //!
 //! One seed, one thread. A [`world`] has machines ([`machine`]), each with a process on a runtime
-//! of its own ([`replica`], [`side`]); a network between them ([`net`]); a disk for each replica
-//! ([`ground::disk`]); customers ([`customer`], [`shopper`]) and what they were told ([`history`]).
-//! [`chaos`] does to it what the seed says; then everything heals, and the [`judge`] reads what is
-//! left. [`plan`] is what a run is made of, [`trace`] what happened, [`ground::luck`] where every
-//! choice comes from.
+//! of its own ([`replica`], [`stateless`]); a network between them ([`net`]); a disk for each
+//! replica ([`ground::disk`]); customers ([`customer`], [`shopper`]), and their requests and
+//! answers ([`history`]). [`chaos`] injects the faults that follow from the seed; then everything
+//! heals, and the [`checker`] verifies the result. [`plan`] configures a run, [`trace`] records it,
+//! and [`ground::rng`] makes every random choice.
 
 pub mod plan;
 
@@ -15,7 +15,7 @@ pub mod machine;
 
 pub mod replica;
 
-pub mod side;
+pub mod stateless;
 
 pub mod customer;
 
@@ -25,7 +25,7 @@ pub mod history;
 
 pub mod chaos;
 
-pub mod judge;
+pub mod checker;
 
 pub mod world;
 

@@ -1,7 +1,7 @@
 //! A machine: a process on a runtime of its own, with its own clocks, that can die at any moment.
 //!
-//! The runtime has one thread and a clock that only moves when it is told to. The world lets each
-//! machine run for a millisecond of its time, one after the other; within it, timers fire in their
+//! The runtime has one thread, and its clock moves only when the world advances it. The world runs
+//! each machine for one millisecond of its time, one after the other; within it, timers fire in
 //! order. To kill a process is to drop its runtime: its tasks end wherever they are.
 
 use std::io;
@@ -23,24 +23,24 @@ use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 use wire::simulated::{self, Door, Machine, Pipe};
 
-use crate::net::{Ended, HostId, Life, Listening, Net};
+use crate::net::{ConnectionEnd, HostId, Listening, MachineState, Net};
 use crate::trace;
 
 /// One step of the world.
 pub const STEP: Duration = Duration::from_millis(1);
 
-/// What the clocks on the walls say when a run begins: 2026-11-21, 08:00 UTC.
+/// The wall clocks at the start of a run: 2026-11-21, 08:00 UTC.
 pub const BEGINNING: Duration = Duration::from_hours(498_680);
 
-/// What a process ends with.
+/// The result with which a process ends.
 pub type Ending = Result<(), Stop>;
 
-/// A machine, with its process if that runs.
+/// A machine, and its process while that runs.
 #[derive(Debug)]
 pub struct Host {
     id: HostId,
     name: String,
-    face: Arc<Face>,
+    face: Arc<MachineView>,
     process: Option<Process>,
     lives: u64,
 }
@@ -50,52 +50,56 @@ struct Process {
     runtime: Runtime,
     began: Instant,
     ran: u32,
-    /// It stands still: for so many steps so far.
+    /// Frozen, for this many steps so far.
     frozen: Option<u32>,
     stop: CancellationToken,
     running: JoinHandle<Ending>,
 }
 
-/// What the code on a machine sees of the world.
+/// The world as the code on a machine sees it.
 #[derive(Debug)]
-struct Face {
+struct MachineView {
     id: HostId,
     net: Net,
-    /// How much the clock on the wall is off, in milliseconds.
+    /// The offset of the wall clock, in milliseconds.
     off_ms: AtomicI64,
-    /// When the process that runs began, by the clock of its runtime.
+    /// When the running process began, by the clock of its runtime.
     began: Mutex<Option<Instant>>,
 }
 
 impl Host {
     /// A machine that is on, without a process.
     pub fn new(id: HostId, name: &str, net: &Net) -> Self {
-        let face =
-            Face { id, net: net.clone(), off_ms: AtomicI64::new(0), began: Mutex::default() };
+        let face = MachineView {
+            id,
+            net: net.clone(),
+            off_ms: AtomicI64::new(0),
+            began: Mutex::default(),
+        };
         Self { id, name: name.to_owned(), face: Arc::new(face), process: None, lives: 0 }
     }
 
-    /// Its number in the network.
+    /// The machine's number in the network.
     pub fn id(&self) -> HostId {
         self.id
     }
 
-    /// Its name, for people.
+    /// The machine's name, for humans.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// True while its process runs.
+    /// True while the machine's process runs.
     pub fn is_running(&self) -> bool {
         self.process.is_some()
     }
 
-    /// Its clock on the wall jumps.
+    /// The wall clock jumps.
     pub fn jump(&self, by_ms: i64) {
         self.face.off_ms.fetch_add(by_ms, Ordering::Relaxed);
     }
 
-    /// Starts a process. The seed decides the order in which its tasks look at things.
+    /// Starts a process. The seed decides the order in which its tasks are polled.
     pub fn start<F, R>(&mut self, seed: u64, life: F)
     where
         F: FnOnce(CancellationToken) -> R,
@@ -110,7 +114,7 @@ impl Host {
             .rng_seed(RngSeed::from_bytes(seed.as_bytes()))
             .build()
             .expect("a runtime without a reactor needs nothing from the system");
-        self.face.net.set_life(self.id, Life::Up);
+        self.face.net.set_life(self.id, MachineState::Up);
         let stop = CancellationToken::new();
         let (began, running) = {
             let _entered = runtime.enter();
@@ -120,7 +124,7 @@ impl Host {
         self.process = Some(Process { runtime, began, ran: 0, frozen: None, stop, running });
     }
 
-    /// Lets the process run for a step. What it ended with, if it has.
+    /// Runs the process for one step. Returns its result, if it has ended.
     pub fn step(&mut self) -> Option<Ending> {
         let process = self.process.as_mut()?;
         if let Some(missed) = &mut process.frozen {
@@ -132,18 +136,18 @@ impl Host {
         let until = process.began + STEP * process.ran;
         process.runtime.block_on(async { tokio::time::sleep_until(until).await });
         let threads = process.runtime.metrics().num_blocking_threads();
-        assert_eq!(threads, 0, "a thread of its own would race with the run: that is for `Hand`");
+        assert_eq!(threads, 0, "a blocking thread would race with the run: use `Executor`");
         if !process.running.is_finished() {
             return None;
         }
         let ended = process.runtime.block_on(&mut process.running);
         let ending = ended.unwrap_or_else(|error| Err(Stop::Defect(format!("panicked: {error}"))));
-        self.end(Life::Gone);
+        self.end(MachineState::Gone);
         Some(ending)
     }
 
-    /// Its process stands still, or goes on. When it goes on, its clocks have done so all the time,
-    /// and nothing that it has heard meanwhile is looked at before that shows.
+    /// Freezes or thaws the process. Its clocks go on while it is frozen, and after the thaw they
+    /// show that time before the process reads any message.
     pub fn freeze(&mut self, frozen: bool) {
         self.enter();
         let Some(process) = &mut self.process else { return };
@@ -157,7 +161,7 @@ impl Host {
         }
     }
 
-    /// Lets something run within the process.
+    /// Spawns a task in the process.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(process) = &self.process {
             self.enter();
@@ -172,8 +176,8 @@ impl Host {
         }
     }
 
-    /// Ends the process where it stands: killed, or with the power gone.
-    pub fn end(&mut self, life: Life) {
+    /// Ends the process at once: killed, or without power.
+    pub fn end(&mut self, life: MachineState) {
         self.enter();
         self.face.net.set_life(self.id, life);
         drop(self.process.take());
@@ -184,25 +188,25 @@ impl Host {
     }
 }
 
-/// What this thread does from now on happens on this machine, by its clocks: also the system's.
-fn enter(name: &str, face: &Arc<Face>) {
+/// From now on this thread runs on this machine, by its clocks: also the system's.
+fn enter(name: &str, face: &Arc<MachineView>) {
     simulated::enter(face.clone());
     trace::enter(name, face.net.now());
     ground::clock::show(Duration::from_millis(face.net.now()), face.wall());
 }
 
-impl Machine for Face {
+impl Machine for MachineView {
     fn connect(&self, to: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Pipe>>> {
         let (net, id) = (self.net.clone(), self.id);
         async move {
             let ended = net.connect(id, to).await?;
-            Ok(Box::new(Held(ended)) as Box<dyn Pipe>)
+            Ok(Box::new(ConnectionHandle(ended)) as Box<dyn Pipe>)
         }
         .boxed()
     }
 
     fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Door>> {
-        Ok(Box::new(Opened(self.net.listen(at)?)))
+        Ok(Box::new(ListenerHandle(self.net.listen(at)?)))
     }
 
     fn since_start(&self) -> Duration {
@@ -219,11 +223,12 @@ impl Machine for Face {
 }
 
 /// A listener, as the code on the machine sees it.
-struct Opened(Listening);
+struct ListenerHandle(Listening);
 
-impl Door for Opened {
+impl Door for ListenerHandle {
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Box<dyn Pipe>, SocketAddr)>> {
-        let accepted = |(ended, from)| Ok((Box::new(Held(ended)) as Box<dyn Pipe>, from));
+        let accepted =
+            |(ended, from)| Ok((Box::new(ConnectionHandle(ended)) as Box<dyn Pipe>, from));
         self.0.poll_accept(cx).map(accepted)
     }
 
@@ -233,9 +238,9 @@ impl Door for Opened {
 }
 
 /// A connection, as the code on the machine sees it.
-struct Held(Ended);
+struct ConnectionHandle(ConnectionEnd);
 
-impl AsyncRead for Held {
+impl AsyncRead for ConnectionHandle {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -245,7 +250,7 @@ impl AsyncRead for Held {
     }
 }
 
-impl AsyncWrite for Held {
+impl AsyncWrite for ConnectionHandle {
     fn poll_write(
         self: Pin<&mut Self>,
         _: &mut Context<'_>,

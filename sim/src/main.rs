@@ -10,7 +10,7 @@ use sim::plan::Plan;
 use sim::trace;
 use sim::world::{self, Report};
 
-/// After so many seeds it says how far it is.
+/// The number of seeds between two lines of progress.
 const PROGRESS: u64 = 100;
 
 /// Runs the store in a simulated world, once per seed.
@@ -33,12 +33,12 @@ struct Options {
     twice: bool,
     /// Breaks this on purpose: a seed that notices fails.
     #[arg(long, value_enum)]
-    broken: Option<What>,
+    broken: Option<BreakableRule>,
 }
 
 /// What can be broken on purpose.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum What {
+enum BreakableRule {
     /// The log says that it synced, and did not.
     LogSync,
     /// The history says that it synced, and did not: snapshots claim what is not there.
@@ -93,15 +93,15 @@ fn main() -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// One seed, on a thread of its own: the luck of the system is kept per thread.
+/// Runs one seed, on a thread of its own: the system's random numbers are kept per thread.
 fn one(seed: u64, options: &Options) -> Report {
     let aloud = options.trace;
     let mut plan = Plan::of(seed);
     match options.broken {
-        Some(What::LogSync) => plan.broken.lies.log = true,
-        Some(What::FileSync) => plan.broken.lies.file = true,
-        Some(What::Reopening) => plan.broken.lies.reopening = true,
-        Some(What::Restore) => plan.broken.restore = true,
+        Some(BreakableRule::LogSync) => plan.broken.lies.log = true,
+        Some(BreakableRule::FileSync) => plan.broken.lies.file = true,
+        Some(BreakableRule::Reopening) => plan.broken.lies.reopening = true,
+        Some(BreakableRule::Restore) => plan.broken.restore = true,
         None => {}
     }
     let once = move |aloud| {

@@ -1,9 +1,9 @@
-//! The network: connections between machines, in memory, with delays, cuts and deaths.
+//! The network: connections between machines, in memory, with delays, cuts and crashes.
 //!
-//! Time goes in steps of a millisecond. What is written on one machine is due at the other a few
-//! steps later, in order; over a cut line it is kept and tried again, as TCP does. A process that
-//! dies closes its connections and its machine refuses new ones; a machine without power says
-//! nothing at all until it is back, and then resets what is left of them.
+//! Time passes in steps of one millisecond. Bytes written on one machine are due at the other a few
+//! steps later, in order; over a cut link they are kept and sent again, as TCP does. When a process
+//! dies, its connections close and its machine refuses new ones. A machine without power sends
+//! nothing until it is back, and then resets the connections that are left.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -14,22 +14,22 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes, BytesMut};
 use parking_lot::Mutex;
 
-use ground::luck::Luck;
+use ground::rng::Rng;
 
 use crate::trace;
 
 /// A machine.
 pub type HostId = u8;
 
-/// How a machine is.
+/// The state of a machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Life {
+pub enum MachineState {
     /// Its process runs.
     Up,
-    /// It is on, and its process does not run.
+    /// The machine is on, and its process does not run.
     #[default]
     Gone,
-    /// It has no power.
+    /// The machine has no power.
     Dark,
 }
 
@@ -45,94 +45,94 @@ fn host_of(address: SocketAddr) -> HostId {
     }
 }
 
-/// How long words take.
+/// The delay of a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Delay {
-    /// At least so many steps.
+    /// The least number of steps.
     pub least: u64,
-    /// Usually at most so many.
+    /// The usual maximum, in steps.
     pub most: u64,
-    /// So often in a thousand times, ten times as long and more.
+    /// Of a thousand messages, this many take at least ten times as long.
     pub spikes: u64,
 }
 
 /// The whole network. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Net {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Mutex<NetState>>,
 }
 
 #[derive(Debug)]
-struct Inner {
+struct NetState {
     seed: u64,
     now: u64,
     delay: Delay,
-    lives: BTreeMap<HostId, Life>,
-    /// Words from the first to the second do not arrive.
+    lives: BTreeMap<HostId, MachineState>,
+    /// Messages from the first machine to the second do not arrive.
     cuts: BTreeSet<(HostId, HostId)>,
     links: BTreeMap<u64, Link>,
-    doors: BTreeMap<SocketAddr, Door>,
+    doors: BTreeMap<SocketAddr, ListenQueue>,
     next: u64,
 }
 
 #[derive(Debug)]
 struct Link {
     to: SocketAddr,
-    /// Of its own: in which order a dying process lets go of its connections must not matter.
-    luck: Luck,
-    stage: Stage,
-    /// The one that connected, and the one that accepted.
-    ends: [End; 2],
+    /// Per link: the order in which a dying process drops its connections must not matter.
+    luck: Rng,
+    stage: ConnectionState,
+    /// The end that connected, and the end that accepted.
+    ends: [HalfConnection; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    /// The question is on its way.
+enum ConnectionState {
+    /// The request to connect is in flight.
     Asking(u64),
-    /// The answer is on its way: yes or no.
+    /// The answer is in flight: accepted or refused.
     Answering(u64, bool),
-    /// The answer is there.
+    /// The answer has arrived.
     Answered(bool),
 }
 
 #[derive(Debug, Default)]
-struct End {
+struct HalfConnection {
     host: HostId,
-    coming: VecDeque<(u64, Word)>,
+    coming: VecDeque<(u64, Segment)>,
     ready: BytesMut,
-    over: Option<Over>,
+    over: Option<ClosedBy>,
     waker: Option<Waker>,
-    /// Somebody holds this end.
+    /// A process holds this end.
     held: bool,
-    /// This end has said that it says no more.
+    /// This end sends no more.
     shut: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Over {
+enum ClosedBy {
     Ended,
     Reset,
 }
 
 #[derive(Debug)]
-enum Word {
+enum Segment {
     Bytes(Bytes),
     End,
     Reset,
 }
 
 #[derive(Debug, Default)]
-struct Door {
+struct ListenQueue {
     backlog: VecDeque<u64>,
     waker: Option<Waker>,
 }
 
-impl Inner {
-    fn life(&self, host: HostId) -> Life {
+impl NetState {
+    fn life(&self, host: HostId) -> MachineState {
         self.lives.get(&host).copied().unwrap_or_default()
     }
 
-    /// When a word that is sent now is due.
+    /// The step at which a message sent now is due.
     fn due(&mut self, link: u64) -> u64 {
         let Delay { least, most, spikes } = self.delay;
         let Some(Link { luck, .. }) = self.links.get_mut(&link) else { return self.now + least };
@@ -141,18 +141,18 @@ impl Inner {
         self.now + if spike { usual + luck.between(10 * most, 40 * most) } else { usual }
     }
 
-    /// When a word that did not get through is tried again.
+    /// The step at which a blocked message is sent again.
     fn again(&mut self, link: u64) -> u64 {
         let later = self.links.get_mut(&link).map_or(60, |link| link.luck.between(10, 60));
         self.now + later
     }
 
-    /// What is under way arrives also when its sender has lost power since.
+    /// A message in flight arrives even if its sender has lost power since.
     fn is_blocked(&self, from: HostId, to: HostId) -> bool {
-        self.life(to) == Life::Dark || self.cuts.contains(&(from, to))
+        self.life(to) == MachineState::Dark || self.cuts.contains(&(from, to))
     }
 
-    fn send(&mut self, link: u64, to: usize, word: Word) {
+    fn send(&mut self, link: u64, to: usize, word: Segment) {
         let due = self.due(link);
         let Some(link) = self.links.get_mut(&link) else { return };
         let coming = &mut link.ends[to].coming;
@@ -160,29 +160,30 @@ impl Inner {
         coming.push_back((due.max(last), word));
     }
 
-    /// One link goes on by a step. False: nothing is left of it.
+    /// Advances one link by a step. False: the link can be forgotten.
     fn step(&mut self, id: u64, wake: &mut Vec<Waker>) -> bool {
         let Some(link) = self.links.get(&id) else { return false };
         let (to, hosts) = (link.to, [link.ends[0].host, link.ends[1].host]);
         match link.stage {
-            Stage::Asking(due) if due <= self.now => {
+            ConnectionState::Asking(due) if due <= self.now => {
                 let stage = if self.is_blocked(hosts[0], hosts[1]) {
-                    Stage::Asking(self.again(id))
+                    ConnectionState::Asking(self.again(id))
                 } else {
-                    let open = self.doors.contains_key(&to) && self.life(hosts[1]) == Life::Up;
+                    let open =
+                        self.doors.contains_key(&to) && self.life(hosts[1]) == MachineState::Up;
                     if let Some(door) = self.doors.get_mut(&to).filter(|_| open) {
                         door.backlog.push_back(id);
                         wake.extend(door.waker.take());
                         self.set_held(id, 1, true);
                     }
-                    Stage::Answering(self.due(id), open)
+                    ConnectionState::Answering(self.due(id), open)
                 };
                 self.set_stage(id, stage, wake);
             }
-            Stage::Answering(due, open) if due <= self.now => {
+            ConnectionState::Answering(due, open) if due <= self.now => {
                 let stage = match self.is_blocked(hosts[1], hosts[0]) {
-                    true => Stage::Answering(self.again(id), open),
-                    false => Stage::Answered(open),
+                    true => ConnectionState::Answering(self.again(id), open),
+                    false => ConnectionState::Answered(open),
                 };
                 self.set_stage(id, stage, wake);
             }
@@ -201,15 +202,15 @@ impl Inner {
         }
     }
 
-    fn set_stage(&mut self, id: u64, stage: Stage, wake: &mut Vec<Waker>) {
+    fn set_stage(&mut self, id: u64, stage: ConnectionState, wake: &mut Vec<Waker>) {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.stage = stage;
-        if matches!(stage, Stage::Answered(_)) {
+        if matches!(stage, ConnectionState::Answered(_)) {
             wake.extend(link.ends[0].waker.take());
         }
     }
 
-    /// Hands over what is due at one end.
+    /// Delivers the messages that are due at one end.
     fn deliver(&mut self, id: u64, side: usize, hosts: [HostId; 2], wake: &mut Vec<Waker>) {
         let (from, to) = (hosts[1 - side], hosts[side]);
         let mut answer_reset = false;
@@ -220,8 +221,8 @@ impl Inner {
                 break;
             }
             if self.is_blocked(from, to) {
-                // Nobody is there to try again: what was under way is lost.
-                let lost = self.life(from) == Life::Dark;
+                // The sender is gone and cannot send again: messages in flight are lost.
+                let lost = self.life(from) == MachineState::Dark;
                 let again = self.again(id);
                 let Some(link) = self.links.get_mut(&id) else { return };
                 let coming = &mut link.ends[side].coming;
@@ -236,26 +237,26 @@ impl Inner {
             let end = &mut link.ends[side];
             let Some((_, word)) = end.coming.pop_front() else { break };
             if !end.held {
-                answer_reset |= matches!(word, Word::Bytes(_));
+                answer_reset |= matches!(word, Segment::Bytes(_));
                 continue;
             }
             match word {
-                Word::Bytes(bytes) => end.ready.extend_from_slice(&bytes),
-                Word::End => end.over = end.over.or(Some(Over::Ended)),
-                Word::Reset => end.over = Some(Over::Reset),
+                Segment::Bytes(bytes) => end.ready.extend_from_slice(&bytes),
+                Segment::End => end.over = end.over.or(Some(ClosedBy::Ended)),
+                Segment::Reset => end.over = Some(ClosedBy::Reset),
             }
             wake.extend(end.waker.take());
         }
         if answer_reset {
-            self.send(id, 1 - side, Word::Reset);
+            self.send(id, 1 - side, Segment::Reset);
         }
     }
 }
 
 impl Net {
-    /// A network on which nothing happens yet.
+    /// A network without connections.
     pub fn new(seed: u64, delay: Delay) -> Self {
-        let inner = Inner {
+        let inner = NetState {
             seed,
             now: 0,
             delay,
@@ -273,7 +274,7 @@ impl Net {
         self.inner.lock().now
     }
 
-    /// One step: whatever is due arrives.
+    /// One step: every message that is due arrives.
     pub fn step(&self) {
         let mut wake = Vec::new();
         {
@@ -289,17 +290,17 @@ impl Net {
         wake.into_iter().for_each(Waker::wake);
     }
 
-    /// A machine is like this now.
-    pub fn set_life(&self, host: HostId, life: Life) {
+    /// Sets the state of a machine.
+    pub fn set_life(&self, host: HostId, life: MachineState) {
         self.inner.lock().lives.insert(host, life);
     }
 
-    /// How a machine is.
-    pub fn life(&self, host: HostId) -> Life {
+    /// The state of a machine.
+    pub fn life(&self, host: HostId) -> MachineState {
         self.inner.lock().life(host)
     }
 
-    /// What the first machine says no longer arrives at the second, or does again.
+    /// Cuts the link from the first machine to the second, or restores it.
     pub fn cut(&self, from: HostId, to: HostId, cut: bool) {
         let mut inner = self.inner.lock();
         match cut {
@@ -308,20 +309,20 @@ impl Net {
         };
     }
 
-    /// All lines are whole again.
-    pub fn mend(&self) {
+    /// Restores all links.
+    pub fn repair(&self) {
         self.inner.lock().cuts.clear();
     }
 
-    /// From now on words take so long.
+    /// Sets the delay of messages from now on.
     pub fn set_delay(&self, delay: Delay) {
         self.inner.lock().delay = delay;
     }
 
-    /// Every connection, for a person who looks for what is stuck.
+    /// A description of every connection, for a human who looks for a stuck one.
     pub fn describe(&self) -> Vec<String> {
         let inner = self.inner.lock();
-        let end = |end: &End| {
+        let end = |end: &HalfConnection| {
             let due = end.coming.front().map(|(due, _)| *due);
             let (held, ready, coming) = (end.held, end.ready.len(), end.coming.len());
             let waits = end.waker.is_some();
@@ -340,23 +341,23 @@ impl Net {
         if inner.doors.contains_key(&at) {
             return Err(io::ErrorKind::AddrInUse.into());
         }
-        inner.doors.insert(at, Door::default());
+        inner.doors.insert(at, ListenQueue::default());
         Ok(Listening { net: self.clone(), at })
     }
 
-    pub(crate) async fn connect(&self, from: HostId, to: SocketAddr) -> io::Result<Ended> {
+    pub(crate) async fn connect(&self, from: HostId, to: SocketAddr) -> io::Result<ConnectionEnd> {
         let ended = {
             let mut inner = self.inner.lock();
             let id = inner.next;
             inner.next += 1;
-            let luck = Luck::new(inner.seed, &format!("link {id}"));
-            let mine = End { host: from, held: true, ..End::default() };
-            let theirs = End { host: host_of(to), ..End::default() };
-            let stage = Stage::Asking(inner.now);
+            let luck = Rng::new(inner.seed, &format!("link {id}"));
+            let mine = HalfConnection { host: from, held: true, ..HalfConnection::default() };
+            let theirs = HalfConnection { host: host_of(to), ..HalfConnection::default() };
+            let stage = ConnectionState::Asking(inner.now);
             inner.links.insert(id, Link { to, luck, stage, ends: [mine, theirs] });
             let due = inner.due(id);
-            inner.set_stage(id, Stage::Asking(due), &mut Vec::new());
-            Ended { net: self.clone(), link: id, side: 0 }
+            inner.set_stage(id, ConnectionState::Asking(due), &mut Vec::new());
+            ConnectionEnd { net: self.clone(), link: id, side: 0 }
         };
         let answered = std::future::poll_fn(|cx| ended.poll_answer(cx)).await;
         match answered {
@@ -378,7 +379,7 @@ impl Listening {
         self.at
     }
 
-    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<(Ended, SocketAddr)> {
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<(ConnectionEnd, SocketAddr)> {
         let mut inner = self.net.inner.lock();
         let Some(door) = inner.doors.get_mut(&self.at) else { return Poll::Pending };
         let Some(id) = door.backlog.pop_front() else {
@@ -389,7 +390,7 @@ impl Listening {
         if let Some(link) = inner.links.get(&id) {
             from = address(link.ends[0].host, 49_152);
         }
-        Poll::Ready((Ended { net: self.net.clone(), link: id, side: 1 }, from))
+        Poll::Ready((ConnectionEnd { net: self.net.clone(), link: id, side: 1 }, from))
     }
 }
 
@@ -399,8 +400,8 @@ impl Drop for Listening {
         let Some(door) = inner.doors.remove(&self.at) else { return };
         for id in door.backlog {
             inner.set_held(id, 1, false);
-            if inner.life(host_of(self.at)) != Life::Dark {
-                inner.send(id, 0, Word::Reset);
+            if inner.life(host_of(self.at)) != MachineState::Dark {
+                inner.send(id, 0, Segment::Reset);
             }
         }
     }
@@ -408,26 +409,26 @@ impl Drop for Listening {
 
 /// One end of a connection, held by a process.
 #[derive(Debug)]
-pub(crate) struct Ended {
+pub(crate) struct ConnectionEnd {
     net: Net,
     link: u64,
     side: usize,
 }
 
-impl Ended {
+impl ConnectionEnd {
     fn poll_answer(&self, cx: &mut Context<'_>) -> Poll<bool> {
         let mut inner = self.net.inner.lock();
         let Some(link) = inner.links.get_mut(&self.link) else { return Poll::Ready(false) };
         match link.stage {
-            Stage::Answered(open) => Poll::Ready(open),
-            Stage::Asking(_) | Stage::Answering(..) => {
+            ConnectionState::Answered(open) => Poll::Ready(open),
+            ConnectionState::Asking(_) | ConnectionState::Answering(..) => {
                 link.ends[0].waker = Some(cx.waker().clone());
                 Poll::Pending
             }
         }
     }
 
-    /// Takes what has arrived, at most `most` bytes of it. Nothing: it is over.
+    /// Takes the bytes that have arrived, at most `most` of them. Empty: the connection is closed.
     pub(crate) fn poll_take(&self, cx: &mut Context<'_>, most: usize) -> Poll<io::Result<Bytes>> {
         let mut inner = self.net.inner.lock();
         let reset = || Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
@@ -438,8 +439,8 @@ impl Ended {
             return Poll::Ready(Ok(end.ready.split_to(count).freeze()));
         }
         match end.over {
-            Some(Over::Reset) => reset(),
-            Some(Over::Ended) => Poll::Ready(Ok(Bytes::new())),
+            Some(ClosedBy::Reset) => reset(),
+            Some(ClosedBy::Ended) => Poll::Ready(Ok(Bytes::new())),
             None => {
                 end.waker = Some(cx.waker().clone());
                 Poll::Pending
@@ -452,34 +453,34 @@ impl Ended {
         let mut inner = self.net.inner.lock();
         let link = inner.links.get(&self.link).ok_or(io::ErrorKind::BrokenPipe)?;
         let end = &link.ends[self.side];
-        if end.over == Some(Over::Reset) || end.shut {
+        if end.over == Some(ClosedBy::Reset) || end.shut {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
         trace::sent(inner.now, self.link, self.side, bytes);
-        inner.send(self.link, 1 - self.side, Word::Bytes(Bytes::copy_from_slice(bytes)));
+        inner.send(self.link, 1 - self.side, Segment::Bytes(Bytes::copy_from_slice(bytes)));
         Ok(())
     }
 
-    /// Says that nothing more will come from here.
+    /// Closes this end for sending.
     pub(crate) fn shut(&self) {
         let mut inner = self.net.inner.lock();
         let Some(link) = inner.links.get_mut(&self.link) else { return };
         if !std::mem::replace(&mut link.ends[self.side].shut, true) {
-            inner.send(self.link, 1 - self.side, Word::End);
+            inner.send(self.link, 1 - self.side, Segment::End);
         }
     }
 }
 
-impl Drop for Ended {
+impl Drop for ConnectionEnd {
     fn drop(&mut self) {
         let mut inner = self.net.inner.lock();
         let Some(link) = inner.links.get_mut(&self.link) else { return };
         let end = &mut link.ends[self.side];
         (end.held, end.waker) = (false, None);
         let (host, said) = (end.host, std::mem::replace(&mut end.shut, true));
-        // A machine without power says no goodbye.
-        if inner.life(host) != Life::Dark && !said {
-            inner.send(self.link, 1 - self.side, Word::End);
+        // A machine without power sends no close.
+        if inner.life(host) != MachineState::Dark && !said {
+            inner.send(self.link, 1 - self.side, Segment::End);
         }
     }
 }

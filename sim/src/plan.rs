@@ -1,14 +1,14 @@
-//! What a run is made of: how many of whom, for how long, and what is broken on purpose.
+//! The plan of a run: the number of processes, the duration, and the faults.
 
 use std::time::Duration;
 
 use ledger::command::Definition;
 use ledger::terms::{Cents, Name, OrderNumber};
 use order::Shop;
-use order::raft::writer::Pace;
+use order::raft::writer::WritePace;
 
-use ground::disk::Lies;
-use ground::luck::Luck;
+use ground::disk::DiskMutants;
+use ground::rng::Rng;
 
 /// Ids of replicas, lowest first: the first three, or all.
 pub const IDS: [u64; 5] = [123, 345, 456, 567, 678];
@@ -16,29 +16,29 @@ pub const IDS: [u64; 5] = [123, 345, 456, 567, 678];
 /// Everything that is decided before a run begins.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// What everything else follows from.
+    /// The seed of every random choice.
     pub seed: u64,
-    /// How many replicas: 3 or 5.
+    /// The number of replicas: 3 or 5.
     pub replicas: usize,
-    /// How many catalogs.
+    /// The number of catalogs.
     pub catalogs: usize,
-    /// How many frontends.
+    /// The number of frontends.
     pub frontends: usize,
-    /// How many customers ask replicas themselves.
+    /// The number of customers that talk to replicas directly.
     pub customers: usize,
-    /// How many in a hundred orders of shoppers have no key.
+    /// The percentage of the shoppers' orders without a key.
     pub keyless: u64,
     /// How long faults go on, in steps.
     pub chaos: u64,
     /// The mean time between two faults, in steps.
     pub every: u64,
-    /// What the chaos may do.
+    /// The faults that may happen.
     pub faults: Faults,
-    /// What is broken on purpose.
-    pub broken: Broken,
+    /// The rules that are broken on purpose.
+    pub broken: BrokenRules,
 }
 
-/// Which faults there are.
+/// The kinds of faults that may happen.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Faults {
@@ -46,11 +46,11 @@ pub struct Faults {
     pub kills: bool,
     /// The power goes, on any subset of the replicas.
     pub power: bool,
-    /// Lines are cut.
+    /// Links are cut.
     pub cuts: bool,
     /// Disks stall.
     pub stalls: bool,
-    /// Clocks on walls jump.
+    /// Wall clocks jump.
     pub jumps: bool,
     /// Snapshots are made and logs purged.
     pub purges: bool,
@@ -59,7 +59,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    /// All of them.
+    /// All faults.
     pub const ALL: Self = Self {
         kills: true,
         power: true,
@@ -69,7 +69,7 @@ impl Faults {
         purges: true,
         older_copies: true,
     };
-    /// None of them.
+    /// No faults.
     pub const NONE: Self = Self {
         kills: false,
         power: false,
@@ -81,19 +81,19 @@ impl Faults {
     };
 }
 
-/// What is broken on purpose, to see that it is found out.
+/// Rules broken on purpose, to show that the checker detects each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Broken {
-    /// The disks lie about syncs.
-    pub lies: Lies,
-    /// A leader that restarts leads on without an election.
+pub struct BrokenRules {
+    /// The disks report syncs that they did not make.
+    pub lies: DiskMutants,
+    /// A restarted leader leads on without an election.
     pub restore: bool,
 }
 
 impl Plan {
     /// The plan of a seed.
     pub fn of(seed: u64) -> Self {
-        let mut luck = Luck::new(seed, "plan");
+        let mut luck = Rng::new(seed, "plan");
         Self {
             seed,
             replicas: if luck.percent(20) { 5 } else { 3 },
@@ -104,7 +104,7 @@ impl Plan {
             every: luck.one(&[120, 250, 500]),
             keyless: luck.one(&[0, 30]),
             faults: Faults::ALL,
-            broken: Broken::default(),
+            broken: BrokenRules::default(),
         }
     }
 
@@ -114,7 +114,7 @@ impl Plan {
     }
 }
 
-/// The shop of every run, small enough to run out.
+/// The shop of every run, small enough to sell out.
 ///
 /// # Panics
 ///
@@ -130,8 +130,8 @@ pub fn shop() -> Shop {
     Shop { first_order_number: OrderNumber(0), products: products.map(product).to_vec() }
 }
 
-/// The names of the products, and of one that there is not.
+/// The names of the products, and one that does not exist.
 pub const NAMES: [&str; 5] = ["bear", "fox", "hare", "owl", "yeti"];
 
-/// How often a history is written: sooner than a real one, so that a short run has many of them.
-pub const PACE: Pace = Pace { every: Duration::from_millis(40), bytes: 64 << 20 };
+/// How often a history is written: sooner than in production, so that a short run has many writes.
+pub const PACE: WritePace = WritePace { every: Duration::from_millis(40), bytes: 64 << 20 };

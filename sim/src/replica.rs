@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ground::disk::{Crash, Disk, DiskCopy};
-use ground::life::{self, Inside, SimGround, Window};
+use ground::life::{self, ReplicaProbe, SimGround, Window};
 use ledger::ledger::Windows;
 use order::raft::types::LogId;
 use order::{Faults, Settings};
@@ -13,23 +13,23 @@ use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 
 use crate::machine::{Ending, Host};
-use crate::net::{self, HostId, Life, Net};
+use crate::net::{self, HostId, MachineState, Net};
 use crate::plan::{self, Plan};
 
-/// Where a replica listens.
+/// The port on which a replica listens.
 const PORT: u16 = 1117;
 
-/// How long a snapshot is waited for.
+/// How long to wait for a snapshot.
 const PURGING: Duration = Duration::from_secs(5);
 
 /// A replica, its machine and its disk.
 #[derive(Debug)]
 pub struct Replica {
-    /// Its id.
+    /// The replica's id.
     pub id: u64,
-    /// Its machine.
+    /// The replica's machine.
     pub host: Host,
-    /// Its disk, which outlives its process.
+    /// The replica's disk, which outlives its process.
     pub disk: Disk,
     window: Window,
     settings: Settings,
@@ -39,13 +39,13 @@ pub struct Replica {
 /// A copy of a replica's data folder.
 #[derive(Clone, Debug)]
 pub struct FolderCopy {
-    /// Its log and its history.
+    /// The copied log and history.
     pub disk: DiskCopy,
     identity: Vec<u8>,
 }
 
 impl FolderCopy {
-    /// Whether it was made after this start.
+    /// True when the copy was made after this start.
     pub fn remembers(&self, start: &str) -> bool {
         String::from_utf8_lossy(&self.identity).contains(start)
     }
@@ -56,14 +56,14 @@ pub fn host(place: usize) -> HostId {
     HostId::try_from(place + 1).unwrap_or(HostId::MAX)
 }
 
-/// All replicas, as processes are told of them.
+/// The addresses of all replicas, as in each process's configuration.
 pub fn peers(plan: &Plan) -> Vec<Peer> {
     let peer = |(place, id)| Peer { id, address: net::address(host(place), PORT).to_string() };
     plan.ids().into_iter().enumerate().map(peer).collect()
 }
 
 impl Replica {
-    /// The replica at this place, not running yet. Its identity is kept in `folder`, a real one.
+    /// The replica at this place, not started. Its identity is kept in `folder`, a real one.
     pub fn new(plan: &Plan, place: usize, net: &Net, folder: &Path) -> Self {
         let id = plan.ids()[place];
         let settings = Settings {
@@ -92,7 +92,7 @@ impl Replica {
         }
     }
 
-    /// Starts its process.
+    /// Starts the replica's process.
     pub fn start(&mut self, seed: u64) {
         let ground = SimGround {
             handle: self.disk.open(),
@@ -104,27 +104,27 @@ impl Replica {
         self.host.start(seed, |stop| life::replica(ground, settings, stop));
     }
 
-    /// Its process dies, or its power goes.
+    /// The process dies, or its machine loses power.
     pub fn crash(&mut self, how: Crash) {
         self.disk.crash(how);
         self.window.lock().take();
         self.host.end(match how {
-            Crash::Kill => Life::Gone,
-            Crash::Power => Life::Dark,
+            Crash::Kill => MachineState::Gone,
+            Crash::Power => MachineState::Dark,
         });
     }
 
-    /// A copy of its data folder, while its process does not run.
+    /// A copy of the data folder, while the process does not run.
     ///
     /// # Panics
     ///
-    /// When it has never run.
+    /// When the replica has never run.
     pub fn copy(&self) -> FolderCopy {
-        let identity = std::fs::read(self.identity()).expect("one that ran has an identity");
+        let identity = std::fs::read(self.identity()).expect("a replica that ran has an identity");
         FolderCopy { disk: self.disk.copy(), identity }
     }
 
-    /// An operator puts a copy in the place of its data folder.
+    /// Replaces the data folder with a copy, as an operator would.
     ///
     /// # Panics
     ///
@@ -134,7 +134,7 @@ impl Replica {
         std::fs::write(self.identity(), &copy.identity).expect("the folder can be written");
     }
 
-    /// The number that its last start drew, in its identity's words; `None` before the first.
+    /// The random number of the latest start, as its identity file has it; `None` before the first.
     pub fn last_start(&self) -> Option<String> {
         let text = std::fs::read_to_string(self.identity()).ok()?;
         let (_, last) = text.split_once("\nlast = [")?;
@@ -142,7 +142,7 @@ impl Replica {
         last.split('"').rfind(|word| word.len() == 16).map(str::to_owned)
     }
 
-    /// Whether it has met this start of another replica.
+    /// True when this replica has met that start of another.
     pub fn met(&self, start: &str) -> bool {
         std::fs::read_to_string(self.identity()).is_ok_and(|text| text.contains(start))
     }
@@ -151,11 +151,11 @@ impl Replica {
         self.settings.data.join("identity.toml")
     }
 
-    /// It makes a snapshot, and purges its log up to it but for so many entries.
+    /// Makes a snapshot, and purges the log up to it except for `kept` entries.
     pub fn purge(&self, kept: u64) {
         let Some(inside) = self.inside() else { return };
         self.host.spawn(async move {
-            let Inside { raft, view } = inside;
+            let ReplicaProbe { raft, view } = inside;
             if raft.trigger().snapshot().await.is_err() {
                 return;
             }
@@ -167,13 +167,13 @@ impl Replica {
                 "a snapshot is made",
             );
             if made.await.is_ok() && kept < target {
-                // It may stop meanwhile.
+                // The replica may stop meanwhile.
                 let _ = raft.trigger().purge_log(target - kept).await;
             }
         });
     }
 
-    /// Lets it run for a step. What it ended with, if it has.
+    /// Runs the process for one step. Returns its result, if it has ended.
     pub fn step(&mut self) -> Option<Ending> {
         let ended = self.host.step();
         if ended.is_some() {
@@ -182,8 +182,8 @@ impl Replica {
         ended
     }
 
-    /// What can be seen of it, while it runs.
-    pub fn inside(&self) -> Option<Inside> {
+    /// The probe of the replica, while it runs.
+    pub fn inside(&self) -> Option<ReplicaProbe> {
         self.window.lock().clone()
     }
 }

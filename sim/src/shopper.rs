@@ -1,7 +1,7 @@
-//! Customers of the public API: they order and look through a frontend, over HTTP.
+//! Customers of the public API: they order and query through a frontend, over HTTP.
 //!
-//! One request at a time over a connection that is kept. What is not answered, or answered with 503
-//! or 504, is asked again with the same key, through another frontend.
+//! One request at a time over a kept connection. A request without an answer, or answered with 503
+//! or 504, is sent again with the same key, through another frontend.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,26 +14,26 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::sync::CancellationToken;
 use wire::simulated::TcpStream;
 
-use crate::history::{History, Shown, Stock, Wish};
+use crate::history::{History, ShownProduct, ShownStock, WantedOrder};
 use crate::net::Net;
 use crate::plan::NAMES;
 use crate::trace;
-use ground::luck::Luck;
+use ground::rng::Rng;
 
-/// How long one request may take: longer than a frontend tries.
+/// How long one request may take: longer than a frontend retries.
 const PATIENCE: Duration = Duration::from_secs(7);
 
 /// A customer of the public API.
 pub struct Shopper {
     name: String,
     frontends: Vec<SocketAddr>,
-    luck: Luck,
+    luck: Rng,
     net: Net,
     history: History,
     connection: Option<TcpStream>,
     favourite: usize,
-    wishes: Vec<Wish>,
-    /// How many in a hundred orders have no key.
+    wishes: Vec<WantedOrder>,
+    /// The percentage of orders without a key.
     keyless: u64,
 }
 
@@ -52,7 +52,7 @@ struct Reply {
 }
 
 impl Shopper {
-    /// A customer who knows these frontends.
+    /// A customer that knows these frontends.
     pub fn new(
         name: &str,
         frontends: Vec<SocketAddr>,
@@ -60,7 +60,7 @@ impl Shopper {
         net: &Net,
         history: &History,
     ) -> Self {
-        let mut luck = Luck::new(seed, name);
+        let mut luck = Rng::new(seed, name);
         let favourite = luck.place(frontends.len());
         Self {
             name: name.to_owned(),
@@ -75,7 +75,7 @@ impl Shopper {
         }
     }
 
-    /// Shops until told to stop; what has been asked is asked until it is answered.
+    /// Orders until stopped; every order that was sent is repeated until it is answered.
     pub async fn shop(mut self, stop: CancellationToken) -> Self {
         while !stop.is_cancelled() {
             match self.luck.below(10) {
@@ -89,7 +89,7 @@ impl Shopper {
                     self.order_without_key(name, quantity).await;
                 }
                 _ => {
-                    let wish = Wish {
+                    let wish = WantedOrder {
                         key: format!("{}-{}", self.name, self.wishes.len()),
                         name: self.luck.one(&NAMES).to_owned(),
                         quantity: self.luck.between(1, 3),
@@ -105,14 +105,14 @@ impl Shopper {
         self
     }
 
-    /// Asks again for all it ever wished: each must be answered as before.
+    /// Repeats all orders of the run: each must have the same answer as before.
     pub async fn ask_again(mut self) {
         for wish in std::mem::take(&mut self.wishes) {
             self.settle(&wish).await;
         }
     }
 
-    async fn settle(&mut self, wish: &Wish) {
+    async fn settle(&mut self, wish: &WantedOrder) {
         self.history.asks(wish, self.net.now());
         let side = if wish.side == Side::Buy { "buy" } else { "sell" };
         let body = json!({ "name": wish.name, "quantity": wish.quantity, "type": side });
@@ -133,7 +133,7 @@ impl Shopper {
         }
     }
 
-    /// Looks once at every product, and orders it without a key.
+    /// Queries every product once, and orders it without a key.
     pub async fn visit(mut self) {
         for name in NAMES {
             self.look_at(name).await;
@@ -152,18 +152,18 @@ impl Shopper {
         let Some(reply) = self.ask(&request).await else { return self.elsewhere(None).await };
         let Reply { status, as_of, stale, body } = reply;
         let stock = match status {
-            200 => Stock::Exactly(body["data"]["quantity"].as_u64().unwrap_or(u64::MAX)),
-            404 => Stock::NoProduct,
+            200 => ShownStock::Exactly(body["data"]["quantity"].as_u64().unwrap_or(u64::MAX)),
+            404 => ShownStock::NoProduct,
             _ => return self.elsewhere(Some((status, body))).await,
         };
         if let Some(as_of) = as_of.filter(|_| !stale) {
             let name = name.to_owned();
-            self.history.shows(Shown { began, name, as_of: Index(as_of), stock });
+            self.history.shows(ShownProduct { began, name, as_of: Index(as_of), stock });
         }
     }
 
-    /// Buys without a key, once: an unknown outcome is not asked about again. A refusal tells of
-    /// the stock, and is judged as a query is; what is placed is in the history like any order.
+    /// Buys without a key, once: an unknown outcome is not repeated. A refusal reveals the stock
+    /// and is checked like a query; an accepted order is in the history like any other.
     async fn order_without_key(&mut self, name: &str, quantity: u64) {
         let began = self.net.now();
         let body = json!({ "name": name, "quantity": quantity, "type": "buy" }).to_string();
@@ -174,17 +174,17 @@ impl Shopper {
         let Some(reply) = self.ask(&request).await else { return self.elsewhere(None).await };
         let stock = match reply.status {
             200 => return,
-            404 => Stock::NoProduct,
-            409 => Stock::FewerThan(quantity),
+            404 => ShownStock::NoProduct,
+            409 => ShownStock::FewerThan(quantity),
             status => return self.elsewhere(Some((status, reply.body))).await,
         };
         if let Some(as_of) = reply.as_of {
             let name = name.to_owned();
-            self.history.shows(Shown { began, name, as_of: Index(as_of), stock });
+            self.history.shows(ShownProduct { began, name, as_of: Index(as_of), stock });
         }
     }
 
-    /// After a problem: another frontend, a little later.
+    /// After a problem: tries another frontend, a little later.
     async fn elsewhere(&mut self, problem: Option<(u16, Value)>) {
         let told = match &problem {
             Some((status, body)) => format!("{status} {}", body["error"]["message"]),
@@ -250,8 +250,8 @@ async fn read(connection: &mut TcpStream) -> Option<Reply> {
     })
 }
 
-/// What an answer to an order says was decided. Nothing: it does not say.
-fn outcome(reply: &Reply, wish: &Wish) -> Option<(Index, Outcome)> {
+/// The outcome in the answer to an order. None: the answer has none.
+fn outcome(reply: &Reply, wish: &WantedOrder) -> Option<(Index, Outcome)> {
     let index = Index(reply.as_of?);
     let name = Name::new(&wish.name)?;
     let outcome = match reply.status {

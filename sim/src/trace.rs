@@ -1,8 +1,7 @@
-//! What happened, line by line: when, on which machine, in whose words.
+//! The trace of a run: each line with its time and machine.
 //!
-//! The lines of the services and those of the simulator go into one trace per thread. Its digest
-//! covers these lines and all bytes that are sent: it tells whether two runs of a seed were the
-//! same run.
+//! The log lines of the services and of the simulator go into one trace per thread. Its digest
+//! covers these lines and all bytes sent: equal digests mean that two runs of a seed were equal.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
@@ -12,14 +11,14 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 
-/// Whose words are kept.
+/// The crates whose log lines are kept.
 const OURS: [&str; 5] = ["ledger", "wire", "order", "catalog", "frontend"];
 
 #[derive(Debug, Default)]
 struct Trace {
     host: String,
     now: u64,
-    /// Printed at once, for a person who looks on.
+    /// Printed at once, for a human who watches.
     aloud: bool,
     most: Option<Level>,
     digest: blake3::Hasher,
@@ -32,31 +31,31 @@ thread_local! {
     static TRACE: RefCell<Trace> = RefCell::default();
 }
 
-/// What a run came to, as its trace has it.
+/// The summary of a run, from its trace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Told {
+pub struct RunSummary {
     /// Equal for equal runs.
     pub digest: String,
-    /// How many lines there were.
+    /// The number of lines.
     pub lines: u64,
-    /// Lines that say that a person should look.
+    /// Lines that ask for a human.
     pub errors: Vec<String>,
-    /// Defects that were caught on the way.
+    /// Defects caught during the run.
     pub panics: Vec<String>,
 }
 
-/// Begins a trace on this thread; `aloud`: prints it, the finer lines too.
+/// Begins a trace on this thread; `aloud`: prints it, with the finer lines.
 pub fn begin(aloud: bool) -> tracing::subscriber::DefaultGuard {
     let most = if aloud { Level::DEBUG } else { Level::INFO };
     TRACE.set(Trace { aloud, most: Some(most), ..Trace::default() });
-    tracing::subscriber::set_default(tracing_subscriber::registry().with(Lines { most }))
+    tracing::subscriber::set_default(tracing_subscriber::registry().with(TraceLayer { most }))
 }
 
-/// Ends it.
-pub fn end() -> Told {
+/// Ends the trace.
+pub fn end() -> RunSummary {
     let trace = TRACE.take();
     let digest = trace.digest.finalize().to_hex()[..16].to_owned();
-    Told { digest, lines: trace.lines, errors: trace.errors, panics: trace.panics }
+    RunSummary { digest, lines: trace.lines, errors: trace.errors, panics: trace.panics }
 }
 
 /// Panics of simulated processes become lines of the trace.
@@ -79,7 +78,7 @@ pub fn panics() -> Vec<String> {
     TRACE.with_borrow(|trace| trace.panics.clone())
 }
 
-/// What follows happens on this machine, at this time; the empty name is the world's.
+/// The following lines come from this machine, at this time; the empty name is the world's.
 pub fn enter(host: &str, now: u64) {
     TRACE.with_borrow_mut(|trace| {
         if trace.host != host {
@@ -89,7 +88,7 @@ pub fn enter(host: &str, now: u64) {
     });
 }
 
-/// A line of the trace.
+/// Adds a line to the trace.
 pub fn say(text: &str) {
     TRACE.with_borrow_mut(|trace| {
         let line = format!("{:>7} {:<9} {text}", trace.now, trace.host);
@@ -101,7 +100,7 @@ pub fn say(text: &str) {
     });
 }
 
-/// Bytes are sent at this time over this connection, by the side that opened it (0) or accepted it.
+/// Records bytes sent over this connection, by the end that opened it (0) or accepted it (1).
 pub fn sent(now: u64, link: u64, side: usize, bytes: &[u8]) {
     TRACE.with_borrow_mut(|trace| {
         for number in [now, link, side as u64, bytes.len() as u64] {
@@ -111,12 +110,12 @@ pub fn sent(now: u64, link: u64, side: usize, bytes: &[u8]) {
     });
 }
 
-/// Turns the services' own lines into lines of the trace.
-struct Lines {
+/// Turns the services' log lines into lines of the trace.
+struct TraceLayer {
     most: Level,
 }
 
-impl<S: Subscriber> Layer<S> for Lines {
+impl<S: Subscriber> Layer<S> for TraceLayer {
     fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
         let crate_name = metadata.target().split("::").next().unwrap_or_default();
         *metadata.level() <= self.most && OURS.contains(&crate_name)
@@ -133,7 +132,7 @@ impl<S: Subscriber> Layer<S> for Lines {
             }
             Level::WARN => say(&format!("WARN {}", text.0)),
             Level::DEBUG => {
-                // Finer lines are for a person, and not part of what is compared.
+                // Finer lines are for humans, and are not compared.
                 TRACE.with_borrow(|trace| {
                     if trace.aloud {
                         eprintln!("{:>7} {:<9} . {}", trace.now, trace.host, text.0);

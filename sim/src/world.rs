@@ -1,4 +1,4 @@
-//! The world of one run: machines, network, disks, customers, chaos and the judge.
+//! The world of one run: machines, network, disks, customers, chaos and the checker.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,16 +11,16 @@ use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
 use crate::chaos::{Act, CALM, Chaos};
+use crate::checker::{self, Checker};
 use crate::customer::Customer;
 use crate::history::History;
-use crate::judge::{self, Judge};
 use crate::machine::{BEGINNING, Host};
-use crate::net::{HostId, Life, Net};
+use crate::net::{HostId, MachineState, Net};
 use crate::plan::Plan;
 use crate::replica::{self, FolderCopy, Replica};
 use crate::shopper::Shopper;
-use crate::side::{self, Side};
-use crate::trace::{self, Told};
+use crate::stateless::{self, StatelessProcess};
+use crate::trace::{self, RunSummary};
 use ground::disk::Crash;
 
 mod older_copies;
@@ -30,52 +30,52 @@ use older_copies::Reverted;
 /// The machine of the customers.
 const CUSTOMERS: HostId = 100;
 
-/// How long the store may take to be whole again, in steps.
+/// How long healing may take, in steps.
 const HEALING: u64 = 20_000;
 
-/// How often the judge looks, in steps.
+/// The number of steps between two checks.
 const LOOK: u64 = 5;
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
-    /// Everything that was wrong.
+    /// Every violation.
     pub wrong: Vec<String>,
-    /// How many orders there are in the end.
+    /// The number of orders at the end.
     pub orders: u64,
-    /// How many wishes were answered.
+    /// The number of answered orders.
     pub told: usize,
-    /// How many faults there were.
+    /// The number of faults.
     pub faults: u64,
-    /// How long it lasted, in steps.
+    /// The duration of the run, in steps.
     pub steps: u64,
     /// The trace.
-    pub trace: Told,
+    pub trace: RunSummary,
 }
 
-/// One run, at one moment.
+/// The state of a run.
 #[derive(Debug)]
 pub struct World {
     plan: Plan,
     net: Net,
     replicas: Vec<Replica>,
-    sides: Vec<Side>,
+    sides: Vec<StatelessProcess>,
     customers: Host,
     history: History,
-    judge: Judge,
+    judge: Checker,
     wrong: Vec<String>,
     faults: u64,
-    /// What is in the place of folders, by place: such a replica must be refused.
+    /// Folders replaced by older copies, by place: such a replica must be refused.
     reverted: BTreeMap<usize, Reverted>,
     /// Copies of folders, by place.
     copies: BTreeMap<usize, FolderCopy>,
-    /// The replicas that were refused, and what they said.
+    /// The replicas that were refused, and their reasons.
     refused: Vec<(usize, String)>,
-    /// Nothing may end any more.
+    /// From now on no process may end.
     calm: bool,
-    // Last: removed when nobody writes into it any more.
+    // Last: removed when no process writes into it any more.
     _folder: TempDir,
 }
 
@@ -84,9 +84,9 @@ pub fn run(plan: &Plan, aloud: bool) -> Report {
     told(plan, aloud, World::chaos)
 }
 
-/// A world in which a story happens; then it heals, and is judged.
+/// Runs a scripted story in a world; then the world heals, and is checked.
 fn told(plan: &Plan, aloud: bool, story: impl FnOnce(&mut World)) -> Report {
-    ground::luck::take_over(plan.seed);
+    ground::rng::take_over(plan.seed);
     ground::clock::show(Duration::ZERO, BEGINNING);
     let guard = trace::begin(aloud);
     let mut world = World::new(plan.clone());
@@ -99,13 +99,13 @@ fn told(plan: &Plan, aloud: bool, story: impl FnOnce(&mut World)) -> Report {
 }
 
 impl World {
-    /// Tells a story in a world of this plan; then it heals, and is judged. With `SIM_TRACE` set,
-    /// everything that happens is printed.
+    /// Runs a scripted story in a world of this plan; then the world heals, and is checked. With
+    /// `SIM_TRACE` set, prints the whole trace.
     pub fn told(plan: &Plan, story: impl FnOnce(&mut Self)) -> Report {
         told(plan, std::env::var_os("SIM_TRACE").is_some(), story)
     }
 
-    /// A world in which nothing runs yet.
+    /// A world in which no process runs yet.
     pub fn new(plan: Plan) -> Self {
         let net = Net::new(plan.seed, CALM);
         let memory = PathBuf::from("/dev/shm");
@@ -118,7 +118,7 @@ impl World {
             .map(|place| Replica::new(&plan, place, &net, folder.path()))
             .collect();
         let customers = Host::new(CUSTOMERS, "customers", &net);
-        let sides = side::all(&plan, &net);
+        let sides = stateless::all(&plan, &net);
         Self {
             plan,
             net,
@@ -126,7 +126,7 @@ impl World {
             sides,
             customers,
             history: History::default(),
-            judge: Judge::default(),
+            judge: Checker::default(),
             wrong: Vec::new(),
             faults: 0,
             reverted: BTreeMap::new(),
@@ -137,7 +137,7 @@ impl World {
         }
     }
 
-    /// Starts everything.
+    /// Starts every process.
     pub fn begin(&mut self) {
         for place in 0..self.replicas.len() {
             self.act(Act::Start(place));
@@ -149,11 +149,11 @@ impl World {
         self.customers.start(self.plan.seed, move |stop| shopping(plan, net, history, stop));
     }
 
-    /// Lets the chaos of the plan happen.
+    /// Runs the chaos of the plan.
     pub fn chaos(&mut self) {
         let mut hosts: Vec<HostId> =
             self.replicas.iter().map(|replica| replica.host.id()).collect();
-        hosts.extend(self.sides.iter().map(|side| side.host.id()));
+        hosts.extend(self.sides.iter().map(|process| process.host.id()));
         hosts.push(CUSTOMERS);
         let mut chaos = Chaos::of(&self.plan, &hosts);
         while self.net.now() < chaos.until() && self.is_well() {
@@ -166,26 +166,26 @@ impl World {
         }
     }
 
-    /// Undoes everything, and waits until the store is whole: all agree, and orders are taken.
+    /// Undoes all faults, and waits until the replicas agree and orders are accepted.
     pub fn heal(&mut self) {
         trace::enter("", self.net.now());
         trace::say("healing");
-        self.net.mend();
+        self.net.repair();
         self.net.set_delay(CALM);
         for place in 0..self.replicas.len() {
             self.replicas[place].disk.resume();
             self.own_folder(place);
         }
-        for side in &mut self.sides {
-            side.host.freeze(false);
+        for process in &mut self.sides {
+            process.host.freeze(false);
         }
         self.supervise();
         let began = self.net.now();
-        // What was about to end may still do so.
+        // A process that was about to end may still do so.
         let grace = began + 500;
         while self.is_well() && !(grace < self.net.now() && 0 < self.history.told_after(grace)) {
             if began + HEALING < self.net.now() {
-                return self.is_wrong("liveness: no order was taken after healing");
+                return self.is_wrong("liveness: no order was accepted after healing");
             }
             self.supervise();
             self.step();
@@ -208,7 +208,7 @@ impl World {
         }
     }
 
-    /// Judges, ends everything, and says what it came to.
+    /// Checks everything, ends every process, and returns the report.
     pub fn end(mut self) -> Report {
         let orders = match self.is_well() {
             true => self.judge.conclude(&self.replicas, &self.history),
@@ -222,17 +222,17 @@ impl World {
         for replica in &mut self.replicas {
             replica.crash(Crash::Kill);
         }
-        for side in &mut self.sides {
-            side.crash(Life::Gone);
+        for process in &mut self.sides {
+            process.crash(MachineState::Gone);
         }
-        self.customers.end(Life::Gone);
+        self.customers.end(MachineState::Gone);
         let trace = trace::end();
         wrong.extend(trace.panics.iter().map(|panic| format!("defect: {panic}")));
         wrong.dedup();
         Report { seed, wrong, orders, told, faults, steps, trace }
     }
 
-    /// Does something to the world.
+    /// Performs an event.
     pub fn act(&mut self, act: Act) {
         trace::enter("", self.net.now());
         trace::say(&format!("{act:?}"));
@@ -252,7 +252,7 @@ impl World {
             Act::Freeze(place) => self.sides[place].host.freeze(true),
             Act::Thaw(place) => self.sides[place].host.freeze(false),
             Act::CrashSide(place, dark) => {
-                self.sides[place].crash(if dark { Life::Dark } else { Life::Gone });
+                self.sides[place].crash(if dark { MachineState::Dark } else { MachineState::Gone });
             }
             Act::Stop(place) => self.replicas[place].host.ask_to_stop(),
             Act::Cut(from, to) => self.net.cut(from, to, true),
@@ -286,7 +286,7 @@ impl World {
                 Ok(()) => trace::say(&format!("{} has stopped", replica.id)),
                 Err(stop) => {
                     trace::say(&format!("{} ended: {stop}", replica.id));
-                    // One that finds no source of blocks, as long as there is none, may give up.
+                    // A replica may give up while no source of blocks is reachable.
                     let may = !self.calm && stop.to_string().contains("cannot fetch the blocks");
                     if self.reverted.contains_key(&place) && is_refusal(&stop) {
                         self.refused.push((place, stop.to_string()));
@@ -296,9 +296,9 @@ impl World {
                 }
             }
         }
-        for side in &mut self.sides {
-            if let Some(ending) = side.step() {
-                let name = side.host.name();
+        for process in &mut self.sides {
+            if let Some(ending) = process.step() {
+                let name = process.host.name();
                 self.wrong.push(format!("{name} ended: {ending:?}"));
             }
         }
@@ -311,7 +311,7 @@ impl World {
         }
     }
 
-    /// Whoever has ended is started again, as a supervisor would.
+    /// Restarts each process that has ended, as a supervisor would.
     pub fn supervise(&mut self) {
         for place in 0..self.replicas.len() {
             if !self.replicas[place].host.is_running() {
@@ -330,7 +330,7 @@ impl World {
         &self.replicas
     }
 
-    /// The place of the leader and its term, if all that run agree on it.
+    /// The place of the leader and its term, if all running replicas agree on it.
     pub fn leader(&self) -> Option<(usize, u64)> {
         let leads = |replica: &Replica| {
             let inside = replica.inside()?;
@@ -345,7 +345,7 @@ impl World {
         Some((place, term))
     }
 
-    /// The replicas that were refused so far, by place, and what they said.
+    /// The replicas refused so far, by place, and their reasons.
     pub fn refused(&self) -> &[(usize, String)] {
         &self.refused
     }
@@ -355,7 +355,7 @@ impl World {
         self.replicas[place].host.id()
     }
 
-    /// So many milliseconds, as long as nothing is wrong.
+    /// Runs `count` milliseconds, or until the first violation.
     pub fn steps(&mut self, count: u64) {
         let end = self.net.now() + count;
         while self.net.now() < end && self.is_well() {
@@ -363,7 +363,7 @@ impl World {
         }
     }
 
-    /// Goes on until this is so, but not for longer than `most` milliseconds. False: it is not so.
+    /// Runs until `is_so` holds, at most `most` milliseconds. False: it does not hold.
     pub fn until(&mut self, most: u64, is_so: impl Fn(&Self) -> bool) -> bool {
         let end = self.net.now() + most;
         while self.net.now() < end && self.is_well() {
@@ -375,16 +375,16 @@ impl World {
         is_so(self)
     }
 
-    /// Somebody comes to a frontend who has not been there before, and asks about everything.
+    /// A new customer asks this frontend for every product.
     pub fn visit(&mut self, frontend: usize) {
-        let at = side::frontends(&self.plan)[frontend];
+        let at = stateless::frontends(&self.plan)[frontend];
         let name = format!("v{}", self.net.now());
         let luck = (self.plan.seed, 0);
         let visitor = Shopper::new(&name, vec![at], luck, &self.net, &self.history);
         self.customers.spawn(visitor.visit());
     }
 
-    /// What the customers were told.
+    /// The answers that the customers got.
     pub fn history(&self) -> &History {
         &self.history
     }
@@ -394,38 +394,38 @@ impl World {
         self.net.now()
     }
 
-    /// Something must not be.
+    /// Records a violation.
     pub fn is_wrong(&mut self, what: &str) {
         self.wrong.push(what.to_owned());
     }
 
-    /// Nothing is wrong so far.
+    /// True while there is no violation.
     pub fn is_well(&self) -> bool {
         let replicas = self.wrong.is_empty() && self.judge.wrong().is_empty();
         replicas && self.history.wrong().is_empty() && trace::panics().is_empty()
     }
 
-    /// All replicas run, stand at the same index, and have written it.
+    /// True when all replicas run, are at the same index, and have written it.
     fn is_whole(&self) -> bool {
         let insides: Vec<_> = self.replicas.iter().filter_map(Replica::inside).collect();
         let index =
-            |inside: &ground::life::Inside| inside.view.read(ledger::ledger::Ledger::applied);
+            |inside: &ground::life::ReplicaProbe| inside.view.read(ledger::ledger::Ledger::applied);
         let first = insides.first().map(index);
         insides.len() == self.replicas.len()
             && insides
                 .iter()
-                .all(|inside| Some(index(inside)) == first && judge::is_settled(&inside.view))
+                .all(|inside| Some(index(inside)) == first && checker::is_written(&inside.view))
     }
 }
 
-/// All customers shop until they are told to stop; then each asks for everything once more.
+/// All customers order until they are stopped; then each repeats all its orders.
 async fn shopping(
     plan: Plan,
     net: Net,
     history: History,
     stop: CancellationToken,
 ) -> Result<(), Stop> {
-    let (peers, frontends) = (replica::peers(&plan), side::frontends(&plan));
+    let (peers, frontends) = (replica::peers(&plan), stateless::frontends(&plan));
     let mut asking = JoinSet::new();
     for number in 0..plan.customers {
         let name = format!("c{number}");
@@ -445,7 +445,7 @@ async fn shopping(
     Ok(())
 }
 
-/// A replica stops because it may not go on with what it has, and says what to type.
+/// True for a replica that stops because its data went back, and names the command to type.
 fn is_refusal(stop: &Stop) -> bool {
     let text = stop.to_string();
     let why = text.contains("older copy") || text.contains("has forgotten what it acknowledged");

@@ -1,19 +1,20 @@
-//! The judge is believed because it notices: each of these is wrong on purpose, and found out.
+//! The checker is trusted because it detects each of these mutants.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod tales;
 
-use ground::disk::Lies;
-use sim::plan::{Broken, Faults, Plan};
+use ground::disk::DiskMutants;
+use sim::plan::{BrokenRules, Faults, Plan};
 use sim::trace;
 use sim::world::{self, Report};
 
-/// How many seeds a mutant may survive.
+/// The number of seeds that a mutant may survive.
 const SEEDS: u64 = 60;
 
-/// The first seed that notices, and what it says. Crashes only, so that it is these that show it.
-fn found(broken: Broken) -> (u64, Vec<String>) {
+/// The first seed that detects the mutant, and the violations. Crashes are the only faults, so that
+/// no other fault causes them.
+fn found(broken: BrokenRules) -> (u64, Vec<String>) {
     trace::take_panics();
     for seed in 1..=SEEDS {
         let mut plan = Plan::of(seed);
@@ -26,33 +27,33 @@ fn found(broken: Broken) -> (u64, Vec<String>) {
             return (seed, report.wrong);
         }
     }
-    panic!("{broken:?} was not found out in {SEEDS} seeds");
+    panic!("{broken:?} was not detected in {SEEDS} seeds");
 }
 
 #[test]
-fn a_log_that_skips_its_syncs_is_found_out() {
-    let lies = Lies { log: true, ..Lies::default() };
-    found(Broken { lies, ..Broken::default() });
+fn a_log_that_skips_its_syncs_is_detected() {
+    let lies = DiskMutants { log: true, ..DiskMutants::default() };
+    found(BrokenRules { lies, ..BrokenRules::default() });
 }
 
 #[test]
-fn a_history_that_skips_its_syncs_is_found_out() {
-    let lies = Lies { file: true, ..Lies::default() };
-    found(Broken { lies, ..Broken::default() });
+fn a_history_that_skips_its_syncs_is_detected() {
+    let lies = DiskMutants { file: true, ..DiskMutants::default() };
+    found(BrokenRules { lies, ..BrokenRules::default() });
 }
 
 #[test]
-fn a_leader_restored_without_an_election_is_found_out() {
-    found(Broken { restore: true, ..Broken::default() });
+fn a_leader_restored_without_an_election_is_detected() {
+    found(BrokenRules { restore: true, ..BrokenRules::default() });
 }
 
 #[test]
-fn a_log_that_counts_on_what_it_finds_is_found_out() {
-    let lies = Lies { reopening: true, ..Lies::default() };
+fn a_log_that_trusts_unsynced_records_is_detected() {
+    let lies = DiskMutants { reopening: true, ..DiskMutants::default() };
     let found = (5_000..5_000 + SEEDS).any(|seed| {
         let mut plan = tales::plan(seed, 3);
-        (plan.customers, plan.broken) = (1, Broken { lies, ..Broken::default() });
+        (plan.customers, plan.broken) = (1, BrokenRules { lies, ..BrokenRules::default() });
         !tales::tell(plan, tales::left_in_the_page_cache).wrong.is_empty()
     });
-    assert!(found, "not found out in {SEEDS} seeds");
+    assert!(found, "not detected in {SEEDS} seeds");
 }

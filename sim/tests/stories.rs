@@ -1,6 +1,6 @@
-//! Tests 2, 7, 8 and 9 of those that a store must have before its first release: power cuts on any
-//! subset, purges, stalls, and the partial partition in which a leader without a majority keeps the
-//! others from choosing another.
+//! Tests 2, 7, 8 and 9 of the thirteen tests before a release: power cuts on any subset, purges,
+//! stalls, and the partial partition in which a leader without a majority keeps the others from
+//! electing another.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -14,14 +14,14 @@ use sim::plan::Plan;
 use sim::world::World;
 use tales::plan;
 
-/// Tells a story. Nothing may be wrong in the end.
+/// Runs a story. There must be no violation at the end.
 fn story(plan: Plan, tell: impl FnOnce(&mut World) + Send + 'static) {
     let name = format!("{plan:?}");
     let report = tales::tell(plan, tell);
     assert_eq!(report.wrong, Vec::<String>::new(), "{name}");
 }
 
-/// [engine 2] The power goes on each subset of the replicas, at many moments.
+/// [engine 2] Each subset of the replicas loses power, at many moments.
 #[test]
 fn a_power_cut_on_any_subset_at_any_moment_loses_nothing() {
     for subset in 1..8_usize {
@@ -54,8 +54,8 @@ fn a_power_cut_after_a_purge_leaves_no_hole() {
     }
 }
 
-/// [engine 7] One that was away returns over what the others have purged, and loses power while it
-/// installs.
+/// [engine 7] A replica that was away returns after the others have purged their logs, and loses
+/// power while it installs a snapshot.
 #[test]
 fn a_power_cut_while_a_snapshot_is_installed_leaves_no_hole() {
     for moment in 0..12 {
@@ -77,7 +77,7 @@ fn a_power_cut_while_a_snapshot_is_installed_leaves_no_hole() {
     }
 }
 
-/// [engine 8] A follower's disk does nothing for 500 ms: no election, and orders go on.
+/// [engine 8] A follower's disk stalls for 500 ms: no election, and orders go on.
 #[test]
 fn a_followers_disk_that_stalls_causes_no_election() {
     story(plan(3_001, 3), |world| {
@@ -89,12 +89,12 @@ fn a_followers_disk_that_stalls_causes_no_election() {
         assert!(began + 5 < world.history().told_after(0), "orders go on meanwhile");
         world.act(Act::Resume((leader + 1) % 3));
         world.steps(1_000);
-        assert_eq!(world.leader(), Some((leader, term)), "nobody else was chosen");
+        assert_eq!(world.leader(), Some((leader, term)), "no other leader was elected");
         assert!(world.history().told_after(stalled + 500) > 5, "the rate is back");
     });
 }
 
-/// [engine 8] The leader's own disk does nothing for 500 ms: at most one election, nothing lost.
+/// [engine 8] The leader's disk stalls for 500 ms: at most one election, and nothing is lost.
 #[test]
 fn a_leaders_disk_that_stalls_causes_no_storm() {
     story(plan(3_002, 3), |world| {
@@ -112,10 +112,10 @@ fn a_leaders_disk_that_stalls_causes_no_storm() {
 }
 
 /// [engine 9] Five voters. The leader reaches one other, the bridge; the bridge and two more reach
-/// each other; the fifth is alone. The three are a majority, and must not be kept from choosing by
-/// a leader that has none (openraft issue 2080).
+/// each other; the fifth is alone. The three are a majority, and a leader without a majority must
+/// not keep them from electing another (openraft issue 2080).
 #[test]
-fn a_leader_without_a_majority_does_not_keep_a_majority_from_choosing() {
+fn a_leader_without_a_majority_does_not_keep_a_majority_from_electing() {
     for seed in 4_000..4_004 {
         story(plan(seed, 5), |world| {
             let chosen = world.until(3_000, |world| world.leader().is_some());
@@ -134,13 +134,13 @@ fn a_leader_without_a_majority_does_not_keep_a_majority_from_choosing() {
             }
             let cut = world.now();
             let told = world.until(6_000, |world| world.history().told_after(cut + 1_000) > 3);
-            assert!(told, "no order was taken in 6 s by a majority that is connected");
+            assert!(told, "a connected majority accepted no order in 6 s");
         });
     }
 }
 
 /// [P6] The leader and the other replicas cannot reach each other, while catalogs and frontends
-/// reach all of them: a deposed leader that goes on granting leases to catalogs would hold up its
+/// reach all of them. A deposed leader that still grants leases to catalogs would delay its
 /// successor, which waits for their grace. In simulated time, so the host's speed does not matter.
 #[test]
 fn a_leader_that_only_the_other_replicas_cannot_reach_is_replaced_within_600_ms() {
@@ -149,7 +149,7 @@ fn a_leader_that_only_the_other_replicas_cannot_reach_is_replaced_within_600_ms(
         story(deployed, move |world| {
             assert!(world.until(3_000, |world| world.leader().is_some()), "one leads");
             world.steps(500);
-            let (leader, _) = world.leader().expect("it still leads");
+            let (leader, _) = world.leader().expect("the leader still leads");
             for other in (0..3).filter(|place| *place != leader) {
                 let (leader, other) = (world.machine(leader), world.machine(other));
                 world.act(Act::Cut(leader, other));
@@ -168,7 +168,8 @@ fn a_leader_that_only_the_other_replicas_cannot_reach_is_replaced_within_600_ms(
     }
 }
 
-/// What a killed replica had written and not synced is synced before anybody counts on it.
+/// Records that a killed replica has written and not synced are synced before any replica counts on
+/// them.
 #[test]
 fn a_power_cut_soon_after_a_kill_loses_nothing() {
     for seed in 5_000..5_012 {
@@ -177,9 +178,9 @@ fn a_power_cut_soon_after_a_kill_loses_nothing() {
 }
 
 /// [P5] A frontend sleeps past its grace, and orders go on without it. When it wakes up, it answers
-/// no query from memory, and refuses no order by it.
+/// no query from memory, and refuses no order from memory.
 #[test]
-fn a_frontend_that_slept_past_its_grace_tells_nothing_from_before() {
+fn a_frontend_that_slept_past_its_grace_answers_nothing_from_memory() {
     for seed in 6_000..6_004 {
         let asked = Plan { catalogs: 1, frontends: 1, keyless: 30, ..plan(seed, 3) };
         story(asked, |world| {

@@ -1,8 +1,8 @@
-//! The gate: every check in one command, each with its time, and a summary at the end.
+//! The gate: every check in one command, with the time of each, and a summary.
 //!
-//! All steps run, also after one has failed, so that one run tells everything there is to mend. On
-//! a desk a tool that is missing is said and passed over; where `CI=true`, a check that was not
-//! made is a check that failed.
+//! All steps run, even after a failure, so that one run reports everything that must be fixed. On a
+//! developer's machine, a check whose tool is missing is reported and skipped; with `CI=true`, a
+//! skipped check is a failed check.
 
 use std::path::Path;
 use std::process::Command;
@@ -27,7 +27,7 @@ struct Step {
     took: Duration,
 }
 
-/// Runs every check. Fails when one of them did, and with `CI=true` when one was not made.
+/// Runs every check. Fails if a check failed, and with `CI=true` also if a check was skipped.
 pub(crate) fn ci(root: &Path) -> Result<()> {
     let strict = std::env::var_os("CI").is_some_and(|value| value == "true");
     let mut steps = Vec::new();
@@ -52,7 +52,7 @@ pub(crate) fn ci(root: &Path) -> Result<()> {
     step("simulator: licences", &|| deny(&root.join("sim")));
     step("tests", &|| cargo(root, &["test", "--workspace", "--no-fail-fast"], &[]));
     step("pages", &|| pages(root));
-    // The flags for faults are not in what is released: the one build that shows it.
+    // Only this build shows that a release does not accept failpoints.
     let released = ["--config", "profile.dev.package.oppidum.debug-assertions=false"];
     let failpoints = ["test", "-p", "oppidum", "--bin", "oppidum", "failpoint"];
     step("no failpoints", &|| cargo(root, &[&failpoints[..], &released].concat(), &[]));
@@ -63,12 +63,12 @@ pub(crate) fn ci(root: &Path) -> Result<()> {
     step("simulator: tests", &|| cargo(&sim, &["test", "--workspace", "--no-fail-fast"], &[]));
     print!("{}", summary(&steps));
     match steps.iter().any(|step| is_shut(step.end, strict)) {
-        true => bail!("the gate is shut"),
+        true => bail!("the gate failed"),
         false => Ok(()),
     }
 }
 
-/// Whether a step that ended like this shuts the gate.
+/// True if a step that ended like this fails the gate.
 fn is_shut(end: End, strict: bool) -> bool {
     match end {
         End::Passed => false,
@@ -97,8 +97,8 @@ fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Resul
     Ok(if status.success() { End::Passed } else { End::Failed })
 }
 
-/// `cargo deny` is a tool of its own, which `.ci/run` installs; without it the step was not
-/// checked. Advisories are left out: they come over the network and change without the repository.
+/// `cargo deny` is a separate tool, which `.ci/run` installs; without it the step is skipped.
+/// Advisories are not checked: they come over the network and change without the repository.
 fn deny(workspace: &Path) -> Result<End> {
     let asked = Command::new(env!("CARGO")).args(["deny", "--version"]).output();
     if !asked.is_ok_and(|answer| answer.status.success()) {
@@ -108,7 +108,7 @@ fn deny(workspace: &Path) -> Result<End> {
     cargo(workspace, &["deny", "--locked", "check", "licenses", "bans", "sources"], &[])
 }
 
-/// The operators' pages are followed with the program that the tests have built.
+/// Follows the operators' pages with the program that the tests have built.
 fn pages(root: &Path) -> Result<End> {
     if let Some(why) = manual::obstacle() {
         println!("!!! NOT CHECKED: the pages cannot be followed here: {why} !!!");
@@ -139,9 +139,9 @@ fn summary(steps: &[Step]) -> String {
 mod tests {
     use super::*;
 
-    /// Kind: a check that a machine without its tool passes over in silence.
+    /// Kind: a check that a machine without its tool skips silently.
     #[test]
-    fn a_check_that_was_not_made_shuts_the_gate_of_ci_and_not_of_a_desk() {
+    fn a_skipped_check_fails_ci_and_not_a_local_run() {
         for (end, desk, ci) in
             [(End::Passed, false, false), (End::Skipped, false, true), (End::Failed, true, true)]
         {

@@ -1,7 +1,7 @@
 //! Every chore of the repository, as one program: `cargo xtask <chore>`.
 //!
-//! `ci` is the gate, and `tidy` the part of it that no compiler does. Nothing here writes into the
-//! repository except `fix` and `bench`, which are asked to.
+//! `ci` is the gate; `tidy` is the part of it that no compiler checks. Only `fix` and `bench` write
+//! into the repository.
 
 #![expect(clippy::print_stdout, reason = "a chore talks to the person who runs it")]
 
@@ -36,18 +36,17 @@ enum Chore {
     Fix,
     /// The rules of the repository that no compiler checks.
     Tidy,
-    /// Measures rates, latencies and CPU beside what they compare with; writes
-    /// docs/performance.md.
+    /// Measures rates, latencies and CPU, each beside a comparison; writes docs/performance.md.
     Bench(bench::Options),
-    /// Where the CPU of one process goes under load: a table and a flame graph, by `perf`.
+    /// Profiles the CPU of one process under load with `perf`: a table and a flame graph.
     Profile(profile::Options),
-    /// Every procedure of the operators' pages, run word for word, on machines of its own.
+    /// Runs every procedure of the operators' pages, word for word, on machines of its own.
     Manual(manual::Options),
-    /// The exact model of the watch protocol, for many seeds, or for one with its trace.
+    /// Runs the exact model of the watch protocol for many seeds, or for one with its trace.
     Model(model::Options),
-    /// The whole store in a simulated world, for many seeds, or for one with its trace.
+    /// Runs the whole store in a simulated world for many seeds, or for one with its trace.
     Sim(sim::Options),
-    /// Clients go on while processes are killed, frozen and restarted; then everything is checked.
+    /// Kills, freezes and restarts processes while clients order; then checks everything.
     Torture(torture::Options),
     /// The bare HTTP handler that `bench` compares with.
     #[command(hide = true)]

@@ -1,4 +1,4 @@
-//! The exact model of the watch protocol, for as many seeds as one likes: optimized, one thread.
+//! Runs the exact model of the watch protocol, for any number of seeds: optimized, on one thread.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,19 +6,19 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-/// What to try.
+/// Which seeds to run, and how.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
-    /// How many seeds.
+    /// The number of seeds.
     #[arg(long, default_value_t = 100_000)]
     seeds: u64,
-    /// From which seed on.
+    /// The first seed.
     #[arg(long, default_value_t = 1)]
     first: u64,
-    /// Prints everything that happened: for one seed.
+    /// Prints everything that happened; for one seed.
     #[arg(long)]
     trace: bool,
-    /// Breaks this rule on purpose, and stops at the first seed that notices.
+    /// Breaks this rule on purpose, and stops at the first seed that detects it.
     #[arg(long, value_name = "NAME")]
     break_rule: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The simulator, for as many seeds as one likes. It is a workspace of its own, in `sim/`.
+//! Runs the simulator, a workspace of its own in `sim/`, for any number of seeds.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,25 +6,25 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
-/// What to try.
+/// Which seeds to run, and how.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
-    /// How many seeds.
+    /// The number of seeds.
     #[arg(long, default_value_t = 100)]
     seeds: u64,
-    /// From which seed on.
+    /// The first seed.
     #[arg(long, default_value_t = 1)]
     first: u64,
-    /// How many seeds at the same time.
+    /// The number of seeds that run at the same time.
     #[arg(long, default_value_t = 2)]
     threads: u64,
-    /// Prints everything that happens: for one seed.
+    /// Prints everything that happens; for one seed.
     #[arg(long)]
     trace: bool,
     /// Runs each seed twice, and compares the traces.
     #[arg(long)]
     twice: bool,
-    /// Breaks this on purpose, and shows which seeds notice: log-sync, file-sync, reopening or
+    /// Breaks this on purpose, and shows which seeds detect it: log-sync, file-sync, reopening or
     /// restore.
     #[arg(long, value_name = "WHAT")]
     broken: Option<String>,

@@ -1,4 +1,4 @@
-//! Torture of the real binary, built as it is deployed, for as long as one likes: one seed.
+//! Torture of the real binary, built as it is deployed: one seed, for any number of minutes.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,13 +8,13 @@ use clap::Args;
 
 use crate::bench::process::PROFILE;
 
-/// What to do to it, and for how long.
+/// How long the torture lasts, with which seed and which faults.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
-    /// How long, in minutes.
+    /// The length, in minutes.
     #[arg(long, default_value_t = 20)]
     minutes: u64,
-    /// What follows from what.
+    /// The seed of all random choices.
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Names of faults, separated by commas [default: all].
@@ -22,17 +22,17 @@ pub(crate) struct Options {
     faults: String,
 }
 
-/// Builds the binary and tortures it. It says at its start which faults there are, and which are
-/// left out because they need root and disks of their own.
+/// Builds the binary and tortures it. The run begins with a list of its faults, and of those left
+/// out because they need root and disks of their own.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     println!("Building what is deployed: some ten minutes on two cores, the first time.");
     let mut command = Command::new(env!("CARGO"));
     command
         .current_dir(root)
         .args(["test", "--profile", PROFILE, "--quiet", "-p", "oppidum", "--test", "e2e"])
-        // What a test puts into a process is not in what is deployed.
+        // The failpoints that tests set in a process are not part of what is deployed.
         .args(["--features", "failpoints", "--"])
-        .args(["--nocapture", "nothing_is_lost_whatever_happens"])
+        .args(["--nocapture", "no_acknowledged_order_is_lost_under_any_fault"])
         .env("OPPIDUM_TORTURE_SECONDS", (60 * options.minutes).to_string())
         .env("OPPIDUM_TORTURE_SEED", options.seed.to_string())
         .env("OPPIDUM_TORTURE_FAULTS", &options.faults);

@@ -1,5 +1,5 @@
-//! Keeps the list of replicas true: a stream to one of them, which says who they are whenever that
-//! changes.
+//! The directory of replicas, kept current: a stream to one replica, which pushes the membership
+//! whenever it changes.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use tokio_util::sync::CancellationToken;
 use wire::peers::Directory;
 use wire::stream::Caller;
 
-/// Between two tries to reach any of them.
+/// The pause between two attempts to reach any replica.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// One that says nothing for this long is given up for another: a replica that is well says
+/// A replica that is silent for this long is abandoned for another: a healthy replica sends
 /// something twice a second.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// Keeps it true until `stop`.
+/// Keeps the directory current until `stop`.
 pub(crate) async fn keep(directory: &Directory, stop: &CancellationToken) {
     tokio::select! {
         () = follow(directory) => {}
@@ -35,7 +35,7 @@ async fn follow(directory: &Directory) {
     }
 }
 
-/// Listens to one of them until it breaks off, falls silent, or does not belong to them any more.
+/// Listens to one replica until it disconnects, falls silent, or is no longer a member.
 async fn listen(directory: &Directory, caller: &Caller) {
     let mut rosters = caller.roster();
     loop {

@@ -1,22 +1,22 @@
-//! The catalog: a shelf that watches the ledger, answers product queries and is watched by
-//! frontends.
+//! The catalog: a table of products that watches the ledger, answers product queries and is watched
+//! by frontends.
 //!
-//! It holds nothing that matters: everything on its shelf came from the leader and comes again, so
-//! it can be thrown away and started anew at any time. What it is good at is fan-out: a storm of
-//! readers reaches it and never delays a commit.
+//! A catalog owns no state: its whole table comes from the leader and can be fetched again, so a
+//! catalog can be discarded and restarted at any time. Its purpose is fan-out: any number of
+//! readers reach the catalog and never delay a commit.
 //!
 //! # Reading order
 //!
-//! [`shelf`] is the table, [`counter`] decides (what is fresh, who is served, which queries wait);
-//! `desk` is the shell around it, `service` its gRPC side; `restocker` proposes to fill up
-//! what is sold out, `directory` knows the replicas, `freshness` says
+//! [`product_table`] is the table; [`core`] decides what is fresh, which frontends are served and
+//! which queries wait. `state` is the shell around it, `service` its gRPC side. `restocker`
+//! proposes to restock products that are sold out, `directory` knows the replicas, `freshness` logs
 //! when answers become stale. [`run()`] puts them together.
 
-pub mod shelf;
+pub mod product_table;
 
-pub mod counter;
+pub mod core;
 
-mod desk;
+mod state;
 
 mod directory;
 

@@ -1,7 +1,7 @@
-//! Proposes to fill up what is sold out: every few seconds, for the products that want it.
+//! The restocker: every few seconds, proposes to restock the products that are sold out.
 //!
-//! The proposal acts only at stock 0, decided when it is applied, so any number of catalogs may
-//! make it, as often as they like, without a key.
+//! The proposal acts only at stock 0, which is decided when it is applied. So any number of
+//! catalogs may propose it at any rate, without an idempotency key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +17,14 @@ use wire::problem::Problem;
 use wire::proto::{answer, ask};
 use wire::stream::Caller;
 
-use crate::desk::Desk;
+use crate::state::CatalogState;
 
-/// How long one proposal may take.
+/// The time-out of one proposal.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Looks every `every`, until `stop`.
+/// Looks for products that are sold out at intervals of `every`, until `stop`.
 pub(crate) async fn run(
-    desk: Arc<Desk>,
+    state: Arc<CatalogState>,
     orders: Directory,
     every: Duration,
     stop: CancellationToken,
@@ -38,7 +38,7 @@ pub(crate) async fn run(
             () = stop.cancelled() => return,
         }
         tracing::info!("Checking stock");
-        for product in desk.sold_out() {
+        for product in state.sold_out() {
             let Some(quantity) = product.restock_to else { continue };
             let command = proposal(&product, quantity);
             let voters = orders.voters();
@@ -61,13 +61,13 @@ pub(crate) async fn run(
     }
 }
 
-/// What is proposed for a product that is sold out. To fill up, and not to add: every catalog
-/// proposes it, and the ledger does it once.
+/// The command proposed for a product that is sold out. It fills the stock up instead of adding to
+/// it: every catalog proposes it, and the ledger restocks once.
 fn proposal(product: &Change, quantity: Quantity) -> Command {
     Command::RestockTo { name: product.name.clone(), quantity }
 }
 
-/// Proposes to whoever leads: the one that did last time first, then everybody.
+/// Proposes to the leader: first to the replica that led last time, then to every other one.
 async fn propose(
     orders: &[Peer],
     leader: &mut Option<Caller>,
@@ -109,9 +109,9 @@ mod tests {
 
     use super::*;
 
-    /// Three catalogs see the same product sold out, and each proposes: it is filled up once.
+    /// Three catalogs see the same product sold out and each proposes: the stock is filled up once.
     #[test]
-    fn a_product_that_is_sold_out_is_filled_up_however_many_catalogs_propose_it() {
+    fn a_sold_out_product_is_restocked_once_by_any_number_of_catalogs() {
         let (name, price) = (Name::new("tux").unwrap(), Cents::new(100).unwrap());
         let restock_to = Quantity::new(100);
         let products = vec![Definition { name, price, stock: 0, restock_to }];

@@ -1,4 +1,4 @@
-//! A catalog's life: listen, find the leader, watch it for as long as it leads, find the next.
+//! A catalog's main loop: find the leader, watch it while it leads, then find the next.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,44 +20,44 @@ use wire::watch::rules::Rules;
 use wire::watch::source::Source;
 use wire::watch::watcher::{self, Ended};
 
-use crate::desk::Desk;
 use crate::directory;
 use crate::restocker;
 use crate::service::Service;
+use crate::state::CatalogState;
 
-/// The pause after asking every replica in vain: at least this. Orders wait for this catalog while
-/// a new leader is being chosen, so it looks often at first, and twice as seldom each time later.
+/// The shortest pause after every replica was asked in vain. Orders wait for this catalog during an
+/// election, so it looks often at first, and doubles the pause each time.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// A source that fell silent is left alone for so long; meanwhile the replicas choose another.
+/// A source that fell silent is avoided for this long; meanwhile the replicas elect another.
 const SILENT: Duration = Duration::from_millis(300);
 
-/// One whose stream broke, for so long: started again at once, it takes connections before it has
-/// read its log and says a word, and meanwhile another leads.
+/// A source whose stream broke is avoided for this long. If it restarts at once, it accepts
+/// connections before it has read its log and can send anything; meanwhile another replica leads.
 const BROKEN: Duration = Duration::from_millis(150);
 
-/// How long it looks often.
+/// How long the catalog looks at the shortest pause.
 const EAGER: Duration = Duration::from_secs(1);
 
-/// The longest pause: how much later than it comes back a leader may be found.
+/// The longest pause, and so the longest delay until a leader that returns is found.
 const PAUSE_MAX: Duration = Duration::from_millis(320);
 
-/// Everything a catalog needs to know before it starts.
+/// What a catalog needs to know before it starts.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where it listens for frontends.
+    /// The address at which it listens for frontends.
     pub listen: SocketAddr,
-    /// The replicas of the store, as first hints: they say themselves who they are.
+    /// The replicas of the store, as first hints: the replicas themselves push the membership.
     pub orders: Vec<Peer>,
-    /// Catalogs to watch instead of the leader, `host:port`; empty: the leader is watched.
+    /// The catalogs to watch instead of the leader, `host:port`; empty: the leader is watched.
     pub upstream: Vec<String>,
-    /// For people: `catalog 127.0.0.1:2319`.
+    /// The name in logs and pages: `catalog 127.0.0.1:2319`.
     pub name: String,
-    /// How often it looks for products that are sold out.
+    /// The interval at which it looks for products that are sold out.
     pub restock_every: Duration,
     /// The times of the watch protocol, the same in the whole store.
     pub times: Times,
-    /// All rules hold, unless a test switches one off.
+    /// All rules hold, unless a test breaks one.
     pub rules: Rules,
 }
 
@@ -65,15 +65,15 @@ pub struct Settings {
 ///
 /// # Errors
 ///
-/// [`Stop::Setup`] when it cannot start as it is told.
+/// [`Stop::Setup`] when the settings do not allow it to start.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop> {
     let Settings { listen, orders, upstream, name, restock_every, times, rules } = settings;
     let directory = Directory::new(orders.clone());
     let sources = match upstream.is_empty() {
-        true => Sources::Replicas(directory.clone()),
+        true => WatchedSources::Replicas(directory.clone()),
         false => {
             let numbered = upstream.into_iter().zip(1..);
-            Sources::Catalogs(numbered.map(|(address, id)| Peer { id, address }).collect())
+            WatchedSources::Catalogs(numbered.map(|(address, id)| Peer { id, address }).collect())
         }
     };
     times.check().map_err(|error| Stop::Setup(error.to_string()))?;
@@ -87,10 +87,10 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     let address = listener.local_addr().unwrap_or(listen);
     tracing::info!("Catalog socket bound to port {}", address.port());
     tracing::info!("socket is listening");
-    let desk = Arc::new(Desk::new(name, address.to_string(), times, rules));
-    // Later than `stop`: the frontends are asked to go first, and reported for meanwhile.
+    let state = Arc::new(CatalogState::new(name, address.to_string(), times, rules));
+    // Cancelled after `stop`: frontends leave first, and the catalog reports for them until then.
     let ending = CancellationToken::new();
-    let service = Service::new(desk.clone(), ending.clone());
+    let service = Service::new(state.clone(), ending.clone());
     let store = StoreServer::new(service.clone())
         .max_decoding_message_size(RPC_BYTES_MAX)
         .max_encoding_message_size(RPC_BYTES_MAX);
@@ -98,50 +98,50 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
         .max_decoding_message_size(RPC_BYTES_MAX)
         .max_encoding_message_size(RPC_BYTES_MAX);
     let grpc = Routes::new(store).add_service(watch);
-    let serving = serve::internal(listener, grpc, desk.clone(), ending.clone());
+    let serving = serve::internal(listener, grpc, state.clone(), ending.clone());
     tokio::join!(
         serving,
-        tick(&desk, times.beat / 4, &ending),
-        follow(&desk, &sources, &ending),
-        restocker::run(desk.clone(), directory.clone(), restock_every, stop.clone()),
+        tick(&state, times.beat / 4, &ending),
+        follow(&state, &sources, &ending),
+        restocker::run(state.clone(), directory.clone(), restock_every, stop.clone()),
         directory::keep(&directory, &ending),
-        leave(&desk, &stop, &ending),
+        leave(&state, &stop, &ending),
     );
     Ok(())
 }
 
-/// Lets every frontend go, then says goodbye itself: so that nobody needs to wait for anybody.
-async fn leave(desk: &Desk, stop: &CancellationToken, ending: &CancellationToken) {
+/// Waits until every frontend has left, then says goodbye itself, so that no lease must run out.
+async fn leave(state: &CatalogState, stop: &CancellationToken, ending: &CancellationToken) {
     stop.cancelled().await;
-    desk.leave();
-    // One that does not go is let go of by the ordinary rule, after its grace.
-    let mut news = desk.news();
-    while desk.is_watched() {
-        // The desk outlives this.
+    state.leave();
+    // A frontend that does not leave is dropped by the ordinary rule, after its grace.
+    let mut news = state.news();
+    while state.is_watched() {
+        // The state outlives this loop, so the sender cannot be gone.
         let _ = news.changed().await;
     }
     ending.cancel();
 }
 
-async fn tick(desk: &Desk, every: Duration, stop: &CancellationToken) {
+async fn tick(state: &CatalogState, every: Duration, stop: &CancellationToken) {
     let mut ticks = tokio::time::interval(every);
     loop {
         tokio::select! {
-            _ = ticks.tick() => desk.tick(),
+            _ = ticks.tick() => state.tick(),
             () = stop.cancelled() => return,
         }
     }
 }
 
-/// Whom to watch.
-enum Sources {
-    /// Replicas, as they come and go.
+/// The sources that a catalog may watch.
+enum WatchedSources {
+    /// Replicas, as the membership changes.
     Replicas(Directory),
-    /// Catalogs, numbered as they are listed.
+    /// Catalogs, numbered in the order of the list.
     Catalogs(Vec<Peer>),
 }
 
-impl Sources {
+impl WatchedSources {
     fn now(&self) -> Vec<Peer> {
         match self {
             Self::Replicas(directory) => directory.voters(),
@@ -150,12 +150,12 @@ impl Sources {
     }
 }
 
-/// Watches whoever leads. Followers refuse at once, so asking everybody in turn finds the leader.
-/// A catalog that is watched instead serves as long as it is there.
-async fn follow(desk: &Desk, sources: &Sources, stop: &CancellationToken) {
+/// Watches the leader. Followers reject at once, so asking each replica in turn finds the leader. A
+/// catalog that is watched instead serves for as long as it runs.
+async fn follow(state: &CatalogState, sources: &WatchedSources, stop: &CancellationToken) {
     let (mut pause, mut lost) = (PAUSE, Instant::now());
-    // One that was lost is asked last, and not before a while: it may take connections and never
-    // say a word, while another is about to lead.
+    // A source that was lost is asked last, and not before a pause: it may accept connections and
+    // stay silent while another replica is about to lead.
     let mut avoided: Option<(u64, Instant, Duration)> = None;
     loop {
         let mut peers = sources.now();
@@ -169,33 +169,34 @@ async fn follow(desk: &Desk, sources: &Sources, stop: &CancellationToken) {
             if avoided.is_some_and(not_yet) && several {
                 continue;
             }
-            let ended = watcher::watch(desk, &peer.address, stop).await;
+            let ended = watcher::watch(state, &peer.address, stop).await;
             if let Some((id, since, _)) = &mut avoided
                 && *id == peer.id
             {
                 *since = Instant::now();
             }
-            desk.set_watches(None);
+            state.set_watches(None);
             match &ended {
                 Ended::Stopped => return,
                 Ended::Refused(why) => {
                     tracing::debug!("{} cannot be watched: {why}", peer.address);
                     continue;
                 }
-                // Its detach may still be on its way to the log: it must not meet this one again.
+                // The detach may still be in flight to the log, and must not hit the incarnation
+                // that returns.
                 Ended::LetGo => {
                     tracing::info!("{} has let go of this catalog: starting anew", peer.address);
-                    desk.start_over();
+                    state.start_over();
                 }
                 Ended::WrongLedger => {
                     tracing::warn!(
                         "{} keeps another ledger than before: starting over",
                         peer.address
                     );
-                    desk.start_over();
+                    state.start_over();
                 }
-                Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken | Ended::Left => {
-                    let span = if ended == Ended::Forsaken { SILENT } else { BROKEN };
+                Ended::Broke(_) | Ended::Nonsense(_) | Ended::Abandoned | Ended::Left => {
+                    let span = if ended == Ended::Abandoned { SILENT } else { BROKEN };
                     avoided = Some((peer.id, Instant::now(), span));
                     tracing::info!("{} is no longer watched: {ended}", peer.address);
                 }

@@ -1,4 +1,4 @@
-//! The catalog's gRPC side: product queries on a stream of calls, and the stream that frontends
+//! The catalog's gRPC service: product queries on a stream of calls, and the stream that frontends
 //! watch.
 
 use std::sync::Arc;
@@ -21,31 +21,30 @@ use wire::stream::{self, Answerer, LeaderHint, Reply};
 use wire::watch::clock;
 use wire::watch::source::{self, Frames};
 
-use crate::counter::Asked;
-use crate::desk::{Desk, Query};
+use crate::core::CatalogQuery;
+use crate::state::{CatalogState, Query};
 
-/// The longest that a query may be parked for want of a lease.
+/// The longest time that a query may be parked without a lease.
 const PATIENCE_MAX: Duration = Duration::from_secs(5);
 
-/// How long a query may be parked: for three quarters of the time that its asker waits. What is
-/// told at the end, a stale answer or that there is no lease, must arrive before the asker gives
-/// up.
+/// How long a query may be parked: three quarters of its client's time-out. The final answer, stale
+/// or `no_leader`, must arrive before the client gives up.
 fn parked_max(patience_ms: u32) -> Duration {
     let patience = Duration::from_millis(patience_ms.into());
     (patience.saturating_mul(3) / 4).min(PATIENCE_MAX)
 }
 
-/// Serves both streams; clones share the desk.
+/// Serves both streams; clones share the state.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
-    desk: Arc<Desk>,
+    state: Arc<CatalogState>,
     hint: watch::Sender<LeaderHint>,
     stop: CancellationToken,
 }
 
 impl Service {
-    pub(crate) fn new(desk: Arc<Desk>, stop: CancellationToken) -> Self {
-        Self { desk, hint: watch::Sender::new(LeaderHint::default()), stop }
+    pub(crate) fn new(state: Arc<CatalogState>, stop: CancellationToken) -> Self {
+        Self { state, hint: watch::Sender::new(LeaderHint::default()), stop }
     }
 }
 
@@ -55,9 +54,9 @@ impl Answerer for Service {
         match ask.what {
             Some(What::Query(query)) => match convert::name(&query.name) {
                 Ok(name) => {
-                    let asked = Asked::Product { name, floor: Index(query.floor) };
+                    let asked = CatalogQuery::Product { name, floor: Index(query.floor) };
                     let stale_ok = query.stale_ok;
-                    self.desk.ask(Query { reply, until, stale_ok, list: false }, asked);
+                    self.state.ask(Query { reply, until, stale_ok, list: false }, asked);
                 }
                 Err(problem) => reply.problem(&problem),
             },
@@ -70,9 +69,9 @@ impl Answerer for Service {
                 };
                 match after {
                     Ok(after) => {
-                        let asked = Asked::List { after, limit, floor: Index(list.floor) };
+                        let asked = CatalogQuery::List { after, limit, floor: Index(list.floor) };
                         let stale_ok = list.stale_ok;
-                        self.desk.ask(Query { reply, until, stale_ok, list: true }, asked);
+                        self.state.ask(Query { reply, until, stale_ok, list: true }, asked);
                     }
                     Err(problem) => reply.problem(&problem),
                 }
@@ -118,9 +117,9 @@ impl Watch for Service {
         &self,
         request: Request<Streaming<proto::FromWatcher>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
-        let stream = self.desk.stream();
-        let (desk, stop) = (self.desk.clone(), self.stop.clone());
-        Ok(Response::new(source::serve(desk, stream, request, stop).boxed()))
+        let stream = self.state.stream();
+        let (state, stop) = (self.state.clone(), self.stop.clone());
+        Ok(Response::new(source::serve(state, stream, request, stop).boxed()))
     }
 }
 

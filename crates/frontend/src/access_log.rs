@@ -1,14 +1,14 @@
-//! The access log: one line for each answered request, bounded in bytes and in rate.
+//! The access log: one line per answered request, bounded in bytes and in rate.
 //!
-//! A line begins as the classic servers write it and goes on with what an operator looks for:
+//! A line begins in the format of the classic servers and continues with fields for operators:
 //!
 //! ```text
 //! 128.119.202.15 - - [26/Apr/2024 22:21:55] "POST /orders HTTP/1.1" 200 - bytes=35 ms=0.8 id=4f1c
 //! ```
 //!
-//! Beyond [`LINES_PER_SECOND_MAX`] lines are sampled, and a line says how many requests it stands
-//! for (`requests=8`): over all lines these add up to the requests. [`Sampler`] decides and has no
-//! clock. A request that is left out costs a lock and nothing else.
+//! Beyond [`LINES_PER_SECOND_MAX`] lines are sampled, and each line says how many requests it
+//! stands for (`requests=8`): these numbers add up to all requests. [`Sampler`] decides and has no
+//! clock. A request without a line costs one lock.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,25 +21,25 @@ use wire::telemetry::{self, ACCESS};
 
 use crate::limits::LINES_PER_SECOND_MAX;
 
-/// The most bytes of a method in a line, and of a request's id.
+/// The most bytes of a method, and of a request's id, in a line.
 const METHOD_BYTES_MAX: usize = 16;
 
-/// The pure core: which requests get a line.
+/// The pure core: decides which requests get a line.
 #[derive(Debug, Default)]
 struct Sampler {
-    /// The second that is being counted, and the requests and lines in it.
+    /// The second being counted, with its requests and lines.
     second: u64,
     requests: u64,
     lines: u64,
-    /// Of how many requests one gets a line.
+    /// One line stands for this many requests.
     factor: u64,
     /// Requests without a line since the last line.
     left_out: u64,
 }
 
 impl Sampler {
-    /// A request is answered in this second. None: it gets no line. Else for how many requests its
-    /// line stands.
+    /// A request was answered in this second. Returns the number of requests that its line stands
+    /// for, or `None`: it gets no line.
     fn sample(&mut self, second: u64) -> Option<u64> {
         if self.factor == 0 || self.second != second {
             let before = if second == self.second.wrapping_add(1) { self.requests } else { 0 };
@@ -57,12 +57,12 @@ impl Sampler {
     }
 }
 
-/// What a request was, as its line shows it.
+/// The request, as its line shows it.
 #[derive(Clone, Debug)]
 pub(crate) enum RequestLine {
     /// `POST /orders HTTP/1.1`
     Order,
-    /// What came is no request.
+    /// Bytes that are no request.
     Malformed,
     /// Any request that hyper has read.
     Other(Method, Uri, Version),
@@ -74,15 +74,15 @@ pub(crate) struct Answered<'a> {
     pub(crate) client: IpAddr,
     pub(crate) request: &'a RequestLine,
     pub(crate) status: u16,
-    /// Of the answer's body.
+    /// The length of the answer's body.
     pub(crate) bytes: usize,
-    /// From when the request was read until its answer was there.
+    /// From the moment the request was read until its answer was complete.
     pub(crate) took: Duration,
-    /// The request's id, as it is given back.
+    /// The request's id, as the answer repeats it.
     pub(crate) id: &'a [u8],
 }
 
-/// Writes lines, or none. Clones share everything.
+/// Writes the lines if it is on. Clones share everything.
 #[derive(Clone, Debug)]
 pub(crate) struct AccessLog {
     sampler: Option<Arc<Mutex<Sampler>>>,
@@ -99,7 +99,7 @@ impl AccessLog {
         self.sampler.is_some()
     }
 
-    /// Writes the line of a request, unless it is left out.
+    /// Writes the line of a request, unless sampling leaves it out.
     pub(crate) fn note(&self, answered: &Answered<'_>) {
         let Some(sampler) = &self.sampler else { return };
         let now = telemetry::since_epoch();
@@ -128,7 +128,7 @@ fn line(answered: &Answered<'_>, now: Duration, requests: u64) -> String {
         }
     };
     let took = took.as_secs_f64() * 1_000.0;
-    // A blank would end the field, and what follows would look like another.
+    // A space would end the field, and the rest of the id would look like another field.
     let id = escaped(id).to_string().replace(' ', "\\x20");
     let _ = write!(line, "\" {status} - bytes={bytes} ms={took:.1} id={id}");
     if 1 < requests {
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn below_the_bound_each_request_has_a_line() {
+    fn below_the_limit_each_request_has_a_line() {
         let mut sampler = Sampler::default();
         for second in 0..3 {
             for _ in 0..LINES_PER_SECOND_MAX {
@@ -151,9 +151,9 @@ mod tests {
         }
     }
 
-    /// Neither a sudden crowd nor one that stays writes more lines than the bound.
+    /// Neither a burst nor a lasting overload writes more lines than the limit.
     #[test]
-    fn beyond_the_bound_lines_are_sampled_and_add_up_to_the_requests() {
+    fn beyond_the_limit_lines_are_sampled_and_add_up_to_the_requests() {
         let mut sampler = Sampler::default();
         let mut stands_for = 0;
         for second in 10..14 {
@@ -167,7 +167,7 @@ mod tests {
             stands_for += sampled.iter().sum::<u64>();
         }
         assert_eq!(stands_for + sampler.left_out, 4 * 20_500);
-        assert!(sampler.sample(20).is_some(), "the crowd has gone");
+        assert!(sampler.sample(20).is_some(), "the burst is over");
         assert_eq!(sampler.sample(20), Some(1));
     }
 
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_begins_as_the_classic_servers_write_it() {
+    fn a_line_begins_in_the_format_of_the_classic_servers() {
         let begin = "128.119.202.15 - - [26/Apr/2024 22:21:55] \"POST /orders HTTP/1.1\" 200 - ";
         assert_eq!(
             shown(&RequestLine::Order, b"4f1c", 1),
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_bounded_and_shows_nothing_raw() {
+    fn a_line_is_bounded_and_escaped() {
         let method = Method::from_bytes("M".repeat(10_000).as_bytes()).unwrap();
         let uri: Uri = format!("/a\"{}", "x".repeat(60_000)).parse().unwrap();
         let request = RequestLine::Other(method, uri, Version::HTTP_11);

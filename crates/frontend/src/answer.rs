@@ -1,4 +1,4 @@
-//! The HTTP answers of the public API: one envelope, and the headers that go with it.
+//! HTTP answers of the public API: one envelope, and the headers that accompany it.
 
 use std::io::Write as _;
 
@@ -13,7 +13,7 @@ use wire::problem::Problem;
 
 use crate::classic::render_error;
 
-/// An answer, whole.
+/// A complete answer.
 pub(crate) type Answer = Response<Bytes>;
 
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -23,16 +23,16 @@ const AS_OF: HeaderName = HeaderName::from_static("x-as-of");
 const CONSISTENCY: HeaderName = HeaderName::from_static("x-consistency");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// On every answer: it is true now and for its client alone, and is what it says that it is.
+/// The headers of every answer: no cache may store it, and its media type is as declared.
 const CONSTANT: [(HeaderName, HeaderValue); 2] = [
     (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
 ];
 
-/// The same, as they go over the wire.
+/// The same headers as bytes on the wire.
 const CONSTANT_LINES: &str = "cache-control: no-store\r\nx-content-type-options: nosniff\r\n";
 
-/// JSON with a status.
+/// A JSON answer.
 pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(body.into());
     *answer.status_mut() = status;
@@ -41,7 +41,7 @@ pub(crate) fn json(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     answer
 }
 
-/// Plain text with a status.
+/// A plain-text answer.
 pub(crate) fn text(status: StatusCode, body: &'static str) -> Answer {
     let mut answer = Response::new(Bytes::from_static(body.as_bytes()));
     *answer.status_mut() = status;
@@ -55,7 +55,8 @@ pub(crate) fn error(status: StatusCode, message: &str) -> Answer {
     json(status, render_error(status.as_u16(), message))
 }
 
-/// A problem in the envelope: 503 with `Retry-After` when nothing happened, 504 when nobody knows.
+/// A problem in the envelope: 503 with `Retry-After` if it is definite, 504 if the outcome is
+/// unknown.
 pub(crate) fn problem(problem: &Problem) -> Answer {
     let status = status(problem);
     let mut answer = error(status, &problem.message);
@@ -65,20 +66,20 @@ pub(crate) fn problem(problem: &Problem) -> Answer {
     answer
 }
 
-/// Adds the headers that every answer has; [`write()`] adds them by itself.
+/// Adds the headers of every answer; [`write()`] adds them by itself.
 pub(crate) fn with_constant_headers(mut answer: Answer) -> Answer {
     answer.headers_mut().extend(CONSTANT);
     answer
 }
 
-/// Says that the connection is closed behind this answer.
+/// Says that the connection closes after this answer.
 pub(crate) fn last(mut answer: Answer) -> Answer {
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     answer
 }
 
-/// Adds an answer to `out` as it goes over the wire, with a `date` (RFC 9110). `last`: the
-/// connection is closed after it.
+/// Appends an answer to `out` as bytes on the wire, with a `date` (RFC 9110). `last`: the
+/// connection closes after it.
 pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer, date: &str, last: bool) {
     let (status, body) = (answer.status(), answer.body());
     // Writing into a vector cannot fail.
@@ -96,8 +97,8 @@ pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer, date: &str, last: bool) 
     out.extend_from_slice(body);
 }
 
-/// A problem as it goes over the wire, before and after the value of [`REQUEST_ID`]. (It has no
-/// `Date`, which a server owes to what it has done, and not to what it could not do.)
+/// A problem as bytes on the wire, before and after the value of [`REQUEST_ID`]. (It has no `Date`:
+/// RFC 9110 does not require the header on a 5xx answer.)
 pub(crate) fn on_the_wire(problem: &Problem) -> [String; 2] {
     let status = status(problem);
     let body = render_error(status.as_u16(), &problem.message);
@@ -119,7 +120,7 @@ fn retry_after(problem: &Problem) -> u64 {
     problem.retry_after.unwrap_or_default().as_secs().max(1)
 }
 
-/// 405, with what is allowed.
+/// 405, with the allowed methods.
 pub(crate) fn not_allowed(allow: &'static str) -> Answer {
     let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "method not allowed here");
     answer.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
@@ -143,13 +144,13 @@ pub(crate) fn as_of(mut answer: Answer, index: Index, stale: bool) -> Answer {
     answer
 }
 
-/// Adds where the answer came from (RFC 9211).
+/// Adds the source of the answer (RFC 9211).
 pub(crate) fn cached(mut answer: Answer, how: &'static str) -> Answer {
     answer.headers_mut().insert(CACHE_STATUS, HeaderValue::from_static(how));
     answer
 }
 
-/// Adds the key under which a request was decided, and whether it had been before.
+/// Adds the key under which the request was decided, and whether the decision is repeated.
 pub(crate) fn keyed(mut answer: Answer, key: &str, replayed: bool) -> Answer {
     if let Ok(key) = HeaderValue::from_str(key) {
         answer.headers_mut().insert(IDEMPOTENCY_KEY, key);
@@ -166,9 +167,9 @@ mod tests {
 
     use super::*;
 
-    /// Whoever is refused by bytes alone is told what any other would be.
+    /// An order rejected with prepared bytes gets the same answer as any other.
     #[test]
-    fn a_problem_on_the_wire_is_the_same_answer() {
+    fn a_prepared_problem_equals_the_ordinary_answer() {
         let overloaded = Problem::definite(Code::Overloaded, "more than can be done");
         let [before, after] = on_the_wire(&overloaded);
         let text = format!("{before}7{after}");

@@ -1,7 +1,6 @@
-//! The public API: from a request to its answer.
+//! The public API: turns each request into an answer.
 //!
-//! Routes are few and fixed, so they are a `match` and not a table. Every answer is in the
-//! envelope, whatever went wrong, and the connection stays usable.
+//! Routes are few, so they are a `match`. Errors are in the envelope; the connection stays usable.
 
 mod batching;
 
@@ -25,23 +24,23 @@ use wire::problem::{Code, Problem};
 use wire::telemetry::since_epoch;
 
 use crate::access_log::AccessLog;
+use crate::admission::Admission;
 use crate::answer::{self, Answer, REQUEST_ID};
 use crate::body_quota::Bodies;
 use crate::cache_report::CacheReport;
 use crate::classic::{self, Dialect, Noun};
 use crate::clients::{Clients, Closing};
-use crate::connection::{House, Written};
-use crate::courier::{Couriers, Decided};
-use crate::gate::Door;
-use crate::head::Rejection;
+use crate::coalescer::{Decided, OrderCoalescer};
+use crate::http::connection::{Handler, Written};
+use crate::http::head::Rejection;
+use crate::http::parse::PlainOrder;
+use crate::http::phase::RequestPhase;
+use crate::http::scheduler::ReadScheduler;
 use crate::limits;
-use crate::ordering;
-use crate::plain::Order;
 use crate::queries::Queries;
 use crate::replicas::Replicas;
 use crate::status_view::{StatusView, shows_whole};
-use crate::step::Step;
-use crate::turnstile::Turnstile;
+use crate::submit;
 use crate::{keys, refusals};
 
 const ON_PRODUCTS: &str = "GET, HEAD, OPTIONS";
@@ -58,7 +57,7 @@ pub(crate) struct Api {
 struct Shared {
     dialect: Dialect,
     queries: Queries,
-    couriers: Couriers,
+    coalescer: OrderCoalescer,
     replicas: Replicas,
     view: StatusView,
     closing: Arc<Closing>,
@@ -67,18 +66,18 @@ struct Shared {
     places: Semaphore,
     bodies: Bodies,
     cache_report: CacheReport,
-    door: Door,
-    turnstile: Turnstile,
-    /// The answer to an order for which there is no room, before and after its request's id.
+    admission: Admission,
+    scheduler: ReadScheduler,
+    /// The 503 to an order beyond the limit, before and after the request's id.
     refusal: [String; 2],
     batches: Semaphore,
-    /// The date of answers: the second since the Unix epoch, and its words.
+    /// The `Date` of answers: the second since the Unix epoch, and its text.
     date: Mutex<(u64, Arc<str>)>,
     request_base: u64,
     requests: AtomicU64,
 }
 
-/// What the API is made of.
+/// The parts that the API is built from.
 pub(crate) struct Parts {
     pub(crate) dialect: Dialect,
     pub(crate) queries: Queries,
@@ -96,7 +95,7 @@ impl Api {
         let shared = Shared {
             dialect,
             queries,
-            couriers: Couriers::new(replicas.clone()),
+            coalescer: OrderCoalescer::new(replicas.clone()),
             replicas,
             view,
             closing,
@@ -105,8 +104,8 @@ impl Api {
             places,
             bodies: Bodies::default(),
             cache_report: CacheReport::default(),
-            door: Door::new(),
-            turnstile: Turnstile::new(),
+            admission: Admission::new(),
+            scheduler: ReadScheduler::new(),
             refusal: answer::on_the_wire(&no_room()),
             batches: Semaphore::new(limits::BATCHES_OPEN_MAX),
             date: Mutex::new((u64::MAX, Arc::default())),
@@ -116,9 +115,8 @@ impl Api {
         Self { shared: Arc::new(shared) }
     }
 
-    /// hyper moves the future of a request several times, with room for the longest way that it
-    /// may take. So the ways that are longer than a query's to the cache are boxed.
-    async fn route(&self, request: Request<Incoming>, from: IpAddr, step: &Step) -> Answer {
+    /// hyper moves a request's future several times, so branches larger than a query's are boxed.
+    async fn route(&self, request: Request<Incoming>, from: IpAddr, step: &RequestPhase) -> Answer {
         if !is_known(request.method()) {
             return answer::error(StatusCode::NOT_IMPLEMENTED, "no such method");
         }
@@ -126,8 +124,8 @@ impl Api {
         let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
         let mut segments = path.split('/').skip(1);
         let place = (segments.next(), segments.next(), segments.next());
-        // Orders and batches take a permit when their body is there, and health pages need none: a
-        // crowd of slow senders must not make a healthy frontend look dead.
+        // Orders take a permit after their body, health pages none: slow senders must not block
+        // them.
         let _permit = match place {
             (Some("v1"), Some("orders"), Some("batch")) if segments.next().is_none() => {
                 return Box::pin(self.batch(request, from)).await;
@@ -142,7 +140,7 @@ impl Api {
             },
         };
         match place {
-            // The server as a whole: `*`, or its root.
+            // `OPTIONS` for the whole server: `*`, or its root.
             (None | Some(""), None, None) if request.method() == Method::OPTIONS => {
                 answer::options(ON_SERVER)
             }
@@ -237,7 +235,7 @@ impl Api {
     async fn look_up(&self, segment: &str) -> Answer {
         let not_found = || answer::error(StatusCode::NOT_FOUND, "order not found");
         let Some(number) = classic::parse_number(segment) else { return not_found() };
-        match ordering::look_up(&self.shared.replicas, number).await {
+        match submit::look_up(&self.shared.replicas, number).await {
             Ok(found) => {
                 let order = found.order.as_ref();
                 let body =
@@ -249,7 +247,12 @@ impl Api {
         }
     }
 
-    async fn orders(&self, request: Request<Incoming>, from: IpAddr, step: &Step) -> Answer {
+    async fn orders(
+        &self,
+        request: Request<Incoming>,
+        from: IpAddr,
+        step: &RequestPhase,
+    ) -> Answer {
         match *request.method() {
             Method::POST => {}
             Method::OPTIONS => return answer::options(ON_ORDERS),
@@ -263,35 +266,35 @@ impl Api {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
-        step.read();
+        step.note_read();
         let Ok(_permit) = self.shared.places.try_acquire() else { return too_many() };
         self.order_of(key, &body).await
     }
 
-    /// Answers the order that `body` is, under the client's key if it has one.
+    /// Answers the order in `body`, under the client's key if there is one.
     async fn order_of(&self, key: Option<Key>, body: &[u8]) -> Answer {
         let line = match classic::parse_order(self.shared.dialect, body) {
             Ok(line) => line,
             Err(why) => return bad_request(&why),
         };
-        // One with a key may have been accepted before: only the leader knows.
+        // An order with a key may have been accepted before: only the leader knows.
         if key.is_none()
-            && let Some(short) = self.shared.queries.refuses(&line)
+            && let Some(short) = self.shared.queries.reject_from_cache(&line)
         {
             let answer = refusals::answer(self.shared.dialect, &short.refusal);
             return answer::cached(answer::as_of(answer, short.as_of, false), "oppidum; hit");
         }
         let now = Instant::now();
-        let late = self.shared.turnstile.is_late(now);
-        let Some(mut guest) = self.shared.door.enter(late, now) else {
+        let late = self.shared.scheduler.is_late(now);
+        let Some(mut permit) = self.shared.admission.enter(late, now) else {
             return answer::problem(&no_room());
         };
         let (key, name) = (key.unwrap_or_else(keys::own), line.name.clone());
         let asked = self.shared.queries.incarnation();
-        match self.shared.couriers.place(line, key.clone()).await {
+        match self.shared.coalescer.place(line, key.clone()).await {
             Ok(decided) => {
-                guest.answered();
-                self.shared.queries.tells(asked, name.as_str(), decided.index);
+                permit.answered();
+                self.shared.queries.note_answered(asked, name.as_str(), decided.index);
                 if matches!(decided.outcome, Outcome::Refused(Refusal::OutOfStock(_))) {
                     self.shared.queries.look_up_soon(&name);
                 }
@@ -343,7 +346,7 @@ impl Api {
         }
     }
 
-    /// True for a client that brings the customers of many addresses.
+    /// True for a proxy that brings the customers of many addresses.
     pub(crate) fn is_gateway(&self, from: IpAddr) -> bool {
         self.shared.clients.gateways.contain(from)
     }
@@ -353,7 +356,7 @@ impl Api {
         self.shared.request_base.wrapping_add(count)
     }
 
-    /// The client's id, if it is one, or one of our own.
+    /// The client's request id if it is valid, else a new one.
     fn id_or(&self, given: Option<&[u8]>) -> HeaderValue {
         let given = given.filter(|id| is_id(id)).and_then(|id| HeaderValue::from_bytes(id).ok());
         given.unwrap_or_else(|| {
@@ -363,20 +366,20 @@ impl Api {
     }
 }
 
-impl House for Api {
-    fn sheds(&self) -> bool {
-        self.shared.door.sheds()
+impl Handler for Api {
+    fn is_overloaded(&self) -> bool {
+        self.shared.admission.is_overloaded()
     }
 
-    fn turns_away(&self) -> bool {
-        self.shared.door.turns_away(self.shared.turnstile.is_behind())
+    fn should_reject(&self) -> bool {
+        self.shared.admission.should_reject(self.shared.scheduler.has_backlog())
     }
 
-    fn turnstile(&self) -> &Turnstile {
-        &self.shared.turnstile
+    fn read_scheduler(&self) -> &ReadScheduler {
+        &self.shared.scheduler
     }
 
-    fn drains(&self) -> bool {
+    fn is_draining(&self) -> bool {
         self.shared.closing.drains()
     }
 
@@ -388,7 +391,7 @@ impl House for Api {
         &self.shared.access_log
     }
 
-    fn write_refusal(&self, out: &mut Vec<u8>, order: &Order<'_>) -> Written {
+    fn write_overloaded(&self, out: &mut Vec<u8>, order: &PlainOrder<'_>) -> Written {
         let [before, after] = &self.shared.refusal;
         out.extend_from_slice(before.as_bytes());
         let id = out.len();
@@ -422,7 +425,7 @@ impl House for Api {
         answer
     }
 
-    async fn order(&self, order: &Order<'_>) -> Answer {
+    async fn order(&self, order: &PlainOrder<'_>) -> Answer {
         let place = self.shared.places.try_acquire();
         let mut answer = match (order.key.map(keys::given_as).transpose(), place) {
             (_, Err(_)) => too_many(),
@@ -433,7 +436,12 @@ impl House for Api {
         answer
     }
 
-    async fn answer(&self, request: Request<Incoming>, from: IpAddr, step: &Step) -> Answer {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        from: IpAddr,
+        step: &RequestPhase,
+    ) -> Answer {
         let id = self.id_or(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
         let mut answer = self.route(request, from, step).await;
         answer.headers_mut().insert(REQUEST_ID, id);
@@ -441,7 +449,7 @@ impl House for Api {
     }
 }
 
-/// Whether a client's id is one that is given back.
+/// True if a client's request id is repeated in the answer.
 fn is_id(id: &[u8]) -> bool {
     let is_text = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
     (1..=limits::REQUEST_ID_BYTES_MAX).contains(&id.len()) && id.iter().all(is_text)
@@ -458,7 +466,7 @@ fn no_room() -> Problem {
 
 async fn on_get<F: Future<Output = Answer>>(method: &Method, get: impl FnOnce() -> F) -> Answer {
     match *method {
-        // The server leaves out the body of an answer to HEAD.
+        // The server drops the body of an answer to `HEAD`.
         Method::GET | Method::HEAD => get().await,
         Method::OPTIONS => answer::options(ON_PRODUCTS),
         _ => answer::not_allowed(ON_PRODUCTS),
@@ -475,7 +483,7 @@ fn bad_request(why: &str) -> Answer {
     answer::error(StatusCode::BAD_REQUEST, why)
 }
 
-/// Whether a method is one of RFC 9110 or RFC 5789.
+/// True for a method of RFC 9110 or RFC 5789.
 fn is_known(method: &Method) -> bool {
     const KNOWN: [Method; 9] = [
         Method::GET,

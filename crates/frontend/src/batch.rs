@@ -1,7 +1,7 @@
-//! The words of `POST /v1/orders/batch`: many orders in one body, an outcome for each in another.
+//! The JSON of `POST /v1/orders/batch`: many orders in one body, their outcomes in another.
 //!
-//! Pure functions, as in `classic`. What is wrong with one order is told in its place; what is
-//! wrong with the body as a whole is told once, and nothing of it is done.
+//! Pure functions, as in `classic`. An error in one order appears in its place of the answer; an
+//! error in the body as a whole is the only answer, and no order is placed.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,81 +16,82 @@ use wire::limits::BULK_ORDERS_MAX;
 use wire::problem::Problem;
 
 use crate::classic::{self, Dialect};
-use crate::fields::{Fields, Value, Wanted};
+use crate::order_json::{FieldValue, OrderFields, OrderRequest};
 use crate::{keys, refusals};
 
 /// One order of a batch, under its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Item<'a> {
-    pub(crate) wanted: Wanted<'a>,
+    pub(crate) wanted: OrderRequest<'a>,
     pub(crate) origin: Origin,
-    /// It [`Key::fits`].
+    /// The key satisfies [`Key::fits`].
     pub(crate) key: Cow<'a, str>,
-    /// The client sent none: it is told this one.
+    /// The client sent no key: the result shows this one.
     drawn: bool,
 }
 
-/// A batch as it was read: each order, or why it is none.
+/// A parsed batch: for each item an order, or the error in it.
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {
     pub(crate) items: Vec<Result<Item<'a>, String>>,
 }
 
-/// What became of the orders that make sense.
+/// The outcome of a batch's valid orders.
 #[derive(Debug)]
-pub(crate) enum Came<'a> {
-    /// An outcome for each of them; true: an earlier try of this very request may have been first.
+pub(crate) enum BatchOutcome<'a> {
+    /// One outcome per order; true: an earlier try of this same request may have been decided
+    /// first.
     Decided(&'a [Outcome], bool),
-    /// Nobody knows.
+    /// The outcome is unknown.
     Unknown(&'a Problem),
 }
 
 #[derive(Deserialize)]
-struct Body<'a> {
+struct BatchBody<'a> {
     #[serde(borrow)]
-    orders: Option<Orders<'a>>,
+    orders: Option<Items<'a>>,
 }
 
-/// At most [`BULK_ORDERS_MAX`] orders, and how many there were.
-struct Orders<'a> {
-    first: Vec<Fields<'a>>,
+/// At most [`BULK_ORDERS_MAX`] orders, and the number of items in the body.
+struct Items<'a> {
+    first: Vec<OrderFields<'a>>,
     count: usize,
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Orders<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for Items<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(Each)
+        deserializer.deserialize_seq(ItemsVisitor)
     }
 }
 
-struct Each;
+struct ItemsVisitor;
 
-impl<'de> Visitor<'de> for Each {
-    type Value = Orders<'de>;
+impl<'de> Visitor<'de> for ItemsVisitor {
+    type Value = Items<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list of orders")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Orders<'de>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Items<'de>, A::Error> {
         let mut first = Vec::new();
         while first.len() < BULK_ORDERS_MAX {
             match list.next_element()? {
                 Some(fields) => first.push(fields),
-                None => return Ok(Orders { count: first.len(), first }),
+                None => return Ok(Items { count: first.len(), first }),
             }
         }
         let mut count = first.len();
         while list.next_element::<IgnoredAny>()?.is_some() {
             count += 1;
         }
-        Ok(Orders { first, count })
+        Ok(Items { first, count })
     }
 }
 
 impl<'a> Batch<'a> {
-    /// Reads a body. `luck` makes the keys of orders that have none. The error is for the client:
-    /// nothing of the batch is done.
+    /// Parses a body. `luck` seeds the keys of orders without one. The error is for the client: no
+    /// order of the batch is placed.
     pub(crate) fn parse(
         dialect: Dialect,
         body: &'a [u8],
@@ -98,7 +99,7 @@ impl<'a> Batch<'a> {
     ) -> Result<Self, (StatusCode, String)> {
         let bad = |why: String| (StatusCode::BAD_REQUEST, why);
         classic::object(body).map_err(bad)?;
-        let body: Body<'a> =
+        let body: BatchBody<'a> =
             serde_json::from_slice(body).map_err(|error| bad(classic::malformed(&error)))?;
         let Some(orders) = body.orders else {
             return Err(bad("the field orders is missing".into()));
@@ -115,12 +116,12 @@ impl<'a> Batch<'a> {
         Ok(Self { items: items.collect() })
     }
 
-    /// The orders that make sense.
+    /// The valid orders.
     pub(crate) fn good(&self) -> impl Iterator<Item = &Item<'a>> {
         self.items.iter().flatten()
     }
 
-    /// As a leader takes them.
+    /// The valid orders, encoded for the leader.
     pub(crate) fn bulk(&self, deadline: Option<Timestamp>) -> Bulk {
         let mut bulk = Bulk::with_room(self.items.len());
         for Item { wanted, origin, key, .. } in self.good() {
@@ -130,29 +131,30 @@ impl<'a> Batch<'a> {
         bulk
     }
 
-    /// `{"results":[{"status":200,"data":{"transaction_number":7}},…]}`, in the order of asking.
-    pub(crate) fn render(&self, dialect: Dialect, came: &Came<'_>) -> String {
+    /// `{"results":[{"status":200,"data":{"transaction_number":7}},…]}`, in the order of the
+    /// request.
+    pub(crate) fn render(&self, dialect: Dialect, came: &BatchOutcome<'_>) -> String {
         let mut out = String::with_capacity(16 + 64 * self.items.len());
         out.push_str("{\"results\":[");
         let mut outcomes = match came {
-            Came::Decided(outcomes, _) => outcomes.iter(),
-            Came::Unknown(_) => [].iter(),
+            BatchOutcome::Decided(outcomes, _) => outcomes.iter(),
+            BatchOutcome::Unknown(_) => [].iter(),
         };
         for (place, item) in self.items.iter().enumerate() {
             out.push_str(if place == 0 { "{\"status\":" } else { ",{\"status\":" });
             match (item, came) {
-                (Err(why), _) => write_no(&mut out, StatusCode::BAD_REQUEST, why),
-                (Ok(_), Came::Decided(_, retried)) => match outcomes.next() {
+                (Err(why), _) => write_error(&mut out, StatusCode::BAD_REQUEST, why),
+                (Ok(_), BatchOutcome::Decided(_, retried)) => match outcomes.next() {
                     Some(outcome) => write_outcome(&mut out, dialect, outcome, *retried),
-                    None => write_no(&mut out, StatusCode::INTERNAL_SERVER_ERROR, "no outcome"),
+                    None => write_error(&mut out, StatusCode::INTERNAL_SERVER_ERROR, "no outcome"),
                 },
-                (Ok(_), Came::Unknown(problem)) => {
+                (Ok(_), BatchOutcome::Unknown(problem)) => {
                     let status = StatusCode::from_u16(problem.http_status());
-                    write_no(&mut out, status.unwrap_or_default(), &problem.message);
+                    write_error(&mut out, status.unwrap_or_default(), &problem.message);
                 }
             }
             if let Ok(Item { drawn: true, key, .. }) = item {
-                // It is of our own making: there is nothing in it to escape.
+                // The frontend made this key: it needs no escaping.
                 out.push_str(",\"key\":\"");
                 out.push_str(key);
                 out.push('"');
@@ -164,10 +166,10 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn item(dialect: Dialect, mut fields: Fields<'_>, luck: u128) -> Result<Item<'_>, String> {
+fn item(dialect: Dialect, mut fields: OrderFields<'_>, luck: u128) -> Result<Item<'_>, String> {
     let (key, drawn) = match fields.key.take() {
         None => (Cow::Owned(keys::own_text(luck)), true),
-        Some(Value::Text(key)) if Key::fits(key.as_bytes()) => (key, false),
+        Some(FieldValue::Text(key)) if Key::fits(key.as_bytes()) => (key, false),
         Some(_) => return Err("key must be 1 to 255 visible ASCII characters".into()),
     };
     let origin = keys::origin(&key);
@@ -188,12 +190,12 @@ fn write_outcome(out: &mut String, dialect: Dialect, outcome: &Outcome, retried:
             out.push('}');
         }
         Outcome::Refused(refusal) => {
-            let (status, message) = refusals::told(dialect, refusal);
-            write_no(out, status, &message);
+            let (status, message) = refusals::status_and_message(dialect, refusal);
+            write_error(out, status, &message);
         }
         Outcome::Accepted(_) | Outcome::Repeated { .. } => {
             let status = StatusCode::INTERNAL_SERVER_ERROR;
-            write_no(out, status, refusals::OF_ANOTHER_REQUEST);
+            write_error(out, status, refusals::OF_ANOTHER_REQUEST);
         }
     }
     if repeated && !retried {
@@ -201,13 +203,13 @@ fn write_outcome(out: &mut String, dialect: Dialect, outcome: &Outcome, retried:
     }
 }
 
-fn write_no(out: &mut String, status: StatusCode, message: &str) {
+fn write_error(out: &mut String, status: StatusCode, message: &str) {
     write_number(out, status.as_u16().into());
     out.push(',');
     classic::write_error(out, status.as_u16(), message);
 }
 
-/// Digits, without the machinery of formatting: there are two numbers in each result.
+/// Writes digits without the formatting machinery: each result has two numbers.
 fn write_number(out: &mut String, mut number: u64) {
     let mut digits = [0_u8; 20];
     let mut first = digits.len();
@@ -236,7 +238,7 @@ mod tests {
         {"name":"fox","quantity":1,"type":"sell"}]}"#;
 
     #[test]
-    fn a_batch_is_read_order_by_order() {
+    fn a_batch_is_parsed_order_by_order() {
         let batch = Batch::parse(Dialect::Stock, BODY, 7).unwrap();
         let [first, second, third] = batch.items.as_slice() else { panic!("{batch:?}") };
         let (first, third) = (first.as_ref().unwrap(), third.as_ref().unwrap());
@@ -254,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_the_whole_is_told_once() {
+    fn an_error_in_the_whole_batch_is_its_only_answer() {
         let many = |count: usize| {
             let orders = vec![r#"{"name":"bear","quantity":1,"type":"buy"}"#; count];
             format!("{{\"orders\":[{}]}}", orders.join(","))
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn each_order_is_told_its_own_outcome() {
+    fn each_order_of_a_batch_gets_its_own_outcome() {
         let batch = Batch::parse(Dialect::Stock, BODY, 7).unwrap();
         let first = Box::new(Outcome::Accepted(Accepted::Placed(OrderNumber(1_207))));
         let outcomes = [
@@ -284,16 +286,16 @@ mod tests {
         let key = r#""key":"frontend-00000000000000000000000000000009""#;
         let no = r#""error":{"code":409,"message":"stock of fox would exceed its limit"}"#;
         let third = format!("{{\"status\":409,{no},{key}}}");
-        let text = batch.render(Dialect::Stock, &Came::Decided(&outcomes, false));
+        let text = batch.render(Dialect::Stock, &BatchOutcome::Decided(&outcomes, false));
         let expected = format!(
             "{{\"results\":[{},{second},{}]}}",
             r#"{"status":200,"data":{"transaction_number":1207},"replayed":true}"#, third,
         );
         assert_eq!(text, expected);
-        let retried = batch.render(Dialect::Stock, &Came::Decided(&outcomes, true));
-        assert!(!retried.contains("replayed"), "its own earlier try may have been the first");
+        let retried = batch.render(Dialect::Stock, &BatchOutcome::Decided(&outcomes, true));
+        assert!(!retried.contains("replayed"), "its earlier try may have won");
         let lost = Problem::indefinite(Code::Lost, "nobody knows");
-        let text = batch.render(Dialect::Stock, &Came::Unknown(&lost));
+        let text = batch.render(Dialect::Stock, &BatchOutcome::Unknown(&lost));
         let unknown = r#""status":504,"error":{"code":504,"message":"nobody knows"}"#;
         assert_eq!(text, format!("{{\"results\":[{{{unknown}}},{second},{{{unknown},{key}}}]}}"));
     }

@@ -1,9 +1,9 @@
-//! Admission control of request bodies: bounds the bytes of bodies that are being waited for.
+//! Admission control of request bodies: bounds the memory of bodies that have arrived only in part.
 //!
-//! A body that has come with its head is read at once and needs nothing from here. Of one that is
-//! still to come, what has come so far is reserved, in total and per address: slow senders delay
-//! themselves and no other client. The last quarter is for addresses that have nothing reserved.
-//! [`BodyQuota`] decides; [`Bodies`] is the shell.
+//! A body that arrives with its head is read at once and needs no quota. For any other body, the
+//! bytes received so far are reserved, in total and per address: slow senders delay only
+//! themselves. The last quarter is for addresses without a reservation. [`BodyQuota`] decides;
+//! [`Bodies`] is the shell.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,7 +21,8 @@ struct BodyQuota {
 }
 
 impl BodyQuota {
-    /// Reserves bytes for a body from `address`, or not. `exempt`: its address is not bounded.
+    /// Reserves bytes for a body from `address`; false: no quota is left. `exempt`: the address has
+    /// no limit of its own.
     fn reserve(&mut self, address: IpAddr, bytes: usize, exempt: bool) -> bool {
         let held = self.per_address.get(&address).copied().unwrap_or(0);
         let total = match held {
@@ -55,7 +56,8 @@ pub(crate) struct Bodies {
 }
 
 impl Bodies {
-    /// Reserves room for a body from `address`, of which `bytes` have come. None: there is none.
+    /// Reserves quota for a body from `address`, of which `bytes` have arrived. `None`: no quota is
+    /// left.
     pub(crate) fn reserve(
         &self,
         address: IpAddr,
@@ -69,7 +71,7 @@ impl Bodies {
 }
 
 impl Reservation<'_> {
-    /// `bytes` have come by now. False: there is no room for them.
+    /// `bytes` have arrived by now. False: no quota is left for them.
     pub(crate) fn grow(&mut self, bytes: usize) -> bool {
         let more = bytes.saturating_sub(self.bytes);
         if more == 0 {
@@ -82,7 +84,7 @@ impl Reservation<'_> {
     }
 }
 
-/// Room for a body; given back when this is dropped.
+/// The quota of one body; released when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation<'a> {
     bodies: &'a Bodies,
@@ -106,13 +108,13 @@ mod tests {
         IpAddr::from([10, 0, 0, number])
     }
 
-    /// How many bodies of this length one address gets room for.
+    /// The number of bodies of this length that one address can reserve.
     fn fill(quota: &mut BodyQuota, address: IpAddr, bytes: usize, exempt: bool) -> usize {
         (0..100_000).take_while(|_| quota.reserve(address, bytes, exempt)).count()
     }
 
     #[test]
-    fn slow_batches_of_one_address_leave_room_for_those_of_others() {
+    fn slow_batches_of_one_address_leave_quota_for_other_addresses() {
         let mut quota = BodyQuota::default();
         assert_eq!(fill(&mut quota, host(1), BATCH_BYTES_MAX, false), 8);
         assert_eq!(fill(&mut quota, host(2), BATCH_BYTES_MAX, false), 8);
@@ -120,18 +122,19 @@ mod tests {
     }
 
     #[test]
-    fn the_last_quarter_is_for_addresses_that_have_nothing_reserved() {
+    fn the_last_quarter_is_for_addresses_without_a_reservation() {
         let mut quota = BodyQuota::default();
         let gateway = fill(&mut quota, host(1), BODY_BYTES_MAX, true);
         assert_eq!(gateway * BODY_BYTES_MAX, BODIES_BYTES_MAX / 4 * 3);
         let others = (2..250).filter(|number| quota.reserve(host(*number), 1_000, false)).count();
-        assert_eq!(others, 248, "each of them has one");
-        assert!(!quota.reserve(host(2), 1_000, false), "and no second one");
+        assert_eq!(others, 248, "each address has one reservation");
+        assert!(!quota.reserve(host(2), 1_000, false), "and no second reservation");
     }
 
-    /// Kind: a sender that takes what it says will come, and sends one byte of it.
+    /// Kind: a sender that declares a long body, sends one byte of it and reserves the whole
+    /// length.
     #[test]
-    fn a_slow_sender_takes_what_has_come() {
+    fn a_slow_sender_reserves_only_the_bytes_received() {
         let bodies = Bodies::default();
         let mut slow: Vec<_> = (0..128).filter_map(|_| bodies.reserve(host(1), 1, true)).collect();
         assert_eq!(slow.len(), 128);
@@ -146,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_can_be_reserved_again() {
+    fn released_quota_can_be_reserved_again() {
         let bodies = Bodies::default();
         for _ in 0..3 {
             let all: Vec<_> =

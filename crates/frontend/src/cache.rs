@@ -1,20 +1,19 @@
-//! A frontend's decisions about product queries: the cache, the fills, the queries that wait.
+//! The frontend's pure core for product queries: the cache, the fills and the waiting queries.
 //!
-//! A hit is answered by the frontend itself under a live lease, with the version it *lands* on: at
-//! once if that version is settled, else as soon as it is. A change replaces the old value of a
-//! cached product before it is reported as seen; since it is not settled yet, the entry is as good
-//! as dropped until it is, and then it is back without a call.
+//! A hit is answered by the frontend itself under a live lease, with the version on which it
+//! *lands*: at once if that version is settled, else as soon as it is. A change replaces a cached
+//! product before the frontend reports it as seen. Until the change is settled, its entry answers
+//! no query at once; then the entry serves hits again, without a call.
 //!
-//! A miss is a *fill*. Its floor is the cursor when it was opened, raised by every change to its
-//! product and by every reset: what comes back is stored only if it is as of the floor or later, so
-//! a slow fill loses to a fast invalidation. A query may join an open fill under a live lease, with
-//! a floor of its own, and asks again if the answer is below it. A query without a lease sends its
-//! own.
+//! A miss is a *fill*. Its floor is the cursor at the moment it was opened, raised by every change
+//! to its product and by every reset. An answer below the floor is not stored, so a slow fill loses
+//! to a fast invalidation. A query may join an open fill under a live lease, with a floor of its
+//! own, and asks again if the answer is below it. A query without a lease sends its own fill.
 //!
-//! An order without a key that asks for more than a cached, settled product has is refused like a
-//! hit: the ledger would say the same at this cursor, and nobody is told of any other.
+//! An order without a key for more than the stock of a cached, settled product is refused like a
+//! hit: the ledger would decide the same at this cursor, the index that the answer names.
 //!
-//! What comes of a call is left in [`Effects`] for the shell to perform.
+//! The effects of a call are collected in [`Effects`] for the shell to perform.
 //!
 //! # Not here
 //!
@@ -28,95 +27,96 @@ use ledger::command::{Line, Side};
 use ledger::outcome::Refusal;
 use ledger::terms::{Index, Name};
 use lru::LruCache;
-use wire::watch::follower::{Follower, Role, Verdict};
 use wire::watch::lease::{Moment, Times};
+use wire::watch::position::{Tier, Verdict, WatcherState};
 use wire::watch::rules::{Mutant, Rules};
 
-use crate::timeline::Happened;
+use crate::timeline::CacheEvent;
 
-/// The frontend's core. `Q` names a waiting query for the shell.
+/// The frontend's pure core. `Q` is the shell's handle of a waiting query.
 #[derive(Debug)]
 pub struct Cache<Q> {
     times: Times,
     rules: Rules,
-    follower: Follower,
+    follower: WatcherState,
     entries: LruCache<Name, Entry>,
     fills: BTreeMap<Name, Vec<Fill<Q>>>,
     fill_count: u64,
-    /// Landed queries by the index they wait for.
-    landed: BTreeMap<Index, Vec<(Q, Told)>>,
-    /// The greatest index that this frontend has told anybody of: nothing older is an answer.
+    /// Landed queries, by the index that must be settled before they are answered.
+    landed: BTreeMap<Index, Vec<(Q, QueryAnswer)>>,
+    /// The greatest index in an answer to an order: no fill may be older.
     told: Index,
     effects: Effects<Q>,
     counts: Counts,
 }
 
-/// One cached answer: a product, or that there is none.
+/// One cached answer: a product, or that it does not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// None: there is no such product.
+    /// `None`: the product does not exist.
     pub product: Option<Change>,
-    /// True as of this index and until a change says otherwise.
+    /// True as of this index, and until a change arrives.
     pub as_of: Index,
 }
 
-/// Names one fill.
+/// Identifies one fill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FillId(pub u64);
 
 #[derive(Debug)]
 struct Fill<Q> {
     id: FillId,
-    /// Store only what is as of here or later.
+    /// The answer is stored only if it is as of this index or later.
     floor: Index,
-    /// May others join? A fill sent by a query without a lease beside an open one: no.
+    /// True if other queries may join. A fill that a query without a lease sends while another one
+    /// is open: false.
     open: bool,
-    /// Its opener first; each with the floor of the moment it came. The opener's answer lands while
+    /// The opener first; each query with its floor when it arrived. The opener's answer lands while
     /// it waits, so its floor is 0.
     joined: Vec<(Q, Index)>,
 }
 
-/// What the shell has to do.
+/// The effects that the shell must perform.
 #[derive(Debug)]
 pub struct Effects<Q> {
-    /// Tell these queries.
-    pub told: Vec<(Q, Told)>,
-    /// Send these fills: ask a catalog for a product as of the floor or later.
-    pub asks: Vec<Ask>,
-    /// Show people that this happened to the contents.
-    pub happened: Vec<Happened>,
+    /// Answers to send.
+    pub told: Vec<(Q, QueryAnswer)>,
+    /// Fills to send: each asks a catalog for a product as of its floor or later.
+    pub asks: Vec<CatalogQuery>,
+    /// Events to record in the timeline of the contents.
+    pub happened: Vec<CacheEvent>,
 }
 
 /// One fill to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
-    /// Comes back in [`Cache::filled`].
+pub struct CatalogQuery {
+    /// Returned in [`Cache::filled`].
     pub fill: FillId,
-    /// Which product.
+    /// The product's name.
     pub name: Name,
-    /// As of here or later.
+    /// The answer must be as of this index or later.
     pub floor: Index,
 }
 
-/// What a query is told.
+/// The answer to a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
-    /// None: there is no such product.
+pub struct QueryAnswer {
+    /// `None`: the product does not exist.
     pub product: Option<Change>,
-    /// The index as of which this is true.
+    /// The index as of which the answer is true.
     pub as_of: Index,
-    /// Answered from the cache, or by a fill.
+    /// True: from the cache; false: by a fill.
     pub hit: bool,
     /// Given without a quorum, on purpose.
     pub stale: bool,
-    /// True when the answer was stored.
+    /// True if the answer was stored.
     pub stored: bool,
 }
 
 /// A catalog's answer to a fill.
 #[derive(Clone, Debug)]
-pub struct Filled {
-    /// None: there is no such product.
+pub struct CatalogAnswer {
+    /// `None`: the product does not exist.
     pub product: Option<Change>,
     /// The catalog's cursor where the fill landed.
     pub as_of: Index,
@@ -124,37 +124,37 @@ pub struct Filled {
     pub stale: bool,
 }
 
-/// What has been counted since the start.
+/// Counts since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Answered from the cache.
+    /// Queries answered from the cache.
     pub hit: u64,
-    /// Opened a fill.
+    /// Queries that opened a fill.
     pub miss: u64,
-    /// Joined an open fill.
+    /// Queries that joined an open fill.
     pub coalesced: u64,
-    /// Made room for another.
+    /// Products evicted to make room for others.
     pub evicted: u64,
-    /// A cached product changed.
+    /// Changes to cached products.
     pub invalidated: u64,
-    /// Found no live lease.
+    /// Queries without a live lease.
     pub lapsed: u64,
-    /// Landed on a version that was not settled yet.
+    /// Queries that landed on a version that was not settled yet.
     pub waited: u64,
-    /// Came back below its floor and was not stored.
+    /// Fills whose answer was below their floor and was not stored.
     pub rejected: u64,
-    /// An order of what is not there, refused from the cache.
+    /// Orders refused from the cache for want of stock or of the product.
     pub refused: u64,
 }
 
-/// An order that cannot be done, as the ledger would say.
+/// An order that the ledger would refuse.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Short {
-    /// Why.
+pub struct Shortage {
+    /// The refusal.
     pub refusal: Refusal,
-    /// The index as of which this is true.
+    /// The index as of which the refusal is true.
     pub as_of: Index,
-    /// The entry that last changed the product; 0: there is none.
+    /// The entry that last changed the product; 0: it does not exist.
     pub version: Index,
 }
 
@@ -165,19 +165,19 @@ impl<Q> Default for Effects<Q> {
 }
 
 impl Entry {
-    /// The index of the entry that last changed it; 0 for a product that never was.
+    /// The index of the entry that last changed the product; 0 if the product never existed.
     fn version(&self) -> Index {
         self.product.as_ref().map(|product| product.version).unwrap_or_default()
     }
 }
 
 impl<Q> Cache<Q> {
-    /// Empty, with room for `capacity` products.
+    /// An empty cache with room for `capacity` products.
     pub fn new(capacity: NonZeroUsize, times: Times, rules: Rules) -> Self {
         Self {
             times,
             rules,
-            follower: Follower::new(Role::Frontend, times, rules),
+            follower: WatcherState::new(Tier::Frontend, times, rules),
             entries: LruCache::new(capacity),
             fills: BTreeMap::new(),
             fill_count: 0,
@@ -188,8 +188,8 @@ impl<Q> Cache<Q> {
         }
     }
 
-    /// Answers a query at once if it is a hit whose version is settled: the short way.
-    pub fn hit(&mut self, name: &str, now: Moment) -> Option<Told> {
+    /// The fast path: answers a query at once if it is a hit whose version is settled.
+    pub fn hit(&mut self, name: &str, now: Moment) -> Option<QueryAnswer> {
         if !self.follower.live(now) {
             return None;
         }
@@ -197,14 +197,15 @@ impl<Q> Cache<Q> {
         let entry = self.entries.get(name).filter(|entry| entry.version() <= settled)?;
         self.counts.hit += 1;
         let (product, as_of) = (entry.product.clone(), cursor.max(entry.as_of));
-        Some(Told { product, as_of, hit: true, stale: false, stored: false })
+        Some(QueryAnswer { product, as_of, hit: true, stale: false, stored: false })
     }
 
-    /// Refuses an order of what a cached product has not enough of, or of what does not exist: the
-    /// very answer of the ledger at the cursor, where this version stands. None: ask the leader.
+    /// Refuses an order for more than the stock of a cached product, or for a product that does not
+    /// exist. It is the answer that the ledger gives at the cursor, where this version is current.
+    /// `None`: ask the leader.
     ///
-    /// Only for requests without a client's key: one with a key may have been accepted before.
-    pub fn refuses(&mut self, line: &Line, now: Moment) -> Option<Short> {
+    /// Only for orders without a client's key: an order with a key may have been accepted before.
+    pub fn reject_from_cache(&mut self, line: &Line, now: Moment) -> Option<Shortage> {
         if !self.follower.live(now) && !self.rules.broken(Mutant::RefusesLapsed) {
             return None;
         }
@@ -223,20 +224,20 @@ impl<Q> Cache<Q> {
             Some(_) => return None,
         };
         self.counts.refused += 1;
-        // What so many ask for is not the next to be evicted.
+        // A product that orders keep asking for must not be the next to be evicted.
         self.entries.promote(&line.name);
-        Some(Short { refusal, as_of, version })
+        Some(Shortage { refusal, as_of, version })
     }
 
-    /// True when a product could be in the cache, is not, and nobody has asked for it yet.
+    /// True if a product could be in the cache, is not, and no fill for it is open.
     pub fn lacks(&self, name: &str, now: Moment) -> bool {
         self.follower.live(now) && !self.entries.contains(name) && !self.fills.contains_key(name)
     }
 
-    /// Somebody is about to be told what happened to a product at `index`: nothing older about it
-    /// is an answer from now on. Only what is settled is told, so this says that, too; the rest
-    /// changes nothing while every rule holds.
-    pub fn tells(&mut self, name: &str, index: Index) {
+    /// A client is about to get an outcome for a product at `index`: from now on no older version
+    /// of the product is an answer. Only settled outcomes are given, so this also settles `index`;
+    /// the rest changes nothing while every rule holds.
+    pub fn note_answered(&mut self, name: &str, index: Index) {
         self.told = self.told.max(index);
         self.settle(index);
         let old = self.entries.peek(name).is_some_and(|entry| entry.as_of < index);
@@ -244,14 +245,14 @@ impl<Q> Cache<Q> {
             && self.follower.cursor() < index
             && let Some((name, _)) = self.entries.pop_entry(name)
         {
-            self.effects.happened.push(Happened::Dropped { name });
+            self.effects.happened.push(CacheEvent::Dropped { name });
         }
         for fill in self.fills.get_mut(name).into_iter().flatten() {
             fill.floor = fill.floor.max(index);
         }
     }
 
-    /// A query comes.
+    /// A query arrives.
     pub fn query(&mut self, query: Q, name: &Name, now: Moment) {
         let live = self.follower.live(now);
         self.counts.lapsed += u64::from(!live);
@@ -260,7 +261,7 @@ impl<Q> Cache<Q> {
             if let Some(entry) = self.entries.get(name) {
                 let (version, as_of) = (entry.version(), as_of.max(entry.as_of));
                 let product = entry.product.clone();
-                let told = Told { product, as_of, hit: true, stale: false, stored: false };
+                let told = QueryAnswer { product, as_of, hit: true, stale: false, stored: false };
                 self.counts.hit += 1;
                 return self.land(query, version, told);
             }
@@ -278,11 +279,11 @@ impl<Q> Cache<Q> {
         self.fill_count += 1;
         self.counts.miss += 1;
         fills.push(Fill { id, floor, open, joined: vec![(query, Index(0))] });
-        self.effects.asks.push(Ask { fill: id, name: name.clone(), floor });
+        self.effects.asks.push(CatalogQuery { fill: id, name: name.clone(), floor });
     }
 
-    /// A fill has come back.
-    pub fn filled(&mut self, fill: FillId, name: &Name, filled: &Filled, now: Moment) {
+    /// A fill has returned.
+    pub fn filled(&mut self, fill: FillId, name: &Name, filled: &CatalogAnswer, now: Moment) {
         let Some(fill) = self.close(fill, name) else { return };
         let stored = !filled.stale && self.store(&fill, name, filled);
         if !filled.stale {
@@ -290,7 +291,7 @@ impl<Q> Cache<Q> {
             self.settle(version.unwrap_or_default());
         }
         let (product, as_of) = (filled.product.clone(), filled.as_of);
-        let told = Told { product, as_of, hit: false, stale: filled.stale, stored };
+        let told = QueryAnswer { product, as_of, hit: false, stale: filled.stale, stored };
         for (query, floor) in fill.joined {
             let fresh = floor <= filled.as_of || self.rules.broken(Mutant::JoinFloorIgnored);
             if fresh || filled.stale {
@@ -301,13 +302,13 @@ impl<Q> Cache<Q> {
         }
     }
 
-    /// A fill came to nothing: these queries have no answer.
+    /// A fill has failed: the returned queries get no answer.
     pub fn give_up(&mut self, fill: FillId, name: &Name) -> Vec<Q> {
         let joined = self.close(fill, name).map(|fill| fill.joined).unwrap_or_default();
         joined.into_iter().map(|(query, _)| query).collect()
     }
 
-    /// The latest value of each product changed in `(after, index]`.
+    /// Takes a frame: the latest value of each product changed in `(after, index]`.
     pub fn change(&mut self, after: Index, index: Index, products: &[Change]) -> Verdict {
         let verdict = self.follower.frame(after, index);
         if verdict == Verdict::Take {
@@ -318,13 +319,13 @@ impl<Q> Cache<Q> {
         verdict
     }
 
-    /// Start over from an index: whatever is cached may be older.
+    /// Starts over from an index: every cached product may be older, and is dropped.
     pub fn reset(&mut self, index: Index) -> Verdict {
         let verdict = self.follower.start_over(index);
         if verdict == Verdict::Take {
             let lost: Vec<Name> = self.entries.iter().map(|(name, _)| name.clone()).collect();
             self.entries.clear();
-            self.effects.happened.push(Happened::Reset { lost });
+            self.effects.happened.push(CacheEvent::Reset { lost });
             if !self.rules.broken(Mutant::ResetKeepsFloors) {
                 let fills = self.fills.values_mut().flatten();
                 fills.for_each(|fill| fill.floor = fill.floor.max(index));
@@ -333,8 +334,8 @@ impl<Q> Cache<Q> {
         verdict
     }
 
-    /// The source keeps another ledger: nothing that is known here, or on its way, is of any use.
-    /// Queries that wait have no answer.
+    /// The source keeps another ledger: the cache, its fills and its floors are void. Returns the
+    /// queries that get no answer.
     pub fn start_over(&mut self) -> Vec<Q> {
         let fresh = Self::new(self.entries.cap(), self.times, self.rules);
         let (fill_count, counts) = (self.fill_count, self.counts);
@@ -344,7 +345,7 @@ impl<Q> Cache<Q> {
         fills.map(|(query, _)| query).chain(landed.map(|(query, _)| query)).collect()
     }
 
-    /// Settled has advanced: queries that landed on a version up to it are told.
+    /// Settled has advanced: queries that landed on a version up to it are answered.
     pub fn settle(&mut self, settled: Index) {
         if !self.follower.settle(settled) {
             return;
@@ -361,33 +362,33 @@ impl<Q> Cache<Q> {
         }
     }
 
-    /// What the calls so far came to. The shell performs all of it.
+    /// Takes the effects of the calls so far. The shell performs all of them.
     pub fn effects(&mut self) -> Effects<Q> {
         std::mem::take(&mut self.effects)
     }
 
-    /// The standing towards the catalog.
-    pub fn follower(&self) -> &Follower {
+    /// This cache's state as a watcher of the catalog.
+    pub fn follower(&self) -> &WatcherState {
         &self.follower
     }
 
-    /// The standing towards the catalog, to take grants and to renounce.
-    pub fn follower_mut(&mut self) -> &mut Follower {
+    /// The same, to take grants and to renounce the lease.
+    pub fn follower_mut(&mut self) -> &mut WatcherState {
         &mut self.follower
     }
 
-    /// What has been counted.
+    /// The counts since the start.
     pub fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// The contents, most recently used first; false beside those whose version is not settled yet.
+    /// The contents, most recently used first; false marks a version that is not settled yet.
     pub fn contents(&self) -> impl Iterator<Item = (&Name, &Entry, bool)> + '_ {
         let settled = self.follower.settled();
         self.entries.iter().map(move |(name, entry)| (name, entry, entry.version() <= settled))
     }
 
-    fn land(&mut self, query: Q, version: Index, told: Told) {
+    fn land(&mut self, query: Q, version: Index, told: QueryAnswer) {
         let settled = version <= self.follower.settled();
         if settled || self.rules.broken(Mutant::FrontendUnsettled) {
             self.effects.told.push((query, told));
@@ -404,7 +405,7 @@ impl<Q> Cache<Q> {
                 *entry = Entry { product: Some(change.clone()), as_of: change.version };
                 self.counts.invalidated += 1;
                 let (name, version) = (change.name.clone(), change.version);
-                self.effects.happened.push(Happened::Invalidated { name, version });
+                self.effects.happened.push(CacheEvent::Invalidated { name, version });
             }
         }
         for fill in self.fills.get_mut(&change.name).into_iter().flatten() {
@@ -412,7 +413,7 @@ impl<Q> Cache<Q> {
         }
     }
 
-    fn store(&mut self, fill: &Fill<Q>, name: &Name, filled: &Filled) -> bool {
+    fn store(&mut self, fill: &Fill<Q>, name: &Name, filled: &CatalogAnswer) -> bool {
         let fresh = fill.floor <= filled.as_of || self.rules.broken(Mutant::FloorIgnored);
         let newer = self.entries.peek(name).is_none_or(|entry| entry.as_of <= filled.as_of);
         if !fresh {
@@ -428,7 +429,7 @@ impl<Q> Cache<Q> {
         let evicted = pushed.filter(|_| !again);
         self.counts.evicted += u64::from(evicted.is_some());
         let name = name.clone();
-        self.effects.happened.push(Happened::Stored { name, version, again, evicted });
+        self.effects.happened.push(CacheEvent::Stored { name, version, again, evicted });
         true
     }
 
@@ -451,13 +452,13 @@ mod tests {
     use std::time::Duration;
 
     use ledger::terms::Cents;
-    use wire::watch::watchers::Grant;
+    use wire::watch::source_state::Grant;
 
     use super::*;
 
-    /// [P5] A frontend that passes an answer on knows by it what is settled.
+    /// [P5] A frontend learns from the answers that it forwards which indexes are settled.
     #[test]
-    fn what_is_told_is_settled() {
+    fn a_forwarded_answer_settles_its_version() {
         let ms = Duration::from_millis;
         let mut cache = Cache::new(NonZeroUsize::MIN, Times::default(), Rules::default());
         let (fox, now) = (Name::new("fox").unwrap(), Moment(ms(1)));
@@ -469,19 +470,19 @@ mod tests {
             version: Index(index),
         };
         cache.reset(Index(7));
-        cache.follower_mut().take(Grant { echo: now, lease: ms(500), index: Index(7) }, now);
+        cache.follower_mut().take_grant(Grant { echo: now, lease: ms(500), index: Index(7) }, now);
         cache.query(1, &fox, now);
         let ask = cache.effects().asks.remove(0);
-        let filled = Filled { product: Some(at(7)), as_of: Index(7), stale: false };
+        let filled = CatalogAnswer { product: Some(at(7)), as_of: Index(7), stale: false };
         cache.filled(ask.fill, &fox, &filled, now);
         assert_eq!(cache.effects().told.len(), 1);
         assert!(cache.hit("fox", now).is_some());
 
         cache.change(Index(7), Index(8), &[at(8)]);
-        assert!(cache.hit("fox", now).is_none(), "somebody may still be shown the old value");
+        assert!(cache.hit("fox", now).is_none(), "another frontend may still show the old value");
         cache.query(1, &fox, now);
         assert_eq!(cache.effects().told.len(), 0);
-        cache.tells("fox", Index(8));
+        cache.note_answered("fox", Index(8));
         let told = cache.effects().told;
         assert_eq!(told.first().and_then(|(_, told)| told.product.clone()), Some(at(8)));
         assert!(cache.hit("fox", now).is_some());

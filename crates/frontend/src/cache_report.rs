@@ -1,8 +1,8 @@
-//! The page `/status/cache`: what this frontend's cache holds and what happened to it lately.
+//! The page `/status/cache`: the contents of this frontend's cache, and its latest events.
 //!
-//! Any client may ask for it, and what it shows follows from what clients ask for. So it is bounded
-//! in bytes, and all requests together have it rendered 25 times a second at most: beyond that they
-//! are given the last rendering. [`RenderBudget`] decides and has no clock.
+//! Any client may request the page, and its size depends on the requests of clients. So its size is
+//! bounded, and it is rendered at most 25 times per second: further requests get the last
+//! rendering. [`RenderBudget`] decides and has no clock.
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -10,16 +10,16 @@ use tokio::time::Instant;
 
 use crate::limits::{CACHE_RENDERED_MAX, VIEW_AGE_MAX};
 
-/// The pure core: whether a request has the page rendered anew.
+/// The pure core: decides whether the page is rendered for a request.
 #[derive(Debug, Default)]
 struct RenderBudget {
-    /// When the span that is being counted began, and the renderings in it.
+    /// The beginning of the span being counted, and the renderings in it.
     since: Option<Instant>,
     rendered: u32,
 }
 
 impl RenderBudget {
-    /// A request comes `now`. True: the page is rendered for it.
+    /// A request arrives at `now`. True: the page is rendered for it.
     fn spend(&mut self, now: Instant) -> bool {
         let is_over = |since: Instant| VIEW_AGE_MAX <= now.saturating_duration_since(since);
         if self.since.is_none_or(is_over) {
@@ -37,7 +37,7 @@ pub(crate) struct CacheReport {
 }
 
 impl CacheReport {
-    /// The page, rendered by `render` unless that has been done often enough just now.
+    /// The page, rendered by `render` unless the budget of this span is spent.
     pub(crate) fn page<E>(&self, render: impl FnOnce() -> Result<Vec<u8>, E>) -> Result<Bytes, E> {
         let mut last = self.last.lock();
         if last.0.spend(Instant::now()) {
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crowd_shares_the_renderings_and_a_single_client_has_its_own() {
+    fn many_clients_share_the_renderings_and_a_single_client_gets_its_own() {
         let (mut budget, start) = (RenderBudget::default(), Instant::now());
         let mut spend = |millis| budget.spend(start + Duration::from_millis(millis));
         assert!((0..5).all(&mut spend), "five in a span");
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn beyond_the_budget_the_last_rendering_is_given() {
+    fn beyond_the_budget_the_last_rendering_is_repeated() {
         let report = CacheReport::default();
         let pages: Vec<Bytes> =
             (0..7).map(|page| report.page(|| Ok::<_, ()>(vec![page])).unwrap()).collect();

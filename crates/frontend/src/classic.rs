@@ -1,4 +1,4 @@
-//! The classic API's words: two dialects over the same ledger, strict in what they take.
+//! The classic API's bodies and paths: two dialects over the same ledger, strict about input.
 //!
 //! Everything here is a pure function from bytes to terms or from terms to bytes. Prices are
 //! written from integer cents, so no binary fraction ever shows.
@@ -10,19 +10,19 @@ use ledger::change::Change;
 use ledger::command::{Line, Side};
 use ledger::terms::{Cents, Name, OrderNumber};
 
-use crate::fields::{Fields, Wanted};
+use crate::order_json::{OrderFields, OrderRequest};
 
-/// Which of the two storefronts is spoken where they differ: in the bodies about orders.
+/// Which of the two classic APIs is spoken. They differ in the bodies of orders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Dialect {
-    /// Shares: `transaction_number`, and a `type` that is `buy` or `sell`.
+    /// Stocks: `transaction_number`, and a `type` that is `buy` or `sell`.
     #[default]
     Stock,
     /// Toys: `order_number`, and every order is a buy.
     Toy,
 }
 
-/// Which word a path uses for a product.
+/// The word for products in a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Noun {
     /// `/stocks/…`
@@ -32,7 +32,7 @@ pub enum Noun {
 }
 
 impl Dialect {
-    /// Its name, as it is set.
+    /// The dialect's name in the settings.
     pub fn name(self) -> &'static str {
         match self {
             Self::Stock => "stock",
@@ -40,7 +40,7 @@ impl Dialect {
         }
     }
 
-    /// Its word for the number of an order just placed.
+    /// The field for the number of an order just placed.
     pub(crate) fn number_field(self) -> &'static str {
         match self {
             Self::Stock => "transaction_number",
@@ -48,7 +48,7 @@ impl Dialect {
         }
     }
 
-    /// Its word for a product.
+    /// The word for products in paths.
     pub fn noun(self) -> Noun {
         match self {
             Self::Stock => Noun::Stock,
@@ -58,7 +58,7 @@ impl Dialect {
 }
 
 impl Noun {
-    /// What an unknown one is told.
+    /// The message for an unknown product.
     pub fn not_found(self) -> &'static str {
         match self {
             Self::Stock => "stock not found",
@@ -67,17 +67,18 @@ impl Noun {
     }
 }
 
-/// Reads the body of `POST /orders`. The error is the message for the client.
+/// Parses the body of `POST /orders`. The error is the message for the client.
 pub fn parse_order(dialect: Dialect, body: &[u8]) -> Result<Line, String> {
     object(body)?;
-    let fields: Fields<'_> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
-    let Wanted { name, quantity, side } = fields.order(dialect)?;
-    // It fits, for it was looked at.
+    let fields: OrderFields<'_> =
+        serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    let OrderRequest { name, quantity, side } = fields.order(dialect)?;
+    // The name fits: it has been checked.
     let name = Name::new(&name).ok_or("name must have 1 to 128 bytes and no control characters")?;
     Ok(Line { name, quantity, side })
 }
 
-/// A body is one JSON object: serde would take a list for one, too.
+/// The body must be one JSON object: serde would accept a list as well.
 pub(crate) fn object(body: &[u8]) -> Result<(), String> {
     match body.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') => Ok(()),
@@ -89,13 +90,13 @@ pub(crate) fn malformed(error: &serde_json::Error) -> String {
     format!("malformed JSON: {error}")
 }
 
-/// The number of an order in a path: digits only.
+/// Parses the number of an order in a path: digits only.
 pub fn parse_number(text: &str) -> Option<OrderNumber> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     digits.then(|| text.parse().ok().map(OrderNumber)).flatten()
 }
 
-/// A segment of a path with its percent signs undone; None: they make no sense.
+/// Decodes the percent-escapes of a path segment; `None`: they are malformed.
 pub fn percent_decode(segment: &str) -> Option<String> {
     if !segment.contains('%') {
         return Some(segment.to_owned());
@@ -143,8 +144,8 @@ pub fn render_placed(dialect: Dialect, number: OrderNumber) -> String {
     format!("{{\"data\":{{\"{field}\":{number}}}}}")
 }
 
-/// `{"data":{"number":7,"name":"GameStart","type":"buy","quantity":2}}`; without `type` for toys.
-/// An order of several lines, which this API cannot place, shows its first.
+/// `{"data":{"number":7,"name":"GameStart","type":"buy","quantity":2}}`; toys have no `type`. An
+/// order of several lines, which this API cannot place, shows its first line.
 pub fn render_order(dialect: Dialect, order: &Order) -> Option<String> {
     let Line { name, quantity, side } = order.lines.first()?;
     let mut out = String::with_capacity(96);
@@ -185,7 +186,7 @@ fn write_product(out: &mut String, product: &Change) {
     let _ = write!(out, ",\"quantity\":{}}}", product.stock);
 }
 
-/// At least one decimal, so that readers with types read a fraction; at most two.
+/// At least one decimal, so that typed parsers read a fraction; at most two.
 fn write_price(out: &mut String, price: Cents) {
     let (whole, cents) = (price.get() / 100, price.get() % 100);
     let _ = match cents % 10 {
@@ -216,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn orders_are_read_as_real_clients_send_them() {
+    fn orders_are_parsed_as_real_clients_send_them() {
         let good = [
             r#"{"name":"bear","quantity":2,"type":"buy"}"#,
             r#"{"name":"bear","quantity":"2","type":"buy"}"#,
@@ -228,11 +229,11 @@ mod tests {
             assert_eq!((line.name.as_str(), line.quantity.get()), ("bear", 2), "{body}");
         }
         let line = parse_order(Dialect::Toy, br#"{"name":"bear","quantity":1,"type":"sell"}"#);
-        assert_eq!(line.map(|line| line.side), Ok(Side::Buy), "toys are bought, whatever it says");
+        assert_eq!(line.map(|line| line.side), Ok(Side::Buy), "every toy order is a buy");
     }
 
     #[test]
-    fn what_is_no_quantity_is_refused() {
+    fn an_invalid_quantity_is_rejected() {
         let bad = [
             "2.0",
             "2.5",
@@ -258,13 +259,13 @@ mod tests {
         for quantity in bad {
             let body = format!(r#"{{"name":"bear","quantity":{quantity},"type":"buy"}}"#);
             let line = parse_order(Dialect::Stock, body.as_bytes());
-            assert!(line.is_err(), "{quantity} was taken: {line:?}");
+            assert!(line.is_err(), "{quantity} was accepted: {line:?}");
         }
     }
 
-    /// Kind: an integer that is out of range and called no integer.
+    /// Kind: an integer that is out of range and reported as no integer.
     #[test]
-    fn an_integer_out_of_range_is_told_the_range() {
+    fn the_error_for_an_integer_out_of_range_names_the_range() {
         for quantity in [
             "-1",
             "\"-1\"",
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_order_is_refused() {
+    fn an_invalid_order_is_rejected() {
         let bad: [&[u8]; 14] = [
             b"",
             b"[]",
@@ -307,7 +308,7 @@ mod tests {
         ];
         for body in bad {
             let line = parse_order(Dialect::Stock, body);
-            assert!(line.is_err(), "{} was taken", String::from_utf8_lossy(body));
+            assert!(line.is_err(), "{} was accepted", String::from_utf8_lossy(body));
         }
     }
 
@@ -323,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_undone() {
+    fn percent_escapes_in_paths_are_decoded() {
         let table = [("bear", Some("bear")), ("a%20b", Some("a b")), ("%C3%A9", Some("é"))];
         for (segment, text) in table {
             assert_eq!(percent_decode(segment).as_deref(), text);

@@ -1,5 +1,5 @@
-//! How a frontend treats its clients: what one address may hold, how long an idle connection lives,
-//! and how a stopping frontend says goodbye.
+//! Limits per client: connections per address, idle time of connections, and the drain of a
+//! frontend that stops.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -16,13 +16,13 @@ use crate::status_view::PublicStatus;
 pub struct Clients {
     /// Which form of `/status` the public port may show.
     pub public_status: PublicStatus,
-    /// The most connections of one address; 0: no bound.
+    /// The most connections of one address; 0: no limit.
     pub connections_per_address: usize,
-    /// Addresses that are not bounded: they bring the customers of many others.
+    /// Addresses without a limit: proxies that bring the customers of many addresses.
     pub gateways: Gateways,
     /// How long a connection lives between two requests.
     pub idle: Duration,
-    /// How long a stopping frontend goes on answering, so that gateways notice before it closes.
+    /// How long a stopping frontend still answers, so that proxies notice before it closes.
     pub drain: Duration,
 }
 
@@ -33,15 +33,15 @@ impl Default for Clients {
             connections_per_address: CONNECTIONS_PER_ADDRESS_MAX,
             gateways: Gateways::default(),
             // Longer than the 60 s of nginx and of the usual load balancers: the side that sends
-            // requests must be the one that closes, or a request meets a closed connection.
+            // requests must be the side that closes, or a request meets a closed connection.
             idle: Duration::from_secs(75),
             drain: Duration::ZERO,
         }
     }
 }
 
-/// Addresses of gateways: a list of addresses, in which `loopback` stands for those of this
-/// machine.
+/// The addresses of gateways: a list of addresses, in which `loopback` stands for all addresses of
+/// this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gateways {
     loopback: bool,
@@ -77,21 +77,21 @@ impl FromStr for Gateways {
     }
 }
 
-/// A frontend's last moments: first it drains, then it closes.
+/// The end of a frontend: it drains, then it closes.
 #[derive(Debug, Default)]
 pub(crate) struct Closing {
     drains: AtomicBool,
-    /// Cancelled when the draining is over: what runs, ends.
+    /// Cancelled when the drain is over: everything that runs ends.
     pub(crate) end: CancellationToken,
 }
 
 impl Closing {
-    /// True while it still answers and asks its clients to go.
+    /// True during the drain: requests are answered, and each answer closes its connection.
     pub(crate) fn drains(&self) -> bool {
         self.drains.load(Ordering::Relaxed)
     }
 
-    /// Waits for `stop`, drains, and ends everything.
+    /// Waits for `stop`, drains, then cancels `end`.
     pub(crate) async fn run(&self, drain: Duration, stop: &CancellationToken) {
         stop.cancelled().await;
         self.drains.store(true, Ordering::Relaxed);
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_of_gateways_holds_addresses_and_loopback_where_it_is_named() {
+    fn a_list_of_gateways_has_addresses_and_loopback_if_named() {
         let gateways: Gateways = "10.0.0.5, 2001:db8::5".parse().unwrap();
         assert!(gateways.contain("10.0.0.5".parse().unwrap()));
         assert!(gateways.contain("::ffff:10.0.0.5".parse().unwrap()));

@@ -1,17 +1,16 @@
-//! Idempotency keys: those that clients send, and those that a frontend makes where there is none.
+//! Idempotency keys: those that clients send, and those that a frontend makes if there is none.
 
 use http::HeaderMap;
 use ledger::terms::{Key, Origin};
 
 use crate::answer::IDEMPOTENCY_KEY;
 
-/// The keys that frontends make begin with this, so that a client that sends one back is
-/// understood.
+/// The prefix of the keys that frontends make: a client may send such a key back.
 const OWN_KEY: &str = "frontend-";
 
 const WHY: &str = "Idempotency-Key must be 1 to 255 visible ASCII characters";
 
-/// The client's key, if there is one.
+/// The client's key, if the request has one.
 pub(crate) fn of_client(headers: &HeaderMap) -> Result<Option<Key>, &'static str> {
     let mut given = headers.get_all(IDEMPOTENCY_KEY).iter();
     let Some(value) = given.next() else { return Ok(None) };
@@ -21,7 +20,7 @@ pub(crate) fn of_client(headers: &HeaderMap) -> Result<Option<Key>, &'static str
     given_as(value.to_str().map_err(|_| WHY)?).map(Some)
 }
 
-/// The key that was sent as `text`: 1 to 255 visible ASCII characters, bare or in double quotes.
+/// Parses a key as sent: 1 to 255 visible ASCII characters, bare or in double quotes.
 pub(crate) fn given_as(text: &str) -> Result<Key, &'static str> {
     let text = text.trim();
     let quoted = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
@@ -29,18 +28,18 @@ pub(crate) fn given_as(text: &str) -> Result<Key, &'static str> {
     Key::new(origin(text), text).ok_or(WHY)
 }
 
-/// In whose window a key lives, by its text.
+/// The key window in which a key lives, by its text.
 pub(crate) fn origin(text: &str) -> Origin {
     if text.starts_with(OWN_KEY) { Origin::Frontend } else { Origin::Client }
 }
 
-/// A key of our own: 128 random bits.
+/// A key made by this frontend: 128 random bits.
 pub(crate) fn own() -> Key {
     let text = own_text(rand::random());
     Key::new(Origin::Frontend, &text).expect("it is short and all of it is visible ASCII")
 }
 
-/// The text of a key of our own.
+/// The text of a key made by this frontend.
 pub(crate) fn own_text(luck: u128) -> String {
     format!("{OWN_KEY}{luck:032x}")
 }

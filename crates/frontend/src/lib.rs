@@ -1,26 +1,25 @@
 //! The frontend: the public HTTP API, with a small LRU cache of products.
 //!
-//! It holds nothing that matters: orders are decided by the replicas, products are the catalog's to
-//! tell, and what is cached here is answered only while a lease says that it is true. As many of
-//! them as one likes run side by side.
+//! A frontend owns no state: the replicas decide orders, the catalog knows the products, and a
+//! cached product is answered only while a lease guarantees that it is current. Any number of
+//! frontends run side by side.
 //!
 //! # Reading order
 //!
-//! [`limits`] is every bound. The pure cores: [`classic`] (the words of the API), [`cache`] (hits,
-//! fills, floors), [`seek`] (what to do next for some orders), `gate` (how many orders at once),
-//! `plain` (which need no server of HTTP), `head` and `framing` (what is a request, and where it
-//! ends). Their shells: `replicas` (connections; `outage` says when they are too few), `courier`,
-//! `ordering`, `queries`. `api` turns requests into answers, `doorstep` reads plain orders,
-//! `connection` and `server` everything else, through a `tracked_stream`. `clients` says how
-//! clients are treated, `body_quota` what their bodies may take, `access_log` writes the lines
-//! about them. `store` describes the whole store, `status_view` shows it. [`run()`] puts them
-//! together.
+//! [`limits`] has every limit. The pure cores: [`classic`] (the bodies of the API), [`cache`]
+//! (hits, fills, floors), [`retry`] (which replica an order is sent to next), the core in
+//! `admission` (how many orders may be in flight). Their shells: `replicas` (connections to the
+//! order replicas; `outage` logs when too few are up), `coalescer` (sends orders in batches),
+//! `submit`, `queries`. `api` turns requests into answers; `http` reads and writes them. `clients`
+//! holds the limits per client, `body_quota` bounds the memory of request bodies, `access_log` logs
+//! requests. `cluster_status` collects the state of the whole store, `status_view` renders it.
+//! [`run()`] starts the process.
 
 pub mod limits;
 
 pub mod classic;
 
-mod fields;
+mod order_json;
 
 mod batch;
 
@@ -32,45 +31,25 @@ pub mod cache;
 
 pub mod timeline;
 
-pub mod seek;
+pub mod retry;
 
 mod replicas;
 
 mod outage;
 
-mod gate;
+mod admission;
 
-mod ordering;
+mod submit;
 
-mod courier;
+mod coalescer;
 
 mod queries;
+
+mod http;
 
 mod api;
 
 mod answer;
-
-mod step;
-
-mod head;
-
-mod framing;
-
-mod send_timer;
-
-mod linger;
-
-mod tracked_stream;
-
-mod plain;
-
-mod turnstile;
-
-mod connection;
-
-mod doorstep;
-
-mod server;
 
 mod clients;
 
@@ -80,14 +59,14 @@ mod access_log;
 
 mod cache_report;
 
-mod store;
+mod cluster_status;
 
 mod status_view;
 
 mod run;
 
 #[cfg(test)]
-mod http_table;
+mod table_tests;
 
 pub use clients::{Clients, Gateways};
 pub use run::{Settings, run};

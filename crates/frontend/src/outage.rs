@@ -1,5 +1,5 @@
-//! Says once when orders begin to be refused for want of a leader, and once when that ends, in the
-//! words of the reference systems; and who shows what is stale meanwhile.
+//! Logs once when orders begin to be refused for want of a leader, and once when that ends, in the
+//! words of the reference systems. Also names the processes that show stale answers meanwhile.
 
 use std::time::Duration;
 
@@ -7,21 +7,21 @@ use tokio::time::Instant;
 
 use crate::limits::LEADERLESS_MAX;
 use crate::replicas::Replicas;
-use crate::seek::{Reach, View};
+use crate::retry::{Reach, ReplicaView};
 
-/// How often it is looked, when nothing else has changed.
+/// How often the replicas are checked if no change is reported.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// What to say.
+/// The line to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Line {
-    /// There is no leader, and these replicas are left.
+enum OutageLine {
+    /// There is no leader; these replicas are reachable.
     Began(Vec<u64>),
-    /// There is one again.
+    /// There is a leader again.
     Ended,
 }
 
-/// The pure core: since when there is no leader, and whether that was said.
+/// The pure core: since when there is no leader, and whether that has been logged.
 #[derive(Clone, Debug, Default)]
 struct Outage {
     since: Option<Instant>,
@@ -29,30 +29,32 @@ struct Outage {
 }
 
 impl Outage {
-    /// Looks at the replicas. A line, when one is due.
-    fn note(&mut self, view: &View, now: Instant) -> Option<Line> {
+    /// Notes the view of the replicas. Returns the line that is due, if any.
+    fn note(&mut self, view: &ReplicaView, now: Instant) -> Option<OutageLine> {
         if view.leader_up().is_some() {
             self.since = None;
-            return std::mem::take(&mut self.said).then_some(Line::Ended);
+            return std::mem::take(&mut self.said).then_some(OutageLine::Ended);
         }
         let since = *self.since.get_or_insert(now);
-        // A failover takes less, and has its own lines.
+        // A failover is shorter than this, and logs its own lines.
         if self.said || now.saturating_duration_since(since) < LEADERLESS_MAX {
             return None;
         }
         self.said = true;
         let left = view.replicas.iter().filter(|(_, reach)| *reach == Reach::Up);
-        Some(Line::Began(left.map(|(id, _)| *id).collect()))
+        Some(OutageLine::Began(left.map(|(id, _)| *id).collect()))
     }
 }
 
-/// Watches the replicas for as long as they are kept.
+/// Watches the replicas for as long as the frontend keeps them.
 pub(crate) async fn watch(replicas: &Replicas) {
     let (mut outage, mut news) = (Outage::default(), replicas.news());
     loop {
         match outage.note(&replicas.view(), Instant::now()) {
-            Some(Line::Began(left)) => began(&left),
-            Some(Line::Ended) => tracing::info!("orders are taken again, and answers are fresh"),
+            Some(OutageLine::Began(left)) => began(&left),
+            Some(OutageLine::Ended) => {
+                tracing::info!("orders are taken again, and answers are fresh");
+            }
             None => {}
         }
         tokio::select! {
@@ -84,12 +86,12 @@ mod tests {
     use Reach::{Refused, Silent, Up};
 
     #[test]
-    fn an_outage_is_said_once_when_it_begins_and_once_when_it_ends() {
+    fn the_beginning_and_the_end_of_an_outage_are_logged_once() {
         let start = Instant::now();
         let mut outage = Outage::default();
         let mut note = |leader: Option<u64>, reach: [Reach; 3], millis| {
             let replicas = [123, 345, 456].into_iter().zip(reach).collect();
-            let view = View { leader, replicas, misplaced: None };
+            let view = ReplicaView { leader, replicas, misplaced: None };
             outage.note(&view, start + Duration::from_millis(millis))
         };
         assert_eq!(note(Some(345), [Up, Up, Up], 0), None);
@@ -97,11 +99,11 @@ mod tests {
         assert_eq!(note(Some(456), [Up, Refused, Up], 500), None, "a failover");
         assert_eq!(note(Some(345), [Refused, Refused, Up], 1_000), None);
         let began = note(None, [Refused, Silent, Up], 1_900);
-        assert_eq!(began, Some(Line::Began(vec![456])));
+        assert_eq!(began, Some(OutageLine::Began(vec![456])));
         for millis in (2_000..60_000).step_by(50) {
             assert_eq!(note(None, [Refused, Refused, Up], millis), None);
         }
-        assert_eq!(note(Some(456), [Up, Refused, Up], 60_000), Some(Line::Ended));
+        assert_eq!(note(Some(456), [Up, Refused, Up], 60_000), Some(OutageLine::Ended));
         assert_eq!(note(Some(456), [Up, Refused, Up], 60_050), None);
     }
 }

@@ -1,5 +1,5 @@
 //! Product queries: from the cache under its lease, else from a catalog, else from the leader,
-//! else, marked as stale, from whoever is left.
+//! else, marked as stale, from any reachable process.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -18,25 +18,26 @@ use wire::proto::{self, answer::What as Answered, ask};
 use wire::stream::Caller;
 use wire::telemetry::since_epoch;
 use wire::watch::clock;
-use wire::watch::follower::Verdict;
 use wire::watch::lease::{Moment, Times};
+use wire::watch::position::Verdict;
 use wire::watch::rules::Rules;
+use wire::watch::source_state::Grant;
 use wire::watch::watcher::Watcher;
-use wire::watch::watchers::Grant;
 
-use crate::cache::{Ask, Cache, Effects, Filled, Short, Told};
+use crate::cache::{Cache, CatalogAnswer, CatalogQuery, Effects, QueryAnswer, Shortage};
 use crate::limits::{CATALOG_PATIENCE, LEADERLESS_MAX, PATIENCE, TIMELINE_MAX};
 use crate::replicas::Replicas;
-use crate::timeline::{Shown, Timeline};
+use crate::timeline::{Timeline, TimelineEntry};
 
-/// How long a connect that failed counts as failed.
+/// How long a failed connect is remembered.
 const FAILED_FOR: Duration = Duration::from_millis(50);
 
-/// While there may be a majority, what is stale is shown only after so long without a fresh answer.
+/// While a majority may be reachable, stale answers are given only after this long without a fresh
+/// one.
 const STALE_AFTER: Duration = Duration::from_millis(900);
 
-/// Where a waiting query's answer goes.
-type Waiting = oneshot::Sender<Result<Told, Problem>>;
+/// Where a waiting query's answer is sent.
+type QueryResponder = oneshot::Sender<Result<QueryAnswer, Problem>>;
 
 /// Answers product queries. Clones share everything.
 #[derive(Clone, Debug)]
@@ -46,9 +47,9 @@ pub(crate) struct Queries {
 
 #[derive(Debug)]
 struct Shared {
-    /// None: the cache is off, and this frontend watches nobody.
-    cache: Option<Mutex<Cache<Waiting>>>,
-    /// The greatest index that anybody was told of here, for queries past the cache.
+    /// `None`: the cache is off, and this frontend watches no catalog.
+    cache: Option<Mutex<Cache<QueryResponder>>>,
+    /// The greatest index in an answer to an order: the floor of queries past the cache.
     told: Mutex<Index>,
     times: Times,
     incarnation: AtomicU64,
@@ -56,23 +57,23 @@ struct Shared {
     ledger_id: Mutex<Vec<u8>>,
     watched: Mutex<Option<String>>,
     catalogs: Vec<String>,
-    callers: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Line>>>>,
+    callers: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<CatalogConnection>>>>,
     replicas: Replicas,
     timeline: Mutex<Timeline>,
     seen_news: watch::Sender<u64>,
-    /// True once there was a lease.
+    /// True once there has been a lease.
     granted: watch::Sender<bool>,
 }
 
 /// The connection to one catalog: made by one query, shared by all that wait for it.
 #[derive(Debug, Default)]
-struct Line {
+struct CatalogConnection {
     caller: Option<Caller>,
-    /// When it could not be made, and why: those who wait need not try again at once.
+    /// When the last connect failed, and why: queries that wait need not try again at once.
     failed: Option<(Moment, Problem)>,
 }
 
-impl Line {
+impl CatalogConnection {
     async fn caller(&mut self, address: &str) -> Result<Caller, Problem> {
         if let Some(caller) = self.caller.as_ref().filter(|caller| !caller.is_closed()) {
             return Ok(caller.clone());
@@ -98,13 +99,13 @@ impl Line {
 
 /// One consistent cut of products.
 #[derive(Debug)]
-pub(crate) struct Listed {
+pub(crate) struct ProductList {
     pub(crate) products: Vec<Change>,
     pub(crate) as_of: Index,
     pub(crate) stale: bool,
 }
 
-/// What a frontend needs to answer queries.
+/// The settings that queries need.
 pub(crate) struct Setup {
     pub(crate) capacity: usize,
     pub(crate) times: Times,
@@ -137,9 +138,11 @@ impl Queries {
         Self { shared: Arc::new(shared) }
     }
 
-    /// One product, or that there is none.
-    pub(crate) async fn product(&self, name: &str) -> Result<Told, Problem> {
-        let Some(cache) = &self.shared.cache else { return Box::pin(self.ask_past_cache(name)).await };
+    /// Answers a query of one product; it may not exist.
+    pub(crate) async fn product(&self, name: &str) -> Result<QueryAnswer, Problem> {
+        let Some(cache) = &self.shared.cache else {
+            return Box::pin(self.ask_past_cache(name)).await;
+        };
         if let Some(told) = cache.lock().hit(name, clock::now()) {
             return Ok(told);
         }
@@ -159,7 +162,7 @@ impl Queries {
     }
 
     /// Products in name order, past the cache: one consistent cut.
-    pub(crate) async fn list(&self, after: &str, limit: usize) -> Result<Listed, Problem> {
+    pub(crate) async fn list(&self, after: &str, limit: usize) -> Result<ProductList, Problem> {
         let floor = self.floor();
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let what = |stale_ok: bool| {
@@ -172,17 +175,17 @@ impl Queries {
         };
         let products = listed.products.iter().map(convert::product_from);
         let products = products.collect::<Result<_, _>>()?;
-        Ok(Listed { products, as_of: Index(answer.as_of), stale: answer.stale })
+        Ok(ProductList { products, as_of: Index(answer.as_of), stale: answer.stale })
     }
 
-    /// Who this frontend is for those it watches: another one once their ledger is another.
+    /// The incarnation shown to watched sources: a new one when their ledger is another one.
     pub(crate) fn incarnation(&self) -> u64 {
         self.shared.incarnation.load(Ordering::Relaxed)
     }
 
-    /// Somebody is about to be told what happened to a product at `index`, by an answer to who this
-    /// frontend was when it asked. Of a former ledger it says nothing.
-    pub(crate) fn tells(&self, asked: u64, name: &str, index: Index) {
+    /// A client is about to get an outcome for a product at `index`. `asked`: the incarnation at
+    /// the time of the request. If it has changed, the answer is of a former ledger and is ignored.
+    pub(crate) fn note_answered(&self, asked: u64, name: &str, index: Index) {
         if asked != self.incarnation() {
             return;
         }
@@ -190,37 +193,37 @@ impl Queries {
         *told = (*told).max(index);
         drop(told);
         self.watching(|cache| {
-            // It is another one before the cache starts over.
+            // The incarnation changes before the cache starts over.
             if asked == self.incarnation() {
-                cache.tells(name, index);
+                cache.note_answered(name, index);
             }
         });
     }
 
-    /// Refuses an order without a client's key, if the cache can tell that the ledger would.
-    pub(crate) fn refuses(&self, line: &command::Line) -> Option<Short> {
-        self.shared.cache.as_ref()?.lock().refuses(line, clock::now())
+    /// Refuses an order without a client's key, if the cache shows that the ledger would.
+    pub(crate) fn reject_from_cache(&self, line: &command::Line) -> Option<Shortage> {
+        self.shared.cache.as_ref()?.lock().reject_from_cache(line, clock::now())
     }
 
-    /// The leader has refused an order for want of stock: looks the product up, so that the next
-    /// one may be refused from here.
+    /// The leader has refused an order for want of stock: fills the cache, so that the next order
+    /// may be refused from it.
     pub(crate) fn look_up_soon(&self, name: &Name) {
         let now = clock::now();
         self.watching(|cache| {
             if cache.lacks(name.as_str(), now) {
-                // Nobody waits for this answer.
+                // No request waits for this answer.
                 cache.query(oneshot::channel().0, name, now);
             }
         });
     }
 
-    /// Looks at the cache. None: it is off.
-    pub(crate) fn look<T>(&self, look: impl FnOnce(&Cache<Waiting>) -> T) -> Option<T> {
+    /// Reads the cache. `None`: it is off.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Cache<QueryResponder>) -> T) -> Option<T> {
         self.shared.cache.as_ref().map(|cache| look(&cache.lock()))
     }
 
-    /// The last events of the cache, oldest first: as many as take about `bytes_max` bytes.
-    pub(crate) fn timeline(&self, bytes_max: usize) -> Vec<Shown> {
+    /// The latest events of the cache, oldest first: as many as fit into about `bytes_max` bytes.
+    pub(crate) fn timeline(&self, bytes_max: usize) -> Vec<TimelineEntry> {
         let names = self.look(|cache| {
             let names = cache.contents().map(|(name, ..)| name.as_str().to_owned());
             names.collect::<Vec<_>>()
@@ -228,21 +231,21 @@ impl Queries {
         self.shared.timeline.lock().show(names.unwrap_or_default(), bytes_max)
     }
 
-    /// The catalog watched right now.
+    /// The catalog that is watched now.
     pub(crate) fn watched(&self) -> Option<String> {
         self.shared.watched.lock().clone()
     }
 
-    /// Says whom this frontend watches.
+    /// Sets the catalog that this frontend watches.
     pub(crate) fn set_watched(&self, address: Option<&str>) {
         *self.shared.watched.lock() = address.map(str::to_owned);
     }
 
-    /// The source keeps another ledger than ours: whatever is cached is of no more use.
+    /// The source keeps another ledger: the cache is void.
     pub(crate) fn start_over(&self) {
         self.shared.ledger_id.lock().clear();
         *self.shared.told.lock() = Index(0);
-        // For those who watch the other ledger this is another frontend.
+        // For sources of the other ledger, this is another frontend.
         self.shared.incarnation.store(rand::random(), Ordering::Relaxed);
         let waiting = self.shared.cache.as_ref().map(|cache| cache.lock().start_over());
         for waiting in waiting.into_iter().flatten() {
@@ -252,9 +255,9 @@ impl Queries {
         }
     }
 
-    /// Waits for the first lease: from then on, what was asked for once is answered from memory.
+    /// Waits for the first lease: from then on, the cache answers repeated queries.
     pub(crate) async fn await_lease(&self) {
-        // The sender lives as long as this does.
+        // The sender lives as long as `self`.
         let _ = self.shared.granted.subscribe().wait_for(|granted| *granted).await;
     }
 
@@ -262,7 +265,7 @@ impl Queries {
         *self.shared.told.lock()
     }
 
-    fn perform(&self, effects: Effects<Waiting>) {
+    fn perform(&self, effects: Effects<QueryResponder>) {
         if !effects.happened.is_empty() {
             let time_ms = u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX);
             self.shared.timeline.lock().push(time_ms, effects.happened, TIMELINE_MAX);
@@ -277,8 +280,8 @@ impl Queries {
         }
     }
 
-    async fn fill(&self, ask: Ask) {
-        let Ask { fill, name, floor } = ask;
+    async fn fill(&self, ask: CatalogQuery) {
+        let CatalogQuery { fill, name, floor } = ask;
         let what = |stale_ok: bool| query(&name, floor, stale_ok);
         let filled = self.fetch(&what).await.and_then(|answer| filled(&answer));
         let Some(cache) = &self.shared.cache else { return };
@@ -300,15 +303,16 @@ impl Queries {
         }
     }
 
-    async fn ask_past_cache(&self, name: &str) -> Result<Told, Problem> {
+    async fn ask_past_cache(&self, name: &str) -> Result<QueryAnswer, Problem> {
         let (name, floor) = (convert::name(name)?, self.floor());
         let what = |stale_ok: bool| query(&name, floor, stale_ok);
         let answer = self.fetch(&what).await?;
-        let Filled { product, as_of, stale } = filled(&answer)?;
-        Ok(Told { product, as_of, hit: false, stale, stored: false })
+        let CatalogAnswer { product, as_of, stale } = filled(&answer)?;
+        Ok(QueryAnswer { product, as_of, hit: false, stale, stored: false })
     }
 
-    /// The watched catalog, the other catalogs, the leader; then, stale, whoever is left.
+    /// Asks the watched catalog, the other catalogs, the leader; then, for a stale answer, any
+    /// process.
     async fn fetch(
         &self,
         what: &(dyn Fn(bool) -> ask::What + Sync),
@@ -352,16 +356,17 @@ impl Queries {
             if self.shared.replicas.view().is_cut_off()
                 && LEADERLESS_MAX <= clock::now().since(began)
             {
-                // Nobody who is left knows, and nobody else will come within the patience.
+                // No reachable process knows the product, and no other one will return before the
+                // time-out.
                 break;
             }
             self.await_news().await;
         }
-        // A query changes nothing, whatever became of it.
+        // A query changes nothing, so its problem is always definite.
         Err(Problem { definite: true, ..last })
     }
 
-    /// Waits until something has changed at the replicas, but not for long.
+    /// Waits until the replicas change, at most 50 ms.
     async fn await_news(&self) {
         let mut news = self.shared.replicas.news();
         news.mark_unchanged();
@@ -381,7 +386,7 @@ impl Queries {
         caller.ask(what, CATALOG_PATIENCE).await
     }
 
-    fn watching<T>(&self, act: impl FnOnce(&mut Cache<Waiting>) -> T) -> Option<T> {
+    fn watching<T>(&self, act: impl FnOnce(&mut Cache<QueryResponder>) -> T) -> Option<T> {
         let cache = self.shared.cache.as_ref()?;
         let (done, effects) = {
             let mut cache = cache.lock();
@@ -397,13 +402,13 @@ fn query(name: &Name, floor: Index, stale_ok: bool) -> ask::What {
     ask::What::Query(proto::Query { name: name.as_str().to_owned(), floor: floor.0, stale_ok })
 }
 
-fn filled(answer: &proto::Answer) -> Result<Filled, Problem> {
+fn filled(answer: &proto::Answer) -> Result<CatalogAnswer, Problem> {
     let product = match &answer.what {
         Some(Answered::Product(product)) => Some(convert::product_from(product)?),
         Some(Answered::Nothing(_)) => None,
         _ => return Err(Problem::definite(Code::Unknown, "the catalog answered something else")),
     };
-    Ok(Filled { product, as_of: Index(answer.as_of), stale: answer.stale })
+    Ok(CatalogAnswer { product, as_of: Index(answer.as_of), stale: answer.stale })
 }
 
 impl Watcher for Queries {
@@ -429,7 +434,7 @@ impl Watcher for Queries {
     }
 
     fn list(&self, _: Index, _: Vec<Change>) -> Verdict {
-        // A frontend keeps what was asked for, never the whole shop.
+        // A frontend caches the products that were queried, never the whole list.
         Verdict::Gap
     }
 
@@ -447,7 +452,7 @@ impl Watcher for Queries {
 
     fn take(&self, grant: Grant, now: Moment) {
         let live = self.watching(|cache| {
-            cache.follower_mut().take(grant, now);
+            cache.follower_mut().take_grant(grant, now);
             cache.follower().live(now)
         });
         if live == Some(true) && !*self.shared.granted.borrow() {
@@ -463,8 +468,8 @@ impl Watcher for Queries {
         self.shared.seen_news.subscribe()
     }
 
-    fn is_forsaken(&self, since: Moment, now: Moment) -> bool {
-        self.look(|cache| cache.follower().forsaken(since, now)).unwrap_or(false)
+    fn is_abandoned(&self, since: Moment, now: Moment) -> bool {
+        self.look(|cache| cache.follower().is_abandoned(since, now)).unwrap_or(false)
     }
 
     fn renounce(&self) {

@@ -1,4 +1,4 @@
-//! A refusal in the words of the public API: its status, and what people read.
+//! Refusals in the words of the public API: a status, and a message for people.
 
 use std::borrow::Cow;
 
@@ -9,11 +9,14 @@ use wire::problem::{Code, Problem};
 use crate::answer::{self, Answer};
 use crate::classic::Dialect;
 
-/// An outcome that no order can have: a defect somewhere, told and not hidden.
+/// The message of an outcome that no order can have: a defect, reported and not hidden.
 pub(crate) const OF_ANOTHER_REQUEST: &str = "the answer is of another request";
 
-/// Its status and its message.
-pub(crate) fn told(dialect: Dialect, refusal: &Refusal) -> (StatusCode, Cow<'static, str>) {
+/// The status and the message of a refusal.
+pub(crate) fn status_and_message(
+    dialect: Dialect,
+    refusal: &Refusal,
+) -> (StatusCode, Cow<'static, str>) {
     let status = match refusal {
         Refusal::NoSuchProduct(_) => {
             return (StatusCode::NOT_FOUND, Cow::Borrowed(dialect.noun().not_found()));
@@ -29,9 +32,9 @@ pub(crate) fn told(dialect: Dialect, refusal: &Refusal) -> (StatusCode, Cow<'sta
     (status, Cow::Owned(refusal.to_string()))
 }
 
-/// As the answer to a request.
+/// The answer to a refused request.
 pub(crate) fn answer(dialect: Dialect, refusal: &Refusal) -> Answer {
-    match told(dialect, refusal) {
+    match status_and_message(dialect, refusal) {
         (StatusCode::SERVICE_UNAVAILABLE, message) => {
             answer::problem(&Problem::definite(Code::NoLeader, message))
         }

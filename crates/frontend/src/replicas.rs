@@ -1,10 +1,10 @@
-//! The frontend's connections to the replicas: one stream to each, and who leads, by what they
-//! push.
+//! The frontend's connections to the replicas: one stream each, and the leader that their hints
+//! name.
 //!
-//! Each replica has a task that connects, listens, and connects again; nobody else ever waits for a
-//! connect. Who the replicas are is pushed by each of them; those that were named at the start are
-//! where one begins. What a person wants to know of it is said in the words of the reference
-//! systems.
+//! Each replica has a task that connects, listens, and reconnects; no request waits for a connect,
+//! except through [`Replicas::dial_refused`]. Each replica pushes the membership; the replicas in
+//! the settings are only the starting point. Events that an operator needs are logged in the words
+//! of the reference systems.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,19 +20,19 @@ use wire::stream::Caller;
 
 use crate::limits::SILENCE_MAX;
 use crate::outage;
-use crate::seek::{Reach, View};
+use crate::retry::{Reach, ReplicaView};
 
-/// The pause before connecting again: at least this, twice as long each time.
+/// The shortest pause before reconnecting; it doubles each time.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// The longest pause: how much later than it comes back a replica may be seen.
+/// The longest pause, and so the longest delay until a replica that returns is seen.
 const PAUSE_MAX: Duration = Duration::from_millis(200);
 
-/// How long a request waits for the replicas that refused to be dialed again.
+/// The longest that a request waits while the replicas that refused are dialed again.
 const DIAL_MAX: Duration = Duration::from_millis(100);
 
-/// One whose address is that of another replica is dialed again after this: somebody may put the
-/// list right, or the other one may move.
+/// The pause before a replica at another one's address is dialed again: the list may be corrected,
+/// or the other replica may move.
 const MISPLACED: Duration = Duration::from_secs(1);
 
 /// All connections. Clones share them.
@@ -45,11 +45,11 @@ pub(crate) struct Replicas {
 struct Shared {
     directory: Directory,
     links: Mutex<Links>,
-    /// Counts what has changed.
+    /// Counts changes.
     news: watch::Sender<u64>,
-    /// Counts requests to connect to the replicas that refused.
+    /// Counts requests to dial the replicas that refused.
     wanted: watch::Sender<u64>,
-    /// Counts connects that came to an end.
+    /// Counts finished connects.
     dialed: watch::Sender<u64>,
 }
 
@@ -57,21 +57,21 @@ struct Shared {
 struct Links {
     callers: BTreeMap<u64, Caller>,
     refused: BTreeMap<u64, bool>,
-    /// The replica that answers at the address of another one.
+    /// Replicas whose listed address answers as another replica.
     misplaced: BTreeMap<u64, u64>,
-    /// How many connects to each came to an end.
+    /// The number of finished connects to each replica.
     dials: BTreeMap<u64, u64>,
-    /// Each replica's own word: the leader, and the term in which that was so.
+    /// Each replica's hint: the leader that it knows, and the term.
     hints: BTreeMap<u64, (Option<u64>, u64)>,
-    /// Whom people were last told of.
+    /// The leader last logged.
     told: Option<u64>,
     choosing: bool,
-    /// Log time as last heard, and when that was.
+    /// The log time last received, and when.
     log_time: Option<(u64, Instant)>,
 }
 
 impl Links {
-    /// The leader by the hint of the highest term; a replica that is gone has no say.
+    /// The leader by the hint of the highest term; the hints of lost replicas do not count.
     fn leader(&self) -> Option<u64> {
         let heard = self.hints.iter().filter(|(id, _)| self.callers.contains_key(id));
         let named = heard.filter_map(|(_, (leader, term))| Some((*term, (*leader)?)));
@@ -80,7 +80,7 @@ impl Links {
 }
 
 impl Replicas {
-    /// Begins to connect to all of them, until `stop`.
+    /// Starts to connect to all peers, until `stop`.
     pub(crate) fn start(peers: Vec<Peer>, stop: &CancellationToken) -> Self {
         let links = Mutex::default();
         let directory = Directory::new(peers);
@@ -99,7 +99,7 @@ impl Replicas {
         replicas
     }
 
-    /// Keeps a connection to each voter, as they come and go. For ever.
+    /// Keeps a connection to each voter as the membership changes. Forever.
     async fn keep(&self, stop: &CancellationToken) {
         let mut changes = self.shared.directory.changes();
         let mut held: BTreeMap<u64, CancellationToken> = BTreeMap::new();
@@ -130,7 +130,7 @@ impl Replicas {
         }
     }
 
-    /// One that is no replica any more has no say in who leads.
+    /// Drops the hints of a replica that is no longer a member.
     fn forget(&self, id: u64) {
         let mut links = self.shared.links.lock();
         links.callers.remove(&id);
@@ -143,8 +143,8 @@ impl Replicas {
         self.changed();
     }
 
-    /// The replicas as they look now.
-    pub(crate) fn view(&self) -> View {
+    /// The view of the replicas now.
+    pub(crate) fn view(&self) -> ReplicaView {
         let links = self.shared.links.lock();
         let reach = |id: u64| match links.callers.get(&id) {
             Some(caller) if caller.silence() < SILENCE_MAX => Reach::Up,
@@ -154,15 +154,15 @@ impl Replicas {
         let voters = self.shared.directory.voters();
         let replicas = voters.iter().map(|peer| (peer.id, reach(peer.id))).collect();
         let misplaced = links.misplaced.iter().next().map(|(listed, found)| (*listed, *found));
-        View { leader: links.leader(), replicas, misplaced }
+        ReplicaView { leader: links.leader(), replicas, misplaced }
     }
 
-    /// The stream to one of them, if there is one.
+    /// The stream to one replica, if there is one.
     pub(crate) fn caller(&self, id: u64) -> Option<Caller> {
         self.shared.links.lock().callers.get(&id).cloned()
     }
 
-    /// Streams to all of them that can be asked: the leader's first.
+    /// Streams to all replicas that can be asked: the leader's first.
     pub(crate) fn callers(&self) -> Vec<(u64, Caller)> {
         let links = self.shared.links.lock();
         let leader = links.leader();
@@ -171,8 +171,8 @@ impl Replicas {
         callers
     }
 
-    /// Connects once more to each replica that refused, and waits for what comes of it, but not for
-    /// long. Many requests at once share one connect.
+    /// Dials each replica that refused once more, and waits for the results, at most [`DIAL_MAX`].
+    /// Concurrent requests share one connect.
     pub(crate) async fn dial_refused(&self) {
         let mut dialed = self.shared.dialed.subscribe();
         let before = {
@@ -190,7 +190,7 @@ impl Replicas {
         let _ = tokio::time::timeout(DIAL_MAX, all).await;
     }
 
-    /// To be told when anything changes.
+    /// A receiver that is notified of every change.
     pub(crate) fn news(&self) -> watch::Receiver<u64> {
         self.shared.news.subscribe()
     }
@@ -200,13 +200,13 @@ impl Replicas {
         self.shared.directory.everybody()
     }
 
-    /// Log time now, as far as it is known, in milliseconds since the Unix epoch.
+    /// The current log time, if known, in milliseconds since the Unix epoch.
     pub(crate) fn log_time_ms(&self) -> Option<u64> {
         let (told, at) = self.shared.links.lock().log_time?;
         Some(told + u64::try_from(at.elapsed().as_millis()).unwrap_or(0))
     }
 
-    /// Keeps one connection, for ever.
+    /// Keeps one connection, forever.
     async fn hold(&self, peer: &Peer) {
         let mut pause = PAUSE;
         let mut wanted = self.shared.wanted.subscribe();
@@ -227,7 +227,7 @@ impl Replicas {
                 Err(error) => self.not_connected(peer, error.is_refused()),
             }
             let jitter = rand::rng().random_range(0.5..1.0);
-            // At least this: a crowd of requests must not dial without a pause.
+            // The shortest pause holds in any case: many requests must not dial without one.
             tokio::time::sleep(PAUSE.mul_f64(jitter)).await;
             tokio::select! {
                 () = tokio::time::sleep(pause.saturating_sub(PAUSE).mul_f64(jitter)) => {}
@@ -237,7 +237,7 @@ impl Replicas {
         }
     }
 
-    /// Listens until the connection breaks. Some: another replica answers there.
+    /// Listens until the connection breaks. `Some`: another replica answers at this address.
     async fn listen(&self, peer: &Peer, caller: &Caller) -> Option<u64> {
         let (mut hints, mut rosters) = (caller.leader(), caller.roster());
         loop {
@@ -256,7 +256,7 @@ impl Replicas {
                 changed = hints.changed() => if changed.is_err() { return None },
                 changed = rosters.changed() => if changed.is_err() { return None },
                 () = caller.closed() => return None,
-                // Log time goes on without anything else being new.
+                // Log time advances even if nothing else changes.
                 () = tokio::time::sleep(Duration::from_millis(500)) => {}
             }
         }
@@ -328,7 +328,8 @@ impl Replicas {
             links.log_time = Some((log_time_ms, Instant::now()));
         }
         let now = links.leader();
-        // The others name a dead leader until they have chosen: only one that answers is healthy.
+        // The others name a dead leader until the election ends: only a leader that answers is
+        // healthy.
         let answers = |leader: &u64| links.callers.contains_key(leader);
         let found = now.filter(|leader| links.told != Some(*leader)).filter(answers);
         if found.is_some() {
@@ -344,7 +345,7 @@ impl Replicas {
         }
     }
 
-    /// Says who leads, as the reference systems do.
+    /// Logs the leader, as the reference systems do.
     fn tell(&self, leader: u64) {
         tracing::info!("{leader} is healthy!");
         tracing::info!("New leader id: {leader}");

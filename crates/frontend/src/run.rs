@@ -1,4 +1,4 @@
-//! A frontend's life: find the leader, watch a catalog, open the public port, serve, stop.
+//! A frontend's main loop: find the leader, watch a catalog, open the public port, serve, stop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,47 +21,47 @@ use crate::access_log::AccessLog;
 use crate::api::{Api, Parts};
 use crate::classic::Dialect;
 use crate::clients::{Clients, Closing};
+use crate::cluster_status::{ClusterStatus, StatusSources};
+use crate::http::server;
 use crate::limits;
 use crate::queries::{Queries, Setup};
 use crate::replicas::Replicas;
-use crate::server;
 use crate::status_view::StatusView;
-use crate::store::{Shared, Store};
 
-/// How long the public port stays closed for want of a leader, or of a catalog to watch.
+/// How long the public port stays closed while there is no leader, or no catalog to watch.
 const OPEN_ANYWAY: Duration = Duration::from_secs(2);
 
-/// The pause after trying every catalog in vain: at least this, twice as long each time.
+/// The shortest pause after every catalog was tried in vain; it doubles each time.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A catalog that was watched for longer than this has granted something.
+/// A catalog that was watched for longer than this has granted a lease.
 const GRANTED_FOR: Duration = Duration::from_secs(2);
 
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(320);
 
-/// Everything a frontend needs to know before it starts.
+/// What a frontend needs to know before it starts.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The public listener.
     pub listen: SocketAddr,
     /// The internal listener: `/metrics` and `/status`.
     pub internal: SocketAddr,
-    /// The replicas of the store, as first hints: they say themselves who they are.
+    /// The replicas of the store, as first hints: the replicas themselves push the membership.
     pub orders: Vec<Peer>,
-    /// The catalogs, `host:port`, any of which may be watched.
+    /// The catalogs, `host:port`; any of them may be watched.
     pub catalogs: Vec<String>,
     /// How many products the cache holds; 0: no cache.
     pub cache: usize,
     /// Which of the two classic APIs is spoken.
     pub dialect: Dialect,
-    /// One line per request on stderr.
+    /// Write one line per request to stderr.
     pub access_log: bool,
-    /// How clients are treated.
+    /// The limits per client.
     pub clients: Clients,
     /// The times of the watch protocol, the same in the whole store.
     pub times: Times,
-    /// All rules hold, unless a test switches one off.
+    /// All rules hold, unless a test breaks one.
     pub rules: Rules,
 }
 
@@ -69,7 +69,7 @@ pub struct Settings {
 ///
 /// # Errors
 ///
-/// [`Stop::Setup`] when it cannot start as it is told.
+/// [`Stop::Setup`] when the settings do not allow it to start.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop> {
     settings.times.check().map_err(|error| Stop::Setup(error.to_string()))?;
     if settings.orders.is_empty() {
@@ -99,8 +99,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
         catalogs: settings.catalogs.clone(),
         replicas: replicas.clone(),
     });
-    let store = Store {
-        shared: Arc::new(Shared {
+    let store = ClusterStatus {
+        shared: Arc::new(StatusSources {
             address,
             public_address: listen.to_string(),
             dialect: settings.dialect,
@@ -129,13 +129,13 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
             follow(&queries, &settings.catalogs, &end).await;
         }
     };
-    let shop = Shop { api, queries: &queries, replicas: &replicas, places: places.public };
+    let shop = CatalogLink { api, queries: &queries, replicas: &replicas, places: places.public };
     let opening = open(public, listen, &settings, shop, &end);
     tokio::join!(serving, watching, opening, closing.run(settings.clients.drain, &stop));
     Ok(())
 }
 
-/// How many connections its listeners take, by the limit of open files.
+/// The number of connections that its listeners accept, by the limit of open files.
 fn places(settings: &Settings) -> Share {
     let (limit, peers) = (descriptors::limit(), settings.orders.len() + settings.catalogs.len());
     let Share { internal, public } = descriptors::share(limit, peers, 0, true);
@@ -149,8 +149,8 @@ fn places(settings: &Settings) -> Share {
     Share { internal, public: public.min(limits::CONNECTIONS_MAX) }
 }
 
-/// What the public port opens to.
-struct Shop<'a> {
+/// What must be there before the public port opens.
+struct CatalogLink<'a> {
     api: Api,
     queries: &'a Queries,
     replicas: &'a Replicas,
@@ -164,16 +164,16 @@ fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Stop> {
     })
 }
 
-/// Opens the public port once a leader is known and the cache has a lease, or after a while
-/// without.
+/// Opens the public port once a leader is known and the cache has a lease, or after [`OPEN_ANYWAY`]
+/// without them.
 async fn open(
     public: TcpListener,
     listen: SocketAddr,
     settings: &Settings,
-    shop: Shop<'_>,
+    shop: CatalogLink<'_>,
     stop: &CancellationToken,
 ) {
-    let Shop { api, queries, replicas, places } = shop;
+    let CatalogLink { api, queries, replicas, places } = shop;
     let patience_ends = tokio::time::Instant::now() + OPEN_ANYWAY;
     let mut news = replicas.news();
     let led = async {
@@ -205,7 +205,7 @@ async fn open(
     server::serve(public, api, places, stop.clone()).await;
 }
 
-/// A cache that holds every product shows nothing of what a cache does.
+/// Warns about a cache that holds every product: nothing is ever evicted.
 async fn warn_of_size(queries: &Queries, capacity: usize) {
     let listing = queries.list("", capacity.saturating_add(1).min(1_000));
     if let Ok(Ok(listed)) = tokio::time::timeout(Duration::from_millis(500), listing).await
@@ -220,7 +220,7 @@ async fn warn_of_size(queries: &Queries, capacity: usize) {
     }
 }
 
-/// Watches one catalog after another, from a random one on, so that frontends spread.
+/// Watches one catalog after another, starting at a random one, so that frontends spread.
 async fn follow(queries: &Queries, catalogs: &[String], stop: &CancellationToken) {
     if catalogs.is_empty() {
         tracing::warn!("no catalog is set: the cache stays empty and every query asks the leader");
@@ -245,14 +245,18 @@ async fn follow(queries: &Queries, catalogs: &[String], stop: &CancellationToken
             Ended::WrongLedger => {
                 tracing::warn!("catalog {address} is of another ledger than before: starting over");
                 queries.start_over();
-                // The same one again, from the start; after a pause, if all of them disagree.
+                // The same catalog again, from the start; after a pause, if all catalogs disagree.
                 failed += 1;
                 next = next.wrapping_sub(1);
             }
-            Ended::LetGo | Ended::Broke(_) | Ended::Nonsense(_) | Ended::Forsaken | Ended::Left => {
+            Ended::LetGo
+            | Ended::Broke(_)
+            | Ended::Nonsense(_)
+            | Ended::Abandoned
+            | Ended::Left => {
                 (pause, failed) = (PAUSE, 0);
-                said &= ended == Ended::Forsaken && began.elapsed() < GRANTED_FOR;
-                if !std::mem::replace(&mut said, ended == Ended::Forsaken) {
+                said &= ended == Ended::Abandoned && began.elapsed() < GRANTED_FOR;
+                if !std::mem::replace(&mut said, ended == Ended::Abandoned) {
                     tracing::info!("catalog {address} is no longer watched: {ended}");
                 }
             }

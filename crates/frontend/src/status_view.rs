@@ -1,9 +1,10 @@
-//! Request coalescing for `/status`: all requests share one view of the store, and at most one look
-//! at it is under way.
+//! Request coalescing for `/status`: all requests share one view of the store, and at most one poll
+//! of the store is in progress.
 //!
-//! A look asks every replica and every catalog, each over a fresh connection. Without coalescing, a
-//! crowd that polls the public port would multiply into a crowd on the internal listeners, which
-//! members of the store need. [`ViewCore`] decides and has no clock; [`StatusView`] is the shell.
+//! A poll asks every replica and every catalog, each over a fresh connection. Without coalescing,
+//! many clients of the public port would multiply into many connections to the internal listeners,
+//! which members of the store need. [`ViewCore`] decides and has no clock; [`StatusView`] is the
+//! shell.
 //!
 //! The public port shows the short form: leader, ready, versions. Process ids, addresses, digests
 //! and free bytes are for the operator, on the internal listener ([`shows_whole`]).
@@ -24,7 +25,7 @@ use tokio::time::Instant;
 use wire::serve::Facts;
 use wire::status::{ProcessStatus, StoreStatus};
 
-use crate::store::Store;
+use crate::cluster_status::ClusterStatus;
 
 /// Which form of `/status` the public port may show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,11 +33,11 @@ pub enum PublicStatus {
     /// Leader, ready and versions, to every client.
     #[default]
     Short,
-    /// The whole, to clients on loopback that come without a gateway; to others the short form.
+    /// The whole, to clients on loopback without a gateway; the short form to all others.
     Full,
 }
 
-/// True when a client may see the whole: process ids, addresses, digests, free bytes.
+/// True if a client may see the whole: process ids, addresses, digests, free bytes.
 pub(crate) fn shows_whole(allowed: PublicStatus, from: IpAddr, headers: &HeaderMap) -> bool {
     allowed == PublicStatus::Full
         && from.to_canonical().is_loopback()
@@ -53,15 +54,15 @@ fn is_of_gateway(name: &HeaderName) -> bool {
         || text == "x-real-ip"
 }
 
-/// One view of the store, in the forms in which it is shown.
+/// One view of the store, rendered in each of its forms.
 #[derive(Debug)]
-pub(crate) struct View {
+pub(crate) struct RenderedStatus {
     pub(crate) store: StoreStatus,
     pub(crate) whole: Bytes,
     pub(crate) short: Bytes,
 }
 
-impl View {
+impl RenderedStatus {
     fn new(store: StoreStatus, ready: bool) -> Self {
         let whole = serde_json::to_vec(&store).unwrap_or_default().into();
         let short = short(&store, ready).to_string().into();
@@ -88,23 +89,23 @@ fn short(store: &StoreStatus, ready: bool) -> Value {
     json!({ "leader": store.leader, "ready": ready, "processes": processes })
 }
 
-/// What a request for a view does next.
+/// The next action of a request for a view.
 #[derive(Debug, PartialEq, Eq)]
 enum Next<V> {
-    /// It is answered with this view.
+    /// Answer the request with this view.
     Serve(V),
-    /// It begins a look; afterwards it asks again.
+    /// Poll the store; then ask again.
     Look,
-    /// It waits until the look that is under way has finished, and asks again.
+    /// Wait until the poll in progress has finished, then ask again.
     Wait,
 }
 
-/// The pure core: decides whether a view is fresh enough, and who looks.
+/// The pure core: decides whether a view is fresh enough, and which request polls.
 #[derive(Debug)]
 struct ViewCore<V> {
-    /// The last view, with the moment when its look began.
+    /// The last view, with the moment when its poll began.
     view: Option<(Instant, V)>,
-    /// When the look that is under way began.
+    /// When the poll in progress began.
     look: Option<Instant>,
 }
 
@@ -113,7 +114,8 @@ impl<V: Clone> ViewCore<V> {
         Self { view: None, look: None }
     }
 
-    /// `asked`: when the request came. `age_max`: how much earlier its view's look may have begun.
+    /// `asked`: when the request arrived. `age_max`: how much earlier the poll of its view may have
+    /// begun.
     fn next(&mut self, asked: Instant, age_max: Duration, now: Instant) -> Next<V> {
         match &self.view {
             Some((began, view)) if asked <= *began + age_max => Next::Serve(view.clone()),
@@ -125,7 +127,7 @@ impl<V: Clone> ViewCore<V> {
         }
     }
 
-    /// The look that was under way found this.
+    /// The poll in progress has found this view.
     fn finish(&mut self, found: V) {
         if let Some(began) = self.look.take() {
             self.view = Some((began, found));
@@ -133,7 +135,7 @@ impl<V: Clone> ViewCore<V> {
     }
 }
 
-/// The shell: performs looks and wakes those who wait for one. Clones share everything.
+/// The shell: polls the store and wakes the requests that wait. Clones share everything.
 #[derive(Clone, Debug)]
 pub(crate) struct StatusView {
     shared: Arc<Shared>,
@@ -141,28 +143,29 @@ pub(crate) struct StatusView {
 
 #[derive(Debug)]
 struct Shared {
-    store: Store,
-    core: Mutex<ViewCore<Arc<View>>>,
+    store: ClusterStatus,
+    core: Mutex<ViewCore<Arc<RenderedStatus>>>,
     finished: Notify,
 }
 
 impl StatusView {
-    pub(crate) fn new(store: Store) -> Self {
+    pub(crate) fn new(store: ClusterStatus) -> Self {
         let (core, finished) = (Mutex::new(ViewCore::new()), Notify::new());
         Self { shared: Arc::new(Shared { store, core, finished }) }
     }
 
-    /// A view whose look began no longer than `age_max` before this call.
-    pub(crate) async fn get(&self, age_max: Duration) -> Arc<View> {
+    /// A view whose poll began at most `age_max` before this call.
+    pub(crate) async fn get(&self, age_max: Duration) -> Arc<RenderedStatus> {
         let asked = Instant::now();
         loop {
             let mut finished = pin!(self.shared.finished.notified());
-            // From here on a look that finishes is noticed.
+            // From here on the end of a poll is noticed.
             finished.as_mut().enable();
             let next = self.shared.core.lock().next(asked, age_max, Instant::now());
             match next {
                 Next::Serve(view) => return view,
-                // A task of its own: the client may go away meanwhile, and others wait for it.
+                // A task of its own: the client may go away meanwhile, and others wait for the
+                // poll.
                 Next::Look => drop(tokio::spawn(look(self.shared.clone()))),
                 Next::Wait => {}
             }
@@ -170,15 +173,15 @@ impl StatusView {
         }
     }
 
-    /// The store, without a look at its other processes.
-    pub(crate) fn store(&self) -> &Store {
+    /// The store, without polling its other processes.
+    pub(crate) fn store(&self) -> &ClusterStatus {
         &self.shared.store
     }
 }
 
 async fn look(shared: Arc<Shared>) {
     let found = shared.store.describe().await;
-    let view = Arc::new(View::new(found, shared.store.ready()));
+    let view = Arc::new(RenderedStatus::new(found, shared.store.ready()));
     shared.core.lock().finish(view);
     shared.finished.notify_waiters();
 }
@@ -192,7 +195,7 @@ impl Facts for StatusView {
         self.shared.store.ready()
     }
 
-    /// This frontend and the whole store, by a look that began after the request came.
+    /// This frontend and the whole store, by a poll that began after the request arrived.
     fn page(&self) -> BoxFuture<'_, Value> {
         async {
             let view = self.get(Duration::ZERO).await;
@@ -211,9 +214,9 @@ mod tests {
 
     const AGE: Duration = Duration::from_millis(500);
 
-    /// What one request costs a store must not grow with the number of requests.
+    /// The cost of status requests for the store must not grow with their number.
     #[test]
-    fn a_thousand_requests_share_one_look() {
+    fn a_thousand_status_requests_share_one_poll() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut core = ViewCore::new();
@@ -225,15 +228,16 @@ mod tests {
         for ms in [2, 100, 500] {
             assert_eq!(core.next(at(ms), AGE, at(ms)), Next::Serve("first"));
         }
-        assert_eq!(core.next(at(501), AGE, at(501)), Next::Look, "it is too old now");
+        assert_eq!(core.next(at(501), AGE, at(501)), Next::Look, "the view is too old now");
         assert_eq!(core.next(at(502), AGE, at(502)), Next::Wait);
         core.finish("second");
         assert_eq!(core.next(at(502), AGE, at(600)), Next::Serve("second"));
     }
 
-    /// A view is as old as the beginning of its look, for a process was asked soon after that.
+    /// A view is as old as the beginning of its poll, because some process was asked soon after
+    /// that.
     #[test]
-    fn a_look_that_takes_long_makes_an_old_view() {
+    fn a_slow_poll_yields_an_old_view() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut core = ViewCore::new();
@@ -243,9 +247,9 @@ mod tests {
         assert_eq!(core.next(at(600), AGE, at(700)), Next::Look);
     }
 
-    /// The operator who has just changed something sees the store as it is after the change.
+    /// An operator who has just changed something sees the store as it is after the change.
     #[test]
-    fn an_operator_gets_a_look_that_began_after_the_question() {
+    fn an_operator_gets_a_poll_that_began_after_the_request() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut core = ViewCore::new();
@@ -259,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_short_form_names_leader_ready_and_versions_and_nothing_else() {
+    fn the_short_form_has_only_leader_ready_and_versions() {
         let replica = ProcessStatus {
             role: "order".into(),
             id: Some(456),
@@ -276,7 +280,7 @@ mod tests {
             role: "order".into(),
             id: Some(123),
             address: "10.0.0.1:1115".into(),
-            error: Some("nobody listens at 10.0.0.1:1115".into()),
+            error: Some("no process listens at 10.0.0.1:1115".into()),
             ..ProcessStatus::default()
         };
         let store = StoreStatus { leader: Some(456), processes: vec![replica, lost] };
@@ -292,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_is_shown_only_on_loopback_without_a_gateway_and_where_it_is_allowed() {
+    fn the_whole_is_shown_only_if_allowed_and_on_loopback_without_a_gateway() {
         let loopback = [IpAddr::from([127, 0, 0, 1]), "::1".parse().unwrap()];
         let far = IpAddr::from([10, 0, 0, 9]);
         let bare = HeaderMap::new();

@@ -1,95 +1,96 @@
-//! What the cache did lately, for plotting: what came in, what made room, what changed.
+//! The cache timeline, for plots: products stored, evicted and changed.
 //!
-//! Only what changes the contents is kept, not every hit, so an idle event costs nothing and a busy
-//! cache keeps some minutes. The contents after each event are not stored with it: they are
-//! reckoned backwards from the present ones when somebody asks.
+//! Only changes of the contents are kept, not hits, so an idle cache adds nothing and a busy one
+//! keeps some minutes. The contents after each event are not stored: on request they are derived
+//! backwards from the present contents.
 
 use std::collections::{BTreeSet, VecDeque};
 
 use ledger::terms::{Index, Name};
 use serde::Serialize;
 
-/// Something that happened to the contents.
+/// One change of the cache's contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Happened {
-    /// An answer was stored; another product may have made room for it.
+pub enum CacheEvent {
+    /// An answer was stored; another product may have been evicted for it.
     Stored {
-        /// What came in.
+        /// The stored product.
         name: Name,
         /// Its version.
         version: Index,
-        /// It was there before, with another value.
+        /// The product was cached before, with another value.
         again: bool,
-        /// What made room.
+        /// The product evicted for it.
         evicted: Option<Name>,
     },
-    /// A cached product changed: its old value is gone, the new one is told once it is settled.
+    /// A cached product changed: the old value is gone, the new one is given once it is settled.
     Invalidated {
-        /// Which.
+        /// The product.
         name: Name,
         /// Its version from now on.
         version: Index,
     },
     /// A value that is known to be too old was dropped.
     Dropped {
-        /// Which.
+        /// The product.
         name: Name,
     },
-    /// Everything was forgotten: the source no longer reaches back to where this cache stood.
+    /// Everything was dropped: the source's window no longer reaches back to the cursor of this
+    /// cache.
     Reset {
-        /// What was there.
+        /// The dropped products.
         lost: Vec<Name>,
     },
 }
 
-/// The most names of what is cached after one event that are shown.
+/// The most names of cached products shown after one event.
 pub(crate) const CONTENTS_SHOWN_MAX: usize = 100;
 
-/// What an event takes as JSON besides its names, in bytes: its time, its version, its fields.
+/// The JSON of an event without its names, in bytes: its time, its version, its fields.
 const ENTRY_BYTES: usize = 100;
 
-/// What a name takes besides its letters: quotes and a comma.
+/// The JSON around a name, in bytes: quotes and a comma.
 const NAME_BYTES: usize = 3;
 
-/// The last events, oldest first.
+/// The latest events, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Timeline {
-    events: VecDeque<(u64, Happened)>,
+    events: VecDeque<(u64, CacheEvent)>,
 }
 
-/// One event as it is shown.
+/// One event as the page shows it.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Shown {
+pub(crate) struct TimelineEntry {
     /// Milliseconds since the Unix epoch.
     pub(crate) time_ms: u64,
     /// `stored`, `evicted`, `invalidated`, `dropped`, `reset`.
     pub(crate) event: &'static str,
-    /// Which product.
+    /// The product's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) product: Option<String>,
     /// Its version from then on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) version: Option<u64>,
-    /// What is cached after it, in name order.
+    /// The cached products after the event, in name order.
     pub(crate) contents: Vec<String>,
 }
 
 impl Timeline {
-    /// Adds what happened at `time_ms`, and forgets what is older than the last `max`.
-    pub(crate) fn push(&mut self, time_ms: u64, happened: Vec<Happened>, max: usize) {
+    /// Adds the events of `time_ms`, and drops all but the last `max`.
+    pub(crate) fn push(&mut self, time_ms: u64, happened: Vec<CacheEvent>, max: usize) {
         self.events.extend(happened.into_iter().map(|event| (time_ms, event)));
         while max < self.events.len() {
             self.events.pop_front();
         }
     }
 
-    /// The latest events with the contents after each, given what is cached now; oldest first. As
-    /// many as take about `bytes_max` bytes, each with at most [`CONTENTS_SHOWN_MAX`] names.
+    /// The latest events with the contents after each, given the present contents; oldest first. As
+    /// many as fit into about `bytes_max` bytes, each with at most [`CONTENTS_SHOWN_MAX`] names.
     pub(crate) fn show(
         &self,
         now: impl IntoIterator<Item = String>,
         bytes_max: usize,
-    ) -> Vec<Shown> {
+    ) -> Vec<TimelineEntry> {
         let mut contents: BTreeSet<String> = now.into_iter().collect();
         let (mut shown, mut left) = (Vec::new(), Some(bytes_max));
         let mut show = |time_ms, event, name: Option<&Name>, version: Option<Index>, after: &_| {
@@ -100,13 +101,13 @@ impl Timeline {
             left = left.and_then(|left| left.checked_sub(ENTRY_BYTES + names.sum::<usize>()));
             let version = version.map(|version| version.0);
             if left.is_some() {
-                shown.push(Shown { time_ms, event, product, version, contents });
+                shown.push(TimelineEntry { time_ms, event, product, version, contents });
             }
             left.is_some()
         };
         for (time_ms, event) in self.events.iter().rev() {
             let fits = match event {
-                Happened::Stored { name, version, again, evicted } => {
+                CacheEvent::Stored { name, version, again, evicted } => {
                     let fits = show(*time_ms, "stored", Some(name), Some(*version), &contents);
                     if !again {
                         contents.remove(name.as_str());
@@ -117,15 +118,15 @@ impl Timeline {
                         fits
                     })
                 }
-                Happened::Invalidated { name, version } => {
+                CacheEvent::Invalidated { name, version } => {
                     show(*time_ms, "invalidated", Some(name), Some(*version), &contents)
                 }
-                Happened::Dropped { name } => {
+                CacheEvent::Dropped { name } => {
                     let fits = show(*time_ms, "dropped", Some(name), None, &contents);
                     contents.insert(name.as_str().to_owned());
                     fits
                 }
-                Happened::Reset { lost } => {
+                CacheEvent::Reset { lost } => {
                     let fits = show(*time_ms, "reset", None, None, &contents);
                     contents = lost.iter().map(|name| name.as_str().to_owned()).collect();
                     fits
@@ -150,18 +151,18 @@ mod tests {
         Name::new(name).unwrap()
     }
 
-    fn stored(what: &str, evicted: Option<&str>) -> Happened {
+    fn stored(what: &str, evicted: Option<&str>) -> CacheEvent {
         let evicted = evicted.map(name);
-        Happened::Stored { name: name(what), version: Index(7), again: false, evicted }
+        CacheEvent::Stored { name: name(what), version: Index(7), again: false, evicted }
     }
 
     #[test]
-    fn the_contents_after_each_event_are_reckoned_from_the_present() {
+    fn the_contents_after_each_event_are_derived_from_the_present_contents() {
         let mut timeline = Timeline::default();
         timeline.push(1, vec![stored("fox", None), stored("owl", None)], 9);
         timeline.push(2, vec![stored("bear", Some("fox"))], 9);
-        let invalidated = Happened::Invalidated { name: name("owl"), version: Index(9) };
-        timeline.push(3, vec![invalidated, Happened::Dropped { name: name("owl") }], 9);
+        let invalidated = CacheEvent::Invalidated { name: name("owl"), version: Index(9) };
+        timeline.push(3, vec![invalidated, CacheEvent::Dropped { name: name("owl") }], 9);
         let shown = timeline.show(["bear".to_owned()], ALL);
         let rows: Vec<_> = shown
             .iter()
@@ -182,10 +183,10 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_and_a_bound() {
+    fn a_reset_empties_the_contents_and_old_events_are_dropped() {
         let mut timeline = Timeline::default();
         timeline.push(1, vec![stored("fox", None), stored("owl", None)], 2);
-        timeline.push(2, vec![Happened::Reset { lost: vec![name("fox"), name("owl")] }], 2);
+        timeline.push(2, vec![CacheEvent::Reset { lost: vec![name("fox"), name("owl")] }], 2);
         let shown = timeline.show([], ALL);
         assert_eq!(shown.len(), 2, "the oldest is forgotten");
         assert_eq!(shown[0].contents, ["fox", "owl"]);
@@ -193,18 +194,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_again_was_there_before() {
+    fn a_product_stored_again_was_cached_before() {
         let mut timeline = Timeline::default();
         let again =
-            Happened::Stored { name: name("fox"), version: Index(8), again: true, evicted: None };
+            CacheEvent::Stored { name: name("fox"), version: Index(8), again: true, evicted: None };
         timeline.push(1, vec![stored("owl", None), again], 9);
         let shown = timeline.show(["fox".to_owned(), "owl".to_owned()], ALL);
         assert_eq!(shown[0].contents, ["fox", "owl"]);
     }
 
-    /// Kind: an answer whose size follows from what clients ask for.
+    /// Kind: an answer whose size depends on the requests of clients.
     #[test]
-    fn what_is_shown_is_bounded_in_bytes_and_in_names() {
+    fn the_timeline_shown_is_bounded_in_bytes_and_in_names() {
         let mut timeline = Timeline::default();
         let long = |number: usize| format!("{number:0>128}");
         for number in 0..1_024 {

@@ -1,9 +1,9 @@
-//! How many commands a second the ledger applies, on one thread.
+//! Benchmark: how many commands a second the ledger applies, on one thread.
 //!
-//! `cargo bench -p ledger` measures; `cargo test` runs the same once, briefly, so that it stays
-//! true. Measured is what a replica does with a committed entry: decode its batch, apply it, encode
-//! its block. The window holds half of the keys: then each new one pushes an old one out. And one
-//! order after the other wants another product, of as many as are said, or all want the same.
+//! `cargo bench -p ledger` measures; `cargo test` runs the same once, briefly, so that it keeps
+//! working. It measures what a replica does with a committed entry: decode its batch, apply it,
+//! encode its block. The window holds half of the keys, so each new key pushes an old one out. Each
+//! order wants another product than the order before it, unless there is only one product.
 
 #![expect(clippy::print_stdout, reason = "this is the program's answer")]
 #![expect(clippy::disallowed_types, reason = "a bench reads the clock; the ledger does not")]
@@ -14,7 +14,7 @@ use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
 use ledger::ledger::{Ledger, Windows};
 use ledger::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
 
-/// How much is measured.
+/// The amount of work.
 #[derive(Clone, Copy, Debug)]
 struct Size {
     entries: u64,
@@ -37,7 +37,7 @@ fn main() {
         (1_024, 10),
         (1_024, 10_000),
     ] {
-        // As many orders in each row, or a twentieth where they come one by one.
+        // Each row has the same number of orders, or a twentieth of it with one order in an entry.
         let entries = size.entries.saturating_mul(1_024_u64.div_euclid(per_entry).min(50));
         let encoded: Vec<_> =
             (0..entries).map(|n| entry(n, per_entry, products).encode()).collect();
@@ -54,7 +54,7 @@ fn main() {
     }
 }
 
-/// Applies every entry to a fresh ledger: how many nanoseconds it took. The orders must be there.
+/// Applies every entry to a new ledger and returns the nanoseconds; all orders must be placed.
 fn run(keys_max: usize, entries: &[Vec<u8>], per_entry: u64, products: u64) -> u128 {
     let mut ledger = Ledger::new(Windows { client_keys_max: keys_max, ..Windows::default() });
     ledger.apply(Index(1), Timestamp(1), &opening(products));
@@ -72,7 +72,7 @@ fn run(keys_max: usize, entries: &[Vec<u8>], per_entry: u64, products: u64) -> u
     nanos
 }
 
-/// Far from the one before it, where there are many.
+/// A product far from that of the order before, if there are many.
 fn product(number: u64, products: u64) -> Name {
     let number = number.wrapping_mul(7_919).checked_rem(products).unwrap_or(0);
     Name::new(&format!("toy {number}")).expect("this is a good name")

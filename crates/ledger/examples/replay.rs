@@ -1,6 +1,6 @@
 //! Replays a script and prints the shop after each entry: `cargo run -p ledger --example replay`.
 //!
-//! Any script of the tests will do: give its path. Without one, the last bear is sold once.
+//! Its argument is the path of any script of the tests; by default, the last bear is sold once.
 
 #![expect(clippy::print_stdout, reason = "this is the program's answer")]
 
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What an entry came to, and the shop as it is after it.
+/// Prints the outcomes of an entry, and the shop after it.
 fn print(ledger: &Ledger, told: &str) {
     let (at, next) = (ledger.log_time().0, ledger.next_order_number());
     let digest: String = ledger.digest().to_string().chars().take(12).collect();

@@ -1,14 +1,14 @@
-//! Was this history the work of one ledger? Asked of all blocks, from the first, by sorting and
-//! replaying, never by searching.
+//! The auditor: replays all blocks of a history, and checks that one ledger can have produced it.
 //!
-//! The checks are named for what they find: *chain* (each block follows on the one before), *dense*
-//! (order numbers without gaps or doubles), *once* (a key has one outcome while it is remembered),
-//! *conservation* (stock and what moved it agree, and never fall below zero), *rules* (each outcome
-//! is the one that the rules give, refusals too), *agreement* (another replica has the same digest
-//! at the same index).
+//! Each check is named for what it finds: *chain* (each block follows the block before), *digest*
+//! (digest and count follow from the content), *dense* (order numbers without gaps or duplicates),
+//! *once* (a key has one outcome while it is remembered), *conservation* (stock and its moves
+//! agree, and stock never falls below zero), *rules* (each outcome, also a refusal, is the one that
+//! the rules give). The check *agreement* (another replica has the same digest at the same index)
+//! is the caller's.
 //!
-//! The outcomes are reckoned by a second ledger that shares nothing with the first but the words,
-//! lest the two agree on a mistake.
+//! Expected outcomes come from a second ledger, which shares only types with the first, so that the
+//! two do not agree on a mistake.
 
 mod answered;
 mod naive;
@@ -21,41 +21,41 @@ use crate::outcome::{Accepted, Outcome, Refusal};
 use crate::terms::{Digest, Index, OrderNumber, Origin, Timestamp};
 use crate::windows::Windows;
 
-/// The first thing that is wrong with a history.
+/// The first violation found in a history.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
-    /// A block does not follow on the one before.
+    /// A block does not follow the block before.
     #[error("chain: block {index} does not follow on {after}")]
     Chain {
         /// The block.
         index: Index,
-        /// The one before it.
+        /// The block before.
         after: Index,
     },
-    /// A block's digest or its count of orders does not follow from its content.
+    /// A block's digest or number of orders does not follow from its content.
     #[error("digest: block {0} does not have the digest and the count of its content")]
     Digest(Index),
-    /// An order number is missing or comes twice.
+    /// An order number is missing or given twice.
     #[error("dense: block {index} places order {found}, but {expected} is next")]
     Dense {
         /// The block.
         index: Index,
-        /// The number it gave.
+        /// The number that the block gave.
         found: OrderNumber,
-        /// The number it should have given.
+        /// The number that is next.
         expected: OrderNumber,
     },
-    /// A key was applied twice, or its repetition tells something else than its first answer.
+    /// A key was applied twice, or its repetition differs from its first answer.
     #[error("once: key {key} was answered at {first} and otherwise at {index}")]
     Once {
         /// The key.
         key: String,
-        /// Its first answer.
+        /// The index of the first answer.
         first: Index,
-        /// The answer that differs.
+        /// The index of the answer that differs.
         index: Index,
     },
-    /// Stock and what moved it disagree.
+    /// Stock and its moves disagree.
     #[error(
         "conservation: at block {index} the outcome for {product} does not follow from \
          stock {stock}"
@@ -65,32 +65,32 @@ pub enum Violation {
         index: Index,
         /// The product.
         product: String,
-        /// The stock before.
+        /// The stock before the request.
         stock: u64,
     },
-    /// An outcome that the rules do not give.
+    /// An outcome differs from the one that the rules give.
     #[error("rules: at block {index} a request was told: {found}; the rules say: {expected}")]
     Rules {
         /// The block.
         index: Index,
-        /// What it was told.
+        /// The outcome in the block.
         found: String,
-        /// What it should have been told.
+        /// The outcome that the rules give.
         expected: String,
     },
-    /// The sums end with another stock than the replica says.
+    /// The history ends with another stock than the replica reports.
     #[error("conservation: the history leaves {reckoned} of {product}, the replica says {told}")]
     Stock {
         /// The product.
         product: String,
-        /// What the history leaves.
+        /// The stock at the end of the history.
         reckoned: u64,
-        /// What the replica says.
+        /// The stock that the replica reports.
         told: u64,
     },
 }
 
-/// Reads a history block by block.
+/// Audits a history, block by block.
 #[derive(Debug, Default)]
 pub struct Auditor {
     index: Index,
@@ -106,35 +106,35 @@ pub struct Auditor {
     refusals: u64,
 }
 
-/// What a clean history came to.
+/// The summary of a clean history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
-    /// The last block.
+    /// The index of the last block.
     pub index: Index,
-    /// Its digest.
+    /// The digest of the last block.
     pub digest: Digest,
-    /// The next order number. None: the shop never opened.
+    /// The next order number. `None`: the shop never opened.
     pub next_order_number: Option<OrderNumber>,
-    /// How many orders there are.
+    /// The number of orders.
     pub orders: u64,
-    /// How many requests were refused.
+    /// The number of refused requests.
     pub refusals: u64,
 }
 
 impl Auditor {
-    /// For a ledger with these windows.
+    /// An auditor for a ledger with these windows.
     pub fn new(windows: Windows) -> Self {
         Self { windows, ..Self::default() }
     }
 
-    /// Reads the next block.
+    /// Audits the next block.
     pub fn read(&mut self, block: &Block) -> Result<(), Violation> {
         let header = &block.header;
         let (index, after) = (header.index, self.index);
         if index <= after || header.previous != self.digest || header.at < self.at {
             return Err(Violation::Chain { index, after });
         }
-        if block.reckon() != header.digest || !block.is_counted() {
+        if block.compute_digest() != header.digest || !block.is_counted() {
             return Err(Violation::Digest(index));
         }
         let expected = OrderNumber(self.naive.next.unwrap_or_default());
@@ -152,7 +152,7 @@ impl Auditor {
         block.records.iter().try_for_each(|record| self.record(header, record))
     }
 
-    /// What the history came to; `told` is each product's stock as the replica has it.
+    /// Ends the audit; `told` is the stock of each product as the replica reports it.
     pub fn finish(
         &self,
         told: impl IntoIterator<Item = (String, u64)>,
@@ -170,7 +170,7 @@ impl Auditor {
         Ok(self.summary())
     }
 
-    /// What has been read so far.
+    /// The summary of the blocks read so far.
     pub fn summary(&self) -> Summary {
         Summary {
             index: self.index,
@@ -181,8 +181,8 @@ impl Auditor {
         }
     }
 
-    /// The key speaks first, then the deadline, then the rules. (What is counted here was read one
-    /// by one: no count reaches 2^64.)
+    /// Audits one record: its key first, then its deadline, then the rules. (Records are read one
+    /// by one, so no counter reaches 2^64.)
     fn record(&mut self, header: &Header, record: &Record) -> Result<(), Violation> {
         let (index, Record { request, outcome }) = (header.index, record);
         if let Outcome::Refused(_) = outcome {
@@ -228,8 +228,8 @@ impl Auditor {
         answered.remember(key, (header.index, header.at), (request, outcome), keys_max);
     }
 
-    /// An outcome must be the one that the second ledger reckons. If not, which of the checks
-    /// fails?
+    /// Compares an outcome with that of the naive ledger. A difference is reported under the check
+    /// that it violates.
     fn judge(&self, index: Index, found: &Outcome, expected: &Outcome) -> Result<(), Violation> {
         if found == expected {
             return Ok(());
@@ -243,18 +243,18 @@ impl Auditor {
                 let stock = self.naive.stock.get(name.as_str()).copied().unwrap_or(0);
                 Violation::Conservation { index, product: name.to_string(), stock }
             }
-            _ => Violation::Rules { index, found: told(found), expected: told(expected) },
+            _ => Violation::Rules { index, found: describe(found), expected: describe(expected) },
         })
     }
 }
 
-/// An outcome in words.
-fn told(outcome: &Outcome) -> String {
+/// Describes an outcome in words.
+fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Accepted(Accepted::Placed(number)) => format!("order {number}"),
         Outcome::Accepted(Accepted::Done) => "done".to_owned(),
         Outcome::Accepted(Accepted::Unchanged) => "nothing to do".to_owned(),
         Outcome::Refused(refusal) => format!("refused, {refusal}"),
-        Outcome::Repeated { index, first } => format!("as decided at {index}, {}", told(first)),
+        Outcome::Repeated { index, first } => format!("as decided at {index}, {}", describe(first)),
     }
 }

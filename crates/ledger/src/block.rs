@@ -1,44 +1,48 @@
-//! The record of one entry, kept for ever: what was asked, what it came to, and the digest after
-//! it.
+//! A block: the permanent record of one entry, with its requests, their outcomes and a digest.
 //!
-//! Blocks are immutable and chained: each carries the digest of the one before, so that two
-//! replicas with the same last digest have the same history, and a flipped bit anywhere is found.
+//! Blocks are immutable and chained: each block contains the digest of the block before it. Two
+//! replicas with the same last digest have the same history, and a flipped bit in any block is
+//! detected.
 //!
 //! # Layout, version 1
 //!
 //! | bytes | what |
 //! |---|---|
 //! | 1 | version |
-//! | 4 | CRC-32 of everything after it |
+//! | 4 | CRC-32 of all bytes after it |
 //! | 8 | index of the entry |
 //! | 8 | term of the entry |
 //! | 8 | log time |
-//! | 8 | first order number: the next free one before this entry |
-//! | 4 | orders placed in it |
-//! | 4 | records |
-//! | 32 | digest before |
-//! | 32 | digest after: BLAKE3 of the digest before, the five numbers above and the records |
-//! | … | records: request, outcome |
+//! | 8 | first order number: the next free number before this entry |
+//! | 4 | number of orders placed |
+//! | 4 | number of records |
+//! | 32 | digest of the block before |
+//! | 32 | digest of this block |
+//! | … | records: each a request and its outcome |
+//!
+//! The digest is BLAKE3 over the digest before, index, term, log time, first order number, number
+//! of records (as u64) and the records. It leaves out the number of orders, which follows from the
+//! records.
 
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{Command, Line, Request};
+use crate::encoded_block::{self, EncodedBlock};
 use crate::outcome::Outcome;
-use crate::sealed::{self, Sealed};
 use crate::terms::{Digest, Index, OrderNumber, Timestamp};
 
-/// One entry's record.
+/// The record of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Block {
-    /// Where and when, and how it is chained.
+    /// The block's position in the log and in the chain.
     pub header: Header,
-    /// Each request with its outcome, in the order of applying.
+    /// Each request with its outcome, in the order in which they were applied.
     pub records: Vec<Record>,
 }
 
-/// Where a block stands.
+/// A block's position, counts and digests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// The entry's position in the log.
+    /// The entry's index in the log.
     pub index: Index,
     /// The entry's term.
     pub term: u64,
@@ -46,71 +50,71 @@ pub struct Header {
     pub at: Timestamp,
     /// The next free order number before the entry.
     pub first_order_number: OrderNumber,
-    /// How many orders it placed.
+    /// The number of orders that the entry placed.
     pub orders: u32,
-    /// The digest before it.
+    /// The digest of the block before.
     pub previous: Digest,
-    /// The digest after it.
+    /// The digest of this block.
     pub digest: Digest,
 }
 
-/// A request and what it came to.
+/// A request and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// What was asked.
+    /// The request.
     pub request: Request,
-    /// What it came to.
+    /// The request's outcome.
     pub outcome: Outcome,
 }
 
-/// An order that was accepted. It never changes.
+/// An accepted order; it never changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
-    /// Its number.
+    /// The order's number.
     pub number: OrderNumber,
-    /// Its lines.
+    /// The order's lines.
     pub lines: Vec<Line>,
-    /// When it was placed, log time.
+    /// The log time at which the order was placed.
     pub at: Timestamp,
-    /// The entry that placed it.
+    /// The entry that placed the order.
     pub index: Index,
 }
 
 impl Block {
-    /// The digest as it follows from the rest of the block.
-    pub fn reckon(&self) -> Digest {
+    /// Computes the digest from the rest of the block.
+    pub fn compute_digest(&self) -> Digest {
         let mut bytes = Vec::with_capacity(self.records.len().saturating_mul(112));
         self.encode_records(&mut bytes);
-        sealed::chain(&self.header, self.records.len(), &bytes)
+        encoded_block::compute_digest(&self.header, self.records.len(), &bytes)
     }
 
-    /// The bytes of this block.
+    /// Encodes the block.
     pub fn encode(&self) -> Vec<u8> {
         let room = self.records.len().saturating_mul(112).saturating_add(128);
         let mut out = Vec::with_capacity(room);
-        out.raw(&sealed::head(&self.header, self.records.len()));
+        out.raw(&encoded_block::head(&self.header, self.records.len()));
         self.encode_records(&mut out);
-        sealed::stamp(&mut out);
+        encoded_block::write_checksum(&mut out);
         out
     }
 
-    /// A block from its bytes: checksum, digest and counts are verified.
+    /// Decodes a block and verifies its checksum, digest and counts.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        Ok(Sealed::open(bytes)?.block())
+        Ok(EncodedBlock::open(bytes)?.block())
     }
 
-    /// True when the header counts the orders that the records placed.
+    /// True if the header's number of orders is that of the records.
     pub(crate) fn is_counted(&self) -> bool {
         let placed = self.records.iter().filter(|record| record.number().is_some()).count();
         u32::try_from(placed) == Ok(self.header.orders)
     }
 
-    /// The header alone, after the checksum.
+    /// Decodes the header alone, after verifying the checksum.
     pub fn peek(bytes: &[u8]) -> Result<Header, DecodeError> {
-        sealed::check_head(bytes).map(|(header, _)| header)
+        encoded_block::check_head(bytes).map(|(header, _)| header)
     }
 
-    /// The orders placed in this entry, by number.
+    /// The orders placed in this entry, in order of their numbers.
     pub fn orders(&self) -> impl Iterator<Item = Order> + '_ {
         let Header { at, index, .. } = self.header;
         self.records.iter().filter_map(move |record| {
@@ -129,12 +133,12 @@ impl Block {
 }
 
 impl Record {
-    /// The number of the order that this record placed.
+    /// The number of the order that this record placed, if any.
     pub fn number(&self) -> Option<OrderNumber> {
-        sealed::placed(&self.outcome)
+        encoded_block::placed(&self.outcome)
     }
 
-    /// A record from its bytes; a name that `last` has, too, is not checked again.
+    /// Decodes a record; a name that stands at the same place in `last` is not checked again.
     pub(crate) fn decode_from(
         reader: &mut Reader<'_>,
         last: Option<&Request>,

@@ -1,18 +1,18 @@
-//! What an entry changed, for those who watch.
+//! A change: the latest value of a product, for watchers.
 
 use crate::terms::{Cents, Index, Name, Quantity};
 
-/// A product as it is after some entry. The latest change of a product is the product.
+/// A product after some entry. The latest change of a product is its whole value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Which product.
+    /// The product's name.
     pub name: Name,
-    /// Its price.
+    /// The price.
     pub price: Cents,
-    /// Its stock.
+    /// The pieces in stock.
     pub stock: u64,
-    /// Fill up to this when sold out.
+    /// The stock up to which catalogs propose to refill the product when it is sold out.
     pub restock_to: Option<Quantity>,
-    /// The index of the entry that last changed it.
+    /// The index of the entry that last changed the product.
     pub version: Index,
 }

@@ -1,17 +1,17 @@
-//! The bytes of the ledger's terms: log entries, blocks and states are made of these.
+//! The encoding of the domain's types, of which log entries, blocks and states consist.
 //!
-//! A fixed layout, little-endian, with a version byte in front of every whole thing. Decoding is
-//! strict: what is short, what is left over and what could not have been written is an error, and
-//! nothing is allocated on the word of a length that the bytes do not cover.
+//! The layout is fixed and little-endian, with a version byte before every whole value. Decoding is
+//! strict: missing bytes, trailing bytes and values that could not have been written are errors. No
+//! length allocates memory that the bytes do not cover.
 //!
 //! # Layout, version 1
 //!
 //! * text: u8 or u16 length, then UTF-8
-//! * key: u8 (0 none, 1 client, 2 frontend); if any: principal (u8 text), key (u8 text)
+//! * key: u8 (0 none, 1 client, 2 frontend); unless none: principal (u8 text), key (u8 text)
 //! * request: key, u64 deadline (0: none), u8 command tag, the command's fields in order
 //! * batch: u8 version, u64 at, u64 settled, u32 count, requests; version 2 has the same layout
 //!
-//! [`bulk`] is many orders on their way to an entry; `refs` reads requests where they stand.
+//! [`bulk`] holds many orders on their way to an entry; `refs` reads encoded requests in place.
 
 pub mod bulk;
 mod bytes;
@@ -26,25 +26,26 @@ pub(crate) use bytes::{Reader, Writer};
 use refs::BatchRef;
 
 /// The version byte of a batch. From the first batch of version 2 on, refusals have key windows of
-/// their own ([`crate::windows`]); the bytes after it are those of version 1.
+/// their own ([`crate::windows`]). The bytes after the version are those of version 1.
 pub const BATCH_VERSION: u8 = 2;
 
-/// The version in which refusals stand among the other answers, until a batch of a later version.
+/// The version in which refusals share the other answers' windows, until a batch of a later
+/// version.
 const MIXED_BATCH_VERSION: u8 = 1;
 
-/// The bytes are not what they should be.
+/// Why bytes cannot be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// They end too early.
+    /// The bytes end too early.
     #[error("the bytes end too early")]
     Short,
-    /// Something follows the end.
+    /// Bytes follow the end.
     #[error("{0} bytes are left over")]
     Trailing(usize),
-    /// Written by a version that this program does not know.
+    /// A version that this program does not know.
     #[error("version {0} is not known here; a newer program wrote it")]
     Version(u8),
-    /// A field holds a value that cannot be.
+    /// A field is out of range.
     #[error("{0} out of range")]
     Value(&'static str),
     /// The checksum does not match.
@@ -53,7 +54,7 @@ pub enum DecodeError {
 }
 
 impl Batch {
-    /// The bytes of a log entry.
+    /// Encodes the batch as a log entry.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.requests.len().saturating_mul(96).saturating_add(32));
         out.u8(BATCH_VERSION);
@@ -64,7 +65,7 @@ impl Batch {
         out
     }
 
-    /// A log entry from its bytes.
+    /// Decodes a log entry.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let batch = BatchRef::open(bytes)?;
         let (at, settled) = (batch.at, batch.settled);
@@ -79,7 +80,7 @@ impl Batch {
 }
 
 impl Request {
-    /// Appends the bytes of this request.
+    /// Appends the encoded request.
     pub fn encode_to(&self, out: &mut Vec<u8>) {
         match &self.key {
             None => out.u8(0),
@@ -96,7 +97,7 @@ impl Request {
         self.command.encode_to(out);
     }
 
-    /// A request from its bytes; a name that `last` has, too, is not checked again.
+    /// Decodes a request; a name that stands at the same place in `last` is not checked again.
     pub(crate) fn decode_from(
         reader: &mut Reader<'_>,
         last: Option<&Self>,
@@ -129,8 +130,8 @@ fn decode_key(origin: Origin, reader: &mut Reader<'_>) -> Result<Key, DecodeErro
 }
 
 impl Command {
-    /// 128 bits of BLAKE3 over the parsed command: what a key is bound to. A quantity sent as `"2"`
-    /// and one sent as `2` are the same command.
+    /// 128 bits of BLAKE3 over the parsed command, to which a key is bound. A quantity sent as
+    /// `"2"` and one sent as `2` are the same command.
     pub fn fingerprint(&self) -> [u8; 16] {
         let mut bytes = Vec::with_capacity(64);
         self.encode_to(&mut bytes);
@@ -205,7 +206,7 @@ fn encode_lines(lines: &[Line], out: &mut Vec<u8>) {
 
 fn decode_lines(reader: &mut Reader<'_>, last: Option<&Command>) -> Result<Vec<Line>, DecodeError> {
     let last = if let Some(Command::Place(lines)) = last { lines } else { &Vec::new() };
-    // Twice the limit, so that an order refused for its length can be kept in its block.
+    // Twice the limit, so that a block can keep an order that was refused for its length.
     let count = reader.count(8, LINES_MAX.saturating_mul(2))?;
     (0..count)
         .map(|place| {
@@ -333,7 +334,7 @@ impl Refusal {
         })
     }
 
-    /// The number that stands for this refusal in every format.
+    /// The number of this refusal in every format.
     pub fn code(&self) -> u8 {
         match self {
             Self::KeyReused => 1,
@@ -349,7 +350,7 @@ impl Refusal {
         }
     }
 
-    /// The product that it is about, if any.
+    /// The product that the refusal is about, if any.
     pub fn product(&self) -> Option<&Name> {
         match self {
             Self::ProductExists(name)

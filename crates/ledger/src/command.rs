@@ -1,72 +1,76 @@
-//! Everything one may ask of the ledger.
+//! Commands: everything that the ledger can be asked to do.
 //!
-//! A [`Request`] is one command with the key and the deadline of its sender; a [`Batch`] is what
-//! one log entry carries: requests in order, under one time stamp.
+//! A [`Request`] is one command with its key and its deadline. A [`Batch`] is the content of one
+//! log entry: requests in order, under one time stamp.
 
 use crate::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Quantity, Timestamp};
 
-/// The most lines one order may have.
+/// The most lines that an order may have.
 pub const LINES_MAX: usize = 64;
 
-/// The most catalogs that may be attached at a time.
+/// The most catalogs that may be attached at the same time.
 pub const CATALOGS_MAX: usize = 1_000;
 
 /// The most products a shop file may define.
 pub const SHOP_PRODUCTS_MAX: usize = 100_000;
 
-/// One command, with what makes it safe to send again.
+/// A command, with the key and the deadline that make it safe to send again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
-    /// The same key is applied at most once within the key window. `None`: applied each time.
+    /// A key is applied at most once within its key window. `None`: the request is applied each
+    /// time.
     pub key: Option<Key>,
-    /// In log time: a request that arrives in the log after this is refused as late. 0 is none.
+    /// In log time: a request that reaches the log later is refused as late. `None` or 0: no
+    /// deadline.
     pub deadline: Option<Timestamp>,
-    /// What is asked.
+    /// The command.
     pub command: Command,
 }
 
-/// What is asked.
+/// A command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Opens the shop: proposed by every first leader, acts only on a ledger that is not open yet.
+    /// Opens the shop. Every first leader proposes it; it acts only on a ledger that is not open
+    /// yet.
     Open(Shop),
     /// Adds a product that does not exist yet.
     Define(Definition),
     /// Changes the price of a product.
     SetPrice {
-        /// Which product.
+        /// The product.
         name: Name,
-        /// Its price from now on.
+        /// The new price.
         price: Cents,
     },
     /// Adds to the stock of a product.
     RestockBy {
-        /// Which product.
+        /// The product.
         name: Name,
-        /// How many pieces arrive.
+        /// The number of pieces that arrive.
         quantity: Quantity,
     },
-    /// Fills the stock up, but only at stock 0 when applied: any number of catalogs may propose it.
+    /// Refills the stock, but only if it is 0 when applied: any number of catalogs may propose it.
     RestockTo {
-        /// Which product.
+        /// The product.
         name: Name,
-        /// The stock it has afterwards.
+        /// The stock afterwards.
         quantity: Quantity,
     },
-    /// Places an order: all lines or none; later lines see earlier ones.
+    /// Places an order: all lines or none. Later lines see the effect of earlier ones.
     Place(Vec<Line>),
-    /// A catalog watches from now on: what it has not seen is not settled.
+    /// Attaches a catalog: from now on, no index is settled before this catalog has seen it.
     Attach {
-        /// Drawn afresh each time the catalog's process starts.
+        /// A number drawn afresh at each start of the catalog's process.
         incarnation: u64,
-        /// For people.
+        /// A name for people.
         name: Name,
     },
-    /// A catalog is waited for no longer. Void unless the entry's own term is `term`.
+    /// Detaches a catalog: settling no longer waits for it. Void unless the entry's own term is
+    /// `term`.
     Detach {
-        /// Which catalog.
+        /// The catalog's incarnation.
         incarnation: u64,
-        /// The term of the leader that decided it.
+        /// The term of the leader that decided to detach the catalog.
         term: u64,
     },
 }
@@ -74,15 +78,15 @@ pub enum Command {
 /// One line of an order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Which product.
+    /// The product.
     pub name: Name,
-    /// How many pieces.
+    /// The number of pieces.
     pub quantity: Quantity,
-    /// Out of stock or into it.
+    /// The direction in which stock moves.
     pub side: Side,
 }
 
-/// Which way a line moves stock.
+/// The direction in which a line moves stock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Side {
     /// Takes from stock.
@@ -91,37 +95,37 @@ pub enum Side {
     Sell,
 }
 
-/// A shop as it opens.
+/// The content of a shop that opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shop {
     /// The identity of the ledger that this command opens.
     pub ledger_id: LedgerId,
     /// The number of the first order, fixed for ever.
     pub first_order_number: OrderNumber,
-    /// At most [`SHOP_PRODUCTS_MAX`] products, names unique.
+    /// At most [`SHOP_PRODUCTS_MAX`] products. Of a repeated name, the first definition counts.
     pub products: Vec<Definition>,
 }
 
-/// A product as it is defined.
+/// The definition of a product.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Definition {
-    /// Its name, unique in the shop.
+    /// The name, unique in the shop.
     pub name: Name,
-    /// Its price.
+    /// The price.
     pub price: Cents,
-    /// Its initial stock, 0 to [`crate::terms::STOCK_MAX`].
+    /// The initial stock, 0 to [`crate::terms::STOCK_MAX`].
     pub stock: u64,
-    /// Catalogs propose to fill it up to this whenever it is sold out.
+    /// The stock up to which catalogs propose to refill the product when it is sold out.
     pub restock_to: Option<Quantity>,
 }
 
-/// What one log entry carries.
+/// The content of one log entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// The leader's clock when the batch was closed; log time is the maximum of all stamps so far.
+    /// The leader's clock when the batch was closed. Log time is the maximum of all stamps so far.
     pub at: Timestamp,
     /// The leader's settled index when the batch was closed (see the watch protocol).
     pub settled: Index,
-    /// Applied in this order.
+    /// The requests, applied in this order.
     pub requests: Vec<Request>,
 }

@@ -1,14 +1,14 @@
-//! The ledger: what is true in the shop, and how it becomes true.
+//! The ledger: applies log entries and decides every request.
 //!
-//! Requests come in, in log order. Each is applied exactly once, on every replica, with the same
-//! result, or a replica stops. So nothing here may depend on anything but its arguments: the time
-//! is in the entry, and there is no luck.
+//! Requests arrive in log order. Every replica applies each of them once and with the same result,
+//! or the replica stops. So nothing here may depend on anything but its arguments: time is in the
+//! entry, and there is no randomness.
 //!
 //! # Invariants
 //!
 //! * For every product, supplied + sold in = in stock + bought out; stock never falls below zero.
 //! * Order numbers are dense; a refused order takes none.
-//! * A key has one answer, for as long as a request bearing it could still arrive.
+//! * A key has one answer for as long as a request with that key could still arrive.
 //! * Log time never goes back.
 //!
 //! # Not here
@@ -17,16 +17,16 @@
 
 use std::collections::BTreeMap;
 
-use crate::asked::{Asked, Incoming};
 use crate::block::Header;
 use crate::change::Change;
+use crate::chunks::in_chunks;
 use crate::codec::DecodeError;
 use crate::codec::refs::{BatchRef, RequestRef};
 use crate::command::{Batch, CATALOGS_MAX, Command, Request, Shop};
-use crate::groups::in_groups;
+use crate::encoded_block::{BlockBuilder, EncodedBlock};
+use crate::idempotency::{BoundKey, Idempotency, KeyLookup};
 use crate::outcome::{Accepted, Applied, Outcome, Refusal};
-use crate::replies::{Bound, Known, Replies};
-use crate::sealed::{Sealed, Sealing};
+use crate::prefetch::{IncomingRequest, PreparedCommand};
 use crate::stock::{Product, Stock};
 use crate::terms::{Digest, Index, LedgerId, Name, ORDER_NUMBER_MAX, OrderNumber, Timestamp};
 use crate::windows::PerWindow;
@@ -47,26 +47,26 @@ pub struct Ledger {
     next_order_number: OrderNumber,
     digest: Digest,
     stock: Stock,
-    replies: Replies,
+    replies: Idempotency,
     attached: BTreeMap<u64, Name>,
-    /// On the way to a state: the last block whose keys were taken in.
+    /// While a snapshot is installed: the last block whose keys have been loaded.
     ahead: Option<Index>,
 }
 
-/// What one entry came to.
+/// The result of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What each request's sender is told, in the order of the batch.
+    /// The outcome of each request, in the order of the batch.
     pub outcomes: Vec<Outcome>,
-    /// What those who watch are told: the latest value of each product changed, in name order.
+    /// For watchers: the latest value of each changed product, in name order.
     pub changes: Vec<Change>,
-    /// The entry's record. None: it carried no requests.
-    pub block: Option<Sealed>,
-    /// It attached or detached a catalog, or was to.
+    /// The entry's record. `None`: the entry carried no requests.
+    pub block: Option<EncodedBlock>,
+    /// True if a command of the entry attaches or detaches a catalog, even if it was void.
     pub attaches: bool,
 }
 
-/// The position of an entry.
+/// The index, term and log time of an entry.
 #[derive(Clone, Copy, Debug)]
 struct Position {
     index: Index,
@@ -75,7 +75,7 @@ struct Position {
 }
 
 impl Ledger {
-    /// A ledger in which nothing has happened.
+    /// A ledger before its first entry.
     pub fn new(windows: Windows) -> Self {
         Self {
             applied: Index(0),
@@ -86,21 +86,22 @@ impl Ledger {
             next_order_number: OrderNumber(0),
             digest: Digest::default(),
             stock: Stock::default(),
-            replies: Replies::new(windows),
+            replies: Idempotency::new(windows),
             attached: BTreeMap::new(),
             ahead: None,
         }
     }
 
-    /// Applies one entry from its bytes: every request of the batch, in order.
+    /// Decodes and applies one entry: every request of its batch, in order.
     ///
     /// # Errors
     ///
-    /// When the bytes are no batch: nothing has happened then.
+    /// If the bytes are no valid batch; the ledger is unchanged.
     ///
     /// # Panics
     ///
-    /// On a defect: an index that does not follow, or a broken invariant. The replica stops.
+    /// On a defect: an index that is not above the last one, or a broken invariant. The replica
+    /// stops.
     pub fn apply_bytes(
         &mut self,
         index: Index,
@@ -112,21 +113,21 @@ impl Ledger {
         let position = self.advance(index, term, Some(&batch));
         let (at, digest) = (self.at, Digest::default());
         let header = Header { index, term, at, first_order_number, orders: 0, previous, digest };
-        // An outcome mostly takes nine bytes.
+        // Most outcomes take nine bytes.
         let room = batch.bytes().saturating_add(batch.count.saturating_mul(9));
-        let mut sealing = Sealing::new(header, room);
+        let mut sealing = BlockBuilder::new(header, room);
         let (mut outcomes, mut attaches) = (Vec::with_capacity(batch.count), false);
-        let mut kept: Option<Asked<'_>> = None;
-        in_groups(Incoming::all(&batch), |group| {
-            self.replies.bring_near(&group.iter().filter_map(|one| one.key));
+        let mut kept: Option<PreparedCommand<'_>> = None;
+        in_chunks(IncomingRequest::all(&batch), |group| {
+            self.replies.prefetch(&group.iter().filter_map(|one| one.key));
             let new = group.iter().filter(|one| one.is_new).map(|one| one.request.command);
-            let mut new = Asked::all(new, &self.stock).into_iter();
-            for Incoming { request, key, is_new } in group {
+            let mut new = PreparedCommand::all(new, &self.stock).into_iter();
+            for IncomingRequest { request, key, is_new } in group {
                 if *is_new {
                     kept = new.next();
                 }
-                let asked = kept.as_ref().expect("the first is new, and all that is was looked at");
-                let bound = key.map(|key| key.to(asked.print()));
+                let asked = kept.as_ref().expect("every new command was prepared");
+                let bound = key.map(|key| key.bind(asked.fingerprint64()));
                 let outcome = self.decide(position, (request, bound), asked);
                 attaches |= asked.is_about_catalogs();
                 sealing.push(request, &outcome);
@@ -141,14 +142,15 @@ impl Ledger {
         Ok(Entry { outcomes, changes, block, attaches })
     }
 
-    /// The same for a batch that is not in its bytes yet: for stories, tests and examples.
+    /// Like [`Self::apply_bytes`], for a batch that is not encoded yet: for stories, tests and
+    /// examples.
     ///
     /// # Panics
     ///
-    /// On a defect, as above; and with a batch that could not be read again, as one with an order
-    /// of more than twice [`LINES_MAX`](crate::command::LINES_MAX) lines.
+    /// On a defect, as above; and on a batch that cannot be decoded, such as one with an order of
+    /// more than twice [`LINES_MAX`](crate::command::LINES_MAX) lines.
     pub fn apply_entry(&mut self, index: Index, term: u64, batch: &Batch) -> Entry {
-        self.apply_bytes(index, term, &batch.encode()).expect("what was written is read")
+        self.apply_bytes(index, term, &batch.encode()).expect("an encoded batch can be decoded")
     }
 
     /// Applies one request as an entry of its own, in term 1: for stories and examples.
@@ -159,17 +161,17 @@ impl Ledger {
         Applied { outcome, changes: entry.changes }
     }
 
-    /// Passes an entry that carries nothing for the ledger: a blank one, or one about members.
+    /// Skips an entry that carries no batch: a blank entry, or a change of members.
     pub fn skip_entry(&mut self, index: Index) {
         self.advance(index, 0, None);
     }
 
-    /// The last entry applied.
+    /// The index of the last applied entry.
     pub fn applied(&self) -> Index {
         self.applied
     }
 
-    /// The greatest settled index that an entry so far carried.
+    /// The greatest settled index that an entry carried so far.
     pub fn settled(&self) -> Index {
         self.settled
     }
@@ -199,12 +201,12 @@ impl Ledger {
         self.next_order_number
     }
 
-    /// Equal at equal applied index on every replica.
+    /// The digest of all that was applied; equal on every replica at equal applied index.
     pub fn digest(&self) -> Digest {
         self.digest
     }
 
-    /// One product as those who watch know it.
+    /// The product with this name, as watchers receive it.
     pub fn product(&self, name: &str) -> Option<Change> {
         self.stock.change(name)
     }
@@ -214,27 +216,27 @@ impl Ledger {
         self.stock.list(after, limit)
     }
 
-    /// One product with the sums by which it is audited.
+    /// The product with this name, with the totals by which it is audited.
     pub fn audited(&self, name: &str) -> Option<&Product> {
         self.stock.get(name)
     }
 
-    /// How many products there are.
+    /// The number of products.
     pub fn product_count(&self) -> usize {
         self.stock.len()
     }
 
-    /// The catalogs attached, by incarnation.
+    /// The attached catalogs, by incarnation.
     pub fn attached(&self) -> impl Iterator<Item = (u64, &Name)> + '_ {
         self.attached.iter().map(|(who, name)| (*who, name))
     }
 
-    /// True when this catalog is attached.
+    /// True if this catalog is attached.
     pub fn is_attached(&self, incarnation: u64) -> bool {
         self.attached.contains_key(&incarnation)
     }
 
-    /// How many keys each window remembers.
+    /// The number of keys that each window remembers.
     pub fn key_counts(&self) -> PerWindow<u64> {
         self.replies.counts()
     }
@@ -254,18 +256,18 @@ impl Ledger {
         Position { index, term, at: self.at }
     }
 
-    /// One request: the key speaks first, then the deadline, then the rules.
+    /// Decides one request: first by its key, then by its deadline, then by the rules.
     fn decide(
         &mut self,
         position: Position,
-        (request, bound): (&RequestRef<'_>, Option<Bound>),
-        asked: &Asked<'_>,
+        (request, bound): (&RequestRef<'_>, Option<BoundKey>),
+        asked: &PreparedCommand<'_>,
     ) -> Outcome {
         let command = || asked.command();
-        match bound.map_or(Known::Fresh, |bound| self.replies.find(&bound, command)) {
-            Known::Fresh => {}
-            Known::Other => return Outcome::Refused(Refusal::KeyReused),
-            Known::Answered(index, first) => {
+        match bound.map_or(KeyLookup::Fresh, |bound| self.replies.find(&bound, command)) {
+            KeyLookup::Fresh => {}
+            KeyLookup::Other => return Outcome::Refused(Refusal::KeyReused),
+            KeyLookup::Answered(index, first) => {
                 return Outcome::Repeated { index, first: Box::new(first) };
             }
         }
@@ -273,7 +275,7 @@ impl Ledger {
             return Outcome::Refused(Refusal::Late);
         }
         let done = match asked.product() {
-            // There are products only in an open shop.
+            // A product exists only in an open shop, so this order needs no check for that.
             Some((row, line)) => self.numbers_left().and_then(|()| {
                 self.stock.place_one(row, line.quantity, line.side, position.index)?;
                 Ok(self.placed())
@@ -323,8 +325,9 @@ impl Ledger {
         Ok(Accepted::Done)
     }
 
-    /// The next order gets a number that every client can read. Before the first batch of version 2
-    /// there was no such limit, and what was decided then is decided so again.
+    /// Fails if the next order's number is one that some clients cannot read exactly. Before the
+    /// first batch of version 2 there was no such limit, and entries from then are decided as they
+    /// were.
     fn numbers_left(&self) -> Result<(), Refusal> {
         match self.next_order_number.0 <= ORDER_NUMBER_MAX || !self.replies.is_separate() {
             true => Ok(()),
@@ -332,7 +335,7 @@ impl Ledger {
         }
     }
 
-    /// An order stands: it gets the next number.
+    /// Gives the next number to an accepted order.
     fn placed(&mut self) -> Accepted {
         let number = self.next_order_number;
         self.next_order_number = number.next();
@@ -347,7 +350,7 @@ impl Ledger {
         self.first_order_number = shop.first_order_number;
         self.next_order_number = shop.first_order_number;
         for definition in &shop.products {
-            // A name that comes twice in one shop keeps its first definition.
+            // Of a repeated name, the first definition counts.
             let _ = self.stock.define(definition, index);
         }
         Accepted::Done

@@ -1,17 +1,18 @@
-//! What is true in the shop: the rules, and nothing else.
+//! The rules of the shop, as pure functions of the log.
 //!
-//! Requests come in, in log order; outcomes and changes come out. No I/O, no clock, no randomness,
-//! no unordered iteration, so that every replica that applies the same log holds the same shop.
+//! Requests go in, in log order; outcomes and changes of products come out. There is no I/O, no
+//! clock, no randomness and no unordered iteration, so all replicas that apply the same log hold
+//! the same state.
 //!
 //! # Reading order
 //!
-//! [`terms`] are the nouns. [`command`] is everything one may ask, [`outcome`] everything one may
-//! be told, [`change`] what those who watch are told. [`ledger`] decides, with the help of
-//! [`stock`] (how many of what, each [`named`]) and [`replies`] (what was answered under which
-//! key). [`block`] is the record of one entry, kept for ever and chained by digest, [`sealed`] the
-//! same in its bytes; [`state`] is everything else that is true at an index, and [`rolls`] say
-//! which keys are remembered there. [`codec`] fixes the bytes. [`audit`] asks of a whole history:
-//! was this the work of one ledger?
+//! [`terms`] holds the domain's types, [`command`] every command, [`outcome`] every outcome, and
+//! [`change`] what watchers receive. [`ledger`] decides each request, with [`stock`] (products and
+//! quantities, in a [`name_table`]) and [`idempotency`] (the answer of each key). [`block`] is the
+//! permanent record of one entry, chained by digest; [`encoded_block`] is the same record as bytes.
+//! [`state`] is everything else that holds at an index, and [`key_summary`] says which keys are
+//! remembered there. [`codec`] fixes the bytes. [`audit`] checks that a whole history can come from
+//! one ledger.
 
 pub mod terms;
 
@@ -25,25 +26,25 @@ pub mod ledger;
 
 pub mod stock;
 
-pub mod named;
+pub mod name_table;
 
-pub mod replies;
+pub mod idempotency;
 
-pub mod rolls;
+pub mod key_summary;
 
 pub mod windows;
 
-mod window;
+mod key_window;
 
-mod places;
+mod hash_index;
 
-mod groups;
+mod chunks;
 
-mod asked;
+mod prefetch;
 
 pub mod block;
 
-pub mod sealed;
+pub mod encoded_block;
 
 pub mod state;
 

@@ -1,40 +1,39 @@
-//! Everything one may be told by the ledger.
+//! Outcomes: every answer that the ledger gives to a request.
 //!
-//! A refusal is an outcome like any other: every replica agrees on it, and it is remembered under
-//! its key, so that a late duplicate of a refused order does not succeed after its sender was told
-//! no.
+//! A refusal is an outcome like any other: every replica agrees on it and remembers it under its
+//! key. So a late duplicate of a refused order does not succeed after its sender got the refusal.
 
 use crate::change::Change;
 use crate::terms::{Index, Name, OrderNumber};
 
-/// What one request came to.
+/// The outcome of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// It was done.
+    /// The rules allow the request, and it was carried out.
     Accepted(Accepted),
-    /// The rules say no, and nothing changed.
+    /// The rules refuse the request, and nothing changed.
     Refused(Refusal),
-    /// The key had its answer already: here it is again, and where it was decided.
+    /// The key was answered before: the first answer, and where it was decided.
     Repeated {
         /// The index of the first decision.
         index: Index,
-        /// The first answer: accepted or refused, never itself repeated.
+        /// The first answer: accepted or refused, never itself a repetition.
         first: Box<Outcome>,
     },
 }
 
-/// What was done.
+/// The effect of an accepted request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accepted {
-    /// An order was placed and has this number.
+    /// An order was placed under this number.
     Placed(OrderNumber),
     /// The shop was opened, or a product defined, priced or restocked.
     Done,
-    /// The command found nothing to do (a shop already open, a product not sold out).
+    /// There was nothing to do (the shop is open already, or the product is not sold out).
     Unchanged,
 }
 
-/// Why the rules say no. In the order in which they are checked.
+/// Why the rules refuse a request, in the order in which they are checked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The key was used with another request.
@@ -50,19 +49,19 @@ pub enum Refusal {
     /// [`ORDER_NUMBER_MAX`](crate::terms::ORDER_NUMBER_MAX).
     #[error("all order numbers up to 9007199254740991 are given out")]
     NumbersExhausted,
-    /// An order without lines, or with too many.
+    /// The order has no lines, or too many.
     #[error("an order has 1 to 64 lines")]
     LinesOutOfRange,
     /// The product exists already.
     #[error("product {0} exists already")]
     ProductExists(Name),
-    /// There is no such product.
+    /// The product does not exist.
     #[error("no such product: {0}")]
     NoSuchProduct(Name),
-    /// Not enough in stock.
+    /// The stock does not suffice.
     #[error("out of stock: {0}")]
     OutOfStock(Name),
-    /// As many catalogs as there may be are attached already.
+    /// The limit of attached catalogs is reached.
     #[error("too many catalogs are attached")]
     CatalogsLimit,
     /// The stock would exceed its limit.
@@ -70,11 +69,11 @@ pub enum Refusal {
     StockLimit(Name),
 }
 
-/// The effect of one request.
+/// The result of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
-    /// What its sender is told.
+    /// The request's outcome.
     pub outcome: Outcome,
-    /// What those who watch are told: the value of each product after this request, in name order.
+    /// For watchers: the value of each product after this request, in name order.
     pub changes: Vec<Change>,
 }

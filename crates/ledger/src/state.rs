@@ -1,17 +1,17 @@
-//! Everything that is true at an index, without the blocks that led there: what a snapshot carries.
+//! A state: everything that holds at an index except the blocks; the content of a snapshot.
 //!
-//! The keys are not in it. They are in the blocks above [`State::keys_after`], from which they are
-//! remembered again, so that a state stays as small as its table of products.
+//! The keys are not part of a state. They are rebuilt from the blocks above [`State::keys_after`],
+//! so a state stays as small as its table of products.
 //!
 //! # Layout, version 2
 //!
-//! u8 version, u32 CRC-32 of everything after it, u64 applied, u64 settled, u64 log time, u8 open,
+//! u8 version, u32 CRC-32 of all bytes after it, u64 applied, u64 settled, u64 log time, u8 open,
 //! 16 bytes ledger id, u64 first number, u64 next number, 32 bytes digest, u64 keys after; u64
-//! count of keys of clients, clients' refusals, frontends and frontends' refusals; u32 count of
+//! number of keys of clients, clients' refusals, frontends and frontends' refusals; u32 number of
 //! products, each: name, u64 price, u64 stock, u32 restock to, u64 version, u64 supplied, u64 sold
-//! in, u64 bought out; u32 count of catalogs attached, each: u64 incarnation, name.
+//! in, u64 bought out; u32 number of attached catalogs, each: u64 incarnation, name.
 //!
-//! Version 1 has no counts of keys: it is written while refusals have no windows of their own yet
+//! Version 1 has no numbers of keys. It is written as long as refusals have no windows of their own
 //! ([`State::key_counts`]).
 
 use crate::codec::{DecodeError, Reader, Writer};
@@ -23,54 +23,54 @@ use crate::windows::PerWindow;
 /// The version byte of a state.
 pub const STATE_VERSION: u8 = 2;
 
-/// The version in which refusals have no windows of their own.
+/// The version of states in which refusals have no windows of their own.
 const MIXED_VERSION: u8 = 1;
 
-/// What is true at an index.
+/// Everything that holds at an index, except the blocks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
-    /// The last entry applied, whatever it carried.
+    /// The last applied entry, of any kind.
     pub applied: Index,
-    /// The greatest settled index that an entry so far carried.
+    /// The greatest settled index that an entry carried so far.
     pub settled: Index,
     /// Log time.
     pub at: Timestamp,
-    /// The ledger's identity. None: not open yet.
+    /// The ledger's identity. `None`: the shop is not open yet.
     pub ledger_id: Option<LedgerId>,
     /// The number of the first order.
     pub first_order_number: OrderNumber,
     /// The number of the next order.
     pub next_order_number: OrderNumber,
-    /// After the last entry that carried requests.
+    /// The digest after the last entry that carried requests.
     pub digest: Digest,
     /// The blocks above this index hold every key that is still remembered.
     pub keys_after: Index,
-    /// How many keys each window holds. A window always holds the youngest answers of its kind, so
-    /// these counts and the blocks say exactly which. `None`: refusals have no windows of their own
+    /// The number of keys in each window. A window holds the youngest answers of its kind, so these
+    /// numbers and the blocks determine its keys. `None`: refusals have no windows of their own
     /// yet, as in a store that was opened by a program without windows for refusals.
     pub key_counts: Option<PerWindow<u64>>,
     /// Every product, in name order.
     pub products: Vec<(Name, Product)>,
-    /// The catalogs attached, by incarnation.
+    /// The attached catalogs, by incarnation.
     pub attached: Vec<(u64, Name)>,
 }
 
-/// What it takes to fill the key windows of a state.
+/// What is needed to fill the key windows of a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeysNeeded {
     /// The blocks above this index hold every key.
     pub after: Index,
-    /// Refusals have windows of their own.
+    /// True if refusals have windows of their own.
     pub separate: bool,
 }
 
 impl State {
-    /// What it takes to fill the key windows.
+    /// What is needed to fill the key windows.
     pub fn keys_needed(&self) -> KeysNeeded {
         KeysNeeded { after: self.keys_after, separate: self.key_counts.is_some() }
     }
 
-    /// The bytes of this state.
+    /// Encodes the state.
     pub fn encode(&self) -> Vec<u8> {
         let mut out =
             Vec::with_capacity(self.products.len().saturating_mul(96).saturating_add(160));
@@ -102,7 +102,7 @@ impl State {
         out
     }
 
-    /// A state from its bytes.
+    /// Decodes a state.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (version, mut reader) = Reader::sealed(bytes, MIXED_VERSION..=STATE_VERSION)?;
         let (applied, settled) = (Index(reader.u64()?), Index(reader.u64()?));
@@ -165,7 +165,7 @@ impl State {
     }
 }
 
-/// The bytes of one row of the table of products.
+/// Encodes one row of the table of products.
 pub fn encode_product(name: &Name, product: &Product, out: &mut Vec<u8>) {
     out.name(name);
     out.u64(product.price.get());

@@ -1,47 +1,47 @@
-//! How many of what: products, their prices, and moves of stock that take all lines or none.
+//! Stock: products, their prices, and moves of stock that apply all lines of an order or none.
 //!
 //! # Invariant
 //!
-//! For every product, at every index: supplied + sold in = in stock + bought out (P2). It is
-//! checked after each move; a replica that finds it broken stops.
+//! For every product, at every index: supplied + sold in = in stock + bought out (P2). Every move
+//! checks it; a replica that finds it broken stops.
 
 use crate::change::Change;
 use crate::command::{Definition, LINES_MAX, Line, Side};
-use crate::named::{Named, Row};
+use crate::name_table::{NameTable, Row};
 use crate::outcome::Refusal;
 use crate::terms::{Cents, Index, Name, Quantity, STOCK_MAX};
 
-/// A product, with the sums by which it is audited.
+/// A product, with the totals by which it is audited.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Product {
-    /// Its price.
+    /// The price.
     pub price: Cents,
     /// Pieces in stock, at most [`STOCK_MAX`].
     pub stock: u64,
-    /// Fill up to this when sold out.
+    /// The stock up to which catalogs propose to refill the product when it is sold out.
     pub restock_to: Option<Quantity>,
-    /// The index of the entry that last changed it.
+    /// The index of the entry that last changed the product.
     pub version: Index,
     /// Initial stock and everything restocked since.
     pub supplied: u64,
-    /// Everything that sells brought in.
+    /// All pieces that sell lines brought in.
     pub sold_in: u64,
-    /// Everything that buys took out.
+    /// All pieces that buy lines took out.
     pub bought_out: u64,
 }
 
 /// All products, by name.
 #[derive(Clone, Debug, Default)]
 pub struct Stock {
-    /// An order finds its product in one step, however many there are.
-    products: Named<Product>,
-    /// Those that changed in the entry that is being applied, each once: a product's version says
-    /// whether it is noted here.
+    /// An order finds its product in one step, however many products there are.
+    products: NameTable<Product>,
+    /// The products that changed in the entry being applied, each once. A product's version says
+    /// whether it is noted here already.
     changed: Vec<Row>,
 }
 
 impl Product {
-    /// True while nothing has appeared or vanished.
+    /// True while the invariant holds: no piece has appeared or vanished.
     pub fn is_conserved(&self) -> bool {
         let came = self.supplied.checked_add(self.sold_in);
         came.is_some() && came == self.stock.checked_add(self.bought_out)
@@ -54,8 +54,8 @@ impl Product {
             Side::Buy => {
                 let left = self.stock.checked_sub(pieces);
                 let left = left.ok_or_else(|| Refusal::OutOfStock(name.clone()))?;
-                // A sum that would leave 64 bits takes 10^13 orders of the greatest quantity; it is
-                // no lack of stock.
+                // This total overflows only after 10^13 orders of the greatest quantity. Such an
+                // order is refused for the limit, not for a lack of stock.
                 let out = self.bought_out.checked_add(pieces).ok_or_else(|| limit(name))?;
                 (self.stock, self.bought_out) = (left, out);
             }
@@ -109,7 +109,7 @@ impl Stock {
         Ok(())
     }
 
-    /// Moves the stock of an order: all lines or none, later lines see earlier ones.
+    /// Moves the stock of an order: all lines or none. Later lines see the effect of earlier ones.
     pub fn place(&mut self, lines: &[Line], index: Index) -> Result<(), Refusal> {
         if lines.is_empty() || LINES_MAX < lines.len() {
             return Err(Refusal::LinesOutOfRange);
@@ -123,14 +123,14 @@ impl Stock {
                 return Err(refusal);
             }
         }
-        // Versions move only when the whole order stands.
+        // Versions change only after every line has succeeded.
         for row in rows {
             self.stand(row, index);
         }
         Ok(())
     }
 
-    /// The same for an order of one line, whose product has been found: nearly every order.
+    /// Like [`Self::place`], for an order of one line whose row is known: nearly every order.
     pub(crate) fn place_one(
         &mut self,
         row: Row,
@@ -144,24 +144,24 @@ impl Stock {
         Ok(())
     }
 
-    /// One product.
+    /// The product with this name.
     pub fn get(&self, name: &str) -> Option<&Product> {
         self.products.get(name)
     }
 
-    /// Where each of these products stands.
+    /// The row of each of these products.
     pub(crate) fn rows<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<Option<Row>> {
         self.products.rows(names)
     }
 
-    /// One product as those who watch are told of it.
+    /// The product with this name, as watchers receive it.
     pub fn change(&self, name: &str) -> Option<Change> {
         let (name, product) = self.products.at(self.products.row(name)?)?;
         Some(describe(name, product))
     }
 
-    /// What changed since this was asked last, which is to be after each index: the latest value of
-    /// each product, in name order.
+    /// Takes the changes since the last call: the latest value of each changed product, in name
+    /// order. Call it after each index.
     pub fn changes(&mut self) -> Vec<Change> {
         let changed = self.changed.drain(..).filter_map(|row| self.products.at(row));
         let mut changes: Vec<_> = changed.map(|(name, product)| describe(name, product)).collect();
@@ -175,22 +175,22 @@ impl Stock {
         listed.map(|(name, product)| describe(name, product)).collect()
     }
 
-    /// All products in name order.
+    /// All products, in name order.
     pub fn iter(&self) -> impl Iterator<Item = (&Name, &Product)> + '_ {
         self.products.list(None)
     }
 
-    /// How many products there are.
+    /// The number of products.
     pub fn len(&self) -> usize {
         self.products.len()
     }
 
-    /// True when there is none.
+    /// True if there are no products.
     pub fn is_empty(&self) -> bool {
         self.products.is_empty()
     }
 
-    /// Puts a product in its place, as a state says it stood.
+    /// Inserts a product as a decoded state contains it.
     pub(crate) fn put(&mut self, name: Name, product: Product) {
         self.products.put(name, product);
     }
@@ -200,10 +200,10 @@ impl Stock {
     }
 
     fn product_mut(&mut self, row: Row) -> (&Name, &mut Product) {
-        self.products.at_mut(row).expect("a product never goes")
+        self.products.at_mut(row).expect("products are never removed")
     }
 
-    /// What was done to a product stands.
+    /// Completes a change: checks conservation, sets the version and notes the product as changed.
     fn stand(&mut self, row: Row, index: Index) {
         let (name, product) = self.product_mut(row);
         assert!(product.is_conserved(), "{name} broke conservation at index {index}");
@@ -212,11 +212,11 @@ impl Stock {
         }
     }
 
-    /// Takes back lines that were shifted just now, last first. Each number was before what it is
-    /// afterwards, so none leaves its range.
+    /// Reverts lines that were applied just now, last first. Every intermediate value has occurred
+    /// before, so none leaves its range.
     fn unwind<'a>(&mut self, lines: impl Iterator<Item = (&'a Line, &'a Row)>) {
-        let taken = |from: u64, pieces| from.checked_sub(pieces).expect("it was shifted just now");
-        let given = |to: u64, pieces| to.checked_add(pieces).expect("it was shifted just now");
+        let taken = |from: u64, pieces| from.checked_sub(pieces).expect("the line was applied");
+        let given = |to: u64, pieces| to.checked_add(pieces).expect("the line was applied");
         for (line, row) in lines {
             let pieces = line.quantity.get();
             let (_, product) = self.product_mut(*row);
@@ -234,7 +234,7 @@ impl Stock {
     }
 }
 
-/// Stock and a sum, both raised; None beyond the limit.
+/// Raises stock and a total by `pieces`. `None`: the result exceeds the limit.
 fn raised(stock: u64, sum: u64, pieces: u64) -> Option<(u64, u64)> {
     let stock = stock.checked_add(pieces).filter(|stock| *stock <= STOCK_MAX)?;
     Some((stock, sum.checked_add(pieces)?))

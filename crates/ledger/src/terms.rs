@@ -1,7 +1,7 @@
-//! The nouns of the shop as types, so that two numbers cannot be exchanged by mistake.
+//! The domain's types, so that two numbers cannot be exchanged by mistake.
 //!
-//! Every type here says its unit and its limits. Constructors refuse what lies outside them, so
-//! that the rules of the ledger never meet a value that could not exist.
+//! Each type states its unit and its limits. Constructors reject values outside the limits, so the
+//! rules of the ledger never meet an impossible value.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ pub const QUANTITY_MAX: u64 = 1_000_000;
 pub const STOCK_MAX: u64 = (1 << 53) - 1;
 
 /// The greatest number of an order: 2^53 − 1, the last integer that every JSON reader keeps exact.
-/// The order after it is refused.
+/// The next order is refused.
 pub const ORDER_NUMBER_MAX: u64 = (1 << 53) - 1;
 
-/// The greatest number that a shop's first order may have: a thousand million million orders fit
-/// between it and [`ORDER_NUMBER_MAX`].
+/// The greatest number that a shop's first order may have: 10^15 orders fit between it and
+/// [`ORDER_NUMBER_MAX`].
 pub const FIRST_ORDER_NUMBER_MAX: u64 = 8_000_000_000_000_000;
 
 /// The greatest price: 10^13 cents, so that price × quantity stays far inside 64 bits.
@@ -31,7 +31,7 @@ pub const NAME_BYTES_MAX: usize = 128;
 /// The longest idempotency key, in bytes (visible ASCII).
 pub const KEY_BYTES_MAX: usize = 255;
 
-/// A position in the log: the store's time. 0 means "before everything".
+/// A position in the log: the store's logical time. 0 means "before everything".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Index(pub u64);
 
@@ -39,7 +39,7 @@ pub struct Index(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OrderNumber(pub u64);
 
-/// Log time: milliseconds since the Unix epoch, stamped by the leader, never going back.
+/// Log time in milliseconds since the Unix epoch. The leader stamps it, and it never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);
 
@@ -51,8 +51,8 @@ pub struct Cents(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Quantity(u32);
 
-/// A product's name: 1 to [`NAME_BYTES_MAX`] bytes of UTF-8 without control characters, matched
-/// exactly. Up to 23 bytes of it, and so nearly every name, need no memory of their own.
+/// A product's name: 1 to [`NAME_BYTES_MAX`] bytes of UTF-8 without control characters, compared
+/// exactly. Names of up to 23 bytes, nearly all names, need no heap memory.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(SmolStr);
 
@@ -60,43 +60,43 @@ pub struct Name(SmolStr);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LedgerId(pub [u8; 16]);
 
-/// A digest of everything applied up to some index: equal index, equal digest, on every replica.
+/// A digest of everything applied up to an index; equal on every replica at equal index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(pub [u8; 32]);
 
-/// Who made an idempotency key: the two kinds live in windows of their own.
+/// The maker of an idempotency key. Each origin has key windows of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Origin {
-    /// The client sent it and may rely on it for the whole key window.
+    /// The client sent the key and may rely on it for the whole key window.
     Client,
-    /// A frontend made it for a request that had none; it covers the frontend's own retries only.
+    /// A frontend made the key for a request without one; it covers only the frontend's own
+    /// retries.
     Frontend,
 }
 
 /// An idempotency key: one key, one answer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key {
-    /// Whose window it lives in.
+    /// The maker of the key, which selects its window.
     pub origin: Origin,
-    /// Who used it. Empty until there is authentication.
+    /// The user of the key. Empty until there is authentication.
     pub principal: Arc<str>,
     /// 1 to [`KEY_BYTES_MAX`] visible ASCII characters.
     text: Arc<str>,
 }
 
 impl Index {
-    /// The position after this one. The engine counts entries one by one: none reaches 2^64, and
-    /// where a test says so, "after everything" stays itself.
+    /// The position after this one. The engine counts entries one by one, so none reaches 2^64. The
+    /// greatest position, which tests use as "after everything", is its own successor.
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
 }
 
 impl OrderNumber {
-    /// The number after this one. A ledger gives out none above [`ORDER_NUMBER_MAX`], but for
-    /// entries of batches before version 2: there the last number of all repeats, and entries that
-    /// were
-    /// applied so are applied so again.
+    /// The number after this one. A ledger gives out none above [`ORDER_NUMBER_MAX`], except in
+    /// batches before version 2: there the last 64-bit number repeats, and such entries are applied
+    /// again as they were.
     pub fn next(self) -> Self {
         Self(self.0.saturating_add(1))
     }
@@ -108,7 +108,7 @@ impl Cents {
         (cents <= CENTS_MAX).then_some(Self(cents))
     }
 
-    /// The number of cents.
+    /// The amount in cents.
     pub fn get(self) -> u64 {
         self.0
     }
@@ -128,18 +128,17 @@ impl Quantity {
 }
 
 impl Name {
-    /// A name, or `None` when it is empty, longer than [`NAME_BYTES_MAX`] or has control
-    /// characters.
+    /// A name, or `None` if it is empty, longer than [`NAME_BYTES_MAX`] or has control characters.
     pub fn new(name: &str) -> Option<Self> {
         Self::fits(name).then(|| Self(name.into()))
     }
 
-    /// Whether a text may be a name.
+    /// True if a text is a valid name.
     pub fn fits(name: &str) -> bool {
         if name.is_empty() || NAME_BYTES_MAX < name.len() {
             return false;
         }
-        // Most names are plain ASCII: bytes are looked at faster than characters.
+        // Most names are plain ASCII, and bytes are checked faster than characters.
         match name.is_ascii() {
             true => !name.bytes().any(|byte| byte.is_ascii_control()),
             false => !name.chars().any(char::is_control),
@@ -159,14 +158,14 @@ impl std::borrow::Borrow<str> for Name {
 }
 
 impl Key {
-    /// A key, or `None` when it is empty, too long or not visible ASCII.
+    /// A key, or `None` if it is empty, too long or not visible ASCII.
     pub fn new(origin: Origin, text: &str) -> Option<Self> {
-        // The empty principal is one for all: it takes no memory.
+        // All keys share one empty principal, which takes no memory.
         let key = || Self { origin, principal: Arc::default(), text: text.into() };
         Self::fits(text.as_bytes()).then(key)
     }
 
-    /// Whether bytes are a text that may be a key.
+    /// True if bytes are the text of a valid key.
     pub fn fits(text: &[u8]) -> bool {
         let short = !text.is_empty() && text.len() <= KEY_BYTES_MAX;
         short && text.iter().all(u8::is_ascii_graphic)

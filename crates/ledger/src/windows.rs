@@ -1,30 +1,30 @@
 //! Key windows: which there are, how large each is, and which of them remembers an answer.
 //!
-//! Clients' keys and frontends' keys have windows of their own, and so do answers that changed the
-//! shop and answers that changed nothing. An order is refused without any stock, so one client can
-//! have a million orders refused in seconds; their keys push out each other, and never the key of
-//! an accepted order, whose retry would be placed a second time (P4). A refusal that is forgotten
-//! changed nothing: its retry is decided anew.
+//! Clients' keys and frontends' keys have windows of their own, and so have answers that changed
+//! the shop and answers that changed nothing. A refused order costs no stock, so one client can get
+//! a million refusals in seconds. Their keys push out only each other, never the key of an accepted
+//! order, whose retry would be placed a second time (P4). A forgotten refusal changed nothing: its
+//! retry is decided anew.
 
 use crate::outcome::{Accepted, Outcome, Refusal};
 use crate::terms::Origin;
 
-/// How long keys are remembered. Every replica must have the same, and a folder that was written
-/// with others is not read: what is remembered is part of what replicas agree on.
+/// The limits of the key windows. All replicas must have the same limits, since they agree on which
+/// keys are remembered. A data folder that was written with other limits is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows {
     /// The most keys of clients whose answer changed the shop. Default 2,000,000.
     pub client_keys_max: usize,
     /// The most keys of clients whose answer changed nothing. Default 250,000: an eighth of the
-    /// memory of the others.
+    /// memory of the window above.
     pub client_refusals_max: usize,
-    /// The longest time for a client's key, in milliseconds of log time. Default 7 days.
+    /// The greatest age of a client's key, in milliseconds of log time. Default 7 days.
     pub client_age_max_ms: u64,
     /// The most keys of frontends whose answer changed the shop. Default 1,000,000.
     pub frontend_keys_max: usize,
     /// The most keys of frontends whose answer changed nothing. Default 125,000.
     pub frontend_refusals_max: usize,
-    /// The longest time for a frontend's key, in milliseconds of log time. Default 60 s.
+    /// The greatest age of a frontend's key, in milliseconds of log time. Default 60 s.
     pub frontend_age_max_ms: u64,
 }
 
@@ -57,23 +57,23 @@ pub enum WindowId {
 /// One value for each key window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerWindow<T> {
-    /// Of [`WindowId::Clients`].
+    /// The value of [`WindowId::Clients`].
     pub clients: T,
-    /// Of [`WindowId::ClientRefusals`].
+    /// The value of [`WindowId::ClientRefusals`].
     pub client_refusals: T,
-    /// Of [`WindowId::Frontends`].
+    /// The value of [`WindowId::Frontends`].
     pub frontends: T,
-    /// Of [`WindowId::FrontendRefusals`].
+    /// The value of [`WindowId::FrontendRefusals`].
     pub frontend_refusals: T,
 }
 
 impl WindowId {
-    /// All of them, in the order in which formats list them.
+    /// All windows, in the order in which formats list them.
     pub const ALL: [Self; 4] =
         [Self::Clients, Self::ClientRefusals, Self::Frontends, Self::FrontendRefusals];
 
-    /// The window that remembers this answer to a request with a key. `None`: the answer is not
-    /// remembered, for it decided nothing.
+    /// The window that remembers this answer to a request with a key. `None`: the answer decided
+    /// nothing, and is not remembered.
     pub(crate) fn of(origin: Origin, outcome: &Outcome) -> Option<Self> {
         match outcome {
             Outcome::Accepted(Accepted::Placed(_) | Accepted::Done) => Some(Self::accepted(origin)),
@@ -100,7 +100,7 @@ impl WindowId {
         }
     }
 
-    /// Whose keys this window remembers.
+    /// The origin of the keys in this window.
     pub(crate) fn origin(self) -> Origin {
         match self {
             Self::Clients | Self::ClientRefusals => Origin::Client,
@@ -110,7 +110,7 @@ impl WindowId {
 }
 
 impl<T> PerWindow<T> {
-    /// A value for each window.
+    /// Computes a value for each window.
     pub fn new(mut value: impl FnMut(WindowId) -> T) -> Self {
         Self {
             clients: value(WindowId::Clients),
@@ -130,7 +130,7 @@ impl<T> PerWindow<T> {
         }
     }
 
-    /// The same, to be changed.
+    /// The value of one window, mutable.
     pub fn get_mut(&mut self, id: WindowId) -> &mut T {
         match id {
             WindowId::Clients => &mut self.clients,
@@ -140,7 +140,7 @@ impl<T> PerWindow<T> {
         }
     }
 
-    /// Another value for each window, made from this one.
+    /// Maps the value of each window.
     pub fn map<U>(&self, mut other: impl FnMut(&T) -> U) -> PerWindow<U> {
         PerWindow::new(|id| other(self.get(id)))
     }

@@ -1,8 +1,8 @@
-//! The auditor: it accepts what happened, and nothing else.
+//! The auditor accepts every true history, and no other.
 //!
-//! A checker is believed only after it has caught something. So histories are forged here, by hand
-//! and by luck, and chained anew as a forger would, and each must be refused by the check that is
-//! named for it.
+//! A checker is trusted only after it has caught something. So histories are forged here, by hand
+//! and at random, and chained again as a forger would. Each must be rejected by the check that is
+//! named for the forgery.
 
 #![expect(
     clippy::unwrap_used,
@@ -21,11 +21,11 @@ use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::{Digest, Index, OrderNumber, Timestamp};
 use proptest::prelude::*;
 
-/// What is forged: blocks, and the stock that the replica tells.
+/// A forgery changes blocks, and the stock that the replica reports.
 type Told = Vec<(String, u64)>;
 type Forge = fn(&mut Vec<Block>, &mut Told);
 
-/// A history in which everything that an auditor looks for occurs: the entries 1 to 6.
+/// A history with everything that an auditor checks: the entries 1 to 6.
 fn history() -> (Vec<Block>, Told) {
     let fill = |count| Command::RestockTo { name: name(0), quantity: pieces(count) };
     let late = Request { deadline: Some(Timestamp(1)), ..keyed("late", bears(1)) };
@@ -47,13 +47,13 @@ fn history() -> (Vec<Block>, Told) {
     (blocks, stocks(&ledger))
 }
 
-/// Chains a changed history anew, as whoever forged it would.
+/// Chains a changed history again, as a forger would.
 fn rechain(blocks: &mut [Block]) {
     let mut previous = Digest::default();
     for block in blocks {
         block.header.previous = previous;
         block.header.orders = u32::try_from(block.orders().count()).unwrap();
-        block.header.digest = block.reckon();
+        block.header.digest = block.compute_digest();
         previous = block.header.digest;
     }
 }
@@ -65,7 +65,7 @@ fn judge(windows: Windows, blocks: &[Block], told: Told) -> Result<(), String> {
     finished.map(drop).map_err(|violation| violation.to_string())
 }
 
-/// Every forgery must be refused by the check with this name.
+/// Every forgery must be rejected by the check with this name.
 fn refuses(forgeries: &[(&str, &str, Forge)], again: bool) {
     for (word, what, forge) in forgeries {
         let (mut blocks, mut told) = history();
@@ -83,7 +83,7 @@ fn placed(number: u64) -> Outcome {
 }
 
 fn lines(record: &mut ledger::block::Record) -> &mut Vec<Line> {
-    let Command::Place(lines) = &mut record.request.command else { panic!("it is no order") };
+    let Command::Place(lines) = &mut record.request.command else { panic!("not an order") };
     lines
 }
 
@@ -92,7 +92,7 @@ fn the_true_history_is_clean() {
     let (mut blocks, told) = history();
     let before = blocks.clone();
     rechain(&mut blocks);
-    assert_eq!(before, blocks, "chaining is what the ledger does");
+    assert_eq!(before, blocks, "the ledger chains blocks in the same way");
     judge(Windows::default(), &blocks, told).unwrap();
 }
 
@@ -116,7 +116,7 @@ fn the_auditor_catches_damage() {
     refuses(&damaged, false);
 }
 
-/// Forgeries that are chained anew: only what was told gives them away. [P2, P3]
+/// Forgeries that are chained again: only order numbers and stock reveal them. [P2, P3]
 #[test]
 fn the_auditor_catches_forged_numbers_and_stock() {
     let forged: [(&str, &str, Forge); 13] = [
@@ -147,7 +147,7 @@ fn the_auditor_catches_forged_numbers_and_stock() {
     refuses(&forged, true);
 }
 
-/// One key, one answer; and every no must follow from the rules. [P4]
+/// A key has one answer, and every refusal must follow from the rules. [P4]
 #[test]
 fn the_auditor_catches_forged_answers() {
     let forged: [(&str, &str, Forge); 17] = [
@@ -155,25 +155,25 @@ fn the_auditor_catches_forged_answers() {
             let twice = blocks[1].records[0].clone();
             blocks[3].records.push(twice);
         }),
-        ("once", "a repetition tells another number", |blocks, _| {
+        ("once", "a repetition has another number", |blocks, _| {
             let first = Box::new(placed(5));
             blocks[2].records[0].outcome = Outcome::Repeated { index: Index(2), first };
         }),
-        ("once", "a repetition tells another place", |blocks, _| {
+        ("once", "a repetition has another index", |blocks, _| {
             let first = Box::new(placed(3));
             blocks[2].records[0].outcome = Outcome::Repeated { index: Index(1), first };
         }),
-        ("once", "another request is told the first answer", |blocks, _| {
+        ("once", "another request gets the first answer", |blocks, _| {
             let first = Box::new(placed(4));
             blocks[2].records[2].outcome = Outcome::Repeated { index: Index(3), first };
         }),
-        ("once", "the same request is told that it is another", |blocks, _| {
+        ("once", "a repetition is refused as another request", |blocks, _| {
             blocks[2].records[0].outcome = Outcome::Refused(Refusal::KeyReused);
         }),
-        ("once", "a known key is told that it is late", |blocks, _| {
+        ("once", "a known key is refused as late", |blocks, _| {
             blocks[2].records[0].outcome = Outcome::Refused(Refusal::Late);
         }),
-        ("rules", "a fresh key is told that it is known", |blocks, _| {
+        ("rules", "a fresh key is refused as reused", |blocks, _| {
             blocks[3].records[0].outcome = Outcome::Refused(Refusal::KeyReused);
         }),
         ("rules", "refused, though there was stock", |blocks, _| {
@@ -188,13 +188,13 @@ fn the_auditor_catches_forged_answers() {
         ("rules", "in time, though it was late", |blocks, _| {
             blocks[4].records[0].request.deadline = Some(Timestamp(1));
         }),
-        ("rules", "a late one is placed", |blocks, _| {
+        ("rules", "a late order is placed", |blocks, _| {
             blocks[2].records[3].outcome = placed(5);
         }),
         ("rules", "filled up, though it was not sold out", |blocks, _| {
             blocks[3].records[1].outcome = Outcome::Accepted(Accepted::Done);
         }),
-        ("rules", "a void detach is told that it was done", |blocks, _| {
+        ("rules", "a void detach is answered as done", |blocks, _| {
             blocks[4].header.term = 2;
         }),
         ("rules", "opened twice", |blocks, _| {
@@ -207,7 +207,7 @@ fn the_auditor_catches_forged_answers() {
     refuses(&forged, true);
 }
 
-/// A catalog beyond the thousandth is refused, and the auditor knows it.
+/// The 1,001st catalog is refused, and the auditor checks that.
 #[test]
 fn the_auditor_counts_catalogs() {
     let attach = |incarnation| plain(Command::Attach { incarnation, name: name(0) });
@@ -223,7 +223,7 @@ fn the_auditor_counts_catalogs() {
     assert!(judge(WINDOWS, &blocks, Told::new()).unwrap_err().starts_with("rules"));
 }
 
-/// What another outcome could have been.
+/// A random outcome, to replace the true one.
 fn outcome() -> impl Strategy<Value = Outcome> {
     let no = |refusal| Just(Outcome::Refused(refusal));
     let plain = prop_oneof![
@@ -246,11 +246,11 @@ fn outcome() -> impl Strategy<Value = Outcome> {
     })
 }
 
-/// A history as a ledger without an end of numbers made it: several orders under the last number of
-/// all. The auditor counts by itself, and says so.
+/// A history from before the limit of order numbers: several orders have the last 64-bit number.
+/// The auditor counts by itself, and reports it.
 #[test]
-fn orders_under_one_number_at_the_end_of_all_numbers_are_found() {
-    let Command::Open(shop) = opening() else { panic!("it opens a shop") };
+fn orders_that_share_the_last_number_are_found() {
+    let Command::Open(shop) = opening() else { panic!("`opening` opens a shop") };
     let first_order_number = OrderNumber(u64::MAX - 1);
     let open = plain(Command::Open(Shop { first_order_number, ..shop }));
     let entries = [vec![open], vec![plain(bears(1)); 4]];
@@ -269,7 +269,6 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// The auditor accepts what happened.
     #[test]
     fn the_auditor_accepts_every_true_history(steps in open_steps()) {
         let mut ledger = Ledger::new(WINDOWS);
@@ -288,7 +287,7 @@ proptest! {
         prop_assert_eq!(summary.refusals, u64::try_from(refusals).unwrap());
     }
 
-    /// It refuses every history in which one request was told something else.
+    /// The auditor rejects every history in which one outcome is replaced.
     #[test]
     fn the_auditor_catches_any_other_outcome(
         steps in open_steps(),

@@ -1,4 +1,4 @@
-//! Many orders as bytes: what passes the check can be applied, whatever somebody sends.
+//! Bulks: every bulk that passes the check can be applied, even if its sender is faulty.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "likewise")]
@@ -67,15 +67,16 @@ proptest! {
         prop_assert_eq!(Batch::decode(&whole), Ok(batch));
     }
 
-    /// Somebody sends nonsense: it is refused at the door, or it can be applied. Never a third.
+    /// Random damage is rejected by the check, or the bulk can still be applied: never a third
+    /// case.
     #[test]
-    fn what_the_check_lets_pass_every_replica_can_read(
+    fn every_bulk_that_passes_the_check_can_be_decoded(
         orders in prop::collection::vec(values(), 1..4),
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cut in prop::option::of(any::<prop::sample::Index>()),
         times in 1..3_usize,
     ) {
-        // Orders that are like the one before them are read in another way.
+        // Orders equal to the order before them take another path in the decoder.
         let orders = orders.iter().flat_map(|order| std::iter::repeat_n(order, times));
         let requests: Vec<_> = orders.map(request).collect();
         let mut bytes = bulk(&requests);
@@ -96,10 +97,10 @@ proptest! {
     }
 
     #[test]
-    fn nonsense_is_no_outcome(
+    fn random_bytes_are_rejected_or_are_outcomes(
         bytes in prop::collection::vec(any::<u8>(), 0..40), count in 0..9_usize,
     ) {
-        // Whatever comes of it, it comes without a panic.
+        // In either case the call must not panic.
         if let Ok(outcomes) = read_outcomes(&bytes, count) {
             prop_assert_eq!(write_outcomes(&outcomes), bytes);
         }
@@ -107,7 +108,7 @@ proptest! {
 }
 
 #[test]
-fn outcomes_come_back_as_they_were() {
+fn outcomes_are_decoded_as_they_were_encoded() {
     let refused = Outcome::Refused(Refusal::OutOfStock(Name::new("fox").unwrap()));
     let outcomes = [
         Outcome::Accepted(Accepted::Placed(OrderNumber(7))),
@@ -116,12 +117,12 @@ fn outcomes_come_back_as_they_were() {
     ];
     let bytes = write_outcomes(&outcomes);
     assert_eq!(read_outcomes(&bytes, 3).unwrap(), outcomes);
-    assert!(read_outcomes(&bytes, 2).is_err(), "one is left over");
-    assert!(read_outcomes(&bytes, 4).is_err(), "one is missing");
+    assert!(read_outcomes(&bytes, 2).is_err(), "an outcome is left over");
+    assert!(read_outcomes(&bytes, 4).is_err(), "an outcome is missing");
 }
 
 #[test]
-fn version_1_looks_like_this_for_ever() {
+fn the_layout_of_version_1_never_changes() {
     let order = (true, "k".to_owned(), 5, "fox".to_owned(), 2, true);
     let bytes = bulk(&[request(&order)]);
     let expected = [

@@ -1,7 +1,7 @@
-//! Bytes: what version 1 wrote is read for ever, and no bytes at all make a decoder panic.
+//! Formats: what any version wrote is read for ever, and no bytes make a decoder panic.
 //!
 //! `golden/*.hex` hold bytes written by each released version. They are never rewritten; a new
-//! version adds its own. What lies behind the checksums is tried in `sealed.rs`.
+//! version adds its own. Damage behind the checksums is tested in `sealed.rs`.
 
 #![expect(
     clippy::unwrap_used,
@@ -15,14 +15,14 @@ use std::fmt::Write as _;
 use ledger::block::Block;
 use ledger::codec::DecodeError;
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
+use ledger::key_summary::KeySummary;
 use ledger::ledger::{Ledger, Windows};
-use ledger::rolls::Rolls;
 use ledger::state::State;
 use ledger::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// One of everything.
+/// Batches with at least one command of each kind.
 fn batches() -> Vec<Batch> {
     let name = |text: &str| Name::new(text).unwrap();
     let quantity = |pieces| Quantity::new(pieces).unwrap();
@@ -73,15 +73,15 @@ fn batches() -> Vec<Batch> {
     ]
 }
 
-/// A batch as a program of that version wrote it.
+/// Encodes a batch as a program of that version did.
 fn encoded(batch: &Batch, version: u8) -> Vec<u8> {
     let mut bytes = batch.encode();
     bytes[0] = version;
     bytes
 }
 
-/// What the ledger makes of them, written by that version: the state, the rolls, and the blocks.
-fn history(version: u8) -> (State, Rolls, Vec<Block>) {
+/// The state, the key summary and the blocks that a ledger of that version makes of these batches.
+fn history(version: u8) -> (State, KeySummary, Vec<Block>) {
     let mut ledger = Ledger::new(Windows::default());
     let entries = batches().into_iter().zip([3, 7]);
     let blocks = entries
@@ -90,10 +90,10 @@ fn history(version: u8) -> (State, Rolls, Vec<Block>) {
         })
         .map(|block| block.block())
         .collect();
-    (ledger.state(), ledger.rolls(), blocks)
+    (ledger.state(), ledger.key_summary(), blocks)
 }
 
-/// Everything that is written to disk, by the name of its golden file.
+/// Every format that is written to disk, by the name of its golden file.
 fn written() -> Vec<(&'static str, Vec<u8>)> {
     let (old_state, old_rolls, _) = history(1);
     let (state, rolls, blocks) = history(2);
@@ -132,8 +132,8 @@ fn unhex(text: &str) -> Vec<u8> {
     pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
 }
 
-/// What each version wrote is read as what it was. It is written the same today, in a store of that
-/// version.
+/// Bytes of each version decode to their values, and a store of that version still gets the same
+/// bytes.
 #[test]
 fn bytes_of_every_version_are_read_and_written() {
     for (name, bytes) in written() {
@@ -156,12 +156,12 @@ fn bytes_of_every_version_are_read_and_written() {
     assert_eq!(Block::peek(&read("block_v1")).unwrap(), blocks[1].header);
     assert_eq!(State::decode(&read("state_v1")).unwrap(), old_state);
     assert_eq!(State::decode(&read("state_v2")).unwrap(), state);
-    assert_eq!(Rolls::decode(&read("rolls_v1")).unwrap(), old_rolls);
-    assert_eq!(Rolls::decode(&read("rolls_v2")).unwrap(), rolls);
+    assert_eq!(KeySummary::decode(&read("rolls_v1")).unwrap(), old_rolls);
+    assert_eq!(KeySummary::decode(&read("rolls_v2")).unwrap(), rolls);
     assert_ne!(old_state, state);
 }
 
-/// No golden file lies about unread, and no format is without one.
+/// Every golden file is read, and every format has one.
 #[test]
 fn every_golden_file_is_read() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
@@ -173,7 +173,7 @@ fn every_golden_file_is_read() {
     assert_eq!(found, known);
 }
 
-/// A format of a newer version is named, not guessed at.
+/// A newer version is reported by its number, and nothing after it is read.
 #[test]
 fn a_newer_version_is_refused_by_name() {
     for (name, mut bytes) in written() {
@@ -183,7 +183,7 @@ fn a_newer_version_is_refused_by_name() {
         } else if name.starts_with("block") {
             Block::decode(&bytes).unwrap_err()
         } else if name.starts_with("rolls") {
-            Rolls::decode(&bytes).unwrap_err()
+            KeySummary::decode(&bytes).unwrap_err()
         } else {
             State::decode(&bytes).unwrap_err()
         };
@@ -191,17 +191,17 @@ fn a_newer_version_is_refused_by_name() {
     }
 }
 
-/// By the decoder of its own format.
+/// True if the decoder of its own format rejects the bytes.
 fn is_refused(name: &str, bytes: &[u8]) -> bool {
     match name.split('_').next() {
         Some("batch") => Batch::decode(bytes).is_err(),
         Some("block") => Block::decode(bytes).is_err(),
-        Some("rolls") => Rolls::decode(bytes).is_err(),
+        Some("rolls") => KeySummary::decode(bytes).is_err(),
         _ => State::decode(bytes).is_err(),
     }
 }
 
-/// Cut anywhere: an error, never a panic, and never something else than what was written.
+/// Bytes cut at any place are an error, never a panic, and never another value.
 #[test]
 fn bytes_that_are_cut_are_refused() {
     for (name, bytes) in written() {
@@ -211,15 +211,15 @@ fn bytes_that_are_cut_are_refused() {
     }
 }
 
-/// One bit flipped anywhere: what is kept on disk has a checksum, and says so.
+/// One flipped bit at any place: the checksums of what is kept on disk detect it.
 #[test]
-fn a_flipped_bit_is_noticed() {
+fn a_flipped_bit_is_detected() {
     for (name, bytes) in written() {
         for place in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
             flipped[place / 8] ^= 1 << (place % 8);
             match name.split('_').next() {
-                // The log has a checksum around every record: here it must not panic.
+                // The log has a checksum around every record; here, decoding must only not panic.
                 Some("batch") => drop(Batch::decode(&flipped)),
                 Some("block") => {
                     assert!(Block::decode(&flipped).is_err(), "{name}: bit {place}");
@@ -230,7 +230,7 @@ fn a_flipped_bit_is_noticed() {
     }
 }
 
-/// Bytes that follow the end are no part of it.
+/// Bytes after the end are an error.
 #[test]
 fn bytes_after_the_end_are_refused() {
     for (name, mut bytes) in written() {
@@ -242,7 +242,7 @@ fn bytes_after_the_end_are_refused() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any bytes: no panic, and no memory beyond what the bytes could hold.
+    /// Random bytes cause no panic, and take no more memory than they can fill.
     #[test]
     fn random_bytes_are_refused_or_read(mut bytes in vec(any::<u8>(), 0..400), first in 0..4_u8) {
         if let Some(version) = bytes.first_mut() {
@@ -255,7 +255,7 @@ proptest! {
         prop_assert!(State::decode(&bytes).is_err());
     }
 
-    /// Pieces of true bytes put together anew.
+    /// Pieces of valid bytes, inserted at random places.
     #[test]
     fn shuffled_bytes_never_panic(
         pick in 0..9_usize, from in 0..600_usize, to in 0..600_usize, count in 0..100_usize

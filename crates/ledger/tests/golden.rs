@@ -1,6 +1,6 @@
-//! Stories about the ledger: every script in `scripts/` is run, and its lines are compared.
+//! Golden scripts: every script in `scripts/` is run, and its output is compared.
 //!
-//! To write them anew: `UPDATE_GOLDENFILES=1 cargo test -p ledger --test golden`; then read the
+//! To rewrite them: `UPDATE_GOLDENFILES=1 cargo test -p ledger --test golden`; then read the
 //! difference until it is understood.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has found something")]
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use story::Story;
 
-/// Every file in the folder is a script: there is none that this does not run.
+/// All files of the folder. Each of them is a script, so that none is left out.
 fn scripts() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scripts");
     let entries = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
@@ -21,7 +21,7 @@ fn scripts() -> Vec<PathBuf> {
 }
 
 #[test]
-fn every_script_tells_what_happens() {
+fn every_script_matches_its_recorded_output() {
     let scripts = scripts();
     assert!(10 <= scripts.len(), "{scripts:?}");
     for script in scripts {
@@ -30,7 +30,7 @@ fn every_script_tells_what_happens() {
     }
 }
 
-/// A script is a file at the top of the folder, named by a sentence, and says first what it tells.
+/// A script is a file at the top of the folder; a sentence names it, and a sentence opens it.
 #[test]
 fn every_script_is_named_by_a_sentence_and_opens_with_one() {
     for script in scripts() {
@@ -39,7 +39,7 @@ fn every_script_is_named_by_a_sentence_and_opens_with_one() {
         let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
         assert!(name.chars().all(plain) && 2 <= name.matches('_').count(), "{name}");
         let text = std::fs::read_to_string(&script).unwrap();
-        assert!(text.starts_with("# "), "{name} does not say what it tells");
+        assert!(text.starts_with("# "), "{name} does not open with a comment");
         let widest = text.lines().map(|line| line.chars().count()).max();
         assert!(widest <= Some(100), "{name} is wider than a hundred columns");
     }

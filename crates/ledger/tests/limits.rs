@@ -1,4 +1,4 @@
-//! Every bound, on both sides of it.
+//! Limits: every bound, on both sides of it.
 
 #![expect(clippy::indexing_slicing, reason = "a test that panics has found something")]
 
@@ -22,7 +22,7 @@ fn refused(refusal: Refusal) -> Outcome {
     Outcome::Refused(refusal)
 }
 
-/// A ledger with five bears and five foxes, and its next index.
+/// A ledger that opens with five bears and five foxes; each request is an entry of its own.
 struct Shopping(Ledger);
 
 impl Shopping {
@@ -38,12 +38,12 @@ impl Shopping {
 }
 
 #[test]
-fn what_could_not_exist_is_not_constructed() {
+fn values_outside_their_limits_are_not_constructed() {
     assert_eq!(Quantity::new(0), None);
     assert_eq!(Quantity::new(1).map(Quantity::get), Some(1));
     assert_eq!(Quantity::new(QUANTITY_MAX).map(Quantity::get), Some(QUANTITY_MAX));
     assert_eq!(Quantity::new(QUANTITY_MAX + 1), None);
-    assert_eq!(Quantity::new(u64::from(u32::MAX) + 2), None, "no number is cut off");
+    assert_eq!(Quantity::new(u64::from(u32::MAX) + 2), None, "no number is truncated");
     assert_eq!(Cents::new(CENTS_MAX).map(Cents::get), Some(CENTS_MAX));
     assert_eq!(Cents::new(CENTS_MAX + 1), None);
     for (text, fits) in [
@@ -102,9 +102,9 @@ fn at_most_a_thousand_catalogs_are_attached() {
     assert!(shopping.0.is_attached(9_999));
 }
 
-/// Who is attached is looked up only after an entry that says so, wherever in it.
+/// A replica reads the attached catalogs only after an entry that reports a change of them.
 #[test]
-fn an_entry_tells_whether_it_was_about_catalogs() {
+fn an_entry_reports_whether_it_concerns_catalogs() {
     let mut ledger = Shopping::open().0;
     let attach = plain(Command::Attach { incarnation: 1, name: name(0) });
     let detach = plain(Command::Detach { incarnation: 1, term: 1 });
@@ -119,13 +119,13 @@ fn an_entry_tells_whether_it_was_about_catalogs() {
     }
 }
 
-/// Stock ends at 2^53 − 1, however it would come to be more. [P2]
+/// Stock is at most 2^53 − 1, however it is raised. [P2]
 #[test]
 fn stock_has_a_limit() {
     let mut shopping = Shopping::open();
     let define = |number: usize, stock| plain(Command::Define(product(name(number), stock)));
     let full = || refused(Refusal::StockLimit(name(2)));
-    // More than that cannot be written, so no entry asks for it.
+    // A greater stock cannot be encoded, so no entry defines one.
     let more = Stock::default().define(&product(name(2), STOCK_MAX + 1), Index(1));
     assert_eq!(more, Err(Refusal::StockLimit(name(2))));
     assert_eq!(shopping.ask(&define(2, STOCK_MAX - 1)), DONE);
@@ -138,9 +138,9 @@ fn stock_has_a_limit() {
     assert!(audited.is_conserved());
 }
 
-/// A shop file that names a product twice opens with the first of them.
+/// A shop file that names a product twice opens with its first definition.
 #[test]
-fn a_shop_opens_with_what_can_be() {
+fn a_shop_opens_with_the_first_definition_of_a_product() {
     let mut ledger = Ledger::new(WINDOWS);
     let restock_to = Some(pieces(9));
     let products = vec![Definition { restock_to, ..product(name(0), 1) }, product(name(0), 2)];
@@ -153,7 +153,7 @@ fn a_shop_opens_with_what_can_be() {
     assert_eq!(ledger.product("bear").unwrap().restock_to, restock_to);
 }
 
-/// Whatever is refused under a key is refused again in the same words. [P4]
+/// A refusal under a key is repeated in the same words. [P4]
 #[test]
 fn every_refusal_is_repeated_word_for_word() {
     let line = |number: usize, count| Line {
@@ -199,7 +199,7 @@ fn every_refusal_is_repeated_word_for_word() {
     assert_eq!(closed.ask(&early), Outcome::Repeated { index: Index(1), first });
 }
 
-/// Keys of two principals are two keys, however their texts are cut. [P4]
+/// Keys of two principals differ, even if principal and text together read the same. [P4]
 #[test]
 fn a_key_belongs_to_its_principal() {
     let mut shopping = Shopping::open();
@@ -246,7 +246,7 @@ fn a_block_finds_its_own_orders_only() {
 
 #[test]
 #[should_panic(expected = "entry 1 comes again after 1")]
-fn an_entry_that_comes_again_stops_the_replica() {
+fn a_repeated_entry_stops_the_replica() {
     let mut shopping = Shopping::open();
     shopping.0.skip_entry(Index(1));
 }

@@ -1,8 +1,7 @@
-//! Random requests: the ledger against a naive one, and against itself.
+//! Random requests: the ledger against a naive ledger, and against itself.
 //!
-//! The naive ledger is written as one would without a thought for speed: vectors and ordered maps,
-//! and a copy of everything before an order is tried. It shares the words with the true one, and
-//! nothing else.
+//! The naive ledger has no optimization: vectors and ordered maps, and a copy of all products
+//! before an order is tried. It shares only types with the real ledger.
 
 #![expect(
     clippy::unwrap_used,
@@ -19,10 +18,10 @@ use kit::upgraded_steps;
 use kit::{Step, WINDOWS, apply, bears, open_steps, opening, plain, run, sealed, steps};
 use ledger::block::Block;
 use ledger::command::{Batch, Command, Request, Side};
+use ledger::encoded_block::EncodedBlock;
 use ledger::ledger::{Ledger, RestoreError};
 use ledger::outcome::Refusal as No;
 use ledger::outcome::{Accepted, Outcome};
-use ledger::sealed::Sealed;
 use ledger::state::State;
 use ledger::terms::{Index, Key, Name, OrderNumber, Origin, STOCK_MAX};
 use proptest::prelude::*;
@@ -37,7 +36,7 @@ struct Naive {
     /// Price, stock, and the index of the last change.
     products: Products,
     attached: BTreeMap<u64, Name>,
-    /// Answers that changed nothing are counted by themselves.
+    /// Answers that changed nothing are counted separately.
     separate: bool,
     /// Key, command, index, log time, outcome; oldest first.
     answered: Vec<(Key, Command, u64, u64, Outcome)>,
@@ -68,7 +67,7 @@ impl Naive {
         outcome
     }
 
-    /// Of each kind the youngest answers stay.
+    /// Keeps only the youngest answers of each kind.
     fn forget(&mut self) {
         for (origin, refused, most) in [
             (Origin::Client, false, 6),
@@ -160,13 +159,13 @@ fn limited(name: &Name, stock: u64) -> Result<u64, No> {
     if stock <= STOCK_MAX { Ok(stock) } else { Err(No::StockLimit(name.clone())) }
 }
 
-/// The true ledger's products as the naive one has them.
+/// The real ledger's products, as the naive ledger has them.
 fn products(ledger: &Ledger) -> Products {
     let all = ledger.products(None, usize::MAX).into_iter();
     all.map(|p| (p.name, (p.price.get(), p.stock, p.version.0))).collect()
 }
 
-/// What a replica keeps: the bytes of its state, and those of the blocks that hold its keys.
+/// What a replica keeps: its state and the blocks that hold its keys, encoded and decoded.
 fn kept(ledger: &Ledger, blocks: &[Block]) -> (State, Vec<Block>) {
     let state = State::decode(&ledger.state().encode()).unwrap();
     let after = state.keys_after;
@@ -181,7 +180,8 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// P2, P3, P4: after every entry the same outcomes, products and numbers as the naive ledger.
+    /// After every entry, outcomes, products and numbers equal those of the naive ledger. [P2, P3,
+    /// P4]
     #[test]
     fn the_ledger_agrees_with_the_naive_one(
         steps in prop_oneof![4 => upgraded_steps(), 1 => steps()]
@@ -210,14 +210,14 @@ proptest! {
             let attached: BTreeMap<_, _> =
                 ledger.attached().map(|(who, name)| (who, name.clone())).collect();
             prop_assert_eq!(&attached, &naive.attached);
-            // Those who watch are told of each product that this entry changed, and of no other.
+            // Watchers receive each product that this entry changed, and no other.
             let changed = ledger.products(None, usize::MAX).into_iter();
             let changed: Vec<_> = changed.filter(|p| p.version == ledger.applied()).collect();
             prop_assert_eq!(entry.changes, changed);
         }
     }
 
-    /// What one replica applies as it was asked, another applies as it was written down.
+    /// A batch has the same effect as it was built and as it was decoded from the log.
     #[test]
     fn a_replica_that_reads_the_log_holds_the_same_ledger(steps in open_steps()) {
         let (mut asked, mut read) = (Ledger::new(WINDOWS), Ledger::new(WINDOWS));
@@ -231,16 +231,16 @@ proptest! {
             prop_assert_eq!(one.changes, two.changes);
             prop_assert_eq!(&one.block, &two.block);
             let again = one.block.as_ref().map(|block| block.block().encode());
-            prop_assert_eq!(again.as_ref(), two.block.as_ref().map(Sealed::bytes));
+            prop_assert_eq!(again.as_ref(), two.block.as_ref().map(EncodedBlock::bytes));
             prop_assert_eq!(asked.digest(), read.digest());
             prop_assert_eq!(asked.state(), read.state());
         }
     }
 
-    /// How requests fall into entries changes neither stock nor numbers, as long as time stands
-    /// still; the digest says how they fell.
+    /// The grouping of requests into entries changes neither stock nor numbers as long as time
+    /// stands still. It changes the digest.
     #[test]
-    fn requests_come_to_the_same_in_one_entry_or_in_many(steps in open_steps()) {
+    fn requests_have_the_same_effect_in_one_entry_or_in_many(steps in open_steps()) {
         let requests: Vec<_> = steps.iter().flat_map(|step| step.requests.clone()).collect();
         let step = |requests| Step::new(2, requests);
         let (mut one, mut many) = (Ledger::new(WINDOWS), Ledger::new(WINDOWS));
@@ -254,9 +254,9 @@ proptest! {
         prop_assert_eq!(one.digest() == many.digest(), requests.len() == 1);
     }
 
-    /// A ledger restored from its bytes goes on exactly as the one that never stopped. [P4]
+    /// A ledger restored from its bytes stays equal to the one that never stopped. [P4]
     #[test]
-    fn a_restored_ledger_goes_on_as_if_nothing_had_been(
+    fn a_restored_ledger_stays_equal_to_the_original(
         before in upgraded_steps(), after in steps()
     ) {
         let mut ledger = Ledger::new(WINDOWS);
@@ -272,7 +272,7 @@ proptest! {
         }
     }
 
-    /// A state and blocks that do not belong together are no ledger.
+    /// A state and blocks that do not belong together are rejected.
     #[test]
     fn a_ledger_is_not_restored_from_blocks_that_are_not_its_own(
         steps in open_steps(), which in any::<prop::sample::Index>()
@@ -288,12 +288,12 @@ proptest! {
         twice.insert(which.index(blocks.len()), blocks[which.index(blocks.len())].clone());
         let chain = Ledger::restore(WINDOWS, state.clone(), sealed(&twice)).unwrap_err();
         prop_assert!(matches!(chain, RestoreError::Chain { .. }), "{}", chain);
-        // An index that goes back, though every digest fits.
+        // An index goes back, although every digest fits.
         let mut back = blocks.clone();
         let last = back.len() - 1;
         if 0 < last {
             back[last].header.index = back[last - 1].header.index;
-            back[last].header.digest = back[last].reckon();
+            back[last].header.digest = back[last].compute_digest();
             let state = State { digest: back[last].header.digest, ..state.clone() };
             let chain = Ledger::restore(WINDOWS, state, sealed(&back)).unwrap_err();
             prop_assert!(matches!(chain, RestoreError::Chain { .. }), "{}", chain);
@@ -303,9 +303,9 @@ proptest! {
     }
 }
 
-/// The same requests in the same entries give the same digest; in other entries, another one.
+/// Equal requests in equal entries give equal digests; in other entries, another digest.
 #[test]
-fn the_digest_is_of_what_happened_and_where() {
+fn the_digest_depends_on_requests_and_entries() {
     let step = |requests| Step::new(0, requests);
     let digest = |steps: &[Step]| {
         let mut ledger = Ledger::new(WINDOWS);
@@ -320,6 +320,6 @@ fn the_digest_is_of_what_happened_and_where() {
     assert_ne!(together, digest(&[step(vec![one.clone()]), step(vec![two.clone()])]));
     assert_ne!(together, digest(&[Step { term: 2, ..step(vec![one.clone(), two.clone()]) }]));
     assert_ne!(together, digest(&[Step { later: 9, ..step(vec![one.clone(), two.clone()]) }]));
-    // Another index: an entry without requests came before.
+    // Another index, since an entry without requests was applied before.
     assert_ne!(together, digest(&[step(Vec::new()), step(vec![one, two])]));
 }

@@ -1,5 +1,5 @@
-//! Keys that are remembered again: out of few blocks with the help of rolls, or block by block on
-//! the way to a state. Either way the ledger is the one that never forgot them. [P4]
+//! Rebuilt keys: from few blocks with a key summary, or block by block while a snapshot is
+//! installed. Either way the ledger equals one that never forgot them. [P4]
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has found something")]
 
@@ -7,16 +7,16 @@ mod kit;
 
 use kit::{Step, WINDOWS, apply, keyed, opening, plain, run, sealed, steps, upgraded_steps};
 use ledger::block::Block;
+use ledger::encoded_block::EncodedBlock;
+use ledger::key_summary::KeySummary;
 use ledger::ledger::{Ledger, RestoreError};
-use ledger::rolls::Rolls;
-use ledger::sealed::Sealed;
 use ledger::state::{KeysNeeded, State};
 use ledger::terms::Index;
 use ledger::windows::WindowId;
 use proptest::prelude::*;
 
-/// What a replica reads at a start: the blocks with keys that these rolls reach.
-fn called(rolls: &Rolls, blocks: &[Block]) -> Vec<Block> {
+/// What a replica reads at a start: the blocks with keys that the key summary locates.
+fn blocks_to_recall(rolls: &KeySummary, blocks: &[Block]) -> Vec<Block> {
     let wanted = |block: &&Block| {
         let (index, keyed) = (block.header.index, seal(block).keyed());
         WindowId::ALL.into_iter().any(|id| *keyed.get(id) && rolls.after(id) < index)
@@ -24,16 +24,16 @@ fn called(rolls: &Rolls, blocks: &[Block]) -> Vec<Block> {
     blocks.iter().filter(wanted).cloned().collect()
 }
 
-fn seal(block: &Block) -> Sealed {
-    Sealed::open(block.encode()).unwrap()
+fn seal(block: &Block) -> EncodedBlock {
+    EncodedBlock::open(block.encode()).unwrap()
 }
 
-/// Both go on alike, whatever comes.
-fn go_on_alike(mut one: Ledger, mut two: Ledger, after: &[Step]) -> Result<(), TestCaseError> {
-    prop_assert_eq!((one.state(), one.rolls()), (two.state(), two.rolls()));
+/// Both ledgers stay equal over all entries that follow.
+fn stay_equal(mut one: Ledger, mut two: Ledger, after: &[Step]) -> Result<(), TestCaseError> {
+    prop_assert_eq!((one.state(), one.key_summary()), (two.state(), two.key_summary()));
     for step in after {
         prop_assert_eq!(apply(&mut one, step), apply(&mut two, step), "P4");
-        prop_assert_eq!((one.state(), one.rolls()), (two.state(), two.rolls()));
+        prop_assert_eq!((one.state(), one.key_summary()), (two.state(), two.key_summary()));
     }
     Ok(())
 }
@@ -46,37 +46,37 @@ proptest! {
     })]
 
     #[test]
-    fn a_recalled_ledger_goes_on_as_if_nothing_had_been(
+    fn a_recalled_ledger_stays_equal_to_the_original(
         before in upgraded_steps(), after in steps()) {
         let mut ledger = Ledger::new(WINDOWS);
         let (_, blocks) = run(&mut ledger, &before);
-        let rolls = Rolls::decode(&ledger.rolls().encode()).unwrap();
-        let few = sealed(&called(&rolls, &blocks));
+        let rolls = KeySummary::decode(&ledger.key_summary().encode()).unwrap();
+        let few = sealed(&blocks_to_recall(&rolls, &blocks));
         let recalled = Ledger::recall(WINDOWS, ledger.state(), &rolls, few).unwrap();
         let all = Ledger::recall(WINDOWS, ledger.state(), &rolls, sealed(&blocks)).unwrap();
-        go_on_alike(ledger.clone(), recalled, &after)?;
-        go_on_alike(ledger, all, &after)?;
+        stay_equal(ledger.clone(), recalled, &after)?;
+        stay_equal(ledger, all, &after)?;
     }
 
     #[test]
-    fn a_block_that_is_missing_is_missed_when_it_held_a_key(
+    fn a_missing_block_with_a_remembered_key_is_detected(
         steps in upgraded_steps(), which in any::<prop::sample::Index>()
     ) {
         let mut ledger = Ledger::new(WINDOWS);
         let (_, blocks) = run(&mut ledger, &steps);
-        let rolls = ledger.rolls();
-        let mut few = called(&rolls, &blocks);
+        let rolls = ledger.key_summary();
+        let mut few = blocks_to_recall(&rolls, &blocks);
         prop_assume!(!few.is_empty());
         few.remove(which.index(few.len()));
         match Ledger::recall(WINDOWS, ledger.state(), &rolls, sealed(&few)) {
-            // It held no more than a key that came again or was refused: nothing is lost.
-            Ok(recalled) => go_on_alike(ledger, recalled, &[])?,
+            // The missing block held no key that was still remembered: nothing is lost.
+            Ok(recalled) => stay_equal(ledger, recalled, &[])?,
             Err(error) => prop_assert_eq!(error, RestoreError::Keys(ledger.applied())),
         }
     }
 
     #[test]
-    fn a_ledger_that_catches_up_goes_on_as_if_it_had_never_been_away(
+    fn a_ledger_that_catches_up_equals_one_that_was_never_behind(
         steps in upgraded_steps(), at in any::<prop::sample::Index>(), after in steps()
     ) {
         let mut away = Ledger::new(WINDOWS);
@@ -87,15 +87,15 @@ proptest! {
         let state = ledger.state();
         for block in sealed(&blocks) {
             away.catch_up(&block, state.keys_needed());
-            // One that comes again changes nothing.
+            // A block that is loaded again changes nothing.
             away.catch_up(&block, state.keys_needed());
         }
-        prop_assert_eq!(away.near(&state).unwrap(), ledger.rolls());
+        prop_assert_eq!(away.near(&state).unwrap(), ledger.key_summary());
         let last = blocks.last().map(|block| block.header.index);
         prop_assert_eq!(away.is_ahead(), Some(state.keys_after) < last);
         away.arrive(Ledger::forgetful(state));
         prop_assert!(!away.is_ahead());
-        go_on_alike(ledger, away, &after)?;
+        stay_equal(ledger, away, &after)?;
     }
 }
 
@@ -109,13 +109,13 @@ fn three_keys() -> (Ledger, Vec<Block>) {
     (ledger, blocks)
 }
 
-/// Rolls speak of what is remembered: of other keys, another answer or another place, they say so.
+/// A key summary detects other keys, another answer, and another index of an answer.
 #[test]
-fn rolls_tell_whether_it_is_the_same_that_is_remembered() {
+fn a_key_summary_detects_any_difference_in_the_rebuilt_keys() {
     let (ledger, blocks) = three_keys();
-    let (state, rolls) = (ledger.state(), ledger.rolls());
+    let (state, rolls) = (ledger.state(), ledger.key_summary());
     assert_eq!((rolls.windows.clients.keys, rolls.windows.frontends.keys), (3, 0));
-    let recall = |blocks: &[Block], rolls: &Rolls| {
+    let recall = |blocks: &[Block], rolls: &KeySummary| {
         Ledger::recall(WINDOWS, state.clone(), rolls, sealed(blocks))
     };
     assert!(recall(&blocks, &rolls).is_ok());
@@ -128,25 +128,25 @@ fn rolls_tell_whether_it_is_the_same_that_is_remembered() {
     // The same key with another order's number; the same order at another index.
     let mut other = cid.clone();
     other.records.clone_from(&bob.records);
-    other.header.digest = other.reckon();
+    other.header.digest = other.compute_digest();
     assert_eq!(error(&[ann.clone(), bob.clone(), other]), keys);
     let mut later = cid.clone();
     later.header.index = later.header.index.next();
-    later.header.digest = later.reckon();
+    later.header.digest = later.compute_digest();
     assert_eq!(error(&[ann.clone(), bob.clone(), later]), keys);
     let mut wrong = rolls;
     wrong.windows.clients.sum ^= 1;
     assert_eq!(recall(&blocks, &wrong).unwrap_err(), keys);
 }
 
-/// What it takes to fill the windows of this ledger, after another index.
+/// What is needed to fill the windows of this ledger, after another index.
 fn needed(ledger: &Ledger, after: Index) -> KeysNeeded {
     KeysNeeded { after, ..ledger.state().keys_needed() }
 }
 
-/// On the way to a state without the blocks that lead there, a ledger does not arrive.
+/// A ledger that has not loaded all keys of a state cannot switch to it.
 #[test]
-fn a_ledger_does_not_arrive_without_the_keys_of_its_state() {
+fn a_ledger_does_not_reach_a_state_without_its_keys() {
     let (ledger, blocks) = three_keys();
     let mut away = Ledger::new(WINDOWS);
     let state = ledger.state();
@@ -154,11 +154,11 @@ fn a_ledger_does_not_arrive_without_the_keys_of_its_state() {
     assert_eq!(away.near(&state).unwrap_err(), RestoreError::Keys(ledger.applied()));
 }
 
-/// Rolls of another moment say nothing of this state, even if they are those of the keys found.
+/// A key summary of another index is rejected, even if it matches the keys that were found.
 #[test]
-fn rolls_of_another_state_are_not_believed() {
+fn a_key_summary_of_another_state_is_rejected() {
     let (ledger, blocks) = three_keys();
-    let rolls = ledger.rolls();
+    let rolls = ledger.key_summary();
     let later = State { applied: ledger.applied().next(), ..ledger.state() };
     let recalled = Ledger::recall(WINDOWS, later.clone(), &rolls, sealed(&blocks));
     assert_eq!(recalled.unwrap_err(), RestoreError::Keys(later.applied));
@@ -166,11 +166,11 @@ fn rolls_of_another_state_are_not_believed() {
 
 #[test]
 #[should_panic(expected = "on the way to a state")]
-fn nothing_is_applied_on_the_way_to_a_state() {
+fn no_entry_is_applied_while_keys_are_loaded() {
     let (mut ledger, blocks) = three_keys();
     let mut next = blocks.last().unwrap().clone();
     next.header.index = next.header.index.next();
-    next.header.digest = next.reckon();
+    next.header.digest = next.compute_digest();
     let needed = needed(&ledger, Index(0));
     ledger.catch_up(&seal(&next), needed);
     ledger.skip_entry(next.header.index);

@@ -1,5 +1,5 @@
-//! Refusals push out no key but those of refusals: a flood of orders that cost no stock makes no
-//! accepted order come again. [P4]
+//! Refusals push out only keys of refusals: a flood of refused orders, which costs no stock, makes
+//! no accepted order be placed twice. [P4]
 
 #![expect(clippy::unwrap_used, reason = "a test that panics has found something")]
 #![expect(clippy::arithmetic_side_effects, reason = "these numbers are small")]
@@ -16,7 +16,7 @@ use ledger::terms::{Key, Name, Origin, Timestamp};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Orders of a product that there is not, each under a key of its own.
+/// Orders of a product that does not exist, each with a key of its own.
 fn flood(step: usize, count: usize, origin: Origin) -> impl Iterator<Item = Request> {
     (0..count).map(move |number| {
         let name = Name::new("unicorn").unwrap();
@@ -26,7 +26,7 @@ fn flood(step: usize, count: usize, origin: Origin) -> impl Iterator<Item = Requ
     })
 }
 
-/// What changed the shop under a key: how many such answers its origin had before, and when.
+/// Answers that changed the shop: how many of them the origin had before, and the log time.
 type Effects = BTreeMap<Key, (usize, Timestamp)>;
 
 proptest! {
@@ -36,8 +36,8 @@ proptest! {
         ..ProptestConfig::default()
     })]
 
-    /// A key whose answer changed the shop has that answer until its time is over, or until as
-    /// many others of its origin *changed the shop* as the window holds.
+    /// A key whose answer changed the shop keeps that answer until its age limit, or until its
+    /// window is full of later answers of its origin that *changed the shop*.
     #[test]
     fn an_accepted_key_is_pushed_out_by_accepted_keys_alone(
         steps in open_steps(), floods in vec((0..9_usize, any::<bool>()), 20)
@@ -64,7 +64,7 @@ proptest! {
                 let again = matches!(
                     outcome, Outcome::Repeated { .. } | Outcome::Refused(Refusal::KeyReused)
                 );
-                prop_assert!(again || !remembered, "{key:?} came to {outcome:?} again");
+                prop_assert!(again || !remembered, "{key:?} was forgotten: {outcome:?}");
                 let done = matches!(
                     outcome, Outcome::Accepted(Accepted::Placed(_) | Accepted::Done)
                 );
@@ -77,10 +77,10 @@ proptest! {
     }
 }
 
-/// Refused orders in batches of a thousand, as one client can send two million of in seconds:
-/// here ten times as many as the window of accepted keys holds.
+/// Refused orders in batches of 1,000, of which one client can send two million in seconds. Here
+/// they are ten times as many as the window of accepted keys holds.
 #[test]
-fn a_flood_of_refused_orders_does_not_make_an_order_come_twice() {
+fn a_flood_of_refused_orders_does_not_place_an_order_twice() {
     let windows = Windows { client_keys_max: 2_000, client_refusals_max: 250, ..WINDOWS };
     let mut ledger = Ledger::new(Windows { client_age_max_ms: 1_000, ..windows });
     apply(&mut ledger, &Step::new(3, vec![plain(opening())]));
@@ -91,7 +91,7 @@ fn a_flood_of_refused_orders_does_not_make_an_order_come_twice() {
     }
     let again = apply(&mut ledger, &victim).outcomes;
     let Some(Outcome::Repeated { first: told, .. }) = again.first() else {
-        panic!("the retry came to {again:?}")
+        panic!("the retry got {again:?}")
     };
     assert_eq!(Some(told.as_ref()), first.first());
     assert_eq!((ledger.key_counts().clients, ledger.key_counts().client_refusals), (1, 250));

@@ -1,8 +1,8 @@
-//! What lies behind the checksums: bytes that are damaged and then sealed anew, as no disk would
-//! but a faulty or hostile writer might.
+//! Damage behind the checksums: changed bytes with valid checksums and digests. No disk makes
+//! these, but a faulty or hostile writer might.
 //!
-//! A decoder may refuse them or read them; what it reads, it must write again to the byte. So two
-//! replicas never hold different things under the same bytes, and nothing is dropped in silence.
+//! A decoder may reject or decode them; what it decodes must encode to the same bytes. So two
+//! replicas never hold different values for the same bytes, and no byte is ignored.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,14 +18,14 @@ use ledger::block::Block;
 use ledger::codec::DecodeError;
 use ledger::command::{Batch, CATALOGS_MAX, Command, LINES_MAX, Line, Side};
 use ledger::command::{SHOP_PRODUCTS_MAX, Shop};
+use ledger::encoded_block::{EncodedBlock, HEADER_BYTES, find_order};
 use ledger::ledger::{Ledger, Windows};
-use ledger::sealed::{HEADER_BYTES, Sealed, find_order};
 use ledger::state::State;
 use ledger::terms::{Index, LedgerId, Name, OrderNumber, Timestamp};
 use ledger::windows::PerWindow;
 use proptest::prelude::*;
 
-/// Where a block's and a state's parts begin.
+/// Where the parts of a block and of a state begin.
 const CRC: usize = 1;
 const SEALED: usize = 5;
 const BLOCK_ORDERS: usize = 37;
@@ -43,7 +43,7 @@ fn seal(bytes: &mut [u8]) {
     }
 }
 
-/// A block's digest as well: of the one before, the five numbers, and the records.
+/// Also computes a block's digest, over the digest before, five numbers and the records.
 fn seal_block(bytes: &mut [u8]) {
     if BLOCK_RECORDS <= bytes.len() {
         let mut hasher = blake3::Hasher::new();
@@ -57,21 +57,21 @@ fn seal_block(bytes: &mut [u8]) {
     seal(bytes);
 }
 
-/// Reads sealed bytes in all three ways: refused, or read and written again to the byte.
+/// Decodes bytes in all three formats: each rejects them, or its value encodes to the same bytes.
 fn refused_or_same(bytes: &[u8]) {
     let batch = Batch::decode(bytes);
-    // A ledger reads it where it stands, and refuses the same.
+    // A ledger reads a batch in place, and must reject the same bytes.
     let applied = Ledger::new(WINDOWS).apply_bytes(Index(1), 1, bytes);
     assert_eq!(batch.as_ref().err(), applied.err().as_ref());
     if let Ok(batch) = batch {
-        // The layout of both versions is the same.
+        // Both versions have the same layout.
         assert_eq!(batch.encode()[1..], bytes[1..]);
     }
     let mut sealed = bytes.to_vec();
     seal(&mut sealed);
     if let Ok(state) = State::decode(&sealed) {
         assert_eq!(state.encode(), sealed);
-        // And what is read is a state that a ledger can hold.
+        // A ledger can hold every state that is decoded.
         let key_counts = state.key_counts.map(|_| PerWindow::default());
         let lone = State { keys_after: state.applied, key_counts, ..state.clone() };
         assert_eq!(Ledger::restore(WINDOWS, lone.clone(), kit::sealed(&[])).unwrap().state(), lone);
@@ -83,7 +83,7 @@ fn refused_or_same(bytes: &[u8]) {
     }
 }
 
-/// A batch, a block and a state, each with one of everything.
+/// A batch, a block and a state, with many kinds of content.
 fn samples() -> Vec<Vec<u8>> {
     let line = |number, side| Line { name: name(number), quantity: kit::pieces(3), side };
     let pair = vec![line(0, Side::Buy), line(1, Side::Sell)];
@@ -109,7 +109,7 @@ fn samples() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn sealing_is_what_the_writers_do() {
+fn this_file_seals_blocks_and_states_as_their_writers_do() {
     let [_, block, state]: [Vec<u8>; 3] = samples().try_into().unwrap();
     let (mut sealed_block, mut sealed_state) = (block.clone(), state.clone());
     seal_block(&mut sealed_block);
@@ -118,7 +118,7 @@ fn sealing_is_what_the_writers_do() {
 }
 
 #[test]
-fn a_flipped_bit_behind_the_seal_is_refused_or_kept() {
+fn a_flipped_bit_under_a_valid_checksum_is_rejected_or_preserved() {
     for sample in samples() {
         for bit in SEALED * 8..sample.len() * 8 {
             let mut bytes = sample.clone();
@@ -129,7 +129,7 @@ fn a_flipped_bit_behind_the_seal_is_refused_or_kept() {
 }
 
 #[test]
-fn a_cut_behind_the_seal_is_refused() {
+fn bytes_cut_under_a_valid_checksum_are_rejected() {
     for (number, sample) in samples().into_iter().enumerate() {
         for end in 0..sample.len() {
             let mut bytes = sample[..end].to_vec();
@@ -149,7 +149,7 @@ fn a_cut_behind_the_seal_is_refused() {
     }
 }
 
-/// A length or a count of four billion anywhere: refused at once, without the memory for it.
+/// A length or a count of up to four billion, at any place, is rejected without allocating for it.
 #[test]
 fn a_count_that_the_bytes_do_not_cover_is_refused() {
     for sample in samples() {
@@ -196,7 +196,7 @@ fn a_state_that_contradicts_itself_is_refused() {
     let refused = |change: fn(&mut State)| {
         let mut changed = state.clone();
         change(&mut changed);
-        State::decode(&changed.encode()).expect_err("it contradicts itself")
+        State::decode(&changed.encode()).expect_err("the state contradicts itself")
     };
     let value = DecodeError::Value;
     let products = value("order of products");
@@ -229,15 +229,15 @@ fn a_state_that_contradicts_itself_is_refused() {
     assert_eq!(State::decode(&trailing), Err(DecodeError::Trailing(1)));
 }
 
-/// The shortest of everything, many times over: no count is thought too great for its bytes.
+/// Many of the smallest values: no count is rejected as too great for its bytes.
 #[test]
-fn the_smallest_things_are_read() {
+fn the_smallest_values_are_decoded() {
     let reads = |command: Command| {
         let batch = Batch { requests: vec![plain(command); 20], ..Batch::default() };
         assert_eq!(Batch::decode(&batch.encode()).unwrap(), batch);
         let mut ledger = Ledger::new(WINDOWS);
         let block = ledger.apply_entry(Index(1), 1, &batch).block.unwrap();
-        assert_eq!(Sealed::open(block.bytes()).unwrap().block(), block.block());
+        assert_eq!(EncodedBlock::open(block.bytes()).unwrap().block(), block.block());
         assert_eq!(State::decode(&ledger.state().encode()).unwrap(), ledger.state());
     };
     let letter = |letter: u8| Name::new(std::str::from_utf8(&[letter]).unwrap()).unwrap();
@@ -247,17 +247,17 @@ fn the_smallest_things_are_read() {
     reads(Command::Open(Shop { ledger_id, first_order_number, products }));
     reads(Command::Place(Vec::new()));
     reads(Command::Place(vec![Line { name: letter(b'a'), quantity, side }; LINES_MAX]));
-    // One that is refused for its length is kept as it was asked.
+    // An order that is refused for its length is kept as it was sent.
     reads(Command::Place(vec![Line { name: letter(b'a'), quantity, side }; LINES_MAX * 2]));
     reads(Command::Attach { incarnation: 0, name: letter(b'a') });
 }
 
 #[test]
-fn more_than_there_may_be_is_refused() {
+fn values_above_their_limits_are_rejected() {
     let refused = |command| {
         let requests = vec![plain(command)];
         let batch = Batch { requests, ..Batch::default() };
-        Batch::decode(&batch.encode()).expect_err("it is too much")
+        Batch::decode(&batch.encode()).expect_err("the value is above its limit")
     };
     let line = Line { name: name(0), quantity: kit::pieces(1), side: Side::Buy };
     let lines = vec![line; LINES_MAX * 2 + 1];
@@ -274,9 +274,9 @@ fn more_than_there_may_be_is_refused() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever happened is read as it was written.
+    /// Blocks, states and batches of random histories decode to what was encoded.
     #[test]
-    fn what_was_written_is_read(steps in open_steps(), command in command()) {
+    fn every_encoded_value_is_decoded_unchanged(steps in open_steps(), command in command()) {
         let mut ledger = Ledger::new(WINDOWS);
         let (_, blocks) = run(&mut ledger, &steps);
         for block in blocks {
@@ -290,7 +290,7 @@ proptest! {
         prop_assert_eq!(Batch::decode(&batch.encode()).unwrap(), batch);
     }
 
-    /// However a block is cut, its pieces are the whole, and every order is found in the last
+    /// However a block is cut, its pieces make up the whole, and each order is found in the last
     /// piece that begins at or before its number.
     #[test]
     fn a_block_is_cut_between_records(steps in open_steps(), bytes_max in 1..400_usize) {
@@ -316,9 +316,9 @@ proptest! {
         }
     }
 
-    /// Pieces of true bytes put together anew, and sealed.
+    /// Pieces of valid bytes, inserted at random places, and sealed.
     #[test]
-    fn shuffled_bytes_are_refused_or_kept(
+    fn shuffled_bytes_under_a_valid_checksum_are_rejected_or_preserved(
         pick in 0..3_usize,
         from in any::<prop::sample::Index>(),
         to in any::<prop::sample::Index>(),
@@ -332,13 +332,13 @@ proptest! {
         refused_or_same(&bytes);
     }
 
-    /// Any bytes at all behind the version.
+    /// Random bytes after the version.
     #[test]
-    fn random_bytes_are_refused_or_kept(
+    fn random_bytes_under_a_valid_checksum_are_rejected_or_preserved(
         mut bytes in proptest::collection::vec(any::<u8>(), 1..400), length in 0..12_u8
     ) {
         bytes[0] = 1;
-        // Small counts where counts stand, so that the decoders go on.
+        // Small values where counts stand, so that the decoders read further.
         for count in [17, BLOCK_COUNT, STATE_PRODUCTS] {
             if count + 4 <= bytes.len() {
                 bytes[count..count + 4].copy_from_slice(&[length, 0, 0, 0]);

@@ -1,7 +1,8 @@
-//! Addresses: `HOST:PORT`, wherever one is given, read by one parser that says how it is written.
+//! Addresses: the one parser for `HOST:PORT`, for lists of it and for URLs. Its errors show the
+//! right spelling.
 //!
-//! A host is a name, an IPv4 address, or an IPv6 address in brackets. Without them an IPv6 address
-//! and its port cannot be told apart, so it is refused with the right spelling.
+//! A host is a name, an IPv4 address, or an IPv6 address in brackets. Without brackets an IPv6
+//! address cannot be told from its port, so the parser refuses it and shows the right spelling.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,17 +12,17 @@ use std::str::FromStr;
 use order::config::{HINTS_MAX, REPLICA_ID_MAX};
 use wire::peers::Peer;
 
-/// The most bytes of a host's name (RFC 1035).
+/// The longest name of a host, in bytes (RFC 1035).
 const NAME_BYTES_MAX: usize = 253;
 
-/// A host, by its name or its number.
+/// A host: a name or an IP address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Host(String);
 
 impl FromStr for Host {
     type Err = String;
 
-    /// Of a host alone an IPv6 address may stand without brackets, too.
+    /// An IPv6 address without a port needs no brackets.
     fn from_str(text: &str) -> Result<Self, String> {
         let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
         if let Ok(address) = inner.unwrap_or(text).parse::<Ipv6Addr>() {
@@ -51,14 +52,14 @@ impl FromStr for Host {
 }
 
 impl Host {
-    /// The host as a number, if it is written as one.
+    /// The IP address, if the host is written as one.
     fn number(&self) -> Option<IpAddr> {
         let text = self.0.trim_start_matches('[').trim_end_matches(']');
         text.parse().ok().map(|number: IpAddr| number.to_canonical())
     }
 
-    /// The same text for every spelling of one host: of a name, case and a dot at its end do not
-    /// matter.
+    /// The canonical text of the host, equal for all its spellings: the case of a name and a dot at
+    /// its end do not matter.
     fn key(&self) -> String {
         match self.number() {
             Some(number) => number.to_string(),
@@ -81,19 +82,19 @@ pub(crate) struct HostPort {
 }
 
 impl HostPort {
-    /// The same, of a host that is known.
+    /// Joins a host that is parsed already with its port.
     pub(crate) fn new(host: Host, port: u16) -> Self {
         Self { host, port }
     }
 
-    /// Where one listens. Names are looked up.
+    /// The socket address to listen on; a name is looked up.
     pub(crate) fn resolve(&self) -> Result<SocketAddr, String> {
         let mut found = self.to_string().to_socket_addrs().map_err(|error| error.to_string())?;
         found.next().ok_or_else(|| "the name has no number".into())
     }
 
-    /// Where one listens who must be found there: not at port 0, for which the system chooses
-    /// another.
+    /// The same for a process that others must find: refuses port 0, for which the system would
+    /// choose another port.
     pub(crate) fn resolve_fixed(&self) -> Result<SocketAddr, String> {
         match self.port {
             0 => Err("port 0 is a different one at each start: give the port".into()),
@@ -101,7 +102,7 @@ impl HostPort {
         }
     }
 
-    /// Where others connect to: not to port 0.
+    /// Refuses port 0, to which no client can connect.
     fn reachable(self) -> Result<Self, String> {
         match self.port {
             0 => Err(format!("{self}: 0 is no port to connect to")),
@@ -109,19 +110,19 @@ impl HostPort {
         }
     }
 
-    /// The same text for every spelling of one address.
+    /// The canonical text of the address, equal for all its spellings.
     fn key(&self) -> String {
         format!("{} {}", self.host.key(), self.port)
     }
 
-    /// True when a connection to this address comes to a process of this machine that listens at
-    /// `listen`. Names other than `localhost` are compared and not looked up.
+    /// True when a connection to this address reaches a process of this machine that listens at
+    /// `listen`. Names other than `localhost` are compared, not looked up.
     pub(crate) fn leads_to(&self, listen: &Self) -> bool {
         let is_named = |host: &Host| host.key() == "localhost";
         let is_local = |host: &Host| {
             is_named(host) || host.number().is_some_and(|number| number.is_loopback())
         };
-        // The name stands for these two; 127.0.0.2 is another address.
+        // `localhost` stands for these two; 127.0.0.2 is another address.
         let is_meant = |host: &Host| is_named(host) || ["127.0.0.1", "::1"].contains(&&*host.key());
         let is_everywhere = listen.host.number().is_some_and(|number| number.is_unspecified());
         let is_own = (is_everywhere && is_local(&self.host))
@@ -131,7 +132,7 @@ impl HostPort {
     }
 }
 
-/// Why a text is no one address, if it holds several, or more colons than one address has.
+/// Why a text is not one address: it holds several, or too many colons.
 fn several(text: &str) -> Option<String> {
     let colons = text.matches(':').count();
     let divides = |letter: char| letter.is_whitespace() || ";,|=".contains(letter);
@@ -192,7 +193,7 @@ impl FromStr for Reachable {
     }
 }
 
-/// An address that leads to the same machine from everywhere.
+/// Parses an address that leads to the same machine from everywhere.
 fn reachable(text: &str) -> Result<HostPort, String> {
     let address = text.parse::<HostPort>()?.reachable()?;
     match address.host.number() {
@@ -204,7 +205,7 @@ fn reachable(text: &str) -> Result<HostPort, String> {
     }
 }
 
-/// The id of a replica: digits, from 1.
+/// The id of a replica: a number from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReplicaId(pub(crate) u64);
 
@@ -223,12 +224,12 @@ impl FromStr for ReplicaId {
     }
 }
 
-/// `HOST:PORT,…`, each once.
+/// A list `HOST:PORT,…` without repetitions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Addresses(pub(crate) Vec<String>);
 
 impl Addresses {
-    /// The one that leads to a process of this machine that listens at `listen`.
+    /// The address of this list that leads to a process of this machine listening at `listen`.
     pub(crate) fn leading_to(&self, listen: &HostPort) -> Option<&str> {
         let leads = |address: &&String| {
             address.parse::<HostPort>().is_ok_and(|address| address.leads_to(listen))
@@ -253,7 +254,7 @@ impl FromStr for Addresses {
     }
 }
 
-/// `ID=HOST:PORT,…`, each id and each address once.
+/// A list `ID=HOST:PORT,…` without repeated ids or addresses.
 #[derive(Clone, Debug)]
 pub(crate) struct Peers(pub(crate) Vec<Peer>);
 
@@ -295,7 +296,8 @@ pub(crate) fn of_url(url: &str) -> Result<String, String> {
     if !matches!(path, "" | "/") {
         return Err(format!("{path:?} leads into the store: {expected}"));
     }
-    // Without a port it is 80; an IPv6 address without brackets is told its right spelling.
+    // The default port is 80. An IPv6 address without brackets gets an error with the right
+    // spelling.
     let alone = authority.starts_with('[') == authority.ends_with(']');
     if alone && (authority.starts_with('[') || !authority.contains(':')) {
         let host = authority.parse::<Host>()?;
@@ -361,7 +363,7 @@ mod tests {
         }
     }
 
-    /// Kind: a list that is taken, and a store that never forms.
+    /// Prevents: a list that is accepted, for a store that never forms.
     #[test]
     fn every_address_of_a_list_is_checked() {
         assert_eq!("a:1, [::1]:2".parse(), Ok(Addresses(vec!["a:1".into(), "[::1]:2".into()])));
@@ -384,7 +386,7 @@ mod tests {
         assert!("a:1,a:2".parse::<Addresses>().is_ok());
     }
 
-    /// Kind: a list that is taken, and two names of one replica.
+    /// Prevents: a list that is accepted, with two names for one replica.
     #[test]
     fn every_replica_of_a_list_is_checked() {
         for (text, words) in [

@@ -1,4 +1,4 @@
-//! The command line: every command, every flag, and what each is for.
+//! The command line: every command and flag, with its help text.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -9,8 +9,8 @@ use crate::failpoints::{Faults, Mutants};
 
 /// A store that stays open.
 ///
-/// People query products, buy and sell, and look orders up over HTTP. Three replicas hold one
-/// ledger; kill any process, the leader too, and clients notice nothing but a moment.
+/// Clients query products, buy and sell, and look orders up over HTTP. Three replicas hold one
+/// ledger; kill any process, the leader included, and clients notice only a short delay.
 #[derive(Debug, Parser)]
 #[command(name = "oppidum", version, max_term_width = 100)]
 #[command(after_help = "Begin with:\n  \
@@ -18,11 +18,11 @@ use crate::failpoints::{Faults, Mutants};
     oppidum up                 start a whole store on this machine\n  \
     curl http://127.0.0.1:1234/products\n  \
     oppidum load --clients 5   let five customers loose on it\n  \
-    oppidum status             who leads, who lags\n  \
+    oppidum status             the leader, and the lag of each replica\n  \
     oppidum verify             are all replicas the same, is every order there once\n\n\
     Exit codes: 0 yes, 1 no (a mismatch, a refusal), 2 it could not be done.")]
 pub(crate) struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -38,13 +38,13 @@ pub(crate) enum Command {
     Catalog(Catalog),
     /// Runs one frontend: the public HTTP API
     Frontend(Frontend),
-    /// Buys and asks by hand, with a menu
+    /// Interactive client: queries, buys and looks orders up from a menu
     #[command(after_help = "Example:\n  oppidum client --url http://127.0.0.1:8080\n\n\
         Q asks for a product, B buys, O looks an order up; Ctrl-D ends it.")]
     Client(Url),
-    /// Lets customers loose: queries, trades, and a check of every order at the end
+    /// Runs simulated customers: queries, trades, and a check of every order at the end
     Load(Load),
-    /// Shows every process: who leads, indexes, digests
+    /// Shows every process: the leader, indexes, digests
     Status(Status),
     /// Checks that all replicas hold the same, complete and consistent history
     #[command(after_help = "Example:\n  oppidum verify && echo all is well\n\n\
@@ -53,17 +53,17 @@ pub(crate) enum Command {
     Verify(Url),
     /// Prints one replica's orders as JSON
     Dump(Dump),
-    /// The shop's owner and the store's operator at work: products, prices, stock; who leads
+    /// Manages products, prices and stock, replicas and leadership
     Ctl(Ctl),
     /// Experiments, each with numbers and a picture
     Lab(Lab),
-    /// Tells the store's story as it happens: orders, a killed leader, its return, the proof
+    /// Plays a failover demo: orders, a killed leader, its return, the verified history
     Demo(Demo),
     /// Scores any store that speaks the classic API, from outside
     Conform(Conform),
 }
 
-/// What every process takes.
+/// The flags of every process.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Common {
     /// What to write to stderr: error, warn, info, debug, or `tracing` directives
@@ -72,7 +72,7 @@ pub(crate) struct Common {
     /// All replicas of the store: ID=HOST:PORT,… [default: the toy store's three on this machine]
     #[arg(long, value_name = "LIST")]
     pub(crate) orders: Option<String>,
-    /// Stop when stdin is closed: how `oppidum up` makes sure that nobody outlives it
+    /// Stop when stdin is closed: `oppidum up` uses it so that no process outlives it
     #[arg(long, hide = true)]
     pub(crate) stop_with_stdin: bool,
 }
@@ -83,13 +83,13 @@ pub(crate) struct WatchTimes {
     /// How long a process may answer by itself, in ms [default: 500]; the same in the whole store
     #[arg(long, value_name = "MS")]
     pub(crate) lease_ms: Option<String>,
-    /// How often a source beats, in ms [default: 100]
+    /// How often a source sends a beat, in ms [default: 100]
     #[arg(long, value_name = "MS")]
     pub(crate) beat_ms: Option<String>,
     /// How far a clock may drift, in per mille [default: 50]
     #[arg(long, value_name = "N")]
     pub(crate) drift_per_mille: Option<String>,
-    /// Rules that are broken on purpose.
+    /// The rules that a failpoint breaks.
     #[command(flatten)]
     pub(crate) mutants: Mutants,
 }
@@ -111,13 +111,13 @@ pub(crate) struct Up {
     /// The public port of the first frontend; the next ones follow [default: 1234]
     #[arg(long)]
     pub(crate) port: Option<u16>,
-    /// `fixed`: the documented ports; `auto`: whatever is free
+    /// `fixed`: the documented ports; `auto`: free ports
     #[arg(long, value_enum, default_value = "fixed")]
-    pub(crate) ports: Ports,
-    /// Where the data folders are [default: ./oppidum-data]
+    pub(crate) ports: PortChoice,
+    /// The folder of the data folders [default: ./oppidum-data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
-    /// Keep nothing: data folders in a temporary folder, removed at the end
+    /// Keep nothing: the data folders are in a temporary folder, removed at the end
     #[arg(long, conflicts_with = "data")]
     pub(crate) ephemeral: bool,
     /// How many frontends
@@ -129,10 +129,10 @@ pub(crate) struct Up {
     /// How many products each frontend's cache holds; 0 or `off`: no cache [default: 5]
     #[arg(long, value_name = "N")]
     pub(crate) cache: Option<String>,
-    /// Leaders give way to a higher replica that is back, without waiting for a failure
+    /// Leaders hand over to a replica with a higher id that is back, without waiting for a failure
     #[arg(long)]
     pub(crate) preempt: bool,
-    /// Whether to start a process again that died
+    /// Whether to restart a process that died
     #[arg(long, value_enum, default_value = "always")]
     pub(crate) restart: Restart,
     /// `off`: no line for each request
@@ -141,26 +141,26 @@ pub(crate) struct Up {
     /// What the processes write: error, warn, info, debug
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,
-    /// Stop when stdin is closed: so that nobody outlives an experiment
+    /// Stop when stdin is closed, so that no process outlives an experiment
     #[arg(long, hide = true)]
     pub(crate) stop_with_stdin: bool,
 }
 
-/// Which ports `up` takes.
+/// The ports that `up` chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Ports {
-    /// The documented ones.
+pub(crate) enum PortChoice {
+    /// The documented ports.
     Fixed,
-    /// Free ones.
+    /// Free ports.
     Auto,
 }
 
-/// What `up` does about a process that died.
+/// The action of `up` when a process dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Restart {
-    /// Starts it again.
+    /// Restarts the process.
     Always,
-    /// Leaves it down.
+    /// Leaves the process down.
     Never,
 }
 
@@ -170,7 +170,7 @@ pub(crate) enum Restart {
     oppidum order --id 123\n  oppidum order --id 345\n  oppidum order --id 456\n\n\
     Any order of starting works. Each keeps its folder, ./oppidum-data/order-ID.")]
 pub(crate) struct Order {
-    /// Which of the replicas this one is
+    /// The id of this replica
     #[arg(long)]
     pub(crate) id: Option<String>,
     /// Where to listen [default: its address in --orders]
@@ -179,29 +179,29 @@ pub(crate) struct Order {
     /// The folder that holds the replicas' folders [default: ./oppidum-data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
-    /// The name of the store: replicas of another are refused [default: oppidum]
+    /// The name of the store: replicas of another store are refused [default: oppidum]
     #[arg(long, value_name = "NAME")]
     pub(crate) cluster: Option<String>,
-    /// The shop that the first leader opens, once: stock, toy, or a TOML or JSON file
+    /// The shop that the first leader opens: stock, toy, or a TOML or JSON file
     #[arg(long, value_name = "FILE")]
     pub(crate) shop: Option<String>,
-    /// Give the lead to a higher replica that is back and healthy, without waiting for a failure
+    /// Hand leadership to a healthy replica with a higher id, without waiting for a failure
     #[arg(long)]
     pub(crate) preempt: bool,
-    /// Wait to be added to a store that is there: for a new replica with an empty folder
+    /// Wait to be added to an existing store: for a new replica with an empty folder
     #[arg(long)]
     pub(crate) join: bool,
-    /// What is kept free on the disk: below it orders are refused [default: 64, or a tenth of a
+    /// Free disk space to keep, in MB: below it orders are refused [default: 64, or a tenth of a
     /// smaller disk]
     #[arg(long, value_name = "MB")]
     pub(crate) reserve_mb: Option<String>,
-    /// Faults put there on purpose.
+    /// The failpoints of this replica.
     #[command(flatten)]
     pub(crate) faults: Faults,
     /// The times of the watch protocol.
     #[command(flatten)]
     pub(crate) times: WatchTimes,
-    /// What every process takes.
+    /// The flags of every process.
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -216,16 +216,16 @@ pub(crate) struct Catalog {
     /// Where to listen [default: 127.0.0.1:2319]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Option<String>,
-    /// Catalogs to watch instead of the leader: for many frontends in one place, far away
+    /// Catalogs to watch instead of the leader: for many frontends at a remote site
     #[arg(long, value_name = "HOST:PORT,…")]
     pub(crate) upstream: Option<String>,
-    /// How often to look for products that are sold out [default: 5]
+    /// How often to look for sold-out products [default: 5]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) restock_seconds: Option<String>,
     /// The times of the watch protocol.
     #[command(flatten)]
     pub(crate) times: WatchTimes,
-    /// What every process takes.
+    /// The flags of every process.
     #[command(flatten)]
     pub(crate) common: Common,
 }
@@ -242,10 +242,10 @@ pub(crate) struct Frontend {
     /// The public port [default: 1234]
     #[arg(long)]
     pub(crate) port: Option<String>,
-    /// Where /metrics and /status are for the operator [default: 127.0.0.1:6789]
+    /// Where the operator reads /metrics and /status [default: 127.0.0.1:6789]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) internal: Option<String>,
-    /// The catalogs, any of which may be watched [default: 127.0.0.1:2319]
+    /// The catalogs; the frontend watches any of them [default: 127.0.0.1:2319]
     #[arg(long, value_name = "HOST:PORT,…")]
     pub(crate) catalogs: Option<String>,
     /// How many products the cache holds; 0 or `off`: no cache [default: 5]
@@ -257,31 +257,31 @@ pub(crate) struct Frontend {
     /// `off`: no line for each request
     #[arg(long, value_name = "on|off")]
     pub(crate) access_log: Option<String>,
-    /// How clients are treated.
+    /// The limits for clients.
     #[command(flatten)]
     pub(crate) clients: Clients,
     /// The times of the watch protocol.
     #[command(flatten)]
     pub(crate) times: WatchTimes,
-    /// What every process takes.
+    /// The flags of every process.
     #[command(flatten)]
     pub(crate) common: Common,
 }
 
-/// How a frontend treats its clients.
+/// The limits of a frontend for its clients.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Clients {
-    /// What GET /status shows on the public port: `short`, or to clients on loopback the whole
-    /// [default: short]
+    /// What GET /status shows on the public port: `short` to all clients, `full` to clients on
+    /// loopback [default: short]
     #[arg(long, value_name = "full|short")]
     pub(crate) public_status: Option<String>,
-    /// How many connections one address may hold; 0: no bound [default: 128]
+    /// How many connections one address may hold; 0: no limit [default: 128]
     #[arg(long, value_name = "N")]
     pub(crate) connections_per_address: Option<String>,
-    /// Addresses of gateways, which are not bounded; `loopback`: those of this machine
+    /// Addresses of gateways, which have no limit; `loopback`: those of this machine
     #[arg(long, value_name = "ADDRESS,…")]
     pub(crate) gateways: Option<String>,
-    /// How long a connection lives between two requests [default: 75]
+    /// How long an idle connection is kept, in seconds [default: 75]
     #[arg(long, value_name = "SECONDS")]
     pub(crate) idle_seconds: Option<String>,
     /// How long to go on answering after SIGTERM, so that gateways notice: 0 to 60 [default: 0]
@@ -316,10 +316,10 @@ pub(crate) struct Load {
     /// How many clients there are at once
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) clients: u16,
-    /// What the clients' choices follow from
+    /// The seed of the clients' choices
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Only the summary
+    /// Print only the summary
     #[arg(long)]
     pub(crate) quiet: bool,
 }
@@ -333,7 +333,7 @@ pub(crate) struct Status {
     /// The store.
     #[command(flatten)]
     pub(crate) url: Url,
-    /// For machines
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -342,7 +342,7 @@ pub(crate) struct Status {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  oppidum dump --id 456 > order456_database.json")]
 pub(crate) struct Dump {
-    /// Which replica
+    /// The replica
     #[arg(long)]
     pub(crate) id: u64,
     /// The store.
@@ -353,12 +353,12 @@ pub(crate) struct Dump {
 /// `oppidum ctl`
 #[derive(Debug, Args)]
 pub(crate) struct Ctl {
-    /// On what.
+    /// The object to manage.
     #[command(subcommand)]
     pub(crate) on: CtlOn,
 }
 
-/// What the owner works on.
+/// The objects that the operator manages.
 #[derive(Debug, Subcommand)]
 pub(crate) enum CtlOn {
     /// Products: list, define, price, restock
@@ -367,23 +367,24 @@ pub(crate) enum CtlOn {
     /// Replicas: list, add, remove, while the store is open
     #[command(subcommand)]
     Member(Member),
-    /// Puts a new replica in the place of one whose disk is lost
+    /// Replaces a replica whose disk is lost with a new one
     Replace(Replace),
-    /// Brings a store back from one stopped replica, when a majority is lost for good
+    /// Recovers a store from one stopped replica, when a majority is lost for good
     Recover(Recover),
     /// Hands leadership to another replica, without a failed request
     #[command(after_help = "Example, before the machine of 456 is switched off:\n  \
         oppidum ctl transfer --to 345\n\n\
         Exit codes: 0 it leads; 1 the leader says why it cannot; 2 no store there, or no leader.")]
     Transfer {
-        /// The replica that is to lead
+        /// The next leader
         #[arg(long, value_name = "ID")]
         to: u64,
         /// The store.
         #[command(flatten)]
         url: Url,
     },
-    /// Reads a replica's whole history, and mends what is damaged with the blocks of the others
+    /// Reads a replica's whole history, and repairs damaged blocks with the copies of other
+    /// replicas
     #[command(after_help = "Example:\n  oppidum ctl repair --id 123\n\n\
         Exit codes: 0 nothing is damaged any more; 1 something cannot be mended; 2 it could not \
         be asked.")]
@@ -397,7 +398,7 @@ pub(crate) enum CtlOn {
     },
 }
 
-/// The owner's work on products.
+/// The operator's work on products.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Product {
     #[command(after_help = "Example:\n  oppidum ctl product list")]
@@ -416,7 +417,7 @@ pub(crate) enum Product {
         #[arg(long, default_value_t = 0,
             value_parser = clap::value_parser!(u64).range(0..=ledger::terms::STOCK_MAX))]
         quantity: u64,
-        /// Fill up to this whenever it is sold out
+        /// Fill the stock up to this number when the product is sold out
         #[arg(long)]
         restock_to: Option<u64>,
         /// The store.
@@ -426,9 +427,9 @@ pub(crate) enum Product {
     #[command(after_help = "Example:\n  oppidum ctl product price fox 11.99")]
     /// Changes a price
     Price {
-        /// Which product
+        /// The product
         name: String,
-        /// Its price from now on, such as 15.99
+        /// The new price, such as 15.99
         price: String,
         /// The store.
         #[command(flatten)]
@@ -437,7 +438,7 @@ pub(crate) enum Product {
     #[command(after_help = "Example:\n  oppidum ctl product restock fox 50")]
     /// Adds to the stock
     Restock {
-        /// Which product
+        /// The product
         name: String,
         /// How many pieces arrive
         quantity: u64,

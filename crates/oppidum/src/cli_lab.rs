@@ -10,7 +10,7 @@ use crate::pains::flags::Pain;
 /// `oppidum lab`
 #[derive(Debug, Args)]
 pub(crate) struct Lab {
-    /// Which experiment.
+    /// The experiment.
     #[command(subcommand)]
     pub(crate) on: LabOn,
 }
@@ -20,26 +20,26 @@ pub(crate) struct Lab {
 pub(crate) enum LabOn {
     /// Latency against the share of orders, with and without a cache
     Sweep(Sweep),
-    /// What a cache holds over time, and what makes room for what
+    /// Shows which products a cache holds over time, and which evicts which
     Cache(Cache),
-    /// Kills processes under load: do clients notice, and do all replicas end up the same
+    /// Kills processes under load: do clients notice, and do all replicas stay identical
     Failover(Failover),
-    /// The pains of the trade, on a store of its own or on any other.
+    /// The pains, on a store that the experiment starts or on any other.
     #[command(flatten)]
     Pain(Pain),
 }
 
-/// The customers of an experiment.
+/// The simulated customers of an experiment.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Crowd {
     /// How many clients there are at once
     #[arg(long, default_value_t = 5, value_name = "N",
         value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) clients: u16,
-    /// What the clients' choices follow from
+    /// The seed of the clients' choices
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
-    /// Where the files go; made if it is not there
+    /// The folder for the results; created if missing
     #[arg(long, value_name = "DIR", default_value = "oppidum-lab")]
     pub(crate) out: PathBuf,
 }
@@ -62,14 +62,14 @@ pub(crate) struct Sweep {
     #[arg(short = 'p', long = "trades", value_delimiter = ',', value_name = "P,…",
         default_values_t = [0.0, 0.2, 0.4, 0.6, 0.8], value_parser = probability)]
     pub(crate) p: Vec<f64>,
-    /// How many products the cache holds where it is on
+    /// How many products the cache holds in the runs with a cache
     #[arg(long, default_value_t = 5, value_name = "N",
         value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub(crate) cache: u64,
-    /// Measure this running store, with the cache that it has, instead of own ones
+    /// Measure this running store, with the cache that it has, instead of stores of its own
     #[arg(long)]
     pub(crate) url: Option<String>,
-    /// The classic API of --url, when it does not say so itself: stock or toy
+    /// The classic API of --url, when the store does not report it: stock or toy
     #[arg(long, requires = "url")]
     pub(crate) dialect: Option<String>,
     /// The customers.
@@ -86,7 +86,7 @@ pub(crate) struct Sweep {
     Exit codes: 0 shown; 1 nothing was cached, or a request failed; \
     2 it could not be done, or was stopped.")]
 pub(crate) struct Cache {
-    /// How many products the cache holds: fewer than there are, or nothing makes room
+    /// How many products the cache holds: fewer than the shop has, or nothing is evicted
     #[arg(long, default_value_t = 5, value_name = "N", conflicts_with = "url",
         value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
     pub(crate) capacity: u64,
@@ -98,10 +98,10 @@ pub(crate) struct Cache {
     #[arg(short = 'p', long = "trades", default_value_t = 0.2, value_name = "P",
         value_parser = probability)]
     pub(crate) p: f64,
-    /// How long each client rests after a request
+    /// How long each client pauses after a request
     #[arg(long, default_value = "20ms", value_name = "TIME", value_parser = span)]
     pub(crate) pause: Duration,
-    /// Watch the cache of this running frontend instead of an own one
+    /// Watch the cache of this running frontend instead of starting a store
     #[arg(long)]
     pub(crate) url: Option<String>,
     /// The customers.
@@ -119,21 +119,21 @@ pub(crate) struct Cache {
     Exit codes: 0 nobody noticed, and everything is there once and everywhere the same; \
     1 not so; 2 it could not be done, or was stopped.")]
 pub(crate) struct Failover {
-    /// Whom to kill, with `kill -9`
+    /// The process to kill, with `kill -9`
     #[arg(long, value_enum, default_value = "leader", value_name = "WHOM")]
     pub(crate) kill: Victim,
-    /// Freeze the process (SIGSTOP) instead, and let it go on later (SIGCONT)
+    /// Freeze the process (SIGSTOP) instead, and resume it later (SIGCONT)
     #[arg(long)]
     pub(crate) freeze: bool,
-    /// How many times
+    /// The number of faults
     #[arg(long, default_value_t = 5, value_name = "N",
         value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub(crate) repeat: u16,
     /// How long the process stays away: 3s, 500ms
     #[arg(long, default_value = "3s", value_name = "TIME", value_parser = span)]
     pub(crate) restart_after: Duration,
-    /// The most that an accident may add to what requests take (the 99th percentile where nothing
-    /// is struck) [default: the promise, P6: 100ms for a replica's death, 1s for its silence,
+    /// The most that a fault may add to the latency of requests (the 99th percentile without a
+    /// fault) [default: the promise, P6: 100ms for a replica's death, 1s for a frozen replica,
     /// 555ms for a catalog or a frontend]
     #[arg(long, value_name = "TIME", value_parser = span)]
     pub(crate) within: Option<Duration>,
@@ -141,7 +141,7 @@ pub(crate) struct Failover {
     #[arg(short = 'p', long = "trades", default_value_t = 0.5, value_name = "P",
         value_parser = probability)]
     pub(crate) p: f64,
-    /// How long each client rests after a request
+    /// How long each client pauses after a request
     #[arg(long, default_value = "5ms", value_name = "TIME", value_parser = span)]
     pub(crate) pause: Duration,
     /// The customers.
@@ -149,12 +149,12 @@ pub(crate) struct Failover {
     pub(crate) crowd: Crowd,
 }
 
-/// Whom an accident befalls.
+/// The process that a fault hits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Victim {
     /// The replica that leads at that moment
     Leader,
-    /// A replica that does not
+    /// A replica that follows
     Follower,
     /// Any process
     Random,
@@ -173,27 +173,27 @@ pub(crate) enum Victim {
     Exit codes: 0 every order is there once and everywhere the same; 1 not so; \
     2 it could not be done, or was stopped.")]
 pub(crate) struct Demo {
-    /// Take commands after the story although stdin is not a terminal
+    /// Read commands after the demo although stdin is not a terminal
     #[arg(long, conflicts_with = "no_prompt")]
     pub(crate) prompt: bool,
-    /// End after the story although stdin is a terminal
+    /// End after the demo although stdin is a terminal
     #[arg(long)]
     pub(crate) no_prompt: bool,
-    /// How long the orders are counted in each part of the story
+    /// How long the orders are counted in each part of the demo
     #[arg(long, default_value = "3s", value_name = "TIME", value_parser = span)]
     pub(crate) part: Duration,
-    /// What the customers' choices follow from
+    /// The seed of the customers' choices
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(crate) seed: u64,
 }
 
-/// From 0 to 1.
+/// Parses a probability, from 0 to 1.
 fn probability(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|p| (0.0..=1.0).contains(p));
     number.ok_or_else(|| "a probability is from 0 to 1".into())
 }
 
-/// A time as people write it: `3s`, `0.5s`, `500ms`; at most an hour.
+/// Parses a time such as `3s`, `0.5s` or `500ms`; at most an hour.
 pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let odd = || format!("a time is written as 3s or 500ms, not {text:?}");
     let (number, unit) = match text.strip_suffix("ms") {
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_read_as_people_write_them() {
+    fn times_are_parsed_with_their_unit() {
         let table = [("3s", 3_000), ("500ms", 500), ("0.5s", 500), ("0s", 0), ("1 s", 1_000)];
         for (text, millis) in table {
             assert_eq!(span(text), Ok(Duration::from_millis(millis)), "{text}");

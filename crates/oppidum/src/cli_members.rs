@@ -1,4 +1,4 @@
-//! The command line of those who change the set of replicas.
+//! The command line for changes of the set of replicas.
 
 use clap::{Args, Subcommand};
 
@@ -10,7 +10,7 @@ use crate::cli::Url;
 pub(crate) enum Member {
     #[command(after_help = "Example:\n  oppidum ctl member list\n\n\
         Exit codes: 0 there is a leader; 1 there is none; 2 no store there.")]
-    /// Lists the replicas: who leads, who votes, who lags, how many may be down
+    /// Lists the replicas: the leader, the voters, their lag, how many may be down
     List(Url),
     #[command(after_help = "Example, on the new replica's machine and then anywhere:\n  \
         oppidum order --id 567 --join --orders 456=10.0.0.3:1117,567=10.0.0.4:1117\n  \
@@ -18,12 +18,12 @@ pub(crate) enum Member {
         It receives the log first and votes when it has caught up; then this returns. Asked again \
         after a break, it goes on.\n\
         Exit codes: 0 it votes; 1 the leader says why it cannot; 2 no store there.")]
-    /// Adds a replica that was started with --join; says how far it is, returns when it votes
+    /// Adds a replica that was started with --join; shows its progress, returns when it votes
     Add {
-        /// Its id: one that this store has never had
+        /// Its id: one that this store has never used
         #[arg(long)]
         id: u64,
-        /// Where the other processes reach it
+        /// The address at which the other processes reach it
         #[arg(long, value_name = "HOST:PORT")]
         address: Reachable,
         /// The store.
@@ -36,7 +36,7 @@ pub(crate) enum Member {
         Exit codes: 0 it is gone; 1 the leader says why it cannot; 2 no store there.")]
     /// Removes a replica, if the others can go on without it
     Remove {
-        /// Which
+        /// The replica
         #[arg(long)]
         id: u64,
         /// The store.
@@ -54,13 +54,13 @@ pub(crate) enum Member {
     its old id with an emptied folder: it has forgotten what it promised.\n\
     Exit codes: 0 it is done; 1 the leader says why it cannot; 2 no store there.")]
 pub(crate) struct Replace {
-    /// The replica that is lost
+    /// The lost replica
     #[arg(long)]
     pub(crate) id: u64,
-    /// The id of the new one, which was started with --join
+    /// The id of the new replica, which was started with --join
     #[arg(long, value_name = "ID")]
     pub(crate) with: u64,
-    /// Where the other processes reach the new one
+    /// The address at which the other processes reach the new replica
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) address: Reachable,
     /// The store.
@@ -80,13 +80,13 @@ pub(crate) struct Recover {
     /// The folder that holds the replicas' folders [default: ./oppidum-data]
     #[arg(long, value_name = "DIR")]
     pub(crate) data: Option<String>,
-    /// Which replica; without it, all that are there are looked at
+    /// The replica; without it, the command compares all replicas of the folder
     #[arg(long)]
     pub(crate) id: Option<u64>,
     /// Make this replica the only one of its store
     #[arg(long, requires = "id")]
     pub(crate) force_new_cluster: bool,
-    /// Do not ask: for scripts
+    /// Do not ask for confirmation: for scripts
     #[arg(long)]
     pub(crate) yes: bool,
 }

@@ -1,4 +1,4 @@
-//! The human client: a menu to query, buy and check, in the toy store's words.
+//! The interactive client: a menu to query, buy and look orders up, in the toy store's words.
 
 use std::fmt::Write as _;
 use std::io::{self, BufRead};
@@ -8,9 +8,8 @@ use wire::exit::Stop;
 use crate::http::{Client, Reply};
 use crate::output;
 
-/// Asks until there is no more input. Never ends for an error: it says what went wrong and goes on.
-///
-/// `said` are the settings, as every process of the toy store shows them first.
+/// Asks until the input ends. An error does not end it: the client prints the error and goes on.
+/// `said` holds the settings, as every process of the toy store shows them first.
 pub(crate) async fn run(url: &str, said: &[String]) -> Result<(), Stop> {
     let mut client = Client::new(url)?;
     for line in said {
@@ -46,7 +45,7 @@ async fn buy(client: &mut Client) -> Option<Result<Reply, String>> {
     let name = named("What product do you want?", "a product's name")?;
     let quantity = ask("How many?")?;
     answer!("Attempting to buy");
-    // The quantity goes as it was typed: what is wrong with it, the store says.
+    // The quantity is sent as it was typed; the store reports what is wrong with it.
     let body = serde_json::json!({ "name": name, "quantity": quantity, "type": "buy" });
     Some(client.post("/orders", &[], body.to_string()).await)
 }
@@ -57,7 +56,7 @@ async fn check(client: &mut Client) -> Option<Result<Reply, String>> {
     Some(client.get(&format!("/orders/{}", encode(&number))).await)
 }
 
-/// The next line of input that says something.
+/// The next line of input that is not empty.
 fn named(question: &str, what: &str) -> Option<String> {
     loop {
         let line = ask(question)?;
@@ -73,7 +72,7 @@ fn ask(question: &str) -> Option<String> {
     if !question.is_empty() {
         answer!("{question}");
     }
-    // Without a reader of the questions the input ends, too.
+    // When stdout is closed, the input ends too.
     if output::reader_gone().is_cancelled() {
         return None;
     }
@@ -84,7 +83,7 @@ fn ask(question: &str) -> Option<String> {
     }
 }
 
-/// A segment of a path, with percent signs where needed.
+/// Percent-encodes a path segment.
 pub(crate) fn encode(segment: &str) -> String {
     let mut out = String::with_capacity(segment.len());
     for byte in segment.bytes() {

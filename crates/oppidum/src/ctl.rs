@@ -1,7 +1,7 @@
-//! The shop's owner at work: products are defined, priced and restocked while the store is open.
+//! The shop owner's commands: define, price and restock products while the store is open.
 //!
-//! These commands go to the leader's internal listener, for the public one has no owner: whoever
-//! can reach the replicas is trusted with the shop.
+//! These commands go to the leader's internal listener, because the public one has no owner: every
+//! process that can reach the replicas is trusted with the shop.
 
 use std::time::{Duration, Instant};
 
@@ -22,10 +22,10 @@ use crate::inspect;
 use crate::price::cents;
 use crate::settings::{self, Settings};
 
-/// How long the owner waits for a leader.
+/// How long a command waits for a leader.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Does what the owner asks. False: the ledger refused it.
+/// Runs the command. False: the ledger refused it.
 pub(crate) async fn product(product: Product) -> Result<bool, Stop> {
     let mut settings = Settings::load()?;
     let mut at = |flag| settings.want::<String>(settings::URL, flag);
@@ -95,7 +95,7 @@ async fn list(url: &str) -> Result<(), Stop> {
     }
 }
 
-/// Proposes to the leader, under one key, until it is decided.
+/// Proposes the command to the leader under one key, until it is decided.
 async fn decide(url: &str, command: Command) -> Result<Outcome, Stop> {
     let text = format!("owner-{:032x}", rand::random::<u128>());
     let key = Key::new(Origin::Client, &text);

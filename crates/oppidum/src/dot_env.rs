@@ -1,8 +1,9 @@
-//! `.env`: the lines `NAME=value` of a file, as a pure function over its bytes.
+//! `.env`: parses the lines `NAME=value` of a file, as a pure function over its bytes.
 //!
-//! What cannot be understood is an error with its line: a setting is never passed over. A value may
-//! stand in single quotes (as it is), in double quotes (with `\"`, `\\`, `\$`, `\n`, `\t`), or
-//! bare, and then ends before blanks and a `#`. Nothing is replaced: see [`Line::replaces`].
+//! A line that cannot be parsed is an error with its number: no setting is ever skipped. A value
+//! stands in single quotes (verbatim), in double quotes (with `\"`, `\\`, `\$`, `\n`, `\t`), or
+//! bare; a bare value ends before blanks and a `#`. Variables are not expanded: see
+//! [`EnvLine::replaces`].
 
 use std::io::ErrorKind;
 use std::iter::Peekable;
@@ -10,23 +11,23 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::str::Chars;
 
-/// One `NAME=value`.
+/// A `NAME=value` of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Line {
-    /// Its number, from 1.
+pub(crate) struct EnvLine {
+    /// The line's number, from 1.
     pub(crate) number: usize,
     /// The name.
     pub(crate) name: String,
     /// The value, without its quotes.
     pub(crate) value: String,
-    /// Whether a shell would put the value of a variable (`$NAME`, `${NAME}`) into it.
+    /// Whether a shell would expand a variable (`$NAME`, `${NAME}`) in it.
     pub(crate) replaces: bool,
-    /// Whether it stands without quotes and a shell would end it earlier: it holds a blank, a
+    /// Whether the value stands without quotes and a shell would end it earlier: at a blank, a
     /// control character or a `;`.
     pub(crate) is_divided: bool,
 }
 
-/// The bytes of the file; None: there is no such file.
+/// The bytes of the file; None: the file does not exist.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
     let odd = |error: std::io::Error| format!("cannot be read: {error}; mend or remove it");
     match std::fs::symlink_metadata(path) {
@@ -38,7 +39,7 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
         ErrorKind::NotFound => "is a link to nothing: mend or remove it".to_owned(),
         _ => odd(error),
     })?;
-    // A container hides a file by putting `/dev/null` in its place.
+    // A container hides a file by mounting `/dev/null` over it.
     let null = || std::fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == found.rdev());
     let is_empty = found.file_type().is_char_device() && null();
     if !found.is_file() && !is_empty {
@@ -47,8 +48,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<Vec<u8>>, String> {
     std::fs::read(path).map(Some).map_err(odd)
 }
 
-/// Every `NAME=value` of a file, or why not.
-pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Line>, String> {
+/// Parses every `NAME=value` of a file; the error names the line.
+pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<EnvLine>, String> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err("is UTF-16: save it as UTF-8".into());
     }
@@ -62,7 +63,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Line>, String> {
     for (place, line) in text.split('\n').enumerate() {
         let number = place + 1;
         let line = line.strip_suffix('\r').unwrap_or(line);
-        // Other programs begin a line here: what comes behind would be hidden in this one.
+        // Other programs end a line here: the text after it would be hidden in this line.
         if let Some(end) = line.chars().find(|letter| LINE_ENDS.contains(letter)) {
             return Err(format!(
                 "line {number}: U+{:04X} ends no line here: save the file with line ends of Unix \
@@ -76,15 +77,15 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Line>, String> {
         }
         let parsed = entry(line).map_err(|why| format!("line {number}: {why}"))?;
         let Parsed { name, value, replaces, is_divided } = parsed;
-        lines.push(Line { number, name, value, replaces, is_divided });
+        lines.push(EnvLine { number, name, value, replaces, is_divided });
     }
     Ok(lines)
 }
 
-/// What ends a line elsewhere, and not here: old Macs, mainframes, Unicode's own separators.
+/// The line ends of other systems, which are an error here: old Macs, mainframes, Unicode.
 const LINE_ENDS: [char; 6] = ['\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
 
-/// A line without its number.
+/// A parsed line, without its number.
 struct Parsed {
     name: String,
     value: String,
@@ -119,7 +120,7 @@ fn entry(line: &str) -> Result<Parsed, String> {
     })
 }
 
-/// Up to blanks with a `#` behind them.
+/// The text before blanks that precede a `#`.
 fn bare(value: &str) -> &str {
     let remark = value.match_indices('#').map(|(at, _)| &value[..at]);
     let before = remark.into_iter().find(|before| before.ends_with(char::is_whitespace));
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_what_a_person_means() {
+    fn a_value_is_read_as_its_quotes_say() {
         for (line, expected) in [
             ("NAME=5", "5"),
             ("export NAME = 5 ", "5"),
@@ -198,7 +199,7 @@ mod tests {
         }
     }
 
-    /// Kind: a line that is passed over, or read as something else.
+    /// Prevents: a line that is skipped or read as another setting.
     #[test]
     fn a_line_that_cannot_be_understood_is_an_error_with_its_number() {
         for (text, words) in [
@@ -257,9 +258,9 @@ mod tests {
         }
     }
 
-    /// Kind: a file that is passed over because it is none, or at which the process hangs.
+    /// Prevents: a path that is no regular file and is skipped, or at which the process hangs.
     #[test]
-    fn what_is_no_file_is_an_error_and_not_nothing() {
+    fn a_path_that_is_no_regular_file_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         assert_eq!(read(&at("none")), Ok(None));

@@ -1,9 +1,9 @@
 //! Failpoints: faults that tests put into a process, and rules of the watch protocol that they
 //! break.
 //!
-//! The flags are there in builds with debug assertions, which is how tests are built, and with the
-//! feature `failpoints`, which is how torture builds what is deployed. A released or deployed build
-//! knows no such flag. A process with a failpoint says so with its first lines, always.
+//! The flags exist in builds with debug assertions, as tests are built, and with the feature
+//! `failpoints`, with which torture builds the deployed binary. A released build has no such flag.
+//! A process with a failpoint always says so in its first lines.
 
 use std::time::Duration;
 
@@ -11,18 +11,17 @@ use clap::Args;
 use wire::exit::Stop;
 use wire::watch::rules::{Mutant, Rules};
 
-/// Faults of a replica.
+/// The failpoints of a replica.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Faults {
-    /// A fault put there on purpose: hold-answers, no-timeouts, pretended-room, log-kept=N,
-    /// flush-delay=MS, switches
+    /// Failpoints: hold-answers, no-timeouts, pretended-room, log-kept=N, flush-delay=MS, switches
     #[cfg(any(debug_assertions, feature = "failpoints"))]
     #[arg(long, hide = true)]
     fault: Vec<String>,
 }
 
 impl Faults {
-    /// For the replica.
+    /// The failpoints in the replica's own type.
     pub(crate) fn parse(&self) -> Result<::order::Faults, Stop> {
         let mut faults = ::order::Faults::default();
         for text in self.texts() {
@@ -45,7 +44,7 @@ impl Faults {
         Ok(faults)
     }
 
-    /// For people.
+    /// The failpoints as text, for the warning.
     pub(crate) fn said(&self) -> Vec<String> {
         self.texts().iter().map(|fault| format!("--fault {fault}")).collect()
     }
@@ -62,22 +61,22 @@ impl Faults {
     }
 }
 
-/// Rules of the watch protocol.
+/// The rules of the watch protocol that failpoints break.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct Mutants {
-    /// Breaks a rule of the watch protocol on purpose, by its name: for tests of the checkers
+    /// Breaks a rule of the watch protocol, given by its name: for tests of the checkers
     #[cfg(any(debug_assertions, feature = "failpoints"))]
     #[arg(long, hide = true)]
     break_rule: Option<Mutant>,
 }
 
 impl Mutants {
-    /// For the process.
+    /// The broken rules in the process's own type.
     pub(crate) fn rules(&self) -> Rules {
         self.mutant().map_or_else(Rules::default, Rules::without)
     }
 
-    /// For people.
+    /// The broken rules as text, for the warning.
     pub(crate) fn said(&self) -> Vec<String> {
         self.mutant().iter().map(|mutant| format!("--break-rule {mutant:?}")).collect()
     }
@@ -94,7 +93,7 @@ impl Mutants {
     }
 }
 
-/// Says which failpoints a process has.
+/// Warns of every failpoint of the process.
 pub(crate) fn warn(said: &[String]) {
     for what in said {
         tracing::warn!("{what} breaks this process on purpose: it is for tests, and loses orders");
@@ -107,9 +106,9 @@ mod tests {
 
     use crate::cli::Cli;
 
-    /// Kind: a flag of tests in a released build. (The gate runs this with and without.)
+    /// Prevents: a flag of tests in a released build. (The gate runs this with and without.)
     #[test]
-    fn a_failpoint_is_taken_where_it_is_built_in_and_nowhere_else() {
+    fn a_failpoint_is_accepted_only_in_builds_that_contain_it() {
         let there = cfg!(any(debug_assertions, feature = "failpoints"));
         for flags in [
             &["order", "--id", "1", "--fault", "hold-answers"][..],

@@ -1,5 +1,5 @@
-//! A small HTTP/1.1 client over one kept connection: what the client's commands speak to a
-//! frontend.
+//! A small HTTP/1.1 client over one persistent connection: the client's commands use it to talk to
+//! a frontend.
 
 use std::time::Duration;
 
@@ -14,23 +14,23 @@ use wire::net;
 
 use crate::address;
 
-/// The most bytes of an answer.
+/// The longest answer, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// U+FEFF in UTF-8.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// How long an answer may take: longer than a frontend ever lets a client wait.
+/// How long an answer may take: longer than a frontend ever takes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a connection may take to come about.
+/// How long a connection may take to open.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// Talks to one frontend.
+/// An HTTP client of one frontend.
 #[derive(Debug)]
 pub(crate) struct Client {
     authority: String,
-    /// For a connection, and for an answer over it.
+    /// The timeouts of a connection, and of an answer over it.
     patience: (Duration, Duration),
     connection: Option<SendRequest<Full<Bytes>>>,
 }
@@ -47,7 +47,7 @@ pub(crate) struct Reply {
 }
 
 impl Reply {
-    /// The body as JSON. A byte order mark must not stand before it (RFC 8259), and is passed over.
+    /// The body as JSON. A byte order mark before it, which RFC 8259 forbids, is skipped.
     pub(crate) fn json(&self) -> Result<serde_json::Value, String> {
         let body = self.body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.body);
         serde_json::from_slice(body).map_err(|error| format!("no JSON: {error}"))
@@ -71,13 +71,12 @@ impl Client {
         Ok(Self { authority: authority(url)?, patience, connection: None })
     }
 
-    /// The same, for somebody who waits so long for one answer.
+    /// The same, with another timeout for an answer.
     pub(crate) fn patient_for(url: &str, patience: Duration) -> Result<Self, Stop> {
         Ok(Self { patience: (CONNECT, patience), ..Self::new(url)? })
     }
 
-    /// The same, for a server that one knows nothing about: a connection may take as long as an
-    /// answer.
+    /// The same for an unknown server: a connection may take as long as an answer.
     pub(crate) fn patient(url: &str, patience: Duration) -> Result<Self, Stop> {
         Ok(Self { patience: (patience, patience), ..Self::new(url)? })
     }
@@ -87,17 +86,17 @@ impl Client {
         &self.authority
     }
 
-    /// Connects now, so that nothing but the request is left to do.
+    /// Connects now, so that the connection's latency is no part of the next request.
     pub(crate) async fn open(&mut self) -> Result<(), String> {
         self.connect().await.map(drop)
     }
 
-    /// True when the next request goes over a connection that has been used before.
+    /// True when the next request reuses a connection.
     pub(crate) fn is_kept(&self) -> bool {
         self.connection.as_ref().is_some_and(|connection| !connection.is_closed())
     }
 
-    /// The next request gets a connection of its own.
+    /// Drops the connection: the next request opens a new one.
     pub(crate) fn let_go(&mut self) {
         self.connection = None;
     }
@@ -135,7 +134,7 @@ impl Client {
         self.exchange(request).await
     }
 
-    /// Sends a request that somebody else has made, headers and all; `Host` is added.
+    /// Sends a prepared request with its own headers; `Host` is added.
     pub(crate) async fn exchange(
         &mut self,
         mut request: Request<Full<Bytes>>,
@@ -168,7 +167,7 @@ impl Client {
             None => {
                 let stream = net::connect(&self.authority, self.patience.0).await;
                 let stream = stream.map_err(|error| error.to_string())?;
-                // As curl writes them: there are servers that know `Content-Type` and nothing else.
+                // Title case, as curl writes it: some servers know only `Content-Type`.
                 let mut builder = http1::Builder::new();
                 let builder = builder.title_case_headers(true);
                 let shaken = builder.handshake(TokioIo::new(stream)).await;

@@ -1,4 +1,4 @@
-//! Looking into a running store: `status`, `verify` and `dump`.
+//! Inspection of a running store: `status`, `verify` and `dump`.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -26,11 +26,11 @@ use crate::settings::{self, Settings};
 #[cfg(test)]
 mod tests;
 
-/// How long a replica may take to accept.
+/// How long a replica may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// A page of `/status`: of a public port, or of a frontend's internal listener, which says first
-/// what it is itself.
+/// A page of `/status`: of a public port, or of a frontend's internal listener, which adds its own
+/// role first.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Page {
@@ -41,26 +41,26 @@ struct Page {
 }
 
 impl Page {
-    /// True when it shows where the processes are; a public port need not.
+    /// True when the page shows the addresses of the processes; a public port may hide them.
     fn is_whole(&self) -> bool {
         self.store.processes.iter().any(|process| !process.address.is_empty())
     }
 
-    /// True for the internal listener of the frontend whose public port has this number.
+    /// True for the internal listener of the frontend with this public port.
     fn is_inside_of(&self, port: Option<&str>) -> bool {
         let public = self.public_address.as_deref().and_then(port_of);
         self.role == "frontend" && public.is_some() && public == port
     }
 }
 
-/// What the public port, or the internal listener, at `url` says of the store. It need not say
-/// where the processes are.
+/// The store's status as the public port or the internal listener at `url` shows it. The addresses
+/// of the processes may be missing.
 pub(crate) async fn public(url: &str) -> Result<StoreStatus, Stop> {
     page(url).await.map(|page| page.store)
 }
 
-/// What the whole store says of itself, as of now: by the internal listener of the frontend at
-/// `url`, whichever of its addresses that is.
+/// The whole store's status, as of now: from the internal listener of the frontend at `url`, which
+/// is its public or its internal address.
 pub(crate) async fn fetch(url: &str) -> Result<StoreStatus, Stop> {
     let shown = page(url).await?;
     if shown.role == "frontend" {
@@ -94,8 +94,8 @@ pub(crate) async fn fetch(url: &str) -> Result<StoreStatus, Stop> {
     }
 }
 
-/// Where the internal listener of this machine's frontend with the public `port` may be: as the
-/// settings say, or wherever else that frontend listens.
+/// The addresses where this machine's frontend with the public `port` may have its internal
+/// listener: the one in the settings, and the others of the same process.
 async fn on_this_machine(port: Option<&str>) -> Result<Vec<String>, Stop> {
     let set: Option<String> = Settings::load()?.take(settings::INTERNAL, None)?;
     let mut inside: Vec<String> = set.into_iter().collect();
@@ -190,31 +190,31 @@ struct History {
     digests: BTreeMap<u64, Digest>,
 }
 
-/// What verifying a store came to.
+/// The result of verifying a store.
 #[derive(Debug)]
 pub(crate) struct Verdict {
-    /// What was found on each replica, until something was wrong.
-    pub(crate) replicas: Vec<Found>,
-    /// The first violation. None: everything is as it must be.
+    /// The results of the replicas, up to the first violation.
+    pub(crate) replicas: Vec<ReplicaReport>,
+    /// The first violation. None: no rule is violated.
     pub(crate) violation: Option<String>,
 }
 
-/// What was found on one replica.
+/// The result of one replica.
 #[derive(Debug)]
-pub(crate) struct Found {
-    /// Which.
+pub(crate) struct ReplicaReport {
+    /// The replica's id.
     pub(crate) id: u64,
-    /// How many orders it has.
+    /// The number of orders.
     pub(crate) orders: u64,
-    /// How many refusals.
+    /// The number of refusals.
     pub(crate) refusals: u64,
-    /// As of which entry.
+    /// The index of the last entry read.
     pub(crate) as_of: u64,
-    /// The digest of everything up to there.
+    /// The digest up to that entry.
     pub(crate) digest: String,
 }
 
-impl std::fmt::Display for Found {
+impl std::fmt::Display for ReplicaReport {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { id, orders, refusals, as_of, digest } = self;
         write!(
@@ -224,11 +224,11 @@ impl std::fmt::Display for Found {
     }
 }
 
-/// What a store that is as it must be is told to be.
+/// The verdict on a store without a violation.
 pub(crate) const IDENTICAL: &str = "identical: the same digest at the same index, numbers dense, \
                                     keys unique, stock conserved";
 
-/// `oppidum verify`: true when everything is as it must be.
+/// `oppidum verify`: true when no rule is violated.
 pub(crate) async fn verify(url: &str) -> Result<bool, Stop> {
     let Verdict { replicas, violation } = judge(url).await?;
     for replica in &replicas {
@@ -241,11 +241,11 @@ pub(crate) async fn verify(url: &str) -> Result<bool, Stop> {
 /// How long `verify` waits for a replica that lags.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 
-/// Between two looks at a replica that lags.
+/// The pause between two looks at a replica that lags.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Reads every replica's whole history and compares, at an index that all of them must reach: the
-/// last one that any of them had applied when this began.
+/// Reads every replica's whole history and compares them up to an index that all must reach: the
+/// newest index that any replica had applied at the beginning.
 pub(crate) async fn judge(url: &str) -> Result<Verdict, Stop> {
     let store = fetch(url).await?;
     let (mut histories, mut replicas) = (Vec::new(), Vec::new());
@@ -266,7 +266,7 @@ pub(crate) async fn judge(url: &str) -> Result<Verdict, Stop> {
                 let HistoryHead { applied_index: as_of, .. } = history.head;
                 let Summary { orders, refusals, .. } = history.summary;
                 let digest = history.summary.digest.to_string();
-                replicas.push(Found { id, orders, refusals, as_of, digest });
+                replicas.push(ReplicaReport { id, orders, refusals, as_of, digest });
                 histories.push(history);
             }
             Err(violation) => {
@@ -286,10 +286,10 @@ pub(crate) async fn judge(url: &str) -> Result<Verdict, Stop> {
     Ok(Verdict { replicas, violation: why.map(|why| format!("VIOLATION: {why}")) })
 }
 
-/// Waits until a replica has applied entry `newest`. Where it stands, if it does not come so far.
+/// Waits until a replica has applied entry `newest`. Returns its index if it does not in time.
 async fn lags(replica: &ProcessStatus, newest: u64, until: Instant) -> Option<u64> {
     let mut stands = replica.applied_index.unwrap_or(0);
-    // One that cannot be asked is not waited for: to read its history says why.
+    // A replica that cannot be reached is not waited for: reading its history says why.
     while stands < newest && replica.error.is_none() {
         if until <= Instant::now() {
             return Some(stands);
@@ -301,7 +301,7 @@ async fn lags(replica: &ProcessStatus, newest: u64, until: Instant) -> Option<u6
     None
 }
 
-/// Reads a replica's history from its first block. The outer error: it could not be asked.
+/// Reads a replica's history from its first block. The outer error: the replica cannot be reached.
 async fn history(id: u64, address: &str) -> Result<Result<History, String>, Stop> {
     let mut audit = Audit::new();
     let head = read(id, address, |block| audit.read(block)).await?;
@@ -328,7 +328,8 @@ impl Audit {
         }
     }
 
-    /// The whole history, compared with the state that the replica tells. The error is a violation.
+    /// The whole history, compared with the state that the replica reports. The error is a
+    /// violation.
     fn finish(self, id: u64, head: HistoryHead) -> Result<History, String> {
         let Self { auditor, digests, wrong } = self;
         if let Some(violation) = wrong {
@@ -369,11 +370,11 @@ async fn read(id: u64, address: &str, mut each: impl FnMut(&Block)) -> Result<Hi
             None => {}
         }
     }
-    head.ok_or_else(|| no("it told nothing of itself".into()))
+    head.ok_or_else(|| no("it sent no state".into()))
 }
 
-/// The first thing in which two replicas differ, up to the last index that all of them have
-/// reached, which must not be before `newest`.
+/// The first difference between two replicas, up to the last index that all of them have reached;
+/// that index must not be before `newest`.
 fn disagreement(histories: &[History], newest: u64) -> Option<String> {
     let first = histories.first()?;
     let common = histories.iter().map(|history| history.head.applied_index).min()?;

@@ -1,19 +1,19 @@
-//! Listening sockets of this machine, as Linux lists them in `/proc`: finds the other addresses on
-//! which the process behind a port listens.
+//! Listening sockets of this machine, from `/proc` on Linux: finds the other addresses on which the
+//! process behind a port listens.
 //!
-//! A frontend's public port does not show where the processes of the store are, and its internal
-//! listener does. On the frontend's own machine a tool that was given the public port finds the
-//! internal one here, so that neither address nor setting need be known.
+//! A frontend's internal listener shows where the processes of the store are; its public port need
+//! not. On the frontend's own machine a tool that was given the public port finds the internal one
+//! here, without further settings.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-/// The state of a socket that listens, in the kernel's table (`TCP_LISTEN`).
+/// The state of a listening socket in the kernel's table (`TCP_LISTEN`).
 const LISTEN: &str = "0A";
 
-/// The addresses on which the process that listens on `port` listens besides. Empty where that
-/// process belongs to another user, or there is no `/proc`. Blocking.
+/// The other addresses on which the process that listens on `port` listens. Empty where that
+/// process belongs to another user, or where there is no `/proc`. Blocking.
 pub(crate) fn beside(port: u16) -> Vec<SocketAddr> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let texts = tables.iter().filter_map(|table| std::fs::read_to_string(table).ok());
@@ -26,14 +26,14 @@ pub(crate) fn beside(port: u16) -> Vec<SocketAddr> {
         .unwrap_or_default()
 }
 
-/// A socket that listens, with the number that a file descriptor names it by.
+/// A listening socket, with the inode by which a file descriptor names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Listening {
     address: SocketAddr,
     inode: u64,
 }
 
-/// Of the sockets of one process, those that listen on other ports; none if it does not listen on
+/// The sockets of one process that listen on other ports; empty if the process does not listen on
 /// `port`.
 fn others(sockets: &[Listening], inodes: &BTreeSet<u64>, port: u16) -> Vec<SocketAddr> {
     let own = || sockets.iter().filter(|socket| inodes.contains(&socket.inode));
@@ -44,7 +44,7 @@ fn others(sockets: &[Listening], inodes: &BTreeSet<u64>, port: u16) -> Vec<Socke
     other.map(|socket| dialed(socket.address)).collect()
 }
 
-/// The sockets that the descriptors in a folder such as `/proc/7/fd` lead to.
+/// The inodes of the sockets among the descriptors in a folder such as `/proc/7/fd`.
 fn inodes(descriptors: &Path) -> BTreeSet<u64> {
     let Ok(descriptors) = std::fs::read_dir(descriptors) else { return BTreeSet::new() };
     let targets = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
@@ -54,7 +54,7 @@ fn inodes(descriptors: &Path) -> BTreeSet<u64> {
     targets.filter_map(inode).collect()
 }
 
-/// Reads the table `/proc/net/tcp` or `/proc/net/tcp6`: the sockets that listen.
+/// Parses the listening sockets of the table `/proc/net/tcp` or `/proc/net/tcp6`.
 fn parse(table: &str) -> Vec<Listening> {
     let socket = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -69,8 +69,8 @@ fn parse(table: &str) -> Vec<Listening> {
     table.lines().skip(1).filter_map(socket).collect()
 }
 
-/// An address as the kernel writes it: words of four bytes in hexadecimal, each of them in the
-/// order of the machine.
+/// An address as the kernel writes it: words of four bytes in hexadecimal, each in the machine's
+/// byte order.
 fn ip_of(hex: &str) -> Option<IpAddr> {
     let mut bytes = Vec::with_capacity(16);
     for at in (0..hex.len()).step_by(8) {
@@ -81,7 +81,7 @@ fn ip_of(hex: &str) -> Option<IpAddr> {
     v4.or_else(|_| <[u8; 16]>::try_from(bytes.as_slice()).map(|b| Ipv6Addr::from(b).into())).ok()
 }
 
-/// Where a socket is reached on this machine: one that listens on every address, on loopback.
+/// The address at which this machine reaches a socket: loopback for a wildcard address.
 fn dialed(mut address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_is_asked() {
+    fn a_listener_of_this_process_is_found_in_proc() {
         let (public, internal) =
             (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
         let found = beside(public.local_addr().unwrap().port());

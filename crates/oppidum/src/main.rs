@@ -1,4 +1,4 @@
-//! A store that stays open: one binary for every process of it, and for those who look after it.
+//! The `oppidum` binary: every process of the store, and every command of its operator and clients.
 
 #[macro_use]
 mod output;
@@ -61,7 +61,7 @@ use wire::exit::Stop;
 use cli::{Cli, Command, CtlOn};
 use settings::Settings;
 
-/// Yes, no, and: it could not be done.
+/// The exit codes: yes, no, and failed.
 const YES: u8 = 0;
 const NO: u8 = 1;
 const FAILED: u8 = 2;
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
         Err(error) => return fail(&Stop::Setup(format!("the runtime cannot start: {error}"))),
     };
     let done = runtime.block_on(run(cli.command));
-    // Whatever still runs has been told to stop; a blocked read of stdin must not hold us up.
+    // Remaining tasks are cancelled already; a blocked read of stdin must not delay the exit.
     runtime.shutdown_background();
     match done {
         Ok(true) => ended(YES),
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The last thing that a process does: an answer that could not be written is no success.
+/// Ends the process: an answer that could not be written is no success.
 fn ended(code: u8) -> ExitCode {
     match output::finish() {
         Some(error) if code == YES => {
@@ -101,12 +101,11 @@ fn ended(code: u8) -> ExitCode {
     }
 }
 
-/// The runtime under a command.
+/// The runtime of a command.
 ///
-/// A replica and a catalog run on one thread: their work is one sequence, and where several threads
-/// hand it to each other, waking the next one costs more than the work (docs/performance.md has
-/// before and after). Disks are waited for on threads of their own. A frontend takes as many
-/// threads as there are cores to spare.
+/// A replica and a catalog run on one thread: their work is sequential, and waking another thread
+/// costs more than the work itself (docs/performance.md has the measurements). Separate threads
+/// wait for disks. A frontend uses several threads where more than two cores are available.
 fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let one = match command {
@@ -121,7 +120,7 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
     builder.enable_all().build()
 }
 
-/// Does what was asked. False: the answer is no.
+/// Runs the command. False: the answer is no.
 async fn run(command: Command) -> Result<bool, Stop> {
     let url = |flag: Option<String>| -> Result<String, Stop> {
         Settings::load()?.want(settings::URL, flag)
@@ -165,7 +164,7 @@ fn fail(stop: &Stop) -> ExitCode {
     })
 }
 
-/// A panic is a defect: one line that says what and where, and the process ends.
+/// Reports a panic, which is a defect: one line with the reason and the place, then the exit.
 fn say_defect(panic: &std::panic::PanicHookInfo<'_>) {
     let what = panic.payload().downcast_ref::<&str>().map(|what| (*what).to_owned());
     let what = what.or_else(|| panic.payload().downcast_ref::<String>().cloned());
@@ -177,7 +176,7 @@ fn say_defect(panic: &std::panic::PanicHookInfo<'_>) {
         std::process::exit(i32::from(FAILED));
     }
     note!(
-        "oppidum: defect{place}: {what}. The process stops, so that nothing wrong is told; \
+        "oppidum: defect{place}: {what}. The process stops, so that it gives no wrong answer; \
          start it again, and report this line."
     );
     let _ = output::finish();

@@ -1,7 +1,7 @@
-//! The operator changes the set of replicas: list, add, remove, replace.
+//! The operator's commands for the set of replicas: list, add, remove, replace.
 //!
-//! These commands go to the leader's internal listener, which they find through a frontend. The
-//! lead may change meanwhile: then they ask the next leader, and what was done is not done twice.
+//! These commands go to the leader's internal listener, which they find through a frontend. If the
+//! leader changes meanwhile, they go to the next leader; a change that is done is not repeated.
 
 use std::time::{Duration, Instant};
 
@@ -19,13 +19,13 @@ use crate::settings::{self, Settings};
 /// How long a connection to the leader may take.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// How long it is looked for a leader that can be asked.
+/// How long a command looks for a reachable leader.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Between two looks.
+/// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
 
-type Client = ControlClient<tonic::transport::Channel>;
+type ControlChannel = ControlClient<tonic::transport::Channel>;
 
 /// `oppidum ctl member`. False: the answer is no.
 pub(crate) async fn member(what: Member) -> Result<bool, Stop> {
@@ -78,6 +78,8 @@ fn row(replica: &ProcessStatus, store: &StoreStatus, known: Option<&ProcessStatu
         (Some(error), _) => error.clone(),
         (None, _) if store.leader == Some(id) => "leads".into(),
         (None, Some((own, newest))) => match newest.saturating_sub(own) {
+            // Without a leader a replica that is down may hold acknowledged orders missing here.
+            0 if store.leader.is_none() => format!("has entry {own}, the newest that is reached"),
             0 => "has everything".into(),
             behind => format!("{behind} entries behind"),
         },
@@ -86,7 +88,7 @@ fn row(replica: &ProcessStatus, store: &StoreStatus, known: Option<&ProcessStatu
     format!("{name:<12} {:<21} {votes:<8} {state}", replica.address)
 }
 
-/// The replica whose word on the members counts: the leader, or whoever has heard most.
+/// The replica whose view of the members counts: the leader, or the one with the newest entry.
 fn members(store: &StoreStatus) -> Option<&ProcessStatus> {
     let says = |process: &&ProcessStatus| process.voters.as_ref().is_some_and(|v| !v.is_empty());
     let all = || store.processes.iter().filter(says);
@@ -94,7 +96,7 @@ fn members(store: &StoreStatus) -> Option<&ProcessStatus> {
     leader.or_else(|| all().max_by_key(|process| (process.term, process.applied_index)))
 }
 
-/// One line about how many voters there are, and what that means.
+/// A line about the number of voters and how many may be down.
 pub(crate) fn summary(store: &StoreStatus) -> String {
     let Some(known) = members(store) else { return "no replica says who they are".into() };
     let voters = known.voters.as_ref().map_or(0, Vec::len);
@@ -104,10 +106,10 @@ pub(crate) fn summary(store: &StoreStatus) -> String {
     [counted(voters)].into_iter().chain(lacking).chain(learners).collect::<Vec<_>>().join("; ")
 }
 
-/// Under load every follower is a few entries behind; further behind than this it lacks something.
+/// Under load every follower is a few entries behind; beyond this lag a replica counts as lagging.
 const LAG_MAX: u64 = 64;
 
-/// The voters that are not to be counted on now, and what that means.
+/// The voters that are unreachable or lag, and how many more may be down.
 fn lacking(store: &StoreStatus, voters: &[u64]) -> Option<String> {
     let newest = store.processes.iter().filter_map(|process| process.applied_index).max()?;
     let trouble = |id: &u64| {
@@ -130,12 +132,12 @@ fn lacking(store: &StoreStatus, voters: &[u64]) -> Option<String> {
     (!troubles.is_empty()).then(|| format!("{}: {more}", troubles.join(", ")))
 }
 
-/// The replicas that vote, as the leader says.
+/// The voters by the leader's view.
 pub(crate) fn voters(store: &StoreStatus) -> Vec<u64> {
     members(store).and_then(|known| known.voters.clone()).unwrap_or_default()
 }
 
-/// What a number of voters means.
+/// How many replicas vote, are needed, and may be down.
 fn counted(voters: usize) -> String {
     let (needed, spare) = (voters / 2 + 1, voters - (voters / 2 + 1).min(voters));
     match voters {
@@ -150,7 +152,7 @@ fn counted(voters: usize) -> String {
 }
 
 async fn add(url: &str, id: u64, address: &str) -> Result<bool, Stop> {
-    let mut progress = Progress::new(id);
+    let mut progress = CatchUpReport::new(id);
     let began = Instant::now();
     loop {
         let (leader, mut client) = leader(url, began).await?;
@@ -175,10 +177,10 @@ async fn add(url: &str, id: u64, address: &str) -> Result<bool, Stop> {
     }
 }
 
-/// Follows the new replica's progress to its end: how many vote then.
+/// Follows the new replica's progress to its end; returns the number of voters then.
 async fn follow(
     mut told: tonic::Streaming<Adding>,
-    progress: &mut Progress,
+    progress: &mut CatchUpReport,
 ) -> Result<usize, Status> {
     while let Some(adding) = told.message().await? {
         if adding.done {
@@ -213,8 +215,8 @@ async fn remove(url: &str, id: u64) -> Result<bool, Stop> {
     }
 }
 
-/// Finds the leader, and a way to ask it.
-async fn leader(url: &str, began: Instant) -> Result<(u64, Client), Stop> {
+/// Finds the leader, and opens a channel to it.
+async fn leader(url: &str, began: Instant) -> Result<(u64, ControlChannel), Stop> {
     loop {
         let store = inspect::fetch(url).await?;
         let mut why = "no replica leads just now: see `oppidum status`".to_owned();
@@ -231,7 +233,7 @@ async fn leader(url: &str, began: Instant) -> Result<(u64, Client), Stop> {
     }
 }
 
-/// What the leader's no means: `Some` is for the operator, `None` to ask again.
+/// Interprets the leader's error: `Some` is an answer for the operator, `None` means try again.
 fn refused(leader: u64, status: &Status, began: Instant) -> Result<Option<String>, Stop> {
     match status.code() {
         Code::FailedPrecondition => Ok(Some(status.message().to_owned())),
@@ -240,15 +242,15 @@ fn refused(leader: u64, status: &Status, began: Instant) -> Result<Option<String
     }
 }
 
-/// What is said while a new replica catches up: the pure core.
+/// The progress report while a new replica catches up: the pure core.
 #[derive(Debug)]
-struct Progress {
+struct CatchUpReport {
     id: u64,
-    /// The first thing that was heard, and when.
+    /// The orders lacking at the first report, and its time.
     from: Option<(u64, Instant)>,
 }
 
-impl Progress {
+impl CatchUpReport {
     fn new(id: u64) -> Self {
         Self { id, from: None }
     }
@@ -275,8 +277,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_is_said_with_its_rate_and_what_is_left() {
-        let (start, mut progress) = (Instant::now(), Progress::new(567));
+    fn progress_shows_the_rate_and_the_time_left() {
+        let (start, mut progress) = (Instant::now(), CatchUpReport::new(567));
         let adding =
             |orders_behind| Adding { entries_behind: 9, orders_behind, ..Adding::default() };
         let said = progress.note(&adding(10_000), start).unwrap();
@@ -290,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn a_voter_that_is_away_or_lags_is_not_counted_on() {
+    fn an_unreachable_or_lagging_voter_is_named() {
         let replica = |id, applied| ProcessStatus {
             role: "order".into(),
             id: Some(id),
@@ -300,7 +302,7 @@ mod tests {
         };
         let away = |id| ProcessStatus {
             id: Some(id),
-            error: Some("nobody listens".into()),
+            error: Some("no process listens".into()),
             ..ProcessStatus::default()
         };
         let said =
@@ -313,6 +315,23 @@ mod tests {
         assert!(
             two.ends_with("2 cannot be asked, 3 is 65 entries behind: too many for a majority")
         );
+    }
+
+    /// Prevents: a replica that may lack acknowledged orders and is shown as complete.
+    #[test]
+    fn without_a_leader_no_replica_is_shown_as_complete() {
+        let replica = ProcessStatus {
+            id: Some(3),
+            applied_index: Some(7),
+            voters: Some(vec![1, 2, 3]),
+            ..ProcessStatus::default()
+        };
+        let state = |leader| {
+            let store = StoreStatus { leader, processes: vec![replica.clone()] };
+            row(&replica, &store, members(&store))
+        };
+        assert!(state(Some(1)).ends_with("has everything"));
+        assert!(state(None).ends_with("has entry 7, the newest that is reached"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The store's operator at work: who leads, and what is damaged.
+//! The operator's commands for leadership and damage: transfer and repair.
 //!
 //! These commands go to the leader's internal listener, which they find through a frontend.
 
@@ -16,7 +16,7 @@ use crate::inspect;
 /// How long a connection to the leader may take.
 const CONNECT: Duration = Duration::from_secs(2);
 
-/// `oppidum ctl transfer`. False: the leader says why it cannot be done.
+/// `oppidum ctl transfer`. False: the leader denies it, with the reason.
 pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
     let store = inspect::fetch(url).await?;
     let (id, address) = leading(&store)?;
@@ -39,7 +39,7 @@ pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
     }
 }
 
-/// Who leads, and where. Without a leader nothing is decided, neither yes nor no.
+/// The leader's id and address. Without a leader the transfer is neither done nor denied.
 fn leading(store: &StoreStatus) -> Result<(u64, &str), Stop> {
     match store.leading() {
         Some(leader) => Ok((store.leader.unwrap_or(0), &leader.address)),
@@ -49,7 +49,7 @@ fn leading(store: &StoreStatus) -> Result<(u64, &str), Stop> {
     }
 }
 
-/// `oppidum ctl repair`. False: something is damaged that cannot be mended.
+/// `oppidum ctl repair`. False: some damage cannot be repaired.
 pub(crate) async fn repair(url: &str, id: u64) -> Result<bool, Stop> {
     let store = inspect::fetch(url).await?;
     let Some(replica) = store.processes.iter().find(|process| process.id == Some(id)) else {
@@ -88,7 +88,8 @@ mod tests {
 
     use super::*;
 
-    /// Kind: "no" where nothing was decided, so that a script does not ask again.
+    /// Prevents: the answer "no" where nothing was decided, after which a script does not try
+    /// again.
     #[test]
     fn without_a_leader_a_transfer_is_not_decided() {
         let processes = vec![ProcessStatus {

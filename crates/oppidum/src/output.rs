@@ -1,10 +1,10 @@
-//! Output: the only place that writes to stdout and stderr. stdout is the answer, stderr the story.
+//! Output: the only module that writes to stdout (the answer) and to stderr (progress and logs).
 //!
-//! A line that cannot be written is lost and nothing else: the store stays open, and a command ends
-//! with the exit code that it has come to. A process that stays writes through the
-//! [line queues](wire::lines), so that a reader which does not read cannot hold it up. A command
-//! that ends by itself writes at once, as other tools do; where its answer was lost to more than a
-//! reader that has gone away, the command has failed.
+//! A line that cannot be written is dropped without further effect: the store stays open, and a
+//! command keeps its exit code. A long-running process writes through the [line
+//! queues](wire::lines), so that a stalled reader cannot block it. A short-lived command writes at
+//! once, as other tools do; if its answer was lost for any reason but a closed reader, the command
+//! has failed.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -15,26 +15,26 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use wire::lines;
 
-/// How long the end of a process waits for its last lines to be written.
+/// How long a process waits at its end for its last lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// Whether this process stays, and writes through queues.
+/// Whether this process is long-running, and writes through queues.
 static QUEUED: AtomicBool = AtomicBool::new(false);
 
-/// The first reason why an answer was not written, other than a reader that has gone away.
+/// The first reason why an answer was not written, other than a closed reader.
 static LOST: OnceLock<io::Error> = OnceLock::new();
 
-/// A line of the answer, to stdout, in the form of `println!`.
+/// Writes a line of the answer to stdout, as `println!` does.
 macro_rules! answer {
     ($($line:tt)*) => { $crate::output::answer(::std::format_args!($($line)*)) };
 }
 
-/// A line of the story, to stderr, in the form of `eprintln!`.
+/// Writes a line of progress to stderr, as `eprintln!` does.
 macro_rules! note {
     ($($line:tt)*) => { $crate::output::note(::std::format_args!($($line)*)) };
 }
 
-/// From now on no line holds this process up: it stays.
+/// Switches to queues: from now on no line blocks this process.
 pub(crate) fn queue_lines() {
     QUEUED.store(true, Ordering::Relaxed);
 }
@@ -47,12 +47,12 @@ pub(crate) fn answer(line: fmt::Arguments<'_>) {
     }
 }
 
-/// Writes a part of a line of the answer: a prompt, a number that changes in its place.
+/// Writes a part of a line of the answer: a prompt, a number that is redrawn.
 pub(crate) fn answer_part(part: fmt::Arguments<'_>) {
     write_answer(part);
 }
 
-/// Writes a line of the story. See [`note!`].
+/// Writes a line of progress. See [`note!`].
 pub(crate) fn note(line: fmt::Arguments<'_>) {
     match QUEUED.load(Ordering::Relaxed) {
         true => lines::stderr().push(&line.to_string()),
@@ -60,14 +60,14 @@ pub(crate) fn note(line: fmt::Arguments<'_>) {
     }
 }
 
-/// Writes a part of a line of the story: a bar that moves.
+/// Writes a part of a line of progress: a bar that is redrawn.
 pub(crate) fn note_part(part: fmt::Arguments<'_>) {
-    // In one piece, as far as the system does that: others may write to the same terminal.
+    // In one write, as far as the system allows: other processes may write to the same terminal.
     let _ = io::stderr().write_all(part.to_string().as_bytes());
 }
 
-/// What clap says instead of a command: help, the version, or what is wrong with the command line.
-/// Colours are clap's.
+/// Prints clap's own output: help, the version, or an error in the command line. Clap chooses the
+/// colours.
 pub(crate) fn show(said: &clap::Error) {
     let written = said.print();
     if !said.use_stderr() {
@@ -85,14 +85,13 @@ pub(crate) fn notes_to_a_terminal() -> bool {
     io::stderr().is_terminal()
 }
 
-/// Cancelled when the reader of the answer has gone away, as `head` does: more of it is in vain.
+/// Cancelled when the reader of stdout is gone, as `head` is: further answers are in vain.
 pub(crate) fn reader_gone() -> &'static CancellationToken {
     static GONE: OnceLock<CancellationToken> = OnceLock::new();
     GONE.get_or_init(CancellationToken::new)
 }
 
-/// Writes the last lines of this process, if they can be written at all. Returns why the answer is
-/// not whole.
+/// Writes the last lines of this process, as far as possible. Returns why the answer is incomplete.
 pub(crate) fn finish() -> Option<&'static io::Error> {
     if QUEUED.load(Ordering::Relaxed) {
         lines::stdout().flush(LAST_LINES);
@@ -113,7 +112,7 @@ fn check(written: io::Result<()>) {
     match written {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => reader_gone().cancel(),
-        // The first reason is the one that is said.
+        // The first reason is the one reported.
         Err(error) => drop(LOST.set(error)),
     }
 }

@@ -1,16 +1,16 @@
-//! A price as people write it: read exactly, and refused with the reason.
+//! Prices as text: parsed exactly, or refused with the reason.
 
 use ledger::terms::{CENTS_MAX, Cents};
 use rust_decimal::Decimal;
 
-/// The most digits by which an exponent moves the point: more is no price, but 0.
+/// The most digits by which an exponent may move the decimal point of a number other than 0.
 const SHIFTS: u32 = 28;
 
-/// `15.99`, `16.5`, `16` or `1.6e1`: exact, at most two decimals that are not 0.
+/// Parses `15.99`, `16.5`, `16` or `1.6e1` exactly; at most two decimals that are not 0.
 ///
 /// # Errors
 ///
-/// When it is no price, and why, as a sentence for the owner.
+/// Why the text is no price, as a sentence for the operator.
 pub(crate) fn cents(text: &str) -> Result<Cents, String> {
     let text = text.trim();
     if text.starts_with('-') {
@@ -26,7 +26,7 @@ pub(crate) fn cents(text: &str) -> Result<Cents, String> {
     Cents::new(cents).ok_or_else(|| too_large(text))
 }
 
-/// The number itself, without rounding.
+/// The number of the text, without rounding.
 fn exact(text: &str) -> Result<Decimal, String> {
     let odd = || format!("a price is a number like 15.99, and {text:?} is none");
     let (number, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
@@ -34,7 +34,7 @@ fn exact(text: &str) -> Result<Decimal, String> {
     if !is_digit(number.as_bytes().first()) || !is_digit(number.as_bytes().last()) {
         return Err(odd());
     }
-    // The parser below takes `1_000`, and we would say that it is a price.
+    // The parser below would accept `1_000`, which is no price.
     if !number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         return Err(odd());
     }
@@ -66,7 +66,7 @@ fn exact(text: &str) -> Result<Decimal, String> {
     Ok(price)
 }
 
-/// Digits and at most one point: it is a number, with more digits than a decimal holds.
+/// Whether the text is a number that has more digits than a decimal holds.
 fn has_many_digits(number: &str) -> bool {
     let is_digit = |byte: u8| byte.is_ascii_digit() || byte == b'.';
     number.bytes().all(is_digit) && number.matches('.').count() <= 1
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prices_are_read_exactly() {
+    fn prices_are_parsed_exactly() {
         let table = [
             ("0.07", 7),
             ("1.1", 110),
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_price_is_said() {
+    fn an_invalid_price_is_refused_with_the_reason() {
         let table = [
             ("", "number like"),
             (".5", "number like"),

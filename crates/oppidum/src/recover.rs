@@ -1,4 +1,4 @@
-//! The operator brings a store back when a majority of its replicas is lost.
+//! `oppidum ctl recover`: brings a store back when a majority of its replicas is lost.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::cli_members::Recover;
 use crate::roles::FreeText;
 use crate::settings::{self, Settings};
 
-/// `oppidum ctl recover`. False: it was not confirmed.
+/// `oppidum ctl recover`. False: the operator did not confirm it.
 pub(crate) async fn recover(flags: Recover) -> Result<bool, Stop> {
     crate::roles::keep_private();
     let FreeText(data) = Settings::load()?.want(settings::DATA, flags.data)?;
@@ -34,8 +34,8 @@ pub(crate) async fn recover(flags: Recover) -> Result<bool, Stop> {
     Ok(true)
 }
 
-/// What each folder there knows, and which one knows most. One that cannot be read is named, and
-/// keeps nobody from the others.
+/// Compares the newest entries in the replicas' folders. A folder that cannot be read is named, and
+/// the comparison goes on with the others.
 async fn compare(data: &Path) -> Result<bool, Stop> {
     let mut known: Vec<((u64, u64), u64)> = Vec::new();
     let mut unreadable = None;
@@ -129,7 +129,7 @@ async fn is_confirmed(cluster: &str) -> bool {
     read.is_ok() && line.trim() == cluster
 }
 
-/// A moment as people write it, after H. Hinnant's `civil_from_days`.
+/// A time as UTC text, after H. Hinnant's `civil_from_days`.
 fn utc(millis: u64) -> String {
     let (days, of_day) = (millis / 86_400_000, millis / 1_000 % 86_400);
     let shifted = days + 719_468;
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn moments_are_written_as_people_write_them() {
+    fn a_time_is_written_as_utc() {
         assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
         assert_eq!(utc(951_782_400_000), "2000-02-29 00:00:00 UTC");
         assert_eq!(utc(1_795_267_807_123), "2026-11-21 13:30:07 UTC");

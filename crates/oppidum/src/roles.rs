@@ -1,4 +1,4 @@
-//! One process of the store: from flags and variables to a role's settings, and its life to the
+//! The roles: builds a replica, catalog or frontend from flags and variables, and runs it to its
 //! end.
 
 use std::fmt::Display;
@@ -38,7 +38,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
     let own = own.and_then(|own| own.parse::<HostPort>().ok());
     let listen = match listen.or(own) {
         Some(listen) => resolve_fixed(&listen)?,
-        // The replica's own check says which ids there are.
+        // The replica's own check reports which ids exist.
         None => SocketAddr::from(([127, 0, 0, 1], 0)),
     };
     let FreeText(data) = settings.want(settings::DATA, flags.data)?;
@@ -110,7 +110,7 @@ pub(crate) async fn catalog(flags: Catalog) -> Result<(), Stop> {
 pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
     let mut settings = Settings::load()?;
     let log: Filter = settings.want(settings::LOG, flags.common.log.clone())?;
-    // An empty flag has always meant that there are none.
+    // An empty flag means, for compatibility, that there are no catalogs.
     let catalogs = flags.catalogs.map(|list| if list.is_empty() { NONE.into() } else { list });
     let catalogs: OrNone = settings.want(settings::CATALOGS, catalogs)?;
     let peers: Peers = settings.want(settings::ORDERS, flags.common.orders.clone())?;
@@ -140,7 +140,7 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
     finish(::frontend::run(role, stop.clone()), stop).await
 }
 
-/// How a frontend treats its clients.
+/// The limits of a frontend for its clients.
 fn clients(settings: &mut Settings, flags: cli::Clients) -> Result<Clients, Stop> {
     let form: StatusForm = settings.want(settings::PUBLIC_STATUS, flags.public_status)?;
     let connections_per_address: usize =
@@ -174,7 +174,7 @@ fn times(settings: &mut Settings, flags: WatchTimes) -> Result<(Times, Rules), S
     Ok((times, rules))
 }
 
-/// Begins to write lines, says every setting, and makes the token that ends the process.
+/// Starts logging, logs every setting, and makes the token that ends the process.
 fn begin(settings: &Settings, log: &Filter, common: &Common) -> Result<CancellationToken, Stop> {
     output::queue_lines();
     let odd = |error| Stop::Setup(format!("log: {:?} makes no sense: {error}", log.0));
@@ -185,7 +185,7 @@ fn begin(settings: &Settings, log: &Filter, common: &Common) -> Result<Cancellat
     let stop = CancellationToken::new();
     tokio::spawn(stop_on_signal(Signals::catch()?, stop.clone()));
     if common.stop_with_stdin {
-        // Whoever is frozen when its parent ends goes on, and finds its stdin closed.
+        // A frozen process is resumed when its parent ends, and then finds its stdin closed.
         if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::CONT)) {
             tracing::warn!("a frozen process may outlive its parent: {error}");
         }
@@ -225,24 +225,24 @@ async fn finish(
     ended
 }
 
-/// What this process writes is for its owner alone: orders, votes, who belongs to the store.
+/// Makes new files private to this user: they hold orders, votes and the members of the store.
 pub(crate) fn keep_private() {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
 }
 
-/// Where the public port of a process is.
+/// The socket address of a public port.
 fn resolve(address: &HostPort) -> Result<SocketAddr, Stop> {
     let odd = |why: String| Stop::Setup(format!("{address} is no address to listen on: {why}"));
     address.resolve().map_err(odd)
 }
 
-/// Where a process listens for others of the store.
+/// The socket address at which other processes of the store find this one.
 fn resolve_fixed(address: &HostPort) -> Result<SocketAddr, Stop> {
     let odd = |why: String| Stop::Setup(format!("{address} is no address to listen on: {why}"));
     address.resolve_fixed().map_err(odd)
 }
 
-/// The word for a list that is meant to be empty.
+/// The word for an empty list.
 const NONE: &str = "none";
 
 /// `HOST:PORT,…`, or `none`.
@@ -259,10 +259,10 @@ impl FromStr for OrNone {
     }
 }
 
-/// A value that makes sense, as it was written: for those who pass it on.
+/// A value that was parsed only to check it, and is passed on as text.
 #[derive(Clone, Debug)]
 pub(crate) struct Checked<T> {
-    /// As it was written.
+    /// The text as it was written.
     pub(crate) text: String,
     what: PhantomData<T>,
 }
@@ -275,8 +275,8 @@ impl<T: FromStr> FromStr for Checked<T> {
     }
 }
 
-/// A folder, or the name of a store: any text, but none that a shell or an editor has left half
-/// done, for it would be taken as it stands.
+/// A folder, or the name of a store: any text but those that a shell or an editor left unfinished,
+/// because the text is used verbatim.
 #[derive(Debug)]
 pub(crate) struct FreeText(pub(crate) String);
 
@@ -306,7 +306,7 @@ impl FromStr for FreeText {
     }
 }
 
-/// What is written to stderr, in `tracing`'s form.
+/// A log filter, in `tracing`'s form.
 pub(crate) struct Filter(String);
 
 impl FromStr for Filter {
@@ -350,7 +350,7 @@ impl FromStr for OnOff {
     }
 }
 
-/// A form of `/status` by its name.
+/// A form of `/status`, by its name.
 struct StatusForm(PublicStatus);
 
 impl FromStr for StatusForm {
@@ -391,9 +391,9 @@ impl Display for DialectName {
 mod tests {
     use super::*;
 
-    /// Kind: a folder whose name is a mistake, in which an empty store is opened.
+    /// Prevents: a folder with a mistaken name, in which a store starts empty.
     #[test]
-    fn a_text_that_a_shell_would_have_changed_is_refused() {
+    fn a_text_that_a_shell_would_expand_is_refused() {
         for text in ["./oppidum-data", "/var/my data", "a~b", "o'neil", "shop $5", "Füchse", "./~"]
         {
             assert_eq!(text.parse::<FreeText>().map(|it| it.0).as_deref(), Ok(text));

@@ -1,10 +1,10 @@
-//! Settings: flags, then the environment, then `.env`, then the default, and a line that says
-//! which.
+//! Settings: from flags, the environment, `.env` and the defaults, in this order, with a log line
+//! that names the source.
 //!
-//! A pure core over the three texts, so that every rule of it is a table. No setting is passed over
-//! in silence: a misspelt name is an error, and so are a name that is set twice and an empty flag.
-//! An empty variable is as if it were not set, as compose files and units leave them; a line says
-//! so.
+//! A pure core over these three texts, so that tables can test each rule. No setting is skipped
+//! silently: a misspelt name, a name that is set twice and an empty flag are errors. An empty
+//! variable counts as not set, because compose files and units leave such variables; a line reports
+//! it.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -12,16 +12,16 @@ use std::str::FromStr;
 
 use wire::exit::Stop;
 
-use crate::dot_env::{self, Line};
+use crate::dot_env::{self, EnvLine};
 
-/// One setting: its name for people, the variables it may come from, its default.
+/// A setting: its name for people, its variables, and its default.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
-    /// As a flag, without dashes.
+    /// The name as a flag, without dashes.
     pub(crate) name: &'static str,
-    /// In the environment or in `.env`; the first one that is set counts.
+    /// The variables in the environment or in `.env`; the first that is set counts.
     pub(crate) variables: &'static [&'static str],
-    /// When nobody says otherwise. Empty: there is none.
+    /// The default. Empty: there is none.
     pub(crate) default: &'static str,
 }
 
@@ -39,11 +39,11 @@ pub(crate) const ORDERS: Setting = setting(
     &["OPPIDUM_ORDERS"],
     "123=127.0.0.1:1115,345=127.0.0.1:1116,456=127.0.0.1:1117",
 );
-/// Which replica this process is.
+/// The id of this replica.
 pub(crate) const ID: Setting = setting("id", &["OPPIDUM_ID", "ORDER_SERVICE_ID"], "");
-/// Where a replica or a catalog listens, or a frontend's internal listener.
+/// The address on which a replica, a catalog or a frontend's internal listener listens.
 pub(crate) const LISTEN: Setting = setting("listen", &["OPPIDUM_LISTEN"], "");
-/// Where a catalog listens.
+/// The address on which a catalog listens.
 pub(crate) const CATALOG_LISTEN: Setting =
     setting("listen", &["OPPIDUM_CATALOG_LISTEN"], "127.0.0.1:2319");
 /// The catalogs that a frontend may watch.
@@ -56,9 +56,9 @@ pub(crate) const PORT: Setting = setting("port", &["OPPIDUM_PORT"], "1234");
 pub(crate) const INTERNAL: Setting = setting("internal", &["OPPIDUM_INTERNAL"], "127.0.0.1:6789");
 /// How many products a frontend's cache holds.
 pub(crate) const CACHE: Setting = setting("cache", &["OPPIDUM_CACHE"], "5");
-/// Which classic API is spoken.
+/// The classic API.
 pub(crate) const DIALECT: Setting = setting("dialect", &["OPPIDUM_DIALECT"], "stock");
-/// Where the data folders are.
+/// The folder of the data folders.
 pub(crate) const DATA: Setting = setting("data", &["OPPIDUM_DATA"], "./oppidum-data");
 /// The name of the store.
 pub(crate) const CLUSTER: Setting = setting("cluster", &["OPPIDUM_CLUSTER"], "oppidum");
@@ -69,20 +69,20 @@ pub(crate) const ACCESS_LOG: Setting = setting("access-log", &["OPPIDUM_ACCESS_L
 /// What a frontend's public `/status` shows.
 pub(crate) const PUBLIC_STATUS: Setting =
     setting("public-status", &["OPPIDUM_PUBLIC_STATUS"], "short");
-/// How many connections of one address a frontend keeps.
+/// The limit of connections per address.
 pub(crate) const CONNECTIONS_PER_ADDRESS: Setting =
     setting("connections-per-address", &["OPPIDUM_CONNECTIONS_PER_ADDRESS"], "128");
-/// Addresses that are not bounded.
+/// Addresses without a limit of connections.
 pub(crate) const GATEWAYS: Setting = setting("gateways", &["OPPIDUM_GATEWAYS"], "");
-/// How long an idle connection of a customer lives.
+/// How long an idle connection is kept.
 pub(crate) const IDLE: Setting = setting("idle-seconds", &["OPPIDUM_IDLE_SECONDS"], "75");
 /// How long a stopping frontend goes on answering.
 pub(crate) const DRAIN: Setting = setting("drain", &["OPPIDUM_DRAIN_SECONDS"], "0");
 /// The catalogs that a catalog watches instead of the leader.
 pub(crate) const UPSTREAM: Setting = setting("upstream", &["OPPIDUM_UPSTREAM"], "");
-/// How often a catalog looks for what is sold out.
+/// How often a catalog looks for sold-out products.
 pub(crate) const RESTOCK: Setting = setting("restock-seconds", &["OPPIDUM_RESTOCK_SECONDS"], "5");
-/// What a replica keeps free on its disk.
+/// The disk space that a replica keeps free.
 pub(crate) const RESERVE: Setting = setting("reserve-mb", &["OPPIDUM_RESERVE_MB"], "");
 /// The lease of the watch protocol.
 pub(crate) const LEASE: Setting = setting("lease-ms", &["OPPIDUM_LEASE_MS"], "500");
@@ -90,12 +90,12 @@ pub(crate) const LEASE: Setting = setting("lease-ms", &["OPPIDUM_LEASE_MS"], "50
 pub(crate) const BEAT: Setting = setting("beat-ms", &["OPPIDUM_BEAT_MS"], "100");
 /// The drift bound of the watch protocol.
 pub(crate) const DRIFT: Setting = setting("drift-per-mille", &["OPPIDUM_DRIFT_PER_MILLE"], "50");
-/// What is written to stderr.
+/// The log filter for stderr.
 pub(crate) const LOG: Setting = setting("log", &["OPPIDUM_LOG"], "info");
 /// The store that the client's commands talk to.
 pub(crate) const URL: Setting = setting("url", &["OPPIDUM_URL"], "http://127.0.0.1:1234");
 
-/// Every setting there is.
+/// Every setting.
 pub(crate) const ALL: [Setting; 27] = [
     ORDERS,
     ID,
@@ -126,7 +126,7 @@ pub(crate) const ALL: [Setting; 27] = [
     URL,
 ];
 
-/// The texts that settings come from, and what was said about each.
+/// The texts of the settings, and the line that was reported for each.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Settings {
     environment: BTreeMap<String, String>,
@@ -135,11 +135,12 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// From the environment of this process and the `.env` of its folder.
+    /// Reads the environment of this process and the `.env` of its folder.
     pub(crate) fn load() -> Result<Self, Stop> {
         let mut environment = BTreeMap::new();
         for (name, value) in std::env::vars_os() {
-            // Of a name that is no Unicode, enough is left to see whose it is.
+            // Of a name that is not Unicode, enough remains to see whether it is one of these
+            // settings.
             let name = name.to_string_lossy().into_owned();
             match value.into_string() {
                 Ok(value) => drop(environment.insert(name, value)),
@@ -157,7 +158,7 @@ impl Settings {
         Self::new(environment, dot_env.as_deref())
     }
 
-    /// From texts.
+    /// Builds the settings from texts.
     pub(crate) fn new(
         mut environment: BTreeMap<String, String>,
         dot_env: Option<&[u8]>,
@@ -185,8 +186,7 @@ impl Settings {
         Ok(Self { environment, dot_env, said })
     }
 
-    /// The value of a setting, wherever it comes from; None: it is nowhere, and there is no
-    /// default.
+    /// The value of a setting, from any source; None: no source has it, and there is no default.
     pub(crate) fn take<T: FromStr<Err: Display>>(
         &mut self,
         setting: Setting,
@@ -219,7 +219,7 @@ impl Settings {
         settings.iter().flat_map(|setting| setting.variables).copied().filter(is_set).collect()
     }
 
-    /// One line for each setting taken so far.
+    /// The reported lines, one for each setting taken so far.
     pub(crate) fn said(&self) -> &[String] {
         &self.said
     }
@@ -256,7 +256,7 @@ fn read_dot_env(bytes: &[u8]) -> Result<BTreeMap<String, String>, Stop> {
     let mut variables = BTreeMap::new();
     let mut places = BTreeMap::new();
     for line in dot_env::parse(bytes).map_err(odd)? {
-        let Line { number, name, value, replaces, is_divided } = line;
+        let EnvLine { number, name, value, replaces, is_divided } = line;
         if is_divided && (is_known(&name) || mentions_setting(&value)) {
             return Err(odd(format!(
                 "line {number}: {name} is {value:?}: a line sets one name, and a value with a \
@@ -277,8 +277,8 @@ fn read_dot_env(bytes: &[u8]) -> Result<BTreeMap<String, String>, Stop> {
     Ok(variables)
 }
 
-/// Takes out what Kubernetes puts into every container beside a service whose name begins with
-/// `oppidum`: they are no settings, and no misspelt ones. Returns the line that says so.
+/// Removes the variables that Kubernetes adds to every container for a service whose name begins
+/// with `oppidum`: they are neither settings nor misspelt ones. Returns the line that reports it.
 fn take_service_links(environment: &mut BTreeMap<String, String>) -> Option<String> {
     let links = environment.iter().filter(|(name, value)| is_service_link(name, value));
     let links: Vec<String> = links.map(|(name, _)| name.clone()).collect();
@@ -294,8 +294,8 @@ fn take_service_links(environment: &mut BTreeMap<String, String>) -> Option<Stri
     })
 }
 
-/// `OPPIDUM_SERVICE_HOST`, `OPPIDUM_SERVICE_PORT_HTTP`, `OPPIDUM_PORT=tcp://…`,
-/// `OPPIDUM_PORT_1234_TCP_ADDR`, and the same of services such as `oppidum-frontend`.
+/// True for `OPPIDUM_SERVICE_HOST`, `OPPIDUM_SERVICE_PORT_HTTP`, `OPPIDUM_PORT=tcp://…`,
+/// `OPPIDUM_PORT_1234_TCP_ADDR`, and those of services such as `oppidum-frontend`.
 fn is_service_link(name: &str, value: &str) -> bool {
     let Some(rest) = name.strip_prefix("OPPIDUM_").map(|rest| format!("_{rest}")) else {
         return false;
@@ -307,7 +307,7 @@ fn is_service_link(name: &str, value: &str) -> bool {
         let number = words.next().is_some_and(|word| word.parse::<u16>().is_ok());
         number && words.next().is_some_and(|word| protocol(&word.to_ascii_lowercase()))
     });
-    // The last word of `…_PORT_1234_TCP_PORT` is `PORT`, too.
+    // The last segment of `…_PORT_1234_TCP_PORT` is `PORT`, too.
     let port = port
         || rest.strip_suffix("_PORT").and_then(|rest| rest.rsplit_once("_PORT_")).is_some_and(
             |(_, tail)| {
@@ -343,16 +343,16 @@ fn is_known(name: &str) -> bool {
     known().any(|known| known == name)
 }
 
-/// True when a value looks as if it set one of our variables itself.
+/// True when a value contains a variable's name, as a second setting on the same line would.
 fn mentions_setting(value: &str) -> bool {
     let value = value.to_ascii_uppercase();
     value.contains("OPPIDUM_") || known().any(|known| value.contains(known))
 }
 
-/// The variable that is meant by a name that no setting has; None: the name is not ours. In `.env`
-/// (`all_ours`) names near to any of our variables are, elsewhere those near to an `OPPIDUM_` one.
+/// The variable nearest to an unknown name; None: the name is not meant for this program. In `.env`
+/// (`all_ours`) every variable is compared, elsewhere only the `OPPIDUM_` ones.
 fn nearest(name: &str, all_ours: bool) -> Option<&'static str> {
-    /// Two letters that are changed, or the wrong way round.
+    /// Two changed letters, or two swapped ones.
     const SLIP: usize = 2;
     let name = name.to_ascii_uppercase().replace(['-', '.'], "_");
     let found = known().map(|known| (distance(&name, known), known)).min();
@@ -361,7 +361,7 @@ fn nearest(name: &str, all_ours: bool) -> Option<&'static str> {
     (meant || name.starts_with("OPPIDUM_")).then_some(nearest)
 }
 
-/// How many letters differ, after V. Levenshtein.
+/// The edit distance of two names, after V. Levenshtein.
 fn distance(left: &str, right: &str) -> usize {
     let mut row: Vec<usize> = (0..=right.len()).collect();
     for (place, letter) in left.bytes().enumerate() {

@@ -1,4 +1,4 @@
-//! Shop files: which products there are when the shop opens. TOML, or JSON of the same shape.
+//! Shop files: the products of a new shop, as TOML or as JSON of the same shape.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,28 +17,28 @@ use crate::price::cents;
 const STOCK: &str = include_str!("../../../shops/stock.toml");
 const TOY: &str = include_str!("../../../shops/toy.toml");
 
-/// A file with prices as the format gives them.
+/// A shop file, with prices in the form of its format.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct File<P> {
+struct ShopFile<P> {
     #[serde(default)]
     first_order_number: u64,
     #[serde(default = "Vec::new")]
-    product: Vec<Product<P>>,
+    product: Vec<ShopProduct<P>>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Product<P> {
+struct ShopProduct<P> {
     name: String,
-    /// A number or a text; not yet what a program makes of it, for that may be another.
+    /// The price as written, a number or a text, before any rounding to a binary fraction.
     price: P,
     quantity: u64,
     restock_to: Option<u64>,
 }
 
-/// Whether a shop file opens a shop, or was read before: what has become stricter since does not
-/// keep an old store from starting.
+/// Whether a shop file opens a new shop, or may have opened this one before: rules that became
+/// stricter since must not keep an old store from starting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Age {
     New,
@@ -46,12 +46,12 @@ pub(crate) enum Age {
 }
 
 impl Age {
-    /// The shop of a replica is new as long as the replica has no folder.
+    /// The shop of a replica is new while the replica has no folder.
     pub(crate) fn of(folder: &Path) -> Self {
         if folder.exists() { Self::MayBeOpen } else { Self::New }
     }
 
-    /// The shop of a store is new as long as its folder has none of a replica.
+    /// The shop of a store is new while its folder contains no replica's folder.
     pub(crate) fn of_store(data: &Path) -> Self {
         let entries = std::fs::read_dir(data).into_iter().flatten().flatten();
         let mut names = entries.map(|entry| entry.file_name());
@@ -60,7 +60,7 @@ impl Age {
     }
 }
 
-/// The shop of a file, or one of the built-in ones: `stock`, `toy`. With where it came from.
+/// Loads a shop from a file, or a built-in one: `stock`, `toy`. Returns its source, too.
 pub(crate) fn load(source: &str, age: Age) -> Result<(Shop, String), Stop> {
     let (text, from) = match source {
         "stock" => (STOCK.to_owned(), "the built-in stock bazaar".to_owned()),
@@ -83,21 +83,21 @@ pub(crate) fn load(source: &str, age: Age) -> Result<(Shop, String), Stop> {
     shop.map(|shop| (shop, from.clone())).map_err(|why| Stop::Setup(format!("shop {from}: {why}")))
 }
 
-/// A shop from its text.
+/// Parses a shop.
 pub(crate) fn parse(text: &str, is_json: bool, age: Age) -> Result<Shop, String> {
-    // The byte order mark that editors of some systems put before everything.
+    // Some editors put a byte order mark before the text.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if is_json {
-        let file: File<Box<RawValue>> =
+        let file: ShopFile<Box<RawValue>> =
             serde_json::from_str(text).map_err(|error| error.to_string())?;
         shop(file, age, |price| json_price(price.get()))
     } else {
-        let file: File<Spanned<toml::Value>> =
+        let file: ShopFile<Spanned<toml::Value>> =
             toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
         shop(file, age, |price| match price.get_ref() {
             toml::Value::String(price) => cents(price),
             toml::Value::Integer(_) | toml::Value::Float(_) => {
-                // As it stands in the file; TOML allows lines between digits.
+                // The price as written; TOML allows underscores between digits.
                 let raw = text.get(price.span()).unwrap_or_default().replace('_', "");
                 cents(raw.strip_prefix('+').unwrap_or(&raw))
             }
@@ -106,7 +106,7 @@ pub(crate) fn parse(text: &str, is_json: bool, age: Age) -> Result<Shop, String>
     }
 }
 
-/// A price as it stands in a JSON file.
+/// Parses the price of a JSON file.
 fn json_price(raw: &str) -> Result<Cents, String> {
     match raw.bytes().next() {
         Some(b'"') => cents(&serde_json::from_str::<String>(raw).map_err(|e| e.to_string())?),
@@ -122,7 +122,7 @@ fn no_price(what: &str) -> String {
 }
 
 fn shop<P>(
-    file: File<P>,
+    file: ShopFile<P>,
     age: Age,
     price: impl Fn(P) -> Result<Cents, String>,
 ) -> Result<Shop, String> {
@@ -149,7 +149,7 @@ fn shop<P>(
 }
 
 fn define<P>(
-    product: Product<P>,
+    product: ShopProduct<P>,
     age: Age,
     price: impl Fn(P) -> Result<Cents, String>,
 ) -> Result<Definition, String> {
@@ -194,7 +194,7 @@ mod tests {
         assert!(toy.products.iter().all(|p| p.restock_to.map(Quantity::get) == Some(100)));
     }
 
-    /// With one product of this price.
+    /// Parses a shop with one product of this price.
     fn priced(price: &str, is_json: bool) -> Result<u64, String> {
         let text = match is_json {
             true => format!(r#"{{"product":[{{"name":"bear","price":{price},"quantity":1}}]}}"#),
@@ -203,9 +203,9 @@ mod tests {
         parse(&text, is_json, Age::New).map(|shop| shop.products[0].price.get())
     }
 
-    /// A price is what stands in the file, and not the binary fraction next to it.
+    /// The price is the decimal number of the file, not the nearest binary fraction.
     #[test]
-    fn a_price_is_what_stands_in_the_file() {
+    fn a_price_is_the_exact_number_in_the_file() {
         let table = [("29.99", 2_999), ("\"15.99\"", 1_599), ("1e2", 10_000), ("64.10", 6_410)];
         for (price, expected) in table {
             for is_json in [true, false] {
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_price_is_named() {
+    fn an_invalid_price_is_named() {
         for (price, word) in [
             ("null", "null is neither"),
             ("true", "true is neither"),
@@ -241,7 +241,7 @@ mod tests {
         }
     }
 
-    /// Editors and spreadsheets of some systems put a byte order mark before everything.
+    /// Some editors and spreadsheets put a byte order mark before the text.
     #[test]
     fn a_shop_with_a_byte_order_mark_is_read() {
         let json = "\u{feff}{\"product\":[{\"name\":\"a\",\"price\":1,\"quantity\":1}]}";
@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(parse(toml, false, Age::New).unwrap().products[0].price.get(), 150);
     }
 
-    /// A file of UTF-16 is no damage: it is named.
+    /// A file in UTF-16 gets an error that names UTF-8, not one about damage.
     #[test]
     fn a_shop_in_another_encoding_is_named() {
         let folder = tempfile::tempdir().unwrap();
@@ -260,8 +260,8 @@ mod tests {
         assert!(stop.contains("UTF-8"), "{stop}");
     }
 
-    /// From the last number on that JSON readers keep exact, another order would be looked up; and
-    /// a store needs room for its orders.
+    /// Above the largest number that JSON readers keep exact, a look-up would find another order;
+    /// and a store needs a range of numbers for its orders.
     #[test]
     fn a_shop_does_not_open_where_order_numbers_run_out() {
         let shop = |first: u64, age| {
@@ -279,7 +279,7 @@ mod tests {
         assert!(parse(&json, true, Age::New).is_err());
     }
 
-    /// A name of before there were rules for new ones does not keep its store from starting.
+    /// A name that predates the rules for new names must not keep its store from starting.
     #[test]
     fn a_new_shop_has_no_names_that_look_the_same_and_an_old_one_starts() {
         let text = "[[product]]\nname = \"a\u{200b}\"\nprice = 1\nquantity = 1\n";
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_shop_is_said() {
+    fn an_invalid_shop_is_refused_with_the_reason() {
         let table = [
             ("", "no products"),
             ("[[product]]\nname = \"a\"\nprice = 1\nquantity = 1\ncolour = 2\n", "colour"),

@@ -1,7 +1,8 @@
-//! Answers that wait: whatever reveals the state at an index is given once that index is settled.
+//! Answers that wait: an answer that reveals the state at an index leaves once that index is
+//! settled.
 //!
-//! An acceptance, a refusal, the answer to a repeated key, a look-up: each tells its reader
-//! something that no other reader may contradict afterwards. So each waits until every attached
+//! An acceptance, a refusal, the answer to a repeated key and a look-up each show a client a state
+//! that no other client may contradict afterwards. So each answer waits until every attached
 //! catalog has seen the index it reveals. Answers are held by index and released together.
 
 use std::collections::BTreeMap;
@@ -9,7 +10,7 @@ use std::collections::BTreeMap;
 use ledger::terms::Index;
 use wire::watch::rules::{Mutant, Rules};
 
-/// Holds answers of kind `T` until they may be given.
+/// Holds answers of kind `T` until their index is settled.
 #[derive(Debug)]
 pub struct Acknowledger<T> {
     rules: Rules,
@@ -24,19 +25,19 @@ pub enum Reveals {
     Acceptance,
     /// A request was refused.
     Refusal,
-    /// A key had its answer already; the index is that of the first decision.
+    /// The key was answered before; the index is that of the first decision.
     Repetition,
     /// An order, or a product, as of an index.
     Reading,
 }
 
 impl<T> Acknowledger<T> {
-    /// Nothing held, everything up to `settled` may be told.
+    /// Starts with no answer held; answers up to `settled` pass at once.
     pub fn new(settled: Index, rules: Rules) -> Self {
         Self { rules, settled, held: BTreeMap::new() }
     }
 
-    /// Gives the answer back when it may be given at once, or holds it.
+    /// Returns the answer when its index is settled, or holds it.
     pub fn hold(&mut self, reveals: Reveals, index: Index, answer: T) -> Option<T> {
         let early = match reveals {
             Reveals::Acceptance => Mutant::AcceptedEarly,
@@ -51,7 +52,7 @@ impl<T> Acknowledger<T> {
         None
     }
 
-    /// Everything up to `settled` may be told: these answers were waiting for it, oldest first.
+    /// Raises the settled index; returns the answers that waited for it, oldest first.
     pub fn settle(&mut self, settled: Index) -> Vec<T> {
         if settled <= self.settled {
             return Vec::new();
@@ -62,7 +63,7 @@ impl<T> Acknowledger<T> {
         due.into_values().flatten().collect()
     }
 
-    /// Everything up to here may be told.
+    /// Answers up to this index pass at once.
     pub fn settled(&self) -> Index {
         self.settled
     }
@@ -72,7 +73,8 @@ impl<T> Acknowledger<T> {
         self.held.values().map(Vec::len).sum()
     }
 
-    /// Gives up all that is held: this replica leads no more, and their askers ask elsewhere.
+    /// Gives up all held answers: this replica leads no more, and their clients ask another
+    /// replica.
     pub fn release(&mut self) -> Vec<T> {
         std::mem::take(&mut self.held).into_values().flatten().collect()
     }
@@ -84,13 +86,13 @@ mod tests {
 
     #[test]
     fn an_answer_waits_until_its_index_is_settled() {
-        let mut desk = Acknowledger::new(Index(4), Rules::default());
-        assert_eq!(desk.hold(Reveals::Refusal, Index(4), "old"), Some("old"));
-        assert_eq!(desk.hold(Reveals::Acceptance, Index(6), "six"), None);
-        assert_eq!(desk.hold(Reveals::Reading, Index(5), "five"), None);
-        assert_eq!(desk.settle(Index(5)), ["five"]);
-        assert_eq!(desk.settle(Index(3)), Vec::<&str>::new(), "settled never goes back");
-        assert_eq!(desk.held(), 1);
-        assert_eq!(desk.settle(Index(9)), ["six"]);
+        let mut acknowledger = Acknowledger::new(Index(4), Rules::default());
+        assert_eq!(acknowledger.hold(Reveals::Refusal, Index(4), "old"), Some("old"));
+        assert_eq!(acknowledger.hold(Reveals::Acceptance, Index(6), "six"), None);
+        assert_eq!(acknowledger.hold(Reveals::Reading, Index(5), "five"), None);
+        assert_eq!(acknowledger.settle(Index(5)), ["five"]);
+        assert_eq!(acknowledger.settle(Index(3)), Vec::<&str>::new(), "settled never goes back");
+        assert_eq!(acknowledger.held(), 1);
+        assert_eq!(acknowledger.settle(Index(9)), ["six"]);
     }
 }

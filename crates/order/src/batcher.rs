@@ -1,11 +1,11 @@
 //! The batcher: many requests in, few log entries out.
 //!
-//! [`Line`] decides who leaves together, and when, and knows neither clock nor engine; this is the
-//! shell that performs.
+//! [`BatchQueue`] decides which requests leave together, and when, without a clock or an engine;
+//! this is the shell that sends the entries.
 //!
 //! # Invariants
 //!
-//! * Whoever was let in is answered exactly once.
+//! * Each request that was let in is answered exactly once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,31 +26,31 @@ use tokio_util::sync::CancellationToken;
 use wire::problem::Problem;
 use wire::timer::until;
 
-use crate::line::Line;
-use crate::load::{Load, Tell, TellMany, TellOne};
+use crate::batch_queue::BatchQueue;
+use crate::pending::{Pending, RespondMany, RespondOne, Responder};
 use crate::problems;
 use crate::role::Role;
 
-/// An entry that has not landed after this is answered as unknown, and nothing new is let in.
+/// An entry that has not landed after this is answered as unknown, and no new request is let in.
 pub(crate) const LANDING_MAX: Duration = Duration::from_secs(1);
 
-/// Sends one entry to the log, and says where each of its requests was decided and how.
+/// Sends one entry to the log; returns the index where it was decided, and its outcomes.
 pub(crate) trait Propose: Send + Sync + 'static {
-    /// Resolves when the entry is applied, or to why it was not (or is not known to be).
+    /// Resolves when the entry is applied; the problem says that it was not, or is not known to be.
     fn propose(
         &self,
-        loads: Vec<Load>,
+        loads: Vec<Pending>,
     ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>>;
 }
 
-/// The one door to the log on this replica; it lets in only while the replica leads.
+/// The only way to the log on this replica; it lets requests in only while the replica leads.
 #[derive(Clone)]
 pub(crate) struct Batcher {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    line: Mutex<Line<Tell>>,
+    line: Mutex<BatchQueue<Responder>>,
     wake: Notify,
     stalled: AtomicBool,
 }
@@ -61,7 +61,7 @@ impl std::fmt::Debug for Batcher {
     }
 }
 
-/// So many requests are decided, and not yet answered; dropped with their answer.
+/// This many requests are decided and not yet answered; dropped with their answer.
 #[derive(Debug)]
 pub(crate) struct Untold {
     batcher: Batcher,
@@ -71,41 +71,41 @@ pub(crate) struct Untold {
 impl Drop for Untold {
     fn drop(&mut self) {
         let shared = &self.batcher.shared;
-        shared.line.lock().told(self.requests, Instant::now());
+        shared.line.lock().replied(self.requests, Instant::now());
         shared.wake.notify_one();
     }
 }
 
-/// An entry on its way, and those who wait for it.
+/// An entry in flight, and the responders of its requests.
 struct Flight {
     since: Instant,
     requests: usize,
-    tells: Vec<Tell>,
+    tells: Vec<Responder>,
 }
 
 impl Batcher {
-    /// A batcher with nobody in line, and its way to the log closed.
+    /// A batcher with an empty, closed queue.
     pub(crate) fn new() -> Self {
         let shared = Shared {
-            line: Mutex::new(Line::default()),
+            line: Mutex::new(BatchQueue::default()),
             wake: Notify::new(),
             stalled: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Takes a request. `tell` is called exactly once: when it is decided, or somebody else leads,
-    /// or an entry has not landed for [`LANDING_MAX`].
-    pub(crate) fn offer(&self, request: Request, tell: TellOne) {
-        self.offer_load(Load::One(request), Tell::One(tell));
+    /// Takes a request. `tell` is called exactly once: when the request is decided, when another
+    /// replica leads, or when an entry has not landed for [`LANDING_MAX`].
+    pub(crate) fn offer(&self, request: Request, tell: RespondOne) {
+        self.offer_load(Pending::One(request), Responder::One(tell));
     }
 
-    /// Takes so many orders, which were checked; otherwise as [`offer`](Self::offer).
-    pub(crate) fn offer_many(&self, (count, orders): (usize, Bytes), tell: TellMany) {
-        self.offer_load(Load::Many(count, orders), Tell::Many(count, tell));
+    /// Takes `count` orders, which were checked; otherwise as [`offer`](Self::offer).
+    pub(crate) fn offer_many(&self, (count, orders): (usize, Bytes), tell: RespondMany) {
+        self.offer_load(Pending::Many(count, orders), Responder::Many(count, tell));
     }
 
-    fn offer_load(&self, load: Load, tell: Tell) {
+    fn offer_load(&self, load: Pending, tell: Responder) {
         if self.is_stalled() {
             return tell.problem(&problems::no_quorum());
         }
@@ -116,7 +116,7 @@ impl Batcher {
         }
     }
 
-    /// So many requests that have landed wait to be told how they were decided.
+    /// This many requests have landed and wait for their answers.
     pub(crate) fn untold(&self, requests: usize) -> Untold {
         self.shared.line.lock().decided(requests);
         Untold { batcher: self.clone(), requests }
@@ -127,7 +127,7 @@ impl Batcher {
         self.shared.stalled.load(Ordering::Relaxed)
     }
 
-    /// True when nothing is on its way. Those in line are sent elsewhere when somebody else leads.
+    /// True when no entry is in flight. (Queued requests are answered when another replica leads.)
     pub(crate) fn is_idle(&self) -> bool {
         self.shared.line.lock().is_idle()
     }
@@ -146,7 +146,7 @@ impl Batcher {
             self.obey(*role.borrow_and_update());
             while let Some((loads, tells)) = self.take() {
                 number += 1;
-                let requests = loads.iter().map(Load::count).sum();
+                let requests = loads.iter().map(Pending::count).sum();
                 let landing = log.propose(loads);
                 landings.push(async move { (number, landing.await) });
                 flights.push_back((number, Flight { since: Instant::now(), requests, tells }));
@@ -174,14 +174,14 @@ impl Batcher {
         }
     }
 
-    fn take(&self) -> Option<(Vec<Load>, Vec<Tell>)> {
+    fn take(&self) -> Option<(Vec<Pending>, Vec<Responder>)> {
         if self.is_stalled() {
             return None;
         }
         self.shared.line.lock().close(Instant::now())
     }
 
-    /// When those in line leave without company.
+    /// When the queued requests leave without waiting for more.
     fn patience(&self) -> Option<Instant> {
         if self.is_stalled() {
             return None;
@@ -189,14 +189,14 @@ impl Batcher {
         self.shared.line.lock().deadline()
     }
 
-    /// Opens or closes the way to the log, and sends away whom another replica must answer.
+    /// Opens or closes the queue, and dismisses the requests that another replica must answer.
     fn obey(&self, role: Role) {
         self.shared.line.lock().set_open(matches!(role, Role::Leading { .. }));
         match role {
-            Role::Leading { .. } | Role::Choosing { .. } => {}
+            Role::Leading { .. } | Role::TakingOver { .. } => {}
             Role::Following { leader, .. } => self.dismiss(&problems::not_leader(leader)),
-            Role::Alone { forsaken: false, .. } => self.dismiss(&problems::no_leader()),
-            Role::Alone { forsaken: true, .. } => self.dismiss(&problems::no_quorum()),
+            Role::Leaderless { no_quorum: false, .. } => self.dismiss(&problems::no_leader()),
+            Role::Leaderless { no_quorum: true, .. } => self.dismiss(&problems::no_quorum()),
         }
     }
 
@@ -222,8 +222,8 @@ impl Batcher {
         }
     }
 
-    /// The oldest entry is overdue. Its senders are told that nobody knows; those in line, that
-    /// nothing happened. Until all overdue entries have landed nothing new is let in.
+    /// The oldest entry is overdue: its requests are answered as unknown. Queued requests are
+    /// answered as not executed. Until all overdue entries have landed, no new request is let in.
     fn give_up(&self, flights: &mut VecDeque<(u64, Flight)>) {
         let now = Instant::now();
         for (_, flight) in flights.iter_mut().filter(|(_, f)| f.since + LANDING_MAX <= now) {
@@ -234,12 +234,12 @@ impl Batcher {
     }
 
     fn dismiss(&self, problem: &Problem) {
-        let tells = self.shared.line.lock().dismiss();
+        let tells = self.shared.line.lock().drain();
         tell_all(tells, problem);
     }
 }
 
-fn tell_all(tells: Vec<Tell>, problem: &Problem) {
+fn tell_all(tells: Vec<Responder>, problem: &Problem) {
     for tell in tells {
         tell.problem(problem);
     }
@@ -261,7 +261,7 @@ mod tests {
         Request { key, deadline: None, command }
     }
 
-    /// A log whose entries land when the test says so.
+    /// A log whose entries land when the test permits it.
     struct Slow {
         gate: Arc<tokio::sync::Semaphore>,
     }
@@ -269,25 +269,25 @@ mod tests {
     impl Propose for Slow {
         fn propose(
             &self,
-            loads: Vec<Load>,
+            loads: Vec<Pending>,
         ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
             let gate = self.gate.clone();
             Box::pin(async move {
                 gate.acquire().await.unwrap().forget();
                 let done = Outcome::Accepted(ledger::outcome::Accepted::Done);
-                let count = loads.iter().map(Load::count).sum();
+                let count = loads.iter().map(Pending::count).sum();
                 Ok((Index(1), vec![done; count]))
             })
         }
     }
 
-    /// The same, and how many entries have left for it.
+    /// The same log, with the number of entries proposed to it.
     struct Counted(Slow, AtomicUsize);
 
     impl Propose for Counted {
         fn propose(
             &self,
-            loads: Vec<Load>,
+            loads: Vec<Pending>,
         ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
             self.1.fetch_add(1, Ordering::Relaxed);
             self.0.propose(loads)
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_was_let_in_is_answered_also_when_another_replica_leads() {
+    async fn each_request_let_in_is_answered_also_when_another_replica_leads() {
         let gate = Arc::new(tokio::sync::Semaphore::new(0));
         let (role, watch_role) = watch::channel(Role::Leading { term: 1 });
         let (batcher, stop) = (Batcher::new(), CancellationToken::new());
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_waits_for_ever_for_those_who_cannot_be_told() {
+    async fn a_request_does_not_wait_for_ever_for_answers_that_are_held() {
         let gate = Arc::new(tokio::sync::Semaphore::new(9));
         let (_role, watch_role) = watch::channel(Role::Leading { term: 1 });
         let (batcher, stop) = (Batcher::new(), CancellationToken::new());
@@ -330,14 +330,14 @@ mod tests {
         let (began, (tell, told)) = (Instant::now(), tokio::sync::oneshot::channel());
         batcher.offer(request(), Box::new(move |decision| tell.send(decision).unwrap()));
         let told = tokio::time::timeout(Duration::from_secs(10), told).await;
-        assert!(told.expect("it leaves by itself").unwrap().is_ok());
-        assert!(crate::line::COMPANY_MAX <= began.elapsed(), "but not at once");
+        assert!(told.expect("it leaves after the batch wait").unwrap().is_ok());
+        assert!(crate::batch_queue::BATCH_WAIT_MAX <= began.elapsed(), "but not at once");
         drop(untold);
         stop.cancel();
         running.await.unwrap();
     }
 
-    /// [P4] What has left for the log may be decided yet: only what waits in line is surely not.
+    /// [P4] An entry in flight may still be decided; only a queued request surely is not.
     #[tokio::test]
     async fn an_entry_that_does_not_land_is_unknown_and_what_waits_behind_it_has_not_happened() {
         let gate = Arc::new(tokio::sync::Semaphore::new(0));
@@ -351,19 +351,19 @@ mod tests {
             tokio::time::timeout(Duration::from_secs(20), told)
         };
         let mut left = Vec::new();
-        while left.len() < crate::line::IN_FLIGHT_MAX {
+        while left.len() < crate::batch_queue::IN_FLIGHT_MAX {
             left.push(ask());
             while log.1.load(Ordering::Relaxed) < left.len() {
                 tokio::task::yield_now().await;
             }
         }
         let waits = ask();
-        let unknown = left.swap_remove(0).await.expect("it is told").unwrap().unwrap_err();
+        let unknown = left.swap_remove(0).await.expect("it is answered").unwrap().unwrap_err();
         assert!(!unknown.definite, "{unknown:?}");
         assert!(batcher.is_stalled());
-        let refused = waits.await.expect("it is told").unwrap().unwrap_err();
+        let refused = waits.await.expect("it is answered").unwrap().unwrap_err();
         assert!(refused.definite, "{refused:?}");
-        assert!(ask().await.unwrap().unwrap().unwrap_err().definite, "nothing new is let in");
+        assert!(ask().await.unwrap().unwrap().unwrap_err().definite, "no new request is let in");
         gate.add_permits(99);
         let over = async {
             while batcher.is_stalled() {

@@ -1,11 +1,10 @@
-//! The one clock of a replica, and the only place that reads it: leaders stamp their batches with
-//! it.
+//! The log clock: the one clock of a replica, with which leaders stamp their batches.
 //!
-//! It goes by the clock on the wall, but it does not jump with it. Keys are forgotten and requests
-//! are late by log time, so a wall that jumps an hour ahead would refuse what is under way and
-//! forget what somebody relies on. Where the two differ, this clock goes at double or at half speed
-//! until they agree again. Only when a replica starts is the wall taken at its word, for nobody
-//! knows how long the store was away.
+//! It follows the system's wall clock, but does not jump with it. Keys are forgotten and requests
+//! are late by log time; so a wall clock that jumps an hour ahead would refuse requests under way
+//! and forget keys that clients rely on. Where the two differ, this clock runs at double or at half
+//! speed until they agree again. Only when a replica starts is the wall clock taken as it is, for
+//! the time that the store was down is not known.
 
 use std::time::Duration;
 
@@ -15,10 +14,10 @@ use wire::telemetry::since_epoch;
 use wire::watch::clock::now;
 use wire::watch::lease::Moment;
 
-/// The clock that stamps. One in each life of a replica.
+/// The clock that stamps. One per life of a replica.
 #[derive(Debug, Default)]
 pub(crate) struct LogClock {
-    /// What it said last, since the epoch, and when.
+    /// The last stamp since the epoch, and when it was given.
     said: Mutex<Option<(Duration, Moment)>>,
 }
 
@@ -34,7 +33,7 @@ impl LogClock {
     }
 }
 
-/// Follows the wall, at half speed at least and at double speed at most.
+/// Follows the wall clock, at half speed at least and at double speed at most.
 fn advance(said: Option<(Duration, Moment)>, wall: Duration, now: Moment) -> Duration {
     let Some((time, at)) = said else { return wall };
     let elapsed = now.since(at);
@@ -54,11 +53,11 @@ mod tests {
         assert!(Timestamp(1_700_000_000_000) < now);
         let ahead = Timestamp(now.0 + 3_600_000);
         assert!(ahead <= clock.stamp(ahead));
-        assert!(ahead <= clock.stamp(Timestamp(0)), "not even when it forgot");
+        assert!(ahead <= clock.stamp(Timestamp(0)), "not even with an older log time");
     }
 
     #[test]
-    fn a_wall_that_jumps_is_followed_at_double_or_half_speed_until_both_agree() {
+    fn a_wall_clock_that_jumps_is_followed_at_double_or_half_speed_until_both_agree() {
         let (start, second) = (HOUR * 400_000, Duration::from_secs(1));
         let moment = |seconds| Moment(second * seconds);
         assert_eq!(advance(None, start, moment(7)), start, "taken at its word at the start");
@@ -75,7 +74,7 @@ mod tests {
         let later = |hours: u32| Moment(7 * second + hours * HOUR);
         assert_eq!(advance(said, ahead, later(1)), ahead);
         assert_eq!(advance(said, back, later(2)), back);
-        // Nothing has passed.
+        // No time has passed.
         assert_eq!(advance(said, start + HOUR, moment(7)), start);
     }
 }

@@ -1,4 +1,4 @@
-//! What a replica is told when it starts, and the engine's settings that follow from it.
+//! The settings of a replica, and the engine's settings that follow from them.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,23 +15,23 @@ use wire::watch::rules::Rules;
 /// The most replicas a store may have.
 pub const REPLICAS_MAX: usize = 7;
 
-/// The most replicas in a list of hints: old ones and new ones.
+/// The most replicas in a list of hints: former and new members.
 pub const HINTS_MAX: usize = 64;
 
 /// The greatest id of a replica: the file of a data folder keeps ids as signed numbers.
 pub const REPLICA_ID_MAX: u64 = i64::MAX as u64;
 
-/// Everything a replica needs to know before it starts.
+/// The settings of a replica.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Its own id, one of `peers`.
+    /// The replica's own id, one of `peers`.
     pub id: u64,
     /// All replicas of the store, itself included, at most [`REPLICAS_MAX`]: an odd number when a
-    /// store begins, later first hints, for the log knows who they are.
+    /// store begins. Later they are only hints, for the log names the replicas.
     pub peers: Vec<Peer>,
-    /// It waits to be added to a store that is there, and never begins one.
+    /// The replica waits to be added to an existing store, and never begins a store.
     pub join: bool,
-    /// Where it listens for the other processes.
+    /// The address where it listens for the other processes.
     pub listen: SocketAddr,
     /// Its own data folder; made if absent.
     pub data: PathBuf,
@@ -43,15 +43,16 @@ pub struct Settings {
     pub shop_source: String,
     /// How many idempotency keys are remembered, and for how long.
     pub windows: Windows,
-    /// So many bytes of the disk are kept free; `None`: 64 MB, or a tenth of a smaller disk.
+    /// Bytes of the disk that are kept free; `None`: 64 MB, or a tenth of a smaller disk.
     pub reserve: Option<u64>,
-    /// A leader gives way to a higher replica that has been back and healthy for a while.
+    /// A leader hands over to a higher replica that has been healthy for
+    /// `handover::STEADY`.
     pub preempt: bool,
     /// The times of the watch protocol, the same in the whole store.
     pub times: Times,
-    /// All rules hold, unless a test switches one off.
+    /// All rules hold, unless a test breaks one.
     pub rules: Rules,
-    /// Faults put there on purpose, by tests.
+    /// Faults that tests inject.
     pub faults: Faults,
 }
 
@@ -72,15 +73,15 @@ pub struct Faults {
     pub hold_answers: bool,
     /// Delays each flush of the log by this.
     pub flush_delay: Option<Duration>,
-    /// Once there was a leader, never stands because one is silent: only a proven death is followed
-    /// by an election.
+    /// Once there was a leader, never stands because a leader is silent: only a proven death leads
+    /// to an election.
     pub no_timeouts: bool,
-    /// So many entries are kept below a snapshot, and a snapshot is made after so many.
+    /// The number of entries kept below a snapshot, and between two snapshots.
     pub log_kept: Option<u64>,
-    /// Further faults are switched on and off while it runs, by the file `ORDER.faults` beside the
-    /// data folder.
+    /// Further faults are set and cleared while the replica runs, by the file `ORDER.faults` beside
+    /// the data folder.
     pub switches: bool,
-    /// The disk has as many free bytes as the file `free-bytes` in the data folder says.
+    /// The number of free bytes of the disk is read from the file `free-bytes` in the data folder.
     pub pretended_room: bool,
 }
 
@@ -90,7 +91,7 @@ impl Settings {
         self.faults.log_kept.unwrap_or(crate::raft::LOG_KEPT)
     }
 
-    /// Checks what can be checked before anything is opened.
+    /// Checks the settings, before a file or a socket is opened.
     pub fn check(&self) -> Result<(), Stop> {
         let refuse = |line: String| Err(Stop::Setup(line));
         if !self.peers.iter().any(|peer| peer.id == self.id) {
@@ -103,8 +104,8 @@ impl Settings {
             ));
         }
         let count = self.peers.len();
-        // Who joins, or has a log, knows the replicas from the log.
-        let begins = !self.join && !crate::record::is_known(&self.data);
+        // A replica that joins, or has a log, knows the replicas from the log.
+        let begins = !self.join && !crate::identity_file::is_known(&self.data);
         if HINTS_MAX < count || (begins && (REPLICAS_MAX < count || count.is_multiple_of(2))) {
             return refuse(format!(
                 "a store begins with an odd number of replicas, at most {REPLICAS_MAX}, and not \

@@ -1,8 +1,8 @@
-//! What the operator asks of a replica: to hand leadership over, to add and to remove replicas, to
-//! mend its history.
+//! The control service: what an operator asks of a replica: to hand leadership over, to add and
+//! remove replicas, to repair its history.
 //!
-//! The asks are few and slow. Those about the lead go through a short line to the one task that
-//! keeps it, and are answered from there.
+//! These calls are few and slow. Transfers of the lead go through a short queue to the one task
+//! that keeps the lead, and are answered from there.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,39 +17,39 @@ use wire::proto::{
     AddReplica, Adding, RemoveReplica, Removed, RepairAsk, Repaired, TransferTo, Transferred,
 };
 
-use crate::changing::{Changing, Gone, Refusal};
 use crate::handover::Pause;
+use crate::membership_change::{Denied, Gone, MembershipChange};
+use crate::raft::applied_state::View;
 use crate::raft::sources::Sources;
-use crate::raft::view::View;
 
-/// The most asks that wait; an operator asks one thing at a time.
+/// The most transfers that wait; an operator asks for one at a time.
 const WAITING_MAX: usize = 4;
 
-/// An ask to hand over, and whom to tell what came of it.
+/// A request to hand over the lead, and the channel for its result.
 #[derive(Debug)]
-pub(crate) struct Wish {
+pub(crate) struct TransferRequest {
     /// The replica that is to lead.
     pub(crate) to: u64,
-    /// Why it cannot be done is said in words for the operator.
+    /// The result; the error says in words for the operator why it cannot be done.
     pub(crate) tell: oneshot::Sender<Result<Pause, String>>,
 }
 
-/// The line of wishes: where they come in, and where they are fulfilled.
-pub(crate) fn wishes() -> (mpsc::Sender<Wish>, mpsc::Receiver<Wish>) {
+/// The queue of transfer requests: its sender and its receiver.
+pub(crate) fn wishes() -> (mpsc::Sender<TransferRequest>, mpsc::Receiver<TransferRequest>) {
     mpsc::channel(WAITING_MAX)
 }
 
-/// Where asks come in.
+/// Serves the operator's calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Operator {
-    changing: Changing,
+    changing: MembershipChange,
     view: Arc<View>,
     sources: Sources,
 }
 
 impl Operator {
-    /// Who fulfils the asks about members also knows the line of those about the lead.
-    pub(crate) fn new(changing: Changing, view: Arc<View>, sources: Sources) -> Self {
+    /// `changing` also holds the sender of the queue of transfer requests.
+    pub(crate) fn new(changing: MembershipChange, view: Arc<View>, sources: Sources) -> Self {
         Self { changing, view, sources }
     }
 
@@ -59,14 +59,14 @@ impl Operator {
     }
 }
 
-type Progress = Pin<Box<dyn Stream<Item = Result<Adding, Status>> + Send>>;
+type AddingStream = Pin<Box<dyn Stream<Item = Result<Adding, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl Control for Operator {
-    type AddStream = Progress;
+    type AddStream = AddingStream;
 
     async fn repair(&self, _: Request<RepairAsk>) -> Result<Response<Repaired>, Status> {
-        match self.view.mend(Arc::new(self.sources.clone())).await {
+        match self.view.repair(Arc::new(self.sources.clone())).await {
             Ok(done) => {
                 let mended = done.mended.into_iter().map(|index| index.0).collect();
                 Ok(Response::new(Repaired { checked: done.checked, mended }))
@@ -80,8 +80,9 @@ impl Control for Operator {
         request: Request<TransferTo>,
     ) -> Result<Response<Transferred>, Status> {
         let (tell, told) = oneshot::channel();
-        let wish = Wish { to: request.into_inner().to, tell };
-        let busy = |_| Status::resource_exhausted("others wait to change the leader: ask again");
+        let wish = TransferRequest { to: request.into_inner().to, tell };
+        let busy =
+            |_| Status::resource_exhausted("other leadership transfers are waiting: ask again");
         self.changing.wishes.try_send(wish).map_err(busy)?;
         match told.await {
             Ok(Ok(pause)) => {
@@ -93,7 +94,7 @@ impl Control for Operator {
         }
     }
 
-    async fn add(&self, request: Request<AddReplica>) -> Result<Response<Progress>, Status> {
+    async fn add(&self, request: Request<AddReplica>) -> Result<Response<AddingStream>, Status> {
         let AddReplica { id, address } = request.into_inner();
         let (tell, told) = mpsc::channel(WAITING_MAX);
         let (why, refused) = oneshot::channel();
@@ -101,7 +102,7 @@ impl Control for Operator {
         tokio::spawn(async move {
             let added = changing.add(id, &address, &tell).await;
             drop(tell);
-            // Who does not listen any more need not know.
+            // A client that has hung up needs no result.
             let _ = why.send(added);
         });
         let last = futures::stream::once(async move {
@@ -127,9 +128,9 @@ impl Control for Operator {
     }
 }
 
-fn refusal(why: Refusal) -> Status {
+fn refusal(why: Denied) -> Status {
     match why {
-        Refusal::Later(why) => Status::unavailable(format!("{why}: ask again")),
-        Refusal::No(why) => Status::failed_precondition(why),
+        Denied::Later(why) => Status::unavailable(format!("{why}: ask again")),
+        Denied::No(why) => Status::failed_precondition(why),
     }
 }

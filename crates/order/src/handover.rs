@@ -1,10 +1,11 @@
-//! Handing leadership over politely: when the operator asks, or to a higher replica that is back.
+//! Handover: passes leadership on without an election timeout: when the operator asks, or to a
+//! higher replica that is back.
 //!
-//! First nothing new leaves for the log; requests wait in line. Then what is on its way lands, and
-//! the successor has every entry. Only then it is asked to stand: an engine that has asked takes no
-//! writes and sends no heartbeats until another leads (openraft's `proposer/leader.rs`), so it asks
-//! nobody who is not there or lags. Those who wait in line are sent to the successor, with their
-//! keys.
+//! First no new entry leaves for the log; requests wait in the queue. Then the entries in flight
+//! land, and the successor receives every entry. Only then does the engine ask the successor to
+//! stand: an engine that has asked takes no writes and sends no heartbeats until another replica
+//! leads (openraft's `proposer/leader.rs`). Therefore a replica that is unreachable or lags is
+//! never asked. The queued requests are sent to the successor, with their keys.
 
 use std::time::Duration;
 
@@ -12,36 +13,36 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::batcher::Batcher;
-use crate::leading::Chair;
-use crate::role::{Reach, Rival, Role};
+use crate::role::{Reach, Role, VoterView};
+use crate::takeover::Takeover;
 
-/// What is on its way must have landed, and the successor have it, within this; else nothing
-/// changes.
+/// Within this the entries in flight must have landed, and the successor must have them; else
+/// nothing changes.
 const READY: Duration = Duration::from_millis(500);
 
-/// The successor leads within this, or the ordinary timeouts choose.
+/// The successor leads within this, or the ordinary timeouts choose a leader.
 const TAKING: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether all has landed.
+/// How often the landing is checked.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// A higher replica must have been healthy for so long before a leader gives way to it unasked.
+/// A higher replica must have been healthy for this long before a leader hands over to it unasked.
 pub(crate) const STEADY: Duration = Duration::from_secs(2);
 
-/// For how long nothing could be decided.
+/// How long no request could be decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Pause(pub(crate) Duration);
 
-/// Whether a leader gives way unasked: the pure core of `--preempt`.
+/// Whether a leader hands over unasked: the pure core of `--preempt`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Preempt {
-    /// The best of the higher ones, and since when it is healthy without a break.
+    /// The highest healthy replica above this one, and since when it is healthy without a break.
     candidate: Option<(u64, Instant)>,
 }
 
 impl Preempt {
-    /// Looks at the others once more. Some: that one has been healthy for [`STEADY`].
-    pub(crate) fn look(&mut self, me: u64, rivals: &[Rival], now: Instant) -> Option<u64> {
+    /// Looks at the other voters. `Some`: this replica has been healthy for [`STEADY`].
+    pub(crate) fn look(&mut self, me: u64, rivals: &[VoterView], now: Instant) -> Option<u64> {
         let healthy = rivals.iter().filter(|rival| me < rival.id && is_healthy(rival));
         let Some(best) = healthy.map(|rival| rival.id).max() else {
             self.candidate = None;
@@ -57,13 +58,15 @@ impl Preempt {
     }
 }
 
-/// There, and not far behind: under load somebody is always an entry behind.
-fn is_healthy(rival: &Rival) -> bool {
-    rival.reach == Reach::Up && rival.lag.is_some_and(|lag| lag <= Rival::LAG_MAX)
+/// Reachable, and at most [`VoterView::LAG_MAX`] entries behind: under load some replica always
+/// lags by an entry.
+fn is_healthy(rival: &VoterView) -> bool {
+    rival.reach == Reach::Up && rival.lag.is_some_and(|lag| lag <= VoterView::LAG_MAX)
 }
 
-impl Chair {
-    /// Hands over to `to`. The error says why not, for the operator; then this replica leads on.
+impl Takeover {
+    /// Hands over to `to`. The error says why it did not, for the operator; then this replica leads
+    /// on.
     pub(crate) async fn hand_over(
         &self,
         to: u64,
@@ -83,7 +86,7 @@ impl Chair {
         }
         self.check(to)?;
         let began = Instant::now();
-        role.send_replace(Role::Choosing { term });
+        role.send_replace(Role::TakingOver { term });
         while !(batcher.is_idle() && self.rivals().iter().any(|r| r.id == to && r.caught_up())) {
             if READY < began.elapsed() {
                 role.send_replace(now);
@@ -114,18 +117,18 @@ impl Chair {
             if self.members.look(|now| now.is_member(to) && !now.is_voter(to)) {
                 return Err(format!("replica {to} has no vote yet: let `ctl member add` end"));
             }
-            let ids = self.members.look(crate::members::Now::voters);
+            let ids = self.members.look(crate::membership::Membership::voters);
             let ids: Vec<String> = ids.iter().map(u64::to_string).collect();
             return Err(format!("there is no replica {to}: there are {}", ids.join(", ")));
         };
         if self.peers.now().get(&to).is_some_and(|peer| peer.full) {
-            return Err(format!("the disk of replica {to} is full: make room first"));
+            return Err(format!("the disk of replica {to} is full: free some space first"));
         }
         if rival.reach != Reach::Up {
-            return Err(format!("replica {to} is not there: start it first"));
+            return Err(format!("replica {to} is not reachable: start it first"));
         }
         match rival.lag {
-            Some(lag) if lag <= Rival::LAG_MAX => Ok(()),
+            Some(lag) if lag <= VoterView::LAG_MAX => Ok(()),
             Some(lag) => Err(format!("replica {to} is {lag} entries behind: ask again later")),
             None => Err(format!("replica {to} has not caught up yet: ask again later")),
         }
@@ -136,31 +139,31 @@ impl Chair {
 mod tests {
     use super::*;
 
-    fn rival(id: u64, reach: Reach, lag: u64) -> Rival {
-        Rival { id, reach, lag: Some(lag), lost: false }
+    fn rival(id: u64, reach: Reach, lag: u64) -> VoterView {
+        VoterView { id, reach, lag: Some(lag), lost: false }
     }
 
     #[test]
-    fn a_leader_gives_way_only_to_a_higher_one_that_has_been_healthy_for_long() {
+    fn a_leader_hands_over_unasked_only_to_a_higher_replica_that_has_been_healthy_for_long() {
         let (start, mut preempt) = (Instant::now(), Preempt::default());
         let at = |millis| start + Duration::from_millis(millis);
         let (up, gone) = (Reach::Up, Reach::Refused);
         assert_eq!(preempt.look(345, &[rival(123, up, 0), rival(456, up, 0)], at(0)), None);
         assert_eq!(preempt.look(345, &[rival(456, up, 3)], at(1_999)), None);
         assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(2_000)), Some(456));
-        // One that flaps, or falls behind, begins anew.
+        // A replica that flaps, or falls behind, begins anew.
         assert_eq!(preempt.look(345, &[rival(456, gone, 0)], at(2_100)), None);
         assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(2_200)), None);
         assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(4_100)), None);
-        assert_eq!(preempt.look(345, &[rival(456, up, Rival::LAG_MAX + 1)], at(4_150)), None);
+        assert_eq!(preempt.look(345, &[rival(456, up, VoterView::LAG_MAX + 1)], at(4_150)), None);
         assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(4_300)), None);
         assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(6_300)), Some(456));
-        // The highest of several, and never a lower one.
+        // The highest of several, and never a lower replica.
         assert_eq!(preempt.look(500, &[rival(456, up, 0)], at(9_000)), None);
     }
 
     #[test]
-    fn a_better_one_that_has_just_come_must_be_steady_itself() {
+    fn a_higher_replica_that_has_just_come_must_be_healthy_for_long_itself() {
         let (start, mut preempt) = (Instant::now(), Preempt::default());
         let (lower, higher) = (rival(456, Reach::Up, 0), rival(567, Reach::Up, 0));
         assert_eq!(preempt.look(345, &[lower], start), None);

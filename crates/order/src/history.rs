@@ -1,4 +1,4 @@
-//! Everything a replica remembers, for `verify` and `dump`: where it stands, then its blocks.
+//! The history stream, for `verify` and `dump`: the state of a replica, then all its blocks.
 
 use std::pin::Pin;
 
@@ -13,7 +13,7 @@ use wire::proto::store_server::Store;
 use wire::proto::{self, history_part::What};
 use wire::{convert, stream};
 
-use crate::raft::view::View;
+use crate::raft::applied_state::View;
 use crate::service::Service;
 
 /// How many blocks are sent ahead of a slow receiver.
@@ -22,26 +22,26 @@ const BLOCKS_AHEAD: usize = 16;
 /// About how many bytes of blocks are read at once.
 const BYTES_AT_ONCE: usize = 1024 * 1024;
 
-type Parts = Pin<Box<dyn Stream<Item = Result<proto::HistoryPart, Status>> + Send>>;
+type PartStream = Pin<Box<dyn Stream<Item = Result<proto::HistoryPart, Status>> + Send>>;
 
 /// The store's service on a replica.
 #[derive(Clone, Debug)]
-pub(crate) struct Desk {
+pub(crate) struct HistoryService {
     service: Service,
     stop: CancellationToken,
 }
 
-impl Desk {
-    /// A desk whose streams end at `stop`.
+impl HistoryService {
+    /// A service whose streams end at `stop`.
     pub(crate) fn new(service: Service, stop: CancellationToken) -> Self {
         Self { service, stop }
     }
 }
 
 #[tonic::async_trait]
-impl Store for Desk {
+impl Store for HistoryService {
     type CallsStream = stream::Answers;
-    type HistoryStream = Parts;
+    type HistoryStream = PartStream;
 
     async fn calls(
         &self,
@@ -60,7 +60,7 @@ impl Store for Desk {
         let id = self.service.id();
         let head = view.read(|ledger| head(id, ledger));
         let to = Index(head.applied_index);
-        // Blocks are read from the disk; the last ones may still be on their way there.
+        // Blocks are read from the disk; the last ones may still be in a write buffer.
         view.flush().await.map_err(|error| Status::data_loss(error.to_string()))?;
         let (parts, outgoing) = mpsc::channel(BLOCKS_AHEAD);
         tokio::task::spawn_blocking(move || {
@@ -91,7 +91,7 @@ fn part(what: What) -> Result<proto::HistoryPart, Status> {
     Ok(proto::HistoryPart { what: Some(what) })
 }
 
-/// Reads blocks a few at a time and passes them on, until all are sent or nobody listens.
+/// Sends blocks in chunks of about [`BYTES_AT_ONCE`], until all are sent or the receiver is gone.
 fn send_blocks(
     view: &View,
     mut after: Index,
@@ -102,7 +102,7 @@ fn send_blocks(
         let blocks = match view.blocks(after, to, BYTES_AT_ONCE) {
             Ok(blocks) => blocks,
             Err(error) => {
-                // Nobody listens any more: nobody needs to know.
+                // A receiver that is gone needs no error.
                 let _ = parts.blocking_send(Err(Status::data_loss(error.to_string())));
                 return;
             }

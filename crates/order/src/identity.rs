@@ -1,25 +1,26 @@
-//! Who a replica is, and whom it takes the others for.
+//! Identity: the replica that a data folder belongs to, and the data folders of the other replicas.
 //!
 //! A data folder belongs to one replica of one store, and is used by one process at a time. Its
-//! file `identity.toml` says which; it also holds the *incarnation*: 128 random bits drawn when the
-//! folder was made. The others remember it from the first handshake and refuse another under the
-//! same id, so that an emptied folder cannot come back and forget what its replica had promised.
-//! They also tell it each other, and remember who has been removed: an id is never used again.
+//! file `identity.toml` names the replica and the store. It also holds the *incarnation*: 128
+//! random bits drawn when the folder was made. The other replicas remember it from the first
+//! handshake and refuse another incarnation under the same id, so that an emptied folder cannot
+//! come back and forget what its replica had promised. They also pass incarnations on to each
+//! other, and remember removed replicas: an id is never used again.
 //!
 //! # Invariants
 //!
 //! * Only a member is admitted: it is in the log or in the list of the start, or it knows this
-//!   replica's own incarnation, which members alone are told (the entry that added it may not be
-//!   here yet). A replica that waits to be added admits any replica that holds a ledger.
+//!   replica's own incarnation, which only members receive (the entry that added it may not be here
+//!   yet). A replica that waits to be added admits any replica that holds a ledger.
 //! * An incarnation is sent to dialed addresses alone. A caller is answered with fingerprints: they
-//!   say which folder is meant, and no replica can call with one. Only a caller that was met, or
-//!   that knows this replica's incarnation, is served more than a greeting.
+//!   say which folder is meant, and no replica can call with a fingerprint. Only a caller that was
+//!   met, or that knows this replica's incarnation, is served more than a greeting.
 //! * An incarnation is persisted when its replica was met at its own address, or when a replica
-//!   that was met there tells it. One that was only heard of in a call counts until then, in
-//!   memory, and gives way to what answers at the address.
+//!   that was met there passes it on. Until then the incarnation of a mere caller is kept in
+//!   memory, and the incarnation that answers at the address replaces it.
 //!
-//! It holds the [start history](crate::starts), too, by which a peer recognises an older copy of
-//! the folder.
+//! The identity also holds the [start history](crate::starts), by which a peer recognises an older
+//! copy of the folder.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -32,33 +33,34 @@ use wire::exit::Stop;
 use wire::proto;
 
 use crate::config::{HINTS_MAX, REPLICAS_MAX, Settings};
-use crate::members::Members;
-use crate::private;
-use crate::record::{
-    FILE, Hex, Record, begin, cannot_use, cannot_write, check_own, check_version, draw,
+use crate::handshake_error::{HandshakeError, is_hex, judge};
+use crate::identity_file::{
+    FILE, Hex, IdentityFile, begin, cannot_use, cannot_write, check_own, check_version, draw,
     fingerprint, fresh, is_fingerprint, is_known, is_same, lock, read, write,
 };
+use crate::membership::Members;
+use crate::private;
 use crate::starts::MetStart;
-use crate::stranger::{Stranger, is_hex, judge};
 
 mod starts;
 
-/// The most data folders that are known by replica: more than a store and its lists ever name.
+/// The most data folders of other replicas that are remembered: more than a store and its lists
+/// ever name.
 const KNOWN_MAX: usize = REPLICAS_MAX + HINTS_MAX;
 
-/// A data folder in use, and everything known about who is who.
+/// A data folder in use, and the data folders of the other replicas.
 #[derive(Debug)]
 pub(crate) struct Identity {
     folder: PathBuf,
     members: Members,
-    /// Who was removed, for those who must tell it.
+    /// The removed replicas, for the tasks that pass them on.
     removals: watch::Sender<BTreeSet<u64>>,
     /// Drawn at each start, so that a peer can tell a start from a broken connection.
     start: u64,
-    record: Mutex<Record>,
+    record: Mutex<IdentityFile>,
     /// The incarnations of members that have called and were not met at their address yet.
     callers: Mutex<BTreeMap<u64, Hex>>,
-    /// It joins: until it has a log, it takes the word of any replica that holds a ledger.
+    /// The replica joins: until it has a log, it believes any replica that holds a ledger.
     joins: bool,
     /// Held for its lock.
     _lock: File,
@@ -87,7 +89,7 @@ impl Identity {
         Ok(Self { folder, members, removals, start, record, callers, joins, _lock: lock })
     }
 
-    /// The folder of a replica that does not run, for those who look after it; it must be there.
+    /// Opens the folder of a replica that does not run, for the operator's tools; it must exist.
     pub(crate) fn open_stopped(folder: &Path, id: u64) -> Result<Self, Stop> {
         let place = folder.display();
         if !is_known(folder) {
@@ -163,9 +165,9 @@ impl Identity {
         known.collect()
     }
 
-    /// Replica `from` tells which data folders it knows: those of members not met yet are
-    /// remembered, so that a replica that was added later refuses an emptied folder as well. A
-    /// list that is longer than any honest one is passed over, as is one of a replica that was not
+    /// Takes over the data folders that replica `from` knows: those of members not met yet are
+    /// remembered, so that a replica that was added later refuses an emptied folder as well. A list
+    /// that is longer than any honest one is ignored, and so is the list of a replica that was not
     /// met at its own address.
     pub(crate) fn learn(&self, from: u64, known: &[proto::Known]) {
         let waits = self.waits();
@@ -203,7 +205,7 @@ impl Identity {
         self.joins && !self.members.look(|now| now.begun && now.is_member(own))
     }
 
-    /// These are the members, by an entry that is committed.
+    /// These are the members, by a committed entry.
     pub(crate) fn settle(&self, members: &BTreeSet<u64>) {
         let mut record = self.record.lock();
         let mut next = record.clone();
@@ -224,13 +226,13 @@ impl Identity {
         });
     }
 
-    /// Who has been removed, as it changes.
+    /// The removed replicas, and every change.
     pub(crate) fn removals(&self) -> watch::Receiver<BTreeSet<u64>> {
         self.removals.subscribe()
     }
 
-    /// Begins a new life of this folder's store, with this replica alone: whoever met the old one
-    /// does not know it any more.
+    /// Begins a new life of this folder's store, with this replica alone: replicas of the old store
+    /// no longer recognise it.
     pub(crate) fn begin_anew(&self) -> Result<(), Stop> {
         let mut record = self.record.lock();
         let mut next = record.clone();
@@ -248,25 +250,25 @@ impl Identity {
         Ok(())
     }
 
-    fn keep(&self, record: &mut Record, next: Record) {
+    fn keep(&self, record: &mut IdentityFile, next: IdentityFile) {
         if *record == next {
             return;
         }
-        // Not written, it would be asked for again at the next start: no reason to refuse.
+        // If the write fails, the peers pass it on again after the next start: no reason to refuse.
         if let Err(error) = write(&self.folder, &next) {
             tracing::warn!("cannot write {}: {error}", self.folder.join(FILE).display());
         }
         *record = next;
     }
 
-    /// Checks who calls. The caller's id.
-    pub(crate) fn admit(&self, sender: Option<&proto::Sender>) -> Result<u64, Stranger> {
-        let sender = sender.ok_or(Stranger::Nameless)?;
+    /// Checks the sender of a call; returns its id.
+    pub(crate) fn admit(&self, sender: Option<&proto::Sender>) -> Result<u64, HandshakeError> {
+        let sender = sender.ok_or(HandshakeError::Nameless)?;
         let id = sender.id;
         let mut record = self.record.lock();
         self.judge(&record, sender)?;
         if is_fingerprint(&sender.incarnation) {
-            return Err(Stranger::OtherIncarnation { id });
+            return Err(HandshakeError::OtherIncarnation { id });
         }
         let key = id.to_string();
         if let Some(known) = record.peers.get(&key) {
@@ -280,8 +282,8 @@ impl Identity {
         let mut callers = self.callers.lock();
         let is_full = KNOWN_MAX <= callers.len() && !callers.contains_key(&id);
         match callers.get(&id) {
-            Some(before) if *before != sender.incarnation => Err(Stranger::NotMetYet(id)),
-            _ if is_full => Err(Stranger::Unknown(id)),
+            Some(before) if *before != sender.incarnation => Err(HandshakeError::NotMetYet(id)),
+            _ if is_full => Err(HandshakeError::Unknown(id)),
             _ => {
                 callers.insert(id, sender.incarnation.clone());
                 Ok(id)
@@ -289,17 +291,17 @@ impl Identity {
         }
     }
 
-    /// Checks who answers at the address of a member, and remembers it when it is the first time.
-    /// The answering replica's id.
-    pub(crate) fn meet(&self, sender: Option<&proto::Sender>) -> Result<u64, Stranger> {
-        let sender = sender.ok_or(Stranger::Nameless)?;
+    /// Checks the replica that answers at a member's address, and remembers it at the first time;
+    /// returns its id.
+    pub(crate) fn meet(&self, sender: Option<&proto::Sender>) -> Result<u64, HandshakeError> {
+        let sender = sender.ok_or(HandshakeError::Nameless)?;
         let mut record = self.record.lock();
         self.judge(&record, sender)?;
         let called = self.callers.lock().remove(&sender.id);
         let key = sender.id.to_string();
         if !record.peers.contains_key(&key) {
             if KNOWN_MAX <= record.peers.len() {
-                return Err(Stranger::Unknown(sender.id));
+                return Err(HandshakeError::Unknown(sender.id));
             }
             let mut next = record.clone();
             let called = called.filter(|called| is_same(called, &sender.incarnation));
@@ -310,7 +312,7 @@ impl Identity {
     }
 
     /// True when an admitted caller has proved which replica it is: its data folder was met at its
-    /// own address, or another member told of it; or it was added meanwhile, and knows this
+    /// own address, or another member passed it on; or it was added meanwhile, and knows this
     /// folder's incarnation. A replica that is being added has nothing to compare with.
     pub(crate) fn is_proven(&self, sender: &proto::Sender) -> bool {
         let record = self.record.lock();
@@ -321,7 +323,7 @@ impl Identity {
         is_known || sender.to_incarnation == record.incarnation
     }
 
-    fn judge(&self, record: &Record, sender: &proto::Sender) -> Result<(), Stranger> {
+    fn judge(&self, record: &IdentityFile, sender: &proto::Sender) -> Result<(), HandshakeError> {
         let is_member = self.members.look(|now| now.is_member(sender.id));
         let is_known = is_member || self.members.hints(sender.id);
         judge(record, is_known, self.is_joining(record.id), sender)

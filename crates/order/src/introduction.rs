@@ -1,35 +1,35 @@
-//! Introduction: what two replicas compare before either counts on the other.
+//! Introduction: what two replicas compare before either relies on the other.
 //!
 //! A replica that starts shows each peer the starts that its data folder remembers, and the peer
-//! says what it knows this replica to have acknowledged. An older copy of the folder is refused by
-//! the peer ([`crate::starts`]); a log that has lost what it acknowledged is found out by the
-//! replica itself ([`crate::log_end`]). Either way the replica stops.
+//! answers with what it knows this replica to have acknowledged. The peer refuses an older copy of
+//! the folder ([`crate::starts`]); the replica itself finds out that its log has lost acknowledged
+//! entries ([`crate::log_end`]). In both cases the replica stops.
 //!
 //! # Invariants
 //!
-//! * A replica answers no call of the engine from a peer that has not compared, and none of a peer
-//!   whose start it has not met: so nothing is acknowledged, and no vote given or counted, before.
+//! * A replica answers no engine call of a peer before that peer has compared, and none of a start
+//!   that it has not met: so no entry is acknowledged, and no vote is given or counted, before.
 //! * One peer suffices: after a power cut any majority goes on, for its members compare with each
 //!   other.
 //!
 //! # Not here
 //!
-//! A peer can only compare with what it knows. It knows the starts that it has met, for ever, and
-//! what it hears of others; what was acknowledged it knows if it leads, has led, or was told by the
-//! leader, since it started itself.
+//! A peer can only compare with what it knows. It knows for ever the starts that it has met, and
+//! those that others reported. It knows the acknowledgements since its own start: as the leader, as
+//! a former leader, or from the leader's reports.
 
 use std::sync::Arc;
 
 use wire::exit::Stop;
 use wire::proto;
 
+use crate::handshake_error::HandshakeError;
 use crate::identity::Identity;
 use crate::log_end::{Acknowledged, LogEnd};
 use crate::peers::Peers;
 use crate::raft::engine::Engine;
-use crate::stranger::Stranger;
 
-/// Compares, for both sides. Clones share what they know.
+/// Compares starts and acknowledgements, for both sides. Clones share their knowledge.
 #[derive(Clone, Debug)]
 pub(crate) struct Introduction {
     identity: Arc<Identity>,
@@ -40,8 +40,8 @@ pub(crate) struct Introduction {
 }
 
 impl Introduction {
-    /// For a replica whose engine has opened its log, and has not been asked anything yet. The
-    /// error: the engine has stopped, or its log still lacks what it was found to lack before.
+    /// For a replica whose engine has opened its log and has not been called yet. The error: the
+    /// engine has stopped, or its log still lacks entries that were found missing before.
     pub(crate) async fn new(
         identity: Arc<Identity>,
         peers: Peers,
@@ -52,16 +52,16 @@ impl Introduction {
         Ok(Self { identity, peers, engine, own })
     }
 
-    /// Compares the starts of an admitted peer with the last one that was met, and remembers them.
-    /// What the peer is known to have acknowledged before this start. If it has lost some of that,
-    /// it stops by itself, and its start is not remembered: it has taken no part, and may still
-    /// come back with its folder as it was before.
+    /// Compares the starts of an admitted peer with its last met start, and remembers them. Returns
+    /// what the peer is known to have acknowledged before this start. If the peer has lost some of
+    /// that, it stops by itself, and its start is not remembered: it has taken no part, and may
+    /// still come back with its folder as it was before.
     pub(crate) fn meet(
         &self,
         id: u64,
         starts: Option<&proto::StartHistory>,
-    ) -> Result<Acknowledged, Stranger> {
-        // Of the start before: what the leader knows by now counts for that one.
+    ) -> Result<Acknowledged, HandshakeError> {
+        // These count for the start before: the leader knows them by now.
         if let Some(acknowledged) = self.engine.acknowledged_by(id) {
             self.peers.note_acknowledged(id, self.identity.met(id), acknowledged);
         }
@@ -76,8 +76,8 @@ impl Introduction {
         Ok(known)
     }
 
-    /// Peer `by` has compared the starts of this replica, and tells what it knows. The error: the
-    /// own log has lost some of it.
+    /// Peer `by` has compared the starts of this replica, and reports this replica's
+    /// acknowledgements. The error: the own log has lost some of them.
     pub(crate) fn hear(&self, by: u64, told: Option<proto::Acknowledged>) -> Result<(), Stop> {
         let acknowledged = told.map(Acknowledged::from).unwrap_or_default();
         if !self.own.may_have(&acknowledged) {
@@ -98,7 +98,7 @@ impl Introduction {
         Ok(())
     }
 
-    /// The starts that this replica's folder remembers, and where its log ended at the last.
+    /// The starts that this replica's folder remembers, and the end of its log at the latest start.
     pub(crate) fn starts(&self) -> proto::StartHistory {
         let log_end = self.own.last.map(|(term, node, index)| proto::LogId { term, node, index });
         let vote_term = self.own.term;
@@ -114,18 +114,18 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use crate::config::tests::three;
-    use crate::members::Members;
-    use crate::record::FILE;
+    use crate::identity_file::FILE;
+    use crate::membership::Members;
 
     fn open(folder: &Path, id: u64) -> Result<Identity, Stop> {
         let settings = Settings { id, data: folder.to_path_buf(), ..three() };
         Identity::open(&settings, Members::new(&settings))
     }
 
-    /// The kind: a folder put back from a copy, whatever else was started since, and however often
-    /// the copy is started.
+    /// Danger: a folder is restored from a copy, after other starts, and the copy is started
+    /// several times.
     #[test]
-    fn an_older_copy_of_a_folder_is_refused_by_whoever_met_a_later_start() {
+    fn an_older_copy_of_a_folder_is_refused_by_a_replica_that_met_a_later_start() {
         let (own, met) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (copy, third) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let peer = open(met.path(), 456).unwrap();
@@ -145,11 +145,11 @@ mod tests {
             let older = open(copy.path(), 123).unwrap().starts();
             assert_eq!(
                 peer.compare_starts(123, &older),
-                Err(Stranger::OlderCopy { id: 123, by: 456 })
+                Err(HandshakeError::OlderCopy { id: 123, by: 456 })
             );
             assert_eq!(
                 told.compare_starts(123, &older),
-                Err(Stranger::OlderCopy { id: 123, by: 345 })
+                Err(HandshakeError::OlderCopy { id: 123, by: 345 })
             );
         }
         let own = open(own.path(), 123).unwrap();
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_that_lacks_what_it_acknowledged_is_refused_at_each_start_until_it_has_it() {
+    fn a_log_that_lacks_acknowledged_entries_is_refused_at_each_start_until_it_has_them() {
         let folder = tempfile::tempdir().unwrap();
         let end = |index| LogEnd { term: 2, last: Some((2, 345, index)) };
         let identity = open(folder.path(), 456).unwrap();
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_of_a_start_that_was_not_met_is_turned_away() {
+    fn a_call_of_a_start_that_was_not_met_is_refused() {
         let (own, met) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let peer = open(met.path(), 456).unwrap();
         let first = open(own.path(), 123).unwrap();
@@ -195,7 +195,7 @@ mod tests {
         drop(first);
         let again = open(own.path(), 123).unwrap();
         let turned_away = peer.admit_met(Some(&again.sender(456)));
-        assert_eq!(turned_away, Err(Stranger::NotIntroduced(123)));
+        assert_eq!(turned_away, Err(HandshakeError::NotIntroduced(123)));
         peer.compare_starts(123, &again.starts()).unwrap();
         assert_eq!(peer.admit_met(Some(&again.sender(456))), Ok(123));
     }

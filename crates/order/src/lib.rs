@@ -1,13 +1,13 @@
 //! The order replica: one ledger, replicated by one Raft log.
 //!
-//! A replica keeps the agreed log, applies it to its own copy of the ledger, and answers what it
-//! may: the leader decides requests, in batches, and confirms reads with a quorum; the others
-//! answer what can no longer change, and say whom to ask for the rest.
+//! A replica keeps the agreed log, applies it to its own copy of the ledger, and answers requests.
+//! The leader decides requests, in batches, and confirms reads with a quorum. The other replicas
+//! show what can no longer change, and name the leader for the rest.
 //!
-//! Reading order: [`config`] (what a replica is told), [`replica`] (its life, from start to stop),
-//! `service` (asks in, answers out), `batcher` and `reader` (the two ways to an answer), `leading`
-//! and `handover` (who decides), `publisher` (what catalogs watch), `settling` (which answers may
-//! be given yet) with its cores [`leadership`] and [`acknowledger`]. The folder [`raft`] is the
+//! Reading order: [`config`] (the settings), [`replica`] (its life, from start to stop), `service`
+//! (requests and their answers), `batcher` and `read_index` (writes and reads), `takeover` and
+//! `handover` (which replica leads), `publisher` (what catalogs watch), `settling` (which answers
+//! may leave yet) with its cores [`leader_term`] and [`acknowledger`]. The folder [`raft`] is the
 //! only place that names the engine.
 
 pub mod config;
@@ -17,42 +17,42 @@ mod service;
 
 mod batcher;
 
-mod line;
-mod load;
-mod reader;
+mod batch_queue;
+mod pending;
+mod read_index;
 
 pub mod acknowledger;
-pub mod leadership;
+pub mod leader_term;
 mod settling;
 
-mod changing;
 mod control;
 mod handover;
-mod leading;
+mod membership_change;
 mod role;
 mod shop;
+mod takeover;
 
+mod handshake_error;
 mod identity;
+mod identity_file;
 mod introduction;
 mod log_end;
-mod members;
+mod membership;
 mod peers;
 mod private;
-mod record;
 mod starts;
-mod stranger;
 
+mod catch_up_progress;
 mod history;
 mod publisher;
 mod readiness;
-mod returning;
 mod status;
 mod voting;
 
 mod clock;
+pub mod disk_space;
+mod failpoints;
 mod problems;
-pub mod room;
-mod switches;
 
 pub mod raft;
 

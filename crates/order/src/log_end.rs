@@ -1,13 +1,13 @@
 //! Log end: what a replica's log held when it started, compared with what the replica is known to
 //! have acknowledged before.
 //!
-//! A follower that has acknowledged an entry or a vote was counted on: the entry may be committed
-//! because of it. If the follower's log has lost it, the engine goes on to believe in it, and the
-//! follower is never served again; and the follower would vote for what it lacks. So the two are
-//! compared before the follower takes part.
+//! A leader relies on a follower that has acknowledged an entry or a vote: the entry may be
+//! committed because of it. If the follower's log has lost the entry, the engine still believes
+//! that the follower has it, and never sends it again. The follower would also vote for a log that
+//! lacks it. So the two are compared before the follower takes part.
 //!
-//! What may legitimately be gone: entries that were not committed, once a leader of a later term
-//! has written over them. What may never be gone: a committed entry, and the last vote.
+//! An uncommitted entry may be gone, once a leader of a later term has written over it. A committed
+//! entry and the last vote may never be gone.
 
 use serde::{Deserialize, Serialize};
 use wire::proto;
@@ -15,8 +15,8 @@ use wire::proto;
 use crate::peers::Position;
 use crate::starts::MetStart;
 
-/// How many entries a log may have lost at its end for a peer that says so to be believed: a day at
-/// 1,000 entries per second. A greater number is forged.
+/// The most entries that a log may have lost at its end by a peer's report: a day at 1,000 entries
+/// per second. A greater number is forged.
 pub(crate) const LOST_MAX: u64 = 100_000_000;
 
 /// Where a replica's log ended when it started.
@@ -66,30 +66,30 @@ impl Acknowledged {
     }
 }
 
-/// In what a log is not what its replica acknowledged.
+/// How a log differs from what its replica acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Lost {
-    /// It ends too early, or a vote is gone: the replica has forgotten something.
+    /// The log ends too early, or a vote is gone: the replica has forgotten something.
     Forgotten(String),
-    /// It goes further than what was acknowledged, with other entries of an earlier term: the
-    /// replica may have what the others have lost.
+    /// The log is longer than what was acknowledged, with other entries of an earlier term: the
+    /// replica may have entries that the others have lost.
     Diverged(String),
 }
 
 /// What is known here of one peer's acknowledgements.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PeerLog {
-    /// The start that the latest of them were made in.
+    /// The start in which the latest acknowledgements were made.
     start: Option<MetStart>,
-    /// Those of that start.
+    /// The acknowledgements of that start.
     latest: Acknowledged,
-    /// Those of the starts before it.
+    /// The acknowledgements of the starts before it.
     earlier: Acknowledged,
 }
 
 impl PeerLog {
-    /// The peer has acknowledged this in `start`. News of an earlier start, and news that does not
-    /// say of which, may arrive behind those of the latest: it does not make these earlier.
+    /// The peer has acknowledged this in `start`. Reports of an earlier start, or without a start,
+    /// may arrive after those of the latest start: they do not turn the latest into an earlier one.
     pub(crate) fn note(&mut self, start: Option<MetStart>, acknowledged: Acknowledged) {
         let latest = self.start.as_ref();
         if start.is_none() && latest.is_some() {
@@ -106,7 +106,7 @@ impl PeerLog {
         self.latest = self.latest.and(acknowledged);
     }
 
-    /// What it acknowledged before `start`.
+    /// What the peer acknowledged before `start`.
     pub(crate) fn before(&self, start: Option<&MetStart>) -> Acknowledged {
         match self.start.as_ref() == start {
             true => self.earlier,
@@ -116,13 +116,13 @@ impl PeerLog {
 }
 
 impl LogEnd {
-    /// Whether this log may have held what a peer says that its replica acknowledged.
+    /// Whether this log may ever have held what a peer reports as acknowledged.
     pub(crate) fn may_have(self, acknowledged: &Acknowledged) -> bool {
         let end = self.last.map_or(0, |(_, _, index)| index);
         acknowledged.last.2.max(acknowledged.committed) <= end.saturating_add(LOST_MAX)
     }
 
-    /// What of `acknowledged` this log has lost; `None`: nothing.
+    /// The part of `acknowledged` that this log has lost; `None`: it has lost nothing.
     pub(crate) fn lost(self, acknowledged: &Acknowledged) -> Option<Lost> {
         let end = self.last.map_or(0, |(_, _, index)| index);
         if self.term < acknowledged.term {
@@ -187,7 +187,7 @@ mod tests {
         for (term, last) in [
             (3, Some((3, 1, 20))),
             (3, Some((3, 1, 25))),
-            // A later leader has written over what was not committed.
+            // A later leader has written over uncommitted entries.
             (4, Some((2, 2, 16))),
             (4, Some((4, 2, 15))),
         ] {
@@ -210,9 +210,9 @@ mod tests {
         assert_eq!(lost, Lost::Forgotten(text));
     }
 
-    /// The kind: the only replica that has everything must not be told to throw itself away.
+    /// Danger: the operator discards the folder of the only replica that has all entries.
     #[test]
-    fn a_longer_log_of_an_earlier_term_has_not_forgotten_but_the_others_went_another_way() {
+    fn a_longer_log_of_an_earlier_term_has_diverged_and_forgotten_nothing() {
         let known = Acknowledged::to_leader(2, Some((2, 123, 6)), 6);
         let Some(Lost::Diverged(what)) = end(2, Some((1, 456, 10))).lost(&known) else { panic!() };
         assert!(
@@ -223,7 +223,7 @@ mod tests {
         assert!(matches!(shorter, Some(Lost::Forgotten(_))), "{shorter:?}");
     }
 
-    /// The kind: a number of a peer that would be persisted.
+    /// Danger: a peer's number that would be persisted.
     #[test]
     fn an_acknowledgement_far_beyond_the_end_of_the_log_is_not_believed() {
         let own = end(3, Some((3, 1, 20)));
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_several_leaders_know_is_taken_together() {
+    fn acknowledgements_known_to_several_leaders_are_combined() {
         let first = Acknowledged::to_leader(3, Some((3, 1, 20)), 15);
         let later = Acknowledged::to_leader(4, Some((4, 2, 17)), 12);
         for both in [first.and(later), later.and(first)] {
@@ -264,13 +264,13 @@ mod tests {
         assert_eq!(log.before(start(1).as_ref()), Acknowledged::default());
         assert_eq!(log.before(start(2).as_ref()), upto(20));
         log.note(start(2), upto(30));
-        assert_eq!(log.before(start(2).as_ref()), upto(20), "its own are under way");
+        assert_eq!(log.before(start(2).as_ref()), upto(20), "its own do not count");
         assert_eq!(log.before(start(3).as_ref()), upto(30));
     }
 
-    /// The kind: news that is late. A stream of a leader that has died meanwhile still delivers.
+    /// Danger: late reports. The stream of a leader that has died meanwhile still delivers.
     #[test]
-    fn late_news_of_an_earlier_start_does_not_accuse_the_latest() {
+    fn a_late_report_of_an_earlier_start_does_not_accuse_the_latest() {
         let start = |count| Some(MetStart::from(proto::MetStart { count, start: 10 + count }));
         let upto = |index| Acknowledged::to_leader(3, Some((3, 1, index)), index);
         let mut log = PeerLog::default();

@@ -1,4 +1,4 @@
-//! The other replicas, as this one sees them: who is there, who is known to be gone.
+//! The other replicas, as this one sees them: which are reachable, and which are known to be dead.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,73 +11,72 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::log_end::{Acknowledged, PeerLog};
-use crate::members::{Members, Now};
+use crate::membership::{Members, Membership};
 use crate::readiness::Voting;
-use crate::role::{Reach, Rival};
+use crate::role::{Reach, VoterView};
 use crate::starts::MetStart;
 
-/// How far a log reaches: the term and the leader of its last entry, and its index. The order of
-/// this is the order of logs.
+/// How far a log reaches: the term and the leader of its last entry, and its index. This order is
+/// the order of logs.
 pub(crate) type Position = Option<(u64, u64, u64)>;
 
-/// One of the others.
+/// One of the other replicas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PeerView {
-    /// What the stream held to it says.
+    /// The state of the stream held to it.
     pub(crate) reach: Reach,
-    /// It was reachable before: only then is a refusal the proof of a death.
+    /// The peer was reachable before: only then does a refused connect prove its death.
     pub(crate) was_up: bool,
-    /// When its stream was last seen broken, or it was given up as a leader that is silent.
+    /// When its stream was last seen broken, or when it was given up as a silent leader.
     pub(crate) lost: Option<Instant>,
     /// How many streams of entries from it are being read.
     pub(crate) reading: u32,
-    /// How far its log reached when it last said so.
+    /// How far its log reached at its last report.
     pub(crate) last_log: Position,
     /// The leader that it knows to be dead.
     pub(crate) knows_dead: Option<u64>,
-    /// Its disk has little room left.
+    /// Its disk has little space left.
     pub(crate) full: bool,
     /// It receives the log and has no vote.
     pub(crate) learner: bool,
 }
 
 impl PeerView {
-    /// As a fresh leader sees it, whose log ends at `last` and is known to be equal to that of this
-    /// replica up to `matched`. A voter whose disk is full is not given the lead: it counts as
-    /// gone.
-    pub(crate) fn rival(&self, id: u64, matched: Position, last: Index) -> Rival {
+    /// As a fresh leader sees it, whose log ends at `last` and is known to match this peer's log up
+    /// to `matched`. A voter whose disk is full does not get the lead: it counts as dead.
+    pub(crate) fn rival(&self, id: u64, matched: Position, last: Index) -> VoterView {
         let lag = matched.map(|(_, _, index)| last.0.saturating_sub(index));
         let reach = if self.full { Reach::Refused } else { self.reach };
-        Rival { id, reach, lag, lost: self.is_lost() }
+        VoterView { id, reach, lag, lost: self.is_lost() }
     }
 
-    /// It was there, and was lost a moment ago.
+    /// The peer was reachable, and was lost within [`LOST`].
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.is_some_and(|when| when.elapsed() < LOST)
     }
 }
 
-/// All the others, by id. Everybody may look, those who hold the streams write.
+/// The other replicas, by id. Every task reads; the tasks that hold the streams write.
 #[derive(Clone, Debug)]
 pub(crate) struct Peers {
     table: watch::Sender<BTreeMap<u64, PeerView>>,
     /// When each of them last spoke as a leader.
     heard: Arc<Mutex<BTreeMap<u64, Instant>>>,
     asked: Arc<Mutex<Asked>>,
-    /// The most orders that any of them has said it knows.
+    /// The greatest number of orders that a peer has reported.
     orders: Arc<AtomicU64>,
     begun: Arc<AtomicBool>,
-    /// Those that have compared this replica's start with what they know of it.
+    /// The peers that have compared this replica's start with what they know of it.
     introduced: Arc<Mutex<BTreeSet<u64>>>,
     /// What each of them is known to have acknowledged.
     acknowledged: Arc<Mutex<BTreeMap<u64, PeerLog>>>,
-    /// Those that are being sent a snapshot.
+    /// The peers that are being sent a snapshot.
     installing: Arc<Mutex<BTreeSet<u64>>>,
-    /// How the voters are, from the leader of the latest term: which one, and when it said so.
+    /// The health of the voters by the leader of the latest term: its id, and when it reported.
     voting: Arc<Mutex<Option<(u64, Instant, Voting)>>>,
 }
 
-/// A snapshot is being sent to a peer, as long as this is kept.
+/// A snapshot is being sent to a peer until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Installing {
     peers: Peers,
@@ -103,25 +102,25 @@ impl Drop for Reading {
     }
 }
 
-/// What operators wished.
+/// Transfers asked for by operators.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked {
-    /// This replica leads, and hands over because it is wished.
+    /// This replica leads, and hands over because the operator asks for it.
     wished: bool,
-    /// When this replica was asked to lead, not yet followed by a term of its own.
+    /// When this replica was asked to lead; cleared by its next election.
     pending: Option<Instant>,
-    /// The term that this led to.
+    /// The term that followed.
     term: Option<u64>,
 }
 
-/// For so long one that was lost is met with caution.
+/// A peer that was lost within this time counts as lost.
 const LOST: Duration = Duration::from_secs(3);
 
-/// Whoever was asked to lead and does not within this, was not chosen because of it.
+/// An election later than this was not caused by a request to lead.
 const ASKED_FOR: Duration = Duration::from_secs(2);
 
 impl Peers {
-    /// Nobody is known yet.
+    /// Starts without peers.
     pub(crate) fn new() -> Self {
         Self {
             table: watch::Sender::new(BTreeMap::new()),
@@ -137,7 +136,7 @@ impl Peers {
     }
 
     /// These are the members now, replica `me` among them.
-    pub(crate) fn sync(&self, me: u64, members: &Now) {
+    pub(crate) fn sync(&self, me: u64, members: &Membership) {
         self.table.send_if_modified(|table| {
             let before = table.clone();
             table.retain(|id, _| members.is_member(*id));
@@ -186,7 +185,7 @@ impl Peers {
         self.installing.lock().contains(&id)
     }
 
-    /// `from`, a leader, says how the voters are.
+    /// Leader `from` reports the health of the voters.
     pub(crate) fn set_voting(&self, from: u64, voting: Voting) {
         let mut known = self.voting.lock();
         if known.as_ref().is_none_or(|(_, _, known)| known.term <= voting.term) {
@@ -194,31 +193,31 @@ impl Peers {
         }
     }
 
-    /// How the voters are, if `leader` has said so within `span`.
+    /// The health of the voters, if `leader` has reported it within `span`.
     pub(crate) fn voting(&self, leader: u64, span: Duration) -> Option<Voting> {
         let known = self.voting.lock();
         let (from, when, voting) = known.as_ref()?;
         (*from == leader && when.elapsed() < span).then(|| voting.clone())
     }
 
-    /// One of them belongs to a store that has begun.
+    /// A peer belongs to a store that has begun.
     pub(crate) fn hear_begun(&self) {
         self.begun.store(true, Ordering::Relaxed);
     }
 
-    /// True when one of them was heard to belong to a store that has begun.
+    /// True when a peer was heard to belong to a store that has begun.
     pub(crate) fn has_begun(&self) -> bool {
         self.begun.load(Ordering::Relaxed)
     }
 
-    /// False: so many refuse connections that `members` cannot decide, seen from `me`.
+    /// False when too many voters refuse connections for a decision, seen from `me`.
     pub(crate) fn may_decide(&self, me: u64, members: &Members) -> bool {
         let table = self.table.borrow();
         let gone = |id| table.get(&id).is_some_and(|peer| peer.reach == Reach::Refused);
         members.look(|now| now.can_decide(|id| id == me || !gone(id)))
     }
 
-    /// To look, and to be told of changes.
+    /// The table, and every change.
     pub(crate) fn watch(&self) -> watch::Receiver<BTreeMap<u64, PeerView>> {
         self.table.subscribe()
     }
@@ -247,8 +246,8 @@ impl Peers {
         });
     }
 
-    /// `id` has opened a stream to this replica: its process lives, whatever the last connect to it
-    /// came to.
+    /// `id` has opened a stream to this replica: its process lives, even if the last connect to it
+    /// was refused.
     pub(crate) fn hear_alive(&self, id: u64) {
         let refused = self.table.borrow().get(&id).is_some_and(|p| p.reach == Reach::Refused);
         if refused {
@@ -256,7 +255,7 @@ impl Peers {
         }
     }
 
-    /// `id` led, and was not heard for too long.
+    /// `id` led, and was silent for too long.
     pub(crate) fn set_lost(&self, id: u64) {
         self.table.send_if_modified(|table| {
             let Some(peer) = table.get_mut(&id) else { return false };
@@ -265,7 +264,7 @@ impl Peers {
         });
     }
 
-    /// What `id` said about itself.
+    /// `id` reports its last entry, and a leader that it knows to be dead.
     pub(crate) fn set_report(&self, id: u64, last_log: Position, knows_dead: Option<u64>) {
         self.table.send_if_modified(|table| {
             let Some(peer) = table.get_mut(&id) else { return false };
@@ -289,7 +288,7 @@ impl Peers {
         });
     }
 
-    /// `id` has room on its disk, or not.
+    /// Notes whether `id` has too little disk space.
     pub(crate) fn set_full(&self, id: u64, full: bool) {
         self.table.send_if_modified(|table| {
             let Some(peer) = table.get_mut(&id) else { return false };
@@ -297,8 +296,8 @@ impl Peers {
         });
     }
 
-    /// How many of the others may take an entry: they are not known to be gone, and have room. And
-    /// those that have none.
+    /// The number of other voters that may take an entry, being not known to be dead and having
+    /// space; and the voters with a full disk.
     pub(crate) fn taking(&self) -> (usize, Vec<u64>) {
         let table = self.table.borrow();
         let there = |peer: &PeerView| peer.reach != Reach::Refused && !peer.learner;
@@ -312,28 +311,28 @@ impl Peers {
         self.heard.lock().insert(id, Instant::now());
     }
 
-    /// One of them knows so many orders.
+    /// A peer has reported this many orders.
     pub(crate) fn hear_orders(&self, orders: u64) {
         self.orders.fetch_max(orders, Ordering::Relaxed);
     }
 
-    /// The most orders that any of them has said it knows.
+    /// The greatest number of orders that a peer has reported.
     pub(crate) fn orders(&self) -> u64 {
         self.orders.load(Ordering::Relaxed)
     }
 
-    /// This replica leads, and from now on hands over by wish of the operator, or by itself.
+    /// This replica leads, and from now on hands over at the operator's wish, or by itself.
     pub(crate) fn set_wished(&self, wished: bool) {
         self.asked.lock().wished = wished;
     }
 
-    /// Whether a transfer by this replica is wished by the operator.
+    /// Whether the operator asked for a transfer by this replica.
     pub(crate) fn is_wished(&self) -> bool {
         self.asked.lock().wished
     }
 
-    /// The leader asks this replica to lead instead, by wish of the operator: not because it is the
-    /// best.
+    /// The leader asks this replica to lead instead, because the operator asks for it, not because
+    /// it is the best.
     pub(crate) fn ask_to_lead(&self) {
         self.asked.lock().pending = Some(Instant::now());
     }
@@ -347,7 +346,7 @@ impl Peers {
         asked.term == Some(term)
     }
 
-    /// The last term for which this replica was asked.
+    /// The last term in which this replica leads because it was asked to.
     pub(crate) fn asked_in(&self) -> Option<u64> {
         self.asked.lock().term
     }
@@ -373,7 +372,7 @@ mod tests {
     #[test]
     fn a_voter_whose_disk_is_full_is_not_given_the_lead() {
         let view = PeerView { reach: Reach::Up, ..PeerView::default() };
-        let rival = |reach, lag| Rival { id: 456, reach, lag, lost: false };
+        let rival = |reach, lag| VoterView { id: 456, reach, lag, lost: false };
         let seen = |view: &PeerView, index| view.rival(456, Some((2, 123, index)), Index(9));
         assert_eq!(seen(&view, 7), rival(Reach::Up, Some(2)));
         let full = PeerView { full: true, ..view };
@@ -383,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn only_news_wakes_those_who_watch() {
+    fn only_a_change_wakes_the_watchers_of_the_table() {
         let members = Members::new(&three());
         let peers = Peers::new();
         peers.sync(456, &members.now());
@@ -401,7 +400,7 @@ mod tests {
         assert!(!peers.may_decide(456, &members), "two of three are gone");
         assert!(watch.has_changed().unwrap());
         peers.hear_alive(345);
-        assert!(peers.may_decide(456, &members), "one is back, and calls before it is dialed");
+        assert!(peers.may_decide(456, &members), "one is back, before it is dialed");
         peers.set_reach(345, Reach::Refused);
         peers.set_report(345, Some((1, 456, 7)), Some(456));
         assert_eq!(watch.borrow_and_update()[&345].last_log, Some((1, 456, 7)));

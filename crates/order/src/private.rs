@@ -1,14 +1,15 @@
-//! Private files: a data folder is for its owner alone, whatever the umask was when it was made.
+//! Private files: only the owner has access to a data folder, independent of the umask when it was
+//! made.
 //!
 //! A new file gets its mode from the process's umask, which the program sets. A folder that another
-//! program has made, or an earlier version, is tightened when it is opened.
+//! program or an earlier version has made is tightened when it is opened.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
-/// What everybody but the owner may do.
+/// The permission bits of group and others.
 const OTHERS: u32 = 0o077;
 
 /// How deep folders lie in a data folder: `order-ID/log`, `order-ID/history`.
@@ -19,8 +20,8 @@ pub(crate) fn create(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Takes from everybody but the owner what they may do with a data folder and what is in it, and
-/// says so. What cannot be tightened is said, and no reason to stop.
+/// Removes the permissions of group and others from a data folder and its content, and warns. A
+/// failure is only logged: it is no reason to stop.
 pub(crate) fn tighten(folder: &Path) {
     let place = folder.display();
     match walk(folder, DEPTH) {
@@ -59,7 +60,7 @@ fn walk(path: &Path, depth: u32) -> io::Result<usize> {
 mod tests {
     use super::*;
 
-    /// Kind: files with orders and votes that everybody on the machine can read.
+    /// Danger: each user of the machine can read files with orders and votes.
     #[test]
     fn a_data_folder_of_wider_modes_is_tightened_whole() {
         let folder = tempfile::tempdir().unwrap();

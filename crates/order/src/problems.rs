@@ -1,7 +1,7 @@
-//! Why a replica could not do it, in the words that askers get.
+//! Problems: why a replica could not answer, in the words that clients get.
 //!
-//! *Definite* means that nothing happened and nothing will. Whoever gets an indefinite one does not
-//! know, and only the same request with the same key will tell.
+//! *Definite*: the request has not taken effect and never will. *Indefinite*: the outcome is
+//! unknown, and only the same request with the same key settles it.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ fn problem(code: Code, message: impl Into<String>, definite: bool) -> Problem {
     Problem { code, message: message.into(), definite, leader: None, retry_after: None }
 }
 
-/// Another replica leads: ask that one.
+/// Another replica leads: ask that replica.
 pub(crate) fn not_leader(leader: u64) -> Problem {
     let message = format!("this replica does not lead, {leader} does");
     Problem { leader: Some(leader), ..problem(Code::NotLeader, message, true) }
 }
 
-/// No leader is known right now.
+/// No leader is known now.
 pub(crate) fn no_leader() -> Problem {
     let problem = problem(Code::NoLeader, "a leader is being chosen", true);
     Problem { retry_after: Some(SHORTLY), ..problem }
 }
 
-/// This replica leads, but was not sure of it at that moment: ask again, here.
+/// This replica leads, but could not confirm it at that moment: ask here again.
 pub(crate) fn unsure() -> Problem {
     let problem = problem(Code::NoLeader, "the leader is waiting for its majority", true);
     Problem { retry_after: Some(SHORTLY), ..problem }
@@ -37,7 +37,7 @@ pub(crate) fn no_quorum() -> Problem {
     problem(Code::NoQuorum, "no majority of the replicas is reachable", true)
 }
 
-/// Proposed, but nobody knows whether it will be decided.
+/// Proposed, and not known to be decided.
 pub(crate) fn unknown() -> Problem {
     problem(
         Code::TimedOut,
@@ -46,23 +46,23 @@ pub(crate) fn unknown() -> Problem {
     )
 }
 
-/// Proposed, and lost sight of when the leader changed.
+/// Proposed, and its outcome lost when the leader changed.
 pub(crate) fn lost() -> Problem {
     problem(Code::Lost, "the leader changed in between; ask again with the same key", false)
 }
 
-/// Read, but not everybody who answers by himself has seen what was read.
+/// Read, but not seen in time by every attached catalog.
 pub(crate) fn unsettled() -> Problem {
     problem(Code::TimedOut, "the answer was not settled in time; ask again", true)
 }
 
-/// The line is full.
+/// The queue is full.
 pub(crate) fn overloaded() -> Problem {
     let problem = problem(Code::Overloaded, "too many requests are waiting", true);
     Problem { retry_after: Some(Duration::from_millis(200)), ..problem }
 }
 
-/// A majority has no room for it; nothing was proposed.
+/// A majority has no disk space for the order; nothing was proposed.
 pub(crate) fn disk_full(full: &[u64]) -> Problem {
     let mut full = full.to_vec();
     full.sort_unstable();
@@ -81,12 +81,12 @@ pub(crate) fn stopping() -> Problem {
     Problem { retry_after: Some(SHORTLY), ..problem }
 }
 
-/// The asker's words make no sense.
+/// The request is malformed.
 pub(crate) fn malformed(why: impl Into<String>) -> Problem {
     problem(Code::Malformed, why, true)
 }
 
-/// This replica's own disk fails it.
+/// This replica's own disk cannot be read.
 pub(crate) fn unreadable(error: &impl std::fmt::Display) -> Problem {
     problem(Code::Lost, format!("this replica cannot read its own history: {error}"), true)
 }

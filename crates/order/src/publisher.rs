@@ -1,9 +1,9 @@
-//! What the catalogs watch: every change, in index order, and how fresh it is.
+//! The publisher: what the catalogs watch, every change in index order, and how fresh it is.
 //!
-//! Only the leader is watched, and only what is applied goes down. The recent frames are kept by
-//! every replica, leader or not, so that after a failover watchers go on where they stand. The
-//! leader's lease starts when it asks a majority whether it still leads, and only if that says yes;
-//! beats grant what is left of it, and a leader that cannot confirm itself grants nothing.
+//! Catalogs watch only the leader, and receive only what is applied. Every replica keeps the recent
+//! frames, so that after a failover watchers resume at their cursors. The leader's lease starts
+//! when it asks a majority whether it still leads, and only if that succeeds. Beats grant the rest
+//! of that lease, and a leader that cannot confirm itself grants nothing.
 //!
 //! A catalog is first attached by an entry of the log, under its incarnation, and only then served:
 //! from that entry on its reports count.
@@ -22,12 +22,12 @@ use wire::limits::WATCHERS_MAX;
 use wire::proto::watch_server::{Watch, WatchServer};
 use wire::proto::{self, FromWatcher};
 use wire::watch::clock;
-use wire::watch::returns::Origin;
+use wire::watch::reattach_backoff::Origin;
 use wire::watch::source::{self, Source};
-use wire::watch::watchers::{Grant, Heartbeat, Hello, Incarnation, StreamId};
+use wire::watch::source_state::{Grant, Heartbeat, Hello, Incarnation, StreamId};
 use wire::watch::window::Frame;
 
-use crate::leadership::Welcome;
+use crate::leader_term::AttachVerdict;
 use crate::raft;
 use crate::role::Role;
 use crate::settling::Settling;
@@ -35,9 +35,9 @@ use crate::settling::Settling;
 /// How long a hello may wait for its attach to be decided and applied.
 const ATTACHING: Duration = Duration::from_secs(2);
 
-/// How long settled waits for a frame that it can ride with; the runtime's clock makes up to 3 ms
-/// of it. In a crowd the next frame comes within it, and a message less is sent, to every catalog
-/// and every frontend, for each entry of the log. A frontend that tells how an order was decided
+/// How long a rise of the settled index waits for a frame that can carry it; with the runtime's
+/// clock this is up to 3 ms. Under load the next frame comes within it, which saves a message to
+/// every catalog and every frontend for each entry of the log. A frontend that answers an order
 /// knows from the answer that its entry is settled.
 const SETTLED_WAIT: Duration = Duration::from_millis(2);
 
@@ -56,7 +56,7 @@ struct Leader {
 }
 
 impl Publisher {
-    /// A publisher of what `settling` keeps.
+    /// A publisher of the frames that `settling` keeps.
     pub(crate) fn new(id: u64, settling: Settling) -> Self {
         Self { source: Arc::new(Leader { id, settling, streams: AtomicU64::new(0) }) }
     }
@@ -68,7 +68,7 @@ impl Publisher {
 }
 
 impl Leader {
-    /// Refuses who cannot be served here at all.
+    /// Refuses watchers that cannot be served here at all.
     fn check(&self, hello: &proto::Hello) -> Result<(), Status> {
         let role = *self.settling.shared.role.borrow();
         if !matches!(role, Role::Leading { .. }) {
@@ -87,8 +87,8 @@ impl Leader {
         Ok(())
     }
 
-    /// The ledger, as watchers know it: after a recovery it is another one to them, for what they
-    /// have seen of the old one may be gone, and its indexes be used again.
+    /// The ledger id for watchers: after a recovery it is another one, for entries that they have
+    /// seen may be gone, and their indexes used again.
     fn ledger_id(&self, term: u64) -> Vec<u8> {
         let id = self.settling.shared.view.read(Ledger::ledger_id);
         let mut id = id.map(|id| id.0.to_vec()).unwrap_or_default();
@@ -99,13 +99,13 @@ impl Leader {
         id
     }
 
-    /// One hello. None: it has to be attached first.
+    /// Passes a hello to the leadership. `None`: the catalog has to be attached first.
     fn introduce(&self, stream: StreamId, hello: &proto::Hello) -> Option<Result<(), Status>> {
         let shared = &self.settling.shared;
         let cursor = Index(hello.cursor);
         let mut books = shared.books.lock();
         if books.gone.contains(&Incarnation(hello.incarnation)) {
-            return Some(Err(Status::aborted("let go: start anew")));
+            return Some(Err(Status::aborted("detached: attach again")));
         }
         let Some(leadership) = &mut books.leadership else {
             return Some(Err(Status::unavailable("this replica does not lead yet")));
@@ -118,10 +118,10 @@ impl Leader {
         };
         let welcome = leadership.hello(Incarnation(hello.incarnation), stream, introduction);
         Some(match welcome {
-            Welcome::Attach => return None,
-            Welcome::NotYet => Err(Status::unavailable("this replica does not lead yet")),
-            Welcome::LetGo => Err(Status::aborted("let go: start anew")),
-            Welcome::Served { .. } => {
+            AttachVerdict::Attach => return None,
+            AttachVerdict::NotYet => Err(Status::unavailable("this replica does not lead yet")),
+            AttachVerdict::LetGo => Err(Status::aborted("detached: attach again")),
+            AttachVerdict::Served { .. } => {
                 shared.settle(books);
                 shared.urge.notify_one();
                 Ok(())
@@ -129,7 +129,8 @@ impl Leader {
         })
     }
 
-    /// Refuses an attach for now: there are too many, or those from its address keep failing.
+    /// Refuses an attach for now: there are too many watchers, or those from its address keep
+    /// failing.
     fn admit(&self, name: &str, origin: Origin) -> Result<(), Status> {
         let mut books = self.settling.shared.books.lock();
         let count = books.leadership.as_ref().map_or(0, |l| l.everybody().count());
@@ -173,13 +174,13 @@ impl Source for Leader {
                     return introduced;
                 }
                 if proposed {
-                    // Decided, and about to be applied here.
+                    // Decided, and not applied here yet.
                     let gone = |_| Status::unavailable("this replica is stopping");
                     news.changed().await.map_err(gone)?;
                     continue;
                 }
                 self.admit(&hello.name, origin)?;
-                // It is waited for once it is attached, whatever becomes of this stream.
+                // Once attached it is waited for, even if this stream ends.
                 let who = Incarnation(hello.incarnation);
                 shared.books.lock().returns.serve(who, origin);
                 shared.attach(who, &hello.name).await.map_err(|why| {

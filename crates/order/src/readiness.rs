@@ -1,19 +1,20 @@
 //! Readiness: whether a replica takes its share now, and whether one more of the others may be
 //! stopped.
 //!
-//! The leader tells each follower how the voters are: who is there, and how far each log is behind.
-//! A replica is ready when it knows the leader, has applied what the leader said is committed, is
-//! well in the leader's eyes, and at least one voter more than a majority is. So a script that
-//! restarts replica after replica, and waits for each to be ready, never takes the majority away.
+//! The leader sends each follower the health of the voters: which are reachable, and how far each
+//! log is behind. A replica is ready when it knows the leader, has applied what the leader reported
+//! as committed, is healthy by the leader's report, and at least one voter more than a majority is
+//! healthy. So a script that restarts replica after replica, and waits for each to be ready, never
+//! takes the majority away.
 //!
-//! The cores here are pure: [`readiness`] judges, [`StuckLogs`] finds a log that does not move.
+//! The cores here are pure: [`readiness`] decides, [`StuckLogs`] finds a log that does not move.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::role::Rival;
+use crate::role::VoterView;
 
 /// A voter as its leader sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub(crate) struct Voter {
     pub(crate) behind: u64,
 }
 
-/// How the voters are, as their leader says.
+/// The health of the voters, by their leader's report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Voting {
     /// The leader's term.
@@ -37,7 +38,7 @@ pub(crate) struct Voting {
     pub(crate) voters: Vec<Voter>,
 }
 
-/// What a replica knows when it is asked.
+/// The facts that readiness depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Situation<'a> {
     /// This replica.
@@ -48,18 +49,18 @@ pub(crate) struct Situation<'a> {
     pub(crate) applied: u64,
     /// The voters: two sets while they change.
     pub(crate) configs: &'a [BTreeSet<u64>],
-    /// What this leader has said a moment ago.
+    /// The latest report of this leader.
     pub(crate) voting: Option<&'a Voting>,
 }
 
 impl Voter {
-    /// Why it is not to be counted on.
+    /// Why it does not count as healthy.
     fn trouble(&self) -> Option<String> {
         let Self { id, up, full, behind } = *self;
         match () {
             () if !up => Some(format!("{id} is away")),
             () if full => Some(format!("the disk of {id} is full")),
-            () if Rival::LAG_MAX < behind => Some(format!("{id} is {behind} entries behind")),
+            () if VoterView::LAG_MAX < behind => Some(format!("{id} is {behind} entries behind")),
             () => None,
         }
     }
@@ -70,7 +71,7 @@ pub(crate) fn readiness(now: &Situation<'_>) -> Result<(), String> {
     let Situation { id, leader, applied, configs, voting } = *now;
     let Some(leader) = leader else { return Err("no leader is known".into()) };
     let Some(voting) = voting else {
-        return Err(format!("the leader, {leader}, has not said yet how the replicas are"));
+        return Err(format!("the leader, {leader}, has not reported the replicas' health yet"));
     };
     if applied < voting.committed {
         let committed = voting.committed;
@@ -100,7 +101,7 @@ pub(crate) fn readiness(now: &Situation<'_>) -> Result<(), String> {
 /// A log that is behind and has not moved for this long does not move by itself.
 const STUCK_AFTER: Duration = Duration::from_secs(10);
 
-/// Finds followers that are there, are behind, and do not catch up.
+/// Finds followers that are reachable, are behind, and do not catch up.
 #[derive(Debug, Default)]
 pub(crate) struct StuckLogs {
     stands: BTreeMap<u64, Stand>,
@@ -114,8 +115,8 @@ struct Stand {
 }
 
 impl StuckLogs {
-    /// Follower `id` has acknowledged up to `at`. `may_move`: it is there, its disk has room, and
-    /// it is not being sent a snapshot. A line, once, when it is found not to move.
+    /// Follower `id` has acknowledged up to `at`. `may_move`: it is reachable, its disk has space,
+    /// and it is not being sent a snapshot. Returns a log line, once, when it is found not to move.
     pub(crate) fn look(
         &mut self,
         (id, may_move): (u64, bool),
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn of_five_one_may_be_away_and_one_more_may_be_stopped() {
+    fn of_five_replicas_one_may_be_away_and_one_more_may_be_stopped() {
         let ids = [1, 2, 3, 4, 5];
         let away = |count: usize| {
             let up = |(place, id)| Voter { up: count <= place, ..voter(id) };
@@ -201,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn one_replica_and_two_need_all_of_them() {
+    fn stores_of_one_or_two_replicas_are_ready_only_with_all_of_them() {
         assert_eq!(asked(vec![voter(1)], &[1], 1), Ok(()));
         assert_eq!(asked(vec![voter(1), voter(2)], &[1, 2], 1), Ok(()));
         assert!(asked(vec![voter(1)], &[1, 2], 1).is_err());

@@ -1,4 +1,5 @@
-//! A replica's life: open, ask the others, serve, stop.
+//! A replica's life: it opens its folder, fetches what it missed from the others, serves, and
+//! stops.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,59 +14,59 @@ use wire::net::TcpListener;
 use wire::stream::LeaderHint;
 
 use crate::batcher::Batcher;
-use crate::changing::Changing;
 use crate::config::Settings;
 use crate::control::{self, Operator};
-use crate::history::Desk;
+use crate::disk_space::{DiskSpace, Gauge};
+use crate::history::HistoryService;
 use crate::identity::Identity;
 use crate::introduction::Introduction;
-use crate::leading::{self, Chair};
-use crate::members::Members;
+use crate::membership::Members;
+use crate::membership_change::MembershipChange;
 use crate::peers::Peers;
 use crate::publisher::Publisher;
+use crate::raft::applied_state::View;
+use crate::raft::backend::{Backend, Folders};
+use crate::raft::bootstrap;
 use crate::raft::compaction::{self, Limits};
 use crate::raft::engine::Engine;
 use crate::raft::failover;
-use crate::raft::ground::{Folders, Ground};
-use crate::raft::holding::Holding;
-use crate::raft::membership;
 use crate::raft::receiver::Receiver;
 use crate::raft::sources::Sources;
+use crate::raft::stream_keeper::StreamKeeper;
 use crate::raft::transport::Transport;
-use crate::raft::view::View;
-use crate::reader::Reader;
+use crate::read_index::ReadIndex;
 use crate::role::Role;
-use crate::room::{Gauge, Room};
 use crate::service::{Service, Shared};
 use crate::settling::Settling;
 use crate::status::Status;
-use crate::{raft, returning, shop, voting};
+use crate::takeover::{self, Takeover};
+use crate::{catch_up_progress, raft, shop, voting};
 
-/// How long a leader that stops looks for a successor.
+/// How long a leader that stops waits for a successor.
 const HAND_OVER: Duration = Duration::from_secs(1);
 
-/// How long everything may take to end after that.
+/// How long all tasks may take to end after that.
 const ENDING: Duration = Duration::from_secs(5);
 
-/// How often the time is passed on with the name of the leader.
+/// How often the log time is sent, with the name of the leader.
 const HINT_EVERY: Duration = Duration::from_millis(500);
 
 /// Runs a replica until `stop`, or until it cannot go on.
 ///
 /// # Errors
 ///
-/// [`Stop::Setup`] when it cannot start as it is told; [`Stop::Defect`] when its storage or its
-/// engine has failed for good.
+/// [`Stop::Setup`] when it cannot start with these settings; [`Stop::Defect`] when its storage or
+/// its engine has failed for good.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop> {
     run_on(Folders, settings, stop).await
 }
 
-/// Runs a replica on another ground than its folders: for the simulator.
+/// Runs a replica on another backend than its folders: for the simulator.
 ///
 /// # Errors
 ///
 /// Those of [`run`].
-pub async fn run_on<G: Ground>(
+pub async fn run_on<G: Backend>(
     ground: G,
     settings: Settings,
     stop: CancellationToken,
@@ -84,7 +85,7 @@ async fn bind(settings: &Settings) -> Result<TcpListener, Stop> {
     })
 }
 
-/// Everything that runs, once it runs.
+/// A replica that is open, with all that its tasks share.
 struct Replica {
     settings: Arc<Settings>,
     identity: Arc<Identity>,
@@ -93,23 +94,23 @@ struct Replica {
     view: Arc<View>,
     peers: Peers,
     introduction: Introduction,
-    room: Room,
-    /// Where blocks come from.
+    room: DiskSpace,
+    /// Where missing blocks are fetched from.
     sources: Sources,
     /// How to ask the disk.
     gauge: Option<Gauge>,
-    /// Cancelled when this replica is about to stop; the others are told.
+    /// Cancelled when this replica is about to stop; the others are informed.
     leaving: CancellationToken,
     /// Ends the tasks; later than `stop`, for a leader first hands over.
     ending: CancellationToken,
     tasks: TaskTracker,
-    /// Why the replica must stop, from whoever finds out first.
+    /// Why the replica must stop, from the first task that finds out.
     failures: (mpsc::Sender<Stop>, mpsc::Receiver<Stop>),
 }
 
 impl Replica {
     /// Takes the data folder into use and starts the engine on it.
-    async fn open<G: Ground>(
+    async fn open<G: Backend>(
         mut ground: G,
         settings: Settings,
         stop: &CancellationToken,
@@ -119,9 +120,9 @@ impl Replica {
         let identity = Arc::new(Identity::open(&settings, members.clone())?);
         let peers = Peers::new();
         peers.sync(settings.id, &members.now());
-        let room = Room::new(settings.reserve);
+        let room = DiskSpace::new(settings.reserve);
         let gauge = ground.gauge(&settings);
-        // Before anything is taken in: it may have stopped because there was none.
+        // Before an entry is taken in: the replica may have stopped because the disk was full.
         if let Some(Ok(space)) = gauge.as_ref().map(|gauge| gauge()) {
             room.note(space, &settings.data.display().to_string());
         }
@@ -140,7 +141,7 @@ impl Replica {
         members.set(view.members());
         peers.sync(settings.id, &members.now());
         let told = (&*settings, &members);
-        let raft = membership::start(&ground, told, transport.clone(), log, machine).await?;
+        let raft = bootstrap::start(&ground, told, transport.clone(), log, machine).await?;
         ground.runs(&raft, &view);
         let (engine, failed) = Engine::new(settings.id, raft.clone(), transport, identity.clone());
         let introduction =
@@ -181,19 +182,20 @@ impl Replica {
                 why = view.failed() => raft::open_error::stop(&folder, &why),
                 () = ending.cancelled() => return,
             };
-            // Full: somebody else has found out already.
+            // Full: another task has reported a failure already.
             let _ = failures.try_send(stop);
         });
     }
 
-    /// Spawns what no order waits for: compaction, catching up, the membership of a new store.
+    /// Spawns the tasks that no order waits for: compaction, catching up, the membership of a new
+    /// store.
     fn spawn_maintenance(&self) {
         let limits = Limits::keeping(self.settings.log_kept());
         let (raft, view) = (self.raft.clone(), self.view.clone());
         self.tasks.spawn(compaction::run(raft, view, limits, self.ending.clone()));
         let (view, peers) = (self.view.clone(), self.peers.clone());
-        self.tasks.spawn(returning::run(view, peers, self.ending.clone()));
-        self.tasks.spawn(membership::begin(
+        self.tasks.spawn(catch_up_progress::run(view, peers, self.ending.clone()));
+        self.tasks.spawn(bootstrap::begin(
             self.raft.clone(),
             self.settings.clone(),
             self.peers.clone(),
@@ -201,10 +203,10 @@ impl Replica {
         ));
     }
 
-    /// Serves until told to stop, or until it cannot go on.
+    /// Serves until `stop`, or until the replica cannot go on.
     async fn serve(mut self, listener: TcpListener, stop: CancellationToken) -> Result<(), Stop> {
-        let (role, watch_role) = watch::channel(Role::Alone { term: 0, forsaken: false });
-        let chair = self.chair();
+        let (role, watch_role) = watch::channel(Role::Leaderless { term: 0, no_quorum: false });
+        let takeover = self.takeover();
         let batcher = Batcher::new();
         self.hold_streams(watch_role.clone());
         if let Some(gauge) = self.gauge.clone() {
@@ -212,18 +214,23 @@ impl Replica {
             self.tasks.spawn(self.room.clone().keep(gauge, folder, self.ending.clone()));
         }
         let (wish, wishes) = control::wishes();
-        let changing = self.changing(&chair, &watch_role, wish);
+        let changing = self.changing(&takeover, &watch_role, wish);
         self.tasks.spawn(changing.clone().end_half_done(self.ending.clone()));
         let operator = Operator::new(changing, self.view.clone(), self.sources.clone());
         let stop_choosing = self.ending.clone();
-        self.tasks.spawn(chair.clone().run(role.clone(), batcher.clone(), wishes, stop_choosing));
+        self.tasks.spawn(takeover.clone().run(
+            role.clone(),
+            batcher.clone(),
+            wishes,
+            stop_choosing,
+        ));
         if self.settings.faults.no_timeouts {
             self.tasks.spawn(self.engine.clone().forget_timeouts());
         }
         let reader = self.reader();
         let settling = self.settling(&batcher, &reader, &watch_role);
         let (engine, view) = (self.engine.clone(), self.view.clone());
-        let log = Arc::new(leading::Log { engine, view, settling: settling.clone() });
+        let log = Arc::new(takeover::LogProposer { engine, view, settling: settling.clone() });
         self.tasks.spawn(batcher.clone().run(log, watch_role.clone(), self.ending.clone()));
         let service = self.service(batcher.clone(), reader, settling.clone(), watch_role.clone());
         let publisher = Publisher::new(self.settings.id, settling.clone());
@@ -252,12 +259,12 @@ impl Replica {
             () = stop.cancelled() => None,
         };
         if failure.is_none() {
-            chair.closing.cancel();
-            role.send_replace(Role::Choosing { term: self.engine.leader().term });
+            takeover.closing.cancel();
+            role.send_replace(Role::TakingOver { term: self.engine.leader().term });
             let leave = async {
-                leading::wait_for_idle(&batcher, &settling, HAND_OVER).await;
+                takeover::wait_for_idle(&batcher, &settling, HAND_OVER).await;
                 self.leaving.cancel();
-                chair.leave(HAND_OVER).await;
+                takeover.leave(HAND_OVER).await;
             };
             tokio::select! {
                 () = leave => {}
@@ -267,7 +274,7 @@ impl Replica {
         self.end(internal, failure).await
     }
 
-    /// Ends everything, flushes what is applied, and says how it went.
+    /// Ends all tasks, flushes the applied entries, and returns the failure.
     async fn end(
         self,
         internal: impl Future<Output = ()> + Send,
@@ -297,16 +304,16 @@ impl Replica {
 
     fn changing(
         &self,
-        chair: &Chair,
+        takeover: &Takeover,
         role: &watch::Receiver<Role>,
-        wishes: mpsc::Sender<control::Wish>,
-    ) -> Changing {
-        let (chair, identity, role) = (chair.clone(), self.identity.clone(), role.clone());
-        Changing { chair, identity, role, wishes, turn: Arc::default() }
+        wishes: mpsc::Sender<control::TransferRequest>,
+    ) -> MembershipChange {
+        let (takeover, identity, role) = (takeover.clone(), self.identity.clone(), role.clone());
+        MembershipChange { takeover, identity, role, wishes, turn: Arc::default() }
     }
 
-    fn chair(&self) -> Chair {
-        Chair {
+    fn takeover(&self) -> Takeover {
+        Takeover {
             settings: self.settings.clone(),
             engine: self.engine.clone(),
             peers: self.peers.clone(),
@@ -314,21 +321,21 @@ impl Replica {
             view: self.view.clone(),
             room: self.room.clone(),
             closing: CancellationToken::new(),
-            handed: leading::Handed::default(),
+            handed: takeover::LastHandover::default(),
         }
     }
 
     /// Holds a stream to each of the others, and watches for the death of the leader.
     fn hold_streams(&self, role: watch::Receiver<Role>) {
-        let (mourning, reported) = watch::channel(None);
+        let (reported_loss, reported) = watch::channel(None);
         let (tell, voting) = watch::channel(None);
-        let watch = voting::Watch::new(self.identity.clone(), self.chair(), role);
+        let watch = voting::Watch::new(self.identity.clone(), self.takeover(), role);
         self.tasks.spawn(watch.run(tell, self.ending.clone()));
-        let holding = Holding {
+        let holding = StreamKeeper {
             identity: self.identity.clone(),
             peers: self.peers.clone(),
             introduction: self.introduction.clone(),
-            mourning: reported,
+            reported_loss: reported,
             room: self.room.watch(),
             voting,
             failures: self.failures.0.clone(),
@@ -337,16 +344,16 @@ impl Replica {
         self.tasks.spawn(holding.run(self.ending.clone()));
         let (engine, peers) = (self.engine.clone(), self.peers.clone());
         let members = self.identity.members().clone();
-        self.tasks.spawn(failover::run(engine, peers, members, mourning, self.ending.clone()));
+        self.tasks.spawn(failover::run(engine, peers, members, reported_loss, self.ending.clone()));
     }
 
-    fn reader(&self) -> Reader {
+    fn reader(&self) -> ReadIndex {
         let engine = self.engine.clone();
         let confirm = Box::new(move || {
             let engine = engine.clone();
             async move { engine.confirm().await }.boxed()
         });
-        let (reader, asking) = Reader::new(confirm, self.ending.clone());
+        let (reader, asking) = ReadIndex::new(confirm, self.ending.clone());
         self.tasks.spawn(asking);
         reader
     }
@@ -354,7 +361,7 @@ impl Replica {
     fn service(
         &self,
         batcher: Batcher,
-        reader: Reader,
+        reader: ReadIndex,
         settling: Settling,
         role: watch::Receiver<Role>,
     ) -> Service {
@@ -384,7 +391,7 @@ impl Replica {
     fn settling(
         &self,
         batcher: &Batcher,
-        reader: &Reader,
+        reader: &ReadIndex,
         role: &watch::Receiver<Role>,
     ) -> Settling {
         let settling = Settling::new(
@@ -408,13 +415,13 @@ impl Replica {
             (self.introduction.clone(), self.failures.0.clone()),
             (self.leaving.clone(), self.ending.clone()),
         );
-        let desk = Desk::new(service, self.ending.clone());
+        let history = HistoryService::new(service, self.ending.clone());
         tonic::service::Routes::new(receiver.service())
-            .add_service(wire::proto::store_server::StoreServer::new(desk))
+            .add_service(wire::proto::store_server::StoreServer::new(history))
             .add_service(publisher.service())
     }
 
-    /// Follows the ledger: remembers which it is, compares the shop file with it, and says when a
+    /// Follows the ledger: remembers its id, compares the shop file with it, and logs when a
     /// follower's log grows.
     fn keep_ledger(
         &self,
@@ -426,8 +433,8 @@ impl Replica {
         async move {
             let mut applied = view.applied();
             let mut feed = view.watch(|_| ()).1;
-            // The ledger is never read while the mark is borrowed: applying takes both the other
-            // way round.
+            // The ledger is never read while the mark is borrowed: applying takes the two locks in
+            // the opposite order.
             while !view.read(Ledger::is_open) {
                 tokio::select! {
                     changed = applied.changed() => if changed.is_err() { return },
@@ -461,7 +468,7 @@ impl Replica {
     }
 }
 
-/// Keeps the hint that goes out with answers: who leads, and what time it is in the log.
+/// Maintains the hint that goes out with answers: the leader, and the log time.
 async fn tell_leader(
     me: u64,
     mut role: watch::Receiver<Role>,

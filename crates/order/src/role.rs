@@ -1,84 +1,85 @@
-//! What a replica is at the moment: the one that decides, or one that says who does.
+//! A replica's role at the moment: leader, follower, or in between; and how a fresh leader chooses.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// How long a fresh leader waits for a higher replica that may still turn out to be as good.
-const CHOOSING: Duration = Duration::from_millis(300);
+/// How long a fresh leader waits for a higher replica that may still become healthy.
+const TAKEOVER_WAIT_MAX: Duration = Duration::from_millis(300);
 
-/// One that has not answered a fresh leader within this is not healthy, and is not waited for.
-const ANSWERING: Duration = Duration::from_millis(100);
+/// A replica that has not answered a fresh leader within this is not healthy, and is not waited
+/// for.
+const FIRST_ANSWER_MAX: Duration = Duration::from_millis(100);
 
-/// One that was lost a moment ago is hardly back: it gets this, if it answers at all.
-const RETURNING: Duration = Duration::from_millis(30);
+/// A replica that was lost a moment ago is rarely back: it gets this long, if it answers at all.
+const RETURN_WAIT_MAX: Duration = Duration::from_millis(30);
 
-/// A replica's part, as everything around the engine sees it.
+/// A replica's role, as everything around the engine sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// It leads, has applied all that was decided before it, and takes requests.
+    /// This replica leads, has applied all entries decided before, and takes requests.
     Leading {
         /// Its term.
         term: u64,
     },
-    /// It was elected, or is about to hand over: requests wait.
-    Choosing {
+    /// This replica was elected, or is about to hand over: requests wait.
+    TakingOver {
         /// Its term.
         term: u64,
     },
     /// Another replica leads.
     Following {
-        /// Which.
+        /// The leader's id.
         leader: u64,
         /// Its term.
         term: u64,
     },
-    /// No leader is known, or the one that is known is silent.
-    Alone {
+    /// No leader is known, or the known leader is silent.
+    Leaderless {
         /// The greatest term seen.
         term: u64,
-        /// It has been so for longer than any choosing should take.
-        forsaken: bool,
+        /// This has lasted longer than any election should take.
+        no_quorum: bool,
     },
 }
 
 impl Role {
-    /// The term it is about.
+    /// The term of the role.
     pub(crate) fn term(self) -> u64 {
         match self {
             Self::Leading { term }
-            | Self::Choosing { term }
+            | Self::TakingOver { term }
             | Self::Following { term, .. }
-            | Self::Alone { term, .. } => term,
+            | Self::Leaderless { term, .. } => term,
         }
     }
 
-    /// Whom to ask, seen from replica `me`.
+    /// The replica to ask, seen from replica `me`.
     pub(crate) fn leader(self, me: u64) -> Option<u64> {
         match self {
             Self::Leading { .. } => Some(me),
             Self::Following { leader, .. } => Some(leader),
-            Self::Choosing { .. } | Self::Alone { .. } => None,
+            Self::TakingOver { .. } | Self::Leaderless { .. } => None,
         }
     }
 }
 
 /// A voter as a fresh leader sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rival {
+pub(crate) struct VoterView {
     /// Its id.
     pub(crate) id: u64,
     /// Its held stream: live, known to be refused, or neither.
     pub(crate) reach: Reach,
-    /// How many entries its log is known to be behind the leader's. None: nothing is known yet.
+    /// How many entries its log is known to be behind the leader's. `None`: not known yet.
     pub(crate) lag: Option<u64>,
-    /// It was there, and was lost a moment ago: its stream broke, or it led and fell silent.
+    /// The voter was lost a moment ago: its stream broke, or it fell silent as the leader.
     pub(crate) lost: bool,
 }
 
-impl Rival {
-    /// One that is no further behind than this has as good as caught up: under load somebody
-    /// always is a few entries behind.
+impl VoterView {
+    /// A replica at most this many entries behind counts as caught up: under load some replica
+    /// always lags by a few entries.
     pub(crate) const LAG_MAX: u64 = 64;
 
     /// True when its log is equal to the leader's.
@@ -86,24 +87,24 @@ impl Rival {
         self.lag == Some(0)
     }
 
-    /// Healthy, for a choosing: there, and with all that was decided.
+    /// Reachable, and with all entries decided so far.
     fn is_healthy(&self) -> bool {
         self.reach == Reach::Up && self.caught_up()
     }
 
-    /// How long a fresh leader waits for it to become healthy.
+    /// How long a fresh leader waits for this voter to become healthy.
     fn patience(&self) -> Duration {
         match (self.reach, self.lag) {
             (Reach::Refused, _) => Duration::ZERO,
             (_, None) if self.lost => Duration::ZERO,
-            (_, None) => ANSWERING,
-            _ if self.lost => RETURNING,
-            _ => CHOOSING,
+            (_, None) => FIRST_ANSWER_MAX,
+            _ if self.lost => RETURN_WAIT_MAX,
+            _ => TAKEOVER_WAIT_MAX,
         }
     }
 }
 
-/// What a held stream says about the process at its other end.
+/// The state of a held stream to another process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Reach {
     /// Not tried yet, or silent: it may be alive.
@@ -111,38 +112,38 @@ pub(crate) enum Reach {
     Unknown,
     /// The stream is open.
     Up,
-    /// A connect was refused: nobody listens there.
+    /// A connect was refused: no process listens there.
     Refused,
 }
 
 /// What a fresh leader does before it takes its first request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Choice {
-    /// Hand over to a higher one that is as good.
+    /// Hand over to a healthy higher replica.
     HandOver(u64),
-    /// A higher one may still turn out to be as good: wait until the choosing is over.
+    /// A higher replica may still become healthy: wait.
     Wait,
     /// There is none: lead.
     Lead,
 }
 
-/// A lead that comes back within this was handed over in vain: the other replica reaches this one,
-/// and no majority.
+/// A lead that comes back within this was handed over in vain: the other replica reaches this
+/// replica, and no majority.
 const IN_VAIN: Duration = Duration::from_secs(3);
 
-/// The replica that the lead is not handed to again: the one it was last handed to, `handed` when,
-/// if the lead came back at once.
+/// The replica that must not get the lead again: the last one it was handed to, if the lead came
+/// back within [`IN_VAIN`].
 pub(crate) fn handed_in_vain(handed: Option<(u64, Instant)>, now: Instant) -> Option<u64> {
     let (id, when) = handed?;
     (now.saturating_duration_since(when) < IN_VAIN).then_some(id)
 }
 
-/// Prefers the highest id among the healthy (reachable and caught up) at the time of choosing,
-/// which began so long ago. Whoever is not there in time has missed it.
-pub(crate) fn choose(me: u64, rivals: &[Rival], waited: Duration) -> Choice {
+/// Prefers the highest id among the healthy replicas (reachable and caught up); `waited` is the
+/// time since the choice began. A replica that is unreachable by then is not considered.
+pub(crate) fn choose(me: u64, rivals: &[VoterView], waited: Duration) -> Choice {
     let higher = || rivals.iter().filter(|rival| me < rival.id);
     let best = higher().filter(|rival| rival.is_healthy()).map(|rival| rival.id).max();
-    let may_come = |rival: &Rival| {
+    let may_come = |rival: &VoterView| {
         !rival.is_healthy() && waited < rival.patience() && best.is_none_or(|best| best < rival.id)
     };
     match best {
@@ -156,8 +157,8 @@ pub(crate) fn choose(me: u64, rivals: &[Rival], waited: Duration) -> Choice {
 mod tests {
     use super::*;
 
-    fn rival(id: u64, reach: Reach, lag: Option<u64>) -> Rival {
-        Rival { id, reach, lag, lost: false }
+    fn rival(id: u64, reach: Reach, lag: Option<u64>) -> VoterView {
+        VoterView { id, reach, lag, lost: false }
     }
 
     #[test]
@@ -171,38 +172,39 @@ mod tests {
     }
 
     #[test]
-    fn the_highest_healthy_one_leads_at_each_choosing() {
+    fn the_highest_healthy_replica_leads_after_each_election() {
         use Choice::{HandOver, Lead, Wait};
         use Reach::{Refused, Unknown, Up};
-        let lost = |rival: Rival| Rival { lost: true, ..rival };
+        let lost = |rival: VoterView| VoterView { lost: true, ..rival };
         let (healthy, behind) = (Some(0), Some(9));
-        // What is chosen at once, after 40, after 120 and after 300 ms.
+        // The choices after 0, 40, 120 and 300 ms.
         let cases = [
-            // The highest one itself waits for nobody.
+            // The highest replica itself does not wait.
             (456, vec![rival(123, Up, healthy), rival(345, Up, behind)], [Lead; 4]),
-            // Its betters are there and caught up.
+            // The higher replicas are reachable and caught up.
             (123, vec![rival(345, Up, healthy), rival(456, Up, healthy)], [HandOver(456); 4]),
-            // The highest is dead, the next is there.
+            // The highest is dead, the next is reachable.
             (123, vec![rival(345, Up, healthy), rival(456, Refused, None)], [HandOver(345); 4]),
-            // The highest is dead, and it is the next itself: no waiting.
+            // The highest is dead, and this replica is the next: no wait.
             (345, vec![rival(123, Up, healthy), rival(456, Refused, None)], [Lead; 4]),
-            // The highest lags: it gets the time of choosing, and no more.
+            // The highest lags: it gets the longest wait, and no more.
             (345, vec![rival(456, Up, behind)], [Wait, Wait, Wait, Lead]),
-            // The highest is silent: it may be the frozen one that all this is about.
+            // The highest is silent: it may be the frozen leader whose silence led to this
+            // election.
             (
                 123,
                 vec![rival(345, Up, healthy), rival(456, Unknown, None)],
                 [Wait, Wait, HandOver(345), HandOver(345)],
             ),
-            // The highest died a moment ago and is being started again: it has missed this one.
+            // The highest died a moment ago and is being started again: it is not considered.
             (345, vec![lost(rival(456, Unknown, None))], [Lead; 4]),
-            // It is there already, and has to fetch what it missed.
+            // It is reachable again, and has to fetch what it missed.
             (345, vec![lost(rival(456, Up, behind))], [Wait, Lead, Lead, Lead]),
-            // It is back, whole.
+            // It is back, and has caught up.
             (345, vec![lost(rival(456, Up, healthy))], [HandOver(456); 4]),
-            // Nobody else is there.
+            // No other replica is reachable.
             (123, vec![rival(345, Refused, None), rival(456, Refused, None)], [Lead; 4]),
-            // Alone by design.
+            // A store of one replica.
             (1, vec![], [Lead; 4]),
         ];
         for (me, rivals, expected) in cases {

@@ -1,9 +1,8 @@
-//! What a replica answers: requests, lookups, queries.
+//! The service: what a replica answers: requests, lookups, queries.
 //!
-//! Only the leader decides, through the batcher. An order that is here is here for ever, so anybody
-//! may show it once it is settled; that there is *none* takes the leader and a majority. Products
-//! change, so reading them takes the leader and a majority as well, unless the asker said that an
-//! old answer will do.
+//! Only the leader decides, through the batcher. An order never changes, so any replica may show it
+//! once it is settled; that there is *none* takes the leader and a majority. Products change, so
+//! reading them takes the leader and a majority as well, unless the client accepts a stale answer.
 
 use std::sync::Arc;
 
@@ -22,21 +21,21 @@ use wire::stream::{Answerer, LeaderHint, Reply};
 
 use crate::batcher::Batcher;
 use crate::config::Settings;
-use crate::leading::elsewhere;
-use crate::load::{Decision, Decisions};
-use crate::members::{Members, Now};
+use crate::disk_space::DiskSpace;
+use crate::membership::{Members, Membership};
 use crate::peers::Peers;
+use crate::pending::{Decision, Decisions};
 use crate::problems;
-use crate::raft::view::View;
-use crate::reader::Reader;
+use crate::raft::applied_state::View;
+use crate::read_index::ReadIndex;
 use crate::role::Role;
-use crate::room::Room;
 use crate::settling::Settling;
+use crate::takeover::cannot_decide;
 
-/// The most products in one answer; the asker continues after the last name.
+/// The most products in one answer; the client continues after the last name.
 const LIST_MAX: usize = 1_000;
 
-/// Answers asks; clones share everything.
+/// Answers calls; clones share everything.
 #[derive(Clone)]
 pub(crate) struct Service {
     shared: Arc<Shared>,
@@ -47,14 +46,14 @@ pub(crate) struct Shared {
     pub(crate) settings: Arc<Settings>,
     pub(crate) view: Arc<View>,
     pub(crate) batcher: Batcher,
-    pub(crate) reader: Reader,
+    pub(crate) reader: ReadIndex,
     pub(crate) settling: Settling,
     pub(crate) role: watch::Receiver<Role>,
     pub(crate) peers: Peers,
-    pub(crate) room: Room,
+    pub(crate) room: DiskSpace,
     pub(crate) members: Members,
     pub(crate) hint: watch::Receiver<LeaderHint>,
-    /// Decided, never told: a fault for tests.
+    /// Replies that are decided and never sent: a fault for tests.
     pub(crate) held: Mutex<Vec<Reply>>,
 }
 
@@ -102,12 +101,12 @@ impl Answerer for Service {
 }
 
 impl Service {
-    /// A service on what it needs.
+    /// A service on these parts.
     pub(crate) fn new(shared: Shared) -> Self {
         Self { shared: Arc::new(shared) }
     }
 
-    /// What this replica holds.
+    /// The applied state of this replica.
     pub(crate) fn view(&self) -> &Arc<View> {
         &self.shared.view
     }
@@ -117,16 +116,16 @@ impl Service {
         self.shared.settings.id
     }
 
-    /// Why this replica can decide nothing just now.
+    /// Why this replica cannot decide now.
     fn hindrance(&self) -> Option<Problem> {
         let role = *self.shared.role.borrow();
-        if !matches!(role, Role::Leading { .. } | Role::Choosing { .. }) {
+        if !matches!(role, Role::Leading { .. } | Role::TakingOver { .. }) {
             return Some(self.elsewhere(role));
         }
         if self.is_cut_off() {
             return Some(problems::no_quorum());
         }
-        let (me, majority) = (self.id(), self.shared.members.look(Now::majority));
+        let (me, majority) = (self.id(), self.shared.members.look(Membership::majority));
         self.shared.room.admits(me, &self.shared.peers, majority).err()
     }
 
@@ -176,7 +175,7 @@ impl Service {
                 let look = |ledger: &Ledger| (ledger.applied(), ledger.product(&query.name));
                 let (as_of, product) = self.shared.view.read(look);
                 if stale && product.is_none() {
-                    // It may have been defined in an entry that is not applied here.
+                    // The product may have been defined in an entry that is not applied here.
                     return Err(problems::no_quorum());
                 }
                 let version = product.as_ref().map(|product| product.version);
@@ -208,12 +207,12 @@ impl Service {
         }
     }
 
-    /// An order that is here and settled is shown at once, by anybody. That there is none, only a
-    /// confirmed leader can say. A replica that is alone shows what it has, and says so.
+    /// Any replica shows an order at once that it has and that is settled. That there is none, only
+    /// a confirmed leader can say. A leaderless replica shows what it has, marked as stale.
     async fn lookup(&self, number: OrderNumber) -> Result<Read, Problem> {
         let role = *self.shared.role.borrow();
-        let leads = matches!(role, Role::Leading { .. } | Role::Choosing { .. });
-        let stale = matches!(role, Role::Alone { .. });
+        let leads = matches!(role, Role::Leading { .. } | Role::TakingOver { .. });
+        let stale = matches!(role, Role::Leaderless { .. });
         if let Some(order) = self.order(number).await? {
             if !leads && !stale && self.shared.settling.settled() < order.index {
                 return Err(self.elsewhere(role));
@@ -245,14 +244,14 @@ impl Service {
         })
     }
 
-    /// Shows an order, once everybody who answers by himself knows that it was placed.
+    /// Shows an order, once every attached catalog has seen its index.
     async fn show(&self, order: &Order, stale: bool) -> Result<Read, Problem> {
         self.await_settled(Some(order.index), stale).await?;
         let as_of = order.index.max(self.shared.settling.settled());
         Ok(Read { as_of, stale, what: Answered::Order(convert::order(order)) })
     }
 
-    /// What is read is told when it is settled; what is marked as stale, at once.
+    /// A read waits until it is settled; a stale read does not.
     async fn await_settled(&self, index: Option<Index>, stale: bool) -> Result<(), Problem> {
         match index {
             Some(index) if !stale => self.shared.settling.reading(index).await,
@@ -260,16 +259,17 @@ impl Service {
         }
     }
 
-    /// Waits until products may be read here. True: not confirmed, and the asker does not mind.
+    /// Waits until products may be read here. True: not confirmed, and the client accepts a stale
+    /// answer.
     async fn is_stale(&self, floor: Index, stale_ok: bool) -> Result<bool, Problem> {
         let role = *self.shared.role.borrow();
         let confirmed = match role {
-            Role::Leading { .. } | Role::Choosing { .. } => self.confirm().await,
+            Role::Leading { .. } | Role::TakingOver { .. } => self.confirm().await,
             _ => Err(self.elsewhere(role)),
         };
         match confirmed {
             Ok(as_of) if floor <= as_of => Ok(false),
-            // A floor that nobody has reached is not of this ledger.
+            // A floor beyond the end of the log is not of this ledger.
             Ok(_) => Err(problems::malformed("a floor beyond the end of the log")),
             Err(_) if stale_ok => Ok(true),
             Err(problem) => Err(problem),
@@ -283,7 +283,7 @@ impl Service {
         self.shared.reader.confirm().await
     }
 
-    /// So many of the others refuse connections that no majority is left.
+    /// Too many of the others refuse connections: no majority is left.
     fn is_cut_off(&self) -> bool {
         !self.may_decide()
     }
@@ -294,7 +294,7 @@ impl Service {
     }
 
     fn elsewhere(&self, role: Role) -> Problem {
-        elsewhere(role, self.may_decide())
+        cannot_decide(role, self.may_decide())
     }
 }
 

@@ -1,13 +1,15 @@
-//! What is settled here, and the answers that wait for it: the shell around the two cores.
+//! Settling: the settled index here, and the answers that wait for it; the shell around the two
+//! cores.
 //!
-//! Everything that decides, [`Leadership`] and [`Acknowledger`], and the window of recent frames,
-//! are kept under one lock that is held for one call at a time. Applied entries come in through one
-//! task, in index order, so a catalog counts from its attach entry on and not a moment later.
+//! The cores [`LeaderTerm`] and [`Acknowledger`] and the window of recent frames are kept under one
+//! lock, held for one call at a time. Applied entries come in through one task, in index order, so
+//! a catalog counts exactly from its attach entry on.
 //!
 //! # Invariants
 //!
 //! * An answer that reveals an index leaves only when every attached catalog has seen it.
-//! * A replica that ceases to lead gives up what it holds: the askers ask again, with their keys.
+//! * A replica that ceases to lead gives up the answers it holds: the clients ask again, with their
+//!   keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,29 +29,29 @@ use wire::proto::{self, answer::What as Answered};
 use wire::stream::Reply;
 use wire::watch::clock;
 use wire::watch::lease::{Moment, Times};
-use wire::watch::returns::Returns;
+use wire::watch::reattach_backoff::ReattachBackoff;
 use wire::watch::rules::Rules;
-use wire::watch::watchers::Incarnation;
+use wire::watch::source_state::Incarnation;
 use wire::watch::window::Window;
 
 use crate::acknowledger::{Acknowledger, Reveals};
 use crate::batcher::{Batcher, Untold};
-use crate::leadership::{Detach, Leadership};
+use crate::leader_term::{Detach, LeaderTerm};
 use crate::problems;
+use crate::raft::applied_state::{AppliedEntry, View};
 use crate::raft::engine::Engine;
-use crate::raft::view::{AppliedEntry, View};
-use crate::reader::Reader;
+use crate::read_index::ReadIndex;
 use crate::role::Role;
 
 /// The most catalogs remembered as let go in one term: more than a crash loop makes in an hour.
 const GONE_MAX: usize = 4_096;
 
-/// How long a read waits until what it reveals is settled.
+/// How long a read waits until the index that it reveals is settled.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 mod catalogs;
 
-/// Clones share everything.
+/// The shell around the cores. Clones share everything.
 #[derive(Clone)]
 pub(crate) struct Settling {
     pub(crate) shared: Arc<Shared>,
@@ -61,29 +63,30 @@ pub(crate) struct Shared {
     pub(crate) view: Arc<View>,
     pub(crate) role: watch::Receiver<Role>,
     pub(crate) batcher: Batcher,
-    pub(crate) books: Mutex<Books>,
-    /// Frames, settled or the watchers have changed.
+    pub(crate) books: Mutex<SettlingState>,
+    /// Counts up when frames, the settled index or the watchers have changed.
     pub(crate) news: watch::Sender<u64>,
-    /// Somebody wants a lease now.
+    /// Asks for a lease now.
     pub(crate) urge: Notify,
     stop: CancellationToken,
 }
 
-/// A round of questions to the majority that takes longer than this is taken for lost: five
+/// A round of questions to the majority that takes longer than this counts as failed: five
 /// heartbeats. The followers give a leader up after 350 ms of silence, and by then its catalogs
 /// should look for the next.
 const MAJORITY_LOST: Duration = Duration::from_millis(250);
 
-/// What decides. Held for one call at a time.
-pub(crate) struct Books {
+/// The cores and their window, under one lock that is held for one call at a time.
+pub(crate) struct SettlingState {
     pub(crate) window: Window,
-    /// Some while this replica leads.
-    pub(crate) leadership: Option<Leadership>,
+    /// `Some` while this replica leads.
+    pub(crate) leadership: Option<LeaderTerm>,
     acknowledger: Acknowledger<Held>,
-    pub(crate) returns: Returns,
-    /// Whom to detach, and whether that is on its way to the log.
+    pub(crate) returns: ReattachBackoff,
+    /// The catalogs to detach, and whether the detach is on its way to the log.
     detaching: BTreeMap<Incarnation, (Detach, bool)>,
-    /// Let go in this term: their detaches may come late, so they may not come back as they were.
+    /// Catalogs let go in this term: their detaches may be applied late, so they must come back
+    /// under a new incarnation.
     pub(crate) gone: BTreeSet<Incarnation>,
     /// How many were let go since the start.
     pub(crate) let_go: u64,
@@ -91,7 +94,7 @@ pub(crate) struct Books {
     pub(crate) streams: CancellationToken,
 }
 
-/// An answer that waits.
+/// An answer that waits until its index is settled.
 enum Held {
     Answer(Reply, proto::Answer, Untold),
     Read(oneshot::Sender<()>),
@@ -104,7 +107,7 @@ impl std::fmt::Debug for Settling {
 }
 
 impl Settling {
-    /// Knows nothing yet.
+    /// Starts with the settled index of the ledger, and without a leadership.
     pub(crate) fn new(
         (times, rules): (Times, Rules),
         view: Arc<View>,
@@ -113,11 +116,11 @@ impl Settling {
         stop: CancellationToken,
     ) -> Self {
         let settled = view.read(Ledger::settled);
-        let books = Books {
+        let books = SettlingState {
             window: Window::default(),
             leadership: None,
             acknowledger: Acknowledger::new(settled, rules),
-            returns: Returns::default(),
+            returns: ReattachBackoff::default(),
             detaching: BTreeMap::new(),
             gone: BTreeSet::new(),
             let_go: 0,
@@ -128,7 +131,7 @@ impl Settling {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Gives an answer to a request once what it reveals is settled.
+    /// Sends the answer to a request once the index that it reveals is settled.
     pub(crate) fn answer(&self, reply: Reply, index: Index, outcome: &Outcome) {
         let (reveals, index) = match outcome {
             Outcome::Accepted(_) => (Reveals::Acceptance, index),
@@ -139,8 +142,8 @@ impl Settling {
         self.hold(reply, reveals, (index, 1), what);
     }
 
-    /// Gives the answer to a bulk once the entry that decided it is settled: whatever it reveals of
-    /// earlier ones is settled by then, too.
+    /// Sends the answer to a bulk once the entry that decided it is settled: earlier indexes that
+    /// it reveals are settled by then, too.
     pub(crate) fn answer_many(&self, reply: Reply, index: Index, outcomes: &[Outcome]) {
         let count = outcomes.len();
         let outcomes = bulk::write_outcomes(outcomes).into();
@@ -155,14 +158,14 @@ impl Settling {
         let mut books = self.shared.books.lock();
         let due = books.acknowledger.hold(reveals, index, Held::Answer(reply, answer, untold));
         let leads =
-            matches!(*self.shared.role.borrow(), Role::Leading { .. } | Role::Choosing { .. });
+            matches!(*self.shared.role.borrow(), Role::Leading { .. } | Role::TakingOver { .. });
         let given_up = if leads { Vec::new() } else { books.acknowledger.release() };
         drop(books);
         due.into_iter().for_each(Held::give);
         given_up.into_iter().for_each(Held::give_up);
     }
 
-    /// Waits until what a read reveals is settled.
+    /// Waits until the index that a read reveals is settled.
     pub(crate) async fn reading(&self, index: Index) -> Result<(), Problem> {
         let (tell, told) = oneshot::channel();
         let due =
@@ -177,12 +180,12 @@ impl Settling {
         }
     }
 
-    /// Everything up to here may be told.
+    /// Answers up to this index leave at once.
     pub(crate) fn settled(&self) -> Index {
         self.shared.books.lock().acknowledger.settled()
     }
 
-    /// How many answers wait.
+    /// The number of answers that wait.
     pub(crate) fn held(&self) -> usize {
         self.shared.books.lock().acknowledger.held()
     }
@@ -192,15 +195,15 @@ impl Settling {
         self.shared.books.lock().let_go
     }
 
-    /// The names of the catalogs attached, with what each has seen; empty unless this replica
-    /// leads.
+    /// The names of the attached catalogs, and the index that each has seen; empty unless this
+    /// replica leads.
     pub(crate) fn watchers(&self) -> Vec<(String, Option<Index>)> {
         let books = self.shared.books.lock();
-        let everybody = books.leadership.iter().flat_map(Leadership::everybody);
+        let everybody = books.leadership.iter().flat_map(LeaderTerm::everybody);
         everybody.map(|(name, seen)| (name.to_owned(), seen)).collect()
     }
 
-    /// Takes in what is applied, and who leads, until `stop`.
+    /// Takes in applied entries and changes of the role, until `stop`.
     pub(crate) async fn follow(self) {
         let shared = self.shared;
         let mut role = shared.role.clone();
@@ -226,8 +229,8 @@ impl Settling {
         }
     }
 
-    /// Keeps the leader's lease while anybody is attached, and lets go of who is silent.
-    pub(crate) async fn keep_lease(self, engine: Engine, reader: Reader) {
+    /// Renews the leader's lease while a catalog is attached, and lets silent catalogs go.
+    pub(crate) async fn keep_lease(self, engine: Engine, reader: ReadIndex) {
         let shared = self.shared;
         let mut beats = tokio::time::interval(shared.times.beat);
         beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -244,7 +247,7 @@ impl Settling {
                 () = shared.stop.cancelled() => return,
             }
             let Some(term) = shared.watched_term() else { continue };
-            // The round must be one of this very term from its start to its end.
+            // The leadership must be of this very term from the start of the round to its end.
             let leads =
                 || engine.leader().leader == Some(engine.id()) && engine.leader().term == term;
             let asked = clock::now();
@@ -272,7 +275,7 @@ impl Held {
         }
     }
 
-    /// Decided, but nobody here may say how: the asker asks again, with its key, whoever leads now.
+    /// Decided, but this replica must not answer: the client asks the new leader, with its key.
     fn give_up(self) {
         match self {
             Self::Answer(reply, ..) => reply.problem(&problems::lost()),
@@ -281,17 +284,17 @@ impl Held {
     }
 }
 
-impl Books {
-    /// Gives out what may be told by now.
+impl SettlingState {
+    /// Takes the answers whose index is settled by now.
     fn due(&mut self, known: Index) -> Vec<Held> {
-        let counted = self.leadership.as_ref().map(Leadership::settled).unwrap_or_default();
+        let counted = self.leadership.as_ref().map(LeaderTerm::settled).unwrap_or_default();
         self.acknowledger.settle(known.max(counted))
     }
 }
 
 impl Shared {
-    /// Something changed: gives out what may be told, and wakes the streams.
-    pub(crate) fn settle(&self, mut books: parking_lot::MutexGuard<'_, Books>) {
+    /// After a change: sends the answers that are due, and wakes the streams.
+    pub(crate) fn settle(&self, mut books: parking_lot::MutexGuard<'_, SettlingState>) {
         let due = books.due(Index(0));
         drop(books);
         due.into_iter().for_each(Held::give);
@@ -305,12 +308,12 @@ impl Shared {
     /// Begins or ends a leadership, as the role says.
     fn obey(&self, role: Role) {
         let mut books = self.books.lock();
-        let term = books.leadership.as_ref().map(Leadership::term);
+        let term = books.leadership.as_ref().map(LeaderTerm::term);
         match role {
             Role::Leading { term: now } if term == Some(now) => {}
-            Role::Choosing { term: now } if term == Some(now) => {}
+            Role::TakingOver { term: now } if term == Some(now) => {}
             Role::Leading { term } => {
-                let mut leadership = Leadership::new(term, clock::now(), self.times, self.rules);
+                let mut leadership = LeaderTerm::new(term, clock::now(), self.times, self.rules);
                 let (applied, settled, attached) = self.view.read(standing);
                 let settled = settled.max(books.acknowledger.settled());
                 leadership.begin(applied, settled, &attached);
@@ -319,10 +322,10 @@ impl Shared {
                 self.settle(books);
                 given_up.into_iter().for_each(Held::give_up);
             }
-            Role::Choosing { .. } | Role::Following { .. } | Role::Alone { .. } => {
+            Role::TakingOver { .. } | Role::Following { .. } | Role::Leaderless { .. } => {
                 let given_up = self.end_term(&mut books);
-                // One that was elected may soon settle what waits here.
-                if !matches!(role, Role::Choosing { .. }) {
+                // A replica that was elected may soon settle the answers that wait here.
+                if !matches!(role, Role::TakingOver { .. }) {
                     let rest = books.acknowledger.release();
                     drop(books);
                     rest.into_iter().for_each(Held::give_up);
@@ -333,7 +336,7 @@ impl Shared {
         }
     }
 
-    fn end_term(&self, books: &mut Books) -> Vec<Held> {
+    fn end_term(&self, books: &mut SettlingState) -> Vec<Held> {
         if books.leadership.take().is_none() {
             return Vec::new();
         }
@@ -345,12 +348,12 @@ impl Shared {
         books.acknowledger.release()
     }
 
-    /// Frames are missing: starts over from what is applied.
+    /// Frames are missing: starts over from the applied state.
     fn restart(&self, start: Index) {
         let (applied, settled, attached) = self.view.read(standing);
         let mut books = self.books.lock();
         books.window = Window::at(start);
-        let Books { leadership, detaching, .. } = &mut *books;
+        let SettlingState { leadership, detaching, .. } = &mut *books;
         if let Some(leadership) = leadership {
             for (who, _) in leadership.align(&attached, clock::now()) {
                 detaching.remove(&who);
@@ -366,7 +369,7 @@ impl Shared {
     fn take(&self, entry: &AppliedEntry) {
         let mut books = self.books.lock();
         books.window.push(entry.index, entry.changes.clone().unwrap_or_else(|| [].into()));
-        let Books { leadership, detaching, .. } = &mut *books;
+        let SettlingState { leadership, detaching, .. } = &mut *books;
         if let Some(leadership) = leadership
             && leadership.applied_index() < entry.index
         {
@@ -412,9 +415,9 @@ impl Shared {
         }
     }
 
-    /// A round of questions has failed, or takes too long: grants nothing until the next one that
+    /// A round of questions has failed, or takes too long: grants nothing until the next round that
     /// succeeds, and closes the streams, so that catalogs look for the leader that the majority may
-    /// be about to choose.
+    /// be about to elect.
     fn lost_majority(&self, term: u64) {
         let mut books = self.books.lock();
         let Some(leadership) = &mut books.leadership else { return };
@@ -429,7 +432,8 @@ impl Shared {
     }
 }
 
-/// What a leadership begins with.
+/// The state that a leadership begins with: the applied index, the settled index, the attached
+/// catalogs.
 fn standing(ledger: &Ledger) -> (Index, Index, Vec<(Incarnation, String)>) {
     let attached = ledger.attached().map(|(who, name)| (Incarnation(who), name.to_string()));
     (ledger.applied(), ledger.settled(), attached.collect())

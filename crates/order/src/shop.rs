@@ -8,7 +8,7 @@ use ledger::ledger::Ledger;
 use ledger::terms::{Index, LedgerId};
 
 use crate::config::{self, Settings};
-use crate::raft::view::View;
+use crate::raft::applied_state::View;
 
 /// With more products, the shop file is compared beside the thread of the runtime.
 const LARGE: usize = 1_000;
@@ -23,7 +23,7 @@ pub(crate) fn opening(shop: &config::Shop) -> Request {
     Request { key: None, deadline: None, command: Command::Open(shop) }
 }
 
-/// What to tell the owner when the shop file is not the one that the ledger was opened with.
+/// The warning for the owner when the shop file is not the one that the ledger was opened with.
 pub(crate) fn difference(settings: &Settings, opened: &Shop) -> Option<String> {
     let ours = &settings.shop;
     let number = opened.first_order_number;
@@ -41,7 +41,7 @@ pub(crate) fn difference(settings: &Settings, opened: &Shop) -> Option<String> {
     ))
 }
 
-/// Warns when the shop file is not the one that the open shop was opened with.
+/// Warns when the shop file is not the one that the ledger was opened with.
 pub(crate) async fn compare(settings: &Arc<Settings>, view: &Arc<View>) {
     let compared = match view.flush().await {
         // Reading and comparing 100,000 products takes tenths of a second.
@@ -59,7 +59,7 @@ pub(crate) async fn compare(settings: &Arc<Settings>, view: &Arc<View>) {
     }
 }
 
-/// What to tell the owner, from the block that opened the shop.
+/// The warning for the owner, by the block that opened the shop.
 fn first_difference(settings: &Settings, view: &View) -> io::Result<Option<String>> {
     let blocks = view.blocks(Index(0), Index(u64::MAX), 1)?;
     let first = blocks.first().and_then(|(_, block)| ledger::block::Block::decode(block).ok());

@@ -1,31 +1,31 @@
-//! Start history: tells a replica's own data folder from an older copy of it.
+//! Start history: distinguishes a replica's own data folder from an older copy of it.
 //!
-//! At each start a replica draws a random number and writes it into its data folder, behind those
-//! of the starts before it, and it says them all to each peer. A peer remembers the last start that
-//! it has met, on disk. A folder that does not remember this start is an older copy: it was made
-//! before, and has forgotten what the replica has promised since. A count would not do: a copy that
-//! is started often enough has any count.
+//! At each start a replica draws a random number, appends it to those in its data folder, and shows
+//! them all to each peer. A peer remembers on disk the last start that it has met. A folder that
+//! does not remember this start is an older copy: it was made before, and has forgotten what the
+//! replica has promised since. A count would not do: a copy that is started often enough reaches
+//! any count.
 //!
 //! # Not here
 //!
-//! A copy that is put back before any peer has met a later start is the folder itself.
+//! A copy that is restored before any peer has met a later start counts as the folder itself.
 
 use serde::{Deserialize, Serialize};
 use wire::proto;
 
-/// How many starts a folder remembers: more than a replica makes while another is away, as a rule.
-/// A peer that has met none of those is not able to compare, and takes the folder.
+/// How many starts a folder remembers: more than a replica usually makes while another is away. A
+/// peer that has met none of them cannot compare, and accepts the folder.
 pub(crate) const STARTS_MAX: usize = 64;
 
-/// No peer is believed a start count that is further ahead of the last one: it would shut out the
-/// replica for ever.
+/// A reported start count that is further ahead of the last one is not believed: it would shut out
+/// the replica for ever.
 pub(crate) const STARTS_AHEAD_MAX: u64 = 1_000_000;
 
 /// The starts of one data folder, as it remembers them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct StartHistory {
-    /// How many there were.
+    /// The number of starts.
     count: u64,
     /// The numbers that the last of them drew, in hexadecimal digits, oldest first.
     last: Vec<String>,
@@ -44,7 +44,7 @@ pub(crate) struct MetStart {
 /// What the start history of a peer says about its data folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Folder {
-    /// It is the start that was met last.
+    /// The start is the one that was met last.
     Met,
     /// The folder has been started again since, as this.
     StartedAgain(MetStart),
@@ -57,7 +57,7 @@ fn digits(start: u64) -> String {
 }
 
 impl StartHistory {
-    /// One more start.
+    /// Adds a start.
     pub(crate) fn begin(&mut self, start: u64) {
         self.count = self.count.saturating_add(1);
         self.last.push(digits(start));
@@ -93,13 +93,13 @@ impl MetStart {
         self.start == digits(start)
     }
 
-    /// A later start than `known`, and one to be believed when another peer tells of it.
+    /// A later start than `known`, and not absurdly later: believed when another peer reports it.
     pub(crate) fn is_after(&self, known: Option<&Self>) -> bool {
         let known = known.map_or(0, |known| known.count);
         known < self.count && self.count - known <= STARTS_AHEAD_MAX
     }
 
-    /// On the wire.
+    /// As sent on the wire.
     pub(crate) fn out(&self) -> Option<proto::MetStart> {
         let start = u64::from_str_radix(&self.start, 16).ok()?;
         Some(proto::MetStart { count: self.count, start })
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_copy_is_recognised_however_often_it_is_started() {
+    fn an_older_copy_is_recognised_after_any_number_of_starts() {
         // Copied after its first start; the folder itself was started twice more.
         let copies = [&[11, 21][..], &[11, 21, 22], &[11, 21, 22, 23], &[11]];
         for copy in copies {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_another_peer_tells_of_is_believed_when_it_is_later_and_not_absurd() {
+    fn a_start_that_another_peer_reports_is_believed_when_it_is_later_and_not_absurd() {
         assert!(met(3, 13).is_after(None));
         assert!(met(3, 13).is_after(Some(&met(2, 12))));
         assert!(!met(3, 13).is_after(Some(&met(3, 14))));
@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_history_is_the_same_after_its_way_over_the_wire() {
+    fn a_start_history_survives_the_wire() {
         let history = started(&[11, u64::MAX]);
         assert_eq!(StartHistory::from(&proto::StartHistory::from(&history)), history);
         let start = met(2, u64::MAX);

@@ -1,4 +1,4 @@
-//! What a replica says about itself at `/status`.
+//! The status: what a replica reports about itself at `/status`.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use wire::peers::Peer;
 use wire::serve::Facts;
 use wire::status::ProcessStatus;
 
-use crate::members::Members;
+use crate::disk_space::{DiskSpace, Level};
+use crate::membership::Members;
 use crate::peers::Peers;
+use crate::raft::applied_state::View;
 use crate::raft::engine::Engine;
-use crate::raft::view::View;
 use crate::readiness::{Situation, readiness};
 use crate::role::Role;
-use crate::room::{Level, Room};
 use crate::settling::Settling;
 use crate::voting::VOTING_VALID;
 
-/// Where the facts come from.
+/// The sources of the status.
 #[derive(Debug)]
 pub(crate) struct Status {
     pub(crate) id: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Status {
     pub(crate) members: Members,
     pub(crate) view: Arc<View>,
     pub(crate) settling: Settling,
-    pub(crate) room: Room,
+    pub(crate) room: DiskSpace,
     pub(crate) peers: Peers,
     pub(crate) role: watch::Receiver<Role>,
 }
@@ -70,7 +70,7 @@ impl Facts for Status {
             watchers: u64::try_from(watchers).ok(),
             let_go: Some(let_go),
             free_bytes: room.free,
-            disk_full: (room.level != Level::Roomy).then_some(true),
+            disk_full: (room.level != Level::Normal).then_some(true),
             voters: Some(ids(&roster.voters)),
             learners: Some(ids(&roster.learners)),
             ..ProcessStatus::default()
@@ -94,8 +94,8 @@ impl Facts for Status {
 }
 
 impl Status {
-    /// `ready` in the status: it knows who leads, and has applied what it knows to be committed.
-    /// The page `/readyz` asks for more.
+    /// `ready` in the status: the leader is known, and the known committed entries are applied. The
+    /// page `/readyz` requires more.
     fn is_ready(&self, role: Role, committed: Index, applied: Index) -> bool {
         role.leader(self.id).is_some() && committed <= applied
     }

@@ -1,8 +1,9 @@
-//! What the leader says of the voters: to itself, to the followers, and, of a log that does not
-//! move, to people.
+//! Voting report: the leader's view of the voters, for itself and the followers; a log that does
+//! not move is logged for the operator.
 //!
-//! Ten times a second the leader looks at its followers. What it sees goes over the held streams,
-//! for [readiness](crate::readiness), and so that the next leader knows what each has acknowledged.
+//! Ten times a second the leader looks at its followers. The report goes over the held streams, for
+//! [readiness](crate::readiness), and so that the next leader knows what each voter has
+//! acknowledged.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,28 +13,28 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::proto;
 
+use crate::disk_space::{DiskSpace, Level};
 use crate::identity::Identity;
-use crate::leading::Chair;
 use crate::log_end::Acknowledged;
-use crate::members::{Members, Now};
+use crate::membership::{Members, Membership};
 use crate::peers::{PeerView, Peers};
 use crate::raft::engine::Engine;
 use crate::readiness::{StuckLogs, Voter, Voting};
 use crate::role::{Reach, Role};
-use crate::room::{Level, Room};
 use crate::starts::MetStart;
+use crate::takeover::Takeover;
 
 /// How often the leader looks.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// At least so often it says what it sees, news or not.
+/// An unchanged report is repeated after this.
 const REPEAT: Duration = Duration::from_millis(500);
 
-/// What a leader has said is believed for this long.
+/// A leader's report is believed for this long.
 pub(crate) const VOTING_VALID: Duration = Duration::from_millis(1_500);
 
-/// What a leader says, on its way to the followers; `None` while this replica does not lead.
-pub(crate) type Told = Option<proto::Voting>;
+/// A leader's report, on its way to the followers; `None` while this replica does not lead.
+pub(crate) type VotingNews = Option<proto::Voting>;
 
 /// Looks at the followers while this replica leads.
 #[derive(Debug)]
@@ -42,19 +43,23 @@ pub(crate) struct Watch {
     engine: Engine,
     peers: Peers,
     members: Members,
-    room: Room,
+    room: DiskSpace,
     role: watch::Receiver<Role>,
 }
 
 impl Watch {
-    /// Looks with what a leader has, while `role` says that this replica leads.
-    pub(crate) fn new(identity: Arc<Identity>, chair: Chair, role: watch::Receiver<Role>) -> Self {
-        let Chair { engine, peers, members, room, .. } = chair;
+    /// A watch over the followers, with the parts of a leader.
+    pub(crate) fn new(
+        identity: Arc<Identity>,
+        takeover: Takeover,
+        role: watch::Receiver<Role>,
+    ) -> Self {
+        let Takeover { engine, peers, members, room, .. } = takeover;
         Self { identity, engine, peers, members, room, role }
     }
 
-    /// Looks, and tells, until `stop`.
-    pub(crate) async fn run(self, tell: watch::Sender<Told>, stop: CancellationToken) {
+    /// Looks and reports, until `stop`.
+    pub(crate) async fn run(self, tell: watch::Sender<VotingNews>, stop: CancellationToken) {
         let (mut stuck, mut said) = (StuckLogs::default(), Instant::now());
         loop {
             let now = Instant::now();
@@ -84,7 +89,7 @@ impl Watch {
         let (marks, table) = (self.engine.marks(), self.peers.now());
         let me = self.engine.id();
         let (last, committed) = (marks.last.0, marks.committed.0);
-        let voters = self.members.look(Now::voters);
+        let voters = self.members.look(Membership::voters);
         stuck.retain(|id| table.contains_key(&id));
         let mut seen = Voting { term, committed, voters: Vec::new() };
         let mut told = proto::Voting { term, committed, voters: Vec::new() };
@@ -98,7 +103,7 @@ impl Watch {
                     Voter { id, up: reach == Reach::Up, full, behind }
                 }
                 None => {
-                    let full = self.room.level() != Level::Roomy;
+                    let full = self.room.level() != Level::Normal;
                     Voter { id, up: id == me, full, behind: 0 }
                 }
             };
@@ -127,13 +132,13 @@ impl Watch {
     }
 }
 
-/// The leader `from` says how the voters are.
+/// Takes over the report of the leader `from` about the voters.
 pub(crate) fn hear(from: u64, told: &proto::Voting, identity: &Identity, peers: &Peers) {
     let starts = told.voters.iter().filter_map(|voter| Some((voter.id, voter.met?)));
     identity.learn_starts(starts);
     let me = identity.id();
     for voter in told.voters.iter().filter(|voter| voter.id != me) {
-        // To this leader, or to one before it.
+        // Acknowledged to this leader, or to an earlier one.
         if let Some(acknowledged) = voter.acknowledged.filter(|known| known.term <= told.term) {
             let start = voter.met.map(Into::into);
             peers.note_acknowledged(voter.id, start, acknowledged.into());

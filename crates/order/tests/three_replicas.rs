@@ -1,7 +1,7 @@
-//! Three real replicas on loopback: real sockets, real folders, and a crash that drops everything.
+//! Three real replicas on loopback: real sockets, real folders, and crashes that drop everything.
 //!
-//! Each replica has a runtime of its own, so that a crash is one: its tasks, streams and listeners
-//! vanish at once, and nothing is said or flushed on the way out.
+//! Each replica has a runtime of its own, so that a crash is realistic: its tasks, streams and
+//! listeners vanish at once, and nothing is sent or flushed first.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,11 +16,11 @@ use store::{Store, outcome, placed, refused, repeated};
 use wire::problem::Code;
 use wire::proto::answer::What;
 
-/// For things that take milliseconds, on a machine that may be busy.
+/// The time limit for events that take milliseconds, on a machine that may be busy.
 const SOON: Duration = Duration::from_secs(20);
 
 #[test]
-fn the_leader_crashes_and_nothing_acknowledged_is_lost_or_done_twice() {
+fn after_a_leader_crash_no_acknowledged_order_is_lost_or_repeated() {
     let mut store = Store::start();
     store.block_on(async |store| {
         assert_eq!(store.leader(SOON).await, 456);
@@ -47,7 +47,7 @@ fn the_leader_crashes_and_nothing_acknowledged_is_lost_or_done_twice() {
 }
 
 #[test]
-fn a_leader_that_is_told_to_stop_hands_over_first() {
+fn a_stopping_leader_hands_over_first() {
     let mut store = Store::start();
     store.block_on(async |store| {
         assert_eq!(store.leader(SOON).await, 456);
@@ -71,7 +71,7 @@ fn a_leader_that_dies_between_commit_and_answer_leaves_one_order_and_one_answer(
         store.crash(345);
         store.restart_with(456, Faults { hold_answers: true, ..Faults::default() });
         let leader = store.leader(SOON).await;
-        assert_eq!(leader, 456, "the highest is chosen whenever there is a choice");
+        assert_eq!(leader, 456, "the highest id wins among equal logs");
         let unanswered = store.place(456, "held", "fox", 1).await.unwrap_err();
         assert!(!unanswered.definite, "{unanswered:?}");
         store.agree(&[123, 456], SOON).await;
@@ -84,7 +84,7 @@ fn a_leader_that_dies_between_commit_and_answer_leaves_one_order_and_one_answer(
 }
 
 #[test]
-fn a_lone_survivor_shows_what_it_has_and_refuses_the_rest() {
+fn a_lone_survivor_serves_stale_reads_and_rejects_everything_else() {
     let mut store = Store::start();
     store.block_on(async |store| {
         assert_eq!(store.leader(SOON).await, 456);
@@ -110,7 +110,7 @@ fn a_lone_survivor_shows_what_it_has_and_refuses_the_rest() {
         let Some(What::Product(product)) = &fox.what else { panic!("{fox:?}") };
         assert!(fox.stale && product.stock == 2);
         assert!(store.query(123, "fox", false).await.is_err());
-        // A survivor does not know what it may have missed.
+        // A survivor does not know which entries it may have missed.
         let unknown = store.query(123, "unicorn", true).await.unwrap_err();
         assert_eq!(unknown.code, Code::NoQuorum);
 
@@ -123,7 +123,7 @@ fn a_lone_survivor_shows_what_it_has_and_refuses_the_rest() {
 }
 
 #[test]
-fn reads_of_the_leader_are_confirmed_and_followers_say_whom_to_ask() {
+fn leader_reads_are_confirmed_and_followers_name_the_leader() {
     let mut store = Store::start();
     store.block_on(async |store| {
         let leader = store.leader(SOON).await;
@@ -147,10 +147,10 @@ fn reads_of_the_leader_are_confirmed_and_followers_say_whom_to_ask() {
     });
 }
 
-/// The kind: a number of a peer that the engine would persist or add to, from a process that is no
-/// member and from one that lies as a member. Bounds, member by member, are in `raft/bounds.rs`.
+/// The fault class: a peer's number that the engine would persist or add to, from a process that is
+/// no member and from a lying member. `raft/bounds.rs` tests each bound.
 #[test]
-fn forged_calls_of_replicas_change_nothing_and_orders_go_on_also_after_a_restart() {
+fn forged_replica_calls_change_nothing_and_orders_go_on_after_a_restart() {
     let mut store = Store::start();
     store.block_on(async |store| {
         assert_eq!(store.leader(SOON).await, 456);
@@ -184,7 +184,7 @@ fn forged_calls_of_replicas_change_nothing_and_orders_go_on_also_after_a_restart
     });
 }
 
-/// Puts the log and the history of a replica back as they were; its identity stays.
+/// Restores an older copy of a replica's log and history; its identity stays.
 fn lose_the_end(kept: &Path, data: &Path) {
     for part in ["log", "history"] {
         fs::remove_dir_all(data.join(part)).unwrap();
@@ -200,9 +200,9 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The kind: a majority goes on without orders that the third replica has applied.
+/// The fault class: a majority goes on without orders that the third replica has applied.
 #[test]
-fn a_replica_that_alone_has_what_was_acknowledged_stops_and_is_not_to_be_replaced() {
+fn the_only_replica_with_acknowledged_orders_stops_and_must_not_be_replaced() {
     let mut store = Store::start();
     let kept = tempfile::tempdir().unwrap();
     store.block_on(async |store| {
@@ -227,7 +227,7 @@ fn a_replica_that_alone_has_what_was_acknowledged_stops_and_is_not_to_be_replace
         store.restart(123);
         store.restart(345);
         store.leader(SOON).await;
-        // A later leader than 456 was, and as many orders as it had.
+        // The new leader's term exceeds 456's, and as many orders are placed as 456 had.
         while store.terms().await.into_iter().max() <= Some(term) {
             store.crash(345);
             store.restart(345);
@@ -273,9 +273,9 @@ fn a_replica_whose_log_and_history_are_both_gone_does_not_start() {
     });
 }
 
-/// The kind: a process that is no member, and calls as the listed replica that was never started.
+/// The fault class: a process that is no member calls as the listed replica that was never started.
 #[test]
-fn a_caller_that_was_never_met_learns_nothing_to_act_as_a_member_with() {
+fn an_unknown_caller_learns_nothing_that_lets_it_act_as_a_member() {
     let mut store = Store::start_some(&[123, 456]);
     store.block_on(async |store| {
         assert_eq!(store.leader(SOON).await, 456);
@@ -302,7 +302,7 @@ fn a_caller_that_was_never_met_learns_nothing_to_act_as_a_member_with() {
     });
 }
 
-/// The same, without what only its folder says.
+/// The member's sender, without the values that only its folder holds.
 fn unmet(member: &wire::proto::Sender) -> wire::proto::Sender {
     let incarnation = format!("{:032x}", 345);
     wire::proto::Sender { incarnation, start: 1, ..member.clone() }

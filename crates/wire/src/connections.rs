@@ -1,12 +1,12 @@
-//! Admission control of connections: decides which of them a listener keeps when places run short.
+//! Admission control of connections: decides which connections a listener keeps.
 //!
-//! Places are a share of the process's file descriptors, so clients can never take those that the
-//! process needs itself. One address holds at most `per_address` connections, and the last
-//! `reserved` places are for addresses that hold none. When places run short, the connection that
-//! has been idle longest is closed, so that connections that are held and not used do not keep
-//! others out. [`ConnectionTable`] decides and has no clock; [`Connections`] is the shell.
+//! Places are a share of the process's file descriptors, so clients can never take the descriptors
+//! that the process needs itself. One address holds at most `per_address` connections, and the last
+//! `reserved` places are for addresses that hold none. When no place is free, the connection that
+//! has been idle longest is evicted, so that unused connections do not keep new clients out.
+//! [`ConnectionTable`] is the core and has no clock; [`Connections`] is the shell.
 //!
-//! An IPv6 client is counted by its network of 64 bits, for it chooses the rest itself.
+//! An IPv6 client is counted by its network of 64 bits, because it chooses the other bits itself.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,50 +17,50 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// A connection that has been idle for less than this is not closed for an address that holds one
-/// already: a crowd of one address would otherwise close its own connections before it uses them.
+/// The shortest idle time at which a connection is evicted for an address that holds one already.
+/// Without it, many connections of one address would evict each other before their first request.
 pub const EVICTED_IDLE_MIN: Duration = Duration::from_secs(5);
 
-/// The most connections that are told to close and are still there. Each holds a descriptor beyond
-/// the places; the process's own share has room for them.
+/// The most evicted connections that are not closed yet. Each holds a descriptor beyond the places,
+/// and the process's own share has room for them.
 pub const LEAVING_MAX: usize = 8;
 
-/// How many connections a listener keeps.
+/// The number of connections that a listener keeps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Places {
-    /// All of them.
+    /// The number of places.
     pub total: usize,
-    /// The last of them, for addresses that hold none.
+    /// The number of places reserved for addresses that hold none.
     pub reserved: usize,
-    /// At most this many of one address; 0: as many as there are.
+    /// The most places of one address; 0: no limit per address.
     pub per_address: usize,
 }
 
 impl Places {
-    /// `total` places, the last twentieth of which is for addresses that hold none.
+    /// `total` places, of which the last twentieth is for addresses that hold none.
     pub fn new(total: usize, per_address: usize) -> Self {
         Self { total, reserved: total / 20, per_address }
     }
 }
 
-/// Why a connection is not kept.
+/// Why a connection is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejected {
-    /// Its address holds as many as one may.
+    /// Its address has reached the limit per address.
     AddressFull,
-    /// All places are taken, by connections that are in use.
+    /// No place is free, and no connection may be evicted.
     Full,
 }
 
-/// A place in a [`ConnectionTable`].
+/// The index of a place in a [`ConnectionTable`].
 pub type PlaceId = usize;
 
-/// What a new connection gets.
+/// The decision on a new connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// A place; the connection at the other one, if there is one, must close for it.
+    /// The connection gets the first place; a connection at the second place, if any, must close.
     Admitted(PlaceId, Option<PlaceId>),
-    /// No place.
+    /// The connection gets no place.
     Rejected(Rejected),
 }
 
@@ -70,15 +70,16 @@ const NONE: usize = usize::MAX;
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     address: IpAddr,
-    /// Since when it is idle. None: it is in use, or it leaves.
+    /// Since when the connection is idle. None: it is in use or evicted.
     idle_since: Option<Instant>,
+    /// The connection is evicted and not closed yet.
     leaves: bool,
     /// Its neighbours in the list of idle connections.
     previous: usize,
     next: usize,
 }
 
-/// The pure core: which connections are open, and which of them is idle longest.
+/// The core: which connections are open, and which has been idle longest.
 #[derive(Debug)]
 pub struct ConnectionTable {
     places: Places,
@@ -86,19 +87,19 @@ pub struct ConnectionTable {
     vacant: Vec<PlaceId>,
     per_address: HashMap<IpAddr, usize>,
     leaving: usize,
-    /// The list of idle connections, longest first: every operation on it takes constant time.
+    /// The linked list of idle connections, longest first; each operation takes constant time.
     first: usize,
     last: usize,
 }
 
 impl ConnectionTable {
-    /// No connection is open.
+    /// A table without open connections.
     pub fn new(places: Places) -> Self {
         let (slots, vacant, per_address) = (Vec::new(), Vec::new(), HashMap::new());
         Self { places, slots, vacant, per_address, leaving: 0, first: NONE, last: NONE }
     }
 
-    /// A connection from `address` has come. `exempt`: its address is not bounded.
+    /// Decides on a new connection from `address`. `exempt`: the limit per address does not apply.
     pub fn open(&mut self, address: IpAddr, exempt: bool, now: Instant) -> Admission {
         let address = group(address);
         let held = self.per_address.get(&address).copied().unwrap_or(0);
@@ -137,12 +138,12 @@ impl ConnectionTable {
         Admission::Admitted(id, evicted)
     }
 
-    /// A request has come over this connection.
+    /// Notes that the connection is in use: a request has come.
     pub fn note_request(&mut self, id: PlaceId) {
         self.unlink(id);
     }
 
-    /// The connection waits for its next request.
+    /// Notes that the connection is idle: it waits for its next request.
     pub fn note_idle(&mut self, id: PlaceId, now: Instant) {
         self.unlink(id);
         if self.slots[id].leaves {
@@ -157,7 +158,7 @@ impl ConnectionTable {
         self.last = id;
     }
 
-    /// The connection is closed.
+    /// Notes that the connection is closed, and frees its place.
     pub fn close(&mut self, id: PlaceId) {
         self.unlink(id);
         let Slot { address, leaves, .. } = self.slots[id];
@@ -171,12 +172,12 @@ impl ConnectionTable {
         self.vacant.push(id);
     }
 
-    /// True when the connection was told to close, to make room.
+    /// True when the connection is evicted.
     pub fn leaves(&self, id: PlaceId) -> bool {
         self.slots[id].leaves
     }
 
-    /// How many connections are open, those that leave among them.
+    /// The number of open connections, including evicted ones that are not closed yet.
     pub fn len(&self) -> usize {
         self.slots.len() - self.vacant.len()
     }
@@ -202,7 +203,7 @@ impl ConnectionTable {
     }
 }
 
-/// What one client is counted by.
+/// The address under which a client is counted: of IPv6 the network of 64 bits.
 pub fn group(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX)).into(),
@@ -210,7 +211,7 @@ pub fn group(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The shell: hands out places, and tells connections to close. Clones share everything.
+/// The shell: hands out places and asks evicted connections to close. Clones share one table.
 #[derive(Clone, Debug)]
 pub struct Connections {
     shared: Arc<Mutex<Shared>>,
@@ -219,19 +220,19 @@ pub struct Connections {
 #[derive(Debug)]
 struct Shared {
     table: ConnectionTable,
-    /// By place: what tells the connection there to close.
+    /// By place: the token that asks its connection to close.
     closing: Vec<CancellationToken>,
 }
 
 impl Connections {
-    /// No connection is open.
+    /// A listener without open connections.
     pub fn new(places: Places) -> Self {
         let (table, closing) = (ConnectionTable::new(places), Vec::new());
         Self { shared: Arc::new(Mutex::new(Shared { table, closing })) }
     }
 
-    /// A place for a connection from `address`; `stop` ends all of them. `exempt`: its address is
-    /// not bounded.
+    /// Gets a place for a connection from `address`, which `stop` asks to close. `exempt`: the
+    /// limit per address does not apply.
     pub fn open(
         &self,
         address: IpAddr,
@@ -250,7 +251,7 @@ impl Connections {
             None => shared.closing.push(closing.clone()),
         }
         drop(shared);
-        // What a token wakes may ask for this lock.
+        // A task that the token wakes may take this lock, so it is released first.
         if let Some(evicted) = evicted {
             evicted.cancel();
         }
@@ -258,7 +259,7 @@ impl Connections {
     }
 }
 
-/// An open connection's place; given back when this is dropped.
+/// The place of an open connection; freed on drop.
 #[derive(Debug)]
 pub struct OpenConnection {
     shared: Arc<Mutex<Shared>>,
@@ -267,22 +268,22 @@ pub struct OpenConnection {
 }
 
 impl OpenConnection {
-    /// Cancelled when the connection is to close, after the request that is being answered.
+    /// Cancelled when the connection must close, after the answer to its current request.
     pub fn closing(&self) -> &CancellationToken {
         &self.closing
     }
 
-    /// True when it is to make room: unlike at a stop, nothing more is waited for.
+    /// True when the connection is evicted: unlike at a stop, it waits for no further request.
     pub fn is_evicted(&self) -> bool {
         self.shared.lock().table.leaves(self.place)
     }
 
-    /// A request has come over it.
+    /// Notes that the connection is in use: a request has come.
     pub fn note_request(&self) {
         self.shared.lock().table.note_request(self.place);
     }
 
-    /// It waits for its next request.
+    /// Notes that the connection is idle: it waits for its next request.
     pub fn note_idle(&self) {
         let now = Instant::now();
         self.shared.lock().table.note_idle(self.place, now);
@@ -299,7 +300,7 @@ impl Drop for OpenConnection {
 mod tests {
     use super::*;
 
-    /// A table, the time, and what came of each attempt.
+    /// A table, and the time at which the test starts.
     struct Story {
         table: ConnectionTable,
         start: Instant,
@@ -329,14 +330,14 @@ mod tests {
     }
 
     #[test]
-    fn one_address_holds_no_more_than_its_bound() {
+    fn one_address_holds_at_most_its_limit() {
         let mut story = Story::new(10, 0, 2);
         assert_eq!((story.open(1, 0), story.open(1, 0)), (at(0), at(1)));
-        assert_eq!(story.open(1, 100), ADDRESS_FULL, "however long the others are idle");
+        assert_eq!(story.open(1, 100), ADDRESS_FULL, "even if the others are idle");
         assert_eq!(story.open(2, 0), at(2));
         let now = story.start;
         let exempt = story.table.open(IpAddr::from([10, 0, 0, 1]), true, now);
-        assert_eq!(exempt, at(3), "a gateway brings the customers of many addresses");
+        assert_eq!(exempt, at(3), "a gateway has customers of many addresses");
         story.table.close(0);
         story.table.close(3);
         assert_eq!(story.open(1, 0), at(3));
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_places_are_for_addresses_that_hold_none() {
+    fn the_last_places_are_reserved_for_addresses_that_hold_none() {
         let mut story = Story::new(5, 2, 0);
         for id in 0..3 {
             assert_eq!(story.open(1, 0), at(id));
@@ -355,44 +356,44 @@ mod tests {
         for id in 3..5 {
             story.table.note_request(id);
         }
-        assert_eq!(story.open(4, 0), FULL, "all are in use");
+        assert_eq!(story.open(4, 0), FULL, "no place is idle");
     }
 
     #[test]
-    fn the_longest_idle_connection_makes_room() {
+    fn the_connection_that_is_idle_longest_is_evicted() {
         let mut story = Story::new(3, 0, 0);
         for id in 0..3 {
             assert_eq!(story.open(1, 0), at(id));
         }
         story.table.note_request(0);
         story.idle(0, 1);
-        assert_eq!(story.open(2, 1), Admission::Admitted(3, Some(1)), "it came first and is idle");
+        assert_eq!(story.open(2, 1), Admission::Admitted(3, Some(1)), "it is idle longest");
         story.table.note_request(2);
         assert_eq!(story.open(3, 1), Admission::Admitted(4, Some(0)));
         assert_eq!(story.table.len(), 5);
         story.table.close(1);
         story.table.close(0);
         assert_eq!(story.table.len(), 3);
-        assert_eq!(story.open(2, 2), FULL, "it holds one, and the others are idle for a second");
+        assert_eq!(story.open(2, 2), FULL, "it holds one, and no other is idle for 5 s");
         assert_eq!(story.open(2, 7), Admission::Admitted(0, Some(3)));
     }
 
-    /// Customers who have come first are not pushed out by those who come a moment later.
+    /// A newer connection of an address does not evict an older one that has just connected.
     #[test]
-    fn a_crowd_of_one_address_does_not_close_its_own_connections() {
+    fn many_connections_of_one_address_do_not_evict_each_other() {
         let mut story = Story::new(20, 0, 0);
         let admitted = (0..120).filter(|_| story.open(1, 0) != FULL).count();
         assert_eq!(admitted, 20);
     }
 
     #[test]
-    fn few_connections_are_told_to_close_at_a_time() {
+    fn the_number_of_evicted_connections_that_are_still_open_is_bounded() {
         let mut story = Story::new(20, 0, 0);
         for id in 0..20 {
             assert_eq!(story.open(1, 0), at(id));
         }
         let admitted = (2..200).filter(|host| story.open(*host, 9) != FULL).count();
-        assert_eq!(admitted, LEAVING_MAX, "until those that were told to have closed");
+        assert_eq!(admitted, LEAVING_MAX, "until evicted ones have closed");
         assert_eq!(story.table.len(), 20 + LEAVING_MAX);
         for id in 0..LEAVING_MAX {
             story.table.note_request(id);
@@ -404,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_of_ipv6_is_counted_by_its_network() {
+    fn an_ipv6_client_is_counted_by_its_network() {
         let network = |text: &str| group(text.parse().unwrap());
         assert_eq!(network("2001:db8::1"), network("2001:db8::ffff:1"));
         assert_ne!(network("2001:db8::1"), network("2001:db8:0:1::1"));
@@ -412,7 +413,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_that_makes_room_is_told_to_close() {
+    async fn an_evicted_connection_is_asked_to_close() {
         let connections = Connections::new(Places { total: 1, reserved: 0, per_address: 0 });
         let stop = CancellationToken::new();
         let open = |host| connections.open(IpAddr::from([10, 0, 0, host]), false, &stop);

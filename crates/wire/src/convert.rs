@@ -1,5 +1,5 @@
-//! Protobuf to and from the ledger's terms. What the ledger's types could not hold is a problem
-//! here, and never reaches them.
+//! Conversion between protobuf messages and the ledger's terms. A message that the ledger's types
+//! cannot hold is rejected here as a `Malformed` problem, and never reaches the ledger.
 
 use ledger::block::Order;
 use ledger::change::Change;
@@ -94,7 +94,7 @@ fn command_to(command: &Command) -> Option<Asked> {
         }),
         Command::RestockBy { name, quantity } => Asked::RestockBy(restock(name, *quantity)),
         Command::RestockTo { name, quantity } => Asked::RestockTo(restock(name, *quantity)),
-        // Only a replica proposes these, and it proposes to itself.
+        // Only a replica proposes these commands, to its own log, so they never cross the wire.
         Command::Open(_) | Command::Attach { .. } | Command::Detach { .. } => return None,
     })
 }
@@ -165,7 +165,7 @@ pub fn order(order: &Order) -> proto::Order {
     proto::Order { number: order.number.0, lines, at_ms: order.at.0 }
 }
 
-/// An order from the wire, found as of `index`.
+/// An order from the wire, looked up as of `index`.
 pub fn order_from(order: &proto::Order, index: Index) -> Converted<Order> {
     let lines = order.lines.iter().map(line).collect::<Converted<_>>()?;
     Ok(Order { number: OrderNumber(order.number), lines, at: Timestamp(order.at_ms), index })
@@ -184,7 +184,7 @@ pub fn outcome(outcome: &Outcome) -> proto::Outcome {
         Outcome::Accepted(Accepted::Done) => Some(Told::Done(proto::Nothing {})),
         Outcome::Accepted(Accepted::Unchanged) => Some(Told::Unchanged(proto::Nothing {})),
         Outcome::Refused(refusal) => Some(Told::Refusal(refusal_to(refusal))),
-        // A first answer is never itself repeated.
+        // The first outcome of a key is never itself `Repeated`.
         Outcome::Repeated { .. } => None,
     };
     proto::Outcome { repeated, what }

@@ -1,13 +1,13 @@
 //! Cross-origin protection of the internal listener: rejects every request that a web page could
-//! have made a browser send.
+//! make a browser send.
 //!
 //! Internal listeners have no authentication yet, and a browser on the operator's machine reaches
-//! them. A browser speaks HTTP/1.1 to them, names the page's origin, and with DNS rebinding calls
-//! them by a name of the attacker's. So a call is taken over HTTP/2 with the content type of gRPC
-//! alone, no request may come from a page, and the host in it must be ours.
+//! them. A browser speaks HTTP/1.1 to them, names the page's origin, and under DNS rebinding names
+//! a host of the attacker's. So a call must be gRPC over HTTP/2, no request may come from a page,
+//! and the host in each request must be a name of this process.
 //!
-//! The clients of this crate name [`AUTHORITY`] as the host: the connection is what was dialed,
-//! and the name that it was dialed by may be known to nobody else.
+//! The clients of this crate name [`AUTHORITY`] as the host: the address is dialed already, and the
+//! called process may not know the name by which it was dialed.
 
 use std::net::IpAddr;
 use std::sync::LazyLock;
@@ -16,50 +16,53 @@ use http::header::{CONTENT_TYPE, HOST, ORIGIN};
 use http::request::Parts;
 use http::{HeaderName, Method, StatusCode, Version};
 
-/// The host that processes of a store name to each other.
+/// The host in requests between processes of a store.
 pub const AUTHORITY: &str = "localhost";
 
-/// What a browser says of where a request comes from (W3C, Fetch Metadata Request Headers).
+/// Names the source of a browser's request (W3C, Fetch Metadata Request Headers).
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The name of this machine; empty when the system does not tell.
+/// The name of this machine; empty when it cannot be read.
 static MACHINE: LazyLock<String> = LazyLock::new(|| {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
 });
 
-/// Why a request is rejected, for its sender.
-pub(crate) type Rejected = (StatusCode, &'static str);
+/// The status and the reason of a rejection, for the client.
+pub(crate) type CrossOriginRejection = (StatusCode, &'static str);
 
-/// Judges the head of a request. `is_ours`: whether a name is one by which this process is called.
-pub(crate) fn judge(head: &Parts, is_ours: impl Fn(&str) -> bool) -> Result<(), Rejected> {
+/// Decides by its head whether a request is accepted. `is_ours`: true for a name of this process.
+pub(crate) fn judge(
+    head: &Parts,
+    is_ours: impl Fn(&str) -> bool,
+) -> Result<(), CrossOriginRejection> {
     let is_read = head.method == Method::GET || head.method == Method::HEAD;
-    // An operator who types the address of a page comes from nowhere.
+    // A browser sends `none` when the operator types the address of a page.
     let is_typed = head.headers.get(&SEC_FETCH_SITE).is_none_or(|site| site == "none" && is_read);
     if head.headers.contains_key(ORIGIN) || !is_typed {
-        return Err((StatusCode::FORBIDDEN, "no request of a web page is taken here\n"));
+        return Err((StatusCode::FORBIDDEN, "requests of web pages are rejected\n"));
     }
     if !host(head)?.is_none_or(|host| is_harmless(host) || is_ours(host)) {
-        let why = "this process is not called by that name: use its address\n";
+        let why = "this process does not have that host name: use its address\n";
         return Err((StatusCode::FORBIDDEN, why));
     }
-    // Paths of gRPC have a dot, those of pages have none.
+    // The path of a gRPC call has a dot, the path of a page has none.
     if is_read && !head.uri.path().contains('.') {
         return Ok(());
     }
     if head.version != Version::HTTP_2 {
-        return Err((StatusCode::HTTP_VERSION_NOT_SUPPORTED, "calls are taken over HTTP/2 only\n"));
+        return Err((StatusCode::HTTP_VERSION_NOT_SUPPORTED, "calls must use HTTP/2\n"));
     }
     match head.method == Method::POST && is_grpc(head) {
         true => Ok(()),
-        false => Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "calls are taken as gRPC only\n")),
+        false => Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "calls must be gRPC\n")),
     }
 }
 
-/// The host that is asked for, without its port; none: the client is older than `Host`, and so no
-/// browser.
-fn host(head: &Parts) -> Result<Option<&str>, Rejected> {
-    let bad = (StatusCode::BAD_REQUEST, "one host, please\n");
+/// The host that the request names, without its port. None: the client speaks HTTP/1.0 without
+/// `Host`, so it is no browser.
+fn host(head: &Parts) -> Result<Option<&str>, CrossOriginRejection> {
+    let bad = (StatusCode::BAD_REQUEST, "a request must name exactly one host\n");
     let mut named = head.headers.get_all(HOST).iter();
     let header = match (named.next(), named.next()) {
         (_, Some(_)) => return Err(bad),
@@ -82,7 +85,8 @@ pub fn name_of(address: &str) -> &str {
     }
 }
 
-/// An address, this machine, or its name: names that an attacker cannot have given it.
+/// True for an IP address, `localhost` and the machine's name: an attacker cannot point these names
+/// at this process.
 fn is_harmless(host: &str) -> bool {
     let is_machine = !MACHINE.is_empty() && host.eq_ignore_ascii_case(&MACHINE);
     host.parse::<IpAddr>().is_ok() || host.eq_ignore_ascii_case(AUTHORITY) || is_machine
@@ -91,7 +95,7 @@ fn is_harmless(host: &str) -> bool {
 fn is_grpc(head: &Parts) -> bool {
     let kind = head.headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.map(|kind| kind.split(';').next().unwrap_or_default().trim());
-    // Not `application/grpc-web`, which is made for browsers.
+    // `application/grpc-web` is excluded, because it is made for browsers.
     kind.is_some_and(|kind| kind == "application/grpc" || kind.starts_with("application/grpc+"))
 }
 
@@ -118,9 +122,9 @@ mod tests {
     const H2: Version = Version::HTTP_2;
     const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
-    /// The kind: whatever a browser can be made to send.
+    /// Guards against every call that a web page can make a browser send.
     #[test]
-    fn a_call_is_taken_as_grpc_over_http2_alone() {
+    fn only_grpc_calls_over_http2_are_accepted() {
         let at = |host: &str| format!("http://{host}{CALL}");
         for host in ["127.0.0.1:1117", "[::1]:1117", "localhost:1117", "order-1:1117", "ORDER-1"] {
             let expected = if host == "ORDER-1" { 403 } else { 200 };
@@ -139,11 +143,11 @@ mod tests {
         assert_eq!(status(("POST", CALL, H1), &[host, GRPC]), 505);
         assert_eq!(status(("POST", CALL, Version::HTTP_10), &[GRPC]), 505);
         assert_eq!(status(("GET", CALL, H1), &[host]), 505);
-        assert_eq!(status(("POST", "/status", H1), &[host]), 505, "a page is read only");
+        assert_eq!(status(("POST", "/status", H1), &[host]), 505, "pages take no POST");
     }
 
     #[test]
-    fn no_web_page_is_answered() {
+    fn requests_of_web_pages_are_rejected() {
         let host = ("host", "127.0.0.1:1117");
         for headers in [
             &[host, ("origin", "http://evil.example")][..],
@@ -168,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_shown_to_people_and_their_tools() {
+    fn operators_and_their_tools_may_read_the_pages() {
         for headers in [
             &[("host", "127.0.0.1:1117")][..],
             &[("host", "[::1]:1117")],
@@ -180,7 +184,7 @@ mod tests {
                 assert_eq!(status(("GET", page, H1), headers), 200, "{page} {headers:?}");
             }
         }
-        assert_eq!(status(("GET", "/readyz", Version::HTTP_10), &[]), 200, "an old probe");
+        assert_eq!(status(("GET", "/readyz", Version::HTTP_10), &[]), 200, "an HTTP/1.0 probe");
         assert_eq!(status(("GET", "/readyz", H1), &[]), 400);
         let twice = [("host", "127.0.0.1:1117"), ("host", "evil.example")];
         assert_eq!(status(("GET", "/status", H1), &twice), 400);

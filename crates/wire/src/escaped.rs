@@ -1,31 +1,32 @@
-//! Log escaping: text that came from outside, as a line of a log may show it.
+//! Log escaping: shows untrusted text in a log line without letting it forge or fill the log.
 //!
-//! A request's target or a peer's name may hold anything. Raw, a line break forges a line, a
-//! terminal runs its escapes, and 60 KB fill a disk. Here quotes, backslashes, control characters
-//! (C0 and C1) and everything beyond ASCII become `\xNN`, byte by byte, and the rest is cut off.
+//! A request's target or a peer's name may hold any bytes. Written raw, a line break forges a line,
+//! a terminal executes escape sequences, and targets of 60 KB fill a disk. Quotes, backslashes,
+//! control characters (C0 and C1) and all non-ASCII bytes become `\xNN`; a long text is cut off.
 
 use std::fmt;
 
-/// The most bytes that one escaped text takes in a line.
+/// The most bytes of a log line that one escaped text takes.
 pub const ESCAPED_BYTES_MAX: usize = 256;
 
-/// What stands where a text was cut.
+/// The mark at the place where a text was cut off.
 const CUT: &str = "...";
 
-/// Shows a text escaped, in at most [`ESCAPED_BYTES_MAX`] bytes.
+/// A text that is displayed escaped, in at most [`ESCAPED_BYTES_MAX`] bytes unless `within` says
+/// otherwise.
 #[derive(Clone, Copy, Debug)]
 pub struct Escaped<'a> {
     bytes: &'a [u8],
     max: usize,
 }
 
-/// Shows `text` escaped.
+/// Wraps `text` to be displayed escaped.
 pub fn escaped<T: AsRef<[u8]> + ?Sized>(text: &T) -> Escaped<'_> {
     Escaped { bytes: text.as_ref(), max: ESCAPED_BYTES_MAX }
 }
 
 impl Escaped<'_> {
-    /// The same in at most `max` bytes.
+    /// Limits the displayed text to `max` bytes.
     #[must_use]
     pub fn within(self, max: usize) -> Self {
         Self { max, ..self }
@@ -38,7 +39,7 @@ impl fmt::Display for Escaped<'_> {
         while let Some(first) = rest.first() {
             let plain = rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len());
             let cost = if plain == 0 { 4 } else { plain };
-            // What ends here may fill the room; what goes on leaves some for the dots.
+            // The last part may fill the whole room; every other part leaves room for the mark.
             let ends = rest.len() == plain.max(1);
             let room_here = if ends { room } else { room.saturating_sub(CUT.len()) };
             if plain == 0 {
@@ -61,7 +62,7 @@ impl fmt::Display for Escaped<'_> {
     }
 }
 
-/// True for bytes that a log shows as they are.
+/// True for bytes that need no escaping.
 fn is_plain(byte: u8) -> bool {
     matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
 }
@@ -71,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_came_from_outside_forges_a_line_or_runs_in_a_terminal() {
+    fn untrusted_text_forges_no_line_and_runs_no_terminal_escape() {
         for (text, shown) in [
             ("", ""),
             ("frontend 127.0.0.1:1234", "frontend 127.0.0.1:1234"),
@@ -84,11 +85,11 @@ mod tests {
         ] {
             assert_eq!(escaped(text).to_string(), shown, "{text:?}");
         }
-        assert_eq!(escaped(&[0xe9, b'/']).to_string(), r"\xE9/", "no UTF-8 at all");
+        assert_eq!(escaped(&[0xe9, b'/']).to_string(), r"\xE9/", "the bytes are not UTF-8");
     }
 
     #[test]
-    fn a_text_takes_no_more_of_a_line_than_its_bound() {
+    fn an_escaped_text_stays_within_its_limit() {
         for unit in ["a", "\n", "ab\n", "\u{e9}x"] {
             for length in 0..200 {
                 for max in [16, 17, 18, 19, 20, 256] {

@@ -1,14 +1,14 @@
-//! Why a process stops before it was told to, as the person who started it is told.
+//! Stop reasons: why a process ends without a stop signal, as a message for its operator.
 
-/// A process cannot go on.
+/// The reason why a process cannot continue.
 #[derive(Debug, thiserror::Error)]
 pub enum Stop {
-    /// Something about the way it was started: a setting, a port, a folder. One line that says
-    /// what, and what to do. Exit code 2.
+    /// A fault in how the process was started: a setting, a port, a folder. The message is one line
+    /// that says what is wrong and what to do. Exit code 2.
     #[error("{0}")]
     Setup(String),
-    /// Something that must not be: a broken invariant, a failing disk. What, where, and what to do.
-    /// Exit code 1.
+    /// A state that must not occur: a broken invariant, a failing disk. The message says what is
+    /// wrong, where, and what to do. Exit code 1.
     #[error("{0}")]
     Defect(String),
 }

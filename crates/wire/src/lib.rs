@@ -1,13 +1,14 @@
-//! How the processes of a store talk: the contracts, the streams, the watch protocol.
+//! Communication between the processes of a store: contracts, streams and the watch protocol.
 //!
 //! # Reading order
 //!
-//! [`limits`] is every bound, [`problem`] every error, [`convert`] the border between the wire and
-//! the ledger's terms, [`names`] what may name a new product. [`net`] makes connections; [`stream`]
-//! carries many calls over one of them; [`watch`] is the protocol that keeps caches true; [`timer`]
-//! waits. [`connections`] and [`descriptors`] decide which clients a listener keeps. [`serve`],
-//! [`status`], [`metrics`], [`telemetry`] and [`lines`] are what every process shows of itself,
-//! [`escaped`] what a log shows of others, [`exit`] why it stops.
+//! [`limits`] holds every limit, [`problem`] every error. [`convert`] translates between the wire
+//! and the ledger's terms, [`names`] checks the name of a new product, [`peers`] lists the
+//! replicas. [`net`] makes connections, [`stream`] carries many calls over one of them, [`watch`]
+//! keeps caches true, [`timer`] waits. [`connections`], [`descriptors`] and [`cross_origin`] decide
+//! which clients and requests a listener accepts. [`serve`], [`status`], [`metrics`], [`telemetry`]
+//! and [`lines`] publish a process's state and log, [`escaped`] escapes untrusted text, [`exit`]
+//! says why a process stops.
 
 pub mod limits;
 
@@ -50,7 +51,7 @@ pub mod escaped;
 
 pub mod lines;
 
-/// The internal contracts, generated from `proto/`.
+/// The contracts between processes, generated from `proto/`.
 #[expect(missing_docs, reason = "explained in the .proto files that this is made from")]
 #[allow(unreachable_pub, missing_debug_implementations, clippy::all, clippy::pedantic)]
 pub mod proto {

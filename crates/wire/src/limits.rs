@@ -1,19 +1,19 @@
-//! Every bound between the processes, with its reason. What is not bounded grows until it breaks.
+//! Limits between processes, each with its reason: a queue without a limit grows until it fails.
 //!
-//! Bounds of the ledger's own terms (names, keys, quantities, stock) are in `ledger::terms`, those
+//! Limits of the ledger's own terms (names, keys, quantities, stock) are in `ledger::terms`, limits
 //! of the public API in the frontend.
 
 use std::time::Duration;
 
-/// The most calls that may be open on one stream. Beyond it the asker is told that it is
-/// overloaded: a frontend's own bound on requests in flight is below it.
+/// The most calls that may be open on one stream; a call beyond it is rejected as `Overloaded`. A
+/// frontend's own limit on requests in flight is below it.
 pub const CALLS_OPEN_MAX: usize = 16_384;
 
-/// The most asks or answers in one batch of a stream: keeps a batch far below [`RPC_BYTES_MAX`].
+/// The most calls or answers in one batch of a stream: keeps a batch far below [`RPC_BYTES_MAX`].
 pub const CALLS_PER_BATCH_MAX: usize = 1_024;
 
-/// The most orders in one bulk: they are decided by one entry, and what others wait for it stays
-/// below a millisecond or two.
+/// The most orders in one bulk. One entry decides all of them, and other requests wait for it at
+/// most 1 to 2 ms.
 pub const BULK_ORDERS_MAX: usize = 1_000;
 
 /// The largest single gRPC message, in bytes. A list of 100,000 products is about 8 MB; blocks and
@@ -33,17 +33,18 @@ pub const INTERNAL_CONNECTIONS_MAX: usize = 4_096;
 /// How long a peer may take to send the head of an HTTP/1.1 request on an internal listener.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a connect may take before the other side counts as silent. Loopback and LAN answer in
-/// microseconds; half a second leaves room for one lost packet within the second that P9 gives.
+/// How long a connect may take before the other process counts as silent. Loopback and LAN answer
+/// in microseconds; 500 ms allow for one lost packet within the second of promise P9.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// HTTP/2 pings on idle connections, and how long an answer may take: finds silent loss within 2 s.
+/// The interval of HTTP/2 pings, and how long the answer to a ping may take: a connection that is
+/// lost silently is found within 2 s.
 pub const KEEPALIVE: Duration = Duration::from_secs(1);
 
-/// The most frames that a source keeps for those who come back, in count.
+/// The most frames that a source keeps for watchers that reconnect.
 pub const WINDOW_FRAMES_MAX: usize = 4_096;
 
-/// The most products in all frames that a source keeps: bounds its memory at some 20 MB.
+/// The most products in all frames that a source keeps: bounds its memory at about 20 MB.
 pub const WINDOW_PRODUCTS_MAX: usize = 100_000;
 
 /// The most products in one list.
@@ -52,5 +53,5 @@ pub const LIST_PRODUCTS_MAX: usize = 1_000;
 /// The most watchers of one source.
 pub const WATCHERS_MAX: usize = 1_000;
 
-/// The most bytes of a `/status` that one process reads from another.
+/// The most bytes of a `/status` page that one process reads from another.
 pub const STATUS_BYTES_MAX: usize = 1 << 20;

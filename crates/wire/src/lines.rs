@@ -1,11 +1,11 @@
-//! The line queue: lines for stderr or stdout that never hold up the work.
+//! Line queue: writes lines to stderr or stdout without ever blocking the caller.
 //!
-//! A line is put into a bounded buffer and written by one thread. Whatever becomes of the reader,
-//! the process goes on: a reader that is gone and a full disk cost lines, and so does a reader that
-//! is there and does not read (a full pipe, a stopped terminal), once the buffer is full. How many
-//! lines were lost is written as soon as a line can be written again.
+//! A line goes into a bounded buffer, and one thread writes it. Lines are lost, and the process
+//! continues, when the reader is gone or the disk is full, and when the buffer is full because a
+//! reader does not read (a full pipe, a stopped terminal). The number of lost lines is written as
+//! soon as a line can be written again.
 //!
-//! A queue lasts as long as its process, and so does its thread.
+//! A queue and its thread last as long as the process.
 
 use std::io::{self, Write};
 use std::sync::{Arc, OnceLock};
@@ -13,14 +13,14 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// The most bytes that wait to be written: a second of a busy access log.
+/// The most bytes that wait to be written: about one second of a busy access log.
 const WAITING_BYTES_MAX: usize = 1 << 20;
 
-/// The most bytes of one write, unless a single line is longer: the system does not mix a write of
-/// this size with those of other processes that share the pipe (`PIPE_BUF`).
+/// The most bytes of one write, unless a single line is longer. The system does not interleave a
+/// write of at most this size with writes of other processes on the same pipe (`PIPE_BUF`).
 const PIECE_BYTES_MAX: usize = 4_096;
 
-/// Lines on their way to one writer. Clones share the queue.
+/// A queue of lines for one writer. Clones share the queue.
 #[derive(Clone, Debug)]
 pub struct LineQueue {
     shared: Arc<Shared>,
@@ -29,7 +29,7 @@ pub struct LineQueue {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    /// A line came, or the thread has written what it had taken.
+    /// Notified when a line is pushed and when the thread has written the lines that it took.
     changed: Condvar,
 }
 
@@ -41,16 +41,16 @@ struct State {
 }
 
 impl LineQueue {
-    /// A queue to a writer, with its thread.
+    /// Starts a queue and its thread, which writes to `to`.
     pub fn start(to: impl Write + Send + 'static) -> Self {
         let shared = Arc::new(Shared::default());
         let own = shared.clone();
-        // Without its thread the queue fills up and loses lines, which is what it does in need.
+        // If the thread cannot be spawned, the queue fills up and counts lines as lost.
         let _ = std::thread::Builder::new().name("lines".into()).spawn(move || write(&own, to));
         Self { shared }
     }
 
-    /// Takes a line, or counts it as lost when too much waits.
+    /// Queues a line, or counts it as lost when the buffer is full.
     pub fn push(&self, line: &str) {
         let mut state = self.shared.state.lock();
         if WAITING_BYTES_MAX < state.waiting.len() + line.len() + 1 {
@@ -64,7 +64,7 @@ impl LineQueue {
         }
     }
 
-    /// Waits until everything is written, or has been tried. False: it takes longer than this.
+    /// Waits until every queued line is written or lost. False: that takes longer than `within`.
     pub fn flush(&self, within: Duration) -> bool {
         let until = Instant::now() + within;
         let mut state = self.shared.state.lock();
@@ -77,13 +77,13 @@ impl LineQueue {
     }
 }
 
-/// The queue to stderr, made at its first use.
+/// The queue to stderr, started at its first use.
 pub fn stderr() -> &'static LineQueue {
     static QUEUE: OnceLock<LineQueue> = OnceLock::new();
     QUEUE.get_or_init(|| LineQueue::start(io::stderr()))
 }
 
-/// The queue to stdout, made at its first use.
+/// The queue to stdout, started at its first use.
 pub fn stdout() -> &'static LineQueue {
     static QUEUE: OnceLock<LineQueue> = OnceLock::new();
     QUEUE.get_or_init(|| LineQueue::start(io::stdout()))
@@ -115,13 +115,13 @@ fn write(shared: &Shared, mut to: impl Write) {
     }
 }
 
-/// Whole lines, as many together as fit into one write.
+/// Splits queued bytes into pieces of whole lines, each of at most [`PIECE_BYTES_MAX`] bytes.
 fn pieces(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = bytes;
     std::iter::from_fn(move || {
         let most = rest.len().min(PIECE_BYTES_MAX);
         let last = rest[..most].iter().rposition(|byte| *byte == b'\n');
-        // A line that does not fit is written by itself.
+        // A line longer than the limit is a piece of its own.
         let last = last.or_else(|| rest.iter().position(|byte| *byte == b'\n'));
         let (piece, after) = rest.split_at(last.map_or(rest.len(), |last| last + 1));
         rest = after;
@@ -142,8 +142,8 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    /// Takes one write for each word that it is sent: a write fails at `Err`, and waits for the
-    /// word.
+    /// A writer under the test's control: each write waits for the next word, and fails with it if
+    /// the word is an `Err`.
     struct Reader {
         words: Receiver<io::Result<()>>,
         written: Arc<Mutex<String>>,
@@ -151,7 +151,7 @@ mod tests {
 
     impl Write for Reader {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // No more words: everything is taken.
+            // Without a sender of words, every write succeeds.
             self.words.recv().unwrap_or(Ok(()))?;
             self.written.lock().push_str(std::str::from_utf8(bytes).unwrap());
             Ok(bytes.len())
@@ -179,9 +179,9 @@ mod tests {
         assert_eq!(*written.lock(), "one\ntwo\nthree\n");
     }
 
-    /// Kind: a reader that does not read must cost lines and no time.
+    /// Guards against a reader that does not read: it may cost lines but no time.
     #[test]
-    fn a_reader_that_does_not_read_costs_lines_and_holds_up_no_line() {
+    fn a_reader_that_does_not_read_loses_lines_and_blocks_no_push() {
         let (queue, words, written) = queue();
         let line = "x".repeat(1_023);
         queue.push(&line);
@@ -190,7 +190,7 @@ mod tests {
             queue.push(&line);
             pushed += 1;
         }
-        assert!(!queue.flush(Duration::ZERO), "nothing was read");
+        assert!(!queue.flush(Duration::ZERO), "the reader has read nothing");
         drop(words);
         assert!(queue.flush(LONG));
         queue.push("again");
@@ -202,9 +202,9 @@ mod tests {
         assert_eq!(kept, pushed - 10 + 2);
     }
 
-    /// Kind: a reader that is gone, a disk that is full.
+    /// Guards against a reader that is gone and against a full disk.
     #[test]
-    fn lines_that_cannot_be_written_are_counted_and_the_count_is_written_later() {
+    fn lost_lines_are_counted_and_the_count_is_written_later() {
         let (queue, words, written) = queue();
         for (line, word) in [("one", Ok(())), ("two", Err(io::ErrorKind::StorageFull))] {
             words.send(word.map_err(io::Error::from)).unwrap();
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_is_whole_lines_and_fits_into_one_write() {
+    fn a_piece_has_whole_lines_and_fits_into_one_write() {
         let line = |length: usize| "y".repeat(length - 1) + "\n";
         let text = [line(3_000), line(1_000), line(500), line(9_000), line(1)].concat();
         let lengths: Vec<_> = pieces(text.as_bytes()).map(<[u8]>::len).collect();

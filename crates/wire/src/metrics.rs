@@ -1,6 +1,6 @@
-//! The numbers of a process, in the text format that Prometheus reads (exposition format 0.0.4).
+//! Metrics: the numbers of `/status` in the text format of Prometheus (exposition format 0.0.4).
 //!
-//! They are the numbers of `/status`, and no others: one place says what a process knows of itself.
+//! `/metrics` has no number that `/status` lacks, so a process publishes its facts in one place.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::status::ProcessStatus;
 
-/// What only ever grows while a process lives; everything else may go up and down.
+/// The fields that never decrease while a process lives; all other fields are gauges.
 const COUNTERS: [&str; 10] = [
     "let_go",
     "cache_hits",
@@ -22,14 +22,15 @@ const COUNTERS: [&str; 10] = [
     "cache_refused",
 ];
 
-/// The page. Numbers and truths only; names and addresses are in `/status`.
+/// Renders the `/metrics` page. It holds numbers and booleans only; names and addresses are in
+/// `/status`.
 pub fn page(status: &ProcessStatus) -> String {
     let mut page = String::new();
     let labels = match status.id {
         Some(id) => format!("{{role=\"{}\",id=\"{id}\"}}", status.role),
         None => format!("{{role=\"{}\"}}", status.role),
     };
-    // A status is plain data: it can always be written as JSON.
+    // A status is plain data, so its serialization to JSON never fails.
     let fields = serde_json::to_value(status).unwrap_or_default();
     let mut line = |name: &str, value: &Value| {
         let number = match value {

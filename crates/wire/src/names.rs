@@ -1,8 +1,8 @@
-//! Names of new products: no two of them look the same.
+//! Name check of new products: rejects names that look the same as another name.
 //!
-//! Checked at the border, where a product is defined (a shop file, `ctl`, a call of an owner), and
-//! not in the ledger: the tables of Unicode grow with each version, and what replicas decide may
-//! not depend on the version that each was built with. So names that exist already stay valid.
+//! The check runs where a product is defined (a shop file, `ctl`, an owner's call) and not in the
+//! ledger: Unicode's tables grow with each version, and a replica's decisions must not depend on
+//! the version that it was built with. Names that exist already stay valid.
 
 use std::ops::RangeInclusive;
 
@@ -10,10 +10,10 @@ use ledger::terms::Name;
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 
-/// What Unicode lets a font leave out (`Default_Ignorable_Code_Point`), in every category: the
-/// soft hyphen, the grapheme joiner, the fillers of Hangul, the vowels of Khmer that are not
-/// written, the selectors of Mongolian and of every other script, tags. And the empty Braille
-/// pattern, which looks like a blank.
+/// Characters that a font may leave out (Unicode's `Default_Ignorable_Code_Point`), in every
+/// category: the soft hyphen, the grapheme joiner, Hangul fillers, Khmer's inherent vowels,
+/// variation selectors of Mongolian and of all other scripts, tags. Also the empty Braille pattern,
+/// which looks like a blank.
 const UNSEEN: [RangeInclusive<char>; 18] = [
     '\u{ad}'..='\u{ad}',
     '\u{34f}'..='\u{34f}',
@@ -35,11 +35,11 @@ const UNSEEN: [RangeInclusive<char>; 18] = [
     '\u{e0000}'..='\u{e0fff}',
 ];
 
-/// The name of a new product.
+/// Checks the name of a new product.
 ///
 /// # Errors
 ///
-/// When it may not name one, and why, as a sentence for the owner.
+/// The reason why `text` may not name a new product, as a sentence for the owner.
 pub fn new_name(text: &str) -> Result<Name, String> {
     let name = Name::new(text).ok_or("a name has 1 to 128 bytes and no control characters")?;
     if matches!(text, "." | "..") {
@@ -65,11 +65,11 @@ pub fn new_name(text: &str) -> Result<Name, String> {
     Ok(name)
 }
 
-/// Control, format and private-use characters, ends of lines, what is no character (yet), what a
-/// font may leave out, and every blank but those that people type: U+0020 and the ideographic one.
+/// True for control, format, private-use and unassigned characters, line ends, [`UNSEEN`], and
+/// every blank except those that keyboards type: U+0020 and the ideographic space.
 ///
-/// U+FE0F is one of them, though keyboards put it behind some emoji: with and without it a name
-/// looks the same.
+/// U+FE0F is among them although keyboards put it behind some emoji: a name looks the same with and
+/// without it.
 fn is_unseen(character: char) -> bool {
     match character.general_category() {
         GeneralCategory::Control
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_people_read_name_products() {
+    fn readable_names_are_accepted() {
         for text in [
             "a",
             "GameStart",
@@ -104,9 +104,9 @@ mod tests {
         }
     }
 
-    /// Every kind of character by which two names could look the same.
+    /// Covers every kind of character by which two names could look the same.
     #[test]
-    fn names_that_look_like_another_name_no_product() {
+    fn names_that_look_like_another_name_are_rejected() {
         let edges = [" a", "a ", "a\u{a0}", "\u{3000}a", "\u{2003}a", "a\u{85}", " "];
         let unseen = [
             "a\u{200b}b",
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_name_is_said() {
+    fn the_error_says_what_is_wrong_with_a_name() {
         let table = [
             ("a ", "blank"),
             ("a\u{200b}", "U+200B"),

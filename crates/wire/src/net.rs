@@ -1,7 +1,8 @@
-//! One connection to one process, made by hand: so that a refused connect is told from silence, and
-//! a broken connection stays broken instead of being mended behind our back.
+//! Connections between processes: a failed connect says whether it was refused or met silence.
 //!
-//! Every socket between processes comes from here: [`TcpListener`] and [`TcpStream`] are those of
+//! A refused connect proves that a process is dead; silence proves nothing. A broken channel stays
+//! broken, so that its user notices the break; only channels over a [`Connector`] reconnect. Every
+//! socket between processes comes from this file: [`TcpListener`] and [`TcpStream`] are those of
 //! `tokio`, or the simulator's.
 
 use std::io;
@@ -22,83 +23,83 @@ use crate::limits;
 #[cfg(feature = "simulated")]
 pub use crate::simulated::{TcpListener, TcpStream};
 
-/// No connection came about.
+/// Why a connect failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// Nobody listens there: if a process did before, it is dead.
-    #[error("nobody listens at {0}")]
+    /// No process listens at the address: a process that listened there before is dead.
+    #[error("no process listens at {0}")]
     Refused(String),
-    /// The other machine, or its network, says no.
+    /// The other machine or the network rejects the connect.
     #[error("{address} is unreachable: {why}")]
     Unreachable {
-        /// Where.
+        /// The address that was dialed.
         address: String,
-        /// What the system says.
+        /// The system's error.
         why: String,
     },
-    /// Nothing came back in time.
+    /// No response came in time, which proves nothing about the process.
     #[error("{address} does not answer within {within:?}")]
     TimedOut {
-        /// Where.
+        /// The address that was dialed.
         address: String,
-        /// How long was waited.
+        /// The timeout.
         within: Duration,
     },
 }
 
 impl ConnectError {
-    /// True when nobody listens there.
+    /// True when no process listens at the address.
     pub fn is_refused(&self) -> bool {
         matches!(self, Self::Refused(_))
     }
 }
 
-/// What to do when a process cannot listen at its address.
+/// Advice for the operator of a process that cannot listen at its address.
 pub fn listen_advice(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "another process listens there: stop it, or give another port",
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address: give one that it has",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address: give one of its own",
         io::ErrorKind::PermissionDenied => "ports below 1024 are the system's: give another port",
         _ => "check the address and its port",
     }
 }
 
-/// A listener at which `waiting` connections, or as many as the system allows, wait to be accepted.
-/// Whoever comes when they are that many is not heard, and tries again after a second.
+/// Opens a listener with a backlog of `waiting` connections, or of the system's limit if that is
+/// lower. While the backlog is full the system drops new connects, and clients retry after 1 s.
 #[cfg(not(feature = "simulated"))]
 pub fn listen(at: SocketAddr, waiting: u32) -> io::Result<TcpListener> {
     let socket = if at.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // After a crash the address is there again at once.
+    // Connections of a crashed process in TIME_WAIT do not block the address.
     socket.set_reuseaddr(true)?;
     socket.bind(at)?;
     socket.listen(waiting)
 }
 
-/// The same in the simulator, where everybody is heard.
+/// Opens a listener in the simulator, where the backlog has no limit.
 #[cfg(feature = "simulated")]
 pub fn listen(at: SocketAddr, _waiting: u32) -> io::Result<TcpListener> {
     TcpListener::listen(at)
 }
 
-/// Ends a fresh connection with these bytes, as far as they leave at once: a client that is
-/// rejected must not be waited for.
+/// Rejects a new connection: sends as much of `answer` as the socket takes at once, and closes it.
+/// The process never waits for a rejected client.
 #[cfg(not(feature = "simulated"))]
 pub fn reject(stream: TcpStream, answer: &[u8]) {
     use std::io::{Read as _, Write as _};
     let Ok(mut stream) = stream.into_std() else { return };
-    // It does not block. What has come is read first: unread bytes would reset the connection.
+    // The socket does not block. Unread bytes would reset the connection, so they are read first.
     let _ = stream.read(&mut [0; 4_096]);
     let _ = stream.write(answer);
     let _ = stream.shutdown(std::net::Shutdown::Write);
 }
 
-/// In the simulator the client sees the connection end.
+/// Closes a new connection in the simulator, without an answer.
 #[cfg(feature = "simulated")]
 pub fn reject(stream: TcpStream, _answer: &[u8]) {
     drop(stream);
 }
 
-/// Connects by TCP, without delays for small writes.
+/// Connects by TCP, with Nagle's delay of small writes off.
 pub async fn connect(address: &str, within: Duration) -> Result<TcpStream, ConnectError> {
     let Ok(connected) = tokio::time::timeout(within, TcpStream::connect(address)).await else {
         return Err(ConnectError::TimedOut { address: address.to_owned(), within });
@@ -115,7 +116,7 @@ fn no_connection(address: &str, error: &io::Error) -> ConnectError {
     }
 }
 
-/// A gRPC channel over one fresh connection. When that breaks, the channel is of no more use.
+/// Opens a gRPC channel over one new connection. The channel is unusable once that breaks.
 pub async fn channel(address: &str, within: Duration) -> Result<Channel, ConnectError> {
     let stream = connect(address, within).await?;
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
@@ -135,7 +136,7 @@ pub async fn channel(address: &str, within: Duration) -> Result<Channel, Connect
     }
 }
 
-/// What every call between processes names as its host.
+/// The URI whose host every call between processes names.
 pub fn authority() -> http::Uri {
     http::Uri::from_static("http://localhost")
 }
@@ -144,7 +145,7 @@ fn unreachable(address: &str, error: &tonic::transport::Error) -> ConnectError {
     ConnectError::Unreachable { address: address.to_owned(), why: error.to_string() }
 }
 
-/// Connects by TCP as often as a channel asks for it: for channels that mend themselves.
+/// Connects by TCP whenever a channel needs a connection: for channels that reconnect.
 #[derive(Clone, Copy, Debug)]
 pub struct Connector;
 
@@ -169,7 +170,7 @@ impl tower::Service<http::Uri> for Connector {
     }
 }
 
-/// Connects once, by handing out a connection that exists already.
+/// Connects once: hands out a connection that exists already.
 struct Once(Mutex<Option<TcpStream>>);
 
 impl tower::Service<http::Uri> for Once {
@@ -192,9 +193,9 @@ impl tower::Service<http::Uri> for Once {
 mod tests {
     use super::*;
 
-    /// Kind: advice to stop a process that is not there.
+    /// Guards against advice to stop a process that does not exist.
     #[test]
-    fn what_to_do_about_an_address_depends_on_why_it_cannot_be_had() {
+    fn the_advice_depends_on_why_the_address_cannot_be_bound() {
         for (kind, words) in [
             (io::ErrorKind::AddrInUse, "another process listens there"),
             (io::ErrorKind::AddrNotAvailable, "no such address"),
@@ -207,7 +208,7 @@ mod tests {
 
     /// A refused connect proves that a process is dead; silence proves nothing.
     #[tokio::test]
-    async fn a_refused_connect_is_told_from_silence() {
+    async fn a_refused_connect_is_distinguished_from_silence() {
         let listener =
             TcpListener::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();

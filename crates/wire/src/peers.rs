@@ -1,9 +1,9 @@
-//! Who the replicas of a store are: as every process is told at its start, and as the log says
-//! later.
+//! Roster: the store's replicas, first as configured at a process's start and then as named by the
+//! log.
 //!
-//! A store's replicas change while it is open. Replicas push the change to whoever is connected;
-//! what a process was told at its start are first hints, and the addresses to prefer: a store may
-//! be reached from one place by other addresses than from another.
+//! A store's replicas change while it is open, and each replica pushes a change to every connected
+//! process. The configured replicas are only hints, but their addresses are preferred over the
+//! log's, because different networks may reach one replica at different addresses.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,12 +13,12 @@ use tokio::sync::watch;
 
 use crate::proto;
 
-/// One replica.
+/// One replica, by id and address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Peer {
-    /// Its id, unique in the store.
+    /// The replica's id, unique in the store.
     pub id: u64,
-    /// Where its internal listener is: `host:port`.
+    /// The address of its internal listener: `host:port`.
     pub address: String,
 }
 
@@ -28,19 +28,19 @@ impl fmt::Display for Peer {
     }
 }
 
-/// The replicas, as an entry of the log names them.
+/// The store's replicas, as an entry of the log names them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Roster {
-    /// The term and the index of that entry: of two rosters the later one is true.
+    /// The term and the index of that entry: the later of two rosters is the valid one.
     pub at: (u64, u64),
-    /// Those that vote, lowest id first.
+    /// The replicas that vote, lowest id first.
     pub voters: Vec<Peer>,
-    /// Those that receive the log and do not vote yet.
+    /// The replicas that receive the log and do not vote yet, lowest id first.
     pub learners: Vec<Peer>,
 }
 
 impl Roster {
-    /// Everybody, lowest id first.
+    /// All replicas, voters and learners, lowest id first.
     pub fn everybody(&self) -> Vec<Peer> {
         let mut all = [self.voters.as_slice(), self.learners.as_slice()].concat();
         all.sort();
@@ -74,7 +74,7 @@ impl From<proto::Replicas> for Roster {
     }
 }
 
-/// The replicas as a process outside of them knows them. Clones share it.
+/// The store's replicas, as a catalog, a frontend or a client knows them. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Directory {
     hints: Arc<BTreeMap<u64, String>>,
@@ -83,13 +83,13 @@ pub struct Directory {
 
 #[derive(Clone, Debug)]
 struct Known {
-    /// A replica has said so, and it is no hint any more.
+    /// True once a replica has sent a roster; before that the roster holds the configured hints.
     heard: bool,
     roster: Roster,
 }
 
 impl Directory {
-    /// One that knows what it was told at its start.
+    /// A directory that knows the configured replicas.
     pub fn new(mut peers: Vec<Peer>) -> Self {
         peers.sort();
         let hints = peers.iter().map(|peer| (peer.id, peer.address.clone())).collect();
@@ -97,24 +97,25 @@ impl Directory {
         Self { hints: Arc::new(hints), known: watch::Sender::new(Known { heard: false, roster }) }
     }
 
-    /// Those that vote, as far as it is known.
+    /// The voters, as far as known.
     pub fn voters(&self) -> Vec<Peer> {
         self.known.borrow().roster.voters.clone()
     }
 
-    /// All of them, also those that do not vote yet.
+    /// All replicas, voters and learners, as far as known.
     pub fn everybody(&self) -> Vec<Peer> {
         self.known.borrow().roster.everybody()
     }
 
-    /// The address of one of them.
+    /// The address of a replica.
     pub fn address(&self, id: u64) -> Option<String> {
         let known = self.known.borrow();
         let mut all = known.roster.voters.iter().chain(&known.roster.learners);
         all.find(|peer| peer.id == id).map(|peer| peer.address.clone())
     }
 
-    /// A replica says who they are. True: that is news.
+    /// Takes a roster that a replica has sent, if it is later than the known one. True: the
+    /// replicas or their addresses have changed.
     pub fn hear(&self, told: &Roster) -> bool {
         if told.voters.is_empty() {
             return false;
@@ -136,13 +137,13 @@ impl Directory {
         })
     }
 
-    /// To be told of changes.
+    /// Subscribes to changes of the replicas.
     pub fn changes(&self) -> Changes {
         Changes(self.known.subscribe())
     }
 }
 
-/// Tells of changes of a [`Directory`].
+/// Subscription to the changes of a [`Directory`].
 #[derive(Clone, Debug)]
 pub struct Changes(watch::Receiver<Known>);
 
@@ -150,7 +151,7 @@ impl Changes {
     /// Waits for the next change.
     pub async fn next(&mut self) {
         if self.0.changed().await.is_err() {
-            // The directory is gone: nothing will ever change.
+            // The directory is dropped, so no change will come.
             std::future::pending::<()>().await;
         }
     }
@@ -165,14 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn the_later_entry_of_the_log_is_believed_and_the_own_addresses_are_kept() {
+    fn the_roster_of_the_later_entry_wins_and_configured_addresses_are_kept() {
         let directory = Directory::new(vec![peer(1, "mine:1"), peer(2, "mine:2")]);
         let first = Roster {
             at: (0, 0),
             voters: vec![peer(1, "log:1"), peer(3, "log:3")],
             learners: vec![peer(4, "log:4")],
         };
-        assert!(directory.hear(&first), "any word of the log goes before the hints");
+        assert!(directory.hear(&first), "any roster of the log replaces the hints");
         assert_eq!(directory.voters(), [peer(1, "mine:1"), peer(3, "log:3")]);
         assert_eq!(directory.everybody().len(), 3);
         let unordered = Roster { learners: vec![peer(2, "log:2")], ..first.clone() };
@@ -181,8 +182,8 @@ mod tests {
         let later =
             Roster { at: (1_000_000_001, 2), voters: vec![peer(3, "log:3")], ..first.clone() };
         assert!(directory.hear(&later));
-        assert!(!directory.hear(&first), "an older word");
-        assert!(!directory.hear(&Roster::default()), "nobody's word");
+        assert!(!directory.hear(&first), "an older roster");
+        assert!(!directory.hear(&Roster::default()), "no voters");
         assert_eq!(directory.address(3).as_deref(), Some("log:3"));
         assert_eq!(directory.address(1), None);
         let told: Roster = proto::Replicas::from(&later).into();

@@ -1,31 +1,31 @@
-//! Every error that a process may answer: what it is, and whether anything may have happened.
+//! Problems: every error that a process may answer, and whether the request may have taken effect.
 //!
-//! A problem is not a refusal: nobody has decided anything. A *definite* one says that nothing
-//! happened and nothing will; after an *indefinite* one only the same request with the same key
-//! will tell. This is the one place that knows which HTTP status each becomes.
+//! A problem is not a refusal: the ledger has decided nothing. After a *definite* problem nothing
+//! happened and nothing will. After an *indefinite* problem only a retry with the same key finds
+//! the outcome. Only this file maps problems to HTTP statuses.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::proto;
 
-/// Why a process could not do it.
+/// Why a process could not answer a request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct Problem {
-    /// Which problem.
+    /// The kind of problem.
     pub code: Code,
-    /// For people: lower case, no full stop.
+    /// A message for people: lower case, no full stop.
     pub message: String,
     /// True: nothing happened and nothing will.
     pub definite: bool,
-    /// Whom to ask instead.
+    /// The replica to call instead.
     pub leader: Option<u64>,
-    /// When to ask again.
+    /// How long the caller should wait before it retries.
     pub retry_after: Option<Duration>,
 }
 
-/// Which problem. The numbers are on the wire and never change their meaning.
+/// The kind of a problem. The numbers are on the wire and never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum Code {
@@ -33,25 +33,25 @@ pub enum Code {
     Unknown = 0,
     /// Another replica leads.
     NotLeader = 1,
-    /// No leader is known right now; one is being chosen.
+    /// No leader is known at present; an election is under way.
     NoLeader = 2,
-    /// Too few replicas are reachable to choose a leader.
+    /// Too few replicas are reachable to elect a leader.
     NoQuorum = 3,
-    /// Too much is waiting already.
+    /// The limit of requests in flight is reached.
     Overloaded = 4,
     /// The disk is full: nothing can be written.
     DiskFull = 5,
-    /// Nobody answered in time.
+    /// No answer came in time.
     TimedOut = 6,
     /// The connection broke, or the leader changed, before the answer came.
     Lost = 7,
     /// The process has only just started and holds nothing yet.
     Starting = 8,
-    /// The ask makes no sense.
+    /// The request is malformed.
     Malformed = 9,
-    /// The ask is for another ledger.
+    /// The request is for another ledger.
     WrongLedger = 10,
-    /// Nobody listens there.
+    /// No process listens at the address.
     Refused = 11,
 }
 
@@ -95,13 +95,13 @@ impl Problem {
         Self { code, message: message.into(), definite: true, leader: None, retry_after: None }
     }
 
-    /// A problem after which nobody knows.
+    /// A problem after which the outcome is unknown.
     pub fn indefinite(code: Code, message: impl Into<String>) -> Self {
         Self { definite: false, ..Self::definite(code, message) }
     }
 
-    /// The HTTP status that a client gets: 400 for nonsense, 504 when the outcome is unknown, 503
-    /// when nothing happened.
+    /// The HTTP status that a client gets: 400 for a malformed request, 503 when nothing happened,
+    /// 504 when the outcome is unknown.
     pub fn http_status(&self) -> u16 {
         match self.code {
             Code::Malformed => 400,
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_status_says_whether_anything_may_have_happened() {
+    fn the_http_status_says_whether_the_outcome_is_known() {
         assert_eq!(Problem::definite(Code::NoQuorum, "").http_status(), 503);
         assert_eq!(Problem::indefinite(Code::Lost, "").http_status(), 504);
         assert_eq!(Problem::definite(Code::Malformed, "").http_status(), 400);

@@ -1,5 +1,5 @@
-//! The internal listener of every process: gRPC for the other processes, and `/livez`, `/readyz`,
-//! `/metrics` and `/status` for people and their tools, on one port.
+//! Internal listener of every process: serves gRPC to the other processes and `/livez`, `/readyz`,
+//! `/metrics` and `/status` to operators and their tools, on one port.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,40 +30,40 @@ use crate::limits;
 use crate::metrics;
 use crate::net::{TcpListener, TcpStream};
 use crate::status::ProcessStatus;
-use crate::watch::returns::Origin;
+use crate::watch::reattach_backoff::Origin;
 
-/// How long open connections may take to finish once a process stops.
+/// How long open connections may take to finish when the process stops.
 const GOODBYE: Duration = Duration::from_millis(500);
 
-/// File descriptors that a replica sets aside for its log, its history and its disk's witness.
+/// The number of file descriptors set aside for a replica's log, history and durable mark.
 const FILES: usize = 128;
 
-/// For how many processes that it calls a process sets file descriptors aside: the greatest number
-/// of replicas, twice, and two catalogs.
+/// The number of called processes for which file descriptors are set aside: twice the greatest
+/// number of replicas, and two catalogs.
 const PEERS: usize = 16;
 
-/// A listener without places says so at most this often.
+/// The minimum time between two warnings that all places are in use.
 const WARNED_EVERY: Duration = Duration::from_mins(1);
 
-/// What a process says of itself.
+/// The facts that a process publishes about itself.
 pub trait Facts: Send + Sync + 'static {
-    /// The whole of it, for `/status`.
+    /// The status of the process.
     fn status(&self) -> ProcessStatus;
 
-    /// True when it does its whole work.
+    /// True when the process is ready to do all of its work.
     fn ready(&self) -> bool;
 
-    /// True for a name by which this process may be called, beside addresses and the machine's.
+    /// True for a host name of this process, apart from addresses and the machine's name.
     fn is_called(&self, _name: &str) -> bool {
         false
     }
 
-    /// What `/status` shows.
+    /// The JSON of `/status`.
     fn page(&self) -> BoxFuture<'_, Value> {
         ready(serde_json::to_value(self.status()).unwrap_or_default()).boxed()
     }
 
-    /// Whether `/readyz` says 200; the error says in one line why not.
+    /// Decides whether `/readyz` answers 200; the error is one line that says why not.
     fn readiness(&self) -> Result<(), String> {
         match self.ready() {
             true => Ok(()),
@@ -72,8 +72,8 @@ pub trait Facts: Send + Sync + 'static {
     }
 }
 
-/// Serves until `stop`, then lets open calls finish for a moment. It takes as many connections as
-/// this process has file descriptors for, after those for its files and its own calls.
+/// Serves until `stop`, and then gives open calls 500 ms to finish. The limit of connections is the
+/// number of file descriptors that the process does not need for its files and its own calls.
 pub async fn internal(
     listener: TcpListener,
     grpc: Routes,
@@ -84,7 +84,7 @@ pub async fn internal(
     internal_within(listener, grpc, facts, share.internal, stop).await;
 }
 
-/// The same with at most so many connections.
+/// Serves like [`internal`], with at most `connections_max` connections.
 pub async fn internal_within(
     listener: TcpListener,
     grpc: Routes,
@@ -93,10 +93,10 @@ pub async fn internal_within(
     stop: CancellationToken,
 ) {
     let router = guarded(grpc.into_axum_router().merge(pages(facts.clone())), facts);
-    // Members of one host share an address: it is not bounded.
+    // Members on one host share an address, so there is no limit per address.
     let total = connections_max.min(limits::INTERNAL_CONNECTIONS_MAX);
     let connections = Connections::new(Places::new(total, 0));
-    // Streams end by themselves at `stop`; only a connection that makes room is told to close.
+    // Streams end by themselves at `stop`, so only an evicted connection is asked to close.
     let never = CancellationToken::new();
     let graceful = GracefulShutdown::new();
     let mut warned: Option<Instant> = None;
@@ -109,7 +109,7 @@ pub async fn internal_within(
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!("cannot accept a connection: {error}");
-                // Out of descriptors, most likely: give those in use a moment to be closed.
+                // Most likely the process is out of descriptors: wait for some to be closed.
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
@@ -129,7 +129,7 @@ pub async fn internal_within(
         tokio::spawn(serve(stream, router, graceful.watcher(), place));
     }
     drop(listener);
-    // Streams end by themselves at `stop`; whatever does not is cut.
+    // Streams end by themselves at `stop`; connections that are open after the timeout are cut.
     let _ = tokio::time::timeout(GOODBYE, graceful.shutdown()).await;
 }
 
@@ -151,8 +151,8 @@ async fn serve(stream: TcpStream, router: Router, watcher: Watcher, place: OpenC
     let (place, router) = (Arc::new(place), TowerToHyperService::new(router));
     let closing = place.closing().clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        // A process that calls over HTTP/2 stays for as long as it lives: it is never idle. A page
-        // is asked for and done.
+        // Processes call over HTTP/2 and keep their connections, so these are never idle. A request
+        // for a page comes over HTTP/1.1, and its connection is idle after the answer.
         let page = (request.version() < Version::HTTP_2).then(|| place.clone());
         place.note_request();
         let answering = router.call(request);
@@ -166,13 +166,13 @@ async fn serve(stream: TcpStream, router: Router, watcher: Watcher, place: OpenC
     });
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     tokio::select! {
-        // A peer that vanishes is no news here: the holder of a stream on it notices by itself.
+        // A broken connection is not reported here: each stream on it notices the break itself.
         _ = watcher.watch(connection) => {}
         () = closing.cancelled() => {}
     }
 }
 
-/// The same, without an answer to any request that a web page could have made.
+/// Wraps a router so that requests which a web page could have made are rejected.
 fn guarded(router: Router, facts: Arc<dyn Facts>) -> Router {
     let guard = move |request: extract::Request, next: Next| {
         let facts = facts.clone();
@@ -187,7 +187,7 @@ fn guarded(router: Router, facts: Arc<dyn Facts>) -> Router {
     router.layer(middleware::from_fn(guard))
 }
 
-/// The pages for people and their tools.
+/// The pages for operators and their tools.
 fn pages(facts: Arc<dyn Facts>) -> Router {
     let (status, numbers, facts) = (facts.clone(), facts.clone(), facts);
     Router::new()
@@ -213,9 +213,9 @@ mod tests {
 
     use super::*;
 
-    struct Quiet;
+    struct QuietProcess;
 
-    impl Facts for Quiet {
+    impl Facts for QuietProcess {
         fn status(&self) -> ProcessStatus {
             ProcessStatus::default()
         }
@@ -225,14 +225,14 @@ mod tests {
         }
     }
 
-    /// A client at 127.0.0.`host`: on loopback every such address is this machine's.
+    /// Connects from 127.0.0.`host`: every such address is on this machine's loopback.
     async fn connect(host: u8, port: u16) -> TcpStream {
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind(([127, 0, 0, host], 0).into()).unwrap();
         socket.connect(([127, 0, 0, 1], port).into()).await.unwrap()
     }
 
-    /// What comes back when it asks for a page; empty when the connection ends.
+    /// Requests a page and returns the answer; empty when the connection ends.
     async fn ask(stream: &mut TcpStream) -> String {
         let mut bytes = vec![0; 1_024];
         let asked = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
@@ -244,22 +244,22 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_member_finds_a_place_while_clients_of_one_address_hold_all_of_them() {
+    async fn a_member_gets_a_place_while_one_address_holds_all_of_them() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let stop = CancellationToken::new();
         let serving =
-            internal_within(listener, Routes::default(), Arc::new(Quiet), 2, stop.clone());
+            internal_within(listener, Routes::default(), Arc::new(QuietProcess), 2, stop.clone());
         let serving = tokio::spawn(serving);
         let mut held = [connect(2, port).await, connect(2, port).await];
         for client in &mut held {
             assert!(ask(client).await.starts_with("HTTP/1.1 200 "));
         }
         let mut third = connect(2, port).await;
-        assert_eq!(ask(&mut third).await, "", "it holds as many as there are");
+        assert_eq!(ask(&mut third).await, "", "its address holds all places");
         let mut member = connect(3, port).await;
         assert!(ask(&mut member).await.starts_with("HTTP/1.1 200 "));
-        assert_eq!(held[0].read(&mut [0]).await.unwrap(), 0, "idle longest, it made room");
+        assert_eq!(held[0].read(&mut [0]).await.unwrap(), 0, "idle longest, so evicted");
         assert!(ask(&mut held[1]).await.starts_with("HTTP/1.1 200 "));
         stop.cancel();
         serving.await.unwrap();
@@ -273,9 +273,9 @@ mod cross_origin_tests {
 
     use super::*;
 
-    struct Somebody;
+    struct NamedProcess;
 
-    impl Facts for Somebody {
+    impl Facts for NamedProcess {
         fn status(&self) -> ProcessStatus {
             ProcessStatus::default()
         }
@@ -289,7 +289,7 @@ mod cross_origin_tests {
         }
     }
 
-    /// The status line of the answer to these bytes.
+    /// Sends these bytes and returns the status line of the answer.
     async fn answer(address: std::net::SocketAddr, bytes: &str) -> String {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         stream.write_all(bytes.as_bytes()).await.unwrap();
@@ -299,14 +299,18 @@ mod cross_origin_tests {
         answer.lines().next().unwrap_or_default().to_owned()
     }
 
-    /// The kind: what a page opened on the operator's machine makes the browser send.
+    /// Guards against requests that a page on the operator's machine makes the browser send.
     #[tokio::test]
-    async fn a_listener_answers_no_web_page_and_takes_no_call_over_http1() {
+    async fn a_listener_rejects_requests_of_web_pages_and_calls_over_http1() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let stop = CancellationToken::new();
-        let serving =
-            tokio::spawn(internal(listener, Routes::default(), Arc::new(Somebody), stop.clone()));
+        let serving = tokio::spawn(internal(
+            listener,
+            Routes::default(),
+            Arc::new(NamedProcess),
+            stop.clone(),
+        ));
         let calls = "POST /oppidum.v1.Store/Calls HTTP/1.1\r\nHost: 127.0.0.1\r\n";
         let status = "GET /status HTTP/1.1\r\nHost: 127.0.0.1\r\n";
         let rebound = "GET /status HTTP/1.1\r\nHost: evil.example\r\n";

@@ -1,8 +1,8 @@
-//! What the simulator puts in the place of sockets and clocks. Compiled for it alone.
+//! Simulated sockets and clocks, compiled for the simulator only.
 //!
-//! The code of a process runs on a [`Machine`] that the simulator names before it lets it run: a
-//! word to another process goes through that machine's network, and the time is that machine's.
-//! Everything above the sockets is the real thing.
+//! The simulator sets the [`Machine`] of a process before it runs the process's code. Connections
+//! go through that machine's network, and times are read from that machine's clocks. All code above
+//! the sockets is the real code.
 
 use std::cell::RefCell;
 use std::io;
@@ -20,27 +20,27 @@ pub trait Pipe: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Pipe for T {}
 
-/// Where connections come in. Closed when dropped.
+/// A listener of a machine; closed on drop.
 pub trait Door: Send + Sync + 'static {
-    /// The next connection, and where it comes from.
+    /// The next connection, and the address that it comes from.
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<(Box<dyn Pipe>, SocketAddr)>>;
 
-    /// Where it is.
+    /// The address of the listener.
     fn address(&self) -> SocketAddr;
 }
 
-/// What a process runs on.
+/// The machine that a process runs on: its network and its clocks.
 pub trait Machine: Send + Sync + 'static {
-    /// Connects to a listener, wherever it is.
+    /// Connects to a listener on any machine.
     fn connect(&self, to: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Pipe>>>;
 
     /// Opens a listener.
     fn listen(&self, at: SocketAddr) -> io::Result<Box<dyn Door>>;
 
-    /// How long the process has run, by the machine's steady clock.
+    /// The time since the process started, by the machine's steady clock.
     fn since_start(&self) -> Duration;
 
-    /// What this machine's clock on the wall says, since the Unix epoch. It may jump.
+    /// The time since the Unix epoch, by the machine's wall clock. It may jump.
     fn wall(&self) -> Duration;
 }
 
@@ -48,7 +48,7 @@ thread_local! {
     static HERE: RefCell<Option<Arc<dyn Machine>>> = const { RefCell::new(None) };
 }
 
-/// What runs on this thread from now on runs on this machine.
+/// Sets the machine on which all code of this thread runs from now on.
 pub fn enter(machine: Arc<dyn Machine>) {
     HERE.set(Some(machine));
 }
@@ -63,12 +63,12 @@ pub(crate) fn since_start() -> Duration {
     here().map(|machine| machine.since_start()).unwrap_or_default()
 }
 
-/// The clock on the wall of the machine that runs now.
+/// The wall clock of the machine that runs now.
 pub(crate) fn wall() -> Duration {
     here().map(|machine| machine.wall()).unwrap_or_default()
 }
 
-/// A simulated connection, with the face of `tokio`'s.
+/// A simulated connection, with the interface of `tokio`'s.
 pub struct TcpStream {
     pipe: Box<dyn Pipe>,
 }
@@ -80,14 +80,14 @@ impl std::fmt::Debug for TcpStream {
 }
 
 impl TcpStream {
-    /// Connects to `host:port`; the host is written as an address.
+    /// Connects to `host:port`; the host must be an IP address.
     pub async fn connect(address: &str) -> io::Result<Self> {
         let to = address.parse().map_err(io::Error::other)?;
         let connecting = here()?.connect(to);
         connecting.await.map(|pipe| Self { pipe })
     }
 
-    /// Nothing is ever held back here.
+    /// Does nothing: a simulated connection never delays small writes.
     #[expect(clippy::unnecessary_wraps, clippy::unused_self, reason = "the face of the real one")]
     pub fn set_nodelay(&self, _: bool) -> io::Result<()> {
         Ok(())
@@ -122,7 +122,7 @@ impl AsyncWrite for TcpStream {
     }
 }
 
-/// A simulated listener, with the face of `tokio`'s.
+/// A simulated listener, with the interface of `tokio`'s.
 pub struct TcpListener {
     door: Box<dyn Door>,
 }
@@ -140,18 +140,18 @@ impl TcpListener {
         Self::listen(at)
     }
 
-    /// The same at once.
+    /// Opens a listener like [`Self::bind`], without `async`.
     pub(crate) fn listen(at: SocketAddr) -> io::Result<Self> {
         Ok(Self { door: here()?.listen(at)? })
     }
 
-    /// The next connection, and where it comes from.
+    /// The next connection, and the address that it comes from.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (pipe, from) = std::future::poll_fn(|cx| self.door.poll_accept(cx)).await?;
         Ok((TcpStream { pipe }, from))
     }
 
-    /// Where it listens.
+    /// The address of the listener.
     #[expect(clippy::unnecessary_wraps, reason = "the face of the real one")]
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Ok(self.door.address())

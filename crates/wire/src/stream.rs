@@ -1,8 +1,8 @@
-//! Many calls over one bidirectional stream, told apart by correlation id.
+//! Call stream: carries many calls over one bidirectional stream, matched by correlation id.
 //!
-//! Both directions are batches: whoever writes takes all that is waiting and sends it as one
-//! message, so that a busy connection pays for one message where an idle one pays for one call.
-//! Answers come in any order. The asking side is [`Caller`], the answering side [`answer()`].
+//! Both directions are batched: a writer sends all waiting calls or answers as one message, so that
+//! a busy connection pays once for many calls. Answers come in any order. The calling side is
+//! [`Caller`], the answering side [`answer()`].
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -26,20 +26,20 @@ use crate::problem::{Code, Problem};
 use crate::proto::store_client::StoreClient;
 use crate::proto::{self, answer, ask};
 
-/// Who leads, as a process knows it.
+/// The leader and the log time, as a process knows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LeaderHint {
-    /// None: nobody, as far as it knows.
+    /// The leader; None: the process knows none.
     pub leader: Option<u64>,
-    /// The term in which that was so; a hint of a lower term is older.
+    /// The term of that leader; a hint of a lower term is older.
     pub term: u64,
-    /// Log time there, in milliseconds since the Unix epoch; 0 from a catalog.
+    /// The log time of the process, in milliseconds since the Unix epoch; 0 from a catalog.
     pub log_time_ms: u64,
-    /// The replica that says so; 0: a catalog.
+    /// The replica that gives the hint; 0: a catalog.
     pub replica: u64,
 }
 
-/// The asking side of one stream. Clones share it.
+/// The calling side of one stream. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Caller {
     shared: Arc<Shared>,
@@ -48,11 +48,11 @@ pub struct Caller {
 #[derive(Debug)]
 struct Shared {
     asks: mpsc::Sender<proto::Ask>,
-    /// In order: when all are ended, they end in the same order each time.
+    /// Sorted by call, so that a broken stream ends its calls in the same order in each run.
     open: Mutex<BTreeMap<u64, oneshot::Sender<proto::Answer>>>,
     call: AtomicU64,
     log_time_ms: AtomicU64,
-    /// When anything came last, in milliseconds after `opened`.
+    /// When the last message came, in milliseconds after `opened`.
     heard_ms: AtomicU64,
     opened: Instant,
     hint: watch::Receiver<LeaderHint>,
@@ -94,8 +94,12 @@ impl Caller {
         Ok(Self { shared })
     }
 
-    /// Asks, and waits for the answer for at most `patience`. A problem answered there is a problem
-    /// here; so is a broken stream, which leaves the outcome open unless the ask never left.
+    /// Sends a call and waits for its answer for at most `patience`.
+    ///
+    /// # Errors
+    ///
+    /// The problem that the other process answers, or a problem of the stream. If the stream breaks
+    /// or no answer comes in time, the problem is indefinite, unless the call was never sent.
     pub async fn ask(&self, what: ask::What, patience: Duration) -> Result<proto::Answer, Problem> {
         let call = self.shared.call.fetch_add(1, Ordering::Relaxed);
         let (tell, told) = oneshot::channel();
@@ -106,13 +110,13 @@ impl Caller {
             }
             open.insert(call, tell);
         }
-        let forget = Forget { shared: &self.shared, call };
+        let forget = ForgetOnDrop { shared: &self.shared, call };
         let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
         let ask = proto::Ask { call, patience_ms, what: Some(what) };
         self.shared.asks.try_send(ask).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => overloaded(),
             mpsc::error::TrySendError::Closed(_) => {
-                Problem::definite(Code::Lost, "the connection was broken already")
+                Problem::definite(Code::Lost, "the connection is already broken")
             }
         })?;
         if self.shared.closed.is_cancelled() {
@@ -130,29 +134,30 @@ impl Caller {
         }
     }
 
-    /// Who leads, as the other side knows it; it says so unasked whenever that changes.
+    /// The leader as the other process knows it, which pushes each change.
     pub fn leader(&self) -> watch::Receiver<LeaderHint> {
         self.shared.hint.clone()
     }
 
-    /// Who the replicas are, as the other side knows it; it says so unasked. Without a voter: it
-    /// has not said so.
+    /// The store's replicas as the other process knows them, which pushes each change. A roster
+    /// without voters: none has come yet.
     pub fn roster(&self) -> watch::Receiver<Roster> {
         self.shared.roster.clone()
     }
 
-    /// Log time as the other side last told it, in milliseconds since the Unix epoch. 0: not yet.
+    /// The highest log time that the other process sent, in milliseconds since the Unix epoch. 0:
+    /// none has come yet.
     pub fn log_time_ms(&self) -> u64 {
         self.shared.log_time_ms.load(Ordering::Relaxed)
     }
 
-    /// How long nothing has come: a replica says something at least twice a second.
+    /// The time since the last message. A replica sends a message at least twice a second.
     pub fn silence(&self) -> Duration {
         let heard = self.shared.heard_ms.load(Ordering::Relaxed);
         Duration::from_millis(self.shared.age_ms().saturating_sub(heard))
     }
 
-    /// Waits until the stream has broken.
+    /// Waits until the stream breaks.
     pub async fn closed(&self) {
         self.shared.closed.cancelled().await;
     }
@@ -169,13 +174,13 @@ impl Shared {
     }
 }
 
-/// Forgets a call whose asker no longer waits.
-struct Forget<'a> {
+/// Forgets a call when its caller stops waiting.
+struct ForgetOnDrop<'a> {
     shared: &'a Shared,
     call: u64,
 }
 
-impl Drop for Forget<'_> {
+impl Drop for ForgetOnDrop<'_> {
     fn drop(&mut self) {
         self.shared.open.lock().remove(&self.call);
     }
@@ -190,7 +195,7 @@ fn lost() -> Problem {
     Problem::indefinite(Code::Lost, "the connection broke before the answer came")
 }
 
-/// All asks that are waiting, as one message.
+/// The outgoing stream: batches all waiting calls into one message.
 struct Batches {
     waiting: mpsc::Receiver<proto::Ask>,
 }
@@ -205,7 +210,7 @@ impl Stream for Batches {
     }
 }
 
-/// Hands out answers until the stream breaks or nobody asks any more.
+/// Delivers answers to their callers until the stream breaks or the last [`Caller`] is dropped.
 async fn listen(
     mut answers: Streaming<proto::Answers>,
     shared: std::sync::Weak<Shared>,
@@ -230,35 +235,35 @@ async fn listen(
         let mut open = shared.open.lock();
         for answer in batch.answers {
             if let Some(tell) = open.remove(&answer.call) {
-                // An asker that has gone away needs no answer.
+                // An error: the caller no longer waits.
                 let _ = tell.send(answer);
             }
         }
     }
     if let Some(shared) = shared.upgrade() {
         shared.closed.cancel();
-        // Dropping what waits tells every asker that its answer is lost.
+        // Dropping the open calls reports to each caller that its answer is lost.
         shared.open.lock().clear();
     }
 }
 
-/// What answers the asks of a stream.
+/// A service that answers the calls of a stream.
 pub trait Answerer: Send + Sync + 'static {
-    /// Answers one ask, now or later, by `reply`. Must not block.
+    /// Answers one call through `reply`, now or later. Must not block.
     fn ask(&self, ask: proto::Ask, reply: Reply);
 
-    /// Who leads, as this process knows it: told to every asker when it changes.
+    /// The leader as this process knows it; each change is pushed to every caller.
     fn hint(&self) -> watch::Receiver<LeaderHint>;
 
-    /// Who the replicas are: told to every asker at first, and when it changes. None: this process
-    /// is none of them.
+    /// The store's replicas; the roster and each change are pushed to every caller. None: this
+    /// process is no replica.
     fn roster(&self) -> Option<watch::Receiver<Roster>> {
         None
     }
 }
 
-/// Where the answer to one call goes. Dropped without an answer, it says that the outcome is
-/// unknown.
+/// The handle that answers one call. If it is dropped without an answer, the caller receives an
+/// indefinite problem.
 #[derive(Debug)]
 pub struct Reply {
     call: u64,
@@ -267,7 +272,7 @@ pub struct Reply {
 }
 
 impl Reply {
-    /// Sends the answer; its call id is filled in here.
+    /// Sends the answer under the id of its call.
     pub fn send(mut self, answer: proto::Answer) {
         self.put(answer);
     }
@@ -283,7 +288,7 @@ impl Reply {
     fn put(&mut self, answer: proto::Answer) {
         if let Some(answers) = self.answers.take() {
             self.open.fetch_sub(1, Ordering::Relaxed);
-            // There is a place for every open call; if the stream is gone, so is the asker.
+            // The queue has space for every open call, so an error means that the stream is gone.
             let _ = answers.try_send(proto::Answer { call: self.call, ..answer });
         }
     }
@@ -292,7 +297,7 @@ impl Reply {
 impl Drop for Reply {
     fn drop(&mut self) {
         if self.answers.is_some() {
-            let problem = Problem::indefinite(Code::Lost, "the process let go of the call");
+            let problem = Problem::indefinite(Code::Lost, "the process dropped the call");
             let what = Some(answer::What::Problem((&problem).into()));
             self.put(proto::Answer { what, ..proto::Answer::default() });
         }
@@ -302,19 +307,19 @@ impl Drop for Reply {
 /// The answering side of a stream.
 pub type Answers = BoxStream<'static, Result<proto::Answers, Status>>;
 
-/// Answers the asks of one stream until it ends, or `stop` is cancelled.
+/// Answers the calls of one stream until it ends or `stop` is cancelled.
 pub fn answer<A: Answerer>(
     asks: Streaming<proto::Asks>,
     answerer: Arc<A>,
     stop: CancellationToken,
 ) -> Answers {
-    // Open calls are bounded below the queue's length, so an answer always finds a place.
+    // The limit of open calls is below the queue's length, so the queue has space for each answer.
     let (answers, waiting) = mpsc::channel(2 * CALLS_OPEN_MAX);
     let (hint, roster) = (answerer.hint(), answerer.roster());
     tokio::spawn(hear(asks, answerer, answers, stop.clone()));
     let (told, replicas) = (None, None);
-    let speaker = Speaker { waiting, hint, told, roster, replicas, stop };
-    stream::unfold(speaker, Speaker::next).boxed()
+    let speaker = AnswerStream { waiting, hint, told, roster, replicas, stop };
+    stream::unfold(speaker, AnswerStream::next).boxed()
 }
 
 async fn hear<A: Answerer>(
@@ -343,20 +348,20 @@ async fn hear<A: Answerer>(
     }
 }
 
-/// Turns waiting answers, and news of the leader, into messages.
-struct Speaker {
+/// The outgoing stream: batches waiting answers, and pushes changes of the leader and the roster.
+struct AnswerStream {
     waiting: mpsc::Receiver<proto::Answer>,
     hint: watch::Receiver<LeaderHint>,
     told: Option<LeaderHint>,
     roster: Option<watch::Receiver<Roster>>,
-    /// The entry of the roster that was told last.
+    /// The log entry of the roster that was sent last.
     replicas: Option<(u64, u64)>,
     stop: CancellationToken,
 }
 
-impl Speaker {
+impl AnswerStream {
     async fn next(mut self) -> Option<(Result<proto::Answers, Status>, Self)> {
-        // Not marked as seen: what was said between two calls is still to be told.
+        // `borrow` does not mark the hint as seen, so a change between two calls is not lost.
         let news = *self.hint.borrow();
         let mut answers = Vec::new();
         if self.told == Some(news) && self.news_of_replicas().is_none() {
@@ -366,8 +371,8 @@ impl Speaker {
                         return None;
                     }
                 }
-                // Also when it says what it said before, as long as log time stands still: an asker
-                // that hears nothing must think that nobody is there.
+                // An unchanged hint is sent as well, while log time stands still: a caller takes a
+                // silent replica for lost.
                 changed = self.hint.changed() => if changed.is_err() { return None },
                 () = change(&mut self.roster) => {}
                 () = self.stop.cancelled() => return None,
@@ -386,7 +391,7 @@ impl Speaker {
         Some((Ok(batch), self))
     }
 
-    /// The roster, when it is another one than was told last.
+    /// The roster, if it differs from the roster that was sent last.
     fn news_of_replicas(&self) -> Option<proto::Replicas> {
         let roster = self.roster.as_ref()?.borrow();
         let is_news = !roster.voters.is_empty() && self.replicas != Some(roster.at);
@@ -394,7 +399,7 @@ impl Speaker {
     }
 }
 
-/// Waits for a change, for ever when there is nothing that could change.
+/// Waits for a change of the roster; for ever if there is no roster or its sender is gone.
 async fn change(roster: &mut Option<watch::Receiver<Roster>>) {
     let changed = match roster {
         Some(roster) => roster.changed().await.is_ok(),
@@ -413,10 +418,10 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_replica_whose_hint_stands_still_is_heard_all_the_same() {
+    async fn a_replica_sends_a_message_even_if_its_hint_is_unchanged() {
         let (hints, hint) = watch::channel(LeaderHint { log_time_ms: 7, ..LeaderHint::default() });
         let (_answers, waiting) = mpsc::channel(1);
-        let mut speaker = Speaker {
+        let mut speaker = AnswerStream {
             waiting,
             hint,
             told: None,
@@ -427,7 +432,7 @@ mod tests {
         for _ in 0..3 {
             hints.send_modify(|_| {});
             let next = tokio::time::timeout(Duration::from_secs(10), speaker.next());
-            let (batch, rest) = next.await.expect("it says something").unwrap();
+            let (batch, rest) = next.await.expect("a message comes").unwrap();
             assert_eq!(batch.unwrap().log_time_ms, 7);
             speaker = rest;
         }

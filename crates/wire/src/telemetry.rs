@@ -1,9 +1,9 @@
-//! What a process says: readable lines on stderr.
+//! Telemetry: writes the log of a process to stderr, as lines for people.
 //!
-//! A line is for a person who looks on: the time of day (UTC) and a sentence. Warnings and errors
-//! say that they are. Lines never hold up the work: they go through a bounded queue to one writing
-//! thread, and what does not fit is counted and said later. Lines with the target [`ACCESS`] are
-//! written as they are, for they bring their own form.
+//! A line is the time of day (UTC), the level if it is not `info`, a sentence and its fields. Lines
+//! never block the caller: they go through a bounded queue to one writing thread, and the queue
+//! counts lost lines and reports their number later. Lines with the target [`ACCESS`] are written
+//! unchanged, because they have a format of their own.
 
 use std::fmt::Write as _;
 #[cfg(not(feature = "simulated"))]
@@ -21,44 +21,44 @@ use crate::lines::{self, LineQueue};
 /// The target of access log lines.
 pub const ACCESS: &str = "access";
 
-/// A fault of tests: by how many milliseconds this process's clock on the wall is ahead.
+/// Fault injection for tests: the number of milliseconds by which the wall clock is ahead.
 #[cfg(not(feature = "simulated"))]
 static AHEAD_MS: AtomicI64 = AtomicI64::new(0);
 
-/// What the libraries underneath may say, unless the filter asks for more.
+/// The levels of the libraries underneath, unless the filter names others.
 const QUIET: &str = "openraft=off,raft_log=warn,chunked_wal=warn,h2=warn,hyper=warn,tonic=warn";
 
-/// Why a filter makes no sense.
+/// Why a filter is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "expected error, warn, info, debug, trace, off, or directives such as info,order=debug: {0}"
 )]
 pub struct FilterError(String);
 
-/// Begins to write lines to stderr. `filter` is in the form of `tracing`'s directives, such as
-/// `info` or `info,order=debug`. Call once, at the start of the process.
+/// Starts to write lines to stderr. `filter` holds directives of `tracing`, such as `info` or
+/// `info,order=debug`. Call it once, at the start of the process.
 ///
 /// # Errors
 ///
-/// When the filter makes no sense.
+/// When [`check_filter`] rejects the filter.
 pub fn start(filter: &str) -> Result<(), FilterError> {
     check_filter(filter)?;
     let filter = EnvFilter::builder()
         .parse(format!("{QUIET},{filter}"))
         .map_err(|error| FilterError(error.to_string()))?;
-    let layer = Lines { lines: lines::stderr().clone() };
+    let layer = LineFormat { lines: lines::stderr().clone() };
     let subscriber = Registry::default().with(filter).with(layer);
-    // In tests several processes' worth of telemetry share one program; the first one stays.
+    // In tests one program runs the telemetry of several processes; the first subscriber stays.
     let _ = tracing::subscriber::set_global_default(subscriber);
     Ok(())
 }
 
-/// Refuses what `tracing` takes and nobody means: a misspelt level is a directive for a part of the
-/// program with that name, and with it the process would say nothing.
+/// Rejects filters that `tracing` accepts by mistake. It takes a misspelt level for the name of a
+/// module, and the process would log nothing.
 ///
 /// # Errors
 ///
-/// When the filter makes no sense.
+/// When a directive has no known level.
 pub fn check_filter(filter: &str) -> Result<(), FilterError> {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let is_level = |text: &str| LEVELS.contains(&text.to_ascii_lowercase().as_str());
@@ -74,12 +74,12 @@ pub fn check_filter(filter: &str) -> Result<(), FilterError> {
     Ok(())
 }
 
-/// Turns events into lines.
-struct Lines {
+/// Formats `tracing` events as lines.
+struct LineFormat {
     lines: LineQueue,
 }
 
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for LineFormat {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut line = String::with_capacity(128);
         if event.metadata().target() != ACCESS {
@@ -93,7 +93,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
             }
         }
         let begins = line.len();
-        event.record(&mut Words(&mut line));
+        event.record(&mut MessageText(&mut line));
         if let Some(shown) = without_controls(&line, begins) {
             line = shown;
         }
@@ -101,8 +101,8 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     }
 }
 
-/// A line without control characters. None: it has none. Every text that came from outside is
-/// escaped where it is written; this is for those that come from libraries and the system.
+/// Escapes the control characters of a line; None: it has none. Untrusted text is escaped where it
+/// is logged; this covers texts of libraries and of the system.
 fn without_controls(line: &str, begins: usize) -> Option<String> {
     let is_plain = |byte: &u8| matches!(byte, b' '..=b'~');
     if line.as_bytes().iter().skip(begins).all(is_plain) || !line.contains(char::is_control) {
@@ -118,10 +118,10 @@ fn without_controls(line: &str, begins: usize) -> Option<String> {
     Some(shown)
 }
 
-/// The message first, then fields as `name=value`.
-struct Words<'a>(&'a mut String);
+/// Writes the message of an event, then its fields as `name=value`.
+struct MessageText<'a>(&'a mut String);
 
-impl Visit for Words<'_> {
+impl Visit for MessageText<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
         let _ = match field.name() {
             "message" => write!(self.0, "{value:?}"),
@@ -130,7 +130,7 @@ impl Visit for Words<'_> {
     }
 }
 
-/// The time since the Unix epoch, by the clock on the wall: it may jump.
+/// The time since the Unix epoch, by the wall clock. It may jump.
 pub fn since_epoch() -> Duration {
     #[cfg(feature = "simulated")]
     return crate::simulated::wall();
@@ -146,24 +146,24 @@ fn real_wall() -> Duration {
     if ahead < 0 { now.saturating_sub(by) } else { now.saturating_add(by) }
 }
 
-/// A fault of tests: from now on this process's clock on the wall is so many milliseconds ahead.
+/// Fault injection for tests: sets the wall clock of this process ahead by `millis`.
 #[cfg(not(feature = "simulated"))]
 pub fn set_clock_ahead(millis: i64) {
     AHEAD_MS.store(millis, Ordering::Relaxed);
 }
 
-/// The simulator's machines have clocks of their own.
+/// Does nothing in the simulator, whose machines have clocks of their own.
 #[cfg(feature = "simulated")]
 pub fn set_clock_ahead(_millis: i64) {}
 
-/// `22:21:55.123`, UTC.
+/// The time of day in UTC: `22:21:55.123`.
 pub fn time_of_day(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs() % 86_400;
     let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
     format!("{hours:02}:{minutes:02}:{:02}.{:03}", seconds % 60, since_epoch.subsec_millis())
 }
 
-/// `26/Apr/2024 22:21:55`, UTC, as access logs write it.
+/// The time in UTC in the format of access logs: `26/Apr/2024 22:21:55`.
 pub fn access_time(since_epoch: Duration) -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
@@ -174,8 +174,8 @@ pub fn access_time(since_epoch: Duration) -> String {
     format!("{day:02}/{name}/{year} {time}")
 }
 
-/// Year, month and day of a count of days since the epoch, after H. Hinnant, "chrono-Compatible
-/// Low-Level Date Algorithms": years begin in March, so that the leap day is the last.
+/// The year, month and day of a number of days since the epoch. After H. Hinnant,
+/// "chrono-Compatible Low-Level Date Algorithms": years begin in March, so the leap day comes last.
 fn civil(days: u64) -> (u64, usize, u64) {
     let shifted = days + 719_468;
     let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
@@ -193,7 +193,7 @@ fn civil(days: u64) -> (u64, usize, u64) {
 mod tests {
     use super::*;
 
-    /// A line break forges a line, and a terminal runs what follows an escape.
+    /// A line break forges a line, and a terminal executes the text after an escape character.
     #[test]
     fn no_line_holds_a_control_character() {
         assert_eq!(without_controls("12:00 a plain line", 6), None);
@@ -202,10 +202,10 @@ mod tests {
         assert_eq!(forged.as_deref(), Some("12:00 a\\nb\\u{1b}[2J\\u{9b}1m"));
     }
 
-    /// Kind: a setting that is taken and does nothing.
+    /// Guards against a setting that is accepted and has no effect.
     #[test]
-    fn a_misspelt_level_is_refused() {
-        for filter in ["info", "WARN", "info,order=debug", "warn, order::leading=info", "off"] {
+    fn a_misspelt_level_is_rejected() {
+        for filter in ["info", "WARN", "info,order=debug", "warn, order::takeover=info", "off"] {
             assert_eq!(check_filter(filter), Ok(()), "{filter}");
         }
         for filter in ["inof", "", "info,", "info,order=loud", "=info", "order", "3"] {

@@ -1,8 +1,8 @@
-//! Waiting for a moment that there may not be.
+//! Optional timer: waits for a moment that may be absent.
 
 use tokio::time::Instant;
 
-/// Returns at that moment, or never when there is none.
+/// Returns at `due`; without one it never returns, so that a `select!` branch stays pending.
 pub async fn until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,

@@ -1,34 +1,34 @@
 //! The system's clocks: on a thread that runs a seed, they show the simulated time.
 //!
-//! The services read the clocks of their machine and of `tokio`. Their libraries read the system's
-//! as well. `hyper` dates each answer, and HPACK writes one date in fewer bytes than another. `h2`
-//! forgets a stream one second after its reset. With a real clock the run of a seed would depend on
-//! the hour and on the speed of this computer. Therefore `clock_gettime`, which the standard
-//! library calls, is taken over. Threads that run no seed are given the real time.
+//! The services read the clocks of their machine and of `tokio`, but their libraries also read the
+//! system's. `hyper` dates each answer, and HPACK encodes some dates in fewer bytes than others.
+//! `h2` forgets a stream one second after its reset. With a real clock the run of a seed would
+//! depend on the hour and on the speed of this computer. Therefore `clock_gettime`, which the
+//! standard library calls, is replaced. Threads that run no seed read the real time.
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use libc::{c_int, clockid_t, timespec};
 
-/// What the steady clock shows when a run begins: a computer has been on for a while.
+/// The monotonic clock at the start of a run: the computer has been on for a day.
 const STEADY: Duration = Duration::from_hours(24);
 
 #[derive(Clone, Copy)]
-struct Shown {
+struct ShownTime {
     steady: Duration,
     wall: Duration,
 }
 
 thread_local! {
-    /// What the system's clocks show on this thread; `None`: the real time.
-    static SHOWN: Cell<Option<Shown>> = const { Cell::new(None) };
+    /// The time that the system's clocks show on this thread; `None`: the real time.
+    static SHOWN: Cell<Option<ShownTime>> = const { Cell::new(None) };
 }
 
-/// From now on the system's clocks on this thread show this: how long the run has lasted, and the
-/// time since the Unix epoch. They stand still until the next call.
+/// Sets the system's clocks on this thread: the time since the run's start, and since the Unix
+/// epoch. They stand still until the next call.
 pub fn show(since_start: Duration, wall: Duration) {
-    SHOWN.set(Some(Shown { steady: STEADY + since_start, wall }));
+    SHOWN.set(Some(ShownTime { steady: STEADY + since_start, wall }));
 }
 
 /// The system's clock, for the standard library.
@@ -38,23 +38,23 @@ pub fn show(since_start: Duration, wall: Duration) {
 )]
 #[unsafe(no_mangle)]
 unsafe extern "C" fn clock_gettime(clock: clockid_t, time: *mut timespec) -> c_int {
-    let shown = SHOWN.get().and_then(|Shown { steady, wall }| match clock {
+    let shown = SHOWN.get().and_then(|ShownTime { steady, wall }| match clock {
         libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE => Some(wall),
         libc::CLOCK_MONOTONIC
         | libc::CLOCK_MONOTONIC_COARSE
         | libc::CLOCK_MONOTONIC_RAW
         | libc::CLOCK_BOOTTIME => Some(steady),
-        // Times that a processor was in use are for profilers.
+        // Clocks of processor time are for profilers.
         _ => None,
     });
     let Some(shown) = shown else {
-        // SAFETY: the caller's own call, passed on to the kernel.
+        // SAFETY: the caller's own call, forwarded to the kernel.
         let result = unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) };
         return if result == 0 { 0 } else { -1 };
     };
     let seconds = libc::time_t::try_from(shown.as_secs()).unwrap_or(libc::time_t::MAX);
     let shown = timespec { tv_sec: seconds, tv_nsec: shown.subsec_nanos().into() };
-    // SAFETY: the caller gives a place for the time.
+    // SAFETY: the caller passes a writable `timespec`.
     unsafe { time.write(shown) };
     0
 }
@@ -72,16 +72,16 @@ mod tests {
             show(Duration::ZERO, 5 * second);
             let before = Instant::now();
             std::thread::sleep(Duration::from_millis(2));
-            assert_eq!(before.elapsed(), Duration::ZERO, "it stands still");
+            assert_eq!(before.elapsed(), Duration::ZERO, "the clock stands still");
             show(3 * second, 7 * second);
             assert_eq!(before.elapsed(), 3 * second);
             assert_eq!(SystemTime::now(), UNIX_EPOCH + 7 * second);
         })
         .join()
         .unwrap();
-        assert!(began <= SystemTime::now(), "here it is real");
+        assert!(began <= SystemTime::now(), "this thread reads the real time");
         let before = Instant::now();
         std::thread::sleep(Duration::from_millis(2));
-        assert!(Duration::from_millis(2) <= before.elapsed(), "here it goes on");
+        assert!(Duration::from_millis(2) <= before.elapsed(), "this thread's clock goes on");
     }
 }

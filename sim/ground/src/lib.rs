@@ -1,12 +1,11 @@
 //! The ground of a simulated replica: a disk of three levels, under the real engine and the real
 //! store.
 //!
-//! [`luck`] is where every choice comes from, [`clock`] what the system's clocks show, [`disk`]
-//! what a crash leaves, [`life`] one life of a replica on it. A crate of its own, because the
-//! engine is built with the log that it writes to: a change of what happens in the world builds
-//! neither again.
+//! [`rng`] makes every random choice, [`clock`] replaces the system's clocks, [`disk`] decides what
+//! a crash leaves, and [`life`] runs one replica on it. The ground is a crate of its own because
+//! the engine is compiled together with its log: a change to the simulated world rebuilds neither.
 
-pub mod luck;
+pub mod rng;
 
 pub mod clock;
 

@@ -1,4 +1,4 @@
-//! One life of a replica on the simulated ground: the real one, until it is dropped.
+//! One run of a replica on the simulated ground: the real replica, until it is dropped.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,12 +7,12 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use openraft::Config;
 use order::Settings;
-use order::raft::ground::{Ground, Opened};
+use order::raft::applied_state::View;
+use order::raft::backend::{Backend, Opened};
 use order::raft::snapshots::BlockSource;
 use order::raft::state_machine::StateMachine;
 use order::raft::types::Raft;
-use order::raft::view::View;
-use order::raft::writer::Pace;
+use order::raft::writer::WritePace;
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
@@ -20,35 +20,35 @@ use wire::exit::Stop;
 use crate::disk::Handle;
 use crate::disk::log::SimLog;
 
-/// What can be seen of a running replica from outside the world.
+/// The parts of a running replica that the checker reads.
 #[derive(Clone, Debug)]
-pub struct Inside {
+pub struct ReplicaProbe {
     /// Its engine.
     pub raft: Raft,
     /// Its ledger.
     pub view: Arc<View>,
 }
 
-/// Where a running replica can be seen; empty while it does not run.
-pub type Window = Arc<Mutex<Option<Inside>>>;
+/// Where a running replica publishes its probe; empty while it does not run.
+pub type Window = Arc<Mutex<Option<ReplicaProbe>>>;
 
-/// The ground of one life.
+/// The ground of one run.
 #[derive(Debug)]
 pub struct SimGround {
-    /// The disk, as this life may use it.
+    /// The disk, as this run may use it.
     pub handle: Handle,
-    /// Where to show what is inside.
+    /// Where to publish the probe.
     pub window: Window,
     /// How often the history is written.
-    pub pace: Pace,
-    /// Broken on purpose: a leader that restarts leads on without an election.
+    pub pace: WritePace,
+    /// An injected fault: a restarted leader leads on without an election.
     pub restore: bool,
 }
 
-/// The life of a process. Boxed here, so that it is built here, once.
+/// One run of a process, boxed so that it is compiled once, in this crate.
 pub type Life = BoxFuture<'static, Result<(), Stop>>;
 
-/// Runs a replica until it is told to stop, or cannot go on.
+/// Runs a replica until it is stopped or fails.
 pub fn replica(ground: SimGround, settings: Settings, stop: CancellationToken) -> Life {
     order::run_on(ground, settings, stop).boxed()
 }
@@ -63,7 +63,7 @@ pub fn frontend(settings: frontend::Settings, stop: CancellationToken) -> Life {
     frontend::run(settings, stop).boxed()
 }
 
-impl Ground for SimGround {
+impl Backend for SimGround {
     type Log = SimLog;
 
     async fn open(
@@ -76,7 +76,7 @@ impl Ground for SimGround {
         let work = (self.pace, self.handle.hand());
         let opened = StateMachine::open_on(file, settings.windows, work, source);
         let (machine, view) = opened.map_err(|error| Stop::Setup(error.to_string()))?;
-        // Opening writes as well, and takes its time.
+        // Opening the store writes as well, and takes time.
         self.handle.clone().took().await;
         Ok((log, machine, view))
     }
@@ -88,6 +88,6 @@ impl Ground for SimGround {
     }
 
     fn runs(&mut self, raft: &Raft, view: &Arc<View>) {
-        *self.window.lock() = Some(Inside { raft: raft.clone(), view: view.clone() });
+        *self.window.lock() = Some(ReplicaProbe { raft: raft.clone(), view: view.clone() });
     }
 }

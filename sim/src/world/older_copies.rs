@@ -1,5 +1,5 @@
-//! Older copies of data folders: an operator puts one in the place of a replica's folder, and later
-//! the replica's own folder back.
+//! Older copies of data folders: an operator replaces a replica's folder with an older copy, and
+//! later restores the replica's own folder.
 
 use ground::disk::Crash;
 
@@ -8,17 +8,16 @@ use crate::chaos::Act;
 use crate::replica::FolderCopy;
 use crate::trace;
 
-/// An older copy is in the place of a replica's folder.
+/// A replica whose folder is replaced by an older copy.
 #[derive(Debug)]
 pub(super) struct Reverted {
     own: FolderCopy,
-    /// How many entries the older log has.
+    /// The number of entries in the older log.
     entries: usize,
 }
 
 impl World {
-    /// An operator puts an older copy in the place of a stopped replica's log and history, or of
-    /// its whole data folder.
+    /// Replaces a stopped replica's log and history, or its whole data folder, with an older copy.
     pub fn go_back(&mut self, place: usize, older: &FolderCopy, whole: bool) {
         trace::enter("", self.net.now());
         trace::say(&format!("an older copy in the place of {place}, whole: {whole}"));
@@ -32,7 +31,7 @@ impl World {
         self.reverted.insert(place, Reverted { own, entries });
     }
 
-    /// The replica's own folder comes back. With the older one it must have taken nothing.
+    /// Restores the replica's own folder. With the older one it must have accepted no entry.
     pub fn own_folder(&mut self, place: usize) {
         let Some(Reverted { own, entries }) = self.reverted.remove(&place) else { return };
         let replica = &mut self.replicas[place];
@@ -46,7 +45,7 @@ impl World {
         }
     }
 
-    /// For the chaos: the older copy takes its place, if all the others have met a later start.
+    /// For the chaos: replaces the folder, if all the others have met a later start.
     pub(super) fn go_back_if_met(&mut self, place: usize) {
         let Some(older) = self.copies.get(&place).cloned() else { return };
         let Some(start) = self.replicas[place].last_start() else { return };

@@ -1,4 +1,4 @@
-//! What stories and mutants share: a store without chaos of its own, and a tale for both.
+//! Shared by stories and mutants: a store without chaos, and a story for both.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,13 +8,13 @@ use sim::plan::{Faults, Plan};
 use sim::trace;
 use sim::world::{Report, World};
 
-/// A store of replicas and four customers; the story brings what happens.
+/// A store of replicas and four customers; the story causes all faults.
 pub(crate) fn plan(seed: u64, replicas: usize) -> Plan {
     let faults = Faults::NONE;
     Plan { replicas, catalogs: 0, frontends: 0, customers: 4, faults, ..Plan::of(seed) }
 }
 
-/// Tells a story on a thread of its own; then everything heals and is judged.
+/// Runs a story on a thread of its own; then everything heals and is checked.
 pub(crate) fn tell(plan: Plan, story: impl FnOnce(&mut World) + Send + 'static) -> Report {
     trace::take_panics();
     let run = std::thread::spawn(move || {
@@ -27,9 +27,9 @@ pub(crate) fn tell(plan: Plan, story: impl FnOnce(&mut World) + Send + 'static) 
 }
 
 /// A follower is killed with entries that it has written and not synced. Once it is back, the
-/// leader counts on them; at the first answer both lose power, and only the follower comes back,
-/// with one that never had them. With one customer, so that nothing else is written (and synced
-/// with it) in between.
+/// leader counts on them. At the first answer both lose power, and only the follower comes back,
+/// with a replica that never had the entries. There is one customer, so that no other write (and
+/// its sync) comes in between.
 pub(crate) fn left_in_the_page_cache(world: &mut World) {
     world.until(3_000, |world| world.leader().is_some());
     let (leader, _) = world.leader().unwrap();
@@ -47,7 +47,7 @@ pub(crate) fn left_in_the_page_cache(world: &mut World) {
     let back = world.now();
     world.until(400, |world| 0 < world.history().told_after(back));
     world.act(Act::Crash(Crash::Power, vec![near, leader]));
-    // What was kept for the one behind the cut is lost with the machines that kept it.
+    // Messages kept for the replica behind the cut are lost with the machines that kept them.
     world.steps(100);
     for (from, to) in lines {
         world.act(Act::Mend(world.machine(from), world.machine(to)));

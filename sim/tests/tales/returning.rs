@@ -1,5 +1,5 @@
 //! A replica whose log went back: an older copy of its data folder, or a log that has lost its end.
-//! It must stop, say what to type, and until then acknowledge nothing and give no vote.
+//! It must stop, name the command to type, and until then acknowledge nothing and give no vote.
 
 use ground::disk::Crash;
 use sim::chaos::Act;
@@ -7,7 +7,7 @@ use sim::world::World;
 
 use crate::tales::{self, plan};
 
-/// What happens to the others between the copy and the return.
+/// The fate of the others between the copy and the return.
 #[derive(Clone, Copy, Debug)]
 enum Meanwhile {
     /// The leader leads on.
@@ -18,11 +18,12 @@ enum Meanwhile {
     AllLosePower,
 }
 
-/// A follower is copied, runs on, and comes back as the copy. `whole`: its identity as well.
+/// A follower's folder is copied, the follower runs on, and restarts from the copy. `whole`: with
+/// the identity as well.
 fn a_follower_goes_back(seed: u64, meanwhile: Meanwhile, whole: bool) {
     let report = tales::tell(plan(seed, 3), move |world: &mut World| {
         world.steps(200 + seed % 37);
-        assert!(world.until(3_000, |world| world.leader().is_some()), "one leads");
+        assert!(world.until(3_000, |world| world.leader().is_some()), "a replica leads");
         let (leader, _) = world.leader().unwrap();
         let place = (leader + 1 + usize::try_from(seed % 2).unwrap()) % 3;
         world.act(Act::Crash(Crash::Power, vec![place]));
@@ -32,7 +33,7 @@ fn a_follower_goes_back(seed: u64, meanwhile: Meanwhile, whole: bool) {
         let back = world.now();
         assert!(world.until(5_000, |world| 20 < world.history().told_after(back + 300)), "orders");
         world.act(Act::Crash(Crash::Kill, vec![place]));
-        // The others hear what it had acknowledged.
+        // The others learn how far it had acknowledged.
         world.steps(250);
         match meanwhile {
             Meanwhile::Nothing => {}
@@ -45,8 +46,8 @@ fn a_follower_goes_back(seed: u64, meanwhile: Meanwhile, whole: bool) {
             (0..3).for_each(|other| world.act(Act::Start(other)));
         }
         let refused = world.until(3_000, |world| !world.refused().is_empty());
-        assert!(refused, "{seed} {meanwhile:?} {whole}: it was taken back");
-        // Started again, it is refused again.
+        assert!(refused, "{seed} {meanwhile:?} {whole}: the replica was accepted");
+        // Restarted, the replica is refused again.
         world.act(Act::Start(place));
         assert!(world.until(3_000, |world| 1 < world.refused().len()), "refused once only");
         world.own_folder(place);

@@ -1,4 +1,4 @@
-//! The least that an HTTP server can do with an order: parse it, count it, answer.
+//! The bare handler: the least that an HTTP server can do with an order: parse, count, answer.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -48,11 +48,11 @@ struct Number {
     transaction_number: u64,
 }
 
-/// Serves on a free port of loopback, which it prints, until it is killed or its stdin is closed:
-/// so it does not outlive who has started it.
+/// Serves on a free port of loopback, which is printed, until the process is killed or its stdin
+/// closes. So the handler does not outlive the process that started it.
 pub(crate) fn serve() -> Result<()> {
     std::thread::spawn(|| {
-        // Whatever comes of it: nobody is there any more.
+        // The result does not matter: the parent is gone.
         let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
         std::process::exit(0);
     });
@@ -60,7 +60,7 @@ pub(crate) fn serve() -> Result<()> {
     runtime.context("start the runtime")?.block_on(async {
         let socket = tokio::net::TcpSocket::new_v4().context("take a socket")?;
         socket.bind(std::net::SocketAddr::from(([127, 0, 0, 1], 0))).context("bind")?;
-        // As many as wait at a frontend.
+        // As long as the accept queue of a frontend.
         let listener = socket.listen(4_096).context("listen")?;
         println!("http://{}", listener.local_addr().context("ask for the port")?);
         std::io::stdout().flush().context("say where")?;
@@ -74,7 +74,7 @@ pub(crate) fn serve() -> Result<()> {
     })
 }
 
-/// The very bytes of a store's answer to a query that hits its cache.
+/// The bytes of a store's answer to a query that hits its cache.
 async fn shown() -> impl IntoResponse {
     let headers = [
         ("content-type", "application/json"),
@@ -102,7 +102,7 @@ async fn place_all(
 }
 
 fn number(next: &AtomicU64, order: &Order) -> Number {
-    // Everything that was parsed is looked at, so that nothing of the parsing can be left out.
+    // All parsed fields are used, so that the compiler cannot leave out any parsing.
     let asked = u64::from(!order.name.is_empty() && !order.side.is_empty() && 0 < order.quantity);
     Number { transaction_number: next.fetch_add(asked, Ordering::Relaxed) }
 }

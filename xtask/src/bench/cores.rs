@@ -1,5 +1,5 @@
-//! Which cores the load may use, and which what it measures: on a machine of two cores a load of
-//! many requests otherwise measures itself.
+//! Core affinity: gives the load a core of its own. On a machine of two cores, a load of many
+//! requests otherwise measures itself.
 
 use std::fs;
 
@@ -8,8 +8,8 @@ use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-/// While this lives the thread that made it has a core for itself, and the processes that it was
-/// given have the others.
+/// While this value lives, the thread that made it has a core for itself, and the given processes
+/// have the others.
 #[derive(Debug)]
 pub(crate) struct OwnCore {
     pids: Vec<u32>,
@@ -17,7 +17,7 @@ pub(crate) struct OwnCore {
 }
 
 impl OwnCore {
-    /// From now on.
+    /// Reserves the core from now on.
     pub(crate) fn keep(pids: Vec<u32>) -> Result<Self> {
         let all = sched_getaffinity(None).context("ask which cores there are")?;
         let Some(own) = (0..CpuSet::MAX_CPU).find(|core| all.is_set(*core)) else {
@@ -29,7 +29,7 @@ impl OwnCore {
         if others.count() == 0 {
             bail!("there is one core only: the load cannot have one for itself");
         }
-        // From here on it is undone when it is dropped, also where it was not done whole.
+        // Dropping this value undoes the change, even if `allow` has failed halfway.
         let kept = Self { pids, all };
         kept.allow(&load, &others)?;
         Ok(kept)
@@ -37,7 +37,8 @@ impl OwnCore {
 
     fn allow(&self, load: &CpuSet, others: &CpuSet) -> Result<()> {
         sched_setaffinity(None, load).context("keep the load to a core")?;
-        // A thread that is born meanwhile may be seen the second time only; one that ends is none.
+        // A thread that starts meanwhile may be seen only the second time; a thread may end
+        // meanwhile.
         for pid in self.pids.iter().chain(&self.pids) {
             for thread in threads(*pid) {
                 match sched_setaffinity(Some(thread), others) {
@@ -50,7 +51,7 @@ impl OwnCore {
     }
 }
 
-/// The threads of a process; none, if it has ended.
+/// The threads of a process; none, if the process has ended.
 fn threads(pid: u32) -> Vec<Pid> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let names = tasks.map(|task| task.file_name());
@@ -59,7 +60,7 @@ fn threads(pid: u32) -> Vec<Pid> {
 
 impl Drop for OwnCore {
     fn drop(&mut self) {
-        // What was allowed before is allowed again.
+        // Allows again what was allowed before.
         let _ = self.allow(&self.all, &self.all);
     }
 }

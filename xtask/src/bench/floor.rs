@@ -1,4 +1,4 @@
-//! What the machine itself needs: a sync to disk, and a round trip over loopback.
+//! The machine's own costs: a sync to disk, and a round trip over loopback.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -12,17 +12,17 @@ use anyhow::{Context, Result};
 
 use crate::bench::load::{Latencies, Spread};
 
-/// What is written before each sync, in bytes: about what one order adds to a log.
+/// The bytes written before each sync: about what one order adds to a log.
 const RECORD: usize = 256;
 
-/// The file that is overwritten, in bytes.
+/// The size of the file that is overwritten, in bytes.
 const WRITTEN_BEFORE: usize = 1 << 20;
 
-/// How often the file is synced, at the least.
+/// The fewest syncs of a measurement.
 const SYNCS_MIN: u64 = 20;
 
-/// `fdatasync` after a record, again and again for `length`, in ms: of a file that grows, as a
-/// plain log does, or of one that was written before and is overwritten, as a log may.
+/// Measures `fdatasync` after a record, repeated for `length`, in ms. The file grows, as a plain
+/// log does, or it is overwritten in place, as a log may be.
 pub(crate) fn syncs(folder: &Path, grows: bool, length: Duration) -> Result<Spread> {
     let path = folder.join(if grows { "grows" } else { "overwritten" });
     let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
@@ -45,13 +45,13 @@ pub(crate) fn syncs(folder: &Path, grows: bool, length: Duration) -> Result<Spre
     Ok(took.spread())
 }
 
-/// A few bytes to another thread and back, over TCP on loopback, again and again for `length`, in
+/// Measures a few bytes to another thread and back, over TCP on loopback, repeated for `length`, in
 /// ms.
 pub(crate) fn round_trips(length: Duration) -> Result<Spread> {
     let (mut here, mut there) = pair()?;
     let echo = thread::spawn(move || {
         let mut record = [0; RECORD];
-        // It ends when the other end is dropped.
+        // The echo ends when the other end is dropped.
         while there.read_exact(&mut record).and_then(|()| there.write_all(&record)).is_ok() {}
     });
     let (mut took, began, mut record) = (Latencies::new(), Instant::now(), [3; RECORD]);
@@ -62,12 +62,12 @@ pub(crate) fn round_trips(length: Duration) -> Result<Spread> {
         took.record(start.elapsed());
     }
     drop(here);
-    // A thread that only echoes has nothing to panic about.
+    // A thread that only echoes cannot panic.
     let _ = echo.join();
     Ok(took.spread())
 }
 
-/// A connection over loopback, both ends, which sends at once.
+/// Both ends of a connection over loopback that sends without delay.
 pub(crate) fn pair() -> Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0").context("take a port")?;
     let address = listener.local_addr().context("ask for the port")?;
@@ -91,7 +91,7 @@ mod tests {
             let spread = syncs(&folder, grows, Duration::ZERO).expect("a file can be synced");
             assert!(0.0 < spread.max);
         }
-        std::fs::remove_dir_all(&folder).expect("it is there");
+        std::fs::remove_dir_all(&folder).expect("the folder exists");
         let spread = round_trips(Duration::from_millis(20)).expect("loopback works");
         assert!(0.0 < spread.max);
     }

@@ -1,11 +1,11 @@
-//! The way of an order, walked by threads that do nothing else: about what it takes however it is
-//! programmed.
+//! The path of an order, walked by threads that do nothing else: about the least that an order
+//! takes, however the store is programmed.
 //!
-//! Ten legs over loopback, one after the other: client, frontend, leader, follower and back to the
-//! leader, catalog, cache, and back over the same stations. Leader and followers write a record and
-//! sync it, all three at the same time, as on one machine they must; the leader and the follower
-//! that is told first are the majority, and the other one is waited for by nobody. Nothing is
-//! parsed, decided or kept, and threads of one process are cheaper to change between than
+//! An order passes ten legs over loopback, one after the other: client, frontend, leader, follower
+//! and back to the leader, catalog, cache, and back over the same stations. The leader and both
+//! followers write a record and sync it, all three at the same time, as they must on one machine.
+//! The leader and the first follower are the majority; the leader does not wait for the second.
+//! Nothing is parsed, decided or kept, and a switch between threads is cheaper than one between
 //! processes.
 
 use std::fs::File;
@@ -22,14 +22,14 @@ use crate::bench::floor::pair;
 use crate::bench::load::{Latencies, Spread};
 use crate::bench::{float, machine, ratio};
 
-/// What goes over each leg, in bytes: about what one order takes.
+/// The bytes sent over each leg: about what one order takes.
 const RECORD: usize = 256;
 
-/// What came of it.
+/// The results.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Walked {
     pub(crate) latency: Spread,
-    /// CPU of all stations but the client, µs for each order; counted in ticks of 10 ms.
+    /// CPU of all stations except the client, µs per order; counted in ticks of 10 ms.
     pub(crate) server_us: f64,
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn walk(folder: &Path, length: Duration) -> Result<Walked> {
     let [own, first_log, second_log] = logs;
     let answers = second.try_clone().context("share a connection")?;
     let leader = Leader { front, first, second, catalog };
-    // Each station ends when the one before it has gone.
+    // Each station ends when the station before it has ended.
     let stations = [
         station(move || pass_on(at_front, to_leader)),
         station(move || lead(leader, own)),
@@ -66,21 +66,21 @@ pub(crate) fn walk(folder: &Path, length: Duration) -> Result<Walked> {
     let used = cpu_of_stations()?.saturating_sub(before);
     drop(client);
     for station in stations {
-        // They only pass records on: there is nothing to panic about.
+        // Stations only pass records on: they cannot panic.
         let _ = station.join();
     }
     let server_us = ratio(used.as_secs_f64() * 1e6, float(took.count()));
     Ok(Walked { latency: took.spread(), server_us })
 }
 
-/// Of this process, without the thread that asks.
+/// The CPU time of this process without the calling thread.
 fn cpu_of_stations() -> Result<Duration> {
     Ok(machine::own_cpu()?.saturating_sub(machine::thread_cpu()?))
 }
 
-/// A thread that works until its connections are gone.
+/// A thread that works until its connections are closed.
 fn station(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> thread::JoinHandle<()> {
-    // That a connection is gone is how it is meant to end.
+    // A closed connection is the intended end.
     thread::spawn(move || drop(work()))
 }
 
@@ -94,7 +94,7 @@ impl Log {
     fn new(folder: &Path, number: usize) -> Result<Self> {
         let path = folder.join(format!("legs-{number}"));
         let file = File::create(&path).with_context(|| format!("create {}", path.display()))?;
-        // Its name is not needed: it goes with the last one who has it open.
+        // The name is not needed: the file is freed when its last handle is closed.
         std::fs::remove_file(&path).context("remove a file")?;
         Ok(Self { file, end: 0 })
     }
@@ -106,7 +106,7 @@ impl Log {
     }
 }
 
-/// The frontend, and the catalog.
+/// The frontend and the catalog: pass each record on, and its answer back.
 fn pass_on(mut up: TcpStream, mut down: TcpStream) -> io::Result<()> {
     let mut record = [0; RECORD];
     loop {
@@ -117,7 +117,7 @@ fn pass_on(mut up: TcpStream, mut down: TcpStream) -> io::Result<()> {
     }
 }
 
-/// A follower.
+/// A follower: writes each record to its log, and sends it back.
 fn keep(mut up: TcpStream, mut log: Log) -> io::Result<()> {
     let mut record = [0; RECORD];
     loop {
@@ -127,7 +127,7 @@ fn keep(mut up: TcpStream, mut log: Log) -> io::Result<()> {
     }
 }
 
-/// The cache.
+/// The cache: sends each record back.
 fn echo(mut up: TcpStream) -> io::Result<()> {
     let mut record = [0; RECORD];
     loop {
@@ -136,7 +136,7 @@ fn echo(mut up: TcpStream) -> io::Result<()> {
     }
 }
 
-/// The leader's ear for the follower that it does not wait for.
+/// Reads the answers of the follower that the leader does not wait for.
 fn hear(mut down: TcpStream) -> io::Result<()> {
     let mut record = [0; RECORD];
     loop {
@@ -144,7 +144,7 @@ fn hear(mut down: TcpStream) -> io::Result<()> {
     }
 }
 
-/// To whom the leader is connected.
+/// The connections of the leader.
 struct Leader {
     front: TcpStream,
     first: TcpStream,
@@ -154,7 +154,7 @@ struct Leader {
 
 fn lead(mut to: Leader, mut log: Log) -> io::Result<()> {
     let over = take_orders(&mut to, &mut log);
-    // Its other end is held by whoever hears.
+    // The thread that runs `hear` has another handle of this connection.
     to.second.shutdown(Shutdown::Both)?;
     over
 }
@@ -178,12 +178,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_order_walks_its_legs_and_the_stations_end() {
+    fn an_order_passes_its_legs_and_the_stations_end() {
         let folder = std::env::temp_dir().join(format!("oppidum-legs-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder can be made");
         let walked = walk(&folder, Duration::from_millis(50)).expect("loopback and disk work");
         assert!(0.0 < walked.latency.p50);
         // The logs have no names any more.
-        std::fs::remove_dir(&folder).expect("it is empty");
+        std::fs::remove_dir(&folder).expect("the folder is empty");
     }
 }

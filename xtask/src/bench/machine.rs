@@ -1,4 +1,4 @@
-//! What the kernel says: the CPU time and the memory of processes, and what machine this is.
+//! What the kernel reports: CPU time and memory of processes, and a description of the machine.
 
 use std::fs;
 use std::path::Path;
@@ -11,14 +11,14 @@ use rustix::process::{Resource, Rlimit};
 /// The kernel counts a process's CPU time in hundredths of a second on every Linux we know.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What one process has used of the processors.
+/// The CPU time of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Used {
-    /// User and system, of itself.
+    /// User and system time of the process itself.
     pub(crate) own: Duration,
-    /// The same of its children that have ended and were waited for.
+    /// User and system time of its children that have ended and were waited for.
     pub(crate) children: Duration,
-    /// The process that started it.
+    /// The process that started this one.
     pub(crate) parent: u32,
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn cpu(pid: u32) -> Result<Duration> {
     Ok(used(&pid.to_string())?.own)
 }
 
-/// The CPU time of the thread that asks.
+/// The CPU time of the calling thread.
 pub(crate) fn thread_cpu() -> Result<Duration> {
     Ok(used("thread-self")?.own)
 }
@@ -37,26 +37,26 @@ pub(crate) fn own_cpu() -> Result<Duration> {
     cpu(std::process::id())
 }
 
-/// The CPU time of the processes that this one has started and waited for.
+/// The CPU time of the children of this process that have ended and were waited for.
 pub(crate) fn children_cpu() -> Result<Duration> {
     Ok(used("self")?.children)
 }
 
-/// `who`: a folder of `/proc`.
+/// The CPU time of `who`, a folder of `/proc`.
 fn used(who: &str) -> Result<Used> {
     let path = format!("/proc/{who}/stat");
     let stat = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     parse_stat(&stat).with_context(|| format!("understand {path}"))
 }
 
-/// The CPU time of a process and of everything that it has started, ended or not.
+/// The CPU time of a process and of the processes that it has started, ended or not.
 pub(crate) fn cpu_of_family(pid: u32) -> Result<Duration> {
     let mut whole = Duration::ZERO;
     for entry in fs::read_dir("/proc").context("list processes")? {
         let name = entry.context("list processes")?.file_name();
         let Some(name) = name.to_str() else { continue };
         let Ok(other) = name.parse::<u32>() else { continue };
-        // It may have ended since it was listed; its parent's books have it then.
+        // A process may have ended since the listing; its parent counts its time then.
         let Ok(used) = used(name) else { continue };
         if other == pid || used.parent == pid {
             whole += used.own + used.children;
@@ -65,7 +65,8 @@ pub(crate) fn cpu_of_family(pid: u32) -> Result<Duration> {
     Ok(whole)
 }
 
-/// `pid (name) state …`: the name may hold anything, so fields count from its last parenthesis.
+/// Parses `pid (name) state …`. The name may hold anything, so fields count from its last
+/// parenthesis.
 fn parse_stat(stat: &str) -> Option<Used> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |at: usize| fields.get(at)?.parse::<u32>().ok();
@@ -86,30 +87,30 @@ fn parse_memory(status: &str) -> Option<f64> {
     Some(f64::from(kilobytes) / 1_024.0)
 }
 
-/// Lets this process, and those that it starts, open as many files as the machine allows: an open
-/// loop needs a connection for each request that waits.
+/// Lets this process and its children open as many files as the machine allows: an open loop needs
+/// a connection for each request that waits.
 pub(crate) fn open_many_files() {
     let limit = rustix::process::getrlimit(Resource::Nofile);
-    // Without it fewer connections can be made, and the run that wants them says so.
+    // If this fails, fewer connections can be made, and a run that needs more reports that.
     let wanted = Rlimit { current: limit.maximum, ..limit };
     let _ = rustix::process::setrlimit(Resource::Nofile, wanted);
 }
 
-/// How many files this process may have open.
+/// The number of files that this process may have open.
 pub(crate) fn open_files_max() -> usize {
     let limit = rustix::process::getrlimit(Resource::Nofile).current;
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
-/// While this lives the thread that made it goes before all others, where that is allowed (root): a
-/// load that waits for what it measures is late by what it measures.
+/// While this value lives, the thread that made it has the highest priority, where that is allowed
+/// (root). A load that waits for the processes it measures would be late because of them.
 #[derive(Debug)]
 pub(crate) struct Ahead {
     before: Option<i32>,
 }
 
 impl Ahead {
-    /// From now on.
+    /// Raises the priority from now on.
     pub(crate) fn go() -> Self {
         let before = rustix::process::getpriority_process(None).ok();
         let first = rustix::process::setpriority_process(None, -20);
@@ -120,36 +121,36 @@ impl Ahead {
 impl Drop for Ahead {
     fn drop(&mut self) {
         if let Some(before) = self.before {
-            // Whoever may go first may go back.
+            // A thread that may raise its priority may lower it again.
             let _ = rustix::process::setpriority_process(None, before);
         }
     }
 }
 
-/// The machine in a line.
+/// The machine, in one line.
 pub(crate) fn describe(folder: &Path) -> String {
     let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = model.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let kernel = said("uname", &["-sr"]);
-    // A line with the column's name, then the answer.
+    // A line with the column's name, then the value.
     let disk = said("df", &["--output=fstype", &folder.display().to_string()]);
     let disk = disk.lines().last().unwrap_or("unknown").trim();
     format!("{cores} cores, {}, {kernel}, {disk}", model.unwrap_or("processor unknown"))
 }
 
-/// How busy the machine was with other things, as it is said of the last minute.
+/// How busy the machine is with other things: the load average of the last minute.
 pub(crate) fn load_average() -> f64 {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or_default()
 }
 
-/// Today.
+/// Today's date.
 pub(crate) fn date() -> String {
     said("date", &["-u", "+%Y-%m-%d"])
 }
 
-/// The compiler, and how what is measured was compiled and is scheduled.
+/// The compiler, and how the measured programs were compiled and are scheduled.
 pub(crate) fn compiler() -> String {
     let scheduled = if super::process::is_batch() { ", under `SCHED_BATCH`" } else { "" };
     let version = said("rustc", &["--version"]);
@@ -167,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cpu_time_is_user_and_system_whatever_the_process_is_called() {
+    fn cpu_time_is_user_and_system_for_any_process_name() {
         let stat = "12 (a b) c) S 1 2 3 4 5 6 7 8 9 10 150 50 7 3 20 0 9 0 1 2 3";
         let (own, children) = (Duration::from_secs(2), Duration::from_millis(100));
         assert_eq!(parse_stat(stat), Some(Used { own, children, parent: 1 }));

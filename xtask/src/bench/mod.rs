@@ -1,10 +1,10 @@
 //! Measures the store over HTTP: rates, latencies, and CPU per order of all its processes.
 //!
-//! A number alone says more about the machine than about the store. So every row has its comparison
+//! A number alone says more about the machine than about the store. So every row has a comparison
 //! beside it, measured in turns in the same run: a bare HTTP handler, a sync and a round trip, the
-//! same store with other products, another store. What lasts are the ratios.
+//! same store with other products, another store. Only the ratios last.
 //!
-//! [`rows`] says what is measured, [`load`] is the load, [`report`] what is printed and written.
+//! [`rows`] says what is measured, [`load`] is the load, [`report`] is what is printed and written.
 
 pub(crate) mod bare;
 mod cores;
@@ -52,14 +52,14 @@ pub(crate) struct Options {
     /// Three runs of two seconds; docs/performance.md stays as it is.
     #[arg(long)]
     quick: bool,
-    /// How the store does after N orders: that, and what --only names. 10 million take a while.
+    /// Measures the store after N orders: this row, and those of --only. 10 million take a while.
     #[arg(long, value_name = "N")]
     growth: Option<u64>,
-    /// How the store does while a replica comes back that missed half of N orders: that, and what
-    /// --only names.
+    /// Measures the store while a replica returns that missed half of N orders: this row, and those
+    /// of --only.
     #[arg(long = "return", value_name = "N")]
     returning: Option<u64>,
-    /// Kills the leader N times under load: that, and what --only names.
+    /// Kills the leader N times under load: this row, and those of --only.
     #[arg(long, value_name = "N")]
     failover: Option<u32>,
     /// With --failover: freezes the leader instead of killing it.
@@ -67,7 +67,7 @@ pub(crate) struct Options {
     freeze: bool,
 }
 
-/// How often, and for how long.
+/// How often to measure, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Times {
     pub(crate) runs: usize,
@@ -75,7 +75,7 @@ pub(crate) struct Times {
     pub(crate) length: Duration,
 }
 
-/// What is measured with.
+/// The state of a bench.
 #[derive(Debug)]
 pub(crate) struct Bench {
     root: PathBuf,
@@ -83,9 +83,9 @@ pub(crate) struct Bench {
     /// For files of the bench itself.
     folder: Folder,
     bare: Bare,
-    /// The store of most rows, once one wants it.
+    /// The store of most rows, once a row needs it.
     store: Option<Store>,
-    /// The greatest rate that was seen, in orders per second.
+    /// The greatest rate that was measured, in orders per second.
     greatest: Option<f64>,
 }
 
@@ -100,7 +100,7 @@ impl Bench {
     }
 }
 
-/// Builds, starts what is compared, measures in turns, and writes it down.
+/// Builds and starts what is compared, measures in turns, and writes the results.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let times = times(options)?;
     process::build(root)?;
@@ -111,7 +111,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     let folder = Folder::new(&process::target(root).join("bench").join("own"))?;
     let machine = machine::describe(&folder.0);
     println!("{machine}");
-    // Asked before anything of ours runs.
+    // Read before any process of the bench runs.
     let busy = machine::load_average();
     if 0.5 < busy {
         println!("The machine is busy with other things (load average {busy}): expect noise.");
@@ -127,7 +127,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         let mut row = match rows::measure(&mut bench, name, options) {
             Ok(row) => row,
             Err(error) => {
-                // The others are worth having.
+                // The other rows are worth having.
                 println!("{} could not be measured: {error:#}", name.text());
                 failed.push(name.text());
                 continue;
@@ -188,19 +188,19 @@ fn names(options: &Options) -> Vec<Name> {
     names
 }
 
-/// How many, as was said, or as is usual when every row is measured.
+/// The number that was given, or the usual one if every row is measured.
 pub(crate) fn many<T>(options: &Options, said: Option<T>, usual: T, flag: &str) -> Result<T> {
     said.or(options.all.then_some(usual))
-        .with_context(|| format!("it wants to know how many: {flag} N"))
+        .with_context(|| format!("this row needs a number: {flag} N"))
 }
 
-/// As it was typed.
+/// The command as it was typed.
 fn command() -> String {
     let typed = std::env::args().skip(1);
     std::iter::once("cargo xtask".to_owned()).chain(typed).collect::<Vec<_>>().join(" ")
 }
 
-/// `a / b`, and 0 where there is nothing to compare with.
+/// `a / b`, or 0 if `b` is not positive.
 pub(crate) fn ratio(a: f64, b: f64) -> f64 {
     if b > 0.0 { a / b } else { 0.0 }
 }

@@ -1,4 +1,4 @@
-//! One process of what is measured, and one question to it over HTTP.
+//! A measured process, and single requests over HTTP.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -15,7 +15,7 @@ use rustix::process::{Pid, Signal};
 
 use crate::bench::machine;
 
-/// How long a process may take to be ready, unless somebody measures just that.
+/// How long a process may take to be ready, unless that time is what is measured.
 pub(crate) const READY_MAX: Duration = Duration::from_mins(1);
 
 /// How long a process may take to end by itself.
@@ -25,19 +25,20 @@ const ENDING_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
-    /// Held: a store's process that loses its stdin stops, so nothing outlives a killed bench.
+    /// Held open: a process of the store stops when its stdin closes, so none outlives a killed
+    /// bench.
     _stdin: Option<ChildStdin>,
     lines: PathBuf,
 }
 
 impl Process {
-    /// Starts it; what it says goes to `lines`.
+    /// Starts a process; its output goes to `lines`.
     pub(crate) fn start(command: &mut Command, lines: PathBuf) -> Result<Self> {
         let file = File::options().create(true).append(true).open(&lines);
         let file = file.with_context(|| format!("write {}", lines.display()))?;
         let again = file.try_clone().context("share a file")?;
         let command = command.stdin(Stdio::piped()).stdout(file).stderr(again);
-        // Nothing of the machine's own settings comes in.
+        // The machine's own settings must not reach the process.
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
             if name.starts_with("OPPIDUM_") || name == "ORDER_SERVICE_ID" {
@@ -53,19 +54,19 @@ impl Process {
         self.child.id()
     }
 
-    /// The CPU time that it has used.
+    /// The CPU time that the process has used.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         machine::cpu(self.pid())
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// `kill -9`, and waits until the process is gone.
     pub(crate) fn kill(&mut self) {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Waits until it has ended by itself; kills it if it takes too long.
+    /// Waits until the process has ended by itself; kills it if that takes too long.
     pub(crate) fn wait(&mut self) {
         let began = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && began.elapsed() < ENDING_MAX {
@@ -74,13 +75,13 @@ impl Process {
         self.kill();
     }
 
-    /// SIGSTOP, SIGCONT, or whatever signal.
+    /// Sends a signal, such as SIGSTOP or SIGCONT.
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw).context("take a pid")?;
         rustix::process::kill_process(pid, signal).context("send a signal")
     }
 
-    /// Waits until `address` says that it is ready.
+    /// Waits until `address` reports that it is ready.
     pub(crate) fn await_ready(&mut self, address: &str) -> Result<()> {
         let began = Instant::now();
         while began.elapsed() < READY_MAX {
@@ -90,13 +91,13 @@ impl Process {
             if let Ok(Some(status)) = self.child.try_wait() {
                 bail!("a process has ended ({status}): {}", self.last_lines());
             }
-            // Short against everything that is measured with it.
+            // Short compared with everything that is measured this way.
             thread::sleep(Duration::from_millis(2));
         }
         bail!("{address} is not ready after {READY_MAX:?}: {}", self.last_lines())
     }
 
-    /// The last things that it said.
+    /// The last lines of the process's output.
     pub(crate) fn last_lines(&self) -> String {
         let said = fs::read_to_string(&self.lines).unwrap_or_default();
         let lines: Vec<&str> = said.lines().rev().take(5).collect();
@@ -121,7 +122,7 @@ pub(crate) struct Bare {
 impl Bare {
     pub(crate) fn start(root: &Path, folder: &Path) -> Result<Self> {
         let lines = folder.join("bare.lines");
-        // One of an earlier run would be believed.
+        // The output of an earlier run would be taken for this one's.
         let _ = fs::remove_file(&lines);
         let mut command = measured(released(root, "xtask"));
         let mut process = Process::start(command.arg("bare"), lines.clone())?;
@@ -142,15 +143,15 @@ impl Bare {
         self.process.pid()
     }
 
-    /// The CPU time that it has used.
+    /// The CPU time that the handler has used.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         self.process.cpu()
     }
 }
 
-/// The command of a server that is measured, or that it is compared with: scheduled as the units of
-/// `deploy/` have it, where `chrt` of util-linux may do so. Whoever wakes it goes on to the end of
-/// his turn.
+/// The command of a measured server, or of one that it is compared with: scheduled as batch, like
+/// the units of `deploy/`, where `chrt` of util-linux may do so. A thread that wakes such a server
+/// runs on to the end of its time slice.
 pub(crate) fn measured(program: impl AsRef<OsStr>) -> Command {
     if !is_batch() {
         return Command::new(program);
@@ -160,7 +161,7 @@ pub(crate) fn measured(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// Whether it is.
+/// True if `chrt` may schedule servers as batch.
 pub(crate) fn is_batch() -> bool {
     static IS: OnceLock<bool> = OnceLock::new();
     *IS.get_or_init(|| {
@@ -186,17 +187,17 @@ pub(crate) fn build(root: &Path) -> Result<()> {
     }
 }
 
-/// The load costs CPU where it is measured: what runs it is built like the store.
+/// Runs this program again, built like the store: the load's CPU costs count in the measurement.
 pub(crate) fn again_optimized(root: &Path) -> Result<()> {
     let mut command = Command::new(released(root, "xtask"));
     let status = command.args(std::env::args_os().skip(1)).status();
     match status.context("start the optimized program")?.success() {
         true => Ok(()),
-        false => bail!("it has failed; the lines above say why"),
+        false => bail!("the optimized program failed; see the lines above"),
     }
 }
 
-/// Where cargo puts what it builds.
+/// Cargo's target folder.
 pub(crate) fn target(root: &Path) -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR");
     target.map_or_else(|| root.join("target"), |path| root.join(path))
@@ -207,12 +208,12 @@ pub(crate) fn released(root: &Path, program: &str) -> PathBuf {
     target(root).join(PROFILE).join(program)
 }
 
-/// Whether `address` says that it is ready.
+/// True if `address` reports that it is ready.
 pub(crate) fn is_ready(address: &str) -> bool {
     ask(address, "GET", "/readyz", "").is_ok_and(|(status, _)| status == 200)
 }
 
-/// One request on a connection of its own: status and body.
+/// Sends one request on a connection of its own; returns status and body.
 pub(crate) fn ask(address: &str, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).context("connect")?;
     stream.set_read_timeout(Some(Duration::from_secs(10))).context("set the patience")?;

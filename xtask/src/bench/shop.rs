@@ -1,4 +1,4 @@
-//! The shops that are measured: written into a file, as a person would.
+//! The measured shops, and their shop files.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// The product that everybody wants.
+/// The product that the orders want.
 pub(crate) const HOT: &str = "GameStart";
 
-/// The product of which there is none.
+/// The product that is sold out.
 pub(crate) const GONE: &str = "SoldOut";
 
-/// The first stock: far more than any run can buy, far below the stock's limit of 2^53.
+/// The initial stock: far more than any run can buy, far below the stock's limit of 2^53.
 const PLENTY: u64 = 1_000_000_000_000;
 
-/// A shop of so many products, the first of which is [`HOT`], and [`GONE`].
+/// A shop's products, the first of which is [`HOT`]; its file has [`GONE`] as well.
 #[derive(Clone, Debug)]
 pub(crate) struct Shop {
     pub(crate) products: Vec<String>,
@@ -27,7 +27,7 @@ impl Shop {
         Self { products: std::iter::once(HOT.to_owned()).chain(rest).collect() }
     }
 
-    /// Its shop file.
+    /// Writes the shop file, and returns its path.
     pub(crate) fn write(&self, folder: &Path) -> Result<PathBuf> {
         let path = folder.join("shop.toml");
         fs::write(&path, self.text()).with_context(|| format!("write {}", path.display()))?;
@@ -53,10 +53,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shop_has_what_is_wanted_and_what_is_gone() {
+    fn a_shop_has_the_hot_and_the_sold_out_product() {
         let shop = Shop::of(10);
-        let text: toml::Value = toml::from_str(&shop.text()).expect("it is TOML");
-        let products = text["product"].as_array().expect("it is a list");
+        let text: toml::Value = toml::from_str(&shop.text()).expect("the file is TOML");
+        let products = text["product"].as_array().expect("a list of products");
         assert_eq!((shop.products.len(), products.len()), (10, 11));
         assert_eq!(products[0]["name"].as_str(), Some(HOT));
         assert_eq!(products[10]["quantity"].as_integer(), Some(0));

@@ -1,4 +1,4 @@
-//! A whole store, each process started by itself, so that any of them can be killed and restarted.
+//! A whole store, each process started separately, so that each can be killed and restarted.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -29,9 +29,9 @@ pub(crate) struct Store {
     frontend: Option<Process>,
     /// The public address of the frontend.
     pub(crate) address: String,
-    /// What its processes say: `warn`, or more for a row that reads it.
+    /// The log level of its processes: `warn`, or a lower one for a row that reads the log.
     pub(crate) log: &'static str,
-    // Last: removed when nobody writes into it any more.
+    // Last, so that the folder is removed after the processes that write into it.
     folder: Folder,
 }
 
@@ -44,8 +44,8 @@ struct Status {
 }
 
 impl Store {
-    /// Starts a store that keeps nothing after this. What is measured is built before:
-    /// [`process::build`].
+    /// Starts a store whose data is removed with it. [`process::build`] must have built its
+    /// programs.
     pub(crate) fn start(root: &Path, name: &str, shop: Shop, catalogs: u16) -> Result<Self> {
         let folder = Folder::new(&process::target(root).join("bench").join(name))?;
         let shop_file = shop.write(&folder.0)?;
@@ -78,7 +78,7 @@ impl Store {
         Ok(store)
     }
 
-    /// Waits until every replica, every catalog and the frontend say that they are ready.
+    /// Waits until every replica, every catalog and the frontend report that they are ready.
     pub(crate) fn await_ready(&mut self) -> Result<()> {
         for (port, process) in self.orders.values_mut() {
             let process = process.as_mut().context("wait for a replica that does not run")?;
@@ -123,7 +123,7 @@ impl Store {
         let catalogs = catalogs.collect::<Vec<_>>().join(",");
         let listen = ["--host", "127.0.0.1", "--port", &public, "--internal", &internal];
         let peers = ["--orders", &orders, "--catalogs", &catalogs, "--access-log", "off"];
-        // Crowds of one machine are measured.
+        // All clients of the load are on this machine.
         let peers = [&peers[..], &["--gateways", "loopback"]].concat();
         self.frontend = Some(self.run("frontend", "frontend", &[&listen[..], &peers].concat())?);
         Ok(())
@@ -141,7 +141,7 @@ impl Store {
         peers.collect::<Vec<_>>().join(",")
     }
 
-    /// A replica that runs.
+    /// The process of a running replica.
     pub(crate) fn order(&mut self, id: u64) -> Result<&mut Process> {
         let (_, process) = self.orders.get_mut(&id).context("find a replica")?;
         process.as_mut().with_context(|| format!("replica {id} does not run"))
@@ -152,7 +152,7 @@ impl Store {
         Ok(local(self.orders.get(&id).context("find a replica")?.0))
     }
 
-    /// The replica that says of itself that it leads, once there is one; `not` is not asked.
+    /// The replica that reports itself as the leader, once there is one; `not` is not asked.
     pub(crate) fn await_leader(&self, not: Option<u64>) -> Result<u64> {
         let began = Instant::now();
         while began.elapsed() < READY_MAX {
@@ -167,8 +167,7 @@ impl Store {
         bail!("there is no leader after {READY_MAX:?}")
     }
 
-    /// Waits until a replica says that it is ready, and has applied what the leader had when it was
-    /// asked.
+    /// Waits until a replica is ready, and has applied what the leader had applied at this call.
     pub(crate) fn await_caught_up(&mut self, id: u64) -> Result<()> {
         let leader = self.await_leader(None)?;
         let wanted = status(&self.order_address(leader)?)?.applied_index;
@@ -183,45 +182,45 @@ impl Store {
         bail!("replica {id} has not caught up after {READY_MAX:?}")
     }
 
-    /// The number that the next order gets, as the leader says.
+    /// The number of the next order, as the leader reports it.
     pub(crate) fn next_order_number(&self) -> Result<u64> {
         let leader = self.order_address(self.await_leader(None)?)?;
         status(&leader)?.next_order_number.context("ask for the next order's number")
     }
 
-    /// How many orders a replica has by its own account, if it says anything.
+    /// The number of orders that a replica reports, if it answers.
     pub(crate) fn orders_of(&self, id: u64) -> Option<u64> {
         status(&self.order_address(id).ok()?).ok()?.next_order_number
     }
 
-    /// What a replica has said since the store was made.
+    /// The log lines of a replica since the store was started.
     pub(crate) fn said(&self, id: u64) -> String {
         fs::read_to_string(self.folder.path(&format!("order-{id}.lines"))).unwrap_or_default()
     }
 
-    /// The CPU time that all its processes have used together.
+    /// The CPU time that all processes have used together.
     pub(crate) fn cpu(&self) -> Result<Duration> {
         self.processes().map(|(_, process)| process.cpu()).sum()
     }
 
-    /// The CPU time that each of its processes has used, by name.
+    /// The CPU time that each process has used, by name.
     pub(crate) fn cpu_of_each(&self) -> Result<Vec<(String, Duration)>> {
         self.processes().map(|(name, process)| Ok((name, process.cpu()?))).collect()
     }
 
-    /// The process ids of all.
+    /// The ids of all processes.
     pub(crate) fn pids(&self) -> impl Iterator<Item = u32> {
         self.processes().map(|(_, process)| process.pid())
     }
 
-    /// The memory of its processes, by name, in MB.
+    /// The memory of each process, by name, in MB.
     pub(crate) fn memory(&self) -> Result<Vec<(String, f64)>> {
         let each =
             |(name, process): (String, &Process)| Ok((name, machine::memory(process.pid())?));
         self.processes().map(each).collect()
     }
 
-    /// Its processes, by name: replicas first.
+    /// The running processes, by name: replicas first.
     pub(crate) fn processes(&self) -> impl Iterator<Item = (String, &Process)> {
         let orders = self.orders.iter();
         let orders = orders.filter_map(|(id, (_, it))| Some((format!("order {id}"), it.as_ref()?)));
@@ -230,8 +229,8 @@ impl Store {
         orders.chain(catalogs).chain(frontend)
     }
 
-    /// `kill -9` of all replicas; then what the kernel holds of their files is written and let go
-    /// of, so that the next start reads from the disk.
+    /// `kill -9` of all replicas. Then the kernel's pages of their files are written and dropped,
+    /// so that the next start reads from the disk.
     pub(crate) fn kill_orders_cold(&mut self) -> Result<()> {
         for (_, process) in self.orders.values_mut() {
             *process = None;
@@ -239,19 +238,19 @@ impl Store {
         forget(Path::new(&self.folder.path("data")))
     }
 
-    /// Whether all replicas are ready at this moment.
+    /// True if all replicas are ready at this moment.
     pub(crate) fn orders_are_ready(&self) -> bool {
         self.orders.values().all(|(port, _)| is_ready(&local(*port)))
     }
 
-    /// Whether it takes an order at this moment.
+    /// True if the store accepts an order at this moment.
     pub(crate) fn takes_an_order(&self) -> bool {
         let order = format!(r#"{{"name":"{HOT}","quantity":1,"type":"sell"}}"#);
         let answer = process::ask(&self.address, "POST", "/orders", &order);
         answer.is_ok_and(|(status, _)| status == 200)
     }
 
-    /// How much its replicas have on disk, in MB.
+    /// The disk space of all replicas, in MB.
     pub(crate) fn disk(&self) -> Result<f64> {
         let mut bytes = 0;
         each_file(Path::new(&self.folder.path("data")), &mut |path| {
@@ -271,7 +270,7 @@ fn local(port: u16) -> String {
     format!("127.0.0.1:{port}")
 }
 
-/// Ports that nobody has just now: given by the system, and let go together.
+/// Ports that are free at this moment: the system assigned them, and they are released together.
 pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
     let open = |_| TcpListener::bind(("127.0.0.1", 0)).context("take a free port");
     let listeners = (0..count).map(open).collect::<Result<Vec<_>>>()?;
@@ -298,14 +297,14 @@ fn each_file(folder: &Path, act: &mut dyn FnMut(&Path) -> Result<()>) -> Result<
     Ok(())
 }
 
-/// A folder beside what cargo builds, so on a real disk, and gone when this is. (A folder for
-/// temporary files may be in memory, where a sync costs nothing.)
+/// A folder in cargo's target folder, so on a real disk; removed when this value is dropped. (A
+/// folder for temporary files may be in memory, where a sync costs nothing.)
 #[derive(Debug)]
 pub(crate) struct Folder(pub(crate) PathBuf);
 
 impl Folder {
     pub(crate) fn new(path: &Path) -> Result<Self> {
-        // One that a killed bench has left.
+        // Removes what a killed bench has left.
         let _ = fs::remove_dir_all(path);
         fs::create_dir_all(path).with_context(|| format!("make {}", path.display()))?;
         let path = path.canonicalize().with_context(|| format!("find {}", path.display()))?;
@@ -319,7 +318,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // What is left is cleared by the next one.
+        // What is left is removed by the next bench.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,4 +1,4 @@
-//! Things to compare, measured in turns: whatever else the machine does meanwhile, all have it.
+//! Comparisons in turns, so that other work on the machine affects all sides alike.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use crate::bench::report::{Line, Row};
 use crate::bench::store::Store;
 use crate::bench::{Times, float, machine, ratio};
 
-/// One of the things that are compared.
+/// One side of a comparison.
 pub(crate) struct Side<'a> {
     pub(crate) name: &'a str,
     pub(crate) address: &'a str,
     pub(crate) script: Script,
     pub(crate) expect: Expect,
     pub(crate) clients: usize,
-    /// The CPU time that what serves has used.
+    /// The CPU time that the servers have used.
     pub(crate) cpu: &'a dyn Fn() -> Result<Duration>,
     /// The store whose ledger must have grown by what was acknowledged.
     pub(crate) ledger: Option<&'a Store>,
@@ -29,9 +29,9 @@ pub(crate) struct Side<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Run {
     pub(crate) rate: f64,
-    /// CPU of what serves, µs per one.
+    /// CPU of the servers, µs per order or query.
     pub(crate) server_us: f64,
-    /// CPU of the load, µs per one.
+    /// CPU of the load, µs per order or query.
     pub(crate) load_us: f64,
     pub(crate) latency: Spread,
 }
@@ -48,11 +48,11 @@ impl fmt::Display for Run {
     }
 }
 
-/// A number of one run.
+/// A measure of one run.
 pub(crate) type Measure = fn(&Run) -> f64;
 
 impl Side<'_> {
-    /// Measures it once.
+    /// Measures the side once.
     pub(crate) fn run(&self, times: &Times) -> Result<Run> {
         let before = self.ledger.map(Store::next_order_number).transpose()?;
         let script = self.script.again();
@@ -80,8 +80,8 @@ impl Side<'_> {
     }
 }
 
-/// The ledger has grown by exactly what was acknowledged: nothing is lost, nothing doubled. What is
-/// of unknown outcome may be there or not.
+/// Fails unless the ledger has grown by exactly the acknowledged orders: none lost, none doubled.
+/// An order of unknown outcome may be there or not.
 pub(crate) fn check_growth(
     store: &Store,
     before: u64,
@@ -97,7 +97,7 @@ pub(crate) fn check_growth(
     }
 }
 
-/// Measures the sides in turns: for each side its runs.
+/// Measures the sides in turns; returns the runs of each side.
 pub(crate) fn turns(times: &Times, sides: &[Side<'_>]) -> Result<Vec<Vec<Run>>> {
     let mut runs = vec![Vec::new(); sides.len()];
     for turn in 1..=times.runs {
@@ -110,8 +110,8 @@ pub(crate) fn turns(times: &Times, sides: &[Side<'_>]) -> Result<Vec<Vec<Run>>> 
     Ok(runs)
 }
 
-/// Whose the `each` µs were that a store used for one order, by what its processes had used before
-/// and after.
+/// Divides the `each` µs of one order among the store's processes, by their CPU times before and
+/// after.
 pub(crate) fn whose(
     store: &Store,
     before: &[(String, Duration)],
@@ -131,12 +131,12 @@ pub(crate) fn whose(
     format!("Of these µs: {}.", used.iter().map(part).collect::<Vec<_>>().join("; "))
 }
 
-/// What is counted: one of them, many of them.
+/// The name of what is counted, singular and plural.
 pub(crate) type Unit = (&'static str, &'static str);
 
 pub(crate) const ORDER: Unit = ("order", "orders");
 
-/// A row of the sides that were measured.
+/// A row of the measured sides.
 pub(crate) fn row(
     title: &str,
     how: &str,
@@ -150,7 +150,7 @@ pub(crate) fn row(
     row
 }
 
-/// The medians of everything that a closed loop measures.
+/// The medians of all measures of a closed loop.
 fn lines((one, many): Unit, runs: &[Vec<Run>]) -> Vec<Line> {
     let measures: [(String, Measure); 6] = [
         (format!("{many} per second"), |run| run.rate),
@@ -169,7 +169,7 @@ pub(crate) fn medians(runs: &[Vec<Run>], measure: Measure) -> Vec<f64> {
     runs.iter().map(|runs| median(runs.iter().map(measure))).collect()
 }
 
-/// The middle one; of an even count the upper of the two.
+/// The median; of an even count, the upper of the two in the middle.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);

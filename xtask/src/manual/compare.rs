@@ -1,24 +1,24 @@
-//! Compares what a page prints with what was printed.
+//! Compares the output on a page with the real output.
 //!
 //! The page decides what must be equal: its words, its signs, ids, HTTP statuses and addresses. Any
-//! other number on it (a pid, a count, a time) stands for any number, a digest for any digest,
-//! white space for any white space, and `…` for anything.
+//! other number on it (a pid, a count, a time) matches any number, a digest any digest, white space
+//! any white space, and `…` anything.
 
-/// Numbers that mean what they say: the ids of the pages' replicas, and HTTP's statuses.
+/// Numbers that must be equal: the ids of the pages' replicas, and HTTP's statuses.
 const EXACT: [&str; 11] =
     ["123", "345", "456", "567", "124", "200", "404", "409", "422", "503", "504"];
 
 /// The fewest hexadecimal digits of a digest.
 const DIGEST_CHARS_MIN: usize = 12;
 
-/// The first port that only `--ports auto` takes: pages that show one mean any.
+/// The first port that only `--ports auto` takes: a page with such a port means any of them.
 const FREE_PORT_MIN: u32 = 10_000;
 
 /// A part of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Token {
     Space,
-    /// With the unit that hangs on it, `s` for any unit of time.
+    /// With its unit, which is `s` for any unit of time.
     Number(String, String),
     Digest,
     Word(String),
@@ -27,7 +27,7 @@ enum Token {
     Anything,
 }
 
-/// Whether a printed line is what the page's line says.
+/// True if a printed line is as the page's line says.
 pub(crate) fn same(page: &str, printed: &str) -> bool {
     matches(&tokens(page), &tokens(printed))
 }
@@ -109,7 +109,7 @@ fn word(text: &str) -> (Token, usize) {
     (Token::Number(text[..end].to_owned(), unit.to_owned()), end + unit_length)
 }
 
-/// Digits, and signs between digits: 41.9, 3,035, 127.0.0.1:1115, 13:41:10.
+/// The end of digits, and of signs between digits: 41.9, 3,035, 127.0.0.1:1115, 13:41:10.
 fn number_end(text: &str) -> usize {
     let bytes = text.as_bytes();
     let digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_digit);
@@ -144,7 +144,7 @@ pub(crate) fn same_lines(page: &[&str], printed: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// A line of a process: the short name that the pages give it, and what it says.
+/// A line of a process: its short name on the pages, and its text.
 pub(crate) type Line<'a> = (&'a str, &'a str);
 
 /// A line as `oppidum up` prints it, without its time: `order-123   | 17:55:36.453 …`.
@@ -165,8 +165,8 @@ pub(crate) fn without_time(said: &str) -> &str {
     }
 }
 
-/// Each process says the page's lines in the page's order, whatever it says between them. Err: the
-/// first line that is missing.
+/// Each process must print the page's lines in the page's order, with any other lines between them.
+/// Err: the first line that is missing.
 pub(crate) fn says_all<'a>(page: &[&'a str], printed: &[Line<'_>]) -> Result<(), &'a str> {
     let mut heard: Vec<(&str, usize)> = Vec::new();
     for line in page {
@@ -197,13 +197,13 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_the_page_stands_for_any_also_for_one_that_looks_like_an_id() {
+    fn a_number_of_the_page_matches_any_number_even_an_id() {
         assert!(same("order 123   18932", "order 123 345"));
         assert!(!same("order 123   18932", "order 345 123"));
     }
 
     #[test]
-    fn addresses_must_be_equal_but_for_ports_that_are_free_ones() {
+    fn addresses_must_be_equal_except_for_free_ports() {
         assert!(same("at 127.0.0.1:1115", "at 127.0.0.1:1115"));
         assert!(!same("at 127.0.0.1:1115", "at 127.0.0.1:1116"));
         assert!(!same("at 127.0.0.1:1115", "at 10.0.0.1:1115"));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_more_or_less_is_a_difference() {
+    fn a_surplus_or_missing_line_is_a_difference() {
         assert!(same_lines(&["a 1", "b"], "a 2\n\nb\n").is_ok());
         assert!(same_lines(&["a 1", "b"], "a 2\n").is_err());
         assert!(same_lines(&["a 1"], "a 2\nb\n").unwrap_err().contains("nothing"));

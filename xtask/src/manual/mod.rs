@@ -1,10 +1,10 @@
-//! The manual, followed: every procedure of the operators' pages is run word for word.
+//! Follows the manual: every procedure of the operators' pages is run word for word.
 //!
-//! `cargo xtask manual` takes the blocks of `docs/operating.md` and `docs/deploy.md`, types them on
-//! machines that exist for that purpose only, and compares what is printed with what the pages
-//! print. A scenario names each block that it runs and what happens around it (a replica is killed,
-//! a disk fills, customers order); a block that no scenario runs or names as not run fails the
-//! chore, so no page can promise what nobody has tried.
+//! `cargo xtask manual` types the blocks of `docs/operating.md` and `docs/deploy.md` on machines
+//! made for that purpose, and compares the output with that on the pages. A scenario names each
+//! block that it runs, and brings about what happens around it (a replica is killed, a disk fills,
+//! customers order). A block that no scenario runs, and that is not named as not run, fails the
+//! chore: no page can promise an untested procedure.
 //!
 //! ```text
 //! page.rs ──── blocks ───► scenarios/ ── commands ──► sandbox.rs: machines of their own
@@ -12,7 +12,7 @@
 //!    └── compare.rs ◄──────────┴────── what was printed ◄──┘
 //! ```
 //!
-//! It needs root, for namespaces and overlays; nothing outside them is touched.
+//! The chore needs root, for namespaces and overlays; nothing outside them is touched.
 
 mod compare;
 mod page;
@@ -38,10 +38,10 @@ use crate::manual::page::Book;
 use crate::manual::scenarios::{SCENARIOS, Scenario};
 use crate::manual::stage::Stage;
 
-/// The pages whose every block is accounted for.
+/// The pages; every block of them must be accounted for.
 const PAGES: [&str; 2] = ["operating.md", "deploy.md"];
 
-/// How many scenarios run at once: they wait most of the time, but a store is five processes.
+/// The number of scenarios at once: they mostly wait, but a store is five processes.
 const AT_ONCE: usize = 2;
 
 /// Which scenarios to run.
@@ -50,10 +50,10 @@ pub(crate) struct Options {
     /// Only these scenarios; by default all
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// With the debug build of oppidum that is there: build nothing
+    /// Uses the debug build of oppidum that is there: builds nothing
     #[arg(long)]
     built: bool,
-    /// In the namespaces already
+    /// Runs inside the namespaces already
     #[arg(long, hide = true)]
     inside: bool,
 }
@@ -65,10 +65,10 @@ impl Options {
     }
 }
 
-/// The namespaces that everything happens in.
+/// The namespaces in which everything happens.
 const UNSHARE: [&str; 6] = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
-/// Why the pages cannot be followed on this machine, if they cannot.
+/// Why the pages cannot be followed on this machine, if there is a reason.
 pub(crate) fn obstacle() -> Option<String> {
     if std::fs::metadata("/proc/self").map_or(1, |process| process.uid()) != 0 {
         return Some("it needs root".to_owned());
@@ -88,7 +88,7 @@ pub(crate) fn obstacle() -> Option<String> {
     }
 }
 
-/// Follows the pages. Fails at the first block of a scenario that is not as the page says.
+/// Follows the pages. A scenario fails at its first block that differs from the page.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     if options.inside {
         return follow(root, &options.only);
@@ -97,8 +97,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         bail!("the pages cannot be followed here: {why}");
     }
     if !options.built {
-        // The features of the whole workspace, as its tests have them: what they built is not built
-        // again.
+        // With the features of the whole workspace, as its tests have them, nothing that the tests
+        // built is built again.
         let mut build = Command::new(env!("CARGO"));
         build.current_dir(root).args(["build", "--workspace", "--bin", "oppidum"]);
         if !build.status().context("start cargo build")?.success() {
@@ -106,7 +106,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         }
     }
     let mut inside = Command::new("unshare");
-    // The first process of a namespace inherits orphans; a shell buries them.
+    // The first process of a namespace inherits orphans; a shell reaps them.
     inside.args(UNSHARE).args(["sh", "-c", "PATH=$PATH:/usr/sbin:/sbin; \"$@\"; exit $?", "sh"]);
     inside.arg(std::env::current_exe()?).args(["manual", "--inside"]);
     if !options.only.is_empty() {
@@ -149,11 +149,11 @@ fn follow(root: &Path, only: &[String]) -> Result<()> {
     }
 }
 
-/// Plays all of them, some at once. What failed.
+/// Plays all scenarios, some at once; returns those that failed.
 ///
-/// The pages tell what happens on a machine that does not stand still: where another program takes
-/// the cores for a second, another replica may lead than on the page. A scenario that is not as the
-/// page says is said, and played once more on other machines; it counts when it fails again.
+/// The pages show a machine that does not stall: if another program takes the cores for a second,
+/// another replica may lead than on the page. A scenario that differs from its page is reported,
+/// and played once more on other machines; only a second failure counts.
 fn play<'a>(stage: &(dyn Fn(&'static str) -> Stage<'a> + Sync), all: &[&Scenario]) -> Vec<String> {
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
@@ -172,7 +172,7 @@ fn play<'a>(stage: &(dyn Fn(&'static str) -> Stage<'a> + Sync), all: &[&Scenario
     failures.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Plays one and says how it went. Whether all was as the pages say.
+/// Plays one scenario and reports the result; true if all was as the pages say.
 fn is_played(scenario: &Scenario, stage: &Stage<'_>) -> bool {
     let (name, began) = (scenario.name, Instant::now());
     let played = (scenario.play)(stage);

@@ -1,8 +1,8 @@
-//! The pages as data: headings, and the fenced blocks that stand under them.
+//! The pages as data: headings, and the fenced blocks under them.
 //!
-//! A block is named by its page, its heading and its place under that heading, so that a scenario
-//! says in words which one it runs. The book remembers which blocks were run or named as not run;
-//! the rest is what the chore complains about.
+//! A block is identified by its page, its heading and its place under that heading, so that a
+//! scenario names in words which block it runs. The book remembers which blocks were run or named
+//! as not run; the chore complains about the rest.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,11 +16,11 @@ use anyhow::{Context, Result, bail};
 pub(crate) struct Block {
     pub(crate) page: String,
     pub(crate) heading: String,
-    /// Counted from 1, under its heading.
+    /// The place under the heading, counted from 1.
     pub(crate) place: usize,
-    /// The line of the page on which its fence opens.
+    /// The line of the page on which the fence opens.
     pub(crate) line: usize,
-    /// What stands behind the fence: `sh`, `console`, `text`.
+    /// The word behind the fence: `sh`, `console`, `text`.
     pub(crate) language: String,
     pub(crate) text: String,
 }
@@ -33,13 +33,13 @@ impl fmt::Display for Block {
 }
 
 impl Block {
-    /// Its lines, without those that are empty.
+    /// The lines that are not empty.
     pub(crate) fn lines(&self) -> Vec<&str> {
         self.text.lines().filter(|line| !line.trim().is_empty()).collect()
     }
 
-    /// Its text with each of these words replaced: where the page says "its own", or `NEW`. A word
-    /// that does not stand there is an error, for then the page has changed.
+    /// The text with each of these words replaced, where the page says "its own", or `NEW`. A word
+    /// that is missing is an error, for then the page has changed.
     pub(crate) fn with(&self, changes: &[(&str, &str)]) -> Result<String> {
         let mut text = self.text.clone();
         for (word, other) in changes {
@@ -51,8 +51,8 @@ impl Block {
         Ok(text)
     }
 
-    /// Fails unless the block has `count` lines besides comments: a scenario that takes them one by
-    /// one has seen all of them.
+    /// Fails unless the block has `count` lines besides comments, so that a scenario that takes
+    /// lines one by one has seen all of them.
     pub(crate) fn has_lines(&self, count: usize) -> Result<()> {
         let found = self.lines().iter().filter(|line| !line.starts_with('#')).count();
         match found == count {
@@ -71,7 +71,7 @@ impl Block {
         Ok(line)
     }
 
-    /// A console block taken apart: each command with the lines that it prints.
+    /// Splits a console block into commands, each with the lines that it prints.
     pub(crate) fn session(&self) -> Vec<(String, Vec<String>)> {
         let mut session: Vec<(String, Vec<String>)> = Vec::new();
         let mut open = false;
@@ -93,12 +93,12 @@ impl Block {
     }
 }
 
-/// Whether a shell would wait for more: a quote is open, or the line ends with a backslash.
+/// True if a shell would wait for more: a quote is open, or the line ends with a backslash.
 fn goes_on(command: &str) -> bool {
     command.matches('\'').count() % 2 == 1 || command.ends_with('\\')
 }
 
-/// Takes a page apart.
+/// Splits a page into its blocks.
 fn blocks(page: &str, text: &str) -> Vec<Block> {
     let mut blocks: Vec<Block> = Vec::new();
     let (mut heading, mut place) = (String::new(), 0);
@@ -132,15 +132,15 @@ fn blocks(page: &str, text: &str) -> Vec<Block> {
     blocks
 }
 
-/// What became of a block.
+/// What happened to a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Run,
-    /// With the reason.
+    /// The block was not run, with the reason.
     NotRun(&'static str),
 }
 
-/// The pages, and what has become of their blocks.
+/// The pages, and what happened to their blocks.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     texts: BTreeMap<String, String>,
@@ -166,12 +166,12 @@ impl Book {
         self.texts.insert(page.to_owned(), text);
     }
 
-    /// The block at this place under this heading, which is run now.
+    /// The block at this place under this heading, which is noted as run.
     pub(crate) fn block(&self, page: &str, heading: &str, place: usize) -> Result<&Block> {
         self.note(page, heading, place, Fate::Run)
     }
 
-    /// Names a block that nothing runs.
+    /// Notes a block as not run.
     pub(crate) fn not_run(
         &self,
         page: &str,
@@ -202,14 +202,14 @@ impl Book {
         Ok(())
     }
 
-    /// The blocks that were neither run nor named.
+    /// The blocks that were neither run nor noted as not run.
     pub(crate) fn left(&self) -> Vec<&Block> {
         let fates = self.fates.lock().unwrap_or_else(PoisonError::into_inner);
         let left = |(at, block)| (!fates.contains_key(&at)).then_some(block);
         self.blocks.iter().enumerate().filter_map(left).collect()
     }
 
-    /// How many blocks were run, and those that were named as not run.
+    /// The number of blocks that were run, and the blocks that were not.
     pub(crate) fn done(&self) -> (usize, Vec<(&Block, &'static str)>) {
         let fates = self.fates.lock().unwrap_or_else(PoisonError::into_inner);
         let run = fates.values().filter(|fate| **fate == Fate::Run).count();
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_that_nothing_runs_is_left() {
+    fn a_block_that_no_scenario_runs_is_left() {
         let book = book();
         book.block("a.md", "A", 1).unwrap();
         book.not_run("a.md", "B", 1, "it needs a cloud").unwrap();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_more_than_a_scenario_follows_is_noticed() {
+    fn a_line_that_a_scenario_does_not_follow_is_detected() {
         let book = book();
         let block = book.block("a.md", "A", 1).unwrap();
         assert!(block.has_lines(1).is_ok());
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_says_what_stands_on_it_wherever_its_lines_break() {
+    fn a_text_is_found_across_the_line_breaks_of_a_page() {
         assert!(book().says("a.md", "Words that break.").is_ok());
         assert!(book().says("a.md", "Words that mend.").is_err());
     }

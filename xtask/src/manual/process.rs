@@ -1,4 +1,4 @@
-//! A process that a scenario has started and that goes on, with all that it has printed so far.
+//! A process that a scenario has started and that runs on, with its output so far.
 
 use std::path::PathBuf;
 use std::process::{Child, Command};
@@ -10,19 +10,19 @@ use crate::manual::compare::{self, Line};
 use crate::manual::page::Block;
 use crate::manual::sandbox::eventually;
 
-/// A slowed process runs for this long at a time.
+/// The time for which a slowed process runs, between two rests.
 const RUNNING: Duration = Duration::from_millis(10);
 
-/// No process is slowed for longer.
+/// The longest time for which a process is slowed.
 const SLOWED_MAX: Duration = Duration::from_mins(1);
 
-/// How many lines of a process a complaint shows.
+/// The number of output lines that an error shows.
 const TAIL_LINES: usize = 60;
 
-/// A running process, or a group of them.
+/// A running process, or a group of processes.
 #[derive(Debug)]
 pub(crate) struct Process {
-    /// What the pages call it; `up` names its own processes.
+    /// The name on the pages; `up` names its own processes.
     name: String,
     child: Child,
     output: PathBuf,
@@ -33,35 +33,35 @@ impl Process {
         Self { name: name.to_owned(), child, output }
     }
 
-    /// Everything that it has printed.
+    /// The output so far.
     pub(crate) fn printed(&self) -> Result<String> {
         let bytes = std::fs::read(&self.output).context("read an output")?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// How much it has printed so far: what comes after it is new.
+    /// The length of the output so far: all output after this mark is new.
     pub(crate) fn mark(&self) -> Result<usize> {
         Ok(self.printed()?.len())
     }
 
-    /// Waits until it has printed this.
+    /// Waits until the process has printed these words.
     pub(crate) fn until(&self, words: &str) -> Result<()> {
         self.until_after(0, words)
     }
 
-    /// Waits until it has printed this behind a mark.
+    /// Waits until the process has printed these words after a mark.
     pub(crate) fn until_after(&self, mark: usize, words: &str) -> Result<()> {
         eventually(|| Ok(self.printed()?[mark..].contains(words).then_some(()))).with_context(
             || format!("{} never said `{words}`, but\n{}", self.name, self.tail(mark)),
         )
     }
 
-    /// Waits until its lines behind a mark are those of a block of a page.
+    /// Waits until the process has printed the lines of a block of a page after a mark.
     pub(crate) fn says(&self, mark: usize, block: &Block) -> Result<()> {
         self.says_lines(mark, &block.lines()).with_context(|| block.to_string())
     }
 
-    /// Waits until these lines of a page were said behind a mark, each process's in their order.
+    /// Waits until these lines of a page are printed after a mark, those of each process in order.
     pub(crate) fn says_lines(&self, mark: usize, page: &[&str]) -> Result<()> {
         let mut missing = String::new();
         eventually(|| {
@@ -81,8 +81,8 @@ impl Process {
         })
     }
 
-    /// As `says_lines`, where the lines with these words are said by another task, so that they may
-    /// stand anywhere between the others.
+    /// Like `says_lines`, but another task prints the lines with these words, so they may stand
+    /// anywhere among the others.
     pub(crate) fn says_apart(&self, mark: usize, page: &[&str], words: &str) -> Result<()> {
         let (apart, others): (Vec<&str>, Vec<&str>) =
             page.iter().partition(|line| line.contains(words));
@@ -95,7 +95,7 @@ impl Process {
             .unwrap_or_else(|| (self.name.as_str(), compare::without_time(line)))
     }
 
-    /// Its last lines behind a mark, without those of single requests.
+    /// The last lines after a mark, without those of single requests.
     fn tail(&self, mark: usize) -> String {
         let printed = self.printed().unwrap_or_default();
         let lines = printed.get(mark..).unwrap_or_default().lines();
@@ -103,7 +103,7 @@ impl Process {
         lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
     }
 
-    /// Sends a signal to it and to what it has started, as a terminal does with Ctrl-C.
+    /// Sends a signal to the process and to those it has started, as a terminal does with Ctrl-C.
     pub(crate) fn signal(&self, name: &str) -> Result<()> {
         let group = format!("-{}", self.child.id());
         let sent = Command::new("kill").args([&format!("-{name}"), "--", &group]).status()?;
@@ -113,15 +113,15 @@ impl Process {
         }
     }
 
-    /// Lets it run for a small part of the time only, as on a slow machine, until it has printed
-    /// this: it rests for so long, then it runs for 10 ms.
+    /// Lets the process run for a small part of the time only, as on a slow machine, until it has
+    /// printed these words: it rests for `resting`, then it runs for 10 ms.
     pub(crate) fn slowed_until(&self, words: &str, resting: Duration) -> Result<()> {
         let limit = Instant::now() + SLOWED_MAX;
         while !self.printed()?.contains(words) {
             if limit < Instant::now() {
                 bail!("{} never said `{words}`, but\n{}", self.name, self.tail(0));
             }
-            // Not a wait for anything: this is the machine's speed.
+            // This is not a wait for an event: it sets the machine's speed.
             self.signal("STOP")?;
             std::thread::sleep(resting);
             self.signal("CONT")?;
@@ -130,7 +130,7 @@ impl Process {
         Ok(())
     }
 
-    /// Waits for its end; its exit code.
+    /// Waits for the end of the process; returns its exit code.
     pub(crate) fn end(&mut self) -> Result<i32> {
         let ended = eventually(|| Ok(self.child.try_wait()?));
         let status =
@@ -138,7 +138,7 @@ impl Process {
         Ok(status.code().unwrap_or(-1))
     }
 
-    /// Ends it as one does with Ctrl-C, and expects that it says that all is well.
+    /// Stops the process as Ctrl-C does, and expects exit code 0.
     pub(crate) fn stop(mut self) -> Result<()> {
         self.signal("INT")?;
         match self.end()? {
@@ -148,7 +148,7 @@ impl Process {
     }
 }
 
-/// A scenario that failed leaves nothing behind for the next one.
+/// A failed scenario leaves no process behind for the next one.
 impl Drop for Process {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait() {

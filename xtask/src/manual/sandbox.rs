@@ -2,10 +2,10 @@
 //! the chore.
 //!
 //! The chore runs in namespaces of its own (mounts, network, processes). A machine's root is an
-//! overlay over `/` whose upper layer is on a tmpfs, so every path of the pages can be used as it
-//! is written; its network is a namespace of its own. Where the pages speak of three hosts, three
-//! machines have 10.0.0.1, 10.0.0.2 and 10.0.0.3 on a bridge. With the last process of the chore
-//! everything is gone.
+//! overlay over `/` whose upper layer is on a tmpfs, so every path of the pages works as it is
+//! written. Its network is a namespace of its own. For pages with three hosts, three machines have
+//! 10.0.0.1, 10.0.0.2 and 10.0.0.3 on a bridge. Everything is gone with the last process of the
+//! chore.
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
@@ -19,22 +19,22 @@ use anyhow::{Context, Result, bail};
 use crate::manual::process::Process;
 use crate::manual::systemd;
 
-/// Where a machine has the chore's own tools.
+/// The folder of a machine with the chore's own tools.
 pub(crate) const TOOLS: &str = "/opt/manual";
 
-/// Where a machine has a checkout with a program that is built.
+/// The folder of a machine with a checkout whose program is built.
 pub(crate) const CHECKOUT: &str = "/src";
 
-/// Where all machines are, on a tmpfs that only the chore sees.
+/// The folder of all machines, on a tmpfs that only the chore sees.
 const MACHINES: &str = "/mnt";
 
-/// No command of the pages takes longer.
+/// The longest time that a command of the pages may take.
 const COMMAND_SECONDS_MAX: u64 = 90;
 
-/// What is waited for comes within this, or does not.
+/// The longest wait for an expected result.
 const WAIT_MAX: Duration = Duration::from_secs(40);
 
-/// How often it is looked whether it has come.
+/// The interval between two looks for such a result.
 const LOOK: Duration = Duration::from_millis(200);
 
 const PATH: &str = "/opt/manual:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -52,13 +52,13 @@ pub(crate) struct Printed {
 #[derive(Clone, Debug)]
 pub(crate) struct Host {
     name: String,
-    /// Its root, seen from outside.
+    /// The root, seen from outside.
     tree: PathBuf,
-    /// Where commands are typed.
+    /// The folder in which commands are typed.
     folder: String,
 }
 
-/// Once, before the first machine: a tmpfs for all of them, and a `/run` for their networks.
+/// Prepares, once, before the first machine: a tmpfs for all machines, and a `/run` for networks.
 pub(crate) fn prepare(program: &Path) -> Result<()> {
     let program = program.display();
     shell(&format!(
@@ -136,7 +136,7 @@ impl Host {
              if grep -q '^oppidum:' {tree}/etc/passwd; then chroot {tree} userdel oppidum; fi",
             xtask = xtask.display()
         ))?;
-        // No meter of its progress: what curl prints on a terminal is its answer alone.
+        // Without this, curl would add a progress meter to the answer, unlike on a terminal.
         fs::write(self.path("/.curlrc"), "silent\nshow-error\n").context("settle curl")?;
         for (name, script) in systemd::shims() {
             fs::write(self.path(&format!("{TOOLS}/{name}")), script).context("write a shim")?;
@@ -163,19 +163,19 @@ impl Host {
         self.tree.join(inside.trim_start_matches('/'))
     }
 
-    /// A small disk of its own at this path.
+    /// Mounts a small disk at this path.
     pub(crate) fn mount_disk(&self, inside: &str, megabytes: u32) -> Result<()> {
         let path = self.path(inside);
         let path = path.display();
         shell(&format!("mkdir -p {path}; mount -t tmpfs -o size={megabytes}m tmpfs {path}"))
     }
 
-    /// Takes its network cable out, or puts it back.
+    /// Unplugs the network cable, or plugs it in.
     pub(crate) fn set_link(&self, state: &str) -> Result<()> {
         shell(&format!("ip -n {} link set eth0 {state}", self.name))
     }
 
-    /// A command that runs on this machine; all that it prints goes to one file.
+    /// A command that runs on this machine; all its output goes to one file.
     fn command(&self, script: &str, limit: &str) -> Result<(Command, PathBuf)> {
         let number = OUTPUTS.fetch_add(1, Ordering::Relaxed);
         let path = Path::new(MACHINES).join(format!("outputs/{number}"));
@@ -189,14 +189,14 @@ impl Host {
         Ok((command, path))
     }
 
-    /// Types a script, and `stdin` after it, and waits for its end.
+    /// Types a script, and `stdin` after it, and waits for the end.
     pub(crate) fn type_in(&self, script: &str, stdin: &str) -> Result<Printed> {
         use std::io::Write as _;
         let limit = format!("timeout {COMMAND_SECONDS_MAX}");
         let (mut command, path) = self.command(script, &limit)?;
         let mut child = command.stdin(Stdio::piped()).spawn().context("start nsenter")?;
         if let Some(mut pipe) = child.stdin.take() {
-            // One that ends without reading has been told enough.
+            // A script may end without reading all its input.
             let _ = pipe.write_all(stdin.as_bytes());
         }
         let code = child.wait()?.code().unwrap_or(-1);
@@ -218,14 +218,14 @@ impl Host {
         }
     }
 
-    /// Starts a script that goes on until it is stopped. `name` is what the pages call it.
+    /// Starts a script that runs until it is stopped; `name` is its name on the pages.
     pub(crate) fn start(&self, name: &str, script: &str) -> Result<Process> {
         let (mut command, output) = self.command(script, "")?;
         let child = command.stdin(Stdio::null()).spawn().context("start nsenter")?;
         Ok(Process::new(name, child, output))
     }
 
-    /// Runs a script again and again until what it printed is as it should be.
+    /// Runs a script again and again until its output is as it should be.
     pub(crate) fn until(
         &self,
         what: &str,
@@ -270,7 +270,7 @@ impl Host {
 
     /// Ends every process of this machine.
     pub(crate) fn end_all(&self) {
-        // One that has ended meanwhile is none to complain about.
+        // A process may have ended meanwhile, which is no failure.
         let _ = shell(&format!("ip netns pids {} | xargs --no-run-if-empty kill -KILL", self.name));
     }
 
@@ -280,7 +280,7 @@ impl Host {
     }
 }
 
-/// Looks until there is something, or it has taken too long.
+/// Calls `look` until there is a result; fails after [`WAIT_MAX`].
 pub(crate) fn eventually<T>(mut look: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let limit = Instant::now() + WAIT_MAX;
     loop {

@@ -1,4 +1,4 @@
-//! What a scenario has at hand: the pages, machines, and the words "do what this block says".
+//! A stage: the pages and machines of a scenario, and the steps that follow a block.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -11,12 +11,12 @@ use crate::manual::page::{Block, Book};
 use crate::manual::process::Process;
 use crate::manual::sandbox::{self, CHECKOUT, Host, Printed, eventually};
 
-/// The pages and the checkout.
+/// The pages, the checkout, and the machines of one attempt.
 #[derive(Debug)]
 pub(crate) struct Stage<'a> {
     pub(crate) book: &'a Book,
     pub(crate) checkout: &'a Path,
-    /// Stands behind the names of its machines: each attempt has machines of its own.
+    /// The end of its machines' names: each attempt has machines of its own.
     ending: &'static str,
     hosts: Mutex<Vec<Host>>,
 }
@@ -60,7 +60,7 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// What is left running on its machines ends with it, and takes no time from the next scenario.
+/// Processes that are left on its machines end with the stage, and slow no later scenario.
 impl Drop for Stage<'_> {
     fn drop(&mut self) {
         let hosts = self.hosts.get_mut().unwrap_or_else(PoisonError::into_inner);
@@ -69,8 +69,8 @@ impl Drop for Stage<'_> {
 }
 
 impl Host {
-    /// Does what a block says, as it stands there, and compares what it prints: all of it for a
-    /// console, nothing for plain commands. What was printed.
+    /// Follows a block as it stands, and compares the output: all of it for a console block,
+    /// nothing for plain commands. Returns the output.
     pub(crate) fn follow(&self, block: &Block) -> Result<String> {
         match block.language.as_str() {
             "sh" => self.follow_with(block, ""),
@@ -82,11 +82,11 @@ impl Host {
                 }
                 Ok(String::new())
             }
-            other => bail!("{block}: nobody can follow a block of {other}"),
+            other => bail!("{block}: no scenario follows a block of {other}"),
         }
     }
 
-    /// Types a block of commands, and this after it, where a command asks for something.
+    /// Types a block of commands, and `answer` after it, where a command asks for input.
     pub(crate) fn follow_with(&self, block: &Block, answer: &str) -> Result<String> {
         let printed = self.type_in(&block.text, answer)?;
         match printed.code {
@@ -95,14 +95,14 @@ impl Host {
         }
     }
 
-    /// Runs a block of commands whose output is the block behind it.
+    /// Runs a block of commands, and compares the output with another block.
     pub(crate) fn follow_and_see(&self, block: &Block, output: &Block) -> Result<()> {
         let printed = self.follow(block)?;
         same(output, &output.lines(), &printed)
     }
 }
 
-/// Fails unless all that was printed is what the lines of the page say.
+/// Fails unless the whole output is as the lines of the page say.
 pub(crate) fn same(block: &Block, page: &[&str], printed: &str) -> Result<()> {
     match compare::same_lines(page, printed) {
         Ok(()) => Ok(()),
@@ -110,7 +110,7 @@ pub(crate) fn same(block: &Block, page: &[&str], printed: &str) -> Result<()> {
     }
 }
 
-/// Fails unless a command ended with this exit code and printed this line of the page as its last.
+/// Fails unless a command ended with this exit code, and with this line of the page as its last.
 pub(crate) fn ends_with(block: &Block, code: i32, line: &str, printed: &Printed) -> Result<()> {
     let last = printed.text.lines().last().unwrap_or_default();
     if printed.code != code || !compare::same(line, last) {
@@ -124,7 +124,7 @@ pub(crate) fn ends_with(block: &Block, code: i32, line: &str, printed: &Printed)
     Ok(())
 }
 
-/// What `oppidum status --json` says.
+/// The output of `oppidum status --json`.
 #[derive(Debug)]
 pub(crate) struct Status(Value);
 
@@ -143,7 +143,7 @@ impl Status {
         rows.find(|row| row["id"] == id)?[name].as_u64()
     }
 
-    /// Whether there is a leader, and so many replicas that are ready, level and all voters.
+    /// True if there is a leader, and `replicas` replicas that are ready, level and all voters.
     fn is_whole(&self, replicas: usize) -> bool {
         let all = self.0["processes"].as_array().map(Vec::as_slice).unwrap_or_default();
         let orders: Vec<&Value> = all.iter().filter(|row| row["role"] == "order").collect();
@@ -160,13 +160,13 @@ impl Status {
 }
 
 impl Host {
-    /// Waits until so many replicas vote, and all of them are ready and have applied the same.
+    /// Waits until `replicas` replicas vote, and all of them are ready and have applied the same.
     pub(crate) fn await_store(&self, replicas: usize) -> Result<()> {
         let is_so = |printed: &Printed| Status::read(printed).is_whole(replicas);
         self.until("all replicas are there", "oppidum status --json", is_so).map(|_| ())
     }
 
-    /// Waits until some replica leads; its id.
+    /// Waits until a replica leads; returns its id.
     pub(crate) fn await_leader(&self) -> Result<u64> {
         let script = "oppidum status --json";
         let has_one = |printed: &Printed| Status::read(printed).leader().is_some();
@@ -174,7 +174,7 @@ impl Host {
         Status::read(&Printed { code: 0, text }).leader().context("a replica leads")
     }
 
-    /// Waits until all three are there, and has 456 lead, as on the pages.
+    /// Waits until all three replicas are there, and transfers leadership to 456, as on the pages.
     pub(crate) fn let_456_lead(&self) -> Result<()> {
         self.await_store(3)?;
         if self.await_leader()? != 456 {
@@ -183,13 +183,13 @@ impl Host {
         Ok(())
     }
 
-    /// Some customers order and ask; every order must be confirmed.
+    /// Two customers order and query; every order must be confirmed.
     pub(crate) fn order(&self, requests: u32) -> Result<()> {
         let load = format!("oppidum load --clients 2 --requests {requests} -p 0.9 --quiet");
         self.ok(&load).map(|_| ())
     }
 
-    /// Asks what a console block asks, again until the store has come so far.
+    /// Follows a console block again and again, until the output is as on the page.
     pub(crate) fn ask(&self, block: &Block) -> Result<()> {
         let mut last = None;
         let asked = eventually(|| match self.follow(block) {
@@ -202,8 +202,8 @@ impl Host {
         asked.map_err(|error| last.unwrap_or(error))
     }
 
-    /// Customers who order until they are told to stop. Theirs is another copy of the program. Exit
-    /// code 2 says that no frontend was there to begin with: it is being restarted.
+    /// Customers who order until they are stopped, with another copy of the program. Exit code 2
+    /// says that no frontend was there at the start: it is being restarted.
     pub(crate) fn customers(&self) -> Result<Customers> {
         let enough = "/tmp/enough";
         let script = format!(
@@ -216,7 +216,7 @@ impl Host {
     }
 }
 
-/// Customers who order, one crowd after the other.
+/// Customers who order, in one run of the load after the other.
 #[derive(Debug)]
 pub(crate) struct Customers {
     process: Process,
@@ -224,7 +224,7 @@ pub(crate) struct Customers {
 }
 
 impl Customers {
-    /// Sends them home, and fails unless every order of theirs was confirmed.
+    /// Stops the customers, and fails unless each of their orders was confirmed.
     pub(crate) fn go_home(mut self) -> Result<()> {
         std::fs::write(&self.enough, "").context("tell the customers")?;
         match self.process.end()? {

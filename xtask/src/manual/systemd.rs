@@ -2,9 +2,9 @@
 //! them.
 //!
 //! Each started unit has a supervisor, a process of its own that starts the unit's command as the
-//! unit says (user, environment, folders, limits) and starts it again when the unit says so.
-//! Stopping is a word in a file and a SIGTERM; what a unit writes goes to its journal. Everything
-//! lives in `/run`, which the sandbox has for itself.
+//! unit says (user, environment, folders, limits) and restarts it when the unit says so. A stop is
+//! a file and a SIGTERM; the unit's output goes to its journal. All files are in `/run`, which the
+//! sandbox has for itself.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
@@ -17,17 +17,17 @@ use anyhow::{Context, Result, bail};
 use crate::manual::sandbox::TOOLS;
 use crate::manual::unit::{self, Unit};
 
-/// Where supervisors keep what they know.
+/// The folder of the supervisors' files.
 const STATE: &str = "/run/units";
 
-/// How often a file is looked at while something is waited for.
+/// The interval between two looks at a file that is awaited.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// What a unit's supervisor leaves in `/run`.
+/// The files of a unit's supervisor, in `/run`.
 struct Files {
-    /// There while the unit is to be stopped.
+    /// Exists while the unit is to be stopped.
     stop: PathBuf,
-    /// The id of the unit's process, there while the supervisor lives.
+    /// Holds the id of the unit's process; exists while the supervisor lives.
     pid: PathBuf,
     journal: PathBuf,
 }
@@ -127,7 +127,7 @@ fn await_file(is_so: impl FnMut() -> bool) {
 }
 
 fn signal(name: &str, pid: &str) {
-    // It may have ended just now.
+    // The process may have ended just now.
     let _ = Command::new("kill").args([&format!("-{name}"), pid.trim()]).status();
 }
 
@@ -154,7 +154,7 @@ fn run(unit: &Unit, files: &Files) -> Result<()> {
         command.stdin(Stdio::null()).stdout(journal.try_clone()?).stderr(journal);
         let mut child = command.spawn().context("start the unit's command")?;
         fs::write(&files.pid, child.id().to_string()).context("note the process")?;
-        // A stop between the last look and this note found the process before it.
+        // A stop that came before this note has signalled the process before this one.
         if files.stop.exists() {
             signal("TERM", &child.id().to_string());
         }
@@ -192,7 +192,7 @@ fn make_state_directory(unit: &Unit) -> Result<()> {
     }
 }
 
-/// The unit's command, in the surroundings that the unit asks for.
+/// The unit's command, in the environment that the unit asks for.
 fn command(unit: &Unit) -> Result<Command> {
     let mut steps = vec!["set -e".to_owned()];
     if unit.read_only_system {
@@ -204,7 +204,7 @@ fn command(unit: &Unit) -> Result<Command> {
         steps.push(format!("umask {mask}"));
     }
     if let Some(files) = &unit.limit_nofile {
-        // A container may not raise it above its own.
+        // A container may not raise the limit above its own.
         steps.push(format!("ulimit -n {files} 2>/dev/null || ulimit -n $(ulimit -H -n)"));
     }
     if let Some(folder) = &unit.working_directory {
@@ -241,7 +241,7 @@ fn environment(unit: &Unit, user: &str) -> Result<Vec<(String, String)>> {
     Ok(all)
 }
 
-/// What the sandbox puts on its `PATH` so that the pages' commands come here.
+/// The scripts on the sandbox's `PATH` by which the pages' commands reach this program.
 pub(crate) fn shims() -> [(&'static str, String); 2] {
     let shim = |name| format!("#!/bin/sh\nexec {TOOLS}/xtask {name} -- \"$@\"\n");
     [("systemctl", shim("systemctl")), ("journalctl", shim("journalctl"))]

@@ -1,7 +1,6 @@
-//! A unit of systemd as data: the part of the format that the units of `deploy/systemd` use.
+//! Parses systemd units: the part of the format that the units of `deploy/systemd` use.
 //!
-//! A setting that is not known here is an error: a unit that says something which the stand-in
-//! would not do has not been tried.
+//! An unknown setting is an error: a setting that the stand-in does not carry out is not tested.
 
 use anyhow::{Context, Result, bail};
 
@@ -18,7 +17,7 @@ const WITHOUT_EFFECT: [&str; 9] = [
     "TimeoutStartSec",
 ];
 
-/// What a unit says.
+/// The settings of a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub(crate) struct Unit {
@@ -41,7 +40,7 @@ pub(crate) struct Unit {
     pub(crate) stop_seconds: u64,
 }
 
-/// The file of a unit, and its instance: `oppidum-order@123` is `oppidum-order@.service` and `123`.
+/// The file and the instance of a unit: `oppidum-order@123` is `oppidum-order@.service` and `123`.
 pub(crate) fn file_of(name: &str) -> (String, String) {
     let name = name.strip_suffix(".service").unwrap_or(name);
     match name.split_once('@') {
@@ -50,7 +49,7 @@ pub(crate) fn file_of(name: &str) -> (String, String) {
     }
 }
 
-/// Reads a unit for an instance.
+/// Parses a unit for an instance.
 pub(crate) fn parse(text: &str, instance: &str) -> Result<Unit> {
     let mut unit = Unit { restart_seconds: 0, stop_seconds: 90, ..Unit::default() };
     for line in text.lines().map(str::trim) {
@@ -100,7 +99,7 @@ fn set(unit: &mut Unit, name: &str, value: &str) -> Result<()> {
     Ok(())
 }
 
-/// Reads `NAME=VALUE` lines: those of an environment file.
+/// Parses `NAME=VALUE` lines, as an environment file has them.
 pub(crate) fn variables(text: &str) -> Result<Vec<(String, String)>> {
     let mut variables = Vec::new();
     for line in text.lines().map(str::trim) {
@@ -113,7 +112,8 @@ pub(crate) fn variables(text: &str) -> Result<Vec<(String, String)>> {
     Ok(variables)
 }
 
-/// The words of a command with each `$NAME` replaced by that variable's words: none if it is unset.
+/// A command's words, with each `$NAME` replaced by that variable's words, or by none if it is
+/// unset.
 pub(crate) fn expanded(words: &[String], variables: &[(String, String)]) -> Vec<String> {
     let value = |name: &str| {
         let found = variables.iter().rev().find(|(known, _)| known == name);
@@ -126,7 +126,7 @@ pub(crate) fn expanded(words: &[String], variables: &[(String, String)]) -> Vec<
     words.collect()
 }
 
-/// Whether a process that ended with this code, or by a signal, is started again.
+/// True if a process that ended with this code, or by a signal, is restarted.
 pub(crate) fn is_restarted(unit: &Unit, code: Option<i32>) -> bool {
     let failed = code != Some(0);
     let prevented = code.is_some_and(|code| unit.restart_prevented_by.contains(&code));
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn exit_code_2_keeps_a_process_down_and_any_other_failure_does_not() {
+    fn exit_code_2_prevents_a_restart_and_any_other_failure_does_not() {
         let unit = parse(UNIT, "1").unwrap();
         assert!(is_restarted(&unit, Some(1)));
         assert!(is_restarted(&unit, None), "killed by a signal");
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_stands_for_its_words_and_one_that_is_unset_for_none() {
+    fn a_variable_expands_to_its_words_and_an_unset_variable_to_none() {
         let words = ["order", "$JOIN"].map(str::to_owned);
         let join = [("JOIN".to_owned(), "--join --preempt".to_owned())];
         assert_eq!(expanded(&words, &join), ["order", "--join", "--preempt"]);

@@ -1,4 +1,4 @@
-//! A flame graph: each function as wide as it was seen often, its callees above it.
+//! A flame graph: each function is as wide as its share of the samples, with its callees above it.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,22 +8,22 @@ use super::stacks::Stacks;
 /// The picture's width, in pixels.
 const WIDTH: f64 = 1_200.0;
 
-/// The height of one function.
+/// The height of one function, in pixels.
 const ROW: f64 = 16.0;
 
-/// Room around it.
+/// The margin around the picture, in pixels.
 const MARGIN: f64 = 10.0;
 
-/// Room for the title.
+/// The height of the title, in pixels.
 const TITLE: f64 = 30.0;
 
-/// What is narrower is left out, in pixels.
+/// Narrower functions are left out, in pixels.
 const NARROWEST: f64 = 0.6;
 
-/// A letter's width, in pixels, at the size that is used.
+/// The width of a letter, in pixels, at the font size in use.
 const LETTER: f64 = 6.6;
 
-/// A function, in one place of the graph.
+/// A function at one place of the graph.
 #[derive(Debug, Default)]
 struct Function {
     count: u64,
@@ -41,7 +41,7 @@ struct Tile {
 }
 
 impl Stacks {
-    /// The picture, as SVG.
+    /// Draws the picture as SVG.
     pub(super) fn flame(&self, title: &str) -> String {
         let root = Function::over(self);
         let mut tiles = Vec::new();
@@ -52,7 +52,7 @@ impl Stacks {
 }
 
 impl Function {
-    /// What stands below all roots.
+    /// All stacks as one tree, below a root without a name.
     fn over(stacks: &Stacks) -> Self {
         let mut root = Self::default();
         for (frames, count) in &stacks.counts {
@@ -67,7 +67,7 @@ impl Function {
     }
 }
 
-/// Lays a function's callees side by side, and theirs above them.
+/// Lays a function's callees side by side, and their callees above them.
 fn lay(function: &Function, x: f64, depth: usize, scale: f64, tiles: &mut Vec<Tile>) {
     let mut x = x;
     for (name, callee) in &function.callees {
@@ -108,7 +108,7 @@ fn draw(title: &str, tiles: &[Tile], total: u64) -> String {
     svg
 }
 
-/// As much of the name as there is room for.
+/// As much of the name as fits.
 fn label(name: &str, x: f64, y: f64, width: f64) -> String {
     let room = ((width - 4.0) / LETTER).max(0.0);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 200 letters")]
@@ -123,7 +123,7 @@ fn label(name: &str, x: f64, y: f64, width: f64) -> String {
     format!("<text x=\"{:.1}\" y=\"{:.1}\">{}</text>", x + 2.0, y + 11.5, escape(&text))
 }
 
-/// The kernel's in blue, ours in green, others' in warm colours, by their crate.
+/// Blue for the kernel, green for our crates, warm colours for others, shaded by crate.
 fn colour(name: &str) -> String {
     const OURS: [&str; 6] = ["ledger", "wire", "order", "catalog", "frontend", "oppidum"];
     let place = name.trim_start_matches(['<', '&']);
@@ -157,10 +157,10 @@ mod tests {
     }
 
     #[test]
-    fn a_function_is_as_wide_as_it_was_seen_often_and_stands_on_its_caller() {
+    fn a_function_is_as_wide_as_its_share_and_stands_on_its_caller() {
         let mut tiles = Vec::new();
         lay(&Function::over(&stacks()), 0.0, 0, 1.0, &mut tiles);
-        let find = |name: &str| tiles.iter().find(|tile| tile.name == name).expect("it is there");
+        let find = |name: &str| tiles.iter().find(|tile| tile.name == name).expect("a tile");
         let (a, b, c, d) = (find("a"), find("b"), find("c"), find("d<&>"));
         assert_eq!([a, b, c, d].map(|tile| tile.depth), [0, 1, 2, 1]);
         let near = |x: f64, y: f64| (x - y).abs() < 1e-9;

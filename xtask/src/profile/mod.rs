@@ -1,7 +1,7 @@
-//! Where the CPU of one process goes under load: a table, and a flame graph.
+//! Profiles the CPU of one process under load: a table, and a flame graph.
 //!
-//! A store of its own takes the load of the bench, and `perf` samples the stacks of one of its
-//! processes meanwhile. What comes out is written beside what cargo builds, or where one likes.
+//! A store of its own takes the load of the bench, while `perf` samples the stacks of one of its
+//! processes. The results go into cargo's target folder, or where `--into` says.
 
 mod flame;
 mod stacks;
@@ -23,31 +23,31 @@ use crate::bench::store::Store;
 use crate::bench::{float, machine, process, ratio};
 use stacks::Stacks;
 
-/// How often a running thread is looked at, per second: not a round number, so that it does not
-/// keep step with anything.
+/// Samples of a running thread per second: not a round number, so that no periodic work runs in
+/// step with the samples.
 const SAMPLES: &str = "997";
 
-/// How much of a stack is kept, in bytes: enough for some hundred frames.
+/// The bytes of a stack that are kept: enough for about a hundred frames.
 const STACK: &str = "dwarf,16384";
 
-/// Shares below this many per cent are put together.
+/// Shares below this percentage are combined.
 const SMALLEST: f64 = 1.0;
 
-/// What to look at.
+/// What to profile.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Options {
     /// The process.
     role: Role,
-    /// What its clients do.
+    /// What the clients do.
     #[arg(long, default_value = "orders")]
     load: Work,
-    /// Kept connections, each with one request under way.
+    /// Kept connections, each with one request in flight.
     #[arg(long, default_value_t = 64)]
     connections: usize,
-    /// For how long, in seconds, after a second of warming up.
+    /// The length in seconds, after a second of warming up.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Where the picture and the table go [default: profile/ beside what cargo builds].
+    /// The folder for picture and table [default: profile/ in cargo's target folder].
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
 }
@@ -56,7 +56,7 @@ pub(crate) struct Options {
 enum Role {
     /// The replica that leads.
     Leader,
-    /// One that does not.
+    /// A replica that does not lead.
     Follower,
     Catalog,
     Frontend,
@@ -68,13 +68,13 @@ enum Work {
     Orders,
     /// Queries that hit the cache.
     Queries,
-    /// Orders of what is sold out.
+    /// Orders of a sold-out product.
     SoldOut,
-    /// Batches of 1,000 orders; eight connections are many.
+    /// Batches of 1,000 orders; eight connections are already many.
     Batches,
 }
 
-/// Builds, starts a store, loads it, samples, and writes down where the samples went.
+/// Builds a store, starts and loads it, samples one of its processes, and writes the results.
 pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     if !Command::new("perf")
         .arg("version")
@@ -114,8 +114,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Loads the store and samples one of its processes; requests per second, and its CPU per request
-/// in µs.
+/// Loads the store and samples one of its processes. Returns requests per second, and the CPU of
+/// that process per request in µs.
 fn sample(store: &Store, options: &Options, samples: &Path) -> Result<(f64, f64)> {
     let pid = pid(store, options.role)?;
     let (script, expect) = match options.load {
@@ -132,7 +132,7 @@ fn sample(store: &Store, options: &Options, samples: &Path) -> Result<(f64, f64)
         warm_up: Duration::from_secs(1),
         length: Duration::from_secs(options.seconds.max(1)),
     };
-    // The first look begins it, and it ends with its time.
+    // `perf` starts at the first look, and ends after its time.
     let perf: RefCell<Option<Child>> = RefCell::new(None);
     let counted = closed.run(|| {
         let cpu = machine::cpu(pid)?;
@@ -154,7 +154,7 @@ fn sample(store: &Store, options: &Options, samples: &Path) -> Result<(f64, f64)
 
 fn record(pid: u32, seconds: u64, samples: &Path) -> Result<Child> {
     let mut command = Command::new("perf");
-    // The clock's own interrupt: there on every machine, also where there are no counters.
+    // This event needs no hardware counters, so every machine has it.
     command.args(["record", "-q", "-e", "cpu-clock", "-F", SAMPLES, "--call-graph", STACK]);
     command.args(["-p", &pid.to_string(), "-o"]).arg(samples);
     command.args(["--", "sleep", &seconds.to_string()]);
@@ -184,7 +184,7 @@ fn read(samples: &Path) -> Result<Stacks> {
     Ok(stacks)
 }
 
-/// Where the samples went, in per cent and in µs of one request.
+/// The shares of the samples, in per cent and in µs of one request.
 fn table(title: &str, stacks: &Stacks, cpu: f64) -> String {
     let mut text = format!("{title}.\n\n| where | share | µs per request |\n|---|---:|---:|\n");
     let total = float(stacks.total());

@@ -1,16 +1,16 @@
-//! Sampled stacks, as `perf script` prints them, and where their samples went.
+//! Sampled stacks, as `perf script` prints them, and the shares of their samples.
 
 use std::collections::BTreeMap;
 
-/// Equal stacks, each with how often it was seen. Frames are ordered from the root to the leaf.
+/// Equal stacks, with the number of samples of each. Frames are ordered from the root to the leaf.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Stacks {
     pub(super) counts: BTreeMap<Vec<String>, u64>,
 }
 
 impl Stacks {
-    /// Reads the output of `perf script -F comm,ip,sym`: a line for the thread, its frames from the
-    /// leaf on, each with an address and a name, and an empty line.
+    /// Parses the output of `perf script -F comm,ip,sym`: a line for the thread, its frames from
+    /// the leaf on, each with an address and a name, and an empty line.
     pub(super) fn parse(script: &str) -> Self {
         let mut stacks = Self::default();
         let mut frames: Vec<String> = Vec::new();
@@ -36,8 +36,8 @@ impl Stacks {
         self.counts.values().sum()
     }
 
-    /// Where the samples went, the most first: what the kernel did for which call, and which
-    /// crate's code ran.
+    /// The shares of the samples, the greatest first: by system call in the kernel, by crate
+    /// elsewhere.
     pub(super) fn shares(&self) -> Vec<(String, u64)> {
         let mut shares: BTreeMap<String, u64> = BTreeMap::new();
         for (frames, count) in &self.counts {
@@ -49,7 +49,7 @@ impl Stacks {
     }
 }
 
-/// A function's name without what the compiler adds: hashes, and the marks of its own encoding.
+/// A function's name without the compiler's additions: hashes, and marks of its own encoding.
 fn tidy(name: &str) -> String {
     let name = name.split("+0x").next().unwrap_or(name);
     let mut name = match name.rsplit_once("::h") {
@@ -64,14 +64,14 @@ fn tidy(name: &str) -> String {
     if name.is_empty() { "[unknown]".into() } else { name }
 }
 
-/// How the kernel is entered: which says nothing of what it was asked for.
+/// How the kernel is entered, which does not tell which call was made.
 const DOORS: [&str; 4] =
     ["entry_SYSCALL_64_after_hwframe", "do_syscall_64", "x64_sys_call", "invoke_syscall"];
 
-/// What the kernel puts before the name of a call.
+/// The prefixes of system calls in the kernel.
 const PREFIXES: [&str; 6] = ["__x64_sys_", "__arm64_sys_", "__se_sys_", "ksys_", "__sys_", "do_"];
 
-/// What a sample was spent on.
+/// The kernel's call, the crate or the library that a sample is attributed to.
 fn place(frames: &[String]) -> String {
     let is_door = |frame: &String| DOORS.contains(&frame.as_str());
     if let Some(door) = frames.iter().rposition(is_door) {
@@ -96,7 +96,7 @@ fn place(frames: &[String]) -> String {
     "not known".into()
 }
 
-/// What the C library does for everybody.
+/// The functions of the C library that every crate uses.
 fn library(frame: &str) -> Option<&'static str> {
     const ALLOCATOR: [&str; 9] = [
         "malloc",
@@ -119,7 +119,7 @@ fn library(frame: &str) -> Option<&'static str> {
     (frame.contains("clock_gettime") || frame.contains("vdso")).then_some("asking for the time")
 }
 
-/// The crate that a function is of. None: of Rust's own library, which works for its caller.
+/// The crate of a function. `None`: Rust's own library, which works for its caller.
 fn origin(frame: &str) -> Option<String> {
     const OWN: [&str; 4] = ["core", "alloc", "std", "__rust"];
     let words = frame.split(|letter: char| !(letter.is_alphanumeric() || letter == '_'));
@@ -179,7 +179,7 @@ tokio-rt-worker
     }
 
     #[test]
-    fn every_sample_is_somewhere() {
+    fn every_sample_is_attributed() {
         let shares = Stacks::parse(SCRIPT).shares();
         let names: Vec<_> = shares.iter().map(|(name, count)| (name.as_str(), *count)).collect();
         let expected = [

@@ -1,4 +1,4 @@
-//! Who may use whom: the `deps` block of ARCHITECTURE.md against the manifests.
+//! Checks which crate may use which: the `deps` block of ARCHITECTURE.md against the manifests.
 //!
 //! A dependency for tests only is not an arrow: it does not reach the product.
 
@@ -57,7 +57,7 @@ fn drawn(page: &str) -> Option<Arrows> {
     (!arrows.is_empty()).then_some(arrows)
 }
 
-/// What the manifests of our crates name among themselves.
+/// The dependencies among our crates, as their manifests name them.
 fn built(sources: &[Source]) -> Result<Arrows, Complaint> {
     let ours = |path: &str| path != "Cargo.toml" && path.ends_with("/Cargo.toml");
     let mut uses: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -101,19 +101,19 @@ mod tests {
     const LEDGER: &str = "ledger.workspace = true\n";
 
     #[test]
-    fn a_block_that_is_true_passes() {
+    fn a_block_that_matches_the_manifests_passes() {
         let block = "ledger ->          what is true\norder  -> ledger   the replica\n";
         assert!(complaints(block, LEDGER).is_empty());
     }
 
     #[test]
-    fn an_arrow_that_nobody_drew_is_caught() {
+    fn a_dependency_that_is_not_drawn_is_caught() {
         let block = "ledger ->   what is true\norder  ->   the replica\n";
         assert!(complaints(block, LEDGER)[0].contains("order is drawn to use {}"));
     }
 
     #[test]
-    fn a_crate_too_many_or_too_few_is_caught() {
+    fn a_surplus_or_missing_crate_is_caught() {
         assert!(complaints("ledger ->   what is true\n", "")[0].contains("the crate order is not"));
         let block = "ledger ->   it\norder ->   it\nsim ->   it\n";
         assert!(complaints(block, "")[0].contains("there is no crate sim"));

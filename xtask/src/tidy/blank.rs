@@ -1,6 +1,6 @@
-//! Rust with everything blanked that is not code: comments, strings and characters become spaces.
+//! Blanks all that is not code in Rust source: comments, strings and characters become spaces.
 //!
-//! Lines keep their numbers, so that what is found in the code is found in the file.
+//! Lines keep their numbers, so that a finding in the code has the line number of the file.
 
 /// The code of a Rust file, without its comments and literals.
 pub(crate) fn blank(text: &str) -> String {
@@ -23,7 +23,7 @@ pub(crate) fn blank(text: &str) -> String {
     code
 }
 
-/// Where the comment or literal ends that begins at `at`. None: none begins there.
+/// The end of the comment or literal that begins at `at`. `None`: none begins there.
 fn literal_end(letters: &[char], at: usize) -> Option<usize> {
     let next = letters.get(at + 1).copied();
     match (letters[at], next) {
@@ -42,7 +42,7 @@ fn in_word(letters: &[char], at: usize) -> bool {
     before.is_some_and(|letter| letter != 'b' && (letter.is_alphanumeric() || letter == '_'))
 }
 
-/// The place of `what` at or after `at`, or the end.
+/// The position of `what` at or after `at`, or the end.
 fn find(letters: &[char], at: usize, what: &str) -> usize {
     let what: Vec<char> = what.chars().collect();
     let found = letters[at..].windows(what.len()).position(|window| window == what);
@@ -85,7 +85,7 @@ fn raw_string_end(letters: &[char], at: usize) -> Option<usize> {
     Some((find(letters, at + hashes + 1, &close) + close.len()).min(letters.len()))
 }
 
-/// A character, and not a lifetime: `'a'`, `'\n'`, `'\u{7f}'`.
+/// The end of a character, if this is no lifetime: `'a'`, `'\n'`, `'\u{7f}'`.
 fn char_end(letters: &[char], at: usize) -> Option<usize> {
     match (letters.get(at + 1), letters.get(at + 2)) {
         (Some('\\'), _) => Some((find(letters, at + 3, "'") + 1).min(letters.len())),

@@ -1,4 +1,4 @@
-//! Every relative link leads somewhere, and every decision is in the index.
+//! Checks that every relative link leads somewhere, and that every decision is in the index.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
@@ -35,7 +35,7 @@ fn dead(page: &Source, sources: &[Source]) -> Vec<Complaint> {
     complaints
 }
 
-/// `[text](target)` outside code, with its line.
+/// Every `[text](target)` outside code, with its line.
 fn targets(text: &str) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (at, line) in prose(text) {
@@ -61,7 +61,7 @@ fn prose(text: &str) -> impl Iterator<Item = (usize, &str)> {
     })
 }
 
-/// The names by which a page's headings are reached.
+/// The anchors of a page's headings.
 fn anchors(text: &str) -> BTreeSet<String> {
     let mut known = BTreeSet::new();
     for (_, line) in prose(text).filter(|(_, line)| line.starts_with('#')) {
@@ -86,7 +86,7 @@ fn resolve(page: &str, file: &str) -> String {
     path.to_string_lossy().replace('\\', "/")
 }
 
-/// Decisions that the index does not list, and numbers that were given twice.
+/// Decisions that the index does not list, and numbers that are used twice.
 fn unindexed(sources: &[Source]) -> Vec<Complaint> {
     let index = format!("{DECISIONS}README.md");
     let listed = sources.iter().find(|it| it.path == index).map_or("", |it| it.text.as_str());

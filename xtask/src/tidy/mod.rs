@@ -7,7 +7,9 @@
 mod arrows;
 mod blank;
 mod links;
+mod names;
 mod reference;
+mod register;
 mod shape;
 mod words;
 
@@ -78,11 +80,12 @@ pub(crate) fn run(root: &Path) -> Result<()> {
 fn check(sources: &[Source]) -> Vec<Complaint> {
     let mut complaints: Vec<Complaint> = sources
         .iter()
-        .flat_map(|source| [shape::check(source), words::check(source)])
+        .flat_map(|source| [shape::check(source), words::check(source), register::check(source)])
         .flatten()
         .collect();
     complaints.extend(arrows::check(sources));
     complaints.extend(links::check(sources));
+    complaints.extend(names::check(sources));
     complaints.extend(reference::check(sources));
     complaints.sort();
     complaints

@@ -1,5 +1,5 @@
-//! The reference is whole: it has every promise, every problem and every limit, and every promise
-//! has a test that names it or is listed as owing one.
+//! Checks that the reference lists every promise, every problem and every limit, and that every
+//! promise has a test that names it or is listed as having none.
 
 use crate::tidy::{Complaint, Source};
 
@@ -12,7 +12,7 @@ const PROMISES: u32 = 10;
 /// The line of the reference that lists the promises without a test.
 const OWED: &str = "Promises that no test names yet:";
 
-/// Every complaint about what the reference lacks.
+/// Every complaint about gaps in the reference.
 pub(crate) fn check(sources: &[Source]) -> Vec<Complaint> {
     let find = |path: &str| sources.iter().find(|source| source.path == path);
     let Some(page) = find(PAGE) else {
@@ -51,7 +51,7 @@ fn promises(page: &str, sources: &[Source]) -> Vec<Complaint> {
     complaints
 }
 
-/// What of a source is a test: all of it in a folder of tests, else the module at its end.
+/// The tests of a source: all of it in a folder of tests, else the module at its end.
 fn tests(source: &Source) -> &str {
     let Source { path, text } = source;
     if path.starts_with("crates/") && path.contains("/tests/") {
@@ -66,7 +66,7 @@ fn has_word(text: &str, word: &str) -> bool {
     text.split(|letter: char| !letter.is_alphanumeric()).any(|part| part == word)
 }
 
-/// The variants of `enum Code`, which have numbers.
+/// The variants of `enum Code` that have numbers.
 fn problems(text: &str) -> Vec<String> {
     let body = text.lines().skip_while(|line| !line.contains("pub enum Code")).skip(1);
     let body = body.take_while(|line| *line != "}");
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_debt_that_is_paid_is_caught() {
+    fn a_tested_promise_that_is_listed_as_untested_is_caught() {
         let test = [("crates/a/tests/b.rs", "//! Shows P7.\n")];
         assert_eq!(complaints(&page(10, ALL), &test).len(), 1);
         let prose = [("crates/a/src/b.rs", "//! Keeps P7.\n")];

@@ -1,9 +1,9 @@
-//! The shape of a file: it introduces itself, and nothing in it is too long.
+//! Checks the shape of a file: its opening sentence, and the size of its lines and functions.
 
 use crate::tidy::blank::blank;
 use crate::tidy::{Complaint, Source};
 
-/// The most lines of a file. At 400 it is asked which two ideas it holds.
+/// The most lines of a file. A file of 400 lines probably holds two ideas.
 const FILE_LINES_MAX: usize = 500;
 
 /// The most lines of a function, from its signature to its closing brace.
@@ -12,7 +12,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// The most columns of a line.
 const COLUMNS_MAX: usize = 100;
 
-/// The fewest characters that can say what a file is for.
+/// The fewest characters of an opening sentence.
 const SENTENCE_CHARS_MIN: usize = 12;
 
 /// Every complaint about the shape of one text.
@@ -31,7 +31,7 @@ pub(crate) fn check(source: &Source) -> Vec<Complaint> {
     complaints
 }
 
-/// Every file says what it is for, in a comment that opens it.
+/// Every file begins with a comment that says what the file is for.
 fn opening(path: &str, text: &str) -> Option<Complaint> {
     let first = text.lines().next().and_then(|line| line.strip_prefix("//! "));
     let opens = first.is_some_and(|sentence| SENTENCE_CHARS_MIN <= sentence.chars().count());
@@ -58,7 +58,7 @@ fn function_lines(path: &str, text: &str) -> Vec<Complaint> {
     let mut complaints = Vec::new();
     for (at, _) in code.match_indices("fn ") {
         let part = |letter: char| letter.is_alphanumeric() || letter == '_';
-        // A name follows, or it is the type of a function and no function.
+        // A function's name follows; otherwise this is the type of a function.
         let starts_word = !code[..at].ends_with(part) && code[at + 3..].starts_with(part);
         let Some(length) = starts_word.then(|| body_end(&code[at..])).flatten() else { continue };
         let lines = code[at..at + length].lines().count();
@@ -72,10 +72,10 @@ fn function_lines(path: &str, text: &str) -> Vec<Complaint> {
     complaints
 }
 
-/// How many bytes it is from a signature to the end of its body. None: it has no body.
+/// The bytes from a signature to the end of its body. `None`: there is no body.
 ///
-/// The body begins with the first brace outside all brackets, of which `<` and `>` are two as long
-/// as they are no arrow: commas and braces within them belong to types.
+/// The body begins with the first brace outside all brackets. `<` and `>` are brackets too, unless
+/// they belong to an arrow: commas and braces within them belong to types.
 fn body_end(code: &str) -> Option<usize> {
     let (mut braces, mut brackets) = (0_usize, 0_usize);
     let mut before = ' ';
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_does_not_introduce_itself_is_caught() {
+    fn a_file_without_an_opening_sentence_is_caught() {
         assert!(complaints("a.rs", "//! What it is for.\n").is_empty());
         assert_eq!(complaints("a.rs", "use std::fmt;\n").len(), 1);
         assert_eq!(complaints("a.rs", "//! a.\n").len(), 1);
@@ -142,7 +142,7 @@ mod tests {
 
     /// Kind: signatures that hide their body from the rule.
     #[test]
-    fn a_long_function_is_caught_whatever_its_signature() {
+    fn a_long_function_is_caught_under_any_signature() {
         for signature in [
             "fn f() -> Result<(), Stop> {",
             "fn f<T, U>(t: T, u: U) -> Option<(T, U)>\nwhere\n    T: Copy,\n    U: Copy,\n{",

@@ -1,5 +1,5 @@
 //! Words that do not belong where they stand: the engine outside its folder, clocks in pure files,
-//! code that is not finished, places on somebody's machine.
+//! code that is not finished, paths of one machine.
 
 use crate::tidy::blank::blank;
 use crate::tidy::{Complaint, Source};
@@ -14,21 +14,21 @@ const PURE: [&str; 11] = [
     "crates/wire/src/watch/window.rs",
     "crates/wire/src/watch/lease.rs",
     "crates/wire/src/watch/rules.rs",
-    "crates/wire/src/watch/watchers.rs",
-    "crates/wire/src/watch/follower.rs",
+    "crates/wire/src/watch/source_state.rs",
+    "crates/wire/src/watch/position.rs",
     "crates/frontend/src/cache.rs",
     "crates/frontend/src/classic.rs",
-    "crates/frontend/src/seek.rs",
-    "crates/catalog/src/shelf.rs",
-    "crates/catalog/src/counter.rs",
+    "crates/frontend/src/retry.rs",
+    "crates/catalog/src/product_table.rs",
+    "crates/catalog/src/core.rs",
 ];
 
 /// What a pure file never names: the runtime, the clocks, luck, unordered iteration is the
 /// compiler's.
 const IMPURE: [&str; 5] = ["tokio", "Instant", "SystemTime", "rand", "thread"];
 
-/// The only places of the product that write to stdout and stderr: a raw macro panics, and with it
-/// ends a store, when nobody reads or the disk is full, and waits for a reader that does not read.
+/// The only places of the product that write to stdout and stderr. A raw macro panics on a broken
+/// pipe or a full disk, which ends a store, and blocks while its reader does not read.
 const OUTPUT: [&str; 2] = ["crates/oppidum/src/output.rs", "crates/wire/src/lines.rs"];
 
 /// What writes to stdout and stderr.
@@ -78,7 +78,7 @@ fn names(line: &str, word: &str) -> bool {
     })
 }
 
-/// Paths of one machine, and reminders to oneself, mean nothing to whoever reads this elsewhere.
+/// Paths of one machine and reminders to oneself mean nothing to other readers.
 fn places(path: &str, text: &str) -> Vec<Complaint> {
     // Spelled in two halves, so that this file may be checked as well.
     const WORDS: [&str; 5] = [
@@ -115,7 +115,7 @@ mod tests {
     fn a_clock_in_a_pure_file_is_caught() {
         let bad = "use std::time::{Duration, Instant};\n";
         assert_eq!(complaints("crates/ledger/src/stock.rs", bad), 1);
-        assert_eq!(complaints("crates/frontend/src/seek.rs", "tokio::spawn(go());\n"), 1);
+        assert_eq!(complaints("crates/frontend/src/retry.rs", "tokio::spawn(go());\n"), 1);
         assert_eq!(complaints("crates/frontend/src/run.rs", bad), 0);
         assert_eq!(complaints("crates/ledger/src/stock.rs", "struct Instantly;\n"), 0);
     }

@@ -1,4 +1,4 @@
-//! How a catalog comes back to a source that has let it go, and how it leaves.
+//! How a catalog returns to a source that dropped it, and how it stops.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use tokio::sync::mpsc;
 use tonic::{Request, Response, Status, Streaming};
 use wire::proto::watch_server::Watch;
 use wire::proto::{self, from_watcher};
+use wire::watch::source_state::{Incarnation, StreamId};
 use wire::watch::watcher::Watcher;
-use wire::watch::watchers::{Incarnation, StreamId};
 
 use super::*;
 
-/// A source that lets every watcher go, and says who came.
+/// A source that drops every watcher, and passes each hello to the test.
 #[derive(Clone)]
 struct LetsGo(mpsc::UnboundedSender<proto::Hello>);
 
@@ -31,64 +31,67 @@ impl Watch for LetsGo {
         let refused = async move {
             let first = incoming.message().await.unwrap().unwrap();
             if let Some(from_watcher::What::Hello(hello)) = first.what {
-                // The test has seen enough.
+                // The test may have ended and dropped the receiver.
                 let _ = came.send(hello);
             }
-            Err(Status::aborted("let go: start anew"))
+            Err(Status::aborted("detached: attach again"))
         };
         Ok(Response::new(futures::stream::once(refused).boxed()))
     }
 }
 
-fn desk() -> Arc<Desk> {
-    Arc::new(Desk::new("catalog".into(), "a:1".into(), Times::default(), Rules::default()))
+fn state() -> Arc<CatalogState> {
+    Arc::new(CatalogState::new("catalog".into(), "a:1".into(), Times::default(), Rules::default()))
 }
 
-fn met(desk: &Desk) {
+fn met(state: &CatalogState) {
     let ledger_id = vec![1; 16].into();
     let welcome = proto::Welcome { ledger_id, term: 1, name: "order 1".into() };
-    assert!(Watcher::welcome(desk, &welcome));
-    desk.list(Index(7), Vec::new());
+    assert!(Watcher::welcome(state, &welcome));
+    state.list(Index(7), Vec::new());
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     let patience = Duration::from_secs(20);
-    tokio::time::timeout(patience, what).await.expect("it comes at once or never")
+    tokio::time::timeout(patience, what).await.expect("the answer arrives at once or never")
 }
 
 #[tokio::test]
-async fn a_catalog_that_was_let_go_comes_back_as_another_one() {
+async fn a_dropped_catalog_returns_under_a_new_incarnation() {
     let listener = TcpListener::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (came, mut comes) = mpsc::unbounded_channel();
-    let (desk, stop) = (desk(), CancellationToken::new());
-    met(&desk);
+    let (state, stop) = (state(), CancellationToken::new());
+    met(&state);
     let routes = Routes::new(WatchServer::new(LetsGo(came)));
-    tokio::spawn(serve::internal(listener, routes, desk.clone(), stop.clone()));
-    let sources = Sources::Catalogs(vec![Peer { id: 1, address }]);
-    let following = follow(&desk, &sources, &stop);
+    tokio::spawn(serve::internal(listener, routes, state.clone(), stop.clone()));
+    let sources = WatchedSources::Catalogs(vec![Peer { id: 1, address }]);
+    let following = follow(&state, &sources, &stop);
     let coming = async {
         let first = soon(comes.recv()).await.unwrap();
         let again = soon(comes.recv()).await.unwrap();
-        assert_eq!((first.cursor, again.cursor), (7, 0), "and with nothing in its hands");
+        assert_eq!((first.cursor, again.cursor), (7, 0), "the catalog returns without products");
         assert_ne!(first.incarnation, again.incarnation);
         stop.cancel();
     };
     tokio::join!(following, coming);
 }
 
-/// [P6] Frontends go first, and are reported for until they have gone.
+/// [P6] Frontends leave first; the catalog reports for them until they have left.
 #[tokio::test]
-async fn a_catalog_that_stops_waits_for_its_frontends_to_go() {
-    let (desk, stop, ending) = (desk(), CancellationToken::new(), CancellationToken::new());
-    met(&desk);
+async fn a_stopping_catalog_waits_for_its_frontends_to_leave() {
+    let (state, stop, ending) = (state(), CancellationToken::new(), CancellationToken::new());
+    met(&state);
     let hello = proto::Hello { incarnation: 5, cursor: 7, ..proto::Hello::default() };
-    desk.accept(StreamId(1), &hello, wire::watch::returns::Origin::default()).await.unwrap();
-    let mut leaving = Box::pin(leave(&desk, &stop, &ending));
+    state
+        .accept(StreamId(1), &hello, wire::watch::reattach_backoff::Origin::default())
+        .await
+        .unwrap();
+    let mut leaving = Box::pin(leave(&state, &stop, &ending));
     stop.cancel();
     assert!((&mut leaving).now_or_never().is_none());
-    assert!(desk.is_leaving() && !ending.is_cancelled());
-    desk.goodbye(Incarnation(5), StreamId(1));
+    assert!(state.is_leaving() && !ending.is_cancelled());
+    state.goodbye(Incarnation(5), StreamId(1));
     soon(leaving).await;
     assert!(ending.is_cancelled());
 }

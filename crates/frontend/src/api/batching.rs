@@ -9,9 +9,9 @@ use wire::problem::{Code, Problem};
 
 use super::{Api, ON_ORDERS, bad_request, too_many};
 use crate::answer::{self, Answer, IDEMPOTENCY_KEY};
-use crate::batch::{Batch, Came};
+use crate::batch::{Batch, BatchOutcome};
 use crate::limits;
-use crate::ordering::{self, DecidedMany};
+use crate::submit::{self, DecidedMany};
 
 impl Api {
     /// Answers a batch: whole, with 200 and a result for each order, or not at all.
@@ -39,20 +39,20 @@ impl Api {
         };
         let count = batch.good().count();
         if count == 0 {
-            let nothing = batch.render(dialect, &Came::Decided(&[], false));
+            let nothing = batch.render(dialect, &BatchOutcome::Decided(&[], false));
             return answer::json(StatusCode::OK, nothing);
         }
         let asked = self.shared.queries.incarnation();
-        match ordering::place(&self.shared.replicas, count, |deadline| batch.bulk(deadline)).await {
+        match submit::place(&self.shared.replicas, count, |deadline| batch.bulk(deadline)).await {
             Ok(DecidedMany { outcomes, index, retried }) => {
                 self.tells(asked, &batch, index);
-                let body = batch.render(dialect, &Came::Decided(&outcomes, retried));
+                let body = batch.render(dialect, &BatchOutcome::Decided(&outcomes, retried));
                 answer::as_of(answer::json(StatusCode::OK, body), index, false)
             }
-            // Nothing of it happened: one answer says so for all.
+            // No order of the batch was placed: one problem stands for all.
             Err(problem) if problem.definite => answer::problem(&problem),
             Err(problem) => {
-                let body = batch.render(dialect, &Came::Unknown(&problem));
+                let body = batch.render(dialect, &BatchOutcome::Unknown(&problem));
                 answer::json(StatusCode::OK, body)
             }
         }
@@ -62,9 +62,9 @@ impl Api {
         let mut last = "";
         for item in batch.good() {
             let name = item.wanted.name.as_ref();
-            // Many orders of a batch are often for one product.
+            // The orders of a batch often name the same product.
             if name != last {
-                self.shared.queries.tells(asked, name, index);
+                self.shared.queries.note_answered(asked, name, index);
                 last = name;
             }
         }

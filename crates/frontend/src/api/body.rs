@@ -1,4 +1,5 @@
-//! Reading a request's body: bounded in length, in time, and in what slow senders may take.
+//! Reads a request's body: bounded in length, in time, and in the memory that slow senders may
+//! hold.
 
 use std::net::IpAddr;
 use std::task::Poll;
@@ -16,7 +17,7 @@ use crate::body_quota::Reservation;
 use crate::limits;
 
 impl Api {
-    /// Reads a body; one that has not come with its head only while there is room for it.
+    /// Reads a body. A body that did not arrive with its head needs quota.
     pub(super) async fn read_body(
         &self,
         request: Request<Incoming>,
@@ -35,7 +36,7 @@ impl Api {
         tokio::time::timeout(limits::BODY_TIMEOUT, reading).await.map_err(|_| late())?
     }
 
-    /// Reads a body to its end. When it has to be waited for, there must be room for what has come.
+    /// Reads a body to its end. While it is waited for, the received bytes need quota.
     async fn collect(&self, mut body: Limited<Incoming>, from: IpAddr) -> Result<Bytes, Answer> {
         let (mut read, mut room): (_, Option<Reservation<'_>>) = (BytesMut::new(), None);
         loop {
@@ -73,7 +74,7 @@ fn no_room() -> Answer {
     answer::problem(&Problem::definite(Code::Overloaded, why))
 }
 
-/// The answer to a body that says it is no JSON. One that does not say what it is, is taken.
+/// The answer to a body with a media type other than JSON. A body without a media type is accepted.
 fn refuse_content_type(request: &Request<Incoming>) -> Option<Answer> {
     let kind = request.headers().get(CONTENT_TYPE)?;
     let kind = kind.to_str().unwrap_or_default();

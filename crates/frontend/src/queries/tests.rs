@@ -1,4 +1,4 @@
-//! Which time the shell of the cache goes by, and what is left of a former ledger.
+//! The clock that the cache's shell reads, and the state that survives a change of the ledger.
 
 use futures::FutureExt;
 use ledger::command::{Line as OrderLine, Side};
@@ -9,7 +9,7 @@ use super::*;
 
 const LEASE: Duration = Duration::from_millis(500);
 
-/// A frontend that reaches nobody: whatever it answers, it answers by itself.
+/// A frontend that reaches no other process: every answer is its own.
 fn queries() -> Queries {
     let stop = CancellationToken::new();
     stop.cancel();
@@ -32,7 +32,7 @@ fn buy(quantity: u64) -> OrderLine {
     OrderLine { name: name(), quantity, side: Side::Buy }
 }
 
-/// It holds a fox that is sold out, as of 7, and everybody has seen that.
+/// It holds a fox that is sold out, as of 7, which is settled.
 fn holding() -> Queries {
     let (queries, now) = (queries(), clock::now());
     let price = Cents::new(1).unwrap();
@@ -42,13 +42,13 @@ fn holding() -> Queries {
     queries.watching(|cache| {
         cache.query(oneshot::channel().0, &name(), now);
         let ask = cache.effects().asks.remove(0);
-        let filled = Filled { product: Some(fox), as_of: Index(7), stale: false };
+        let filled = CatalogAnswer { product: Some(fox), as_of: Index(7), stale: false };
         cache.filled(ask.fill, &name(), &filled, now);
     });
     queries
 }
 
-/// A grant of a lease that began so long ago.
+/// A grant of a lease that began this long ago.
 fn grant(queries: &Queries, ago: Duration, lease: Duration) -> Moment {
     let now = clock::now();
     let echo = Moment(now.0.saturating_sub(ago));
@@ -56,20 +56,20 @@ fn grant(queries: &Queries, ago: Duration, lease: Duration) -> Moment {
     echo.plus(lease)
 }
 
-/// What it answers by itself: whether it refuses an order, and whether it answers a query.
+/// Whether the frontend refuses an order and answers a query by itself.
 fn answers(queries: &Queries) -> (bool, bool) {
     let query = queries.product("fox").now_or_never();
-    (queries.refuses(&buy(1)).is_some(), query.is_some())
+    (queries.reject_from_cache(&buy(1)).is_some(), query.is_some())
 }
 
 /// [P5] An order without a key that is refused from the cache is as much an answer as a query.
 #[tokio::test]
-async fn a_frontend_answers_by_itself_while_its_lease_lasts_and_not_a_moment_longer() {
+async fn a_frontend_answers_by_itself_exactly_while_its_lease_lasts() {
     let queries = holding();
-    assert_eq!(answers(&queries), (false, false), "it never had a lease");
-    // A lease counts from the echo, wherever the grant was in the meantime.
+    assert_eq!(answers(&queries), (false, false), "there was no lease yet");
+    // A lease counts from the echo, however long its grant was in flight.
     grant(&queries, LEASE, LEASE);
-    assert_eq!(answers(&queries), (false, false), "it was over when it came");
+    assert_eq!(answers(&queries), (false, false), "the lease had ended when it arrived");
     let until = grant(&queries, Duration::ZERO, Duration::from_secs(10));
     assert_eq!(answers(&queries), (true, true));
     assert!(clock::now() < until);
@@ -79,28 +79,28 @@ async fn a_frontend_answers_by_itself_while_its_lease_lasts_and_not_a_moment_lon
     while clock::now() < until {
         tokio::task::yield_now().await;
     }
-    assert_eq!(answers(&queries), (false, false), "as after a sleep: time has gone on");
+    assert_eq!(answers(&queries), (false, false), "time has passed, as after a sleep");
 }
 
 #[tokio::test]
-async fn a_frontend_takes_no_list_for_its_cache() {
+async fn a_frontend_accepts_no_list() {
     let queries = holding();
     assert_eq!(Watcher::list(&queries, Index(9), Vec::new()), Verdict::Gap);
     assert_eq!(queries.seen(), Index(7));
 }
 
-/// [P5] Nothing older than what was told is an answer, and an index of another ledger is none.
+/// [P5] No answer may be older than an earlier one, and an index of another ledger says nothing.
 #[tokio::test]
-async fn what_was_told_is_a_floor_until_the_store_is_opened_anew() {
+async fn an_answered_index_is_a_floor_until_the_ledger_changes() {
     let queries = holding();
     let former = queries.incarnation();
-    queries.tells(former, "owl", Index(9));
+    queries.note_answered(former, "owl", Index(9));
     assert_eq!(queries.floor(), Index(9));
-    queries.tells(former, "owl", Index(8));
+    queries.note_answered(former, "owl", Index(8));
     assert_eq!(queries.floor(), Index(9));
     queries.start_over();
     assert_eq!((queries.floor(), queries.seen()), (Index(0), Index(0)));
-    assert_ne!(queries.incarnation(), former, "for others it is another frontend");
-    queries.tells(former, "owl", Index(50));
-    assert_eq!(queries.floor(), Index(0), "an answer of the former ledger comes late");
+    assert_ne!(queries.incarnation(), former, "for sources it is another frontend");
+    queries.note_answered(former, "owl", Index(50));
+    assert_eq!(queries.floor(), Index(0), "an answer of the former ledger arrives late");
 }

@@ -1,12 +1,12 @@
-//! How replicas look to a frontend.
+//! The reachability of replicas, as a frontend sees it.
 
 use super::*;
-use crate::courier::tests::Replica;
+use crate::coalescer::tests::Replica;
 
-/// That nobody listens there is proof that a process is dead, and is not believed for longer than
-/// it is so: a broken connection proves nothing.
+/// A refused connect proves that the process is dead, but only until the next connect; a broken
+/// connection proves nothing.
 #[tokio::test]
-async fn a_replica_is_called_down_only_after_a_connect_was_refused() {
+async fn a_replica_counts_as_down_only_after_a_refused_connect() {
     let (replica, _asks) = Replica::start(1).await;
     let (peer, stop) = (replica.peer.clone(), CancellationToken::new());
     stop.cancel();

@@ -1,4 +1,4 @@
-//! The keys that a ledger must still remember, with their first answers.
+//! The auditor's key windows: keys that a ledger must still remember, with their first answers.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,26 +6,27 @@ use crate::command::Request;
 use crate::outcome::{Outcome, Refusal};
 use crate::terms::{Index, Key, Timestamp};
 
-/// The keys of one kind: of clients or of frontends, and accepted or refused.
+/// The keys of one window: one origin, and one kind of answer.
 #[derive(Debug, Default)]
 pub(super) struct Answered {
-    first: BTreeMap<Key, First>,
-    /// Oldest first.
+    first: BTreeMap<Key, FirstAnswer>,
+    /// Keys and the log time of their answers, oldest first.
     order: VecDeque<(Key, Timestamp)>,
 }
 
-/// A first answer: where, to what, and which.
+/// A first answer, with its index and the fingerprint of its command.
 #[derive(Debug)]
-struct First {
+struct FirstAnswer {
     index: Index,
     fingerprint: [u8; 16],
     outcome: Outcome,
 }
 
 impl Answered {
-    /// What a request with this key must be told, and where it was first. None: the key is fresh.
+    /// The answer that a request with this key must get, and the index of the first one. `None`:
+    /// the key is fresh.
     pub(super) fn expected(&self, key: &Key, request: &Request) -> Option<(Index, Outcome)> {
-        let First { index, fingerprint, outcome } = self.first.get(key)?;
+        let FirstAnswer { index, fingerprint, outcome } = self.first.get(key)?;
         let told = match *fingerprint == request.command.fingerprint() {
             true => Outcome::Repeated { index: *index, first: Box::new(outcome.clone()) },
             false => Outcome::Refused(Refusal::KeyReused),
@@ -33,7 +34,7 @@ impl Answered {
         Some((*index, told))
     }
 
-    /// Remembers a first answer; beyond `keys_max`, the oldest falls out.
+    /// Remembers a first answer; beyond `keys_max`, the oldest is forgotten.
     pub(super) fn remember(
         &mut self,
         key: &Key,
@@ -43,14 +44,15 @@ impl Answered {
     ) {
         let ((index, at), (request, outcome)) = (at, told);
         let fingerprint = request.command.fingerprint();
-        self.first.insert(key.clone(), First { index, fingerprint, outcome: outcome.clone() });
+        self.first
+            .insert(key.clone(), FirstAnswer { index, fingerprint, outcome: outcome.clone() });
         self.order.push_back((key.clone(), at));
         while keys_max < self.order.len() {
             self.forget();
         }
     }
 
-    /// Forgets what is older than `age_max_ms`.
+    /// Forgets answers older than `age_max_ms`.
     pub(super) fn expire(&mut self, now: Timestamp, age_max_ms: u64) {
         let old = |at: Timestamp| at.0.saturating_add(age_max_ms) < now.0;
         while self.order.front().is_some_and(|(_, at)| old(*at)) {

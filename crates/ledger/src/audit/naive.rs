@@ -1,7 +1,7 @@
-//! The second ledger: what the rules say, without a thought for speed.
+//! The naive ledger: a second implementation of the rules, without any optimization.
 //!
-//! It shares nothing with the first but the words, lest the two agree on a mistake. Keys and
-//! deadlines are not its business: it is asked only what the shop has to decide.
+//! It shares only types with the first ledger, so that the two do not agree on a mistake. The
+//! auditor handles keys and deadlines; the naive ledger decides only what concerns the shop.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,21 +9,21 @@ use crate::command::{CATALOGS_MAX, Command, LINES_MAX, Line, Side};
 use crate::outcome::{Accepted, Outcome, Refusal};
 use crate::terms::OrderNumber;
 
-/// The last whole number that a JSON reader keeps exact: of stock and of order numbers. Said here
-/// once more, for nothing of the first ledger's arithmetic may be in the second.
+/// The last integer that every JSON reader keeps exact: a limit of stock and of order numbers. It
+/// is defined again, since the naive ledger shares no arithmetic with the first.
 const LAST_EXACT: u64 = 9_007_199_254_740_991;
 
-/// Stock by name, the next number, and who is attached.
+/// Stock by name, the next order number, and the attached catalogs.
 #[derive(Debug, Default)]
 pub(super) struct Naive {
-    /// None: the shop is not open yet.
+    /// `None`: the shop is not open yet.
     pub(super) next: Option<u64>,
     pub(super) stock: BTreeMap<String, u64>,
     attached: BTreeSet<u64>,
 }
 
 impl Naive {
-    /// What the command comes to in an entry of this term, and makes it so.
+    /// Applies a command in an entry of this term, and returns its outcome.
     pub(super) fn decide(&mut self, term: u64, command: &Command) -> Outcome {
         let decided = match command {
             Command::Open(_) | Command::Attach { .. } | Command::Detach { .. } => {
@@ -36,7 +36,7 @@ impl Naive {
         decided.map_or_else(Outcome::Refused, Outcome::Accepted)
     }
 
-    /// What the shop itself is about: its opening, and its catalogs.
+    /// Commands about the shop itself: its opening and its catalogs.
     fn keep(&mut self, term: u64, command: &Command) -> Result<Accepted, Refusal> {
         let done = match command {
             Command::Open(shop) if self.next.is_none() => {
@@ -107,7 +107,7 @@ impl Naive {
         for Line { name, quantity, side } in lines {
             let pieces = i128::from(quantity.get());
             let Some(stock) = after.get_mut(name.as_str()) else { continue };
-            // 64 lines of a million pieces each, in 128 bits.
+            // 64 lines of a million pieces each cannot overflow 128 bits.
             *stock = match side {
                 Side::Buy => stock.checked_sub(pieces),
                 Side::Sell => stock.checked_add(pieces),

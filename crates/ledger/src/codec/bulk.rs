@@ -1,5 +1,5 @@
-//! Many orders as bytes: written by whoever takes them, checked by whoever proposes them, taken
-//! apart only where they are applied.
+//! A bulk: many orders as bytes, written by a frontend, checked by the leader, and decoded only
+//! where a ledger applies them.
 //!
 //! ```text
 //!   frontend                leader                       every replica
@@ -7,18 +7,18 @@
 //!        reads   ◄─ bytes ── write_outcomes
 //! ```
 //!
-//! The bytes are those of the requests of a log entry, so that a leader puts them into one as they
-//! are. An order costs no allocation on its way, and no message of its own.
+//! The bytes are those of the requests in a log entry, so the leader copies them into an entry
+//! unchanged. An order costs no allocation on its way, and no message of its own.
 //!
 //! # Layout, version 1
 //!
-//! * bulk: u8 version, requests; each an order under a client's or a frontend's key
+//! * bulk: u8 version, requests; each request is an order with a client's or a frontend's key
 //! * outcomes: u8 version, outcomes
 //!
 //! # Invariant
 //!
-//! What [`check`] lets pass, a ledger reads in an entry, and
-//! [`Batch::decode`](crate::command::Batch::decode) anywhere.
+//! A ledger can apply every bulk that [`check`] accepts, as part of an entry, and
+//! [`Batch::decode`](crate::command::Batch::decode) can read it.
 
 use super::refs::{CommandRef, RequestRef};
 use super::{BATCH_VERSION, DecodeError, Reader, Writer};
@@ -29,57 +29,58 @@ use crate::terms::{Index, Origin, Quantity, Timestamp};
 /// The version byte of a bulk and of its outcomes.
 pub const BULK_VERSION: u8 = 1;
 
-/// The least bytes of an order: a key of one character, a deadline, one line with a short name.
+/// The smallest size of an order: a key of one character, a deadline, and one line with a name of
+/// one byte.
 const ORDER_BYTES_MIN: usize = 25;
 
-/// Orders, written one after the other.
+/// Orders, encoded one after the other.
 #[derive(Clone, Debug)]
 pub struct Bulk {
     bytes: Vec<u8>,
 }
 
-/// One order of one line, as it was sent: nothing of it is owned.
+/// A borrowed order of one line, before it is encoded.
 #[derive(Clone, Copy, Debug)]
 pub struct Draft<'a> {
-    /// Who made the key.
+    /// The maker of the key: a client or a frontend.
     pub origin: Origin,
-    /// A text that [`Key::fits`](crate::terms::Key::fits).
+    /// The key's text, as [`Key::fits`](crate::terms::Key::fits) accepts it.
     pub key: &'a str,
-    /// Refused as late after this, in log time.
+    /// The log time after which the order is refused as late.
     pub deadline: Option<Timestamp>,
-    /// A text that [`Name::fits`](crate::terms::Name::fits).
+    /// The product's name, as [`Name::fits`](crate::terms::Name::fits) accepts it.
     pub name: &'a str,
-    /// How many pieces.
+    /// The number of pieces.
     pub quantity: Quantity,
-    /// Out of stock or into it.
+    /// The direction in which stock moves.
     pub side: Side,
 }
 
-/// What an entry is put together from.
+/// A part of a log entry that is being built.
 #[derive(Clone, Copy, Debug)]
 pub enum Part<'a> {
     /// One request.
     One(&'a Request),
-    /// So many orders, as a [`Bulk`] that was checked.
+    /// A [`Bulk`] that was checked, and its number of orders.
     Many(usize, &'a [u8]),
 }
 
 impl Bulk {
-    /// Room for about so many orders.
+    /// An empty bulk with room for about `orders` orders.
     pub fn with_room(orders: usize) -> Self {
         let mut bytes = Vec::with_capacity(orders.saturating_mul(80).saturating_add(1));
         bytes.u8(BULK_VERSION);
         Self { bytes }
     }
 
-    /// Adds an order.
+    /// Appends an order.
     pub fn push(&mut self, draft: &Draft<'_>) {
         let out = &mut self.bytes;
         out.u8(match draft.origin {
             Origin::Client => 1,
             Origin::Frontend => 2,
         });
-        // There are no principals yet.
+        // The principal is empty as long as there is no authentication.
         out.short_text("");
         out.short_text(draft.key);
         out.u64(draft.deadline.map_or(0, |deadline| deadline.0));
@@ -91,13 +92,13 @@ impl Bulk {
         out.raw(draft.name.as_bytes());
     }
 
-    /// The bytes.
+    /// The encoded bytes.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
     }
 }
 
-/// Makes sure that these bytes are `count` orders and nothing else, without taking them apart.
+/// Checks that these bytes are exactly `count` orders, without decoding them.
 pub fn check(bytes: &[u8], count: usize) -> Result<(), DecodeError> {
     let mut reader = requests(bytes)?;
     let least = count.checked_mul(ORDER_BYTES_MIN).ok_or(DecodeError::Value("count"))?;
@@ -138,7 +139,7 @@ fn requests(bytes: &[u8]) -> Result<Reader<'_>, DecodeError> {
     }
 }
 
-/// The bytes of a log entry that carries these parts in this order.
+/// Encodes a log entry that carries these parts in this order.
 pub fn entry<'a>(
     at: Timestamp,
     settled: Index,
@@ -160,14 +161,14 @@ pub fn entry<'a>(
     for part in parts {
         match part {
             Part::One(request) => request.encode_to(&mut out),
-            // Behind the version byte are requests as an entry has them.
+            // After the version byte, a bulk has the layout of an entry's requests.
             Part::Many(_, bytes) => out.raw(bytes.get(1..).unwrap_or_default()),
         }
     }
     out
 }
 
-/// The bytes of these outcomes.
+/// Encodes these outcomes.
 pub fn write_outcomes(outcomes: &[Outcome]) -> Vec<u8> {
     let mut out = Vec::with_capacity(outcomes.len().saturating_mul(10).saturating_add(1));
     out.u8(BULK_VERSION);
@@ -177,7 +178,7 @@ pub fn write_outcomes(outcomes: &[Outcome]) -> Vec<u8> {
     out
 }
 
-/// `count` outcomes from their bytes.
+/// Decodes `count` outcomes.
 pub fn read_outcomes(bytes: &[u8], count: usize) -> Result<Vec<Outcome>, DecodeError> {
     let mut reader = requests(bytes)?;
     if reader.rest().len() < count {

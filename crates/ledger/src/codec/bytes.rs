@@ -1,11 +1,11 @@
-//! Numbers, texts and names as bytes: read from the front, and written to the end.
+//! Reads and writes numbers, texts and names as bytes.
 
 use std::ops::RangeInclusive;
 
 use super::DecodeError;
 use crate::terms::{Cents, Name, Quantity, STOCK_MAX};
 
-/// Reads bytes from the front.
+/// Reads a byte slice from the front.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reader<'a>(&'a [u8]);
 
@@ -14,8 +14,8 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
-    /// Of bytes that begin with one of these versions and a checksum of all that follows: the
-    /// version, and what follows.
+    /// Opens bytes that begin with one of these versions and a CRC-32 of all bytes after it.
+    /// Returns the version, and a reader of the rest.
     pub(crate) fn sealed(
         bytes: &'a [u8],
         versions: RangeInclusive<u8>,
@@ -59,7 +59,8 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// A count of things of at least `bytes_each`, refused when the rest could not hold them.
+    /// Reads a count of items. Fails if it exceeds `max`, or if the rest is shorter than this many
+    /// items of `bytes_each` bytes.
     pub(crate) fn count(&mut self, bytes_each: usize, max: usize) -> Result<usize, DecodeError> {
         let count = usize::try_from(self.u32()?).map_err(|_| DecodeError::Value("count"))?;
         let least = count.checked_mul(bytes_each).ok_or(DecodeError::Value("count"))?;
@@ -77,7 +78,7 @@ impl<'a> Reader<'a> {
         self.name_like(None)
     }
 
-    /// A name: a copy of `last`, unchecked, where that is the same.
+    /// Reads a name; a name equal to `last` is copied from it unchecked.
     pub(super) fn name_like(&mut self, last: Option<&Name>) -> Result<Name, DecodeError> {
         let length = usize::from(self.u16()?);
         let bytes = self.take(length)?;
@@ -101,7 +102,7 @@ impl<'a> Reader<'a> {
         Quantity::new(u64::from(self.u32()?)).ok_or(DecodeError::Value("quantity"))
     }
 
-    /// 0 stands for none.
+    /// Reads a quantity; 0 stands for none.
     pub(crate) fn quantity_maybe(&mut self) -> Result<Option<Quantity>, DecodeError> {
         match self.u32()? {
             0 => Ok(None),
@@ -113,19 +114,19 @@ impl<'a> Reader<'a> {
         if self.0.is_empty() { Ok(()) } else { Err(DecodeError::Trailing(self.0.len())) }
     }
 
-    /// What lies between here and a later `end` in the same bytes.
+    /// The bytes between this reader and `end`, a later reader of the same bytes.
     pub(super) fn up_to(self, end: &Self) -> &'a [u8] {
         let length = self.0.len().saturating_sub(end.0.len());
         self.0.get(..length).unwrap_or_default()
     }
 
-    /// What has not been read yet.
+    /// The bytes that have not been read yet.
     pub(crate) fn rest(self) -> &'a [u8] {
         self.0
     }
 }
 
-/// Appends bytes. Lengths are bounded by the types that are written, so they fit.
+/// Appends bytes. The types that are written bound every length, so each length fits.
 pub(crate) trait Writer {
     fn u8(&mut self, value: u8);
     fn u16(&mut self, value: u16);

@@ -1,25 +1,25 @@
-//! Requests where they stand, in their bytes: what a ledger reads of a log entry and of a block.
+//! Borrowed views of encoded requests: what the ledger reads of a log entry and of a block.
 //!
-//! An order that is one of thousands like it needs no name, no list of lines and no key of its own
-//! in memory: its bytes are checked, its key is hashed out of them, and they go into the block as
-//! they are. Equal bytes are equal commands, so what many want is looked at once.
+//! An order of one line needs no allocated name, list of lines or key: its bytes are checked, its
+//! key is hashed from them, and they are copied into the block unchanged. Equal bytes are equal
+//! commands, so a run of equal commands is checked once.
 //!
 //! # Invariant
 //!
-//! What is let pass here (`read_after`, `open`) can be read as a
-//! [`Request`](crate::command::Request), and written again it is the same bytes. So a whole batch
-//! and a whole block are checked here too, before they are taken apart. Only what has passed before
-//! is skimmed: then nothing is looked at but lengths.
+//! Bytes that `read_after` or `open` accepts decode to a [`Request`](crate::command::Request),
+//! which encodes to the same bytes. Whole batches and blocks are checked here before any of their
+//! parts is decoded. `skim` is only for bytes that were checked before: of an order it reads
+//! nothing but the lengths.
 
 use super::{BATCH_VERSION, DecodeError, MIXED_BATCH_VERSION, Reader};
 use crate::command::{Command, LINES_MAX, Side};
 use crate::outcome::Outcome;
 use crate::terms::{Index, Key, Name, Origin, Quantity, Timestamp};
 
-/// The tag of an order.
+/// The tag byte of an order.
 const PLACE: u8 = 5;
 
-/// A key in its bytes.
+/// A borrowed key.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeyRef<'a> {
     pub(crate) origin: Origin,
@@ -27,22 +27,22 @@ pub(crate) struct KeyRef<'a> {
     pub(crate) text: &'a [u8],
 }
 
-/// A request in its bytes.
+/// A borrowed request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestRef<'a> {
     pub(crate) key: Option<KeyRef<'a>>,
     pub(crate) deadline: Option<Timestamp>,
-    /// Its command, which can be read.
+    /// The command, which can be decoded.
     pub(crate) command: CommandRef<'a>,
-    /// All of it.
+    /// All bytes of the request.
     pub(crate) bytes: &'a [u8],
 }
 
-/// A command in its bytes.
+/// A borrowed command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CommandRef<'a>(&'a [u8]);
 
-/// A line of an order, in its bytes.
+/// A borrowed line of an order.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LineRef<'a> {
     pub(crate) side: Side,
@@ -50,14 +50,14 @@ pub(crate) struct LineRef<'a> {
     pub(crate) name: &'a str,
 }
 
-/// A request and what it came to, in their bytes.
+/// A borrowed request and its outcome.
 #[derive(Clone, Debug)]
 pub(crate) struct RecordRef<'a> {
     pub(crate) request: RequestRef<'a>,
     pub(crate) outcome: Outcome,
 }
 
-/// What a log entry carries, in its bytes.
+/// A borrowed batch: the content of a log entry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatchRef<'a> {
     version: u8,
@@ -84,7 +84,7 @@ impl<'a> KeyRef<'a> {
 }
 
 impl<'a> RequestRef<'a> {
-    /// One that can be read. `last` is a command that can be: one that equals it is not looked at
+    /// Reads and checks a request. A command that equals `last`, which was checked, is not checked
     /// again.
     pub(crate) fn read_after(
         reader: &mut Reader<'a>,
@@ -98,7 +98,7 @@ impl<'a> RequestRef<'a> {
         Ok(request)
     }
 
-    /// One that was checked before: where its parts are, and not what is in them.
+    /// Finds the parts of a request that was checked before, without checking their content.
     pub(crate) fn skim(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let whole = *reader;
         let key = match reader.u8()? {
@@ -121,7 +121,7 @@ impl<'a> CommandRef<'a> {
         let whole = *reader;
         match reader.rest().first() {
             Some(&PLACE) => skim_lines(reader)?,
-            // Rare, and not worth a way of their own: they are checked here.
+            // Other commands are rare: they are decoded, and thereby checked, here.
             _ => drop(Command::decode_from(reader, None)?),
         }
         Ok(Self(whole.up_to(reader)))
@@ -134,14 +134,14 @@ impl<'a> CommandRef<'a> {
         }
     }
 
-    /// How many lines it has, if it is an order.
+    /// The number of lines, if the command is an order.
     pub(crate) fn lines(self) -> Option<usize> {
         let (tag, rest) = self.0.split_first()?;
         let count = rest.first_chunk().map(|count| u32::from_le_bytes(*count))?;
         (*tag == PLACE).then(|| usize::try_from(count).ok()).flatten()
     }
 
-    /// Its line, if it is an order of one.
+    /// The line, if the command is an order of one line.
     pub(crate) fn only_line(self) -> Option<LineRef<'a>> {
         let mut reader = Reader::new(self.0);
         let mut line = || {
@@ -152,29 +152,29 @@ impl<'a> CommandRef<'a> {
             let length = usize::from(reader.u16()?);
             Ok::<_, DecodeError>(Some(LineRef { side, quantity, name: reader.text(length)? }))
         };
-        line().expect("it was checked")
+        line().expect("the command was checked")
     }
 
-    /// 64 bits of what [`Command::fingerprint`] says.
-    pub(crate) fn print(self) -> u64 {
+    /// The first 64 bits of [`Command::fingerprint`].
+    pub(crate) fn fingerprint64(self) -> u64 {
         let hash = blake3::hash(self.0);
         u64::from_le_bytes(hash.as_bytes().first_chunk().copied().unwrap_or_default())
     }
 
-    /// The command.
+    /// Decodes the command.
     pub(crate) fn command(self) -> Command {
-        Command::decode_from(&mut Reader::new(self.0), None).expect("it was checked")
+        Command::decode_from(&mut Reader::new(self.0), None).expect("the command was checked")
     }
 }
 
-/// How many lines follow. Twice the limit, so that an order refused for its length can be kept in
-/// its block.
+/// Reads the number of lines. Twice the limit is accepted, so that a block can keep an order that
+/// was refused for its length.
 fn line_count(reader: &mut Reader<'_>) -> Result<usize, DecodeError> {
     reader.u8()?;
     reader.count(8, LINES_MAX.saturating_mul(2))
 }
 
-/// An order, passed over.
+/// Skips the lines of an order.
 fn skim_lines(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
     for _ in 0..line_count(reader)? {
         reader.array::<5>()?;
@@ -184,7 +184,7 @@ fn skim_lines(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// An order, checked and not taken apart.
+/// Checks the lines of an order without decoding them.
 fn check_lines(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
     for _ in 0..line_count(reader)? {
         Side::read(reader)?;
@@ -198,7 +198,7 @@ fn check_lines(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
 }
 
 impl<'a> RecordRef<'a> {
-    /// One that can be read, after one with the command `last`, as above.
+    /// Reads and checks a record; `last` is as in [`RequestRef::read_after`].
     pub(crate) fn read_after(
         reader: &mut Reader<'a>,
         last: Option<CommandRef<'a>>,
@@ -207,7 +207,7 @@ impl<'a> RecordRef<'a> {
         Ok(Self { request, outcome: Outcome::decode_from(reader)? })
     }
 
-    /// One that was checked before.
+    /// Finds the parts of a record that was checked before.
     pub(crate) fn skim(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let request = RequestRef::skim(reader)?;
         Ok(Self { request, outcome: Outcome::decode_from(reader)? })
@@ -215,7 +215,7 @@ impl<'a> RecordRef<'a> {
 }
 
 impl<'a> BatchRef<'a> {
-    /// A log entry: every request in it can be read.
+    /// Opens a log entry and checks every request in it.
     pub(crate) fn open(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let version = reader.u8()?;
@@ -232,24 +232,24 @@ impl<'a> BatchRef<'a> {
         Ok(Self { version, at, settled, count, requests })
     }
 
-    /// From here on, refusals have key windows of their own.
+    /// True if refusals have key windows of their own from this batch on.
     pub(crate) fn separates_refusals(&self) -> bool {
         self.version != MIXED_BATCH_VERSION
     }
 
-    /// How many bytes its requests have.
+    /// The length of the requests, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.requests.rest().len()
     }
 
-    /// What reads its requests.
+    /// A reader of the requests.
     pub(crate) fn reader(&self) -> Reader<'a> {
         self.requests
     }
 
-    /// Its requests.
+    /// The requests, in order.
     pub(crate) fn requests(&self) -> impl Iterator<Item = RequestRef<'a>> + use<'a> {
         let mut reader = self.requests;
-        (0..self.count).map(move |_| RequestRef::skim(&mut reader).expect("it was checked"))
+        (0..self.count).map(move |_| RequestRef::skim(&mut reader).expect("the batch was checked"))
     }
 }

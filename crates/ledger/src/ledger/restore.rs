@@ -1,17 +1,17 @@
-//! How a ledger is made again: from a state, and from the blocks that hold the keys it remembers.
+//! Restores a ledger from a state, and from the blocks that hold the keys it remembers.
 //!
-//! Three ways lead there. [`Ledger::restore`] reads every block since the oldest key, and checks
-//! that each continues the one before it. [`Ledger::recall`] reads only blocks with keys, told by
-//! [`Rolls`] which and told by them afterwards whether one was missing. A ledger that stays while a
-//! history is fetched for it takes in block after block ([`Ledger::catch_up`]), and then
-//! [arrives](Ledger::arrive).
+//! There are three ways. [`Ledger::restore`] reads every block since the oldest key, and checks
+//! that they are chained. [`Ledger::recall`] reads only blocks with keys: a [`KeySummary`] says
+//! which, and tells afterwards whether one was missing. A running ledger that installs a snapshot
+//! loads keys block by block ([`Ledger::catch_up`]), and then [switches to the
+//! state](Ledger::arrive).
 
+use crate::chunks::in_chunks;
 use crate::codec::refs::{CommandRef, RecordRef};
-use crate::groups::in_groups;
+use crate::encoded_block::EncodedBlock;
+use crate::idempotency::{HashedKey, Idempotency};
+use crate::key_summary::KeySummary;
 use crate::ledger::{Ledger, Windows};
-use crate::replies::{Hashed, Replies};
-use crate::rolls::Rolls;
-use crate::sealed::Sealed;
 use crate::state::{KeysNeeded, State};
 use crate::stock::Stock;
 use crate::terms::{Digest, Index};
@@ -20,18 +20,18 @@ use crate::windows::WindowId;
 /// A state and blocks that do not belong together.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreError {
-    /// A block is missing, or in the wrong place.
+    /// A block is missing or out of order.
     #[error("block of entry {found} does not follow on {expected}: its chain is broken there")]
     Chain {
-        /// The last block's digest belongs to this index.
+        /// The last block that fits.
         expected: Index,
         /// The block that does not fit.
         found: Index,
     },
-    /// The first block with a key that is still remembered is not there.
+    /// The first block with a remembered key is missing.
     #[error("the block of entry {0} is missing, and keys in it are still remembered")]
     Missing(Index),
-    /// The last block is not the one that the state stands on.
+    /// The last block does not have the digest of the state.
     #[error("the blocks end with another digest than the state at index {0}")]
     End(Index),
     /// The keys in the blocks are not those that were remembered.
@@ -39,10 +39,10 @@ pub enum RestoreError {
     Keys(Index),
 }
 
-/// Remembers the keys of a block once more: those of the windows of which it is told to.
+/// Remembers the keys of a block again, in the windows for which `counts` is true.
 fn remember_again<B: AsRef<[u8]>>(
-    replies: &mut Replies,
-    block: &Sealed<B>,
+    replies: &mut Idempotency,
+    block: &EncodedBlock<B>,
     counts: impl Fn(WindowId) -> bool,
 ) {
     let at = (block.header().index, block.header().at);
@@ -50,24 +50,24 @@ fn remember_again<B: AsRef<[u8]>>(
     let keyed = block.records().filter_map(|record| {
         let key = record.request.key.as_ref()?;
         let _own = WindowId::of(key.origin, &record.outcome).filter(|id| counts(*id))?;
-        let hashed = Hashed::new(key);
+        let hashed = HashedKey::new(key);
         Some((record, hashed))
     });
-    in_groups(keyed, |group| {
-        replies.bring_near(&group.iter().map(|(_, hashed)| *hashed));
+    in_chunks(keyed, |group| {
+        replies.prefetch(&group.iter().map(|(_, hashed)| *hashed));
         for (RecordRef { request, outcome }, hashed) in group {
             let print = match last {
                 Some((same, print)) if same == request.command => print,
-                _ => request.command.print(),
+                _ => request.command.fingerprint64(),
             };
             last = Some((request.command, print));
-            replies.remember(hashed.to(print), at, outcome, || request.command.command());
+            replies.remember(hashed.bind(print), at, outcome, || request.command.command());
         }
     });
 }
 
 impl Ledger {
-    /// What is true now, without the blocks.
+    /// The current state, without the blocks.
     pub fn state(&self) -> State {
         State {
             applied: self.applied,
@@ -84,17 +84,17 @@ impl Ledger {
         }
     }
 
-    /// Which keys are remembered now.
-    pub fn rolls(&self) -> Rolls {
-        self.replies.rolls(self.applied)
+    /// A summary of the keys remembered now.
+    pub fn key_summary(&self) -> KeySummary {
+        self.replies.key_summary(self.applied)
     }
 
-    /// A ledger as it stood at a state, which remembers again the keys in `blocks`: all those above
-    /// [`State::keys_after`], oldest first.
+    /// Restores a ledger from a state and `blocks`: all blocks above [`State::keys_after`], oldest
+    /// first, whose keys it remembers again.
     pub fn restore<B: AsRef<[u8]>>(
         windows: Windows,
         state: State,
-        blocks: impl IntoIterator<Item = Sealed<B>>,
+        blocks: impl IntoIterator<Item = EncodedBlock<B>>,
     ) -> Result<Self, RestoreError> {
         let mut ledger = Self::new(windows);
         let mut last: Option<(Index, Digest)> = None;
@@ -123,13 +123,13 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// The same from fewer blocks: those in which `rolls`, of the moment of the state, find a key
-    /// that is still remembered, oldest first. More do no harm.
+    /// Like [`Self::restore`], from fewer blocks: those in which `rolls`, the key summary at the
+    /// state, locate a remembered key, oldest first. More blocks do no harm.
     pub fn recall<B: AsRef<[u8]>>(
         windows: Windows,
         state: State,
-        rolls: &Rolls,
-        blocks: impl IntoIterator<Item = Sealed<B>>,
+        rolls: &KeySummary,
+        blocks: impl IntoIterator<Item = EncodedBlock<B>>,
     ) -> Result<Self, RestoreError> {
         let mut ledger = Self::new(windows);
         if rolls.separate {
@@ -152,10 +152,10 @@ impl Ledger {
         Ok(ledger)
     }
 
-    /// Takes in the keys of a block that follows on what is here, on the way to a state with these
-    /// [`State::keys_needed`]; a block that was taken in before is passed over. Nothing else
-    /// changes, and nothing may be applied, before [`Self::arrive`].
-    pub fn catch_up<B: AsRef<[u8]>>(&mut self, block: &Sealed<B>, needed: KeysNeeded) {
+    /// While a snapshot is installed: loads the keys of the next block, towards a state with these
+    /// [`State::keys_needed`]. A block that was loaded before is skipped. Nothing else changes, and
+    /// no entry may be applied, before [`Self::arrive`].
+    pub fn catch_up<B: AsRef<[u8]>>(&mut self, block: &EncodedBlock<B>, needed: KeysNeeded) {
         let header = block.header();
         if needed.after < header.index && self.ahead < Some(header.index) {
             if needed.separate {
@@ -167,34 +167,34 @@ impl Ledger {
         }
     }
 
-    /// True on the way to a state: keys are remembered that belong to none yet.
+    /// True while a snapshot is installed: keys are loaded that belong to no state yet.
     pub fn is_ahead(&self) -> bool {
         self.ahead.is_some()
     }
 
-    /// Which keys will be remembered at a state, after all blocks with keys that lead to it: what
-    /// does not reach there is forgotten. Nothing else changes before [`Self::arrive`].
+    /// Reduces the loaded keys to those remembered at a state, and returns their summary. All
+    /// blocks with keys must have been loaded. Nothing else changes before [`Self::arrive`].
     ///
     /// # Errors
     ///
-    /// When the oldest key or the counts of keys are not those of the state: then this ledger is of
-    /// no more use.
-    pub fn near(&mut self, state: &State) -> Result<Rolls, RestoreError> {
+    /// If the oldest key or the numbers of keys differ from those of the state; this ledger is then
+    /// unusable.
+    pub fn near(&mut self, state: &State) -> Result<KeySummary, RestoreError> {
         self.replies.forget_up_to(state.keys_after);
         self.replies.expire(state.at);
         if let Some(counts) = &state.key_counts {
             self.replies.separate();
-            // Refusals may have pushed out other answers before they had windows of their own.
+            // Before refusals had windows of their own, they may have pushed out other answers.
             self.replies.keep_youngest(counts);
         }
         let after = self.replies.after(state.applied);
         if (after, self.replies.separate_counts()) != (state.keys_after, state.key_counts) {
             return Err(RestoreError::Keys(state.applied));
         }
-        Ok(self.replies.rolls(state.applied))
+        Ok(self.replies.key_summary(state.applied))
     }
 
-    /// A ledger at a state, but for the keys.
+    /// A ledger at a state, without its keys.
     pub fn forgetful(state: State) -> Self {
         let mut stock = Stock::default();
         state.products.into_iter().for_each(|(name, product)| stock.put(name, product));
@@ -207,14 +207,14 @@ impl Ledger {
             next_order_number: state.next_order_number,
             digest: state.digest,
             stock,
-            replies: Replies::new(Windows::default()),
+            replies: Idempotency::new(Windows::default()),
             attached: state.attached.into_iter().collect(),
             ahead: None,
         }
     }
 
-    /// Goes over to a [forgetful](Self::forgetful) ledger at the state that this one is
-    /// [near](Self::near), and keeps its keys. What it was before comes back.
+    /// Switches to `there`, a [forgetful](Self::forgetful) ledger at the state that was given to
+    /// [`Self::near`], and keeps the keys of this one. Returns the previous ledger.
     pub fn arrive(&mut self, mut there: Self) -> Self {
         std::mem::swap(&mut self.replies, &mut there.replies);
         std::mem::replace(self, there)

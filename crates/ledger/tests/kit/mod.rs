@@ -1,5 +1,4 @@
-//! What the random tests share: a small shop, requests by luck, and a ledger that is run through
-//! entries.
+//! Shared by the random tests: a small shop, random requests, and functions that run a ledger.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 #![expect(
@@ -12,9 +11,9 @@
 use ledger::block::Block;
 use ledger::codec::BATCH_VERSION;
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
+use ledger::encoded_block::EncodedBlock;
 use ledger::ledger::{Entry, Ledger, Windows};
 use ledger::outcome::Outcome;
-use ledger::sealed::Sealed;
 use ledger::terms::{
     Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, STOCK_MAX, Timestamp,
 };
@@ -23,7 +22,7 @@ use proptest::prelude::*;
 
 const NAMES: [&str; 4] = ["bear", "fox", "owl", "whale"];
 
-/// Keys fall out early, so that forgetting is tried as well.
+/// Small windows, so that forgetting keys is tested as well.
 pub(crate) const WINDOWS: Windows = Windows {
     client_keys_max: 6,
     client_refusals_max: 3,
@@ -33,19 +32,20 @@ pub(crate) const WINDOWS: Windows = Windows {
     frontend_age_max_ms: 15,
 };
 
-/// An entry to come: how much later than the last it is stamped, and what it carries.
+/// An entry before it is applied: its stamp relative to log time, and its content.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
     pub(crate) later: u64,
     pub(crate) settled: u64,
     pub(crate) term: u64,
-    /// The version of its batch.
+    /// The version of the step's batch.
     pub(crate) version: u8,
     pub(crate) requests: Vec<Request>,
 }
 
 impl Step {
-    /// In term 1, stamped `later` after the last, and of today's version.
+    /// A step in term 1, stamped `later` − 2 ms after the last, with a batch of the current
+    /// version.
     pub(crate) fn new(later: u64, requests: Vec<Request>) -> Self {
         Self { later, settled: 0, term: 1, version: BATCH_VERSION, requests }
     }
@@ -57,14 +57,15 @@ impl Step {
         bytes
     }
 
-    /// The batch of this step, after log time `at`. Now and then a leader's clock goes back.
+    /// The batch of this step, after log time `at`. If `later` is below 2, the leader's clock goes
+    /// back.
     pub(crate) fn batch(&self, at: Timestamp) -> Batch {
         let at = Timestamp((at.0 + self.later).saturating_sub(2));
         Batch { at, settled: Index(self.settled), requests: self.requests.clone() }
     }
 }
 
-/// Bear, fox, owl and whale: the shop opens with the first two.
+/// Bear, fox, owl or whale; the shop opens with the first two.
 pub(crate) fn name(number: usize) -> Name {
     Name::new(NAMES[number]).unwrap()
 }
@@ -85,7 +86,7 @@ pub(crate) fn keyed(text: &str, command: Command) -> Request {
     Request { key: Key::new(Origin::Client, text), ..plain(command) }
 }
 
-/// So many bears, bought in one line.
+/// An order of `count` bears in one line.
 pub(crate) fn bears(count: u64) -> Command {
     Command::Place(vec![Line { name: name(0), quantity: pieces(count), side: Side::Buy }])
 }
@@ -94,7 +95,7 @@ pub(crate) fn product(name: Name, stock: u64) -> Definition {
     Definition { name, price: cents(100), stock, restock_to: None }
 }
 
-/// Five bears, five foxes; the first order has the number 3.
+/// Opens the shop with five bears and five foxes; the first order has the number 3.
 pub(crate) fn opening() -> Command {
     let products = vec![product(name(0), 5), product(name(1), 5)];
     Command::Open(Shop {
@@ -112,7 +113,7 @@ fn line() -> impl Strategy<Value = Line> {
     })
 }
 
-/// Every command; mostly orders.
+/// Any command; most are orders.
 pub(crate) fn command() -> impl Strategy<Value = Command> {
     let any_name = || (0..4_usize).prop_map(name);
     let some = || (1..9_u64).prop_map(pieces);
@@ -136,7 +137,7 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// A command, mostly with one of a few keys, sometimes with a deadline.
+/// Any command, often with one of a few keys, sometimes with a deadline.
 pub(crate) fn request() -> impl Strategy<Value = Request> {
     let origin = prop_oneof![Just(Origin::Client), Just(Origin::Frontend)];
     let key = proptest::option::of((origin, 0..9_u8));
@@ -149,9 +150,9 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
     })
 }
 
-/// Entries. Some requests come again later, as a client's would.
+/// Entries, in which some requests are repeated, as a client would repeat them.
 pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
-    // Most entries are small; a full one is more than a ledger looks at together.
+    // Most entries are small; a large one exceeds what a ledger prefetches together.
     let requests = prop_oneof![19 => vec(request(), 0..6), 1 => vec(request(), 60..140)];
     let step = (0..9_u64, 0..20_u64, 1..3_u64, requests);
     let again = vec((any::<prop::sample::Index>(), any::<prop::sample::Index>()), 0..9);
@@ -169,7 +170,7 @@ pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// The same, in a shop that is open.
+/// Entries, after one that opens the shop.
 pub(crate) fn open_steps() -> impl Strategy<Value = Vec<Step>> {
     steps().prop_map(|steps| {
         let first = Step::new(3, vec![plain(opening())]);
@@ -177,7 +178,7 @@ pub(crate) fn open_steps() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// The same, of which the first were written by a program without windows for refusals.
+/// Like [`open_steps`], but a program without windows for refusals wrote the first of them.
 pub(crate) fn upgraded_steps() -> impl Strategy<Value = Vec<Step>> {
     (open_steps(), any::<prop::sample::Index>()).prop_map(|(mut steps, first)| {
         let first = first.index(steps.len() + 1);
@@ -192,7 +193,7 @@ pub(crate) fn apply(ledger: &mut Ledger, step: &Step) -> Entry {
     ledger.apply_bytes(index, step.term, &bytes).unwrap()
 }
 
-/// Applies every step: all outcomes, all blocks.
+/// Applies every step, and returns all outcomes and all blocks.
 pub(crate) fn run(ledger: &mut Ledger, steps: &[Step]) -> (Vec<Outcome>, Vec<Block>) {
     let (mut outcomes, mut blocks) = (Vec::new(), Vec::new());
     for step in steps {
@@ -203,9 +204,9 @@ pub(crate) fn run(ledger: &mut Ledger, steps: &[Step]) -> (Vec<Outcome>, Vec<Blo
     (outcomes, blocks)
 }
 
-/// These blocks as a replica keeps them.
-pub(crate) fn sealed(blocks: &[Block]) -> Vec<Sealed> {
-    blocks.iter().map(|block| Sealed::open(block.encode()).unwrap()).collect()
+/// These blocks as a replica keeps them: encoded.
+pub(crate) fn sealed(blocks: &[Block]) -> Vec<EncodedBlock> {
+    blocks.iter().map(|block| EncodedBlock::open(block.encode()).unwrap()).collect()
 }
 
 /// Each product's stock, by name.

@@ -1,15 +1,15 @@
-//! The words in which scripts talk to a ledger, and how it answers them.
+//! The commands of the golden scripts, and a ledger that carries them out.
 //!
-//! | word | what it does |
+//! | command | effect |
 //! |---|---|
-//! | `windows 2 1000` | begins anew, with windows of two keys and a second each |
-//! | `version 1` | the version of the entries that follow; 2 unless it is said |
+//! | `windows 2 1000` | starts a new ledger, with windows of two keys and one second each |
+//! | `version 1` | the batch version of the entries that follow; the default is 2 |
 //! | `at 500`, `term 2` | the stamp, and the term, of the entries that follow |
 //! | `open`, `define`, `price`, `restock`, `restock_to`, `place`, `attach`, `detach` | a request |
-//! | `together`, `apply` | the requests between them are one entry |
-//! | `skip` | an entry that carries nothing for the ledger |
-//! | `restart` | goes on with what the bytes of the state and of the blocks say |
-//! | `ledger` | the shop, and the sums by which it is audited |
+//! | `together`, `apply` | the requests between them form one entry |
+//! | `skip` | an entry without a batch |
+//! | `restart` | restores the ledger from the bytes of its state and its blocks |
+//! | `ledger` | prints the shop, with the totals by which it is audited |
 
 #![expect(clippy::arithmetic_side_effects, reason = "a story is short")]
 
@@ -19,16 +19,16 @@ use std::fmt::Write as _;
 use goldenscript::{Command as Words, Context, Runner};
 use ledger::codec::BATCH_VERSION;
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
+use ledger::encoded_block::EncodedBlock;
 use ledger::ledger::{Entry, Ledger, Windows};
 use ledger::outcome::{Accepted, Outcome};
-use ledger::sealed::Sealed;
 use ledger::state::State;
 use ledger::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
 use ledger::windows::PerWindow;
 
 type Failure = Box<dyn Error>;
 
-/// One ledger, and what it is told.
+/// A ledger, and the settings of its next entry.
 #[derive(Debug)]
 pub(crate) struct Story {
     ledger: Ledger,
@@ -37,15 +37,15 @@ pub(crate) struct Story {
     term: u64,
     version: u8,
     now: u64,
-    blocks: Vec<Sealed>,
+    blocks: Vec<EncodedBlock>,
     /// The requests since `together`.
     gathered: Option<Vec<Request>>,
-    /// Called after each entry, with what its senders were told.
+    /// Called after each entry, with its outcomes and changes as text.
     after_each: fn(&Ledger, &str),
 }
 
 impl Story {
-    /// Nothing has happened yet.
+    /// A story whose ledger has no entry yet.
     pub(crate) fn new(after_each: fn(&Ledger, &str)) -> Self {
         let windows = Windows::default();
         Self {
@@ -90,7 +90,7 @@ impl Story {
         let state = State::decode(&self.ledger.state().encode())?;
         let after = state.keys_after;
         let kept = self.blocks.iter().filter(|block| after < block.header().index);
-        let kept = kept.map(|block| Sealed::open(block.bytes()));
+        let kept = kept.map(|block| EncodedBlock::open(block.bytes()));
         let kept = kept.collect::<Result<Vec<_>, _>>()?;
         let told = format!("restarted at @{} with blocks: {}\n", state.applied, kept.len());
         self.ledger = Ledger::restore(self.windows, state, kept)?;
@@ -185,7 +185,7 @@ fn tell(outcome: &Outcome) -> String {
     }
 }
 
-/// `place ann bear=1 fox=2/sell`: a key (`_`: none; `fe.ann`: of a frontend), then lines.
+/// Parses `place ann bear=1 fox=2/sell`: a key (`_`: none; `fe.ann`: a frontend's), then lines.
 fn request(words: &Words) -> Result<Request, Failure> {
     let mut args = words.consume_args();
     let deadline = args.take_key("deadline").map(str::parse).transpose()?.map(Timestamp);
@@ -252,7 +252,7 @@ fn keyed(word: &str) -> Result<Option<Key>, Failure> {
     Ok(Some(Key::new(origin, text).ok_or("a bad key")?))
 }
 
-/// `29.99/100`, or `29.99/100/50` for one that is filled up to 50.
+/// Parses `29.99/100`, or `29.99/100/50` for a product that is refilled to 50.
 fn definition(name: &str, rest: &str) -> Result<Definition, Failure> {
     let mut parts = rest.split('/');
     let price = cents(parts.next().unwrap_or_default())?;

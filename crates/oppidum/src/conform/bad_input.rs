@@ -2,24 +2,24 @@
 
 use ::frontend::classic::Dialect;
 
-use super::examiner::{Ask, Examiner, answered};
-use super::sheet::Check;
-use crate::pains::front::Side;
+use super::check_list::Check;
+use super::examiner::{Examiner, HttpRequest, answered};
+use crate::pains::api::OrderSide;
 
-/// The check that all the others lead to.
+/// The check that covers all cases: nothing has changed.
 const UNCHANGED: &str = "bad-unchanged";
 
-/// How every error is said.
+/// The check of the error envelope, for all cases.
 const SHAPE: &str = "error-shape";
 
-/// With which status every error is said.
+/// The check of the statuses, for all cases.
 const STATUSES: &str = "statuses";
 
-/// What our own store has chosen to refuse, and another may take.
+/// The cases that this project's store refuses by choice; another store may accept them.
 const CHOICES: [&str; 3] =
     ["bad-quantity-whole-float", "bad-quantity-over-limit", "bad-content-type"];
 
-/// What is wrong with a quantity: a name for it, and the quantity as it stands in the JSON.
+/// Invalid quantities: a name, and the quantity as it stands in the JSON.
 const QUANTITIES: [(&str, &str); 13] = [
     ("zero", "0"),
     ("negative", "-1"),
@@ -36,7 +36,7 @@ const QUANTITIES: [(&str, &str); 13] = [
     ("huge", "99999999999999999999999999"),
 ];
 
-/// One case: an id, what it is, how it is sent, and what must come back.
+/// One case: an id, a description, the request, and the expected status.
 struct Case {
     id: String,
     says: String,
@@ -135,12 +135,12 @@ fn check(id: &str, says: &str) -> Check {
 }
 
 pub(super) async fn examine(examiner: &mut Examiner) {
-    // Without an order before it nobody could tell which number is the next.
-    let before = examiner.place(Side::Buy, 1).await;
+    // The number of this order tells which number must follow all the refusals.
+    let before = examiner.place(OrderSide::Buy, 1).await;
     let (mut refused, mut changed) = (0, None);
     for case in cases(examiner.dialect, &examiner.name) {
         let headers = &[("content-type", case.kind)];
-        let asked = examiner.ask(Ask { headers, ..Ask::order(&case.body) }).await;
+        let asked = examiner.ask(HttpRequest { headers, ..HttpRequest::order(&case.body) }).await;
         let sent = match case.body.as_str() {
             "" => "an empty body",
             body => body,
@@ -151,12 +151,13 @@ pub(super) async fn examine(examiner: &mut Examiner) {
         };
         examiner.mark(&case.id, found);
         match asked {
-            // What was taken for good has lost its point already; the books go on from there.
+            // An accepted bad order has cost its point already; the books go on from the stock
+            // shown.
             Ok(reply) if reply.status < 400 => {
                 examiner.last = examiner.number(&reply);
                 examiner.rebook().await;
             }
-            // Whatever was said, or nothing at all: it must not have been done.
+            // Refused or not answered: the order must not have changed anything.
             asked => {
                 refused += 1;
                 if changed.is_none() {
@@ -178,7 +179,7 @@ pub(super) async fn examine(examiner: &mut Examiner) {
     }
 }
 
-/// None: nobody can tell.
+/// Compares the numbers around the refusals. None: the last number is not known.
 async fn unchanged(
     examiner: &mut Examiner,
     before: Result<u64, String>,
@@ -192,7 +193,7 @@ async fn unchanged(
         return Some(Err(why));
     }
     let last = examiner.last?;
-    Some(match examiner.place(Side::Buy, 1).await {
+    Some(match examiner.place(OrderSide::Buy, 1).await {
         Ok(number) if number == last + 1 => {
             Ok(format!("{refused} refusals between #{last} and #{number}"))
         }
@@ -207,7 +208,7 @@ mod tests {
 
     use super::*;
 
-    /// Our own reading of orders agrees that each is bad, where it is the body that is.
+    /// The frontend's own parser agrees that each case with a bad body is bad.
     #[test]
     fn every_case_is_bad() {
         for dialect in [Dialect::Stock, Dialect::Toy] {

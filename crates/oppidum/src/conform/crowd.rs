@@ -1,26 +1,26 @@
-//! Many at once: nothing is sold twice, no number is given out twice, no piece goes astray.
+//! Concurrent orders: no piece is sold twice, no number is given twice, no piece is lost.
 
 use std::collections::BTreeSet;
 
 use ::frontend::classic::Dialect;
 use tokio::task::JoinSet;
 
-use super::examiner::{Ask, Examiner, answered, send};
-use super::sheet::Check;
-use crate::pains::Finding;
-use crate::pains::front::{Side, order_body};
+use super::check_list::Check;
+use super::examiner::{Examiner, HttpRequest, answered, send};
+use crate::pains::ExperimentResult;
+use crate::pains::api::{OrderSide, order_body};
 use crate::pains::oversell::{bring_to, give_back, rush};
 
-/// How many order at once.
+/// The number of concurrent orders.
 const ORDERS: usize = 20;
 
-/// How many want the last pieces.
+/// The number of concurrent buyers of the last pieces.
 const BUYERS: usize = 40;
 
-/// How many pieces there are for them.
+/// The number of pieces for these buyers.
 const PIECES: u64 = 3;
 
-/// How often it is tried when a store fills up in the middle of it.
+/// How often the check begins again because the store filled the stock up meanwhile.
 const ROUNDS: u32 = 3;
 
 pub(super) fn checks() -> Vec<Check> {
@@ -40,16 +40,16 @@ pub(super) async fn examine(examiner: &mut Examiner) {
     oversell(examiner).await;
 }
 
-/// Orders at once, each of which must be placed: there is enough.
+/// Sends concurrent orders, each of which must be placed: the stock suffices.
 async fn numbers(examiner: &mut Examiner) -> Result<String, String> {
     let mut crowd = JoinSet::new();
     for place in 0..ORDERS {
         let sells = examiner.dialect == Dialect::Stock && place % 2 == 1;
-        let side = if sells { Side::Sell } else { Side::Buy };
+        let side = if sells { OrderSide::Sell } else { OrderSide::Buy };
         let body = order_body(examiner.dialect, side, &examiner.name, 1).to_string();
         let mut client = examiner.client().map_err(|stop| stop.to_string())?;
         crowd.spawn(async move {
-            let reply = send(&mut client, Ask::order(&body)).await;
+            let reply = send(&mut client, HttpRequest::order(&body)).await;
             (side, body, reply)
         });
     }
@@ -82,7 +82,7 @@ async fn numbers(examiner: &mut Examiner) -> Result<String, String> {
     }
 }
 
-/// The last pieces of another product than the one whose books we keep.
+/// Sells the last pieces of a product other than the examined one, whose stock is tracked.
 async fn oversell(examiner: &mut Examiner) {
     const ID: &str = "no-oversell";
     let others = examiner.around.products.iter().map(|(name, _)| name);
@@ -103,9 +103,9 @@ async fn oversell(examiner: &mut Examiner) {
         let filled = rush.looks_filled(dialect, &mut front, &name).await;
         give_back(&mut front, dialect, &name, bought + rush.sold()).await;
         match rush.judge(dialect, filled) {
-            Finding::Held(seen) => return examiner.mark(ID, Ok(seen)),
-            Finding::Unmeasured(_) if filled.is_some() => {}
-            Finding::Broken(why) | Finding::Unmeasured(why) => {
+            ExperimentResult::Held(seen) => return examiner.mark(ID, Ok(seen)),
+            ExperimentResult::Unmeasured(_) if filled.is_some() => {}
+            ExperimentResult::Broken(why) | ExperimentResult::Unmeasured(why) => {
                 return examiner.mark(ID, Err(why));
             }
         }

@@ -1,7 +1,7 @@
-//! Who asks: sends what a check wants to send, remembers what must be true, and marks the sheet.
+//! The examiner: sends the requests of the checks, tracks the expected state, and marks the sheet.
 //!
-//! The store need not be empty. Its stock is read once; from then on the examiner keeps the books
-//! itself, so that a store that shows an old stock loses the points for that and for nothing else.
+//! The store need not be empty. The examiner reads the stock once and then tracks it itself, so
+//! that a store that shows an old stock loses only the points for that.
 
 use std::time::{Duration, Instant};
 
@@ -12,72 +12,72 @@ use http::header::CONTENT_TYPE;
 use http_body_util::Full;
 use serde_json::Value;
 
-use super::sheet::{Mark, Sheet};
+use super::check_list::{CheckList, CheckResult};
 use crate::client::encode;
 use crate::http::{Client, Reply};
-use crate::pains::around::Around;
-use crate::pains::front::{Front, Side, clipped, in_short, order_body, order_number, shelf};
+use crate::pains::api::{OrderSide, StoreApi, clipped, in_short, order_body, order_number, shelf};
 use crate::pains::oversell::showing;
+use crate::pains::store_under_test::StoreUnderTest;
 use wire::exit::Stop;
 
-/// How long an answer may take: as long as our own store ever takes.
+/// How long an answer may take: the longest time that this project's store takes.
 const PATIENCE: Duration = Duration::from_secs(6);
 
-/// How often a question is asked again that was answered 503.
+/// How often a request is repeated after a 503.
 const BUSY_MAX: u32 = 5;
 
-/// The pause before that.
+/// The pause before such a repetition.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// How long a store may take to show what it has taken.
+/// How long a store may take to show the effect of an accepted order.
 const SETTLING: Duration = Duration::from_millis(1_500);
 
-/// After so many questions in a row without an answer the store counts as gone.
+/// After this many consecutive requests without an answer the store counts as gone.
 const SILENT_MAX: u32 = 6;
 
 /// An order that was placed: number, side, name, quantity.
 #[derive(Clone, Debug)]
 pub(super) struct Placed {
     pub(super) number: u64,
-    pub(super) side: Side,
+    pub(super) side: OrderSide,
     pub(super) name: String,
     pub(super) quantity: u64,
 }
 
 /// One request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ask<'a> {
+pub(super) struct HttpRequest<'a> {
     pub(super) method: &'a str,
     pub(super) path: &'a str,
     pub(super) headers: &'a [(&'a str, &'a str)],
     pub(super) body: &'a str,
 }
 
-impl<'a> Ask<'a> {
+impl<'a> HttpRequest<'a> {
     pub(super) fn get(path: &'a str) -> Self {
         Self { method: "GET", path, headers: &[], body: "" }
     }
 
-    /// An order, as JSON and said to be so.
+    /// A request that places an order, with the Content-Type of JSON.
     pub(super) fn order(body: &'a str) -> Self {
         let headers = &[("content-type", "application/json")];
         Self { method: "POST", path: "/orders", headers, body }
     }
 }
 
-/// Who asks.
+/// Sends requests and tracks the expected state of the store.
 pub(super) struct Examiner {
-    pub(super) around: Around,
+    pub(super) around: StoreUnderTest,
     pub(super) dialect: Dialect,
-    pub(super) sheet: Sheet,
+    pub(super) sheet: CheckList,
     /// The product that most checks trade in.
     pub(super) name: String,
-    /// What there must be of it.
+    /// The expected stock of this product.
     pub(super) stock: i64,
-    /// The number of the latest order; None: nobody knows.
+    /// The number of the latest order; None: it is not known.
     pub(super) last: Option<u64>,
     pub(super) placed: Vec<Placed>,
-    /// What is said of an error, in the first that was not as documented.
+    /// The first error that is not in the documented envelope, with the reason.
     pub(super) odd_shape: Option<String>,
     pub(super) odd_status: Option<String>,
     /// The first answer that began with a byte order mark.
@@ -86,7 +86,7 @@ pub(super) struct Examiner {
 }
 
 impl Examiner {
-    pub(super) fn new(around: Around, sheet: Sheet) -> Self {
+    pub(super) fn new(around: StoreUnderTest, sheet: CheckList) -> Self {
         let (name, stock) = around.richest();
         let dialect = around.dialect;
         let (last, placed, silent) = (None, Vec::new(), 0);
@@ -106,24 +106,24 @@ impl Examiner {
     }
 
     pub(super) fn mark(&mut self, id: &str, found: Result<String, String>) {
-        self.sheet.mark(id, Mark::of(found));
+        self.sheet.mark(id, CheckResult::of(found));
     }
 
     pub(super) fn skip(&mut self, id: &str, why: &str) {
-        self.sheet.mark(id, Mark::Skipped(why.to_owned()));
+        self.sheet.mark(id, CheckResult::Skipped(why.to_owned()));
     }
 
-    /// A client for a check that needs a connection of its own.
+    /// A new client, for a check that needs its own connection.
     pub(super) fn client(&self) -> Result<Client, Stop> {
         Client::patient(&self.around.urls[0], PATIENCE)
     }
 
-    pub(super) fn front(&self) -> Result<Front, Stop> {
+    pub(super) fn front(&self) -> Result<StoreApi, Stop> {
         self.around.front(0)
     }
 
-    /// Asks, over a fresh connection.
-    pub(super) async fn ask(&mut self, ask: Ask<'_>) -> Result<Reply, String> {
+    /// Sends a request over a fresh connection.
+    pub(super) async fn ask(&mut self, ask: HttpRequest<'_>) -> Result<Reply, String> {
         if SILENT_MAX <= self.silent {
             return Err("not asked: the store had stopped answering".into());
         }
@@ -134,12 +134,12 @@ impl Examiner {
             if !asked.as_ref().is_ok_and(|reply| reply.status == 503) {
                 break;
             }
-            // Nothing happened, says 503, and: try again.
+            // A 503 is definite: nothing happened, and the client may try again.
             tokio::time::sleep(PAUSE).await;
             client.let_go();
             asked = send(&mut client, ask).await;
         }
-        // One that breaks the connection has said something, too.
+        // A store that breaks the connection is not silent.
         let silent = asked.is_err() && PATIENCE <= began.elapsed();
         self.silent = if silent { self.silent + 1 } else { 0 };
         let asking = format!("{} {}", ask.method, clipped(ask.path));
@@ -155,32 +155,32 @@ impl Examiner {
         format!("{}/{}", shelf(self.dialect), encode(name))
     }
 
-    /// Places an order of the product, which must succeed; its number.
-    pub(super) async fn place(&mut self, side: Side, quantity: u64) -> Result<u64, String> {
+    /// Places an order of the product, which must succeed; returns its number.
+    pub(super) async fn place(&mut self, side: OrderSide, quantity: u64) -> Result<u64, String> {
         let body = order_body(self.dialect, side, &self.name, quantity).to_string();
-        let reply = self.ask(Ask::order(&body)).await?;
+        let reply = self.ask(HttpRequest::order(&body)).await?;
         self.took(side, quantity, &reply).ok_or_else(|| answered(&body, &reply))
     }
 
-    /// Books an answer that places an order. None: it does not.
-    pub(super) fn took(&mut self, side: Side, quantity: u64, reply: &Reply) -> Option<u64> {
+    /// Books an answer that places an order. None: the answer does not place it.
+    pub(super) fn took(&mut self, side: OrderSide, quantity: u64, reply: &Reply) -> Option<u64> {
         let number = self.number(reply)?;
         let pieces = i64::try_from(quantity).unwrap_or(i64::MAX);
-        self.stock += if side == Side::Buy { -pieces } else { pieces };
+        self.stock += if side == OrderSide::Buy { -pieces } else { pieces };
         self.last = Some(number);
         self.placed.push(Placed { number, side, name: self.name.clone(), quantity });
         Some(number)
     }
 
-    /// The number in an answer that places an order.
+    /// The order number in an answer that places an order.
     #[expect(clippy::unused_self, reason = "asked of the examiner, as whether it was placed is")]
     pub(super) fn number(&self, reply: &Reply) -> Option<u64> {
         let body = reply.json().ok().filter(|_| (200..300).contains(&reply.status))?;
         order_number(&body)
     }
 
-    /// Whether this is a no: an error of the client's. How it is said, and with which status of
-    /// these, is for checks of their own.
+    /// Whether the answer is a refusal, which is any client error. Other checks judge its envelope
+    /// and which of these statuses it has.
     pub(super) fn refused(
         &mut self,
         sent: &str,
@@ -200,7 +200,7 @@ impl Examiner {
         Ok(seen)
     }
 
-    /// The same, where the status is not a matter of choice.
+    /// The same, for a refusal with exactly this status.
     pub(super) fn missing(
         &mut self,
         sent: &str,
@@ -214,8 +214,8 @@ impl Examiner {
         }
     }
 
-    /// Whether the stock is as it must be, sooner or later; freshness has a check of its own. What
-    /// is shown counts from then on.
+    /// Whether the store shows the expected stock within the limit; another check covers freshness.
+    /// The stock shown is the expected one from then on.
     pub(super) async fn balanced(&mut self) -> Result<(), String> {
         let mut front = self.front().map_err(|stop| stop.to_string())?;
         let expected = self.stock;
@@ -229,8 +229,8 @@ impl Examiner {
         }
     }
 
-    /// Something was taken that should have been refused, and nobody knows how many pieces: the
-    /// books go on from what is shown when it has stopped changing.
+    /// The store has accepted an order that it should have refused, for an unknown quantity. The
+    /// books go on from the stock shown once it no longer changes.
     pub(super) async fn rebook(&mut self) {
         let Ok(mut front) = self.front() else { return };
         let began = Instant::now();
@@ -252,7 +252,7 @@ impl Examiner {
 }
 
 /// Sends one request over the client's connection.
-pub(super) async fn send(client: &mut Client, ask: Ask<'_>) -> Result<Reply, String> {
+pub(super) async fn send(client: &mut Client, ask: HttpRequest<'_>) -> Result<Reply, String> {
     let mut request = Request::builder().method(ask.method).uri(ask.path);
     for (name, value) in ask.headers {
         request = request.header(*name, *value);
@@ -262,12 +262,12 @@ pub(super) async fn send(client: &mut Client, ask: Ask<'_>) -> Result<Reply, Str
     client.exchange(request).await
 }
 
-/// What was sent, and what came back.
+/// A request and its answer, in short.
 pub(super) fn answered(sent: &str, reply: &Reply) -> String {
     format!("{} was answered {}", clipped(sent), in_short(reply))
 }
 
-/// Whether this is an error with this status, in the envelope and nothing else.
+/// Whether the answer is an error with this status, in the envelope and with no other field.
 pub(super) fn is_error(sent: &str, reply: &Reply, status: u16) -> Result<String, String> {
     let wrong = |what: &str| Err(format!("{}: {what}", answered(sent, reply)));
     if reply.status != status {
@@ -296,7 +296,7 @@ pub(super) fn fields(value: &Value) -> Vec<&str> {
     names
 }
 
-/// Whether a header says that the body is JSON.
+/// Whether the Content-Type is JSON.
 pub(super) fn is_json(reply: &Reply) -> bool {
     let kind = reply.header(CONTENT_TYPE.as_str()).unwrap_or_default().to_ascii_lowercase();
     kind.starts_with("application/json")
@@ -307,7 +307,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_its_envelope_and_nothing_else() {
+    fn an_error_has_only_the_fields_of_its_envelope() {
         let reply = |status: u16, body: &str| {
             let body = Bytes::copy_from_slice(body.as_bytes());
             Reply { status, headers: http::HeaderMap::new(), body }

@@ -16,13 +16,13 @@ pub(crate) struct Conform {
     /// The store's public address [default: `http://127.0.0.1:1234`]
     #[arg(long)]
     pub(crate) url: Option<String>,
-    /// The classic API it claims to speak: stock or toy
+    /// The classic API that the store claims to speak: stock or toy
     #[arg(long)]
     pub(crate) dialect: DialectName,
-    /// A product to trade in; repeat it for a second one [default: what there is most of]
+    /// A product to trade in; repeat it for a second one [default: the one with the highest stock]
     #[arg(long, value_name = "NAME")]
     pub(crate) product: Vec<String>,
-    /// For machines
+    /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
 }

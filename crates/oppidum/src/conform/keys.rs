@@ -1,15 +1,15 @@
-//! `Idempotency-Key`, for stores that know it: one key, one answer. A store that does not is not
-//! blamed for it here; `oppidum lab double-submit` shows what that costs.
+//! `Idempotency-Key`: one key, one answer. A store that does not support keys loses nothing here;
+//! `oppidum lab double-submit` shows what the lack of keys costs.
 
 use ::frontend::classic::Dialect;
 use tokio::task::JoinSet;
 
-use super::examiner::{Ask, Examiner, answered, is_error, send};
-use super::sheet::Check;
+use super::check_list::Check;
+use super::examiner::{Examiner, HttpRequest, answered, is_error, send};
 use crate::http::Reply;
-use crate::pains::front::{Side, order_body};
+use crate::pains::api::{OrderSide, order_body};
 
-/// How many send the same request at once.
+/// The number of concurrent copies of one request.
 const COPIES: usize = 10;
 
 pub(super) fn checks() -> Vec<Check> {
@@ -26,7 +26,7 @@ pub(super) fn checks() -> Vec<Check> {
 pub(super) async fn examine(examiner: &mut Examiner) {
     let run = format!("conform-{:016x}", rand::random::<u64>());
     let key = format!("{run}-a");
-    let order = order_body(examiner.dialect, Side::Buy, &examiner.name, 1).to_string();
+    let order = order_body(examiner.dialect, OrderSide::Buy, &examiner.name, 1).to_string();
     let first = keyed(examiner, &order, &key).await;
     let second = keyed(examiner, &order, &key).await;
     let (first, second) = match (first, second) {
@@ -34,11 +34,11 @@ pub(super) async fn examine(examiner: &mut Examiner) {
         (Ok(first), Ok(_)) => return skip_all(examiner, &answered(&order, &first)),
         (Err(why), _) | (_, Err(why)) => return skip_all(examiner, &why),
     };
-    let one = examiner.took(Side::Buy, 1, &first);
+    let one = examiner.took(OrderSide::Buy, 1, &first);
     if let (Some(one), Some(two)) = (one, examiner.number(&second))
         && one != two
     {
-        examiner.took(Side::Buy, 1, &second);
+        examiner.took(OrderSide::Buy, 1, &second);
         let why = format!("one key was given #{one} and #{two}: the store knows no keys");
         return skip_all(examiner, &why);
     }
@@ -51,7 +51,7 @@ pub(super) async fn examine(examiner: &mut Examiner) {
     let replayed = |reply: &Reply| reply.header("idempotent-replayed") == Some("true");
     let mut second = second;
     if !replayed(&second) {
-        // One that had to ask a second time itself cannot know which of the two was first.
+        // A store that retried internally cannot tell whether this was the repeat: send one more.
         second = keyed(examiner, &order, &key).await.unwrap_or(second);
     }
     examiner.mark(
@@ -79,20 +79,20 @@ fn skip_all(examiner: &mut Examiner, why: &str) {
 
 async fn keyed(examiner: &mut Examiner, body: &str, key: &str) -> Result<Reply, String> {
     let headers = &[("content-type", "application/json"), ("idempotency-key", key)];
-    examiner.ask(Ask { headers, ..Ask::order(body) }).await
+    examiner.ask(HttpRequest { headers, ..HttpRequest::order(body) }).await
 }
 
 async fn other_request(examiner: &mut Examiner, key: &str) -> Result<String, String> {
-    let other = order_body(examiner.dialect, Side::Buy, &examiner.name, 2).to_string();
+    let other = order_body(examiner.dialect, OrderSide::Buy, &examiner.name, 2).to_string();
     let reply = keyed(examiner, &other, key).await?;
-    // A store that goes by the key alone answers with the first order: nothing was taken then.
+    // A store that compares the key alone answers with the first order: it took nothing.
     if examiner.number(&reply).is_some_and(|number| Some(number) != examiner.last) {
-        examiner.took(Side::Buy, 2, &reply);
+        examiner.took(OrderSide::Buy, 2, &reply);
     }
     is_error(&other, &reply, 422)
 }
 
-/// Refused for want of stock; then there would be enough; and refused all the same.
+/// An order is refused for want of stock; with enough stock the same key is still refused.
 async fn refusal(examiner: &mut Examiner, key: &str) {
     let too_much = u64::try_from(examiner.stock + 1).unwrap_or(1);
     if 1_000_000 < too_much {
@@ -107,20 +107,20 @@ async fn refused_again(
     key: &str,
     too_much: u64,
 ) -> Result<String, String> {
-    let body = order_body(examiner.dialect, Side::Buy, &examiner.name, too_much).to_string();
+    let body = order_body(examiner.dialect, OrderSide::Buy, &examiner.name, too_much).to_string();
     let first = keyed(examiner, &body, key).await?;
-    if examiner.took(Side::Buy, too_much, &first).is_some() {
+    if examiner.took(OrderSide::Buy, too_much, &first).is_some() {
         return Err(answered(&body, &first));
     }
     if examiner.dialect == Dialect::Stock {
-        examiner.place(Side::Sell, 1).await?;
+        examiner.place(OrderSide::Sell, 1).await?;
     }
     let again = keyed(examiner, &body, key).await?;
-    if examiner.took(Side::Buy, too_much, &again).is_some() {
+    if examiner.took(OrderSide::Buy, too_much, &again).is_some() {
         let was = first.status;
-        // What is gone must come back, or the other checks would suffer.
+        // Sell the pieces back, or the other checks would miss them.
         if examiner.dialect == Dialect::Stock {
-            examiner.place(Side::Sell, too_much).await?;
+            examiner.place(OrderSide::Sell, too_much).await?;
         }
         return Err(format!("it was refused with {was} first, and placed when it was repeated"));
     }
@@ -131,14 +131,14 @@ async fn refused_again(
 }
 
 async fn at_once(examiner: &mut Examiner, key: &str) -> Result<String, String> {
-    let body = order_body(examiner.dialect, Side::Buy, &examiner.name, 1).to_string();
+    let body = order_body(examiner.dialect, OrderSide::Buy, &examiner.name, 1).to_string();
     let mut copies = JoinSet::new();
     for _ in 0..COPIES {
         let mut client = examiner.client().map_err(|stop| stop.to_string())?;
         let (body, key) = (body.clone(), key.to_owned());
         copies.spawn(async move {
             let headers = &[("content-type", "application/json"), ("idempotency-key", &*key)];
-            send(&mut client, Ask { headers, ..Ask::order(&body) }).await
+            send(&mut client, HttpRequest { headers, ..HttpRequest::order(&body) }).await
         });
     }
     let mut numbers = Vec::new();
@@ -151,7 +151,7 @@ async fn at_once(examiner: &mut Examiner, key: &str) -> Result<String, String> {
                 numbers.extend(examiner.number(reply));
                 first.get_or_insert_with(|| reply.clone());
             }
-            // One that is under way already may be refused for the moment.
+            // A copy that is refused because another copy is in flight.
             Ok(reply) if matches!(reply.status, 409 | 425 | 503 | 504) => {}
             Ok(reply) => odd = Some(answered("a copy", reply)),
             Err(why) => odd = Some(why.clone()),
@@ -161,7 +161,7 @@ async fn at_once(examiner: &mut Examiner, key: &str) -> Result<String, String> {
     numbers.sort_unstable();
     numbers.dedup();
     for _ in &numbers {
-        examiner.took(Side::Buy, 1, &first);
+        examiner.took(OrderSide::Buy, 1, &first);
     }
     examiner.last = numbers.last().copied();
     if let [_, _, ..] = numbers.as_slice() {
@@ -172,10 +172,10 @@ async fn at_once(examiner: &mut Examiner, key: &str) -> Result<String, String> {
 }
 
 async fn bad_keys(examiner: &mut Examiner) -> Result<String, String> {
-    let order = order_body(examiner.dialect, Side::Buy, &examiner.name, 1).to_string();
+    let order = order_body(examiner.dialect, OrderSide::Buy, &examiner.name, 1).to_string();
     for key in [String::new(), "k".repeat(256)] {
         let reply = keyed(examiner, &order, &key).await?;
-        let _ = examiner.took(Side::Buy, 1, &reply);
+        let _ = examiner.took(OrderSide::Buy, 1, &reply);
         let what = format!("a key of {} characters", key.len());
         is_error(&what, &reply, 400)?;
     }

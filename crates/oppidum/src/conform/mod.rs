@@ -1,12 +1,12 @@
-//! `oppidum conform`: a score for any store that speaks the classic API, given from outside.
+//! `oppidum conform`: scores any store that speaks the classic API, from outside.
 //!
-//! Each check has an id, a sentence and points; a store that does not claim what is checked (keys)
-//! is not blamed for it. Teachers grade with it, so it judges by the documented answers alone, and
-//! one fault costs the points of one promise and not of everything after it.
+//! Each check has an id, a sentence and points. A store that does not claim a feature (keys) loses
+//! nothing for it. Teachers grade with the score, so a check judges by the documented answers
+//! alone, and one fault costs the points of one promise, not of every later check.
 
 pub(crate) mod flags;
 
-mod sheet;
+mod check_list;
 
 mod examiner;
 
@@ -27,24 +27,24 @@ mod crowd;
 use ::frontend::classic::Dialect;
 use wire::exit::Stop;
 
-use crate::pains::around::look_around;
-use crate::pains::front::Side;
+use crate::pains::api::OrderSide;
+use crate::pains::store_under_test::look_around;
+use check_list::{CheckList, Section};
 use examiner::Examiner;
 use flags::Conform;
-use sheet::{Section, Sheet};
 
-/// How many pieces the examination takes at most.
+/// The most pieces that the checks buy.
 const NEEDED: i64 = 60;
 
-/// Examines the store and shows the sheet. True: nothing failed.
+/// Examines the store and prints the sheet. True: no check failed.
 pub(crate) async fn run(url: &str, flags: &Conform) -> Result<bool, Stop> {
     let dialect = flags.dialect.0;
     let mut around = look_around(&[url.to_owned()], Some(dialect), &flags.product).await?;
     if let [first, ..] = flags.product.as_slice() {
-        // What was named first is what most is traded in.
+        // The checks trade mostly in the first product of the list.
         around.products.sort_by_key(|(name, _)| name != first);
     }
-    let mut examiner = Examiner::new(around, Sheet::new(sections(dialect)));
+    let mut examiner = Examiner::new(around, CheckList::new(sections(dialect)));
     let (name, before) = (examiner.name.clone(), examiner.stock);
     stock_up(&mut examiner).await?;
     note!("conform: trading in {name} at {url}");
@@ -80,8 +80,7 @@ fn sections(dialect: Dialect) -> Vec<Section> {
     sections.map(|(title, checks)| Section { title, checks }).into()
 }
 
-/// Makes sure that there is enough of the product; where shares can be sold to the store, that is
-/// soon done.
+/// Makes sure that the stock of the product suffices; where the store buys shares, by selling some.
 async fn stock_up(examiner: &mut Examiner) -> Result<(), Stop> {
     if NEEDED <= examiner.stock {
         return Ok(());
@@ -93,21 +92,21 @@ async fn stock_up(examiner: &mut Examiner) -> Result<(), Stop> {
         return Err(Stop::Setup(format!("{}: name another with --product", needed())));
     }
     let lacking = u64::try_from(NEEDED - there).unwrap_or(1);
-    let sold = examiner.place(Side::Sell, lacking).await;
-    // The books begin here: how it got there is no part of the examination.
+    let sold = examiner.place(OrderSide::Sell, lacking).await;
+    // The books begin here: these orders are no part of the examination.
     examiner.placed.clear();
     sold.map(drop).map_err(|why| Stop::Setup(format!("{}, and {why}", needed())))
 }
 
-/// Leaves the stock as it was found, where pieces can be sold back.
+/// Restores the stock, where the store buys pieces back.
 async fn restore(examiner: &mut Examiner, before: i64) {
     if examiner.dialect == Dialect::Toy {
         return;
     }
     let distance = before - examiner.stock;
-    let side = if 0 < distance { Side::Sell } else { Side::Buy };
+    let side = if 0 < distance { OrderSide::Sell } else { OrderSide::Buy };
     if let quantity @ 1..=1_000_000 = distance.unsigned_abs() {
-        // What does not work stays as it is.
+        // Best effort: an order that fails leaves the stock as it is.
         let _ = examiner.place(side, quantity).await;
     }
 }
@@ -117,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_check_has_a_name_of_its_own() {
+    fn every_check_has_a_unique_id() {
         for dialect in [Dialect::Stock, Dialect::Toy] {
             let checks = sections(dialect).into_iter().flat_map(|section| section.checks);
             let mut ids: Vec<String> = checks.map(|check| check.id).collect();

@@ -1,14 +1,14 @@
-//! The numbers of orders: 0, 1, 2, …, without gaps, and each order to be found under its own.
+//! Order numbers: 0, 1, 2, … without gaps, and each order is found by its number.
 
-use super::examiner::{Ask, Examiner};
+use super::check_list::Check;
+use super::examiner::{Examiner, HttpRequest};
 use super::shapes::is_found;
-use super::sheet::Check;
-use crate::pains::front::{Side, order_body};
+use crate::pains::api::{OrderSide, order_body};
 
-/// How many orders are placed one after the other.
+/// The number of consecutive orders.
 const ORDERS: u64 = 5;
 
-/// How many earlier numbers are looked up.
+/// The number of earlier order numbers that are looked up.
 const SAMPLES: u64 = 12;
 
 pub(super) fn checks() -> Vec<Check> {
@@ -34,9 +34,9 @@ pub(super) async fn examine(examiner: &mut Examiner) {
 }
 
 async fn dense(examiner: &mut Examiner) -> Result<String, String> {
-    let first = examiner.place(Side::Buy, 1).await?;
+    let first = examiner.place(OrderSide::Buy, 1).await?;
     for next in first + 1..first + ORDERS {
-        let number = examiner.place(Side::Buy, 1).await?;
+        let number = examiner.place(OrderSide::Buy, 1).await?;
         if number != next {
             return Err(format!("#{number} came after #{}", next - 1));
         }
@@ -44,7 +44,7 @@ async fn dense(examiner: &mut Examiner) -> Result<String, String> {
     Ok(format!("#{first} to #{}", first + ORDERS - 1))
 }
 
-/// The store may have been open before: then what came before us must be there.
+/// The store may have been in use before: then the earlier orders must exist.
 async fn from_zero(examiner: &mut Examiner) -> Result<String, String> {
     let first = examiner.placed.first().map(|placed| placed.number);
     let first = first.ok_or("no order was placed")?;
@@ -56,7 +56,7 @@ async fn from_zero(examiner: &mut Examiner) -> Result<String, String> {
     let sampled = (0..first).step_by(step).chain([first - 1]);
     for number in sampled {
         let path = format!("/orders/{number}");
-        let reply = examiner.ask(Ask::get(&path)).await?;
+        let reply = examiner.ask(HttpRequest::get(&path)).await?;
         if reply.status != 200 {
             return Err(format!(
                 "our first order was #{first}, and GET {path} was answered {}",
@@ -67,25 +67,25 @@ async fn from_zero(examiner: &mut Examiner) -> Result<String, String> {
     Ok(format!("our first order was #{first}, and those before it are there"))
 }
 
-/// An order, refusals of two kinds, and an order: the second is the next.
+/// Places an order, has two orders refused, places another: its number must be the next.
 async fn refused(examiner: &mut Examiner) -> Result<String, String> {
-    let before = examiner.place(Side::Buy, 1).await?;
+    let before = examiner.place(OrderSide::Buy, 1).await?;
     let too_much = u64::try_from(examiner.stock + 1).unwrap_or(1).min(1_000_000);
     for (name, quantity) in [(examiner.name.clone(), too_much), ("no-such-product".into(), 1)] {
-        let body = order_body(examiner.dialect, Side::Buy, &name, quantity).to_string();
-        let reply = examiner.ask(Ask::order(&body)).await?;
+        let body = order_body(examiner.dialect, OrderSide::Buy, &name, quantity).to_string();
+        let reply = examiner.ask(HttpRequest::order(&body)).await?;
         if let Some(number) = examiner.number(&reply) {
             return Err(format!("{body} was not refused, but placed as #{number}"));
         }
     }
-    let after = examiner.place(Side::Buy, 1).await?;
+    let after = examiner.place(OrderSide::Buy, 1).await?;
     match after == before + 1 {
         true => Ok(format!("#{before}, two refusals, #{after}")),
         false => Err(format!("#{before}, two refusals, and then #{after}")),
     }
 }
 
-/// At the very end: every order that was placed on the way.
+/// Looks up every order that the checks placed; runs last.
 pub(super) async fn examine_all(examiner: &mut Examiner) {
     let placed = examiner.placed.clone();
     let mut found = Ok(format!("{} orders", placed.len()));

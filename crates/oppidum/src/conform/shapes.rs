@@ -1,15 +1,15 @@
-//! The shapes of answers: queries, orders, look-ups, and what does not exist.
+//! The shapes of answers: queries, orders, look-ups, and unknown products, orders and routes.
 
 use std::collections::BTreeMap;
 
 use ::frontend::classic::Dialect;
 use serde_json::{Value, json};
 
-use super::examiner::{Ask, Examiner, Placed, answered, fields, is_json};
-use super::sheet::Check;
-use crate::pains::front::{Side, carried, number_field, order_body, shelf, whole};
+use super::check_list::Check;
+use super::examiner::{Examiner, HttpRequest, Placed, answered, fields, is_json};
+use crate::pains::api::{OrderSide, carried, number_field, order_body, shelf, whole};
 
-/// Far beyond any number that a store under examination has given out.
+/// An order number far beyond any that an examined store has given.
 const BEYOND: u64 = 1_000_000_000;
 
 pub(super) fn checks(dialect: Dialect) -> Vec<Check> {
@@ -47,7 +47,7 @@ pub(super) async fn examine(examiner: &mut Examiner) {
 
 async fn query(examiner: &mut Examiner) {
     let path = examiner.path(&examiner.name);
-    let asked = examiner.ask(Ask::get(&path)).await;
+    let asked = examiner.ask(HttpRequest::get(&path)).await;
     let name = examiner.name.clone();
     let (shape, types) = match asked {
         Ok(reply) => {
@@ -58,7 +58,7 @@ async fn query(examiner: &mut Examiner) {
                 && fields(&body["data"]) == ["name", "price", "quantity"];
             let seen = answered(&sent, &reply);
             let shape = if is_shaped { Ok(seen.clone()) } else { Err(seen.clone()) };
-            // A field that is missing has cost its points above.
+            // A missing field has cost its points already.
             let data = carried(&body);
             let good = |name: &str, is: &dyn Fn(&Value) -> bool| data.get(name).is_none_or(is);
             let is_typed = data.is_object()
@@ -73,14 +73,14 @@ async fn query(examiner: &mut Examiner) {
     examiner.mark("query-types", types);
 }
 
-/// A number, not a text, with two decimals at most.
+/// Whether a price is a number, not a text, with at most two decimals.
 fn is_price(price: &Value) -> bool {
     let Some(price) = price.as_f64().filter(|price| 0.0 <= *price) else { return false };
     let cents = price * 100.0;
     (cents - cents.round()).abs() < 1e-6
 }
 
-/// Products, orders and routes that do not exist.
+/// Checks the answers for products, orders and routes that do not exist.
 async fn missing(examiner: &mut Examiner) {
     let product = examiner.path("no-such-product-here");
     let order = format!("/orders/{BEYOND}");
@@ -92,7 +92,7 @@ async fn missing(examiner: &mut Examiner) {
     ];
     let mut replies = BTreeMap::new();
     for (id, path) in paths {
-        let asked = examiner.ask(Ask::get(&path)).await;
+        let asked = examiner.ask(HttpRequest::get(&path)).await;
         let found = match &asked {
             Ok(reply) => examiner.missing(&format!("GET {path}"), reply, 404),
             Err(why) => Err(why.clone()),
@@ -107,7 +107,7 @@ async fn missing(examiner: &mut Examiner) {
     let mut said = Err("nothing that is missing is said to be so".to_owned());
     for (path, words) in [(&product, wanted), (&order, "order not found")] {
         let body = replies.get(path).and_then(|reply| reply.json().ok()).unwrap_or_default();
-        // That there is an error at all is for another check.
+        // Another check covers whether there is an error at all.
         match body["error"]["message"].as_str() {
             None => {}
             Some(message) if message == words => said = Ok("as documented".to_owned()),
@@ -131,12 +131,12 @@ async fn missing(examiner: &mut Examiner) {
 }
 
 async fn order_and_lookup(examiner: &mut Examiner) {
-    let body = order_body(examiner.dialect, Side::Buy, &examiner.name, 2).to_string();
+    let body = order_body(examiner.dialect, OrderSide::Buy, &examiner.name, 2).to_string();
     let field = number_field(examiner.dialect);
-    let found = match examiner.ask(Ask::order(&body)).await {
+    let found = match examiner.ask(HttpRequest::order(&body)).await {
         Err(why) => Err(why),
         Ok(reply) => {
-            let placed = examiner.took(Side::Buy, 2, &reply);
+            let placed = examiner.took(OrderSide::Buy, 2, &reply);
             let json = reply.json().unwrap_or_default();
             let is_shaped = reply.status == 200
                 && fields(&json) == ["data"]
@@ -156,10 +156,10 @@ async fn order_and_lookup(examiner: &mut Examiner) {
     examiner.mark("lookup", looked_up);
 }
 
-/// Looks an order up: its number, its name and its quantity must be there, under whatever names.
+/// Looks an order up: its number, name and quantity must be present, under any field names.
 pub(super) async fn is_found(examiner: &mut Examiner, placed: &Placed) -> Result<String, String> {
     let path = format!("/orders/{}", placed.number);
-    let reply = examiner.ask(Ask::get(&path)).await?;
+    let reply = examiner.ask(HttpRequest::get(&path)).await?;
     let seen = answered(&format!("GET {path}"), &reply);
     let body = reply.json().unwrap_or_default();
     let values: Vec<&Value> =
@@ -172,15 +172,15 @@ pub(super) async fn is_found(examiner: &mut Examiner, placed: &Placed) -> Result
     }
 }
 
-/// Looks an order up and compares it, field by field.
+/// Looks an order up and compares every field.
 async fn look_up(examiner: &mut Examiner, placed: &Placed) -> Result<String, String> {
     let Placed { number, side, name, quantity } = placed;
     let mut expected = json!({ "number": number, "name": name, "quantity": quantity });
     if examiner.dialect == Dialect::Stock {
-        expected["type"] = Value::from(if *side == Side::Buy { "buy" } else { "sell" });
+        expected["type"] = Value::from(if *side == OrderSide::Buy { "buy" } else { "sell" });
     }
     let path = format!("/orders/{number}");
-    let reply = examiner.ask(Ask::get(&path)).await?;
+    let reply = examiner.ask(HttpRequest::get(&path)).await?;
     let seen = answered(&format!("GET {path}"), &reply);
     let body = reply.json().unwrap_or_default();
     match reply.status == 200 && body == json!({ "data": expected }) {
@@ -191,7 +191,7 @@ async fn look_up(examiner: &mut Examiner, placed: &Placed) -> Result<String, Str
 
 async fn wrong_method(examiner: &mut Examiner) -> Result<String, String> {
     let path = examiner.path(&examiner.name);
-    let ask = Ask { method: "DELETE", ..Ask::get(&path) };
+    let ask = HttpRequest { method: "DELETE", ..HttpRequest::get(&path) };
     let reply = examiner.ask(ask).await?;
     let seen = examiner.missing(&format!("DELETE {path}"), &reply, 405)?;
     match reply.header("allow") {

@@ -1,15 +1,15 @@
-//! The stock: what orders do to it, what refusals do not, and how soon it is seen.
+//! The stock: orders change it, refusals do not, and the next query shows the change.
 
 use ::frontend::classic::Dialect;
 
-use super::examiner::{Ask, Examiner, answered};
-use super::sheet::Check;
-use crate::pains::front::{Side, order_body};
+use super::check_list::Check;
+use super::examiner::{Examiner, HttpRequest, answered};
+use crate::pains::api::{OrderSide, order_body};
 
-/// The most pieces that one order may ask for.
+/// The most pieces of one order.
 const ORDER_MAX: i64 = 1_000_000;
 
-/// How often a query follows an order at once.
+/// The number of orders that are each followed by a query at once.
 const ROUNDS: u64 = 10;
 
 pub(super) fn checks(dialect: Dialect) -> Vec<Check> {
@@ -29,10 +29,10 @@ pub(super) fn checks(dialect: Dialect) -> Vec<Check> {
 }
 
 pub(super) async fn examine(examiner: &mut Examiner) {
-    let found = moved(examiner, Side::Buy, 3).await;
+    let found = moved(examiner, OrderSide::Buy, 3).await;
     examiner.mark("buy-lowers", found);
     if examiner.dialect == Dialect::Stock {
-        let found = moved(examiner, Side::Sell, 2).await;
+        let found = moved(examiner, OrderSide::Sell, 2).await;
         examiner.mark("sell-raises", found);
         let found = above(examiner).await;
         examiner.mark("sell-above", found);
@@ -42,18 +42,18 @@ pub(super) async fn examine(examiner: &mut Examiner) {
     examiner.mark("fresh", found);
 }
 
-/// An order moves the stock by its quantity. How soon that is shown does not matter here.
-async fn moved(examiner: &mut Examiner, side: Side, quantity: u64) -> Result<String, String> {
+/// An order changes the stock by its quantity; how soon the store shows it does not matter here.
+async fn moved(examiner: &mut Examiner, side: OrderSide, quantity: u64) -> Result<String, String> {
     let before = examiner.stock;
     examiner.place(side, quantity).await?;
     examiner.balanced().await?;
     Ok(format!("{before} before, {} after an order of {quantity}", examiner.stock))
 }
 
-/// More than we have bought so far, and back again.
+/// Sells more than was bought so far, and buys it back.
 async fn above(examiner: &mut Examiner) -> Result<String, String> {
-    let seen = moved(examiner, Side::Sell, 120).await?;
-    examiner.place(Side::Buy, 120).await?;
+    let seen = moved(examiner, OrderSide::Sell, 120).await?;
+    examiner.place(OrderSide::Buy, 120).await?;
     Ok(seen)
 }
 
@@ -68,11 +68,11 @@ async fn refusals(examiner: &mut Examiner) {
         examiner.skip("refused-unchanged", &why);
         return;
     }
-    let body = order_body(examiner.dialect, Side::Buy, &examiner.name, too_much).to_string();
-    let found = match examiner.ask(Ask::order(&body)).await {
+    let body = order_body(examiner.dialect, OrderSide::Buy, &examiner.name, too_much).to_string();
+    let found = match examiner.ask(HttpRequest::order(&body)).await {
         Ok(reply) => {
-            // A store that sells what it has not goes on with what it says it has.
-            let _ = examiner.took(Side::Buy, too_much, &reply);
+            // If the store sells more than it has, the books follow its answer.
+            let _ = examiner.took(OrderSide::Buy, too_much, &reply);
             let conflict = match reply.status {
                 409 => Ok(answered(&body, &reply)),
                 _ => Err(answered(&body, &reply)),
@@ -82,8 +82,9 @@ async fn refusals(examiner: &mut Examiner) {
         }
         Err(why) => Err(why),
     };
-    let nobody = order_body(examiner.dialect, Side::Buy, "no-such-product-here", 1).to_string();
-    let _ = examiner.ask(Ask::order(&nobody)).await;
+    let nobody =
+        order_body(examiner.dialect, OrderSide::Buy, "no-such-product-here", 1).to_string();
+    let _ = examiner.ask(HttpRequest::order(&nobody)).await;
     examiner.mark("out-of-stock", found);
     let balanced = examiner.balanced().await;
     let left = examiner.stock;
@@ -92,13 +93,14 @@ async fn refusals(examiner: &mut Examiner) {
 
 async fn fresh(examiner: &mut Examiner) -> Result<String, String> {
     for round in 0..ROUNDS {
-        // Into the cache, if there is one.
+        // Two queries bring the product into the cache, if there is one.
         for _ in 0..2 {
             let mut front = examiner.front().map_err(|stop| stop.to_string())?;
             front.look(&examiner.name).await?;
         }
         let sells = examiner.dialect == Dialect::Stock && !round.is_multiple_of(2);
-        let number = examiner.place(if sells { Side::Sell } else { Side::Buy }, 1).await?;
+        let number =
+            examiner.place(if sells { OrderSide::Sell } else { OrderSide::Buy }, 1).await?;
         let mut front = examiner.front().map_err(|stop| stop.to_string())?;
         let shown = front.look(&examiner.name).await?;
         if shown.quantity != examiner.stock {

@@ -1,60 +1,60 @@
-//! What one may type: pure words in, commands out.
+//! The commands of the prompt: a pure parser of typed lines.
 
-/// Something that was typed.
+/// A typed command.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Command {
+pub(super) enum DemoCommand {
     /// `kill -9`.
     Kill(Target),
     /// SIGSTOP.
     Freeze(Target),
-    /// SIGCONT; None: whoever is frozen.
+    /// SIGCONT; None: the frozen process.
     Thaw(Option<Target>),
-    /// Started again; None: whoever is down.
+    /// Restarts a process; None: the process that is down.
     Restart(Option<Target>),
-    /// An order.
+    /// Places an order.
     Buy {
-        /// Of what.
+        /// The product's name.
         name: String,
-        /// How many.
+        /// The quantity, as typed.
         quantity: String,
     },
-    /// Who leads, who lags.
+    /// Shows the leader and the lag of each replica.
     Status,
-    /// Is everything there once, and everywhere the same?
+    /// Verifies every replica's history.
     Verify,
-    /// What one may type.
+    /// Shows the commands.
     Help,
-    /// Enough.
+    /// Ends the prompt.
     Quit,
     /// An empty line.
     Nothing,
 }
 
-/// Whom a command is for.
+/// The process that a command names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    /// Whoever leads at that moment.
+    /// The process that leads at that moment.
     Leader,
-    /// A process by its name.
+    /// A process, by its name.
     Named(String),
 }
 
-/// What `help` shows.
+/// The text of `help`.
 pub(super) const HELP: &str = concat!(
     "  kill [ID]      kill -9: a replica (456), catalog-1, frontend-1; without ID the leader\n",
-    "  freeze [ID]    stop it in its tracks: it keeps its connections and answers nobody\n",
-    "  thaw [ID]      let it go on; without ID whoever is frozen\n",
-    "  restart [ID]   start it again; without ID whoever is down\n",
+    "  freeze [ID]    stop it in its tracks: it keeps its connections and answers no request\n",
+    "  thaw [ID]      let it go on; without ID the frozen process\n",
+    "  restart [ID]   start it again; without ID the process that is down\n",
     "  buy NAME N     order something: buy whale 2\n",
-    "  status         who leads, who lags\n",
+    "  status         the leader, and the lag of each replica\n",
     "  verify         is everything there once, and everywhere the same?\n",
     "  help, quit     this; the end (Ctrl-D)",
 );
 
-/// Understands a line. `names` are the processes that there are.
-pub(super) fn parse(line: &str, names: &[String]) -> Result<Command, String> {
+/// Parses a line; `names` are the processes of the store.
+pub(super) fn parse(line: &str, names: &[String]) -> Result<DemoCommand, String> {
     let mut words = line.split_whitespace();
-    let Some(verb) = words.next() else { return Ok(Command::Nothing) };
+    let Some(verb) = words.next() else { return Ok(DemoCommand::Nothing) };
     let rest: Vec<&str> = words.collect();
     let whom = || match rest.as_slice() {
         [] => Ok(None),
@@ -63,20 +63,20 @@ pub(super) fn parse(line: &str, names: &[String]) -> Result<Command, String> {
     };
     let whom_else_leader = || Ok::<_, String>(whom()?.unwrap_or(Target::Leader));
     match verb.to_ascii_lowercase().as_str() {
-        "kill" => Ok(Command::Kill(whom_else_leader()?)),
-        "freeze" => Ok(Command::Freeze(whom_else_leader()?)),
-        "thaw" => Ok(Command::Thaw(whom()?)),
-        "restart" => Ok(Command::Restart(whom()?)),
+        "kill" => Ok(DemoCommand::Kill(whom_else_leader()?)),
+        "freeze" => Ok(DemoCommand::Freeze(whom_else_leader()?)),
+        "thaw" => Ok(DemoCommand::Thaw(whom()?)),
+        "restart" => Ok(DemoCommand::Restart(whom()?)),
         "buy" => match rest.as_slice() {
             [name, quantity] => {
-                Ok(Command::Buy { name: (*name).into(), quantity: (*quantity).into() })
+                Ok(DemoCommand::Buy { name: (*name).into(), quantity: (*quantity).into() })
             }
             _ => Err("what, and how many? buy whale 2".into()),
         },
-        "status" => Ok(Command::Status),
-        "verify" => Ok(Command::Verify),
-        "help" | "?" => Ok(Command::Help),
-        "quit" | "exit" => Ok(Command::Quit),
+        "status" => Ok(DemoCommand::Status),
+        "verify" => Ok(DemoCommand::Verify),
+        "help" | "?" => Ok(DemoCommand::Help),
+        "quit" | "exit" => Ok(DemoCommand::Quit),
         other => Err(format!("{other:?} is no command: type help")),
     }
 }
@@ -97,19 +97,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_are_understood_and_what_is_none_is_explained() {
+    fn valid_commands_are_parsed_and_invalid_ones_are_explained() {
         let names = ["order-123", "order-456", "catalog-1", "frontend-1"].map(str::to_owned);
         let named = |name: &str| Target::Named(name.into());
         let table = [
-            ("kill 456", Command::Kill(named("order-456"))),
-            ("kill", Command::Kill(Target::Leader)),
-            ("KILL leader", Command::Kill(Target::Leader)),
-            ("freeze catalog", Command::Freeze(named("catalog-1"))),
-            ("thaw", Command::Thaw(None)),
-            ("restart order-123", Command::Restart(Some(named("order-123")))),
-            ("  buy whale 2 ", Command::Buy { name: "whale".into(), quantity: "2".into() }),
-            ("", Command::Nothing),
-            ("exit", Command::Quit),
+            ("kill 456", DemoCommand::Kill(named("order-456"))),
+            ("kill", DemoCommand::Kill(Target::Leader)),
+            ("KILL leader", DemoCommand::Kill(Target::Leader)),
+            ("freeze catalog", DemoCommand::Freeze(named("catalog-1"))),
+            ("thaw", DemoCommand::Thaw(None)),
+            ("restart order-123", DemoCommand::Restart(Some(named("order-123")))),
+            ("  buy whale 2 ", DemoCommand::Buy { name: "whale".into(), quantity: "2".into() }),
+            ("", DemoCommand::Nothing),
+            ("exit", DemoCommand::Quit),
         ];
         for (line, expected) in table {
             assert_eq!(parse(line, &names), Ok(expected), "{line}");

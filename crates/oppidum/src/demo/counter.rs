@@ -1,18 +1,17 @@
-//! The number that counts the orders: on one line that changes at a terminal, else on one line a
-//! second.
+//! The order counter: one line that is redrawn at a terminal, else one line per second.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::lab::tell;
-use crate::load::Tally;
+use crate::load::LoadProgress;
 use crate::output;
 
-/// How often the line changes.
+/// How often the line is redrawn.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Counts for so long.
-pub(super) async fn count(tally: &Tally, span: Duration) {
+/// Shows the count for the duration `span`.
+pub(super) async fn count(tally: &LoadProgress, span: Duration) {
     let live = output::answers_a_terminal();
     let began = Instant::now();
     let mut told = Instant::now();
@@ -36,7 +35,7 @@ pub(super) async fn count(tally: &Tally, span: Duration) {
     }
 }
 
-fn line(tally: &Tally, longest: Duration) -> String {
+fn line(tally: &LoadProgress, longest: Duration) -> String {
     let orders = tally.orders.load(Ordering::Relaxed);
     let failed = match tally.failed.load(Ordering::Relaxed) {
         0 => String::new(),
@@ -50,7 +49,7 @@ pub(super) fn ms(time: Duration) -> String {
     format!("{:.0} ms", time.as_secs_f64() * 1_000.0)
 }
 
-/// A number with its thousands apart.
+/// A number with separators between the thousands.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
@@ -68,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn thousands_are_told_apart() {
+    fn thousands_are_separated_by_commas() {
         for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(grouped(number), text);
         }

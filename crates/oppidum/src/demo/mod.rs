@@ -1,5 +1,5 @@
-//! `oppidum demo`: the store's story, told as it happens, from nothing, in under a minute. At a
-//! terminal the store then stays open for whoever wants to break it.
+//! `oppidum demo`: opens a store and shows a failover, in under a minute. At a terminal the store
+//! then stays open, and the user may kill and freeze its processes.
 
 mod scene;
 
@@ -15,35 +15,41 @@ use wire::exit::Stop;
 
 use crate::cli_lab::Demo;
 use crate::lab::interrupt::Interrupt;
-use crate::lab::stage::{self, LEADERS, Set, Stage};
+use crate::lab::lab_store::{self, LEADERS, LabStore, StoreSpec};
 use crate::lab::tell;
-use scene::{CUSTOMERS, Scene};
+use scene::{CUSTOMERS, DemoStore};
 
-/// Tells it. True: at the end everything was as it must be.
+/// Runs the demo. True: at the end all checks held.
 pub(crate) async fn run(flags: Demo) -> Result<bool, Stop> {
     let interrupt = Interrupt::listen()?;
     let prompt = flags.prompt || (!flags.no_prompt && std::io::stdin().is_terminal());
     tell(
         "The store opens: three replicas of one ledger, a catalog and a frontend, each a process.",
     );
-    // Nothing is sold out while somebody looks on.
+    // High enough that no product sells out during the demo.
     let stock = Some(1_000_000);
-    let set =
-        Set { dialect: "toy", stock, frontends: 1, catalogs: 1, cache: "5".into(), log: LEADERS };
-    stage::with(&set, &interrupt, async |stage| tale(stage, &flags, prompt).await).await
+    let set = StoreSpec {
+        dialect: "toy",
+        stock,
+        frontends: 1,
+        catalogs: 1,
+        cache: "5".into(),
+        log: LEADERS,
+    };
+    lab_store::with(&set, &interrupt, async |stage| tale(stage, &flags, prompt).await).await
 }
 
-async fn tale(stage: &Stage, flags: &Demo, prompt: bool) -> Result<bool, Stop> {
+async fn tale(stage: &LabStore, flags: &Demo, prompt: bool) -> Result<bool, Stop> {
     let (leader, part) = (stage.leader().await?, flags.part);
     let name = format!("order-{leader}");
     for process in stage.names() {
         let leads = if process == name { "  it leads" } else { "" };
         tell(format!("  {process:<12} pid {}{leads}", stage.pid(&process).unwrap_or(0)));
     }
-    let scene = Scene::open(stage, flags.seed).await?;
+    let scene = DemoStore::open(stage, flags.seed).await?;
     tell(format!("\n{CUSTOMERS} customers come to {}.", scene.url));
     scene.count(part).await;
-    tell(format!("\nThe leader, {leader}, is killed before your eyes."));
+    tell(format!("\nThe leader, {leader}, is killed now."));
     scene.kill(&name).await;
     scene.count(part).await;
     tell(format!("\n{leader} returns, and asks the others for what it missed."));
@@ -59,7 +65,7 @@ async fn tale(stage: &Stage, flags: &Demo, prompt: bool) -> Result<bool, Stop> {
     let well = scene.close().await?;
     match well {
         true => tell("\nNo order was lost, doubled or altered. Your own: oppidum up"),
-        false => tell("\nSomething is not as it must be: see above."),
+        false => tell("\nA check failed: see above."),
     }
     Ok(well)
 }

@@ -1,4 +1,4 @@
-//! The prompt after the story: whoever sits at the terminal breaks things, and the orders go on.
+//! The prompt after the demo: the user kills and freezes processes, and the orders go on.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, IsTerminal};
@@ -8,19 +8,19 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use wire::exit::Stop;
 
-use super::command::{Command, HELP, Target, parse};
+use super::command::{DemoCommand, HELP, Target, parse};
 use super::counter::{grouped, ms};
-use super::scene::{Scene, verify};
+use super::scene::{DemoStore, verify};
 use crate::http::Client;
 use crate::inspect;
 use crate::lab::tell;
 use crate::output;
 
-/// How long the orders are counted after an accident.
+/// How long the orders are counted after an injected fault.
 const LOOK: Duration = Duration::from_millis(1_500);
 
-/// Takes commands until there are no more, and then mends what they broke.
-pub(super) async fn converse(scene: &Scene<'_>) -> Result<(), Stop> {
+/// Runs commands until the input ends, and then restarts and resumes all processes.
+pub(super) async fn converse(scene: &DemoStore<'_>) -> Result<(), Stop> {
     let typed = std::io::stdin().is_terminal();
     let mut lines = lines();
     let mut frozen = BTreeSet::new();
@@ -36,7 +36,7 @@ pub(super) async fn converse(scene: &Scene<'_>) -> Result<(), Stop> {
             tell(format!("\n{} orders> {}", grouped(scene.orders()), line.trim()));
         }
         match parse(&line, &scene.stage.names()) {
-            Ok(Command::Quit) => break,
+            Ok(DemoCommand::Quit) => break,
             Ok(command) => perform(scene, command, &mut frozen).await?,
             Err(why) => tell(format!("  {why}")),
         }
@@ -48,7 +48,7 @@ pub(super) async fn converse(scene: &Scene<'_>) -> Result<(), Stop> {
     scene.stage.whole().await
 }
 
-/// The lines that are typed. The thread that reads them ends with the program.
+/// The typed lines. The thread that reads them ends with the program.
 fn lines() -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel(1);
     std::thread::spawn(move || {
@@ -63,12 +63,12 @@ fn lines() -> mpsc::Receiver<String> {
 }
 
 async fn perform(
-    scene: &Scene<'_>,
-    command: Command,
+    scene: &DemoStore<'_>,
+    command: DemoCommand,
     frozen: &mut BTreeSet<String>,
 ) -> Result<(), Stop> {
     match command {
-        Command::Kill(target) => {
+        DemoCommand::Kill(target) => {
             let name = named(scene, target).await?;
             frozen.remove(&name);
             match scene.kill(&name).await {
@@ -76,7 +76,7 @@ async fn perform(
                 false => tell(format!("  {name} is down already: restart brings it back")),
             }
         }
-        Command::Freeze(target) => {
+        DemoCommand::Freeze(target) => {
             let name = named(scene, target).await?;
             match scene.freeze(&name).await {
                 true => {
@@ -86,13 +86,13 @@ async fn perform(
                 false => tell(format!("  {name} is down: restart brings it back")),
             }
         }
-        Command::Thaw(target) => {
+        DemoCommand::Thaw(target) => {
             let names = match target {
                 Some(target) => vec![named(scene, target).await?],
                 None => frozen.iter().cloned().collect(),
             };
             if names.is_empty() {
-                tell("  nobody is frozen");
+                tell("  no process is frozen");
             }
             for name in names {
                 frozen.remove(&name);
@@ -100,13 +100,13 @@ async fn perform(
                 tell(format!("  {name} {}", if went { "goes on" } else { "is down" }));
             }
         }
-        Command::Restart(target) => {
+        DemoCommand::Restart(target) => {
             let names = match target {
                 Some(target) => vec![named(scene, target).await?],
                 None => down(scene),
             };
             if names.is_empty() {
-                tell("  nobody is down");
+                tell("  no process is down");
             }
             for name in names {
                 if !scene.restart(&name).await? {
@@ -114,38 +114,38 @@ async fn perform(
                 }
             }
         }
-        Command::Buy { name, quantity } => buy(scene, &name, &quantity).await,
-        Command::Status => {
+        DemoCommand::Buy { name, quantity } => buy(scene, &name, &quantity).await,
+        DemoCommand::Status => {
             if let Err(stop) = inspect::status(&scene.url, false).await {
                 tell(format!("  {stop}"));
             }
         }
-        Command::Verify => {
+        DemoCommand::Verify => {
             if let Err(stop) = verify(&scene.url).await {
                 tell(format!("  {stop}: restart it first"));
             }
         }
-        Command::Help => tell(HELP),
-        Command::Nothing | Command::Quit => {}
+        DemoCommand::Help => tell(HELP),
+        DemoCommand::Nothing | DemoCommand::Quit => {}
     }
     Ok(())
 }
 
-async fn named(scene: &Scene<'_>, target: Target) -> Result<String, Stop> {
+async fn named(scene: &DemoStore<'_>, target: Target) -> Result<String, Stop> {
     match target {
         Target::Named(name) => Ok(name),
         Target::Leader => Ok(format!("order-{}", scene.stage.leader().await?)),
     }
 }
 
-fn down(scene: &Scene<'_>) -> Vec<String> {
+fn down(scene: &DemoStore<'_>) -> Vec<String> {
     let names = scene.stage.names().into_iter();
     names.filter(|name| scene.stage.pid(name).is_none()).collect()
 }
 
-async fn buy(scene: &Scene<'_>, name: &str, quantity: &str) {
+async fn buy(scene: &DemoStore<'_>, name: &str, quantity: &str) {
     let began = Instant::now();
-    // The quantity goes as it was typed: what is wrong with it, the store says.
+    // The quantity is sent as it was typed; the store reports what is wrong with it.
     let body = json!({ "name": name, "quantity": quantity }).to_string();
     let asked = match Client::new(&scene.url) {
         Ok(mut client) => client.post("/orders", &[], body).await,

@@ -1,5 +1,4 @@
-//! What the story and the prompt have in common: the store, the customers in it, and accidents that
-//! are told with what came of them.
+//! The store of the demo and the prompt: its customers, and injected faults with their effect.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,44 +11,44 @@ use wire::exit::Stop;
 use super::counter::{self, ms};
 use crate::inspect::{self, IDENTICAL};
 use crate::lab::elections::{Election, elections};
-use crate::lab::stage::Stage;
+use crate::lab::lab_store::LabStore;
 use crate::lab::tell;
 use crate::load::report::Report;
-use crate::load::{self, Habits, Tally};
+use crate::load::{self, LoadProgress, Workload};
 
-/// How many customers there are.
+/// The number of customers.
 pub(super) const CUSTOMERS: u16 = 5;
 
-/// How many pieces one buys at the most.
+/// The most pieces of one order.
 const PIECES: u64 = 5;
 
-/// How long a customer rests.
+/// How long a customer pauses after a request.
 const REST: Duration = Duration::from_millis(25);
 
 /// How long a customer waits for one answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A store with customers in it.
-pub(super) struct Scene<'a> {
+pub(super) struct DemoStore<'a> {
     /// The store.
-    pub(super) stage: &'a Stage,
+    pub(super) stage: &'a LabStore,
     /// A frontend.
     pub(super) url: String,
-    /// What the customers have done.
-    pub(super) tally: Arc<Tally>,
+    /// The counters of the customers.
+    pub(super) tally: Arc<LoadProgress>,
     closing: CancellationToken,
     shopping: AbortOnDropHandle<Result<Report, Stop>>,
 }
 
-impl<'a> Scene<'a> {
-    /// Lets customers in.
-    pub(super) async fn open(stage: &'a Stage, seed: u64) -> Result<Self, Stop> {
+impl<'a> DemoStore<'a> {
+    /// Starts the customers.
+    pub(super) async fn open(stage: &'a LabStore, seed: u64) -> Result<Self, Stop> {
         let urls = stage.urls();
         let url = urls.first().cloned().unwrap_or_default();
         let shop = load::look_around(&url).await?;
-        let habits = Habits::quiet(CUSTOMERS, u64::MAX, 0.8, seed);
-        let habits = Habits { pieces: PIECES, pause: REST, patience: PATIENCE, ..habits };
-        let (tally, closing) = (Arc::new(Tally::default()), CancellationToken::new());
+        let habits = Workload::quiet(CUSTOMERS, u64::MAX, 0.8, seed);
+        let habits = Workload { pieces: PIECES, pause: REST, patience: PATIENCE, ..habits };
+        let (tally, closing) = (Arc::new(LoadProgress::default()), CancellationToken::new());
         let (own_tally, own_closing) = (tally.clone(), closing.clone());
         let shopping = tokio::spawn(async move {
             load::outing(&urls, &shop, habits, &own_closing, &own_tally).await
@@ -57,12 +56,12 @@ impl<'a> Scene<'a> {
         Ok(Self { stage, url, tally, closing, shopping: AbortOnDropHandle::new(shopping) })
     }
 
-    /// Counts orders for so long.
+    /// Shows the order count for the duration `span`.
     pub(super) async fn count(&self, span: Duration) {
         counter::count(&self.tally, span).await;
     }
 
-    /// `kill -9`, and what comes of it.
+    /// `kill -9` of a process; reports the effect.
     pub(super) async fn kill(&self, name: &str) -> bool {
         let pid = self.stage.pid(name);
         let (led, elected) = self.led(name);
@@ -75,7 +74,7 @@ impl<'a> Scene<'a> {
         true
     }
 
-    /// SIGSTOP, and what comes of it.
+    /// SIGSTOP of a process; reports the effect.
     pub(super) async fn freeze(&self, name: &str) -> bool {
         let pid = self.stage.pid(name);
         let (led, elected) = self.led(name);
@@ -88,21 +87,21 @@ impl<'a> Scene<'a> {
         true
     }
 
-    /// Whether a process leads, as far as one has heard, and how often the leader has changed.
+    /// Whether the process is the leader by the log lines so far, and the number of elections.
     fn led(&self, name: &str) -> (bool, usize) {
         let elections = elections(&self.stage.heard());
         let leader = elections.last().map(|election| format!("order-{}", election.leader));
         (leader.as_deref() == Some(name), elections.len())
     }
 
-    /// Waits for a leader, if there is none now, and for the next order; says when they came.
+    /// Waits for a new leader, if the leader was hit, and for the next order; reports both times.
     async fn aftermath(&self, struck: Instant, led: bool, elected: usize) {
         const WAIT: Duration = Duration::from_secs(3);
         let pause = || tokio::time::sleep(Duration::from_millis(1));
         while led && elections(&self.stage.heard()).len() <= elected && struck.elapsed() < WAIT {
             pause().await;
         }
-        // Counted from here: what the former leader acknowledged may still be on its way.
+        // Counted from here: answers of the former leader may still be in flight.
         let before = self.orders();
         while self.orders() <= before && struck.elapsed() < WAIT {
             pause().await;
@@ -117,7 +116,7 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// Starts a process again, and tells what it is sent until it has caught up.
+    /// Restarts a process, and reports which replicas send it entries until it has caught up.
     pub(super) async fn restart(&self, name: &str) -> Result<bool, Stop> {
         let heard = self.stage.heard().len();
         let began = Instant::now();
@@ -137,8 +136,8 @@ impl<'a> Scene<'a> {
         Ok(true)
     }
 
-    /// Who sends a replica that has come back what it missed. What they say of it is read a moment
-    /// after they have done it.
+    /// The log lines of replicas that sent this one its missing entries. A line arrives a moment
+    /// after the entries, so this waits for it up to a second.
     async fn sent_to(&self, name: &str, heard: usize) -> Vec<String> {
         let Some(id) = name.strip_prefix("order-") else { return Vec::new() };
         let (asked, to) = (Instant::now(), format!("to {id}"));
@@ -158,13 +157,13 @@ impl<'a> Scene<'a> {
         }
     }
 
-    /// How many orders are acknowledged.
+    /// The number of acknowledged orders.
     pub(super) fn orders(&self) -> u64 {
         self.tally.orders.load(Ordering::Relaxed)
     }
 
-    /// The customers close and look every order up; every replica's history is replayed. True: all
-    /// is as it must be.
+    /// The customers stop and look every order up; every replica's history is replayed. True: all
+    /// checks held.
     pub(super) async fn close(self) -> Result<bool, Stop> {
         self.closing.cancel();
         let report = self.shopping.await;

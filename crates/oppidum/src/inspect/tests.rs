@@ -1,5 +1,5 @@
-//! What `verify` says of replicas of one ledger, one of which is wrong. A checker is believed only
-//! after it has caught something.
+//! Tests of `verify` on replicas of one ledger with one wrong replica: a checker counts only after
+//! it has caught a fault.
 
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop};
 use ledger::ledger::Ledger;
@@ -14,7 +14,7 @@ struct Replica {
     blocks: Vec<Block>,
 }
 
-/// A shop of ten bears and ten foxes, and orders of bears: each order an entry.
+/// A shop of ten bears and ten foxes; each order of bears is an entry.
 fn replica(pieces: [u64; 3]) -> Replica {
     let product = |name| {
         let (name, price) = (Name::new(name).unwrap(), Cents::new(100).unwrap());
@@ -38,7 +38,7 @@ fn replica(pieces: [u64; 3]) -> Replica {
     replica
 }
 
-/// What a replica tells of its state.
+/// The state that a replica reports.
 fn head(id: u64, ledger: &Ledger) -> HistoryHead {
     HistoryHead {
         id,
@@ -70,9 +70,9 @@ fn replicas_that_are_the_same_agree() {
     assert_eq!(disagreement(&histories, 0), None);
 }
 
-/// Whichever of the three it is, and wherever it begins.
+/// The differing replica may be any of the three, and differ from any entry on.
 #[test]
-fn a_replica_that_differs_is_named_wherever_it_stands() {
+fn a_replica_that_differs_is_named() {
     for place in 0..3_usize {
         for other in [[2, 2, 3], [1, 3, 3], [1, 2, 4]] {
             let orders = |at: usize| if at == place { other } else { [1, 2, 3] };
@@ -84,9 +84,9 @@ fn a_replica_that_differs_is_named_wherever_it_stands() {
     }
 }
 
-/// An entry that one replica lacks though it has applied later ones.
+/// One replica lacks an entry though it has applied later ones.
 #[test]
-fn an_entry_that_a_replica_lacks_is_missed() {
+fn a_missing_entry_is_found() {
     for place in 1..3_usize {
         for index in 1..=4 {
             let mut histories = [123, 345, 456].map(|id| history(id, [1, 2, 3]));
@@ -95,7 +95,7 @@ fn an_entry_that_a_replica_lacks_is_missed() {
             assert!(why.contains("agreement"), "{why}");
         }
     }
-    // And in the bytes that a replica sends, whichever it is: the chain or the state tells.
+    // The same in the blocks that a replica sends: the chain or the state shows the missing one.
     for missing in 0..4_usize {
         let Replica { ledger, mut blocks } = replica([1, 2, 3]);
         blocks.remove(missing);
@@ -104,15 +104,15 @@ fn an_entry_that_a_replica_lacks_is_missed() {
 }
 
 #[test]
-fn replicas_of_different_ledgers_are_told_apart() {
+fn replicas_of_different_ledgers_are_a_violation() {
     let mut histories = [123, 345, 456].map(|id| history(id, [1, 2, 3]));
     histories[2].head.ledger_id = vec![2; 16].into();
     assert!(disagreement(&histories, 0).unwrap().contains("different ledgers"));
 }
 
-/// A history that does not lead to the state that its replica answers from.
+/// The history does not lead to the state from which its replica answers.
 #[test]
-fn a_history_that_ends_elsewhere_than_its_state_is_found() {
+fn a_history_that_does_not_lead_to_its_state_is_found() {
     let Replica { ledger, blocks } = replica([1, 2, 3]);
     let right = head(123, &ledger);
     assert!(audited(123, right.clone(), &blocks).is_ok());
@@ -128,8 +128,8 @@ fn a_history_that_ends_elsewhere_than_its_state_is_found() {
     }
 }
 
-/// A replica that tells another stock than its history leaves: none of what there is, some of what
-/// there is not, or nothing of a product at all.
+/// A replica reports another stock than its history leads to: another number of pieces, a product
+/// too few, or a product too many.
 #[test]
 fn a_stock_that_does_not_follow_from_the_history_is_found() {
     let Replica { ledger, blocks } = replica([1, 2, 3]);
@@ -150,7 +150,7 @@ fn a_stock_that_does_not_follow_from_the_history_is_found() {
     assert!(audited(123, more, &blocks).unwrap_err().contains("unicorn"));
 }
 
-/// A product of that name, otherwise like the first one.
+/// A product with this name and stock, otherwise a copy of the first one.
 fn proto_product(name: &str, stock: u64, head: &HistoryHead) -> wire::proto::Product {
     wire::proto::Product { name: name.to_owned(), stock, ..head.products[0].clone() }
 }

@@ -1,21 +1,21 @@
-//! Elections, as the replicas themselves tell of them.
+//! Elections, as the replicas' log lines report them.
 
 use std::time::Instant;
 
-use crate::up::archive::Said;
+use crate::up::archive::LogLine;
 
-/// A replica took the lead.
+/// A replica became the leader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Election {
-    /// When the first replica said so.
+    /// The time of the first log line about it.
     pub(crate) at: Instant,
-    /// Who.
+    /// The id of the new leader.
     pub(crate) leader: u64,
 }
 
-/// Every change of the leader in what was heard since the store opened. What a replica says that
-/// was away is mostly an echo, and no change.
-pub(crate) fn elections(heard: &[Said]) -> Vec<Election> {
+/// Every change of leader in the log lines since the store opened. A returning replica reports a
+/// leader that is known already: this is no change.
+pub(crate) fn elections(heard: &[LogLine]) -> Vec<Election> {
     let mut elections: Vec<Election> = Vec::new();
     for said in heard.iter().filter(|said| said.name.starts_with("order")) {
         let leader = said.line.split("New leader id: ").nth(1);
@@ -35,9 +35,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_election_is_a_new_leader_and_not_its_echo() {
+    fn a_leader_that_is_reported_again_is_no_election() {
         let began = Instant::now();
-        let said = |ms, name: &str, line: &str| Said {
+        let said = |ms, name: &str, line: &str| LogLine {
             at: began + Duration::from_millis(ms),
             name: name.into(),
             line: line.into(),

@@ -1,4 +1,4 @@
-//! Ctrl-C: the first signal ends an experiment in order, the second in a hurry; neither leaves
+//! Ctrl-C in an experiment: the first signal ends it in order, the second by force; neither leaves
 //! processes or folders behind.
 
 use tokio_util::sync::CancellationToken;
@@ -8,7 +8,7 @@ use crate::lab::remark;
 use crate::output;
 use crate::signals::Signals;
 
-/// Whether somebody wishes this to end.
+/// The requests to end an experiment.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
     stop: CancellationToken,
@@ -16,7 +16,7 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// From now on signals end the experiment and not the program.
+    /// Catches signals from now on: they end the experiment, not the program.
     pub(crate) fn listen() -> Result<Self, Stop> {
         let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
         let mut signals = Signals::catch()?;
@@ -38,17 +38,17 @@ impl Interrupt {
         self.stop.cancelled().await;
     }
 
-    /// Waits for the second.
+    /// Waits for the second signal.
     pub(crate) async fn hurried(&self) {
         self.hurry.cancelled().await;
     }
 
-    /// What an experiment that was stopped comes to.
+    /// The result of an interrupted experiment.
     pub(crate) fn stop() -> Stop {
         Stop::Setup("stopped before the end".into())
     }
 
-    /// Goes on until it is done or somebody wishes it to end.
+    /// Runs a future until it completes or the first signal arrives.
     pub(crate) async fn unless<T>(
         &self,
         doing: impl Future<Output = Result<T, Stop>>,
@@ -57,7 +57,7 @@ impl Interrupt {
             done = doing => done,
             () = self.stopped() => {
                 if output::notes_to_a_terminal() {
-                    // What was being written stays on its own line.
+                    // Keeps an unfinished line of the terminal apart from the next one.
                     remark("");
                 }
                 Err(Self::stop())

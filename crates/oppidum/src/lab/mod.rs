@@ -1,8 +1,8 @@
-//! The lab: each experiment with such a store is one command, with numbers and a picture.
+//! The lab: each experiment is one command, with numbers and a picture.
 //!
-//! Experiments run on stores of their own, made of real processes on free ports with data in a
-//! temporary folder, or on a running one. They measure at the client, say what they found in words
-//! and with the exit code, and write what the words rest on into files.
+//! Experiments run on a lab store, made of real processes on free ports with data in a temporary
+//! folder, or on a running store. They measure at the client, report the result in words and with
+//! the exit code, and write the data behind it to files.
 
 mod sweep;
 
@@ -10,7 +10,7 @@ mod cache;
 
 mod failover;
 
-pub(crate) mod stage;
+pub(crate) mod lab_store;
 
 pub(crate) mod elections;
 
@@ -29,7 +29,7 @@ use crate::cli_lab::{Lab, LabOn};
 use crate::pains;
 use interrupt::Interrupt;
 
-/// Does an experiment. False: it came to nothing, or found something wrong.
+/// Runs an experiment. False: it measured nothing, or a check failed.
 pub(crate) async fn run(lab: Lab) -> Result<bool, Stop> {
     match lab.on {
         LabOn::Sweep(flags) => sweep::run(&flags, &Interrupt::listen()?).await,
@@ -39,17 +39,17 @@ pub(crate) async fn run(lab: Lab) -> Result<bool, Stop> {
     }
 }
 
-/// Prints an answer. Without a reader what was begun is still ended in order.
+/// Prints an answer. Even if stdout is closed, the experiment still ends in order.
 pub(crate) fn tell(line: impl Display) {
     answer!("{line}");
 }
 
-/// Says something on the way.
+/// Prints progress to stderr.
 pub(crate) fn remark(line: impl Display) {
     note!("{line}");
 }
 
-/// Makes the folder for an experiment's files, before anything is measured in vain.
+/// Creates the folder for an experiment's files, before the measurement, so that it is not lost.
 fn folder(out: &Path) -> Result<(), Stop> {
     std::fs::create_dir_all(out).map_err(|error| {
         Stop::Setup(format!("the folder {} cannot be made: {error}", out.display()))

@@ -1,27 +1,27 @@
-//! A bar with the time that is left, on stderr, for as long as somebody looks on.
+//! A progress bar with the remaining time, on stderr, if it is a terminal.
 
 use std::time::{Duration, Instant};
 
 use crate::output;
 
-/// How wide the bar is, in characters.
+/// The width of the bar, in characters.
 const WIDTH: usize = 24;
 
-/// Shows how far something is. Silent where stderr is not a terminal.
+/// Shows progress. Silent where stderr is not a terminal.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct ProgressLine {
     began: Instant,
     total: u64,
     shown: bool,
 }
 
-impl Progress {
-    /// Nothing of `total` is done.
+impl ProgressLine {
+    /// Progress with none of `total` done.
     pub(super) fn of(total: u64) -> Self {
         Self { began: Instant::now(), total, shown: output::notes_to_a_terminal() }
     }
 
-    /// So much is done, and this is under way.
+    /// Shows the number done, and the current item.
     pub(super) fn show(&self, what: &str, done: u64) {
         if self.shown {
             let line = line(what, done, self.total, self.began.elapsed());
@@ -30,8 +30,8 @@ impl Progress {
     }
 }
 
-/// Clears the line for what is said next.
-impl Drop for Progress {
+/// Clears the line for the next output.
+impl Drop for ProgressLine {
     fn drop(&mut self) {
         if self.shown {
             output::note_part(format_args!("\r\x1b[K"));
@@ -44,7 +44,7 @@ fn line(what: &str, done: u64, total: u64, elapsed: Duration) -> String {
     let permille = usize::try_from(done * 1_000 / total.max(1)).unwrap_or(0);
     let full = WIDTH * permille / 1_000;
     let bar = format!("{}{}", "#".repeat(full), "-".repeat(WIDTH - full));
-    // What is left takes as long as what is done did, in proportion.
+    // The rest is assumed to take the same time in proportion.
     let left = match done {
         0 => "…".to_owned(),
         done => {

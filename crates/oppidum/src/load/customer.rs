@@ -1,7 +1,8 @@
-//! One customer: looks at a random product, sometimes trades, and checks every order at the end.
+//! A simulated customer: queries random products, sometimes trades, and looks every order up at the
+//! end.
 //!
-//! What the seed decides of a request is drawn before the store is asked, so that the same seed
-//! makes the same sequence of requests, whatever the answers are.
+//! The seed decides a request before the store is queried, so that the same seed makes the same
+//! sequence of requests, independent of the answers.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,42 +14,42 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::report::{Came, Kind, Report, Sample};
-use super::{Habits, Shop, Tally};
+use super::report::{Kind, Report, RequestResult, Sample};
+use super::{LoadProgress, LoadedShop, Workload};
 use crate::client::encode;
 use crate::http::{Client, Reply};
 
-/// How long a request is tried before it counts as failed.
+/// How long a request is retried before it counts as failed.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// One customer.
+/// A simulated customer.
 #[derive(Debug)]
 pub(super) struct Customer {
-    /// One for each frontend; the one in use is `at`.
+    /// A client for each frontend; `at` is the index of the one in use.
     clients: Vec<Client>,
     at: usize,
-    shop: Shop,
+    shop: LoadedShop,
     luck: StdRng,
-    habits: Habits,
-    /// No further requests: what was placed is confirmed, and that is that.
+    habits: Workload,
+    /// Cancelled: the customer sends no further trades, and confirms the orders that it placed.
     closing: CancellationToken,
-    tally: Arc<Tally>,
+    tally: Arc<LoadProgress>,
     report: Report,
-    /// What was placed: number, name, quantity, side.
+    /// The placed orders: number, name, quantity, side.
     placed: Vec<(u64, String, u64, &'static str)>,
 }
 
-/// What the seed decides of one request.
+/// The random choices for one request.
 #[derive(Debug)]
-struct Choice {
+struct RandomRequest {
     name: String,
-    /// Whether it buys, and how much of what there may be: a part of 2^64.
+    /// Whether it buys, and the quantity as a fraction of the possible one, in units of 2^-64.
     trade: Option<(bool, u64)>,
 }
 
-/// A request on its way, through all its tries.
+/// A request through all its attempts.
 #[derive(Debug)]
-struct Trip {
+struct RequestAttempts {
     began: Instant,
     moved: u32,
     put_off: u32,
@@ -58,20 +59,20 @@ impl Customer {
     pub(super) fn new(
         clients: Vec<Client>,
         first: usize,
-        shop: Shop,
+        shop: LoadedShop,
         seed: u64,
-        habits: Habits,
+        habits: Workload,
         closing: CancellationToken,
-        tally: Arc<Tally>,
+        tally: Arc<LoadProgress>,
     ) -> Self {
         let (luck, report, placed) = (StdRng::seed_from_u64(seed), Report::default(), Vec::new());
         let at = first % clients.len().max(1);
         Self { clients, at, shop, luck, habits, closing, tally, report, placed }
     }
 
-    /// Queries, each followed by a trade with some probability; then the check.
+    /// Sends queries, each followed by a trade with some probability; then looks every order up.
     pub(super) async fn shop(mut self) -> Report {
-        // The connection is open before anything is measured.
+        // Opens the connection before the measurement.
         let _ = self.clients[self.at].get("/livez").await;
         for number in 0..self.habits.requests {
             if self.closing.is_cancelled() {
@@ -93,7 +94,7 @@ impl Customer {
         self.report
     }
 
-    fn choose(&mut self) -> Choice {
+    fn choose(&mut self) -> RandomRequest {
         let place = self.luck.random_range(0..self.shop.names.len());
         let name = self.shop.names[place].clone();
         let trades = self.luck.random_bool(self.habits.p);
@@ -101,10 +102,10 @@ impl Customer {
             let buys = self.shop.toy || self.luck.random_bool(0.5);
             (buys, self.luck.random())
         });
-        Choice { name, trade }
+        RandomRequest { name, trade }
     }
 
-    /// Looks at a product; its stock.
+    /// Queries a product; returns its stock.
     async fn query(&mut self, name: &str) -> Option<u64> {
         let noun = if self.shop.toy { "products" } else { "stocks" };
         let path = format!("/{noun}/{}", encode(name));
@@ -121,13 +122,17 @@ impl Customer {
                 None
             })
         });
-        self.done(kind, &trip, if data.is_some() { Came::Done } else { Came::Failed });
+        self.done(
+            kind,
+            &trip,
+            if data.is_some() { RequestResult::Done } else { RequestResult::Failed },
+        );
         let (price, quantity) = data?;
         self.say(|| format!("Stock Name: {name}\nPrice: {price:.2}\nQuantity: {quantity}"));
         Some(quantity)
     }
 
-    /// Buys no more than has just been seen, or sells.
+    /// Buys at most the stock just shown, or sells.
     async fn trade(&mut self, name: &str, seen: u64, buys: bool, part: u64) {
         if buys && seen == 0 {
             return;
@@ -147,19 +152,19 @@ impl Customer {
                     self.placed.push((number, name.to_owned(), quantity, side));
                     self.report.orders += 1;
                     self.tally.orders.fetch_add(1, Ordering::Relaxed);
-                    Came::Done
+                    RequestResult::Done
                 }
-                _ => Came::Failed,
+                _ => RequestResult::Failed,
             },
             409 => {
                 self.say(|| "Transaction Refused: not enough in stock".to_owned());
                 self.report.refused += 1;
-                Came::Refused
+                RequestResult::Refused
             }
             status => {
                 let why = String::from_utf8_lossy(&reply.body).into_owned();
                 self.fail(format!("an order was answered {status}: {why}"));
-                Came::Failed
+                RequestResult::Failed
             }
         };
         self.done(Kind::Order, &trip, came);
@@ -174,7 +179,7 @@ impl Customer {
         number
     }
 
-    /// Looks every own order up and compares.
+    /// Looks up every order of this customer and compares it.
     async fn confirm(&mut self) {
         for (number, name, quantity, side) in std::mem::take(&mut self.placed) {
             let path = format!("/orders/{number}");
@@ -187,22 +192,22 @@ impl Customer {
                 Some(found) if found == expected => {
                     self.report.confirmed += 1;
                     self.say(|| format!("Transaction #{number} confirmed."));
-                    Came::Done
+                    RequestResult::Done
                 }
                 Some(found) => {
                     let why = format!("Transaction #{number} differs: {found}, not {expected}");
                     self.fail(why);
-                    Came::Failed
+                    RequestResult::Failed
                 }
-                None => Came::Failed,
+                None => RequestResult::Failed,
             };
             self.done(Kind::Lookup, &trip, came);
         }
     }
 
-    /// None: given up.
-    async fn get(&mut self, path: &str, kind: Kind) -> Option<(Reply, Trip)> {
-        let mut trip = Trip { began: Instant::now(), moved: 0, put_off: 0 };
+    /// Sends a query until it is answered. None: given up.
+    async fn get(&mut self, path: &str, kind: Kind) -> Option<(Reply, RequestAttempts)> {
+        let mut trip = RequestAttempts { began: Instant::now(), moved: 0, put_off: 0 };
         loop {
             let reply = self.clients[self.at].get(path).await;
             if let Some(reply) = self.settle(path, kind, &mut trip, reply).await {
@@ -211,8 +216,13 @@ impl Customer {
         }
     }
 
-    async fn post(&mut self, path: &str, key: &str, body: &str) -> Option<(Reply, Trip)> {
-        let mut trip = Trip { began: Instant::now(), moved: 0, put_off: 0 };
+    async fn post(
+        &mut self,
+        path: &str,
+        key: &str,
+        body: &str,
+    ) -> Option<(Reply, RequestAttempts)> {
+        let mut trip = RequestAttempts { began: Instant::now(), moved: 0, put_off: 0 };
         let headers = [(HeaderName::from_static("idempotency-key"), key.to_owned())];
         loop {
             let reply = self.clients[self.at].post(path, &headers, body.to_owned()).await;
@@ -222,13 +232,13 @@ impl Customer {
         }
     }
 
-    /// None: try again; a connection that broke is left for the next frontend, at once if there is
-    /// one that was not tried.
+    /// Judges an attempt. None: try again; after a broken connection with the next frontend,
+    /// without a pause while there is an untried one.
     async fn settle(
         &mut self,
         path: &str,
         kind: Kind,
-        trip: &mut Trip,
+        trip: &mut RequestAttempts,
         reply: Result<Reply, String>,
     ) -> Option<Option<Reply>> {
         let why = match reply {
@@ -245,7 +255,7 @@ impl Customer {
         };
         if PATIENCE < trip.began.elapsed() {
             self.fail(format!("given up after {PATIENCE:?}: {why}"));
-            self.done(kind, trip, Came::Failed);
+            self.done(kind, trip, RequestResult::Failed);
             return Some(None);
         }
         self.report.retries += 1;
@@ -257,11 +267,11 @@ impl Customer {
         None
     }
 
-    fn done(&mut self, kind: Kind, trip: &Trip, came: Came) {
+    fn done(&mut self, kind: Kind, trip: &RequestAttempts, came: RequestResult) {
         let took = trip.began.elapsed();
-        let Trip { began, moved, put_off } = *trip;
-        // What failed has no latency: it is told among the failures.
-        if came != Came::Failed {
+        let RequestAttempts { began, moved, put_off } = *trip;
+        // A failed request has no latency; it is listed among the failures.
+        if came != RequestResult::Failed {
             self.report.took(kind, took);
         }
         self.tally.waited(took);
@@ -292,7 +302,7 @@ impl Customer {
     }
 }
 
-/// From a part of 2^64, that part of `most`: 0 to `most` - 1.
+/// The fraction `part` / 2^64 of `most`: from 0 to `most` - 1.
 fn share(part: u64, most: u64) -> u64 {
     u64::try_from((u128::from(part) * u128::from(most)) >> 64).unwrap_or(0)
 }

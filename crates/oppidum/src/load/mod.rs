@@ -1,8 +1,8 @@
-//! `oppidum load`: customers who query and trade, and check every order at the end.
+//! `oppidum load`: simulated customers that query and trade, and look every order up at the end.
 //!
-//! In the words of the stock bazaar's sessions. A request that meets a failover is sent again under
-//! its key, as any careful client would, so a crash costs time and never an order. The lab's
-//! experiments let the same customers loose.
+//! The output uses the words of the stock bazaar's sessions. A request during a failover is sent
+//! again under its key, as by any careful client, so a crash costs time and never an order. The
+//! lab's experiments use the same customers.
 
 mod customer;
 
@@ -23,43 +23,43 @@ use crate::signals::Signals;
 use customer::Customer;
 use report::Report;
 
-/// The most pieces of one trade, usually.
+/// The most pieces of one trade, by default.
 const PIECES: u64 = 100;
 
-/// What there is to buy, and in which words.
+/// The products on sale, and the dialect of the output.
 #[derive(Clone, Debug)]
-pub(crate) struct Shop {
-    /// The toy dialect, or the stock bazaar's.
+pub(crate) struct LoadedShop {
+    /// Whether the dialect is the toy store's, not the stock bazaar's.
     pub(crate) toy: bool,
-    /// The products.
+    /// The names of the products.
     pub(crate) names: Arc<[String]>,
 }
 
-/// How many customers, and what they do.
+/// The number of customers, and their behaviour.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Habits {
-    /// How many customers there are at once.
+pub(crate) struct Workload {
+    /// The number of concurrent customers.
     pub(crate) clients: u16,
-    /// How many queries each makes.
+    /// The number of queries of each customer.
     pub(crate) requests: u64,
     /// The probability that a query is followed by a trade.
     pub(crate) p: f64,
-    /// What the choices follow from.
+    /// The seed of the random choices.
     pub(crate) seed: u64,
     /// The most pieces of one trade.
     pub(crate) pieces: u64,
-    /// How long each rests after a request.
+    /// The pause after a request.
     pub(crate) pause: Duration,
-    /// How long one try may take.
+    /// The timeout of one attempt.
     pub(crate) patience: Duration,
-    /// Nothing is printed for each request.
+    /// Whether nothing is printed for a single request.
     pub(crate) quiet: bool,
-    /// Every request is remembered by itself.
+    /// Whether every request is kept as a sample.
     pub(crate) samples: bool,
 }
 
-impl Habits {
-    /// Customers without a pause and with the usual patience, of whom nothing is printed.
+impl Workload {
+    /// Customers without a pause, with the default timeout and without output.
     pub(crate) fn quiet(clients: u16, requests: u64, p: f64, seed: u64) -> Self {
         let (pause, patience) = (Duration::ZERO, http::PATIENCE);
         let (quiet, samples) = (true, false);
@@ -67,32 +67,32 @@ impl Habits {
     }
 }
 
-/// What the customers have done so far, for those who look on.
+/// The progress of the customers so far.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+pub(crate) struct LoadProgress {
     /// Queries, with the trades that followed.
     pub(crate) requests: AtomicU64,
     /// Orders acknowledged.
     pub(crate) orders: AtomicU64,
     /// Requests that failed.
     pub(crate) failed: AtomicU64,
-    /// The longest wait since somebody last asked, in microseconds.
+    /// The longest latency since the last reading, in microseconds.
     longest: AtomicU64,
 }
 
-impl Tally {
+impl LoadProgress {
     fn waited(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.longest.fetch_max(micros, Ordering::Relaxed);
     }
 
-    /// The longest wait since this was last asked.
+    /// The longest latency since the last call.
     pub(crate) fn longest(&self) -> Duration {
         Duration::from_micros(self.longest.swap(0, Ordering::Relaxed))
     }
 }
 
-/// Lets the customers loose. True: every request was answered and every order confirmed.
+/// Runs the customers. True: every request was answered and every order confirmed.
 pub(crate) async fn run(url: &str, flags: &Load) -> Result<bool, Stop> {
     if !(0.0..=1.0).contains(&flags.p) {
         return Err(Stop::Setup("-p is a probability: from 0 to 1".into()));
@@ -101,21 +101,21 @@ pub(crate) async fn run(url: &str, flags: &Load) -> Result<bool, Stop> {
     let began = Instant::now();
     let closing = CancellationToken::new();
     tokio::spawn(close_on_signal(Signals::catch()?, closing.clone()));
-    let habits = Habits::quiet(flags.clients, flags.requests, flags.p, flags.seed);
-    let habits = Habits { quiet: flags.quiet, ..habits };
+    let habits = Workload::quiet(flags.clients, flags.requests, flags.p, flags.seed);
+    let habits = Workload { quiet: flags.quiet, ..habits };
     let report = outing(&[url.to_owned()], &shop, habits, &closing, &Arc::default()).await?;
     report.print(began.elapsed());
     Ok(report.is_clean())
 }
 
-/// Lets customers loose on frontends of one store, until they have done what they came for, or are
-/// told to close, and have confirmed what they placed.
+/// Runs customers on the frontends of one store, until their requests are done or `closing` is
+/// cancelled, and their orders are confirmed.
 pub(crate) async fn outing(
     urls: &[String],
-    shop: &Shop,
-    habits: Habits,
+    shop: &LoadedShop,
+    habits: Workload,
     closing: &CancellationToken,
-    tally: &Arc<Tally>,
+    tally: &Arc<LoadProgress>,
 ) -> Result<Report, Stop> {
     let mut customers = tokio::task::JoinSet::new();
     for number in 0..habits.clients {
@@ -137,8 +137,8 @@ pub(crate) async fn outing(
     Ok(report)
 }
 
-/// The first Ctrl-C ends the shopping: what was placed is still confirmed. The second ends it all.
-/// Without a reader there is no more shopping, either.
+/// The first signal ends the trading: the placed orders are still confirmed. The second ends the
+/// process. A closed stdout ends the trading, too.
 async fn close_on_signal(mut signals: Signals, closing: CancellationToken) {
     loop {
         tokio::select! {
@@ -156,8 +156,8 @@ async fn close_on_signal(mut signals: Signals, closing: CancellationToken) {
     }
 }
 
-/// Which products there are, and which dialect is spoken.
-pub(crate) async fn look_around(url: &str) -> Result<Shop, Stop> {
+/// Queries the products of a store and its dialect.
+pub(crate) async fn look_around(url: &str) -> Result<LoadedShop, Stop> {
     let status = inspect::public(url).await?;
     let dialect = status.processes.iter().find_map(|process| process.dialect.clone());
     let toy = dialect.as_deref() == Some("toy");
@@ -169,5 +169,5 @@ pub(crate) async fn look_around(url: &str) -> Result<Shop, Stop> {
     if names.is_empty() {
         return Err(no("it has no products".into()));
     }
-    Ok(Shop { toy, names: names.into() })
+    Ok(LoadedShop { toy, names: names.into() })
 }

@@ -1,4 +1,4 @@
-//! What the customers met: counts, and how long each kind of request took.
+//! The customers' results: counts, and the latency of each kind of request.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ pub(crate) enum Kind {
     QueryHit,
     /// A query that a catalog answered.
     QueryMiss,
-    /// A query whose answer does not say who gave it: no `Cache-Status`.
+    /// A query whose answer lacks `Cache-Status`: the process that answered is not known.
     Query,
     /// An order.
     Order,
@@ -28,41 +28,41 @@ pub(crate) const KINDS: [(Kind, &str); 5] = [
     (Kind::Lookup, "look-up"),
 ];
 
-/// The most requests of one customer that are remembered one by one.
+/// The most samples that one customer keeps.
 const SAMPLES_MAX: usize = 1_000_000;
 
-/// One request, from its first try to its last answer.
+/// A request, from its first attempt to its last answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sample {
-    /// When it was first sent.
+    /// The time of the first attempt.
     pub(crate) began: Instant,
-    /// How long it took, all tries together.
+    /// The latency, over all attempts.
     pub(crate) took: Duration,
-    /// What was asked for.
+    /// The kind of request.
     pub(crate) kind: Kind,
-    /// What came of it.
-    pub(crate) came: Came,
-    /// How often it was sent again because a connection broke or fell silent.
+    /// The result.
+    pub(crate) came: RequestResult,
+    /// How often it was sent again because a connection broke or timed out.
     pub(crate) moved: u32,
-    /// How often it was sent again because the store said 503 or 504.
+    /// How often it was sent again because the store answered 503 or 504.
     pub(crate) put_off: u32,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Came {
-    /// What was asked for.
+pub(crate) enum RequestResult {
+    /// The request succeeded.
     Done,
-    /// The rules' no.
+    /// The ledger refused the order.
     Refused,
-    /// Nothing, or something that makes no sense.
+    /// No answer, or one that cannot be understood.
     Failed,
 }
 
-/// How a kind of request fared, in milliseconds.
+/// The latency of a kind of request, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Spread {
-    /// How many there were.
+pub(crate) struct LatencySummary {
+    /// The number of requests.
     pub(crate) n: u64,
     /// The mean.
     pub(crate) mean: f64,
@@ -74,26 +74,26 @@ pub(crate) struct Spread {
     pub(crate) p99: f64,
 }
 
-/// Sums over customers.
+/// The sums over all customers.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// How many orders were acknowledged.
+    /// The number of acknowledged orders.
     pub(crate) orders: u64,
-    /// How many were refused by the rules.
+    /// The number of orders refused by the ledger.
     pub(crate) refused: u64,
-    /// How many were found as they were placed.
+    /// The number of orders that a look-up found as they were placed.
     pub(crate) confirmed: u64,
-    /// How many tries were repeated.
+    /// The number of repeated attempts.
     pub(crate) retries: u64,
-    /// What went wrong, in words.
+    /// The failures, as sentences.
     pub(crate) failures: Vec<String>,
-    /// Every request, if that was wished for.
+    /// Every request, if the workload asks for samples.
     pub(crate) samples: Vec<Sample>,
-    /// Microseconds, by kind.
+    /// Latencies in microseconds, by kind.
     times: [Histogram<u64>; KINDS.len()],
 }
 
-/// Up to a minute, to three digits.
+/// A histogram up to a minute, with three significant digits.
 fn empty() -> Histogram<u64> {
     Histogram::new_with_max(60_000_000, 3).expect("the bounds are sound")
 }
@@ -107,21 +107,21 @@ impl Default for Report {
 }
 
 impl Report {
-    /// A request took so long.
+    /// Records the latency of a request.
     pub(crate) fn took(&mut self, kind: Kind, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let place = KINDS.iter().position(|(other, _)| *other == kind).unwrap_or(0);
         self.times[place].saturating_record(micros);
     }
 
-    /// Remembers a request by itself.
+    /// Keeps a request as a sample.
     pub(super) fn remember(&mut self, sample: Sample) {
         if self.samples.len() < SAMPLES_MAX {
             self.samples.push(sample);
         }
     }
 
-    /// Adds another's.
+    /// Adds the counts of another report.
     pub(crate) fn add(&mut self, other: &Self) {
         self.orders += other.orders;
         self.refused += other.refused;
@@ -139,8 +139,8 @@ impl Report {
         self.failures.is_empty() && self.orders == self.confirmed
     }
 
-    /// How requests of these kinds fared, taken together. None: there were none.
-    pub(crate) fn spread(&self, kinds: &[Kind]) -> Option<Spread> {
+    /// The latency of these kinds taken together. None: there were no such requests.
+    pub(crate) fn spread(&self, kinds: &[Kind]) -> Option<LatencySummary> {
         let mut all = empty();
         for ((kind, _), times) in KINDS.iter().zip(&self.times) {
             if kinds.contains(kind) {
@@ -148,7 +148,7 @@ impl Report {
             }
         }
         let at = |quantile| millis(all.value_at_quantile(quantile));
-        (!all.is_empty()).then(|| Spread {
+        (!all.is_empty()).then(|| LatencySummary {
             n: all.len(),
             mean: all.mean() / 1_000.0,
             p50: at(0.5),
@@ -169,10 +169,10 @@ impl Report {
         );
         for (kind, name) in KINDS {
             match self.spread(&[kind]) {
-                Some(Spread { n, mean, p50, p95, p99 }) => {
+                Some(LatencySummary { n, mean, p50, p95, p99 }) => {
                     answer!("{name:<12} {n:>8} {mean:>10.3} {p50:>10.3} {p95:>10.3} {p99:>10.3}");
                 }
-                // Our own frontends always say who answered.
+                // This project's frontends always send `Cache-Status`.
                 None if kind == Kind::Query => {}
                 None => answer!("{name:<12} {:>8}", "n=0"),
             }
@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn kinds_are_counted_apart_and_together() {
+    fn latencies_are_summarized_by_kind_and_together() {
         let mut report = Report::default();
         for micros in [1_000, 2_000, 3_000] {
             report.took(Kind::QueryHit, Duration::from_micros(micros));

@@ -1,9 +1,9 @@
-//! The same request three times: it must be placed once.
+//! Double-submit: the same request sent three times must be placed once.
 //!
-//! Customers press the button again, networks deliver twice, clients that were not answered try
-//! once more. Here each request is sent to two frontends at once, and a third time later on, all
-//! under one `Idempotency-Key`; in a store of our own the leader is killed in between. A store that
-//! knows no keys places each request three times, and that is what is then said of it.
+//! Customers press the button again, networks deliver twice, clients without an answer retry. Each
+//! request goes to two frontends at once, and a third time later, all under one `Idempotency-Key`;
+//! in a local cluster the leader is killed in between. A store without support for keys places each
+//! request three times, and the experiment reports that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,14 +14,14 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use wire::exit::Stop;
 
-use super::around::Around;
+use super::api::{OrderReply, OrderSide};
+use super::cluster::{Leader, LocalCluster};
 use super::flags::DoubleSubmit;
-use super::front::{Side, Told};
 use super::oversell::{give_back, showing};
-use super::town::{Leader, Town};
-use super::{Finding, count, few, product, tried};
+use super::store_under_test::StoreUnderTest;
+use super::{ExperimentResult, count, few, product, tried};
 
-/// How many requests are under way at a time.
+/// The number of concurrent lanes; each has one request in flight.
 const LANES: usize = 4;
 
 /// How often each request is sent.
@@ -37,16 +37,20 @@ pub(super) async fn run(flags: DoubleSubmit) -> Result<bool, Stop> {
     .await
 }
 
-async fn measure(around: &Around, own: Option<&Town>, wanted: usize) -> Result<Finding, Stop> {
+async fn measure(
+    around: &StoreUnderTest,
+    own: Option<&LocalCluster>,
+    wanted: usize,
+) -> Result<ExperimentResult, Stop> {
     let (name, there) = around.richest();
-    // Even a store that places each of them three times must not run out: it would fill up.
+    // Sized for a store that places each request three times: if it sold out, it would fill up.
     let enough = usize::try_from(there.max(1) - 1).unwrap_or(usize::MAX) / COPIES;
     let requests = wanted.min(enough);
     if requests < 2 {
         let why = format!("7 pieces of a product are needed, and there are {there} of {name}");
-        return Ok(Finding::Unmeasured(why));
+        return Ok(ExperimentResult::Unmeasured(why));
     }
-    let errand = Arc::new(Errand {
+    let errand = Arc::new(SharedRequest {
         around: around.clone(),
         name: name.clone(),
         run: format!("twice-{:016x}", rand::random::<u64>()),
@@ -58,8 +62,8 @@ async fn measure(around: &Around, own: Option<&Town>, wanted: usize) -> Result<F
     for (request, copy) in last_copies(&errand).await? {
         copies.entry(request).or_default().push(copy);
     }
-    let copies: Vec<Vec<Copy>> = copies.into_values().collect();
-    let told = Tally { requests, urls: around.urls.len(), killed, copies };
+    let copies: Vec<Vec<SentCopy>> = copies.into_values().collect();
+    let told = AnswerCounts { requests, urls: around.urls.len(), killed, copies };
     let mut front = around.front(0)?;
     let expected = there - i64::try_from(told.placed().len()).unwrap_or(i64::MAX);
     let left = showing(&mut front, &name, expected).await;
@@ -70,9 +74,9 @@ async fn measure(around: &Around, own: Option<&Town>, wanted: usize) -> Result<F
     Ok(told.judge(there, left))
 }
 
-/// What the lanes share.
-struct Errand {
-    around: Around,
+/// The state shared by the lanes.
+struct SharedRequest {
+    around: StoreUnderTest,
     name: String,
     run: String,
     requests: usize,
@@ -80,30 +84,30 @@ struct Errand {
     half: Notify,
 }
 
-impl Errand {
-    async fn send(&self, request: usize, turn: usize) -> Result<Copy, Stop> {
+impl SharedRequest {
+    async fn send(&self, request: usize, turn: usize) -> Result<SentCopy, Stop> {
         let mut front = self.around.front(turn)?;
         let key = format!("{}-{request}", self.run);
         let began = Instant::now();
-        let told = front.insist(Side::Buy, &self.name, 1, &key).await;
-        Ok(Copy { told, took: began.elapsed() })
+        let told = front.insist(OrderSide::Buy, &self.name, 1, &key).await;
+        Ok(SentCopy { told, took: began.elapsed() })
     }
 }
 
-/// What came of one sending of a request.
+/// The result of one copy of a request.
 #[derive(Clone, Debug)]
-struct Copy {
-    told: Told,
+struct SentCopy {
+    told: OrderReply,
     took: Duration,
 }
 
-/// By the request, what its copies were told.
-type Copies = BTreeMap<usize, Vec<Copy>>;
+/// The results of the copies, by request.
+type Copies = BTreeMap<usize, Vec<SentCopy>>;
 
-/// Each request to two frontends at once; half-way, the leader of our own store is killed.
+/// Sends each request to two frontends at once; half-way, kills the leader of a local cluster.
 async fn first_copies(
-    errand: &Arc<Errand>,
-    own: Option<&Town>,
+    errand: &Arc<SharedRequest>,
+    own: Option<&LocalCluster>,
 ) -> Result<(Copies, Option<Leader>), Stop> {
     let leader = match own {
         Some(town) => Some(town.leader().await?),
@@ -149,8 +153,8 @@ async fn first_copies(
     Ok((copies?, leader))
 }
 
-/// Each request once more, through yet another frontend.
-async fn last_copies(errand: &Arc<Errand>) -> Result<Vec<(usize, Copy)>, Stop> {
+/// Sends each request once more, through another frontend.
+async fn last_copies(errand: &Arc<SharedRequest>) -> Result<Vec<(usize, SentCopy)>, Stop> {
     let mut lanes = JoinSet::new();
     for lane in 0..LANES {
         let errand = errand.clone();
@@ -170,32 +174,32 @@ async fn last_copies(errand: &Arc<Errand>) -> Result<Vec<(usize, Copy)>, Stop> {
     Ok(copies)
 }
 
-/// Everything that was told.
-struct Tally {
+/// The answers to all copies.
+struct AnswerCounts {
     requests: usize,
     urls: usize,
     killed: Option<Leader>,
-    copies: Vec<Vec<Copy>>,
+    copies: Vec<Vec<SentCopy>>,
 }
 
-impl Tally {
-    /// The number of every order, with the request it was given to.
+impl AnswerCounts {
+    /// The number of every placed order, with its request.
     fn numbers(&self) -> impl Iterator<Item = (usize, u64)> {
         self.copies.iter().enumerate().flat_map(|(request, copies)| {
             let placed = copies.iter().filter_map(|copy| match copy.told {
-                Told::Placed(number) => Some(number),
+                OrderReply::Placed(number) => Some(number),
                 _ => None,
             });
             placed.map(move |number| (request, number))
         })
     }
 
-    /// Every order there is.
+    /// The numbers of all placed orders.
     fn placed(&self) -> BTreeSet<u64> {
         self.numbers().map(|(_, number)| number).collect()
     }
 
-    fn judge(&self, there: i64, left: Option<i64>) -> Finding {
+    fn judge(&self, there: i64, left: Option<i64>) -> ExperimentResult {
         let frontends = count(self.urls, "frontend");
         let head = format!(
             "{}, each sent {COPIES} times under one key through {frontends}{}",
@@ -206,32 +210,34 @@ impl Tally {
             ))
         );
         if let Some(why) = self.doubled() {
-            return Finding::Broken(format!("{head}: {why}"));
+            return ExperimentResult::Broken(format!("{head}: {why}"));
         }
         let told = || self.copies.iter().flatten().map(|copy| &copy.told);
         let lost = told().filter_map(|told| match told {
-            Told::Unknown(why) => Some(why),
+            OrderReply::Unknown(why) => Some(why),
             _ => None,
         });
         let lost: Vec<_> = lost.collect();
         if let Some(why) = lost.first() {
             let why = format!("{head}: {} were never answered: {why}", lost.len());
-            return Finding::Unmeasured(why);
+            return ExperimentResult::Unmeasured(why);
         }
         let refused = told().filter_map(|told| match told {
-            Told::Refused { status, message } => Some(format!("{status} {message}")),
+            OrderReply::Refused { status, message } => Some(format!("{status} {message}")),
             _ => None,
         });
         let refused: Vec<_> = refused.collect();
         let placed = self.placed().len();
         if placed < self.requests {
             let why = refused.first().cloned().unwrap_or_default();
-            return Finding::Unmeasured(format!("{head}: only {placed} were placed: {why}"));
+            return ExperimentResult::Unmeasured(format!(
+                "{head}: only {placed} were placed: {why}"
+            ));
         }
         let gone = left.map(|left| there - left);
         if gone != i64::try_from(placed).ok() {
-            let gone = gone.map_or("nobody knows how many".into(), |gone| gone.to_string());
-            return Finding::Broken(format!(
+            let gone = gone.map_or("an unknown number of".into(), |gone| gone.to_string());
+            return ExperimentResult::Broken(format!(
                 "{head}: each has one order, but {gone} pieces are gone and not {placed} (if \
                  nobody else is trading)"
             ));
@@ -241,14 +247,14 @@ impl Tally {
             [] => String::new(),
             [first, ..] => format!(" ({} copies were refused: {first})", refused.len()),
         };
-        Finding::Held(format!(
+        ExperimentResult::Held(format!(
             "{head}: each was placed once{refused}, {placed} pieces are gone; the longest answer \
              took {} ms",
             longest.as_millis()
         ))
     }
 
-    /// A request with two orders, or an order of two requests.
+    /// A request with two orders, or an order of two requests, as a sentence.
     fn doubled(&self) -> Option<String> {
         let mut by_request: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
         let mut by_number: BTreeMap<u64, usize> = BTreeMap::new();
@@ -278,39 +284,40 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn judge(copies: &[&[Told]], there: i64, left: i64) -> Finding {
-        let copy = |told: &Told| Copy { told: told.clone(), took: Duration::from_millis(3) };
+    fn judge(copies: &[&[OrderReply]], there: i64, left: i64) -> ExperimentResult {
+        let copy =
+            |told: &OrderReply| SentCopy { told: told.clone(), took: Duration::from_millis(3) };
         let copies = copies.iter().map(|told| told.iter().map(copy).collect()).collect::<Vec<_>>();
-        let tally = Tally { requests: copies.len(), urls: 3, killed: None, copies };
+        let tally = AnswerCounts { requests: copies.len(), urls: 3, killed: None, copies };
         tally.judge(there, Some(left))
     }
 
     #[test]
     fn requests_that_are_placed_twice_are_found() {
-        let (one, two) = (Told::Placed(7), Told::Placed(8));
+        let (one, two) = (OrderReply::Placed(7), OrderReply::Placed(8));
         let once = [one.clone(), one.clone(), one.clone()];
         let again = [two.clone(), two.clone(), two.clone()];
-        assert!(matches!(judge(&[&once, &again], 10, 8), Finding::Held(_)));
+        assert!(matches!(judge(&[&once, &again], 10, 8), ExperimentResult::Held(_)));
         let broken = [
-            judge(&[&once, &[two.clone(), two.clone(), Told::Placed(9)]], 10, 7),
+            judge(&[&once, &[two.clone(), two.clone(), OrderReply::Placed(9)]], 10, 7),
             judge(&[&once, &once], 10, 9),
             judge(&[&once, &again], 10, 7),
             judge(&[&once, &again], 10, 9),
         ];
         for found in broken {
-            assert!(matches!(found, Finding::Broken(_)), "{found:?}");
+            assert!(matches!(found, ExperimentResult::Broken(_)), "{found:?}");
         }
     }
 
     #[test]
-    fn requests_that_nobody_answered_are_not_measured() {
-        let (one, lost) = (Told::Placed(7), Told::Unknown("silence".into()));
-        let no = Told::Refused { status: 400, message: "no".into() };
+    fn unanswered_or_refused_requests_are_not_measured() {
+        let (one, lost) = (OrderReply::Placed(7), OrderReply::Unknown("silence".into()));
+        let no = OrderReply::Refused { status: 400, message: "no".into() };
         let found = judge(&[&[one.clone(), one.clone(), lost]], 10, 9);
-        assert!(matches!(found, Finding::Unmeasured(_)), "{found:?}");
+        assert!(matches!(found, ExperimentResult::Unmeasured(_)), "{found:?}");
         let found = judge(&[&[no.clone(), no.clone(), no.clone()]], 10, 10);
-        assert!(matches!(found, Finding::Unmeasured(_)), "{found:?}");
+        assert!(matches!(found, ExperimentResult::Unmeasured(_)), "{found:?}");
         let found = judge(&[&[one.clone(), no, one]], 10, 9);
-        assert!(matches!(found, Finding::Held(_)), "{found:?}: placed once, all the same");
+        assert!(matches!(found, ExperimentResult::Held(_)), "{found:?}: placed once, all the same");
     }
 }

@@ -1,31 +1,31 @@
-//! The command lines of the experiments.
+//! The command lines of the pains.
 
 use clap::{Args, Subcommand};
 
 use crate::roles::DialectName;
 
-/// The experiments of one line.
+/// The pains.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Pain {
-    /// One piece, 200 buyers: is it sold once?
+    /// Sells one piece to 200 buyers: is it sold once?
     Oversell(Oversell),
-    /// Each request sent three times under one key: is it placed once?
+    /// Sends each request three times under one key: is it placed once?
     DoubleSubmit(DoubleSubmit),
-    /// A buyer and many readers: is anybody shown a stock that is no longer true?
+    /// Buys while many readers query: does any reader see an outdated stock?
     Stale(Stale),
 }
 
-/// The store that an experiment is made on.
+/// The store that an experiment tests.
 #[derive(Clone, Debug, Args)]
-pub(crate) struct Where {
-    /// A public address of the store; repeat it for each frontend [default: a store of our own, for
-    /// as long as it takes]
+pub(crate) struct StoreChoice {
+    /// A public address of the store; repeat it for each frontend [default: a store that the
+    /// experiment starts]
     #[arg(long)]
     pub(crate) url: Vec<String>,
-    /// The classic API it speaks: stock or toy [default: what the store says; our own: stock]
+    /// The classic API: stock or toy [default: as the store reports; for a store of its own: stock]
     #[arg(long)]
     pub(crate) dialect: Option<DialectName>,
-    /// What to buy [default: what there is most of]
+    /// The product to buy [default: the one with the highest stock]
     #[arg(long, value_name = "NAME", requires = "url")]
     pub(crate) product: Option<String>,
 }
@@ -40,8 +40,8 @@ pub(crate) struct Where {
 pub(crate) struct Oversell {
     /// The store.
     #[command(flatten)]
-    pub(crate) at: Where,
-    /// How many want it at once
+    pub(crate) at: StoreChoice,
+    /// The number of concurrent buyers
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(2..=2000))]
     pub(crate) buyers: u16,
 }
@@ -55,8 +55,8 @@ pub(crate) struct Oversell {
 pub(crate) struct DoubleSubmit {
     /// The store.
     #[command(flatten)]
-    pub(crate) at: Where,
-    /// How many requests; each is sent three times, under one Idempotency-Key
+    pub(crate) at: StoreChoice,
+    /// The number of requests; each is sent three times, under one Idempotency-Key
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(2..=10000))]
     pub(crate) requests: u16,
 }
@@ -70,11 +70,11 @@ pub(crate) struct DoubleSubmit {
 pub(crate) struct Stale {
     /// The store.
     #[command(flatten)]
-    pub(crate) at: Where,
-    /// How many pieces are bought, one after the other
+    pub(crate) at: StoreChoice,
+    /// The number of pieces bought, one after the other
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=10000))]
     pub(crate) orders: u16,
-    /// How many readers look at the stock meanwhile
+    /// The number of readers that query the stock meanwhile
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u16).range(1..=500))]
     pub(crate) readers: u16,
 }

@@ -1,17 +1,17 @@
-//! The pains of the trade, each as an experiment of one line: the same piece sold twice, the same
-//! request placed twice, a stock shown that is no longer true.
+//! The pains, classic faults of shops, each as an experiment with a one-line result: oversell,
+//! double-submit, stale.
 //!
-//! They are made on any store that speaks the classic API, ours or somebody else's, and say what
-//! they found there: the promise held, or it did not, with the first piece of evidence. What could
-//! not be measured is said to be so; it is no finding.
+//! They test any store that speaks the classic API, this project's or another, and report whether
+//! the promise held, with the first piece of evidence. An experiment that could not measure says
+//! so; that is neither success nor failure.
 
 pub(crate) mod flags;
 
-pub(crate) mod front;
+pub(crate) mod api;
 
-pub(crate) mod around;
+pub(crate) mod store_under_test;
 
-mod town;
+mod cluster;
 
 pub(crate) mod oversell;
 
@@ -24,22 +24,22 @@ use wire::exit::Stop;
 use crate::roles::DialectName;
 use crate::signals::Signals;
 use ::frontend::classic::Dialect;
-use around::{Around, look_around};
-use flags::{Pain, Where};
-use town::Town;
+use cluster::LocalCluster;
+use flags::{Pain, StoreChoice};
+use store_under_test::{StoreUnderTest, look_around};
 
-/// What an experiment found.
+/// The result of an experiment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Finding {
-    /// The promise held; what was seen.
+pub(crate) enum ExperimentResult {
+    /// The promise held; the observation.
     Held(String),
-    /// It did not; the first piece of evidence.
+    /// The promise was broken; the first piece of evidence.
     Broken(String),
-    /// Nothing can be said; why.
+    /// Nothing was measured; the reason.
     Unmeasured(String),
 }
 
-/// Makes the experiment. True: the promise held.
+/// Runs the experiment. True: the promise held.
 pub(crate) async fn run(pain: Pain) -> Result<bool, Stop> {
     match pain {
         Pain::Oversell(flags) => oversell::run(flags).await,
@@ -48,13 +48,16 @@ pub(crate) async fn run(pain: Pain) -> Result<bool, Stop> {
     }
 }
 
-/// Makes an experiment, on the store that is meant or on one of our own with this shop, and says
-/// what it found. True: the promise held.
+/// Runs an experiment on the given store, or on a local cluster with this shop, and prints its
+/// result. True: the promise held.
 async fn tried(
     pain: &str,
-    at: &Where,
+    at: &StoreChoice,
     shop: &str,
-    experiment: impl AsyncFnOnce(&Around, Option<&Town>) -> Result<Finding, Stop>,
+    experiment: impl AsyncFnOnce(
+        &StoreUnderTest,
+        Option<&LocalCluster>,
+    ) -> Result<ExperimentResult, Stop>,
 ) -> Result<bool, Stop> {
     let dialect = at.dialect.map(|dialect| dialect.0);
     let mut signals = Signals::catch()?;
@@ -71,7 +74,7 @@ async fn tried(
     }
     let dialect = dialect.unwrap_or(Dialect::Stock);
     note!("{pain}: opening a store of our own, eight processes");
-    let mut town = Town::start(DialectName(dialect), shop)?;
+    let mut town = LocalCluster::start(DialectName(dialect), shop)?;
     let living = async {
         let urls = town.opened().await?;
         let around = look_around(&urls, Some(dialect), &[]).await?;
@@ -81,22 +84,22 @@ async fn tried(
         found = living => found,
         () = signals.next() => Err(Stop::Setup("interrupted".into())),
     };
-    let keep = !matches!(found, Ok(Finding::Held(_)));
+    let keep = !matches!(found, Ok(ExperimentResult::Held(_)));
     if let Some(path) = town.close(keep).await {
         note!("{pain}: what the store said is in {}", path.display());
     }
     told(pain, found)
 }
 
-/// The one line. What could not be measured goes to stderr, with exit code 2.
-fn told(pain: &str, found: Result<Finding, Stop>) -> Result<bool, Stop> {
+/// Prints the result. An experiment without a measurement goes to stderr, with exit code 2.
+fn told(pain: &str, found: Result<ExperimentResult, Stop>) -> Result<bool, Stop> {
     match found {
-        Ok(Finding::Held(what)) => answer!("{pain}: held: {what}"),
-        Ok(Finding::Broken(what)) => {
+        Ok(ExperimentResult::Held(what)) => answer!("{pain}: held: {what}"),
+        Ok(ExperimentResult::Broken(what)) => {
             answer!("{pain}: NOT HELD: {what}");
             return Ok(false);
         }
-        Ok(Finding::Unmeasured(why)) | Err(Stop::Setup(why)) => {
+        Ok(ExperimentResult::Unmeasured(why)) | Err(Stop::Setup(why)) => {
             return Err(Stop::Setup(format!("{pain}: not measured: {why}")));
         }
         Err(defect) => return Err(defect),
@@ -104,12 +107,12 @@ fn told(pain: &str, found: Result<Finding, Stop>) -> Result<bool, Stop> {
     Ok(true)
 }
 
-/// One product of a shop file.
+/// The lines of one product in a shop file.
 fn product(name: &str, quantity: u32) -> String {
     format!("[[product]]\nname = \"{name}\"\nprice = 9.99\nquantity = {quantity}\n\n")
 }
 
-/// So many of a thing, in words: `1 order`, `2 orders`.
+/// A count with its noun: `1 order`, `2 orders`.
 pub(crate) fn count(number: usize, one: &str) -> String {
     match number {
         1 => format!("1 {one}"),
@@ -117,7 +120,7 @@ pub(crate) fn count(number: usize, one: &str) -> String {
     }
 }
 
-/// The first few of a list, in words.
+/// The first four numbers of a list, as a text.
 pub(crate) fn few(numbers: &[u64]) -> String {
     const SHOWN: usize = 4;
     let shown: Vec<String> = numbers.iter().take(SHOWN).map(|n| format!("#{n}")).collect();

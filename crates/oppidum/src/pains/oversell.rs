@@ -1,7 +1,7 @@
-//! One piece, two hundred buyers: it must be sold once.
+//! Oversell: one piece and 200 buyers; the piece must be sold once.
 //!
-//! A store that looks at the stock and then takes from it, in two steps, sells the last piece as
-//! often as there are buyers between the steps.
+//! A store that checks the stock and decrements it in two steps sells the last piece to every buyer
+//! between the steps.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,29 +11,29 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 use wire::exit::Stop;
 
-use super::around::Around;
+use super::api::{OrderReply, OrderSide, StoreApi};
 use super::flags::Oversell;
-use super::front::{Front, Side, Told};
-use super::{Finding, Town, count, few, product, tried};
+use super::store_under_test::StoreUnderTest;
+use super::{ExperimentResult, LocalCluster, count, few, product, tried};
 
-/// The most pieces that one order may take.
+/// The most pieces of one order.
 const ORDER_MAX: u64 = 1_000_000;
 
-/// The most orders that it may take to buy a product down.
+/// The most orders to bring a product's stock down.
 const ORDERS_MAX: u32 = 20;
 
-/// How long a store may take to show what was bought: this is not about freshness.
+/// How long a store may take to show a purchase: freshness is not tested here.
 const SHOWING: Duration = Duration::from_secs(2);
 
-/// How long a store may take to fill up what is sold out.
+/// How long a store may take to fill a sold-out product up.
 const FILLING: Duration = Duration::from_secs(12);
 
-/// How often the experiment begins anew when a store filled up in the middle of it.
+/// How often the experiment begins again because the store filled the stock up meanwhile.
 const ROUNDS: u32 = 3;
 
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The product of our own shop: bears are scarce.
+/// The scarce product of the local cluster's shop.
 const SCARCE: &str = "bear";
 
 /// `oppidum lab oversell`
@@ -44,12 +44,16 @@ pub(super) async fn run(flags: Oversell) -> Result<bool, Stop> {
         .await
 }
 
-async fn measure(around: &Around, own: Option<&Town>, buyers: usize) -> Result<Finding, Stop> {
+async fn measure(
+    around: &StoreUnderTest,
+    own: Option<&LocalCluster>,
+    buyers: usize,
+) -> Result<ExperimentResult, Stop> {
     let name = match own {
         Some(_) => SCARCE.to_owned(),
         None => around.richest().0,
     };
-    let mut found = Finding::Unmeasured("it was never tried".into());
+    let mut found = ExperimentResult::Unmeasured("it was never tried".into());
     for _ in 0..ROUNDS {
         let mut front = around.front(0)?;
         if own.is_none() {
@@ -57,42 +61,42 @@ async fn measure(around: &Around, own: Option<&Town>, buyers: usize) -> Result<F
         }
         let bought = match bring_to(&mut front, around.dialect, &name, 1).await {
             Ok(bought) => bought,
-            Err(why) => return Ok(Finding::Unmeasured(why)),
+            Err(why) => return Ok(ExperimentResult::Unmeasured(why)),
         };
         let rush = rush(around, &name, buyers, 1).await?;
         let filled = rush.looks_filled(around.dialect, &mut front, &name).await;
         give_back(&mut front, around.dialect, &name, bought + rush.sold()).await;
         found = rush.judge(around.dialect, filled);
-        if !matches!(found, Finding::Unmeasured(_)) || filled.is_none() {
+        if !matches!(found, ExperimentResult::Unmeasured(_)) || filled.is_none() {
             break;
         }
     }
     Ok(found)
 }
 
-/// What came of a rush.
+/// The result of a rush.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Rush {
+pub(crate) struct RushResult {
     pub(crate) buyers: usize,
-    /// How many pieces there were.
+    /// The stock before the rush.
     pub(crate) pieces: u64,
-    /// The numbers of the orders that were placed, each of one piece.
+    /// The numbers of the placed orders, each of one piece.
     pub(crate) placed: Vec<u64>,
     pub(crate) refused: usize,
-    /// Why nobody can tell what came of an order.
+    /// Why the outcome of an order is unknown, for each such order.
     pub(crate) unknown: Vec<String>,
-    /// What is shown in the end; None: the store does not say.
+    /// The stock shown at the end; None: the store does not show it.
     pub(crate) left: Option<i64>,
     pub(crate) took: Duration,
 }
 
-/// So many buyers at once, each through one of the frontends, each for one piece.
+/// Runs `buyers` concurrent buyers, each for one piece, on the frontends in turn.
 pub(crate) async fn rush(
-    around: &Around,
+    around: &StoreUnderTest,
     name: &str,
     buyers: usize,
     pieces: u64,
-) -> Result<Rush, Stop> {
+) -> Result<RushResult, Stop> {
     let start = Arc::new(Barrier::new(buyers + 1));
     let mut crowd = JoinSet::new();
     for turn in 0..buyers {
@@ -100,17 +104,17 @@ pub(crate) async fn rush(
         crowd.spawn(async move {
             front.open().await;
             start.wait().await;
-            front.order(Side::Buy, &name, 1, None).await
+            front.order(OrderSide::Buy, &name, 1, None).await
         });
     }
     start.wait().await;
     let began = Instant::now();
-    let mut rush = Rush { buyers, pieces, ..Rush::default() };
+    let mut rush = RushResult { buyers, pieces, ..RushResult::default() };
     while let Some(told) = crowd.join_next().await {
         match told {
-            Ok(Told::Placed(number)) => rush.placed.push(number),
-            Ok(Told::Refused { .. }) => rush.refused += 1,
-            Ok(Told::Unknown(why)) => rush.unknown.push(why),
+            Ok(OrderReply::Placed(number)) => rush.placed.push(number),
+            Ok(OrderReply::Refused { .. }) => rush.refused += 1,
+            Ok(OrderReply::Unknown(why)) => rush.unknown.push(why),
             Err(error) => return Err(Stop::Defect(format!("a buyer vanished: {error}"))),
         }
     }
@@ -122,24 +126,23 @@ pub(crate) async fn rush(
     Ok(rush)
 }
 
-impl Rush {
-    /// How many pieces were sold.
+impl RushResult {
+    /// The number of pieces sold.
     pub(crate) fn sold(&self) -> i64 {
         i64::try_from(self.placed.len()).unwrap_or(i64::MAX)
     }
 
-    /// Some stores fill up what is sold out, and may do so in the middle of a rush: then more is
-    /// sold than there was, and rightly. What it was filled up to, when that explains what was
-    /// seen.
+    /// Some stores fill up a sold-out product, also during a rush: then they rightly sell more
+    /// pieces than there were. Returns the number of pieces filled up, if that explains the result.
     pub(crate) async fn looks_filled(
         &self,
         dialect: Dialect,
-        front: &mut Front,
+        front: &mut StoreApi,
         name: &str,
     ) -> Option<i64> {
         let pieces = i64::try_from(self.pieces).ok()?;
         let left = self.left?;
-        // What is left of a filling is more than there was, unless that is sold out as well.
+        // After a filling the stock left exceeds the first stock, unless it is sold out as well.
         if dialect == Dialect::Stock || self.sold() <= pieces || (0 < left && left <= pieces) {
             return None;
         }
@@ -147,7 +150,7 @@ impl Rush {
         let began = Instant::now();
         while began.elapsed() < FILLING {
             match front.look(name).await {
-                // Sold out since, and filled up once more: this is how far it goes.
+                // Sold out and filled up once more: this shows the level of a filling.
                 Ok(shown) if 0 < shown.quantity => {
                     let explains = shown.quantity == gained || shown.quantity == left;
                     return explains.then_some(gained);
@@ -158,19 +161,21 @@ impl Rush {
         None
     }
 
-    /// What it means.
-    pub(crate) fn judge(&self, dialect: Dialect, filled: Option<i64>) -> Finding {
+    /// Judges the result.
+    pub(crate) fn judge(&self, dialect: Dialect, filled: Option<i64>) -> ExperimentResult {
         let there = match self.pieces {
             1 => "1 piece".to_owned(),
             pieces => format!("{pieces} pieces"),
         };
         let head = format!("{there}, {}", count(self.buyers, "buyer"));
         if let Some(twice) = twice(&self.placed) {
-            return Finding::Broken(format!("{head}: two of them were given order #{twice}"));
+            return ExperimentResult::Broken(format!(
+                "{head}: two of them were given order #{twice}"
+            ));
         }
         if let Some(filled) = filled {
             let why = format!("{head}: the store filled up to {filled} in the middle of it");
-            return Finding::Unmeasured(why);
+            return ExperimentResult::Unmeasured(why);
         }
         let sold = self.placed.len();
         let orders = match sold {
@@ -179,49 +184,51 @@ impl Rush {
         };
         if self.pieces < sold as u64 {
             let left = self.left.map_or("nothing".into(), |left| left.to_string());
-            return Finding::Broken(format!(
+            return ExperimentResult::Broken(format!(
                 "{head}: {sold} of them got it ({orders}), and {left} is shown as left"
             ));
         }
         if sold == 0 || sold + self.refused < 2 {
             let why = self.unknown.first().map_or("all were refused", String::as_str);
-            return Finding::Unmeasured(format!("{head}: {sold} got it, {why}"));
+            return ExperimentResult::Unmeasured(format!("{head}: {sold} got it, {why}"));
         }
         let Some(left) = self.left else {
-            return Finding::Unmeasured(format!("{head}: the store does not show what is left"));
+            return ExperimentResult::Unmeasured(format!(
+                "{head}: the store does not show what is left"
+            ));
         };
         let expected = i64::try_from(self.pieces).unwrap_or(i64::MAX) - self.sold();
         let lost = i64::try_from(self.unknown.len()).unwrap_or(i64::MAX);
         let filled = dialect == Dialect::Toy && expected == 0 && 0 < left;
         if !filled && (left < 0 || left < expected - lost || expected < left) {
-            return Finding::Broken(format!(
+            return ExperimentResult::Broken(format!(
                 "{head}: {sold} got it ({orders}), {left} is shown as left and not \
                  {expected}"
             ));
         }
         let lost = match self.unknown.as_slice() {
-            [] => "nobody without an answer".to_owned(),
+            [] => "none without an answer".to_owned(),
             [first, ..] => format!("{} without an answer ({first})", self.unknown.len()),
         };
         let left =
             if filled { format!("filled up to {left} since") } else { format!("{left} left") };
         let took = self.took.as_millis();
-        Finding::Held(format!(
+        ExperimentResult::Held(format!(
             "{head}: {sold} got it ({orders}), {} were refused, {lost}; {left}; {took} ms",
             self.refused
         ))
     }
 }
 
-/// The first number that is there twice, in a sorted list.
+/// The first repeated number in a sorted list.
 fn twice(numbers: &[u64]) -> Option<u64> {
     numbers.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
 }
 
-/// Buys or sells until so many are left; how many were bought in all. The error says what is
-/// needed.
+/// Buys or sells until `pieces` are left; returns how many were bought in total. The error says
+/// what the experiment needs.
 pub(crate) async fn bring_to(
-    front: &mut Front,
+    front: &mut StoreApi,
     dialect: Dialect,
     name: &str,
     pieces: u64,
@@ -231,9 +238,9 @@ pub(crate) async fn bring_to(
     for _ in 0..ORDERS_MAX {
         let there = front.look(name).await?.quantity;
         let (side, distance) = match (there < target, dialect) {
-            (false, _) => (Side::Buy, there.abs_diff(target)),
-            (true, Dialect::Stock) => (Side::Sell, there.abs_diff(target)),
-            // Toys cannot be sold back: they come when the store fills up.
+            (false, _) => (OrderSide::Buy, there.abs_diff(target)),
+            (true, Dialect::Stock) => (OrderSide::Sell, there.abs_diff(target)),
+            // Toys cannot be sold back; their stock grows only when the store fills up.
             (true, Dialect::Toy) if filled(front, name, target).await => continue,
             (true, Dialect::Toy) => break,
         };
@@ -242,12 +249,12 @@ pub(crate) async fn bring_to(
         }
         let quantity = distance.min(ORDER_MAX);
         match front.order(side, name, quantity, None).await {
-            Told::Placed(_) => {}
-            Told::Refused { message, .. } => return Err(refused(name, &message)),
-            Told::Unknown(why) => return Err(why),
+            OrderReply::Placed(_) => {}
+            OrderReply::Refused { message, .. } => return Err(refused(name, &message)),
+            OrderReply::Unknown(why) => return Err(why),
         }
         let quantity = i64::try_from(quantity).unwrap_or(i64::MAX);
-        let taken = if side == Side::Buy { quantity } else { -quantity };
+        let taken = if side == OrderSide::Buy { quantity } else { -quantity };
         let expected = there - taken;
         bought += taken;
         let shown = showing(front, name, expected).await;
@@ -266,8 +273,8 @@ fn refused(name: &str, message: &str) -> String {
     format!("{name} cannot be bought down, the store says {message:?}: give another --product")
 }
 
-/// Waits until the store has filled up to this, if it does.
-async fn filled(front: &mut Front, name: &str, target: i64) -> bool {
+/// Waits until the store has filled up to `target`; false after [`FILLING`].
+async fn filled(front: &mut StoreApi, name: &str, target: i64) -> bool {
     let began = Instant::now();
     while began.elapsed() < FILLING {
         if front.look(name).await.is_ok_and(|shown| target <= shown.quantity) {
@@ -278,8 +285,8 @@ async fn filled(front: &mut Front, name: &str, target: i64) -> bool {
     false
 }
 
-/// What is shown, as soon as it is what is expected, or else after a while.
-pub(crate) async fn showing(front: &mut Front, name: &str, expected: i64) -> Option<i64> {
+/// Waits until the store shows the expected stock, at most [`SHOWING`]; returns the stock shown.
+pub(crate) async fn showing(front: &mut StoreApi, name: &str, expected: i64) -> Option<i64> {
     let began = Instant::now();
     loop {
         let shown = front.look(name).await.ok().map(|shown| shown.quantity);
@@ -290,13 +297,16 @@ pub(crate) async fn showing(front: &mut Front, name: &str, expected: i64) -> Opt
     }
 }
 
-/// Sells back what was bought, where that is possible: a store is left as it was found.
-pub(crate) async fn give_back(front: &mut Front, dialect: Dialect, name: &str, pieces: i64) {
+/// Sells the bought pieces back, where that is possible, to restore the store's stock.
+pub(crate) async fn give_back(front: &mut StoreApi, dialect: Dialect, name: &str, pieces: i64) {
     let mut rest = u64::try_from(pieces).unwrap_or(0);
     while dialect == Dialect::Stock && 0 < rest {
         let quantity = rest.min(ORDER_MAX);
-        // What cannot be sold back stays bought.
-        if !matches!(front.order(Side::Sell, name, quantity, None).await, Told::Placed(_)) {
+        // Best effort: pieces that cannot be sold back stay bought.
+        if !matches!(
+            front.order(OrderSide::Sell, name, quantity, None).await,
+            OrderReply::Placed(_)
+        ) {
             return;
         }
         rest -= quantity;
@@ -307,15 +317,17 @@ pub(crate) async fn give_back(front: &mut Front, dialect: Dialect, name: &str, p
 mod tests {
     use super::*;
 
-    fn rush(placed: &[u64], refused: usize, unknown: usize, left: i64) -> Rush {
+    fn rush(placed: &[u64], refused: usize, unknown: usize, left: i64) -> RushResult {
         let (buyers, unknown) = (200, vec!["no answer".to_owned(); unknown]);
         let (placed, left, took) = (placed.to_vec(), Some(left), Duration::from_millis(9));
-        Rush { buyers, pieces: 1, placed, refused, unknown, left, took }
+        RushResult { buyers, pieces: 1, placed, refused, unknown, left, took }
     }
 
     #[test]
-    fn a_piece_that_is_sold_once_is_told_from_one_that_is_sold_twice() {
-        let held = |rush: &Rush, dialect| matches!(rush.judge(dialect, None), Finding::Held(_));
+    fn a_piece_sold_once_holds_and_a_piece_sold_twice_is_broken() {
+        let held = |rush: &RushResult, dialect| {
+            matches!(rush.judge(dialect, None), ExperimentResult::Held(_))
+        };
         assert!(held(&rush(&[7], 199, 0, 0), Dialect::Stock));
         assert!(held(&rush(&[7], 190, 9, 0), Dialect::Stock));
         assert!(held(&rush(&[7], 199, 0, 100), Dialect::Toy), "filled up since");
@@ -328,17 +340,17 @@ mod tests {
         ];
         for (rush, dialect) in broken {
             let found = rush.judge(dialect, None);
-            assert!(matches!(found, Finding::Broken(_)), "{found:?}");
+            assert!(matches!(found, ExperimentResult::Broken(_)), "{found:?}");
         }
     }
 
     #[test]
-    fn what_shows_nothing_is_not_measured() {
+    fn a_rush_without_evidence_is_not_measured() {
         let nobody = rush(&[], 200, 0, 1).judge(Dialect::Stock, None);
-        assert!(matches!(nobody, Finding::Unmeasured(_)), "{nobody:?}");
+        assert!(matches!(nobody, ExperimentResult::Unmeasured(_)), "{nobody:?}");
         let silence = rush(&[], 0, 200, 1).judge(Dialect::Stock, None);
-        assert!(matches!(silence, Finding::Unmeasured(_)), "{silence:?}");
+        assert!(matches!(silence, ExperimentResult::Unmeasured(_)), "{silence:?}");
         let filled = rush(&[7, 8, 9], 197, 0, 98).judge(Dialect::Toy, Some(100));
-        assert!(matches!(filled, Finding::Unmeasured(_)), "{filled:?}");
+        assert!(matches!(filled, ExperimentResult::Unmeasured(_)), "{filled:?}");
     }
 }

@@ -1,8 +1,8 @@
-//! A buyer and many readers: whoever asks after an order was acknowledged must not be shown the
-//! stock before it.
+//! Stale: one buyer and many readers; a query after an acknowledged order must not show the stock
+//! before that order.
 //!
-//! Before each question a reader notes how many orders have been acknowledged. Only one customer
-//! buys, one piece at a time, so that number says how much can be left at most.
+//! Before each query a reader notes the number of acknowledged orders. Only one customer buys, one
+//! piece at a time, so that number gives the largest stock that is still true.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,16 +12,16 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use wire::exit::Stop;
 
-use super::around::Around;
+use super::api::{OrderReply, OrderSide, StoreApi};
 use super::flags::Stale;
-use super::front::{Front, Side, Told};
 use super::oversell::give_back;
-use super::{Finding, count, product, tried};
+use super::store_under_test::StoreUnderTest;
+use super::{ExperimentResult, count, product, tried};
 
-/// How long frontends may take to agree before anything is bought.
+/// How long frontends may take to agree before the first order.
 const AGREEING: Duration = Duration::from_secs(2);
 
-/// How many orders make a measurement.
+/// The least number of orders for a measurement.
 const ORDERS_MIN: usize = 3;
 
 /// `oppidum lab stale`
@@ -30,23 +30,23 @@ pub(super) async fn run(flags: Stale) -> Result<bool, Stop> {
     tried("stale", &flags.at, &shop, async |around, _| measure(around, &flags).await).await
 }
 
-async fn measure(around: &Around, flags: &Stale) -> Result<Finding, Stop> {
+async fn measure(around: &StoreUnderTest, flags: &Stale) -> Result<ExperimentResult, Stop> {
     let (name, there) = around.richest();
-    // The last piece stays: a store that fills up would do so now.
+    // The last piece stays: a store that sold out might fill up now.
     let enough = usize::try_from(there.max(1) - 1).unwrap_or(usize::MAX);
     let orders = usize::from(flags.orders).min(enough);
     if orders < ORDERS_MIN.min(flags.orders.into()) {
         let why = format!("a few pieces of a product are needed, and there are {there} of {name}");
-        return Ok(Finding::Unmeasured(why));
+        return Ok(ExperimentResult::Unmeasured(why));
     }
     let first = match agreed(around, &name).await? {
         Ok(quantity) => quantity,
         Err(finding) => return Ok(finding),
     };
-    let scene = Arc::new(Scene::new(name.clone(), first));
+    let scene = Arc::new(SharedReadings::new(name.clone(), first));
     let mut readers = JoinSet::new();
     for reader in 0..usize::from(flags.readers) {
-        let fronts = around.urls.iter().map(|url| Front::new(url, around.dialect));
+        let fronts = around.urls.iter().map(|url| StoreApi::new(url, around.dialect));
         let (fronts, scene) = (fronts.collect::<Result<Vec<_>, _>>()?, scene.clone());
         readers.spawn(async move { scene.read(fronts, reader).await });
     }
@@ -65,8 +65,12 @@ async fn measure(around: &Around, flags: &Stale) -> Result<Finding, Stop> {
     Ok(scene.judge(&head, bought?))
 }
 
-/// What all frontends show before anything is bought. They must agree: nothing is changing.
-async fn agreed(around: &Around, name: &str) -> Result<Result<i64, Finding>, Stop> {
+/// The stock that all frontends show before the first order. They must agree: no order is in
+/// flight.
+async fn agreed(
+    around: &StoreUnderTest,
+    name: &str,
+) -> Result<Result<i64, ExperimentResult>, Stop> {
     let began = Instant::now();
     loop {
         let mut shown = Vec::new();
@@ -74,7 +78,7 @@ async fn agreed(around: &Around, name: &str) -> Result<Result<i64, Finding>, Sto
             let mut front = around.front(turn)?;
             let quantity = match front.look(name).await {
                 Ok(shown) => shown.quantity,
-                Err(why) => return Ok(Err(Finding::Unmeasured(why))),
+                Err(why) => return Ok(Err(ExperimentResult::Unmeasured(why))),
             };
             shown.push((quantity, front.url().to_owned()));
         }
@@ -83,7 +87,7 @@ async fn agreed(around: &Around, name: &str) -> Result<Result<i64, Finding>, Sto
             return Ok(Ok(*first));
         };
         if AGREEING < began.elapsed() {
-            return Ok(Err(Finding::Broken(format!(
+            return Ok(Err(ExperimentResult::Broken(format!(
                 "before anything was bought, {here} shows {first} of {name} and {there} {other}"
             ))));
         }
@@ -91,25 +95,25 @@ async fn agreed(around: &Around, name: &str) -> Result<Result<i64, Finding>, Sto
     }
 }
 
-/// What the buyer and the readers share.
-struct Scene {
+/// The state shared by the buyer and the readers.
+struct SharedReadings {
     name: String,
-    /// What there was before the first order.
+    /// The stock before the first order.
     first: i64,
-    /// Each acknowledged order: its number, and when.
+    /// The number and the time of each acknowledged order.
     acknowledged: Mutex<Vec<(u64, Instant)>>,
     done: AtomicBool,
-    /// Queries that began after an acknowledged order.
+    /// The number of queries that began after an acknowledged order.
     after: AtomicU64,
     from_cache: AtomicU64,
-    /// Answers that said of themselves that they may be too old.
+    /// The number of answers that were marked as possibly stale.
     marked: AtomicU64,
     lies: AtomicU64,
     evidence: Mutex<Option<String>>,
     failures: Mutex<(u64, String)>,
 }
 
-impl Scene {
+impl SharedReadings {
     fn new(name: String, first: i64) -> Self {
         let count = || AtomicU64::new(0);
         Self {
@@ -126,24 +130,26 @@ impl Scene {
         }
     }
 
-    /// Buys one piece after the other, each through the next frontend, and looks at once through
-    /// the one after that. Why it ended early, if it did.
-    async fn buy(&self, around: &Around, orders: usize) -> Result<Option<String>, Stop> {
+    /// Buys piece by piece, each through the next frontend, and queries at once through the
+    /// frontend after it. Returns why it ended early, if it did.
+    async fn buy(&self, around: &StoreUnderTest, orders: usize) -> Result<Option<String>, Stop> {
         let run = format!("stale-{:016x}", rand::random::<u64>());
         for order in 0..orders {
             let mut front = around.front(order)?;
-            match front.insist(Side::Buy, &self.name, 1, &format!("{run}-{order}")).await {
-                Told::Placed(number) => self.acknowledged.lock().push((number, Instant::now())),
-                Told::Refused { message, .. } => return Ok(Some(message)),
-                Told::Unknown(why) => return Ok(Some(why)),
+            match front.insist(OrderSide::Buy, &self.name, 1, &format!("{run}-{order}")).await {
+                OrderReply::Placed(number) => {
+                    self.acknowledged.lock().push((number, Instant::now()));
+                }
+                OrderReply::Refused { message, .. } => return Ok(Some(message)),
+                OrderReply::Unknown(why) => return Ok(Some(why)),
             }
             self.look(&mut around.front(order + 1)?).await;
         }
         Ok(None)
     }
 
-    /// Looks through one frontend after the other until the buyer is done.
-    async fn read(&self, mut fronts: Vec<Front>, first: usize) {
+    /// Queries one frontend after the other until the buyer is done.
+    async fn read(&self, mut fronts: Vec<StoreApi>, first: usize) {
         let mut turn = first;
         while !self.done.load(Ordering::SeqCst) {
             let place = turn % fronts.len();
@@ -152,15 +158,15 @@ impl Scene {
         }
     }
 
-    /// One question, and whether its answer can have been true when it was asked.
-    async fn look(&self, front: &mut Front) {
+    /// Sends a query, and checks whether its answer can have been true when it was sent.
+    async fn look(&self, front: &mut StoreApi) {
         let before = self.acknowledged.lock().len();
         let asked = Instant::now();
         let shown = match front.look(&self.name).await {
             Ok(shown) => shown,
             Err(why) => {
                 self.fail(why);
-                // A store that refuses everybody is not to be stormed.
+                // A pause, so that a store that rejects every query is not overloaded.
                 return tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -187,7 +193,7 @@ impl Scene {
         *failures = (failures.0 + 1, why);
     }
 
-    /// The order that the reader should have seen, and did not.
+    /// The order that the reader should have seen and did not, as a sentence.
     fn describe(&self, shown: i64, asked: Instant, url: &str, hit: bool) -> String {
         let acknowledged = self.acknowledged.lock();
         let missed = usize::try_from(self.first - shown).ok();
@@ -205,23 +211,25 @@ impl Scene {
         )
     }
 
-    fn judge(&self, head: &str, ended: Option<String>) -> Finding {
+    fn judge(&self, head: &str, ended: Option<String>) -> ExperimentResult {
         let count = |number: &AtomicU64| number.load(Ordering::SeqCst);
         let (after, lies) = (count(&self.after), count(&self.lies));
         if let Some(evidence) = &*self.evidence.lock() {
             let wrong = format!("{lies} of {after} queries showed what was no longer true");
-            return Finding::Broken(format!("{head}: {evidence}; {wrong}"));
+            return ExperimentResult::Broken(format!("{head}: {evidence}; {wrong}"));
         }
         let (failed, last) = self.failures.lock().clone();
         let ended = match ended {
             None => String::new(),
             Some(why) if self.acknowledged.lock().len() < ORDERS_MIN => {
-                return Finding::Unmeasured(format!("{head}: then no order was placed: {why}"));
+                return ExperimentResult::Unmeasured(format!(
+                    "{head}: then no order was placed: {why}"
+                ));
             }
             Some(why) => format!("; then no more orders were placed: {why}"),
         };
         if after == 0 {
-            return Finding::Unmeasured(format!(
+            return ExperimentResult::Unmeasured(format!(
                 "{head}: no query was answered in between: {last}"
             ));
         }
@@ -233,7 +241,7 @@ impl Scene {
             0 => String::new(),
             marked => format!("; {marked} were marked as possibly stale and are not counted"),
         };
-        Finding::Held(format!(
+        ExperimentResult::Held(format!(
             "{head}: {after} queries, {} of them answered from a cache, and none showed a stock \
              from before an acknowledged order{marked}{failed}{ended}",
             count(&self.from_cache)
@@ -246,8 +254,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_evidence_names_the_order_that_was_not_seen() {
-        let scene = Scene::new("owl".into(), 100);
+    fn the_evidence_names_the_missed_order() {
+        let scene = SharedReadings::new("owl".into(), 100);
         let now = Instant::now();
         *scene.acknowledged.lock() = vec![(7, now), (9, now), (12, now)];
         let later = now + Duration::from_millis(4);
@@ -257,8 +265,8 @@ mod tests {
         assert_eq!(told, expected);
         assert!(scene.describe(101, later, "http://here", false).contains("and there were 100"));
         let found = scene.judge("here", None);
-        assert!(matches!(found, Finding::Unmeasured(_)), "nobody looked: {found:?}");
+        assert!(matches!(found, ExperimentResult::Unmeasured(_)), "no query: {found:?}");
         scene.after.store(3, Ordering::SeqCst);
-        assert!(matches!(scene.judge("here", None), Finding::Held(_)));
+        assert!(matches!(scene.judge("here", None), ExperimentResult::Held(_)));
     }
 }

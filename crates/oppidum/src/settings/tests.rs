@@ -29,7 +29,7 @@ fn flags_beat_the_environment_beats_dot_env_beats_the_default() {
 }
 
 #[test]
-fn what_is_unknown_or_makes_no_sense_is_said() {
+fn an_unknown_or_invalid_setting_is_an_error() {
     let unknown = Settings::new(texts(&[("OPPIDUM_CASHE", "5")]), None).unwrap_err().to_string();
     assert!(unknown.contains("OPPIDUM_CASHE") && unknown.contains("OPPIDUM_CACHE"), "{unknown}");
     assert!(Settings::new(texts(&[]), Some(b"OPPIDUM_X=1")).is_err());
@@ -41,9 +41,9 @@ fn what_is_unknown_or_makes_no_sense_is_said() {
     assert!(settings.want::<u64>(ID, None).is_err());
 }
 
-/// Kind: a setting that arrives and does nothing.
+/// Prevents: a setting that is accepted and has no effect.
 #[test]
-fn a_misspelt_name_is_an_error_wherever_it_stands() {
+fn a_misspelt_name_is_an_error_in_every_source() {
     for name in ["OPPIDUM_CASHE", "oppidum_cache", "OPIDUM_CACHE", "OPPIDUM-CACHE", "OPPIDUM_X"] {
         let error = Settings::new(texts(&[(name, "5")]), None).unwrap_err().to_string();
         assert!(error.contains(name), "{error}");
@@ -73,7 +73,7 @@ fn an_empty_variable_is_not_set_and_an_empty_flag_is_an_error() {
 }
 
 #[test]
-fn what_is_set_twice_or_would_be_replaced_is_an_error() {
+fn a_name_set_twice_or_a_value_to_expand_is_an_error() {
     let twice = b"OPPIDUM_CACHE=1\nOPPIDUM_CACHE=1\n";
     assert!(Settings::new(texts(&[]), Some(twice)).unwrap_err().to_string().contains("line 2"));
     let replaced = b"OPPIDUM_DATA=$HOME/data";
@@ -86,7 +86,7 @@ fn what_is_set_twice_or_would_be_replaced_is_an_error() {
 }
 
 #[test]
-fn service_links_of_kubernetes_are_passed_over_with_one_line() {
+fn service_links_of_kubernetes_are_skipped_with_one_line() {
     let links = texts(&[
         ("OPPIDUM_SERVICE_HOST", "10.0.0.7"),
         ("OPPIDUM_SERVICE_PORT", "1234"),
@@ -115,7 +115,7 @@ fn service_links_of_kubernetes_are_passed_over_with_one_line() {
     }
 }
 
-/// Kind: two settings on a line, of which the second is a part of the first.
+/// Prevents: two settings on a line, of which the second becomes a part of the first.
 #[test]
 fn two_settings_on_a_line_are_an_error_with_its_number() {
     for line in [
@@ -136,7 +136,7 @@ fn two_settings_on_a_line_are_an_error_with_its_number() {
 }
 
 #[test]
-fn what_is_set_among_some_settings_is_found_wherever_it_is() {
+fn set_variables_are_found_in_every_source() {
     let environment = texts(&[("OPPIDUM_LISTEN", "a:1"), ("OPPIDUM_PORT", "1")]);
     let settings = Settings::new(environment, Some(b"ORDER_SERVICE_ID=7\n")).unwrap();
     let found = settings.set_among(&[LISTEN, HOST, ID]);

@@ -1,5 +1,5 @@
-//! Where the lines of children go that nobody wants to see just now: into files, and those with
-//! certain words, with the moment they came, into memory.
+//! The archive of the children's log lines: every line goes to a file, and lines with certain words
+//! also go to memory, with their time.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -9,52 +9,52 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-/// The most bytes that one child's file takes: what comes later is not written.
+/// The largest log file of one child, in bytes: later lines are dropped.
 const FILE_BYTES_MAX: u64 = 8 << 20;
 
-/// The most lines in memory: the words that are looked for are rare.
+/// The most lines in memory: lines with the words are rare.
 const HEARD_MAX: usize = 10_000;
 
-/// A child's line, and when it came.
+/// A child's line, with the time of its arrival.
 #[derive(Clone, Debug)]
-pub(crate) struct Said {
+pub(crate) struct LogLine {
     /// When the line came.
     pub(crate) at: Instant,
-    /// Which child said it.
+    /// The child's name.
     pub(crate) name: String,
     /// The line.
     pub(crate) line: String,
 }
 
-/// Keeps what children say.
+/// Keeps the children's lines.
 #[derive(Debug)]
 pub(crate) struct Archive {
     folder: PathBuf,
-    /// Lines with any of these words are remembered.
+    /// Lines with any of these words are kept in memory.
     words: &'static [&'static str],
-    kept: Mutex<Kept>,
+    kept: Mutex<KeptLine>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct KeptLine {
     files: BTreeMap<String, (File, u64)>,
     last: BTreeMap<String, String>,
-    heard: Vec<Said>,
+    heard: Vec<LogLine>,
 }
 
 impl Archive {
-    /// Into `folder/NAME.log`; lines with any of `words` are remembered as well.
+    /// Writes to `folder/NAME.log`, and keeps lines with any of `words` in memory.
     pub(crate) fn new(folder: PathBuf, words: &'static [&'static str]) -> Self {
         Self { folder, words, kept: Mutex::default() }
     }
 
-    /// Takes a line in. A file that cannot be written is no reason to stop the child.
+    /// Stores a line. A file that cannot be written must not stop the child.
     pub(crate) fn take(&self, name: &str, line: &str) {
         let mut kept = self.kept.lock();
         let heard = kept.heard.len() < HEARD_MAX;
         if heard && self.words.iter().any(|words| line.contains(words)) {
             let (at, name, line) = (Instant::now(), name.to_owned(), line.to_owned());
-            kept.heard.push(Said { at, name, line });
+            kept.heard.push(LogLine { at, name, line });
         }
         kept.last.insert(name.to_owned(), line.to_owned());
         if !kept.files.contains_key(name) {
@@ -75,8 +75,8 @@ impl Archive {
         self.kept.lock().last.get(name).cloned()
     }
 
-    /// The lines that hold one of the words, in the order in which they came.
-    pub(crate) fn heard(&self) -> Vec<Said> {
+    /// The lines with one of the words, in the order of their arrival.
+    pub(crate) fn heard(&self) -> Vec<LogLine> {
         self.kept.lock().heard.clone()
     }
 }
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_line_is_kept_and_those_with_the_words_are_remembered() {
+    fn every_line_is_written_and_lines_with_the_words_are_kept_in_memory() {
         let folder = tempfile::tempdir().unwrap();
         let archive = Archive::new(folder.path().to_owned(), &["New leader"]);
         archive.take("order-123", "Requesting missing logs");

@@ -1,4 +1,4 @@
-//! `oppidum up`: a whole store on this machine, each process a real one.
+//! `oppidum up`: a whole store on this machine, each role a process of its own.
 
 pub(crate) mod plan;
 
@@ -23,10 +23,10 @@ use crate::roles::{self, Capacity, Checked, DialectName, Filter, FreeText, OnOff
 use crate::settings::{self, Setting, Settings};
 use crate::shop;
 use crate::signals::Signals;
-use plan::{Plan, Wishes};
-use supervisor::{Afterwards, Lines, Supervisor};
+use plan::{Plan, UpRequest};
+use supervisor::{AfterExit, Lines, Supervisor};
 
-/// How long the store may take to open before people are told that it takes long.
+/// How long the store may take to open before a line says that it is slow.
 const OPENING: Duration = Duration::from_secs(15);
 
 /// The settings that `up` passes to each process as flags: they override the environment.
@@ -42,7 +42,7 @@ pub(crate) const GIVEN: [Setting; 9] = [
     settings::PUBLIC_STATUS,
 ];
 
-/// The line about settings that are set and do nothing here.
+/// The line about settings that are set and have no effect under `up`.
 fn ignored(settings: &Settings, ephemeral: bool) -> Option<String> {
     let given = settings.set_among(&GIVEN);
     let given = (!given.is_empty())
@@ -53,7 +53,7 @@ fn ignored(settings: &Settings, ephemeral: bool) -> Option<String> {
     (!ignored.is_empty()).then(|| format!("ignored here: {}", ignored.join("; ")))
 }
 
-/// Starts everything, tells how to use it, keeps it running, and ends it.
+/// Starts the processes, prints how to use the store, supervises it, and stops it.
 pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
     let mut settings = Settings::load()?;
     let dialect: DialectName = settings.want(settings::DIALECT, flags.dialect.clone())?;
@@ -85,13 +85,13 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
         Some(folder) => folder.path().to_owned(),
         None => settings.want::<FreeText>(settings::DATA, flags.data.clone())?.0.into(),
     };
-    // Said here, once, and not by three replicas one after the other.
+    // Reports a bad shop once, not once per replica.
     shop::load(&shop, shop::Age::of_store(&data))?;
-    let wishes = Wishes {
+    let wishes = UpRequest {
         dialect: dialect.0.name().to_owned(),
         shop,
         port,
-        auto: flags.ports == cli::Ports::Auto,
+        auto: flags.ports == cli::PortChoice::Auto,
         data,
         frontends: flags.frontends,
         catalogs: flags.catalogs,
@@ -125,22 +125,22 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
     ended
 }
 
-/// Until the first signal in order, after the second at once.
+/// Runs until the first signal, which stops the store in order; the second stops it at once.
 async fn supervise(
     plan: &Plan,
     restart: Restart,
-    wishes: &Wishes,
+    wishes: &UpRequest,
     (stop, hurry): (&CancellationToken, &CancellationToken),
 ) -> Result<(), Stop> {
     let afterwards = match restart {
-        Restart::Always => Afterwards::Again,
-        Restart::Never => Afterwards::Never,
+        Restart::Always => AfterExit::Again,
+        Restart::Never => AfterExit::Never,
     };
     let supervisor = Supervisor::start(plan, afterwards, &Lines::Shown, stop)?;
     let ended = tokio::select! {
         () = opened(plan) => {
             plan.tell(&supervisor.pids(), wishes);
-            // Once it was open, nothing but a signal closes it.
+            // Once the store was open, only a signal stops it.
             stop.cancelled().await;
             Ok(())
         }
@@ -183,7 +183,7 @@ async fn opened(plan: &Plan) {
     }
 }
 
-/// True when nobody listens on a port of loopback.
+/// True when no process listens on this port of loopback.
 fn is_free(port: u16) -> bool {
     TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
@@ -193,7 +193,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_that_do_nothing_under_up_are_said_in_one_line() {
+    fn settings_without_effect_under_up_are_named_in_one_line() {
         let set = |names: &[&str]| {
             let texts = names.iter().map(|name| ((*name).to_owned(), "x".to_owned())).collect();
             Settings::new(texts, None).unwrap()

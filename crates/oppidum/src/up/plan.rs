@@ -1,4 +1,4 @@
-//! What `up` starts: which processes, on which ports, with which commands.
+//! The plan of `up`: its processes, their ports, and their command lines.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -11,34 +11,34 @@ use wire::exit::Stop;
 
 use super::is_free;
 
-/// The replicas' ids, as the toy store has them.
+/// The replicas' ids, the same as the toy store's.
 const IDS: [u64; 3] = [123, 345, 456];
 
-/// Where free ports are looked for: below those that systems lend to outgoing connections (from
-/// 32,768 on), for a port must still be free when its process comes back from the dead.
+/// The range of free ports: below the ephemeral ports of outgoing connections (from 32,768 on),
+/// because a port must still be free when its process restarts.
 const FREE: Range<u16> = 10_000..32_000;
 
 /// The documented public port.
 const PUBLIC: u16 = 1234;
 
-/// How long a port may still be taken by a store that has just been killed: its processes notice,
-/// end in order, and may take a second under load.
+/// How long a store that was just killed may still hold a port: its processes notice, stop in
+/// order, and may take a second under load.
 const FREED: Duration = Duration::from_secs(2);
 
-/// How often a port that is taken is looked at again.
+/// The pause before a taken port is tried again.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How many ports are tried.
+/// The most ports that are tried.
 const TRIES: u32 = 1_000;
 
-/// What a person wishes.
+/// The request for a store, from flags and settings.
 #[derive(Clone, Debug)]
-pub(crate) struct Wishes {
+pub(crate) struct UpRequest {
     pub(crate) dialect: String,
     pub(crate) shop: String,
-    /// The public port of the first frontend; a port that is given is kept, also with `auto`.
+    /// The public port of the first frontend; a given port is kept, also with `auto`.
     pub(crate) port: Option<u16>,
-    /// Free ports instead of the documented ones.
+    /// Whether to use free ports instead of the documented ones.
     pub(crate) auto: bool,
     pub(crate) data: PathBuf,
     pub(crate) frontends: u16,
@@ -47,18 +47,18 @@ pub(crate) struct Wishes {
     pub(crate) log: String,
     pub(crate) access_log: String,
     pub(crate) preempt: bool,
-    /// The store's name. None: as the replicas' settings have it.
+    /// The store's name. None: as in the replicas' settings.
     pub(crate) cluster: Option<String>,
 }
 
-/// Every process to start.
+/// The processes to start.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) children: Vec<Child>,
     public_ports: Vec<u16>,
     ports: Vec<(String, u16)>,
     auto: bool,
-    /// The ports that a person has asked for; with `auto` as well, they are kept.
+    /// The ports that the user gave; `auto` keeps them, too.
     given: Vec<u16>,
 }
 
@@ -67,14 +67,14 @@ pub(crate) struct Plan {
 pub(crate) struct Child {
     /// `order-456`, `catalog-1`, `frontend-1`
     pub(crate) name: String,
-    /// What to run this program with.
+    /// The arguments of this program.
     pub(crate) arguments: Vec<String>,
-    /// Where it listens.
+    /// The address on which it listens.
     pub(crate) address: String,
 }
 
 impl Plan {
-    pub(crate) fn make(wishes: &Wishes) -> Result<Self, Stop> {
+    pub(crate) fn make(wishes: &UpRequest) -> Result<Self, Stop> {
         let mut publics = Vec::new();
         for place in 0..wishes.frontends {
             publics.push(following(wishes.port.unwrap_or(PUBLIC), place)?);
@@ -83,7 +83,7 @@ impl Plan {
             return Err(Stop::Setup("0 is no port: give another, or --ports auto".into()));
         }
         let given = wishes.port.map_or_else(Vec::new, |_| publics.clone());
-        let mut ports = Ports { auto: wishes.auto, given: given.clone(), held: Vec::new() };
+        let mut ports = PortAllocator { auto: wishes.auto, given: given.clone(), held: Vec::new() };
         let mut listed = Vec::<(String, u16)>::new();
         let mut port = |what: String, fixed: u16, given: bool| -> Result<u16, Stop> {
             let port = if given { fixed } else { ports.take(fixed)? };
@@ -126,8 +126,7 @@ impl Plan {
         Ok(Self { children, public_ports, ports: listed, auto: wishes.auto, given })
     }
 
-    /// Refuses to start when a port is taken, and stays so for longer than a store that was killed
-    /// takes to end.
+    /// Fails when a port is taken for longer than a killed store needs to stop.
     pub(crate) async fn check_ports(&self) -> Result<(), Stop> {
         let until = Instant::now() + FREED;
         for (name, port) in &self.ports {
@@ -142,22 +141,22 @@ impl Plan {
         Ok(())
     }
 
-    /// What is wrong when a port is taken, and what to do.
+    /// The error about a taken port, with advice.
     fn taken(&self, name: &str, port: u16) -> String {
         let advice = match (self.given.contains(&port), self.auto) {
             (true, _) => "or give another --port",
             (false, true) => "or start again, with other ports",
             (false, false) => "or give --ports auto",
         };
-        format!("port {port} for {name} is taken: stop whoever listens there, {advice}")
+        format!("port {port} for {name} is taken: stop the process that listens there, {advice}")
     }
 
     pub(crate) fn urls(&self) -> Vec<String> {
         self.public_ports.iter().map(|port| format!("http://127.0.0.1:{port}")).collect()
     }
 
-    /// Tells a person what runs and what to try.
-    pub(crate) fn tell(&self, pids: &BTreeMap<String, u32>, wishes: &Wishes) {
+    /// Prints the processes and examples of requests.
+    pub(crate) fn tell(&self, pids: &BTreeMap<String, u32>, wishes: &UpRequest) {
         let Some(url) = self.urls().into_iter().next() else { return };
         let program = std::env::args().next().unwrap_or_else(|| "oppidum".into());
         answer!("\nThe store is open: {}\n", self.urls().join("  "));
@@ -185,7 +184,7 @@ impl Plan {
     }
 }
 
-fn order(id: u64, port: u16, list: &str, wishes: &Wishes) -> Child {
+fn order(id: u64, port: u16, list: &str, wishes: &UpRequest) -> Child {
     let data = wishes.data.display().to_string();
     let flags = [
         ("--id", id.to_string()),
@@ -202,7 +201,7 @@ fn order(id: u64, port: u16, list: &str, wishes: &Wishes) -> Child {
     Child { name: format!("order-{id}"), arguments, address: format!("127.0.0.1:{port}") }
 }
 
-fn catalog(place: usize, port: u16, list: &str, wishes: &Wishes) -> Child {
+fn catalog(place: usize, port: u16, list: &str, wishes: &UpRequest) -> Child {
     let address = format!("127.0.0.1:{port}");
     let flags = [
         ("--listen", address.clone()),
@@ -213,7 +212,7 @@ fn catalog(place: usize, port: u16, list: &str, wishes: &Wishes) -> Child {
     Child { name, arguments: arguments("catalog", &flags), address }
 }
 
-fn frontend(place: usize, ports: (u16, u16), lists: (&str, &str), wishes: &Wishes) -> Child {
+fn frontend(place: usize, ports: (u16, u16), lists: (&str, &str), wishes: &UpRequest) -> Child {
     let flags = [
         ("--host", "127.0.0.1".to_owned()),
         ("--port", ports.0.to_string()),
@@ -223,7 +222,7 @@ fn frontend(place: usize, ports: (u16, u16), lists: (&str, &str), wishes: &Wishe
         ("--cache", wishes.cache.clone()),
         ("--dialect", wishes.dialect.clone()),
         ("--access-log", wishes.access_log.clone()),
-        // It listens on loopback alone, for one who looks on and for crowds of one machine.
+        // It listens only on loopback: local users see the full status, and loopback has no limit.
         ("--public-status", "full".to_owned()),
         ("--gateways", "loopback".to_owned()),
         ("--log", wishes.log.clone()),
@@ -247,15 +246,15 @@ fn following(first: u16, place: u16) -> Result<u16, Stop> {
         .ok_or_else(|| Stop::Setup(format!("there is no port {first} + {place}")))
 }
 
-/// Fixed ports, or free ones: held until all are chosen, so that none is chosen twice.
-struct Ports {
+/// Allocates fixed or free ports; holds free ones until all are chosen, so that none repeats.
+struct PortAllocator {
     auto: bool,
-    /// Not drawn for another process.
+    /// Ports that are not drawn for another process.
     given: Vec<u16>,
     held: Vec<TcpListener>,
 }
 
-impl Ports {
+impl PortAllocator {
     fn take(&mut self, fixed: u16) -> Result<u16, Stop> {
         if !self.auto {
             return Ok(fixed);
@@ -277,8 +276,8 @@ impl Ports {
 mod tests {
     use super::*;
 
-    fn wishes() -> Wishes {
-        Wishes {
+    fn wishes() -> UpRequest {
+        UpRequest {
             dialect: "toy".into(),
             shop: "toy".into(),
             port: None,
@@ -295,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_ports_are_taken() {
+    fn fixed_ports_are_the_documented_ones() {
         let plan = Plan::make(&wishes()).unwrap();
         let names: Vec<_> = plan.children.iter().map(|child| child.name.as_str()).collect();
         let expected = [
@@ -323,9 +322,9 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_given_is_kept_and_the_others_are_drawn() {
+    fn a_given_port_is_kept_and_the_other_ports_are_drawn() {
         for given in [18_401, 1115, 65_000] {
-            let wishes = Wishes { auto: true, port: Some(given), ..wishes() };
+            let wishes = UpRequest { auto: true, port: Some(given), ..wishes() };
             let plan = Plan::make(&wishes).unwrap();
             let expected = [given, given + 1].map(|port| format!("http://127.0.0.1:{port}"));
             assert_eq!(plan.urls(), expected);
@@ -336,15 +335,15 @@ mod tests {
             assert_eq!(ports.len(), plan.ports.len());
         }
         for odd in [0, u16::MAX, 1115, 2318] {
-            assert!(Plan::make(&Wishes { port: Some(odd), ..wishes() }).is_err(), "{odd}");
+            assert!(Plan::make(&UpRequest { port: Some(odd), ..wishes() }).is_err(), "{odd}");
         }
     }
 
-    /// Kind: advice that was followed already, and changes nothing.
+    /// Prevents: advice that the user has followed already, and that changes nothing.
     #[test]
-    fn what_to_do_about_a_port_that_is_taken_depends_on_who_chose_it() {
+    fn the_advice_about_a_taken_port_depends_on_its_source() {
         let taken = |auto, port, of: u16| {
-            let plan = Plan::make(&Wishes { port, auto, ..wishes() }).unwrap();
+            let plan = Plan::make(&UpRequest { port, auto, ..wishes() }).unwrap();
             plan.taken("x", of)
         };
         for auto in [false, true] {
@@ -356,9 +355,9 @@ mod tests {
         assert!(!taken(true, Some(18_401), 12_000).contains("--ports auto"));
     }
 
-    /// Kind: a setting for one process that reaches them all.
+    /// Prevents: a setting for one process that reaches all of them.
     #[test]
-    fn every_process_is_told_where_it_listens() {
+    fn every_process_gets_its_listening_address_by_a_flag() {
         let plan = Plan::make(&wishes()).unwrap();
         for child in &plan.children {
             let mut pairs = child.arguments.windows(2);
@@ -372,7 +371,7 @@ mod tests {
 
     #[test]
     fn free_ports_are_all_different() {
-        let plan = Plan::make(&Wishes { auto: true, ..wishes() }).unwrap();
+        let plan = Plan::make(&UpRequest { auto: true, ..wishes() }).unwrap();
         let ports: std::collections::BTreeSet<_> =
             plan.ports.iter().map(|(_, port)| port).collect();
         assert_eq!(ports.len(), plan.ports.len());

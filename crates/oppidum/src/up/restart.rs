@@ -1,48 +1,48 @@
-//! Restart policy: what becomes of a child of `up` that has ended, and whether a store can open.
+//! Restart policy: when a child of `up` that ended is started again, and whether a store can open.
 //!
-//! A child that dies is started again, later each time it dies young. A child that *cannot run*
-//! (its exit code is 2, or the program cannot be started) is tried again as well, for what keeps it
-//! away may pass: a port that another process holds for a moment, a program that is being replaced,
-//! a folder that an operator puts right. Neither ends the store: that takes more than a minority of
-//! replicas, and only while the store has not been open yet.
+//! A child that dies is restarted, after a longer pause each time it dies young. A child that
+//! *cannot run* (its exit code is 2, or the program cannot be started) is retried as well, because
+//! the cause may pass: a port that another process holds briefly, a program that is being replaced,
+//! a folder that an operator repairs. Neither ends the store: that takes more than a minority of
+//! replicas, and happens only before the store has opened.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The pause before a child is started again: at least this, twice as long each time it dies young.
+/// The shortest pause before a child is restarted, doubled each time the child dies young.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// The longest pause after a death: a crash is rarely cured by waiting.
+/// The longest pause after a death: waiting rarely cures a crash.
 const PAUSE_MAX: Duration = Duration::from_secs(8);
 
-/// The longest pause before a child that cannot run is tried again: an operator sees to it.
+/// The longest pause before a child that cannot run is retried: an operator must act.
 const UNUSABLE_PAUSE_MAX: Duration = Duration::from_mins(1);
 
-/// A child that lived longer did not die young.
+/// A child that lived at least this long did not die young.
 const YOUNG: Duration = Duration::from_secs(10);
 
-/// How a child ended, by itself.
+/// How a child ended without being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// It ran, and died.
     Died,
-    /// It cannot run as it is told, or cannot be started at all.
+    /// It cannot run with its settings, or cannot be started at all.
     CannotRun,
 }
 
-/// The pauses before one child is started again.
+/// The pauses before one child is restarted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Backoff {
     pause: Duration,
 }
 
 impl Backoff {
-    /// For a child that has not been started yet.
+    /// The pauses of a child that has not been started yet.
     pub(crate) fn new() -> Self {
         Self { pause: PAUSE }
     }
 
-    /// The pause after a life that took so long and ended like this.
+    /// The pause after a run with this end and this length.
     pub(crate) fn next(&mut self, end: End, lived: Duration) -> Duration {
         let most = match end {
             End::Died => PAUSE_MAX,
@@ -53,12 +53,12 @@ impl Backoff {
     }
 }
 
-/// Why a store of these children cannot open while these cannot run; None: it can.
+/// Why a store of these children cannot open while these are unusable; None: it can open.
 pub(crate) fn cannot_open(children: &[&str], unusable: &BTreeSet<String>) -> Option<String> {
     let of = |role: &'static str| children.iter().filter(move |name| name.starts_with(role));
     let lost = |role| of(role).filter(|name| unusable.contains(**name)).collect::<Vec<_>>();
     let (replicas, frontends) = (lost("order"), lost("frontend"));
-    // The others could not decide anything.
+    // The remaining replicas are no majority, and could not decide an entry.
     let no_majority = of("order").count() - replicas.len() < of("order").count() / 2 + 1;
     let no_frontend = frontends.len() == of("frontend").count();
     let names = match (no_majority, no_frontend) {
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(last, Some(UNUSABLE_PAUSE_MAX));
     }
 
-    /// Kind: trouble of a minority that closes the whole store.
+    /// Prevents: trouble of a minority that closes the whole store.
     #[test]
     fn only_a_lost_majority_or_no_frontend_keeps_a_store_from_opening() {
         let children =

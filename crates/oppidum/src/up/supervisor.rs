@@ -1,8 +1,8 @@
-//! Keeps the children of `up` running: starts them, passes on what they say, starts them again,
-//! ends them.
+//! The supervisor: starts the children of `up`, forwards their lines, restarts them, and stops
+//! them.
 //!
-//! A child's stdin is a pipe that nobody writes to: when `up` is gone, however it went, the pipe is
-//! closed and the child stops by itself.
+//! A child's stdin is a pipe without data: when `up` ends, even by a kill, the pipe closes and the
+//! child stops by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{ExitStatus, Stdio};
@@ -23,25 +23,25 @@ use super::archive::Archive;
 use super::plan::{Child, Plan};
 use super::restart::{self, Backoff, End};
 
-/// How long a child may be unable to run before that counts as settled: ports and folders of a
-/// store that has just ended become free within this.
+/// How long a child must be unable to run before that counts as settled: ports and folders of a
+/// store that has just stopped become free within this time.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// The pause before a child is tried again whose port is borrowed.
+/// The pause before a child is retried whose port another process has borrowed.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// The most bytes of a child's line that are passed on together; a longer one is divided.
+/// The most bytes of a child's line that are forwarded at once; a longer line is split.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 
-/// How often a child that was told to start again may find its port borrowed.
+/// How often a restarted child may find its port borrowed.
 const BORROWED_MAX: u32 = 20;
 
-/// How long a child may take to end in order.
+/// How long a child may take to stop in order.
 const ENDING: Duration = Duration::from_secs(10);
 
-/// What becomes of a child that died.
+/// The action when a child dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Afterwards {
+pub(crate) enum AfterExit {
     /// It is started again.
     Again,
     /// It stays down.
@@ -50,20 +50,20 @@ pub(crate) enum Afterwards {
     WhenTold,
 }
 
-/// Where the children's lines go.
+/// The destination of the children's lines.
 #[derive(Clone, Debug)]
 pub(crate) enum Lines {
     /// To stderr, each with its child's name.
     Shown,
-    /// Aside.
+    /// To the archive.
     Kept(Arc<Archive>),
 }
 
-/// Looks after all children.
+/// Supervises all children.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     pids: Arc<Mutex<BTreeMap<String, u32>>>,
-    /// Knocked at to start a child again.
+    /// Notified to restart a child.
     doors: BTreeMap<String, Arc<Notify>>,
     frontends: CancellationToken,
     others: CancellationToken,
@@ -76,7 +76,7 @@ pub(crate) struct Supervisor {
 impl Supervisor {
     pub(crate) fn start(
         plan: &Plan,
-        afterwards: Afterwards,
+        afterwards: AfterExit,
         lines: &Lines,
         stop: &CancellationToken,
     ) -> Result<Self, Stop> {
@@ -92,7 +92,7 @@ impl Supervisor {
             let door = Arc::new(Notify::new());
             doors.insert(child.name.clone(), door.clone());
             let is_frontend = child.name.starts_with("frontend");
-            let keeper = Keeper {
+            let keeper = ChildKeeper {
                 child: child.clone(),
                 program: program.clone(),
                 afterwards,
@@ -114,13 +114,13 @@ impl Supervisor {
 
     /// Sends a signal to a child. False: it does not run.
     pub(crate) fn signal(&self, name: &str, signal: Signal) -> bool {
-        // Held while the signal is sent: a pid is taken off the list as soon as it was waited for.
+        // Locked while the signal is sent: a pid is removed from the list as soon as it is reaped.
         let pids = self.pids.lock();
         let pid = pids.get(name).and_then(|pid| Pid::from_raw(i32::try_from(*pid).ok()?));
         pid.is_some_and(|pid| kill_process(pid, signal).is_ok())
     }
 
-    /// Starts a child again that is down. False: it runs, or there is none of this name.
+    /// Restarts a child that is down. False: it is running, or no child has this name.
     pub(crate) fn restart(&self, name: &str) -> bool {
         let down = !self.pids.lock().contains_key(name);
         let door = self.doors.get(name).filter(|_| down);
@@ -132,7 +132,7 @@ impl Supervisor {
         self.pids.lock().clone()
     }
 
-    /// Waits until it is settled that the store cannot open, and says why.
+    /// Waits until it is settled that the store cannot open; returns the reason.
     pub(crate) async fn cannot_open(&self) -> Stop {
         let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
         let mut unusable = self.unusable.clone();
@@ -146,7 +146,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits until a child says that it cannot run as it is told, in an experiment.
+    /// In an experiment: waits until a child cannot run with its settings.
     pub(crate) async fn failed(&self) -> Stop {
         match self.failures.lock().await.recv().await {
             Some(stop) => stop,
@@ -154,7 +154,7 @@ impl Supervisor {
         }
     }
 
-    /// Ends all children: frontends first, so that no request meets a half-closed store.
+    /// Stops all children: frontends first, so that no request reaches a half-stopped store.
     pub(crate) async fn end(&self) {
         self.frontends.cancel();
         let frontends_ended = async {
@@ -168,11 +168,11 @@ impl Supervisor {
     }
 }
 
-/// Looks after one child.
-struct Keeper {
+/// Supervises one child.
+struct ChildKeeper {
     child: Child,
     program: std::path::PathBuf,
-    afterwards: Afterwards,
+    afterwards: AfterExit,
     lines: Lines,
     door: Arc<Notify>,
     pids: Arc<Mutex<BTreeMap<String, u32>>>,
@@ -182,43 +182,45 @@ struct Keeper {
     cannot_run: Arc<watch::Sender<BTreeSet<String>>>,
 }
 
-/// How one life of a child went.
-enum Life {
+/// How one run of a child ended.
+enum ChildRun {
     /// The program could not be started.
     NotStarted(std::io::Error),
     /// It ended by itself.
     Ended(ExitStatus),
-    /// It was ended by us.
+    /// The supervisor stopped it.
     OverByUs,
 }
 
-impl Keeper {
+impl ChildKeeper {
     async fn keep(self) {
         match self.afterwards {
-            Afterwards::WhenTold => self.keep_when_told().await,
-            Afterwards::Again | Afterwards::Never => self.keep_running().await,
+            AfterExit::WhenTold => self.keep_when_told().await,
+            AfterExit::Again | AfterExit::Never => self.keep_running().await,
         }
     }
 
-    /// A child of `up`: whatever keeps it down, the others go on.
+    /// Keeps a child of `up` running, independent of the other children.
     async fn keep_running(self) {
         let (name, mut backoff) = (&self.child.name, Backoff::new());
         let mut unusable_since = None;
         loop {
             let began = Instant::now();
             let (end, how) = match self.live().await {
-                Life::OverByUs => return,
-                Life::NotStarted(error) => (End::CannotRun, format!("cannot be started: {error}")),
-                Life::Ended(status) if status.code() == Some(2) => (
+                ChildRun::OverByUs => return,
+                ChildRun::NotStarted(error) => {
+                    (End::CannotRun, format!("cannot be started: {error}"))
+                }
+                ChildRun::Ended(status) if status.code() == Some(2) => (
                     End::CannotRun,
-                    "cannot run as it is told (exit code 2); its line above says why".into(),
+                    "cannot run with its settings (exit code 2); its line above says why".into(),
                 ),
-                Life::Ended(status) => (End::Died, format!("is down ({})", how(status))),
+                ChildRun::Ended(status) => (End::Died, format!("is down ({})", how(status))),
             };
             if self.stopping.is_cancelled() || self.end.is_cancelled() {
                 return;
             }
-            let never = self.afterwards == Afterwards::Never;
+            let never = self.afterwards == AfterExit::Never;
             match end {
                 End::Died => unusable_since = None,
                 End::CannotRun => drop(unusable_since.get_or_insert(began)),
@@ -238,19 +240,19 @@ impl Keeper {
         }
     }
 
-    /// A child of an experiment, which says when it is started again. One that cannot run as it is
-    /// told has ended the experiment.
+    /// Runs a child of an experiment, which decides when it restarts. A child that cannot run with
+    /// its settings ends the experiment.
     async fn keep_when_told(self) {
         let mut borrowed = None;
         loop {
             let cannot_run = match self.live().await {
-                Life::OverByUs => return,
-                Life::NotStarted(error) => {
+                ChildRun::OverByUs => return,
+                ChildRun::NotStarted(error) => {
                     let why = format!("{} cannot be started: {error}", self.child.name);
                     let _ = self.failed.try_send(Stop::Setup(why));
                     return;
                 }
-                Life::Ended(status) => status.code() == Some(2),
+                ChildRun::Ended(status) => status.code() == Some(2),
             };
             if self.stopping.is_cancelled() || self.end.is_cancelled() {
                 return;
@@ -258,13 +260,13 @@ impl Keeper {
             if cannot_run {
                 let Some(times) = borrowed.filter(|times| *times < BORROWED_MAX) else {
                     let why = format!(
-                        "{} cannot run as it is told; its line above says why",
+                        "{} cannot run with its settings; its line above says why",
                         self.child.name
                     );
                     let _ = self.failed.try_send(Stop::Setup(why));
                     return;
                 };
-                // While it was down another process had its port for a connection.
+                // While it was down, another process borrowed its port for an outgoing connection.
                 borrowed = Some(times + 1);
                 tokio::time::sleep(PAUSE).await;
                 continue;
@@ -277,7 +279,7 @@ impl Keeper {
         }
     }
 
-    /// Whether this child counts among those that cannot run.
+    /// Records whether this child is one of those that cannot run.
     fn note_usable(&self, usable: bool) {
         let name = &self.child.name;
         self.cannot_run.send_if_modified(|unusable| match usable {
@@ -286,8 +288,8 @@ impl Keeper {
         });
     }
 
-    /// One life.
-    async fn live(&self) -> Life {
+    /// Runs the child once, to its end.
+    async fn live(&self) -> ChildRun {
         let name = &self.child.name;
         let started = without_given(Command::new(&self.program))
             .args(&self.child.arguments)
@@ -295,15 +297,15 @@ impl Keeper {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // A signal from the terminal is for `up`, which ends its children in order.
+            // A signal from the terminal goes to `up`, which stops its children in order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn();
         let mut running = match started {
             Ok(running) => running,
-            Err(error) => return Life::NotStarted(error),
+            Err(error) => return ChildRun::NotStarted(error),
         };
-        // Waiting for a child closes its stdin, which is what tells it to stop: it is held here.
+        // Waiting for a child closes its stdin, and closing that stops the child: it is kept here.
         let held = running.stdin.take();
         let pid = running.id().unwrap_or(0);
         self.pids.lock().insert(name.clone(), pid);
@@ -311,19 +313,19 @@ impl Keeper {
         let out = running.stdout.take().map(|out| tokio::spawn(pass_on(out, lines())));
         let err = running.stderr.take().map(|err| tokio::spawn(pass_on(err, lines())));
         let waited = tokio::select! {
-            status = running.wait() => status.map(Life::Ended),
-            () = self.end.cancelled() => end(&mut running, held).await.map(|()| Life::OverByUs),
+            status = running.wait() => status.map(ChildRun::Ended),
+            () = self.end.cancelled() => end(&mut running, held).await.map(|()| ChildRun::OverByUs),
         };
         self.pids.lock().remove(name);
         for passing in [out, err].into_iter().flatten() {
             let _ = passing.await;
         }
         // A process that cannot be waited for is killed when its handle is dropped.
-        waited.unwrap_or_else(Life::NotStarted)
+        waited.unwrap_or_else(ChildRun::NotStarted)
     }
 }
 
-/// A child does not see the settings that it is given by flags.
+/// Hides from a child the variables of the settings that it gets by flags.
 fn without_given(mut command: Command) -> Command {
     for name in GIVEN.iter().flat_map(|setting| setting.variables) {
         command.env_remove(name);
@@ -331,7 +333,7 @@ fn without_given(mut command: Command) -> Command {
     command
 }
 
-/// Ends a child in order, by closing its stdin; at last by force.
+/// Stops a child in order, by closing its stdin; after [`ENDING`] by force.
 async fn end(
     running: &mut process::Child,
     held: Option<process::ChildStdin>,
@@ -375,9 +377,9 @@ fn how(status: ExitStatus) -> String {
 mod tests {
     use super::*;
 
-    /// Kind: `OPPIDUM_LISTEN` of one process, at which all replicas listen.
+    /// Prevents: `OPPIDUM_LISTEN` for one process, on which all replicas then listen.
     #[test]
-    fn a_child_does_not_see_what_up_gives_it() {
+    fn a_child_does_not_see_the_variables_that_up_overrides() {
         let command = without_given(Command::new("oppidum"));
         let removed: Vec<_> = command.as_std().get_envs().map(|(name, _)| name).collect();
         for name in ["OPPIDUM_LISTEN", "OPPIDUM_ORDERS", "OPPIDUM_HOST", "ORDER_SERVICE_ID"] {

@@ -1,25 +1,25 @@
-//! A replica that was away for long: the log has let go of what it missed, and it comes back by the
-//! blocks that it lacks.
+//! A replica that was away for long: the leader has purged the entries it missed, so it catches up
+//! by fetching blocks.
 
 use serde_json::Value;
 
 use crate::failover::start_with;
 use crate::harness::{Plan, Store, ask, until};
 
-/// Each replica keeps so few entries that a short absence is a long one.
+/// Each replica keeps only 20 entries, so that a short absence outlasts the log.
 const FLAGS: [&str; 2] = ["--fault", "log-kept=20"];
 
-/// [P1, P4, P8] What it missed comes as blocks, and what it knew of keys before and after counts,
-/// also when it leads, also after its own restart.
+/// [P1, P4, P8] The missed entries arrive as blocks. Keys from before and from during the absence
+/// are known, also when this replica leads and after its own restart.
 #[test]
-fn test_5_and_6_one_that_was_away_for_long_comes_back_by_blocks_and_knows_every_key() {
+fn test_5_and_6_a_replica_that_was_away_for_long_fetches_blocks_and_knows_every_key() {
     let mut store = start_with(Plan::stock(), &FLAGS);
     assert_eq!(place(&store, "before").0, 0);
     store.await_all_ready();
     let last = number(&store, 123, "last_index");
     store.kill(123);
     let mut count = 1;
-    until("the leader's log begins after what 123 has", || {
+    until("the leader's log begins after 123's last entry", || {
         assert_eq!(place(&store, &format!("meanwhile-{count}")).0, count);
         count += 1;
         (last + 1 < number(&store, 456, "first_index")).then_some(())
@@ -51,7 +51,7 @@ fn place(store: &Store, key: &str) -> (u64, bool) {
     (reply.number(), reply.header("idempotent-replayed") == Some("true"))
 }
 
-/// A number that a replica says of itself.
+/// A numeric field of a replica's status.
 fn number(store: &Store, id: u64, field: &str) -> u64 {
     let found = store.replicas().into_iter().find(|status| status["id"].as_u64() == Some(id));
     found.as_ref().and_then(|status| status.get(field)).and_then(Value::as_u64).unwrap()

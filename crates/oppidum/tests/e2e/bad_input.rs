@@ -1,4 +1,4 @@
-//! Everything that a client may do wrong: a clear error, no number taken, the connection still
+//! Bad client input: each bad request gets a clear error, takes no number and leaves the connection
 //! usable.
 
 use crate::harness::{Connection, Plan, Store, ask};
@@ -29,7 +29,7 @@ fn bad_input_gets_a_clear_error_and_changes_nothing() {
         }
     }
     assert_eq!(store.stock("GameStart"), 99);
-    assert_eq!(store.buy("GameStart", 1), 1, "P3: what was refused took no number");
+    assert_eq!(store.buy("GameStart", 1), 1, "P3: a refused order takes no number");
     store.verify();
 }
 
@@ -106,7 +106,7 @@ fn requests() -> [Case; 15] {
 
 /// [D1-5; P10] Beyond the limits of bodies, targets and headers.
 #[test]
-fn what_is_too_large_is_refused_and_the_store_stays_up() {
+fn an_oversized_request_is_refused_and_the_store_stays_up() {
     let store = Store::start(Plan::stock());
     let port = store.port();
     let body = format!(r#"{{"name":"{}","quantity":1,"type":"buy"}}"#, "x".repeat(20_000));
@@ -124,9 +124,9 @@ fn what_is_too_large_is_refused_and_the_store_stays_up() {
     store.verify();
 }
 
-/// [D1-1, D1-3, D1-4, D1-6] What real clients of the classic API do is taken.
+/// [D1-1, D1-3, D1-4, D1-6] Requests that real clients of the classic API send are accepted.
 #[test]
-fn what_real_clients_send_is_understood() {
+fn requests_of_real_clients_are_understood() {
     let store = Store::start(Plan::stock());
     let mut connection = Connection::open(store.port()).unwrap();
     let mut ask = |method: &str, path: &str, headers: &[(&str, &str)], body: &str| {

@@ -16,7 +16,7 @@ fn results(reply: &Reply) -> Vec<Value> {
     reply.json()["results"].as_array().unwrap().clone()
 }
 
-/// So many orders of one `GameStart`, in turn bought and sold, with keys `NAME-0`, `NAME-1`, …
+/// `count` orders of one `GameStart`, in turn buy and sell, with keys `NAME-0`, `NAME-1`, …
 fn orders(name: &str, count: usize) -> String {
     let mut body = "{\"orders\":[".to_owned();
     for place in 0..count {
@@ -27,7 +27,7 @@ fn orders(name: &str, count: usize) -> String {
     body + "]}"
 }
 
-/// [P3, P4] Each order gets what it would have got by itself, in the order of asking.
+/// [P3, P4] Each order of a batch has the outcome it would have alone, in the order of the batch.
 #[test]
 fn every_order_of_a_batch_has_its_own_outcome() {
     let store = Store::start(Plan { frontends: 2, ..Plan::stock() });
@@ -53,7 +53,7 @@ fn every_order_of_a_batch_has_its_own_outcome() {
     let drawn = told[6]["key"].as_str().unwrap();
     assert!(drawn.starts_with("frontend-") && told[0].get("key").is_none(), "{reply:?}");
     assert!(reply.header("x-as-of").is_some());
-    // The same again is told the same, and nothing is done; so is one of them by itself.
+    // A repeated batch, or a repeated order of it, gets the same answers and changes nothing.
     let again = results(&batch(other, body));
     assert_eq!(number(&again[0]), Some(0));
     assert!((0..3).all(|place| again[place]["replayed"] == Value::Bool(true)), "{again:?}");
@@ -75,9 +75,9 @@ fn every_order_of_a_batch_has_its_own_outcome() {
     store.verify();
 }
 
-/// [P10] What is wrong with the whole is told once, and nothing of it is done.
+/// [P10] An error of the whole batch is reported once, and no order of it is placed.
 #[test]
-fn a_batch_that_makes_no_sense_as_a_whole_changes_nothing() {
+fn a_malformed_batch_changes_nothing() {
     let store = Store::start(Plan::stock());
     let port = store.port();
     let good = r#"{"name":"GameStart","quantity":1,"type":"buy"}"#;
@@ -115,8 +115,8 @@ fn a_batch_that_makes_no_sense_as_a_whole_changes_nothing() {
     store.verify();
 }
 
-/// [P1, P3, P4, P5, P6] Batches of a thousand while the leader dies: every order once, and a batch
-/// that is sent again is told the same.
+/// [P1, P3, P4, P5, P6] Batches of a thousand while the leader dies: every order is placed once,
+/// and a repeated batch gets the same answers.
 #[test]
 fn the_leader_dies_under_batches_and_every_order_is_there_once() {
     const BATCHES: usize = 12;
@@ -126,7 +126,7 @@ fn the_leader_dies_under_batches_and_every_order_is_there_once() {
         let send = |number: usize| {
             let body = orders(&format!("batch{number}"), 1_000);
             let port = [one, two][number % 2];
-            // Whatever is not decided is asked again, with the same keys.
+            // Every undecided order is asked again, with the same key.
             until("all of the batch is decided", || {
                 let reply = batch(port, &body);
                 let told = (reply.status == 200).then(|| results(&reply))?;

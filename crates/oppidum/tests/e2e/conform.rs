@@ -1,11 +1,11 @@
-//! `oppidum conform`: the score of our own store, of one that is not ours, and of a faulty one.
+//! `oppidum conform`: the score of our own store, of a foreign store, and of a faulty store.
 
 use serde_json::Value;
 
 use crate::double::{Double, Fault};
 use crate::harness::{Ended, Plan, Store, run};
 
-/// All points there are, of which those for keys.
+/// The points of all checks, and of those the points for keys.
 const STOCK: (u64, u64) = (131, 15);
 const TOY: (u64, u64) = (122, 15);
 
@@ -22,7 +22,7 @@ fn with(sheet: &Value, result: &str) -> Vec<String> {
     found.map(|check| check["id"].as_str().unwrap().to_owned()).collect()
 }
 
-/// [P2, P3, P4, P5, P10] Our own store gets full marks, in both dialects, and more than once: it
+/// [P2, P3, P4, P5, P10] Our own store gets full marks in both dialects, twice in a row: the store
 /// need not be empty.
 #[test]
 fn our_own_store_gets_full_marks_in_both_dialects() {
@@ -38,13 +38,13 @@ fn our_own_store_gets_full_marks_in_both_dialects() {
             assert_eq!(ended.code, Some(0), "{ended:?}");
         }
         if dialect == "stock" {
-            assert_eq!(store.stock("GameStart"), 100, "it is left as it was found");
+            assert_eq!(store.stock("GameStart"), 100, "the stock is left as it was found");
         }
         store.verify();
     }
 }
 
-/// A store that is right in everything, but does not know keys, loses nothing for that.
+/// A correct store without idempotency keys loses no points for the missing keys.
 #[test]
 fn a_store_without_keys_gets_full_marks_for_all_the_rest() {
     for (dialect, (points, keys)) in [("stock", STOCK), ("toy", TOY)] {
@@ -62,7 +62,7 @@ fn a_store_without_keys_gets_full_marks_for_all_the_rest() {
     }
 }
 
-/// Five faults, each of which costs its own points and no others; all together, the sum.
+/// Each of five faults costs its own points and no others; all together cost their sum.
 #[test]
 fn a_faulty_store_loses_the_points_of_its_faults_and_no_others() {
     let faults: [(Fault, u64, &[&str]); 5] = [
@@ -94,10 +94,10 @@ fn a_faulty_store_loses_the_points_of_its_faults_and_no_others() {
     assert_eq!(with(&sheet, "failed"), ["key-refusal"], "{sheet:#}");
 }
 
-/// Kind: a store that is right behind a wrong name or a wrong type. It is scored, with reasons, and
-/// loses the points of that alone.
+/// Kind: a correct store with a wrong name or type in its answers. It is scored, with reasons, and
+/// loses only the points of that fault.
 #[test]
-fn what_lies_behind_a_wrong_name_or_type_is_judged() {
+fn a_store_with_wrong_names_or_types_is_still_scored() {
     let faults: [(Fault, &[&str]); 6] = [
         (Fault::NumbersAreText, &["query-types", "order", "lookup"]),
         (Fault::NumbersAreFractions, &["query-types", "order", "lookup"]),
@@ -113,9 +113,9 @@ fn what_lies_behind_a_wrong_name_or_type_is_judged() {
     }
 }
 
-/// Kind: a choice of our own store that is asked of others.
+/// Kind: a design choice of our own store that the checks would demand of others.
 #[test]
-fn another_choice_is_information_and_costs_nothing() {
+fn a_permitted_difference_is_reported_and_costs_nothing() {
     let (ended, sheet) = conform(&Double::open("toy", false, &[Fault::ChoosesOtherwise]), "toy");
     assert_eq!(with(&sheet, "failed"), [""; 0], "{sheet:#}");
     assert_eq!(sheet["score"], sheet["of"], "{sheet:#}");
@@ -126,9 +126,9 @@ fn another_choice_is_information_and_costs_nothing() {
     assert_eq!(ended.code, Some(0), "{ended:?}");
 }
 
-/// A store that crashes over each bad input is not taken for one that is gone.
+/// A store that closes the connection on each bad input does not count as unreachable.
 #[test]
-fn a_store_that_breaks_connections_over_nonsense_loses_those_points_alone() {
+fn a_store_that_closes_the_connection_on_bad_input_loses_only_those_points() {
     let (_, sheet) = conform(&Double::open("toy", false, &[Fault::BreaksOnNonsense]), "toy");
     let failed = with(&sheet, "failed");
     for id in &failed {
@@ -140,9 +140,9 @@ fn a_store_that_breaks_connections_over_nonsense_loses_those_points_alone() {
     }
 }
 
-/// For people: a line for each check, the evidence, and the score.
+/// The report for humans: a line for each check, the evidence, and the score.
 #[test]
-fn the_sheet_says_what_was_sent_and_what_came_back() {
+fn the_score_sheet_shows_each_failed_request_and_its_answer() {
     let url = Double::open("stock", false, &[Fault::UnknownOrderIsNull]);
     let ended = run(&["conform", "--url", &url, "--dialect", "stock"]);
     assert_eq!(ended.code, Some(1), "{ended:?}");
@@ -156,9 +156,9 @@ fn the_sheet_says_what_was_sent_and_what_came_back() {
     }
 }
 
-/// What is no store, or answers no order, is not graded as if it were one.
+/// A URL where no store answers, or a store that answers no order, gets no score.
 #[test]
-fn where_no_store_is_nothing_is_scored() {
+fn a_url_without_a_store_is_not_scored() {
     let nobody = run(&["conform", "--url", "http://127.0.0.1:9", "--dialect", "toy"]);
     assert_eq!(nobody.code, Some(2), "{nobody:?}");
     assert!(nobody.stderr.contains("no store answers"), "{nobody:?}");

@@ -1,4 +1,4 @@
-//! Clients that go on, whatever happens to the processes that they talk to.
+//! A group of clients that keep trading while processes are killed, frozen and restarted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,19 +8,19 @@ use std::time::{Duration, Instant};
 use crate::harness::{Connection, Store, until};
 use crate::history::{History, Told, What};
 
-/// What is bought and looked at.
+/// The products that the clients buy and query.
 pub(crate) const PRODUCTS: [&str; 2] = ["bear", "fox"];
 
-/// How many pieces there are of each: more than anybody buys.
+/// The stock of each product: more than the clients buy in any test.
 pub(crate) const STOCK: u64 = 1_000_000;
 
-/// How many frontends there are.
+/// The number of frontends.
 pub(crate) const FRONTENDS: usize = 3;
 
-/// A client that is not answered within this goes to another frontend.
+/// A client without an answer after this time goes to another frontend.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// A shop of the two products, in a folder of its own.
+/// A shop file with the two products, in a folder of its own.
 pub(crate) fn shop() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("two.toml");
@@ -30,7 +30,7 @@ pub(crate) fn shop() -> (tempfile::TempDir, String) {
     (folder, shop)
 }
 
-/// Clients that go on until they are told to stop.
+/// Clients that trade until they are stopped.
 pub(crate) struct Crowd {
     stop: Arc<AtomicBool>,
     pub(crate) history: Arc<History>,
@@ -38,7 +38,7 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// Buyers order one piece after the other, readers ask; each at any frontend that answers.
+    /// Buyers place one order after the other, readers query; each at any frontend that answers.
     pub(crate) fn new(store: &Store, buyers: usize, readers: usize) -> Self {
         let ports: Vec<u16> = (0..FRONTENDS).map(|index| store.port_of(index)).collect();
         let (stop, history) = (Arc::new(AtomicBool::new(false)), Arc::new(History::default()));
@@ -54,7 +54,7 @@ impl Crowd {
         Self { clients: clients.collect(), stop, history }
     }
 
-    /// Waits until so many more orders are acknowledged.
+    /// Waits until this many more orders are acknowledged.
     pub(crate) fn go_on(&self, orders: usize) {
         let before = self.history.placed();
         until("orders go on", || (before + orders <= self.history.placed()).then_some(()));
@@ -82,7 +82,8 @@ impl Client {
         PRODUCTS[self.turn / 3 % 2]
     }
 
-    /// Asks over the kept connection, or a new one to the next frontend. None: it broke.
+    /// Sends a request over the kept connection, or over a new one to the next frontend. None: the
+    /// connection broke.
     fn ask(
         &mut self,
         method: &str,
@@ -104,7 +105,7 @@ impl Client {
         Some((reply.status, as_of, reply.json(), stale))
     }
 
-    /// One order under one key, until it is known to be placed.
+    /// Sends one order under one key, until it is known to be placed.
     fn buy(&mut self, stop: &AtomicBool) {
         self.turn += 1;
         let product = self.product();
@@ -123,7 +124,7 @@ impl Client {
                 Some((503 | 504, ..)) | None => {}
                 Some(other) => panic!("an order got {other:?}"),
             }
-            // Only an order that nobody can have placed may be left alone.
+            // A client may give up an order only if no frontend can have placed it.
             assert!(tries < 2_000 || !stop.load(Ordering::Relaxed), "an order has no outcome");
             self.turn += usize::from(self.at.is_none());
             thread::yield_now();
@@ -135,7 +136,7 @@ impl Client {
         let product = self.product();
         let asked = Instant::now();
         match self.ask("GET", &format!("/products/{product}"), None, "") {
-            // What is marked as stale is outside the promise.
+            // Answers marked as stale are outside the promise.
             Some((200, _, body, false)) => {
                 let quantity = body["data"]["quantity"].as_u64().unwrap();
                 let what = What::Shown { quantity };

@@ -1,10 +1,10 @@
-//! Customers of `oppidum load`, for tests in which something happens to the store meanwhile.
+//! Customers of `oppidum load`, for tests that disturb the store meanwhile.
 
 use rustix::process::Signal;
 
 use crate::harness::{Process, Store, until};
 
-/// `oppidum load` on this store, with these further flags.
+/// Starts `oppidum load` on this store, with these additional flags.
 pub(crate) fn load(store: &Store, more: &[&str]) -> Process {
     let url = store.url();
     let arguments = [&["load", "--url", &url], more].concat();
@@ -12,17 +12,17 @@ pub(crate) fn load(store: &Store, more: &[&str]) -> Process {
     Process::start("load", store.folder(), &arguments)
 }
 
-/// How many orders they have placed so far.
+/// The number of orders that the customers have placed so far.
 pub(crate) fn placed(load: &Process) -> usize {
     load.stdout().matches("Transaction Success!").count()
 }
 
-/// Waits until they have placed so many.
+/// Waits until the customers have placed `count` orders.
 pub(crate) fn await_transactions(load: &Process, count: usize) {
     until(&format!("{count} transactions are placed"), || (count <= placed(load)).then_some(()));
 }
 
-/// Interrupts them: they confirm what they placed, and nothing has failed.
+/// Interrupts the customers: they confirm their orders, and no request has failed.
 pub(crate) fn finish(load: &mut Process) {
     load.signal(Signal::INT);
     let code = load.wait();

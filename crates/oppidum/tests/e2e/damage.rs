@@ -1,5 +1,5 @@
-//! Disks that lie and disks that fail: what a replica finds damaged, it neither tells nor votes
-//! with; what it could not sync, it does not believe.
+//! Damaged and failing disks: a replica neither serves nor votes with damaged data, and stops after
+//! a failed sync.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ fn log(store: &Store, id: u64) -> PathBuf {
     files.filter(|path| path.extension().is_some_and(|end| end == "wal")).max().unwrap()
 }
 
-/// Starts a replica that must refuse to, with exit code 2: the line in which it says why.
+/// Starts a replica that must refuse to start, with exit code 2; returns the line with the reason.
 fn refuses(store: &mut Store, id: u64) -> String {
     store.start_order(id, &[]);
     assert_eq!(store.end_of(id), Some(2));
@@ -33,7 +33,7 @@ fn refuses(store: &mut Store, id: u64) -> String {
     line
 }
 
-/// A file changed for a while; as it was when dropped.
+/// A file changed for a while; restored when dropped.
 struct Changed(PathBuf, Vec<u8>);
 
 impl Changed {
@@ -53,10 +53,11 @@ impl Drop for Changed {
     }
 }
 
-/// [P1] In the log's middle, at its end, in the identity: the replica does not start, says where,
-/// and changes nothing; the store goes on. With the bytes as they were, it comes back.
+/// [P1] Damage in the log's middle, at its end, or in the identity: the replica does not start,
+/// reports the position, and changes nothing; the store goes on. With the original bytes it comes
+/// back.
 #[test]
-fn test_13_a_replica_with_a_damaged_folder_stays_away_and_says_where_the_damage_is() {
+fn test_13_a_replica_with_a_damaged_folder_does_not_start_and_reports_where() {
     let mut store = Store::start(Plan::stock());
     for number in 0..20 {
         assert_eq!(sell(&store), number);
@@ -74,7 +75,7 @@ fn test_13_a_replica_with_a_damaged_folder_stays_away_and_says_where_the_damage_
         assert!(line.contains(&name) && line.contains("is damaged at byte "), "{line}");
     }
     {
-        // Cut where no checksum can tell: the history remembers that there was more.
+        // The log is cut where no checksum can tell: the history shows that it was longer.
         let _cut = Changed::make(wal, |bytes| bytes.truncate(bytes.len() / 2));
         let line = refuses(&mut store, 123);
         assert!(line.contains("order-123/log is damaged at its end: it ends at "), "{line}");
@@ -93,9 +94,9 @@ fn test_13_a_replica_with_a_damaged_folder_stays_away_and_says_where_the_damage_
     store.verify();
 }
 
-/// [P1, P8] A block that is damaged when its replica starts is fetched from the others.
+/// [P1, P8] A replica fetches a block that is damaged at its start from the others.
 #[test]
-fn test_13_a_damaged_block_is_mended_with_that_of_another_replica() {
+fn test_13_a_damaged_block_is_repaired_from_another_replica() {
     let mut store = Store::start(Plan::stock());
     for key in ["the-first-key", "the-damaged-key", "the-last-key"] {
         let key = [("Idempotency-Key", key)];
@@ -118,7 +119,7 @@ fn test_13_a_damaged_block_is_mended_with_that_of_another_replica() {
     }
     fs::write(&path, bytes).unwrap();
     store.start_order(123, &[]);
-    store.order(123).says("mended the block of index");
+    store.order(123).says("repaired the block of index");
     store.await_all_ready();
     let after = store.run(&["ctl", "repair", "--id", "123"]);
     assert_eq!(
@@ -126,18 +127,18 @@ fn test_13_a_damaged_block_is_mended_with_that_of_another_replica() {
         (Some(0), true),
         "{after:?}"
     );
-    // As good as the others: it leads, and knows the key.
+    // The repaired replica is as good as the others: it leads, and knows the key.
     assert_eq!(store.run(&["ctl", "transfer", "--to", "123"]).code, Some(0));
     let key = [("Idempotency-Key", "the-damaged-key")];
     assert_eq!(ask(store.port(), "POST", "/orders", &key, ORDER).number(), 1);
     store.verify();
 }
 
-/// A library that makes one sync fail: of the first file whose path holds the words in the file
-/// that `FAIL_SYNC` names, which it takes away.
+/// A library that makes one sync fail: the first of a file whose path contains the text in the file
+/// that `FAIL_SYNC` names. The library then deletes that file.
 const FAILING: &str = include_str!("failing_sync.c");
 
-/// Builds it. `None`, with a word why, where that cannot be done.
+/// Compiles the library. `None`, with a printed reason, if there is no C compiler.
 fn failing(folder: &Path) -> Option<PathBuf> {
     let (source, library) = (folder.join("failing.c"), folder.join("failing.so"));
     fs::write(&source, FAILING).unwrap();
@@ -152,8 +153,8 @@ fn failing(folder: &Path) -> Option<PathBuf> {
     }
 }
 
-/// [P1] A sync that fails once, of the log and of the history, of the leader and of a follower: the
-/// replica stops, and does not try again and believe it.
+/// [P1] One failed sync, of the log or the history, of the leader or a follower: the replica stops;
+/// it does not retry the sync and trust the result.
 #[test]
 fn a_sync_that_fails_once_stops_the_replica_and_nothing_acknowledged_is_lost() {
     let mut store = Store::prepare(Plan::stock());
@@ -176,7 +177,7 @@ fn a_sync_that_fails_once_stops_the_replica_and_nothing_acknowledged_is_lost() {
             assert_eq!(store.run(&["ctl", "transfer", "--to", "456"]).code, Some(0));
         }
         let said = store.order(id).stderr().len();
-        // Of this replica alone.
+        // The fault applies to this replica alone.
         let words = format!("order-{id}/{}", if file == ".wal" { "log" } else { "history" });
         fs::write(&trigger, words).unwrap();
         until(&format!("{id} stops because of {file}"), || {
@@ -187,7 +188,7 @@ fn a_sync_that_fails_once_stops_the_replica_and_nothing_acknowledged_is_lost() {
         let lines = store.order(id).stderr();
         let line = lines.lines().last().unwrap();
         assert!(line.contains("os error 5") && line.contains("nothing is believed"), "{line}");
-        assert!(!trigger.exists(), "it failed once");
+        assert!(!trigger.exists(), "the sync fails once");
         assert_eq!(sell(&store), last + 1);
         store.start_order_with(id, &variables, &[]);
         store.await_all_ready();
@@ -197,11 +198,10 @@ fn a_sync_that_fails_once_stops_the_replica_and_nothing_acknowledged_is_lost() {
     assert!(ended.code == Some(0) && ended.stdout.contains("identical"), "{ended:?}");
 }
 
-/// [P1] Bits of the history's file are flipped all over, pages of its index among them: the replica
-/// is ready, or ends with exit code 2 and the command to type. It never ends as if another start
-/// could help.
+/// [P1] Bits are flipped all over the history's file, also in pages of its index: the replica gets
+/// ready, or ends with exit code 2 and the command to type. It never ends as if a restart helped.
 #[test]
-fn a_damaged_page_of_the_history_stops_for_good_or_harms_nothing() {
+fn a_damaged_page_of_the_history_stops_the_replica_or_harms_nothing() {
     let mut store = Store::start(Plan::stock());
     for number in 0..30 {
         assert_eq!(sell(&store), number);
@@ -217,7 +217,7 @@ fn a_damaged_page_of_the_history_stops_for_good_or_harms_nothing() {
         bytes[*place] ^= 1 << (place % 8);
         fs::write(&path, bytes).unwrap();
         store.start_order(123, &[]);
-        let ended = until("it ends, or is there", || {
+        let ended = until("the replica ends, or is ready", || {
             let ended = store.has_ended(123);
             (ended || store.are_all_ready()).then_some(ended)
         });
@@ -231,7 +231,7 @@ fn a_damaged_page_of_the_history_stops_for_good_or_harms_nothing() {
             assert_ne!(store.stop(123), Some(1), "byte {place}");
         }
     }
-    assert!(0 < refused, "nothing that was flipped is read at a start");
+    assert!(0 < refused, "no flipped bit is read at a start");
     fs::write(&path, whole).unwrap();
     store.start_order(123, &[]);
     store.await_all_ready();

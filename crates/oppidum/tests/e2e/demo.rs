@@ -1,10 +1,10 @@
-//! The demonstration: the story as it is told, and the commands after it.
+//! The demonstration: its scripted part, and the commands typed after it.
 
 use crate::harness::{run, run_with_input};
 
 /// [D1-20, D1-21, D1-22, S1-25]
 #[test]
-fn the_story_kills_the_leader_and_proves_that_every_order_is_there() {
+fn the_demo_kills_the_leader_and_proves_that_every_order_is_there() {
     let ended = run(&["demo", "--part", "400ms"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let out = &ended.stdout;
@@ -24,10 +24,11 @@ fn the_story_kills_the_leader_and_proves_that_every_order_is_there() {
     ] {
         assert!(out.contains(words), "no {words:?} in {out}");
     }
-    assert!(!out.contains("orders> "), "nobody is asked when nobody is there: {out}");
+    assert!(!out.contains("orders> "), "without a terminal there is no prompt: {out}");
 }
 
-/// Whoever plays with it breaks what he likes: it is mended and verified at the end.
+/// The user kills and freezes processes at the prompt; the store is repaired and verified at the
+/// end.
 #[test]
 fn the_prompt_kills_freezes_restarts_buys_and_verifies() {
     let typed = "help\nbuy whale 2\nkill 123\nverify\nfreeze catalog\nkill catalog-7\ndance\n";

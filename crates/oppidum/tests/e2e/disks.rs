@@ -1,7 +1,7 @@
-//! Disks that stall, disks that lie, and clocks that jump.
+//! Disks that stall, disks that do not sync, and clocks that jump.
 //!
-//! A stall is tried twice: switched on inside the process, which works everywhere, and as a frozen
-//! file system, which only root can have; whoever cannot says so.
+//! A stall is tried in two ways: switched on inside the process, which works everywhere, and as a
+//! frozen file system, which needs root. Without root the test prints that it left that part out.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const SWITCHES: [&str; 2] = ["--fault", "switches"];
 /// How long a disk stalls.
 const STALL: Duration = Duration::from_millis(500);
 
-/// A store whose replicas' faults can be switched, on disks of their own if there can be any.
+/// A store whose replicas' faults can be switched, with dedicated disks if they can be mounted.
 fn store(plan: Plan) -> (Store, Result<(), String>) {
     let mut store = Store::prepare(Plan { flags: &SWITCHES, ..plan });
     let disks = store.mount_disks();
@@ -23,8 +23,8 @@ fn store(plan: Plan) -> (Store, Result<(), String>) {
     (store, disks)
 }
 
-/// [P1, P6] Half a second without a disk: of a follower, nobody waits for it; of the leader, it
-/// costs at most one election, nothing is lost, and orders go on as before.
+/// [P1, P6] A disk stalls for half a second. A follower's stall delays no order; a leader's stall
+/// costs at most one election, loses nothing, and orders go on as before.
 #[test]
 fn test_8_a_disk_that_stalls_causes_no_storm_of_elections_and_loses_nothing() {
     let (_folder, shop) = shop();
@@ -52,7 +52,7 @@ fn test_8_a_disk_that_stalls_causes_no_storm_of_elections_and_loses_nothing() {
     store.verify();
 }
 
-/// A replica's disk does nothing for [`STALL`] at least, and while `meanwhile` lasts.
+/// Stalls a replica's disk for at least [`STALL`], and until `meanwhile` returns.
 fn stall(store: &Store, id: u64, frozen: bool, meanwhile: impl FnOnce()) {
     match frozen {
         true => store.disk(id).freeze(),
@@ -66,11 +66,11 @@ fn stall(store: &Store, id: u64, frozen: bool, meanwhile: impl FnOnce()) {
     }
 }
 
-/// [P4, P6] The leader's clock jumps an hour ahead, an hour back, and is right again: no order is
-/// refused or waits, keys are remembered, nobody else is chosen; and log time never goes back,
-/// which `verify` reads off the blocks.
+/// [P4, P6] The clock of the leader, then of every replica, jumps an hour ahead, an hour back, and
+/// is right again. No order is refused or delayed, keys are remembered, and the leader stays. Log
+/// time never goes back: `verify` reads it off the blocks.
 #[test]
-fn a_clock_that_jumps_an_hour_either_way_is_noticed_by_nobody() {
+fn a_clock_jump_of_an_hour_either_way_disturbs_no_order() {
     let (store, _) = store(Plan::stock());
     let (leader, term) = (store.await_leader(None), term(&store));
     let first = keyed(&store, "before");
@@ -81,7 +81,7 @@ fn a_clock_that_jumps_an_hour_either_way_is_noticed_by_nobody() {
             for id in &ids {
                 store.switch(*id, faults);
             }
-            // Longer than any hint of what time it is needs to get around.
+            // Longer than any hint of the time needs to reach all processes.
             let began = std::time::Instant::now();
             while began.elapsed() < 3 * STALL {
                 number += 1;
@@ -101,10 +101,10 @@ fn a_clock_that_jumps_an_hour_either_way_is_noticed_by_nobody() {
     store.verify();
 }
 
-/// [P1] The power goes for all three, and every acknowledged order is there again. The check is
-/// believed because a store that does not sync is found out by it.
+/// [P1] All three replicas lose power, and every acknowledged order is there afterwards. The check
+/// counts because it detects a store that does not sync.
 #[test]
-fn a_power_cut_loses_nothing_and_a_store_that_does_not_sync_is_found_out() {
+fn a_power_cut_loses_nothing_and_a_store_that_does_not_sync_is_detected() {
     for lies in [false, true] {
         let mut store = Store::prepare(Plan { flags: &SWITCHES, ..Plan::stock() });
         if let Err(why) = store.mount_disks() {
@@ -121,7 +121,7 @@ fn a_power_cut_loses_nothing_and_a_store_that_does_not_sync_is_found_out() {
             store.start_order(id, &[]);
         }
         if lies {
-            assert!(is_found_out(&mut store, &numbers), "nobody noticed");
+            assert!(shows_a_loss(&mut store, &numbers), "the loss was not detected");
             continue;
         }
         store.await_all_ready();
@@ -134,14 +134,14 @@ fn a_power_cut_loses_nothing_and_a_store_that_does_not_sync_is_found_out() {
     }
 }
 
-/// True when a replica does not start again or has lost its whole log, or an acknowledged order is
-/// not there.
-fn is_found_out(store: &mut Store, numbers: &[u64]) -> bool {
+/// True when a replica does not start again, has lost its whole log, or an acknowledged order is
+/// missing.
+fn shows_a_loss(store: &mut Store, numbers: &[u64]) -> bool {
     let has_lost = |store: &Store| {
         let replicas = store.replicas();
         replicas.iter().any(|status| status["last_index"].as_u64().unwrap_or(0) == 0)
     };
-    until("the replicas are back, or one is not", || {
+    until("the replicas are ready, or one has failed", || {
         let ended = IDS.into_iter().any(|id| store.has_ended(id));
         (ended || has_lost(store) || store.are_all_ready()).then_some(())
     });
@@ -160,7 +160,7 @@ fn keyed(store: &Store, key: &str) -> Reply {
     reply
 }
 
-/// The greatest term that any replica knows.
+/// The greatest term that any replica reports.
 fn term(store: &Store) -> u64 {
     let terms = store.replicas().into_iter().filter_map(|status| status["term"].as_u64());
     terms.max().unwrap()

@@ -1,7 +1,7 @@
-//! A store that is not ours: a small one in this very process, right in everything that is asked of
-//! the classic API, and wrong where a test wants it to be.
+//! The double: a small foreign store in this process, correct in the whole classic API except for
+//! the faults that a test chooses.
 //!
-//! It knows no products list, no `/status`, no `X-As-Of`, and keys only when it is told to.
+//! It has no products list, no `/status`, no `X-As-Of`, and keys only on request.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -12,29 +12,29 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// What is wrong with it.
+/// The faults that a test can choose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// For a moment after an order, queries show the stock before it.
+    /// For 40 ms after an order, queries show the stock before it.
     ShowsTheStockBefore,
     /// An order that is refused for want of stock takes a number.
     RefusalTakesANumber,
     /// An order that does not exist is `null`, with 200.
     UnknownOrderIsNull,
-    /// A quantity of 2.5 is taken for 2.
+    /// A quantity of 2.5 is read as 2.
     TakesFractions,
-    /// It looks at the stock, and then takes from it.
+    /// The store checks the stock, waits, and then takes from it: a race.
     LooksThenTakes,
-    /// It breaks the connection instead of answering an order.
+    /// The store closes the connection instead of answering an order.
     BreaksOnOrders,
-    /// It forgets the keys of refused orders.
+    /// The store forgets the keys of refused orders.
     ForgetsRefusals,
-    /// It shows another order under a number than was placed. (It also lists its products, for
-    /// those who want to know them first.)
+    /// The store shows another order under a number than was placed. (It also lists its products,
+    /// for clients that read the list first.)
     ShowsAnotherOrder,
-    /// It breaks the connection over what it does not understand.
+    /// The store closes the connection on bad input.
     BreaksOnNonsense,
-    /// Numbers are written as texts.
+    /// Numbers are written as strings.
     NumbersAreText,
     /// Whole numbers are written as `100.0`.
     NumbersAreFractions,
@@ -44,26 +44,26 @@ pub(crate) enum Fault {
     RenamesTheNumber,
     /// The stock has another name.
     RenamesTheStock,
-    /// Errors have another name.
+    /// The error object has another name.
     RenamesErrors,
-    /// It decides otherwise than ours where it may: 400 for what is sold out, no quantity as a
-    /// text, no slash after a path.
+    /// The store uses every permitted choice that ours does not: 400 for a sold-out product, no
+    /// quantity as a string, no slash after a path.
     ChoosesOtherwise,
 }
 
-/// For how long it shows the stock before an order, and between looking and taking.
+/// How long queries show the old stock, and how long the race between check and take lasts.
 const MOMENT: Duration = Duration::from_millis(40);
 
 struct Product {
     quantity: i64,
-    /// What it was before the latest order, and when that came.
+    /// The quantity before the latest order, and when that order came.
     before: (i64, Instant),
 }
 
 #[derive(Default)]
 struct State {
     products: BTreeMap<String, Product>,
-    /// Name, quantity, side; None: a number that nobody got.
+    /// Name, quantity, side; None: a number taken by a refused order.
     orders: Vec<Option<(String, i64, String)>>,
     keys: BTreeMap<String, (Value, Reply)>,
 }
@@ -91,7 +91,7 @@ struct Request {
 }
 
 impl Double {
-    /// Opens it; its URL.
+    /// Opens the store; returns its URL.
     pub(crate) fn open(dialect: &str, keys: bool, faults: &[Fault]) -> String {
         let names = if dialect == "toy" { ["tux", "whale"] } else { ["FishCo", "GameStart"] };
         let before = (100, Instant::now());
@@ -136,7 +136,7 @@ impl Double {
         }
     }
 
-    /// The same answer in other words.
+    /// The same answer with the names and types that the faults ask for.
     fn disguised(&self, reply: Reply) -> Reply {
         let Reply { status, mut body, headers } = reply;
         for (fault, from, to) in [

@@ -1,4 +1,4 @@
-//! One key, one answer: the window between commit and answer, held open on purpose.
+//! One answer per key: these tests hold the window between commit and answer open on purpose.
 
 use std::thread;
 
@@ -18,7 +18,8 @@ fn the_leader_dies_between_commit_and_answer_and_the_order_is_there_once() {
     let port = store.port();
     for (key, number) in [(Some("mine"), 0), (None, 1)] {
         if number == 1 {
-            // The second round: the other leader holds its answer, too, and no key was sent.
+            // In the second round the other leader holds its answer too, and the client sends no
+            // key.
             store.await_all_ready();
             store.stop(345);
             store.start_order(345, &["--fault", "hold-answers"]);
@@ -42,14 +43,14 @@ fn the_leader_dies_between_commit_and_answer_and_the_order_is_there_once() {
             let next = |status: &serde_json::Value| status["next_order_number"].as_u64();
             (replicas.iter().all(|status| next(status) == Some(number + 1))).then_some(())
         });
-        assert!(!asking.is_finished(), "the answer was to be held");
+        assert!(!asking.is_finished(), "the answer is held");
         store.kill(leader);
         let reply = asking.join().unwrap();
         assert_eq!((reply.status, reply.number()), (200, number), "{reply:?}");
         store.start_order(leader, &[]);
     }
     store.await_all_ready();
-    assert_eq!(store.stock("GameStart"), 94, "each was taken once");
+    assert_eq!(store.stock("GameStart"), 94, "each order is placed once");
     let again = ask(
         port,
         "POST",
@@ -63,7 +64,7 @@ fn the_leader_dies_between_commit_and_answer_and_the_order_is_there_once() {
     store.verify();
 }
 
-/// [P4] Refusals are remembered, other bodies are refused, through whichever frontend.
+/// [P4] Refusals are remembered, and a key with another body is refused, through every frontend.
 #[test]
 fn a_key_has_one_answer_through_every_frontend_and_after_failover() {
     let mut store = Store::start(Plan { frontends: 2, ..Plan::stock() });
@@ -80,8 +81,8 @@ fn a_key_has_one_answer_through_every_frontend_and_after_failover() {
     assert_eq!(place(two, "a", 61).status, 422);
     assert_eq!(post(one, r#"{"name":"FishCo","quantity":50,"type":"sell"}"#).number(), 1);
     store.kill(456);
-    // A try that met the dying leader might be the first itself: then nothing is called a
-    // repetition.
+    // A try that met the dying leader may have had no effect: then the next try is the first, and
+    // is not marked as a repetition.
     store.await_leader(Some(345));
     let again = place(one, "b", 60);
     assert_eq!((again.status, &again.body), (409, &refused.body), "a refusal stays a refusal");
@@ -93,8 +94,8 @@ fn a_key_has_one_answer_through_every_frontend_and_after_failover() {
     store.verify();
 }
 
-/// [P5] Catalogs may be stacked: a frontend below two of them sees what one below one of them
-/// ordered, and the other way round; and the cache is used.
+/// [P5] Catalogs may be stacked: a frontend below two catalogs sees the orders placed through a
+/// frontend below one, and the other way round; and the cache is used.
 #[test]
 fn an_order_is_seen_below_stacked_catalogs() {
     let store = Store::start(Plan::stock());
@@ -147,7 +148,7 @@ fn an_order_is_seen_below_stacked_catalogs() {
     store.verify();
 }
 
-/// [D1-11; P5] What was ordered through one frontend is seen through every other, cached or not.
+/// [D1-11; P5] An order through one frontend is seen through every other, cached or not.
 #[test]
 fn an_acknowledged_order_is_seen_by_the_next_query_through_every_frontend() {
     let store = Store::start(Plan { frontends: 3, catalogs: 2, ..Plan::stock() });

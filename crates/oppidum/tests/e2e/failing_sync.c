@@ -1,5 +1,5 @@
-/* Makes one sync fail: of the first file whose path holds the words in the file that FAIL_SYNC names,
-   which it takes away. Loaded with LD_PRELOAD. */
+/* Makes one sync fail: the first of a file whose path contains the text in the file that FAIL_SYNC
+   names; that file is then deleted. Loaded with LD_PRELOAD. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>

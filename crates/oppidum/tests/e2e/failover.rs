@@ -1,7 +1,6 @@
-//! Who leads, and how the lead changes hands: by death, in silence, politely, and at the end.
+//! Changes of the leader: after a death, after silence, on request, and at a stop.
 //!
-//! Numbers in the names are those of the thirteen tests that must pass before a release; the list
-//! is in `docs/testing.md`.
+//! Numbers in the names refer to the thirteen tests before a release, listed in `docs/testing.md`.
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -13,11 +12,11 @@ use rustix::process::Signal;
 use crate::customers::{await_transactions, finish, load, placed};
 use crate::harness::{Connection, IDS, Plan, Store, ask};
 
-/// Four customers who go on until they are stopped.
+/// Four customers that trade until they are stopped.
 pub(crate) const MANY: [&str; 8] =
     ["--clients", "4", "--requests", "100000", "-p", "0.7", "--seed", "3"];
 
-/// A store whose replicas have further flags.
+/// Starts a store whose replicas have additional flags.
 pub(crate) fn start_with(plan: Plan, flags: &[&str]) -> Store {
     let mut store = Store::prepare(plan);
     for index in 0..store.catalogs() {
@@ -31,10 +30,10 @@ pub(crate) fn start_with(plan: Plan, flags: &[&str]) -> Store {
     store
 }
 
-/// [P1, P6, P7] With the timeouts of elections switched off, only the proof of a death can have
-/// called the successor: nobody waits for a timeout when a process is gone.
+/// [P1, P6, P7] Election timeouts are switched off, so only the proof of a death can have elected
+/// the successor. A failover after a death waits for no timeout.
 #[test]
-fn test_3_a_killed_leader_is_succeeded_because_it_is_dead_and_not_because_it_is_silent() {
+fn test_3_a_killed_leader_is_succeeded_by_proof_of_death_not_by_timeout() {
     let flags = ["--fault", "no-timeouts"];
     let mut store = start_with(Plan::stock(), &flags);
     for (dead, successor, number) in [(456, 345, 1), (345, 456, 2), (456, 345, 3)] {
@@ -50,8 +49,7 @@ fn test_3_a_killed_leader_is_succeeded_because_it_is_dead_and_not_because_it_is_
     store.verify();
 }
 
-/// [P1, P6, P7] A leader that falls silent is succeeded by the timeouts; when it wakes up it
-/// follows.
+/// [P1, P6, P7] A silent leader is succeeded by election timeout; when it wakes up it follows.
 #[test]
 fn test_3_a_silent_leader_is_succeeded_and_follows_when_it_wakes_up() {
     let mut store = Store::start(Plan::stock());
@@ -64,11 +62,11 @@ fn test_3_a_silent_leader_is_succeeded_and_follows_when_it_wakes_up() {
     store.verify();
     store.kill(345);
     assert_eq!(store.buy("GameStart", 1), 3);
-    assert_eq!(store.await_leader(None), 456, "the highest that is healthy");
+    assert_eq!(store.await_leader(None), 456, "the highest healthy replica leads");
 }
 
-/// [P9] Two of three are gone: the third shows committed orders and refuses the rest, also after
-/// its own restart.
+/// [P9] Two of three replicas are gone: the third shows committed orders and refuses the rest, also
+/// after its own restart.
 #[test]
 fn test_4_a_lone_survivor_shows_what_is_committed_also_after_its_own_restart() {
     let mut store = Store::start(Plan::stock());
@@ -111,10 +109,10 @@ fn test_10_the_lead_is_handed_over_under_load_and_no_request_fails() {
         let ended = store.run(&["ctl", "transfer", "--to", &to.to_string()]);
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert!(ended.stdout.contains(&format!("{to} leads")), "{ended:?}");
-        assert_eq!(store.await_leader(None), to, "it keeps the lead that it was given");
+        assert_eq!(store.await_leader(None), to, "the replica keeps the lead it was given");
         await_transactions(&load, before + 20);
     }
-    // Who cannot lead is not asked to.
+    // A replica that cannot lead does not get the lead.
     store.kill(123);
     for (to, why) in [("123", "not there"), ("7", "there is no replica 7")] {
         let ended = store.run(&["ctl", "transfer", "--to", to]);
@@ -129,7 +127,7 @@ fn test_10_the_lead_is_handed_over_under_load_and_no_request_fails() {
 
 /// [P7] With `--preempt` the highest leads again soon after its return, and no request fails.
 #[test]
-fn a_returning_replica_takes_the_lead_again_where_that_is_wished() {
+fn with_preempt_a_returning_replica_takes_the_lead_again() {
     let mut store = start_with(Plan::stock(), &["--preempt"]);
     let mut load = load(&store, &MANY);
     await_transactions(&load, 10);
@@ -142,10 +140,10 @@ fn a_returning_replica_takes_the_lead_again_where_that_is_wished() {
     store.verify();
 }
 
-/// The first signal ends a process in order, also one that cannot finish what is in flight; a
-/// second one ends it at once.
+/// The first signal ends a process in order, even if a request in flight cannot finish; a second
+/// one ends it at once.
 #[test]
-fn a_replica_that_cannot_finish_ends_by_itself_and_at_once_when_told_twice() {
+fn a_replica_that_cannot_drain_still_ends_and_a_second_signal_ends_it_at_once() {
     let mut store = Store::start(Plan::stock());
     for twice in [false, true] {
         for follower in [123, 345] {
@@ -179,10 +177,10 @@ fn a_replica_that_cannot_finish_ends_by_itself_and_at_once_when_told_twice() {
     store.verify();
 }
 
-/// [P6] A leader that knows a follower to be dead calls it now and then, and not without a break:
-/// whoever listens at its address meanwhile counts the calls.
+/// [P6] A leader that knows a follower to be dead calls it at a bounded rate: a listener at the
+/// follower's address counts the calls.
 #[test]
-fn a_dead_follower_is_called_now_and_then_and_not_all_the_time() {
+fn a_dead_follower_is_called_at_a_bounded_rate() {
     let mut store = Store::start(Plan::stock());
     store.kill(123);
     let address = ("127.0.0.1", store.order_port(123));
@@ -190,7 +188,7 @@ fn a_dead_follower_is_called_now_and_then_and_not_all_the_time() {
     let done = Arc::new(AtomicBool::new(false));
     let counting = std::thread::spawn({
         let done = done.clone();
-        // Somebody listens there, but it is no replica: every call is in vain, at once.
+        // A process listens there that is no replica: every call fails at once.
         move || listener.incoming().take_while(|_| !done.load(Ordering::SeqCst)).count()
     });
     let began = Instant::now();
@@ -201,7 +199,7 @@ fn a_dead_follower_is_called_now_and_then_and_not_all_the_time() {
     done.store(true, Ordering::SeqCst);
     TcpStream::connect(address).unwrap();
     let calls = f64::from(u32::try_from(counting.join().unwrap()).unwrap());
-    // Held streams, beats and the log itself each try a few times a second.
+    // Held streams, beats and the log each try a few times a second.
     let allowed = 100.0 * (1.0 + span.as_secs_f64());
     assert!(calls < allowed, "{calls} calls in {span:?}");
     store.start_order(123, &[]);

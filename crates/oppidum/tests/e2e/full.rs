@@ -1,4 +1,4 @@
-//! Disks without room: pretended ones, everywhere, and real small ones, where a test may mount.
+//! Full disks: simulated ones everywhere, and real small ones where a test may mount them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,10 +9,10 @@ use serde_json::Value;
 use crate::failover::start_with;
 use crate::harness::{IDS, PATIENCE, Plan, Reply, Store, ask, post, until};
 
-/// Each replica has as much room as a file in its data folder says.
+/// Each replica reads its free space from a file in its data folder.
 const FLAGS: [&str; 2] = ["--fault", "pretended-room"];
 
-/// In the first half of the reserve, and in the second.
+/// Free space in the first half of the reserve, and in the second.
 const LITTLE: u64 = 40 << 20;
 const NEXT_TO_NOTHING: u64 = 1 << 20;
 
@@ -22,12 +22,12 @@ fn data(store: &Store, id: u64) -> PathBuf {
     store.folder().join(format!("data/order-{id}"))
 }
 
-/// A replica's disk has so many bytes left; `None`: more than it needs. Waits until it knows.
+/// Sets the free bytes of a replica's disk; `None`: more than it needs. Waits until it has noticed.
 fn leave(store: &Store, id: u64, free: Option<u64>) {
     let file = data(store, id).join("free-bytes");
     match free {
         Some(free) => {
-            // In one step: a file that is half written says less.
+            // Renamed into place: a half-written file would hold a smaller number.
             std::fs::write(file.with_extension("new"), free.to_string()).unwrap();
             std::fs::rename(file.with_extension("new"), &file).unwrap();
         }
@@ -52,9 +52,9 @@ fn sell_many(store: &Store) -> Reply {
     ask(store.port(), "POST", "/v1/orders/batch", &[], &orders)
 }
 
-/// Orders are refused, one by one and in a batch: clearly, before anybody's patience ends, and
-/// nothing happens.
-fn is_refused_for_want_of_room(store: &Store) {
+/// Orders are rejected, singly and in a batch: clearly, before the frontend's timeout, and with no
+/// effect.
+fn orders_are_rejected_for_disk_space(store: &Store) {
     for ask in [sell, sell_many] {
         let began = Instant::now();
         let reply = ask(store);
@@ -65,7 +65,7 @@ fn is_refused_for_want_of_room(store: &Store) {
     }
 }
 
-/// Everything that needs no room is answered as ever.
+/// Every request that needs no disk space is answered as before.
 fn reads_go_on(store: &Store, orders: u64) {
     let product = store.get("/products/GameStart");
     assert_eq!((product.status, product.header("x-consistency")), (200, None), "{product:?}");
@@ -76,7 +76,7 @@ fn reads_go_on(store: &Store, orders: u64) {
 
 /// [P10]
 #[test]
-fn a_leader_with_little_room_gives_the_lead_to_one_that_has_it_and_no_order_fails() {
+fn a_leader_low_on_disk_space_hands_over_and_no_order_fails() {
     let store = start_with(Plan::stock(), &FLAGS);
     assert_eq!(sell(&store).number(), 0);
     leave(&store, 456, Some(LITTLE));
@@ -98,7 +98,7 @@ fn a_leader_with_little_room_gives_the_lead_to_one_that_has_it_and_no_order_fail
 
 /// [P1, P8]
 #[test]
-fn a_full_follower_takes_nothing_and_catches_up_by_itself_when_it_has_room() {
+fn a_full_follower_accepts_no_entries_and_catches_up_when_it_has_space() {
     let mut store = start_with(Plan::stock(), &FLAGS);
     assert_eq!(sell(&store).number(), 0);
     store.await_all_ready();
@@ -108,10 +108,10 @@ fn a_full_follower_takes_nothing_and_catches_up_by_itself_when_it_has_room() {
         assert_eq!(sell(&store).number(), number);
     }
     assert_eq!(status(&store, 123).unwrap()["last_index"], before["last_index"]);
-    // Killed and started again it is as full as before, and there.
+    // After `kill -9` and a restart the replica is as full as before, and reachable.
     store.kill(123);
     store.start_order(123, &FLAGS);
-    until("123 is there, and full", || status(&store, 123)?["disk_full"].as_bool());
+    until("123 is reachable, and full", || status(&store, 123)?["disk_full"].as_bool());
     assert_eq!(sell(&store).number(), 11);
     assert_ne!(store.order(123).pid(), pid);
     assert_eq!(status(&store, 123).unwrap()["last_index"], before["last_index"]);
@@ -121,7 +121,7 @@ fn a_full_follower_takes_nothing_and_catches_up_by_itself_when_it_has_room() {
 
 /// [P9, P10]
 #[test]
-fn orders_are_refused_while_a_majority_is_full_and_reads_go_on() {
+fn orders_are_rejected_while_a_majority_is_full_and_reads_go_on() {
     let mut store = start_with(Plan::stock(), &FLAGS);
     assert_eq!(sell(&store).number(), 0);
     for full in [[123, 345], [345, 456]] {
@@ -130,22 +130,22 @@ fn orders_are_refused_while_a_majority_is_full_and_reads_go_on() {
             leave(&store, id, Some(NEXT_TO_NOTHING));
         }
         until("orders are refused", || (sell(&store).status == 503).then_some(()));
-        is_refused_for_want_of_room(&store);
+        orders_are_rejected_for_disk_space(&store);
         let next = store.replicas()[0]["next_order_number"].as_u64().unwrap();
         assert!(orders <= next);
         reads_go_on(&store, next);
         for id in full {
             leave(&store, id, None);
         }
-        until("orders are taken again", || (sell(&store).status == 200).then_some(()));
+        until("orders are accepted again", || (sell(&store).status == 200).then_some(()));
     }
-    // One is gone and one is full: a majority is there, and has no room.
+    // One replica is dead and one is full: a majority is reachable, but has no space.
     leave(&store, 123, Some(NEXT_TO_NOTHING));
     store.kill(345);
     until("orders are refused", || (sell(&store).status == 503).then_some(()));
-    is_refused_for_want_of_room(&store);
+    orders_are_rejected_for_disk_space(&store);
     leave(&store, 123, None);
-    until("orders are taken again", || (sell(&store).status == 200).then_some(()));
+    until("orders are accepted again", || (sell(&store).status == 200).then_some(()));
     store.start_order(345, &FLAGS);
     store.verify();
 }
@@ -154,7 +154,7 @@ fn orders_are_refused_while_a_majority_is_full_and_reads_go_on() {
 struct Small(PathBuf);
 
 impl Small {
-    /// `None`, with a word why, where one may not mount.
+    /// `None`, with a printed reason, where the test may not mount.
     fn mount(folder: &Path, megabytes: u32) -> Option<Self> {
         std::fs::create_dir_all(folder).unwrap();
         let size = format!("size={megabytes}m");
@@ -173,7 +173,7 @@ impl Small {
         self.0.join("of-somebody-else")
     }
 
-    /// Somebody else writes into it until so many bytes are left.
+    /// Another program fills the disk until `left` bytes are free.
     fn fill(&self, left: u64) {
         let found = rustix::fs::statvfs(&self.0).unwrap();
         let free = found.f_bavail * found.f_frsize;
@@ -182,7 +182,7 @@ impl Small {
         let _ = std::fs::write(self.other(), bytes);
     }
 
-    /// They take it away again.
+    /// The other program frees its bytes again.
     fn clear(&self) {
         std::fs::remove_file(self.other()).unwrap();
     }
@@ -194,7 +194,7 @@ impl Drop for Small {
     }
 }
 
-/// A store whose replicas have a small disk each.
+/// A store with a small disk for each replica.
 fn small(flags: &[&str]) -> Option<(Store, Vec<Small>)> {
     let mut store = Store::prepare(Plan::stock());
     let disks = IDS.map(|id| Small::mount(&data(&store, id), 24));
@@ -210,14 +210,14 @@ fn small(flags: &[&str]) -> Option<(Store, Vec<Small>)> {
 
 /// [P1, P10]
 #[test]
-fn on_real_disks_that_fill_up_orders_are_refused_until_there_is_room() {
+fn on_full_disks_orders_are_rejected_until_space_is_freed() {
     let Some((store, disks)) = small(&[]) else { return };
     assert_eq!(sell(&store).number(), 0);
     for disk in &disks {
         disk.fill(500_000);
     }
     until("orders are refused", || (sell(&store).status == 503).then_some(()));
-    is_refused_for_want_of_room(&store);
+    orders_are_rejected_for_disk_space(&store);
     // A follower may be an entry behind.
     let known = |status: &Value| status["next_order_number"].as_u64();
     let orders = store.replicas().iter().filter_map(known).max().unwrap();
@@ -225,15 +225,15 @@ fn on_real_disks_that_fill_up_orders_are_refused_until_there_is_room() {
     for disk in &disks {
         disk.clear();
     }
-    until("orders are taken again", || (sell(&store).status == 200).then_some(()));
+    until("orders are accepted again", || (sell(&store).status == 200).then_some(()));
     store.verify();
     drop(store);
     drop(disks);
 }
 
-/// [P1] The reserve is gone as well: the log itself meets the end of the disk.
+/// [P1] There is no reserve: the log itself runs out of disk space.
 #[test]
-fn a_replica_that_meets_the_end_of_its_disk_stops_says_so_and_comes_back_with_room() {
+fn a_replica_with_a_full_disk_stops_with_a_reason_and_returns_when_space_is_freed() {
     let Some((mut store, disks)) = small(&["--reserve-mb", "0"]) else { return };
     assert_eq!(sell(&store).number(), 0);
     // The leader's disk, and then a follower's.
@@ -241,12 +241,12 @@ fn a_replica_that_meets_the_end_of_its_disk_stops_says_so_and_comes_back_with_ro
         let said = store.order(id).stderr().len();
         disk.fill(0);
         let mut last = 0;
-        until("it has stopped", || {
+        until("the replica has stopped", || {
             last = sell(&store).number();
             store.order(id).stderr().get(said..)?.contains("no room left").then_some(())
         });
         assert_eq!(store.end_of(id), Some(1));
-        // The line that a person acts on is the last one.
+        // The last line is the one that the operator acts on.
         let lines = store.order(id).stderr();
         let line = lines.lines().last().unwrap();
         assert!(line.starts_with("oppidum: ") && line.contains("make some"), "{line}");
@@ -256,7 +256,7 @@ fn a_replica_that_meets_the_end_of_its_disk_stops_says_so_and_comes_back_with_ro
         store.await_all_ready();
         assert_eq!(store.get(&format!("/orders/{last}")).status, 200);
     }
-    // Orders that somebody asks twice are placed once: nothing of this was forgotten.
+    // A repeated order is placed once: no key was forgotten.
     let key = [("Idempotency-Key", "after-all")];
     let first = ask(store.port(), "POST", "/orders", &key, ORDER).number();
     assert_eq!(ask(store.port(), "POST", "/orders", &key, ORDER).number(), first);

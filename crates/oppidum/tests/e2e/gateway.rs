@@ -1,16 +1,16 @@
-//! A real gateway before the store: nginx, with the very configuration of `docs/deploy.md`.
+//! A real gateway before the store: nginx, with the configuration from `docs/deploy.md`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::harness::{Connection, Deployed, Plan, Store, connect_from, ports, until};
 
-/// Where Debian and others put it.
+/// Where Debian and other distributions install nginx.
 const PROGRAMS: [&str; 3] = ["/usr/sbin/nginx", "/usr/bin/nginx", "/usr/local/sbin/nginx"];
 
 const PAGE: &str = include_str!("../../../../docs/deploy.md");
 
-/// nginx, as long as this lives.
+/// nginx; ended when dropped.
 struct Nginx {
     child: Child,
     port: u16,
@@ -66,8 +66,8 @@ fn nginx() -> Option<PathBuf> {
     found
 }
 
-/// A frontend that leaves a malformed request unanswered counts as failed, and a few of them would
-/// take the store from everybody behind the gateway.
+/// nginx counts a frontend that leaves a malformed request unanswered as failed. A few such
+/// requests would take the store from every customer behind the gateway.
 #[test]
 fn malformed_requests_behind_a_gateway_cost_no_other_customer_an_answer() {
     let Some(program) = nginx() else { return };
@@ -100,9 +100,9 @@ fn malformed_requests_behind_a_gateway_cost_no_other_customer_an_answer() {
     }
 }
 
-/// A gateway that asks for health pages notices before the port is closed.
+/// A gateway that checks readiness notices before the port is closed.
 #[test]
-fn a_frontend_that_drains_says_so_goes_on_answering_and_asks_its_clients_to_go() {
+fn a_draining_frontend_is_not_ready_still_answers_and_closes_its_connections() {
     let store = Store::start(Plan::stock());
     let mut deployed = Deployed::start(&store, &["--drain", "60"]);
     let order = r#"{"name":"GameStart","quantity":1,"type":"sell"}"#;
@@ -111,7 +111,7 @@ fn a_frontend_that_drains_says_so_goes_on_answering_and_asks_its_clients_to_go()
     assert_eq!((reply.status, reply.header("connection")), (200, None), "{reply:?}");
     deployed.process.signal(rustix::process::Signal::TERM);
     for port in [deployed.port, deployed.internal] {
-        until("it is not ready any more", || {
+        until("the frontend is not ready any more", || {
             let reply = Connection::open(port).ok()?.ask("GET", "/readyz", &[], "").ok()?;
             (reply.status == 503).then_some(())
         });
@@ -123,7 +123,7 @@ fn a_frontend_that_drains_says_so_goes_on_answering_and_asks_its_clients_to_go()
     }
     let reply = customer.ask("POST", "/orders", &[], order).unwrap();
     assert_eq!((reply.status, reply.header("connection")), (200, Some("close")), "{reply:?}");
-    // The second signal ends it at once.
+    // The second signal ends the frontend at once.
     deployed.process.signal(rustix::process::Signal::TERM);
     assert_eq!(deployed.process.wait(), Some(130));
 }

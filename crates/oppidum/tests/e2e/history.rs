@@ -1,9 +1,10 @@
-//! What clients were told, and whether it can have been: strict serializability by sorting.
+//! The history checker: is the set of all answers strictly serializable? Decided by sorting.
 //!
-//! Each order buys one piece and answers with its index, and nothing else changes stock; so when
-//! all orders are known, the stock of a product at every index is known, and a quantity that was
-//! shown says from which index on it is true. No search is needed: an answer stands at its index,
-//! and nothing that was asked after somebody had been told of an index may stand before it.
+//! Each order buys one piece and answers with its index, and nothing else changes stock. So when
+//! all orders are known, the stock of a product at every index is known, and a quantity shown to a
+//! client gives the index from which it is true. No search is needed: an answer stands at its
+//! index, and no query sent after a client learned of an index may be answered from before that
+//! index.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -22,11 +23,11 @@ pub(crate) struct Told {
 pub(crate) enum What {
     /// An order of one piece, placed at this index, with this number.
     Placed { index: u64, number: u64 },
-    /// A query: so many are in stock.
+    /// A query: the quantity in stock that it showed.
     Shown { quantity: u64 },
 }
 
-/// Everything that anybody was told. Shared by all clients.
+/// Every answer that any client received. Shared by all clients.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     told: Mutex<Vec<Told>>,
@@ -60,19 +61,19 @@ impl History {
         gaps.map(|(one, next)| next.duration_since(*one)).max().unwrap_or_default()
     }
 
-    /// How many orders have been acknowledged so far.
+    /// The number of orders acknowledged so far.
     pub(crate) fn placed(&self) -> usize {
         let told = self.told.lock().unwrap();
         told.iter().filter(|told| matches!(told.what, What::Placed { .. })).count()
     }
 
-    /// How many queries have been answered so far.
+    /// The number of queries answered so far.
     pub(crate) fn shown(&self) -> usize {
         let told = self.told.lock().unwrap();
         told.iter().filter(|told| matches!(told.what, What::Shown { .. })).count()
     }
 
-    /// The first answer that cannot have been; each product began with `stock` pieces.
+    /// The first impossible answer; each product began with `stock` pieces.
     pub(crate) fn violation(&self, stock: u64) -> Option<String> {
         let told = self.told.lock().unwrap();
         // For each product, the indexes at which one piece was sold, in order.
@@ -94,7 +95,7 @@ impl History {
         }
         let none = Vec::new();
         let of = |product: &str| sold.get(product).unwrap_or(&none);
-        // What each answer reveals, by the time at which it was given.
+        // The index that each answer reveals, by the time at which it was given.
         let mut revealed = Vec::new();
         for answer in told.iter() {
             let index = match answer.what {
@@ -130,8 +131,8 @@ impl History {
             if most < quantity {
                 let product = answer.product;
                 return Some(format!(
-                    "{quantity} of {product} were shown; somebody had been told of index {known} \
-                     before that was asked, and {most} were left at it"
+                    "{quantity} of {product} were shown; a client had been told of index {known} \
+                     before the query, and {most} were left at it"
                 ));
             }
         }
@@ -154,7 +155,7 @@ mod tests {
         history
     }
 
-    /// The checker is believed only after it has caught something.
+    /// A checker is trusted only after it has caught a fault.
     #[test]
     fn a_quantity_from_before_an_acknowledged_order_is_noticed() {
         let placed = |index, number| What::Placed { index, number };

@@ -1,20 +1,20 @@
-//! Hostile clients beside customers: each bound holds, the memory of every process stays bounded,
-//! and customers of another address are served meanwhile.
+//! Hostile clients beside customers: each limit holds, the memory of every process stays bounded,
+//! and customers at another address are served meanwhile.
 //!
-//! What is counted is who is served, never how fast.
+//! The tests check that customers are served, never how fast.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
 use crate::harness::{Connection, Deployed, IDS, Plan, Store, connect_from, until};
 
-/// The most memory that any process takes, in KB: in a debug build each begins with some 30 MB.
+/// The most memory that any process may use, in KB: in a debug build each starts with about 30 MB.
 const RSS_MAX: u64 = 200_000;
 
-/// Where the customers are.
+/// The last byte of the customers' address.
 const CUSTOMERS: u8 = 99;
 
-/// The most connections of one address.
+/// The connection limit of one address.
 const PER_ADDRESS: usize = 128;
 
 const ORDER: &str = r#"{"name":"GameStart","quantity":1,"type":"sell"}"#;
@@ -31,11 +31,12 @@ impl Siege {
         Self { store, frontend }
     }
 
-    /// So many clients of one address, each of which sends this and nothing more.
+    /// Opens `count` connections from one address, each of which sends these bytes and nothing
+    /// more.
     fn clients(&self, host: u8, count: usize, bytes: &[u8]) -> Vec<TcpStream> {
         let client = |_| {
             let mut stream = connect_from(host, self.frontend.port).unwrap();
-            // A connection that is rejected may be closed already.
+            // A rejected connection may be closed already.
             let _ = stream.write_all(bytes);
             stream.set_nonblocking(true).unwrap();
             stream
@@ -47,7 +48,7 @@ impl Siege {
         Connection::over(connect_from(CUSTOMERS, self.frontend.port).unwrap())
     }
 
-    /// Customers order, ask, and send batches; health pages say that all is well.
+    /// Customers order, query, and send batches; the health pages report no trouble.
     fn customers_are_served(&self) {
         let batch = format!(r#"{{"orders":[{ORDER}]}}"#);
         for _ in 0..5 {
@@ -73,14 +74,14 @@ impl Siege {
     }
 }
 
-/// What a process has in memory, in KB.
+/// The resident memory of a process, in KB.
 fn memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// What has come over a connection that does not block.
+/// The bytes received so far over a nonblocking connection.
 fn received(mut stream: &TcpStream) -> Option<String> {
     let mut bytes = [0; 1_024];
     match stream.read(&mut bytes) {
@@ -90,10 +91,10 @@ fn received(mut stream: &TcpStream) -> Option<String> {
     }
 }
 
-/// Waits until all but so many of these connections have been answered, and gives the answers.
+/// Waits until all but `kept` of these connections are answered, and returns the answers.
 fn await_rejections(clients: &[TcpStream], kept: usize) -> Vec<String> {
     let mut answers: Vec<Option<String>> = vec![None; clients.len()];
-    until("all but those that are kept are rejected", || {
+    until("all but the kept connections are rejected", || {
         for (answer, client) in answers.iter_mut().zip(clients) {
             *answer = answer.take().or_else(|| received(client));
         }
@@ -103,7 +104,7 @@ fn await_rejections(clients: &[TcpStream], kept: usize) -> Vec<String> {
 }
 
 #[test]
-fn one_address_holds_its_connections_and_no_more() {
+fn one_address_holds_at_most_its_limit_of_connections() {
     let siege = Siege::start();
     let clients = siege.clients(2, PER_ADDRESS + 60, b"");
     let rejections = await_rejections(&clients, PER_ADDRESS);
@@ -121,7 +122,7 @@ fn one_address_holds_its_connections_and_no_more() {
 }
 
 #[test]
-fn heads_that_never_end_keep_nobody_out() {
+fn unfinished_request_heads_block_no_customer() {
     let siege = Siege::start();
     let head = b"POST /orders HTTP/1.1\r\nHost: shop\r\nX-Slow: ";
     let clients: Vec<_> = (2..5).flat_map(|host| siege.clients(host, PER_ADDRESS, head)).collect();
@@ -130,7 +131,7 @@ fn heads_that_never_end_keep_nobody_out() {
 }
 
 #[test]
-fn bodies_that_never_come_keep_nobody_out() {
+fn unfinished_request_bodies_block_no_customer() {
     let siege = Siege::start();
     let order = b"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 16000\r\n\r\n{";
     let orders = siege.clients(2, PER_ADDRESS, order);
@@ -138,7 +139,7 @@ fn bodies_that_never_come_keep_nobody_out() {
         b"POST /v1/orders/batch HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n";
     // A body counts with the bytes that have arrived, not with its declared length.
     let begun = siege.clients(6, PER_ADDRESS, &[batch.as_slice(), b"1\r\n{\r\n"].concat());
-    // An address gets room for 8 MB: for twenty of these.
+    // The limit of one address is 8 MB of bodies: twenty of these.
     let blanks = " ".repeat(400_000);
     let part = [batch.as_slice(), b"61a80\r\n", blanks.as_bytes()].concat();
     let clients: Vec<_> = (3..6).map(|host| siege.clients(host, 40, &part)).collect();
@@ -153,7 +154,7 @@ fn bodies_that_never_come_keep_nobody_out() {
 }
 
 #[test]
-fn clients_that_ask_for_everything_and_read_nothing_take_no_memory() {
+fn clients_that_never_read_their_answers_take_no_memory() {
     let siege = Siege::start();
     let all = "GET /stocks HTTP/1.1\r\nHost: a\r\n\r\nGET /status HTTP/1.1\r\nHost: a\r\n\r\n\
                GET /stocks/GameStart HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -161,7 +162,7 @@ fn clients_that_ask_for_everything_and_read_nothing_take_no_memory() {
     let asks = all.repeat(400);
     for _ in 0..20 {
         for mut client in &clients {
-            // Until neither side takes any more.
+            // Until neither side accepts any more bytes.
             let _ = client.write(asks.as_bytes());
         }
         siege.customers_are_served();
@@ -169,7 +170,7 @@ fn clients_that_ask_for_everything_and_read_nothing_take_no_memory() {
 }
 
 #[test]
-fn clients_that_change_their_address_keep_nobody_out() {
+fn clients_that_change_their_address_block_no_customer() {
     let siege = Siege::start();
     let order = b"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 16000\r\n\r\n{";
     let clients: Vec<_> = (100..200).flat_map(|host| siege.clients(host, 5, order)).collect();
@@ -177,7 +178,7 @@ fn clients_that_change_their_address_keep_nobody_out() {
     drop(clients);
 }
 
-/// Few files may be open: connections of clients must leave those that the frontend needs itself.
+/// Few files may be open: client connections must leave enough for the frontend's own.
 #[test]
 fn a_frontend_with_few_descriptors_finds_the_leader_again_while_clients_hold_its_places() {
     let mut store = Store::start(Plan::stock());

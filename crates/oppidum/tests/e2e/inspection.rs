@@ -1,4 +1,4 @@
-//! `status`, `verify` and `dump`: what they say, and that they say no when it is no.
+//! `status`, `verify` and `dump`: their output, and that they fail when the store is wrong.
 
 use std::fmt::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 
 use crate::harness::{Connection, Deployed, IDS, Plan, Process, Store, ask, get, run};
 
-/// [D1-22] The shape that machines read.
+/// [D1-22] The machine-readable output.
 #[test]
-fn status_tells_who_leads_and_how_far_everybody_is() {
+fn status_shows_the_leader_and_each_replicas_indexes() {
     let mut store = Store::start(Plan::stock());
     store.buy("FishCo", 2);
     store.await_all_ready();
@@ -37,15 +37,15 @@ fn status_tells_who_leads_and_how_far_everybody_is() {
     store.kill(456);
     store.await_leader(Some(345));
     let table = store.run(&["status"]).stdout;
-    assert!(table.contains("leader: 345") && table.contains("nobody listens"), "{table}");
+    assert!(table.contains("leader: 345") && table.contains("no process listens"), "{table}");
     let verify = store.run(&["verify"]);
     assert_eq!(verify.code, Some(2), "not every replica could be asked: {verify:?}");
     assert!(verify.stderr.contains("456"), "{verify:?}");
 }
 
-/// A process is shown where it is reached, which need not be where it listens.
+/// The status shows a process at the address where it is reached, not the one it listens on.
 #[test]
-fn a_replica_that_listens_everywhere_is_found_at_its_address() {
+fn a_replica_that_listens_on_all_interfaces_is_shown_at_its_address() {
     let mut store = Store::prepare(Plan::stock());
     store.start_catalog(0);
     for id in IDS {
@@ -62,7 +62,7 @@ fn a_replica_that_listens_everywhere_is_found_at_its_address() {
     store.verify();
 }
 
-/// [S0-27] The stock bazaar's database file, from each replica the same.
+/// [S0-27] The stock bazaar's database file; each replica prints the same.
 #[test]
 fn dump_prints_a_replicas_orders_in_the_stock_bazaars_shape() {
     let store = Store::start(Plan::stock());
@@ -89,15 +89,15 @@ fn dump_prints_a_replicas_orders_in_the_stock_bazaars_shape() {
     assert!(unknown.stderr.contains("123, 345, 456"), "{unknown:?}");
 }
 
-/// A checker is believed only after it has caught something: two stores behind one frontend differ.
+/// A checker is trusted only after it has caught a fault: two stores behind one frontend differ.
 #[test]
-fn verify_says_no_when_the_replicas_keep_different_histories() {
+fn verify_fails_when_the_replicas_keep_different_histories() {
     let (one, two) = (Store::start(Plan::stock()), Store::start(Plan::stock()));
     one.buy("FishCo", 2);
     two.buy("FishCo", 3);
     one.await_all_ready();
     two.await_all_ready();
-    // A frontend that takes a replica of each store for replicas of one.
+    // A frontend that takes replicas of two stores for replicas of one.
     let [public, internal] = crate::harness::ports();
     let orders =
         format!("123=127.0.0.1:{},345=127.0.0.1:{}", one.order_port(123), two.order_port(345));
@@ -125,8 +125,8 @@ fn verify_says_no_when_the_replicas_keep_different_histories() {
     assert!(ended.stdout.contains("VIOLATION"), "{ended:?}");
 }
 
-/// Process ids, addresses, digests and free bytes are the operator's. A public port shows them to
-/// no client unless it is told to, and then to none that comes through a gateway.
+/// Process ids, addresses, digests and free bytes are for the operator. A public port shows them to
+/// no client unless it is configured to, and never to a client behind a gateway.
 #[test]
 fn a_public_status_shows_little_and_the_tools_ask_the_internal_listener() {
     let store = Store::start(Plan::stock());
@@ -145,7 +145,7 @@ fn a_public_status_shows_little_and_the_tools_ask_the_internal_listener() {
     let whole = get(internal, "/status").json();
     assert_eq!(whole["role"], "frontend");
     assert!(whole["processes"][0]["pid"].is_u64(), "{whole}");
-    // A tool beside the frontend finds the internal listener by the public port as well.
+    // A tool that knows only the frontend's public port finds the internal listener too.
     for command in ["status", "verify"] {
         for port in [internal, public] {
             let ended = run(&[command, "--url", &format!("http://127.0.0.1:{port}")]);
@@ -159,8 +159,8 @@ fn a_public_status_shows_little_and_the_tools_ask_the_internal_listener() {
     }
 }
 
-/// Passes one request on to a port of this machine, as a gateway without headers of its own does;
-/// its port.
+/// Forwards one request to a port of this machine, as a gateway without headers of its own does;
+/// returns the port it listens on.
 fn gateway_to(port: u16) -> u16 {
     let gateway = TcpListener::bind("127.0.0.1:0").unwrap();
     let own = gateway.local_addr().unwrap().port();
@@ -175,9 +175,9 @@ fn gateway_to(port: u16) -> u16 {
     own
 }
 
-/// What no store answers: exit code 2, and one line.
+/// A URL where no store answers: exit code 2, and one line.
 #[test]
-fn commands_without_a_store_say_so() {
+fn commands_without_a_store_report_it() {
     let [port, _] = crate::harness::ports();
     let url = format!("http://127.0.0.1:{port}");
     for command in [
@@ -197,9 +197,9 @@ fn commands_without_a_store_say_so() {
     assert_eq!(odd.code, Some(2), "{odd:?}");
 }
 
-/// [D1-10 to D1-12, S1-5; P5] The cache: exact LRU of five, and what it holds can be seen.
+/// [D1-10 to D1-12, S1-5; P5] The cache is an exact LRU of five, and shows its contents.
 #[test]
-fn the_cache_holds_the_five_last_used_products_and_says_so() {
+fn the_cache_holds_the_five_last_used_products_and_shows_them() {
     let store = Store::start(Plan::stock());
     let names = ["BoarCo", "FishCo", "GameStart", "MenhirCo", "MercuryExpress", "AugustusPizza"];
     for name in names {
@@ -207,7 +207,7 @@ fn the_cache_holds_the_five_last_used_products_and_says_so() {
         assert_eq!(reply.header("cache-status"), Some("oppidum; fwd=miss; stored"), "{name}");
     }
     let contents = |store: &Store| -> Vec<String> {
-        // On the internal listener, where the view is never older than the question.
+        // From the internal listener, whose status is never older than the request.
         let status = get(store.internal_port(0), "/status").json();
         let processes = status["processes"].as_array().unwrap();
         let frontend = processes.iter().find(|process| process["role"] == "frontend").unwrap();
@@ -222,7 +222,10 @@ fn the_cache_holds_the_five_last_used_products_and_says_so() {
     let miss = store.get("/stocks/BoarCo");
     assert_eq!(miss.header("cache-status"), Some("oppidum; fwd=miss; stored"));
     assert_eq!(contents(&store)[..2], ["BoarCo", "FishCo"]);
-    assert!(!contents(&store).contains(&"GameStart".to_owned()), "the last used goes first");
+    assert!(
+        !contents(&store).contains(&"GameStart".to_owned()),
+        "the least recently used is evicted"
+    );
     assert_eq!(json!(store.stock("FishCo")), json!(100));
     store.buy("FishCo", 1);
     let story = store.get("/status/cache").json();
@@ -234,11 +237,11 @@ fn the_cache_holds_the_five_last_used_products_and_says_so() {
     let count = |event: &str| timeline.iter().filter(|row| row["event"] == event).count();
     assert_eq!((count("stored"), count("evicted")), (7, 2), "{story}");
     let most = timeline.iter().map(|row| row["contents"].as_array().unwrap().len()).max();
-    assert_eq!(most, Some(5), "five products at the most, at every moment");
+    assert_eq!(most, Some(5), "at most five products, at every moment");
     assert_eq!((&story["hits"], &story["misses"]), (&json!(2), &json!(7)), "{story}");
 }
 
-/// [D1-13] Without a cache everything is asked afresh, and is right.
+/// [D1-13] Without a cache every query goes to a catalog, and the answers are right.
 #[test]
 fn the_cache_can_be_turned_off() {
     let store = Store::start(Plan { cache: "off", ..Plan::stock() });

@@ -1,4 +1,4 @@
-//! The lab's experiments, small ones: what they say, what they write, and what they leave behind.
+//! The lab's experiments, small ones: their output, their files, and their cleanup.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -14,7 +14,7 @@ fn read(folder: &Path, name: &str) -> String {
     std::fs::read_to_string(folder.join(name)).unwrap()
 }
 
-/// A row of sweep.csv: n, and the mean where something was measured.
+/// A row of sweep.csv: n, and the mean if there were samples.
 type Rows = BTreeMap<(String, String, String), (u64, Option<f64>)>;
 
 fn rows(csv: &str) -> Rows {
@@ -38,27 +38,28 @@ fn number(line: &str, name: &str) -> Option<f64> {
     attribute(line, name)?.parse().ok()
 }
 
-/// The round values along the axes of one small plot: value and place in pixels.
+/// The round values along the axes of one small plot: value and position in pixels.
 #[derive(Default)]
 struct Axes {
     x: Vec<(f64, f64)>,
     y: Vec<(f64, f64)>,
 }
 
-/// Where a value is, by the outermost values that the axis shows.
+/// The position of a value, from the outermost values that the axis shows.
 fn place(axis: &[(f64, f64)], value: f64) -> f64 {
     let ((low, from), (high, to)) = (axis[0], axis[axis.len() - 1]);
     from + (value - low) / (high - low) * (to - from)
 }
 
-/// Which small plot a point belongs to: two columns, rows of 264 pixels below a heading.
+/// The small plot that a point belongs to: two columns, rows of 264 pixels below a heading.
 fn cell(x: f64, y: f64) -> (bool, i64) {
     #[expect(clippy::cast_possible_truncation, reason = "a few hundred pixels")]
     let row = ((y - 60.0) / 264.0).floor() as i64;
     (x < 400.0, row)
 }
 
-/// Every point of the picture, as a person would read it off the axes, against the table.
+/// Compares every point of the picture, read off the axes, with the table; returns the number of
+/// points.
 fn compare(svg: &str, rows: &Rows) -> usize {
     let mut axes: BTreeMap<(bool, i64), Axes> = BTreeMap::new();
     for line in svg.lines().filter(|line| line.starts_with("<text ")) {
@@ -70,7 +71,7 @@ fn compare(svg: &str, rows: &Rows) -> usize {
         };
         let own = axes.entry(cell(x, y)).or_default();
         match attribute(line, "text-anchor") {
-            // Set a little below its line, so that its middle is on it.
+            // A label is set a little below its line, so that its middle is on the line.
             Some("end") => own.y.push((value, y - 4.0)),
             _ => own.x.push((value, x)),
         }
@@ -127,7 +128,7 @@ fn the_sweep_measures_with_and_without_a_cache_and_its_picture_shows_its_table()
 }
 
 #[test]
-fn the_sweep_measures_a_running_store_and_says_so_when_there_is_nothing_to_measure() {
+fn the_sweep_measures_a_running_store_and_reports_when_there_is_nothing_to_measure() {
     let store = Store::start(Plan { cache: "off", ..Plan::stock() });
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
@@ -141,7 +142,7 @@ fn the_sweep_measures_a_running_store_and_says_so_when_there_is_nothing_to_measu
     let rows = rows(&read(folder.path(), "sweep.csv"));
     assert!(rows.keys().all(|(cache, ..)| cache == "off"), "{rows:?}");
     store.verify();
-    // A server that can do nothing.
+    // A server that answers every request with 500.
     let broken = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", broken.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -153,7 +154,7 @@ fn the_sweep_measures_a_running_store_and_says_so_when_there_is_nothing_to_measu
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(ended.stdout.contains("Nothing was measured."), "{ended:?}");
     assert!(ended.stdout.contains("FAILED: ") && ended.stdout.contains("500"), "{ended:?}");
-    // Nobody at all.
+    // A port without a listener.
     assert_eq!(sweep("http://127.0.0.1:1").code, Some(2));
 }
 
@@ -169,7 +170,7 @@ fn always_500(mut stream: std::net::TcpStream) {
 
 /// [D1-25]
 #[test]
-fn the_cache_experiment_shows_what_makes_room_for_what() {
+fn the_cache_experiment_shows_every_eviction_and_invalidation() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
     let flags = ["--capacity", "3", "--requests", "15", "-p", "0.5", "--pause", "5ms"];
@@ -185,14 +186,14 @@ fn the_cache_experiment_shows_what_makes_room_for_what() {
     assert_eq!(behind["evicted"], count("evicted"));
     assert_eq!(behind["invalidated"], count("invalidated"));
     assert!(0 < count("evicted") && 0 < count("invalidated"), "{behind}");
-    // What is refused as sold out is looked up once more, so that the cache knows it too.
+    // A product refused as sold out is looked up once more, so that the cache knows it too.
     let looked_up = behind["hits"].as_u64().unwrap() + behind["misses"].as_u64().unwrap();
     assert!((75..=90).contains(&looked_up), "{behind}");
     let mut before = 0;
     for event in events {
         assert!(event["contents"].as_array().unwrap().len() <= 3, "{event}");
         let at = event["ms"].as_u64().unwrap();
-        assert!(before <= at, "in the order in which they happened");
+        assert!(before <= at, "events are in order of time");
         before = at;
     }
     let spans = behind["cached"].as_array().unwrap();
@@ -208,7 +209,7 @@ fn the_cache_experiment_shows_what_makes_room_for_what() {
 fn the_failover_experiment_answers_in_words_and_with_its_exit_code() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
-    // How long a busy machine takes is not what is tested here.
+    // The time that a busy machine takes is not tested here.
     let flags = ["--repeat", "1", "--restart-after", "500ms", "--within", "60s", "--out", out];
     let ended = run(&[&["lab", "failover"], &flags[..]].concat());
     assert_eq!(ended.code, Some(0), "{ended:?}");
@@ -233,8 +234,8 @@ fn the_failover_experiment_answers_in_words_and_with_its_exit_code() {
     }
 }
 
-/// Neither Ctrl-C nor `kill -9` leaves a process behind, not even a frozen one; after Ctrl-C there
-/// is no folder, either.
+/// Neither Ctrl-C nor `kill -9` leaves a process behind, not even a frozen one; Ctrl-C also removes
+/// the folder.
 #[test]
 fn an_experiment_that_is_stopped_leaves_nothing_behind() {
     for signal in [Signal::INT, Signal::KILL] {

@@ -1,4 +1,4 @@
-//! Customers let loose on the store, with and without accidents.
+//! `oppidum load` on a store, with and without processes that die.
 
 use crate::customers::{await_transactions, finish, load, placed};
 use crate::double::{Double, Fault};
@@ -30,10 +30,10 @@ fn the_load_speaks_the_stock_bazaars_words_and_checks_every_order() {
     store.verify();
 }
 
-/// A checker is believed only after it has caught something: a store that shows another order under
-/// the number than was placed.
+/// A checker is trusted only after it has caught a fault: this store shows another order under the
+/// number than was placed.
 #[test]
-fn the_load_says_no_when_a_store_shows_another_order_than_was_placed() {
+fn the_load_fails_when_a_store_shows_another_order_than_was_placed() {
     let customers = ["load", "--requests", "10", "-p", "1", "--seed", "7", "--url"];
     let url = Double::open("stock", true, &[Fault::ShowsAnotherOrder]);
     let ended = run(&[customers.as_slice(), &[&url]].concat());
@@ -44,7 +44,7 @@ fn the_load_says_no_when_a_store_shows_another_order_than_was_placed() {
 
 /// [D1-19 to D1-22, S0-29 to S0-31; P1, P4, P6, P7]
 #[test]
-fn the_leader_is_killed_under_load_and_nobody_notices() {
+fn the_leader_is_killed_under_load_and_no_request_fails() {
     let mut store = Store::start(Plan::stock());
     let mut load = load(&store, &["--clients", "5", "--requests", "100", "-p", "0.8"]);
     await_transactions(&load, 40);
@@ -60,13 +60,13 @@ fn the_leader_is_killed_under_load_and_nobody_notices() {
     store.verify();
 }
 
-/// [S0-25, D1-19] A follower is stopped in mid-run, and comes back.
+/// [S0-25, D1-19] A follower is stopped under load, and comes back.
 #[test]
 fn a_follower_is_stopped_under_load_and_comes_back_identical() {
     let mut store = Store::start(Plan::stock());
     let mut load = load(&store, &["--clients", "2", "--requests", "60", "-p", "0.9"]);
     await_transactions(&load, 10);
-    assert_eq!(store.stop(123), Some(0), "it stops without a word of trouble [S0-26]");
+    assert_eq!(store.stop(123), Some(0), "it stops without an error [S0-26]");
     let before = placed(&load);
     await_transactions(&load, before + 10);
     store.start_order(123, &[]);
@@ -75,7 +75,7 @@ fn a_follower_is_stopped_under_load_and_comes_back_identical() {
     store.verify();
 }
 
-/// [S1-27; P6] A catalog dies and is started again; a frontend moves to another meanwhile.
+/// [S1-27; P6] A catalog dies and is started again; its frontends move to another meanwhile.
 #[test]
 fn catalogs_are_killed_under_load_one_after_the_other() {
     let mut store = Store::start(Plan { catalogs: 2, ..Plan::stock() });
@@ -92,7 +92,7 @@ fn catalogs_are_killed_under_load_one_after_the_other() {
     store.verify();
 }
 
-/// [P6] A rolling restart of every process, frontend included: no request fails.
+/// [P6] A rolling restart of every process, frontends included: no request fails.
 #[test]
 fn a_rolling_restart_of_every_process_fails_no_request() {
     let mut store = Store::start(Plan { catalogs: 2, ..Plan::stock() });

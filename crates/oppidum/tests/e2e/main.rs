@@ -1,9 +1,9 @@
-//! The real binary, in real processes, on a real disk, with a real `kill -9`.
+//! End-to-end tests: the real binary, in real processes, on a real disk, with a real `kill -9`.
 //!
-//! What only shows outside: packaging, ports, signals, folders, exit codes, and the promises (P1…)
-//! kept across processes that die. Every story has a store of its own, on ports and in a folder
-//! that nobody else has. Nothing here waits for a time to pass: it waits for something to become
-//! true, and fails, with every process's lines, when it does not.
+//! They cover what only shows outside: packaging, ports, signals, folders, exit codes, and the
+//! promises (P1…) kept across processes that die. Every test has a store of its own, on ports and
+//! in a folder of its own. No test sleeps for a fixed time: it waits for a condition, and on
+//! failure prints every process's lines.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

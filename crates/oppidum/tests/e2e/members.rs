@@ -1,4 +1,4 @@
-//! A set of replicas that changes while the store is open, and that is brought back after losses.
+//! Membership changes while the store is open, and recovery from a lost majority.
 
 use std::fs;
 
@@ -6,8 +6,8 @@ use crate::customers::{await_transactions, finish, load, placed};
 use crate::failover::MANY;
 use crate::harness::{Connection, Ended, IDS, Plan, Process, Store, run, until};
 
-/// [P1, P3, P6] Two replicas come, two go, the leader among them, while customers shop: no request
-/// fails, and those that go stop with a line that says why.
+/// [P1, P3, P6] Two replicas are added and two removed, the leader among them, while customers
+/// trade: no request fails, and a removed replica stops with a line that gives the reason.
 #[test]
 fn replicas_come_and_go_under_load_and_no_request_fails() {
     let mut store = Store::start(Plan::stock());
@@ -26,7 +26,7 @@ fn replicas_come_and_go_under_load_and_no_request_fails() {
     for id in [456, 123] {
         let ended = store.run(&["ctl", "member", "remove", "--id", &id.to_string()]);
         assert_eq!(ended.code, Some(0), "{ended:?}");
-        assert_eq!(store.end_of(id), Some(2), "it stops by itself");
+        assert_eq!(store.end_of(id), Some(2), "a removed replica stops by itself");
         store.order(id).says("no replica of this store any more");
         store.drop_order(id);
         await_transactions(&load, placed(&load) + 20);
@@ -35,13 +35,13 @@ fn replicas_come_and_go_under_load_and_no_request_fails() {
     store.verify();
     let status = store.run(&["status"]);
     assert!(status.stdout.contains("3 replicas vote"), "{status:?}");
-    // An id is never used again, and a removed replica is refused whenever it comes.
+    // An id is never used again, and a removed replica is refused every time.
     let ended = add(&store, 123);
     assert!(ended.code == Some(1) && ended.stdout.contains("never used again"), "{ended:?}");
 }
 
-/// [P5, P6] All three are exchanged, one by one. The frontend and the catalog were told of the
-/// first three only, and find the new ones all the same; so does a failover.
+/// [P5, P6] All three replicas are replaced, one by one. The frontend and the catalog are
+/// configured with the first three only, and still find the new ones; so does a failover.
 #[test]
 fn a_store_whose_first_replicas_are_all_gone_is_found_by_its_frontends_and_catalogs() {
     let mut store = Store::start(Plan::stock());
@@ -64,8 +64,8 @@ fn a_store_whose_first_replicas_are_all_gone_is_found_by_its_frontends_and_catal
     store.verify();
 }
 
-/// [P1] A replica whose folder was emptied does not come back; the line that says so names the
-/// command, and the command puts a new one in its place.
+/// [P1] A replica with an emptied folder is refused; its last line names the command, and the
+/// command puts a new replica in its place.
 #[test]
 fn an_emptied_folder_is_refused_and_its_replica_replaced() {
     let mut store = Store::start(Plan::stock());
@@ -76,7 +76,7 @@ fn an_emptied_folder_is_refused_and_its_replica_replaced() {
     store.start_order(123, &[]);
     assert_eq!(store.end_of(123), Some(2));
     store.order(123).says("oppidum ctl replace --id 123 --with NEW");
-    // The others are needed now, and are not let go.
+    // The others are needed now, and cannot be removed.
     let ended = store.run(&["ctl", "member", "remove", "--id", "345"]);
     assert!(ended.code == Some(1) && ended.stdout.contains("123 is not healthy"), "{ended:?}");
     store.join_order(124, &[]);
@@ -90,10 +90,10 @@ fn an_emptied_folder_is_refused_and_its_replica_replaced() {
     store.verify();
 }
 
-/// [P1] Who joins never forms a store of its own, also in company, and has no vote before it was
-/// added; an address where somebody else is, is no new replica.
+/// [P1] Waiting replicas never form a store of their own, also when several wait, and have no vote
+/// before they are added. An address of another replica is refused as a new member.
 #[test]
-fn who_waits_to_be_added_forms_no_store_and_who_is_not_there_is_not_added() {
+fn a_waiting_replica_forms_no_store_and_an_unreachable_one_is_not_added() {
     let mut alone = Store::prepare(Plan { frontends: 0, catalogs: 0, ..Plan::stock() });
     for id in IDS {
         alone.start_order(id, &["--join"]);
@@ -115,8 +115,8 @@ fn who_waits_to_be_added_forms_no_store_and_who_is_not_there_is_not_added() {
     store.verify();
 }
 
-/// [P1, P3] A majority is lost for good. One survivor goes on with everything that it had; the lost
-/// ones are refused when they turn up after all, and new ones take their places.
+/// [P1, P3] A majority is lost for good. One survivor goes on with everything it has. The lost
+/// replicas are refused when they return, and new ones take their places.
 #[test]
 fn a_lost_majority_is_recovered_from_one_survivor_and_the_lost_ones_stay_out() {
     let mut store = Store::start(Plan::stock());
@@ -138,14 +138,14 @@ fn a_lost_majority_is_recovered_from_one_survivor_and_the_lost_ones_stay_out() {
     assert!(told.stdout.contains("knows most"), "{told:?}");
     let force = ["ctl", "recover", "--data", &data, "--id", "123", "--force-new-cluster"];
     let refused = run(&force);
-    assert_eq!(refused.code, Some(1), "nobody confirmed: {refused:?}");
+    assert_eq!(refused.code, Some(1), "without a confirmation: {refused:?}");
     let done = run(&[&force[..], &["--yes"]].concat());
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.stdout.contains("What may be lost") && done.stdout.contains("345 and 456"));
 
     store.start_order(123, &[]);
     until("the survivor leads", || leads(&store, 123).then_some(()));
-    until("its frontend knows", || (store.get("/readyz").status == 200).then_some(()));
+    until("its frontend is ready", || (store.get("/readyz").status == 200).then_some(()));
     for number in 0..5 {
         assert_eq!(store.get(&format!("/orders/{number}")).status, 200);
     }
@@ -184,9 +184,10 @@ fn replace(store: &Store, old: u64, new: u64) -> Ended {
     store.run(&["ctl", "replace", "--id", &id, "--with", &with, "--address", &address])
 }
 
-/// One process more is all that a killed operator leaves: the change goes on when asked again.
+/// An interrupted `ctl member add` leaves one more process; the same command, asked again,
+/// completes the change.
 #[test]
-fn an_operator_who_breaks_off_asks_again_and_the_change_goes_on() {
+fn an_interrupted_membership_change_goes_on_when_it_is_repeated() {
     let mut store = Store::start(Plan::stock());
     store.join_order(567, &[]);
     let (url, address) = (store.url(), store.order_address(567));

@@ -1,4 +1,4 @@
-//! Readers of lines that are gone, full, or do not read: lines are lost, and nothing else.
+//! Log readers that are gone, full, or do not read: only log lines are lost.
 
 use std::fs::File;
 use std::io::pipe;
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::harness::{Plan, Store, Town, run_to, signal_to, until};
 
-/// Opens a store whose lines go there, lets it say something, and closes it.
+/// Opens a store whose log goes to `err`, makes it log, and closes it.
 fn opens_sells_and_closes(what: &str, err: impl Into<Stdio>, lose_reader: impl FnOnce()) {
     let folder = tempfile::tempdir().unwrap();
     let program = env!("CARGO_BIN_EXE_oppidum");
@@ -16,7 +16,7 @@ fn opens_sells_and_closes(what: &str, err: impl Into<Stdio>, lose_reader: impl F
     let mut town = Town::start_as(program.as_ref(), folder.path(), err, &flags);
     lose_reader();
     town.sells();
-    // `up` itself has something to say about this.
+    // `up` itself logs a line about this.
     let first = town.pid("catalog").unwrap();
     signal_to(first, Signal::KILL);
     until("the catalog is started again", || town.pid("catalog").filter(|second| *second != first));
@@ -25,7 +25,7 @@ fn opens_sells_and_closes(what: &str, err: impl Into<Stdio>, lose_reader: impl F
     assert_eq!(town.up.wait(), Some(0), "{what}");
 }
 
-/// Kind: a reader of stderr that has gone away, in the middle or before the first line.
+/// Kind: a stderr reader that closes its end, in the middle or before the first line.
 #[test]
 fn the_store_stays_open_when_the_reader_of_its_lines_goes_away() {
     let (reader, writer) = pipe().unwrap();
@@ -36,19 +36,19 @@ fn the_store_stays_open_when_the_reader_of_its_lines_goes_away() {
     opens_sells_and_closes("was never there", writer, || {});
 }
 
-/// Kind: a disk that is full, under the file of the lines.
+/// Kind: a full disk under the log file.
 #[test]
 fn the_store_stays_open_when_the_disk_of_its_lines_is_full() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     opens_sells_and_closes("full", full, || {});
 }
 
-/// Kind: a reader that is there and does not read: a full pipe, a stopped terminal.
+/// Kind: a stderr reader that stays open and does not read: a full pipe, a stopped terminal.
 #[test]
 fn the_store_stays_open_when_the_reader_of_its_lines_does_not_read() {
     let (reader, writer) = pipe().unwrap();
     let mut filler = writer.try_clone().unwrap();
-    // As full as it gets: the next byte would wait.
+    // The pipe is full: the next byte would block.
     std::thread::spawn(move || {
         use std::io::Write;
         let _ = filler.write_all(&vec![b'x'; 1 << 20]);
@@ -57,8 +57,8 @@ fn the_store_stays_open_when_the_reader_of_its_lines_does_not_read() {
     drop(reader);
 }
 
-/// A command without a reader ends quietly with its own exit code; one whose answer is lost to a
-/// full disk has failed.
+/// A command without a reader ends quietly with its own exit code; a command whose answer is lost
+/// to a full disk fails.
 #[test]
 fn a_command_without_a_reader_keeps_its_exit_code_and_one_with_a_full_disk_fails() {
     let store = Store::start(Plan::toy());

@@ -1,4 +1,4 @@
-//! The shop's owner at work while the store is open, and shop files.
+//! The shop's owner changes products while the store is open; and shop files.
 
 use crate::harness::{Ended, Plan, Store};
 
@@ -6,7 +6,7 @@ fn product(store: &Store, arguments: &[&str]) -> Ended {
     store.run(&[&["ctl", "product"], arguments].concat())
 }
 
-/// Products are defined, priced and restocked under way; customers see it at once. [P5]
+/// Products are defined, priced and restocked in an open store; customers see it at once. [P5]
 #[test]
 fn the_owner_works_while_the_store_is_open() {
     let store = Store::start(Plan::stock());
@@ -28,9 +28,9 @@ fn the_owner_works_while_the_store_is_open() {
     store.verify();
 }
 
-/// What the ledger refuses, and what makes no sense. [P10]
+/// Changes that the ledger refuses, and invalid arguments. [P10]
 #[test]
-fn the_owner_is_told_what_cannot_be() {
+fn an_impossible_product_change_is_refused() {
     let store = Store::start(Plan::stock());
     for (arguments, code, word) in [
         (vec!["define", "FishCo", "--price", "1"], 1, "FishCo"),
@@ -50,7 +50,7 @@ fn the_owner_is_told_what_cannot_be() {
     store.verify();
 }
 
-/// A shop of one's own, with its own first number; another file later changes nothing. [P3]
+/// A shop file with its own first number; another file later changes nothing. [P3]
 #[test]
 fn a_shop_file_opens_the_shop_once() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! `oppidum lab oversell`, `double-submit` and `stale`: on a store of our own, and on others, of
-//! which some are faulty, and some no stores at all.
+//! `oppidum lab oversell`, `double-submit` and `stale`: on our own store, on foreign and faulty
+//! ones, and on servers that are no store.
 
 use std::net::TcpListener;
 
@@ -14,7 +14,7 @@ fn lab(pain: &str, more: &[&str]) -> Ended {
     run(&[&["lab", pain], more].concat())
 }
 
-/// One line, and what it says.
+/// Asserts the exit code, one line of output, and its words.
 fn found(ended: &Ended, code: i32, words: &[&str]) {
     assert_eq!(ended.code, Some(code), "{ended:?}");
     assert_eq!(ended.stdout.lines().count(), 1, "{ended:?}");
@@ -23,7 +23,7 @@ fn found(ended: &Ended, code: i32, words: &[&str]) {
     }
 }
 
-/// [P2, P4, P5] Each pain, on a store that is opened for it, with the leader killed in one of them.
+/// [P2, P4, P5] Each pain, on a store opened for it; one of them kills the leader.
 #[test]
 fn on_a_store_of_our_own_every_promise_holds() {
     found(&lab("oversell", &[]), 0, &["oversell: held", "200 buyers: 1 got it (order #0)"]);
@@ -33,7 +33,7 @@ fn on_a_store_of_our_own_every_promise_holds() {
     found(&ended, 0, &["30 orders through 3 frontends", "12 readers"]);
 }
 
-/// At a store that runs already nothing is killed, and the stock is left as it was found.
+/// In a running store no process is killed, and the stock is left as it was found.
 #[test]
 fn a_running_store_is_left_as_it_was_found() {
     let store = Store::start(Plan { frontends: 2, ..Plan::stock() });
@@ -49,7 +49,7 @@ fn a_running_store_is_left_as_it_was_found() {
     store.verify();
 }
 
-/// What a toy store has cannot be sold back, and is filled up when it is gone.
+/// Toys cannot be sold back, and the store restocks a sold-out toy.
 #[test]
 fn a_toy_store_that_fills_up_has_not_oversold() {
     let store = Store::start(Plan::toy());
@@ -59,10 +59,10 @@ fn a_toy_store_that_fills_up_has_not_oversold() {
     store.verify();
 }
 
-/// One knows no keys: it places each copy, and that is what is said. (It says nothing of itself,
-/// and breaks the connection when it is asked to.)
+/// The first store knows no keys: it places each copy, and the finding says so. (It has no status,
+/// and closes the connection on that request.)
 #[test]
-fn faulty_stores_are_found_out_with_evidence() {
+fn faults_of_other_stores_are_found_with_evidence() {
     let right = Double::open("toy", false, &[Fault::BreaksOnNonsense]);
     found(&lab("oversell", &["--url", &right]), 0, &["1 got it (order #1)"]);
     found(&lab("stale", &["--url", &right, "--orders", "20"]), 0, &["20 orders"]);
@@ -79,9 +79,10 @@ fn faulty_stores_are_found_out_with_evidence() {
     found(&ended, 1, &["NOT HELD", "after it was acknowledged still showed", "queries showed"]);
 }
 
-/// Nobody there, a server that breaks connections, one that never answers: exit code 2, and why.
+/// No listener, a server that closes connections, one that never answers: exit code 2, and the
+/// reason.
 #[test]
-fn what_cannot_be_measured_is_no_finding() {
+fn an_experiment_that_cannot_measure_reports_no_finding() {
     let not_measured = |ended: &Ended, words: &str| {
         assert_eq!(ended.code, Some(2), "{ended:?}");
         assert!(ended.stdout.is_empty(), "{ended:?}");
@@ -99,7 +100,7 @@ fn what_cannot_be_measured_is_no_finding() {
     not_measured(&lab("stale", &["--url", "ftp://here"]), "only http:// is spoken here");
 }
 
-/// A signal in the middle of it ends the store of our own as well.
+/// A signal during the experiment ends its store as well.
 #[test]
 fn a_signal_ends_the_store_with_the_experiment() {
     let folder = tempfile::tempdir().unwrap();
@@ -119,7 +120,7 @@ fn a_signal_ends_the_store_with_the_experiment() {
     }
 }
 
-/// The processes that a process has started, from any of its threads.
+/// The child processes of a process, from any of its threads.
 fn children_of(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let listed =

@@ -1,5 +1,5 @@
 //! Replicas that come back: with their own folder, with an older copy of it, with a log that has
-//! lost its end; and replica after replica, restarted by nothing but `/readyz`.
+//! lost its end; and a rolling restart guided by nothing but `/readyz`.
 
 use std::fs;
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::customers::{await_transactions, finish, load, placed};
 use crate::failover::MANY;
 use crate::harness::{Connection, IDS, Plan, Reply, Store, post, until};
 
-/// Orders one piece, so often; in the stock bazaar it sells, so that none is ever missing.
+/// Places `times` orders of one piece; in the stock bazaar they sell, so that stock never runs out.
 fn order(store: &Store, toy: bool, times: u64) {
     for _ in 0..times {
         let body = match toy {
@@ -20,7 +20,7 @@ fn order(store: &Store, toy: bool, times: u64) {
     }
 }
 
-/// Copies a folder with all that is in it.
+/// Copies a folder with everything in it.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -33,13 +33,13 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Puts `from` in the place of `to`.
+/// Replaces `to` with `from`.
 fn put_back(from: &Path, to: &Path) {
     fs::remove_dir_all(to).unwrap();
     copy(from, to);
 }
 
-/// Starts a replica that must stop with exit code 2, and say this and what to type.
+/// Starts a replica that must stop with exit code 2, with this reason and the command to type.
 fn is_refused(store: &mut Store, id: u64, why: &str) {
     store.start_order(id, &[]);
     assert_eq!(store.end_of(id), Some(2), "{}", store.order(id).stderr());
@@ -53,11 +53,11 @@ fn readyz(store: &Store, id: u64) -> Option<Reply> {
     Connection::open(store.order_port(id)).ok()?.ask("GET", "/readyz", &[], "").ok()
 }
 
-/// [P1, P8] Exactly what one does who believes in backups: the folder of a stopped replica is
-/// copied, and put back later. It is refused, at each start; nothing says that all is well; the
-/// store goes on; with its own folder the replica comes back.
+/// [P1, P8] A plausible backup: the folder of a stopped replica is copied, and put back later. It
+/// is refused at each start, no command reports a healthy store, and orders go on; with its own
+/// folder the replica comes back.
 #[test]
-fn an_older_copy_of_a_folder_stops_and_says_what_to_type() {
+fn a_replica_with_an_older_copy_of_its_folder_stops_and_names_the_command() {
     for plan in [Plan::toy(), Plan::stock()] {
         let toy = plan.dialect == "toy";
         let mut store = Store::start(plan);
@@ -94,9 +94,9 @@ fn an_older_copy_of_a_folder_stops_and_says_what_to_type() {
 }
 
 /// [P1, P8] The log and the history go back, the identity does not: the leader knows what the
-/// replica had acknowledged. After the death of that leader the next one knows it, too.
+/// replica had acknowledged. After the death of that leader the next one knows it too.
 #[test]
-fn a_log_with_less_than_it_acknowledged_stops_and_says_what_to_type() {
+fn a_replica_whose_log_lacks_acknowledged_entries_stops_and_names_the_command() {
     for plan in [Plan::toy(), Plan::stock()] {
         let toy = plan.dialect == "toy";
         let mut store = Store::start(plan);
@@ -127,8 +127,8 @@ fn a_log_with_less_than_it_acknowledged_stops_and_says_what_to_type() {
     }
 }
 
-/// [P1, P8] A killed replica loses the last bytes of its log, right after it has acknowledged: it
-/// stops and says what to type, or it had lost nothing that counts, and is served.
+/// [P1, P8] A killed replica loses the last bytes of its log, right after it has acknowledged. It
+/// stops with the command to type, or, if no acknowledged entry was lost, is served.
 #[test]
 fn a_log_that_lost_its_last_bytes_is_refused_or_catches_up() {
     let mut store = Store::start(Plan::stock());
@@ -141,11 +141,11 @@ fn a_log_that_lost_its_last_bytes_is_refused_or_catches_up() {
         let wal = files.filter(|path| path.extension().is_some_and(|end| end == "wal")).max();
         let wal = wal.unwrap();
         let whole = fs::read(&wal).unwrap();
-        // Behind the last record stands nothing, or what was made ready for the next.
+        // Behind the last record the file ends, or holds zero bytes.
         let end = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
         fs::write(&wal, &whole[..end.saturating_sub(lost)]).unwrap();
         store.start_order(123, &[]);
-        let ended = until("it is refused, or is served", || {
+        let ended = until("the replica is refused, or is served", || {
             let ended = store.has_ended(123);
             (ended || store.are_all_ready()).then_some(ended)
         });
@@ -161,8 +161,8 @@ fn a_log_that_lost_its_last_bytes_is_refused_or_catches_up() {
     }
 }
 
-/// [P6] Replica after replica is restarted, each when the one before says that it is ready, and
-/// nothing else is looked at: no request fails.
+/// [P6] Replicas are restarted one after the other, each when the one before is ready by `/readyz`
+/// alone: no request fails.
 #[test]
 fn a_rolling_restart_that_watches_only_readyz_costs_no_request() {
     let mut store = Store::start(Plan::stock());
@@ -179,8 +179,8 @@ fn a_rolling_restart_that_watches_only_readyz_costs_no_request() {
     store.verify();
 }
 
-/// [P6] While one of three is away no other is ready, and each says who is missing; when it is
-/// back, all are.
+/// [P6] While one of three replicas is away no other is ready, and each names the missing one; when
+/// it is back, all are ready.
 #[test]
 fn no_replica_is_ready_while_another_one_is_away() {
     let mut store = Store::start(Plan::stock());

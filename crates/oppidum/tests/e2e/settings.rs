@@ -1,4 +1,4 @@
-//! How processes are started wrongly: one line that says what and what to do, and exit code 2.
+//! Wrong settings: exit code 2, and one line with the fault and the remedy.
 
 use std::net::TcpListener;
 
@@ -15,7 +15,7 @@ fn refused(ended: &Ended, words: &[&str]) {
 }
 
 #[test]
-fn every_command_teaches() {
+fn every_command_has_help_with_an_example() {
     let commands: [&[&str]; 20] = [
         &[],
         &["up"],
@@ -42,7 +42,7 @@ fn every_command_teaches() {
         let ended = run(&[command, &["--help"]].concat());
         assert_eq!(ended.code, Some(0), "{command:?}: {ended:?}");
         assert!(ended.stdout.contains("Usage:"), "{command:?}: {ended:?}");
-        // Those that only lead to other commands list them instead.
+        // Commands that only have subcommands list them instead.
         let shows = ended.stdout.contains("Example") || ended.stdout.contains("Commands:");
         assert!(shows, "{command:?}: {ended:?}");
     }
@@ -123,9 +123,9 @@ fn an_address_is_refused_at_the_start_with_its_right_spelling() {
     }
 }
 
-/// Kind: a fault that is put into a process in silence.
+/// Kind: an injected fault that is not logged.
 #[test]
-fn a_process_that_is_broken_on_purpose_says_so() {
+fn a_process_with_an_injected_fault_warns() {
     let mut store = Store::prepare(Plan { rule: Some("AcceptedEarly"), ..Plan::toy() });
     store.start_order(456, &["--fault", "hold-answers"]);
     store.order(456).says("WARNING --fault hold-answers breaks this process on purpose");
@@ -134,9 +134,9 @@ fn a_process_that_is_broken_on_purpose_says_so() {
     store.catalog(0).says("WARNING --break-rule AcceptedEarly breaks this process on purpose");
 }
 
-/// Kind: files with orders and votes that everybody on the machine can read.
+/// Kind: files with orders and votes that every user of the machine can read.
 #[test]
-fn what_a_replica_writes_is_for_its_owner_alone() {
+fn a_replicas_files_are_readable_by_their_owner_alone() {
     use std::os::unix::fs::PermissionsExt;
     let mut store = Store::start(Plan::toy());
     store.buy("whale", 1);
@@ -163,9 +163,9 @@ fn what_a_replica_writes_is_for_its_owner_alone() {
     assert_eq!(mode, 0o700);
 }
 
-/// [P10, D1-14] Ports, ids and folders that are somebody else's.
+/// [P10, D1-14] Ports, ids and folders that belong to another process.
 #[test]
-fn a_port_a_folder_or_an_id_of_somebody_else_is_refused() {
+fn a_port_a_folder_or_an_id_of_another_process_is_refused() {
     let mut store = Store::start(Plan::stock());
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
@@ -186,12 +186,12 @@ fn a_port_a_folder_or_an_id_of_somebody_else_is_refused() {
     };
     refused(&order(&["--id", "123", "--listen", &address]), &[]);
     refused(&order(&["--id", "7"]), &["7", "123, 345, 456"]);
-    // In use by the running replica.
+    // The folder is in use by the running replica.
     refused(&order(&["--id", "456"]), &["order-456", "use"]);
     store.stop(456);
     store.stop(123);
     refused(&order(&["--id", "456", "--cluster", "another"]), &["another", "oppidum"]);
-    // The folder of another replica under this one's name.
+    // The folder of another replica under this one's id.
     let data = folder.join("data");
     std::fs::rename(data.join("order-456"), data.join("aside")).unwrap();
     std::fs::rename(data.join("order-123"), data.join("order-456")).unwrap();
@@ -211,12 +211,12 @@ fn a_signal_ends_every_process_cleanly() {
     for id in IDS {
         assert_eq!(store.stop(id), Some(0), "{id}");
     }
-    store.nobody_complains();
+    store.no_process_reports_a_defect();
 }
 
-/// [S1-1, S1-2] Every value is said, with where it came from.
+/// [S1-1, S1-2] Every value is logged, with its source.
 #[test]
-fn every_setting_is_said_with_its_source() {
+fn every_setting_is_logged_with_its_source() {
     let mut store = Store::prepare(Plan::toy());
     std::fs::write(store.folder().join(".env"), "OPPIDUM_LOG=info\n").unwrap();
     store.start_catalog(0);

@@ -1,5 +1,5 @@
-//! What is sold out is refused from the cache, and sold again the moment somebody was told that
-//! there is some.
+//! A sold-out product is refused from the cache, and sold again as soon as a restock is
+//! acknowledged.
 
 use serde_json::Value;
 
@@ -7,7 +7,7 @@ use crate::harness::{Plan, Reply, Store, ask, get, post, until};
 
 const BUY: &str = r#"{"name":"GameStart","quantity":1,"type":"buy"}"#;
 
-/// How many orders a frontend has refused by itself.
+/// The number of orders that a frontend has refused by itself.
 fn refused(port: u16) -> u64 {
     get(port, "/status/cache").json()["refused"].as_u64().unwrap()
 }
@@ -16,8 +16,8 @@ fn is_hit(reply: &Reply) -> bool {
     reply.header("cache-status") == Some("oppidum; hit")
 }
 
-/// [P4, P5] Without a key it is refused by the cache, in the leader's words; with one the leader is
-/// asked, for it may have been accepted before.
+/// [P4, P5] An order without a key is refused by the cache, in the leader's words. One with a key
+/// goes to the leader, because it may have been accepted before.
 #[test]
 fn a_sold_out_product_is_refused_from_the_cache_unless_there_is_a_key() {
     let store = Store::start(Plan::stock());
@@ -26,7 +26,8 @@ fn a_sold_out_product_is_refused_from_the_cache_unless_there_is_a_key() {
         |key: &str, body: &str| ask(port, "POST", "/orders", &[("Idempotency-Key", key)], body);
     let all = r#"{"name":"GameStart","quantity":100,"type":"buy"}"#;
     assert_eq!(keyed("all", all).number(), 0);
-    // Nobody has looked at it: the leader refuses, and then it is looked up.
+    // The product is not cached yet: the leader refuses, and then the frontend looks the product
+    // up.
     let first = post(port, BUY);
     assert_eq!((first.status, is_hit(&first)), (409, false), "{first:?}");
     let own = until("the cache refuses", || Some(post(port, BUY)).filter(is_hit));
@@ -39,17 +40,17 @@ fn a_sold_out_product_is_refused_from_the_cache_unless_there_is_a_key() {
     assert!(
         metrics.contains(&format!("oppidum_cache_refused_total{{role=\"frontend\"}} {counted}"))
     );
-    // With a key: the leader. A retry of what was accepted is told so.
+    // An order with a key goes to the leader, and a retry of an accepted order is marked as such.
     let again = keyed("all", all);
     assert_eq!((again.number(), again.header("idempotent-replayed")), (0, Some("true")));
     let mine = keyed("mine", BUY);
     assert_eq!((mine.status, is_hit(&mine), &mine.body), (409, false, &first.body));
     assert_eq!(refused(port), counted, "the cache was not asked");
-    // What the cache cannot refuse goes to the leader as well.
+    // An order that the cache cannot refuse goes to the leader as well.
     let sell = r#"{"name":"GameStart","quantity":1,"type":"sell"}"#;
     assert_eq!(post(port, sell).number(), 1);
     assert_eq!(post(port, BUY).number(), 2);
-    // An unknown product is known as such once somebody has looked.
+    // A frontend knows an unknown product as such after one lookup.
     assert_eq!(get(port, "/stocks/Nobody").status, 404);
     let nobody = post(port, &BUY.replace("GameStart", "Nobody"));
     assert_eq!((nobody.status, is_hit(&nobody)), (404, true), "{nobody:?}");
@@ -57,7 +58,7 @@ fn a_sold_out_product_is_refused_from_the_cache_unless_there_is_a_key() {
     store.verify();
 }
 
-/// [P5] A restock that was acknowledged is there for the very next order, through every frontend.
+/// [P5] An acknowledged restock is visible to the very next order, through every frontend.
 #[test]
 fn a_restock_lifts_the_refusal_before_it_is_acknowledged() {
     const FRONTENDS: usize = 3;

@@ -1,4 +1,4 @@
-//! The toy store's recorded session, step by step, and once more with the processes in every order.
+//! The toy store's recorded session, step by step; and its processes started in every order.
 
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ fn the_toy_session_can_be_followed_step_by_step() {
     let whale = store.buy("whale", 2);
     assert_eq!(whale, 0);
 
-    // The leader is killed; the next order is simply placed, by the next-highest id. [S1-19]
+    // The leader is killed; the next order succeeds, placed by the next-highest id. [S1-19]
     store.kill(456);
     let tux = store.buy("tux", 3);
     assert_eq!(tux, 1);
@@ -23,14 +23,14 @@ fn the_toy_session_can_be_followed_step_by_step() {
     let first = store.get(&format!("/orders/{whale}"));
     assert_eq!(first.body, r#"{"data":{"number":0,"name":"whale","quantity":2}}"#);
 
-    // It comes back, asks for what it missed, and does not take over. [S1-22]
+    // The killed replica returns, asks for the missing entries, and does not take over. [S1-22]
     let said = store.order(456).stderr().len();
     store.start_order(456, &[]);
     store.order(456).says_after(said, "Requesting missing logs");
     store.await_all_ready();
     assert_eq!(store.await_leader(None), 345, "P7: a returning replica does not take over");
 
-    // The other two are killed: one survivor serves, and has what was placed while it was down.
+    // The other two are killed: the survivor serves the orders placed while it was down.
     store.kill(345);
     store.kill(123);
     for (number, expected) in [
@@ -40,37 +40,37 @@ fn the_toy_session_can_be_followed_step_by_step() {
         let reply = store.await_status(&format!("/orders/{number}"), 200);
         assert_eq!(reply.body, expected);
     }
-    the_survivor_says_what_it_cannot_know(&store);
+    the_survivor_marks_answers_as_stale_and_rejects_orders(&store);
 
-    // They come back, and everybody has the same. [S1-25]
+    // The killed replicas return, and all have the same. [S1-25]
     store.start_order(123, &[]);
     store.start_order(345, &[]);
     store.await_leader(None);
     store.await_all_ready();
-    let third = until("orders are taken again", || {
+    let third = until("orders are accepted again", || {
         let reply = post(port, r#"{"name":"fox","quantity":1}"#);
         (reply.status == 200).then(|| reply.number())
     });
-    assert_eq!(third, 2, "P3: what was refused took no number");
+    assert_eq!(third, 2, "P3: a refused order takes no number");
     assert_eq!(store.stock("whale"), 98);
     assert_eq!(store.stock("tux"), 97);
     store.verify();
 }
 
-/// [P9] The leader itself is the survivor: it knows that it leads nobody any more.
+/// [P9] The leader itself is the survivor: it knows that it has no followers any more.
 #[test]
-fn a_leader_that_is_left_alone_says_so() {
+fn a_leader_without_a_majority_reports_no_leader() {
     let mut store = Store::start(Plan::toy());
     assert_eq!(store.buy("whale", 2), 0);
     store.await_all_ready();
     store.kill(345);
     store.kill(123);
-    the_survivor_says_what_it_cannot_know(&store);
-    until("nobody is named as the leader", || {
+    the_survivor_marks_answers_as_stale_and_rejects_orders(&store);
+    until("the status names no leader", || {
         store.get("/status").json()["leader"].is_null().then_some(())
     });
     store.start_order(123, &[]);
-    let next = until("orders are taken again", || {
+    let next = until("orders are accepted again", || {
         let reply = post(store.port(), r#"{"name":"fox","quantity":1}"#);
         (reply.status == 200).then(|| reply.number())
     });
@@ -79,16 +79,16 @@ fn a_leader_that_is_left_alone_says_so() {
     store.verify();
 }
 
-/// P9: marked stale, never 404, and orders are refused at once.
-fn the_survivor_says_what_it_cannot_know(store: &Store) {
+/// P9: answers are marked stale, never 404, and orders are rejected at once.
+fn the_survivor_marks_answers_as_stale_and_rejects_orders(store: &Store) {
     let port = store.port();
-    let stale = until("the survivor says that it is alone", || {
+    let stale = until("the survivor marks its answers as stale", || {
         let reply = get(port, "/orders/0");
         (reply.header("x-consistency") == Some("stale")).then_some(reply)
     });
     assert_eq!(stale.status, 200);
     let unknown = get(port, "/orders/99");
-    assert_eq!(unknown.status, 503, "P9: a number that it does not know is no 404 there");
+    assert_eq!(unknown.status, 503, "P9: the survivor does not answer an unknown number with 404");
     let product = until("the survivor answers product queries", || {
         let reply = get(port, "/products/whale");
         (reply.header("x-consistency") == Some("stale")).then_some(reply)
@@ -167,7 +167,7 @@ fn the_processes_start_in_any_order_and_say_what_they_do() {
     store.verify();
 }
 
-/// [D1-9] A toy that is sold out is filled up again, and the cache hears of it.
+/// [D1-9] A sold-out toy is restocked, and the caches learn of it.
 #[test]
 fn a_toy_that_is_sold_out_comes_back() {
     let store = Store::start(Plan::toy());

@@ -1,5 +1,5 @@
 //! `oppidum up` in trouble: children that cannot run, signals of all kinds, a store that has just
-//! been killed. The store stays open while a majority lives, and nothing is left behind.
+//! been killed. The store stays open while a majority lives, and no process is left behind.
 
 use std::path::{Path, PathBuf};
 
@@ -18,8 +18,8 @@ fn damage(data: &Path, id: u64) {
     std::fs::write(&path, bytes).unwrap();
 }
 
-/// Kind: a child of `up` that cannot run must not take the others along, neither while the store is
-/// open nor at the next start.
+/// Kind: a child of `up` that cannot run must not stop the others, neither while the store is open
+/// nor at the next start.
 #[test]
 fn a_damaged_folder_keeps_one_replica_down_and_the_store_open() {
     let folder = tempfile::tempdir().unwrap();
@@ -33,7 +33,7 @@ fn a_damaged_folder_keeps_one_replica_down_and_the_store_open() {
     signal_to(pid, Signal::STOP);
     damage(&data, 123);
     signal_to(pid, Signal::KILL);
-    town.up.says("order-123 cannot run as it is told (exit code 2)");
+    town.up.says("order-123 cannot run with its settings (exit code 2)");
     town.sells();
     town.up.signal(Signal::INT);
     assert_eq!(town.up.wait(), Some(0), "{}", town.up.stderr());
@@ -41,12 +41,12 @@ fn a_damaged_folder_keeps_one_replica_down_and_the_store_open() {
     // The folder is left as it is.
     let before = town.up.stderr().len();
     let mut town = Town::start(folder.path(), &flags);
-    town.up.says_after(before, "order-123 cannot run as it is told");
+    town.up.says_after(before, "order-123 cannot run with its settings");
     town.sells();
     town.up.signal(Signal::INT);
     assert_eq!(town.up.wait(), Some(0), "{}", town.up.stderr());
 
-    // Without a majority of folders there is no store to open.
+    // Without a majority of intact folders `up` does not open a store.
     damage(&data, 345);
     let arguments = ["up", "--ports", "auto", "--data", flags[1]].map(str::to_owned);
     let mut up = Process::start("up", folder.path(), &arguments);
@@ -54,13 +54,13 @@ fn a_damaged_folder_keeps_one_replica_down_and_the_store_open() {
     assert!(up.stderr().contains("cannot open without order-123, order-345"), "{}", up.stderr());
 }
 
-/// Kind: a program that cannot be started just now.
+/// Kind: a program file that cannot be started just now.
 #[test]
-fn a_program_that_is_being_replaced_is_waited_for() {
+fn up_retries_while_its_program_is_being_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let (program, away) = (folder.path().join("oppidum"), folder.path().join("away"));
     let built = Path::new(env!("CARGO_BIN_EXE_oppidum"));
-    // Another file system has no links to this one.
+    // A hard link cannot cross to another file system.
     if std::fs::hard_link(built, &program).is_err() {
         std::fs::copy(built, &program).unwrap();
     }
@@ -75,9 +75,9 @@ fn a_program_that_is_being_replaced_is_waited_for() {
     until("123 is started again", || town.pid("order-123").filter(|second| *second != first));
 }
 
-/// Kind: every signal that would end `up` and can be caught.
+/// Kind: every catchable signal that ends `up`.
 #[test]
-fn whatever_signal_ends_up_its_processes_and_its_folder_are_gone() {
+fn after_any_signal_the_processes_and_the_folder_of_up_are_gone() {
     for signal in [Signal::QUIT, Signal::USR1, Signal::ALARM] {
         let folder = tempfile::tempdir().unwrap();
         let temporary = folder.path().join("tmp");
@@ -95,7 +95,7 @@ fn whatever_signal_ends_up_its_processes_and_its_folder_are_gone() {
     }
 }
 
-/// The second signal ends it at once, and leaves nothing behind either.
+/// The second signal ends `up` at once, and leaves no process or folder behind either.
 #[test]
 fn a_second_signal_ends_up_at_once_and_its_folder_is_gone() {
     let folder = tempfile::tempdir().unwrap();
@@ -116,7 +116,7 @@ fn a_second_signal_ends_up_at_once_and_its_folder_is_gone() {
     }
 }
 
-/// Kind: ports and folders that a store which has just been killed still holds.
+/// Kind: ports and folders that a just-killed store still holds.
 #[test]
 fn a_store_is_started_right_after_another_was_killed() {
     let folder = tempfile::tempdir().unwrap();
@@ -125,7 +125,7 @@ fn a_store_is_started_right_after_another_was_killed() {
     let data = folder.path().join("data");
     let flags = ["--data", data.to_str().unwrap(), "--port", &port];
     let mut town = Town::start(folder.path(), &flags);
-    assert_eq!(town.port.to_string(), port, "a port that is given is kept");
+    assert_eq!(town.port.to_string(), port, "the given port is used");
     town.sells();
     town.up.kill();
     let town = Town::start(folder.path(), &flags);

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::harness::{Connection, Town, get, post, run, run_in, runs, signal_to, until};
 
-/// It prints what a person needs, restarts what dies, and Ctrl-C ends everything.
+/// `up` prints what the user needs, restarts each process that dies, and ends them all on Ctrl-C.
 #[test]
 fn one_command_starts_a_store_keeps_it_running_and_ends_it() {
     let folder = tempfile::tempdir().unwrap();
@@ -36,28 +36,29 @@ fn one_command_starts_a_store_keeps_it_running_and_ends_it() {
     }
     assert!(!town.up.stderr().contains("panicked"), "{}", town.up.stderr());
 
-    // Everything is there again.
+    // After a restart the orders are still there.
     let town = Town::start(folder.path(), &["--dialect", "toy", "--data", data.to_str().unwrap()]);
     assert_eq!(get(town.port, "/orders/1").json()["data"]["name"], "tux");
     assert_eq!(post(town.port, r#"{"name":"tux","quantity":1}"#).number(), 2);
 }
 
-/// What was told to stay down stays down; the children do not outlive `up`, however it goes.
+/// A process that was told to stay down stays down; the children do not outlive `up`, however it
+/// ends.
 #[test]
-fn nobody_outlives_up_not_even_when_it_is_killed() {
+fn no_process_outlives_up_even_when_up_is_killed() {
     let folder = tempfile::tempdir().unwrap();
     let more = ["--ephemeral", "--restart", "never", "--frontends", "2", "--catalogs", "2"];
     let mut town = Town::start(folder.path(), &more);
     let children = town.pids();
-    // A frontend's status knows no other frontends: three replicas, two catalogs, itself.
+    // A frontend's status lists no other frontends: three replicas, two catalogs, itself.
     assert_eq!(children.len(), 6, "{children:?}");
     let leader = town.pid("order-456").unwrap();
     signal_to(leader, Signal::KILL);
     town.up.says("order-456 is down");
     let sold = post(town.port, r#"{"name":"FishCo","quantity":1,"type":"buy"}"#);
     assert_eq!(sold.number(), 0);
-    // What a public port shows is a moment old.
-    until("it stays down", || town.pid("order-456").is_none().then_some(()));
+    // The public status is a moment old.
+    until("456 stays down", || town.pid("order-456").is_none().then_some(()));
     town.up.kill();
     for (name, pid) in children {
         until(&format!("{name} ends after up was killed"), || (!runs(pid)).then_some(()));
@@ -65,11 +66,10 @@ fn nobody_outlives_up_not_even_when_it_is_killed() {
     assert!(Connection::open(town.port).is_err());
 }
 
-/// [P10] A taken port, a flag that makes no sense: one line, exit code 2, and nobody is left
-/// running.
+/// [P10] A taken port, a senseless flag: one line, exit code 2, and no process is left running.
 #[test]
-fn a_taken_port_ends_it_with_one_line() {
-    // Whoever has it, a port of the documented ones is enough.
+fn a_taken_port_ends_up_with_one_line() {
+    // One of the documented ports is enough, in use by any process.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let ended = run(&["up", "--ephemeral", "--port", &port]);

@@ -1,7 +1,7 @@
-//! Clients: what they ask, whom, and the check of every answer they get.
+//! Clients: their requests, where they send them, and the check of every answer.
 
-use catalog::counter::Answer;
-use frontend::cache::Told;
+use catalog::core::Answer;
+use frontend::cache::QueryAnswer;
 use ledger::change::Change;
 use ledger::command::{Line, Side};
 use ledger::terms::{Index, QUANTITY_MAX, Quantity};
@@ -12,14 +12,14 @@ use crate::wires::Who;
 use crate::world::{FRONTENDS, Op, Parcel, Progress, Query, Wish, World};
 
 impl World {
-    /// A client asks something new.
+    /// A client makes a new request.
     pub(crate) fn ask(&mut self, wish: Wish) -> usize {
         let (progress, floor) = (Progress::Open, self.told);
         self.ops.push(Op { wish, progress, floor });
         self.ops.len() - 1
     }
 
-    /// Sends an open wish to a replica that believes it leads.
+    /// Sends an open request to a replica that believes it leads.
     pub(crate) fn try_at_replica(&mut self, op: usize, at: usize) {
         let key = match self.ops[op].wish {
             Wish::Order { .. } => op,
@@ -72,7 +72,7 @@ impl World {
         due.into_iter().for_each(|held| self.answered(held));
     }
 
-    /// A read at the leader, confirmed by a majority just now.
+    /// A read at the leader, just confirmed by a majority.
     fn read(&mut self, op: usize, product: usize, at: usize) {
         let term = self.replicas[at].term;
         let confirms = |other: &usize| {
@@ -112,8 +112,8 @@ impl World {
         self.finish(op, index);
     }
 
-    /// The answer goes through a frontend, mostly. It is settled, so the frontend knows that it is.
-    /// (What else a frontend makes of it only covers up for rules that others have broken.)
+    /// Most answers pass through a frontend, which learns that the index is settled. (Nothing more
+    /// of the frontend is modelled here: it would only hide broken rules of other processes.)
     fn pass_on(&mut self, op: usize, index: Index) {
         let at = op % FRONTENDS;
         let frontend = &mut self.frontends[at];
@@ -129,8 +129,8 @@ impl World {
         self.answered += 1;
     }
 
-    /// Somebody was shown a product: is it committed, and no older than what anybody had been told
-    /// of when it was asked?
+    /// A client was shown a product: is that version committed, and no older than every index that
+    /// any client knew when the query was sent?
     fn shown(&mut self, op: usize, product: usize, version: Index) {
         let Op { floor, .. } = self.ops[op];
         self.check_shown(&format!("op {op}"), floor, product, version);
@@ -141,19 +141,19 @@ impl World {
         let changes = &self.changes[product];
         let known = version == Index(0) || changes.binary_search(&version).is_ok();
         if !known {
-            self.fail(format!("{what} shows version {version}, which never was"));
+            self.fail(format!("{what} shows version {version}, which was never committed"));
         }
         let changes = &self.changes[product];
         let at_floor = changes[..changes.partition_point(|index| *index <= floor)].last().copied();
         if version < at_floor.unwrap_or_default() {
             self.fail(format!(
-                "{what} shows product {product} of {version}; {} had been told of before it asked",
+                "{what} shows product {product} of {version}; an earlier answer had revealed {}",
                 at_floor.unwrap_or_default()
             ));
         }
     }
 
-    /// Answers that a replica had to give up: the clients ask again.
+    /// A replica gave up these answers: the clients ask again.
     pub(crate) fn given_up(&mut self, held: impl IntoIterator<Item = Held>) {
         for Held { op, .. } in held {
             if self.ops[op].progress != Progress::Done {
@@ -162,7 +162,7 @@ impl World {
         }
     }
 
-    /// Whoever waits at a replica in an earlier life, or a frontend's, waits no more.
+    /// Requests that wait at an earlier incarnation of a replica or frontend wait no more.
     pub(crate) fn forget_dead(&mut self) {
         for op in &mut self.ops {
             match op.progress {
@@ -197,21 +197,21 @@ impl World {
         self.order_too_much(at, product);
     }
 
-    fn tell(&mut self, op: usize, told: &Told) {
+    fn tell(&mut self, op: usize, told: &QueryAnswer) {
         let Wish::Query { product } = self.ops[op].wish else { return };
         let version = told.product.as_ref().map(|change| change.version).unwrap_or_default();
         self.note(|| format!("op {op}: shown version {version}, hit {}", told.hit));
         self.shown(op, product, version);
     }
 
-    /// A client without a key orders more than there ever is. A frontend that refuses that by
-    /// itself tells a version as if it had shown the product; else the order goes to the leader.
+    /// A client orders more than the stock, without a key. A refusal by the frontend reveals a
+    /// version, as if it had shown the product; otherwise the order goes to the leader.
     fn order_too_much(&mut self, at: usize, product: usize) {
         let (now, name) = (self.frontend_clock(at), self.names[product].clone());
         let quantity = Quantity::new(QUANTITY_MAX).unwrap();
         let line = Line { name, quantity, side: Side::Buy };
         let floor = self.told;
-        if let Some(short) = self.frontends[at].cache.refuses(&line, now) {
+        if let Some(short) = self.frontends[at].cache.reject_from_cache(&line, now) {
             let version = short.version;
             self.note(|| format!("frontend {at} refuses product {product} by version {version}"));
             self.check_shown("an order that is refused", floor, product, version);
@@ -220,7 +220,7 @@ impl World {
         }
     }
 
-    /// Does what a frontend's core has left to do.
+    /// Executes the pending effects of a frontend's core.
     pub(crate) fn perform(&mut self, at: usize) {
         let effects = self.frontends[at].cache.effects();
         for (op, told) in effects.told {
@@ -240,7 +240,7 @@ impl World {
         }
     }
 
-    /// Sends a fill to some catalog, mostly the one that is watched.
+    /// Sends a fill to a catalog, usually to the one that the frontend watches.
     pub(crate) fn send_fill(&mut self, query: Query) {
         let watched = self.frontends[query.frontend.at].stream.and_then(|id| self.streams.get(&id));
         let watched = watched.map(|stream| stream.source.at);
@@ -254,7 +254,7 @@ impl World {
         self.parcels.push(Parcel::Ask { at: arrives, catalog, query });
     }
 
-    /// Sends a fill again whose catalog is gone, or says nothing.
+    /// Repeats a fill whose catalog is gone or does not answer.
     pub(crate) fn retry_fill(&mut self, at: usize, patience: u64) {
         let stuck = self.frontends[at].fills.values().find(|(_, catalog, sent)| {
             let process = &self.catalogs[catalog.at];
@@ -265,7 +265,7 @@ impl World {
         }
     }
 
-    /// One parcel arrives.
+    /// One fill, or its answer, arrives.
     pub(crate) fn arrive(&mut self, place: usize) {
         match self.parcels.swap_remove(place) {
             Parcel::Ask { catalog, query, .. } => self.asked(catalog, query),
@@ -280,12 +280,12 @@ impl World {
         }
         let now = self.catalog_clock(catalog.at);
         let (name, floor) = (self.names[query.product].clone(), query.floor);
-        let asked = catalog::counter::Asked::Product { name, floor };
-        let answer = self.catalogs[catalog.at].counter.ask(query, asked, now);
+        let asked = catalog::core::CatalogQuery::Product { name, floor };
+        let answer = self.catalogs[catalog.at].core.ask(query, asked, now);
         answer.into_iter().for_each(|answer| self.reply(answer));
     }
 
-    /// A catalog's answer leaves.
+    /// A catalog's answer is sent.
     pub(crate) fn reply(&mut self, answer: Answer<Query>) {
         let Answer { query, products, as_of, .. } = answer;
         let product = products.into_iter().next();
@@ -307,7 +307,7 @@ impl World {
         }
         frontend.fills.remove(&query.fill);
         let name = self.names[query.product].clone();
-        let filled = frontend::cache::Filled { product, as_of, stale: false };
+        let filled = frontend::cache::CatalogAnswer { product, as_of, stale: false };
         self.frontends[at].cache.filled(query.fill, &name, &filled, now);
         self.perform(at);
     }

@@ -1,4 +1,4 @@
-//! Schedules for wrong rules that luck rarely finds: each is run twice, with the rule and without.
+//! Schedules for mutants that random seeds rarely catch: each runs with the rule and without it.
 
 use wire::watch::rules::{Mutant, Rules};
 
@@ -8,23 +8,23 @@ use crate::world::{CATALOGS, Clock, FRONTENDS, Parcel, Progress, REPLICAS, Wish,
 
 type Schedule = fn(&mut World);
 
-/// The wrong rules that have a schedule here.
+/// The mutants that have a schedule here.
 pub(crate) const SCHEDULED: [(Mutant, Schedule); 11] = [
-    (Mutant::ResetKeepsFloors, a_reset_while_an_old_answer_is_on_its_way),
+    (Mutant::ResetKeepsFloors, a_reset_while_an_old_answer_is_in_flight),
     (Mutant::GrantWithoutQuorum, a_deposed_leader_goes_on_with_its_catalogs),
-    (Mutant::CatalogIgnoresRemainder, a_deposed_leader_has_little_left_to_grant),
+    (Mutant::CatalogIgnoresRemainder, a_deposed_leader_whose_lease_is_nearly_over),
     (Mutant::FramesUpToAccepting, a_lapsed_catalog_returns_and_beats_before_it_passes_on),
     (Mutant::GraceWithoutMargin, a_slow_clock_below_a_fast_one),
-    (Mutant::GrantAfterLettingGo, a_frontend_that_was_let_go_reports_again),
+    (Mutant::GrantAfterLettingGo, a_dropped_frontend_reports_again),
     (Mutant::BreakEndsGrace, a_catalog_whose_stream_broke_answers_on),
     (Mutant::UncountedBeforeDetach, a_silent_catalog_before_its_detach),
-    (Mutant::DetachAnyTerm, a_detach_that_comes_two_terms_late),
+    (Mutant::DetachAnyTerm, a_detach_two_terms_late),
     (Mutant::AcceptBeforeFirstEntry, a_new_leader_that_has_not_applied_a_detach),
     (Mutant::StreamsOutliveLeadership, a_leader_again_with_the_streams_of_its_former_term),
 ];
 
-/// A calm store that runs: replica 2 leads, frontend 0 is at catalog 0, the others at catalog 1,
-/// everybody has a lease and product 0.
+/// A warmed-up store: replica 2 leads, frontend 0 watches catalog 0, the others catalog 1, and
+/// every process has a lease and product 0.
 fn calm(rules: Rules) -> World {
     let mut world = World::new(1, rules);
     world.clocks.iter_mut().for_each(|clock| *clock = Clock { rate: 1_000, start: 1_000_000_000 });
@@ -38,7 +38,7 @@ fn calm(rules: Rules) -> World {
     world
 }
 
-/// Everybody has product 0 in the cache.
+/// Puts product 0 into every cache.
 fn look(world: &mut World) {
     (0..FRONTENDS).for_each(|frontend| world.query(frontend, 0));
     world.run_for(5);
@@ -54,14 +54,14 @@ fn cut_off(world: &mut World, replica: usize) {
     }
 }
 
-/// Nobody hears a new leader's grants: both catalogs stay where they are.
+/// Freezes or thaws both catalogs: frozen, they do not hear a new leader's grants.
 fn hold_catalogs(world: &mut World, frozen: bool) {
     (0..CATALOGS).for_each(|catalog| world.catalogs[catalog].frozen = frozen);
 }
 
-/// Each schedule shows something too old without its rule, and nothing wrong with it. [P5]
+/// Without its rule each schedule shows a value too old, and with the rule nothing wrong. [P5]
 #[test]
-fn every_wrong_rule_that_luck_rarely_finds_is_caught() {
+fn every_mutant_that_random_seeds_rarely_catch_is_caught_by_its_schedule() {
     for (mutant, schedule) in SCHEDULED {
         let mut world = calm(Rules::default());
         world.trace = Some(Vec::new());
@@ -76,7 +76,7 @@ fn every_wrong_rule_that_luck_rarely_finds_is_caught() {
     }
 }
 
-/// Rule 9: a leader that is cut off with its catalogs grants on; its successor waits a grace.
+/// Rule 9: a leader cut off with its catalogs still grants leases; its successor waits a grace.
 fn a_deposed_leader_goes_on_with_its_catalogs(world: &mut World) {
     cut_off(world, 2);
     assert!(world.elect(0));
@@ -85,8 +85,8 @@ fn a_deposed_leader_goes_on_with_its_catalogs(world: &mut World) {
     look(world);
 }
 
-/// Rule 10: what a leader has left is little, and its catalogs take a whole lease from it.
-fn a_deposed_leader_has_little_left_to_grant(world: &mut World) {
+/// Rule 10: the leader's own lease is nearly over, and its catalogs take a whole lease from it.
+fn a_deposed_leader_whose_lease_is_nearly_over(world: &mut World) {
     cut_off(world, 2);
     assert!(world.elect(0));
     order(world);
@@ -94,15 +94,15 @@ fn a_deposed_leader_has_little_left_to_grant(world: &mut World) {
     look(world);
 }
 
-/// Rule 12: the frontend's lease by its slow clock outlasts the lease by the catalog's fast one.
+/// Rule 12: the frontend's lease by its slow clock outlasts the catalog's by its fast clock.
 fn a_slow_clock_below_a_fast_one(world: &mut World) {
     let (catalog, frontend) = (REPLICAS, REPLICAS + CATALOGS);
     for (process, rate) in [(catalog, 1_050), (frontend, 950)] {
-        // It shows what it showed, and goes on at another rate.
+        // The clock keeps its reading, and runs on at another rate.
         let shown = world.clocks[process].start + world.now;
         world.clocks[process] = Clock { rate, start: shown - world.now * rate / 1_000 };
     }
-    // One round, one heartbeat and one beat on each stream, all in one moment.
+    // One round, one heartbeat and one beat on each stream, all at one moment.
     for at in 0..REPLICAS - 1 {
         world.begin_round(2);
         world.reply_round(2, at);
@@ -123,8 +123,8 @@ fn a_slow_clock_below_a_fast_one(world: &mut World) {
     world.run_for(5);
 }
 
-/// Rule 12: a catalog has let a frontend go, and its stream goes on getting grants.
-fn a_frontend_that_was_let_go_reports_again(world: &mut World) {
+/// Rule 12: a catalog has dropped a frontend, whose stream still gets grants.
+fn a_dropped_frontend_reports_again(world: &mut World) {
     world.frontends[0].frozen = true;
     world.run_for(700);
     world.frontends[0].frozen = false;
@@ -143,8 +143,8 @@ fn a_frontend_that_was_let_go_reports_again(world: &mut World) {
     world.query(0, 0);
 }
 
-/// Rule 12: a catalog has lost its stream, has a lease, and lets its frontend answer by it. The
-/// leader detaches it no sooner than after its grace: until then no order is acknowledged.
+/// Rule 12: a catalog without its stream still has a lease, and its frontend answers by it. The
+/// leader detaches the catalog no sooner than after its grace: until then no order is acknowledged.
 fn a_catalog_whose_stream_broke_answers_on(world: &mut World) {
     world.stays_away = Some(0);
     world.disconnect(true, 0);
@@ -162,8 +162,8 @@ fn a_silent_catalog_before_its_detach(world: &mut World) {
     world.run_for(700);
 }
 
-/// Rule 14: a detach that was decided two terms ago reaches the log now.
-fn a_detach_that_comes_two_terms_late(world: &mut World) {
+/// Rule 14: a detach decided two terms ago reaches the log now.
+fn a_detach_two_terms_late(world: &mut World) {
     world.stall_detaches = true;
     world.catalogs[0].frozen = true;
     world.run_for(700);
@@ -176,7 +176,7 @@ fn a_detach_that_comes_two_terms_late(world: &mut World) {
     if world.frontends[0].stream.is_none_or(|id| world.streams[&id].source.at != 0) {
         world.connect(false, 0, 0);
     }
-    // Long enough that nobody else waits for the frontend any more.
+    // Long enough that no source waits for the frontend any more.
     world.run_for(700);
     look(world);
     world.propose_detach(2);
@@ -186,8 +186,8 @@ fn a_detach_that_comes_two_terms_late(world: &mut World) {
     world.query(0, 0);
 }
 
-/// In another term both catalogs are let go, and an order is told; replica 2 has the log of that,
-/// and has not applied it.
+/// In another term both catalogs are detached, and an order is acknowledged; replica 2 has those
+/// entries in its log, and has not applied them.
 fn detached_meanwhile(world: &mut World) {
     world.lags = Some(2);
     hold_catalogs(world, true);
@@ -199,7 +199,7 @@ fn detached_meanwhile(world: &mut World) {
     hold_catalogs(world, false);
 }
 
-/// Catalog 0 hears replica 2, and frontend 0 hears catalog 0, and nobody else does anything.
+/// Only two streams carry messages: replica 2 to catalog 0, and catalog 0 to frontend 0.
 fn talk(world: &mut World) {
     for _ in 0..3 {
         world.now += 1_000;
@@ -218,7 +218,7 @@ fn talk(world: &mut World) {
     }
 }
 
-/// Rule 15: a new leader serves a catalog whose detach lies unapplied in its log.
+/// Rule 15: a new leader serves a catalog whose detach is in its log, not yet applied.
 fn a_new_leader_that_has_not_applied_a_detach(world: &mut World) {
     detached_meanwhile(world);
     assert!(world.elect(2));
@@ -229,7 +229,7 @@ fn a_new_leader_that_has_not_applied_a_detach(world: &mut World) {
     world.query(0, 0);
 }
 
-/// Rule 16: leader again, with the streams that it had two terms ago.
+/// Rule 16: leader again, with the streams from its leadership two terms ago.
 fn a_leader_again_with_the_streams_of_its_former_term(world: &mut World) {
     detached_meanwhile(world);
     assert!(world.elect(2));
@@ -239,16 +239,16 @@ fn a_leader_again_with_the_streams_of_its_former_term(world: &mut World) {
     world.query(0, 0);
 }
 
-/// Rule 11: a catalog has lapsed and was detached, an order was told, and it returns: what it has
-/// missed must go down before it grants anything again.
+/// Rule 11: a catalog lapses and is detached, an order is acknowledged, and the catalog returns: it
+/// must send the changes it missed before it grants a lease again.
 fn a_lapsed_catalog_returns_and_beats_before_it_passes_on(world: &mut World) {
-    // The frontend's stream stays; only the catalog is away from the leader.
+    // The frontend's stream stays; only the catalog is cut off from the leader.
     world.disconnect(true, 0);
     (world.catalogs[0].frozen, world.frontends[0].frozen) = (true, true);
     order(world);
     world.run_for(700);
     (world.catalogs[0].frozen, world.frontends[0].frozen) = (false, false);
-    // It is attached anew, hears the leader, and has a lease; the frontend's frames wait.
+    // The catalog is attached again, hears the leader, and has a lease; the frontend's frames wait.
     world.connect(true, 0, 2);
     for _ in 0..30 {
         world.now += 1_000;
@@ -267,22 +267,22 @@ fn a_lapsed_catalog_returns_and_beats_before_it_passes_on(world: &mut World) {
     world.report(false, 0, false);
     (0..40).for_each(|_| world.hear(stream));
     world.beat(stream);
-    // Frames have not been fed: only the beat is on its way.
+    // No frame has been sent: only the beat is in flight.
     let framed = |down: &(u64, Down)| matches!(down.1, Down::Change(..) | Down::Reset(_));
     assert!(!world.streams[&stream].down.iter().any(framed));
     (0..40).for_each(|_| world.receive(stream));
     world.query(0, 0);
 }
 
-/// Rule 6: an answer from before the reset comes after it.
-fn a_reset_while_an_old_answer_is_on_its_way(world: &mut World) {
+/// Rule 6: an answer from before the reset arrives after it.
+fn a_reset_while_an_old_answer_is_in_flight(world: &mut World) {
     world.crash_frontend(0);
     world.frontends[0].up = true;
     world.connect(false, 0, 0);
     world.run_for(150);
     world.query(0, 0);
     let ask = |parcel: &Parcel| matches!(parcel, Parcel::Ask { .. });
-    let place = world.parcels.iter().position(ask).expect("a fill is on its way");
+    let place = world.parcels.iter().position(ask).expect("a fill is in flight");
     world.arrive(place);
     let far = u64::MAX / 4;
     for parcel in &mut world.parcels {
@@ -296,7 +296,7 @@ fn a_reset_while_an_old_answer_is_on_its_way(world: &mut World) {
     let op = order(world);
     world.run_for(700);
     assert_eq!(world.ops[op].progress, Progress::Done);
-    // The other catalog starts anew: its window begins after the change.
+    // The other catalog restarts: its window begins after the change.
     let window = &mut world.replicas[2].window;
     *window = wire::watch::window::Window::at(window.end());
     world.crash_catalog(1);

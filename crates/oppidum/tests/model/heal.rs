@@ -1,17 +1,18 @@
-//! Healing: everybody is there, nothing is cut, and every question must be answered.
+//! Healing: every process runs, no link is cut, and every request must be answered.
 
 use crate::replica::PRODUCTS;
 use crate::world::{CATALOGS, FRONTENDS, Parcel, Progress, REPLICAS, Wish, World};
 
-/// Orders, and whatever else is asked of a replica, are answered within this after healing: a grace
-/// by a slow clock, an election, and the rounds between, in microseconds.
+/// The time limit for requests at replicas after healing, in microseconds: a grace by a slow clock,
+/// an election, and the rounds between.
 const ORDERS_WITHIN: u64 = 1_500_000;
 
-/// Queries within this: a fill may be parked at a catalog that is let go meanwhile.
+/// The time limit for queries: a fill may be parked at a catalog that is dropped meanwhile.
 const QUERIES_WITHIN: u64 = 6_000_000;
 
 impl World {
-    /// Mends everything and lets time run, until all is answered. Says what was not.
+    /// Repairs everything and lets time run until every request is answered. Returns the first that
+    /// is not.
     pub(crate) fn heal(&mut self) -> Option<String> {
         self.note(|| "healing".into());
         self.mend();
@@ -51,7 +52,7 @@ impl World {
         for frontend in &mut self.frontends {
             (frontend.up, frontend.frozen) = (true, false);
         }
-        // What is late comes now.
+        // Late messages arrive now.
         let now = self.now;
         for stream in self.streams.values_mut() {
             stream.down.iter_mut().for_each(|(at, _)| *at = (*at).min(now));
@@ -63,7 +64,7 @@ impl World {
         }
     }
 
-    /// A millisecond in which everybody does what there is to do.
+    /// One millisecond in which every process does its pending work.
     pub(crate) fn tick(&mut self, beat: bool) {
         self.lead();
         for catalog in 0..CATALOGS {
@@ -105,7 +106,7 @@ impl World {
         }
     }
 
-    /// The replicas' part of a millisecond.
+    /// The replicas' part of one millisecond.
     fn lead(&mut self) {
         let leaders: Vec<usize> = (0..REPLICAS).filter(|at| self.replicas[*at].leads).collect();
         let term = self.replicas.iter().map(|replica| replica.term).max().unwrap_or(0);
@@ -150,7 +151,7 @@ impl World {
         }
     }
 
-    /// A store that runs: a leader, watchers with leases, one order of everything.
+    /// A warmed-up store: a leader, watchers with leases, one order of every product.
     pub(crate) fn warm_up(&mut self) {
         let (delay, stalls) = (self.delay, self.stalls);
         (self.delay, self.stalls) = (500, false);
@@ -162,7 +163,7 @@ impl World {
         (self.delay, self.stalls) = (delay, stalls);
     }
 
-    /// Lets a mended world run for so many milliseconds: for directed schedules.
+    /// Lets a repaired world run for this many milliseconds: for directed schedules.
     pub(crate) fn run_for(&mut self, millis: u64) {
         for _ in 0..millis {
             self.now += 1_000;
@@ -170,7 +171,7 @@ impl World {
         }
     }
 
-    /// Everybody asks every frontend for everything.
+    /// Asks every frontend for every product.
     pub(crate) fn query_all(&mut self) {
         for frontend in 0..FRONTENDS {
             for product in 0..PRODUCTS {

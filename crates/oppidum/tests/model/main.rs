@@ -1,12 +1,12 @@
-//! The exact model: every real core of the watch protocol together, a vector for a log, one seed.
+//! The exact model: every real core of the watch protocol together, a vector as the log, one seed.
 //!
-//! Replicas crash, lag, are deposed and cut logs off; catalogs and frontends crash, freeze, move
-//! and stop in order; streams delay, stall, break halfway and are replaced; every process has a
-//! clock of its own. At each answer it is checked that nothing is older than what anybody was told
-//! before the question: with the indexes that answers carry this is strict serializability, without
-//! a search. At the end everything heals, and every question must be answered. [P4, P5, P6]
+//! Replicas crash, lag, are deposed and truncate logs; catalogs and frontends crash, freeze, move
+//! and stop in order; streams delay, stall, break halfway and are replaced; every process has its
+//! own clock. Each answer is checked: it must not be older than any answer given before its
+//! request. With the indexes that answers carry, this check is strict serializability without a
+//! search. At the end everything heals, and every request must be answered. [P4, P5, P6]
 //!
-//! The cores are the product's own. The glue that moves bytes between them is the model's.
+//! The cores are the product's own. The code that moves bytes between them is the model's.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,9 +1,9 @@
-//! The replicas' own steps: elections and replication by the rules of Raft, and what the shells do
-//! when an entry is applied or a leadership ends.
+//! The replicas' own steps: elections and replication by the rules of Raft, and the work of the
+//! shells when an entry is applied or a leadership ends.
 
 use ledger::terms::Index;
 use order::acknowledger::Reveals;
-use order::leadership::Leadership;
+use order::leader_term::LeaderTerm;
 use wire::watch::rules::Mutant;
 
 use crate::replica::{Applied, Entry, Held, PRODUCTS, Round, What};
@@ -11,7 +11,7 @@ use crate::wires::Stream;
 use crate::world::{REPLICAS, World};
 
 impl World {
-    /// Stands for election, and wins if a majority that it reaches has no longer log.
+    /// Stands for election, and wins if it reaches a majority whose logs are not more up to date.
     pub(crate) fn elect(&mut self, at: usize) -> bool {
         if !self.replicas[at].runs() || self.replicas[at].leads {
             return false;
@@ -37,10 +37,10 @@ impl World {
         replica.leads = true;
         replica.matched.clear();
         replica.round = None;
-        let mut leadership = Leadership::new(term, now, times, rules);
+        let mut leadership = LeaderTerm::new(term, now, times, rules);
         if rules.broken(Mutant::AcceptBeforeFirstEntry) {
             let applied = Index(replica.applied as u64);
-            leadership.begin(applied, replica.state.settled, &replica.state.everybody());
+            leadership.begin(applied, replica.state.settled, &replica.state.attached_catalogs());
         }
         match replica.leadership.is_some() && rules.broken(Mutant::StreamsOutliveLeadership) {
             true => {}
@@ -52,7 +52,7 @@ impl World {
         true
     }
 
-    /// No leader any more: what waits is given up, streams are closed.
+    /// The replica stops leading: waiting answers are given up, and streams are closed.
     pub(crate) fn step_down(&mut self, at: usize) {
         let outlives = self.rules.broken(Mutant::StreamsOutliveLeadership);
         let replica = &mut self.replicas[at];
@@ -82,7 +82,7 @@ impl World {
         self.forget_dead();
     }
 
-    /// A follower copies the leader's log; the leader learns what a majority has.
+    /// A follower copies the leader's log; the leader learns the index that a majority has.
     pub(crate) fn replicate(&mut self, from: usize, to: usize) {
         if from == to || !self.linked(from, to) {
             return;
@@ -140,7 +140,7 @@ impl World {
     fn lead_on(&mut self, at: usize, index: Index, attached: bool) {
         let now = self.replica_clock(at);
         let replica = &mut self.replicas[at];
-        let everybody = replica.state.everybody();
+        let everybody = replica.state.attached_catalogs();
         let settled = replica.state.settled.max(replica.acknowledger.settled());
         let Some(leadership) = &mut replica.leadership else { return };
         let mut gone = Vec::new();
@@ -155,7 +155,7 @@ impl World {
         gone.into_iter().for_each(|(_, stream)| self.close_lapsed(stream));
     }
 
-    /// Who waited for this entry is told, when it is settled.
+    /// Requests that wait for this entry are answered once it is settled.
     fn decided(
         &mut self,
         at: usize,
@@ -181,7 +181,7 @@ impl World {
         due.into_iter().for_each(|held| self.answered(held));
     }
 
-    /// The leader begins to ask whether it still leads.
+    /// The leader begins a round that confirms its leadership.
     pub(crate) fn begin_round(&mut self, at: usize) {
         let started = self.replica_clock(at);
         let replica = &mut self.replicas[at];
@@ -214,7 +214,7 @@ impl World {
         replica.round = (!succeeded).then_some(round);
     }
 
-    /// The leader lets go of who is silent.
+    /// The leader detaches silent catalogs.
     pub(crate) fn leader_lapse(&mut self, at: usize) {
         if !self.replicas[at].runs() {
             return;
@@ -225,13 +225,13 @@ impl World {
         let lapsed = leadership.lapse(now);
         replica.detaches.extend(lapsed.iter().copied());
         for detach in lapsed {
-            self.note(|| format!("replica {at} lets go of {:?}", detach.who));
+            self.note(|| format!("replica {at} detaches {:?}", detach.who));
             self.close_lapsed(detach.stream);
         }
         self.settle(at);
     }
 
-    /// A detach that has been decided reaches the log, at last.
+    /// A decided and stalled detach reaches the log.
     pub(crate) fn propose_detach(&mut self, at: usize) {
         let count = self.replicas[at].detaches.len();
         if !self.replicas[at].runs() || !self.replicas[at].leads || count == 0 {

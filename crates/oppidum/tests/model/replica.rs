@@ -1,16 +1,16 @@
-//! Replicas: a vector for a log, elections by the rules of Raft, and the two real cores on top.
+//! Replicas: a vector as the log, elections by the rules of Raft, and the two real cores on top.
 
 use std::collections::BTreeMap;
 
 use ledger::terms::Index;
 use order::acknowledger::Acknowledger;
-use order::leadership::{Detach, Leadership};
+use order::leader_term::{Detach, LeaderTerm};
 use wire::watch::lease::Moment;
 use wire::watch::rules::Rules;
-use wire::watch::watchers::Incarnation;
+use wire::watch::source_state::Incarnation;
 use wire::watch::window::Window;
 
-/// How many products there are.
+/// The number of products.
 pub(crate) const PRODUCTS: usize = 2;
 
 /// One entry of the log.
@@ -24,7 +24,7 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     Blank,
-    /// An order under a key, of some products; a refused one changes nothing.
+    /// An order under a key, of several products; a refused order changes nothing.
     Order {
         key: usize,
         products: [bool; PRODUCTS],
@@ -34,22 +34,22 @@ pub(crate) enum What {
     Detach(Incarnation, u64),
 }
 
-/// What the entries so far come to: the ledger, as far as this model needs one.
+/// The state after the entries so far: the ledger, reduced to this model's needs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct State {
     pub(crate) versions: [Index; PRODUCTS],
     /// With the index of the entry that attached it.
     pub(crate) attached: BTreeMap<Incarnation, (String, Index)>,
-    /// Where each key was first decided, and whether it was refused.
+    /// The index at which each key was first decided, and whether the order was refused.
     pub(crate) keys: BTreeMap<usize, (Index, bool)>,
     pub(crate) settled: Index,
 }
 
-/// What one entry did.
+/// The effects of one entry.
 pub(crate) struct Applied {
     pub(crate) changed: [bool; PRODUCTS],
     pub(crate) attached: bool,
-    /// For an order: where its key was first decided, and whether just now.
+    /// For an order: the index at which its key was first decided, and whether that is this entry.
     pub(crate) decided: Option<(usize, Index, bool, bool)>,
 }
 
@@ -79,13 +79,13 @@ impl State {
                 self.attached.remove(who);
                 applied.attached = true;
             }
-            // A detach of another term is void.
+            // A detach from another term is void.
             What::Blank | What::Detach(..) => {}
         }
         applied
     }
 
-    pub(crate) fn everybody(&self) -> Vec<(Incarnation, String)> {
+    pub(crate) fn attached_catalogs(&self) -> Vec<(Incarnation, String)> {
         self.attached.iter().map(|(who, (name, _))| (*who, name.clone())).collect()
     }
 }
@@ -123,11 +123,11 @@ pub(crate) struct Replica {
     pub(crate) matched: BTreeMap<usize, usize>,
     pub(crate) round: Option<Round>,
     pub(crate) window: Window,
-    pub(crate) leadership: Option<Leadership>,
+    pub(crate) leadership: Option<LeaderTerm>,
     pub(crate) acknowledger: Acknowledger<Held>,
     /// Orders appended here and not yet applied: by index, with the term.
     pub(crate) waiters: BTreeMap<usize, (u64, usize)>,
-    /// Decided, and stalled on its way to the log.
+    /// Detaches that are decided and stalled before they reach the log.
     pub(crate) detaches: Vec<Detach>,
 }
 
@@ -158,12 +158,12 @@ impl Replica {
         self.up && !self.frozen
     }
 
-    /// How far the log reaches: the order of logs.
+    /// The last entry's term and the log's length: Raft's order of logs.
     pub(crate) fn reach(&self) -> (u64, usize) {
         (self.log.last().map_or(0, |entry| entry.term), self.log.len())
     }
 
-    /// Everything in memory is gone.
+    /// The replica crashes and loses everything in memory.
     pub(crate) fn crash(&mut self, rules: Rules) {
         let fresh = Self::new(rules);
         *self = Self {
@@ -180,11 +180,11 @@ impl Replica {
         };
     }
 
-    /// Takes over a leader's log; what differs is cut off.
+    /// Adopts a leader's log; entries that differ are truncated.
     pub(crate) fn copy(&mut self, log: &[Entry]) {
         let same = self.log.iter().zip(log).take_while(|(ours, theirs)| ours == theirs).count();
         if same < log.len() || self.log.len() < log.len() {
-            assert!(self.applied <= same, "an applied entry would be cut off");
+            assert!(self.applied <= same, "an applied entry would be truncated");
             self.log.truncate(same);
             self.log.extend_from_slice(&log[same..]);
         } else {

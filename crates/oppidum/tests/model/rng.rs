@@ -1,6 +1,6 @@
-//! Luck from one seed: `SplitMix64` (Steele, Lea, Flood, 2014). The same seed, the same run.
+//! Random numbers from one seed: `SplitMix64` (Steele, Lea, Flood, 2014). Equal seeds, equal runs.
 
-/// A stream of numbers.
+/// A stream of random numbers.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(u64);
 
@@ -17,17 +17,17 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `bound`; 0 when there is nothing below it.
+    /// A number below `bound`; 0 when `bound` is 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.next() % bound }
     }
 
-    /// One of so many.
+    /// An index below `count`.
     pub(crate) fn pick(&mut self, count: usize) -> usize {
         usize::try_from(self.below(count as u64)).unwrap()
     }
 
-    /// True so many times in a thousand.
+    /// True with a probability of `per_mille` in a thousand.
     pub(crate) fn chance(&mut self, per_mille: u64) -> bool {
         self.below(1_000) < per_mille
     }

@@ -1,24 +1,24 @@
-//! Seeds, one after the other; and the proof that the checks would notice.
+//! Searches seeds one after the other, and shows that the checks catch every mutant.
 //!
-//! * `OPPIDUM_MODEL_SEEDS`: how many seeds; `OPPIDUM_MODEL_FIRST`: from which on.
-//! * `OPPIDUM_MODEL_TRACE=1`: prints what happened.
-//! * `OPPIDUM_MODEL_MUTANT=NAME`: with one rule broken.
+//! * `OPPIDUM_MODEL_SEEDS`: the number of seeds; `OPPIDUM_MODEL_FIRST`: the first seed.
+//! * `OPPIDUM_MODEL_TRACE=1`: prints every step.
+//! * `OPPIDUM_MODEL_MUTANT=NAME`: breaks this rule.
 
 use wire::watch::rules::{Mutant, Rules};
 
 use crate::steps::Mood;
 use crate::world::World;
 
-/// How many steps a run has before it heals.
+/// The number of steps in a run before it heals.
 const STEPS: usize = 1_500;
 
-/// Seeds that are tried by default: some seconds.
+/// The number of seeds in a test run: they take some seconds.
 const SEEDS: u64 = 2_000;
 
-/// Seeds that ever failed, with what was wrong; tried first. None so far.
+/// Seeds that ever failed, with the fault; tried first. None so far.
 const FAILED: [u64; 0] = [];
 
-/// A seed that catches each wrong rule that luck finds often enough: the first one.
+/// The first seed that catches each mutant; the other mutants need a schedule.
 const CAUGHT_BY: [(Mutant, u64); 27] = [
     (Mutant::UncommittedFrames, 2),
     (Mutant::AcceptedEarly, 3),
@@ -49,7 +49,7 @@ const CAUGHT_BY: [(Mutant, u64); 27] = [
     (Mutant::DetachMissingAtOnce, 12),
 ];
 
-/// What came of one seed.
+/// The result of one seed.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) violation: Option<String>,
@@ -80,9 +80,10 @@ fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
-/// No seed shows anything older than somebody was told before, and every question is answered. [P5]
+/// No seed shows an answer older than one given before its request, and every request is answered.
+/// [P5]
 #[test]
-fn no_seed_shows_what_is_too_old_and_every_question_is_answered() {
+fn no_seed_shows_an_answer_too_old_and_every_request_is_answered() {
     let first = number("OPPIDUM_MODEL_FIRST", 1);
     let seeds = number("OPPIDUM_MODEL_SEEDS", SEEDS);
     let traced = std::env::var_os("OPPIDUM_MODEL_TRACE").is_some();
@@ -114,14 +115,14 @@ fn no_seed_shows_what_is_too_old_and_every_question_is_answered() {
         }
     }
     println!("{seeds} seeds, {answered} answers, {refused} refusals, {caught} caught");
-    assert!(seeds < 100 || seeds < answered, "hardly anything was answered");
-    assert!(seeds < 100 || seeds < refused, "hardly anything was refused");
+    assert!(seeds < 100 || seeds < answered, "too few requests were answered");
+    assert!(seeds < 100 || seeds < refused, "too few orders were refused");
 }
 
-/// Every rule that luck breaks often enough has its wrong version, and it is caught. The others
-/// have schedules of their own, in `directed`. [P5]
+/// Every mutant is caught by its seed, except those that random seeds rarely catch: they have
+/// schedules in `directed`. [P5]
 #[test]
-fn every_wrong_rule_that_luck_finds_is_caught() {
+fn every_other_mutant_is_caught_by_its_seed() {
     for mutant in Mutant::ALL {
         if crate::directed::SCHEDULED.iter().any(|(scheduled, _)| *scheduled == mutant) {
             continue;

@@ -1,9 +1,10 @@
-//! The source's side of a stream, at a leader and at a catalog: what the shells do, without shells.
+//! The source's side of a stream, at a leader and at a catalog: the work of the shells, without
+//! shells.
 
 use ledger::change::Change;
 use ledger::terms::Index;
-use order::leadership::Welcome;
-use wire::watch::watchers::{Accepted, Heartbeat, Hello, StreamId};
+use order::leader_term::AttachVerdict;
+use wire::watch::source_state::{Heartbeat, Hello, HelloVerdict, StreamId};
 use wire::watch::window::Frame;
 
 use crate::replica::{PRODUCTS, What};
@@ -11,7 +12,7 @@ use crate::wires::{Down, Stream, Up};
 use crate::world::World;
 
 impl World {
-    /// The source is there, in the life in which the stream was opened.
+    /// True when the source runs, in the incarnation in which the stream was opened.
     fn source_runs(&self, stream: &Stream) -> bool {
         let at = stream.source.at;
         if stream.to_leader {
@@ -23,7 +24,7 @@ impl World {
         }
     }
 
-    /// The source closes a stream, and its core hears of it.
+    /// The source closes a stream, and its core learns of it.
     pub(crate) fn close_at_source(&mut self, id: u64) {
         let at = self.arrival();
         let Some(stream) = self.streams.get_mut(&id) else { return };
@@ -36,7 +37,7 @@ impl World {
                 leadership.broke(who, StreamId(id));
             }
         } else {
-            self.catalogs[source].counter.broke(who, StreamId(id));
+            self.catalogs[source].core.broke(who, StreamId(id));
         }
     }
 
@@ -63,7 +64,7 @@ impl World {
             Up::Heartbeat { local, seen } if served => {
                 let now = self.catalog_clock(at);
                 let beat = Heartbeat { local, seen, now };
-                self.catalogs[at].counter.heartbeat(who, StreamId(id), beat);
+                self.catalogs[at].core.heartbeat(who, StreamId(id), beat);
             }
             Up::Heartbeat { .. } => {}
             Up::Goodbye if to_leader => {
@@ -74,14 +75,14 @@ impl World {
                 self.close_at_source(id);
             }
             Up::Goodbye => {
-                self.catalogs[at].counter.goodbye(who, StreamId(id));
+                self.catalogs[at].core.goodbye(who, StreamId(id));
                 self.close_at_source(id);
             }
             Up::Close => self.close_at_source(id),
         }
     }
 
-    /// A hello, or one that has waited for its attach.
+    /// A hello arrives, or one that has waited for its attach goes on.
     pub(crate) fn greet(&mut self, id: u64, cursor: Index, seen: Index) {
         let stream = &self.streams[&id];
         let (at, who, to_leader) = (stream.source.at, stream.incarnation, stream.to_leader);
@@ -92,7 +93,7 @@ impl World {
             let replica = &mut self.replicas[at];
             let leads = replica.leads;
             match replica.leadership.as_mut().filter(|_| leads) {
-                None => Welcome::NotYet,
+                None => AttachVerdict::NotYet,
                 Some(leadership) => {
                     let source_cursor = leadership.applied_index();
                     leadership.hello(who, StreamId(id), Hello { cursor, seen, source_cursor, now })
@@ -101,29 +102,29 @@ impl World {
         } else {
             let now = self.catalog_clock(at);
             let catalog = &mut self.catalogs[at];
-            let source_cursor = catalog.counter.follower().cursor();
-            // A catalog that has met no leader yet, or is about to stop, takes nobody.
+            let source_cursor = catalog.core.follower().cursor();
+            // A catalog that has met no leader yet, or is about to stop, accepts no watcher.
             if source_cursor == Index(0) || catalog.leaving {
-                Welcome::NotYet
+                AttachVerdict::NotYet
             } else {
                 let hello = Hello { cursor, seen, source_cursor, now };
-                match catalog.counter.hello(who, StreamId(id), hello) {
-                    Accepted::Served { replaced } => Welcome::Served { replaced },
-                    Accepted::LetGo => Welcome::LetGo,
+                match catalog.core.hello(who, StreamId(id), hello) {
+                    HelloVerdict::Served { replaced } => AttachVerdict::Served { replaced },
+                    HelloVerdict::LetGo => AttachVerdict::LetGo,
                 }
             }
         };
         self.note(|| format!("stream {id}: {who:?} says hello at {cursor}: {welcome:?}"));
         match welcome {
-            Welcome::NotYet | Welcome::LetGo => self.close_at_source(id),
-            Welcome::Attach => {
+            AttachVerdict::NotYet | AttachVerdict::LetGo => self.close_at_source(id),
+            AttachVerdict::Attach => {
                 let asked = self.streams[&id].waits.is_some();
                 if !asked && self.replicas[at].leads {
                     self.append(at, What::Attach(who, format!("catalog {}", watcher.at)));
                 }
                 self.streams.get_mut(&id).unwrap().waits = Some((cursor, seen));
             }
-            Welcome::Served { replaced } => {
+            AttachVerdict::Served { replaced } => {
                 let stream = self.streams.get_mut(&id).unwrap();
                 stream.served = true;
                 stream.waits = None;
@@ -142,7 +143,7 @@ impl World {
         }
     }
 
-    /// Frames and what is settled, down a stream.
+    /// Sends frames and the settled index down a stream.
     pub(crate) fn feed(&mut self, id: u64) {
         let Some(stream) = self.streams.get(&id) else { return };
         if !self.source_runs(stream) {
@@ -165,7 +166,7 @@ impl World {
         };
         let settled = match to_leader {
             true => self.replicas[at].acknowledger.settled(),
-            false => self.catalogs[at].counter.follower().settled(),
+            false => self.catalogs[at].core.follower().settled(),
         };
         let arrives = self.arrival();
         let everything = if frames.is_none() { Some(self.everything(to_leader, at)) } else { None };
@@ -197,7 +198,7 @@ impl World {
                         leadership.sent(who, StreamId(id), index);
                     }
                 }
-                false => self.catalogs[at].counter.sent(who, StreamId(id), index),
+                false => self.catalogs[at].core.sent(who, StreamId(id), index),
             }
         }
         let stream = self.streams.get_mut(&id).unwrap();
@@ -208,7 +209,7 @@ impl World {
         }
     }
 
-    /// A beat, with a grant if the core gives one.
+    /// Sends a beat, with a grant if the core gives one.
     pub(crate) fn beat(&mut self, id: u64) {
         let Some(stream) = self.streams.get(&id) else { return };
         if !self.source_runs(stream) || !stream.served {
@@ -225,7 +226,7 @@ impl World {
             return;
         } else {
             let now = self.catalog_clock(at);
-            self.catalogs[at].counter.grant(who, StreamId(id), now)
+            self.catalogs[at].core.grant(who, StreamId(id), now)
         };
         self.note(|| format!("stream {id}: beat for {who:?}, {grant:?}"));
         let stream = self.streams.get_mut(&id).unwrap();
@@ -241,7 +242,7 @@ impl World {
                 let leadership = self.replicas[at].leadership.as_ref();
                 leadership.is_some_and(|l| l.watchers().is_current(who, StreamId(id)))
             }
-            false => self.catalogs[at].counter.watchers().is_current(who, StreamId(id)),
+            false => self.catalogs[at].core.watchers().is_current(who, StreamId(id)),
         }
     }
 
@@ -251,11 +252,11 @@ impl World {
             let version = |product: usize| self.change(product, replica.state.versions[product]);
             (Index(replica.applied as u64), (0..PRODUCTS).map(version).collect())
         } else {
-            (self.catalogs[at].counter.follower().cursor(), Vec::new())
+            (self.catalogs[at].core.follower().cursor(), Vec::new())
         }
     }
 
-    /// Settled is a fact: whoever is attached has seen what was settled since.
+    /// Checks that every attached catalog has seen every index settled since its attach.
     fn check_settled(&mut self, at: usize) {
         let replica = &self.replicas[at];
         let Some(leadership) = &replica.leadership else { return };
@@ -265,7 +266,7 @@ impl World {
         for (who, since) in attached {
             let living = self.catalogs.iter_mut().find(|catalog| catalog.incarnation == who);
             let seen = match living {
-                Some(catalog) => catalog.counter.seen(),
+                Some(catalog) => catalog.core.seen(),
                 None => self.last_seen.get(&who).copied().unwrap_or_default(),
             };
             if since <= settled && seen < settled {
@@ -276,11 +277,11 @@ impl World {
         }
     }
 
-    /// Gives out what may be told at a replica.
+    /// Releases the answers at a replica that are now settled.
     pub(crate) fn settle(&mut self, at: usize) {
         self.check_settled(at);
         let replica = &mut self.replicas[at];
-        let counted = replica.leadership.as_ref().map(order::leadership::Leadership::settled);
+        let counted = replica.leadership.as_ref().map(order::leader_term::LeaderTerm::settled);
         let settled = replica.state.settled.max(counted.unwrap_or_default());
         let due = replica.acknowledger.settle(settled);
         due.into_iter().for_each(|held| self.answered(held));

@@ -1,34 +1,34 @@
-//! What may happen next: the replicas' own steps, faults, and one step by luck.
+//! The random steps of a run: the replicas' own steps, and faults.
 
 use crate::replica::PRODUCTS;
 use crate::world::{CATALOGS, FRONTENDS, Parcel, Progress, REPLICAS, Wish, World};
 
-/// How likely each kind of step is in this run.
+/// The probability of each kind of step in this run.
 #[derive(Clone, Debug)]
 pub(crate) struct Mood {
     weights: Vec<u64>,
     total: u64,
 }
 
-/// The kinds of steps, and how likely each is at first.
+/// The kinds of steps, and their initial weights.
 const KINDS: [u64; 26] = [
     60, // a message arrives at a source
     60, // a message arrives at a watcher
     40, // frames go down a stream
     30, // a beat goes down a stream
     30, // a heartbeat goes up
-    30, // a report of news goes up
+    30, // a report of a new index goes up
     12, // a watcher connects, or moves
     20, // an entry is applied
     30, // a follower copies the leader's log
     14, // a read-index round begins
     24, // a voter replies to it
     12, // an order
-    14, // an open wish is tried
-    10, // somebody looks at who has lapsed
+    14, // an open request is sent
+    10, // a source checks for lapsed watchers
     6,  // a stalled detach is proposed
     60, // a query
-    30, // a parcel arrives
+    30, // a fill or its answer arrives
     6,  // a fill is sent again
     2,  // an election
     2,  // a process dies, or stops in order
@@ -36,7 +36,7 @@ const KINDS: [u64; 26] = [
     2,  // a link is cut
     3,  // a stream breaks
     2,  // time leaps
-    9,  // somebody comes back: from the dead, from the cold, from behind a cut
+    9,  // a process restarts or thaws, or a link is restored
     2,  // a source forgets its frames
 ];
 
@@ -47,7 +47,7 @@ impl Mood {
             .enumerate()
             .map(|(kind, weight)| {
                 let (times, over) = [(1, 1), (1, 1), (3, 1), (1, 3), (0, 1)][world.rng.pick(5)];
-                // Some faults do not occur at all in some runs; the rest always goes on.
+                // Some faults do not occur at all in some runs; the ordinary steps always do.
                 let times = if times == 0 && kind < 18 { 1 } else { times };
                 weight * times / over
             })
@@ -69,7 +69,7 @@ impl Mood {
 }
 
 impl World {
-    /// One step by luck.
+    /// One random step.
     pub(crate) fn step(&mut self, mood: &Mood) {
         self.now += self.rng.below(600);
         let luck = self.rng.next();
@@ -135,7 +135,7 @@ impl World {
         }
     }
 
-    /// A window that no longer reaches back.
+    /// A source forgets its frames: its window no longer reaches back.
     fn some_forgetting(&mut self) {
         let window = match self.rng.pick(REPLICAS + CATALOGS) {
             at if at < REPLICAS => &mut self.replicas[at].window,
@@ -144,7 +144,7 @@ impl World {
         *window = wire::watch::window::Window::at(window.end());
     }
 
-    /// One of those that believe that they lead; anybody, if there is none.
+    /// A replica that believes it leads; any replica, if there is none.
     fn some_leader(&mut self) -> usize {
         let count = self.replicas.iter().filter(|replica| replica.leads).count();
         let skip = self.rng.pick(count.max(1));
@@ -152,7 +152,7 @@ impl World {
         leaders.map(|(at, _)| at).nth(skip).unwrap_or_else(|| self.rng.pick(REPLICAS))
     }
 
-    /// One with a message that has arrived.
+    /// A stream with a message that has arrived.
     fn due_stream(&mut self, next: impl Fn(&crate::wires::Stream) -> Option<u64>) -> Option<u64> {
         let now = self.now;
         let due = |stream: &&crate::wires::Stream| next(stream).is_some_and(|at| at <= now);
@@ -189,7 +189,7 @@ impl World {
                 (frontend.stream.is_some(), frontend.up && !frontend.frozen)
             }
         };
-        // One that is connected moves only now and then.
+        // A connected watcher moves only rarely.
         if !runs || (connected && !self.rng.chance(60)) {
             return;
         }
@@ -202,7 +202,7 @@ impl World {
         self.forget_streams();
     }
 
-    /// Streams that neither side holds any more.
+    /// Forgets streams that neither side holds any more.
     pub(crate) fn forget_streams(&mut self) {
         let catalogs: Vec<_> = self.catalogs.iter().map(|catalog| catalog.stream).collect();
         let frontends: Vec<_> = self.frontends.iter().map(|frontend| frontend.stream).collect();
@@ -339,7 +339,7 @@ impl World {
     fn some_cut(&mut self) {
         let (a, b) = (self.rng.pick(REPLICAS), self.rng.pick(REPLICAS));
         let cut = a != b;
-        // At times a whole replica.
+        // Sometimes all links of a replica.
         let others = if self.rng.chance(400) { vec![0, 1, 2] } else { vec![b] };
         for other in others.into_iter().filter(|other| *other != a) {
             (self.cut[a][other], self.cut[other][a]) = (cut, cut);
@@ -360,14 +360,14 @@ impl World {
         }
     }
 
-    /// A catalog that is about to stop does so once nobody needs it.
+    /// A catalog that is about to stop does so once it has no watchers.
     pub(crate) fn leave(&mut self, at: usize) {
         let catalog = &mut self.catalogs[at];
-        if catalog.leaving && catalog.counter.watchers().everybody().next().is_none() {
+        if catalog.leaving && catalog.core.watchers().watchers().next().is_none() {
             self.goodbye(true, at);
             let stream = self.catalogs[at].stream;
             self.crash_catalog(at);
-            // What it has said goes on to arrive.
+            // Messages that it has sent still arrive.
             if let Some(stream) = stream.and_then(|id| self.streams.get_mut(&id)) {
                 stream.down.clear();
             }

@@ -2,15 +2,15 @@
 
 use ledger::change::Change;
 use ledger::terms::Index;
-use wire::watch::follower::Verdict;
-use wire::watch::watchers::{Incarnation, StreamId};
+use wire::watch::position::Verdict;
+use wire::watch::source_state::{Incarnation, StreamId};
 
 use crate::wires::{Down, Stream, Up, Who};
 use crate::world::World;
 
 impl World {
-    /// The watcher is there, in the life in which it opened the stream, and this is its current
-    /// one.
+    /// True when the watcher runs, in the incarnation that opened the stream, and this is its
+    /// current stream.
     fn watcher_runs(&self, stream: &Stream) -> bool {
         let Who { at, life } = stream.watcher;
         let (up, frozen, now, current) = if stream.to_leader {
@@ -23,8 +23,8 @@ impl World {
         up && !frozen && now == life && current == Some(stream.id)
     }
 
-    /// A catalog opens a stream to a replica, or a frontend one to a catalog. Its older one is
-    /// closed on this side.
+    /// A catalog opens a stream to a replica, or a frontend to a catalog. The watcher's older
+    /// stream is closed on this side.
     pub(crate) fn connect(&mut self, to_leader: bool, at: usize, source_at: usize) -> Option<u64> {
         let (source_up, source_life) = if to_leader {
             (self.replicas[source_at].up, self.replicas[source_at].life)
@@ -41,8 +41,8 @@ impl World {
             let catalog = &mut self.catalogs[at];
             catalog.stream = Some(id);
             catalog.reported = Index(0);
-            let cursor = catalog.counter.follower().cursor();
-            (catalog.life, catalog.incarnation, cursor, catalog.counter.seen(), since)
+            let cursor = catalog.core.follower().cursor();
+            (catalog.life, catalog.incarnation, cursor, catalog.core.seen(), since)
         } else {
             let since = self.frontend_clock(at);
             let frontend = &mut self.frontends[at];
@@ -72,7 +72,7 @@ impl World {
         Some(id)
     }
 
-    /// The watcher lets its stream go.
+    /// The watcher closes its stream.
     pub(crate) fn disconnect(&mut self, to_leader: bool, at: usize) {
         let stream = match to_leader {
             true => self.catalogs[at].stream.take(),
@@ -85,15 +85,15 @@ impl World {
         }
     }
 
-    /// What this watcher, and everybody below it, has seen.
+    /// The index that this watcher, and every watcher below it, has seen.
     fn seen(&mut self, to_leader: bool, at: usize) -> Index {
         match to_leader {
-            true => self.catalogs[at].counter.seen(),
+            true => self.catalogs[at].core.seen(),
             false => self.frontends[at].cache.follower().cursor(),
         }
     }
 
-    /// A heartbeat; when not due by time, only if there is something new to report.
+    /// Sends a heartbeat; before its time, only if there is something new to report.
     pub(crate) fn report(&mut self, to_leader: bool, at: usize, only_news: bool) {
         let id = match to_leader {
             true => self.catalogs[at].stream,
@@ -120,12 +120,12 @@ impl World {
         self.streams.get_mut(&id).unwrap().report(arrives, Up::Heartbeat { local, seen });
     }
 
-    /// One without a grant for a lease looks for another source.
+    /// A watcher that has had no grant for a lease looks for another source.
     pub(crate) fn forsake(&mut self, to_leader: bool, at: usize) {
         let (id, now, follower) = match to_leader {
             true => {
                 let catalog = &self.catalogs[at];
-                (catalog.stream, self.catalog_clock(at), catalog.counter.follower())
+                (catalog.stream, self.catalog_clock(at), catalog.core.follower())
             }
             false => {
                 let frontend = &self.frontends[at];
@@ -133,7 +133,7 @@ impl World {
             }
         };
         let Some(stream) = id.and_then(|id| self.streams.get(&id)) else { return };
-        if self.watcher_runs(stream) && follower.forsaken(stream.since, now) {
+        if self.watcher_runs(stream) && follower.is_abandoned(stream.since, now) {
             self.disconnect(to_leader, at);
         }
     }
@@ -160,33 +160,33 @@ impl World {
     fn catalog_hears(&mut self, at: usize, what: Down) -> bool {
         let now = self.catalog_clock(at);
         let catalog = &mut self.catalogs[at];
-        let counter = &mut catalog.counter;
+        let core = &mut catalog.core;
         let (verdict, settled) = match what {
             Down::Close | Down::Reset(_) | Down::Leaving => return false,
             Down::List(index, products, settled) => {
-                let verdict = counter.list(index, products);
+                let verdict = core.list(index, products);
                 if verdict == Verdict::Take {
                     catalog.window = wire::watch::window::Window::at(index);
                 }
                 (verdict, settled)
             }
             Down::Change(after, index, products, settled) => {
-                let verdict = counter.change(after, index, &products);
+                let verdict = core.change(after, index, &products);
                 if verdict == Verdict::Take {
                     catalog.window.push(index, products.into());
                 }
                 (verdict, settled)
             }
             Down::Beat { sent, settled, grant } => {
-                let verdict = counter.change(sent, sent, &[] as &[Change]);
+                let verdict = core.change(sent, sent, &[] as &[Change]);
                 if let Some(grant) = grant.filter(|_| verdict != Verdict::Gap) {
-                    counter.take(grant, now);
+                    core.take(grant, now);
                 }
                 (verdict, settled)
             }
         };
-        let mut answers = counter.settle(settled);
-        answers.extend(counter.unpark(now));
+        let mut answers = core.settle(settled);
+        answers.extend(core.unpark(now));
         answers.into_iter().for_each(|answer| self.reply(answer));
         verdict != Verdict::Gap
     }
@@ -210,7 +210,7 @@ impl World {
                 let verdict = cache.change(sent, sent, &[]);
                 cache.settle(settled);
                 if let Some(grant) = grant.filter(|_| verdict != Verdict::Gap) {
-                    cache.follower_mut().take(grant, now);
+                    cache.follower_mut().take_grant(grant, now);
                 }
                 verdict
             }
@@ -219,11 +219,11 @@ impl World {
         verdict != Verdict::Gap
     }
 
-    /// The watcher stops answering by itself, and says so.
+    /// The watcher stops answering from memory, and tells its source.
     pub(crate) fn goodbye(&mut self, to_leader: bool, at: usize) {
         let id = match to_leader {
             true => {
-                self.catalogs[at].counter.renounce();
+                self.catalogs[at].core.renounce();
                 self.catalogs[at].stream
             }
             false => {
@@ -237,13 +237,13 @@ impl World {
         }
     }
 
-    /// A catalog lets go of frontends whose grace has passed.
+    /// A catalog drops frontends whose grace has passed.
     pub(crate) fn catalog_lapse(&mut self, at: usize) {
         if !self.catalogs[at].up || self.catalogs[at].frozen {
             return;
         }
         let now = self.catalog_clock(at);
-        let lapsed = self.catalogs[at].counter.lapse(now);
+        let lapsed = self.catalogs[at].core.lapse(now);
         for (_, stream) in lapsed {
             self.close_lapsed(stream);
         }
@@ -257,24 +257,24 @@ impl World {
         }
     }
 
-    /// A catalog dies, and comes back as another.
+    /// A catalog dies, and returns with a new incarnation.
     pub(crate) fn crash_catalog(&mut self, at: usize) {
         let incarnation = Incarnation(self.fresh());
         let (times, rules) = (self.times, self.rules);
         let catalog = &mut self.catalogs[at];
-        self.last_seen.insert(catalog.incarnation, catalog.counter.seen());
+        self.last_seen.insert(catalog.incarnation, catalog.core.seen());
         catalog.up = false;
         catalog.frozen = false;
         catalog.leaving = false;
         catalog.life += 1;
         catalog.incarnation = incarnation;
-        catalog.counter = catalog::counter::Counter::new(times, rules);
+        catalog.core = catalog::core::CatalogCore::new(times, rules);
         catalog.window = wire::watch::window::Window::at(Index(0));
         catalog.stream = None;
         self.note(|| format!("catalog {at} dies"));
     }
 
-    /// A frontend dies, and comes back empty.
+    /// A frontend dies, and returns empty.
     pub(crate) fn crash_frontend(&mut self, at: usize) {
         let incarnation = Incarnation(self.fresh());
         let capacity = std::num::NonZeroUsize::new(1 + self.rng.pick(2)).unwrap();

@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use ledger::change::Change;
 use ledger::terms::Index;
 use wire::watch::lease::Moment;
-use wire::watch::watchers::{Grant, Incarnation};
+use wire::watch::source_state::{Grant, Incarnation};
 
-/// What goes down.
+/// The messages from a source to a watcher.
 #[derive(Clone, Debug)]
 pub(crate) enum Down {
     List(Index, Vec<Change>, Index),
@@ -18,7 +18,7 @@ pub(crate) enum Down {
     Close,
 }
 
-/// What goes up.
+/// The messages from a watcher to a source.
 #[derive(Clone, Debug)]
 pub(crate) enum Up {
     Hello { cursor: Index, seen: Index },
@@ -27,14 +27,14 @@ pub(crate) enum Up {
     Close,
 }
 
-/// A process of one tier, in one of its lives.
+/// A process of one tier, in one of its incarnations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Who {
     pub(crate) at: usize,
     pub(crate) life: u64,
 }
 
-/// One stream: a catalog's to a replica, or a frontend's to a catalog.
+/// A stream: a catalog's to a replica, or a frontend's to a catalog.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     pub(crate) id: u64,
@@ -44,7 +44,7 @@ pub(crate) struct Stream {
     pub(crate) source: Who,
     pub(crate) down: VecDeque<(u64, Down)>,
     pub(crate) up: VecDeque<(u64, Up)>,
-    /// Nothing gets through any more; either side finds out when it does.
+    /// No message gets through any more; either side notices when it sends.
     pub(crate) broken: bool,
     /// The source's side: accepted, and not closed.
     pub(crate) served: bool,
@@ -52,12 +52,12 @@ pub(crate) struct Stream {
     pub(crate) waits: Option<(Index, Index)>,
     pub(crate) sent: Index,
     pub(crate) settled: Index,
-    /// When the watcher opened it, by its own clock.
+    /// When the watcher opened the stream, by its own clock.
     pub(crate) since: Moment,
 }
 
 impl Stream {
-    /// Sends down, to arrive after whatever went before.
+    /// Sends a message down, to arrive after all earlier ones.
     pub(crate) fn send(&mut self, at: u64, what: Down) {
         if !self.broken {
             let last = self.down.back().map_or(0, |(at, _)| *at);
@@ -65,7 +65,7 @@ impl Stream {
         }
     }
 
-    /// Sends up.
+    /// Sends a message up.
     pub(crate) fn report(&mut self, at: u64, what: Up) {
         if !self.broken {
             let last = self.up.back().map_or(0, |(at, _)| *at);
@@ -73,7 +73,7 @@ impl Stream {
         }
     }
 
-    /// Cut: whatever is on its way is lost.
+    /// Cuts the stream: messages in flight are lost.
     pub(crate) fn cut(&mut self) {
         self.broken = true;
         self.down.clear();

@@ -1,16 +1,16 @@
-//! The world: processes, streams, clocks, clients, and what has been told to whom.
+//! The world: processes, streams, clocks, clients, and the answers given so far.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use catalog::counter::Counter;
+use catalog::core::CatalogCore;
 use frontend::cache::{Cache, FillId};
 use ledger::change::Change;
 use ledger::terms::{Cents, Index, Name};
 use wire::watch::lease::{Moment, Times};
 use wire::watch::rules::Rules;
-use wire::watch::watchers::Incarnation;
+use wire::watch::source_state::Incarnation;
 use wire::watch::window::Window;
 
 use crate::replica::{Entry, PRODUCTS, Replica, What};
@@ -21,7 +21,7 @@ pub(crate) const REPLICAS: usize = 3;
 pub(crate) const CATALOGS: usize = 2;
 pub(crate) const FRONTENDS: usize = 3;
 
-/// A process's clock: how fast it runs, in per mille, and what it showed in the beginning.
+/// A process's clock: its rate in per mille, and its reading at the start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     pub(crate) rate: u64,
@@ -35,11 +35,11 @@ pub(crate) struct Query {
     pub(crate) fill: FillId,
     pub(crate) product: usize,
     pub(crate) floor: Index,
-    /// Which try: the answer to an earlier one comes too late.
+    /// The number of the try: the answer to an earlier one arrives too late.
     pub(crate) attempt: u64,
 }
 
-/// A fill on its way to a catalog, or its answer on the way back.
+/// A fill in flight to a catalog, or its answer in flight back.
 #[derive(Clone, Debug)]
 pub(crate) enum Parcel {
     Ask { at: u64, catalog: Who, query: Query },
@@ -53,7 +53,7 @@ pub(crate) struct CatalogProcess {
     pub(crate) leaving: bool,
     pub(crate) life: u64,
     pub(crate) incarnation: Incarnation,
-    pub(crate) counter: Counter<Query>,
+    pub(crate) core: CatalogCore<Query>,
     pub(crate) window: Window,
     pub(crate) stream: Option<u64>,
     pub(crate) reported: Index,
@@ -68,11 +68,11 @@ pub(crate) struct FrontendProcess {
     pub(crate) cache: Cache<usize>,
     pub(crate) stream: Option<u64>,
     pub(crate) reported: Index,
-    /// Fills under way: where each was sent, and when.
+    /// Fills in flight: their catalog, and when each was sent.
     pub(crate) fills: BTreeMap<FillId, (Query, Who, u64)>,
 }
 
-/// What a client wants.
+/// A client's request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
     Order {
@@ -91,30 +91,30 @@ pub(crate) enum Wish {
     },
 }
 
-/// How far a wish is.
+/// The progress of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
-    /// At this replica, in this life.
+    /// At this replica, in this incarnation.
     AtReplica(Who),
-    /// At this frontend, in this life.
+    /// At this frontend, in this incarnation.
     AtFrontend(Who),
-    /// Nobody knows: to be tried again.
+    /// At no process: to be tried again.
     Open,
     Done,
-    /// The client's frontend is gone, and so is the question.
+    /// The client's frontend is gone, and so is the request.
     Dropped,
 }
 
-/// One thing that a client asked.
+/// One operation of a client.
 #[derive(Clone, Debug)]
 pub(crate) struct Op {
     pub(crate) wish: Wish,
     pub(crate) progress: Progress,
-    /// The greatest index that anybody had been told of when it was asked.
+    /// The greatest index that any client knew when the request was sent.
     pub(crate) floor: Index,
 }
 
-/// Everything.
+/// The whole state of a run.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) rng: Rng,
@@ -123,43 +123,43 @@ pub(crate) struct World {
     pub(crate) times: Times,
     pub(crate) clocks: [Clock; REPLICAS + CATALOGS + FRONTENDS],
     pub(crate) replicas: Vec<Replica>,
-    /// `cut[a][b]`: nothing passes between these replicas.
+    /// `cut[a][b]`: no message passes between these replicas.
     pub(crate) cut: [[bool; REPLICAS]; REPLICAS],
     pub(crate) catalogs: Vec<CatalogProcess>,
     pub(crate) frontends: Vec<FrontendProcess>,
     pub(crate) streams: BTreeMap<u64, Stream>,
     pub(crate) count: u64,
     pub(crate) parcels: Vec<Parcel>,
-    /// Entries that are committed, whoever knows it.
+    /// The committed entries, also those that no replica knows to be committed.
     pub(crate) committed: Vec<Entry>,
     pub(crate) committed_keys: BTreeMap<usize, usize>,
     /// For each product, the committed entries that changed it.
     pub(crate) changes: [Vec<Index>; PRODUCTS],
-    /// The greatest index that anybody was told of.
+    /// The greatest index in any answer so far.
     pub(crate) told: Index,
     pub(crate) ops: Vec<Op>,
     pub(crate) names: [Name; PRODUCTS],
     pub(crate) violation: Option<String>,
     pub(crate) answered: u64,
-    /// Orders that a frontend refused by itself.
+    /// The number of orders that a frontend refused by itself.
     pub(crate) refused: u64,
     pub(crate) trace: Option<Vec<String>>,
     /// The longest ordinary delay of a message, in microseconds.
     pub(crate) delay: u64,
-    /// Some messages stall for much longer, and all that follow on their stream with them.
+    /// Some messages stall for much longer, with all later ones on their stream.
     pub(crate) stalls: bool,
-    /// Detaches that are decided do not reach the log: for directed schedules.
+    /// Decided detaches do not reach the log: for directed schedules.
     pub(crate) stall_detaches: bool,
-    /// This replica applies nothing and looks at nobody's grace: for directed schedules.
+    /// This replica applies nothing and checks no grace: for directed schedules.
     pub(crate) lags: Option<usize>,
     /// This catalog does not connect again: for directed schedules.
     pub(crate) stays_away: Option<usize>,
-    /// What catalogs that are dead had seen.
+    /// The indexes that dead catalogs had seen.
     pub(crate) last_seen: BTreeMap<Incarnation, Index>,
 }
 
 impl World {
-    /// Everybody is there and nothing has happened.
+    /// Every process runs, and no step has been taken.
     pub(crate) fn new(seed: u64, rules: Rules) -> Self {
         let mut rng = Rng::new(seed);
         let times = Times::default();
@@ -180,7 +180,7 @@ impl World {
                 leaving: false,
                 life: 0,
                 incarnation: fresh(),
-                counter: Counter::new(times, rules),
+                core: CatalogCore::new(times, rules),
                 window: Window::at(Index(0)),
                 stream: None,
                 reported: Index(0),
@@ -237,7 +237,7 @@ impl World {
         }
     }
 
-    /// What a process's clock shows: replicas first, then catalogs, then frontends.
+    /// The reading of a process's clock: replicas first, then catalogs, then frontends.
     fn clock(&self, process: usize) -> Moment {
         let Clock { rate, start } = self.clocks[process];
         Moment(Duration::from_micros(start + self.now * rate / 1_000))
@@ -255,7 +255,7 @@ impl World {
         self.clock(REPLICAS + CATALOGS + frontend)
     }
 
-    /// When a message sent now arrives: mostly soon, at times very late.
+    /// The arrival of a message sent now: usually soon, sometimes very late.
     pub(crate) fn arrival(&mut self) -> u64 {
         let late = self.stalls && self.rng.chance(15);
         let span = if late { 700_000 } else { self.delay };
@@ -291,11 +291,11 @@ impl World {
         self.violation.get_or_insert(why);
     }
 
-    /// A majority has it: it is so for ever.
+    /// A majority has these entries: they are committed for ever.
     pub(crate) fn commit(&mut self, entries: &[Entry]) {
         for (at, entry) in entries.iter().enumerate() {
             if at < self.committed.len() {
-                assert_eq!(self.committed[at], *entry, "two truths at {}", at + 1);
+                assert_eq!(self.committed[at], *entry, "two committed entries at {}", at + 1);
                 continue;
             }
             self.committed.push(entry.clone());

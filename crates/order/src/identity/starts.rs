@@ -1,5 +1,5 @@
-//! The part of an identity that tells one start of a replica from another: its own starts, the last
-//! start of each peer that was met, and what was found to be lost.
+//! Starts in an identity: the starts of its own folder, the last met start of each peer, and the
+//! acknowledged entries that its log was found to lack.
 
 use std::path::Path;
 
@@ -7,13 +7,13 @@ use wire::exit::Stop;
 use wire::proto;
 
 use super::Identity;
+use crate::handshake_error::HandshakeError;
+use crate::identity_file::{IdentityFile, write};
 use crate::log_end::{Acknowledged, LogEnd, Lost};
-use crate::record::{Record, write};
 use crate::starts::{Folder, MetStart, StartHistory};
-use crate::stranger::Stranger;
 
 impl Identity {
-    /// The leader tells of the last start of each voter.
+    /// Takes over the last start of each voter from the leader.
     pub(crate) fn learn_starts(&self, starts: impl Iterator<Item = (u64, proto::MetStart)>) {
         let mut record = self.record.lock();
         let mut next = None;
@@ -43,28 +43,28 @@ impl Identity {
         self.record.lock().peers.contains_key(&id.to_string())
     }
 
-    /// Compares the starts of an admitted peer with the last one that was met. The start that it
-    /// has made since, if it has.
+    /// Compares the starts of an admitted peer with its last met start. Returns the new start, if
+    /// the peer has started since.
     pub(crate) fn judge_starts(
         &self,
         id: u64,
         told: &proto::StartHistory,
-    ) -> Result<Option<MetStart>, Stranger> {
+    ) -> Result<Option<MetStart>, HandshakeError> {
         let record = self.record.lock();
         match StartHistory::from(told).compare(record.met.get(&id.to_string())) {
             Folder::Met => Ok(None),
-            Folder::OlderCopy => Err(Stranger::OlderCopy { id, by: record.id }),
+            Folder::OlderCopy => Err(HandshakeError::OlderCopy { id, by: record.id }),
             Folder::StartedAgain(start) => Ok(Some(start)),
         }
     }
 
-    /// The same, and remembers a later start, on disk. Of a peer that was not met at its own
-    /// address nothing is remembered.
+    /// As [`Identity::judge_starts`], and remembers a later start, on disk. Nothing is remembered
+    /// of a peer that was not met at its own address.
     pub(crate) fn compare_starts(
         &self,
         id: u64,
         told: &proto::StartHistory,
-    ) -> Result<(), Stranger> {
+    ) -> Result<(), HandshakeError> {
         let Some(start) = self.judge_starts(id, told)? else { return Ok(()) };
         let mut record = self.record.lock();
         let key = id.to_string();
@@ -74,59 +74,59 @@ impl Identity {
         let mut next = record.clone();
         next.met.insert(key, start);
         write(&self.folder, &next)
-            .map_err(|error| Stranger::NotWritten { id, why: error.to_string() })?;
+            .map_err(|error| HandshakeError::NotWritten { id, why: error.to_string() })?;
         *record = next;
         Ok(())
     }
 
-    /// A peer has refused this folder as an older copy of itself: it is not used again.
+    /// A peer has refused this folder as an older copy of itself: the folder is not used again.
     pub(crate) fn refuse_own(&self, why: &str) {
         let mut record = self.record.lock();
-        let next = Record { refused: Some(why.to_owned()), ..record.clone() };
+        let next = IdentityFile { refused: Some(why.to_owned()), ..record.clone() };
         self.keep(&mut record, next);
     }
 
-    /// This replica was found to lack what it is known to have acknowledged.
+    /// This replica's log lacks entries that it is known to have acknowledged.
     pub(crate) fn note_lost(&self, acknowledged: Acknowledged) {
         let mut record = self.record.lock();
         let known = record.lacks.unwrap_or_default();
-        let next = Record { lacks: Some(acknowledged.and(known)), ..record.clone() };
+        let next = IdentityFile { lacks: Some(acknowledged.and(known)), ..record.clone() };
         self.keep(&mut record, next);
     }
 
-    /// Checks the own log against what it was found to lack at an earlier start.
+    /// Checks the own log against the acknowledged entries that an earlier start found missing.
     pub(crate) fn check_log(&self, end: LogEnd) -> Result<(), Stop> {
         let mut record = self.record.lock();
         let Some(lacks) = record.lacks else { return Ok(()) };
         if let Some(lost) = end.lost(&lacks) {
             return Err(lost.stop(record.id, &self.folder, ""));
         }
-        let next = Record { lacks: None, ..record.clone() };
+        let next = IdentityFile { lacks: None, ..record.clone() };
         self.keep(&mut record, next);
         Ok(())
     }
 
-    /// The others went another way than this replica: `what` says where. The folder is not used
-    /// again before an operator has chosen which of all goes on (`oppidum ctl recover`).
+    /// The other replicas have diverged from this one: `what` says where. The folder is not used
+    /// again before an operator has chosen which replica goes on (`oppidum ctl recover`).
     pub(crate) fn diverged(&self, what: &str) -> Stop {
         let line = diverged(self.id(), &self.folder, what);
         self.refuse_own(&line);
         Stop::Setup(line)
     }
 
-    /// Why a replica stops whose log is not what it acknowledged, and what to do.
+    /// Why a replica stops whose log lacks acknowledged entries, and how to go on.
     pub(crate) fn lost(&self, lost: &Lost, by: u64) -> Stop {
         lost.stop(self.id(), &self.folder, &format!(", as replica {by} knows"))
     }
 
-    /// As [`Identity::admit`], for a call that counts on the caller's log: only the start that was
+    /// As [`Identity::admit`], for a call that relies on the caller's log: only the start that was
     /// met may make it.
-    pub(crate) fn admit_met(&self, sender: Option<&proto::Sender>) -> Result<u64, Stranger> {
+    pub(crate) fn admit_met(&self, sender: Option<&proto::Sender>) -> Result<u64, HandshakeError> {
         let id = self.admit(sender)?;
         let start = sender.map_or(0, |sender| sender.start);
         let record = self.record.lock();
         match record.met.get(&id.to_string()) {
-            Some(met) if !met.is(start) => Err(Stranger::NotIntroduced(id)),
+            Some(met) if !met.is(start) => Err(HandshakeError::NotIntroduced(id)),
             _ => Ok(id),
         }
     }
@@ -160,8 +160,8 @@ fn forgotten(id: u64, folder: &Path, lost: &str) -> String {
     )
 }
 
-impl Record {
-    /// Another replica tells of a start of `id`.
+impl IdentityFile {
+    /// Another replica reports a start of `id`.
     pub(super) fn hear_of(&mut self, id: u64, met: Option<proto::MetStart>) {
         let Some(met) = met.map(MetStart::from) else { return };
         let key = id.to_string();

@@ -1,10 +1,10 @@
-//! Tables: which replicas are admitted, and what a data folder remembers of them.
+//! Which replicas are admitted, and what a data folder remembers of them.
 
 use std::fs;
 
 use super::*;
 use crate::config::tests::three;
-use crate::members::Now;
+use crate::membership::Membership;
 
 fn settings(folder: &Path) -> Settings {
     Settings { data: folder.to_path_buf(), ..three() }
@@ -42,7 +42,7 @@ fn a_folder_keeps_its_replica_and_its_store() {
 }
 
 #[test]
-fn a_folder_in_use_or_of_somebody_else_is_refused() {
+fn a_folder_in_use_or_with_other_files_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let held = open(&settings(folder.path())).unwrap();
     let Err(Stop::Setup(line)) = open(&settings(folder.path())) else { panic!() };
@@ -100,32 +100,35 @@ fn an_emptied_folder_does_not_come_back_under_its_old_id() {
     drop(identity);
     let identity = open(&settings(folder.path())).unwrap();
     let refused = identity.admit(Some(&caller(123, 8)));
-    assert_eq!(refused, Err(Stranger::OtherIncarnation { id: 123 }));
+    assert_eq!(refused, Err(HandshakeError::OtherIncarnation { id: 123 }));
     assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
 }
 
-/// The kind: a process that names the store and its ledger, which are no secrets, and is none
-/// of its members.
+/// Danger: a process names the store and its ledger, which are no secrets, and is no member.
 #[test]
-fn only_a_member_is_admitted_or_a_replica_that_members_have_told_who_this_is() {
+fn only_a_member_is_admitted_or_a_replica_that_knows_this_incarnation() {
     let folder = tempfile::tempdir().unwrap();
     let identity = open(&settings(folder.path())).unwrap();
     identity.hold_ledger(LedgerId([1; 16])).unwrap();
     let ledger_id = LedgerId([1; 16]).to_string();
     let own = identity.sender(123).incarnation;
     let stranger = proto::Sender { ledger_id: ledger_id.clone(), ..caller(567, 7) };
-    assert_eq!(identity.admit(Some(&stranger)), Err(Stranger::Unknown(567)));
+    assert_eq!(identity.admit(Some(&stranger)), Err(HandshakeError::Unknown(567)));
     let added = proto::Sender { to_incarnation: own, ..stranger };
     assert_eq!(identity.admit(Some(&added)), Ok(567));
     let guesses = proto::Sender { to_incarnation: format!("{:032x}", 9), ..added };
-    assert_eq!(identity.admit(Some(&guesses)), Err(Stranger::Unknown(567)));
+    assert_eq!(identity.admit(Some(&guesses)), Err(HandshakeError::Unknown(567)));
     // A replica that waits to be added knows no members, and accepts the calls of any store.
     let folder = tempfile::tempdir().unwrap();
     let joins = Settings { join: true, ..settings(folder.path()) };
     let joining = open(&joins).unwrap();
     let stranger = proto::Sender { ledger_id, ..caller(567, 7) };
     assert_eq!(joining.admit(Some(&stranger)), Ok(567));
-    assert_eq!(joining.admit(Some(&caller(678, 7))), Err(Stranger::Unknown(678)), "no ledger");
+    assert_eq!(
+        joining.admit(Some(&caller(678, 7))),
+        Err(HandshakeError::Unknown(678)),
+        "no ledger"
+    );
 }
 
 #[test]
@@ -134,16 +137,16 @@ fn a_caller_gives_way_to_the_replica_that_answers_at_the_address() {
     let identity = open(&settings(folder.path())).unwrap();
     assert_eq!(identity.admit(Some(&caller(123, 6))), Ok(123));
     assert!(identity.known().is_empty(), "nothing is persisted of a call");
-    assert_eq!(identity.admit(Some(&caller(123, 7))), Err(Stranger::NotMetYet(123)));
+    assert_eq!(identity.admit(Some(&caller(123, 7))), Err(HandshakeError::NotMetYet(123)));
     assert_eq!(identity.meet(Some(&caller(123, 7))), Ok(123));
     assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
     let refused = identity.admit(Some(&caller(123, 6)));
-    assert_eq!(refused, Err(Stranger::OtherIncarnation { id: 123 }));
+    assert_eq!(refused, Err(HandshakeError::OtherIncarnation { id: 123 }));
 }
 
-/// The kind: everything a peer says that is persisted has a bound.
+/// Danger: a peer's words that are persisted without a bound.
 #[test]
-fn what_others_say_of_data_folders_is_kept_for_members_alone_and_within_a_bound() {
+fn data_folders_learned_from_peers_are_kept_for_members_alone_and_within_a_bound() {
     let folder = tempfile::tempdir().unwrap();
     let identity = open(&settings(folder.path())).unwrap();
     let tell = |ids: std::ops::Range<u64>| -> Vec<proto::Known> {
@@ -160,8 +163,8 @@ fn what_others_say_of_data_folders_is_kept_for_members_alone_and_within_a_bound(
     assert_eq!((identity.known().len(), size()), (1, before));
     identity.learn(123, &tell(300..350));
     let ids: Vec<u64> = identity.known().iter().map(|known| known.id).collect();
-    assert_eq!(ids, [123, 345], "a member, and no other");
-    // One that waits to be added does not know the members yet.
+    assert_eq!(ids, [123, 345], "members alone");
+    // A replica that waits to be added does not know the members yet.
     let folder = tempfile::tempdir().unwrap();
     let joining = open(&Settings { join: true, ..settings(folder.path()) }).unwrap();
     joining.meet(Some(&caller(123, 7))).unwrap();
@@ -172,7 +175,7 @@ fn what_others_say_of_data_folders_is_kept_for_members_alone_and_within_a_bound(
 }
 
 #[test]
-fn strangers_are_told_why() {
+fn each_refused_handshake_says_why() {
     let folder = tempfile::tempdir().unwrap();
     let identity = open(&settings(folder.path())).unwrap();
     identity.hold_ledger(LedgerId([1; 16])).unwrap();
@@ -185,16 +188,19 @@ fn strangers_are_told_why() {
     let not_hex = proto::Sender { incarnation: "me".into(), ..caller(123, 7) };
     assert_eq!(
         identity.admit(Some(&other_store)),
-        Err(Stranger::OtherCluster { id: 123, theirs: "x".into(), ours: "test".into() })
+        Err(HandshakeError::OtherCluster { id: 123, theirs: "x".into(), ours: "test".into() })
     );
-    assert_eq!(identity.admit(Some(&other_target)), Err(Stranger::NotMe { wanted: 345, id: 456 }));
-    assert_eq!(identity.admit(Some(&caller(7, 7))), Err(Stranger::Unknown(7)));
-    assert_eq!(identity.admit(Some(&caller(456, 7))), Err(Stranger::Unknown(456)));
-    assert_eq!(identity.admit(Some(&not_hex)), Err(Stranger::OtherIncarnation { id: 123 }));
-    assert_eq!(identity.admit(None), Err(Stranger::Nameless));
+    assert_eq!(
+        identity.admit(Some(&other_target)),
+        Err(HandshakeError::NotMe { wanted: 345, id: 456 })
+    );
+    assert_eq!(identity.admit(Some(&caller(7, 7))), Err(HandshakeError::Unknown(7)));
+    assert_eq!(identity.admit(Some(&caller(456, 7))), Err(HandshakeError::Unknown(456)));
+    assert_eq!(identity.admit(Some(&not_hex)), Err(HandshakeError::OtherIncarnation { id: 123 }));
+    assert_eq!(identity.admit(None), Err(HandshakeError::Nameless));
     assert_eq!(
         identity.admit(Some(&other_ledger)),
-        Err(Stranger::OtherLedger { id: 123, theirs, ours })
+        Err(HandshakeError::OtherLedger { id: 123, theirs, ours })
     );
     assert_eq!(identity.admit(Some(&same_ledger)), Ok(123));
 }
@@ -206,9 +212,9 @@ fn replica(folder: &Path, id: u64) -> Identity {
     identity
 }
 
-/// The kind: a process that calls as a replica that was never met, and reads the answer.
+/// Danger: a process calls as a replica that was never met, and reads the answer.
 #[test]
-fn an_answer_shows_a_caller_nothing_to_act_as_a_replica_with() {
+fn an_answer_shows_a_caller_nothing_with_which_it_could_act_as_a_replica() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (first, second) = (replica(one.path(), 123), replica(other.path(), 456));
     first.meet(Some(&second.answer(123))).unwrap();
@@ -220,15 +226,15 @@ fn an_answer_shows_a_caller_nothing_to_act_as_a_replica_with() {
     assert!(!second.is_proven(&stranger) && second.is_proven(&first.sender(456)));
     let (answer, known) = (second.answer(345), second.known_fingerprints());
     let forged = proto::Sender { to: 123, ..answer.clone() };
-    assert_eq!(first.admit(Some(&forged)), Err(Stranger::OtherIncarnation { id: 456 }));
+    assert_eq!(first.admit(Some(&forged)), Err(HandshakeError::OtherIncarnation { id: 456 }));
     let forged = proto::Sender { id: 123, incarnation: known[0].incarnation.clone(), ..forged };
     let forged = proto::Sender { to: 456, ..forged };
-    assert_eq!(second.admit(Some(&forged)), Err(Stranger::OtherIncarnation { id: 123 }));
-    // Nor as one that was added meanwhile.
+    assert_eq!(second.admit(Some(&forged)), Err(HandshakeError::OtherIncarnation { id: 123 }));
+    // Nor can it call as a replica that was added meanwhile.
     let added = proto::Sender { id: 999, to_incarnation: answer.incarnation, ..forged };
     let added = proto::Sender { incarnation: format!("{:032x}", 9), ..added };
-    assert_eq!(second.admit(Some(&added)), Err(Stranger::Unknown(999)));
-    // A member that was called is able to tell another one, which it calls.
+    assert_eq!(second.admit(Some(&added)), Err(HandshakeError::Unknown(999)));
+    // A member passes the incarnation on to a replica that it dials.
     let told = second.known().into_iter().find(|known| known.id == 123).unwrap();
     assert_eq!(told.incarnation, first.sender(456).incarnation);
     let added = proto::Sender { to_incarnation: second.sender(123).incarnation, ..added };
@@ -247,7 +253,7 @@ fn a_folder_that_holds_incarnations_knows_their_fingerprints() {
     };
     assert_eq!(identity.meet(Some(&answer(7))), Ok(123));
     let refused = identity.meet(Some(&answer(8)));
-    assert_eq!(refused, Err(Stranger::OtherIncarnation { id: 123 }));
+    assert_eq!(refused, Err(HandshakeError::OtherIncarnation { id: 123 }));
     assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
     let told =
         |number: u128| proto::Known { id: 345, incarnation: format!("{number:032x}"), met: None };
@@ -258,7 +264,7 @@ fn a_folder_that_holds_incarnations_knows_their_fingerprints() {
     }
 }
 
-/// The kind: a leader that was added after the entries that a joining replica has so far.
+/// Danger: the leader was added by an entry that the joining replica does not have yet.
 #[test]
 fn a_replica_that_is_being_added_takes_calls_of_a_leader_that_its_log_does_not_name_yet() {
     let folder = tempfile::tempdir().unwrap();
@@ -269,7 +275,12 @@ fn a_replica_that_is_being_added_takes_calls_of_a_leader_that_its_log_does_not_n
     let members = |ids: &[u64]| {
         let addresses = ids.iter().map(|id| (*id, format!("host:{id}"))).collect();
         let configs = vec![ids.iter().copied().collect()];
-        joining.members().set(Now { begun: true, at: (1, ids.len() as u64), configs, addresses });
+        joining.members().set(Membership {
+            begun: true,
+            at: (1, ids.len() as u64),
+            configs,
+            addresses,
+        });
     };
     members(&[123, 345]);
     assert_eq!(joining.admit(Some(&leader)), Ok(567));
@@ -277,5 +288,5 @@ fn a_replica_that_is_being_added_takes_calls_of_a_leader_that_its_log_does_not_n
     members(&[123, 345, 456, 567]);
     assert!(!joining.is_proven(&leader), "it must be met from now on");
     let stranger = proto::Sender { ledger_id, ..caller(678, 7) };
-    assert_eq!(joining.admit(Some(&stranger)), Err(Stranger::Unknown(678)));
+    assert_eq!(joining.admit(Some(&stranger)), Err(HandshakeError::Unknown(678)));
 }

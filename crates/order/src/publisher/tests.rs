@@ -1,4 +1,4 @@
-//! How a leader takes in catalogs, waits for them, and lets them go.
+//! How a leader accepts catalogs, waits for them, and lets them go.
 
 use std::time::Duration;
 
@@ -24,7 +24,8 @@ fn served(introduced: Option<Result<(), Status>>) {
     introduced.expect("it is attached").expect("and served");
 }
 
-/// [P5] Rule 12: it may still answer by itself, so nothing newer is told before its grace is over.
+/// [P5] Rule 12: the catalog may still answer by itself, so no newer answer leaves before its grace
+/// is over.
 #[tokio::test]
 async fn a_catalog_whose_stream_broke_is_waited_for_and_takes_up_where_it_stood() {
     let mut led = Led::since(Duration::ZERO);
@@ -36,10 +37,10 @@ async fn a_catalog_whose_stream_broke_is_waited_for_and_takes_up_where_it_stood(
     assert_eq!(led.settling.settled(), Index(7));
     let watchers = led.settling.watchers();
     assert_eq!(watchers, [("catalog".to_owned(), Some(Index(7)))]);
-    assert!(led.log.try_recv().is_err(), "nobody proposes to detach it");
+    assert!(led.log.try_recv().is_err(), "no detach is proposed");
     served(leader.introduce(StreamId(2), &hello(WHO, 7)));
     leader.heartbeat(WHO, StreamId(1), beat(8));
-    assert_eq!(led.settling.settled(), Index(7), "that stream is none any more");
+    assert_eq!(led.settling.settled(), Index(7), "that stream was replaced");
     leader.heartbeat(WHO, StreamId(2), beat(8));
     assert_eq!(led.settling.settled(), Index(8));
 }
@@ -57,7 +58,7 @@ async fn a_catalog_that_says_goodbye_is_detached_at_once() {
 }
 
 #[tokio::test]
-async fn a_catalog_is_refused_that_was_let_go_or_keeps_failing_or_is_one_too_many() {
+async fn a_catalog_is_refused_when_let_go_or_failing_often_or_beyond_the_limit() {
     let led = Led::since(Duration::ZERO);
     let leader = leader(&led);
     led.settling.shared.books.lock().gone.insert(WHO);
@@ -88,7 +89,7 @@ async fn a_catalog_is_refused_that_was_let_go_or_keeps_failing_or_is_one_too_man
 }
 
 #[tokio::test]
-async fn a_catalog_that_claims_to_have_seen_more_than_it_has_got_is_not_believed() {
+async fn a_catalog_that_claims_to_have_seen_more_than_its_cursor_is_not_believed() {
     let led = Led::since(Duration::ZERO);
     let leader = leader(&led);
     served(leader.introduce(StreamId(1), &proto::Hello { seen: 9, ..hello(WHO, 7) }));

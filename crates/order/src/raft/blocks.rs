@@ -1,15 +1,15 @@
-//! The ledger's history on disk: a block for each entry, and how far it is complete.
+//! The history on disk: a block for each entry, and the position up to which the history is
+//! complete.
 //!
-//! A block is immutable and stands under (its first order number, its index), so that a look-up of
-//! an order is one step back from the end of a range, and a batch of refusals alone has a row of
-//! its own. What a large block is cut into (`rows.rs`) stands in a second table. A third, narrow
-//! one finds blocks by index, and four more tell which of them hold keys. The position (the last
-//! applied entry, the members), the ledger's state and which keys it remembers are written in the
-//! same transaction as the blocks that lead to them.
+//! A block is immutable. Its key is (its first order number, its index), so that a look-up of an
+//! order is one step back from the end of a range, and a batch that holds only refusals has a row
+//! of its own. The pieces of a large block (`rows.rs`) are in a second table. A third, narrow table
+//! finds blocks by index, and four more tell which blocks hold keys. The position (the last applied
+//! entry, the members), the ledger's state and the summary of its keys are written in the same
+//! transaction as the blocks that lead to them.
 //!
-//! Blocks beyond the position may be there (a snapshot that was being installed when the power
-//! went); they are committed history, wait for their position, and are written again with the same
-//! bytes.
+//! Blocks beyond the position may exist, if the power failed while a snapshot was installed. They
+//! are committed history, wait for their position, and are written again with the same bytes.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,24 +17,24 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use ledger::block::{Header, Order};
 use ledger::codec::DecodeError;
-use ledger::rolls::{Keyed, Rolls};
-use ledger::sealed::Sealed;
+use ledger::encoded_block::EncodedBlock;
+use ledger::key_summary::{KeySummary, KeyedWindows};
 use ledger::terms::{Index, OrderNumber};
 use ledger::windows::{PerWindow, WindowId};
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
 };
 
+use crate::failpoints;
 use crate::raft::codec::{decode_position, encode_position};
+use crate::raft::durable_mark::DurableMark;
 use crate::raft::open_error::OpenError;
 use crate::raft::rows::{Row, Stored};
 use crate::raft::types::{LogId, StoredMembership};
-use crate::raft::witness::Witness;
-use crate::switches;
 
 /// Blocks by (first order number, index).
 pub(super) const BLOCKS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("blocks");
-/// The pieces of a large block, by its index and their places.
+/// The pieces of a large block, by its index and their number.
 pub(super) const PIECES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("pieces");
 /// The first order number of the block of an index.
 pub(super) const PLACES: TableDefinition<u64, u64> = TableDefinition::new("places");
@@ -49,29 +49,29 @@ pub(super) const KEYS: PerWindow<TableDefinition<u64, ()>> = PerWindow {
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const POSITION: &str = "position";
 const STATE: &str = "state";
-/// What the log had on disk then; absent where nobody kept it.
+/// What the log had on disk at that moment; absent if the log did not report it.
 const WITNESS: &str = "log";
-/// Which keys were remembered then. Where they are of that state, the tables of indexes are
-/// complete above what they say.
+/// The key summary at that moment. If it belongs to the stored state, the key tables are complete
+/// above the first block that it names.
 const ROLLS: &str = "keys";
 
-/// Pages kept in memory: 8 MB, and the system keeps what it has room for. Look-ups of orders are
-/// mostly of young ones.
+/// Pages kept in memory: 8 MB; the system caches more while memory is free. Most look-ups are of
+/// recent orders.
 const CACHE_BYTES: usize = 8 << 20;
 
-/// How far the history on disk is complete, and what the ledger was there.
+/// How far the history on disk is complete, and the ledger's state there.
 #[derive(Clone, Debug, Default)]
 pub struct Durable {
     /// The last applied entry.
     pub applied: Option<LogId>,
-    /// Who belongs to the store.
+    /// The members of the store.
     pub members: StoredMembership,
     /// The ledger's state in its own encoding: everything but the keys.
     pub state: Bytes,
     /// What the log had on disk when this was written.
-    pub witness: Option<Witness>,
-    /// Which keys the ledger remembered, where the history tells which blocks hold them.
-    pub rolls: Option<Rolls>,
+    pub witness: Option<DurableMark>,
+    /// The key summary of the ledger, if the key tables can be trusted.
+    pub rolls: Option<KeySummary>,
 }
 
 impl Durable {
@@ -89,13 +89,13 @@ pub(crate) struct Blocks {
 }
 
 impl Blocks {
-    /// Opens the file, making it when it is absent, and reads how far it is complete.
+    /// Opens the file, creates it if absent, and reads how far the history is complete.
     pub(crate) fn open(path: &Path) -> Result<(Self, Durable), OpenError> {
         let rows = Database::builder().set_cache_size(CACHE_BYTES).create(path);
         Self::on(path, rows)
     }
 
-    /// The same on a storage that is no file; `path` is its name.
+    /// The same on a storage that is not a file; `path` is its name.
     pub(crate) fn open_on(
         path: &Path,
         storage: impl StorageBackend,
@@ -119,7 +119,7 @@ impl Blocks {
 
     fn load(&self) -> io::Result<Durable> {
         let write = self.begin_write()?;
-        // Opening a table makes it, so that readers find all of them.
+        // Opening a table creates it, so that readers find all tables.
         let durable = {
             write.open_table(BLOCKS).map_err(broken)?;
             write.open_table(PIECES).map_err(broken)?;
@@ -129,14 +129,14 @@ impl Blocks {
             let position = meta.get(POSITION).map_err(broken)?.map(|row| row.value().to_vec());
             let state = meta.get(STATE).map_err(broken)?.map(|row| row.value().to_vec());
             let witness = meta.get(WITNESS).map_err(broken)?;
-            let witness = witness.map(|row| Witness::decode(row.value())).transpose()?;
+            let witness = witness.map(|row| DurableMark::decode(row.value())).transpose()?;
             let rolls = meta.get(ROLLS).map_err(broken)?;
-            // They only help: damaged ones are as good as none.
-            let rolls = rolls.and_then(|row| Rolls::decode(row.value()).ok());
+            // The key summary only speeds up a start: a damaged one is treated as absent.
+            let rolls = rolls.and_then(|row| KeySummary::decode(row.value()).ok());
             match (position, state) {
                 (Some(position), Some(state)) => {
                     let (applied, members) = decode_position(&position).map_err(invalid)?;
-                    // Those of another state: a program that knew of none went on from there.
+                    // A summary of another state: an older program went on from there without one.
                     let index = applied.map_or(0, |log_id| log_id.index);
                     let rolls = rolls.filter(|rolls| rolls.applied.0 == index);
                     Durable { applied, members, state: state.into(), witness, rolls }
@@ -149,20 +149,20 @@ impl Blocks {
         Ok(durable)
     }
 
-    /// The only way to begin a transaction that writes: after each of them, the first one of a
-    /// start too, a crash may come. Without this the whole file would be walked then, and not be
-    /// opened if anything in it is damaged.
+    /// The only way to begin a write transaction: a crash may follow each of them, even the first
+    /// after a start. Without this, the next start would walk the whole file, and would fail if
+    /// anything in it is damaged.
     fn begin_write(&self) -> io::Result<redb::WriteTransaction> {
         let mut write = self.rows.begin_write().map_err(broken)?;
         write.set_quick_repair(true);
         Ok(write)
     }
 
-    /// Writes blocks, and how far they lead if they do, in one transaction that is on disk
-    /// afterwards.
+    /// Writes blocks and, if given, the position that they lead to, in one transaction that is on
+    /// disk afterwards.
     pub(crate) fn write(&self, rows: &[Row], durable: Option<&Durable>) -> io::Result<()> {
         let mut write = self.begin_write()?;
-        let lasting = switches::disk_syncs();
+        let lasting = failpoints::disk_syncs();
         let durability = if lasting { Durability::Immediate } else { Durability::None };
         write.set_durability(durability).map_err(broken)?;
         {
@@ -192,17 +192,16 @@ impl Blocks {
             }
         }
         write.commit().map_err(broken)?;
-        switches::await_disk();
+        failpoints::await_disk();
         Ok(())
     }
 
-    /// Writes down anew which blocks in `(after, to]` hold keys, and which keys are remembered
-    /// there.
+    /// Rewrites which blocks in `(after, to]` hold keys, and the key summary there.
     pub(crate) fn call_anew(
         &self,
         (after, to): (Index, Index),
-        keyed: &[(Index, Keyed)],
-        rolls: &Rolls,
+        keyed: &[(Index, KeyedWindows)],
+        rolls: &KeySummary,
     ) -> io::Result<()> {
         let write = self.begin_write()?;
         {
@@ -232,7 +231,7 @@ impl Blocks {
         let damaged = |error: DecodeError| self.damage(Index(index), &error);
         match Stored::read(row.value()).map_err(damaged)? {
             Stored::Whole(block) => {
-                let block = Sealed::open(block).map_err(damaged)?;
+                let block = EncodedBlock::open(block).map_err(damaged)?;
                 match stands(block.header(), first, index) {
                     true => Ok(block.order(number)),
                     false => Err(stray()),
@@ -250,17 +249,17 @@ impl Blocks {
         }
     }
 
-    /// An order whose number was given out is in the history: when it is not found, something is
-    /// damaged. It is never said that there is none.
+    /// An order whose number was given out is in the history: if it is not found, something is
+    /// damaged. The answer is never that there is no such order.
     pub(crate) fn order_given(&self, number: OrderNumber) -> io::Result<Order> {
         let place = format!("the block of order {}", number.0);
         let missing = || invalid(OpenError::damaged_block(&self.path, place, &"it is missing"));
         self.order(number)?.ok_or_else(missing)
     }
 
-    /// The blocks of the entries in `(after, to]`, oldest first, about `bytes_max` bytes of them
-    /// and at least one when there is any. In the place of one that cannot be put together stands
-    /// why. The blocks are not checked; who reads them checks them.
+    /// The blocks of the entries in `(after, to]`, oldest first, about `bytes_max` bytes, at least
+    /// one if there is any. A block that cannot be assembled is an error in its place. The caller
+    /// checks the blocks.
     pub(crate) fn found(
         &self,
         after: Index,
@@ -285,9 +284,9 @@ impl Blocks {
         Ok(found)
     }
 
-    /// Encoded blocks of the entries in `(after, to]`, oldest first: about `bytes_max` bytes, and
-    /// at least one when there is any. They end before one that cannot be put together, and only
-    /// when that is the first it is an error. Who reads them checks them.
+    /// Encoded blocks of the entries in `(after, to]`, oldest first: about `bytes_max` bytes, at
+    /// least one if there is any. The list ends before a block that cannot be assembled; if that
+    /// block is the first, the call fails. The caller checks the blocks.
     pub(crate) fn read(
         &self,
         after: Index,
@@ -305,18 +304,18 @@ impl Blocks {
         Ok(blocks)
     }
 
-    /// Checks a block of ours; says where it stands when it is damaged.
-    pub(crate) fn check(&self, index: Index, bytes: Bytes) -> io::Result<Sealed<Bytes>> {
-        Sealed::open(bytes).map_err(|error| self.damage(index, &error))
+    /// Checks a local block; the error names its place.
+    pub(crate) fn check(&self, index: Index, bytes: Bytes) -> io::Result<EncodedBlock<Bytes>> {
+        EncodedBlock::open(bytes).map_err(|error| self.damage(index, &error))
     }
 
-    /// An error that says where in the history it is.
+    /// An error that names a place in the history.
     pub(crate) fn damage(&self, index: Index, reason: &impl ToString) -> io::Error {
         invalid(OpenError::damaged_block(&self.path, format!("the block of index {index}"), reason))
     }
 }
 
-/// The tables that name the blocks with keys, open to be written.
+/// The tables that name the blocks with keys, open for writing.
 fn key_tables(write: &redb::WriteTransaction) -> io::Result<PerWindow<Table<'_, u64, ()>>> {
     let open = |definition| write.open_table(definition).map_err(broken);
     Ok(PerWindow {
@@ -327,11 +326,11 @@ fn key_tables(write: &redb::WriteTransaction) -> io::Result<PerWindow<Table<'_, 
     })
 }
 
-/// Notes which windows remember keys of a block.
+/// Notes in which windows a block's keys are.
 fn note_keys(
     key_tables: &mut PerWindow<Table<'_, u64, ()>>,
     index: Index,
-    keys: Keyed,
+    keys: KeyedWindows,
 ) -> io::Result<()> {
     for id in WindowId::ALL.into_iter().filter(|id| *keys.get(*id)) {
         key_tables.get_mut(id).insert(index.0, ()).map_err(broken)?;
@@ -349,7 +348,7 @@ fn open_error(path: &Path, error: &redb::DatabaseError) -> OpenError {
         redb::DatabaseError::Storage(redb::StorageError::Corrupted(reason)) => {
             OpenError::damaged(path, "an unknown place", reason)
         }
-        // A page that points behind the end; a first page that is of no format.
+        // A page that points behind the end; a first page of no known format.
         redb::DatabaseError::Storage(redb::StorageError::Io(error)) if is_damage(error.kind()) => {
             OpenError::damaged(path, "an unknown place", error)
         }
@@ -363,19 +362,19 @@ fn open_error(path: &Path, error: &redb::DatabaseError) -> OpenError {
     }
 }
 
-/// What the system says of a file that does not hold what it should.
+/// The error kinds of a file that does not hold what it should.
 fn is_damage(kind: io::ErrorKind) -> bool {
     matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
 }
 
-/// A failure of the store beneath: an I/O error is kept as it is.
+/// An error of the database: an I/O error is kept as it is.
 pub(super) fn broken(error: impl Into<redb::Error>) -> io::Error {
     use redb::Error;
     match error.into() {
         Error::Io(error) if is_damage(error.kind()) => invalid(error),
         Error::Io(error) => error,
         Error::Corrupted(reason) => invalid(reason),
-        // The tables are always the same: one that is not has been damaged.
+        // The schema never changes: a table of another type is damaged.
         error @ (Error::TableTypeMismatch { .. }
         | Error::TableIsMultimap(_)
         | Error::TableIsNotMultimap(_)
@@ -385,7 +384,7 @@ pub(super) fn broken(error: impl Into<redb::Error>) -> io::Error {
     }
 }
 
-/// What was read is not what can have been written.
+/// The data cannot have been written as it was read.
 pub(crate) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
@@ -407,7 +406,7 @@ mod tests {
         let block = block(1_000);
         let cut = Row::new(&block);
         assert!(!cut.pieces.is_empty());
-        // As it was written before there were pieces.
+        // As an older program wrote it, without pieces.
         let whole = Row { row: block.bytes().clone(), pieces: Vec::new(), ..cut.clone() };
         for row in [whole, cut] {
             blocks.write(&[row], None).unwrap();
@@ -420,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_before_a_damaged_head_is_read_and_then_it_is_an_error() {
+    fn blocks_before_a_damaged_head_are_read_and_the_head_is_an_error() {
         let (_folder, blocks) = blocks();
         let sound = Row::new(&block(1_000));
         let head = Bytes::from_static(&[2, 0, 0, 0, 0]);
@@ -435,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_piece_is_an_error_and_never_no_order() {
+    fn a_missing_piece_is_an_error_and_never_an_absent_order() {
         let (_folder, blocks) = blocks();
         let row = Row::new(&block(1_000));
         let pieces = row.pieces[..1].to_vec();

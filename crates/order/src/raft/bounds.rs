@@ -1,9 +1,9 @@
-//! Bounds on the numbers that another replica sends: a number that no honest replica can have
-//! reached is rejected before the engine sees it.
+//! Bounds on the numbers that another replica sends: an implausible number is rejected before the
+//! engine sees it.
 //!
 //! The engine persists the terms that it is sent and adds to them. A forged term at the end of the
-//! range would be granted once and never be outbid: the store could not elect a leader any more,
-//! not even after restarts. So a term is compared with our own first:
+//! range would be granted once and never be exceeded: the store could not elect a leader any more,
+//! not even after restarts. So a term is compared with this replica's own first:
 //!
 //! ```text
 //!   term = epoch × 10^9 + count        one election adds 1 to the count,
@@ -12,12 +12,13 @@
 //!
 //! # Invariants
 //!
-//! * A call is judged whole: nothing of a rejected call is persisted or acted upon.
-//! * A number that is not greater than our own is never rejected here: old news is the engine's.
+//! * A call is checked as a whole: no part of a rejected call is persisted or acted upon.
+//! * A number that is not greater than this replica's own is never rejected here: the engine
+//!   handles stale numbers.
 //!
 //! # Not here
 //!
-//! Who calls (`identity`), and Byzantine members: one that lies within the bounds is believed.
+//! The caller's identity (`identity`), and Byzantine members: a lie within the bounds is believed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use openraft::raft::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::types::{LogId, Membership, Snapshot, Types, Vote};
+use super::types::{LogId, RaftMembership, Snapshot, Types, Vote};
 use super::{EPOCH, epoch};
 use crate::config::{HINTS_MAX, REPLICA_ID_MAX, REPLICAS_MAX};
 use crate::peers::Position;
@@ -37,7 +38,7 @@ use crate::peers::Position;
 /// The most elections that another replica may be ahead: one a second for eleven days.
 pub(crate) const TERMS_AHEAD_MAX: u64 = 1_000_000;
 
-/// The most recoveries that another replica may be ahead: each is typed by an operator.
+/// The most recoveries that another replica may be ahead: an operator types each of them.
 pub(crate) const EPOCHS_AHEAD_MAX: u64 = 1_000;
 
 /// The greatest term: half of the range, so that no sum of terms overflows.
@@ -46,13 +47,14 @@ pub(crate) const TERM_MAX: u64 = u64::MAX / 2;
 /// The greatest index of an entry: a million entries per second reach it after 36,000 years.
 pub(crate) const INDEX_MAX: u64 = 1 << 60;
 
-/// Between two lines about rejected calls: forged calls must not fill the log.
+/// The shortest time between two log lines about rejected calls: forged calls must not fill the
+/// log.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// Why a call is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Implausible {
-    /// No election and no recovery of this store has come so far.
+    /// More elections or recoveries than this store can have had.
     #[error("term {theirs} is out of reach from term {own}")]
     Term {
         /// The term in the call.
@@ -60,44 +62,44 @@ pub(crate) enum Implausible {
         /// The term of this replica.
         own: u64,
     },
-    /// No log reaches there.
+    /// No log reaches this index.
     #[error("entry {0} is beyond the end of any log")]
     Index(u64),
-    /// A candidate asks for itself, a leader sends for itself.
+    /// A candidate or a leader speaks for another replica.
     #[error("it speaks for replica {0}")]
     NotItsOwn(u64),
-    /// Something else that contradicts itself.
+    /// Another contradiction within the call.
     #[error("{0}")]
     Contradiction(&'static str),
 }
 
 type Judged = Result<(), Implausible>;
 
-/// What another replica may claim, seen from one replica.
+/// The numbers that another replica may plausibly send, seen from one replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Bounds {
-    /// The greatest term that this replica has persisted; none: it joins, and has no log yet.
+    /// The greatest term that this replica has persisted; `None`: it joins, and has no log yet.
     own: Option<u64>,
 }
 
-/// The first term after a recovery of a store that has reached `term`; none: the range is at its
+/// The first term after a recovery of a store that has reached `term`; `None`: the range is at its
 /// end.
 pub(crate) fn next_epoch(term: u64) -> Option<u64> {
     (epoch(term) + 1).checked_mul(EPOCH).filter(|next| *next <= TERM_MAX)
 }
 
 impl Bounds {
-    /// Of a replica that has persisted the term `own`.
+    /// The bounds of a replica that has persisted the term `own`.
     pub(crate) fn of(own: u64) -> Self {
         Self { own: Some(own) }
     }
 
-    /// Of a replica that waits to be added to a store: it knows nothing to compare with.
+    /// The bounds of a replica that waits to be added: it has no term to compare with.
     pub(crate) fn of_joining() -> Self {
         Self { own: None }
     }
 
-    /// Judges a term.
+    /// Checks a term.
     pub(crate) fn term(self, theirs: u64) -> Judged {
         let own = self.own.unwrap_or(0);
         let rejected = Err(Implausible::Term { theirs, own });
@@ -122,14 +124,14 @@ impl Bounds {
         at_most(id.index)
     }
 
-    /// How far a log is said to reach.
+    /// Checks the reported end of a log.
     pub(crate) fn position(self, position: Position) -> Judged {
         let Some((term, _, index)) = position else { return Ok(()) };
         self.term(term)?;
         at_most(index)
     }
 
-    /// The vote of a caller: `settled` for a leader, not for a candidate.
+    /// Checks the vote of a caller: `settled` for a leader, not for a candidate.
     fn vote(self, sender: u64, vote: &Vote, settled: bool) -> Judged {
         self.term(vote.leader_id.term)?;
         if vote.leader_id.node_id != sender {
@@ -141,14 +143,14 @@ impl Bounds {
         }
     }
 
-    /// A candidate asks for a vote.
+    /// Checks a candidate's request for a vote.
     pub(crate) fn ballot(self, sender: u64, ballot: &VoteRequest<Types>) -> Judged {
         self.vote(sender, &ballot.vote, false)?;
         self.log_id(ballot.last_log_id.as_ref())?;
         not_beyond(&ballot.vote, ballot.last_log_id.as_ref())
     }
 
-    /// A leader sends entries, or a heartbeat.
+    /// Checks a leader's entries, or its heartbeat.
     pub(crate) fn append(self, sender: u64, request: &AppendEntriesRequest<Types>) -> Judged {
         self.vote(sender, &request.vote, true)?;
         let (previous, committed) = (request.prev_log_id.as_ref(), request.leader_commit.as_ref());
@@ -172,13 +174,13 @@ impl Bounds {
         Ok(())
     }
 
-    /// A leader hands over.
+    /// Checks a leader's transfer of its leadership.
     pub(crate) fn transfer(self, sender: u64, request: &TransferLeaderRequest<Types>) -> Judged {
         self.vote(sender, request.from_leader(), true)?;
         self.log_id(request.last_log_id())
     }
 
-    /// A leader sends a snapshot.
+    /// Checks a leader's snapshot.
     pub(crate) fn snapshot(self, sender: u64, vote: &Vote, snapshot: &Snapshot) -> Judged {
         self.vote(sender, vote, true)?;
         let Some(last) = &snapshot.meta.last_log_id else {
@@ -192,12 +194,12 @@ impl Bounds {
         membership(snapshot.meta.last_membership.membership())
     }
 
-    /// The vote in an answer: of anybody whom the other replica follows.
+    /// Checks the vote in an answer: it may name any leader that the other replica follows.
     pub(crate) fn answered(self, vote: &Vote) -> Judged {
         self.term(vote.leader_id.term)
     }
 
-    /// The answer to entries.
+    /// Checks the answer to entries.
     pub(crate) fn appended(self, result: &StreamAppendResult<Types>) -> Judged {
         match result {
             Ok(up_to) => self.log_id(up_to.as_ref()),
@@ -219,8 +221,8 @@ fn not_beyond(vote: &Vote, id: Option<&LogId>) -> Judged {
     }
 }
 
-/// The members named by a call: an operator adds them one by one.
-fn membership(members: &Membership) -> Judged {
+/// The members named by a call: an operator adds them one at a time.
+fn membership(members: &RaftMembership) -> Judged {
     let (mut count, mut strange) = (0, false);
     for (id, _) in members.nodes() {
         count += 1;
@@ -234,7 +236,7 @@ fn membership(members: &Membership) -> Judged {
     }
 }
 
-/// Says that calls are rejected, at most once a second. Clones share the second.
+/// Logs rejected calls, at most once a second. Clones share that second.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Complaints(Arc<Mutex<Option<Instant>>>);
 
@@ -269,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_term_is_rejected_when_no_election_and_no_recovery_has_come_so_far() {
+    fn a_term_that_no_election_or_recovery_can_have_reached_is_rejected() {
         let epochs = |count: u64| count * EPOCH;
         for (own, theirs, plausible) in [
             (5, 0, true),
@@ -308,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_candidate_asks_for_itself_and_with_a_log_that_can_be() {
+    fn a_candidate_must_ask_for_itself_and_with_a_plausible_log() {
         let judged = |vote, last| Bounds::of(5).ballot(123, &VoteRequest::new(vote, last)).is_ok();
         assert!(judged(vote(6, 123, false), Some(id(5, 9))));
         assert!(judged(vote(6, 123, false), None));
@@ -321,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_leader_sends_follows_on_what_it_names() {
+    fn the_entries_of_a_leader_follow_the_entry_it_names() {
         let entry = |term, index| Entry { log_id: id(term, index), payload: EntryPayload::Blank };
         let judged = |prev: Option<LogId>, entries: &[Entry], commit: Option<LogId>| {
             let entries = entries.to_vec();
@@ -354,12 +356,12 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_is_of_something_and_its_members_are_replicas() {
+    fn a_snapshot_has_a_last_entry_and_plausible_members() {
         let judged = |last: Option<LogId>, ids: &[u64]| {
             let node = |id: &u64| (*id, Address { address: "there:1".into() });
             let nodes: BTreeMap<u64, Address> = ids.iter().map(node).collect();
             let voters = BTreeSet::from([ids[0]]);
-            let members = Membership::new(vec![voters], nodes).unwrap();
+            let members = RaftMembership::new(vec![voters], nodes).unwrap();
             let last_membership = StoredMembership::new(Some(id(0, 0)), members);
             let meta = SnapshotMeta { last_log_id: last, last_membership };
             let snapshot = Snapshot { meta, snapshot: Manifest { state: Vec::new().into() } };
@@ -376,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_and_reports_are_judged_as_well() {
+    fn answers_and_reported_positions_are_checked_too() {
         let bounds = Bounds::of(5);
         assert!(bounds.answered(&vote(9, 456, true)).is_ok());
         assert!(bounds.answered(&vote(u64::MAX, 456, true)).is_err());

@@ -1,4 +1,4 @@
-//! How the log's records look on disk: our own layout, so that the engine may change its types.
+//! The log's record format: a layout of our own, so that the engine may change its types.
 //!
 //! Everything is little-endian. Each part begins with a version byte. An entry's body has a short
 //! header with a checksum of its own: the log decides by "the record ends too early" that a tail
@@ -20,10 +20,10 @@ use openraft::EntryPayload;
 use raft_log::codeq::{Decode, Encode};
 
 use crate::raft::types::{
-    Address, Body, LeaderId, LogId, Membership, Payload, StoredMembership, Vote,
+    Address, Body, LeaderId, LogId, Payload, RaftMembership, StoredMembership, Vote,
 };
 
-/// The version that is written, and the only one that is read so far.
+/// The version that is written, and the only version that can be read so far.
 const VERSION: u8 = 1;
 
 /// The longest content of an entry: 64 MB. A shop of 100,000 products takes about a third.
@@ -48,7 +48,7 @@ pub struct StoredVote(pub Vote);
 pub struct StoredBody(pub Body);
 
 impl StoredBody {
-    /// About how many bytes it takes.
+    /// The approximate size in bytes.
     pub fn size(&self) -> u64 {
         match &self.0 {
             EntryPayload::Normal(payload) => payload.0.len() as u64 + 64,
@@ -144,7 +144,7 @@ impl Decode for StoredBody {
     }
 }
 
-/// Writes which entry was applied last and who belongs to the store.
+/// Encodes the last applied entry and the members of the store.
 pub(crate) fn encode_position(
     applied: Option<LogId>,
     members: &StoredMembership,
@@ -157,7 +157,7 @@ pub(crate) fn encode_position(
     Ok(out)
 }
 
-/// Reads what [`encode_position`] wrote.
+/// Decodes the result of [`encode_position`].
 pub(crate) fn decode_position(bytes: &[u8]) -> io::Result<(Option<LogId>, StoredMembership)> {
     let Some((content, check)) = bytes.split_last_chunk::<4>() else {
         return Err(io::ErrorKind::UnexpectedEof.into());
@@ -173,8 +173,8 @@ pub(crate) fn decode_position(bytes: &[u8]) -> io::Result<(Option<LogId>, Stored
     })
 }
 
-/// The log's witness as it is stored: what the log was known to have on disk.
-pub(crate) fn encode_witness(vote: Option<Vote>, last: Option<LogId>) -> io::Result<Vec<u8>> {
+/// Encodes the durable mark: what the log was known to have on disk.
+pub(crate) fn encode_durable_mark(vote: Option<Vote>, last: Option<LogId>) -> io::Result<Vec<u8>> {
     let mut out = vec![VERSION];
     out.push(u8::from(vote.is_some()));
     if let Some(vote) = vote {
@@ -185,8 +185,8 @@ pub(crate) fn encode_witness(vote: Option<Vote>, last: Option<LogId>) -> io::Res
     Ok(out)
 }
 
-/// Reads what [`encode_witness`] wrote.
-pub(crate) fn decode_witness(bytes: &[u8]) -> io::Result<(Option<Vote>, Option<LogId>)> {
+/// Decodes the result of [`encode_durable_mark`].
+pub(crate) fn decode_durable_mark(bytes: &[u8]) -> io::Result<(Option<Vote>, Option<LogId>)> {
     let Some((content, check)) = bytes.split_last_chunk::<4>() else {
         return Err(io::ErrorKind::UnexpectedEof.into());
     };
@@ -213,7 +213,7 @@ fn decode_optional(r: &mut &[u8]) -> io::Result<Option<LogId>> {
     if flag(r, "log id")? { Ok(Some(StoredLogId::decode(r)?.0)) } else { Ok(None) }
 }
 
-fn encode_members(members: &Membership) -> io::Result<Vec<u8>> {
+fn encode_members(members: &RaftMembership) -> io::Result<Vec<u8>> {
     let mut out = Vec::new();
     let configs = members.get_joint_config();
     out.extend(count(configs.len())?);
@@ -234,7 +234,7 @@ fn encode_members(members: &Membership) -> io::Result<Vec<u8>> {
     Ok(out)
 }
 
-fn decode_members(r: &mut &[u8]) -> io::Result<Membership> {
+fn decode_members(r: &mut &[u8]) -> io::Result<RaftMembership> {
     let mut configs = Vec::new();
     for _ in 0..decode_count(r)? {
         let mut ids = BTreeSet::new();
@@ -252,9 +252,9 @@ fn decode_members(r: &mut &[u8]) -> io::Result<Membership> {
         members.insert(id, Address { address: text });
     }
     if configs.is_empty() && members.is_empty() {
-        return Ok(Membership::default());
+        return Ok(RaftMembership::default());
     }
-    Membership::new(configs, members).map_err(|error| invalid(&error.to_string()))
+    RaftMembership::new(configs, members).map_err(|error| invalid(&error.to_string()))
 }
 
 fn count(number: usize) -> io::Result<[u8; 4]> {
@@ -274,7 +274,7 @@ fn decode_count(r: &mut &[u8]) -> io::Result<u32> {
 fn whole<T>(mut bytes: &[u8], decode: impl Fn(&mut &[u8]) -> io::Result<T>) -> io::Result<T> {
     let value = decode(&mut bytes)?;
     if !bytes.is_empty() {
-        return Err(invalid("there is more than there should be"));
+        return Err(invalid("there are extra bytes behind the value"));
     }
     Ok(value)
 }
@@ -302,7 +302,7 @@ fn array<const N: usize, R: Read>(r: &mut R) -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-/// Reads so many bytes, without reserving memory for those that are only claimed.
+/// Reads exactly `length` bytes, without reserving memory for a length that is only claimed.
 fn exactly<R: Read>(r: &mut R, length: u32) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     r.take(u64::from(length)).read_to_end(&mut bytes)?;
@@ -333,12 +333,12 @@ mod tests {
         })
     }
 
-    fn members() -> impl Strategy<Value = Membership> {
+    fn members() -> impl Strategy<Value = RaftMembership> {
         let ids = prop::collection::btree_set(any::<u64>(), 1..6);
         (ids, "[a-z0-9.:]{0,40}").prop_map(|(ids, address)| {
             let named = ids.iter().map(|id| (*id, Address { address: address.clone() }));
             let members: BTreeMap<u64, Address> = named.collect();
-            Membership::new(vec![ids], members).expect("every voter has an address")
+            RaftMembership::new(vec![ids], members).expect("every voter has an address")
         })
     }
 
@@ -358,8 +358,8 @@ mod tests {
         out
     }
 
-    /// Reads back, refuses to be cut short in the way a torn tail is, and leaves what follows
-    /// alone.
+    /// Decodes the encoded value, fails with a torn tail's error on each truncation, and leaves the
+    /// bytes behind it unread.
     fn check<T: Encode + Decode + PartialEq + std::fmt::Debug>(value: &T) {
         let whole = bytes(value);
         for length in 0..whole.len() {
@@ -374,7 +374,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read_and_what_is_cut_ends_too_early(
+        fn a_written_value_is_read_and_a_truncated_value_ends_too_early(
             log_id in log_ids(), committed: bool, body in bodies(),
         ) {
             check(&StoredLogId(log_id));
@@ -391,7 +391,7 @@ mod tests {
         }
 
         #[test]
-        fn a_position_is_read_whole_or_refused(
+        fn a_position_is_read_whole_or_rejected(
             applied in prop::option::of(log_ids()), at in prop::option::of(log_ids()),
             members in members(), bit: prop::sample::Index,
         ) {
@@ -407,11 +407,10 @@ mod tests {
         }
 
         #[test]
-        fn random_bytes_are_refused_and_not_believed(
+        fn random_bytes_are_rejected(
             bytes in prop::collection::vec(any::<u8>(), 0..200),
         ) {
-            // Whatever comes of it, it comes without a panic and without memory for claimed
-            // lengths.
+            // Decoding neither panics nor reserves memory for a claimed length.
             let _ = StoredLogId::decode(bytes.as_slice());
             let _ = StoredVote::decode(bytes.as_slice());
             let _ = decode_members(&mut bytes.as_slice());
@@ -421,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn version_1_looks_like_this_for_ever() {
+    fn the_bytes_of_version_1_never_change() {
         let leader_id = LeaderId { term: 2, node_id: 3 };
         let log_id = [1, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(bytes(&StoredLogId(LogId { leader_id, index: 4 })), log_id);
@@ -432,7 +431,7 @@ mod tests {
         assert_eq!(bytes(&batch)[10..], *b"hi");
         let ids = BTreeSet::from([5]);
         let address = Address { address: "a:1".into() };
-        let members = Membership::new(vec![ids], BTreeMap::from([(5, address)])).unwrap();
+        let members = RaftMembership::new(vec![ids], BTreeMap::from([(5, address)])).unwrap();
         let content = [
             &[1, 0, 0, 0, 1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0][..],
             &[1, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 3, 0],

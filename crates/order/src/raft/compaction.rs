@@ -1,12 +1,12 @@
-//! Keeps the log short: a snapshot now and then, and what lies far below it is purged.
+//! Log compaction: makes a snapshot from time to time, and purges the log far below it.
 //!
-//! A snapshot is a manifest and costs one write of the small state, so it is made by size: when so
-//! many bytes, or so many entries, have been applied since the last. Below it the log keeps what
-//! followers that lag a little still want: so many bytes, and at most so many entries. Whoever lags
-//! more fetches blocks, and only those that it lacks.
+//! A snapshot is a manifest and costs one write of the small state, so it is made by size: when
+//! [`Limits::bytes`] or [`Limits::entries`] have been applied since the last. Below a snapshot the
+//! log keeps entries for followers that lag a little, bounded in bytes and in entries. A follower
+//! that lags more fetches blocks, and only those that it lacks.
 //!
-//! The log is read as a whole when a replica starts. So its size, which does not depend on how many
-//! orders there have been nor on how many an entry holds, is also a bound on the start.
+//! A starting replica reads the whole log. The log's size depends neither on the total number of
+//! orders nor on the number of orders per entry, so it also bounds the start.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,28 +15,29 @@ use std::time::Duration;
 use ledger::terms::Index;
 use tokio_util::sync::CancellationToken;
 
+use super::applied_state::View;
 use super::types::Raft;
-use super::view::View;
 
-/// How often it looks.
+/// How often compaction checks the totals.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A place in the log is noted each time that so many bytes have been applied.
+/// A position in the log is noted each time this many bytes have been applied.
 const NOTE_BYTES: u64 = 1 << 20;
 
-/// When a snapshot is due, and what is kept below it.
+/// When a snapshot is due, and how much of the log is kept below it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// So many bytes of batches were applied since the last: 32 MB, some 300,000 orders.
+    /// The bytes of batches applied since the last snapshot that make one due: 32 MB, some 300,000
+    /// orders.
     pub(crate) bytes: u64,
-    /// Or so many entries.
+    /// The entries applied since the last snapshot that make one due.
     pub(crate) entries: u64,
-    /// So many bytes are kept below a snapshot; the engine keeps at most so many entries.
+    /// The bytes kept below a snapshot; the engine also bounds the number of entries.
     pub(crate) kept_bytes: u64,
 }
 
 impl Limits {
-    /// For a log that keeps so many entries below a snapshot.
+    /// The limits of a log that keeps `entries` below a snapshot.
     pub(crate) fn keeping(entries: u64) -> Self {
         Self { bytes: 32 << 20, entries, kept_bytes: 32 << 20 }
     }
@@ -46,10 +47,10 @@ impl Limits {
 #[derive(Clone, Debug)]
 struct Pile {
     limits: Limits,
-    /// The last snapshot.
+    /// The totals at the last snapshot.
     bytes: u64,
     index: Index,
-    /// Places in the log, oldest first: how many bytes had been applied there.
+    /// Noted positions in the log, oldest first: the bytes applied up to there, and the index.
     places: VecDeque<(u64, Index)>,
 }
 
@@ -58,7 +59,7 @@ impl Pile {
         Self { limits, bytes, index, places: VecDeque::from([(bytes, index)]) }
     }
 
-    /// True when a snapshot is due at these totals; it begins a new pile then.
+    /// True when a snapshot is due at these totals; both counts then start again.
     fn is_due(&mut self, bytes: u64, index: Index) -> bool {
         let last = self.places.back().map_or(0, |(bytes, _)| *bytes);
         if NOTE_BYTES <= bytes.saturating_sub(last) {
@@ -72,7 +73,7 @@ impl Pile {
         due
     }
 
-    /// How far the log may be purged, when that is further than was said before.
+    /// The index up to which the log may be purged, if it has grown since the last call.
     fn purge(&mut self) -> Option<Index> {
         let beyond = self.bytes.saturating_sub(self.limits.kept_bytes);
         let count = self.places.partition_point(|(bytes, _)| *bytes < beyond);
@@ -99,8 +100,8 @@ pub(crate) async fn run(raft: Raft, view: Arc<View>, limits: Limits, stop: Cance
             () = tokio::time::sleep(LOOK) => {}
             () = stop.cancelled() => return,
         }
-        // The engine purges nothing that lies above the last snapshot that is made, whatever it is
-        // asked for, and by itself what lies deeper below it than the entries that are kept.
+        // The engine never purges above the last snapshot, even when asked to. By itself it purges
+        // the entries that lie deeper below the snapshot than the entries that the log keeps.
         if let Some(index) = pile.purge()
             && let Err(error) = raft.trigger().purge_log(index.0).await
         {
@@ -122,7 +123,7 @@ mod tests {
     const LIMITS: Limits = Limits { bytes: 1_000, entries: 10, kept_bytes: 500 };
 
     #[test]
-    fn a_snapshot_is_due_by_bytes_or_by_entries_and_then_it_begins_anew() {
+    fn a_snapshot_is_due_by_bytes_or_by_entries_and_resets_both_counts() {
         let mut pile = Pile::new(LIMITS, 0, Index(100));
         assert!(!pile.is_due(999, Index(109)));
         assert!(pile.is_due(1_000, Index(101)));
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_followers_may_still_want_is_kept_below_a_snapshot() {
+    fn entries_for_lagging_followers_are_kept_below_a_snapshot() {
         let limits = Limits { bytes: 4 << 20, entries: 1_000, kept_bytes: 2 << 20 };
         let mut pile = Pile::new(limits, 0, Index(0));
         for index in 1..=4 {
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_folder_of_the_log_is_bounded_by_bytes_however_much_an_entry_holds() {
+    async fn the_log_folder_is_bounded_in_bytes_for_any_entry_size() {
         let folder = tempfile::tempdir().unwrap();
         let mut log = LogStore::open(folder.path(), None).unwrap();
         let limits = Limits { bytes: 32 << 20, entries: u64::MAX, kept_bytes: 32 << 20 };
@@ -164,7 +165,7 @@ mod tests {
             }
             longest = longest.max(size(folder.path()));
         }
-        // What is kept, what comes until the next snapshot, and files not yet to be removed.
+        // The kept bytes, the bytes until the next snapshot, and files that may not be removed yet.
         assert!(longest < 112 << 20, "the log has grown to {} MB", longest >> 20);
     }
 

@@ -1,42 +1,43 @@
-//! Divergence: the leader's log holds another entry at an index that is applied here.
+//! Divergence: the leader's log holds another entry at an index that this replica has applied.
 //!
-//! In Raft that cannot be. It happens when a majority has lost what it had on disk, elects a leader
-//! and goes on without these entries. The engine does not compare entries that it knows to be
-//! committed: such a replica would be ready, and its orders would differ for ever. The replica that
-//! still has the entries is the only one that can notice, and it must not be thrown away.
+//! Raft excludes this. It happens when a majority has lost entries from disk, elects a leader and
+//! goes on without them. The engine does not compare entries that it knows to be committed: the
+//! replica would be ready, and its orders would differ for ever. Only a replica that still has the
+//! entries can notice, and it must not be thrown away.
 //!
 //! # Not here
 //!
-//! What the log had not yet noted as committed when the process was killed, up to 10 ms of orders,
-//! and what is not in the history, counts as not applied after the start.
+//! After a start, two kinds of entries count as not applied: those that the log had not yet noted
+//! as committed when the process was killed (up to 10 ms of orders), and those that are not in the
+//! history.
 
 use std::collections::VecDeque;
 
 use crate::raft::types::LogId;
 
-/// Begins the failure of a log or of a ledger that is given another entry than it has applied.
+/// The prefix of a failure: the log or the ledger was given another entry than the applied one.
 pub(crate) const DIVERGED: &str = "the leader has another entry where one is applied here";
 
-/// How many leaders are remembered: each election adds one.
+/// The number of leaders that are remembered: each election adds one.
 const LEADERS_MAX: usize = 1_024;
 
 /// The log ids of the applied entries, as far as they are known without reading the log.
 #[derive(Debug, Default)]
 pub(crate) struct AppliedIds {
-    /// The first entry of each leader that was applied since the start, oldest first; the first of
-    /// these is where the history stood.
+    /// The first entry of each leader that was applied since the start, oldest first; the very
+    /// first is the end of the history at the start.
     first: VecDeque<LogId>,
     /// The last applied entry.
     last: Option<LogId>,
 }
 
 impl AppliedIds {
-    /// Everything up to `applied` was applied before.
+    /// Starts with all entries up to `applied` already applied.
     pub(crate) fn start(applied: Option<LogId>) -> Self {
         Self { first: applied.into_iter().collect(), last: applied }
     }
 
-    /// The next entry is applied.
+    /// Records the next applied entry.
     pub(crate) fn note(&mut self, id: LogId) {
         if self.first.back().is_none_or(|first| first.leader_id != id.leader_id) {
             self.first.push_back(id);
@@ -47,8 +48,8 @@ impl AppliedIds {
         self.last = Some(id);
     }
 
-    /// True when another entry than `id` is applied at its index. Below what is remembered, an
-    /// entry of a later leader is another one: the leaders of a log only grow.
+    /// True when another entry than `id` is applied at its index. Below the remembered entries, an
+    /// entry of a later leader counts as different: leader terms in a log only grow.
     pub(crate) fn contradict(&self, id: LogId) -> bool {
         if self.last.is_none_or(|last| last.index < id.index) {
             return false;
@@ -69,9 +70,9 @@ mod tests {
         LogId { leader_id: LeaderId { term, node_id: 456 }, index }
     }
 
-    /// The kind: a majority that lost entries and goes on without them, in a later term.
+    /// The fault class: a majority lost entries and goes on without them, in a later term.
     #[test]
-    fn another_entry_at_an_applied_index_is_found_and_the_same_or_a_later_one_is_not() {
+    fn a_different_entry_at_an_applied_index_is_found_and_the_same_or_a_later_entry_is_not() {
         let mut applied = AppliedIds::start(Some(id(3, 10)));
         for (term, index) in [(3, 11), (5, 12), (5, 13)] {
             applied.note(id(term, index));
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_leaders_that_are_remembered_are_bounded() {
+    fn the_remembered_leaders_are_bounded() {
         let mut applied = AppliedIds::default();
         for at in 1..3 * LEADERS_MAX as u64 {
             applied.note(id(at, at));

@@ -1,4 +1,4 @@
-//! The engine as the rest of the replica sees it: propose, confirm a read, see who leads, hand
+//! The engine as the rest of the replica uses it: propose, confirm a read, watch the leader, hand
 //! over.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use super::divergence::DIVERGED;
 use super::open_error;
 use super::transport::Transport;
 use super::types::{Payload, Raft, Types, Vote};
-use super::{letters, membership, round};
+use super::{bootstrap, confirm, convert};
 use crate::identity::Identity;
 use crate::log_end::{Acknowledged, LogEnd};
 use crate::peers::Position;
@@ -32,22 +32,22 @@ use crate::problems;
 /// A read that a majority does not confirm within this is given up.
 pub(crate) const CONFIRM_MAX: Duration = Duration::from_millis(800);
 
-/// Who leads, as the engine knows it.
+/// The leader and the term, as the engine knows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Leadership {
+pub(crate) struct LeaderInfo {
     /// The leader, if one is known.
     pub(crate) leader: Option<u64>,
-    /// The greatest term seen.
+    /// The greatest term known here.
     pub(crate) term: u64,
 }
 
-/// A handle of the engine; clones share it.
+/// A handle to the engine; clones share it.
 #[derive(Clone)]
 pub(crate) struct Engine {
     id: u64,
     raft: Raft,
     transport: Transport,
-    leaders: watch::Receiver<Leadership>,
+    leaders: watch::Receiver<LeaderInfo>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -56,16 +56,17 @@ impl std::fmt::Debug for Engine {
     }
 }
 
-/// The numbers of the engine that people and other replicas want to know.
+/// The engine's numbers for operators and other replicas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Marks {
     /// The last entry of this replica's log.
     pub(crate) last: Index,
     /// The last entry known here to be committed.
     pub(crate) committed: Index,
-    /// The last entry that the log has let go of; 0: none.
+    /// The last entry that was purged from the log; 0: none.
     pub(crate) purged: Index,
-    /// How far each follower's log is known to be equal; empty unless this replica leads.
+    /// The log id up to which each follower's log is known to match; empty unless this replica
+    /// leads.
     pub(crate) matched: BTreeMap<u64, Position>,
 }
 
@@ -77,7 +78,7 @@ impl Engine {
         transport: Transport,
         identity: Arc<Identity>,
     ) -> (Self, impl Future<Output = Stop> + Send + 'static) {
-        let (sender, leaders) = watch::channel(Leadership::default());
+        let (sender, leaders) = watch::channel(LeaderInfo::default());
         let follower = watch_engine(raft.clone(), sender, identity.clone());
         let failed = async move {
             let fatal = follower.await;
@@ -100,17 +101,17 @@ impl Engine {
         &self.raft
     }
 
-    /// Who leads, now.
-    pub(crate) fn leader(&self) -> Leadership {
+    /// The current leader.
+    pub(crate) fn leader(&self) -> LeaderInfo {
         *self.leaders.borrow()
     }
 
-    /// Who leads, and every change of it.
-    pub(crate) fn watch_leader(&self) -> watch::Receiver<Leadership> {
+    /// A receiver of the current leader and of every change.
+    pub(crate) fn watch_leader(&self) -> watch::Receiver<LeaderInfo> {
         self.leaders.clone()
     }
 
-    /// Waits until somebody other than `dead` leads. False: not within `patience`.
+    /// Waits until a replica other than `dead` leads. False: none does within `patience`.
     pub(crate) async fn await_other_leader(&self, dead: u64, patience: Duration) -> bool {
         let mut leaders = self.leaders.clone();
         let other = leaders.wait_for(|now| now.leader.is_some_and(|leader| leader != dead));
@@ -122,36 +123,36 @@ impl Engine {
         self.raft.metrics().borrow_watched().vote
     }
 
-    /// How far this replica's log reaches, with all that was received before this was asked: what
-    /// a vote is judged by.
+    /// How far this replica's log reaches, including everything received before this call: votes
+    /// are judged by it.
     pub(crate) async fn last_log(&self) -> Position {
         let last = self.raft.with_raft_state(|state| state.log_ids.last().copied()).await;
-        letters::position(last.ok().flatten().as_ref())
+        convert::position(last.ok().flatten().as_ref())
     }
 
-    /// Where the log ends, with the term of the last vote. From the engine's own state: what it
-    /// publishes lags behind a start. The error: the engine has stopped.
+    /// Where the log ends, with the term of the last vote. Read from the engine's own state,
+    /// because its metrics lag behind a start. The error: the engine has stopped.
     pub(crate) async fn log_end(&self) -> Result<LogEnd, Stop> {
         let read = self.raft.with_raft_state(|state| LogEnd {
             term: state.vote_ref().leader_id.term,
-            last: letters::position(state.log_ids.last()),
+            last: convert::position(state.log_ids.last()),
         });
         read.await.map_err(|fatal| stopped(&fatal))
     }
 
-    /// What follower `id` has acknowledged to this replica in its present term; `None` unless it
-    /// leads, and the follower has.
+    /// What follower `id` has acknowledged to this replica in its present term; `None` unless this
+    /// replica leads and the follower has acknowledged.
     pub(crate) fn acknowledged_by(&self, id: u64) -> Option<Acknowledged> {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
-        // Without a match it may not even know of the term.
+        // Without a match the follower may not even know of the term.
         let matched = metrics.replication.as_ref()?.get(&id)?.as_ref()?;
         let committed = metrics.local_committed.as_ref().map_or(0, |id| id.index);
-        let last = letters::position(Some(matched));
+        let last = convert::position(Some(matched));
         Some(Acknowledged::to_leader(metrics.current_term, last, committed))
     }
 
-    /// Where the log stands.
+    /// The current marks of the log.
     pub(crate) fn marks(&self) -> Marks {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched();
@@ -160,11 +161,11 @@ impl Engine {
             last: Index(metrics.last_log_index.unwrap_or(0)),
             purged: Index(metrics.purged.as_ref().map_or(0, |id| id.index)),
             committed: Index(metrics.local_committed.as_ref().map_or(0, |id| id.index)),
-            matched: matched.map(|(id, at)| (*id, letters::position(at.as_ref()))).collect(),
+            matched: matched.map(|(id, at)| (*id, convert::position(at.as_ref()))).collect(),
         }
     }
 
-    /// Proposes one entry: the bytes of a batch. Resolves when it is applied here.
+    /// Proposes one entry: the bytes of a batch. Resolves when the entry is applied here.
     pub(crate) fn propose(
         &self,
         batch: Vec<u8>,
@@ -180,14 +181,14 @@ impl Engine {
         .boxed()
     }
 
-    /// Confirms with a majority that this replica leads. The index up to which a read that started
-    /// before now must see; it is applied when this returns.
+    /// Confirms with a majority that this replica leads. Returns the index that a read started
+    /// before this call must see; that index is applied on return.
     ///
-    /// The index is the engine's. That this replica leads both it and a [round] of questions must
-    /// say: an old answer can pass for a new one with the engine.
+    /// The index is the engine's. Both the engine and the calls of [`confirm`] must agree that this
+    /// replica leads: the engine alone may take an old answer for a new one.
     pub(crate) async fn confirm(&self) -> Result<Index, Problem> {
         let index = self.raft.ensure_linearizable(ReadPolicy::ReadIndex);
-        let upheld = round::is_upheld(&self.raft, self.id, &self.transport);
+        let upheld = confirm::is_upheld(&self.raft, self.id, &self.transport);
         let both = async { tokio::try_join!(index, async { Ok(upheld.await) }) };
         match tokio::time::timeout(CONFIRM_MAX, both).await {
             Ok(Ok((at, true))) => Ok(Index(at.index())),
@@ -202,14 +203,15 @@ impl Engine {
         }
     }
 
-    /// Asks the engine to hand leadership to `to`. Until that one leads nothing is decided here.
+    /// Asks the engine to hand leadership to `to`. Nothing is decided here until that replica
+    /// leads.
     pub(crate) async fn hand_over(&self, to: u64) {
         if let Err(error) = self.raft.trigger().transfer_leader(to).await {
             tracing::debug!("cannot hand over to {to}: {error}");
         }
     }
 
-    /// Once somebody leads, never stands again because a leader is silent. A fault for tests.
+    /// As soon as a leader is known, stops standing for election after timeouts. A fault for tests.
     pub(crate) async fn forget_timeouts(self) {
         let mut leaders = self.leaders.clone();
         if leaders.wait_for(|now| now.leader.is_some()).await.is_ok() {
@@ -225,14 +227,14 @@ impl Engine {
     }
 }
 
-/// Follows the engine until it has stopped, and says why.
+/// Watches the engine until it has stopped, and returns the reason.
 async fn watch_engine(
     raft: Raft,
-    leaders: watch::Sender<Leadership>,
+    leaders: watch::Sender<LeaderInfo>,
     identity: Arc<Identity>,
 ) -> Fatal<Types> {
     let mut metrics = raft.metrics();
-    let mut followed = membership::Followed::default();
+    let mut followed = bootstrap::Followed::default();
     loop {
         let now = {
             let metrics = metrics.borrow_watched();
@@ -244,7 +246,7 @@ async fn watch_engine(
             let stale =
                 metrics.current_leader == Some(metrics.id) && metrics.state != ServerState::Leader;
             let leader = if stale { None } else { metrics.current_leader };
-            Leadership { leader, term: metrics.current_term }
+            LeaderInfo { leader, term: metrics.current_term }
         };
         leaders.send_if_modified(|known| std::mem::replace(known, now) != now);
         if metrics.changed().await.is_err() {
@@ -253,7 +255,7 @@ async fn watch_engine(
     }
 }
 
-/// Why the engine did not take an entry, or lost it.
+/// The problem of an entry that the engine rejected or lost.
 fn refused(error: RaftError<Types, ClientWriteError<Types>>) -> Problem {
     match error {
         RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => elsewhere(&forward),
@@ -263,7 +265,7 @@ fn refused(error: RaftError<Types, ClientWriteError<Types>>) -> Problem {
     }
 }
 
-/// Not appended: somebody else leads, or this one cannot just now.
+/// Not appended: another replica leads, or this leader cannot append just now.
 fn elsewhere(forward: &ForwardToLeader<Types>) -> Problem {
     match (forward.reason, forward.leader_id) {
         (ForwardReason::LeaseExpired, _) => problems::unsure(),
@@ -272,7 +274,7 @@ fn elsewhere(forward: &ForwardToLeader<Types>) -> Problem {
     }
 }
 
-/// The engine has stopped for good: so does the process, and says what a person can do.
+/// The engine has stopped for good: the process stops too, with advice for the operator.
 fn stopped(fatal: &Fatal<Types>) -> Stop {
     let why = fatal.to_string();
     Stop::Defect(format!("the replica stopped: {why}; {}", open_error::advice(&why)))

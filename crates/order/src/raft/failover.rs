@@ -1,17 +1,17 @@
 //! Failover by proof of death: milliseconds instead of an election timeout.
 //!
-//! Each replica holds a stream to each other one, whose only meaning is to break. When the leader's
-//! breaks *and* a fresh connect is refused, its process is gone, and nobody needs to wait for its
-//! lease to run out. The survivors tell each other how far their logs reach; the one whose log
-//! reaches furthest (of equals the highest id) stands at once, the others stop waiting for the dead
-//! one's lease. The votes themselves are as strict as ever, so a wrong guess costs a moment and no
+//! Each replica keeps a liveness stream to each other replica. When the leader's stream breaks
+//! *and* a fresh connect is refused, its process is gone, and no survivor needs to wait for its
+//! lease to run out. The survivors exchange how far their logs reach. The survivor with the longest
+//! log (among equals, the highest id) stands for election at once; the others break the dead
+//! leader's lease. Votes follow Raft's ordinary rules, so a wrong guess costs a moment and no
 //! order.
 //!
-//! Silence proves nothing by itself. But a leader that a majority, each for itself, has not heard
-//! for longer than its lease can decide nothing any more, so the same survivors choose in the same
-//! way, without the random wait that keeps strangers from standing all at once. One that was asleep
-//! itself listens anew first: it was deaf, not the leader silent. Whatever this leaves undecided is
-//! left to the engine's own timeouts.
+//! Silence alone proves nothing. But a leader can decide nothing once each replica of a majority
+//! has not heard it for longer than its lease. The same survivors then choose in the same way,
+//! without the random wait that keeps replicas from standing at the same time. A replica that was
+//! itself suspended restarts its silence timer: it may have missed heartbeats of a live leader.
+//! Every other case is left to the engine's own timeouts.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -22,59 +22,60 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::Engine;
-use crate::members::Members;
+use crate::membership::Members;
 use crate::peers::{PeerView, Peers, Position};
 use crate::role::Reach;
 
-/// How long the survivors wait for each other's word before they go by what they know.
+/// How long the survivors wait for each other's reports before they decide without the missing
+/// ones.
 const HEARING: Duration = Duration::from_millis(15);
 
 /// A leader that was not heard for this long is silent: seven heartbeats, longer than its lease.
 const SILENT: Duration = Duration::from_millis(350);
 
-/// How often it is looked whether the leader is heard.
+/// How often a replica checks whether it hears the leader.
 const LISTEN: Duration = Duration::from_millis(25);
 
-/// Whoever comes so late to look was asleep, and may have missed what the leader said.
+/// A replica that checks this late was suspended, and may have missed the leader's heartbeats.
 const ASLEEP: Duration = Duration::from_millis(50);
 
-/// How long those who do not hear the leader wait for a majority that does not hear it either: two
-/// looks.
+/// How long replicas that do not hear the leader wait for a majority that does not hear it either:
+/// two checks.
 const AGREEING: Duration = Duration::from_millis(50);
 
-/// How long one who stands is given to win.
+/// How long a candidate has to win.
 const STANDING: Duration = Duration::from_millis(120);
 
-/// So often it is tried; then the ordinary timeouts have it.
+/// The number of failover attempts; after them the engine's ordinary timeouts decide.
 const ROUNDS_MAX: u32 = 8;
 
-/// A leader that is lost, and how far the log of the one who says so reaches.
-pub(crate) type Mourning = Option<(u64, Position)>;
+/// The lost leader, and how far the log of the reporting replica reaches.
+pub(crate) type ReportedLoss = Option<(u64, Position)>;
 
-/// What a survivor should do about a dead leader.
+/// What a survivor does about a lost leader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// The leader is not known to be dead, or too few are left to choose another.
+    /// The leader is not known to be dead, or too few replicas are left to elect another.
     Leave,
-    /// Somebody reachable has not said yet how far its log reaches.
+    /// A reachable replica has not reported yet how far its log reaches.
     Hear,
-    /// This replica is the one to stand.
+    /// This replica stands for election.
     Stand,
-    /// That one is.
+    /// The named replica stands for election.
     Yield(u64),
 }
 
-/// A leader that is gone, or as good as gone.
+/// A leader that is dead or silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Loss {
-    /// Whom the survivors lost.
+    /// The lost leader.
     pub(crate) leader: u64,
-    /// Its process is known to be dead; else it is silent.
+    /// True: its process is known to be dead. False: it is silent.
     pub(crate) proven: bool,
 }
 
 impl Loss {
-    /// Judges it as replica `me` sees it, with its own log reaching to `last_log`.
+    /// The verdict of replica `me`, whose own log reaches to `last_log`.
     pub(crate) fn judge(
         self,
         me: u64,
@@ -97,7 +98,7 @@ impl Loss {
         best(me, last_log, leader, peers)
     }
 
-    /// What to do when the others have had their time to speak.
+    /// The verdict after the time for reports has passed.
     fn judge_at_last(
         self,
         me: u64,
@@ -112,17 +113,17 @@ impl Loss {
     }
 }
 
-/// It was there, and now nobody listens at its address.
+/// True when the peer was up, and now no process listens at its address.
 fn is_dead(peer: PeerView) -> bool {
     peer.reach == Reach::Refused && peer.was_up
 }
 
-/// Whether the leader is heard, for one who may have been asleep: the pure core of listening.
+/// Decides whether the leader is silent, on a replica that may have been suspended: the pure core.
 #[derive(Clone, Copy, Debug)]
 struct Listener {
-    /// When it looked last.
+    /// The time of the last check.
     looked: Instant,
-    /// Since when it has looked without a gap.
+    /// Since when the checks have come without a gap.
     awake: Instant,
 }
 
@@ -131,7 +132,8 @@ impl Listener {
         Self { looked: now, awake: now }
     }
 
-    /// Looks: was the leader, last `heard` then, silent for too long while this one was awake?
+    /// Checks: has the leader, last heard at `heard`, been silent too long while this replica was
+    /// awake?
     fn is_silent(&mut self, heard: Option<Instant>, now: Instant) -> bool {
         if LISTEN + ASLEEP < now - self.looked {
             self.awake = now;
@@ -141,7 +143,7 @@ impl Listener {
     }
 }
 
-/// Who should stand, by what is known now.
+/// The best candidate, by the reports received so far.
 pub(crate) fn best(
     me: u64,
     last_log: Position,
@@ -157,13 +159,13 @@ pub(crate) fn best(
     }
 }
 
-/// Watches over the leader until `stop`. `mourning` tells those who hold the streams whom to report
-/// dead.
+/// Watches the leader until `stop`. `reported_loss` gives the liveness streams the lost leader to
+/// report.
 pub(crate) async fn run(
     engine: Engine,
     peers: Peers,
     members: Members,
-    mourning: watch::Sender<Mourning>,
+    reported_loss: watch::Sender<ReportedLoss>,
     stop: CancellationToken,
 ) {
     let mut table = peers.watch();
@@ -180,19 +182,19 @@ pub(crate) async fn run(
             let proven = table.borrow_and_update().get(&leader).copied().is_some_and(is_dead);
             (proven || silent).then_some(Loss { leader, proven })
         });
-        // One without a vote has no say in who succeeds.
+        // A replica without a vote takes no part in the failover.
         let loss = loss.filter(|_| members.look(|now| now.is_voter(engine.id())));
         given_up = given_up.filter(|given_up| loss == Some(*given_up));
         if let Some(loss) = loss.filter(|_| given_up.is_none()) {
             tokio::select! {
-                in_vain = succeed(&engine, &peers, &mourning, loss) => {
+                in_vain = succeed(&engine, &peers, &reported_loss, loss) => {
                     given_up = in_vain.then_some(loss);
                 }
                 () = stop.cancelled() => return,
             }
         }
         if loss.is_none() || given_up.is_some() {
-            mourning.send_if_modified(|mourned| mourned.take().is_some());
+            reported_loss.send_if_modified(|loss| loss.take().is_some());
         }
         tokio::select! {
             changed = table.changed() => if changed.is_err() { return },
@@ -203,21 +205,21 @@ pub(crate) async fn run(
     }
 }
 
-/// Rounds of hearing and standing, until somebody leads or nothing is lost after all. True: all
-/// rounds were in vain, the ordinary timeouts have it.
+/// Failover attempts, until another replica leads or the leader is not lost after all. True: all
+/// attempts failed, and the engine's ordinary timeouts decide.
 async fn succeed(
     engine: &Engine,
     peers: &Peers,
-    mourning: &watch::Sender<Mourning>,
+    reported_loss: &watch::Sender<ReportedLoss>,
     loss: Loss,
 ) -> bool {
     let (me, lost) = (engine.id(), loss.leader);
     for round in 0..ROUNDS_MAX {
         if loss.proven {
-            last_words(peers, lost).await;
+            drain_inbound(peers, lost).await;
         }
         let last_log = engine.last_log().await;
-        mourning.send_replace(Some((lost, last_log)));
+        reported_loss.send_replace(Some((lost, last_log)));
         let Some(verdict) = hear(me, last_log, peers, loss).await else { return false };
         if engine.leader().leader.is_some_and(|leader| leader != lost) {
             return false;
@@ -239,22 +241,22 @@ async fn succeed(
         if engine.await_other_leader(lost, STANDING).await {
             return false;
         }
-        mourning.send_replace(None);
+        reported_loss.send_replace(None);
     }
     true
 }
 
-/// Waits until nothing more comes from the dead, but not for long: what is still in the sockets may
-/// make a log longer, and a vote is judged by all of it.
-async fn last_words(peers: &Peers, dead: u64) {
+/// Drains the dead leader's connections, for at most [`HEARING`]: data still in the sockets may
+/// make a log longer, and a vote is judged by the whole log.
+async fn drain_inbound(peers: &Peers, dead: u64) {
     let mut table = peers.watch();
     let ended = table.wait_for(|table| table.get(&dead).is_none_or(|peer| peer.reading == 0));
-    // Either way the choosing goes on.
+    // The failover continues in either case.
     let _ = tokio::time::timeout(HEARING, ended).await;
 }
 
-/// Waits until the reachable replicas have said how far their logs reach, but not for long. `None`:
-/// the leader is not lost after all, or too few are left.
+/// Waits for the reports of the reachable replicas, for at most [`HEARING`] or [`AGREEING`].
+/// `None`: the leader is not lost after all, or too few replicas are left.
 async fn hear(me: u64, last_log: Position, peers: &Peers, loss: Loss) -> Option<Verdict> {
     let mut table = peers.watch();
     let until = Instant::now() + if loss.proven { HEARING } else { AGREEING };
@@ -290,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_proven_death_is_acted_upon_and_only_by_the_best() {
+    fn only_the_best_survivor_stands_and_only_after_a_proven_death() {
         use Reach::{Refused, Unknown, Up};
         let dead = peer(Refused, true, 0, false);
         let cases = [
@@ -322,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_learner_has_no_say_in_who_succeeds() {
+    fn a_learner_takes_no_part_in_a_failover() {
         let dead = peer(Reach::Refused, true, 0, false);
         let learner = PeerView { learner: true, ..peer(Reach::Up, true, 9, false) };
         let mut peers = BTreeMap::from([(456, dead), (567, learner)]);
@@ -333,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn of_five_two_dead_leave_a_majority_and_three_do_not() {
+    fn five_replicas_fail_over_with_two_dead_and_not_with_three() {
         let five = Loss { leader: 5, proven: true };
         let up = peer(Reach::Up, true, 5, true);
         let dead = peer(Reach::Refused, true, 5, false);
@@ -347,10 +349,10 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_leader_is_given_up_only_by_a_majority_that_does_not_hear_it() {
+    fn a_silent_leader_is_replaced_only_if_a_majority_does_not_hear_it() {
         use Reach::{Refused, Unknown, Up};
         let silence = Loss { leader: 456, proven: false };
-        // A frozen process keeps its streams open, one behind a broken network does not.
+        // A frozen process keeps its streams open; a process behind a broken network does not.
         for frozen in [peer(Up, true, 5, false), peer(Unknown, true, 5, false)] {
             let cases = [
                 ("hears it", peer(Up, true, 5, false), Verdict::Hear, Verdict::Leave),
@@ -366,14 +368,14 @@ mod tests {
                 assert_eq!(chosen, at_last, "{name}");
             }
         }
-        // Found dead meanwhile: that is another matter, and judged anew.
+        // A leader found dead meanwhile is a new loss, with its own verdict.
         let peers =
             BTreeMap::from([(456, peer(Refused, true, 5, false)), (123, peer(Up, true, 5, true))]);
         assert_eq!(silence.judge(345, Some((1, 456, 5)), &peers), Verdict::Leave);
     }
 
     #[test]
-    fn who_was_asleep_listens_anew() {
+    fn a_suspended_replica_restarts_its_silence_timer() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut listener = Listener::new(at(0));
@@ -382,8 +384,8 @@ mod tests {
             assert!(!listener.is_silent(Some(at(0)), at(ms)), "{ms}");
         }
         assert!(listener.is_silent(Some(at(0)), at(350)));
-        assert!(!listener.is_silent(Some(at(351)), at(375)), "it has spoken");
-        // Two seconds later: what it said meanwhile lies in the sockets.
+        assert!(!listener.is_silent(Some(at(351)), at(375)), "a heartbeat arrived");
+        // Two seconds later: the leader's heartbeats of that time are still in the sockets.
         assert!(!listener.is_silent(Some(at(375)), at(2_400)));
         for ms in (2_425..2_750).step_by(25) {
             assert!(!listener.is_silent(Some(at(375)), at(ms)), "{ms}");

@@ -1,19 +1,20 @@
-//! The log on disk: every entry and every vote is written and synced here before anybody counts on
-//! it.
+//! The log on disk: every entry and every vote is written and synced here before another replica
+//! counts on it.
 //!
-//! The files are kept by `raft-log`: records with checksums, one thread that writes and syncs
-//! whatever has come in meanwhile, and then tells all who wait. This file adds the engine's
+//! The files are kept by `raft-log`: records with checksums, and one thread that writes and syncs
+//! all records that have arrived meanwhile, then notifies all waiters. This file adds the engine's
 //! contract:
 //!
 //! * entries can be read when `append` returns, and are durable when its callback is called;
 //! * a vote is durable when `save_vote` returns;
-//! * the committed position rides along with the next sync, or with one of its own when the log has
-//!   been idle for [`IDLE`]: a survivor without a majority serves what it knows to be committed.
+//! * the committed position is written with the next sync, or with a sync of its own after the log
+//!   has been idle for [`IDLE`]: a survivor without a majority serves the entries that it knows to
+//!   be committed.
 //!
-//! A torn tail is cut when the log is opened, and what is left is synced before it is counted on.
-//! Damage anywhere else is refused, with file and position.
+//! A torn tail is cut when the log is opened, and the rest is synced before it counts. Damage
+//! anywhere else is an error with file and position.
 //!
-//! For tests, the flushes can be delayed: then a crash loses what a killed process would lose.
+//! For tests, flushes can be delayed: then a crash loses what a killed process would lose.
 
 use std::collections::VecDeque;
 use std::fmt::{self, Debug};
@@ -30,51 +31,51 @@ use raft_log::RaftLog;
 use raft_log::api::raft_log_writer::RaftLogWriter;
 use tokio::sync::oneshot;
 
+use crate::failpoints;
+use crate::raft::applied_state::View;
 use crate::raft::codec::{StoredBody, StoredLogId, StoredVote};
 use crate::raft::divergence::DIVERGED;
+use crate::raft::durable_mark::{self, DurableMark};
 use crate::raft::open_error::{self, OpenError};
 use crate::raft::types::{Entry, LogId, Types, Vote};
-use crate::raft::view::View;
-use crate::raft::witness::{self, Witness};
-use crate::switches;
 
 /// A committed position that no append has carried to disk for this long gets a sync of its own.
 pub const IDLE: Duration = Duration::from_millis(10);
 
-/// One read for a follower stops after about this many bytes.
+/// A read for a follower stops after about this many bytes.
 pub const READ_BYTES: u64 = 2 << 20;
 
-/// A file of the log is closed at 16 MB; what is purged is removed by whole files, and the open one
-/// is in memory as a whole.
+/// A file of the log is closed at 16 MB. Purged entries are removed by whole files, and the open
+/// file is in memory as a whole.
 const CHUNK_BYTES: usize = 16 << 20;
 
-/// Entries kept in memory for reading: 8 MB. Not more, for a killed process hangs up only after
-/// its memory is taken apart.
+/// Entries kept in memory for reading: 8 MB. Not more, because a killed process closes its
+/// connections only after its memory is released.
 const CACHE_BYTES: usize = 8 << 20;
 
 /// The type parameters of `raft-log`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogTypes;
 
-/// Whom to tell when a flush has reached the disk.
-pub(crate) enum OnDisk {
-    /// The engine, about appended entries; and up to which, for the witness.
-    Append(IOFlushed<Types>, Option<(LogId, u64, witness::OnDisk)>),
-    /// Somebody who waits here.
+/// The receiver of a flush's result.
+pub(crate) enum FlushWaiter {
+    /// The engine, for appended entries; with the last entry and its epoch, for the durable mark.
+    Append(IOFlushed<Types>, Option<(LogId, u64, durable_mark::OnDisk)>),
+    /// A task of this file.
     Waiter(oneshot::Sender<io::Result<()>>),
-    /// Nobody; only a failure must be known.
-    Nobody(witness::OnDisk),
+    /// No receiver; only a failure is recorded.
+    Nobody(durable_mark::OnDisk),
 }
 
-impl Debug for OnDisk {
+impl Debug for FlushWaiter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OnDisk")
     }
 }
 
-impl raft_log::Callback for OnDisk {
+impl raft_log::Callback for FlushWaiter {
     fn send(self, result: io::Result<()>) {
-        switches::await_disk();
+        failpoints::await_disk();
         match self {
             Self::Append(done, up_to) => {
                 match (&result, up_to) {
@@ -84,7 +85,7 @@ impl raft_log::Callback for OnDisk {
                 }
                 done.io_completed(result);
             }
-            // Who no longer waits need not know.
+            // A task that has stopped waiting does not need the result.
             Self::Waiter(waiter) => drop(waiter.send(result)),
             Self::Nobody(on_disk) => drop(result.inspect_err(|error| on_disk.fail(error))),
         }
@@ -95,7 +96,7 @@ impl raft_log::Types for LogTypes {
     type LogId = StoredLogId;
     type LogPayload = StoredBody;
     type Vote = StoredVote;
-    type Callback = OnDisk;
+    type Callback = FlushWaiter;
     type UserData = ();
 
     fn log_index(log_id: &StoredLogId) -> u64 {
@@ -117,12 +118,12 @@ pub struct LogStore {
 struct Inner {
     log: RwLock<RaftLog<LogTypes>>,
     later: Arc<Later>,
-    on_disk: witness::OnDisk,
-    /// The ledger that the entries are applied to, where there is one.
+    on_disk: durable_mark::OnDisk,
+    /// The ledger that the entries are applied to, if there is one.
     ledger: OnceLock<Weak<View>>,
 }
 
-/// What the flush thread will do, and when.
+/// The plan of the flush thread.
 #[derive(Debug, Default)]
 struct Later {
     plan: Mutex<Plan>,
@@ -134,7 +135,7 @@ struct Plan {
     /// When the committed position gets a sync of its own.
     sync_at: Option<Instant>,
     /// Flushes held back by a fault, oldest first.
-    held: VecDeque<(Instant, OnDisk)>,
+    held: VecDeque<(Instant, FlushWaiter)>,
     /// The fault: each flush of entries is held back for this long.
     delay: Option<Duration>,
     /// True while the thread sleeps with nothing to do.
@@ -142,23 +143,23 @@ struct Plan {
     stop: bool,
 }
 
-/// A flush whose time has come.
+/// A flush that is due.
 #[derive(Debug)]
 enum Due {
-    /// A fault held it back until now.
-    Held(OnDisk),
+    /// A fault held the flush back until now.
+    Held(FlushWaiter),
     /// The log is idle.
     Idle,
 }
 
 impl LogStore {
-    /// Opens the log in `folder`, making it when it is absent.
+    /// Opens the log in `folder`, and creates it if absent.
     ///
-    /// `flush_delay` is a fault for tests: each flush of entries is held back for so long.
+    /// `flush_delay` is a fault for tests: each flush of entries is held back for this long.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be used, or when the log is damaged anywhere but at its torn tail.
+    /// When the folder cannot be used, or when the log is damaged anywhere but in a torn tail.
     pub fn open(folder: &Path, flush_delay: Option<Duration>) -> Result<Self, OpenError> {
         std::fs::create_dir_all(folder).map_err(|error| OpenError::folder(folder, &error))?;
         let mut config = raft_log::Config::new(folder.display());
@@ -171,11 +172,11 @@ impl LogStore {
             .map_err(|error| open_error::of_log(folder, &config, &error))?;
         let later = Arc::new(Later::default());
         later.plan.lock().delay = flush_delay;
-        let on_disk = witness::OnDisk::default();
+        let on_disk = durable_mark::OnDisk::default();
         let state = log.log_state();
         let vote = state.vote().map(|vote: &StoredVote| vote.0);
         let last = state.last().map(|id: &StoredLogId| id.0);
-        on_disk.open(Witness { vote, last });
+        on_disk.open(DurableMark { vote, last });
         let inner = Arc::new(Inner {
             log: RwLock::new(log),
             later: later.clone(),
@@ -190,19 +191,19 @@ impl LogStore {
         Ok(Self { inner })
     }
 
-    /// Holds back each flush of entries from now on, or no longer. A fault for tests.
+    /// Holds back each flush of entries from now on; `None` ends the fault. For tests.
     pub fn delay_flushes(&self, delay: Option<Duration>) {
         self.inner.later.plan.lock().delay = delay;
     }
 
-    /// What this log has on disk, as it moves.
-    pub fn on_disk(&self) -> &witness::OnDisk {
+    /// The live durable mark of this log.
+    pub fn on_disk(&self) -> &durable_mark::OnDisk {
         &self.inner.on_disk
     }
 
-    /// From now on no entry is removed that this ledger has applied.
+    /// Prevents from now on the removal of entries that this ledger has applied.
     pub fn keep_applied(&self, ledger: &Arc<View>) {
-        // Told twice, the first ledger counts.
+        // A second call has no effect: the first ledger counts.
         let _ = self.inner.ledger.set(Arc::downgrade(ledger));
     }
 
@@ -213,16 +214,19 @@ impl LogStore {
     /// When the disk fails.
     pub async fn flush(&self) -> io::Result<()> {
         let (waiter, flushed) = oneshot::channel();
-        self.inner.log.write().flush(switches::disk_syncs(), Some(OnDisk::Waiter(waiter)))?;
+        self.inner
+            .log
+            .write()
+            .flush(failpoints::disk_syncs(), Some(FlushWaiter::Waiter(waiter)))?;
         flushed.await.map_err(io::Error::other)?
     }
 }
 
 impl Inner {
-    /// Hands what was written to the disk, at once or, under a fault, later.
-    fn flush(&self, log: &mut RaftLog<LogTypes>, done: OnDisk) -> io::Result<()> {
+    /// Flushes the written records to disk, at once or, under a fault, later.
+    fn flush(&self, log: &mut RaftLog<LogTypes>, done: FlushWaiter) -> io::Result<()> {
         match self.later.hold(done) {
-            Some(done) => log.flush(switches::disk_syncs(), Some(done)),
+            Some(done) => log.flush(failpoints::disk_syncs(), Some(done)),
             None => Ok(()),
         }
     }
@@ -236,8 +240,8 @@ impl Drop for Inner {
 }
 
 impl Later {
-    /// Keeps a flush back when there is such a fault; gives it back when there is none.
-    fn hold(&self, done: OnDisk) -> Option<OnDisk> {
+    /// Holds a flush back if the fault is set; otherwise returns it.
+    fn hold(&self, done: FlushWaiter) -> Option<FlushWaiter> {
         let mut plan = self.plan.lock();
         plan.sync_at = None;
         let Some(delay) = plan.delay else { return Some(done) };
@@ -246,8 +250,8 @@ impl Later {
         None
     }
 
-    /// Promises a sync soon, unless an append comes first. A fault that holds flushes back holds
-    /// this one back too.
+    /// Schedules a sync after [`IDLE`], unless an append comes first. The fault that holds flushes
+    /// back also holds this sync back.
     fn sync_soon(&self) {
         let mut plan = self.plan.lock();
         if plan.delay.is_some() {
@@ -259,21 +263,21 @@ impl Later {
         }
     }
 
-    /// The thread: sleeps until something is due, and does it, until the log is gone.
+    /// The flush thread: waits for the next flush that is due and does it, until the log is closed.
     fn run(&self, inner: &Weak<Inner>) {
         while let Some(due) = self.next_due() {
             let Some(inner) = inner.upgrade() else { return };
             let done = match due {
                 Due::Held(done) => done,
-                Due::Idle => OnDisk::Nobody(inner.on_disk.clone()),
+                Due::Idle => FlushWaiter::Nobody(inner.on_disk.clone()),
             };
-            if let Err(error) = inner.log.write().flush(switches::disk_syncs(), Some(done)) {
+            if let Err(error) = inner.log.write().flush(failpoints::disk_syncs(), Some(done)) {
                 inner.on_disk.fail(&error);
             }
         }
     }
 
-    /// Waits for the next flush that is due. `None`: the log is gone.
+    /// Waits for the next flush that is due. `None`: the log is closed.
     fn next_due(&self) -> Option<Due> {
         let mut plan = self.plan.lock();
         loop {
@@ -350,7 +354,7 @@ impl RaftLogStorage<Types> for LogStore {
         {
             let mut log = self.inner.log.write();
             log.save_vote(StoredVote(*vote))?;
-            log.flush(switches::disk_syncs(), Some(OnDisk::Waiter(waiter)))?;
+            log.flush(failpoints::disk_syncs(), Some(FlushWaiter::Waiter(waiter)))?;
         }
         flushed.await.map_err(io::Error::other)??;
         self.inner.on_disk.vote(*vote);
@@ -361,8 +365,8 @@ impl RaftLogStorage<Types> for LogStore {
         let Some(committed) = committed else { return Ok(()) };
         let mut log = self.inner.log.write();
         log.commit(StoredLogId(committed)).map_err(|error| self.inner.on_disk.why(error))?;
-        // Written with the next entries or, when there are none, by a sync of its own: to wake the
-        // flush thread for each of these records would cost about as much as an entry does.
+        // Written with the next entries or, without any, by a sync of its own: waking the flush
+        // thread for each of these records would cost about as much as an entry does.
         self.inner.later.sync_soon();
         Ok(())
     }
@@ -381,22 +385,23 @@ impl RaftLogStorage<Types> for LogStore {
         let on_disk = &self.inner.on_disk;
         log.append(records).map_err(|error| on_disk.why(error))?;
         let last = log.log_state().last().map(|id| (id.0, on_disk.epoch(), on_disk.clone()));
-        let flushed = self.inner.flush(&mut log, OnDisk::Append(done, last));
+        let flushed = self.inner.flush(&mut log, FlushWaiter::Append(done, last));
         flushed.map_err(|error| on_disk.why(error))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
         let next = last.map_or(0, |last| last.index + 1);
         let mut log = self.inner.log.write();
-        // Nothing is there to be removed, and `raft-log` wants to find the entry that stays.
+        // There is nothing to remove, and `raft-log` fails unless it finds the entry that stays.
         if log.log_state().last().is_none_or(|id| id.0.index < next) {
             return Ok(());
         }
-        // What `raft-log` has noted as committed, and keeps by itself, lags behind what is applied.
+        // The committed position that `raft-log` keeps by itself lags behind the applied entries.
         let ledger = self.inner.ledger.get().and_then(Weak::upgrade);
         let applied = ledger.and_then(|ledger| ledger.applied_log_id());
         let state = log.log_state();
-        // An end of an earlier leader was overruled before it was applied: it is no loss.
+        // If the log ends before the applied entry, its tail is of an earlier leader and overruled:
+        // no loss.
         let applied = applied.filter(|applied| state.last().is_some_and(|id| *applied <= id.0));
         let kept = applied.max(state.committed().map(|id| id.0));
         if let Some(kept) = kept.filter(|kept| next <= kept.index) {
@@ -410,16 +415,15 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn purge(&mut self, up_to: LogId) -> io::Result<()> {
         self.inner.log.write().purge(StoredLogId(up_to))?;
-        // The next sync removes the files; when the log is idle, one comes soon.
+        // The next sync removes the files; an idle log schedules one.
         self.inner.later.sync_soon();
         Ok(())
     }
 }
 
-/// Puts a file on disk, and lets go of what memory holds of it: what is read afterwards is what
-/// the disk has. After a sync that failed, memory and disk may differ, and a second sync says
-/// nothing of it (A. Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC
-/// 2020).
+/// Syncs a file and drops it from the page cache, so that later reads return what the disk has.
+/// After a failed sync, memory and disk may differ, and a second sync does not report it (A.
+/// Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
 pub(crate) fn forget_unread(path: &Path) -> io::Result<()> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
@@ -427,13 +431,13 @@ pub(crate) fn forget_unread(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     };
     file.sync_all()?;
-    // Where there is no such advice, there is none to be followed.
+    // A system without this advice needs no error.
     let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
     Ok(())
 }
 
-/// Syncs what a killed process had written and not synced. It is in the page cache still, would be
-/// read and counted on, and a power cut could take it away: nobody else syncs it.
+/// Syncs what a killed process had written and not synced. It is still in the page cache, so it
+/// would be read and counted on, and a power failure could remove it: nothing else syncs it.
 fn sync_left_behind(folder: &Path) -> io::Result<()> {
     for file in std::fs::read_dir(folder)? {
         let path = file?.path();
@@ -444,8 +448,8 @@ fn sync_left_behind(folder: &Path) -> io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 
-/// What was read for a follower, if it begins where it was asked to: else its beginning has been
-/// purged meanwhile, and the rest would be sent as if it followed on what the follower has.
+/// The entries read for a follower, if they begin at `start`. Otherwise their beginning has been
+/// purged meanwhile, and the rest would be sent as if it continued the follower's log.
 pub fn beginning_at(start: u64, entries: Vec<Entry>) -> Vec<Entry> {
     let begins = entries.first().is_some_and(|first| first.log_id.index == start);
     if begins { entries } else { Vec::new() }

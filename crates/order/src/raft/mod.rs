@@ -1,82 +1,84 @@
-//! The engine room: the only folder that names the consensus engine.
+//! The Raft adapter: the only folder that names the consensus engine.
 //!
 //! Its duties, in the order in which an order meets them:
 //!
 //! 1. An entry that is reported written is on this replica's disk ([`log_store`]).
-//! 2. A vote is on disk before anybody hears of it ([`log_store`]).
-//! 3. What is on disk can be read again for ever: formats are ours, with a version ([`codec`]).
+//! 2. A vote is on disk before another replica learns of it ([`log_store`]).
+//! 3. Data on disk stays readable for ever: the formats are ours, with a version ([`codec`]).
 //! 4. Every replica applies the same entries in the same order, each once ([`state_machine`]).
-//! 5. The ledger's history follows behind the log, consistent at each moment ([`blocks`]).
+//! 5. The ledger's history is written behind the log, consistent at each moment ([`blocks`]).
 //! 6. A snapshot never claims more than is durable here ([`snapshots`]).
-//! 7. A leader that comes back after a crash does not lead before it is elected again ([`config`]).
+//! 7. A leader that restarts after a crash does not lead before it is elected again ([`config`]).
 
+pub(crate) mod bootstrap;
 pub(crate) mod bounds;
+pub(crate) mod change_membership;
+pub(crate) mod commit_coalescing;
+pub(crate) mod confirm;
+pub(crate) mod convert;
 pub(crate) mod engine;
 pub(crate) mod failover;
-pub(crate) mod hold;
-pub(crate) mod holding;
-pub(crate) mod letters;
-pub(crate) mod members;
-pub(crate) mod membership;
+pub(crate) mod peer_stream;
 pub(crate) mod receiver;
-pub(crate) mod ride;
-pub(crate) mod round;
 pub(crate) mod serving;
 pub(crate) mod sources;
+pub(crate) mod stream_keeper;
 pub(crate) mod transport;
 
+pub mod applied_state;
+pub mod backend;
 pub mod blocks;
 pub mod codec;
 pub(crate) mod compaction;
 pub(crate) mod divergence;
-pub mod ground;
-pub mod hand;
+pub mod durable_mark;
+pub mod executor;
 pub mod log_store;
-pub mod mend;
 pub mod open_error;
-pub(crate) mod recall;
 pub mod recovery;
+pub mod repair;
+pub(crate) mod restore;
 pub(crate) mod rows;
 pub mod snapshots;
 pub mod state_machine;
 pub(crate) mod tables;
 pub mod types;
-pub mod view;
-pub mod witness;
 pub mod writer;
 
 use openraft::{Config, ConfigError, SnapshotPolicy};
 
-/// The leader's pulse: 50 ms.
+/// The leader's heartbeat interval: 50 ms.
 pub const HEARTBEAT_MS: u64 = 50;
 
-/// How long a silent leader is believed in: also its lease, therefore the same on every replica.
+/// How long followers trust a silent leader: also its lease, therefore the same on every replica.
 pub const ELECTION_TIMEOUT_MAX_MS: u64 = 300;
 
-/// The shortest wait of a follower before it stands, by rank: the highest id waits the least.
+/// The shortest wait of a follower before it stands for election, by rank: the highest id waits
+/// least.
 pub const ELECTION_TIMEOUT_MIN_MS: [u64; 3] = [150, 200, 250];
 
-/// Whether a restarted leader leads on without an election. Never: it may have died with a tail
-/// that its followers have and it has not, and would give the same log ids to other entries.
+/// Whether a restarted leader goes on leading without an election. Never: it may have died with a
+/// tail that its followers have and its own disk lacks, and would give the same log ids to other
+/// entries.
 pub const LEADER_RESTORE: Option<bool> = Some(false);
 
-/// How many entries are kept below a snapshot, for followers that lag a little.
+/// The number of entries kept below a snapshot, for followers that lag a little.
 pub const LOG_KEPT: u64 = 20_000;
 
-/// A recovery from a lost majority begins the next multiple of this: whatever the lost replicas
-/// have chosen among themselves is of a lower term.
+/// The number of terms in an epoch: a recovery from a lost majority begins at the next multiple of
+/// this, so that every term of the lost replicas is lower.
 pub const EPOCH: u64 = 1_000_000_000;
 
-/// How often the store has been recovered from a lost majority, by a term of it.
+/// The epoch of a term: how often the store has been recovered from a lost majority.
 pub fn epoch(term: u64) -> u64 {
     term / EPOCH
 }
 
-/// The engine's settings for one replica of those with `ids`.
+/// The engine's settings for replica `id` among the replicas `ids`.
 ///
 /// # Errors
 ///
-/// When the settings contradict each other, which a change of the constants could bring about.
+/// When the settings contradict each other, which a change of the constants could cause.
 pub fn config(id: u64, ids: &[u64], cluster: &str) -> Result<Config, ConfigError> {
     let rank = ids.iter().filter(|other| id < **other).count();
     let election_timeout_min = ELECTION_TIMEOUT_MIN_MS[rank.min(ELECTION_TIMEOUT_MIN_MS.len() - 1)];
@@ -95,7 +97,7 @@ pub fn config(id: u64, ids: &[u64], cluster: &str) -> Result<Config, ConfigError
         replication_lag_threshold: 50_000,
         purge_batch_size: 256,
         install_snapshot_timeout: 60_000,
-        // Rarely enough to cost nothing, often enough that a returning replica is noticed at once.
+        // Rare enough to cost nothing, frequent enough to notice a returning replica at once.
         backoff: "20ms 40ms ...100ms".into(),
         quorum_loss_probe_interval: Some(1_000),
         ..Config::default()

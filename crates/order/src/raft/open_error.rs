@@ -12,22 +12,22 @@ use wire::exit::Stop;
 use crate::raft::log_store::LogTypes;
 use crate::raft::state_machine::FILE;
 
-/// A folder that has forgotten something is not to be used again.
+/// The advice for a folder that has lost data: it must not be used again.
 const REPLACE: &str = "set the whole data folder aside, keep it for inspection, and replace this \
                        replica (`oppidum ctl replace`)";
 
-/// A block can be had from the others.
+/// The advice for a damaged block, which the other replicas can supply.
 const REPAIR: &str = "`oppidum ctl repair` mends a running replica; one that does not start is to \
                       be replaced (`oppidum ctl replace`)";
 
-/// What the system says of a disk without room, in whatever it is wrapped on its way here.
+/// The system's message for a full disk; it stays part of the text of every wrapping error.
 const NO_ROOM: &str = "No space left on device";
 
-/// What a person does about a disk that has failed a running replica.
+/// The advice for the operator after a disk failure of a running replica.
 pub(crate) fn advice(reason: &str) -> &'static str {
     match reason.contains(NO_ROOM) {
         true => {
-            "there is no room left on its disk: make some, then start the replica again; nothing \
+            "its disk is full: free some space, then start the replica again; nothing \
              acknowledged is lost"
         }
         false => {
@@ -37,11 +37,11 @@ pub(crate) fn advice(reason: &str) -> &'static str {
     }
 }
 
-/// Begins the failure of a history that does not hold what was written.
+/// The prefix of a failure of a history that does not hold what was written.
 pub(crate) const HISTORY_DAMAGED: &str = "the history of orders is damaged";
 
-/// Why a running replica stops whose storage has failed: a supervisor may start it again, unless
-/// what was written is not there any more.
+/// The stop of a running replica whose storage has failed. A supervisor may restart it, unless
+/// written data is gone.
 pub(crate) fn stop(folder: &str, why: &str) -> Stop {
     match why.contains(HISTORY_DAMAGED) {
         true => Stop::Setup(format!("the replica cannot go on in {folder}: {why}; {REPLACE}")),
@@ -51,27 +51,27 @@ pub(crate) fn stop(folder: &str, why: &str) -> Stop {
     }
 }
 
-/// What to do about a panic in the source file `source`: the library that keeps the history trusts
-/// the pages that it finds, and a damaged one makes it panic. To start again does not help then.
-/// `None`: the panic is of another kind.
+/// The advice after a panic in the source file `source`: the history's database trusts the pages
+/// that it reads, and panics on a damaged page. A restart does not help then. `None`: the panic has
+/// another cause.
 pub fn advice_on_panic(source: &str) -> Option<String> {
     let is_history = source.split(['/', '\\']).any(|part| part.starts_with("redb-"));
     is_history.then(|| format!("{HISTORY_DAMAGED} (history/{FILE} in its data folder); {REPLACE}"))
 }
 
-/// Why a replica's storage cannot be opened. The text is for the person who must act on it.
+/// Why a replica's storage cannot be opened. The text is for the operator who must act on it.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// A file does not hold what was written.
     #[error("{file} is damaged at {position}: {reason}; {advice}")]
     Damaged {
-        /// Which file.
+        /// The damaged file.
         file: PathBuf,
         /// Where in it: a byte of the log, or a block of the history.
         position: String,
-        /// What was found there.
+        /// The finding there.
         reason: String,
-        /// What to do about it.
+        /// The remedy.
         advice: &'static str,
     },
     /// The folder or a file in it cannot be used: permissions, the disk, another process.
@@ -80,18 +80,18 @@ pub enum OpenError {
          replica uses it"
     )]
     Unusable {
-        /// Which file or folder.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The system's message.
         reason: String,
     },
-    /// There is no room left to open it.
+    /// The disk is too full to open it.
     #[error(
-        "cannot open {path}: there is no room left on its disk; make some, then start this replica \
+        "cannot open {path}: its disk is full; free some space, then start this replica \
          again: nothing acknowledged is lost"
     )]
     Full {
-        /// Which file or folder.
+        /// The file or folder.
         path: PathBuf,
     },
 }
@@ -116,14 +116,15 @@ impl OpenError {
         Self::Damaged { file: file.to_path_buf(), position, reason, advice: REPLACE }
     }
 
-    /// The folder of a replica that held a ledger, without its log and its history.
+    /// An error for the emptied folder of a replica that held a ledger: its log and its history are
+    /// missing.
     pub(crate) fn emptied(folder: &Path) -> Self {
         let reason = "both are gone, and its identity.toml names a ledger: what this replica has \
                       acknowledged is forgotten";
         Self::damaged(folder, "its log and its history", &reason)
     }
 
-    /// A block of the history that is not what was written, or not there.
+    /// An error for a block of the history that is missing, or not as it was written.
     pub(crate) fn damaged_block(
         file: &Path,
         position: impl Into<String>,
@@ -134,7 +135,7 @@ impl OpenError {
     }
 }
 
-/// Why the log could not be opened: looks for the first record that cannot be read.
+/// Why the log could not be opened: searches for the first unreadable record.
 pub(crate) fn of_log(
     folder: &Path,
     config: &Arc<raft_log::Config>,
@@ -144,7 +145,7 @@ pub(crate) fn of_log(
         return OpenError::folder(folder, error);
     };
     let (mut end, mut at, mut found) = (0, None, None);
-    // The walk ends at the first record that cannot be read; its error is kept here.
+    // The walk ends at the first unreadable record; its error is kept here.
     let _ = dump.write_with(|chunk, _, record| {
         if at != Some(chunk) {
             (at, end) = (Some(chunk), 0);
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_in_the_library_of_the_history_is_damage_and_any_other_is_not() {
+    fn a_panic_in_the_history_database_means_damage_and_any_other_panic_does_not() {
         let page = "/home/me/.cargo/registry/src/index/redb-4.4.0/src/tree_store/btree_base.rs";
         let advice = advice_on_panic(page).unwrap();
         assert!(advice.contains("ctl replace") && advice.contains("blocks.redb"), "{advice}");
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_history_stops_a_replica_for_good_and_a_failed_sync_does_not() {
+    fn a_damaged_history_stops_a_replica_for_good_and_an_io_error_does_not() {
         let damaged = format!("{HISTORY_DAMAGED}: a page is not one");
         assert!(
             matches!(stop("data", &damaged), Stop::Setup(line) if line.contains("ctl replace"))

@@ -1,7 +1,7 @@
-//! The other end of the transport: what a replica does when another one calls.
+//! The receiving end of the transport: handles the calls of other replicas.
 //!
-//! Each call says who calls, and is refused before anything else when that is no member. Then its
-//! numbers are compared with [bounds]: the engine takes every number for true.
+//! Each call names its caller, and is rejected first of all if the caller is no member. Then its
+//! numbers are compared with [bounds], because the engine believes every number.
 //!
 //! [bounds]: super::bounds
 
@@ -25,22 +25,22 @@ use wire::exit::Stop;
 use wire::proto;
 use wire::proto::peer_server::{Peer, PeerServer};
 
+use super::applied_state::View;
 use super::bounds::{Bounds, Complaints, Implausible};
-use super::letters::{self, Malformed};
+use super::convert::{self, Malformed};
 use super::serving::{PARTS_AHEAD, send_blocks};
 use super::transport::MESSAGE_BYTES_MAX;
 use super::types::{Entry, LogId, Raft, Types, Vote};
-use super::view::View;
+use crate::disk_space::{DiskSpace, Level};
+use crate::handshake_error::HandshakeError;
 use crate::identity::Identity;
 use crate::introduction::Introduction;
 use crate::peers::Peers;
-use crate::room::{Level, Room};
-use crate::stranger::Stranger;
 use crate::voting;
 
-type Parts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+type AnswerParts<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// Answers the other replicas.
+/// Answers the calls of other replicas.
 #[derive(Clone)]
 pub(crate) struct Receiver {
     shared: Arc<Shared>,
@@ -51,15 +51,16 @@ struct Shared {
     identity: Arc<Identity>,
     view: Arc<View>,
     peers: Peers,
-    room: Room,
-    /// Calls that were rejected.
+    room: DiskSpace,
+    /// The log of rejected calls.
     complaints: Complaints,
     introduction: Introduction,
-    /// Told when this replica has forgotten what it acknowledged.
+    /// Receives the reason when this replica has forgotten what it acknowledged.
     failures: mpsc::Sender<Stop>,
-    /// The start of each peer that has asked for missing logs.
+    /// The start number of each peer that has asked for missing logs.
     starts: Mutex<BTreeMap<u64, u64>>,
-    /// Cancelled when this replica is about to stop: whoever holds a stream to it is told.
+    /// Cancelled when this replica is about to stop: every liveness stream then ends with that
+    /// status.
     leaving: CancellationToken,
     stop: CancellationToken,
 }
@@ -76,7 +77,7 @@ impl Receiver {
         raft: Raft,
         identity: Arc<Identity>,
         view: Arc<View>,
-        (peers, room): (Peers, Room),
+        (peers, room): (Peers, DiskSpace),
         (introduction, failures): (Introduction, mpsc::Sender<Stop>),
         (leaving, stop): (CancellationToken, CancellationToken),
     ) -> Self {
@@ -107,8 +108,8 @@ impl Receiver {
         self.shared.identity.admit(sender).map_err(|stranger| refusal(&stranger))
     }
 
-    /// Admits a call that counts on what this replica remembers, or on what the caller does: both
-    /// have compared that before.
+    /// Admits a call that counts on the memory of this replica or of the caller: both must have
+    /// compared it before.
     fn admit_introduced(&self, sender: Option<&proto::Sender>) -> Result<u64, Status> {
         let id = self.shared.identity.admit_met(sender).map_err(|stranger| refusal(&stranger))?;
         self.is_proven(sender)?;
@@ -120,16 +121,16 @@ impl Receiver {
         }
     }
 
-    /// What is more than a greeting is for callers that have proved which replica they are.
+    /// Requires a caller that has proved its identity: everything beyond a greeting needs that.
     fn is_proven(&self, sender: Option<&proto::Sender>) -> Result<(), Status> {
-        let sender = sender.ok_or_else(|| refusal(&Stranger::Nameless))?;
+        let sender = sender.ok_or_else(|| refusal(&HandshakeError::Nameless))?;
         match self.shared.identity.is_proven(sender) {
             true => Ok(()),
-            false => Err(refusal(&Stranger::NotMetYet(sender.id))),
+            false => Err(refusal(&HandshakeError::NotMetYet(sender.id))),
         }
     }
 
-    /// One that waits to be added to a store has nothing to vote by.
+    /// Rejects a vote on a replica that waits to be added: it has no log to vote by.
     fn may_vote(&self) -> Result<(), Status> {
         match self.shared.identity.waits() {
             true => Err(Status::permission_denied("this replica has not been added yet")),
@@ -137,7 +138,7 @@ impl Receiver {
         }
     }
 
-    /// What another replica may claim now.
+    /// The bounds on another replica's numbers at this moment.
     fn bounds(&self) -> Bounds {
         if self.shared.identity.waits() {
             return Bounds::of_joining();
@@ -148,7 +149,7 @@ impl Receiver {
         Bounds::of(metrics.current_term.max(applied))
     }
 
-    /// Rejects a call of replica `id` whose numbers are out of bounds, and says so.
+    /// Rejects a call of replica `id` whose numbers are out of bounds, and logs it.
     fn judged<T>(&self, id: u64, judged: Result<T, Implausible>) -> Result<T, Status> {
         judged.map_err(|why| {
             self.shared.complaints.rejected(id, &why);
@@ -156,8 +157,8 @@ impl Receiver {
         })
     }
 
-    /// Stops this replica when its leader names another entry at an index that is applied here: the
-    /// engine would pass over it.
+    /// Stops this replica if its leader names another entry at an index that is applied here: the
+    /// engine would not notice.
     async fn agrees(
         &self,
         id: u64,
@@ -165,7 +166,7 @@ impl Receiver {
         named: impl IntoIterator<Item = LogId> + Send,
     ) -> Result<(), Status> {
         let Some(other) = self.shared.view.contradicts(named) else { return Ok(()) };
-        // A leader that was voted out may name what was overwritten: the engine rejects its calls.
+        // A deposed leader may name overwritten entries: the engine rejects its calls.
         let own = self.shared.raft.with_raft_state(|state| *state.vote_ref()).await;
         if own.map_err(stopped)? > *vote {
             return Ok(());
@@ -176,16 +177,16 @@ impl Receiver {
              of term {term}"
         ));
         let why = stop.to_string();
-        // Full: the replica stops for another reason.
+        // A full channel already holds another reason to stop.
         let _ = self.shared.failures.try_send(stop);
         Err(Status::unavailable(why))
     }
 
-    /// The request of a candidate that may have a vote.
+    /// Admits and decodes a candidate's request for a vote.
     fn ballot(&self, request: &proto::VoteRequest) -> Result<VoteRequest<Types>, Status> {
         let id = self.admit_introduced(request.sender.as_ref())?;
         self.may_vote()?;
-        let ballot = letters::ballot_in(request).map_err(malformed)?;
+        let ballot = convert::ballot_in(request).map_err(malformed)?;
         self.judged(id, self.bounds().ballot(id, &ballot))?;
         Ok(ballot)
     }
@@ -194,45 +195,46 @@ impl Receiver {
     fn until_stop<T: Send + 'static>(
         &self,
         stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
-    ) -> Response<Parts<T>> {
+    ) -> Response<AnswerParts<T>> {
         let stop = self.shared.stop.clone();
         Response::new(stream.take_until(stop.cancelled_owned()).boxed())
     }
 }
 
-/// A caller with the wrong folder must stop; any other stranger may have been given a wrong
+/// A caller with the wrong folder must stop; any other unknown caller may have been given a wrong
 /// address.
-fn refusal(stranger: &Stranger) -> Status {
+fn refusal(stranger: &HandshakeError) -> Status {
     let text = stranger.to_string();
     match stranger {
-        Stranger::OtherIncarnation { .. } | Stranger::OtherLedger { .. } | Stranger::Removed(_) => {
-            Status::failed_precondition(text)
-        }
-        Stranger::OlderCopy { .. } => Status::data_loss(text),
-        Stranger::NotWritten { .. } => Status::unavailable(text),
-        Stranger::Unknown(_) => Status::not_found(text),
+        HandshakeError::OtherIncarnation { .. }
+        | HandshakeError::OtherLedger { .. }
+        | HandshakeError::Removed(_) => Status::failed_precondition(text),
+        HandshakeError::OlderCopy { .. } => Status::data_loss(text),
+        HandshakeError::NotWritten { .. } => Status::unavailable(text),
+        HandshakeError::Unknown(_) => Status::not_found(text),
         _ => Status::permission_denied(text),
     }
 }
 
-/// Says that this replica stops: as good as a refused connection, and sooner.
+/// The status of a stopping replica: it means the same as a refused connection, and arrives
+/// earlier.
 fn goodbye() -> Status {
     Status::aborted("this replica is stopping")
 }
 
-/// Says that the disk is full: to be asked again later.
+/// The status of a full disk: the caller tries again later.
 fn full() -> Status {
     Status::resource_exhausted("the disk of this replica is full")
 }
 
-/// Whether there is room for what a leader sends. What carries no batch is small, and a store needs
-/// it to have a leader at all.
-fn takes(room: &Room, request: &AppendEntriesRequest<Types>) -> bool {
+/// Whether the disk has space for a leader's request. A request without batches is small, and
+/// without it a store could not have a leader at all.
+fn takes(room: &DiskSpace, request: &AppendEntriesRequest<Types>) -> bool {
     let is_batch = |entry: &Entry| matches!(entry.payload, EntryPayload::Normal(_));
-    room.level() != Level::Out || !request.entries.iter().any(is_batch)
+    room.level() != Level::Critical || !request.entries.iter().any(is_batch)
 }
 
-/// The entries that a leader's call names.
+/// The log ids that a leader's call names.
 fn named(request: &AppendEntriesRequest<Types>) -> impl Iterator<Item = LogId> {
     let known = [request.prev_log_id, request.leader_commit];
     let sent = request.entries.iter().map(|entry| entry.log_id);
@@ -249,9 +251,9 @@ fn stopped<E: std::fmt::Display>(error: E) -> Status {
 
 #[tonic::async_trait]
 impl Peer for Receiver {
-    type AppendStream = Parts<proto::AppendResponse>;
-    type BlocksStream = Parts<proto::BlocksPart>;
-    type HoldStream = Parts<proto::HoldPong>;
+    type AppendStream = AnswerParts<proto::AppendResponse>;
+    type BlocksStream = AnswerParts<proto::BlocksPart>;
+    type HoldStream = AnswerParts<proto::HoldPong>;
 
     async fn append(
         &self,
@@ -262,7 +264,7 @@ impl Peer for Receiver {
             return Ok(self.until_stop(futures::stream::empty()));
         };
         let id = self.admit_introduced(first.sender.as_ref())?;
-        let first = letters::append_in(first).map_err(malformed)?;
+        let first = convert::append_in(first).map_err(malformed)?;
         self.judged(id, self.bounds().append(id, &first))?;
         self.agrees(id, &first.vote, named(&first)).await?;
         self.shared.peers.hear(id);
@@ -279,7 +281,7 @@ impl Peer for Receiver {
             let (room, turned_away, this) = (room.clone(), turned_away.clone(), this.clone());
             async move {
                 let request = state.0.message().await.ok().flatten()?;
-                let request = letters::append_in(request).ok()?;
+                let request = convert::append_in(request).ok()?;
                 this.judged(id, this.bounds().append(id, &request)).ok()?;
                 this.agrees(id, &request.vote, named(&request)).await.ok()?;
                 if !takes(&room, &request) {
@@ -292,10 +294,10 @@ impl Peer for Receiver {
         let input = futures::stream::iter([first]).chain(rest);
         let answers = self.shared.raft.stream_append(input);
         let answers = answers.map(|answer| match answer {
-            Ok(result) => Ok(letters::appended_out(&result)),
+            Ok(result) => Ok(convert::appended_out(&result)),
             Err(fatal) => Err(stopped(fatal)),
         });
-        // What had been taken is answered first.
+        // Requests already taken are answered first.
         let last =
             futures::stream::once(
                 async move { verdict.load(Ordering::Relaxed).then(|| Err(full())) },
@@ -309,7 +311,7 @@ impl Peer for Receiver {
     ) -> Result<Response<proto::AppendResponse>, Status> {
         let request = request.into_inner();
         let id = self.admit_introduced(request.sender.as_ref())?;
-        let request = letters::append_in(request).map_err(malformed)?;
+        let request = convert::append_in(request).map_err(malformed)?;
         self.judged(id, self.bounds().append(id, &request))?;
         self.agrees(id, &request.vote, named(&request)).await?;
         self.shared.peers.hear(id);
@@ -320,7 +322,7 @@ impl Peer for Receiver {
             return Err(Status::internal("a conflict before the log's beginning"));
         }
         let result = answer.into_stream_result(previous, last.or(previous));
-        Ok(Response::new(letters::appended_out(&result)))
+        Ok(Response::new(convert::appended_out(&result)))
     }
 
     async fn vote(
@@ -329,7 +331,7 @@ impl Peer for Receiver {
     ) -> Result<Response<proto::VoteResponse>, Status> {
         let ballot = self.ballot(&request.into_inner())?;
         let voted = self.shared.raft.vote(ballot).await.map_err(stopped::<RaftError<Types>>)?;
-        Ok(Response::new(letters::voted_out(&voted)))
+        Ok(Response::new(convert::voted_out(&voted)))
     }
 
     async fn pre_vote(
@@ -338,7 +340,7 @@ impl Peer for Receiver {
     ) -> Result<Response<proto::VoteResponse>, Status> {
         let ballot = self.ballot(&request.into_inner())?;
         let voted = self.shared.raft.pre_vote(ballot).await.map_err(stopped::<RaftError<Types>>)?;
-        Ok(Response::new(letters::voted_out(&voted)))
+        Ok(Response::new(convert::voted_out(&voted)))
     }
 
     async fn transfer(
@@ -348,13 +350,13 @@ impl Peer for Receiver {
         let request = request.into_inner();
         let id = self.admit_introduced(request.sender.as_ref())?;
         let wished = request.wished;
-        let request = letters::transfer_in(&request).map_err(malformed)?;
+        let request = convert::transfer_in(&request).map_err(malformed)?;
         self.judged(id, self.bounds().transfer(id, &request))?;
         if wished && *request.to_node_id() == self.shared.identity.id() {
             self.shared.peers.ask_to_lead();
         }
         let result = self.shared.raft.handle_transfer_leader(request).await.map_err(stopped)?;
-        Ok(Response::new(letters::transferred_out(&result)))
+        Ok(Response::new(convert::transferred_out(&result)))
     }
 
     async fn snapshot(
@@ -363,16 +365,16 @@ impl Peer for Receiver {
     ) -> Result<Response<proto::SnapshotResponse>, Status> {
         let request = request.into_inner();
         let id = self.admit_introduced(request.sender.as_ref())?;
-        let (vote, snapshot) = letters::snapshot_in(request).map_err(malformed)?;
+        let (vote, snapshot) = convert::snapshot_in(request).map_err(malformed)?;
         self.judged(id, self.bounds().snapshot(id, &vote, &snapshot))?;
         self.agrees(id, &vote, snapshot.meta.last_log_id).await?;
-        if self.shared.room.level() != Level::Roomy {
+        if self.shared.room.level() != Level::Normal {
             return Err(full());
         }
         tracing::info!("Updating log, from a snapshot");
         let installed = self.shared.raft.install_full_snapshot(vote, snapshot).await;
         let vote = installed.map_err(stopped)?.vote;
-        Ok(Response::new(proto::SnapshotResponse { vote: Some(letters::vote_out(&vote)) }))
+        Ok(Response::new(proto::SnapshotResponse { vote: Some(convert::vote_out(&vote)) }))
     }
 
     async fn blocks(
@@ -395,7 +397,7 @@ impl Peer for Receiver {
     ) -> Result<Response<Self::HoldStream>, Status> {
         let mut pings = request.into_inner();
         let Some(hello) = pings.message().await? else {
-            return Err(Status::invalid_argument("a held stream without a first word"));
+            return Err(Status::invalid_argument("a liveness stream without a hello"));
         };
         let id = self.admit(hello.sender.as_ref())?;
         if self.shared.leaving.is_cancelled() {
@@ -419,7 +421,7 @@ impl Peer for Receiver {
             acknowledged: Some(known.into()),
         };
         let this = self.clone();
-        // The pings are only listened to; the stream stays open as long as they may come.
+        // The pings are only read; the stream stays open as long as pings may come.
         let listening =
             futures::stream::unfold((this, pings), move |(this, mut pings)| async move {
                 loop {
@@ -435,14 +437,14 @@ impl Peer for Receiver {
         let over = async move {
             tokio::select! {
                 () = leaving => {}
-                // The store's end as well: nobody is removed any more.
+                // Ends as well when the sender is dropped: no replica is removed any more.
                 _ = removals.wait_for(|removed| removed.contains(&id)) => {}
             }
         };
         let held = futures::stream::iter([Ok(pong)]).chain(listening).take_until(Box::pin(over));
         let last = async move {
             let gone = removed.borrow().contains(&id);
-            Err(if gone { refusal(&Stranger::Removed(id)) } else { goodbye() })
+            Err(if gone { refusal(&HandshakeError::Removed(id)) } else { goodbye() })
         };
         Ok(self.until_stop(held.chain(futures::stream::once(last))))
     }
@@ -451,13 +453,13 @@ impl Peer for Receiver {
 impl Receiver {
     fn report(&self, id: u64, ping: &proto::HoldPing) {
         let (reaches, dead) =
-            (letters::position_in(ping.last_log), (ping.dead != 0).then_some(ping.dead));
+            (convert::position_in(ping.last_log), (ping.dead != 0).then_some(ping.dead));
         if self.judged(id, self.bounds().position(reaches)).is_err() {
             return;
         }
         self.shared.peers.set_report(id, reaches, dead);
         self.shared.peers.set_full(id, ping.full);
-        // The word of a replica that was not met at its own address stops none.
+        // A replica that was not met at its own address cannot stop this one.
         let known = self.shared.identity.knows(id);
         let is_plausible = |told: &&proto::Voting| known && self.bounds().term(told.term).is_ok();
         if let Some(voting) = ping.voting.as_ref().filter(is_plausible) {
@@ -467,7 +469,7 @@ impl Receiver {
         let Some(told) = ping.acknowledged else { return };
         let is_sound = known && self.bounds().term(told.term).is_ok();
         if let Err(stop) = self.shared.introduction.hear(id, is_sound.then_some(told)) {
-            // Full: the replica stops for another reason.
+            // A full channel already holds another reason to stop.
             let _ = self.shared.failures.try_send(stop);
         }
     }

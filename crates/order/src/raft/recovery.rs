@@ -1,14 +1,14 @@
-//! Bringing a store back when a majority of its replicas is lost: one survivor goes on alone.
+//! Recovery from a lost majority: one surviving replica goes on alone.
 //!
-//! Works on the data folder of a replica that is stopped. It first tells what the folder knows, so
-//! that of several survivors the one that knows most is chosen. Then it writes one entry behind the
-//! log's end, by which this replica is the only member, in a term that no lost replica has reached,
-//! and draws another incarnation: the others are refused when they come back, and whoever watched
-//! the lost ones starts over. Everything in this folder is kept, also what no majority is known to
-//! have had; what was acknowledged and is not in it is gone.
+//! It works on the data folder of a stopped replica. First it reports what the folder knows, so
+//! that the operator can choose the survivor that knows most. Then it writes one entry behind the
+//! log's end that names this replica as the only member, in a term that no lost replica has
+//! reached, and draws a new incarnation: the other replicas are rejected when they come back, and
+//! watchers of the lost replicas start over. Everything in this folder is kept, even entries that
+//! no majority is known to have had; acknowledged entries that are not in it are lost.
 //!
 //! The log's own term counts, and the vote's only within `bounds`: a vote for a forged term at the
-//! end of the range, which no election can follow, is not copied into the log that goes on.
+//! end of the range, which no election can follow, is not copied into the new log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -26,32 +26,32 @@ use super::bounds::{Bounds, next_epoch};
 use super::log_store::LogStore;
 use super::open_error::OpenError;
 use super::state_machine;
-use super::types::{Address, Entry, LeaderId, LogId, Membership, StoredMembership, Vote};
+use super::types::{Address, Entry, LeaderId, LogId, RaftMembership, StoredMembership, Vote};
 use crate::identity::Identity;
-use crate::record::cannot_use;
+use crate::identity_file::cannot_use;
 
-/// The copy of a log, while it is written.
+/// The copy of a log, while it is being written.
 const DRAFT: &str = "log.new";
 
-/// The log as it was before a vote was left behind.
+/// The log before a vote was dropped from it.
 const BEFORE: &str = "log.before";
 
 /// What the folder of a stopped replica knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Knowledge {
-    /// The replica.
+    /// The replica's id.
     pub id: u64,
-    /// Its store.
+    /// The name of its store.
     pub cluster: String,
     /// Its folder.
     pub folder: PathBuf,
-    /// The ledger, in hexadecimal; none: no shop was opened.
+    /// The ledger's id, in hexadecimal; `None`: no shop was opened.
     pub ledger: Option<String>,
     /// The voters, as this replica knows them.
     pub voters: Vec<u64>,
-    /// The last entry of its log: term and index. Of several survivors the greatest knows most.
+    /// The last entry of its log: term and index. Of several survivors, the greatest knows most.
     pub last: (u64, u64),
-    /// The last entry that it knows to be decided.
+    /// The last entry that it knows to be committed.
     pub committed: u64,
     /// The number that the next order would get, after all of its log.
     pub next_order_number: u64,
@@ -59,7 +59,7 @@ pub struct Knowledge {
     pub log_time_ms: u64,
 }
 
-/// A stopped replica's folder, in use by nobody else.
+/// The folder of a stopped replica, locked against other processes.
 #[derive(Debug)]
 pub struct Survivor {
     identity: Identity,
@@ -69,11 +69,11 @@ pub struct Survivor {
 }
 
 impl Survivor {
-    /// Takes the folder of a stopped replica into use, and looks at all that it knows.
+    /// Locks the folder of a stopped replica, and reads everything that it knows.
     ///
     /// # Errors
     ///
-    /// When it is not this replica's folder, is in use, is damaged, or knows of no store.
+    /// When the folder belongs to another replica, is in use, is damaged, or knows of no store.
     pub async fn open(folder: &Path, id: u64) -> Result<Self, Stop> {
         let identity = Identity::open_stopped(folder, id)?;
         let setup = |error: OpenError| Stop::Setup(error.to_string());
@@ -113,9 +113,9 @@ impl Survivor {
         &self.knowledge
     }
 
-    /// Makes this replica the only one of its store. The term in which it goes on.
+    /// Makes this replica the only member of its store. Returns the new term.
     ///
-    /// Done again after a crash in the middle, it is done once more, in a later term.
+    /// After a crash in the middle, a second call does the same again, in a later term.
     ///
     /// # Errors
     ///
@@ -123,7 +123,9 @@ impl Survivor {
     pub async fn go_on_alone(mut self) -> Result<u64, Stop> {
         let Knowledge { id, last: (last_term, last_index), .. } = self.knowledge;
         let failed = |error: io::Error| {
-            Stop::Setup(format!("cannot write the log: {error}; check the disk, and do it again"))
+            Stop::Setup(format!(
+                "cannot write the log: {error}; check the disk, then run the command again"
+            ))
         };
         let voted = self.log.read_vote().await.map_err(failed)?;
         let voted = voted.map_or(0, |vote| vote.leader_id.term);
@@ -131,7 +133,7 @@ impl Survivor {
         let before = if forged { last_term } else { voted.max(last_term) };
         let term = next_epoch(before).ok_or_else(|| {
             Stop::Setup(format!(
-                "its log ends in term {before}, after which there is no room for another: try \
+                "its log ends in term {before}, after which no later term exists: try \
                  another survivor"
             ))
         })?;
@@ -142,7 +144,7 @@ impl Survivor {
         let leader_id = LeaderId { term, node_id: id };
         let own = self.members.membership().get_node(&id).cloned().unwrap_or_default();
         let nodes = BTreeMap::from([(id, Address { address: own.address })]);
-        let alone = Membership::new(vec![BTreeSet::from([id])], nodes)
+        let alone = RaftMembership::new(vec![BTreeSet::from([id])], nodes)
             .map_err(|error| Stop::Defect(format!("one replica is no membership: {error}")))?;
         self.log.save_vote(&Vote { leader_id, committed: false }).await.map_err(failed)?;
         let log_id = LogId { leader_id, index: last_index + 1 };
@@ -154,12 +156,13 @@ impl Survivor {
     }
 }
 
-/// Copies a log, but for its vote, and puts the copy in its place. The log before is kept beside
-/// it.
+/// Copies a log without its vote, and replaces the log by the copy. The old log is kept beside it.
 async fn without_vote(folder: &Path, mut log: LogStore) -> Result<LogStore, Stop> {
     let (place, draft, kept) = (folder.join("log"), folder.join(DRAFT), folder.join(BEFORE));
     let failed = |error: io::Error| {
-        Stop::Setup(format!("cannot copy the log: {error}; check the disk, and do it again"))
+        Stop::Setup(format!(
+            "cannot copy the log: {error}; check the disk, then run the command again"
+        ))
     };
     let damaged = |error: OpenError| Stop::Setup(error.to_string());
     for old in [&draft, &kept] {
@@ -197,7 +200,7 @@ async fn copy_entries(log: &mut LogStore, copy: &mut LogStore) -> io::Result<()>
     copy.flush().await
 }
 
-/// Puts a log back that a crash in the middle of its copying has left beside its place.
+/// Restores a log that a crash during the copying has left beside its place.
 fn put_back(folder: &Path) -> io::Result<()> {
     let (place, kept) = (folder.join("log"), folder.join(BEFORE));
     match !place.exists() && kept.exists() {
@@ -206,7 +209,7 @@ fn put_back(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// What the log holds beyond the history.
+/// The result of replaying the log beyond the history.
 struct Found {
     ledger: Ledger,
     members: StoredMembership,
@@ -214,7 +217,7 @@ struct Found {
     committed: u64,
 }
 
-/// Applies what the history does not have yet, decided or not, to a ledger of its own.
+/// Applies the entries that the history lacks, committed or not, to a separate ledger.
 async fn replay(log: &mut LogStore, mut ledger: Ledger, durable: &Durable) -> io::Result<Found> {
     let state = log.get_log_state().await?;
     let committed = log.read_committed().await?.max(durable.applied).map_or(0, |id| id.index);
@@ -257,7 +260,7 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use crate::config::tests::three;
-    use crate::members::Members;
+    use crate::membership::Members;
 
     fn log_id(term: u64, index: u64) -> LogId {
         LogId { leader_id: LeaderId { term, node_id: 456 }, index }
@@ -269,7 +272,7 @@ mod tests {
         drop(Identity::open(&settings, Members::new(&settings)).unwrap());
         let mut log = LogStore::open(&data.join("log"), None).unwrap();
         let ids = BTreeMap::from([(456, Address { address: "here:1".into() })]);
-        let members = Membership::new(vec![BTreeSet::from([456])], ids).unwrap();
+        let members = RaftMembership::new(vec![BTreeSet::from([456])], ids).unwrap();
         let named = Entry::new(log_id(7, 0), EntryPayload::Membership(members));
         let blank = Entry::new(log_id(7, 1), EntryPayload::Blank);
         log.append([named, blank], IOFlushed::noop()).await.unwrap();
@@ -294,9 +297,9 @@ mod tests {
         Survivor { identity, log, members: StoredMembership::default(), knowledge }
     }
 
-    /// The kind: arithmetic over a term that another replica may have forged.
+    /// The fault class: arithmetic over a term that another replica may have forged.
     #[tokio::test]
-    async fn a_recovery_leaves_a_forged_vote_behind_and_keeps_the_log() {
+    async fn a_recovery_drops_a_forged_vote_and_keeps_the_log() {
         for (voted, purged, expected) in [
             (7, false, EPOCH),
             (3 * EPOCH + 5, false, 4 * EPOCH),

@@ -1,9 +1,9 @@
-//! How a block stands on disk: whole in one row, or, when it is large, as a head and pieces.
+//! The rows of a block on disk: one row or, for a large block, a head and pieces.
 //!
-//! A batch of thousands of orders is one block of half a megabyte. Who looks one of them up reads
-//! and checks a piece of some 16 KB, and not all of it. The head holds what the block says of
-//! itself, where each piece begins and its checksum; head and pieces together are the bytes of the
-//! block, as it is sent to others.
+//! A batch of thousands of orders is one block of half a megabyte. A look-up of one of these orders
+//! reads and checks a piece of some 16 KB instead of the whole block. The head holds the block's
+//! header, and where each piece begins with its checksum. Head and pieces together are the bytes of
+//! the block as it is sent to others.
 //!
 //! # Layout of a head, version 2
 //!
@@ -19,35 +19,35 @@
 use bytes::Bytes;
 use ledger::block::{Header, Order};
 use ledger::codec::DecodeError;
-use ledger::rolls::Keyed;
-use ledger::sealed::{BLOCK_VERSION, HEADER_BYTES, Sealed, find_order, read_head};
+use ledger::encoded_block::{BLOCK_VERSION, EncodedBlock, HEADER_BYTES, find_order, read_head};
+use ledger::key_summary::KeyedWindows;
 use ledger::terms::{Index, OrderNumber};
 
 /// The version byte of a head.
 const HEAD_VERSION: u8 = 2;
 
-/// Pieces have at most so many bytes, and a block of no more is not cut. With its key such a piece
-/// fills four pages of 4 KB and hardly wastes any.
+/// A piece has at most this many bytes, and a smaller block is not cut. With its key such a piece
+/// fills four pages of 4 KB almost completely.
 const PIECE_BYTES: usize = 16_000;
 
-/// Where in a head the block's first bytes stand, and where the pieces do.
+/// The offsets in a head of the block's first bytes and of the pieces.
 const BLOCK: usize = 5;
 const PIECES: usize = BLOCK + HEADER_BYTES;
 
-/// A block as it is written.
+/// A block in the form in which it is written.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) first: OrderNumber,
     pub(crate) index: Index,
-    /// What stands in the row: the block, or a head.
+    /// The content of the row: the block, or a head.
     pub(crate) row: Bytes,
-    /// What stands beside a head.
+    /// The pieces of a head.
     pub(crate) pieces: Vec<Bytes>,
-    /// Whose keys are in it.
-    pub(crate) keys: Keyed,
+    /// The windows of the keys in the block.
+    pub(crate) keys: KeyedWindows,
 }
 
-/// What a row holds.
+/// The content of a row.
 #[derive(Clone, Debug)]
 pub(crate) enum Stored<'a> {
     /// A block.
@@ -56,7 +56,7 @@ pub(crate) enum Stored<'a> {
     Head(Head<'a>),
 }
 
-/// The head of a block that stands in pieces.
+/// The head of a block that is stored in pieces.
 #[derive(Clone, Debug)]
 pub(crate) struct Head<'a> {
     header: Header,
@@ -73,11 +73,11 @@ struct Piece {
 
 impl Row {
     /// The rows of a block.
-    pub(crate) fn new(block: &Sealed<Bytes>) -> Self {
+    pub(crate) fn new(block: &EncodedBlock<Bytes>) -> Self {
         Self::cut(block, PIECE_BYTES)
     }
 
-    fn cut(block: &Sealed<Bytes>, bytes_max: usize) -> Self {
+    fn cut(block: &EncodedBlock<Bytes>, bytes_max: usize) -> Self {
         let header = block.header();
         let (first, index) = (header.first_order_number, header.index);
         let (bytes, keys) = (block.bytes(), block.keyed());
@@ -100,7 +100,7 @@ impl Row {
     }
 }
 
-/// The checksum of a head: with the version, so that no block passes for one.
+/// The checksum of a head: it covers the version, so that no block passes for a head.
 fn checksum(rest: &[u8]) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(&[HEAD_VERSION]);
@@ -109,7 +109,7 @@ fn checksum(rest: &[u8]) -> u32 {
 }
 
 impl<'a> Stored<'a> {
-    /// What stands in a row. A head is checked; a block is not, until it is opened.
+    /// Reads a row. A head is checked here; a block only when it is opened.
     pub(crate) fn read(row: &'a [u8]) -> Result<Self, DecodeError> {
         match row.first() {
             Some(&BLOCK_VERSION) => Ok(Self::Whole(row)),
@@ -142,28 +142,28 @@ impl<'a> Head<'a> {
         Ok(Self { header, block, pieces })
     }
 
-    /// What the block says of itself.
+    /// The header of the block.
     pub(crate) fn header(&self) -> &Header {
         &self.header
     }
 
-    /// The first bytes of the block: its pieces follow on them.
+    /// The first bytes of the block, which the pieces continue.
     pub(crate) fn block(&self) -> &'a [u8] {
         self.block
     }
 
-    /// How many pieces it is in.
+    /// The number of pieces.
     pub(crate) fn pieces(&self) -> u64 {
         self.pieces.len() as u64
     }
 
-    /// Which piece has the order with this number, if any has.
+    /// The piece that holds the order with this number, if any does.
     pub(crate) fn place(&self, number: OrderNumber) -> Option<u64> {
         let after = self.pieces.partition_point(|piece| piece.first <= number);
         after.checked_sub(1).map(|place| place as u64)
     }
 
-    /// An order out of the piece in this place.
+    /// An order from the piece with this number.
     pub(crate) fn order(
         &self,
         place: u64,
@@ -186,8 +186,8 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// The second block of a shop: so many orders, from number 7 on.
-    pub(crate) fn block(orders: u64) -> Sealed<Bytes> {
+    /// The second block of a shop, with `orders` orders from number 7 on.
+    pub(crate) fn block(orders: u64) -> EncodedBlock<Bytes> {
         let name = Name::new("bear").unwrap();
         let bear = Definition {
             name: name.clone(),
@@ -214,7 +214,7 @@ pub(crate) mod tests {
     fn head(row: &Row) -> Result<Head<'_>, DecodeError> {
         match Stored::read(&row.row)? {
             Stored::Head(head) => Ok(head),
-            Stored::Whole(_) => panic!("it is not in pieces"),
+            Stored::Whole(_) => panic!("the block is not in pieces"),
         }
     }
 
@@ -225,7 +225,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_small_block_stands_whole() {
+    fn a_small_block_is_stored_whole() {
         let block = block(20);
         let row = Row::new(&block);
         assert_eq!((row.first, row.index, row.pieces.len()), (OrderNumber(7), Index(3), 0));
@@ -235,7 +235,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_large_block_stands_in_pieces_and_each_order_is_in_one_of_them() {
+    fn a_large_block_is_stored_in_pieces_and_each_order_is_in_one_piece() {
         let block = block(1_000);
         let row = Row::new(&block);
         assert!(row.row.len() < 300 && 2 < row.pieces.len());
@@ -277,7 +277,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn version_2_looks_like_this_for_ever() {
+    fn the_bytes_of_version_2_never_change() {
         let block = block(3);
         let row = Row::cut(&block, 100);
         let [one, two] = row.pieces.as_slice() else { panic!("{} pieces", row.pieces.len()) };

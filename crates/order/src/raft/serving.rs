@@ -1,9 +1,9 @@
-//! Serves blocks to a replica that lacks them, and lets orders go first.
+//! Block serving: sends blocks to a replica that lacks them, paced so that orders go first.
 //!
-//! Whoever returns takes what it gets as fast as it can, and everybody pays: the disk here, the
-//! processors of a machine that runs more than one replica. So while orders come in, blocks go out
-//! at an even pace that is far above the rate of any store and far below what the machine can do;
-//! when nobody orders, they go as fast as they are taken.
+//! A catching-up replica takes blocks as fast as it can, at a cost for orders: the disk here, and
+//! the processors of a machine that runs more than one replica. So while orders come in, blocks go
+//! out at an even pace, far above the rate of any store and far below the capacity of the machine.
+//! When no orders come in, they go out without a pause.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,41 +14,42 @@ use tokio::time::Instant;
 use tonic::Status;
 use wire::proto;
 
-use super::view::View;
+use super::applied_state::View;
 
-/// About how many bytes of blocks go into one part: 256 KB, a few milliseconds of anybody's time.
+/// The approximate bytes of blocks in one part: 256 KB, a few milliseconds of work.
 const PART_BYTES: usize = 256 << 10;
 
 /// Parts of blocks read ahead of a slow receiver.
 pub(crate) const PARTS_AHEAD: usize = 2;
 
-/// While orders come in, so many bytes of blocks go out per second: 8 MB, some 60,000 orders.
+/// The bytes of blocks sent per second while orders come in: 8 MB, some 60,000 orders.
 const BUSY_BYTES: u64 = 8 << 20;
 
-/// Orders come in when so many bytes of batches are applied per second: some hundreds of orders.
+/// From this many bytes of applied batches per second on, orders count as coming in: some hundreds
+/// of orders.
 const QUIET_BYTES: u64 = 32 << 10;
 
-/// For how long it is counted what comes in. Shorter, and the time between two entries would pass
-/// for silence.
+/// The interval over which applied bytes are counted. With a shorter interval, the gap between two
+/// entries would look like idle time.
 const COUNT: Duration = Duration::from_millis(100);
 
 /// The pure core: how long to wait after each part.
 #[derive(Clone, Copy, Debug)]
-struct Pace {
+struct ServingPace {
     busy: bool,
     since: Instant,
     applied: u64,
-    /// When the next part may go, were the store busy all the time.
+    /// When the next part may go while the store is busy.
     next: Instant,
 }
 
-impl Pace {
-    /// Busy, until it is known to be quiet. `applied` is what has been applied so far, in bytes.
+impl ServingPace {
+    /// Starts as busy, until an idle interval is measured. `applied` is the bytes applied so far.
     fn new(applied: u64, now: Instant) -> Self {
         Self { busy: true, since: now, applied, next: now }
     }
 
-    /// A part of `bytes` went out. How long to wait before the next.
+    /// Records that a part of `bytes` went out. Returns the wait before the next part.
     fn sent(&mut self, bytes: usize, applied: u64, now: Instant) -> Duration {
         let span = now - self.since;
         if COUNT <= span {
@@ -62,26 +63,26 @@ impl Pace {
         }
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         let share = Duration::from_micros(bytes.saturating_mul(1_000_000) / BUSY_BYTES);
-        // Time that was not used is not saved up for a rush.
+        // Unused time does not accumulate into a burst.
         self.next = self.next.max(now.checked_sub(share).unwrap_or(now)) + share;
         self.next.saturating_duration_since(now)
     }
 }
 
-/// So long another replica waits until what it asks for is on disk here.
+/// How long a request for blocks waits until they are on disk here.
 const FLUSH_MAX: Duration = Duration::from_millis(500);
 
-/// Reads blocks a part at a time and passes them on, until all are sent or nobody listens.
+/// Reads blocks part by part and sends them, until all are sent or the receiver is gone.
 pub(crate) async fn send_blocks(
     view: Arc<View>,
     mut after: Index,
     to: Index,
     parts: mpsc::Sender<Result<proto::BlocksPart, Status>>,
 ) {
-    let mut pace = Pace::new(view.applied_bytes(), Instant::now());
+    let mut pace = ServingPace::new(view.applied_bytes(), Instant::now());
     if view.durable().index() < to {
-        // Another replica may have had on disk, and lost, what this one is only about to write. If
-        // it cannot, it sends what it has.
+        // The requesting replica may have had on disk, and lost, entries that this one is only
+        // about to write. If the flush fails, this replica sends what it has.
         let _ = tokio::time::timeout(FLUSH_MAX, view.flush()).await;
     }
     loop {
@@ -91,7 +92,7 @@ pub(crate) async fn send_blocks(
         let blocks = match view.shared.hand.aside(read).await {
             Ok(blocks) => blocks,
             Err(error) => {
-                // Nobody listens any more: nobody needs to know.
+                // If the receiver is gone, the error has no reader.
                 let _ = parts.send(Err(Status::data_loss(error.to_string()))).await;
                 return;
             }
@@ -117,24 +118,24 @@ mod tests {
     const PART: usize = 1 << 20;
 
     #[test]
-    fn blocks_go_evenly_while_orders_come_in_and_at_once_when_none_do() {
+    fn blocks_are_paced_while_orders_come_in_and_not_paced_when_idle() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let mut pace = Pace::new(0, start);
+        let mut pace = ServingPace::new(0, start);
         let eighth = Duration::from_millis(125);
-        assert_eq!(pace.sent(PART, 0, at(0)), eighth, "at first nobody knows");
+        assert_eq!(pace.sent(PART, 0, at(0)), eighth, "busy until an interval is measured");
         assert_eq!(pace.sent(PART, 500_000, at(125)), eighth);
-        assert_eq!(pace.sent(PART, 500_000, at(260)), Duration::ZERO, "nobody orders");
+        assert_eq!(pace.sent(PART, 500_000, at(260)), Duration::ZERO, "no orders come in");
         assert_eq!(pace.sent(PART, 500_000, at(261)), Duration::ZERO);
         let pause = pace.sent(PART, 600_000, at(361));
-        assert_eq!(pause, Duration::from_millis(25), "somebody does again: the rest of its share");
+        assert_eq!(pause, Duration::from_millis(25), "orders again: the rest of the part's share");
     }
 
     #[test]
-    fn a_receiver_that_was_slow_gets_no_rush_afterwards() {
+    fn a_slow_receiver_gets_no_burst_afterwards() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let mut pace = Pace::new(0, start);
+        let mut pace = ServingPace::new(0, start);
         pace.sent(PART, 0, at(0));
         assert!(pace.sent(PART, 9_000_000, at(5_000)) <= Duration::from_millis(125));
         let next = pace.sent(PART, 9_000_000, at(5_001));

@@ -1,11 +1,11 @@
-//! Snapshots are manifests: the small state, and the claim "everything up to here".
+//! Snapshots are manifests: the small state, and the claim "every block up to here".
 //!
-//! The history itself does not travel with them. Whoever installs one asks a [`BlockSource`] for
-//! just the blocks it lacks, checks that each continues the chain of those before, remembers their
-//! keys, and only then makes the manifest's state its own, in one transaction. A crash before that
-//! leaves some more blocks in the file, which nobody counts on; a crash after it finds the
-//! installed snapshot. An error before that leaves a ledger that remembers too much, and a replica
-//! that stops: such a ledger applies nothing, and installs no other snapshot.
+//! The history itself does not travel with a snapshot. An installing replica asks a [`BlockSource`]
+//! only for the blocks that it lacks, checks that each continues the chain, remembers their keys,
+//! and only then adopts the manifest's state, in one transaction. A crash before that leaves extra
+//! blocks in the file, on which nothing depends; a crash after it finds the installed snapshot. An
+//! error before that leaves a ledger with too many keys, and the replica stops: such a ledger
+//! applies nothing, and installs no other snapshot.
 //!
 //! A snapshot never claims more than is on disk here, because the log up to it may be purged.
 
@@ -17,27 +17,28 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use ledger::encoded_block::EncodedBlock;
 use ledger::ledger::{Ledger, Windows};
-use ledger::sealed::Sealed;
 use ledger::state::{KeysNeeded, State};
 use ledger::terms::{Digest, Index, OrderNumber};
 
+use crate::raft::applied_state::View;
 use crate::raft::blocks::{Durable, invalid};
 use crate::raft::divergence::{AppliedIds, DIVERGED};
 use crate::raft::rows::Row;
 use crate::raft::types::{Snapshot, SnapshotMeta};
-use crate::raft::view::View;
 
-/// How often the source is asked before this replica gives up and stops.
+/// The number of fetch attempts before this replica gives up and stops.
 const TRIES: u32 = 4;
 
-/// The pause before the second try; it doubles with each. Sources come back, or catch up.
+/// The pause before the second attempt; it doubles with each. Meanwhile sources may return or catch
+/// up.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Blocks are written to disk in parts of about this many bytes while a snapshot is installed.
 const PART_BYTES: usize = 8 << 20;
 
-/// A snapshot as it travels: no history, only what stands on it.
+/// A snapshot as it travels: the small state, without the history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// The ledger's state in its own encoding (versioned, with a checksum): everything but the
@@ -45,15 +46,15 @@ pub struct Manifest {
     pub state: Bytes,
 }
 
-/// Where a replica gets the blocks that it lacks: any replica that has them.
+/// A source of the blocks that a replica lacks: any replica that has them.
 pub trait BlockSource: Send + Sync + 'static {
-    /// The encoded blocks of the entries in `(after, to]`, oldest first. Nothing is believed: the
-    /// receiver checks each. After an error, a wrong block or an early end it keeps what was right
-    /// and asks again, a few times; then the replica stops.
+    /// The encoded blocks of the entries in `(after, to]`, oldest first. The receiver trusts no
+    /// block and checks each. After an error, a wrong block or an early end it keeps the valid
+    /// blocks and asks again, at most four times in all; then the replica stops.
     fn blocks(&self, after: Index, to: Index) -> BoxStream<'static, io::Result<Bytes>>;
 }
 
-/// No source at all: for replicas that never need one.
+/// An empty source: for replicas that never need one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoSource;
 
@@ -63,7 +64,8 @@ impl BlockSource for NoSource {
     }
 }
 
-/// The current snapshot: what is on disk. Costs nothing. `None` before the first entry is.
+/// The current snapshot: the state on disk. It costs nothing. `None` before the first entry is on
+/// disk.
 pub(crate) fn current(view: &View) -> Option<Snapshot> {
     let durable = view.durable();
     durable.applied?;
@@ -72,13 +74,13 @@ pub(crate) fn current(view: &View) -> Option<Snapshot> {
     Some(Snapshot { meta, snapshot: Manifest { state: durable.state.clone() } })
 }
 
-/// The snapshot of a ledger in which nothing has happened.
+/// The snapshot of an empty ledger.
 pub(crate) fn empty() -> Snapshot {
     let state = Ledger::new(Windows::default()).state().encode().into();
     Snapshot { meta: SnapshotMeta::default(), snapshot: Manifest { state } }
 }
 
-/// Makes a snapshot this replica's own: fetches what it lacks, checks it, and changes over at once.
+/// Installs a snapshot: fetches the missing blocks, checks them, and changes over at once.
 pub(crate) async fn install(
     view: &Arc<View>,
     source: &dyn BlockSource,
@@ -91,7 +93,7 @@ pub(crate) async fn install(
         let claim = state.applied;
         return Err(invalid(format!("a snapshot of index {to} holds the state of index {claim}")));
     }
-    // What was applied here comes first, so that the fetched blocks continue what is on disk.
+    // Applied blocks are flushed first, so that the fetched blocks continue the history on disk.
     view.flush().await?;
     let chain = view.read(|ledger| Chain {
         index: ledger.applied(),
@@ -124,7 +126,7 @@ pub(crate) async fn install(
     view.shared.hand.aside(task).await
 }
 
-/// Where the history has come to: what the next block must continue.
+/// The end of the chain: the next block must continue it.
 #[derive(Clone, Copy, Debug)]
 struct Chain {
     index: Index,
@@ -133,9 +135,9 @@ struct Chain {
 }
 
 impl Chain {
-    /// Checks that an encoded block is whole and continues the chain, and steps onto it.
-    fn step(&mut self, bytes: Bytes, to: Index) -> io::Result<Sealed<Bytes>> {
-        let block = Sealed::open(bytes).map_err(invalid)?;
+    /// Checks that an encoded block is whole and continues the chain, and advances to it.
+    fn step(&mut self, bytes: Bytes, to: Index) -> io::Result<EncodedBlock<Bytes>> {
+        let block = EncodedBlock::open(bytes).map_err(invalid)?;
         let header = block.header();
         let follows = self.index < header.index && header.index <= to;
         if !follows || header.previous != self.digest || header.first_order_number != self.next {
@@ -146,15 +148,16 @@ impl Chain {
         }
         self.index = header.index;
         self.digest = header.digest;
-        // The entry that opens the shop says where its numbers begin.
+        // The entry that opens the shop defines the first order number.
         let first = block.opened().unwrap_or(self.next);
-        // As the ledger counts: numbers before batches of version 2 could reach the last of all.
+        // Saturating, like the ledger: before version 2 of batches, numbers could reach the
+        // maximum.
         self.next = OrderNumber(first.0.saturating_add(u64::from(header.orders)));
         Ok(block)
     }
 }
 
-/// Fetches what leads from here to a state, in as many tries as it takes and as are allowed.
+/// Fetches the blocks up to a state, in at most [`TRIES`] attempts.
 async fn fetch_all(
     view: &Arc<View>,
     source: &dyn BlockSource,
@@ -168,7 +171,8 @@ async fn fetch_all(
         if fetched.is_ok() && chain.digest == state.digest {
             return Ok(());
         }
-        let why = fetched.err().map_or_else(|| "they end too early".into(), |e| e.to_string());
+        let why =
+            fetched.err().map_or_else(|| "the blocks end too early".into(), |e| e.to_string());
         if left == 0 {
             let last = chain.index;
             let text = format!("cannot fetch the blocks from index {last} to {to}: {why}");
@@ -181,8 +185,8 @@ async fn fetch_all(
     Ok(())
 }
 
-/// Fetches the blocks from `chain` up to a state and takes them in, part by part; the chain grows
-/// with it.
+/// Fetches the blocks from `chain` up to a state and takes them in, part by part; the chain
+/// advances with each part.
 async fn fetch(
     view: &Arc<View>,
     source: &dyn BlockSource,
@@ -212,8 +216,8 @@ async fn fetch(
     }
 }
 
-/// Checks a part of the history, writes it whole and remembers its keys, or does nothing of it when
-/// a block is wrong.
+/// Checks a part of the history, writes it and remembers its keys. If a block is wrong, nothing of
+/// the part is kept.
 async fn take_in(
     view: &Arc<View>,
     mut chain: Chain,
@@ -234,7 +238,7 @@ async fn take_in(
     view.shared.hand.aside(task).await
 }
 
-/// The moment of change: the ledger, the position and what is durable become those of the snapshot.
+/// The switch: ledger, position and durable state become those of the snapshot at once.
 fn change_over(view: &View, there: Ledger, durable: Durable) {
     let shared = &view.shared;
     let applied = durable.applied;
@@ -244,8 +248,8 @@ fn change_over(view: &View, there: Ledger, durable: Durable) {
     books.applied = applied;
     books.ids = AppliedIds::start(applied);
     books.members = durable.members.clone();
-    books.young.clear();
-    books.young_bytes = 0;
+    books.unwritten.clear();
+    books.unwritten_bytes = 0;
     *shared.durable.write() = Arc::new(durable);
     shared.publish(&books, after, None, true);
     drop(books);

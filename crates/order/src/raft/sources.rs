@@ -1,4 +1,4 @@
-//! Where a replica gets the blocks that it lacks: from any other, from the leader last.
+//! Block sources: fetches missing blocks from any other replica, from the leader last.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use wire::proto;
 
 use super::snapshots::BlockSource;
 use super::transport::Transport;
+use crate::disk_space::DiskSpace;
 use crate::identity::Identity;
 use crate::peers::{PeerView, Peers};
 use crate::role::Reach;
-use crate::room::Room;
 
-/// Blocks fetched ahead of their checking.
+/// The number of blocks fetched ahead of their checking.
 const BLOCKS_AHEAD: usize = 64;
 
-/// Whoever spoke as a leader within this is taken for one.
+/// A replica that acted as a leader within this time counts as the leader.
 const LEADS_FOR: Duration = Duration::from_secs(1);
 
 /// The other replicas as a source of blocks.
@@ -32,10 +32,10 @@ pub(crate) struct Sources {
     pub(crate) transport: Transport,
     /// How this replica introduces itself.
     pub(crate) identity: Arc<Identity>,
-    /// Who is there.
+    /// The table of reachable peers.
     pub(crate) peers: Peers,
-    /// Nothing is fetched for which there is no room.
-    pub(crate) room: Room,
+    /// The free disk space: fetching waits for it.
+    pub(crate) room: DiskSpace,
 }
 
 impl BlockSource for Sources {
@@ -44,7 +44,7 @@ impl BlockSource for Sources {
         let this = self.clone();
         tokio::spawn(async move {
             if let Err(error) = this.fetch(after, to, &blocks).await {
-                // Nobody listens any more: nobody needs to know.
+                // If the receiver is gone, the error has no reader.
                 let _ = blocks.send(Err(error)).await;
             }
         });
@@ -53,8 +53,8 @@ impl BlockSource for Sources {
 }
 
 impl Sources {
-    /// Asks one after the other, each for what is still missing. The receiver checks every block,
-    /// so the first that breaks off, or that is not yet so far, is merely followed by the next.
+    /// Asks one replica after another, each for the blocks still missing. The receiver checks every
+    /// block, so after an early end the next replica simply continues.
     async fn fetch(
         &self,
         mut after: Index,
@@ -78,8 +78,7 @@ impl Sources {
                 return Ok(());
             }
         }
-        // The last entries may have no blocks; whether anything is missing is for the receiver to
-        // say.
+        // The last entries may have no blocks; the receiver decides whether anything is missing.
         if came_to_an_end { Ok(()) } else { Err(last) }
     }
 
@@ -101,7 +100,7 @@ impl Sources {
         let request = proto::BlocksRequest { sender, after: after.0, to: to.0 };
         let mut parts = client.blocks(request).await?.into_inner();
         while let Some(part) = parts.message().await? {
-            self.room.roomy().await;
+            self.room.await_space().await;
             for block in part.blocks {
                 let header = ledger::block::Block::peek(&block)
                     .map_err(|error| tonic::Status::data_loss(error.to_string()))?;
@@ -115,8 +114,8 @@ impl Sources {
     }
 }
 
-/// In which order replicas are asked for blocks: those that are up before the others, the leader,
-/// which has the most to do, after its equals, and higher ids first.
+/// The order in which replicas are asked for blocks: reachable ones first, among those followers
+/// before the busier leader, then higher ids first.
 fn ask_order(table: &BTreeMap<u64, PeerView>, is_leading: impl Fn(u64) -> bool) -> Vec<u64> {
     let mut order: Vec<_> = table.iter().rev().collect();
     order.sort_by_key(|(id, peer)| (peer.reach != Reach::Up, is_leading(**id)));

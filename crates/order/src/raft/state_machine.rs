@@ -1,9 +1,9 @@
-//! Applies committed entries to the ledger, in order, each once, and answers those who proposed
-//! them.
+//! The state machine: applies committed entries to the ledger, in order, each once, and answers
+//! their proposers.
 //!
-//! What it applies is in memory at once and on disk a little later; after a crash it starts where
-//! the disk is, and the engine replays the rest from the log. Refusals are answers; an error here
-//! means that this replica cannot go on.
+//! An applied entry is in memory at once and on disk a little later. After a crash the ledger
+//! restarts from the disk, and the engine replays the rest from the log. Refusals are answers; an
+//! error here means that this replica cannot go on.
 
 use std::io;
 use std::path::Path;
@@ -17,23 +17,23 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use redb::StorageBackend;
 
+use crate::raft::applied_state::{Applied, Shared, View};
 use crate::raft::blocks::{Blocks, Durable, invalid};
 use crate::raft::divergence::DIVERGED;
-use crate::raft::hand::Hand;
+use crate::raft::executor::Executor;
 use crate::raft::log_store::forget_unread;
-use crate::raft::mend;
 use crate::raft::open_error::OpenError;
+use crate::raft::repair;
 use crate::raft::snapshots::{self, BlockSource, Manifest};
 use crate::raft::types::{
     Entry, LogId, Outcomes, Payload, Snapshot, SnapshotMeta, StoredMembership, Types,
 };
-use crate::raft::view::{Books, Shared, View};
-use crate::raft::writer::Pace;
+use crate::raft::writer::WritePace;
 
 /// The file of the history, in the folder given to [`StateMachine::open`].
 pub const FILE: &str = "blocks.redb";
 
-/// From this many bytes on, an entry that opens a shop is applied beside the runtime: some three
+/// An entry of at least this size that opens a shop is applied off the runtime's thread: some three
 /// thousand products, a few milliseconds.
 const LARGE_BYTES: usize = 256 << 10;
 
@@ -43,7 +43,7 @@ pub struct StateMachine {
     source: Arc<dyn BlockSource>,
 }
 
-/// Makes snapshots of what is on disk.
+/// Makes snapshots of the state on disk.
 #[derive(Debug)]
 pub struct SnapshotBuilder {
     view: Arc<View>,
@@ -56,35 +56,35 @@ impl std::fmt::Debug for StateMachine {
 }
 
 impl StateMachine {
-    /// Opens the history in `folder`, making it when it is absent, and restores the ledger from it.
+    /// Opens the history in `folder`, creates it if absent, and restores the ledger from it.
     ///
-    /// `source` is asked for the blocks that a snapshot claims and that are not here.
+    /// `source` provides the blocks that a snapshot claims and that are not here.
     ///
     /// # Errors
     ///
-    /// When the folder cannot be used, or when what is needed from the history is damaged.
+    /// When the folder cannot be used, or when a needed part of the history is damaged.
     pub fn open(
         folder: &Path,
         windows: Windows,
-        pace: Pace,
+        pace: WritePace,
         source: Arc<dyn BlockSource>,
     ) -> Result<(Self, Arc<View>), OpenError> {
         std::fs::create_dir_all(folder).map_err(|error| OpenError::folder(folder, &error))?;
         let path = folder.join(FILE);
         forget_unread(&path).map_err(|error| OpenError::folder(&path, &error))?;
-        Self::on(&path, Blocks::open(&path)?, windows, (pace, Hand::Threads), source)
+        Self::on(&path, Blocks::open(&path)?, windows, (pace, Executor::Threads), source)
     }
 
-    /// The same for a replica that has others: a damaged block is mended with theirs. Not on a
-    /// thread of the runtime.
+    /// The same with repair: a damaged block is replaced by that of another replica. Must not run
+    /// on a thread of the runtime.
     ///
     /// # Errors
     ///
-    /// Those of [`Self::open`], when mending does not help.
-    pub fn open_mending(
+    /// Those of [`Self::open`], when the repair fails.
+    pub fn open_repairing(
         folder: &Path,
         windows: Windows,
-        pace: Pace,
+        pace: WritePace,
         source: Arc<dyn BlockSource>,
         runtime: &tokio::runtime::Handle,
     ) -> Result<(Self, Arc<View>), OpenError> {
@@ -95,16 +95,16 @@ impl StateMachine {
         let path = folder.join(FILE);
         let (blocks, durable) = Blocks::open(&path)?;
         tracing::warn!("{damage}; asking the others for what is damaged");
-        match mend::mend(&blocks, &durable, source.as_ref(), runtime) {
-            Ok(_) => Self::on(&path, (blocks, durable), windows, (pace, Hand::Threads), source),
+        match repair::repair(&blocks, &durable, source.as_ref(), runtime) {
+            Ok(_) => Self::on(&path, (blocks, durable), windows, (pace, Executor::Threads), source),
             Err(error) => {
-                tracing::warn!("that did not help: {error}");
+                tracing::warn!("the repair failed: {error}");
                 Err(damage)
             }
         }
     }
 
-    /// The same on a storage that is no file, named `path`, with whoever does the blocking work.
+    /// The same on a storage that is not a file, named `path`, with the given executor.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ impl StateMachine {
     pub fn open_on(
         (path, storage): (&Path, impl StorageBackend),
         windows: Windows,
-        work: (Pace, Hand),
+        work: (WritePace, Executor),
         source: Arc<dyn BlockSource>,
     ) -> Result<(Self, Arc<View>), OpenError> {
         Self::on(path, Blocks::open_on(path, storage)?, windows, work, source)
@@ -122,18 +122,18 @@ impl StateMachine {
         path: &Path,
         (blocks, durable): (Blocks, Durable),
         windows: Windows,
-        (pace, hand): (Pace, Hand),
+        (pace, hand): (WritePace, Executor),
         source: Arc<dyn BlockSource>,
     ) -> Result<(Self, Arc<View>), OpenError> {
         let ledger = blocks.restore(&durable, windows).map_err(|error| {
             let is_damage = error.kind() == io::ErrorKind::InvalidData;
-            // A block says itself where it is.
+            // An error about a block names its place already.
             error.downcast::<OpenError>().unwrap_or_else(|error| match is_damage {
                 true => OpenError::damaged_block(path, "its blocks", &error),
                 false => OpenError::folder(path, &error),
             })
         })?;
-        let rolls = durable.applied.map(|_| ledger.rolls());
+        let rolls = durable.applied.map(|_| ledger.key_summary());
         let durable = Durable { rolls, ..durable };
         let view = View::start(blocks, durable, ledger, (pace, hand))
             .map_err(|error| OpenError::folder(path, &error))?;
@@ -154,7 +154,7 @@ fn apply_to(
 }
 
 impl Shared {
-    /// Applies one entry. The answer says what each of its requests came to.
+    /// Applies one entry, and returns the outcomes of its requests.
     fn apply(&self, entry: Entry) -> io::Result<Outcomes> {
         let log_id = entry.log_id;
         let outcomes = match entry.payload {
@@ -175,10 +175,10 @@ impl Shared {
         Ok(self.accept(&mut books, (after, log_id, payload), entry))
     }
 
-    /// The ledger has gone on by an entry: what else follows from it, in the same moment.
+    /// Records the consequences of an entry that the ledger has applied, under the same lock.
     fn accept(
         &self,
-        books: &mut Books,
+        books: &mut Applied,
         (after, log_id, payload): (Index, LogId, &Payload),
         entry: ledger::ledger::Entry,
     ) -> Outcomes {
@@ -193,17 +193,16 @@ impl Shared {
         Outcomes { index: Index(log_id.index), outcomes: entry.outcomes.into() }
     }
 
-    /// Opening a shop of 100,000 products takes a ledger tenths of a second, and the one thread of
-    /// a replica also says that the replica lives.
+    /// True for an entry that opens a large shop. A shop of 100,000 products takes the ledger
+    /// tenths of a second, and the replica's one thread must also send the signs of life.
     fn opens_large_shop(&self, entry: &Entry) -> bool {
         let EntryPayload::Normal(payload) = &entry.payload else { return false };
         LARGE_BYTES <= payload.0.len() && !self.books.read().ledger.is_open()
     }
 
-    /// Applies an entry to a copy of a ledger without products, beside the thread of the runtime
-    /// and beside the lock; then the copy takes the ledger's place, in one moment. The engine
-    /// applies
-    /// one entry after the other, and installs no snapshot meanwhile.
+    /// Applies an entry to a copy of a ledger without products, off the runtime's thread and
+    /// without the lock; then the copy replaces the ledger at once. The engine applies entries one
+    /// at a time, and installs no snapshot meanwhile.
     async fn apply_aside(shared: &Arc<Self>, entry: Entry) -> io::Result<Outcomes> {
         let log_id = entry.log_id;
         let EntryPayload::Normal(payload) = entry.payload else { return shared.apply(entry) };
@@ -223,12 +222,12 @@ impl Shared {
         Ok(outcomes)
     }
 
-    /// An entry without requests moves the ledger's index, and maybe the members.
+    /// Applies an entry without requests: it moves the ledger's index, and may change the members.
     fn skip(&self, log_id: LogId, members: Option<StoredMembership>) -> Outcomes {
         let index = Index(log_id.index);
         let mut books = self.books.write();
         let after = books.ledger.applied();
-        // The very first entry has index 0, where every ledger already is.
+        // The very first entry has index 0, where every new ledger already is.
         if after < index {
             books.ledger.skip_entry(index);
         }

@@ -1,10 +1,10 @@
-//! Reading blocks: all tables that hold them, at one moment.
+//! Reading blocks: a consistent snapshot of all tables that hold them.
 
 use std::io;
 
 use bytes::Bytes;
-use ledger::rolls::Rolls;
-use ledger::sealed::Sealed;
+use ledger::encoded_block::EncodedBlock;
+use ledger::key_summary::KeySummary;
 use ledger::terms::Index;
 use ledger::windows::WindowId;
 use redb::{ReadOnlyTable, ReadableDatabase};
@@ -12,7 +12,7 @@ use redb::{ReadOnlyTable, ReadableDatabase};
 use crate::raft::blocks::{BLOCKS, Blocks, KEYS, PIECES, PLACES, broken, stands};
 use crate::raft::rows::Stored;
 
-/// The tables that hold blocks, at one moment.
+/// The tables that hold blocks, in one read transaction.
 pub(super) struct Tables<'a> {
     history: &'a Blocks,
     blocks: ReadOnlyTable<(u64, u64), &'static [u8]>,
@@ -22,7 +22,7 @@ pub(super) struct Tables<'a> {
 
 impl Tables<'_> {
     /// The block of an index, checked.
-    pub(super) fn checked(&self, index: Index) -> io::Result<Sealed<Bytes>> {
+    pub(super) fn checked(&self, index: Index) -> io::Result<EncodedBlock<Bytes>> {
         let first = self.places.get(index.0).map_err(broken)?.map(|first| first.value());
         let first = first.ok_or_else(|| self.history.damage(index, &"it is missing"))?;
         let block = self.history.check(index, self.block(index, first)??)?;
@@ -32,7 +32,7 @@ impl Tables<'_> {
         }
     }
 
-    /// The bytes of the block of an index, or why they cannot be put together.
+    /// The bytes of the block of an index, or why they cannot be assembled.
     pub(super) fn block(&self, index: Index, first: u64) -> io::Result<io::Result<Bytes>> {
         let damaged = |reason: &dyn std::fmt::Display| Err(self.history.damage(index, &reason));
         let Some(row) = self.blocks.get((first, index.0)).map_err(broken)? else {
@@ -58,7 +58,7 @@ impl Tables<'_> {
 }
 
 impl Blocks {
-    /// All tables that hold blocks, at one moment.
+    /// All tables that hold blocks, in one read transaction.
     pub(super) fn tables(&self) -> io::Result<Tables<'_>> {
         let read = self.rows.begin_read().map_err(broken)?;
         Ok(Tables {
@@ -69,12 +69,12 @@ impl Blocks {
         })
     }
 
-    /// The blocks up to `to` in which keys that these rolls reach may be, oldest first, checked.
+    /// The blocks up to `to` that may hold keys of this summary, oldest first, checked.
     pub(crate) fn called(
         &self,
-        rolls: Rolls,
+        rolls: KeySummary,
         to: Index,
-    ) -> io::Result<impl Iterator<Item = io::Result<Sealed<Bytes>>> + use<'_>> {
+    ) -> io::Result<impl Iterator<Item = io::Result<EncodedBlock<Bytes>>> + use<'_>> {
         let read = self.rows.begin_read().map_err(broken)?;
         let mut indexes = Vec::new();
         for id in WindowId::ALL {

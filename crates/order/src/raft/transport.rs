@@ -1,17 +1,16 @@
-//! How the engine reaches the other replicas.
+//! The transport: how the engine reaches the other replicas.
 //!
-//! Each peer has three connections, so that nothing big delays anything small: one for the log, one
-//! for heartbeats and votes, one for snapshots. The log goes over one long-lived stream per
-//! session, with as many requests on their way as the engine likes; heartbeats are single calls.
+//! Each peer has three connections, so that a large transfer delays no small call: one for the log,
+//! one for heartbeats and votes, one for snapshots. The log goes over one long-lived stream per
+//! session, with as many requests in flight as the engine sends; heartbeats are single calls.
 //!
 //! # Invariants
 //!
 //! * Answers come back in the order of their requests.
-//! * A stream that owes an answer and brings none for [`STALLED_MAX`] is ended; the engine opens
-//!   another.
-//! * *Unreachable* is said only of a peer that could not be connected to, or that refused us: it
-//!   makes
-//!   the engine back off.
+//! * A stream whose pending answer does not arrive within [`STALLED_MAX`] is ended; the engine
+//!   opens another.
+//! * *Unreachable* is reported only for a peer that could not be connected to, or that rejected
+//!   this replica: it makes the engine back off.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,8 +35,8 @@ use tonic::{Code, Status};
 use wire::proto::peer_client::PeerClient;
 
 use super::bounds::{Bounds, Complaints, Implausible};
-use super::letters;
-use super::ride::ride;
+use super::commit_coalescing::ride;
+use super::convert;
 use super::snapshots::Manifest;
 use super::types::{Address, Snapshot, Types, Vote};
 use crate::identity::Identity;
@@ -47,20 +46,20 @@ use crate::peers::Peers;
 /// The greatest call between replicas: an entry that opens a shop of 100,000 products fits.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// A stream that owes an answer for this long is ended.
+/// A stream whose pending answer takes this long is ended.
 const STALLED_MAX: Duration = Duration::from_secs(1);
 
 /// How long a connect may take.
 const CONNECT_MAX: Duration = Duration::from_millis(500);
 
-/// How long a vote or a transfer may take to be answered.
+/// The time limit of a vote or a transfer.
 const VOTE_MAX: Duration = Duration::from_millis(300);
 
 /// HTTP/2 windows: one full batch never waits for a window.
 const STREAM_WINDOW: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
 
-/// What a connection is for.
+/// The purpose of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Purpose {
     Log,
@@ -71,7 +70,7 @@ enum Purpose {
 type Client = PeerClient<Channel>;
 type Failed = RPCError<Types>;
 
-/// How to reach an address between replicas.
+/// The connection settings for a replica's address.
 pub(crate) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .origin(wire::net::authority())
@@ -92,18 +91,18 @@ pub(crate) fn client(channel: Channel) -> Client {
         .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-/// By peer and purpose; each with the address that it goes to.
+/// The channels by peer and purpose, each with the address that it connects to.
 type Channels = BTreeMap<(u64, Purpose), (String, Channel)>;
 
-/// Makes the engine's connections, and keeps them.
+/// Opens the engine's connections, and keeps them.
 #[derive(Clone, Debug)]
 pub(crate) struct Transport {
     identity: Arc<Identity>,
     /// The open connections.
     channels: Arc<Mutex<Channels>>,
-    /// Knows whether a transfer is what the operator wishes.
+    /// Knows whether the operator wants a transfer.
     peers: Peers,
-    /// Answers that were rejected.
+    /// The log of rejected answers.
     complaints: Complaints,
 }
 
@@ -119,7 +118,7 @@ impl Transport {
         self.channel(id, &address, Purpose::Snapshot).ok().map(client)
     }
 
-    /// The way to replica `id` for small questions, if it is known where that is.
+    /// A link to replica `id` for small calls, if its address is known.
     pub(super) fn beats(&self, id: u64) -> Option<Link> {
         let address = self.identity.members().address(id)?;
         Some(self.link(id, &Address { address }, Purpose::Beat))
@@ -161,7 +160,7 @@ impl RaftNetworkFactory<Types> for Transport {
     }
 }
 
-/// The way to one peer, for one purpose.
+/// A link to one peer, for one purpose.
 #[derive(Clone, Debug)]
 pub(crate) struct Link {
     transport: Transport,
@@ -180,8 +179,8 @@ impl Link {
         self.transport.identity.sender(self.to)
     }
 
-    /// Rejects an answer whose numbers are out of bounds, seen from this replica's own term. The
-    /// engine gives the peer time.
+    /// Rejects an answer whose numbers are out of bounds, relative to this replica's own term. The
+    /// engine then backs off from the peer.
     fn judged(&self, judged: Result<(), Implausible>) -> Result<(), Failed> {
         judged.map_err(|why| {
             self.transport.complaints.rejected(self.to, &why);
@@ -189,27 +188,27 @@ impl Link {
         })
     }
 
-    /// The answer to entries.
+    /// Decodes and checks the answer to entries.
     fn appended(
         &self,
         bounds: Bounds,
         answer: wire::proto::AppendResponse,
     ) -> Result<StreamAppendResult<Types>, Failed> {
-        let appended = letters::appended_in(answer).map_err(|error| network(&error))?;
+        let appended = convert::appended_in(answer).map_err(|error| network(&error))?;
         self.judged(bounds.appended(&appended))?;
         Ok(appended)
     }
 
-    /// The answer to a vote for `own`.
+    /// Decodes and checks the answer to a vote for `own`.
     fn voted(
         &self,
         own: &Vote,
         response: wire::proto::VoteResponse,
     ) -> Result<VoteResponse<Types>, Failed> {
-        let voted = letters::voted_in(response).map_err(|error| network(&error))?;
+        let voted = convert::voted_in(response).map_err(|error| network(&error))?;
         let bounds = Bounds::of(own.leader_id.term);
         self.judged(bounds.answered(&voted.vote))?;
-        self.judged(bounds.position(letters::position(voted.last_log_id.as_ref())))?;
+        self.judged(bounds.position(convert::position(voted.last_log_id.as_ref())))?;
         Ok(voted)
     }
 
@@ -218,16 +217,16 @@ impl Link {
         Failed::Timeout(Timeout { action, id, target: self.to, timeout })
     }
 
-    /// Sends requests as the engine makes them, but for [news that rides](ride), and yields the
-    /// answers in their order.
+    /// Sends the engine's requests, with [commit notices coalesced](ride), and yields the answers
+    /// in their order.
     ///
-    /// When this ends, no further request is asked for. The connection's own task holds them and
-    /// may outlive the answers; the engine, told that a stream has failed, purges what that stream
-    /// would still read, and plans the next one on the state that both share.
+    /// When this stream ends, it reads no further request. The connection's own task holds the
+    /// requests and may outlive the answers. The engine, told that a stream has failed, purges the
+    /// entries that the stream would still read, and plans the next one on the state that both
+    /// share.
     ///
-    /// The first request is awaited before anybody is called: it is there, and only there, that the
-    /// engine waits after a failure. Without that a leader would call a dead follower thousands of
-    /// times a second.
+    /// The first request is awaited before the peer is called: only there does the engine wait
+    /// after a failure. Otherwise a leader would call a dead follower thousands of times a second.
     async fn stream<S>(
         &self,
         mut input: S,
@@ -245,7 +244,7 @@ impl Link {
         let bounds = Bounds::of(first.vote.leader_id.term);
         let requests = futures::stream::iter([first]).chain(input).map(move |request| {
             sent.fetch_add(1, Ordering::Relaxed);
-            letters::append_out(request, sender.take())
+            convert::append_out(request, sender.take())
         });
         let mut client = self.client(Purpose::Log)?;
         let opened = tokio::time::timeout(STALLED_MAX, client.append(requests)).await;
@@ -274,7 +273,7 @@ impl Link {
     }
 }
 
-/// The next answer; `None` when one is owed and does not come.
+/// The next answer; `None` when a pending answer does not arrive in time.
 async fn next(
     answers: &mut tonic::Streaming<wire::proto::AppendResponse>,
     owed: &AtomicU64,
@@ -302,7 +301,7 @@ impl RaftNetworkV2<Types> for Link {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, Failed> {
         let bounds = Bounds::of(rpc.vote.leader_id.term);
-        let request = letters::append_out(rpc, Some(self.sender()));
+        let request = convert::append_out(rpc, Some(self.sender()));
         let mut client = self.client(Purpose::Beat)?;
         let ttl = option.hard_ttl();
         let answered = tokio::time::timeout(ttl, client.beat(request)).await;
@@ -334,7 +333,7 @@ impl RaftNetworkV2<Types> for Link {
         rpc: VoteRequest<Types>,
         _option: RPCOption,
     ) -> Result<VoteResponse<Types>, Failed> {
-        let request = letters::ballot_out(&rpc, self.sender());
+        let request = convert::ballot_out(&rpc, self.sender());
         let mut client = self.client(Purpose::Beat)?;
         let answered = tokio::time::timeout(VOTE_MAX, client.vote(request)).await;
         let response = answered.map_err(|_| self.late(RPCTypes::Vote, VOTE_MAX))?;
@@ -353,7 +352,7 @@ impl RaftNetworkV2<Types> for Link {
         rpc: VoteRequest<Types>,
         _option: RPCOption,
     ) -> Result<VoteResponse<Types>, Failed> {
-        let request = letters::ballot_out(&rpc, self.sender());
+        let request = convert::ballot_out(&rpc, self.sender());
         let mut client = self.client(Purpose::Beat)?;
         let answered = tokio::time::timeout(VOTE_MAX, client.pre_vote(request)).await;
         let response = answered.map_err(|_| self.late(RPCTypes::Vote, VOTE_MAX))?;
@@ -368,7 +367,7 @@ impl RaftNetworkV2<Types> for Link {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        let request = letters::snapshot_out(&vote, &snapshot, self.sender());
+        let request = convert::snapshot_out(&vote, &snapshot, self.sender());
         let mut client = self.client(Purpose::Snapshot)?;
         tracing::info!("sending missing logs to {}, as a snapshot", self.to);
         let _installing = self.transport.peers.install(self.to);
@@ -376,7 +375,7 @@ impl RaftNetworkV2<Types> for Link {
             closed = cancel => Err(StreamingError::Closed(closed)),
             answered = client.snapshot(request) => {
                 let response = answered.map_err(|status| failed(&status))?.into_inner();
-                let theirs = letters::vote_in(response.vote).map_err(|error| network(&error))?;
+                let theirs = convert::vote_in(response.vote).map_err(|error| network(&error))?;
                 self.judged(Bounds::of(vote.leader_id.term).answered(&theirs))?;
                 Ok(SnapshotResponse::new(theirs))
             }
@@ -388,22 +387,22 @@ impl RaftNetworkV2<Types> for Link {
         req: TransferLeaderRequest<Types>,
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, Failed> {
-        let request = letters::transfer_out(&req, self.transport.peers.is_wished(), self.sender());
+        let request = convert::transfer_out(&req, self.transport.peers.is_wished(), self.sender());
         let mut client = self.client(Purpose::Beat)?;
         let answered = tokio::time::timeout(VOTE_MAX, client.transfer(request)).await;
         let response = answered.map_err(|_| self.late(RPCTypes::TransferLeader, VOTE_MAX))?;
         let response = response.map_err(|status| failed(&status))?.into_inner();
-        // What it says of votes and logs is for people: the engine goes by its own.
-        letters::transferred_in(response).map_err(|error| network(&error))
+        // The votes and logs in the answer are for operators: the engine uses its own.
+        convert::transferred_in(response).map_err(|error| network(&error))
     }
 }
 
-fn network(error: &letters::Malformed) -> Failed {
+fn network(error: &convert::Malformed) -> Failed {
     Failed::Network(NetworkError::new(error))
 }
 
-/// A peer that could not be connected to, that refused us, or that has no room, is given time;
-/// anything else is tried again at once.
+/// The engine backs off from a peer that could not be connected to, that rejected this replica, or
+/// whose disk is full; it retries at once after any other failure.
 fn failed(status: &Status) -> Failed {
     let verdicts =
         [Code::FailedPrecondition, Code::PermissionDenied, Code::NotFound, Code::ResourceExhausted];

@@ -1,9 +1,8 @@
-//! The words of the engine, filled in with ours: what an entry carries and what applying it
-//! answers.
+//! The engine's type parameters: what an entry carries, and the result of applying it.
 //!
 //! An entry carries a [`Payload`]: one batch of requests in the ledger's own encoding, as shared
-//! bytes, because the engine copies it for each follower, for the log and for applying. Its answer
-//! is [`Outcomes`]: where the batch was decided, and one outcome for each of its requests, in their
+//! bytes, because the engine copies it for each follower, for the log and for applying. Its result
+//! is [`Outcomes`]: the index of the batch, and one outcome for each of its requests, in their
 //! order.
 
 use std::fmt;
@@ -22,7 +21,7 @@ use crate::raft::state_machine::StateMachine;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload(pub Bytes);
 
-/// What applying an entry answered. A clone shares the outcomes.
+/// The result of applying an entry. A clone shares the outcomes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcomes {
     /// The index at which the entry was applied.
@@ -34,7 +33,7 @@ pub struct Outcomes {
 /// A replica as the others know it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Address {
-    /// Where it listens for the other replicas: `host:port`.
+    /// The address on which it listens for the other replicas: `host:port`.
     pub address: String,
 }
 
@@ -49,23 +48,23 @@ openraft::declare_raft_types!(
 
 /// The engine.
 pub type Raft = openraft::Raft<Types, StateMachine>;
-/// Who leads: a term and a replica.
+/// A leader: a term and a replica.
 pub type LeaderId = leader_id_adv::LeaderId<u64, u64>;
 /// The identity of an entry: its leader and its index.
 pub type LogId = LogIdOf<Types>;
-/// Whom a replica has voted for, and whether a majority has.
+/// A vote: the chosen replica and its term, and whether a majority has granted it.
 pub type Vote = VoteOf<Types>;
 /// One position of the log.
 pub type Entry = EntryOf<Types>;
-/// What an entry holds: nothing, a batch, or the members.
+/// The content of an entry: nothing, a batch, or the members.
 pub type Body = EntryPayload<Payload, u64, Address>;
-/// Who belongs to the store.
-pub type Membership = openraft::Membership<u64, Address>;
-/// Who belongs to the store, and the entry that said so.
+/// The members of the store.
+pub type RaftMembership = openraft::Membership<u64, Address>;
+/// The members of the store, and the entry that named them.
 pub type StoredMembership = StoredMembershipOf<Types>;
-/// What a snapshot stands for.
+/// The identity of a snapshot: its last entry and its members.
 pub type SnapshotMeta = SnapshotMetaOf<Types>;
-/// A snapshot: what it stands for, and the manifest.
+/// A snapshot: its identity, and the manifest.
 pub type Snapshot = SnapshotOf<Types, Manifest>;
 
 impl fmt::Debug for Payload {

@@ -1,13 +1,13 @@
-//! The thread that writes the history behind the log's back.
+//! The history writer: the thread that writes the history to disk, behind the log.
 //!
-//! The log is the durable truth; the history only has to be consistent, and some way behind. So one
-//! thread looks at the books now and then, at one moment of them: the state, the position, and the
-//! blocks not yet on disk. It writes these in one transaction and only then lets the blocks go. Its
-//! pace bounds what must be replayed after a crash and how much memory waits for the disk.
+//! The log is the durable truth; the history only has to be consistent, and may lag. The thread
+//! regularly takes one consistent moment of the applied state: the ledger's state, the position,
+//! and the blocks not yet on disk. It writes these in one transaction and only then drops the
+//! blocks. Its pace bounds the replay after a crash and the memory that waits for the disk.
 //!
-//! The whole state is written each time, not just what changed: one moment is one value, equal to
-//! the state a snapshot carries. A big shop is written less often, so that writing stays a tenth of
-//! the work.
+//! The whole state is written each time, not just the changes: one moment is one value, equal to
+//! the state that a snapshot carries. A big shop is written less often, so that writing stays a
+//! tenth of the work.
 
 use std::io;
 use std::sync::Arc;
@@ -16,47 +16,48 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
+use crate::raft::applied_state::Shared;
 use crate::raft::blocks::Durable;
 use crate::raft::open_error;
 use crate::raft::rows::Row;
-use crate::raft::view::Shared;
 
-/// How often the history is written, and how much may wait.
+/// How often the history is written, and how many bytes may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace {
-    /// At most this often: 200 ms by default. Much longer in tests that must not write.
+pub struct WritePace {
+    /// The shortest time between two writes: 200 ms by default. Much longer in tests that must not
+    /// write.
     pub every: Duration,
     /// When about this many bytes of blocks wait, writing starts at once and applying waits for it:
     /// 32 MB by default.
     pub bytes: usize,
 }
 
-impl Default for Pace {
+impl Default for WritePace {
     fn default() -> Self {
         Self { every: Duration::from_millis(200), bytes: 32 << 20 }
     }
 }
 
-/// What is asked of the thread.
+/// The requests to the writing thread.
 #[derive(Debug, Default)]
 pub(crate) struct Demand {
     wishes: Mutex<Wishes>,
     changed: Condvar,
-    /// The same for a writer that is a task.
+    /// The same signal for a writer that is a task.
     stirred: Notify,
 }
 
 #[derive(Debug, Default)]
 struct Wishes {
-    /// Something was applied since the last look.
+    /// An entry was applied since the last write.
     dirty: bool,
-    /// Do not wait for the pace.
+    /// Write without waiting for the pace.
     urgent: bool,
     stop: bool,
 }
 
 impl Demand {
-    /// Something was applied.
+    /// Reports that an entry was applied.
     pub(crate) fn note(&self) {
         let mut wishes = self.wishes.lock();
         if !wishes.dirty {
@@ -65,14 +66,14 @@ impl Demand {
         }
     }
 
-    /// Somebody waits for it.
+    /// Makes the thread write at once, because a task waits for the write.
     pub(crate) fn urge(&self) {
         let mut wishes = self.wishes.lock();
         wishes.urgent = true;
         self.wake();
     }
 
-    /// It is over; what is not written will be replayed from the log.
+    /// Stops the thread; unwritten blocks will be replayed from the log.
     pub(crate) fn stop(&self) {
         self.wishes.lock().stop = true;
         self.wake();
@@ -83,7 +84,7 @@ impl Demand {
         self.stirred.notify_one();
     }
 
-    /// Waits until there is something to write and it is time. False: it is over.
+    /// Waits until there is something to write and its time has come. False: the writer is stopped.
     fn wait(&self, not_before: Instant) -> bool {
         let mut wishes = self.wishes.lock();
         loop {
@@ -104,7 +105,7 @@ impl Demand {
 }
 
 impl Demand {
-    /// [`Self::wait`] for a writer that is a task.
+    /// [`Self::wait`], for a writer that is a task.
     async fn waited(&self, not_before: tokio::time::Instant) -> bool {
         loop {
             let dirty = {
@@ -120,7 +121,7 @@ impl Demand {
                 wishes.dirty
             };
             if dirty {
-                // Late or woken: either way it looks again.
+                // Late or woken: the loop checks again in either case.
                 let _ = tokio::time::timeout_at(not_before, self.stirred.notified()).await;
             } else {
                 self.stirred.notified().await;
@@ -129,7 +130,7 @@ impl Demand {
     }
 }
 
-/// Writes until it is over, or until the disk fails.
+/// Writes until it is stopped, or until the disk fails.
 pub(crate) fn run(shared: &Arc<Shared>) {
     let mut not_before = Instant::now() + shared.pace.every;
     while shared.demand.wait(not_before) {
@@ -142,7 +143,7 @@ pub(crate) fn run(shared: &Arc<Shared>) {
     }
 }
 
-/// The same as a task, where there are no threads.
+/// The same as a task, for a simulation without threads.
 pub(crate) async fn run_inline(shared: Arc<Shared>) {
     let mut not_before = tokio::time::Instant::now();
     while shared.demand.waited(not_before).await {
@@ -166,17 +167,17 @@ fn failed(shared: &Shared, error: &io::Error) {
     shared.progress.send_modify(|progress| progress.failure = Some(failure));
 }
 
-/// Writes one moment of the books.
+/// Writes one moment of the applied state.
 fn write(shared: &Shared) -> io::Result<Durable> {
     let _in_turn = shared.positions.lock();
     let before = shared.durable.read().clone();
     let (now, blocks) = {
         let books = shared.books.read();
-        let blocks: Vec<_> = books.young.iter().cloned().collect();
-        // Nothing has been applied since: while a snapshot is installed, only then, the ledger may
-        // remember more keys than belong to what is applied.
+        let blocks: Vec<_> = books.unwritten.iter().cloned().collect();
+        // Nothing has been applied since. Only while a snapshot is installed may the ledger
+        // remember more keys than belong to the applied entries.
         let now = (books.applied != before.applied).then(|| {
-            (books.ledger.state(), books.ledger.rolls(), books.applied, books.members.clone())
+            (books.ledger.state(), books.ledger.key_summary(), books.applied, books.members.clone())
         });
         (now, blocks)
     };
@@ -193,7 +194,8 @@ fn write(shared: &Shared) -> io::Result<Durable> {
     Ok(durable)
 }
 
-/// That moment is on disk: others may count on it, and its blocks leave memory.
+/// Publishes that the moment is on disk, so that others may count on it, and drops its blocks from
+/// memory.
 fn written(shared: &Shared, durable: Durable) {
     let (index, applied) = (durable.index(), durable.applied);
     let mut known = shared.durable.write();
@@ -204,8 +206,8 @@ fn written(shared: &Shared, durable: Durable) {
     *known = Arc::new(durable);
     drop(known);
     let mut books = shared.books.write();
-    // They are on disk: memory may let them go.
-    while books.young.front().is_some_and(|block| block.header().index <= index) {
+    // These blocks are on disk: memory may drop them.
+    while books.unwritten.front().is_some_and(|block| block.header().index <= index) {
         books.pop();
     }
     drop(books);
@@ -230,14 +232,14 @@ mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::raft::applied_state::View;
     use crate::raft::blocks::Blocks;
     use crate::raft::serving::send_blocks;
     use crate::raft::snapshots::{self, BlockSource, NoSource};
     use crate::raft::state_machine::{FILE, StateMachine};
     use crate::raft::types::{Entry, LeaderId, LogId, Payload};
-    use crate::raft::view::View;
 
-    /// More than come before the snapshot, and fewer than it makes of them.
+    /// Client keys: more than are applied before the snapshot, and fewer than it adds.
     const WINDOWS: Windows = Windows {
         client_keys_max: 8,
         client_refusals_max: 8,
@@ -247,7 +249,7 @@ mod tests {
         frontend_age_max_ms: u64::MAX,
     };
 
-    /// Entry 1 opens the shop; each of the others is an order with a key of its own.
+    /// Entry 1 opens the shop; each later entry is an order with a key of its own.
     fn entry(index: u64) -> Entry {
         let name = Name::new("bear").unwrap();
         let (price, quantity) = (Cents::new(1).unwrap(), Quantity::new(1).unwrap());
@@ -267,7 +269,7 @@ mod tests {
     }
 
     fn open(folder: &Path, source: Arc<dyn BlockSource>) -> (StateMachine, Arc<View>) {
-        let pace = Pace { every: Duration::from_hours(1), bytes: usize::MAX };
+        let pace = WritePace { every: Duration::from_hours(1), bytes: usize::MAX };
         StateMachine::open(folder, WINDOWS, pace, source).unwrap()
     }
 
@@ -276,13 +278,14 @@ mod tests {
         machine.apply(stream::iter(entries.collect::<Vec<_>>())).await.unwrap();
     }
 
-    /// Another replica: a few blocks at first, then an error, and the rest when the test lets it.
+    /// A source of blocks that fails: a few blocks at first, then an error, and the rest when the
+    /// test permits it.
     struct Halting {
         view: Arc<View>,
         asked: AtomicU32,
         halted: Semaphore,
         go_on: Arc<Semaphore>,
-        /// So often nothing comes after the few.
+        /// The number of attempts that fail after the few blocks.
         fails: u32,
     }
 
@@ -315,7 +318,8 @@ mod tests {
         Arc::new(Halting { view: view.clone(), asked, halted, go_on, fails })
     }
 
-    /// What a crash right now would leave: the position, the state and the rolls.
+    /// The state that a crash at this moment would leave: the position, the state and the key
+    /// summary.
     fn on_disk(folder: &Path) -> Durable {
         let left = tempfile::tempdir().unwrap();
         std::fs::copy(folder.join(FILE), left.path().join(FILE)).unwrap();
@@ -329,10 +333,10 @@ mod tests {
         (machine, view)
     }
 
-    /// [P4] While a snapshot is installed the ledger knows keys of blocks that are not applied.
-    /// What is written meanwhile says nothing of them.
+    /// [P4] While a snapshot is installed, the ledger knows keys of blocks that are not applied. A
+    /// write in that time contains none of them.
     #[tokio::test]
-    async fn what_is_written_while_a_snapshot_is_installed_is_the_moment_before_it() {
+    async fn a_write_during_a_snapshot_installation_keeps_the_state_before_it() {
         let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (_other, ahead) = replica_at_20(theirs.path()).await;
         let source = halting(&ahead, 0);
@@ -340,7 +344,7 @@ mod tests {
         apply(&mut machine, 1..=8).await;
         view.flush().await.unwrap();
         let before = on_disk(ours.path());
-        let rolls = view.read(Ledger::rolls);
+        let rolls = view.read(Ledger::key_summary);
         assert_eq!((before.index(), before.rolls), (Index(8), Some(rolls)));
 
         let snapshot = snapshots::current(&ahead).unwrap();
@@ -350,7 +354,7 @@ mod tests {
         };
         let installing = tokio::spawn(installing);
         source.halted.acquire().await.unwrap().forget();
-        assert!(view.read(Ledger::is_ahead) && view.read(Ledger::rolls) != rolls);
+        assert!(view.read(Ledger::is_ahead) && view.read(Ledger::key_summary) != rolls);
         let mut progress = view.shared.progress.subscribe();
         view.shared.demand.urge();
         progress.changed().await.unwrap();
@@ -359,13 +363,14 @@ mod tests {
         assert_eq!((meanwhile.state, meanwhile.rolls), (before.state, before.rolls));
         source.go_on.add_permits(1);
         let _machine = installing.await.unwrap();
-        let both = |view: &View| view.read(|ledger| (ledger.state(), ledger.rolls()));
+        let both = |view: &View| view.read(|ledger| (ledger.state(), ledger.key_summary()));
         assert_eq!(both(&view), both(&ahead));
     }
 
-    /// [P4] One that failed on the way to a state does nothing more until it is started again.
+    /// [P4] A ledger that failed during an installation does nothing more until the replica is
+    /// restarted.
     #[tokio::test]
-    async fn where_a_snapshot_failed_none_is_installed_before_a_start() {
+    async fn after_a_failed_snapshot_none_is_installed_until_a_restart() {
         let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (_other, ahead) = replica_at_20(theirs.path()).await;
         let snapshot = snapshots::current(&ahead).unwrap();
@@ -381,12 +386,12 @@ mod tests {
         drop((machine, view));
         let (mut machine, view) = open(ours.path(), Arc::new(Whole(ahead.clone())));
         machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
-        assert_eq!(view.read(Ledger::rolls), ahead.read(Ledger::rolls));
+        assert_eq!(view.read(Ledger::key_summary), ahead.read(Ledger::key_summary));
     }
 
-    /// [P8] A damaged block is mended with that of a replica that has it in memory as yet.
+    /// [P8] A damaged block is repaired with that of a replica that has it only in memory so far.
     #[tokio::test]
-    async fn what_another_replica_asks_for_is_written_first() {
+    async fn requested_blocks_are_flushed_before_they_are_served() {
         let folder = tempfile::tempdir().unwrap();
         let (mut machine, view) = open(folder.path(), Arc::new(NoSource));
         apply(&mut machine, 1..=8).await;
@@ -396,7 +401,7 @@ mod tests {
         assert_eq!((part.blocks.len(), view.durable().index()), (2, Index(8)));
     }
 
-    /// [P1] A block leaves memory when it is on disk, and not one block sooner.
+    /// [P1] A block leaves memory when it is on disk, and not earlier.
     #[tokio::test]
     async fn every_order_is_found_while_some_are_on_disk_and_some_are_not() {
         let folder = tempfile::tempdir().unwrap();
@@ -407,7 +412,7 @@ mod tests {
         written(&view.shared, durable);
         let young = |view: &View| -> Vec<u64> {
             let books = view.shared.books.read();
-            books.young.iter().map(|block| block.header().index.0).collect()
+            books.unwritten.iter().map(|block| block.header().index.0).collect()
         };
         assert_eq!(young(&view), [5, 6]);
         let (first, next) =
@@ -421,7 +426,7 @@ mod tests {
         }
     }
 
-    /// Another replica that is well.
+    /// A healthy source of blocks.
     struct Whole(Arc<View>);
 
     impl BlockSource for Whole {
@@ -431,9 +436,10 @@ mod tests {
         }
     }
 
-    /// [P4] The clock of a fresh leader may be hours behind: what it stamps is not before the log.
+    /// [P4] The clock of a new leader may be hours behind: its stamps are never before the log's
+    /// time.
     #[tokio::test]
-    async fn a_fresh_leader_stamps_nothing_earlier_than_the_log_before_it() {
+    async fn a_new_leader_stamps_no_entry_earlier_than_the_log_before_it() {
         let folder = tempfile::tempdir().unwrap();
         let (mut machine, view) = open(folder.path(), Arc::new(NoSource));
         let shop = Shop {
@@ -447,7 +453,7 @@ mod tests {
         let ahead = EntryPayload::Normal(Payload(ahead.encode().into()));
         let ahead = Entry { payload: ahead, ..entry(1) };
         machine.apply(stream::iter([Ok((ahead, None))])).await.unwrap();
-        let stamped = crate::leading::batch(&view, Index(0), &[]);
+        let stamped = crate::takeover::batch(&view, Index(0), &[]);
         assert!(far_ahead <= Batch::decode(&stamped).unwrap().at, "log time went back");
     }
 }

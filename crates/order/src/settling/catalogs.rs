@@ -9,21 +9,21 @@ use tokio::sync::oneshot;
 use wire::convert;
 use wire::escaped::escaped;
 use wire::watch::clock;
-use wire::watch::watchers::Incarnation;
+use wire::watch::source_state::Incarnation;
 
-use super::{Books, GONE_MAX, Shared};
-use crate::leadership::Detach;
-use crate::load::Decision;
+use super::{GONE_MAX, SettlingState, Shared};
+use crate::leader_term::Detach;
+use crate::pending::Decision;
 
 impl Shared {
     /// Stops serving the catalogs that have been silent for a grace, and proposes to detach them.
     pub(super) fn lapse(self: &Arc<Self>) {
         let now = clock::now();
         let mut books = self.books.lock();
-        let Books { leadership, detaching, returns, gone, let_go, .. } = &mut *books;
+        let SettlingState { leadership, detaching, returns, gone, let_go, .. } = &mut *books;
         let Some(leadership) = leadership else { return };
-        // Without a lease of its own it can grant nothing: who is silent then is not to blame, and
-        // no detach could be committed.
+        // Without a lease of its own the leader can grant nothing: then a silent catalog is not to
+        // blame, and no detach could be committed.
         let lapsed = match leadership.quorum().live(now) {
             true => leadership.lapse(now),
             false => Vec::new(),
@@ -66,7 +66,7 @@ impl Shared {
         let request = Request { key: None, deadline: None, command };
         let this = self.clone();
         let tell = move |decision: Decision| {
-            // It did not land: the next look proposes it again.
+            // The detach did not land: the next lapse proposes it again.
             if decision.is_err()
                 && let Some((_, under_way)) = this.books.lock().detaching.get_mut(&who)
             {
@@ -82,7 +82,7 @@ impl Shared {
         let command = Command::Attach { incarnation: who.0, name };
         let request = Request { key: None, deadline: None, command };
         let (tell, told) = oneshot::channel();
-        // A stream that has gone away meanwhile needs no word; its attach lapses after a grace.
+        // A stream that has ended meanwhile needs no answer; its attach lapses after a grace.
         self.batcher.offer(request, Box::new(move |decision| drop(tell.send(decision))));
         match told.await {
             Ok(Ok((_, Outcome::Accepted(Accepted::Done | Accepted::Unchanged)))) => Ok(()),

@@ -1,4 +1,4 @@
-//! What the shell of a leadership does about silence, about its own doubts, and at its end.
+//! How the shell of a leadership treats silence, a missing lease, and its own end.
 
 use std::net::SocketAddr;
 
@@ -20,10 +20,10 @@ use wire::stream::{self, Answerer, Caller, LeaderHint};
 
 use super::*;
 use crate::batcher::Propose;
-use crate::load::Load;
+use crate::pending::Pending;
 use crate::raft::snapshots::NoSource;
 use crate::raft::state_machine::StateMachine;
-use crate::raft::writer::Pace;
+use crate::raft::writer::WritePace;
 
 /// The catalog that is attached.
 pub(crate) const WHO: Incarnation = Incarnation(5);
@@ -33,17 +33,17 @@ const LEASE: Duration = Duration::from_secs(20);
 
 type Proposed = (Command, oneshot::Sender<Result<Outcome, Problem>>);
 
-/// A log in which the test decides.
-struct Log(mpsc::UnboundedSender<Proposed>);
+/// A log whose outcomes the test decides.
+struct FakeLog(mpsc::UnboundedSender<Proposed>);
 
-impl Propose for Log {
+impl Propose for FakeLog {
     fn propose(
         &self,
-        loads: Vec<Load>,
+        loads: Vec<Pending>,
     ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
         let (decide, decided) = oneshot::channel();
-        let Some(Load::One(request)) = loads.into_iter().next() else { panic!("one at a time") };
-        // A test that has seen enough decides no more.
+        let Some(Pending::One(request)) = loads.into_iter().next() else { panic!("one at a time") };
+        // A test that has ended decides no more.
         let _ = self.0.send((request.command, decide));
         Box::pin(async move {
             let outcome = decided.await.unwrap_or_else(|_| Err(problems::unknown()))?;
@@ -62,21 +62,21 @@ pub(crate) struct Led {
 }
 
 impl Led {
-    /// It was elected so long ago.
+    /// A leader elected `ago`.
     pub(crate) fn since(ago: Duration) -> Self {
         let times = Times { lease: LEASE, ..Times::default() };
         let folder = tempfile::tempdir().unwrap();
-        let pace = Pace { every: Duration::from_hours(1), bytes: usize::MAX };
+        let pace = WritePace { every: Duration::from_hours(1), bytes: usize::MAX };
         let opened =
             StateMachine::open(folder.path(), Windows::default(), pace, Arc::new(NoSource));
         let (machine, view) = opened.unwrap();
         let (role, roles) = watch::channel(Role::Leading { term: 1 });
         let (proposed, log) = mpsc::unbounded_channel();
         let (batcher, stop) = (Batcher::new(), CancellationToken::new());
-        tokio::spawn(batcher.clone().run(Arc::new(Log(proposed)), roles.clone(), stop.clone()));
+        tokio::spawn(batcher.clone().run(Arc::new(FakeLog(proposed)), roles.clone(), stop.clone()));
         let settling = Settling::new((times, Rules::default()), view, roles, batcher, stop);
         let elected = Moment(clock::now().0.saturating_sub(ago));
-        let mut leadership = Leadership::new(1, elected, times, Rules::default());
+        let mut leadership = LeaderTerm::new(1, elected, times, Rules::default());
         leadership.begin(Index(7), Index(7), &[(WHO, "catalog".into())]);
         let mut books = settling.shared.books.lock();
         books.window = Window::at(Index(7));
@@ -85,7 +85,7 @@ impl Led {
         Self { settling, log, role, _machine: machine, _folder: folder }
     }
 
-    /// An entry is applied that changes nothing.
+    /// Applies an entry without changes.
     pub(crate) fn applies(&self, index: u64) {
         self.settling.shared.take(&AppliedEntry {
             after: Index(index - 1),
@@ -97,38 +97,38 @@ impl Led {
         });
     }
 
-    /// It is sure of itself.
+    /// The majority has confirmed this leader now.
     fn is_sure(&self) {
         let mut books = self.settling.shared.books.lock();
         books.leadership.as_mut().unwrap().quorum_round(clock::now());
     }
 
-    fn look<T>(&self, look: impl FnOnce(&Books) -> T) -> T {
+    fn look<T>(&self, look: impl FnOnce(&SettlingState) -> T) -> T {
         look(&self.settling.shared.books.lock())
     }
 }
 
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     let patience = Duration::from_secs(20);
-    tokio::time::timeout(patience, what).await.expect("it comes at once or never")
+    tokio::time::timeout(patience, what).await.expect("it did not come within 20 s")
 }
 
-/// Rule 12: whoever could be granted nothing is not to blame for being silent.
+/// Rule 12: a catalog that could not be granted a lease is not to blame for its silence.
 #[tokio::test]
-async fn a_leader_that_was_not_sure_of_itself_lets_no_catalog_go_for_it() {
+async fn a_leader_that_had_no_lease_lets_no_catalog_go() {
     let led = Led::since(3 * LEASE);
     let shared = &led.settling.shared;
     shared.lapse();
     assert_eq!(led.settling.let_go(), 0, "without a lease it could grant nothing");
     shared.confirmed(1, clock::now());
     shared.lapse();
-    assert_eq!(led.settling.let_go(), 0, "and from now on everybody has a grace again");
+    assert_eq!(led.settling.let_go(), 0, "and from now on each catalog has a grace again");
     shared.confirmed(2, clock::now().plus(LEASE));
     let until = led.look(|books| books.leadership.as_ref().unwrap().quorum().until());
-    assert!(until <= clock::now().plus(LEASE), "a round of another term is none");
+    assert!(until <= clock::now().plus(LEASE), "a round of another term does not count");
 }
 
-/// Rule 9: a majority that answered late has said what was so when it was asked.
+/// Rule 9: the late answer of a majority says what was true when it was asked.
 #[tokio::test]
 async fn the_lease_of_a_leader_runs_from_the_beginning_of_its_round() {
     let led = Led::since(Duration::ZERO);
@@ -143,7 +143,7 @@ async fn a_silent_catalog_is_proposed_to_be_detached_until_that_is_decided() {
     let mut led = Led::since(3 * LEASE);
     led.is_sure();
     let shared = led.settling.shared.clone();
-    let here = wire::watch::returns::Origin::default();
+    let here = wire::watch::reattach_backoff::Origin::default();
     for who in [Incarnation(99), WHO] {
         shared.books.lock().returns.serve(who, here);
     }
@@ -152,14 +152,14 @@ async fn a_silent_catalog_is_proposed_to_be_detached_until_that_is_decided() {
     assert_eq!(led.settling.let_go(), 1);
     assert!(led.look(|books| books.gone.contains(&WHO)), "it may not come back as it was");
     let admitted = shared.books.lock().returns.admit(here, clock::now());
-    assert!(admitted.is_err(), "nor at once, for it was not the first time");
+    assert!(admitted.is_err(), "nor at once: its address failed before");
     assert_eq!(led.settling.settled(), Index(7));
     led.applies(8);
     assert_eq!(led.settling.settled(), Index(7), "it counts until its detach is applied");
     let (command, decide) = soon(led.log.recv()).await.unwrap();
     assert_eq!(command, Command::Detach { incarnation: WHO.0, term: 1 });
     shared.lapse();
-    assert!(led.log.try_recv().is_err(), "it is on its way");
+    assert!(led.log.try_recv().is_err(), "it is in flight");
     decide.send(Err(problems::no_quorum())).unwrap();
     let again = async {
         loop {
@@ -174,7 +174,7 @@ async fn a_silent_catalog_is_proposed_to_be_detached_until_that_is_decided() {
 }
 
 #[tokio::test]
-async fn one_that_missed_frames_starts_over_from_what_is_applied() {
+async fn a_replica_that_missed_frames_starts_over_from_its_applied_state() {
     let led = Led::since(Duration::ZERO);
     led.applies(8);
     assert!(led.look(|books| books.window.after(Index(7), 9)).is_some());
@@ -183,7 +183,7 @@ async fn one_that_missed_frames_starts_over_from_what_is_applied() {
     assert_eq!(led.settling.watchers(), [], "as the applied ledger says");
 }
 
-/// Hands over where answers go.
+/// Passes each reply to the test.
 #[derive(Clone)]
 struct ReplyCollector(mpsc::UnboundedSender<Reply>, watch::Sender<LeaderHint>);
 
@@ -228,13 +228,13 @@ impl Facts for ReplyCollector {
     }
 }
 
-/// Somebody who asks.
+/// A client that asks.
 struct Asker {
     caller: Caller,
     replies: mpsc::UnboundedReceiver<Reply>,
 }
 
-type Told = tokio::task::JoinHandle<Result<proto::Answer, Problem>>;
+type PendingAnswer = tokio::task::JoinHandle<Result<proto::Answer, Problem>>;
 
 impl Asker {
     async fn new() -> Self {
@@ -248,8 +248,8 @@ impl Asker {
         Self { caller: Caller::connect(&address).await.unwrap(), replies }
     }
 
-    /// Where an answer goes, and what comes of it.
-    async fn asks(&mut self) -> (Reply, Told) {
+    /// A reply, and the answer that arrives for it.
+    async fn asks(&mut self) -> (Reply, PendingAnswer) {
         let caller = self.caller.clone();
         let what = proto::ask::What::Lookup(proto::Lookup { number: 0 });
         let told = tokio::spawn(async move { caller.ask(what, Duration::from_hours(1)).await });
@@ -257,16 +257,16 @@ impl Asker {
     }
 }
 
-/// [P1] [P4] An answer that was held is no refusal: its asker asks again, under its key.
+/// [P1] [P4] A held answer is no refusal: its client asks again, under its key.
 #[tokio::test]
-async fn what_a_replica_holds_is_given_up_when_it_leads_no_more() {
+async fn held_answers_are_given_up_when_a_replica_leads_no_more() {
     let (led, mut asker) = (Led::since(Duration::ZERO), Asker::new().await);
     let settling = &led.settling;
     let accepted = Outcome::Accepted(Accepted::Placed(OrderNumber(3)));
     let (reply, told) = asker.asks().await;
     settling.answer(reply, Index(9), &accepted);
     assert_eq!(settling.held(), 1);
-    // What was decided long ago is told at once.
+    // The answer to a repeated key is sent at once: its index is settled.
     let (reply, repeated) = asker.asks().await;
     let first = Box::new(accepted.clone());
     settling.answer(reply, Index(9), &Outcome::Repeated { index: Index(4), first });
@@ -274,9 +274,9 @@ async fn what_a_replica_holds_is_given_up_when_it_leads_no_more() {
 
     let streams = led.look(|books| books.streams.clone());
     settling.shared.books.lock().gone.insert(Incarnation(8));
-    settling.shared.obey(Role::Choosing { term: 1 });
+    settling.shared.obey(Role::TakingOver { term: 1 });
     assert_eq!(settling.held(), 1, "about to hand over, it leads on");
-    settling.shared.obey(Role::Choosing { term: 2 });
+    settling.shared.obey(Role::TakingOver { term: 2 });
     let problem = soon(told).await.unwrap().unwrap_err();
     assert_eq!((problem.code, problem.definite), (Code::Lost, false));
     assert!(streams.is_cancelled(), "its watchers look for another leader");

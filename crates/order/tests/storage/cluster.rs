@@ -1,6 +1,6 @@
-//! Three replicas in one process, on real disks, that can be killed and restarted one by one.
+//! Three replicas in one process, on real disks, that can be killed and restarted one at a time.
 //!
-//! They talk by plain calls through [`Routes`]. Who is not in the routes cannot be reached.
+//! They communicate by plain calls through [`Routes`]. A replica without a route cannot be reached.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -15,12 +15,12 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use order::raft::applied_state::View;
 use order::raft::log_store::LogStore;
 use order::raft::snapshots::{Manifest, NoSource};
 use order::raft::state_machine::StateMachine;
 use order::raft::types::{Address, Payload, Raft, Snapshot, Types, Vote};
-use order::raft::view::View;
-use order::raft::writer::Pace;
+use order::raft::writer::WritePace;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
@@ -28,14 +28,14 @@ use crate::kit::killed;
 
 pub(crate) const IDS: [u64; 3] = [1, 2, 3];
 
-/// How long a test waits for what must happen. Nothing takes nearly as long.
+/// The time limit for events that must happen. Nothing takes nearly as long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Who can be reached.
+/// The replicas that can be reached.
 #[derive(Clone, Default)]
 pub(crate) struct Routes(Arc<Mutex<BTreeMap<u64, Raft>>>);
 
-/// One replica, running.
+/// One running replica.
 pub(crate) struct Replica {
     pub(crate) raft: Raft,
     pub(crate) view: Arc<View>,
@@ -43,7 +43,7 @@ pub(crate) struct Replica {
     folder: TempDir,
 }
 
-/// The replicas that run.
+/// The running replicas.
 pub(crate) struct Cluster {
     pub(crate) replicas: BTreeMap<u64, Replica>,
     routes: Routes,
@@ -51,8 +51,8 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Three replicas of which the third leads. `restore`: what the engine is told about leaders
-    /// that come back.
+    /// Three replicas, the third of which leads. `restore` is the engine's setting for restarted
+    /// leaders.
     pub(crate) async fn start(restore: Option<bool>) -> Self {
         let mut cluster = Self { replicas: BTreeMap::new(), routes: Routes::default(), restore };
         for id in IDS {
@@ -65,7 +65,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a replica on what is in a folder.
+    /// Starts a replica on an existing folder.
     pub(crate) async fn launch(&mut self, id: u64, folder: TempDir) {
         let log = LogStore::open(&folder.path().join("log"), None).unwrap();
         let (machine, view) = open(folder.path());
@@ -77,7 +77,7 @@ impl Cluster {
         self.replicas.insert(id, Replica { raft, view, log, folder });
     }
 
-    /// Kills a replica: what its disk holds at this moment is what is left.
+    /// Kills a replica. Returns a copy of what its disk holds at this moment.
     pub(crate) async fn kill(&mut self, id: u64) -> TempDir {
         self.routes.0.lock().remove(&id);
         let replica = self.replicas.remove(&id).unwrap();
@@ -86,14 +86,15 @@ impl Cluster {
         left
     }
 
-    /// Whether replicas stand for election. Off: the lease of the last leader seems never to end.
+    /// Enables or disables elections. Disabled: the lease of the last leader seems never to end.
     pub(crate) fn set_elections(&self, on: bool) {
         for replica in self.replicas.values() {
             replica.raft.runtime_config().elect(on);
         }
     }
 
-    /// Writes through whoever leads; tries again until it is acknowledged. Its index.
+    /// Writes through the current leader; retries until the entry is acknowledged. Returns its
+    /// index.
     pub(crate) async fn write(&self, payload: &Payload) -> Option<u64> {
         let trying = async {
             loop {
@@ -108,7 +109,7 @@ impl Cluster {
         tokio::time::timeout(PATIENCE, trying).await.ok()
     }
 
-    /// Waits until a replica has applied an index. False: it does not get there.
+    /// Waits until a replica has applied an index. False: the time limit has passed.
     pub(crate) async fn reaches(&self, id: u64, index: u64) -> bool {
         let mut applied = self.replicas[&id].view.applied();
         let reached = applied.wait_for(|applied| index <= applied.0);
@@ -116,13 +117,13 @@ impl Cluster {
     }
 }
 
-/// A state machine that writes nothing behind the log: all it has after a crash comes from the log.
+/// A state machine that writes no history: after a crash all its state comes from the log.
 fn open(folder: &Path) -> (StateMachine, Arc<View>) {
-    let pace = Pace { every: Duration::from_hours(1), ..Pace::default() };
+    let pace = WritePace { every: Duration::from_hours(1), ..WritePace::default() };
     StateMachine::open(folder, Windows::default(), pace, Arc::new(NoSource)).unwrap()
 }
 
-/// A way to one replica.
+/// The route to one replica.
 pub(crate) struct Route {
     routes: Routes,
     target: u64,
@@ -131,7 +132,7 @@ pub(crate) struct Route {
 impl Route {
     fn raft(&self) -> Result<Raft, Unreachable<Types>> {
         let raft = self.routes.0.lock().get(&self.target).cloned();
-        raft.ok_or_else(|| unreachable(&"nobody is there"))
+        raft.ok_or_else(|| unreachable(&"no replica has this id"))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Crashes and damage of the log: what was flushed is there, a torn tail is cut, the rest is
-//! refused.
+//! Crashes and damage of the log: flushed entries survive, a torn tail is cut, all other damage is
+//! an error.
 
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::kit::{append, blank, buy, entry, killed, log_id};
 
 const ENTRIES: u64 = 20;
 
-/// A log with a vote and twenty entries on disk; what a killed process leaves of it.
+/// A log with a vote and twenty entries on disk, as a killed process leaves it.
 async fn log() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let mut log = LogStore::open(folder.path(), None).unwrap();
@@ -37,7 +37,7 @@ async fn last(folder: &Path) -> Option<u64> {
 }
 
 #[tokio::test]
-async fn what_was_flushed_is_there_after_a_kill() {
+async fn flushed_entries_survive_a_kill() {
     let left = log().await;
     let mut log = LogStore::open(left.path(), None).unwrap();
     assert_eq!(log.read_vote().await.unwrap(), Some(Vote::new_committed(1, 1)));
@@ -47,7 +47,7 @@ async fn what_was_flushed_is_there_after_a_kill() {
 }
 
 #[tokio::test]
-async fn what_was_not_flushed_is_gone_after_a_kill() {
+async fn unflushed_entries_are_lost_in_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = LogStore::open(folder.path(), None).unwrap();
     append(&mut log, vec![blank(0)]).await;
@@ -68,7 +68,7 @@ async fn a_vote_is_on_disk_even_when_flushes_of_entries_are_held_back() {
 }
 
 #[tokio::test]
-async fn an_idle_log_carries_its_committed_position_to_disk() {
+async fn an_idle_log_syncs_its_committed_position() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = LogStore::open(folder.path(), None).unwrap();
     append(&mut log, vec![blank(0), blank(1)]).await;
@@ -80,7 +80,7 @@ async fn an_idle_log_carries_its_committed_position_to_disk() {
         if log.read_committed().await.unwrap() == Some(log_id(1, 1)) {
             return;
         }
-        assert!(start.elapsed() < Duration::from_secs(10), "it never comes to disk");
+        assert!(start.elapsed() < Duration::from_secs(10), "the position is never synced");
     }
 }
 
@@ -94,14 +94,14 @@ async fn a_torn_tail_is_cut_wherever_it_is_torn() {
         let log = OpenOptions::new().write(true).open(file(copy.path())).unwrap();
         log.set_len(whole - torn).unwrap();
         assert_eq!(last(copy.path()).await, Some(ENTRIES - 2), "torn by {torn} bytes");
-        // It can be opened again, and written to.
+        // The log can be opened again, and written to.
         let mut log = LogStore::open(copy.path(), None).unwrap();
         append(&mut log, vec![blank(ENTRIES - 1)]).await;
     }
 }
 
 #[tokio::test]
-async fn every_flipped_bit_in_the_middle_is_refused_with_file_and_position() {
+async fn every_flipped_bit_in_the_middle_is_reported_with_file_and_position() {
     let left = log().await;
     let path = file(left.path());
     let whole = fs::read(&path).unwrap();
@@ -115,18 +115,18 @@ async fn every_flipped_bit_in_the_middle_is_refused_with_file_and_position() {
         fs::write(&damaged, &bytes).unwrap();
         let Err(OpenError::Damaged { file, position, .. }) = LogStore::open(copy.path(), None)
         else {
-            panic!("byte {place} was flipped, and nobody saw it");
+            panic!("byte {place} was flipped, and no error was returned");
         };
         assert_eq!(file, damaged);
         let found: usize = position.strip_prefix("byte ").unwrap().parse().unwrap();
         assert!(found <= place && place < found + 2 * record, "{place} found at {found}");
-        // A refusal changes nothing: what is damaged stays as it is, for inspection.
+        // The error changes nothing: the damaged file stays as it is, for inspection.
         assert_eq!(fs::read(&damaged).unwrap(), bytes);
     }
 }
 
 #[tokio::test]
-async fn a_refusal_says_what_where_and_what_to_do() {
+async fn a_damage_error_names_the_file_the_position_and_the_remedy() {
     let left = log().await;
     let path = file(left.path());
     let mut bytes = fs::read(&path).unwrap();

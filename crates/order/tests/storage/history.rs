@@ -1,5 +1,4 @@
-//! The history behind the log: after a crash it is one moment, it is found again, and damage is
-//! seen.
+//! The history behind the log: after a crash it is one moment and readable, and damage is detected.
 
 use std::fs;
 use std::path::Path;
@@ -11,22 +10,22 @@ use ledger::ledger::{Ledger, Windows};
 use ledger::terms::{Index, OrderNumber};
 use openraft::EntryPayload;
 use openraft::storage::{RaftLogStorage, RaftStateMachine};
+use order::raft::applied_state::View;
 use order::raft::log_store::LogStore;
 use order::raft::open_error::OpenError;
 use order::raft::snapshots::NoSource;
 use order::raft::state_machine::{FILE, StateMachine};
 use order::raft::types::Entry;
-use order::raft::view::View;
-use order::raft::writer::Pace;
+use order::raft::writer::WritePace;
 
 use crate::kit::{
     FIRST, append, blank, buy, buy_each, entry, killed, log_id, open_shop, open_shop_of, refused,
 };
 
-/// Written only when it is asked for.
-pub(crate) const SLOW: Pace = Pace { every: Duration::from_hours(1), bytes: usize::MAX };
+/// A history that is written only on demand.
+pub(crate) const SLOW: WritePace = WritePace { every: Duration::from_hours(1), bytes: usize::MAX };
 
-pub(crate) fn open(folder: &Path, pace: Pace) -> (StateMachine, Arc<View>) {
+pub(crate) fn open(folder: &Path, pace: WritePace) -> (StateMachine, Arc<View>) {
     StateMachine::open(folder, Windows::default(), pace, Arc::new(NoSource)).unwrap()
 }
 
@@ -35,7 +34,7 @@ pub(crate) async fn apply(machine: &mut StateMachine, entries: Vec<Entry>) {
     machine.apply(futures::stream::iter(entries)).await.unwrap();
 }
 
-/// The shop opens at 1; odd entries are refused, even ones are orders, 5 is blank.
+/// The shop opens at 1; odd entries are refused, even entries are orders, 5 is blank.
 pub(crate) fn entries(range: std::ops::RangeInclusive<u64>) -> Vec<Entry> {
     let make = |index| match index {
         1 => entry(1, open_shop()),
@@ -46,8 +45,7 @@ pub(crate) fn entries(range: std::ops::RangeInclusive<u64>) -> Vec<Entry> {
     range.map(make).collect()
 }
 
-/// Flips a bit of a key wherever the history has it: one place is the live one, the others are old
-/// pages.
+/// Flips a bit of a key at each place where the file has it: one is live, the others are old pages.
 fn flip(folder: &Path, key: &str) {
     let path = folder.join(FILE);
     let mut bytes = fs::read(&path).unwrap();
@@ -61,7 +59,7 @@ fn flip(folder: &Path, key: &str) {
 }
 
 #[tokio::test]
-async fn a_killed_replica_starts_where_its_disk_is_and_the_log_brings_the_rest() {
+async fn a_killed_replica_starts_from_its_history_and_replays_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let (mut machine, view) = open(folder.path(), SLOW);
     apply(&mut machine, entries(1..=10)).await;
@@ -86,7 +84,7 @@ async fn a_key_keeps_its_answer_across_a_restart() {
     let (mut again, seen) = open(left.path(), SLOW);
     let next = seen.read(Ledger::next_order_number);
     apply(&mut again, vec![entry(11, buy("key-2"))]).await;
-    assert_eq!(seen.read(Ledger::next_order_number), next, "it was not bought twice");
+    assert_eq!(seen.read(Ledger::next_order_number), next, "the order is not placed twice");
 }
 
 #[tokio::test]
@@ -110,7 +108,7 @@ async fn an_order_is_found_before_and_after_it_is_on_disk() {
 }
 
 #[tokio::test]
-async fn blocks_come_in_order_and_only_from_the_disk() {
+async fn blocks_are_read_in_order_and_only_from_disk() {
     let folder = tempfile::tempdir().unwrap();
     let (mut machine, view) = open(folder.path(), SLOW);
     apply(&mut machine, entries(1..=20)).await;
@@ -135,7 +133,7 @@ async fn a_flipped_bit_in_a_block_is_never_served() {
     let left = killed(folder.path());
     flip(left.path(), "key-12");
 
-    // The keys are in the blocks: a replica that needs the damaged one does not start.
+    // The keys are in the blocks: a replica that needs the damaged block does not start.
     let opened = StateMachine::open(left.path(), Windows::default(), SLOW, Arc::new(NoSource));
     let Err(error @ OpenError::Damaged { .. }) = opened else { panic!("opened") };
     let line = error.to_string();
@@ -143,11 +141,11 @@ async fn a_flipped_bit_in_a_block_is_never_served() {
     assert!(!line.contains('\n'), "{line}");
 }
 
-/// A batch of a thousand orders stands in pieces: a damaged one spoils no look-up but its own.
+/// A batch of a thousand orders is stored in pieces: a damaged piece affects only its own orders.
 #[tokio::test]
 async fn an_order_in_a_large_block_is_found_and_a_flipped_bit_there_is_never_served() {
     let folder = tempfile::tempdir().unwrap();
-    // It remembers the last key alone, so it needs no other block in order to start.
+    // The window holds only the last key, so the start needs no other block.
     let windows = Windows { client_keys_max: 1, ..Windows::default() };
     let open = |path: &Path| StateMachine::open(path, windows, SLOW, Arc::new(NoSource)).unwrap();
     let (mut machine, view) = open(folder.path());
@@ -175,12 +173,12 @@ async fn an_order_in_a_large_block_is_found_and_a_flipped_bit_there_is_never_ser
     assert!(Block::decode(&blocks[0].1).is_err());
 }
 
-/// Whoever is killed again before anything new was written finds the file as it was, too: it is not
-/// walked as a whole, which takes long and would stumble over what can be mended.
+/// A replica that is killed again before its first write finds the file as it was. Opening does not
+/// walk the whole file, which takes long and would fail on damage that can be repaired.
 #[tokio::test]
-async fn one_that_is_killed_right_after_its_start_starts_again_without_a_walk_of_the_file() {
+async fn a_replica_killed_right_after_its_start_reopens_without_a_walk_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
-    // It remembers the last key alone, so it needs no other block in order to start.
+    // The window holds only the last key, so the start needs no other block.
     let windows = Windows { client_keys_max: 1, ..Windows::default() };
     let open = |path: &Path| StateMachine::open(path, windows, SLOW, Arc::new(NoSource));
     let (mut machine, view) = open(folder.path()).unwrap();
@@ -200,15 +198,15 @@ async fn one_that_is_killed_right_after_its_start_starts_again_without_a_walk_of
 #[tokio::test]
 async fn applying_waits_for_a_disk_that_is_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut machine, view) = open(folder.path(), Pace { every: Duration::ZERO, bytes: 1 });
+    let (mut machine, view) = open(folder.path(), WritePace { every: Duration::ZERO, bytes: 1 });
     apply(&mut machine, entries(1..=100)).await;
-    // The last may still wait; those before had to be written first.
+    // The last entries may still wait; the earlier ones had to be written first.
     assert!(Index(98) <= view.durable().index());
     assert_eq!(view.read(Ledger::applied), Index(100));
 }
 
 #[tokio::test]
-async fn the_feed_tells_each_entry_once_and_without_a_gap() {
+async fn the_feed_delivers_each_entry_once_and_without_a_gap() {
     let folder = tempfile::tempdir().unwrap();
     let (mut machine, view) = open(folder.path(), SLOW);
     apply(&mut machine, entries(1..=3)).await;
@@ -224,10 +222,10 @@ async fn the_feed_tells_each_entry_once_and_without_a_gap() {
     assert_eq!(*view.applied().borrow(), Index(20));
 }
 
-/// A replica has one thread, by which the others know that it lives: while a large shop opens, that
-/// thread is free. And the shop opens in one moment, as if it had been applied there.
+/// A replica has one thread, and also shows its life by that thread: it stays free while a large
+/// shop opens. And the shop opens in one moment, as if it had been applied on that thread.
 #[tokio::test]
-async fn a_large_shop_opens_at_once_and_leaves_the_thread_of_the_replica_free() {
+async fn a_large_shop_opens_in_one_moment_and_leaves_the_replicas_thread_free() {
     const PRODUCTS: u32 = 5_000;
     let folder = tempfile::tempdir().unwrap();
     let (mut machine, view) = open(folder.path(), SLOW);
@@ -247,10 +245,10 @@ async fn a_large_shop_opens_at_once_and_leaves_the_thread_of_the_replica_free() 
     });
     let mut feed = view.watch(Ledger::applied).1;
     apply(&mut machine, vec![entry(1, open_shop_of(PRODUCTS)), entry(2, buy("after"))]).await;
-    assert!(0 < look.await.unwrap(), "nothing else was done until the shop was open");
+    assert!(0 < look.await.unwrap(), "the thread was blocked until the shop was open");
     let told = feed.recv().await.unwrap();
     assert_eq!((told.index, told.changes.as_ref().unwrap().len()), (Index(1), 5_000));
-    // As a ledger that applies it by itself.
+    // The result equals that of a ledger that applies the entry directly.
     let mut alone = Ledger::new(Windows::default());
     for (index, payload) in [(1, open_shop_of(PRODUCTS)), (2, buy("after"))] {
         alone.apply_bytes(Index(index), 1, &payload.0).unwrap();
@@ -259,12 +257,12 @@ async fn a_large_shop_opens_at_once_and_leaves_the_thread_of_the_replica_free() 
     view.flush().await.unwrap();
     drop((machine, view));
     let (_machine, view) = open(folder.path(), SLOW);
-    assert_eq!(view.read(Ledger::state), alone.state(), "and so it is on disk");
+    assert_eq!(view.read(Ledger::state), alone.state(), "the state on disk is the same");
 }
 
-/// The kind: the mark of what is committed lags behind what is applied.
+/// The fault class: the mark of the committed entries lags behind the applied entries.
 #[tokio::test]
-async fn what_is_applied_is_not_cut_off_the_log_and_no_other_entry_takes_its_place() {
+async fn applied_entries_are_neither_truncated_nor_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = LogStore::open(&folder.path().join("log"), None).unwrap();
     let (mut machine, view) = open(&folder.path().join("history"), SLOW);

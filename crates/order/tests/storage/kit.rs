@@ -1,4 +1,4 @@
-//! One small shop, its orders as log entries, and a crash.
+//! A small shop, its orders as log entries, and a simulated crash.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use order::raft::log_store::LogStore;
 use order::raft::types::{Entry, LeaderId, LogId, Payload, Types};
 use tempfile::TempDir;
 
-/// The first order number of the shop: not 0, so that nothing rests on that.
+/// The first order number of the shop: not 0, so that no test depends on 0.
 pub(crate) const FIRST: u64 = 1_903;
 
-/// The shop: a fox for 10.00, a great many in stock.
+/// The shop: a fox for 10.00, with ample stock.
 pub(crate) fn open_shop() -> Payload {
     let fox = Definition {
         name: name("fox"),
@@ -28,7 +28,7 @@ pub(crate) fn open_shop() -> Payload {
     payload(vec![Request { key: None, deadline: None, command: Command::Open(shop) }])
 }
 
-/// A shop of so many products, each with one piece.
+/// A shop of `count` products, each with a stock of one.
 pub(crate) fn open_shop_of(count: u32) -> Payload {
     let product = |number| Definition {
         name: name(&format!("a product with a long name, number {number}")),
@@ -51,7 +51,7 @@ pub(crate) fn buy_each(keys: impl Iterator<Item = String>) -> Payload {
     payload(keys.map(|key| order(&key, "fox")).collect())
 }
 
-/// Asks for what the shop has not: refused.
+/// Orders a product that the shop does not have: refused.
 pub(crate) fn refused(key: &str) -> Payload {
     payload(vec![order(key, "unicorn")])
 }
@@ -91,7 +91,7 @@ pub(crate) async fn append(log: &mut LogStore, entries: Vec<Entry>) {
     flushed.await.unwrap().unwrap();
 }
 
-/// What a process that is killed now leaves behind.
+/// A copy of the folder, as a process that is killed now would leave it.
 pub(crate) fn killed(folder: &Path) -> TempDir {
     let left = tempfile::tempdir().unwrap();
     copy(folder, left.path());

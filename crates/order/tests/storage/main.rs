@@ -1,8 +1,8 @@
 //! The storage of a replica, tested on a real disk: the engine's own suite, crashes, damage,
 //! snapshots.
 //!
-//! A crash is a copy of the folder, taken while the files are open: what a killed process leaves
-//! behind is what the system has of its files, and nothing of its memory.
+//! A crash is a copy of the folder, taken while the files are open: a killed process leaves the
+//! system's view of its files, and nothing of its memory.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on stops")]
 

@@ -1,4 +1,4 @@
-//! Damage of the file that holds the history, in the pages of the library that keeps it.
+//! Damage in the file of the history, in the pages of its database.
 
 use std::fs;
 use std::panic::{self, AssertUnwindSafe};
@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use crate::history::{SLOW, apply, entries, open};
 use crate::kit::killed;
 
-/// A page of the history's file is damaged anywhere: the history opens, or says that it is damaged,
-/// or the library that keeps it panics, which the process takes for damage as well. It is never
-/// taken for something that another start could cure.
+/// A page of the history's file is damaged at any place. The history then opens, reports the
+/// damage, or its database panics, which the process also treats as damage. It is never taken for a
+/// fault that another start could cure.
 #[tokio::test]
 async fn a_bit_flipped_anywhere_in_the_history_is_damage_or_harms_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -52,5 +52,5 @@ async fn a_bit_flipped_anywhere_in_the_history_is_damage_or_harms_nothing() {
     }
     panic::set_hook(before);
     assert_eq!(*strange.lock(), Vec::<String>::new());
-    assert!(0 < harmed, "nothing that was flipped is ever read");
+    assert!(0 < harmed, "no flipped bit was ever read");
 }

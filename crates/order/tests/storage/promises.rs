@@ -1,10 +1,10 @@
-//! What the log promises is on disk before it promises it.
+//! The log's promises: every promised record is on disk before its promise.
 //!
-//! A process of its own uses the real log while a small library under it records, in one sequence,
-//! each write and each sync of the log's files, and each promise that the log makes: a saved vote,
-//! an acknowledged append, an opened log. Syncs are slow there, so that a promise made too early
-//! comes before its sync. Two such processes share a folder: the first one is killed with entries
-//! that it has written and not synced.
+//! A separate process uses the real log under a small library that records, in one sequence, each
+//! write and each sync of the log's files, and each promise of the log: a saved vote, an
+//! acknowledged append, an opened log. Syncs are slow there, so that a promise made too early
+//! precedes its sync. Two such processes share a folder: the first is killed with entries that it
+//! has written and not synced.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,13 +18,13 @@ use order::raft::types::Vote;
 
 use crate::kit::{append, buy_each, entry};
 
-/// Set in the recorded process: the folder, and which part it plays.
+/// Set in the recorded process: the folder, and the role of the process.
 const FOLDER: &str = "OPPIDUM_RECORDED_FOLDER";
 const PART: &str = "OPPIDUM_RECORDED_PART";
 
-/// Records into the file that `RECORD` names: `write FILE COUNT` when a write begins, `sync FILE`
-/// when a sync has ended, and what is written into a file named `promises`, as it is. While there
-/// is a file of that name and `.stall`, no sync ends.
+/// The recorder. Into the file that `RECORD` names it writes `write FILE COUNT` when a write
+/// begins, `sync FILE` when a sync has ended, and the content of each write to a file named
+/// `promises`. While the file of that name with `.stall` exists, no sync ends.
 const RECORDER: &str = r#"
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -117,14 +117,14 @@ int fsync(int fd) {
 }
 "#;
 
-/// One thing that was recorded.
+/// One recorded event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Event {
-    /// A process begins.
+    /// A process starts.
     Start,
     Write(String, u64),
     Sync(String),
-    /// What is promised, and how many bytes it takes at least.
+    /// A promise, and the least number of bytes that it covers.
     Promise(String, u64),
 }
 
@@ -139,11 +139,11 @@ fn event(line: &str) -> Event {
     }
 }
 
-/// The promises that were made before what they are about was on disk.
+/// The promises that were made before their bytes were on disk.
 fn broken(events: &[Event]) -> Vec<String> {
     let mut unsynced: BTreeMap<&str, u64> = BTreeMap::new();
     let (mut synced, mut broken) = (0, Vec::new());
-    // What an earlier process has written and not synced.
+    // The files that an earlier process has written and not synced.
     let mut left: Vec<&str> = Vec::new();
     for event in events {
         match event {
@@ -170,7 +170,7 @@ fn broken(events: &[Event]) -> Vec<String> {
 }
 
 #[test]
-fn a_promise_before_its_sync_is_found() {
+fn the_checker_finds_a_promise_before_its_sync() {
     let lines = |text: &str| text.lines().map(event).collect::<Vec<_>>();
     assert!(broken(&lines("write a 9\nsync a\npromise vote 5")).is_empty());
     assert!(broken(&lines("write a 9\nstart\nsync a\nwrite b 1\npromise open 0")).is_empty());
@@ -185,7 +185,7 @@ fn a_promise_before_its_sync_is_found() {
     }
 }
 
-/// Builds the recorder. `None`, with a word why, where that cannot be done.
+/// Builds the recorder. `None`, with a message, if the machine has no compiler.
 fn recorder(folder: &Path) -> Option<std::path::PathBuf> {
     let (source, library) = (folder.join("recorder.c"), folder.join("recorder.so"));
     fs::write(&source, RECORDER).unwrap();
@@ -200,7 +200,7 @@ fn recorder(folder: &Path) -> Option<std::path::PathBuf> {
     }
 }
 
-/// Tells the recorder how many bytes have been promised at least.
+/// Writes promises to the recorder.
 struct Promises(fs::File);
 
 impl Promises {
@@ -214,7 +214,7 @@ impl Promises {
     }
 }
 
-/// What an entry of this many orders takes at least.
+/// An entry with this many orders.
 fn orders(index: u64, count: u64) -> order::raft::types::Entry {
     entry(index, buy_each((0..count).map(move |order| format!("key-{index}-{order}"))))
 }
@@ -254,7 +254,7 @@ async fn play(folder: &Path, part: &str) {
 }
 
 #[test]
-fn what_is_promised_has_been_synced_before() {
+fn every_promise_of_the_log_follows_its_sync() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     if let (Ok(folder), Ok(part)) = (std::env::var(FOLDER), std::env::var(PART)) {
         return runtime.block_on(play(Path::new(&folder), &part));
@@ -264,7 +264,7 @@ fn what_is_promised_has_been_synced_before() {
     let record = folder.path().join("record");
     for part in ["first", "second"] {
         let mut playing = Command::new(std::env::current_exe().unwrap());
-        playing.args(["--exact", "promises::what_is_promised_has_been_synced_before"]);
+        playing.args(["--exact", "promises::every_promise_of_the_log_follows_its_sync"]);
         playing.env("LD_PRELOAD", &library).env("RECORD", &record);
         playing.env(FOLDER, folder.path()).env(PART, part);
         let played = playing.output().unwrap();

@@ -1,5 +1,5 @@
-//! Snapshots: they claim what is on disk, fetch what is lacking, and change over at once or not at
-//! all.
+//! Snapshots: they claim only what is on disk, fetch missing blocks, and change over completely or
+//! not at all.
 
 use std::io;
 use std::path::Path;
@@ -8,25 +8,25 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use ledger::block::Block;
+use ledger::encoded_block::EncodedBlock;
 use ledger::ledger::{Ledger, Windows};
-use ledger::sealed::Sealed;
 use ledger::state::State;
 use ledger::terms::{Digest, Index, OrderNumber};
 use openraft::RaftSnapshotBuilder;
 use openraft::storage::RaftStateMachine;
+use order::raft::applied_state::View;
 use order::raft::snapshots::BlockSource;
 use order::raft::state_machine::StateMachine;
 use order::raft::types::Snapshot;
-use order::raft::view::View;
 use parking_lot::Mutex;
 
 use crate::history::{SLOW, apply, entries, open};
 use crate::kit::{FIRST, killed, log_id};
 
-/// What may happen to blocks on their way.
+/// A fault in the transferred blocks.
 type Spoil = fn(Vec<io::Result<Bytes>>) -> Vec<io::Result<Bytes>>;
 
-/// Another replica's blocks, perhaps spoilt on the way; remembers what was asked.
+/// Another replica's blocks, with a fault in transit; records the requested ranges.
 struct Other {
     view: Arc<View>,
     spoil: Spoil,
@@ -48,7 +48,7 @@ fn behind(folder: &Path, view: &Arc<View>, spoil: Spoil) -> (StateMachine, Arc<V
     (machine, view, other)
 }
 
-/// A replica ahead, and its snapshot at 20.
+/// A replica that is ahead, and its snapshot at index 20.
 async fn ahead(folder: &Path) -> (Arc<View>, Snapshot) {
     let (mut machine, view) = open(folder, SLOW);
     apply(&mut machine, entries(1..=20)).await;
@@ -83,37 +83,48 @@ async fn a_returning_replica_fetches_only_what_it_lacks_and_ends_identical() {
     assert_eq!(*other.asked.lock(), [(Index(8), Index(20))]);
     assert_eq!(view.read(Ledger::digest), first.read(Ledger::digest));
     assert_eq!(view.read(Ledger::state), first.read(Ledger::state));
-    assert_eq!(view.read(Ledger::rolls), first.read(Ledger::rolls), "P4: it knows the same keys");
+    assert_eq!(
+        view.read(Ledger::key_summary),
+        first.read(Ledger::key_summary),
+        "P4: the same keys"
+    );
     assert_eq!(machine.applied_state().await.unwrap().0, Some(log_id(1, 20)));
-    // And so after a crash right now.
+    // The state is the same after a crash at this moment.
     let (_, crashed) = open(killed(ours.path()).path(), SLOW);
-    assert_eq!(crashed.read(Ledger::rolls), first.read(Ledger::rolls));
+    assert_eq!(crashed.read(Ledger::key_summary), first.read(Ledger::key_summary));
     let told = feed.recv().await.unwrap();
     assert_eq!((told.after, told.index, &told.changes), (Index(8), Index(20), &None));
 
-    // It goes on like the others, and keeps it after a crash.
+    // The replica goes on like the others, also across a crash.
     apply(&mut machine, entries(21..=30)).await;
     view.flush().await.unwrap();
     let (_, again) = open(killed(ours.path()).path(), SLOW);
     assert_eq!(again.read(Ledger::digest), view.read(Ledger::digest));
-    assert_eq!(again.read(Ledger::rolls), view.read(Ledger::rolls), "P4: it knows the same keys");
+    assert_eq!(
+        again.read(Ledger::key_summary),
+        view.read(Ledger::key_summary),
+        "P4: the same keys"
+    );
     for number in 0..15 {
         assert!(again.order(OrderNumber(FIRST + number)).unwrap().is_some(), "order {number}");
     }
 }
 
 #[tokio::test]
-async fn a_snapshot_with_wrong_blocks_is_refused_whole() {
+async fn a_snapshot_with_wrong_blocks_is_rejected_whole() {
     let theirs = tempfile::tempdir().unwrap();
     let (first, snapshot) = ahead(theirs.path()).await;
     let spoils: [Spoil; 7] = [
-        // Sound in itself, and sealed anew on the digest of another predecessor.
+        // A valid block, but with a digest over another predecessor.
         |mut blocks| {
             let mut block = Block::decode(blocks[4].as_ref().unwrap()).unwrap();
             block.header.previous = Digest([9; 32]);
-            block.header.digest = block.reckon();
+            block.header.digest = block.compute_digest();
             blocks[4] = Ok(block.encode().into());
-            assert!(Sealed::open(blocks[4].as_ref().unwrap().clone()).is_ok(), "no checksum tells");
+            assert!(
+                EncodedBlock::open(blocks[4].as_ref().unwrap().clone()).is_ok(),
+                "the block's checksum is valid"
+            );
             blocks
         },
         |_| Vec::new(),
@@ -148,7 +159,7 @@ async fn a_snapshot_with_wrong_blocks_is_refused_whole() {
         let before = view.read(Ledger::state);
         let installed = machine.install_snapshot(&snapshot.meta, snapshot.snapshot.clone()).await;
         assert!(installed.is_err(), "spoil {which}");
-        // Keys come before everything else; nothing is written of them.
+        // Keys are loaded first; none of them is written.
         let after = State { key_counts: before.key_counts, ..view.read(Ledger::state) };
         assert_eq!(after, before, "spoil {which}");
         assert_eq!(
@@ -157,7 +168,8 @@ async fn a_snapshot_with_wrong_blocks_is_refused_whole() {
             "spoil {which}: not applied here"
         );
 
-        // Half of it is on disk; after a crash nobody sees it, and it can be tried again.
+        // A part of the blocks is on disk; after a crash they are ignored, and the installation can
+        // be repeated.
         let left = killed(ours.path());
         let (mut again, view, _) = behind(left.path(), &first, |blocks| blocks);
         assert_eq!(again.applied_state().await.unwrap().0, Some(log_id(1, 8)));
@@ -167,7 +179,7 @@ async fn a_snapshot_with_wrong_blocks_is_refused_whole() {
 }
 
 #[tokio::test]
-async fn a_broken_line_is_taken_up_where_it_broke() {
+async fn a_broken_block_stream_resumes_where_it_broke() {
     let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (first, snapshot) = ahead(theirs.path()).await;
     let (mut machine, view, other) = behind(ours.path(), &first, |mut blocks| {
@@ -184,7 +196,7 @@ async fn a_broken_line_is_taken_up_where_it_broke() {
 }
 
 #[tokio::test]
-async fn a_snapshot_from_nothing_builds_the_whole_history() {
+async fn an_empty_replica_builds_the_whole_history_from_a_snapshot() {
     let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (first, snapshot) = ahead(theirs.path()).await;
     let (mut machine, view, other) = behind(ours.path(), &first, |blocks| blocks);

@@ -1,4 +1,4 @@
-//! The engine's own suite for storage, on ours.
+//! The engine's own test suite for storage, run on this storage.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use order::raft::log_store::LogStore;
 use order::raft::snapshots::NoSource;
 use order::raft::state_machine::StateMachine;
 use order::raft::types::{Entry, Types};
-use order::raft::writer::Pace;
+use order::raft::writer::WritePace;
 use tempfile::TempDir;
 
 use crate::kit::{append, blank, log_id};
@@ -22,7 +22,8 @@ impl StoreBuilder<Types, LogStore, StateMachine, TempDir> for Builder {
         let folder = tempfile::tempdir().unwrap();
         let log = LogStore::open(&folder.path().join("log"), None).unwrap();
         let source = Arc::new(NoSource);
-        let opened = StateMachine::open(folder.path(), Windows::default(), Pace::default(), source);
+        let opened =
+            StateMachine::open(folder.path(), Windows::default(), WritePace::default(), source);
         Ok((folder, log, opened.unwrap().0))
     }
 }
@@ -32,8 +33,8 @@ async fn the_engines_suite_passes_on_the_real_store() {
     Suite::test_all(Builder).await.unwrap();
 }
 
-/// A follower is sent what lies behind what it has. When the beginning of that has been purged
-/// meanwhile, the rest would be a hole in its log.
+/// A follower is sent the entries after its last one. If the first of them has been purged
+/// meanwhile, the rest would leave a gap in its log.
 #[tokio::test]
 async fn a_range_whose_beginning_is_purged_is_not_read_from_its_middle() {
     let folder = tempfile::tempdir().unwrap();

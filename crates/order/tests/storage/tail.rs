@@ -1,8 +1,9 @@
-//! A leader that dies with entries that are not on its disk, but were acknowledged.
+//! A leader dies with acknowledged entries that are not on its own disk.
 //!
-//! That is sound: a majority of followers has them on disk. It stays sound only if the leader that
-//! comes back does not lead on without an election, because it would give the same log ids to other
-//! entries. The checker is believed because it finds just that when the engine is told to.
+//! That is sound: a majority of followers has them on disk. It stays sound only if the restarted
+//! leader does not lead without an election, because it would give the same log ids to other
+//! entries. The checker is trustworthy because it finds exactly that when the engine is configured
+//! to restore leaders.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,34 +13,34 @@ use ledger::command::Batch;
 use ledger::terms::{Index, OrderNumber};
 use openraft::RaftLogReader;
 use order::raft::LEADER_RESTORE;
+use order::raft::applied_state::View;
 use order::raft::types::{Entry, Payload};
-use order::raft::view::View;
 
 use crate::cluster::{Cluster, IDS};
 use crate::kit::{FIRST, buy, open_shop};
 
-/// Orders before the flushes of the leader are held back, and orders after.
+/// The number of orders before the leader's flushes are held back, then the number after.
 const BEFORE: u64 = 10;
 const AFTER: u64 = 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Restart {
     All,
-    /// Within its lease: nobody else has stood for election yet.
+    /// Within its lease: no other replica has stood for election yet.
     OnlyTheLeader,
 }
 
-/// What the leader's history on disk holds of the tail when it dies.
+/// How much of the tail the leader's history on disk holds when it dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum History {
-    /// Nothing: it was not yet written.
+    /// Nothing: the history was not written yet.
     Behind,
-    /// All of it: it was committed by the others, and applied.
+    /// All of it: the other replicas committed it, and the leader applied it.
     AheadOfTheLog,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_that_died_with_an_unflushed_tail_loses_nothing_acknowledged() {
+async fn a_leader_that_died_with_an_unflushed_tail_loses_no_acknowledged_order() {
     for restart in [Restart::All, Restart::OnlyTheLeader] {
         let violations = crash(restart, History::Behind, LEADER_RESTORE).await;
         assert_eq!(violations, Vec::<String>::new(), "{restart:?}");
@@ -47,7 +48,7 @@ async fn a_leader_that_died_with_an_unflushed_tail_loses_nothing_acknowledged() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_whose_history_is_ahead_of_its_own_log_loses_nothing_acknowledged() {
+async fn a_leader_with_a_history_ahead_of_its_log_loses_no_acknowledged_order() {
     for restart in [Restart::All, Restart::OnlyTheLeader] {
         let violations = crash(restart, History::AheadOfTheLog, LEADER_RESTORE).await;
         assert_eq!(violations, Vec::<String>::new(), "{restart:?}");
@@ -55,7 +56,7 @@ async fn a_leader_whose_history_is_ahead_of_its_own_log_loses_nothing_acknowledg
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_restored_without_an_election_is_caught_losing_orders() {
+async fn the_checker_sees_a_leader_restored_without_an_election_lose_orders() {
     for restart in [Restart::All, Restart::OnlyTheLeader] {
         let violations = crash(restart, History::Behind, Some(true)).await;
         let sees = |what: &str| violations.iter().any(|violation| violation.contains(what));
@@ -64,7 +65,7 @@ async fn a_leader_restored_without_an_election_is_caught_losing_orders() {
     }
 }
 
-/// Loses the leader's unflushed tail, restarts, writes once more; then says what is wrong.
+/// Loses the leader's unflushed tail, restarts, writes once more; then returns all violations.
 async fn crash(restart: Restart, history: History, restore: Option<bool>) -> Vec<String> {
     let mut cluster = Cluster::start(restore).await;
     cluster.write(&open_shop()).await.unwrap();
@@ -109,7 +110,7 @@ async fn crash(restart: Restart, history: History, restore: Option<bool>) -> Vec
     check(&cluster, &acknowledged, index).await
 }
 
-/// Everything acknowledged is on every replica, and all replicas are one.
+/// Checks that every acknowledged order is on every replica, and that all replicas are equal.
 async fn check(cluster: &Cluster, acknowledged: &[(u64, Payload)], index: u64) -> Vec<String> {
     let mut violations = Vec::new();
     let orders = acknowledged.len() as u64;
@@ -131,7 +132,7 @@ async fn check(cluster: &Cluster, acknowledged: &[(u64, Payload)], index: u64) -
     let first = logs(cluster, IDS[0], index).await;
     for id in [2, 3] {
         let other = logs(cluster, id, index).await;
-        // A replica whose history was ahead of its log has purged the log up to there.
+        // A replica whose history was ahead of its log has purged the log up to that index.
         for (index, theirs) in other {
             let Some(ours) = first.get(&index).filter(|ours| **ours != theirs) else { continue };
             let same_id = if ours.log_id == theirs.log_id { "one log id twice: " } else { "" };
@@ -146,7 +147,7 @@ async fn check(cluster: &Cluster, acknowledged: &[(u64, Payload)], index: u64) -
     violations
 }
 
-/// Whether the block of an index is what was acknowledged there.
+/// Whether the block of an index holds the order that was acknowledged there.
 fn holds(view: &View, index: u64, order: &Payload) -> bool {
     let found = view.blocks(Index(index - 1), Index(index), usize::MAX).unwrap();
     let Some((_, bytes)) = found.first() else { return false };

@@ -1,5 +1,5 @@
-//! A walk over everything that is on disk: bytes flipped and ends cut off, by seed. Whatever is
-//! damaged, a replica tells the truth or nothing.
+//! A walk over all stored bytes, by seed: flipped bits and truncated files. With any damage, a
+//! replica returns the true value or an error.
 
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,20 +12,20 @@ use ledger::ledger::{Ledger, Windows};
 use ledger::terms::{Index, OrderNumber};
 use openraft::RaftLogReader;
 use openraft::storage::RaftLogStorage;
+use order::raft::applied_state::View;
 use order::raft::log_store::LogStore;
 use order::raft::open_error::OpenError;
 use order::raft::snapshots::{BlockSource, NoSource};
 use order::raft::state_machine::{FILE, StateMachine};
 use order::raft::types::{Entry, Vote};
-use order::raft::view::View;
 
 use crate::history::{SLOW, apply, entries, open};
 use crate::kit::{FIRST, append, buy, buy_each, entry, killed, log_id};
 
-/// How many damages are tried of each kind.
+/// The number of damages of each kind.
 const TRIES: usize = 200;
 
-/// Numbers that follow from a seed.
+/// Pseudo-random numbers from a seed.
 struct Lot(u64);
 
 impl Lot {
@@ -37,7 +37,7 @@ impl Lot {
     }
 }
 
-/// Damaged copies of a file: flipped bits where something is written, and ends cut off.
+/// Damaged copies of a file: flipped bits in written parts, and truncations.
 fn damages(whole: &[u8], seed: u64) -> impl Iterator<Item = (String, Vec<u8>)> + '_ {
     let written: Vec<usize> = (0..whole.len()).filter(|place| whole[*place] != 0).collect();
     let mut lot = Lot(seed);
@@ -61,10 +61,10 @@ fn newest(folder: &Path) -> PathBuf {
     files.filter(|path| path.extension().is_some_and(|end| end == "wal")).max().unwrap()
 }
 
-/// [P1] With the witness of the history, a damaged log has the same entries and the same vote, or
-/// is refused; torn or not.
+/// [P1] With the durable mark of the history, a damaged log has the same entries and the same vote,
+/// or is rejected, with a torn tail or not.
 #[tokio::test]
-async fn test_13_a_damaged_log_is_the_same_or_refused() {
+async fn test_13_a_damaged_log_is_the_same_or_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let mut log = LogStore::open(folder.path(), None).unwrap();
     let mut expected: Vec<Entry> = Vec::new();
@@ -95,7 +95,7 @@ async fn test_13_a_damaged_log_is_the_same_or_refused() {
                 same += 1;
             }
         }
-        // What opening has added is no part of the next damage.
+        // Files that opening has added are not part of the next damage.
         for file in fs::read_dir(left.path()).unwrap().map(|file| file.unwrap().path()) {
             if file.extension().is_some_and(|end| end == "wal") && file != path {
                 fs::remove_file(file).unwrap();
@@ -105,23 +105,23 @@ async fn test_13_a_damaged_log_is_the_same_or_refused() {
     assert!(TRIES < refused, "{refused} refused, {same} the same");
 }
 
-/// A damaged history tells each order as it was, or that it cannot; never another, and never that
+/// A damaged history returns each order as it was, or an error; never another order, and never that
 /// there is none.
 #[tokio::test]
-async fn test_13_a_damaged_history_tells_the_truth_or_nothing() {
+async fn test_13_a_damaged_history_returns_the_truth_or_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let (mut machine, view) = open(folder.path(), SLOW);
     apply(&mut machine, entries(1..=40)).await;
-    // And one block that stands in pieces.
+    // And one block that is stored in pieces.
     let many = buy_each((0..300).map(|number| format!("many-{number}")));
     apply(&mut machine, vec![entry(41, many)]).await;
     view.flush().await.unwrap();
-    // Of the large block, one in each thirty.
+    // Every thirtieth order of the large block.
     let numbers = FIRST..view.read(Ledger::next_order_number).0;
     let numbers = numbers.filter(|number| *number < FIRST + 20 || number % 30 == 0);
     let numbers = numbers.collect::<Vec<_>>().into_iter();
     let expected: Vec<_> = numbers.clone().map(|n| view.order(OrderNumber(n)).unwrap()).collect();
-    let state = view.read(|ledger| (ledger.state(), ledger.rolls()));
+    let state = view.read(|ledger| (ledger.state(), ledger.key_summary()));
     drop((machine, view));
     let path = folder.path().join(FILE);
     let whole = fs::read(&path).unwrap();
@@ -136,11 +136,11 @@ async fn test_13_a_damaged_history_tells_the_truth_or_nothing() {
                 StateMachine::open(folder.path(), Windows::default(), SLOW, Arc::new(NoSource));
             let Ok((_, view)) = opened else { return None };
             let orders = numbers.clone().map(|number| view.order(OrderNumber(number)));
-            let state = view.read(|ledger| (ledger.state(), ledger.rolls()));
+            let state = view.read(|ledger| (ledger.state(), ledger.key_summary()));
             Some((state, orders.collect::<Vec<_>>()))
         };
         match catch_unwind(AssertUnwindSafe(look)) {
-            // The database under it found something impossible: the process ends there.
+            // The database found an impossible value: a replica's process ends there.
             Err(_) => stopped += 1,
             Ok(None) => refused += 1,
             Ok(Some((found, orders))) => {
@@ -172,10 +172,10 @@ impl BlockSource for Other {
     }
 }
 
-/// [P8] Mended with the blocks of one that has them; one that has none of them cannot help, and one
-/// whose blocks are of another history is not believed.
+/// [P8] A history is repaired with the blocks of a replica that has them. A replica without these
+/// blocks cannot help, and blocks of another history are rejected.
 #[tokio::test]
-async fn a_damaged_block_is_mended_only_with_one_that_fits() {
+async fn a_damaged_block_is_repaired_only_with_a_matching_block() {
     let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (mut machine, view) = open(ours.path(), SLOW);
     apply(&mut machine, entries(1..=20)).await;
@@ -201,7 +201,7 @@ async fn a_damaged_block_is_mended_only_with_one_that_fits() {
     let opening = |source: Arc<dyn BlockSource>| {
         let (folder, runtime) = (left.path().to_owned(), tokio::runtime::Handle::current());
         tokio::task::spawn_blocking(move || {
-            StateMachine::open_mending(&folder, Windows::default(), SLOW, source, &runtime)
+            StateMachine::open_repairing(&folder, Windows::default(), SLOW, source, &runtime)
         })
     };
     for source in [Arc::new(NoSource) as Arc<dyn BlockSource>, Arc::new(Other(strange))] {
@@ -215,13 +215,13 @@ async fn a_damaged_block_is_mended_only_with_one_that_fits() {
         let number = OrderNumber(number);
         assert_eq!(mended.order(number).unwrap(), view.order(number).unwrap());
     }
-    let again = mended.mend(source).await.unwrap();
+    let again = mended.repair(source).await.unwrap();
     assert_eq!((again.checked, again.mended.len()), (19, 0));
 }
 
-/// [P8] A block that stands in pieces is mended, wherever it is damaged.
+/// [P8] A block that is stored in pieces is repaired, in its head or in any piece.
 #[tokio::test]
-async fn a_block_in_pieces_is_mended_wherever_it_is_damaged() {
+async fn a_block_in_pieces_is_repaired_at_every_damaged_place() {
     let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let many = || buy_each((0..1_000).map(|number| format!("many-{number:03}")));
     let story = || [entries(1..=1), vec![entry(2, many())], entries(3..=6)].concat();
@@ -235,7 +235,7 @@ async fn a_block_in_pieces_is_mended_wherever_it_is_damaged() {
     let numbers = || (FIRST..view.read(Ledger::next_order_number).0).map(OrderNumber);
     let expected: Vec<_> = numbers().map(|number| view.order(number).unwrap()).collect();
 
-    // In its head: index 2, term 1, log time 1,000. In its first and in its last piece.
+    // In its head: index 2, term 1, log time 1,000; in its first and in its last piece.
     let head = [2_u64, 1, 1_000].map(u64::to_le_bytes).concat();
     for damaged in [head.as_slice(), b"many-000", b"many-999"] {
         let left = killed(ours.path());
@@ -251,12 +251,12 @@ async fn a_block_in_pieces_is_mended_wherever_it_is_damaged() {
         let (folder, runtime) = (left.path().to_owned(), tokio::runtime::Handle::current());
         let theirs = source.clone();
         let opening = tokio::task::spawn_blocking(move || {
-            StateMachine::open_mending(&folder, Windows::default(), SLOW, theirs, &runtime)
+            StateMachine::open_repairing(&folder, Windows::default(), SLOW, theirs, &runtime)
         });
         let (_machine, mended) = opening.await.unwrap().unwrap();
         let found: Vec<_> = numbers().map(|number| mended.order(number).unwrap()).collect();
         assert_eq!(found, expected);
-        let again = mended.mend(source.clone()).await.unwrap();
+        let again = mended.repair(source.clone()).await.unwrap();
         assert_eq!(again.mended, []);
     }
 }

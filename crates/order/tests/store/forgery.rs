@@ -1,5 +1,4 @@
-//! Calls between replicas, made by a test: as a process that is no member, and as a member that
-//! lies.
+//! Forged calls between replicas: as a process that is no member, and as a lying member.
 
 use futures::StreamExt;
 use tonic::Code;
@@ -9,7 +8,7 @@ use wire::proto::peer_client::PeerClient;
 use super::{PATIENCE, Store};
 
 impl Store {
-    /// The term of each replica that runs.
+    /// The term of each running replica.
     pub(crate) async fn terms(&self) -> Vec<u64> {
         let mut terms = Vec::new();
         for id in self.replicas.keys() {
@@ -19,7 +18,7 @@ impl Store {
         terms
     }
 
-    /// A process that is no member, and knows what every client can see.
+    /// The sender of a process that is no member, with only the values that every client can see.
     pub(crate) async fn stranger(&self, to: u64) -> proto::Sender {
         let status = wire::status::fetch(self.address(to), PATIENCE).await.unwrap();
         proto::Sender {
@@ -33,7 +32,7 @@ impl Store {
         }
     }
 
-    /// A member, with all that its own folder says.
+    /// The sender of a member, with all values from its folder.
     pub(crate) fn member(&self, id: u64, to: u64) -> proto::Sender {
         let file = self.folder.path().join(format!("order-{id}/identity.toml"));
         let text = std::fs::read_to_string(file).unwrap();
@@ -41,7 +40,7 @@ impl Store {
             let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} = ")));
             line.unwrap().trim_matches('"').to_owned()
         };
-        // The last of its starts, which the others have met.
+        // The last of its starts, which the other replicas have met.
         let starts = value("last");
         let start = starts.split('"').rfind(|digits| digits.len() == 16).unwrap();
         proto::Sender {
@@ -60,7 +59,7 @@ impl Store {
         PeerClient::new(channel)
     }
 
-    /// Asks for votes of a term; true: they are refused.
+    /// Asks for votes in a term. True: they are rejected.
     pub(crate) async fn forge_votes(&self, to: u64, sender: &proto::Sender, term: u64) -> bool {
         let mut peer = self.peer(to).await;
         for leadership_transfer in [false, true] {
@@ -97,7 +96,7 @@ impl Store {
         is_refused(peer.transfer(transfer).await) && is_refused(peer.snapshot(snapshot).await)
     }
 
-    /// Sends entries, and a heartbeat, that reach to `index`; true: they are refused.
+    /// Sends entries, and a heartbeat, up to `index`. True: they are rejected.
     pub(crate) async fn forge_entries(
         &self,
         to: u64,
@@ -123,7 +122,7 @@ impl Store {
         beat && stream
     }
 
-    /// Opens a held stream, and says that it has compared: what is answered.
+    /// Opens a liveness stream, and claims to have compared. Returns the answer.
     pub(crate) async fn dial(&self, to: u64, sender: &proto::Sender) -> proto::HoldPong {
         let ping = proto::HoldPing {
             sender: Some(sender.clone()),
@@ -135,7 +134,7 @@ impl Store {
         pongs.message().await.unwrap().unwrap()
     }
 
-    /// Reads blocks: how many, or why not.
+    /// Reads blocks. Returns their number or the error.
     pub(crate) async fn read_blocks(&self, to: u64, sender: proto::Sender) -> Result<usize, Code> {
         let request = proto::BlocksRequest { sender: Some(sender), after: 0, to: u64::MAX };
         let mut peer = self.peer(to).await;

@@ -1,4 +1,4 @@
-//! Three replicas in one process, each on a runtime of its own, and somebody who asks them.
+//! Three replicas in one process, each on a runtime of its own, and a client for them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -21,10 +21,10 @@ use wire::problem::{Code, Problem};
 use wire::proto::{self, answer::What, ask::What as Asked, outcome::What as Decided};
 use wire::stream::Caller;
 
-/// How long one ask waits.
+/// The time limit of one request.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Between two looks at a condition.
+/// The pause between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(2);
 
 type Answered = Result<proto::Answer, Problem>;
@@ -48,7 +48,7 @@ impl Store {
         Self::start_some(&[123, 345, 456])
     }
 
-    /// Starts these of the three.
+    /// Starts only these of the three replicas.
     pub(crate) fn start_some(ids: &[u64]) -> Self {
         let held: Vec<TcpListener> =
             (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
@@ -78,7 +78,7 @@ impl Store {
         self.restart_with(id, Faults::default());
     }
 
-    /// Starts a replica on its folder, with faults put into it.
+    /// Starts a replica on its folder, with injected faults.
     pub(crate) fn restart_with(&mut self, id: u64, faults: Faults) {
         let peer = self.peers.iter().find(|peer| peer.id == id).unwrap();
         let listen: SocketAddr = peer.address.parse().unwrap();
@@ -94,7 +94,7 @@ impl Store {
         self.replicas.insert(id, Replica { runtime, stop, running });
     }
 
-    /// Drops everything that a replica is, at once.
+    /// Drops the whole replica at once.
     pub(crate) fn crash(&mut self, id: u64) {
         let replica = self.replicas.remove(&id).unwrap();
         let crashing = std::thread::spawn(move || {
@@ -103,7 +103,7 @@ impl Store {
         crashing.join().unwrap();
     }
 
-    /// Tells a replica to stop, and waits until it has.
+    /// Asks a replica to stop, and waits until it has stopped.
     pub(crate) async fn stop(&mut self, id: u64) {
         let replica = self.replicas.remove(&id).unwrap();
         replica.stop.cancel();
@@ -117,12 +117,12 @@ impl Store {
         self.folder.path().join(format!("order-{id}"))
     }
 
-    /// Waits until a replica has stopped by itself; with which line, when it cannot be used.
+    /// Waits until a replica has stopped by itself; returns its message.
     pub(crate) async fn refused(&mut self, id: u64, within: Duration) -> String {
         let replica = self.replicas.remove(&id).unwrap();
         let ended = tokio::time::timeout(within, replica.running).await;
         replica.runtime.shutdown_background();
-        match ended.expect("it goes on").unwrap() {
+        match ended.expect("the replica did not stop").unwrap() {
             Err(Stop::Setup(line)) => line,
             other => panic!("{id} ended with {other:?}"),
         }
@@ -132,7 +132,7 @@ impl Store {
         &self.peers.iter().find(|peer| peer.id == id).unwrap().address
     }
 
-    /// Asks replica `id` once.
+    /// Sends one request to replica `id`.
     pub(crate) async fn ask(&self, id: u64, what: Asked) -> Answered {
         let caller = Caller::connect(self.address(id))
             .await
@@ -152,7 +152,7 @@ impl Store {
         self.ask(id, Asked::Request(request)).await
     }
 
-    /// Buys, wherever the leader is, until it is decided.
+    /// Buys from the current leader, and repeats the order until it is decided.
     pub(crate) async fn persist(
         &self,
         key: &str,
@@ -171,12 +171,12 @@ impl Store {
         .await
     }
 
-    /// Looks an order up.
+    /// Reads an order.
     pub(crate) async fn lookup(&self, id: u64, number: u64) -> Answered {
         self.ask(id, Asked::Lookup(proto::Lookup { number })).await
     }
 
-    /// Looks a product up.
+    /// Reads a product.
     pub(crate) async fn query(&self, id: u64, name: &str, stale_ok: bool) -> Answered {
         self.ask(id, Asked::Query(proto::Query { name: name.into(), floor: 0, stale_ok })).await
     }
@@ -200,7 +200,7 @@ impl Store {
         .await
     }
 
-    /// Waits until these replicas stand at the same index, with the same digest.
+    /// Waits until these replicas are at the same index, with the same digest.
     pub(crate) async fn agree(&self, ids: &[u64], within: Duration) {
         self.until(within, async |store| {
             let mut at = Vec::new();
@@ -214,7 +214,7 @@ impl Store {
         .await;
     }
 
-    /// Waits until `look` finds what it looks for.
+    /// Waits until `look` returns a value.
     pub(crate) async fn until<T>(
         &self,
         within: Duration,
@@ -273,7 +273,7 @@ fn settings(id: u64, peers: Vec<Peer>, listen: SocketAddr, folder: &Path) -> Set
     }
 }
 
-/// How a request was decided.
+/// The outcome of a request.
 pub(crate) fn outcome(answer: &proto::Answer) -> &proto::Outcome {
     match &answer.what {
         Some(What::Outcome(outcome)) => outcome,
@@ -281,7 +281,7 @@ pub(crate) fn outcome(answer: &proto::Answer) -> &proto::Outcome {
     }
 }
 
-/// The number of an order, decided now or before.
+/// The number of an order, decided now or earlier.
 pub(crate) fn placed(answer: &proto::Answer) -> u64 {
     match &outcome(answer).what {
         Some(Decided::Placed(placed)) => placed.number,
@@ -289,7 +289,7 @@ pub(crate) fn placed(answer: &proto::Answer) -> u64 {
     }
 }
 
-/// The number of an order that had been decided before.
+/// The number of an order that was decided earlier.
 pub(crate) fn repeated(answer: &proto::Answer) -> u64 {
     assert!(outcome(answer).repeated);
     placed(answer)

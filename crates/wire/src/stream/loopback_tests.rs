@@ -1,4 +1,4 @@
-//! Both sides of a stream of calls over loopback: its bounds, its end, and what is said unasked.
+//! Loopback tests of both sides of a call stream: its limits, its end, and the changes it pushes.
 
 use futures::FutureExt;
 use tonic::service::Routes;
@@ -9,17 +9,17 @@ use crate::proto::store_server::{Store, StoreServer};
 use crate::serve::{self, Facts};
 use crate::status::ProcessStatus;
 
-/// For what takes a moment, against what never comes.
+/// Timeout for an event that comes within milliseconds or never.
 const SOON: Duration = Duration::from_secs(20);
 
-/// For calls that are not to run out of time.
+/// The patience of a call that must not time out.
 const LONG: Duration = Duration::from_hours(1);
 
 type Asked = (proto::Ask, Reply);
 
-/// The answering side: hands every ask to the test.
+/// The answering side: hands every call to the test.
 #[derive(Clone, Debug)]
-struct Server {
+struct StreamServer {
     asked: mpsc::UnboundedSender<Asked>,
     hint: watch::Sender<LeaderHint>,
     roster: watch::Sender<Roster>,
@@ -27,9 +27,9 @@ struct Server {
     address: String,
 }
 
-impl Answerer for Server {
+impl Answerer for StreamServer {
     fn ask(&self, ask: proto::Ask, reply: Reply) {
-        // A test that has seen enough lets the call go.
+        // An error: the test receives no more calls.
         let _ = self.asked.send((ask, reply));
     }
 
@@ -43,7 +43,7 @@ impl Answerer for Server {
 }
 
 #[tonic::async_trait]
-impl Store for Server {
+impl Store for StreamServer {
     type CallsStream = Answers;
     type HistoryStream = BoxStream<'static, Result<proto::HistoryPart, Status>>;
 
@@ -63,7 +63,7 @@ impl Store for Server {
     }
 }
 
-impl Facts for Server {
+impl Facts for StreamServer {
     fn status(&self) -> ProcessStatus {
         ProcessStatus::default()
     }
@@ -73,7 +73,7 @@ impl Facts for Server {
     }
 }
 
-impl Server {
+impl StreamServer {
     async fn start() -> (Self, mpsc::UnboundedReceiver<Asked>) {
         let listener =
             net::TcpListener::bind("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap())
@@ -99,7 +99,7 @@ fn what() -> ask::What {
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(SOON, what).await.expect("it comes at once or never")
+    tokio::time::timeout(SOON, what).await.expect("the event comes within the timeout")
 }
 
 fn done() -> proto::Answer {
@@ -107,22 +107,22 @@ fn done() -> proto::Answer {
 }
 
 #[tokio::test]
-async fn a_call_beyond_the_bound_is_refused_before_it_leaves_and_an_answer_makes_room() {
-    let (server, mut asks) = Server::start().await;
+async fn a_call_beyond_the_limit_is_rejected_unsent_and_an_answer_makes_room_for_another() {
+    let (server, mut asks) = StreamServer::start().await;
     let caller = server.caller().await;
     let mut open: Vec<_> =
         (0..CALLS_OPEN_MAX).map(|_| Box::pin(caller.ask(what(), LONG))).collect();
     for call in &mut open {
-        assert!(call.now_or_never().is_none(), "it is on its way");
+        assert!(call.now_or_never().is_none(), "the call is in flight");
     }
     let mut replies = Vec::new();
     for _ in 0..CALLS_OPEN_MAX {
         replies.push(soon(asks.recv()).await.unwrap().1);
     }
-    let problem = caller.ask(what(), LONG).now_or_never().expect("told at once").unwrap_err();
+    let problem = caller.ask(what(), LONG).now_or_never().expect("rejected at once").unwrap_err();
     assert_eq!((problem.code, problem.definite), (Code::Overloaded, true));
     assert!(problem.retry_after.is_some());
-    // Each answer makes room for one more, at both ends.
+    // Each answer makes room for one more call, at both ends.
     for reply in replies.drain(..2) {
         reply.send(done());
     }
@@ -134,12 +134,12 @@ async fn a_call_beyond_the_bound_is_refused_before_it_leaves_and_an_answer_makes
         assert!(call.now_or_never().is_none());
         replies.push(soon(asks.recv()).await.unwrap().1);
     }
-    assert!(caller.ask(what(), LONG).now_or_never().expect("told at once").is_err());
+    assert!(caller.ask(what(), LONG).now_or_never().expect("rejected at once").is_err());
 }
 
 #[tokio::test]
-async fn a_stream_that_ignores_the_bound_is_told_that_it_is_too_much() {
-    let (server, mut asks) = Server::start().await;
+async fn a_stream_that_ignores_the_limit_gets_an_overloaded_problem() {
+    let (server, mut asks) = StreamServer::start().await;
     let channel = net::channel(&server.address, CONNECT_TIMEOUT).await.unwrap();
     let many = 0..=u64::try_from(CALLS_OPEN_MAX).unwrap();
     let many = many.map(|call| proto::Ask { call, patience_ms: 1, what: Some(what()) });
@@ -156,7 +156,7 @@ async fn a_stream_that_ignores_the_bound_is_told_that_it_is_too_much() {
         }
     };
     let refused = soon(refused).await;
-    assert_eq!(refused.call, CALLS_OPEN_MAX as u64, "the last one, and no other");
+    assert_eq!(refused.call, CALLS_OPEN_MAX as u64, "only the last call is rejected");
     let Some(answer::What::Problem(problem)) = refused.what else { panic!("{refused:?}") };
     assert_eq!((Code::from_number(problem.code), problem.definite), (Code::Overloaded, true));
     let mut taken = 0;
@@ -167,18 +167,18 @@ async fn a_stream_that_ignores_the_bound_is_told_that_it_is_too_much() {
 }
 
 #[tokio::test]
-async fn an_asker_that_no_longer_waits_leaves_nothing_behind() {
-    let (server, mut asks) = Server::start().await;
+async fn a_caller_that_stops_waiting_leaves_no_open_call_behind() {
+    let (server, mut asks) = StreamServer::start().await;
     let caller = server.caller().await;
     let problem = soon(caller.ask(what(), Duration::ZERO)).await.unwrap_err();
-    assert_eq!((problem.code, problem.definite), (Code::TimedOut, false), "it may be done yet");
+    assert_eq!((problem.code, problem.definite), (Code::TimedOut, false), "may be decided later");
     assert_eq!(caller.shared.open.lock().len(), 0);
     let mut call = Box::pin(caller.ask(what(), LONG));
     assert!((&mut call).now_or_never().is_none());
     assert_eq!(caller.shared.open.lock().len(), 1);
     drop(call);
     assert_eq!(caller.shared.open.lock().len(), 0);
-    // The late answers go nowhere.
+    // Late answers are dropped.
     for _ in 0..2 {
         soon(asks.recv()).await.unwrap().1.send(done());
     }
@@ -191,8 +191,8 @@ async fn an_asker_that_no_longer_waits_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn an_outcome_that_nobody_tells_is_unknown() {
-    let (server, mut asks) = Server::start().await;
+async fn a_call_without_an_answer_has_an_unknown_outcome() {
+    let (server, mut asks) = StreamServer::start().await;
     let caller = server.caller().await;
     let ask = || {
         let caller = caller.clone();
@@ -201,7 +201,7 @@ async fn an_outcome_that_nobody_tells_is_unknown() {
     let call = ask();
     drop(soon(asks.recv()).await.unwrap());
     let problem = soon(call).await.unwrap().unwrap_err();
-    assert_eq!((problem.code, problem.definite), (Code::Lost, false), "the process let it go");
+    assert_eq!((problem.code, problem.definite), (Code::Lost, false), "the reply was dropped");
     let call = ask();
     let held = soon(asks.recv()).await.unwrap();
     server.stop.cancel();
@@ -214,8 +214,8 @@ async fn an_outcome_that_nobody_tells_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_new_term_a_later_time_and_other_replicas_are_told_unasked() {
-    let (server, _asks) = Server::start().await;
+async fn a_new_term_a_later_log_time_and_a_new_roster_are_pushed() {
+    let (server, _asks) = StreamServer::start().await;
     let caller = server.caller().await;
     let (mut hints, mut rosters) = (caller.leader(), caller.roster());
     let hint =
@@ -228,7 +228,7 @@ async fn a_new_term_a_later_time_and_other_replicas_are_told_unasked() {
     server.hint.send_replace(hint(2, 7));
     soon(hints.wait_for(|told| told.term == 2)).await.expect("the same leader, in another term");
     assert_eq!(caller.log_time_ms(), 9, "log time does not go back");
-    assert!(2 <= caller.shared.heard_ms.load(Ordering::Relaxed), "it was heard, without an answer");
+    assert!(2 <= caller.shared.heard_ms.load(Ordering::Relaxed), "a hint counts as a message");
     for index in [1, 2] {
         let voters = vec![crate::peers::Peer { id: index, address: "a:1".into() }];
         server.roster.send_replace(Roster { at: (1, index), voters, ..Roster::default() });

@@ -1,13 +1,13 @@
-//! The clock that leases are measured by: it goes on counting while the machine is suspended.
+//! The clock that measures leases: it keeps counting while the machine is suspended.
 //!
-//! `CLOCK_MONOTONIC` stands still then, and a frontend that woke up would believe that its lease
-//! had just begun. Only shells read it; the cores are given a [`Moment`].
+//! `CLOCK_MONOTONIC` stands still then, so a frontend that wakes up would take an old lease for
+//! live. Only shells read the clock; the cores are given a [`Moment`].
 
 use std::time::Duration;
 
 use super::lease::Moment;
 
-/// Now, since the machine was started, time asleep included.
+/// The time since the machine was booted, including the time while it was suspended.
 #[cfg(not(feature = "simulated"))]
 pub fn now() -> Moment {
     use rustix::time::{ClockId, clock_gettime};
@@ -18,8 +18,8 @@ pub fn now() -> Moment {
     Moment(Duration::new(seconds, nanos))
 }
 
-/// Now, by the steady clock of the machine that runs now; a day ahead, as on a machine that has
-/// been on for a while.
+/// The steady clock of the simulated machine that runs now. It is 24 hours ahead, as on a machine
+/// that was booted a day ago.
 #[cfg(feature = "simulated")]
 pub fn now() -> Moment {
     Moment(Duration::from_hours(24) + crate::simulated::since_start())

@@ -1,42 +1,43 @@
-//! Freshness relayed: how long a process may answer by itself, by its own clock.
+//! Leases: how long a process may answer by itself, measured by its own clock.
 //!
-//! A lease is only ever lengthened, never invented: the leader's runs from the start of a quorum
-//! round, everyone else's from the time of an own heartbeat that a beat echoes back. Each leg is
-//! thus measured by one clock, and a chain of legs ends no later than its first. After C. Gray and
-//! D. Cheriton, "Leases: an efficient fault-tolerant mechanism for distributed file cache
-//! consistency" (1989).
+//! A lease is relayed and lengthened, never invented. The leader's lease runs from the start of a
+//! quorum round, a watcher's lease from the time of its own heartbeat that a beat echoes. So one
+//! clock measures each leg, and a chain of legs ends no later than its first. After C. Gray and D.
+//! Cheriton, "Leases: an efficient fault-tolerant mechanism for distributed file cache consistency"
+//! (1989).
 
 use std::time::Duration;
 
-/// A point on one process's own clock, which counts time while the machine is suspended. Moments of
-/// different processes are never compared; one is only echoed back to where it was read.
+/// A point on one process's own clock, which also counts while the machine is suspended. Moments of
+/// different processes are never compared; a moment is only echoed to the process that read it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub Duration);
 
 impl Moment {
-    /// This moment and some more; the end of time at the most.
+    /// The moment `span` after this one; saturates at the largest moment.
     pub fn plus(self, span: Duration) -> Self {
         Self(self.0.saturating_add(span))
     }
 
-    /// How long ago `earlier` was; zero when it was not.
+    /// The time since `earlier`; zero when `earlier` is later than this moment.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
     }
 }
 
-/// The times of the protocol, with the relations between them that safety rests on.
+/// The times of the protocol. Safety depends on the relations between them that [`Self::check`]
+/// tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// L: how long a grant lasts at the most. Default 500 ms.
+    /// L: the longest time that a grant lasts. Default 500 ms.
     pub lease: Duration,
-    /// How often a source beats. Default 100 ms.
+    /// The interval of a source's beats. Default 100 ms.
     pub beat: Duration,
-    /// ρ: how far a clock may drift from real time, in per mille. Default 50 (5 %).
+    /// ρ: the highest drift of a clock from real time, in per mille. Default 50 (5 %).
     pub drift_per_mille: u32,
 }
 
-/// The relations between the times do not hold.
+/// A relation between the times that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimesError {
     /// A lease must survive two lost beats.
@@ -47,10 +48,10 @@ pub enum TimesError {
         /// The beat as set.
         beat: Duration,
     },
-    /// A beat of nothing would never rest.
+    /// A source with a beat interval of zero would never sleep.
     #[error("the beat interval is shorter than 1 ms")]
     BeatTooShort,
-    /// At 1000 ‰ a clock may stand still.
+    /// With a drift of 1000 ‰ a clock may stand still.
     #[error("a drift bound of {0} per mille is not below 1000")]
     DriftTooLarge(u32),
 }
@@ -63,7 +64,7 @@ impl Default for Times {
 }
 
 impl Times {
-    /// Refuses times whose relations do not hold; asked once, at start.
+    /// Rejects times whose relations do not hold; called once, at start.
     pub fn check(&self) -> Result<(), TimesError> {
         let (lease, beat) = (self.lease, self.beat);
         if beat < Duration::from_millis(1) {
@@ -78,9 +79,9 @@ impl Times {
         Ok(())
     }
 
-    /// G = L × (1 + ρ) / (1 − ρ), the factor rounded up to a whole percent: after it by a source's
-    /// clock, a lease L by a watcher's clock is over, whichever of the two runs fast. 555 ms by
-    /// default.
+    /// The grace G = L × (1 + ρ) / (1 − ρ), the factor rounded up to a whole percent: 555 ms by
+    /// default. After G by a source's clock, a lease L by a watcher's clock is over, even if the
+    /// source's clock runs fast and the watcher's slow.
     pub fn grace(&self) -> Duration {
         let drift = self.drift_per_mille.min(999);
         let percent = (100 * (1000 + drift)).div_ceil(1000 - drift);
@@ -88,7 +89,7 @@ impl Times {
     }
 }
 
-/// How long this process may answer by itself.
+/// The right of a process to answer by itself until a moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Lease {
     until: Moment,
@@ -105,12 +106,12 @@ impl Lease {
         now < self.until
     }
 
-    /// What is left of it.
+    /// The time left of the lease.
     pub fn remaining(&self, now: Moment) -> Duration {
         self.until.since(now)
     }
 
-    /// When it ends.
+    /// The moment at which the lease ends.
     pub fn until(&self) -> Moment {
         self.until
     }
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn times_out_of_relation_are_refused() {
+    fn inconsistent_times_are_rejected() {
         let times = Times::default();
         assert_eq!(times.check(), Ok(()));
         assert!(Times { lease: ms(299), ..times }.check().is_err());

@@ -1,20 +1,22 @@
-//! The protocol that keeps caches true: one bidirectional stream, used twice.
+//! The watch protocol, which keeps caches true: one bidirectional stream, used twice.
 //!
 //! ```text
 //!    order leader ══ frames, settled, grants ══► catalog ══ the same ══► frontend
 //!                 ◄═══ heartbeats, seen ════════         ◄═════════════
 //! ```
 //!
-//! A *source* sends frames down: what changed, up to which index. A *watcher* drops whatever is
-//! older and then reports it as seen. Once every attached catalog, and so every frontend behind it,
-//! has seen an index, it is *settled*, and only then is anybody told an answer that reveals it. A
-//! *lease*, which starts from the leader's quorum and is relayed and never invented, says how long
-//! a watcher may answer by itself, and so how long a source must wait for one that has gone silent.
+//! A *source* sends frames down: the products that changed, up to an index. A *watcher* drops all
+//! older values and then reports the index as *seen*. An index is *settled* once every attached
+//! catalog, and so every frontend behind it, has seen it; an answer that reveals an index is sent
+//! only after that. A *lease* says how long a watcher may answer by itself, and so how long a
+//! source must wait for a silent watcher. It starts at the leader's quorum and is relayed, never
+//! invented.
 //!
-//! The cores are plain structs without I/O, clock or luck: [`lease`], [`watchers`] (the source's
-//! side) and [`follower`] (the watcher's side), [`window`] (the frames a source keeps), [`returns`]
-//! (back-off by address). The shells around them are [`source`] and [`watcher`]. The seventeen
-//! rules are in `docs/watch.md`; [`rules`] names the wrong ones by which the checkers are proved.
+//! The cores are plain structs without I/O, clock or randomness: [`lease`], [`source_state`] (one
+//! source), [`position`] (one watcher), [`window`] (the recent frames of a source) and
+//! [`reattach_backoff`] (back-off by address). [`source`] and [`watcher`] are the shells around
+//! them. `docs/watch.md` has the seventeen rules; [`rules`] names the mutants that test the
+//! checkers.
 
 pub mod rules;
 
@@ -22,13 +24,13 @@ pub mod lease;
 
 pub mod clock;
 
-pub mod watchers;
+pub mod source_state;
 
-pub mod follower;
+pub mod position;
 
 pub mod window;
 
-pub mod returns;
+pub mod reattach_backoff;
 
 pub mod source;
 

@@ -1,9 +1,9 @@
-//! The source's shell: serves one watcher on one stream, until it breaks or is closed.
+//! Source shell: serves one watcher on one stream, until the stream breaks or is closed.
 //!
-//! Frames go out as soon as there is news, and on every beat a grant, if the core gives one. What
-//! is settled rides with a frame, or goes by itself when none comes. A watcher that does not keep
-//! up holds up nobody but itself: its own task waits for room, it gets no grants meanwhile, and so
-//! is let go by the ordinary rule.
+//! New frames are sent at once, and a grant with every beat if the core allows one. The settled
+//! index is sent with a frame, or in a beat of its own if no frame comes. A slow watcher delays no
+//! other: its own task waits for space in its queue, it gets no grants meanwhile, and so is let go
+//! by the ordinary rule.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use tonic::{Request, Status, Streaming};
 
 use super::clock;
 use super::lease::Moment;
-use super::returns::Origin;
-use super::watchers::{Grant, Heartbeat, Incarnation, StreamId};
+use super::reattach_backoff::Origin;
+use super::source_state::{Grant, Heartbeat, Incarnation, StreamId};
 use super::window::Frame;
 use crate::convert;
 use crate::proto::{self, from_source, from_watcher};
@@ -30,15 +30,15 @@ use crate::timer::until;
 /// The most frames taken from the window at a time.
 const FRAMES_AT_ONCE: usize = 64;
 
-/// The most frames on their way to one watcher.
+/// The most messages in the queue to one watcher.
 const FRAMES_QUEUED_MAX: usize = 256;
 
-/// What decides for the shell: a leader's publisher, a catalog.
+/// The core behind the shell: a leader's publisher or a catalog.
 pub trait Source: Send + Sync + 'static {
-    /// Introduces the source, once the watcher is accepted.
+    /// The welcome that introduces the source to an accepted watcher.
     fn welcome(&self) -> proto::Welcome;
 
-    /// Accepts a watcher, or says why not. A leader attaches a catalog first, so this may wait.
+    /// Accepts a watcher, or says why not. Waits while a leader attaches a catalog by a log entry.
     fn accept(
         &self,
         stream: StreamId,
@@ -46,55 +46,55 @@ pub trait Source: Send + Sync + 'static {
         origin: Origin,
     ) -> impl Future<Output = Result<(), Status>> + Send;
 
-    /// A heartbeat has come.
+    /// Notes a heartbeat of the watcher.
     fn heartbeat(&self, who: Incarnation, stream: StreamId, beat: Heartbeat);
 
-    /// Frames have gone out up to `index`.
+    /// Notes that frames up to `index` were sent.
     fn sent(&self, who: Incarnation, stream: StreamId, index: Index);
 
-    /// What the next beat may grant. Reads the clock itself, once it decides: a moment read before
-    /// could be older than the heartbeat that the grant echoes.
+    /// The grant of the next beat. Implementations read the clock when they decide: a moment read
+    /// earlier could be older than the heartbeat that the grant echoes.
     fn grant(&self, who: Incarnation, stream: StreamId) -> Option<Grant>;
 
-    /// The frames after `cursor`, at most `max`; None: they no longer reach back so far.
+    /// The frames after `cursor`, at most `max`; None: the window begins after `cursor`.
     fn frames(&self, cursor: Index, max: usize) -> Option<Vec<Arc<Frame>>>;
 
-    /// Its own cursor: where a watcher that cannot be caught up starts over.
+    /// The source's own cursor, at which a frontend older than the window starts over.
     fn cursor(&self) -> Index;
 
-    /// Every product, and the index as of which.
+    /// All products, and the index as of which they are true.
     fn everything(&self) -> (Index, Vec<Change>);
 
-    /// Everybody attached has seen up to here.
+    /// The settled index, which every attached catalog has seen.
     fn settled(&self) -> Index;
 
-    /// True once the source is about to stop: its watchers are asked to go.
+    /// True once the source is about to stop: it asks its watchers to leave.
     fn is_leaving(&self) -> bool {
         false
     }
 
-    /// True while this stream is the watcher's current one here.
+    /// True while this stream is the watcher's current one at this source.
     fn is_current(&self, who: Incarnation, stream: StreamId) -> bool;
 
-    /// The watcher has stopped answering by itself.
+    /// Notes the watcher's goodbye: it has stopped answering by itself.
     fn goodbye(&self, who: Incarnation, stream: StreamId);
 
-    /// The stream is over. The waiting goes on.
+    /// Notes that the stream has ended. The source still waits for the watcher.
     fn broke(&self, who: Incarnation, stream: StreamId);
 
-    /// Changes whenever frames, settled or who is current may have changed.
+    /// Changes whenever the frames, the settled index or a current stream may have changed.
     fn news(&self) -> watch::Receiver<u64>;
 
-    /// How often to beat.
+    /// The interval of beats.
     fn beat(&self) -> Duration;
 
-    /// How long settled may wait for a frame that it can ride with.
+    /// How long a new settled index may wait to be sent with the next frame.
     fn settled_wait(&self) -> Duration {
         Duration::ZERO
     }
 }
 
-/// What goes down a stream.
+/// The messages that a source sends on a stream.
 pub type Frames = BoxStream<'static, Result<proto::FromSource, Status>>;
 
 /// Serves one watcher; the first message must be its hello.
@@ -109,38 +109,38 @@ pub fn serve<S: Source>(
     let incoming = request.into_inner();
     tokio::spawn(async move {
         let heard = Notify::new();
-        let served = Served { source, stream, outgoing: outgoing.clone(), heard };
+        let served = SourceStream { source, stream, outgoing: outgoing.clone(), heard };
         if let Err(status) = served.run(origin, incoming, stop).await {
-            // The watcher may be gone already.
+            // An error: the watcher has already disconnected.
             let _ = outgoing.send(Err(status)).await;
         }
     });
     ReceiverStream::new(frames).boxed()
 }
 
-struct Served<S> {
+struct SourceStream<S> {
     source: Arc<S>,
     stream: StreamId,
     outgoing: mpsc::Sender<Result<proto::FromSource, Status>>,
-    /// The first heartbeat has come: it can be echoed at once.
+    /// Notified at the first heartbeat, which can be echoed at once.
     heard: Notify,
 }
 
-/// Where one watcher stands on its stream.
+/// The progress of one watcher on its stream.
 struct Progress {
     who: Incarnation,
     wants_products: bool,
     sent: Index,
     settled: Index,
-    /// Until when more that is settled may wait for a frame.
+    /// When an unsent settled index must be sent even without a frame.
     due: Option<Instant>,
-    /// The last beat could grant nothing, or there was none yet: the next moment that can, does.
+    /// A grant is due as soon as the core allows one: at first, and after a beat without one.
     owed: bool,
-    /// It was asked to go.
+    /// The watcher was asked to leave.
     dismissed: bool,
 }
 
-impl<S: Source> Served<S> {
+impl<S: Source> SourceStream<S> {
     async fn run(
         self,
         origin: Origin,
@@ -149,11 +149,11 @@ impl<S: Source> Served<S> {
     ) -> Result<(), Status> {
         let first = incoming.message().await?.and_then(|message| message.what);
         let Some(from_watcher::What::Hello(hello)) = first else {
-            return Err(Status::invalid_argument("a stream begins with a hello"));
+            return Err(Status::invalid_argument("the first message must be a hello"));
         };
         let who = Incarnation(hello.incarnation);
         self.source.accept(self.stream, &hello, origin).await?;
-        let over = Over { source: self.source.clone(), who, stream: self.stream };
+        let over = EndOfStream { source: self.source.clone(), who, stream: self.stream };
         let wants_products = hello.wants_products;
         let sent = Index(hello.cursor);
         let (settled, due) = (Index(0), None);
@@ -169,7 +169,7 @@ impl<S: Source> Served<S> {
         ended
     }
 
-    /// Frames, settled and grants, down.
+    /// Sends frames, the settled index and grants down the stream.
     async fn feed(&self, progress: &mut Progress) -> Result<(), Status> {
         let mut news = self.source.news();
         let mut beats = tokio::time::interval(self.source.beat());
@@ -177,10 +177,10 @@ impl<S: Source> Served<S> {
         loop {
             news.mark_unchanged();
             if !self.source.is_current(progress.who, self.stream) {
-                return Err(Status::aborted("another stream of this watcher replaced this one"));
+                return Err(Status::aborted("a newer stream of this watcher replaced this stream"));
             }
             self.catch_up(progress).await?;
-            // The first lease does not wait for a beat, nor does the goodbye.
+            // Neither the first grant nor the request to leave waits for a beat.
             let leaving = self.source.is_leaving() && !progress.dismissed;
             if progress.owed || leaving {
                 self.grant(progress).await?;
@@ -189,11 +189,11 @@ impl<S: Source> Served<S> {
                 () = self.heard.notified() => {}
                 changed = news.changed() => {
                     if changed.is_err() {
-                        return Err(Status::unavailable("the source is no longer one"));
+                        return Err(Status::unavailable("this process is no longer a source"));
                     }
                 }
                 _ = beats.tick() => {
-                    // A grant follows everything that there is: under load there is always more.
+                    // A grant needs every frame to be sent, and under load new ones have come.
                     self.catch_up(progress).await?;
                     self.beat(progress).await?;
                 }
@@ -227,7 +227,7 @@ impl<S: Source> Served<S> {
             progress.sent = last;
             self.source.sent(progress.who, self.stream, last);
         }
-        // Also where nothing was sent: a watcher may be ahead of a source that draws level.
+        // Also without a new frame: a watcher may have been ahead of a source that has caught up.
         self.source.sent(progress.who, self.stream, progress.sent);
         if self.source.settled() <= progress.settled {
             progress.due = None;
@@ -240,13 +240,13 @@ impl<S: Source> Served<S> {
         Ok(())
     }
 
-    /// Sends a beat, which says what is settled.
+    /// Sends a beat, which carries the settled index.
     async fn say(&self, progress: &mut Progress, beat: proto::Beat) -> Result<(), Status> {
         (progress.settled, progress.due) = (Index(beat.settled), None);
         self.send(from_source::What::Beat(beat)).await
     }
 
-    /// The window does not reach back to the watcher's cursor.
+    /// Sends a list or a reset to a watcher whose cursor is before the window.
     async fn start_over(&self, progress: &mut Progress) -> Result<(), Status> {
         let index = if progress.wants_products {
             let (index, products) = self.source.everything();
@@ -275,7 +275,7 @@ impl<S: Source> Served<S> {
         self.say(progress, beat).await
     }
 
-    /// A beat that grants, or that asks to go; false: there is neither.
+    /// Sends a beat that grants or that asks the watcher to leave; false: there is neither to send.
     async fn grant(&self, progress: &mut Progress) -> Result<bool, Status> {
         let mut beat = self.plain_beat(progress);
         if self.source.is_leaving() {
@@ -293,7 +293,7 @@ impl<S: Source> Served<S> {
         Ok(true)
     }
 
-    /// Heartbeats, up.
+    /// Receives heartbeats and the goodbye.
     async fn hear(
         &self,
         who: Incarnation,
@@ -317,14 +317,14 @@ impl<S: Source> Served<S> {
                 Some(from_watcher::What::Hello(_)) => {
                     return Err(Status::invalid_argument("a second hello on one stream"));
                 }
-                // Of a newer version: nothing that an older source needs.
+                // A message of a newer version, which an older source does not need.
                 None => {}
             }
         }
         Ok(())
     }
 
-    /// A beat that says what is settled, and grants nothing.
+    /// A beat that carries the settled index and grants nothing.
     fn plain_beat(&self, progress: &Progress) -> proto::Beat {
         proto::Beat {
             after: progress.sent.0,
@@ -339,19 +339,19 @@ impl<S: Source> Served<S> {
 
     async fn send(&self, what: from_source::What) -> Result<(), Status> {
         let message = proto::FromSource { what: Some(what) };
-        let gone = |_| Status::cancelled("the watcher is gone");
+        let gone = |_| Status::cancelled("the watcher has disconnected");
         self.outgoing.send(Ok(message)).await.map_err(gone)
     }
 }
 
-/// Tells the core that a stream is over, however it ends.
-struct Over<S: Source> {
+/// Reports the end of a stream to the core, however the stream ends.
+struct EndOfStream<S: Source> {
     source: Arc<S>,
     who: Incarnation,
     stream: StreamId,
 }
 
-impl<S: Source> Drop for Over<S> {
+impl<S: Source> Drop for EndOfStream<S> {
     fn drop(&mut self) {
         self.source.broke(self.who, self.stream);
     }
@@ -372,16 +372,16 @@ mod tests {
     use super::super::window::Window;
     use super::*;
 
-    /// A source with one watcher, that may let settled ride for so long.
+    /// A source with one watcher, whose settled index waits for a frame for at most `wait`.
     #[derive(Debug)]
-    struct Fake {
+    struct FakeSource {
         window: Mutex<Window>,
         settled: Mutex<Index>,
         news: watch::Sender<u64>,
         wait: Duration,
     }
 
-    impl Fake {
+    impl FakeSource {
         fn moves(&self, index: u64, settled: u64) {
             self.window.lock().push(Index(index), [].into());
             *self.settled.lock() = Index(settled);
@@ -389,7 +389,7 @@ mod tests {
         }
     }
 
-    impl Source for Fake {
+    impl Source for FakeSource {
         fn welcome(&self) -> proto::Welcome {
             proto::Welcome::default()
         }
@@ -443,18 +443,18 @@ mod tests {
         }
     }
 
-    type Told = mpsc::Receiver<Result<proto::FromSource, Status>>;
+    type SentFrames = mpsc::Receiver<Result<proto::FromSource, Status>>;
 
-    /// A watcher at index 7 is served.
-    async fn watched(wait: Duration) -> (Arc<Fake>, Told) {
+    /// Serves a watcher at index 7.
+    async fn watched(wait: Duration) -> (Arc<FakeSource>, SentFrames) {
         let (window, settled) = (Mutex::new(Window::at(Index(7))), Mutex::new(Index(7)));
-        let source = Arc::new(Fake { window, settled, news: watch::Sender::new(0), wait });
+        let source = Arc::new(FakeSource { window, settled, news: watch::Sender::new(0), wait });
         let (outgoing, mut told) = mpsc::channel(FRAMES_QUEUED_MAX);
         let (stream, heard) = (StreamId(1), Notify::new());
-        let served = Served { source: source.clone(), stream, outgoing, heard };
+        let served = SourceStream { source: source.clone(), stream, outgoing, heard };
         tokio::spawn(async move {
             let (who, wants_products, sent) = (Incarnation(1), true, Index(7));
-            // Exactly one beat is due at first: more could come at any moment after it.
+            // Settled is up to date, so one beat is due; a second could come at any later moment.
             let (settled, owed, dismissed) = (Index(7), true, false);
             let due = None;
             let mut progress =
@@ -465,8 +465,8 @@ mod tests {
         (source, told)
     }
 
-    /// What comes down: where a frame ends, or 0 for a beat, and what is settled.
-    async fn next(told: &mut Told) -> (u64, u64) {
+    /// The next message: the last index of a frame, or 0 for a beat; and the settled index.
+    async fn next(told: &mut SentFrames) -> (u64, u64) {
         match told.recv().await.unwrap().unwrap().what.unwrap() {
             from_source::What::Change(frame) => (frame.index, frame.settled),
             from_source::What::Beat(beat) => (0, beat.settled),
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn settled_rides_with_a_frame_or_goes_by_itself() {
+    async fn a_settled_index_is_sent_with_a_frame_or_in_a_beat_of_its_own() {
         let hour = Duration::from_hours(1);
         for (wait, alone) in [(Duration::ZERO, true), (hour, false)] {
             let (source, mut told) = watched(wait).await;

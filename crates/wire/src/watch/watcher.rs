@@ -1,8 +1,8 @@
-//! The watcher's shell: one stream to one source, from the hello to its end.
+//! Watcher shell: runs one stream to one source, from the hello to the stream's end.
 //!
-//! Whatever comes down is handed to the core at once, and whatever the core has seen goes up at
-//! once: nothing that reports ever waits for a query. Which source to watch, and what to do when
-//! the stream ends, is the caller's to decide; it resumes at its cursor on any.
+//! Each message is passed to the core at once, and each advance of the core's seen index is
+//! reported at once: a report never waits for a query. The caller chooses the source and decides
+//! what to do when the stream ends. The watcher resumes at its cursor at any source.
 
 use std::time::Duration;
 
@@ -14,89 +14,89 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
 use super::clock;
-use super::follower::Verdict;
 use super::lease::Moment;
-use super::watchers::Grant;
+use super::position::Verdict;
+use super::source_state::Grant;
 use crate::convert;
 use crate::limits::{CONNECT_TIMEOUT, RPC_BYTES_MAX};
 use crate::net;
 use crate::proto::watch_client::WatchClient;
 use crate::proto::{self, from_source, from_watcher};
 
-/// The most reports on their way up; a report replaces the ones before it, so few are needed.
+/// The most reports in the queue to the source. Small, because a report replaces all before it.
 const REPORTS_QUEUED_MAX: usize = 64;
 
-/// How long a source may take to answer at all, before it is known whether it accepts us. Short: a
-/// frozen process takes connections and says nothing, and orders wait for this watcher meanwhile.
+/// How long a source may take to open the stream. Short, because a frozen process still accepts
+/// connections and never answers, and orders wait for this watcher meanwhile.
 const OPENING: Duration = Duration::from_millis(300);
 
-/// How long a goodbye may take.
+/// How long sending a goodbye may take.
 const GOODBYE: Duration = Duration::from_millis(200);
 
-/// What decides for the shell: a catalog's core, a frontend's.
+/// The core behind the shell: a catalog's or a frontend's.
 pub trait Watcher: Send + Sync + 'static {
-    /// Introduces the watcher: its incarnation, cursor and what it has seen.
+    /// The hello that introduces the watcher: its incarnation, cursor and seen index.
     fn hello(&self) -> proto::Hello;
 
-    /// The source's ledger; false: it is another one than ours, and the stream is closed.
+    /// Compares the source's ledger with the watcher's; false: they differ, so close the stream.
     fn welcome(&self, welcome: &proto::Welcome) -> bool;
 
-    /// Everything as of an index.
+    /// Takes every product as of an index.
     fn list(&self, index: Index, products: Vec<Change>) -> Verdict;
 
-    /// What changed in `(after, index]`.
+    /// Takes the products that changed in `(after, index]`.
     fn change(&self, after: Index, index: Index, products: Vec<Change>) -> Verdict;
 
-    /// Start over from an index.
+    /// Drops all values and starts over from an index.
     fn reset(&self, index: Index) -> Verdict;
 
-    /// Everybody attached has seen up to here.
+    /// Notes the settled index, which every attached catalog has seen.
     fn settle(&self, settled: Index);
 
-    /// A grant has come.
+    /// Takes a grant.
     fn take(&self, grant: Grant, now: Moment);
 
-    /// What this watcher, and everyone it waits for, has seen.
+    /// The index that this watcher, and every watcher it waits for, has seen.
     fn seen(&self) -> Index;
 
-    /// Changes whenever [`Self::seen`] may have advanced by itself.
+    /// Changes whenever [`Self::seen`] may have advanced without a message of the source.
     fn seen_news(&self) -> watch::Receiver<u64>;
 
-    /// True when no grant has come for a lease since `since`.
-    fn is_forsaken(&self, since: Moment, now: Moment) -> bool;
+    /// True when no grant has come for a lease, neither since the last grant nor since `since`.
+    fn is_abandoned(&self, since: Moment, now: Moment) -> bool;
 
-    /// Stops answering by itself, at once: a goodbye follows.
+    /// Ends the watcher's lease at once; a goodbye follows.
     fn renounce(&self);
 
-    /// How often to send a heartbeat.
+    /// The interval of heartbeats.
     fn beat(&self) -> Duration;
 }
 
-/// Why a stream ended. For people, and for the choice of the next source.
+/// Why a stream ended: a message for people, and a reason for the choice of the next source.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Ended {
-    /// It never began: the source is not there, or would not accept us.
+    /// The stream never began: the source is unreachable or did not accept this watcher.
     #[error("{0}")]
     Refused(String),
-    /// The source closed it, or it broke.
+    /// The source closed the stream, or the stream broke.
     #[error("the stream broke: {0}")]
     Broke(String),
-    /// The source has let go of us while we were silent: to come back we start anew.
-    #[error("the source has let go of us")]
+    /// The source let this watcher go while it was silent: it must start over as a new incarnation.
+    #[error("the source let this watcher go")]
     LetGo,
-    /// The source is of another ledger.
-    #[error("the source keeps another ledger")]
+    /// The source has another ledger.
+    #[error("the source has another ledger")]
     WrongLedger,
-    /// A frame was missing, or something came that cannot be.
+    /// A frame was missing, or a message was invalid.
     #[error("the source sent {0}")]
     Nonsense(&'static str),
-    /// The source is about to stop, and we said goodbye.
+    /// The source is about to stop, and this watcher said goodbye.
     #[error("the source is about to stop")]
     Left,
-    /// No grant came for as long as a lease lasts.
+    /// No grant came for one lease.
     #[error("no grant came for a whole lease")]
-    Forsaken,
-    /// We were told to stop, and said goodbye.
+    Abandoned,
+    /// This process is to stop, and the watcher said goodbye.
     #[error("told to stop")]
     Stopped,
 }
@@ -114,7 +114,7 @@ pub async fn watch<W: Watcher>(watcher: &W, address: &str, stop: &CancellationTo
         .max_encoding_message_size(RPC_BYTES_MAX);
     let hello = from_watcher::What::Hello(watcher.hello());
     if report(&reports, hello).await.is_err() {
-        return refused("the stream was closed at once".into());
+        return refused("the source closed the stream at once".into());
     }
     let opening = client.follow(ReceiverStream::new(outgoing));
     let opened = tokio::select! {
@@ -127,23 +127,23 @@ pub async fn watch<W: Watcher>(watcher: &W, address: &str, stop: &CancellationTo
         Err(_) => return refused(format!("{address} does not answer")),
     };
     let (since, reported, welcomed) = (clock::now(), Index(0), false);
-    let mut watch = Watch { watcher, reports, since, reported, welcomed };
+    let mut watch = WatcherStream { watcher, reports, since, reported, welcomed };
     match watch.run(frames, stop).await {
         Ended::Broke(why) if !watch.welcomed => refused(format!("{address}: {why}")),
         ended => ended,
     }
 }
 
-struct Watch<'a, W> {
+struct WatcherStream<'a, W> {
     watcher: &'a W,
     reports: mpsc::Sender<proto::FromWatcher>,
     since: Moment,
     reported: Index,
-    /// The source has accepted us.
+    /// The source has accepted this watcher.
     welcomed: bool,
 }
 
-impl<W: Watcher> Watch<'_, W> {
+impl<W: Watcher> WatcherStream<'_, W> {
     async fn run(
         &mut self,
         mut frames: tonic::Streaming<proto::FromSource>,
@@ -156,7 +156,7 @@ impl<W: Watcher> Watch<'_, W> {
             let ended = tokio::select! {
                 frame = frames.message() => match frame {
                     Ok(Some(frame)) => self.take(frame).and_then(|()| self.report_news()),
-                    Ok(None) => Err(Ended::Broke("the source closed it".into())),
+                    Ok(None) => Err(Ended::Broke("the source closed the stream".into())),
                     Err(status) if status.code() == tonic::Code::FailedPrecondition => {
                         Err(Ended::WrongLedger)
                     }
@@ -214,23 +214,23 @@ impl<W: Watcher> Watch<'_, W> {
                 }
                 verdict
             }
-            // Of a newer version: nothing that an older watcher needs.
+            // A message of a newer version, which an older watcher does not need.
             None => Verdict::Ignore,
         };
         match verdict {
-            Verdict::Gap => Err(Ended::Nonsense("a frame that does not follow on the last")),
+            Verdict::Gap => Err(Ended::Nonsense("a frame that leaves a gap")),
             Verdict::Take | Verdict::Ignore => Ok(()),
         }
     }
 
-    /// Reports what has been seen, if that has advanced.
+    /// Reports the seen index if it has advanced.
     fn report_news(&mut self) -> Result<(), Ended> {
         if self.reported < self.watcher.seen() { self.heartbeat() } else { Ok(()) }
     }
 
     fn beat(&mut self) -> Result<(), Ended> {
-        if self.watcher.is_forsaken(self.since, clock::now()) {
-            return Err(Ended::Forsaken);
+        if self.watcher.is_abandoned(self.since, clock::now()) {
+            return Err(Ended::Abandoned);
         }
         self.heartbeat()
     }
@@ -243,10 +243,10 @@ impl<W: Watcher> Watch<'_, W> {
         let what = Some(from_watcher::What::Heartbeat(beat));
         match self.reports.try_send(proto::FromWatcher { what }) {
             Ok(()) => self.reported = seen,
-            // The next one says it as well.
+            // The next heartbeat replaces this one.
             Err(mpsc::error::TrySendError::Full(_)) => {}
             Err(mpsc::error::TrySendError::Closed(_)) => {
-                return Err(Ended::Broke("the source hears no more".into()));
+                return Err(Ended::Broke("the source no longer reads".into()));
             }
         }
         Ok(())
@@ -255,10 +255,10 @@ impl<W: Watcher> Watch<'_, W> {
     async fn say_goodbye(&self, frames: &mut tonic::Streaming<proto::FromSource>) {
         self.watcher.renounce();
         let goodbye = from_watcher::What::Goodbye(proto::Goodbye {});
-        // If it does not get through, the source waits for one grace.
+        // If the goodbye is lost, the source waits for one grace.
         let _ = tokio::time::timeout(GOODBYE, async {
             report(&self.reports, goodbye).await?;
-            // A source that has heard it closes the stream.
+            // The source closes the stream once it has the goodbye.
             while let Ok(Some(_)) = frames.message().await {}
             Ok::<_, ()>(())
         })
@@ -275,5 +275,5 @@ async fn report(
 
 fn products(products: &[proto::Product]) -> Result<Vec<Change>, Ended> {
     let changes = products.iter().map(convert::product_from).collect::<Result<_, _>>();
-    changes.map_err(|_| Ended::Nonsense("a product that cannot be"))
+    changes.map_err(|_| Ended::Nonsense("an invalid product"))
 }

@@ -1,4 +1,4 @@
-//! The recent frames of a source, for those who come back: beyond them a watcher starts over.
+//! Window: the recent frames of a source. A watcher with an older cursor starts over.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,19 +8,20 @@ use ledger::terms::Index;
 
 use crate::limits::{WINDOW_FRAMES_MAX, WINDOW_PRODUCTS_MAX};
 
-/// What changed in `(after, index]`: the latest value of each product, in name order. Empty:
-/// nothing.
+/// The products that changed in `(after, index]`: the latest value of each, in name order. Empty:
+/// no product changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Where it begins: the index before its first.
+    /// The index before the frame's first.
     pub after: Index,
-    /// Where it ends.
+    /// The frame's last index.
     pub index: Index,
-    /// The latest value of each product changed in it.
+    /// The latest value of each product that changed in the frame.
     pub products: Arc<[Change]>,
 }
 
-/// Frames that tile `(start, end]`, oldest first. Bounded in frames and in products.
+/// Frames that tile `(start, end]`, oldest first. At most [`WINDOW_FRAMES_MAX`] frames with at most
+/// [`WINDOW_PRODUCTS_MAX`] products in total.
 #[derive(Clone, Debug, Default)]
 pub struct Window {
     start: Index,
@@ -30,12 +31,12 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window that ends at `index` and holds nothing yet.
+    /// An empty window that ends at `index`.
     pub fn at(index: Index) -> Self {
         Self { start: index, end: index, ..Self::default() }
     }
 
-    /// Adds what changed up to `index`. An index at or before the end changes nothing.
+    /// Adds the products that changed up to `index`. An index at or before the end is ignored.
     pub fn push(&mut self, index: Index, products: Arc<[Change]>) {
         if index <= self.end {
             return;
@@ -50,12 +51,12 @@ impl Window {
         }
     }
 
-    /// Everything after `cursor`, at most `max` frames; None when it no longer reaches back so far.
+    /// The frames after `cursor`, at most `max`; None when the window begins after `cursor`.
     pub fn after(&self, cursor: Index, max: usize) -> Option<Vec<Arc<Frame>>> {
         if cursor < self.start {
             return None;
         }
-        // Most watchers lack nothing, or the last frame: they need not search thousands.
+        // Most watchers lack no frame or only the last one, and need no search over thousands.
         let lacking = self.frames.iter().rev().take(2).filter(|frame| cursor < frame.index).count();
         let first = match lacking {
             0 | 1 => self.frames.len() - lacking,
@@ -64,7 +65,7 @@ impl Window {
         Some(self.frames.range(first..).take(max).cloned().collect())
     }
 
-    /// Frames reach up to here.
+    /// The last index of the window.
     pub fn end(&self) -> Index {
         self.end
     }
@@ -113,6 +114,6 @@ mod tests {
             window.push(Index(index), many.clone());
         }
         let reaches = |cursor: u64| window.after(Index(cursor), 99).map(|frames| frames.len());
-        assert_eq!((reaches(16), reaches(15)), (Some(4), None), "the last four, and no more");
+        assert_eq!((reaches(16), reaches(15)), (Some(4), None), "only the last four are kept");
     }
 }

@@ -1,7 +1,7 @@
 //! The file of the history on a simulated disk, under the real store.
 //!
-//! Every write and every sync is kept until it is sure to be there, so that a power cut can go back
-//! to any point between two of them: what was synced before that point is there, and each later
+//! Every write and every sync is recorded until it is certainly on disk, so that a power cut can go
+//! back to any point between two of them. Bytes synced before that point are there; each later
 //! write is there, is not, or is there in part.
 
 use std::io;
@@ -9,19 +9,19 @@ use std::io;
 use redb::StorageBackend;
 
 use super::{Crash, Handle};
-use crate::luck::Luck;
+use crate::rng::Rng;
 
-/// What a disk writes whole.
+/// The unit that a disk writes atomically, in bytes.
 const SECTOR: usize = 512;
 
-/// The file: what is surely there, and what has happened to it since.
+/// The file: the bytes certainly on disk, and the operations since.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FileOps {
     sure: Vec<u8>,
     since: Vec<Op>,
-    /// What the process reads: all of it.
+    /// The content that the process reads: with all operations applied.
     cache: Vec<u8>,
-    /// Somebody waits for the last of it to be written.
+    /// A task is waiting for the last operations to be written.
     under_way: bool,
 }
 
@@ -33,13 +33,13 @@ enum Op {
 }
 
 impl FileOps {
-    /// What has happened since is being written now. False: nothing has.
+    /// Begins to write the operations since. False: there are none.
     pub(super) fn begin(&mut self) -> bool {
         self.under_way = !self.since.is_empty();
         self.under_way
     }
 
-    /// It is written: everything up to the last sync is surely there.
+    /// The writes are done: everything up to the last sync is certainly on disk.
     pub(super) fn settle(&mut self) {
         self.under_way = false;
         let synced = self.since.iter().rposition(|op| matches!(op, Op::Sync));
@@ -54,15 +54,15 @@ impl FileOps {
         self.sure.len()
     }
 
-    /// What a crash leaves.
-    pub(super) fn crash(&mut self, how: Crash, luck: &mut Luck) {
+    /// Applies a crash.
+    pub(super) fn crash(&mut self, how: Crash, luck: &mut Rng) {
         let mut since = std::mem::take(&mut self.since);
         if self.under_way {
-            // In the midst of it: the rest had not been written yet.
+            // The crash interrupts the writes: the later ones have not been made.
             since.truncate(luck.place(since.len() + 1));
         }
         if how == Crash::Kill {
-            // The system has it, and will write it.
+            // The writes are in the page cache, and the system will flush them.
             self.cache.clone_from(&self.sure);
             for op in &since {
                 perform(&mut self.cache, op);
@@ -93,8 +93,8 @@ impl FileOps {
         self.under_way = false;
     }
 
-    /// Some sectors of a write are there, the others are not.
-    fn tear(&mut self, at: usize, bytes: &[u8], luck: &mut Luck) {
+    /// Of a torn write some sectors are on disk, the others are not.
+    fn tear(&mut self, at: usize, bytes: &[u8], luck: &mut Rng) {
         let mut place = at;
         while place < at + bytes.len() {
             let end = ((place / SECTOR + 1) * SECTOR).min(at + bytes.len());
@@ -121,7 +121,7 @@ fn perform(content: &mut Vec<u8>, op: &Op) {
     }
 }
 
-/// The file, as one life of the store uses it.
+/// The file, as one run of the process uses it.
 #[derive(Debug)]
 pub struct SimFile {
     handle: Handle,
@@ -185,7 +185,7 @@ impl StorageBackend for SimFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::disk::{Disk, Lies};
+    use crate::disk::{Disk, DiskMutants};
 
     fn content(disk: &Disk) -> Vec<u8> {
         let file = disk.open().file();
@@ -195,17 +195,17 @@ mod tests {
     }
 
     #[test]
-    fn a_power_cut_keeps_what_was_synced_and_may_lose_the_rest() {
+    fn a_power_cut_keeps_synced_bytes_and_may_lose_the_rest() {
         let (mut kept, mut lost) = (0, 0);
         for seed in 0..64 {
-            let disk = Disk::new(seed, 1, Lies::default());
+            let disk = Disk::new(seed, 1, DiskMutants::default());
             let file = disk.open().file();
             file.set_len(1024).unwrap();
             file.write(0, &[1; 512]).unwrap();
             file.sync_data().unwrap();
             file.write(512, &[2; 512]).unwrap();
             disk.crash(Crash::Power);
-            assert!(file.write(0, &[9]).is_err(), "a life that is over writes nothing");
+            assert!(file.write(0, &[9]).is_err(), "an ended run writes nothing");
             let left = content(&disk);
             assert_eq!(left[..512], [1; 512]);
             match left[512] {
@@ -217,14 +217,14 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_keeps_what_was_written_and_a_lying_sync_keeps_nothing() {
-        let disk = Disk::new(1, 1, Lies::default());
+    fn a_kill_keeps_written_bytes_and_a_skipped_sync_keeps_nothing() {
+        let disk = Disk::new(1, 1, DiskMutants::default());
         let file = disk.open().file();
         file.write(0, &[7; 8]).unwrap();
         disk.crash(Crash::Kill);
         assert_eq!(content(&disk), [7; 8]);
         let any_lost = (0..64).any(|seed| {
-            let disk = Disk::new(seed, 1, Lies { file: true, ..Lies::default() });
+            let disk = Disk::new(seed, 1, DiskMutants { file: true, ..DiskMutants::default() });
             let file = disk.open().file();
             file.write(0, &[7; 8]).unwrap();
             file.sync_data().unwrap();

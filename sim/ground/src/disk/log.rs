@@ -1,10 +1,9 @@
-//! The engine's log on a simulated disk: the contract of the real one, and all that a crash may do
-//! to it.
+//! The engine's log on a simulated disk: the contract of the real log, and every effect of a crash.
 //!
 //! Everything (entries, votes, the committed position, cuts and purges) goes into one queue, in
-//! order, and one task writes and syncs what has come in meanwhile. Entries can be read at once;
-//! callbacks come after the sync. A killed process loses the queue, a machine without power also
-//! what was written and not synced, from any record on.
+//! order, and one task writes and syncs the queued records as a batch. Entries can be read at once;
+//! callbacks come after the sync. A killed process loses the queue. A power cut also loses the
+//! written and unsynced records, from a random one on.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -21,18 +20,18 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Crash, Handle};
-use crate::luck::Luck;
+use crate::rng::Rng;
 
-/// A committed position that nothing has carried to disk for this long gets a sync of its own.
+/// A committed position that is not on disk after this time gets a sync of its own.
 const IDLE: Duration = Duration::from_millis(10);
 
-/// One read for a follower stops after about this many bytes: much sooner than the real one, so
-/// that it happens.
+/// One read for a follower stops after about this many bytes: a much lower limit than the real one,
+/// so that runs reach it.
 const READ_BYTES: usize = 16 << 10;
 
-/// What a log holds.
+/// The content of a log.
 #[derive(Clone, Debug, Default)]
-struct Book {
+struct LogContent {
     vote: Option<Vote>,
     committed: Option<LogId>,
     purged: Option<LogId>,
@@ -44,12 +43,12 @@ enum Record {
     Vote(Vote),
     Committed(LogId),
     Append(Entry),
-    /// Nothing from this index on.
+    /// Truncates: removes the entries from this index on.
     Cut(u64),
     Purge(LogId),
 }
 
-impl Book {
+impl LogContent {
     fn take(&mut self, record: &Record) {
         match record {
             Record::Vote(vote) => self.vote = Some(*vote),
@@ -71,15 +70,15 @@ impl Book {
     }
 }
 
-/// What the disk holds of a log.
+/// The part of a log that is on disk.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Shelf {
-    sure: Book,
-    /// Written and not synced.
+pub(super) struct LogOnDisk {
+    sure: LogContent,
+    /// Records written and not synced.
     cached: Vec<Record>,
 }
 
-impl Shelf {
+impl LogOnDisk {
     pub(super) fn len(&self) -> usize {
         self.sure.entries.len()
     }
@@ -90,8 +89,8 @@ impl Shelf {
         }
     }
 
-    /// What a crash leaves. The checksums of the real log cut a torn record and all after it.
-    pub(super) fn crash(&mut self, how: Crash, luck: &mut Luck) {
+    /// Applies a crash. The checksums of the real log cut a torn record and all after it.
+    pub(super) fn crash(&mut self, how: Crash, luck: &mut Rng) {
         if how == Crash::Power {
             let kept = match luck.below(3) {
                 0 => 0,
@@ -104,30 +103,30 @@ impl Shelf {
     }
 }
 
-/// What goes to the disk together.
+/// Records that are written to disk together.
 struct Batch {
     records: Vec<Record>,
-    /// Without it: written, and synced with the next or when the log is idle.
+    /// False: written, and synced with the next batch or when the log is idle.
     sync: bool,
-    done: Option<Done>,
+    done: Option<FlushCallback>,
 }
 
-enum Done {
+enum FlushCallback {
     Append(IOFlushed<Types>),
     Waiter(oneshot::Sender<()>),
 }
 
-/// The log of one life of a replica. A clone is another handle to the same log.
+/// The log of one run of a replica. A clone is another handle to the same log.
 #[derive(Clone, Debug)]
 pub struct SimLog {
-    book: Arc<Mutex<Book>>,
+    book: Arc<Mutex<LogContent>>,
     queue: mpsc::UnboundedSender<Batch>,
 }
 
 impl SimLog {
-    /// Reads what is there. Must be called on the process's runtime.
+    /// Reads the log on disk. Must be called on the process's runtime.
     pub(super) fn open(handle: Handle) -> Self {
-        let read = |inner: &mut super::Inner| {
+        let read = |inner: &mut super::DiskState| {
             let mut book = inner.log.sure.clone();
             for record in &inner.log.cached {
                 book.take(record);
@@ -143,7 +142,7 @@ impl SimLog {
         Self { book: Arc::new(Mutex::new(book)), queue }
     }
 
-    fn put(&self, records: Vec<Record>, sync: bool, done: Option<Done>) -> io::Result<()> {
+    fn put(&self, records: Vec<Record>, sync: bool, done: Option<FlushCallback>) -> io::Result<()> {
         let mut book = self.book.lock();
         for record in &records {
             book.take(record);
@@ -153,7 +152,7 @@ impl SimLog {
     }
 }
 
-/// Writes and syncs what comes, all that is there at once.
+/// Writes and syncs queued records, all that are queued as one batch.
 async fn write(handle: Handle, mut waiting: mpsc::UnboundedReceiver<Batch>) {
     let mut unsynced = false;
     loop {
@@ -191,9 +190,9 @@ async fn write(handle: Handle, mut waiting: mpsc::UnboundedReceiver<Batch>) {
         }
         for done in batches.into_iter().filter_map(|batch| batch.done) {
             match done {
-                Done::Append(done) => done.io_completed(Ok(())),
-                // Who no longer waits need not know.
-                Done::Waiter(waiter) => drop(waiter.send(())),
+                FlushCallback::Append(done) => done.io_completed(Ok(())),
+                // A waiter that has gone needs no answer.
+                FlushCallback::Waiter(waiter) => drop(waiter.send(())),
             }
         }
     }
@@ -243,7 +242,7 @@ impl RaftLogStorage<Types> for SimLog {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         let (waiter, flushed) = oneshot::channel();
-        self.put(vec![Record::Vote(*vote)], true, Some(Done::Waiter(waiter)))?;
+        self.put(vec![Record::Vote(*vote)], true, Some(FlushCallback::Waiter(waiter)))?;
         flushed.await.map_err(io::Error::other)
     }
 
@@ -262,7 +261,7 @@ impl RaftLogStorage<Types> for SimLog {
         I::IntoIter: OptionalSend,
     {
         let records = entries.into_iter().map(Record::Append).collect();
-        self.put(records, true, Some(Done::Append(done)))
+        self.put(records, true, Some(FlushCallback::Append(done)))
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
@@ -281,19 +280,19 @@ mod tests {
     use openraft::testing::log::{StoreBuilder, Suite};
     use order::raft::snapshots::NoSource;
     use order::raft::state_machine::StateMachine;
-    use order::raft::writer::Pace;
+    use order::raft::writer::WritePace;
 
     use super::*;
-    use crate::disk::{Disk, Lies};
+    use crate::disk::{Disk, DiskMutants};
 
     struct Builder;
 
     impl StoreBuilder<Types, SimLog, StateMachine, Disk> for Builder {
         async fn build(&self) -> Result<(Disk, SimLog, StateMachine), StorageError<Types>> {
-            let disk = Disk::new(1, 1, Lies::default());
+            let disk = Disk::new(1, 1, DiskMutants::default());
             let handle = disk.open();
             let file = (std::path::Path::new("blocks"), handle.file());
-            let work = (Pace::default(), handle.hand());
+            let work = (WritePace::default(), handle.hand());
             let windows = ledger::ledger::Windows::default();
             let opened = StateMachine::open_on(file, windows, work, Arc::new(NoSource));
             Ok((disk, handle.log(), opened.unwrap().0))
@@ -306,10 +305,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_power_cut_loses_what_was_not_synced_and_nothing_else() {
+    async fn a_power_cut_loses_unsynced_records_and_nothing_else() {
         let vote = |term| Vote::new(term, 1);
         for seed in 0..32 {
-            let disk = Disk::new(seed, 1, Lies::default());
+            let disk = Disk::new(seed, 1, DiskMutants::default());
             let mut log = disk.open().log();
             log.save_vote(&vote(1)).await.unwrap();
             let mut other = log.clone();

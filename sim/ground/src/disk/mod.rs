@@ -1,16 +1,16 @@
-//! A replica's disk: what a process wrote, what the system has, and what is really there.
+//! A replica's disk of three levels: process memory, page cache, and disk.
 //!
 //! ```text
 //!    process memory ──write──► page cache ──sync──► disk
 //!         ▲ lost by kill -9        ▲ lost by a power cut
 //! ```
 //!
-//! Two things are kept on it: the engine's log ([`log`]) and the file of the history ([`file`]).
-//! Both take their time, and a crash may come at any moment of it. What a cut leaves of what was
-//! not synced is decided by the seed: nothing, all, or any part.
+//! It holds the engine's log ([`log`]) and the file of the history ([`file`]). Writes to both take
+//! time, and a crash may interrupt them at any moment. The seed decides how much of the unsynced
+//! data survives a power cut: nothing, all, or any part.
 //!
-//! A handle belongs to one life of its process. After that life it can neither read nor write: what
-//! destructors do in a simulated crash must not reach the disk.
+//! A handle belongs to one run of its process. After that run it can neither read nor write: the
+//! destructors of a simulated crash must not reach the disk.
 
 pub mod file;
 pub mod log;
@@ -20,59 +20,59 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use order::raft::hand::Hand;
+use order::raft::executor::Executor;
 use parking_lot::Mutex;
 
 use self::file::{FileOps, SimFile};
-use self::log::{Shelf, SimLog};
-use crate::luck::Luck;
+use self::log::{LogOnDisk, SimLog};
+use crate::rng::Rng;
 
-/// How a crash treats the disk.
+/// The effect of a crash on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// The process dies: what it had not written is lost.
+    /// The process dies: data not yet written is lost.
     Kill,
-    /// The power goes: what was not synced is lost as well.
+    /// The power goes: unsynced data is lost as well.
     Power,
 }
 
-/// Faults put into a disk on purpose: each must be found out.
+/// Injected faults of a disk: the checker must detect each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lies {
-    /// The log says that it synced, and did not.
+pub struct DiskMutants {
+    /// The log reports a sync that it did not make.
     pub log: bool,
-    /// The file of the history says that it synced, and did not.
+    /// The file of the history reports a sync that it did not make.
     pub file: bool,
-    /// What a killed process left in the page cache is read again and believed without a sync.
+    /// Data that a killed process left in the page cache is read and trusted without a sync.
     pub reopening: bool,
 }
 
 /// One replica's disk. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Disk {
-    inner: Arc<Mutex<Inner>>,
+    inner: Arc<Mutex<DiskState>>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    /// Which life of the process may use it.
+struct DiskState {
+    /// The run of the process that may use the disk.
     life: u64,
-    luck: Luck,
-    lies: Lies,
-    /// While this is there, nothing is synced.
+    luck: Rng,
+    lies: DiskMutants,
+    /// While this is set, no sync completes.
     stalled: Option<Stall>,
-    log: Shelf,
+    log: LogOnDisk,
     file: FileOps,
 }
 
-/// All that a disk held at one moment.
+/// A copy of everything on a disk at one moment.
 #[derive(Clone, Debug)]
 pub struct DiskCopy {
-    log: Shelf,
+    log: LogOnDisk,
     file: FileOps,
 }
 
-/// A disk that does nothing until somebody says so.
+/// A stalled disk: no sync completes until it is resumed.
 #[derive(Debug, Default)]
 struct Stall {
     over: Arc<tokio::sync::Notify>,
@@ -80,55 +80,55 @@ struct Stall {
 
 impl Disk {
     /// An empty disk.
-    pub fn new(seed: u64, id: u64, lies: Lies) -> Self {
-        let inner = Inner {
+    pub fn new(seed: u64, id: u64, lies: DiskMutants) -> Self {
+        let inner = DiskState {
             life: 0,
-            luck: Luck::new(seed, &format!("disk {id}")),
+            luck: Rng::new(seed, &format!("disk {id}")),
             lies,
             stalled: None,
-            log: Shelf::default(),
+            log: LogOnDisk::default(),
             file: FileOps::default(),
         };
         Self { inner: Arc::new(Mutex::new(inner)) }
     }
 
-    /// A new life of the process begins: this is its handle.
+    /// Begins a new run of the process, and returns its handle.
     pub fn open(&self) -> Handle {
         let mut inner = self.inner.lock();
         inner.life += 1;
-        // What an earlier life left behind has been written by now.
+        // The page cache of an earlier run has been flushed by now.
         inner.file.settle();
         Handle { disk: self.clone(), life: inner.life }
     }
 
-    /// The process dies, or the power goes: the disk is left as it may be left.
+    /// The process dies, or the power goes: applies the crash to the disk.
     pub fn crash(&self, how: Crash) {
         let mut inner = self.inner.lock();
         inner.life += 1;
-        let Inner { luck, log, file, .. } = &mut *inner;
+        let DiskState { luck, log, file, .. } = &mut *inner;
         log.crash(how, luck);
         file.crash(how, luck);
     }
 
-    /// From now on nothing is synced; what is written stays in the page cache.
+    /// Stalls the disk: no sync completes; written data stays in the page cache.
     pub fn stall(&self) {
         self.inner.lock().stalled.get_or_insert_default();
     }
 
-    /// It goes on.
+    /// Ends the stall.
     pub fn resume(&self) {
         if let Some(stall) = self.inner.lock().stalled.take() {
             stall.over.notify_waiters();
         }
     }
 
-    /// A copy of all that is on it, while no process uses it.
+    /// A copy of everything on the disk, while no process uses it.
     pub fn copy(&self) -> DiskCopy {
         let inner = self.inner.lock();
         DiskCopy { log: inner.log.clone(), file: inner.file.clone() }
     }
 
-    /// An operator puts a copy in the place of what is there.
+    /// Replaces the disk's content with a copy, as an operator would.
     pub fn put_back(&self, copy: &DiskCopy) {
         let mut inner = self.inner.lock();
         inner.life += 1;
@@ -136,14 +136,14 @@ impl Disk {
         inner.file = copy.file.clone();
     }
 
-    /// How many bytes and entries are really there: for people.
+    /// The number of bytes and entries certainly on disk: for humans.
     pub fn holds(&self) -> (usize, usize) {
         let inner = self.inner.lock();
         (inner.file.len(), inner.log.len())
     }
 }
 
-/// The disk, as one life of a process may use it.
+/// The disk, as one run of a process may use it.
 #[derive(Clone, Debug)]
 pub struct Handle {
     disk: Disk,
@@ -151,7 +151,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// The log on it, and the task that writes it.
+    /// The log on the disk, and the task that writes it.
     pub fn log(&self) -> SimLog {
         SimLog::open(self.clone())
     }
@@ -161,13 +161,13 @@ impl Handle {
         SimFile::new(self.clone())
     }
 
-    /// Whoever does the blocking work waits for the file as long as this says.
-    pub fn hand(&self) -> Hand {
+    /// The executor of blocking work: after each job it waits for the file's writes.
+    pub fn hand(&self) -> Executor {
         let handle = self.clone();
-        Hand::Inline(Arc::new(move || handle.clone().took().boxed()))
+        Executor::Inline(Arc::new(move || handle.clone().took().boxed()))
     }
 
-    /// Waits as long as the last writes to the file take; then they are done.
+    /// Waits as long as the pending writes to the file take; then they are done.
     pub async fn took(self) {
         if !self.with(|inner| inner.file.begin()).unwrap_or(false) {
             return;
@@ -176,7 +176,7 @@ impl Handle {
         self.with(|inner| inner.file.settle());
     }
 
-    /// A pause of a system at work: so many milliseconds. A stalled disk does not matter yet.
+    /// The delay of a write to the page cache: at most `most` milliseconds, also on a stalled disk.
     async fn wrote(&self, most: u64) {
         let usual = self.with(|inner| inner.luck.between(0, most)).unwrap_or_default();
         if 0 < usual {
@@ -184,7 +184,8 @@ impl Handle {
         }
     }
 
-    /// A pause of a disk at work: so many milliseconds, and as long as it stalls.
+    /// The delay of a sync: `least` to `most` milliseconds, 40 more in 2 of 100 cases, and until a
+    /// stall ends.
     async fn pause(&self, least: u64, most: u64) {
         let (usual, rarely) = self
             .with(|inner| (inner.luck.between(least, most), inner.luck.percent(2)))
@@ -203,8 +204,8 @@ impl Handle {
         Some(async move { over.notified().await }.boxed())
     }
 
-    /// Nothing: this life is over.
-    fn with<T>(&self, act: impl FnOnce(&mut Inner) -> T) -> Option<T> {
+    /// Runs `act` on the disk. `None`: this run of the process is over.
+    fn with<T>(&self, act: impl FnOnce(&mut DiskState) -> T) -> Option<T> {
         let mut inner = self.disk.inner.lock();
         (inner.life == self.life).then(|| act(&mut inner))
     }

@@ -1,20 +1,20 @@
-//! Where an HTTP answer ends, and what it says: no more parsing than tells that.
+//! Parses an HTTP answer as far as the load needs it: its status, its end, and `Retry-After`.
 
 use anyhow::{Context, Result, bail};
 
-/// What the load wants to know of an answer.
+/// The parts of an answer that the load needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    /// It says when to come again.
+    /// The answer has a `Retry-After`.
     pub(crate) retry_after: bool,
-    /// Where its body begins, in bytes.
+    /// Where the body begins, in bytes.
     pub(crate) body: usize,
-    /// Where it ends, in bytes.
+    /// Where the answer ends, in bytes.
     pub(crate) end: usize,
 }
 
-/// The answer that `bytes` begin with. None: more of it has yet to come.
+/// Parses the answer at the beginning of `bytes`. `None`: the answer is not complete yet.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Answer>> {
     if matches!(bytes.first(), Some(b':' | b'-')) {
         return redis(bytes);
@@ -38,8 +38,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Option<Answer>> {
     Ok((answer.end <= bytes.len()).then_some(answer))
 }
 
-/// Redis's two answers to an order and to `WAIT`, as if they were one of HTTP: 409 when there is
-/// nothing in stock, 504 when no replica has it.
+/// Parses Redis's two replies, to an order and to `WAIT`, as one HTTP answer: 409 if the stock is
+/// empty, 504 if no replica has the order.
 fn redis(bytes: &[u8]) -> Result<Option<Answer>> {
     let mut lines = bytes.split_inclusive(|byte| *byte == b'\n').filter(|it| it.ends_with(b"\n"));
     let (Some(order), Some(wait)) = (lines.next(), lines.next()) else { return Ok(None) };
@@ -70,26 +70,26 @@ mod tests {
     fn an_answer_is_read_to_its_end_and_no_further() {
         let two = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}\
                     HTTP/1.1 503 Oh\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
-        let first = parse(two).expect("it can be read").expect("it is whole");
+        let first = parse(two).expect("a valid answer").expect("complete");
         assert_eq!(&two[first.body..first.end], b"{}");
         assert_eq!((first.status, first.retry_after), (200, false));
-        let second = parse(&two[first.end..]).expect("it can be read").expect("it is whole");
+        let second = parse(&two[first.end..]).expect("a valid answer").expect("complete");
         assert_eq!((second.status, second.retry_after), (503, true));
         assert_eq!(first.end + second.end, two.len());
     }
 
     #[test]
-    fn half_an_answer_is_none_yet() {
+    fn an_incomplete_answer_is_none_yet() {
         let whole = b"HTTP/1.1 409 Conflict\r\nContent-Length: 3\r\n\r\nno!";
         for length in 0..whole.len() {
-            assert_eq!(parse(&whole[..length]).expect("nothing is wrong"), None);
+            assert_eq!(parse(&whole[..length]).expect("a valid answer"), None);
         }
-        assert!(parse(whole).expect("it can be read").is_some());
+        assert!(parse(whole).expect("a valid answer").is_some());
     }
 
     #[test]
-    fn two_answers_of_redis_are_one() {
-        let status = |said: &[u8]| parse(said).expect("it can be read").map(|it| it.status);
+    fn two_replies_of_redis_are_one_answer() {
+        let status = |said: &[u8]| parse(said).expect("a valid answer").map(|it| it.status);
         for length in 0..b":4711\r\n:2\r\n".len() {
             assert_eq!(status(&b":4711\r\n:2\r\n"[..length]), None);
         }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_answer_is_said() {
+    fn bytes_that_are_no_answer_are_an_error() {
         assert!(parse(b"SSH-2.0-OpenSSH\r\n\r\n").is_err());
         assert!(parse(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").is_err());
     }

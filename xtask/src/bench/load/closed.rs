@@ -1,7 +1,7 @@
-//! A closed loop: so many clients, each asking again as soon as it has its answer.
+//! A closed loop: a fixed number of clients, each sending its next request when it has an answer.
 //!
-//! It finds the greatest rate, and the CPU of one request. Its latencies are those of clients who
-//! wait for each other; see [`open`](super::open) for the others.
+//! It finds the greatest rate, and the CPU of one request. Its latencies are those of clients that
+//! wait for each other; [`open`](super::open) measures them at a given rate.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -23,21 +23,21 @@ pub(crate) struct Closed<'a> {
     pub(crate) length: Duration,
 }
 
-/// What came back while it was counted.
+/// The results of the counted time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counted<T> {
-    /// Orders, or queries: a batch counts as all that is in it.
+    /// Orders or queries; a batch counts as all its orders.
     pub(crate) count: u64,
     pub(crate) seconds: f64,
     pub(crate) latency: Spread,
-    /// What `look` saw before and after.
+    /// The results of `look` before and after.
     pub(crate) seen: [T; 2],
-    /// All that was answered, also while nothing was counted.
+    /// All that was answered in the whole run.
     pub(crate) whole: u64,
 }
 
 impl Closed<'_> {
-    /// Runs it once. `look` is called when counting begins and when it ends.
+    /// Runs the load once. `look` is called when counting begins and when it ends.
     pub(crate) fn run<T>(&self, look: impl Fn() -> Result<T>) -> Result<Counted<T>> {
         let mut crowd = Crowd::new(self.address, self.script, self.expect)?;
         let (mut took, mut counted, mut whole) = (Latencies::new(), 0, 0);
@@ -59,7 +59,8 @@ impl Closed<'_> {
                 after = Some((look()?, now - *since));
             }
             let counts = before.is_some() && after.is_none();
-            // Coarse is enough: only the two moments above are looked for, and answers wake it.
+            // A coarse timeout is enough: only the two moments above need it, and answers end the
+            // wait.
             crowd.hear(Duration::from_millis(1), &mut said)?;
             for said in said.drain(..) {
                 whole += self.script.size();
@@ -67,7 +68,7 @@ impl Closed<'_> {
                     counted += self.script.size();
                     took.record(said.at - said.sent);
                 }
-                // What was bought is sold again, so that the next run finds the stock as it was.
+                // A purchase is sold again, so that the next run finds the stock as it was.
                 if after.is_none() || said.turn % 2 == 1 {
                     crowd.send(said.client, said.at)?;
                 }
@@ -81,7 +82,7 @@ impl Closed<'_> {
     }
 }
 
-/// What came of all orders of a load without an end of its own.
+/// The results of all orders of a load that runs until it is stopped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Done {
     pub(crate) good: u64,
@@ -89,7 +90,7 @@ pub(crate) struct Done {
     pub(crate) unknown: u64,
 }
 
-/// Goes on until it is told to stop, and reports each answer to `heard`.
+/// Runs until `stop` is set, and passes each answer to `heard`.
 pub(crate) fn until_stopped(
     (address, script, expect): (&str, &Script, Expect),
     clients: usize,

@@ -1,7 +1,7 @@
-//! Many clients in one thread: kept connections that never block, each with one request under way.
+//! Many clients in one thread: kept connections that never block, each with one request in flight.
 //!
-//! The load runs on the cores of what it measures, so it should cost little: one write and one
-//! read per request, one wait for as many answers as there are, and not a thread per client.
+//! The load runs on the cores of what it measures, so it must be cheap: one write and one read per
+//! request, one wait for all arrived answers, and no thread per client.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,29 +14,29 @@ use super::answer::{self, Answer};
 use super::poll::{Poll, Ready};
 use super::script::{Expect, Heard, Script};
 
-/// Room for an answer; it grows when one is longer.
+/// The initial size of an inbox, which grows with a longer answer.
 const INBOX_BYTES: usize = 4 * 1_024;
 
-/// An answer that takes longer than this ends the run.
+/// The run fails if no awaited answer arrives within this time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One client.
 #[derive(Debug)]
 struct Client {
     stream: TcpStream,
-    /// The server has let it go while it had nothing to say: it connects again before it has.
+    /// The server closed the idle connection: the client connects again before its next request.
     gone_off: bool,
-    /// How many requests it has sent.
+    /// The number of requests sent.
     turn: u64,
-    /// When the request under way should have been sent. None: none is under way.
+    /// When the request in flight should have been sent. `None`: none is in flight.
     intended: Option<Instant>,
-    /// When it was sent.
+    /// When the request was sent.
     sent: Instant,
     outbox: Vec<u8>,
-    /// How much of the outbox is gone.
+    /// The bytes of the outbox that are sent.
     gone: usize,
     inbox: Vec<u8>,
-    /// How much of the inbox is filled.
+    /// The bytes of the inbox that are filled.
     filled: usize,
 }
 
@@ -44,7 +44,7 @@ struct Client {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Said {
     pub(crate) client: usize,
-    /// How many requests this client has sent so far.
+    /// The number of requests that this client has sent so far.
     pub(crate) turn: u64,
     pub(crate) heard: Heard,
     /// When the request should have been sent, when it was, and when its answer was read.
@@ -61,7 +61,7 @@ pub(crate) struct Crowd<'a> {
     poll: Poll,
     clients: Vec<Client>,
     ready: Vec<Ready>,
-    /// When the last answer came, or the last wait for one began.
+    /// When the last answer arrived, or the last wait for one began.
     last: Instant,
     under_way: usize,
 }
@@ -80,22 +80,22 @@ impl<'a> Crowd<'a> {
         })
     }
 
-    /// From now on [`hear`](Self::hear) returns this often at least.
+    /// From now on [`hear`](Self::hear) returns at least this often.
     pub(crate) fn tick(&mut self, every: Duration) -> Result<()> {
         self.poll.tick(every)
     }
 
-    /// How many clients there are.
+    /// The number of clients.
     pub(crate) fn len(&self) -> usize {
         self.clients.len()
     }
 
-    /// How many requests are under way.
+    /// The number of requests in flight.
     pub(crate) fn under_way(&self) -> usize {
         self.under_way
     }
 
-    /// One more client; its number.
+    /// Adds a client, and returns its number.
     pub(crate) fn join(&mut self) -> Result<usize> {
         let stream = connect(self.address)?;
         let number = self.clients.len();
@@ -115,13 +115,13 @@ impl<'a> Crowd<'a> {
         Ok(number)
     }
 
-    /// Whether the server has not let this client go.
+    /// False after the server has closed this client's idle connection.
     #[cfg(test)]
     pub(crate) fn is_connected(&self, number: usize) -> bool {
         !self.clients[number].gone_off
     }
 
-    /// A client, which has nothing under way, sends its next request.
+    /// Sends the next request of a client that has none in flight.
     pub(crate) fn send(&mut self, number: usize, intended: Instant) -> Result<()> {
         let client = &mut self.clients[number];
         if client.gone_off {
@@ -143,14 +143,14 @@ impl<'a> Crowd<'a> {
         client.flush()
     }
 
-    /// Waits for at most `longest`, and adds the answers that have come to `said`.
+    /// Waits for at most `longest`, and adds the arrived answers to `said`.
     pub(crate) fn hear(&mut self, longest: Duration, said: &mut Vec<Said>) -> Result<()> {
         let mut ready = std::mem::take(&mut self.ready);
         ready.clear();
         self.poll.wait(longest, &mut ready)?;
         for Ready { number, closed } in ready.iter().copied() {
             self.read(number, said)?;
-            // What was reported once is not reported again: the end is read with the last answer.
+            // An event is reported once, so the closing is read after the last answer.
             if closed {
                 self.read(number, said)?;
             }
@@ -167,7 +167,9 @@ impl<'a> Crowd<'a> {
         client.flush()?;
         let Some(answer) = client.read()? else { return Ok(()) };
         let heard = self.expect.judge(&answer, &client.inbox[answer.body..answer.end])?;
-        let Some(intended) = client.intended.take() else { bail!("an answer that nobody awaits") };
+        let Some(intended) = client.intended.take() else {
+            bail!("an answer without a request in flight")
+        };
         if client.filled != answer.end {
             bail!("more than one answer to one request");
         }
@@ -180,9 +182,9 @@ impl<'a> Crowd<'a> {
     }
 }
 
-/// Begins a connection and does not wait for it: what is written before it is there comes back as
-/// "not now", and the connection is reported when it can be written to. So a server whose queue of
-/// new connections is full holds up one client and not all of them.
+/// Begins a connection without waiting for it. A write before the connection is established returns
+/// `WouldBlock`; the connection is reported when it is writable. So a server whose accept queue is
+/// full delays one client and not all of them.
 fn connect(address: SocketAddr) -> Result<TcpStream> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -198,11 +200,11 @@ fn connect(address: SocketAddr) -> Result<TcpStream> {
 }
 
 impl Client {
-    /// Writes what the connection takes of the outbox.
+    /// Writes as much of the outbox as the connection takes.
     fn flush(&mut self) -> Result<()> {
         while self.gone < self.outbox.len() {
             match self.stream.write(&self.outbox[self.gone..]) {
-                Ok(0) => bail!("the server takes nothing any more"),
+                Ok(0) => bail!("the server accepts no more data"),
                 Ok(count) => self.gone += count,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -212,7 +214,7 @@ impl Client {
         Ok(())
     }
 
-    /// Reads what there is. None: no whole answer yet.
+    /// Reads what has arrived. `None`: the answer is not complete yet.
     fn read(&mut self) -> Result<Option<Answer>> {
         loop {
             if self.filled == self.inbox.len() {
@@ -227,8 +229,8 @@ impl Client {
                 Ok(count) => {
                     self.filled += count;
                     let answer = answer::parse(&self.inbox[..self.filled])?;
-                    // A read that does not fill the room has emptied the connection: whatever
-                    // comes later is reported anew.
+                    // A read that leaves room has emptied the connection: later data is reported
+                    // anew.
                     if answer.is_some() || self.filled < self.inbox.len() {
                         return Ok(answer);
                     }

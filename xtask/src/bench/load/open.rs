@@ -1,11 +1,11 @@
-//! An open loop: requests begin when they are due, whoever still waits for an answer.
+//! An open loop: requests begin when they are due, however many still wait for an answer.
 //!
 //! Request `i` is due at `i / rate`, and its latency counts from then on, not from when it could be
-//! sent: a server that stops for a second is charged with every request of that second, and not
-//! with one per client ("coordinated omission": Gil Tene, "How NOT to measure latency", 2013).
-//! Clients who are free send what is due; when none is, not even by an answer that is there to be
-//! read, another one connects, up to a bound. The load shares the processors with what it measures,
-//! and goes first where that is allowed.
+//! sent. A server that stops for a second is charged with every request due in that second, and not
+//! with one per client ("coordinated omission": Gil Tene, "How NOT to measure latency", 2013). Free
+//! clients send what is due. If no client is free, even after all arrived answers are read, another
+//! client connects, up to a limit. The load shares the processors with what it measures, and has
+//! priority where that is allowed.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -18,10 +18,10 @@ use super::script::{Expect, Heard, Script};
 use super::tally::{Latencies, Spread};
 use crate::bench::machine::Ahead;
 
-/// The shortest time between two looks at the clock: a look costs a wake-up.
+/// The shortest tick: each tick costs a wake-up.
 const TICK_MIN: Duration = Duration::from_micros(50);
 
-/// The longest: at a low rate, ticks at the due times themselves would do.
+/// The longest tick: at a low rate, ticks at the due times themselves would do.
 const TICK_MAX: Duration = Duration::from_millis(1);
 
 /// What to send, and when.
@@ -32,43 +32,43 @@ pub(crate) struct Open<'a> {
     pub(crate) expect: Expect,
     /// Requests per second.
     pub(crate) rate: f64,
-    /// How many clients connect before it begins, and how many there may be.
+    /// The number of clients that connect before the load begins, and the most clients.
     pub(crate) clients: usize,
     pub(crate) clients_max: usize,
     pub(crate) warm_up: Duration,
     pub(crate) length: Duration,
 }
 
-/// What came of the requests that were due while it was counted.
+/// The results of the requests that were due during the counting.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Arrived<T> {
     pub(crate) due: u64,
     pub(crate) accepted: u64,
     pub(crate) shed: u64,
-    /// Accepted, and shed, while it was counted, whenever they were due.
+    /// Accepted and shed during the counting, whenever they were due.
     pub(crate) meanwhile: (u64, u64),
-    /// Of unknown outcome, also while nothing was counted.
+    /// Of unknown outcome, in the whole run.
     pub(crate) unknown: u64,
-    /// From when it was due to its answer.
+    /// From the due time to the answer.
     pub(crate) latency: Spread,
-    /// The same of those that were shed.
+    /// The same for shed requests.
     pub(crate) shed_latency: Spread,
-    /// From when it was sent to when it was shed: without what the load itself was late.
+    /// From the sending to the shedding: without the lateness of the load itself.
     pub(crate) shed_answer: Spread,
-    /// From when it was due to when it was sent.
+    /// From the due time to the sending.
     pub(crate) late: Spread,
-    /// The most clients there were.
+    /// The most clients that were connected.
     pub(crate) clients: usize,
     pub(crate) seconds: f64,
-    /// Accepted in all, also while nothing was counted.
+    /// Accepted in the whole run.
     pub(crate) whole: u64,
-    /// What `look` saw before and after.
+    /// The results of `look` before and after.
     pub(crate) seen: [T; 2],
 }
 
 #[derive(Debug)]
 struct Books {
-    /// What is due in this time is counted.
+    /// Requests that are due in this time are counted.
     counted: Range<Instant>,
     said: Vec<Said>,
     accepted: Latencies,
@@ -81,12 +81,12 @@ struct Books {
 }
 
 impl Open<'_> {
-    /// Runs it once, until every request is answered. `look` is called when counting begins and
-    /// when it ends.
+    /// Runs the load once, until every request is answered. `look` is called when counting begins
+    /// and when it ends.
     pub(crate) fn run<T>(&self, look: impl Fn() -> Result<T>) -> Result<Arrived<T>> {
         let _ahead = Ahead::go();
         let mut crowd = Crowd::new(self.address, self.script, self.expect)?;
-        // In turns, so that none is idle for so long that the server lets it go.
+        // Clients take turns, so that the server does not close the connection of an idle client.
         let mut free: VecDeque<usize> = VecDeque::new();
         for _ in 0..self.clients {
             free.push_back(crowd.join()?);
@@ -116,7 +116,8 @@ impl Open<'_> {
                 due_next = due(next);
             }
             while let Some(intended) = waiting.front().copied() {
-                // Who has been answered by now is free: nobody connects where somebody is.
+                // Arrived answers free their clients first: no client connects while another is
+                // free.
                 if free.is_empty() {
                     books.hear(&mut crowd, Duration::ZERO, &mut free)?;
                 }
@@ -161,7 +162,7 @@ impl Books {
         Self { counted, said, accepted, shed, shed_answer, late, meanwhile, whole, unknown }
     }
 
-    /// Waits for at most `longest` and notes the answers: who has one is free.
+    /// Waits for at most `longest`, notes the answers, and marks their clients as free.
     fn hear(
         &mut self,
         crowd: &mut Crowd<'_>,

@@ -1,4 +1,4 @@
-//! Waiting for whichever connection has something to say, or for a tick of the clock.
+//! Waits until a connection is ready, or for a tick of the clock, with epoll.
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -12,24 +12,24 @@ use rustix::time::{
     timerfd_settime,
 };
 
-/// How many are reported at a time.
+/// The most events of one wait.
 const EVENTS_MAX: usize = 1_024;
 
-/// What the ticker reports itself as: no connection has this number.
+/// The number of the ticker: no connection has it.
 const TICK: u64 = u64::MAX;
 
-/// Somebody who can go on.
+/// A connection that is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ready {
     pub(crate) number: usize,
-    /// The other side has closed the connection, behind whatever is still to be read.
+    /// The server has closed the connection, after all data that is still to be read.
     pub(crate) closed: bool,
 }
 
-/// One epoll instance, edge triggered: who is reported is read until there is no whole answer left.
+/// One epoll instance, edge-triggered: a reported connection is read until no whole answer is left.
 pub(crate) struct Poll {
     epoll: OwnedFd,
-    /// Held while it ticks.
+    /// The timer, which ticks as long as it is held.
     ticker: Option<OwnedFd>,
     events: Vec<epoll::Event>,
 }
@@ -40,7 +40,7 @@ impl Poll {
         Ok(Self { epoll, ticker: None, events: Vec::with_capacity(EVENTS_MAX) })
     }
 
-    /// From now on [`wait`](Self::wait) returns this often at least. A wait's own timeout is in
+    /// From now on [`wait`](Self::wait) returns at least this often. The timeout of a wait is in
     /// whole milliseconds, which is too coarse for starts that are microseconds apart.
     pub(crate) fn tick(&mut self, every: Duration) -> Result<()> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
@@ -48,7 +48,7 @@ impl Poll {
         let every = Timespec::try_from(every).context("take a timer's length")?;
         let times = Itimerspec { it_interval: every, it_value: every };
         timerfd_settime(&ticker, TimerfdTimerFlags::empty(), &times).context("set a timer")?;
-        // Edge triggered, so each tick is reported without having to read the last one away.
+        // Edge-triggered, so each tick is reported without reading the one before.
         let (data, flags) = (EventData::new_u64(TICK), EventFlags::IN | EventFlags::ET);
         epoll::add(&self.epoll, &ticker, data, flags).context("watch a timer")?;
         self.ticker = Some(ticker);
@@ -62,7 +62,7 @@ impl Poll {
         epoll::add(&self.epoll, stream, data, flags).context("watch a connection")
     }
 
-    /// Waits for at most `longest`, and adds those that can go on to `ready`.
+    /// Waits for at most `longest`, and adds the connections that are ready to `ready`.
     pub(crate) fn wait(&mut self, longest: Duration, ready: &mut Vec<Ready>) -> Result<()> {
         let longest = Timespec::try_from(longest).context("take a time to wait")?;
         self.events.clear();

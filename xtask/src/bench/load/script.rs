@@ -1,7 +1,7 @@
-//! What the clients say, and what they expect to hear.
+//! Scripts: the requests that clients send, and the answers that they expect.
 //!
-//! A buyer buys one and sells it again, so that the stock stays about where it was and no order is
-//! refused, however long the run.
+//! A buyer buys one piece and sells it again, so that the stock stays about the same and no order
+//! is refused, however long the run.
 
 use std::io::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,7 +11,7 @@ use anyhow::{Result, bail};
 use super::answer::Answer;
 use super::luck;
 
-/// Orders in a batch: as many as one may have.
+/// The number of orders in a batch: the most that a batch may have.
 pub(crate) const BATCH: usize = 1_000;
 
 /// The requests of a run.
@@ -19,39 +19,38 @@ pub(crate) const BATCH: usize = 1_000;
 pub(crate) enum Script {
     /// Every client sends these in turn.
     Turns(Vec<Vec<u8>>),
-    /// Every client buys one of a product drawn by luck, and sells it again.
+    /// Every client buys one piece of a random product, and sells it again.
     Spread(Vec<[Vec<u8>; 2]>),
-    /// Every client asks for orders drawn by luck from the first so many.
+    /// Every client looks up random orders among the first `orders`.
     LookUps { host: String, orders: u64 },
-    /// Every client sends orders in batches, each order with a key of its own.
-    /// `run` is in every key.
+    /// Every client sends batches; each order has a key of its own, of which `run` is a part.
     Batches { host: String, product: String, size: usize, run: u64 },
 }
 
-/// What an answer may be.
+/// Which answers are expected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Expect {
     /// 200.
     Done,
     /// 409.
     Refused,
-    /// 200; or 503 with the time to come again; or 504.
+    /// 200; or 503 with `Retry-After`; or 504.
     DoneOrNot,
 }
 
-/// What an answer is.
+/// The kind of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
-    /// What was hoped for.
+    /// The hoped-for answer.
     Good,
-    /// A definite no: there was no room, or no leader.
+    /// A definite no: there was no capacity, or no leader.
     Shed,
-    /// Nobody knows whether it was done, and without a key nobody can ask.
+    /// An unknown outcome; without a key the client cannot ask again.
     Unknown,
 }
 
 impl Expect {
-    /// Judges an answer; `body` is what it says. Anything unexpected is an error.
+    /// Judges an answer with this body. An unexpected answer is an error.
     pub(crate) fn judge(self, answer: &Answer, body: &[u8]) -> Result<Heard> {
         match (self, answer.status) {
             (Self::Done | Self::DoneOrNot, 200) | (Self::Refused, 409) => Ok(Heard::Good),
@@ -66,28 +65,28 @@ impl Expect {
 }
 
 impl Script {
-    /// Everybody buys one of `product` and sells it again.
+    /// Every client buys one piece of `product` and sells it again.
     pub(crate) fn hot(host: &str, product: &str) -> Self {
         Self::Turns(["buy", "sell"].map(|side| order(host, product, side)).into())
     }
 
-    /// Everybody buys one of `product`.
+    /// Every client buys one piece of `product`.
     pub(crate) fn buy(host: &str, product: &str) -> Self {
         Self::Turns(vec![order(host, product, "buy")])
     }
 
-    /// Everybody asks for `product`.
+    /// Every client queries `product`.
     pub(crate) fn query(host: &str, product: &str) -> Self {
         Self::Turns(vec![get(host, &format!("/stocks/{product}"))])
     }
 
-    /// Everybody buys and sells, each time another one of `products`.
+    /// Every client buys and sells, each time another one of `products`.
     pub(crate) fn spread(host: &str, products: &[String]) -> Self {
         let both = |product: &String| ["buy", "sell"].map(|side| order(host, product, side));
         Self::Spread(products.iter().map(both).collect())
     }
 
-    /// The same once more: what has keys of its own gets new ones.
+    /// The same script for another run: batches get new keys.
     pub(crate) fn again(&self) -> Self {
         let mut script = self.clone();
         if let Self::Batches { run, .. } = &mut script {
@@ -97,12 +96,12 @@ impl Script {
         script
     }
 
-    /// Everybody sends batches of `size` orders of `product`.
+    /// Every client sends batches of `size` orders of `product`.
     pub(crate) fn batches(host: &str, product: &str, size: usize) -> Self {
         Self::Batches { host: host.into(), product: product.into(), size, run: 0 }.again()
     }
 
-    /// How many orders one request carries.
+    /// The number of orders in one request.
     pub(crate) fn size(&self) -> u64 {
         match self {
             Self::Batches { size, .. } => *size as u64,
@@ -110,11 +109,11 @@ impl Script {
         }
     }
 
-    /// Adds the request that client `client` sends at its turn `turn`.
+    /// Appends the request that client `client` sends at its turn `turn`.
     pub(crate) fn write(&self, client: usize, turn: u64, out: &mut Vec<u8>) {
         let count = |list: usize| list.max(1) as u64;
         let place = |index: u64| usize::try_from(index).unwrap_or_default();
-        // Far apart for each client: no two clients ever draw for the same place.
+        // Far apart for each client, so that no two clients draw for the same place.
         let lot = |turn: u64| ((client as u64) << 40) + turn;
         match self {
             Self::Turns(requests) => {
@@ -181,11 +180,11 @@ mod tests {
     fn said(script: &Script, client: usize, turn: u64) -> String {
         let mut out = Vec::new();
         script.write(client, turn, &mut out);
-        String::from_utf8(out).expect("it is text")
+        String::from_utf8(out).expect("the request is text")
     }
 
     #[test]
-    fn what_is_bought_is_sold_again() {
+    fn every_purchase_is_sold_again() {
         let names: Vec<String> = (0..100).map(|place| format!("thing-{place}")).collect();
         let script = Script::spread("a:1", &names);
         for turn in (0..50).step_by(2) {
@@ -199,15 +198,15 @@ mod tests {
     #[test]
     fn every_order_of_a_batch_has_a_key_of_its_own() {
         let body = batch("GameStart", 3, "bench-7-0-1");
-        let parsed: serde_json::Value = serde_json::from_slice(&body).expect("it is JSON");
-        let orders = parsed["orders"].as_array().expect("it is a list");
+        let parsed: serde_json::Value = serde_json::from_slice(&body).expect("the body is JSON");
+        let orders = parsed["orders"].as_array().expect("a list of orders");
         let keys: Vec<_> = orders.iter().filter_map(|order| order["key"].as_str()).collect();
         assert_eq!(keys, ["bench-7-0-1-0", "bench-7-0-1-1", "bench-7-0-1-2"]);
         assert_eq!(orders[1]["type"], "sell");
     }
 
     #[test]
-    fn an_answer_that_nobody_expects_ends_the_run() {
+    fn an_unexpected_answer_is_an_error() {
         let answer = |status, retry_after| Answer { status, retry_after, body: 0, end: 0 };
         let judge =
             |expect: Expect, status, retry| expect.judge(&answer(status, retry), b"no").ok();

@@ -1,13 +1,13 @@
-//! How long answers took, without keeping each of them.
+//! Histograms of latencies, so that no single latency has to be kept.
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
-/// The longest latency that is told apart, in µs: 60 s.
+/// The longest latency that is recorded as it is, in µs: 60 s.
 const LONGEST: u64 = 60_000_000;
 
-/// Many latencies, to the microsecond or to three digits, whichever is coarser.
+/// Many latencies, to the microsecond or to three digits, the coarser of the two.
 #[derive(Clone, Debug)]
 pub(crate) struct Latencies {
     histogram: Histogram<u64>,
@@ -16,7 +16,7 @@ pub(crate) struct Latencies {
 impl Latencies {
     pub(crate) fn new() -> Self {
         let histogram = Histogram::new_with_bounds(1, LONGEST, 3);
-        Self { histogram: histogram.expect("1 µs to 60 s in three digits is a range it takes") }
+        Self { histogram: histogram.expect("1 µs to 60 s in three digits is a valid range") }
     }
 
     pub(crate) fn record(&mut self, took: Duration) {
@@ -28,24 +28,24 @@ impl Latencies {
         self.histogram.len()
     }
 
-    /// So much of them was at most so long: 0.5 is the median. In ms; 0 when there are none.
+    /// The latency in ms at a quantile: 0.5 is the median. 0 if there are no latencies.
     pub(crate) fn at(&self, share: f64) -> f64 {
         ms(self.histogram.value_at_quantile(share))
     }
 
-    /// The longest, in ms.
+    /// The longest latency, in ms.
     pub(crate) fn max(&self) -> f64 {
         ms(self.histogram.max())
     }
 
-    /// The figures that are kept.
+    /// The figures that are reported.
     pub(crate) fn spread(&self) -> Spread {
         let [p50, p90, p99, p999] = [0.5, 0.9, 0.99, 0.999].map(|share| self.at(share));
         Spread { p50, p90, p99, p999, max: self.max() }
     }
 }
 
-/// Where latencies lie, in ms.
+/// The distribution of latencies, in ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) p50: f64,
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_zero_and_too_long_is_the_longest() {
+    fn an_empty_histogram_is_zero_and_a_long_latency_is_capped() {
         let mut latencies = Latencies::new();
         assert_eq!(latencies.spread(), Spread::default());
         latencies.record(Duration::from_hours(1));

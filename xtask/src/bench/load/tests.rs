@@ -1,4 +1,4 @@
-//! The loops against a server that does what a test wants.
+//! Both loops against a server whose answers a test prescribes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,11 +12,11 @@ use super::crowd::Crowd;
 use super::open::Open;
 use super::script::{Expect, Script};
 
-/// Serves each connection in a thread, and answers the request that is the `serial`th of all with
-/// what `answer` says. Its address.
+/// Serves each connection in a thread; `answer` gives the answer to the `serial`th request of all.
+/// Returns the address.
 fn serve(answer: impl Fn(u64) -> String + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let address = listener.local_addr().expect("it has a port").to_string();
+    let address = listener.local_addr().expect("a port").to_string();
     let (answer, serial) = (Arc::new(answer), Arc::new(AtomicU64::new(0)));
     thread::spawn(move || {
         for stream in listener.incoming().map_while(Result::ok) {
@@ -27,13 +27,13 @@ fn serve(answer: impl Fn(u64) -> String + Send + Sync + 'static) -> String {
     address
 }
 
-/// Reads requests and answers them until the client goes.
+/// Reads requests and answers them until the client disconnects.
 fn converse(mut stream: TcpStream, answer: &dyn Fn(u64) -> String, serial: &AtomicU64) {
     let mut requests = BufReader::new(stream.try_clone().expect("a socket has two ends"));
     let (mut line, mut length) = (String::new(), 0);
     while requests.read_line(&mut line).is_ok_and(|count| 0 < count) {
         if let Some(value) = line.strip_prefix("Content-Length: ") {
-            length = value.trim().parse().expect("it is a number");
+            length = value.trim().parse().expect("the length is a number");
         }
         if line == "\r\n" {
             let mut body = vec![0; std::mem::take(&mut length)];
@@ -67,7 +67,7 @@ fn a_closed_loop_counts_every_answer_and_leaves_nothing_unsold() {
         answer("200 OK", "{}")
     });
     let script = Script::hot(&address, "GameStart");
-    let counted = closed(&address, &script, Expect::Done).run(|| Ok(())).expect("it runs");
+    let counted = closed(&address, &script, Expect::Done).run(|| Ok(())).expect("the load runs");
     assert_eq!(counted.whole, served.load(Ordering::Relaxed));
     assert!(0 < counted.count && counted.count < counted.whole);
     assert_eq!(counted.whole % 2, 0, "each client sold what it had bought");
@@ -78,7 +78,7 @@ fn a_long_answer_is_read_whole() {
     let address = serve(|_| answer("200 OK", &"x".repeat(300_000)));
     let host = address.clone();
     let script = Script::Batches { host, product: "GameStart".into(), size: 1_000, run: 1 };
-    let counted = closed(&address, &script, Expect::Done).run(|| Ok(())).expect("it runs");
+    let counted = closed(&address, &script, Expect::Done).run(|| Ok(())).expect("the load runs");
     assert_eq!(counted.whole % 1_000, 0);
 }
 
@@ -89,12 +89,12 @@ fn an_unexpected_answer_ends_the_run_and_is_shown() {
         _ => answer("500 Oh", "what a pity"),
     });
     let script = Script::query(&address, "GameStart");
-    let error = closed(&address, &script, Expect::Done).run(|| Ok(())).expect_err("it ends");
+    let error = closed(&address, &script, Expect::Done).run(|| Ok(())).expect_err("the load fails");
     assert!(error.to_string().contains("500: what a pity"), "{error}");
 }
 
 #[test]
-fn a_load_that_is_told_to_stop_stops() {
+fn a_load_ends_when_it_is_stopped() {
     let address = serve(|_| answer("200 OK", "{}"));
     let (script, stop) = (Script::hot(&address, "GameStart"), AtomicBool::new(false));
     let mut heard = 0;
@@ -102,14 +102,14 @@ fn a_load_that_is_told_to_stop_stops() {
         heard += 1;
         stop.store(10 <= heard, Ordering::Relaxed);
     });
-    assert_eq!(done.expect("it ends"), Done { good: heard, ..Done::default() });
+    assert_eq!(done.expect("the load ends"), Done { good: heard, ..Done::default() });
     assert!(10 <= heard);
 }
 
-/// The only client is held up for 300 ms. Whatever was due meanwhile waited as well, though it had
-/// not been sent: a loop that counted from sending would have seen one slow request.
+/// The only client is held up for 300 ms. Every request due meanwhile waited as well, though it had
+/// not been sent: a loop that counts from the sending would see one slow request.
 #[test]
-fn an_open_loop_charges_a_pause_with_everything_that_was_due_in_it() {
+fn an_open_loop_charges_a_pause_with_every_request_due_in_it() {
     let address = serve(|serial| {
         if serial == 0 {
             thread::sleep(Duration::from_millis(300));
@@ -127,22 +127,22 @@ fn an_open_loop_charges_a_pause_with_everything_that_was_due_in_it() {
         warm_up: Duration::ZERO,
         length: Duration::from_millis(300),
     };
-    let arrived = open.run(|| Ok(())).expect("it runs");
+    let arrived = open.run(|| Ok(())).expect("the load runs");
     assert_eq!((arrived.due, arrived.accepted, arrived.shed), (30, 30, 0));
     assert_eq!(arrived.whole, 30);
-    // Half of them were due in the first half of the pause, and waited for the other half.
+    // Half of the requests were due in the first half of the pause, and waited for the other half.
     assert!(140.0 < arrived.latency.p50, "{:?}", arrived.latency);
 }
 
 #[test]
-fn what_is_shed_is_counted_apart_and_more_clients_come_when_none_is_free() {
+fn shed_requests_are_counted_apart_and_clients_are_added_when_none_is_free() {
     let waiting = Arc::new(AtomicBool::new(true));
     let busy = waiting.clone();
     let address = serve(move |serial| {
         let began = Instant::now();
-        // The first answer waits for the second request, which somebody else must send.
+        // The first answer waits for the second request, which another client must send.
         while serial == 0 && busy.load(Ordering::Relaxed) {
-            assert!(began.elapsed() < Duration::from_secs(10), "nobody else came");
+            assert!(began.elapsed() < Duration::from_secs(10), "no other client came");
             thread::yield_now();
         }
         busy.store(false, Ordering::Relaxed);
@@ -162,19 +162,19 @@ fn what_is_shed_is_counted_apart_and_more_clients_come_when_none_is_free() {
         warm_up: Duration::ZERO,
         length: Duration::from_millis(200),
     };
-    let arrived = open.run(|| Ok(())).expect("it runs");
+    let arrived = open.run(|| Ok(())).expect("the load runs");
     assert_eq!((arrived.due, arrived.accepted, arrived.shed), (40, 20, 20));
     assert!(2 <= arrived.clients && arrived.clients <= 20, "{arrived:?}");
 }
 
 #[test]
-fn a_client_that_was_let_go_while_it_had_nothing_to_say_connects_again() {
+fn a_client_whose_idle_connection_was_closed_connects_again() {
     let served = Arc::new(AtomicU64::new(0));
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    let address = listener.local_addr().expect("it has a port").to_string();
+    let address = listener.local_addr().expect("a port").to_string();
     let counter = served.clone();
     thread::spawn(move || {
-        // One request per connection, and then the server hangs up.
+        // The server closes each connection after one request.
         for mut stream in listener.incoming().map_while(Result::ok) {
             counter.fetch_add(1, Ordering::Relaxed);
             let mut requests = BufReader::new(stream.try_clone().expect("a socket has two ends"));
@@ -190,14 +190,14 @@ fn a_client_that_was_let_go_while_it_had_nothing_to_say_connects_again() {
     });
     let script = Script::query(&address, "GameStart");
     let mut crowd = Crowd::new(&address, &script, Expect::Done).expect("there is epoll");
-    let client = crowd.join().expect("it connects");
+    let client = crowd.join().expect("the client connects");
     let mut said = Vec::new();
     for turn in 1..=3 {
         let began = Instant::now();
-        crowd.send(client, began).expect("it sends");
+        crowd.send(client, began).expect("the request is sent");
         while said.len() < turn || crowd.is_connected(client) {
-            crowd.hear(Duration::from_millis(10), &mut said).expect("nothing is wrong");
-            assert!(began.elapsed() < Duration::from_secs(10), "the end is never noticed");
+            crowd.hear(Duration::from_millis(10), &mut said).expect("no answer is wrong");
+            assert!(began.elapsed() < Duration::from_secs(10), "the closing is never seen");
         }
     }
     assert_eq!(served.load(Ordering::Relaxed), 3);

@@ -1,4 +1,4 @@
-//! `PostgreSQL`'s own programs: where they are, whom they run as, how a node is made of them.
+//! `PostgreSQL`'s own programs, the user that runs them, and the nodes made of them.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -16,11 +16,11 @@ use crate::bench::process::{Process, READY_MAX, measured};
 /// The database's user.
 pub(super) const USER: &str = "bench";
 
-/// Where the programs are, and whom they run as: `PostgreSQL` refuses to run as root.
+/// The folder of the programs, and the user that runs them: `PostgreSQL` refuses to run as root.
 #[derive(Clone, Debug)]
 pub(crate) struct Programs {
     folder: PathBuf,
-    /// User and group. None: whoever runs this.
+    /// User and group. `None`: the current user.
     other: Option<(u32, u32)>,
 }
 
@@ -32,7 +32,7 @@ pub(super) struct Node {
 }
 
 impl Programs {
-    /// Those that are installed. None: one is missing.
+    /// The installed programs. `None`: one is missing.
     pub(crate) fn find() -> Option<Self> {
         let paths = std::env::var_os("PATH")?;
         let mut found = std::env::split_paths(&paths).map(|folder| folder.join("postgres"));
@@ -49,7 +49,7 @@ impl Programs {
         Some(Self { folder, other })
     }
 
-    /// One of them, as whoever it runs as.
+    /// One of the programs, run as that user.
     pub(super) fn command(&self, name: &str) -> Command {
         let program = self.folder.join(name);
         let mut command = match name {
@@ -62,13 +62,13 @@ impl Programs {
         command
     }
 
-    /// Gives a folder to whoever they run as.
+    /// Gives a folder to the user that runs the programs.
     pub(super) fn own(&self, folder: &Path) -> Result<()> {
         let Some((user, group)) = self.other else { return Ok(()) };
         chown(folder, Some(user), Some(group)).context("give a folder away")
     }
 
-    /// What it calls itself.
+    /// The version that `postgres` reports.
     pub(super) fn version(&self) -> Result<String> {
         let said = done(self.command("postgres").arg("--version"))?;
         // `postgres (PostgreSQL) 15.18 (Debian …)`
@@ -76,7 +76,7 @@ impl Programs {
     }
 }
 
-/// The user `postgres` of a password file, or `nobody`.
+/// The ids of the user `postgres` in a password file, or else of the user without any rights.
 fn other_user(passwd: &str) -> Option<(u32, u32)> {
     let line = |name: &str| passwd.lines().find(|line| line.starts_with(&format!("{name}:")));
     let mut fields = line("postgres").or_else(|| line("nobody"))?.split(':').skip(2);
@@ -84,7 +84,7 @@ fn other_user(passwd: &str) -> Option<(u32, u32)> {
 }
 
 impl Node {
-    /// A new one, empty.
+    /// A new, empty node.
     pub(super) fn first(programs: &Programs, folder: &Path, port: u16) -> Result<Self> {
         let data = folder.join("primary");
         let mut initdb = programs.command("initdb");
@@ -94,7 +94,7 @@ impl Node {
         Self::start(programs, &data, port)
     }
 
-    /// One that follows the primary at `primary`.
+    /// A standby of the primary at `primary`.
     pub(super) fn standby(
         programs: &Programs,
         folder: &Path,
@@ -105,7 +105,7 @@ impl Node {
         let mut backup = programs.command("pg_basebackup");
         backup.current_dir(folder).args(["-h", "127.0.0.1", "-p", &primary.to_string()]);
         done(backup.args(["-U", USER, "--no-sync", "-c", "fast", "-R", "-D"]).arg(&data))?;
-        // The name by which the primary knows it.
+        // The name by which the primary knows the standby.
         configure(&data, &format!("cluster_name = '{name}'\n"))?;
         Self::start(programs, &data, port)
     }
@@ -132,7 +132,7 @@ impl Node {
         Ok(node)
     }
 
-    /// What `psql` answers.
+    /// The answer of `psql`.
     pub(super) fn ask(&self, programs: &Programs, sql: &str) -> Result<String> {
         let mut command = programs.command("psql");
         command.current_dir("/").args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1"]);
@@ -147,7 +147,7 @@ fn configure(data: &Path, lines: &str) -> Result<()> {
     file.write_all(lines.as_bytes()).context("write a configuration")
 }
 
-/// Runs a command to its end; what it says.
+/// Runs a command to its end, and returns its output.
 fn done(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("start {command:?}"))?;
     match output.status.success() {
@@ -161,7 +161,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn root_lends_them_to_another_user() {
+    fn root_runs_the_programs_as_another_user() {
         let passwd = "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65533:n:/:/no\n";
         assert_eq!(other_user(passwd), Some((65_534, 65_533)));
         let passwd = format!("{passwd}postgres:x:101:104:P:/:/bin/bash\n");

@@ -1,6 +1,7 @@
-//! The same job by other stores, where they are installed: an order on one hot product takes one
-//! from its stock, gets the next number without a gap, is remembered under a key, and is on the
-//! disks of two of three processes before it is answered, or at least known to two of them.
+//! The same job on other stores, where they are installed. An order on one hot product takes a
+//! piece from its stock, gets the next number without a gap and is remembered under a key. Before
+//! the answer, the order is on the disks of two of three processes, or at least known to two of
+//! them.
 
 mod cluster;
 mod postgres;
@@ -12,7 +13,7 @@ use crate::bench::Bench;
 use crate::bench::report::Row;
 use cluster::Programs;
 
-/// Measures `PostgreSQL`, if it is there.
+/// Measures `PostgreSQL`, if it is installed.
 pub(crate) fn postgresql(bench: &mut Bench) -> Result<Row> {
     let title = "The same job by PostgreSQL";
     match Programs::find() {
@@ -24,7 +25,7 @@ pub(crate) fn postgresql(bench: &mut Bench) -> Result<Row> {
     }
 }
 
-/// Measures Redis, if it is there.
+/// Measures Redis, if it is installed.
 pub(crate) fn redis(bench: &mut Bench) -> Result<Row> {
     let title = "The same job by Redis";
     match redis::find() {

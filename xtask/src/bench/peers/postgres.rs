@@ -1,7 +1,7 @@
-//! `PostgreSQL`: three nodes, each commit on the disks of the primary and of one of two standbys.
+//! `PostgreSQL`: three nodes; each commit is on the disks of the primary and one of two standbys.
 //!
-//! An order is one prepared statement, so one round trip: the least that this job costs there. Its
-//! row locks are held until the commit is replicated, which is what makes one hot row dear.
+//! An order is one prepared statement, so one round trip: the least that this job costs there. Row
+//! locks are held until the commit is replicated, which makes one hot row expensive.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,10 @@ use crate::bench::store::{Folder, free_ports};
 use crate::bench::turns::{self, ORDER, Run, Side};
 use crate::bench::{Bench, Times, float, machine, process, ratio};
 
-/// Kept connections, each with one order under way.
+/// Kept connections, each with one order in flight.
 const CLIENTS: usize = 64;
 
-/// How long they may take to connect.
+/// How long the clients may take to connect.
 const CONNECTING: Duration = Duration::from_secs(2);
 
 /// The shop.
@@ -36,7 +36,7 @@ const SHOP: &str = "
     INSERT INTO counter VALUES (0);
 ";
 
-/// One order: from the stock, with the next number, remembered under its key.
+/// An order takes a piece from the stock, gets the next number, and is remembered under its key.
 const ORDER_SQL: &str = "
     WITH taken AS (UPDATE products SET stock = stock - 1
                    WHERE name = 'GameStart' AND 1 <= stock RETURNING name),
@@ -46,16 +46,16 @@ const ORDER_SQL: &str = "
     RETURNING number;
 ";
 
-/// Three nodes with the shop open.
+/// Three nodes with an open shop.
 #[derive(Debug)]
 struct Cluster {
     programs: Programs,
     nodes: Vec<Node>,
-    // Last: removed when nobody writes into it any more.
+    // Last, so that the folder is removed after the processes that write into it.
     folder: Folder,
 }
 
-/// The store and `PostgreSQL`, in turns.
+/// Measures the store and `PostgreSQL` in turns.
 pub(crate) fn measure(bench: &mut Bench, title: &str, programs: Programs) -> Result<Row> {
     let folder = Folder::new(&process::target(&bench.root).join("bench").join("postgres"))?;
     let cluster = Cluster::start(programs, folder)?;
@@ -125,21 +125,21 @@ impl Cluster {
         self.nodes.iter().map(|node| machine::cpu_of_family(node.process.pid())).sum()
     }
 
-    /// One run. On a machine that is very busy with other things its clients may not have connected
-    /// when the time is over: then they get more of it.
+    /// One run. On a very busy machine, the clients may not have connected when the time is over;
+    /// then the run is repeated with more time.
     fn run(&self, times: &Times) -> Result<Run> {
         let once = |patience: u32| self.run_for(times.length + patience * CONNECTING);
         once(1).or_else(|_| once(5)).or_else(|_| once(25))
     }
 
-    /// One run, by the load that comes with it.
+    /// One run of `pgbench`, the load that comes with `PostgreSQL`.
     fn run_for(&self, length: Duration) -> Result<Run> {
         let logs = self.folder.0.join("latencies");
-        // Those of the last run.
+        // The logs of the last run.
         let _ = fs::remove_dir_all(&logs);
         fs::create_dir_all(&logs).context("make a folder")?;
         self.programs.own(&logs)?;
-        // Its time begins before its clients have connected.
+        // The time of `pgbench` begins before its clients have connected.
         let seconds = length.as_secs().to_string();
         let mut command = self.programs.command("pgbench");
         command.current_dir(&logs).args(["-n", "-M", "prepared", "-l", "-j", "1"]);
@@ -162,7 +162,7 @@ impl Cluster {
         })
     }
 
-    /// It has done the job: as many orders as numbers, as many pieces gone.
+    /// Checks the job: there are as many orders as numbers, and as many pieces are gone.
     fn check(&self) -> Result<()> {
         let told = self.ask(
             "SELECT next = (SELECT count(*) FROM orders) AND next = 1 + (SELECT max(number) FROM \
@@ -177,7 +177,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // At once, but by its own way, which leaves no shared memory behind. Standbys first.
+        // An immediate shutdown, which leaves no shared memory behind. Standbys first.
         for node in self.nodes.iter_mut().rev() {
             let _ = node.process.signal(Signal::QUIT);
             node.process.wait();
@@ -185,7 +185,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Orders per second, from what `pgbench` says at the end.
+/// Orders per second, from the end of `pgbench`'s output.
 fn rate(said: &str) -> Option<f64> {
     let line = said.lines().find_map(|line| line.strip_prefix("tps = "))?;
     line.split(' ').next()?.parse().ok()
@@ -205,7 +205,7 @@ fn latencies(folder: &Path) -> Result<Latencies> {
 }
 
 impl Node {
-    /// Adds where this node is to a command.
+    /// Adds the address of this node to a command.
     fn reached_by(&self, command: &mut Command) {
         command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", USER]);
     }

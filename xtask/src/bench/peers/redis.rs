@@ -1,8 +1,8 @@
 //! Redis: a master and two replicas, each with `appendfsync always`, and `WAIT 1` after each order.
 //!
-//! An order is one script, run under Redis's one thread, so it is atomic there without any lock.
-//! `WAIT` tells that one replica has received it: no election and no log stand behind that, and a
-//! failover may lose what was acknowledged.
+//! An order is one script, run by Redis's single thread, so it is atomic without a lock. `WAIT`
+//! says that one replica has received the order. There is no election and no agreed log behind
+//! that: a failover may lose acknowledged orders.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -21,10 +21,10 @@ use crate::bench::store::{Folder, free_ports};
 use crate::bench::turns::{self, ORDER, Side, turns};
 use crate::bench::{Bench, machine};
 
-/// What the hot product has in stock.
+/// The initial stock of the hot product.
 const STOCK: u64 = 1_000_000_000_000;
 
-/// One order: from the stock, with the next number, remembered under its key.
+/// An order takes a piece from the stock, gets the next number, and is remembered under its key.
 const ORDER_SCRIPT: &str = "\
     if tonumber(redis.call('GET', 'stock')) < 1 then return -1 end \
     redis.call('DECR', 'stock') \
@@ -33,7 +33,7 @@ const ORDER_SCRIPT: &str = "\
     redis.call('SET', 'key:' .. number, number) \
     return number";
 
-/// How long a question may take.
+/// The timeout of a question.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The master, then its replicas.
@@ -41,19 +41,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Trio {
     nodes: Vec<Process>,
     ports: Vec<u16>,
-    /// What the script of an order is called.
+    /// The hash by which Redis knows the script of an order.
     sha: String,
-    // Last: removed when nobody writes into it any more.
+    // Last, so that the folder is removed after the processes that write into it.
     _folder: Folder,
 }
 
-/// Where the program is.
+/// The path of the program, if it is installed.
 pub(crate) fn find() -> Option<PathBuf> {
     let paths = std::env::var_os("PATH")?;
     std::env::split_paths(&paths).map(|folder| folder.join("redis-server")).find(|it| it.is_file())
 }
 
-/// The store and Redis, in turns.
+/// Measures the store and Redis in turns.
 pub(crate) fn measure(bench: &mut Bench, title: &str, program: &Path) -> Result<Row> {
     let folder = Folder::new(&process::target(&bench.root).join("bench").join("redis"))?;
     let trio = Trio::start(program, folder)?;
@@ -96,7 +96,7 @@ impl Trio {
             let mut command = process::measured(program);
             command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
             command.args(["--appendonly", "yes", "--appendfsync", "always"]);
-            // Written anew in the middle of a run, the log would be what is measured.
+            // A rewrite of the log in the middle of a run would become part of the measurement.
             command.args(["--auto-aof-rewrite-percentage", "0", "--dir"]).arg(&data);
             if place != 0 {
                 command.args(["--replicaof", &format!("127.0.0.1 {}", ports[0])]);
@@ -117,7 +117,7 @@ impl Trio {
         Ok(trio)
     }
 
-    /// One order, and the wait until one replica has it.
+    /// The bytes of one order, and of the wait until one replica has it.
     fn order(&self) -> Vec<u8> {
         let mut bytes = command(&["EVALSHA", &self.sha, "0"]);
         bytes.extend(command(&["WAIT", "1", "0"]));
@@ -129,7 +129,7 @@ impl Trio {
         self.nodes.iter().map(|node| machine::cpu_of_family(node.pid())).sum()
     }
 
-    /// It has done the job: as many orders as numbers, as many pieces gone.
+    /// Checks the job: there are as many orders as numbers, and as many pieces are gone.
     fn check(&self) -> Result<()> {
         let number = |said: String| {
             let line = said.lines().last().unwrap_or_default().trim_start_matches(':').to_owned();
@@ -137,7 +137,7 @@ impl Trio {
         };
         let next = number(self.ask(&["GET", "next"])?)?;
         let stock = number(self.ask(&["GET", "stock"])?)?;
-        // An order and its key each; the stock and the counter.
+        // Two keys for each order, one for the stock, one for the counter.
         let keys = number(self.ask(&["DBSIZE"])?)?;
         match stock + next == STOCK && keys == 2 * next + 2 && 0 < next {
             true => Ok(()),
@@ -145,7 +145,7 @@ impl Trio {
         }
     }
 
-    /// What the master answers, as it stands in its protocol, without the last line's end.
+    /// The master's answer, as its protocol writes it, without the end of the last line.
     fn ask(&self, words: &[&str]) -> Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.ports[0])).context("connect")?;
         stream.set_read_timeout(Some(PATIENCE)).context("set a timeout")?;
@@ -161,7 +161,7 @@ impl Trio {
     }
 }
 
-/// A command in Redis's protocol.
+/// Encodes a command in Redis's protocol.
 fn command(words: &[&str]) -> Vec<u8> {
     let word = |word: &&str| format!("${}\r\n{word}\r\n", word.len());
     let words: String =
@@ -169,7 +169,7 @@ fn command(words: &[&str]) -> Vec<u8> {
     words.into_bytes()
 }
 
-/// What it calls itself: `Redis server v=7.0.15 sha=…`.
+/// The version in `Redis server v=7.0.15 sha=…`.
 fn version(program: &Path) -> Result<String> {
     let output = Command::new(program).arg("--version").output().context("start redis-server")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -1,7 +1,7 @@
-//! All rows ever measured here, the newest of each name, kept as JSON beside what cargo builds.
+//! The book: the newest row of each name that was measured here, as JSON in cargo's target folder.
 //!
-//! Some rows take hours and are measured by themselves; the page is written from the book, so that
-//! it has them as well.
+//! Some rows take hours and are measured separately; the page is written from the book, so it has
+//! them as well.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::row::Row;
 
-/// What was measured.
+/// All rows, with their machine and compiler.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Book {
     pub(crate) machine: String,
@@ -20,8 +20,8 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    /// The book at `path`; a new one if there is none, or if it is of another machine, or of
-    /// programs that were compiled in another way.
+    /// Opens the book at `path`. The book is empty if there is none, or if its rows are from
+    /// another machine or from programs that were compiled in another way.
     pub(crate) fn open(path: &Path, machine: String, compiler: String) -> Self {
         let written = fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
         let rows = match written {
@@ -35,17 +35,17 @@ impl Book {
         Self { machine, compiler, rows }
     }
 
-    /// Takes a row in, in place of the one that has its name.
+    /// Adds a row, or replaces the row of the same name.
     pub(crate) fn enter(&mut self, row: Row) {
         match self.rows.iter_mut().find(|old| old.name == row.name) {
-            // A row that could be measured before and cannot now is still worth keeping.
+            // A row that was measured before is kept if it cannot be measured now.
             Some(old) if old.skipped.is_none() && row.skipped.is_some() => {}
             Some(old) => *old = row,
             None => self.rows.push(row),
         }
     }
 
-    /// Writes it down.
+    /// Writes the book to a file.
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self).context("write a book")?;
         text.push('\n');
@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_of_a_name_is_kept_and_survives_being_written() {
+    fn the_newest_row_of_a_name_is_kept_and_saved() {
         let folder = std::env::temp_dir().join(format!("oppidum-book-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder can be made");
         let path = folder.join("bench.json");
@@ -73,13 +73,13 @@ mod tests {
         book.enter(row("two", "other"));
         book.enter(row("one", "new"));
         book.enter(Row { skipped: Some("not now".into()), ..row("two", "skipped") });
-        book.save(&path).expect("it can be written");
+        book.save(&path).expect("the book can be written");
         let titles = |book: &Book| -> Vec<String> {
             book.rows.iter().map(|row| row.title.clone()).collect()
         };
         assert_eq!(titles(&open("here")), ["new", "other"]);
         assert!(open("elsewhere").rows.is_empty());
         assert!(open_by("here", "another").rows.is_empty());
-        fs::remove_dir_all(&folder).expect("it is there");
+        fs::remove_dir_all(&folder).expect("the folder exists");
     }
 }

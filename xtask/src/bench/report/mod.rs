@@ -1,4 +1,4 @@
-//! What came out: rows for the terminal, for the page in the repository, and as JSON.
+//! Reports: rows for the terminal, for the page in the repository, and as JSON.
 
 mod book;
 mod page;

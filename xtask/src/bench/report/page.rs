@@ -1,15 +1,15 @@
-//! The page for the repository: targets first, then each row; what people wrote below is kept.
+//! The page in the repository: targets first, then each row; its handwritten end is kept.
 
 use std::fmt::Write as _;
 
 use super::book::Book;
 use super::row::{Aim, Row};
 
-/// From this heading on the page is written by hand.
+/// From this heading on, the page is written by hand.
 const BY_HAND: &str = "## Where the microseconds go";
 
 impl Book {
-    /// The page. `before` is the page that was there: what is written by hand is taken over.
+    /// The page's text. `before` is the page that was there, whose handwritten end is kept.
     pub(crate) fn page(&self, before: &str) -> String {
         let Self { machine, compiler, rows } = self;
         let mut page = format!(
@@ -75,7 +75,7 @@ mod tests {
         assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{page}");
         assert!(!page.contains("old"));
         assert!(page.ends_with(&by_hand));
-        // Written again, it is the same.
+        // Writing the page again changes nothing.
         assert_eq!(book.page(&page), page);
     }
 }

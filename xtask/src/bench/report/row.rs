@@ -1,38 +1,38 @@
-//! One row: what was done, what was measured side by side, and what was aimed at.
+//! A row: what was done, what was measured side by side, and the targets.
 
 use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-/// One thing that was measured, with what it is compared with.
+/// One measurement, beside its comparison.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Row {
-    /// What `--only` calls it.
+    /// The name for `--only`.
     pub(crate) name: String,
-    /// What it is about, in a few words.
+    /// The subject, in a few words.
     pub(crate) title: String,
     /// What was done, in a sentence or two.
     pub(crate) how: String,
-    /// Why it was not measured. None: it was.
+    /// Why the row was not measured. `None`: it was measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) skipped: Option<String>,
-    /// What is side by side is not to be compared: no ratios.
+    /// True if the columns cannot be compared: no ratios are shown.
     #[serde(default)]
     pub(crate) apart: bool,
-    /// What is side by side.
+    /// The names of the columns.
     pub(crate) columns: Vec<String>,
     pub(crate) lines: Vec<Line>,
-    /// What else was seen, a sentence each.
+    /// Other observations, a sentence each.
     #[serde(default)]
     pub(crate) notes: Vec<String>,
     pub(crate) aims: Vec<Aim>,
-    /// The day, the command, and how busy the machine was with other things before it.
+    /// The day, the command, and how busy the machine was with other things before the run.
     pub(crate) date: String,
     pub(crate) command: String,
     pub(crate) busy: f64,
 }
 
-/// One measure of all columns.
+/// One measure, for all columns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Line {
     /// What is measured, with its unit.
@@ -41,7 +41,7 @@ pub(crate) struct Line {
     pub(crate) values: Vec<f64>,
 }
 
-/// One target, and what was found.
+/// One target, and the measured value.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Aim {
     pub(crate) what: String,
@@ -51,12 +51,12 @@ pub(crate) struct Aim {
 }
 
 impl Aim {
-    /// `found` is to be at most `limit`.
+    /// `found` should be at most `limit`.
     pub(crate) fn at_most(what: &str, limit: f64, unit: &str, found: f64) -> Self {
         Self::new(what, ("≤", limit, found <= limit), unit, found)
     }
 
-    /// `found` is to be at least `limit`.
+    /// `found` should be at least `limit`.
     pub(crate) fn at_least(what: &str, limit: f64, unit: &str, found: f64) -> Self {
         Self::new(what, ("≥", limit, limit <= found), unit, found)
     }
@@ -74,7 +74,7 @@ impl Row {
         Self { title: title.into(), how: how.into(), columns, ..Self::default() }
     }
 
-    /// A row that was not measured, and why.
+    /// A row that was not measured, with the reason.
     pub(crate) fn skipped(title: &str, why: &str) -> Self {
         Self { title: title.into(), skipped: Some(why.into()), ..Self::default() }
     }
@@ -83,7 +83,7 @@ impl Row {
         self.lines.push(Line { what: what.into(), values: values.into() });
     }
 
-    /// As Markdown.
+    /// The row as Markdown.
     pub(crate) fn table(&self) -> String {
         let Self { title, how, name, .. } = self;
         let mut text = format!("### {title}\n\n");
@@ -126,7 +126,7 @@ impl Row {
     }
 }
 
-/// A number with about three digits that matter.
+/// Formats a number with about three significant digits.
 pub(crate) fn figure(value: f64) -> String {
     match value.abs() {
         size if 1_000.0 <= size => thousands(value),
@@ -137,7 +137,7 @@ pub(crate) fn figure(value: f64) -> String {
     }
 }
 
-/// Without zeros that say nothing.
+/// Removes trailing zeros.
 fn shortest(text: String) -> String {
     match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
@@ -145,7 +145,7 @@ fn shortest(text: String) -> String {
     }
 }
 
-/// `12345.6` as `12,346`.
+/// Formats `12345.6` as `12,346`.
 fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! One client by itself: how much longer an order takes than what cannot be left out.
+//! One client by itself: an order's latency against the costs that cannot be avoided.
 
 use std::time::Duration;
 

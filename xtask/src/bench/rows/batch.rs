@@ -1,4 +1,4 @@
-//! Batches: what an importer or another gateway sends.
+//! Batches, as an importer or another gateway sends them.
 
 use anyhow::{Result, bail};
 
@@ -11,12 +11,12 @@ use crate::bench::shop::HOT;
 use crate::bench::store::Store;
 use crate::bench::turns::{self, ORDER, Side, medians, turns};
 
-/// Batches under way.
+/// The number of batches in flight.
 pub(super) const CLIENTS: usize = 8;
 
 const TITLE: &str = "Batches of 1,000 orders";
 
-/// Everybody sends batches on the hot product.
+/// Every client sends batches on the hot product.
 pub(super) fn measure(bench: &mut Bench) -> Result<Row> {
     let (store, bare, times) = bench.both()?;
     if !is_there(store)? {
@@ -51,7 +51,7 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Row> {
     Ok(row)
 }
 
-/// Whether the store takes batches.
+/// True if the store accepts batches.
 pub(super) fn is_there(store: &Store) -> Result<bool> {
     let Script::Batches { run, .. } = Script::batches(&store.address, HOT, 1) else {
         bail!("a script of batches is one");

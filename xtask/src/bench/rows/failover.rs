@@ -1,4 +1,4 @@
-//! Failover: for how long nobody hears of an order when the leader dies, or falls silent.
+//! Failover: the longest time without an acknowledged order when the leader dies or falls silent.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -17,13 +17,13 @@ use crate::bench::store::Store;
 use crate::bench::turns::check_growth;
 use crate::bench::{Bench, float};
 
-/// Clients, each with one order under way.
+/// Clients, each with one order in flight.
 const CLIENTS: usize = 8;
 
-/// How long the store is left alone before each kill, to see how long the gaps are anyhow.
+/// How long the store is left alone before each kill, to measure the gaps of normal operation.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How long it is watched after all are ready again.
+/// How long the clients are watched after all processes are ready again.
 const AFTERWARDS: Duration = Duration::from_millis(300);
 
 /// The longest time in which no order was acknowledged.
@@ -33,7 +33,7 @@ struct Gap {
     longest: Duration,
 }
 
-/// What the clients have seen, for whoever asks meanwhile.
+/// The gaps that the clients have seen, shared with the thread that kills the leader.
 #[derive(Debug)]
 struct Seen(Mutex<Gap>);
 
@@ -42,14 +42,14 @@ impl Seen {
         Self(Mutex::new(Gap { last: Instant::now(), longest: Duration::ZERO }))
     }
 
-    /// An order was acknowledged.
+    /// Notes an acknowledged order.
     fn acknowledged(&self, at: Instant) {
         let mut gap = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         gap.longest = gap.longest.max(at.saturating_duration_since(gap.last));
         gap.last = at;
     }
 
-    /// The longest gap since this was last asked, the one that lasts still included.
+    /// The longest gap since the last call, including the gap that still lasts.
     fn take(&self) -> Duration {
         let mut gap = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
@@ -59,7 +59,7 @@ impl Seen {
     }
 }
 
-/// Kills the leader so many times (or freezes it), and brings it back each time.
+/// Kills the leader `kills` times (or freezes it), and brings it back each time.
 pub(super) fn measure(bench: &mut Bench, kills: u32, freeze: bool) -> Result<Row> {
     if kills == 0 {
         bail!("the leader is killed once at least");
@@ -101,7 +101,7 @@ pub(super) fn measure(bench: &mut Bench, kills: u32, freeze: bool) -> Result<Row
     Ok(row((kills, freeze), &gaps.spread(), &quiet.spread(), done))
 }
 
-/// Takes the leader away, waits for another one, brings the old one back, and waits until it has
+/// Takes the leader away, waits for another leader, brings the old one back, and waits until it has
 /// caught up.
 fn depose(store: &mut Store, freeze: bool) -> Result<()> {
     let leader = store.await_leader(None)?;
@@ -153,14 +153,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_longest_gap_is_the_one_between_two_orders_or_the_one_that_lasts() {
+    fn the_longest_gap_lies_between_two_orders_or_still_lasts() {
         let seen = Seen::new();
-        let start = seen.0.lock().expect("nobody has panicked").last;
+        let start = seen.0.lock().expect("no panic").last;
         for ms in [10, 15, 400, 405] {
             seen.acknowledged(start + Duration::from_millis(ms));
         }
         assert_eq!(seen.take(), Duration::from_millis(385));
-        // The last order is still to come, by this clock: nothing has lasted since.
+        // By this clock the last order is in the future: no gap has lasted since.
         assert_eq!(seen.take(), Duration::ZERO);
         seen.acknowledged(start + Duration::from_millis(1_405));
         assert_eq!(seen.take(), Duration::from_secs(1));

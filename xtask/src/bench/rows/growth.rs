@@ -1,4 +1,4 @@
-//! Growth: what many orders leave of rate, memory, start and look-ups.
+//! Growth: how many orders change rate, memory, start and look-ups.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,34 +20,35 @@ use crate::bench::store::Store;
 use crate::bench::turns::{check_growth, median};
 use crate::bench::{Bench, Times, float, ratio};
 
-/// Look-ups per second: few, so that their latency is that of one and not of a crowd.
+/// Look-ups per second: few, so that no look-up waits for another.
 const LOOK_UPS: f64 = 1_000.0;
 
-/// By then a replica has forgotten the keys that a frontend made, if an order tells it the time.
+/// After this time a replica has forgotten the keys that a frontend made, if an order advances log
+/// time.
 const FORGOTTEN: Duration = Duration::from_secs(61);
 
-/// More than it takes until what was applied is on disk.
+/// Longer than it takes until all that was applied is on disk.
 const ON_DISK: Duration = Duration::from_secs(1);
 
-/// How a store does at some moment.
+/// The measures of a store at one moment.
 #[derive(Clone, Copy, Debug)]
 struct State {
     orders: u64,
     rate: f64,
     server_us: f64,
     look_up: Spread,
-    /// Of the replica that has most, in MB.
+    /// The memory of the largest replica, in MB.
     memory: f64,
-    /// Of all replicas together, in MB.
+    /// The disk space of all replicas together, in MB.
     disk: f64,
 }
 
-/// How a start went, after `kill -9` of all replicas and with nothing of theirs in memory.
+/// A start after `kill -9` of all replicas, with nothing of their files in memory.
 #[derive(Clone, Copy, Debug)]
 struct Start {
-    /// Until all replicas were ready.
+    /// The time until all replicas were ready.
     ready: Duration,
-    /// Until an order was acknowledged.
+    /// The time until an order was acknowledged.
     order: Duration,
 }
 
@@ -68,7 +69,7 @@ impl fmt::Display for Start {
     }
 }
 
-/// A store of its own takes `orders` orders.
+/// Measures a store of its own before and after `orders` orders, and its starts.
 pub(super) fn measure(bench: &mut Bench, orders: u64) -> Result<Row> {
     let mut store = Store::start(&bench.root, "growth", Shop::of(10), 1)?;
     let times = bench.times;
@@ -165,7 +166,7 @@ fn look_ups(store: &Store, times: &Times) -> Result<Spread> {
     Ok(open.run(|| Ok(()))?.latency)
 }
 
-/// Places so many orders, as fast as it goes; how many per second.
+/// Places `orders` orders as fast as possible; returns orders per second.
 pub(super) fn fill(store: &Store, orders: u64, batches: bool) -> Result<f64> {
     let (script, clients) = match batches {
         true => (Script::batches(&store.address, HOT, BATCH), batch::CLIENTS),
@@ -188,7 +189,7 @@ pub(super) fn fill(store: &Store, orders: u64, batches: bool) -> Result<f64> {
     Ok(ratio(float(done.good), began.elapsed().as_secs_f64()))
 }
 
-/// Kills all replicas, lets their files go from memory, and starts them again.
+/// Kills all replicas, drops their files from memory, and starts them again.
 fn start_cold(store: &mut Store) -> Result<Start> {
     store.kill_orders_cold()?;
     let began = Instant::now();

@@ -1,4 +1,4 @@
-//! What is measured: each row by its name.
+//! The rows: everything that is measured, by name.
 
 mod alone;
 mod batch;
@@ -23,7 +23,7 @@ pub(crate) enum Name {
     /// Orders on one hot product, 64 connections.
     #[value(name = "hot-64")]
     Hot64,
-    /// The same, 256 connections: the greatest rate.
+    /// Orders on one hot product, 256 connections: the greatest rate.
     #[value(name = "hot-256")]
     Hot256,
     /// One hot product against 10 and 10,000.
@@ -32,7 +32,7 @@ pub(crate) enum Name {
     Alone,
     /// Product queries that hit the cache.
     Query,
-    /// Orders of what is sold out.
+    /// Orders of a sold-out product.
     SoldOut,
     /// Batches of 1,000 orders.
     Batch,
@@ -40,31 +40,31 @@ pub(crate) enum Name {
     Latency,
     /// Twice the greatest rate, open loop.
     Overload,
-    /// The same, the load on a core of its own.
+    /// Twice the greatest rate, with a core of its own for the load.
     OverloadApart,
     /// What catalogs and caches cost, 64 connections.
     #[value(name = "settling-64")]
     Settling64,
-    /// The same, one client.
+    /// What catalogs and caches cost, one client.
     #[value(name = "settling-1")]
     Settling1,
-    /// The same job by `PostgreSQL`, where that is installed.
+    /// The same job by `PostgreSQL`, if it is installed.
     #[value(name = "postgresql")]
     PostgreSql,
-    /// The same job by Redis, where that is installed.
+    /// The same job by Redis, if it is installed.
     Redis,
-    /// After many orders; wants --growth N.
+    /// The store after many orders; needs --growth N.
     Growth,
-    /// A replica comes back that was away for many orders; wants --return N.
+    /// A replica returns after missing many orders; needs --return N.
     Return,
-    /// The leader is killed; wants --failover N.
+    /// The leader is killed; needs --failover N.
     Failover,
-    /// The leader is frozen; wants --failover N --freeze.
+    /// The leader is frozen; needs --failover N --freeze.
     Freeze,
 }
 
 impl Name {
-    /// What `--only` calls it.
+    /// The name for `--only`.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Hot64 => "hot-64",
@@ -88,25 +88,25 @@ impl Name {
         }
     }
 
-    /// Those that are measured when nobody asks for others.
+    /// The rows that are measured by default.
     pub(crate) fn usual() -> Vec<Self> {
         let rare = [Self::Growth, Self::Return, Self::Failover, Self::Freeze];
         Self::every().into_iter().filter(|name| !rare.contains(name)).collect()
     }
 
-    /// All of them.
+    /// All rows.
     pub(crate) fn every() -> Vec<Self> {
         Self::value_variants().to_vec()
     }
 
-    /// Where a row of this name stands on the page.
+    /// The place on the page of a row with this name.
     pub(crate) fn place(text: &str) -> usize {
         let names = Self::value_variants();
         names.iter().position(|name| name.text() == text).unwrap_or(names.len())
     }
 }
 
-/// How many orders are many, where nobody says it.
+/// The number of orders by default, for rows with many orders.
 const MANY: u64 = 10_000_000;
 
 /// Measures one row.
@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_is_called_the_same_on_the_command_line_and_on_the_page() {
+    fn a_row_has_the_same_name_on_the_command_line_and_on_the_page() {
         for (place, name) in Name::value_variants().iter().enumerate() {
             let value = name.to_possible_value().expect("every row can be asked for");
             assert_eq!(value.get_name(), name.text());

@@ -17,19 +17,19 @@ use crate::bench::shop::HOT;
 use crate::bench::turns::{check_growth, median};
 use crate::bench::{Bench, Times, float, ratio};
 
-/// Clients of the closed loop that looks for the greatest rate, where the row for it was left out.
+/// The number of clients that find the greatest rate, if its own row was left out.
 const CROWD: usize = 256;
 
-/// Clients that connect before it begins.
+/// The number of clients that connect before the load begins.
 const CLIENTS: usize = 256;
 
-/// The most clients: a frontend takes 10,000 connections, and some are for others.
+/// The most clients: a frontend takes 10,000 connections, and keeps some for others.
 const CLIENTS_MAX: usize = 9_500;
 
-/// What a run saw: nothing but CPU is looked at while it runs.
+/// One run, which looks at nothing but CPU: of the servers, and of the load.
 type Run = Arrived<(Duration, Duration)>;
 
-/// At half of the greatest rate nobody should wait for long.
+/// Latency at half of the greatest rate, where no order should wait for long.
 pub(super) fn latency(bench: &mut Bench) -> Result<Row> {
     let rate = greatest(bench)? / 2.0;
     let (store, bare, times) = bench.both()?;
@@ -71,15 +71,15 @@ pub(super) fn latency(bench: &mut Bench) -> Result<Row> {
     row.aims = vec![
         Aim::at_most("99th percentile against the median", 5.0, " ×", ratio(p99, p50)),
         Aim::at_most("99.9th percentile", 20.0, " ms", p999),
-        // The latencies are of those that were accepted: they say little when others were not.
+        // The latencies are those of accepted orders: they say little if other orders were refused.
         Aim::at_most("orders refused", 0.0, " %", 100.0 * ratio(float(refused), float(due))),
     ];
     Ok(row)
 }
 
-/// At twice the greatest rate the half that cannot be done is refused soon, and the rest is done.
-/// `apart`: the load has a core of its own, here and for the greatest rate, so that what it sees is
-/// the store and not itself.
+/// Overload at twice the greatest rate: the half that cannot be done should be refused soon, and
+/// the rest done. `apart`: the load has a core of its own, here and for the greatest rate, so that
+/// it measures the store and not itself.
 pub(super) fn overload(bench: &mut Bench, apart: bool) -> Result<Row> {
     let (store, bare, _) = bench.both()?;
     let everybody = store.pids().chain([bare.pid()]).collect();
@@ -120,7 +120,7 @@ pub(super) fn overload(bench: &mut Bench, apart: bool) -> Result<Row> {
         "{} orders per second are due on one hot product, each timed from its own moment on; \
          where no connection is free a new one is made. After it, all that was acknowledged is in \
          the ledger, and nothing else. The bare handler takes the same orders and refuses none: \
-         what it cannot do here nobody can.",
+         its rate is the limit of this machine.",
         figure(rate)
     );
     drop(kept);
@@ -197,7 +197,7 @@ fn overload_lines(row: &mut Row, runs: &[Run], bares: &[Run]) {
     }
 }
 
-/// The greatest rate: as measured by the row for it, or in the same way.
+/// The greatest rate: from its own row, or measured in the same way.
 fn greatest(bench: &mut Bench) -> Result<f64> {
     if let Some(rate) = bench.greatest {
         return Ok(rate);
@@ -263,7 +263,7 @@ fn load_each(run: &Run) -> f64 {
     ratio(after.1.saturating_sub(before.1).as_secs_f64() * 1e6, answered(run))
 }
 
-/// How many answers came while CPU was counted.
+/// The number of answers while CPU was counted.
 fn answered(run: &Run) -> f64 {
     float(run.meanwhile.0 + run.meanwhile.1)
 }

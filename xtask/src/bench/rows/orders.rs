@@ -1,4 +1,4 @@
-//! Orders, one per request: on one hot product, on many, and what settling adds to them.
+//! Orders, one per request: on one hot product, on many products, and with or without settling.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use crate::bench::store::Store;
 use crate::bench::turns::{self, ORDER, Side, medians, turns};
 use crate::bench::{Bench, ratio};
 
-/// Everybody wants the same product.
+/// Every client orders the same product.
 pub(super) fn hot(bench: &mut Bench, clients: usize) -> Result<Row> {
     let (store, bare, times) = bench.both()?;
     let (store_cpu, bare_cpu) = (|| store.cpu(), || bare.cpu());
@@ -48,7 +48,7 @@ pub(super) fn hot(bench: &mut Bench, clients: usize) -> Result<Row> {
     Ok(row)
 }
 
-/// Orders on the hot product of a store.
+/// A side that orders the hot product of a store.
 pub(crate) fn side<'a>(
     name: &'a str,
     clients: usize,
@@ -66,7 +66,7 @@ pub(crate) fn side<'a>(
     }
 }
 
-/// The same store, the same load, but for which products are ordered.
+/// The same store and the same load, with one, 10 and 10,000 products ordered.
 pub(super) fn products(bench: &mut Bench) -> Result<Row> {
     let store = Store::start(&bench.root, "wide", Shop::of(10_000), 1)?;
     let cpu = || store.cpu();
@@ -77,7 +77,7 @@ pub(super) fn products(bench: &mut Bench) -> Result<Row> {
     });
     let runs = turns(&bench.times, &sides)?;
     let how = "64 connections on a store of 10,000 products; what differs is how many of them are \
-               ordered, drawn by luck.";
+               ordered, drawn at random.";
     let mut row = turns::row("Hot and cold products", how, ORDER, &sides, &runs);
     let (rate, cpu) = (medians(&runs, |run| run.rate), medians(&runs, |run| run.server_us));
     row.aims = vec![
@@ -87,14 +87,15 @@ pub(super) fn products(bench: &mut Bench) -> Result<Row> {
     Ok(row)
 }
 
-/// How much more the greatest is than the least, in per cent.
+/// By how many per cent the greatest value exceeds the least.
 fn apart(values: &[f64]) -> f64 {
     let most = values.iter().copied().fold(f64::MIN, f64::max);
     let least = values.iter().copied().fold(f64::MAX, f64::min);
     100.0 * (ratio(most, least) - 1.0)
 }
 
-/// With a catalog and a cache that must drop what is old before an order is answered, and without.
+/// Compares a store whose catalog and cache must drop old values before an order is answered with a
+/// store that has neither.
 pub(super) fn settling(bench: &mut Bench, clients: usize) -> Result<Row> {
     let plain = Store::start(&bench.root, "plain", Shop::of(10), 0)?;
     let (store, _, times) = bench.both()?;
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn apart_is_how_much_more_the_greatest_is() {
+    fn apart_is_the_excess_of_the_greatest_over_the_least() {
         assert!((apart(&[100.0, 110.0, 105.0]) - 10.0).abs() < 1e-9);
         assert!(apart(&[7.0, 7.0]).abs() < f64::EPSILON);
     }

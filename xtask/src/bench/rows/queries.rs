@@ -1,4 +1,4 @@
-//! What a frontend answers by itself: queries that hit its cache, and orders of what is sold out.
+//! What a frontend answers by itself: queries that hit its cache, and orders of a sold-out product.
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use crate::bench::shop::{GONE, HOT};
 use crate::bench::turns::{self, Side, medians, turns};
 use crate::bench::{Bench, ratio};
 
-/// Everybody asks for the same product.
+/// Every client queries the same product.
 pub(super) fn cached(bench: &mut Bench) -> Result<Row> {
     let (store, bare, times) = bench.both()?;
     let (store_cpu, bare_cpu) = (|| store.cpu(), || bare.cpu());
@@ -42,7 +42,7 @@ pub(super) fn cached(bench: &mut Bench) -> Result<Row> {
     Ok(row)
 }
 
-/// Everybody wants what is gone, without a key.
+/// Every client orders the sold-out product, without a key.
 pub(super) fn sold_out(bench: &mut Bench) -> Result<Row> {
     let (store, bare, times) = bench.both()?;
     let (store_cpu, bare_cpu) = (|| store.cpu(), || bare.cpu());
@@ -61,7 +61,7 @@ pub(super) fn sold_out(bench: &mut Bench) -> Result<Row> {
             ..side("", 64, store, &bare_cpu)
         },
     ];
-    // A refusal takes no number, so the ledger may not have grown at all.
+    // A refusal takes no number, so the ledger must not grow.
     let before = store.next_order_number()?;
     let runs = turns(times, &sides)?;
     turns::check_growth(store, before, (0, 0))?;

@@ -1,4 +1,4 @@
-//! Return: what a replica that was away for many orders costs the others while it comes back.
+//! Return: what a replica that has missed many orders costs the others while it catches up.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -16,16 +16,16 @@ use crate::bench::store::{IDS, Store};
 use crate::bench::turns::check_growth;
 use crate::bench::{Bench, Times, float, machine, ratio};
 
-/// Clients, each with one order under way.
+/// Clients, each with one order in flight.
 const CLIENTS: usize = 64;
 
-/// The one that goes away. It leads only when it is alone, so nobody is elected when it is gone.
+/// The replica that goes away. It leads only if it is alone, so its absence causes no election.
 const AWAY: u64 = IDS[0];
 
-/// So few orders behind is there again: a fraction of a second's.
+/// A replica is back if it is at most this many orders behind: a fraction of a second's.
 const BEHIND: u64 = 2_000;
 
-/// How often it is asked how far it is, and how much memory everybody has.
+/// The interval between two looks at the progress and at the memory of all replicas.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// A return that takes longer has failed.
@@ -36,13 +36,13 @@ const RETURN_MAX: Duration = Duration::from_mins(30);
 struct Phase {
     seconds: f64,
     rate: f64,
-    /// CPU of what serves, µs per order: the one that comes back included.
+    /// CPU of all processes, µs per order, including the replica that returns.
     server_us: f64,
-    /// The most memory that the one that was away had, and the most of the others, in MB.
+    /// The most memory of the replica that was away, and of the others, in MB.
     memory: [f64; 2],
 }
 
-/// A store of its own takes `orders` orders; one replica misses the second half.
+/// Uses a store of its own, which takes `orders` orders; one replica misses the second half.
 pub(super) fn measure(bench: &mut Bench, orders: u64) -> Result<Row> {
     let mut store = Store::start(&bench.root, "return", Shop::of(10), 1)?;
     let batches = batch::is_there(&store)?;
@@ -73,7 +73,7 @@ pub(super) fn measure(bench: &mut Bench, orders: u64) -> Result<Row> {
     Ok(row(&store, (orders, missed), &phases, done))
 }
 
-/// Away, returning, there again: under one load that does not stop.
+/// Three phases under one continuous load: the replica is away, returns, and is back.
 fn phases(store: &mut Store, times: &Times, counted: &AtomicU64) -> Result<[Phase; 3]> {
     thread::sleep(times.warm_up);
     let length = times.length * u32::try_from(times.runs).unwrap_or(1);
@@ -95,7 +95,7 @@ fn phases(store: &mut Store, times: &Times, counted: &AtomicU64) -> Result<[Phas
     Ok([away, returning, there])
 }
 
-/// Watches until `is_over`.
+/// Watches the store until `is_over`.
 fn phase(
     store: &Store,
     counted: &AtomicU64,

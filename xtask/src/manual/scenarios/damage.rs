@@ -1,4 +1,4 @@
-//! Something on disk is damaged: what a replica says, and what is mended.
+//! Damage on disk: what a replica reports, and what it repairs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::manual::page::Block;
 use crate::manual::scenarios::terminals::Terminals;
 use crate::manual::stage::{Stage, ends_with};
 
-/// A log in its middle and at its end, an identity, a block of the history.
+/// Damages a log in its middle and at its end, an identity, and a block of the history.
 pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
     let mut store = Terminals::open(stage.host("damage")?, "")?;
     let order = r#"{"name":"GameStart","quantity":1,"type":"sell"}"#;
@@ -45,7 +45,7 @@ pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
         || store.refuses(123, block, 2, block.line_with("identity.toml")?),
     )?;
 
-    // The two others go on.
+    // The two other replicas go on.
     store.host.order(1)?;
     let history = store.data(123, "history/blocks.redb");
     let mut bytes = fs::read(&history).context("read the history")?;
@@ -62,7 +62,7 @@ pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
     store.host.ok("oppidum verify").map(|_| ())
 }
 
-/// The log and the history have lost the same end: the leader knows what was acknowledged.
+/// The log and the history have lost the same end; the leader knows what was acknowledged.
 fn forgotten(store: &mut Terminals, block: &Block) -> Result<()> {
     store.kill(123)?;
     store.host.ok("cp -a oppidum-data/order-123 older")?;
@@ -75,7 +75,7 @@ fn forgotten(store: &mut Terminals, block: &Block) -> Result<()> {
          rm -rf log history; cp -a ../../older/log ../../older/history .")?;
     store.start(123)?;
     let mut ended = store.end_of(123)?;
-    // Whichever it reaches first tells what the leader knew.
+    // The line names the replica that was reached first, 345 or 456.
     ended.text = ended.text.replace("as replica 345 knows", "as replica 456 knows");
     ends_with(block, 2, block.line_with("has forgotten")?, &ended)?;
     store.host.ok("rm -rf oppidum-data/order-123; mv own oppidum-data/order-123")?;
@@ -98,7 +98,7 @@ fn newest(folder: &Path) -> Result<PathBuf> {
     logs.max().context("the log has no file")
 }
 
-/// Changes a file for a while.
+/// Changes a file, calls `meanwhile`, and restores the file.
 fn changed(
     path: &Path,
     change: impl FnOnce(&mut Vec<u8>),

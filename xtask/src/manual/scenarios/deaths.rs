@@ -1,4 +1,4 @@
-//! Replicas that die: two of three, and one that is away for long.
+//! Replicas that die: two of three, and one that stays away for long.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use crate::manual::sandbox::Printed;
 use crate::manual::scenarios::terminals::Terminals;
 use crate::manual::stage::{Stage, Status, same};
 
-/// How many orders one request holds, the most that it may.
+/// The number of orders in one request: the most that it may have.
 const ORDERS_IN_BATCH: usize = 1_000;
 
-/// How much longer the key of each order is.
+/// The padding of each order's key, in bytes.
 const KEY_PADDING: usize = 200;
 
-/// How many such requests the replica misses.
+/// The number of such requests that the replica misses.
 const BATCHES: u64 = 30;
 
-/// Two of three died: what is answered until one of them is back.
+/// Two of three replicas died: which requests are answered until one of them is back.
 pub(crate) fn two_of_three(stage: &Stage<'_>) -> Result<()> {
     let host = stage.host("two-of-three")?;
     let up = host.start("up", "oppidum up --restart never")?;
@@ -58,7 +58,7 @@ pub(crate) fn two_of_three(stage: &Stage<'_>) -> Result<()> {
     Ok(())
 }
 
-/// The first lines of a text that are not empty.
+/// The first `count` lines of a text that are not empty.
 fn head(text: &str, count: usize) -> String {
     let lines = text.lines().filter(|line| !line.trim().is_empty()).take(count);
     lines.collect::<Vec<_>>().join("\n")
@@ -74,9 +74,9 @@ fn orders(batch: u64) -> String {
     format!("{{\"orders\":[{}]}}", orders.join(","))
 }
 
-/// A replica was away for long: it comes back by blocks and says how far it is.
+/// A replica was away for long: it returns by blocks and reports its progress.
 pub(crate) fn away_for_long(stage: &Stage<'_>) -> Result<()> {
-    // The log of this store is shortened after a few entries: an absence is soon a long one.
+    // This store compacts its log after a few entries, so that a short absence is a long one.
     let mut store = Terminals::open(stage.host("away")?, "--fault log-kept=20")?;
     let host = store.host.clone();
     store.stop(123)?;
@@ -85,7 +85,7 @@ pub(crate) fn away_for_long(stage: &Stage<'_>) -> Result<()> {
         std::fs::write(host.path("/tmp/batch.json"), orders(number))?;
         host.ok(batch)?;
     }
-    // It is shortened while entries come in.
+    // The log is compacted while entries arrive.
     let shortened = |printed: &Printed| {
         Status::read(printed).number_of(456, "first_index").is_some_and(|first| BATCHES < first)
     };
@@ -93,15 +93,15 @@ pub(crate) fn away_for_long(stage: &Stage<'_>) -> Result<()> {
     let more = format!("{more} && oppidum status --json");
     host.until("the log is shortened", &more, shortened)?;
     store.start(123)?;
-    // However fast this machine is, the return takes long enough to speak of it.
+    // Slowed down, the replica reports its progress even on a fast machine.
     store.replica(123)?.slowed_until("orders behind", Duration::from_millis(90))?;
     host.await_store(3)?;
     let block = stage.operating("A replica was away for long", 1)?;
     let printed = store.replica(123)?.printed()?;
-    // How fast it goes is said every 2 s: only of a return that takes longer.
+    // The speed is reported every 2 s: only by a return that takes longer.
     let often = printed.contains("per second, about");
     let lines = block.lines().into_iter().filter(|line| often || !line.contains("about"));
-    // How far it is, is said by another task than what it is doing.
+    // One task reports the progress, another the steps.
     store.replica(123)?.says_apart(0, &lines.collect::<Vec<_>>(), "orders behind")?;
     host.ok("oppidum verify").map(|_| ())
 }

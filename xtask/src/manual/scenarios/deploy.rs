@@ -10,7 +10,7 @@ pub(crate) fn install(stage: &Stage<'_>, host: &Host) -> Result<()> {
     host.at(CHECKOUT).follow(stage.deploy("The program", 2)?).map(|_| ())
 }
 
-/// A host with a store that is open, each process a unit.
+/// A host with an open store, each process a unit.
 fn open(stage: &Stage<'_>, name: &str) -> Result<Host> {
     let host = stage.empty_host(name)?;
     install(stage, &host)?;
@@ -18,7 +18,7 @@ fn open(stage: &Stage<'_>, name: &str) -> Result<Host> {
     Ok(host)
 }
 
-/// One host: started; a replica that listens elsewhere, and one that moves.
+/// One host: its start, a replica that listens elsewhere, and a replica that moves.
 pub(crate) fn one_host(stage: &Stage<'_>) -> Result<()> {
     let host = open(stage, "one-host")?;
     exit_codes(&host)?;
@@ -26,7 +26,7 @@ pub(crate) fn one_host(stage: &Stage<'_>) -> Result<()> {
     moved(stage, &host)
 }
 
-/// The page on units: exit code 1 is started again, 2 is not, and the last line says why.
+/// Exit codes: a unit that ends with 1 is restarted, with 2 it is not, and the last line says why.
 fn exit_codes(host: &Host) -> Result<()> {
     host.kill("KILL", "order --id 123")?;
     host.await_store(3)?;
@@ -41,7 +41,7 @@ fn exit_codes(host: &Host) -> Result<()> {
     host.await_store(3)
 }
 
-/// Addresses: a replica that listens elsewhere than the others reach it.
+/// Addresses: a replica listens on another address than the others reach it at.
 fn elsewhere(stage: &Stage<'_>, host: &Host) -> Result<()> {
     let setting = "OPPIDUM_LISTEN=0.0.0.0:1115";
     stage
@@ -54,7 +54,7 @@ fn elsewhere(stage: &Stage<'_>, host: &Host) -> Result<()> {
     host.ok("oppidum verify").map(|_| ())
 }
 
-/// Addresses: a replica moves, and customers go on.
+/// Addresses: a replica moves while customers order.
 fn moved(stage: &Stage<'_>, host: &Host) -> Result<()> {
     stage.book.says(
         "deploy.md",
@@ -77,7 +77,7 @@ fn moved(stage: &Stage<'_>, host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Backup: a copy of a stopped replica, and what it is good for.
+/// Backup: a copy of a stopped replica, and its uses.
 pub(crate) fn backup(stage: &Stage<'_>) -> Result<()> {
     let host = open(stage, "backup")?;
     host.let_456_lead()?;
@@ -97,7 +97,7 @@ pub(crate) fn backup(stage: &Stage<'_>) -> Result<()> {
     host.ok("oppidum verify").map(|_| ())
 }
 
-/// A copy that is put back under a living store is refused; with its own folder a replica is not.
+/// A copy that is put back under a living store is refused; the replica's own folder is not.
 fn put_back(stage: &Stage<'_>, host: &Host) -> Result<()> {
     let page = stage.operating("Copies", 1)?;
     host.ok("systemctl stop oppidum-order@123")?;
@@ -107,7 +107,7 @@ fn put_back(stage: &Stage<'_>, host: &Host) -> Result<()> {
     let journal = "journalctl -u oppidum-order@123";
     let text = host.until("it stays down", journal, |it| it.text.contains(stays_down))?;
     let said = text.lines().rfind(|line| line.starts_with("oppidum: ")).unwrap_or_default();
-    // Whichever it reaches first has met it.
+    // The line names the replica that was reached first, 345 or 456.
     let said = said.replace("replica 345 has met", "replica 456 has met");
     same(page, &page.lines(), &said)?;
     host.ok("cd /var/lib/oppidum && rm -rf order-123 && mv own order-123")?;

@@ -9,20 +9,20 @@ use crate::manual::sandbox::{Host, eventually};
 use crate::manual::scenarios::terminals::Terminals;
 use crate::manual::stage::{Stage, ends_with};
 
-/// A library that makes one sync fail: of the first file whose path holds the words in the file
-/// that `FAIL_SYNC` names.
+/// A library that makes one sync fail: that of the first file whose path contains the words in the
+/// file that `FAIL_SYNC` names.
 const FAILING_SYNC: &str = include_str!("../../../../crates/oppidum/tests/e2e/failing_sync.c");
 
-/// How an order is placed, with its answer.
+/// The command that places an order, and shows its answer.
 const PLACE: &str = "curl -i --json '{\"name\":\"GameStart\",\"quantity\":1,\"type\":\"sell\"}' \
                      http://127.0.0.1:1234/orders";
 
-/// Kilobytes that are free on such a disk when its reserve, a tenth, has been begun, and when half
-/// of it is gone.
+/// The free kilobytes of such a disk when its reserve, a tenth, has been begun, and when half of
+/// the reserve is used.
 const IN_THE_RESERVE: u32 = 1_900;
 const BELOW_ITS_HALF: u32 = 500;
 
-/// A store whose replicas have a disk of their own, of 24 MB each.
+/// A store whose replicas have a disk of 24 MB each.
 fn small(host: Host, flags: &str) -> Result<Terminals> {
     for id in [123, 345, 456] {
         host.mount_disk(&format!("/srv/oppidum-data/order-{id}"), 24)?;
@@ -30,7 +30,7 @@ fn small(host: Host, flags: &str) -> Result<Terminals> {
     Terminals::open(host, flags)
 }
 
-/// Another program writes until `left` kilobytes are free.
+/// Fills a disk, as another program would, until `left` kilobytes are free.
 fn fill(host: &Host, id: u64, left: u32) -> Result<()> {
     let folder = format!("oppidum-data/order-{id}");
     host.ok(&format!(
@@ -44,7 +44,7 @@ fn clear(host: &Host, id: u64) -> Result<()> {
     host.ok(&format!("rm oppidum-data/order-{id}/of-another")).map(|_| ())
 }
 
-/// A disk is full: of the leader, of a majority, and to its very end.
+/// A full disk: that of the leader, those of a majority, and a disk without a free byte.
 pub(crate) fn full(stage: &Stage<'_>) -> Result<()> {
     let heading = "A disk is full";
     let store = small(stage.host("disk-full")?, "")?;
@@ -77,7 +77,7 @@ pub(crate) fn full(stage: &Stage<'_>) -> Result<()> {
     to_the_end(stage)
 }
 
-/// When something else takes the reserve as well, the log meets the end of the disk.
+/// If another program takes the reserve as well, the log meets the end of the disk.
 fn to_the_end(stage: &Stage<'_>) -> Result<()> {
     let block = stage.operating("A disk is full", 3)?;
     let or = "the replica cannot go on in …/order-123: cannot write …: No space left on device …";
@@ -106,10 +106,10 @@ fn to_the_end(stage: &Stage<'_>) -> Result<()> {
 }
 
 impl Terminals {
-    /// Started again without any room it stops again.
+    /// A replica that is started without free space stops again.
     fn refuses_for_want_of_room(&mut self, id: u64) -> Result<()> {
         self.start(id)?;
-        // What it gave back when it stopped is taken as well.
+        // The space that the replica freed at its stop is taken as well.
         let stopped = || {
             fill(&self.host, id, 0)?;
             self.host.ok(PLACE)?;
@@ -122,7 +122,7 @@ impl Terminals {
     }
 }
 
-/// A sync failed: the replica believes nothing and stops.
+/// A failed sync: the replica trusts nothing that it has written, and stops.
 pub(crate) fn sync_fails(stage: &Stage<'_>) -> Result<()> {
     let host = stage.host("sync-fails")?;
     fs::write(host.path("/srv/failing.c"), FAILING_SYNC).context("write a library")?;

@@ -6,7 +6,7 @@ use crate::manual::process::Process;
 use crate::manual::sandbox::Host;
 use crate::manual::stage::Stage;
 
-/// A customer behind the gateway: who asks once, and is let down by any answer but 200.
+/// A customer behind the gateway, who sends each request once; any answer but 200 is a failure.
 const CUSTOMER: &str = "
     while [ ! -e /tmp/closed ]; do
         curl --fail http://127.0.0.1:8080/stocks/GameStart
@@ -14,7 +14,7 @@ const CUSTOMER: &str = "
             http://127.0.0.1:8080/orders
     done";
 
-/// nginx: it notices a closed port, and tries the next frontend.
+/// nginx detects a closed port, and tries the next frontend.
 pub(crate) fn nginx(stage: &Stage<'_>) -> Result<()> {
     let host = stage.host("nginx")?;
     stage.book.says("deploy.md", "nginx, as `/etc/nginx/conf.d/oppidum.conf`")?;
@@ -23,7 +23,7 @@ pub(crate) fn nginx(stage: &Stage<'_>) -> Result<()> {
     behind(stage, &host, "exec nginx -g 'daemon off;'")
 }
 
-/// haproxy: it asks `/readyz`.
+/// haproxy asks `/readyz`.
 pub(crate) fn haproxy(stage: &Stage<'_>) -> Result<()> {
     let host = stage.host("haproxy")?;
     let text = &stage.deploy("Gateways", 3)?.text;
@@ -31,12 +31,11 @@ pub(crate) fn haproxy(stage: &Stage<'_>) -> Result<()> {
     behind(stage, &host, "exec haproxy -db -f haproxy.cfg")
 }
 
-/// One frontend after the other is told to stop and started again; no request behind the gateway
-/// fails.
+/// Stops and restarts one frontend after the other; no request behind the gateway may fail.
 fn behind(stage: &Stage<'_>, host: &Host, gateway: &str) -> Result<()> {
     let up = host.start("up", "exec oppidum up --port 1300")?;
     up.until("The store is open")?;
-    // The gateway of this machine has one of its addresses.
+    // The gateway on this machine has one of its addresses.
     let settings = stage.deploy("Gateways", 1)?.with(&[("10.0.0.5,10.0.0.6", "127.0.0.1")])?;
     let frontend = |port: u16| -> Result<Process> {
         let script = format!(

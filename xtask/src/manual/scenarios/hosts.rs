@@ -1,4 +1,4 @@
-//! Three hosts, each with a root and an address of its own: by units, and by hand.
+//! Three hosts, each with a root and an address of its own: with units, and by hand.
 
 use anyhow::{Context, Result, ensure};
 
@@ -6,7 +6,7 @@ use crate::manual::sandbox::{CHECKOUT, Host};
 use crate::manual::scenarios::deploy::install;
 use crate::manual::stage::Stage;
 
-/// What each host has of its own: its replica and its address.
+/// The replica and the address of each host.
 const OWN: [(&str, &str); 3] = [("123", "10.0.0.1"), ("345", "10.0.0.2"), ("456", "10.0.0.3")];
 
 /// `docs/deploy.md`, Three hosts: an order placed at one is seen at all; a host falls silent.
@@ -29,7 +29,7 @@ pub(crate) fn deployed(stage: &Stage<'_>) -> Result<()> {
     upgraded(stage, &hosts)
 }
 
-/// Upgrading: everything is restarted from another file while customers order.
+/// Upgrading: every process is restarted from another file while customers order.
 fn upgraded(stage: &Stage<'_>, hosts: &[Host; 3]) -> Result<()> {
     hosts[0].let_456_lead()?;
     let customers = hosts[0].customers()?;
@@ -39,7 +39,7 @@ fn upgraded(stage: &Stage<'_>, hosts: &[Host; 3]) -> Result<()> {
     }
     let block = stage.deploy("Upgrading", 2)?;
     for line in block.lines() {
-        // A unit is restarted on its own host; a question is asked on any.
+        // A unit is restarted on its own host; a question may be asked on any host.
         let own = OWN.iter().position(|(id, _)| line.contains(&format!("@{id}")));
         hosts[own.unwrap_or(1)].ok(line).with_context(|| format!("{block}: {line}"))?;
     }
@@ -66,7 +66,7 @@ fn everybody_sees(hosts: &[Host; 3]) -> Result<()> {
     Ok(())
 }
 
-/// A host falls silent while customers order at another; it comes back by itself.
+/// A host falls silent while customers order at another one; it comes back by itself.
 fn silent(hosts: &[Host; 3]) -> Result<()> {
     let [first, _, third] = hosts;
     let customers = first.customers()?;

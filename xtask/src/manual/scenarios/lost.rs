@@ -1,4 +1,4 @@
-//! Replicas that come, go, and are lost: members, a lost folder, a lost majority.
+//! Replicas that join, leave and are lost: members, a lost folder, a lost majority.
 
 use anyhow::{Context, Result, ensure};
 
@@ -7,10 +7,10 @@ use crate::manual::page::Block;
 use crate::manual::scenarios::terminals::Terminals;
 use crate::manual::stage::{Stage, ends_with, same};
 
-/// What is said while a new replica receives the log.
+/// A line that is printed while a new replica receives the log.
 const PROGRESS: &str = "124 lacks 93 entries, 98 orders…";
 
-/// One store from three replicas over four to one, as the pages go.
+/// One store, from three replicas over four to one, in the order of the pages.
 pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
     let mut store = Terminals::open(stage.host("lost")?, "")?;
     store.host.order(10)?;
@@ -19,7 +19,8 @@ pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
     majority(stage, &mut store)
 }
 
-/// A block that starts a replica which goes on, and then types a command: the output of that.
+/// Follows a block that starts a replica, which runs on, and then types a command; returns the
+/// output of that command.
 fn join(store: &mut Terminals, id: u64, block: &Block) -> Result<String> {
     block.has_lines(2)?;
     let start = block.line_with("oppidum order")?;
@@ -28,7 +29,7 @@ fn join(store: &mut Terminals, id: u64, block: &Block) -> Result<String> {
     store.host.ok(block.line_with("oppidum ctl")?).with_context(|| block.to_string())
 }
 
-/// Changing the replicas: 567 comes, 456 goes.
+/// Changing the replicas: 567 joins, 456 leaves.
 fn members(stage: &Stage<'_>, store: &mut Terminals) -> Result<()> {
     let heading = "Changing the replicas";
     let customers = store.host.customers()?;
@@ -62,7 +63,7 @@ fn folder(stage: &Stage<'_>, store: &mut Terminals) -> Result<()> {
     store.host.ok("oppidum verify").map(|_| ())
 }
 
-/// How far a new replica is, is said as often as it takes: once on the page, perhaps never here.
+/// The number of progress lines depends on the duration: one on the page, perhaps none here.
 fn without_progress<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
     lines.into_iter().filter(|line| !compare::same(PROGRESS, line)).collect()
 }
@@ -85,7 +86,7 @@ fn majority(stage: &Stage<'_>, store: &mut Terminals) -> Result<()> {
     store.start_as(567, "oppidum order --id 567 --orders 567=127.0.0.1:1119")?;
     store.host.await_store(1)?;
 
-    // One of the lost ones turns up after all.
+    // A lost replica turns up after all.
     let late = stage.operating(heading, 5)?;
     let orders = "345=127.0.0.1:1116,567=127.0.0.1:1119,124=127.0.0.1:1118";
     let old = format!("oppidum order --id 345 --orders {orders} --data lost/oppidum-data");

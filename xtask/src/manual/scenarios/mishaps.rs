@@ -1,5 +1,5 @@
-//! What needs no command but a start: a frozen replica, a power cut, a dead catalog, a dead
-//! frontend. The table of "When something breaks" says what is seen.
+//! Failures that need no command but a start: a frozen replica, a power cut, a dead catalog, a dead
+//! frontend. The table of "When something breaks" says how each of them shows.
 
 use anyhow::{Result, ensure};
 
@@ -15,7 +15,7 @@ pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
     store.host.ok("oppidum verify").map(|_| ())
 }
 
-/// A replica froze: another one leads, `status` shows that it does not answer, and it comes back.
+/// A frozen replica: another one leads, `status` shows that it does not answer, and it comes back.
 fn frozen(stage: &Stage<'_>, store: &Terminals) -> Result<()> {
     let host = &store.host;
     stage.book.says("operating.md", "`status` shows that it does not answer")?;
@@ -29,7 +29,7 @@ fn frozen(stage: &Stage<'_>, store: &Terminals) -> Result<()> {
     host.await_store(3)
 }
 
-/// The power went: all are started again, in any order, and nothing is lost.
+/// A power cut: all processes are started again, in any order, and nothing is lost.
 fn power(stage: &Stage<'_>, store: &mut Terminals) -> Result<()> {
     stage.book.says("operating.md", "start them again, in any order")?;
     let order = r#"curl --fail --json '{"name":"GameStart","quantity":1,"type":"sell"}' \
@@ -47,7 +47,7 @@ fn power(stage: &Stage<'_>, store: &mut Terminals) -> Result<()> {
     store.host.ok("oppidum verify").map(|_| ())
 }
 
-/// A catalog died, then a frontend: each is started again, and needs nothing.
+/// A dead catalog, then a dead frontend: each is started again, and needs nothing.
 fn stateless(stage: &Stage<'_>, store: &mut Terminals) -> Result<()> {
     stage.book.says("operating.md", "start it again; it needs nothing")?;
     let customers = store.host.customers()?;

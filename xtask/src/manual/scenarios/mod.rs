@@ -25,7 +25,7 @@ pub(crate) struct Scenario {
     pub(crate) play: fn(&Stage<'_>) -> Result<()>,
 }
 
-/// All of them, the longest first.
+/// All scenarios, the longest first.
 pub(crate) const SCENARIOS: [Scenario; 15] = [
     Scenario { name: "nginx", play: gateways::nginx },
     Scenario { name: "haproxy", play: gateways::haproxy },
@@ -44,16 +44,16 @@ pub(crate) const SCENARIOS: [Scenario; 15] = [
     Scenario { name: "does-not-start", play: start::play },
 ];
 
-/// A block that nothing here can run.
+/// A block that the chore cannot run.
 struct NotRun {
     heading: &'static str,
     place: usize,
     why: &'static str,
-    /// Fails when the reason does not hold, or when the block does not fit the repository.
+    /// Fails if the reason does not hold, or if the block does not fit the repository.
     check: fn(&Block, &Stage<'_>) -> Result<()>,
 }
 
-/// All of them, on the page on deploying.
+/// All such blocks, on the page on deploying.
 const NOT_RUN: [NotRun; 2] = [
     NotRun {
         heading: "The program",
@@ -69,7 +69,7 @@ const NOT_RUN: [NotRun; 2] = [
     },
 ];
 
-/// Notes those blocks as not run.
+/// Notes these blocks as not run.
 pub(crate) fn name_those_not_run(stage: &Stage<'_>) -> Result<()> {
     NOT_RUN.iter().try_for_each(|block| {
         let NotRun { heading, place, why, check } = block;
@@ -77,7 +77,7 @@ pub(crate) fn name_those_not_run(stage: &Stage<'_>) -> Result<()> {
     })
 }
 
-/// The profile is one of the workspace, and what the next block installs is what it builds.
+/// Fails unless the profile exists in the workspace, and the next block installs what it builds.
 fn builds_what_is_installed(block: &Block, stage: &Stage<'_>) -> Result<()> {
     let words: Vec<&str> = block.text.split_whitespace().collect();
     let ["cargo", "build", "--profile", profile, "--locked", "-p", "oppidum"] = words[..] else {
@@ -92,7 +92,7 @@ fn builds_what_is_installed(block: &Block, stage: &Stage<'_>) -> Result<()> {
     Ok(())
 }
 
-/// There is no daemon; the file and the services that the block names are there.
+/// Fails unless there is no daemon, and the file and the services that the block names exist.
 fn has_no_docker(block: &Block, stage: &Stage<'_>) -> Result<()> {
     let daemon = Command::new("docker").args(["version"]).output();
     let reached = daemon.is_ok_and(|answer| answer.status.success());

@@ -1,11 +1,11 @@
-//! It does not start: each line of the page, from a process that is told something impossible.
+//! Starts that fail: each line of the page, from a process with an impossible setting.
 
 use anyhow::{Result, ensure};
 
 use crate::manual::sandbox::Host;
 use crate::manual::stage::{Stage, ends_with};
 
-/// All lines of the block, each with what brings it about.
+/// All lines of the block, each with its cause.
 pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
     let host = stage.host("does-not-start")?;
     let block = stage.operating("It does not start", 1)?;
@@ -46,7 +46,7 @@ pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
     other_products(stage, &host)
 }
 
-/// A frontend and a catalog that find nobody do start, and wait.
+/// A frontend and a catalog that reach no replica do start, and wait.
 fn waits(host: &Host) -> Result<()> {
     let nobody = "123=127.0.0.1:9";
     let catalog = format!("exec oppidum catalog --orders {nobody} --listen 127.0.0.1:2400");

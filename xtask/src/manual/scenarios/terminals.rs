@@ -1,4 +1,4 @@
-//! A store whose processes were started by hand, each in a terminal of its own, on one machine.
+//! A store on one machine, each process started by hand in a terminal of its own.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(crate) struct Terminals {
 }
 
 impl Terminals {
-    /// Starts three replicas with these flags, a catalog and a frontend; 456 leads.
+    /// Starts three replicas with these flags, a catalog and a frontend, and waits until 456 leads.
     pub(crate) fn open(host: Host, flags: &str) -> Result<Self> {
         let replicas = BTreeMap::new();
         let mut store = Self { host, flags: flags.to_owned(), replicas, others: Vec::new() };
@@ -31,7 +31,7 @@ impl Terminals {
         Ok(store)
     }
 
-    /// Starts a catalog and a frontend, in the place of those before.
+    /// Starts a catalog and a frontend, in place of those before.
     pub(crate) fn start_others(&mut self) -> Result<()> {
         self.kill_others();
         for name in ["catalog", "frontend"] {
@@ -45,12 +45,12 @@ impl Terminals {
         self.others.clear();
     }
 
-    /// How a replica is started.
+    /// The command that starts a replica.
     fn command(&self, id: u64) -> String {
         format!("oppidum order --id {id} {}", self.flags)
     }
 
-    /// Starts a replica with the flags that it had.
+    /// Starts a replica with the store's flags.
     pub(crate) fn start(&mut self, id: u64) -> Result<()> {
         let command = self.command(id);
         self.start_as(id, &command)
@@ -72,7 +72,7 @@ impl Terminals {
         self.replicas.get_mut(&id).with_context(|| format!("{id} was never started"))
     }
 
-    /// Stops a replica, which says that all is well.
+    /// Stops a replica, which must end with exit code 0.
     pub(crate) fn stop(&mut self, id: u64) -> Result<()> {
         self.replica(id)?.signal("TERM")?;
         let code = self.replica_mut(id)?.end()?;
@@ -80,13 +80,13 @@ impl Terminals {
         Ok(())
     }
 
-    /// `kill -9`
+    /// `kill -9` of a replica.
     pub(crate) fn kill(&mut self, id: u64) -> Result<()> {
         self.replica(id)?.signal("KILL")?;
         self.replica_mut(id)?.end().map(|_| ())
     }
 
-    /// Waits until a replica has ended by itself; what it printed, and its exit code.
+    /// Waits until a replica has ended by itself; returns its output and its exit code.
     pub(crate) fn end_of(&mut self, id: u64) -> Result<Printed> {
         let code = self.replica_mut(id)?.end()?;
         Ok(Printed { code, text: self.replica(id)?.printed()? })

@@ -1,4 +1,4 @@
-//! One machine and `oppidum up`: looking, importing, a follower and the leader killed, a transfer.
+//! One machine and `oppidum up`: looking, importing, killing a follower and the leader, a transfer.
 
 use anyhow::{Result, ensure};
 
@@ -20,7 +20,7 @@ pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
     host.order(5)?;
     request_line(&up, stage.operating("Looking", 2)?)?;
 
-    // `up` starts what died again.
+    // `up` restarts a process that died.
     let mark = up.mark()?;
     host.kill("KILL", "order --id 123")?;
     host.await_store(3)?;
@@ -28,7 +28,7 @@ pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
 
     let mark = up.mark()?;
     host.kill("KILL", "order --id 456")?;
-    // The refused connect is noticed by another task than the broken stream.
+    // One task reports the broken stream, another the refused connect.
     up.says_apart(mark, &stage.operating("The leader died", 1)?.lines(), "456 is down")?;
     host.let_456_lead()?;
 
@@ -40,7 +40,7 @@ pub(crate) fn play(stage: &Stage<'_>) -> Result<()> {
     up.stop()
 }
 
-/// The line of a request: another customer's, at another time.
+/// Fails unless a request has the page's line, with another customer and another time.
 fn request_line(up: &Process, block: &Block) -> Result<()> {
     let page = block.with(&[("128.119.202.15", "127.0.0.1"), ("26/Apr/2024 22:21:55", "…")])?;
     let printed = up.printed()?;

@@ -1,8 +1,8 @@
-//! `oppidum lab cache`: which products a cache holds over time, and what makes room for what.
+//! `oppidum lab cache`: which products a cache holds over time, and which evicts which.
 
 mod plot;
 
-mod story;
+mod history;
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
@@ -11,24 +11,24 @@ use wire::exit::Stop;
 use crate::cli_lab::Cache;
 use crate::http::Client;
 use crate::lab::interrupt::Interrupt;
-use crate::lab::stage::{self, Set};
+use crate::lab::lab_store::{self, StoreSpec};
 use crate::lab::{self, remark, tell};
 use crate::load::report::Report;
-use crate::load::{self, Habits};
-use story::{Event, Span, Story};
+use crate::load::{self, Workload};
+use history::{CacheHistory, CachedSpan, Event};
 
-/// The most rows that a picture has.
+/// The most rows of a picture.
 const ROWS_MAX: usize = 40;
 
-/// What was seen.
-struct Seen {
-    before: Story,
-    after: Story,
+/// The readings of one run.
+struct CacheRun {
+    before: CacheHistory,
+    after: CacheHistory,
     report: Report,
     products: Vec<String>,
 }
 
-/// Lets customers loose, and shows what their requests did to the cache.
+/// Runs customers, and shows how their requests changed the cache.
 pub(super) async fn run(flags: &Cache, interrupt: &Interrupt) -> Result<bool, Stop> {
     let out = &flags.crowd.out;
     lab::folder(out)?;
@@ -36,7 +36,7 @@ pub(super) async fn run(flags: &Cache, interrupt: &Interrupt) -> Result<bool, St
         Some(url) => interrupt.unless(look(url, flags)).await?,
         None => {
             let cache = flags.capacity.to_string();
-            let set = Set {
+            let set = StoreSpec {
                 dialect: "stock",
                 stock: None,
                 frontends: 1,
@@ -44,14 +44,14 @@ pub(super) async fn run(flags: &Cache, interrupt: &Interrupt) -> Result<bool, St
                 cache,
                 log: "warn",
             };
-            stage::with(&set, interrupt, async |stage| {
+            lab_store::with(&set, interrupt, async |stage| {
                 let urls = stage.urls();
                 look(urls.first().map_or("", String::as_str), flags).await
             })
             .await?
         }
     };
-    let (events, cut) = story::since(&seen.before, &seen.after);
+    let (events, cut) = history::since(&seen.before, &seen.after);
     for failure in seen.report.failures.iter().take(20) {
         tell(format!("FAILED: {failure}"));
     }
@@ -66,13 +66,13 @@ pub(super) async fn run(flags: &Cache, interrupt: &Interrupt) -> Result<bool, St
         true => Vec::new(),
         false => seen.before.cache.contents.iter().map(|product| product.name.clone()).collect(),
     };
-    let spans = story::spans(&before, &events);
+    let spans = history::spans(&before, &events);
     write(flags, &seen, &events, &spans)?;
     Ok(seen.report.failures.is_empty())
 }
 
-/// Lets the customers loose on the store at `url`, with a look at its cache before and after.
-async fn look(url: &str, flags: &Cache) -> Result<Seen, Stop> {
+/// Runs the customers on the store at `url`, and reads its cache before and after.
+async fn look(url: &str, flags: &Cache) -> Result<CacheRun, Stop> {
     let mut client = Client::new(url)?;
     let before = ask(&mut client, url).await?;
     if before.cache.capacity == 0 {
@@ -83,15 +83,15 @@ async fn look(url: &str, flags: &Cache) -> Result<Seen, Stop> {
     if fits {
         remark("every product fits into the cache: none will make room for another");
     }
-    let habits = Habits::quiet(flags.crowd.clients, flags.requests, flags.p, flags.crowd.seed);
-    let habits = Habits { pause: flags.pause, ..habits };
+    let habits = Workload::quiet(flags.crowd.clients, flags.requests, flags.p, flags.crowd.seed);
+    let habits = Workload { pause: flags.pause, ..habits };
     let (closing, urls) = (CancellationToken::new(), [url.to_owned()]);
     let report = load::outing(&urls, &shop, habits, &closing, &std::sync::Arc::default()).await?;
     let after = ask(&mut client, url).await?;
-    Ok(Seen { before, after, report, products: shop.names.to_vec() })
+    Ok(CacheRun { before, after, report, products: shop.names.to_vec() })
 }
 
-async fn ask(client: &mut Client, url: &str) -> Result<Story, Stop> {
+async fn ask(client: &mut Client, url: &str) -> Result<CacheHistory, Stop> {
     let no = |why: String| Stop::Setup(format!("{url} does not tell of its cache: {why}"));
     let reply = client.get("/status/cache").await.map_err(no)?;
     if reply.status != 200 {
@@ -100,12 +100,17 @@ async fn ask(client: &mut Client, url: &str) -> Result<Story, Stop> {
     serde_json::from_slice(&reply.body).map_err(|error| no(error.to_string()))
 }
 
-/// Writes the files and says what they come to.
-fn write(flags: &Cache, seen: &Seen, events: &[Event], spans: &[Span]) -> Result<(), Stop> {
-    let Seen { before, after, products, .. } = seen;
+/// Writes the files and prints the summary.
+fn write(
+    flags: &Cache,
+    seen: &CacheRun,
+    events: &[Event],
+    spans: &[CachedSpan],
+) -> Result<(), Stop> {
+    let CacheRun { before, after, products, .. } = seen;
     let out = &flags.crowd.out;
     let capacity = after.cache.capacity;
-    let grown = |of: fn(&Story) -> u64| of(after).saturating_sub(of(before));
+    let grown = |of: fn(&CacheHistory) -> u64| of(after).saturating_sub(of(before));
     let hits = grown(|story| story.cache.hits);
     let misses = grown(|story| story.cache.misses + story.cache.coalesced);
     let evicted = grown(|story| story.cache.evicted);

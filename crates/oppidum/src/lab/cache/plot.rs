@@ -1,31 +1,31 @@
-//! The cache's picture: a row for each product, a bar where it is cached, marks where it changed
-//! and where it made room.
+//! The cache's picture: a row for each product, a bar while it is cached, marks for its changes and
+//! evictions.
 
 use crate::lab::chart::frame::{Area, Axis};
 use crate::lab::chart::scale::Scale;
 use crate::lab::chart::{
-    Anchor, Canvas, GREY, INK, ORANGE, PALE, SKY, Shape, VERMILLION, WIDTH, width,
+    Anchor, Canvas, GREY, INK, MarkShape, ORANGE, PALE, SKY, VERMILLION, WIDTH, width,
 };
 
-use super::story::{Event, Span};
+use super::history::{CachedSpan, Event};
 
-/// How high a product's row is, in pixels.
+/// The height of a product's row, in pixels.
 const ROW: f64 = 26.0;
 
-/// What is above the rows.
+/// The height above the rows.
 const HEAD: f64 = 66.0;
 
-/// What is below them: the axis and the legend.
+/// The height below the rows, for the axis and the legend.
 const FOOT: f64 = 86.0;
 
-/// The widest that names may make the left margin.
+/// The widest left margin that names may need.
 const NAMES_MAX: f64 = 200.0;
 
-/// The picture of one cache's life.
+/// Draws the timeline of one cache.
 pub(super) fn draw(
     subtitle: &str,
     products: &[String],
-    spans: &[Span],
+    spans: &[CachedSpan],
     events: &[Event],
 ) -> String {
     let count = f64::from(u32::try_from(products.len()).unwrap_or(u32::MAX));
@@ -54,7 +54,7 @@ pub(super) fn draw(
     area.draw_x(&mut canvas, Axis { scale: x, label });
     canvas.line((area.left, area.top), (area.left, area.bottom), GREY, 1.0, "");
     let row = |product: &str| products.iter().position(|name| name == product).map(middle);
-    for Span { product, from_ms, to_ms, .. } in spans {
+    for CachedSpan { product, from_ms, to_ms, .. } in spans {
         let Some(middle) = row(product) else { continue };
         let (from, to) = (x.at(time(*from_ms)), x.at(time(*to_ms)));
         canvas.rect((from, middle - 8.0), ((to - from).max(1.0), 16.0), SKY);
@@ -65,11 +65,11 @@ pub(super) fn draw(
         let middle = event.product.as_deref().and_then(row);
         match (event.event.as_str(), middle) {
             ("invalidated", Some(middle)) => {
-                canvas.mark(Shape::Triangle, (at, middle), 5.0, VERMILLION, "");
+                canvas.mark(MarkShape::Triangle, (at, middle), 5.0, VERMILLION, "");
             }
-            ("evicted", Some(middle)) => canvas.mark(Shape::Cross, (at, middle), 4.5, INK, ""),
+            ("evicted", Some(middle)) => canvas.mark(MarkShape::Cross, (at, middle), 4.5, INK, ""),
             ("dropped", Some(middle)) => {
-                canvas.mark(Shape::Square, (at, middle), 3.5, ORANGE, "");
+                canvas.mark(MarkShape::Square, (at, middle), 3.5, ORANGE, "");
             }
             ("reset", _) => canvas.line((at, area.top), (at, area.bottom), ORANGE, 2.0, "4 3"),
             _ => {}
@@ -96,13 +96,13 @@ fn legend(canvas: &mut Canvas, y: f64, events: &[Event]) {
     canvas.line((at - 8.0, y - 12.0), (at - 8.0, y + 4.0), INK, 1.0, "");
     let middle = y - 4.0;
     let at = entry(canvas, "invalidated by an order");
-    canvas.mark(Shape::Triangle, (at, middle), 5.0, VERMILLION, "");
+    canvas.mark(MarkShape::Triangle, (at, middle), 5.0, VERMILLION, "");
     let at = entry(canvas, "evicted: it made room for another");
-    canvas.mark(Shape::Cross, (at, middle), 4.5, INK, "");
+    canvas.mark(MarkShape::Cross, (at, middle), 4.5, INK, "");
     let any = |what: &str| events.iter().any(|event| event.event == what);
     if any("dropped") {
         let at = entry(canvas, "dropped: too old");
-        canvas.mark(Shape::Square, (at, middle), 3.5, ORANGE, "");
+        canvas.mark(MarkShape::Square, (at, middle), 3.5, ORANGE, "");
     }
     if any("reset") {
         let at = entry(canvas, "all forgotten");
@@ -128,10 +128,10 @@ mod tests {
             event(40, "invalidated", "fox"),
             event(90, "evicted", "fox"),
         ];
-        let spans = super::super::story::spans(&[], &events);
+        let spans = super::super::history::spans(&[], &events);
         let products = ["fox".to_owned(), "owl".to_owned()];
         let svg = draw("test", &products, &spans, &events);
-        // The background, the legend's, and one span.
+        // The background, the bar of the legend, and one span.
         assert_eq!(svg.matches("<rect ").count(), 3);
         for colour in [VERMILLION, INK] {
             let marks = svg.lines().filter(|line| line.contains("<path") && line.contains(colour));

@@ -1,12 +1,12 @@
-//! Frames: a plot's area with its two axes, what they measure, and a grid.
+//! Frames: a plot's area with its two axes, their labels, and a grid.
 
 use super::scale::{Scale, written};
 use super::{Anchor, Canvas, GREY, INK, PALE};
 
-/// The size of axes' texts, in pixels.
+/// The text size of axes, in pixels.
 pub(crate) const SMALL: f64 = 11.0;
 
-/// Where a plot's points go: the area inside its axes.
+/// A plot's area inside its axes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Area {
     /// The left edge.
@@ -19,12 +19,12 @@ pub(crate) struct Area {
     pub(crate) bottom: f64,
 }
 
-/// What an axis measures.
+/// An axis.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Axis<'a> {
-    /// Its values.
+    /// The scale of its values.
     pub(crate) scale: Scale,
-    /// What it is called, with the unit.
+    /// Its label, with the unit.
     pub(crate) label: &'a str,
 }
 

@@ -1,9 +1,9 @@
-//! Pictures as SVG, drawn by hand: a canvas, marks that differ in shape as well as in colour, and
-//! frames with axes.
+//! Charts as SVG without a library: a canvas, marks that differ in shape and in colour, and frames
+//! with axes.
 //!
-//! A picture is [`WIDTH`] wide, on white, whatever the page around it looks like. The colours are
-//! those of Okabe and Ito (Color Universal Design, 2008), which people who see few colours tell
-//! apart; nothing is told by colour alone.
+//! A picture is [`WIDTH`] wide, on white, on any page. The colours are those of Okabe and Ito
+//! (Color Universal Design, 2008), which colour-blind readers can distinguish; no fact is shown by
+//! colour alone.
 
 pub(super) mod frame;
 
@@ -11,14 +11,14 @@ pub(super) mod scale;
 
 use std::fmt::Write as _;
 
-/// How wide a picture is, in pixels.
+/// The width of a picture, in pixels.
 pub(super) const WIDTH: f64 = 800.0;
 
-/// Text and axes.
+/// The colour of text and axes.
 pub(super) const INK: &str = "#222222";
-/// What is less important.
+/// The colour of secondary text.
 pub(super) const GREY: &str = "#767676";
-/// Lines of a grid.
+/// The colour of grid lines.
 pub(super) const PALE: &str = "#e4e4e4";
 /// Okabe and Ito's blue.
 pub(super) const BLUE: &str = "#0072B2";
@@ -33,24 +33,24 @@ pub(super) const SKY: &str = "#56B4E9";
 /// Okabe and Ito's orange.
 pub(super) const ORANGE: &str = "#E69F00";
 
-/// How wide a character is on average, as a part of the text's size: an upper bound for plain
-/// words in the usual sans-serif fonts.
+/// The average width of a character as a fraction of the text size: an upper bound for plain words
+/// in the usual sans-serif fonts.
 const CHARACTER: f64 = 0.58;
 
-/// Where a text's point is.
+/// The anchor of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Anchor {
-    /// At its beginning.
+    /// The start of the text.
     Start,
-    /// In its middle.
+    /// The middle of the text.
     Middle,
-    /// At its end.
+    /// The end of the text.
     End,
 }
 
 /// The shape of a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
+pub(super) enum MarkShape {
     /// A full circle.
     Dot,
     /// A full square.
@@ -61,7 +61,7 @@ pub(super) enum Shape {
     Triangle,
 }
 
-/// A picture in the making.
+/// An unfinished picture.
 #[derive(Debug)]
 pub(super) struct Canvas {
     height: f64,
@@ -69,7 +69,7 @@ pub(super) struct Canvas {
 }
 
 impl Canvas {
-    /// Empty, so high, with a title at the top and a line below it.
+    /// An empty picture of this height, with a title and a subtitle.
     pub(super) fn new(height: f64, title: &str, subtitle: &str) -> Self {
         let mut canvas = Self { height, body: String::new() };
         let _ = writeln!(canvas.body, "<title>{}</title>", escape(title));
@@ -107,7 +107,7 @@ impl Canvas {
         );
     }
 
-    /// A line through points.
+    /// A polyline.
     pub(super) fn path(&mut self, points: &[(f64, f64)], colour: &str, width: f64, dash: &str) {
         if points.len() < 2 {
             return;
@@ -122,10 +122,10 @@ impl Canvas {
         );
     }
 
-    /// A mark around a point; `more` are attributes of its own.
+    /// A mark around a point; `more` are additional attributes.
     pub(super) fn mark(
         &mut self,
-        shape: Shape,
+        shape: MarkShape,
         at: (f64, f64),
         size: f64,
         colour: &str,
@@ -134,23 +134,23 @@ impl Canvas {
         let (x, y) = at;
         let space = if more.is_empty() { "" } else { " " };
         let drawn = match shape {
-            Shape::Dot => {
+            MarkShape::Dot => {
                 format!("<circle cx=\"{x:.2}\" cy=\"{y:.2}\" r=\"{size}\" fill=\"{colour}\"")
             }
-            Shape::Square => format!(
+            MarkShape::Square => format!(
                 "<path d=\"M{:.2} {:.2}h{w}v{w}h-{w}z\" fill=\"{colour}\"",
                 x - size,
                 y - size,
                 w = 2.0 * size
             ),
-            Shape::Cross => format!(
+            MarkShape::Cross => format!(
                 "<path d=\"M{:.2} {:.2}l{w} {w}m0 -{w}l-{w} {w}\" stroke=\"{colour}\" \
                  stroke-width=\"1.6\" fill=\"none\"",
                 x - size,
                 y - size,
                 w = 2.0 * size
             ),
-            Shape::Triangle => format!(
+            MarkShape::Triangle => format!(
                 "<path d=\"M{:.2} {:.2}l{w} {h}h-{}z\" fill=\"{colour}\"",
                 x,
                 y - size,
@@ -162,7 +162,7 @@ impl Canvas {
         let _ = writeln!(self.body, "{drawn}{space}{more}/>");
     }
 
-    /// A text at a point of its base line.
+    /// A text at a point of its baseline.
     pub(super) fn text(
         &mut self,
         at: (f64, f64),
@@ -179,7 +179,7 @@ impl Canvas {
         self.words(at, size, Anchor::Start, INK, " font-weight=\"bold\"", text);
     }
 
-    /// A text that is read from below, its middle at a point.
+    /// A vertical text, read from below, with its middle at a point.
     pub(super) fn upright(&mut self, at: (f64, f64), size: f64, text: &str) {
         let turn = format!(" transform=\"rotate(-90 {:.2} {:.2})\"", at.0, at.1);
         self.words(at, size, Anchor::Middle, INK, &turn, text);
@@ -219,7 +219,7 @@ impl Canvas {
     }
 }
 
-/// How wide a text is at the most, in pixels.
+/// The largest width of a text, in pixels.
 pub(super) fn width(text: &str, size: f64) -> f64 {
     let count = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
     f64::from(count) * size * CHARACTER

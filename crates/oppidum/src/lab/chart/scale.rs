@@ -1,6 +1,6 @@
-//! Scales: from a value to its place on an axis, and the round values that an axis shows.
+//! Scales: from a value to its pixel on an axis, and the round values that an axis shows.
 
-/// An axis' values and where they are, in pixels.
+/// The values of an axis and their pixels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Scale {
     low: f64,
@@ -11,19 +11,19 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// Even steps.
+    /// A linear scale.
     pub(crate) fn even(low: f64, high: f64, from: f64, to: f64) -> Self {
         let high = if low < high { high } else { low + 1.0 };
         Self { low, high, from, to, logarithmic: false }
     }
 
-    /// Steps by factors; both values are above zero.
+    /// A logarithmic scale; both values are above zero.
     pub(crate) fn by_factors(low: f64, high: f64, from: f64, to: f64) -> Self {
         let high = if low < high { high } else { low * 10.0 };
         Self { low, high, from, to, logarithmic: true }
     }
 
-    /// Where a value is; one that is off the axis is at its end.
+    /// The pixel of a value; a value off the axis is at the axis' end.
     pub(crate) fn at(&self, value: f64) -> f64 {
         let value = value.clamp(self.low, self.high);
         let part = if self.logarithmic {
@@ -34,7 +34,7 @@ impl Scale {
         self.from + part * (self.to - self.from)
     }
 
-    /// Round values to show: some five, or the powers of ten.
+    /// Round values to show: about five, or the powers of ten.
     pub(crate) fn ticks(&self) -> Vec<f64> {
         if self.logarithmic {
             let powers = (-3..=6).map(|power| 10_f64.powi(power));
@@ -47,13 +47,13 @@ impl Scale {
     }
 }
 
-/// A round end for an axis that begins at zero and reaches at least `most`.
+/// A round upper end, at least `most`, for an axis that begins at zero.
 pub(crate) fn round_up(most: f64) -> f64 {
     let step = step(most);
     (most / step).ceil() * step
 }
 
-/// 1, 2 or 5 times a power of ten, so that some five of it make the span.
+/// A step of 1, 2 or 5 times a power of ten, so that about five steps cover the span.
 fn step(span: f64) -> f64 {
     if span.is_nan() || span <= 0.0 {
         return 1.0;
@@ -64,7 +64,7 @@ fn step(span: f64) -> f64 {
     factor.unwrap_or(10.0) * power
 }
 
-/// A tick's value as it is written: no more decimals than it needs.
+/// The text of a tick's value, with no more decimals than it needs.
 pub(crate) fn written(value: f64) -> String {
     let text = format!("{value:.3}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -75,12 +75,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_have_their_places() {
+    fn a_scale_maps_values_to_pixels() {
         let even = Scale::even(0.0, 10.0, 100.0, 200.0);
         for (value, place) in [(0.0, 100.0), (5.0, 150.0), (10.0, 200.0), (99.0, 200.0)] {
             assert!((even.at(value) - place).abs() < 1e-9, "{value}");
         }
-        // Upwards, as y axes go.
+        // Upwards, as y axes do.
         let factors = Scale::by_factors(0.1, 1_000.0, 400.0, 0.0);
         for (value, place) in [(0.1, 400.0), (1.0, 300.0), (10.0, 200.0), (0.0, 400.0)] {
             assert!((factors.at(value) - place).abs() < 1e-9, "{value}");

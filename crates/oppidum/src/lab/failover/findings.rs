@@ -1,51 +1,51 @@
-//! What the clients' requests say of the accidents: pure sums over what was measured.
+//! The effect of the faults on the clients' requests: pure sums over the samples.
 
 use std::time::{Duration, Instant};
 
-use crate::load::report::{Came, Kind, Sample};
+use crate::load::report::{Kind, RequestResult, Sample};
 
-use super::strike::Strike;
+use super::fault::InjectedFault;
 
-/// How long after a process came back what happens still counts as its accident's.
+/// How long after a process is back a delay still counts as an effect of its fault.
 const AFTERMATH: Duration = Duration::from_secs(1);
 
-/// What was found.
+/// The findings of an experiment.
 #[derive(Debug)]
 pub(super) struct Findings {
-    /// How many requests there were, look-ups at the end included.
+    /// The number of requests, with the look-ups at the end.
     pub(super) requests: usize,
-    /// How many failed.
+    /// The number of failed requests.
     pub(super) failed: usize,
-    /// How many were sent again because the store said 503 or 504.
+    /// The number of requests that were sent again because the store answered 503 or 504.
     pub(super) put_off: usize,
-    /// How many were sent again over another connection.
+    /// The number of requests that were sent again over another connection.
     pub(super) moved: usize,
-    /// Whether connections had to break: a frontend was struck.
+    /// Whether connections had to break, because a frontend was hit.
     pub(super) moves_clients: bool,
-    /// For each accident.
-    pub(super) strikes: Vec<Found>,
-    /// Where nothing was struck.
-    pub(super) calm: Found,
-    /// What requests take anyway: the 99th percentile where nothing was struck. The promise is of
-    /// what an accident adds to it.
+    /// The finding for each fault.
+    pub(super) strikes: Vec<FailoverFinding>,
+    /// The finding for the time without a fault.
+    pub(super) calm: FailoverFinding,
+    /// The latency without a fault, as its 99th percentile. The promise limits what a fault adds to
+    /// it.
     pub(super) usual: Duration,
 }
 
-/// What was found around one accident.
+/// The finding around one fault.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
-    /// The longest time between two acknowledged orders, of whichever clients.
+pub(super) struct FailoverFinding {
+    /// The longest time between two acknowledged orders of any clients.
     pub(super) gap: Duration,
-    /// The longest that a request took.
+    /// The longest latency.
     pub(super) slowest: Duration,
-    /// How many took longer than usual by more than clients are said not to notice.
+    /// The number of requests whose latency exceeds the usual one by more than the promised limit.
     pub(super) late: usize,
 }
 
 impl Findings {
-    /// Sums up. The samples are those of the whole experiment.
-    pub(super) fn of(samples: &[Sample], strikes: &[Strike]) -> Self {
-        let moves_clients = strikes.iter().any(Strike::moves_clients);
+    /// Summarizes all samples of the experiment.
+    pub(super) fn of(samples: &[Sample], strikes: &[InjectedFault]) -> Self {
+        let moves_clients = strikes.iter().any(InjectedFault::moves_clients);
         let count = |is: fn(&Sample) -> bool| samples.iter().filter(|s| is(s)).count();
         let gaps = gaps(samples);
         let spans: Vec<(Instant, Instant)> = (0..strikes.len()).map(|n| span(strikes, n)).collect();
@@ -58,7 +58,7 @@ impl Findings {
             let own = samples.iter().filter(|sample| touches(*span, sample_span(sample)));
             let own: Vec<&Sample> =
                 own.filter(|s| !(strike.moves_clients() && s.moved != 0)).collect();
-            Found {
+            FailoverFinding {
                 gap: longest(gaps.iter().filter(|gap| touches(*span, **gap)).map(length)),
                 slowest: longest(own.iter().map(|sample| sample.took)),
                 late: own.iter().filter(|sample| strike.within + usual < sample.took).count(),
@@ -66,12 +66,12 @@ impl Findings {
         });
         Self {
             requests: samples.len(),
-            failed: count(|sample| sample.came == Came::Failed),
+            failed: count(|sample| sample.came == RequestResult::Failed),
             put_off: count(|sample| sample.put_off != 0),
             moved: count(|sample| sample.moved != 0),
             moves_clients,
             strikes: found.collect(),
-            calm: Found {
+            calm: FailoverFinding {
                 gap: longest(gaps.iter().filter(|gap| !struck(**gap)).map(length)),
                 slowest: calm.last().copied().unwrap_or_default(),
                 late: 0,
@@ -80,7 +80,7 @@ impl Findings {
         }
     }
 
-    /// How many requests took too much longer than usual.
+    /// The number of requests that exceeded the promised limit.
     pub(super) fn late(&self) -> usize {
         self.strikes.iter().map(|found| found.late).sum()
     }
@@ -91,7 +91,7 @@ impl Findings {
         self.failed != 0 || self.put_off != 0 || broken || self.late() != 0
     }
 
-    /// The longest gap, and at which accident it was; None: at none.
+    /// The longest gap, and the fault in whose span it was; None: in none.
     pub(super) fn longest_gap(&self) -> (Duration, Option<usize>) {
         let worst = self.strikes.iter().enumerate().max_by_key(|(_, found)| found.gap);
         match worst {
@@ -101,9 +101,9 @@ impl Findings {
     }
 }
 
-/// From an accident until a while after it was mended, or until the next one.
-fn span(strikes: &[Strike], place: usize) -> (Instant, Instant) {
-    let Strike { struck, mended, .. } = strikes[place];
+/// From a fault until [`AFTERMATH`] after the process is back, or until the next fault.
+fn span(strikes: &[InjectedFault], place: usize) -> (Instant, Instant) {
+    let InjectedFault { struck, mended, .. } = strikes[place];
     let next = strikes.get(place + 1).map(|next| next.struck);
     (struck, next.map_or(mended + AFTERMATH, |next| next.min(mended + AFTERMATH)))
 }
@@ -112,9 +112,9 @@ fn sample_span(sample: &Sample) -> (Instant, Instant) {
     (sample.began, sample.began + sample.took)
 }
 
-/// From each acknowledged order to the next.
+/// The time spans between consecutive acknowledged orders.
 fn gaps(samples: &[Sample]) -> Vec<(Instant, Instant)> {
-    let orders = samples.iter().filter(|s| s.kind == Kind::Order && s.came == Came::Done);
+    let orders = samples.iter().filter(|s| s.kind == Kind::Order && s.came == RequestResult::Done);
     let mut ends: Vec<Instant> = orders.map(|sample| sample.began + sample.took).collect();
     ends.sort_unstable();
     ends.windows(2).map(|pair| (pair[0], pair[1])).collect()
@@ -140,11 +140,11 @@ mod tests {
 
     fn order(start: Instant, at: u64, took: u64) -> Sample {
         let (began, took) = (start + MS(at), MS(took));
-        Sample { began, took, kind: Kind::Order, came: Came::Done, moved: 0, put_off: 0 }
+        Sample { began, took, kind: Kind::Order, came: RequestResult::Done, moved: 0, put_off: 0 }
     }
 
-    fn kill(start: Instant, victim: &str, at: u64) -> Strike {
-        Strike {
+    fn kill(start: Instant, victim: &str, at: u64) -> InjectedFault {
+        InjectedFault {
             victim: victim.into(),
             led: true,
             frozen: false,
@@ -155,9 +155,9 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_too_long_after_an_accident_is_noticed_and_elsewhere_it_is_not() {
+    fn only_a_delay_in_the_span_of_a_fault_counts_as_noticed() {
         let start = Instant::now();
-        // One order every 20 ms that takes 5 ms; one takes 150 ms before anything happens.
+        // An order every 20 ms that takes 5 ms; another takes 150 ms before the first fault.
         let mut samples: Vec<_> = (0..400).map(|n| order(start, 20 * n, 5)).collect();
         samples.push(order(start, 700, 150));
         let strikes = [kill(start, "order-456", 2_000), kill(start, "order-345", 5_000)];
@@ -166,7 +166,7 @@ mod tests {
         assert_eq!(calm.calm.slowest, MS(150));
         assert_eq!(calm.longest_gap().0, MS(20));
         assert_eq!(calm.usual, MS(5));
-        // 5 ms anyway, and 100 ms that an accident may add.
+        // The usual 5 ms, and 100 ms that a fault may add.
         samples.push(order(start, 4_990, 104));
         assert!(!Findings::of(&samples, &strikes).noticed());
         samples.push(order(start, 4_990, 130));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_gap_is_found_with_its_accident() {
+    fn the_longest_gap_is_found_with_its_fault() {
         let start = Instant::now();
         let times = [0, 20, 40, 60, 300, 320, 340];
         let samples: Vec<_> = times.iter().map(|at| order(start, *at, 1)).collect();
@@ -195,7 +195,7 @@ mod tests {
         assert!(!Findings::of(&samples, &frontend).noticed());
         let leader = [kill(start, "order-456", 2_000)];
         assert!(Findings::of(&samples, &leader).noticed());
-        let failed = [Sample { came: Came::Failed, ..order(start, 0, 5) }];
+        let failed = [Sample { came: RequestResult::Failed, ..order(start, 0, 5) }];
         assert!(Findings::of(&failed, &frontend).noticed());
     }
 }

@@ -1,11 +1,11 @@
-//! `oppidum lab failover`: processes are killed or frozen under load; do clients notice, and do all
-//! replicas end up the same?
+//! `oppidum lab failover`: kills or freezes processes under load, and measures whether clients
+//! notice and whether all replicas stay identical.
 
 mod findings;
 
 mod plot;
 
-mod strike;
+mod fault;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -20,34 +20,34 @@ use crate::cli_lab::Failover;
 use crate::inspect::{self, Verdict};
 use crate::lab::elections::{Election, elections};
 use crate::lab::interrupt::Interrupt;
-use crate::lab::progress::Progress;
-use crate::lab::stage::{self, LEADERS, Set, Stage};
+use crate::lab::lab_store::{self, LEADERS, LabStore, StoreSpec};
+use crate::lab::progress::ProgressLine;
 use crate::lab::{self, tell};
 use crate::load::report::{KINDS, Report, Sample};
-use crate::load::{self, Habits, Tally};
+use crate::load::{self, LoadProgress, Workload};
+use fault::InjectedFault;
 use findings::Findings;
-use strike::Strike;
 
-/// How long orders flow before the first accident, and between two.
+/// How long orders flow before the first fault, and between two faults.
 const CALM: Duration = Duration::from_secs(1);
 
-/// How long a client waits for one answer before it goes to another frontend.
+/// How long a client waits for an answer before it tries another frontend.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
-/// What was done and seen.
-struct Seen {
+/// The results of the experiment.
+struct FailoverRun {
     began: Instant,
     report: Report,
-    strikes: Vec<Strike>,
+    strikes: Vec<InjectedFault>,
     elections: Vec<Election>,
     verdict: Verdict,
 }
 
-/// Does the experiment and answers. False: clients noticed, or something is not as it must be.
+/// Runs the experiment. False: clients noticed, or a check failed.
 pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool, Stop> {
     let out = &flags.crowd.out;
     lab::folder(out)?;
-    let set = Set {
+    let set = StoreSpec {
         dialect: "stock",
         stock: None,
         frontends: 2,
@@ -55,7 +55,8 @@ pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool,
         cache: "5".into(),
         log: LEADERS,
     };
-    let seen = stage::with(&set, interrupt, async |stage| experiment(stage, flags).await).await?;
+    let seen =
+        lab_store::with(&set, interrupt, async |stage| experiment(stage, flags).await).await?;
     let findings = Findings::of(&seen.report.samples, &seen.strikes);
     let how = if flags.freeze { "frozen" } else { "killed" };
     let subtitle = format!(
@@ -65,7 +66,7 @@ pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool,
         format!("{:?}", flags.kill).to_lowercase(),
         flags.restart_after
     );
-    let scene = plot::Scene {
+    let scene = plot::FailoverPlot {
         began: seen.began,
         samples: &seen.report.samples,
         strikes: &seen.strikes,
@@ -80,17 +81,17 @@ pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool,
     Ok(well)
 }
 
-/// Customers shop, processes are struck, and at the end everything is checked.
-async fn experiment(stage: &Stage, flags: &Failover) -> Result<Seen, Stop> {
+/// Runs the customers and the faults, and checks the store at the end.
+async fn experiment(stage: &LabStore, flags: &Failover) -> Result<FailoverRun, Stop> {
     let urls = stage.urls();
     let shop = load::look_around(urls.first().map_or("", String::as_str)).await?;
-    let habits = Habits::quiet(flags.crowd.clients, u64::MAX, flags.p, flags.crowd.seed);
-    let habits = Habits { pause: flags.pause, patience: PATIENCE, samples: true, ..habits };
-    let (closing, tally) = (CancellationToken::new(), Arc::new(Tally::default()));
+    let habits = Workload::quiet(flags.crowd.clients, u64::MAX, flags.p, flags.crowd.seed);
+    let habits = Workload { pause: flags.pause, patience: PATIENCE, samples: true, ..habits };
+    let (closing, tally) = (CancellationToken::new(), Arc::new(LoadProgress::default()));
     let began = Instant::now();
     let accidents = async {
         let struck = accidents(stage, flags).await;
-        // Whatever became of them: the customers close, and confirm what they placed.
+        // Also after an error: the customers stop, and confirm their orders.
         closing.cancel();
         struck
     };
@@ -101,25 +102,25 @@ async fn experiment(stage: &Stage, flags: &Failover) -> Result<Seen, Stop> {
     let verdict = inspect::judge(urls.first().map_or("", String::as_str)).await?;
     let mut elections = elections(&stage.heard());
     elections.retain(|election| began <= election.at);
-    Ok(Seen { began, report, strikes, elections, verdict })
+    Ok(FailoverRun { began, report, strikes, elections, verdict })
 }
 
-async fn accidents(stage: &Stage, flags: &Failover) -> Result<Vec<Strike>, Stop> {
+async fn accidents(stage: &LabStore, flags: &Failover) -> Result<Vec<InjectedFault>, Stop> {
     let mut luck = StdRng::seed_from_u64(flags.crowd.seed);
     let mut strikes = Vec::new();
-    let progress = Progress::of(flags.repeat.into());
+    let progress = ProgressLine::of(flags.repeat.into());
     for place in 0..flags.repeat {
         let what = format!("accident {} of {}", place + 1, flags.repeat);
         progress.show(&what, place.into());
         tokio::time::sleep(CALM).await;
-        strikes.push(strike::strike(stage, flags, &mut luck).await?);
+        strikes.push(fault::strike(stage, flags, &mut luck).await?);
     }
     progress.show("confirming every order", flags.repeat.into());
     tokio::time::sleep(CALM).await;
     Ok(strikes)
 }
 
-/// Every request, one line each.
+/// Every request as CSV.
 fn csv(began: Instant, samples: &[Sample]) -> String {
     let mut text = "at_s,kind,ms,came,moved,put_off\n".to_owned();
     let mut sorted: Vec<&Sample> = samples.iter().collect();
@@ -140,8 +141,8 @@ fn csv(began: Instant, samples: &[Sample]) -> String {
     text
 }
 
-/// One line for each accident.
-fn show(seen: &Seen, findings: &Findings) {
+/// Prints a line for each fault.
+fn show(seen: &FailoverRun, findings: &Findings) {
     let leads: Vec<String> = (0..seen.strikes.len()).map(|place| leads(seen, place)).collect();
     let wide = leads.iter().map(String::len).fold("leads then".len(), usize::max);
     tell(format!(
@@ -164,16 +165,16 @@ fn show(seen: &Seen, findings: &Findings) {
     }
     let (gap, slowest) = (ms(findings.calm.gap), ms(findings.calm.slowest));
     let wide = wide + 19;
-    tell(format!("{:<3} {:<wide$} {gap:>12} {slowest:>16}", "", "where nothing was struck"));
+    tell(format!("{:<3} {:<wide$} {gap:>12} {slowest:>16}", "", "without a fault"));
     tell(format!(
-        "{:<3} {} is what requests take anyway: the 99th percentile where nothing was struck\n",
+        "{:<3} {} is what requests take anyway: the 99th percentile without a fault\n",
         "",
         ms(findings.usual)
     ));
 }
 
-/// Who led after an accident, and how soon.
-fn leads(seen: &Seen, place: usize) -> String {
+/// The leaders elected after a fault, and how soon.
+fn leads(seen: &FailoverRun, place: usize) -> String {
     let strike = &seen.strikes[place];
     let next = seen.strikes.get(place + 1).map(|next| next.struck);
     let own = seen.elections.iter().filter(|election| {
@@ -190,8 +191,8 @@ fn leads(seen: &Seen, place: usize) -> String {
     }
 }
 
-/// Answers in words. True: nobody noticed, and everything is as it must be.
-fn answer(seen: &Seen, findings: &Findings) -> bool {
+/// Prints the answers. True: no client noticed a fault, and every check holds.
+fn answer(seen: &FailoverRun, findings: &Findings) -> bool {
     let Report { orders, confirmed, failures, .. } = &seen.report;
     if *orders == 0 {
         tell("Nothing was measured: no order was acknowledged.");
@@ -202,7 +203,7 @@ fn answer(seen: &Seen, findings: &Findings) -> bool {
     }
     say("Do clients notice?", &noticed(findings));
     let (gap, at) = findings.longest_gap();
-    let at = at.map_or("where nothing was struck".into(), |place| format!("at #{}", place + 1));
+    let at = at.map_or("without a fault".into(), |place| format!("at #{}", place + 1));
     say("The longest gap?", &format!("{} between two acknowledged orders, {at}.", ms(gap)));
     let Verdict { replicas, violation } = &seen.verdict;
     match (violation, replicas.first()) {
@@ -217,7 +218,7 @@ fn answer(seen: &Seen, findings: &Findings) -> bool {
         }
         (violation, _) => {
             let why = violation.as_deref().unwrap_or("no replica was found");
-            say("Are all replicas as they must be?", &format!("No. {why}"));
+            say("Is every replica correct?", &format!("No. {why}"));
         }
     }
     let all = orders == confirmed;

@@ -1,4 +1,4 @@
-//! The failover's picture: what requests took, over time, with the accidents, the returns and the
+//! The failover's picture: the latency of requests over time, with the faults, the returns and the
 //! elections marked.
 
 use std::time::{Duration, Instant};
@@ -6,41 +6,41 @@ use std::time::{Duration, Instant};
 use crate::lab::chart::frame::{Area, Axis, SMALL};
 use crate::lab::chart::scale::Scale;
 use crate::lab::chart::{
-    Anchor, BLUE, Canvas, GREEN, INK, ORANGE, PURPLE, Shape, VERMILLION, WIDTH, width,
+    Anchor, BLUE, Canvas, GREEN, INK, MarkShape, ORANGE, PURPLE, VERMILLION, WIDTH, width,
 };
 use crate::lab::elections::Election;
-use crate::load::report::{Came, Kind, Sample};
+use crate::load::report::{Kind, RequestResult, Sample};
 
-use super::strike::Strike;
+use super::fault::InjectedFault;
 
-/// How high the picture is, in pixels.
+/// The height of the picture, in pixels.
 const HEIGHT: f64 = 544.0;
 
-/// How wide the column is that one mark stands for, in pixels.
+/// The width of the column that each mark stands for, in pixels.
 const COLUMN: f64 = 3.0;
 
-/// The rows of words above the plot: who is struck, who leads then.
+/// The rows of text above the plot: the process that is hit, and the new leader.
 const ROWS: [f64; 2] = [78.0, 94.0];
 
-/// Elections that are nearer than this to each other share their words, in pixels.
+/// Elections that are closer to each other than this share a text, in pixels.
 const TOGETHER: f64 = 60.0;
 
-/// Everything that is drawn.
+/// The data of the picture.
 #[derive(Debug)]
-pub(super) struct Scene<'a> {
+pub(super) struct FailoverPlot<'a> {
     pub(super) began: Instant,
     pub(super) samples: &'a [Sample],
-    pub(super) strikes: &'a [Strike],
+    pub(super) strikes: &'a [InjectedFault],
     pub(super) elections: &'a [Election],
-    /// What requests take anyway.
+    /// The latency without a fault.
     pub(super) usual: Duration,
 }
 
-/// The picture.
-pub(super) fn draw(scene: &Scene<'_>, subtitle: &str) -> String {
-    let mut canvas = Canvas::new(HEIGHT, "What clients wait while processes are struck", subtitle);
+/// Draws the picture.
+pub(super) fn draw(scene: &FailoverPlot<'_>, subtitle: &str) -> String {
+    let mut canvas = Canvas::new(HEIGHT, "Latency of requests during faults", subtitle);
     let area = Area { left: 66.0, right: WIDTH - 20.0, top: 110.0, bottom: HEIGHT - 134.0 };
-    // Look-ups come at the end, when nothing is struck any more.
+    // Look-ups come at the end, after the last fault.
     let shown = || scene.samples.iter().filter(|sample| sample.kind != Kind::Lookup);
     let millis = |sample: &Sample| sample.took.as_secs_f64() * 1_000.0;
     let since = |at: Instant| at.saturating_duration_since(scene.began).as_secs_f64();
@@ -64,26 +64,28 @@ pub(super) fn draw(scene: &Scene<'_>, subtitle: &str) -> String {
     }
     let orders: fn(Kind) -> bool = |kind| kind == Kind::Order;
     let queries: fn(Kind) -> bool = |kind| kind != Kind::Order;
-    for (is, colour, shape) in [(queries, ORANGE, Shape::Square), (orders, BLUE, Shape::Dot)] {
-        let own = shown().filter(|sample| is(sample.kind) && sample.came != Came::Failed);
+    for (is, colour, shape) in
+        [(queries, ORANGE, MarkShape::Square), (orders, BLUE, MarkShape::Dot)]
+    {
+        let own = shown().filter(|sample| is(sample.kind) && sample.came != RequestResult::Failed);
         let own = own.map(|sample| (x.at(since(sample.began)), millis(sample)));
         for (at, slowest) in slowest(own) {
             canvas.mark(shape, (at, y.at(slowest)), 1.7, colour, "");
         }
     }
-    for sample in shown().filter(|sample| sample.came == Came::Failed) {
+    for sample in shown().filter(|sample| sample.came == RequestResult::Failed) {
         let at = (x.at(since(sample.began)), y.at(millis(sample)));
-        canvas.mark(Shape::Cross, at, 4.0, VERMILLION, "");
+        canvas.mark(MarkShape::Cross, at, 4.0, VERMILLION, "");
     }
     legend(&mut canvas, scene.strikes);
     canvas.finish()
 }
 
-/// The slowest of each column.
+/// The slowest request of each column.
 fn slowest(points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
     let mut columns = std::collections::BTreeMap::new();
     for (at, millis) in points {
-        // To thousandths of a pixel, so that places can be compared.
+        // To thousandths of a pixel, so that columns can be compared.
         let column = format!("{:09.3}", (at / COLUMN).floor() * COLUMN);
         let (_, most) = columns.entry(column).or_insert((at, millis));
         *most = most.max(millis);
@@ -91,15 +93,20 @@ fn slowest(points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
     columns.into_values().collect()
 }
 
-/// Lines from top to bottom, with words above them where there is room.
-fn marks(canvas: &mut Canvas, scene: &Scene<'_>, area: Area, place: impl Fn(Instant) -> f64) {
+/// Vertical lines, with a text above each where there is space.
+fn marks(
+    canvas: &mut Canvas,
+    scene: &FailoverPlot<'_>,
+    area: Area,
+    place: impl Fn(Instant) -> f64,
+) {
     let mut lines = Vec::new();
     for strike in scene.strikes {
         let name = strike.victim.trim_start_matches("order-").to_owned();
         lines.push((0, place(strike.struck), name, VERMILLION, ""));
         lines.push((1, place(strike.mended), String::new(), GREEN, "7 3"));
     }
-    // Leaders that follow closely on each other share their words.
+    // Leaders that follow each other closely share a text.
     let mut words: Option<(f64, usize)> = None;
     for election in scene.elections {
         let (at, leader) = (place(election.at), election.leader.to_string());
@@ -128,7 +135,7 @@ fn marks(canvas: &mut Canvas, scene: &Scene<'_>, area: Area, place: impl Fn(Inst
     }
 }
 
-fn legend(canvas: &mut Canvas, strikes: &[Strike]) {
+fn legend(canvas: &mut Canvas, strikes: &[InjectedFault]) {
     let entry = |canvas: &mut Canvas, place: (f64, f64), words: &str| {
         canvas.text((place.0 + 26.0, place.1 + 4.0), 12.0, Anchor::Start, INK, words);
         place
@@ -136,11 +143,11 @@ fn legend(canvas: &mut Canvas, strikes: &[Strike]) {
     let (first, second, third) = (HEIGHT - 76.0, HEIGHT - 52.0, HEIGHT - 28.0);
     let (left, middle) = (66.0, 330.0);
     let (x, y) = entry(canvas, (left, first), "slowest order of each moment");
-    canvas.mark(Shape::Dot, (x + 10.0, y), 3.0, BLUE, "");
+    canvas.mark(MarkShape::Dot, (x + 10.0, y), 3.0, BLUE, "");
     let (x, y) = entry(canvas, (left, second), "slowest query of each moment");
-    canvas.mark(Shape::Square, (x + 10.0, y), 3.0, ORANGE, "");
+    canvas.mark(MarkShape::Square, (x + 10.0, y), 3.0, ORANGE, "");
     for (place, words, colour, dash) in [
-        ((middle, first), "a process is struck", VERMILLION, ""),
+        ((middle, first), "a fault is injected", VERMILLION, ""),
         ((middle, second), "it comes back", GREEN, "7 3"),
         ((560.0, first), "a leader is elected", PURPLE, "2 2"),
     ] {
@@ -148,7 +155,7 @@ fn legend(canvas: &mut Canvas, strikes: &[Strike]) {
         canvas.line((x + 10.0, y - 9.0), (x + 10.0, y + 9.0), colour, 1.6, dash);
     }
     let (x, y) = entry(canvas, (560.0, second), "a request that failed");
-    canvas.mark(Shape::Cross, (x + 10.0, y), 4.0, VERMILLION, "");
+    canvas.mark(MarkShape::Cross, (x + 10.0, y), 4.0, VERMILLION, "");
     let mut within: Vec<u128> = strikes.iter().map(|strike| strike.within.as_millis()).collect();
     within.sort_unstable();
     within.dedup();
@@ -163,19 +170,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accidents_returns_and_elections_are_marked_and_words_do_not_overlap() {
+    fn faults_returns_and_elections_are_marked_without_overlapping_texts() {
         let began = Instant::now();
         let at = |ms| began + Duration::from_millis(ms);
         let sample = |ms| Sample {
             began: at(ms),
             took: Duration::from_millis(3),
             kind: Kind::Order,
-            came: Came::Done,
+            came: RequestResult::Done,
             moved: 0,
             put_off: 0,
         };
         let samples: Vec<_> = (0..1_000).map(|n| sample(10 * n)).collect();
-        let strike = |ms| Strike {
+        let strike = |ms| InjectedFault {
             victim: "order-456".into(),
             led: true,
             frozen: false,
@@ -186,7 +193,7 @@ mod tests {
         let strikes = [strike(2_000), strike(2_100), strike(6_000)];
         let elections = [(2_010, 123), (2_050, 345), (6_010, 456)];
         let elections = elections.map(|(ms, leader)| Election { at: at(ms), leader });
-        let scene = Scene {
+        let scene = FailoverPlot {
             began,
             samples: &samples,
             strikes: &strikes,

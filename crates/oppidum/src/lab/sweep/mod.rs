@@ -1,8 +1,7 @@
-//! `oppidum lab sweep`: latency against the share of orders, with and without a cache.
+//! `oppidum lab sweep`: latency by the share of orders, with and without a cache.
 //!
-//! Each point is measured at the clients, on a store of its own: what one point left behind does
-//! not slow the next one down. Connections are open before anything is measured, and every order is
-//! confirmed at the end.
+//! The clients measure each point, on a lab store of its own, so that no point slows the next one
+//! down. Connections open before the measurement, and every order is confirmed at the end.
 
 mod plot;
 
@@ -19,43 +18,43 @@ use crate::cli_lab::Sweep;
 use crate::http::Client;
 use crate::inspect;
 use crate::lab::interrupt::Interrupt;
-use crate::lab::progress::Progress;
-use crate::lab::stage::{self, Set};
+use crate::lab::lab_store::{self, StoreSpec};
+use crate::lab::progress::ProgressLine;
 use crate::lab::{self, remark, tell};
-use crate::load::report::{Kind, Report, Spread};
-use crate::load::{self, Habits, Shop, Tally};
+use crate::load::report::{Kind, LatencySummary, Report};
+use crate::load::{self, LoadProgress, LoadedShop, Workload};
 use crate::roles::DialectName;
 use crate::shop;
 use table::Row;
 
-/// How often the bar is drawn.
+/// How often the bar is redrawn.
 const TICK: Duration = Duration::from_millis(200);
 
-/// Where the sweep measures.
-enum Where {
-    /// On stores of its own.
+/// The store that the sweep measures.
+enum SweepTarget {
+    /// A new lab store for each point.
     Own,
-    /// On a running store, whose cache is `on`, `off` or `unknown`.
-    There { url: String, shop: Shop, cache: &'static str },
+    /// A running store, whose cache is `on`, `off` or `unknown`.
+    There { url: String, shop: LoadedShop, cache: &'static str },
 }
 
-/// Measures, writes, and says what the cache was worth.
+/// Measures, writes the files, and reports the effect of the cache.
 pub(super) async fn run(flags: &Sweep, interrupt: &Interrupt) -> Result<bool, Stop> {
     let out = &flags.crowd.out;
     lab::folder(out)?;
     let place = match &flags.url {
-        None => Where::Own,
+        None => SweepTarget::Own,
         Some(url) => interrupt.unless(there(url, flags.dialect.as_deref())).await?,
     };
     let settings: Vec<&str> = match &place {
-        Where::Own => vec!["on", "off"],
-        Where::There { cache, .. } => vec![cache],
+        SweepTarget::Own => vec!["on", "off"],
+        SweepTarget::There { cache, .. } => vec![cache],
     };
-    // One setting after the other at each p: a machine that gets busier meets both alike.
+    // Both cache settings in turn at each p: load on this machine then affects both alike.
     let points: Vec<(&str, f64)> =
         flags.p.iter().flat_map(|p| settings.iter().map(|cache| (*cache, *p))).collect();
     let each = u64::from(flags.crowd.clients) * flags.requests;
-    let progress = Progress::of(each * u64::try_from(points.len()).unwrap_or(1));
+    let progress = ProgressLine::of(each * u64::try_from(points.len()).unwrap_or(1));
     let (mut rows, mut sum, mut failures) =
         (Vec::new(), [Report::default(), Report::default()], vec![]);
     let mut done = 0;
@@ -95,17 +94,17 @@ pub(super) async fn run(flags: &Sweep, interrupt: &Interrupt) -> Result<bool, St
 /// Measures one point.
 async fn point(
     flags: &Sweep,
-    place: &Where,
+    place: &SweepTarget,
     cache: &str,
     p: f64,
-    (progress, what, done): (&Progress, &str, u64),
+    (progress, what, done): (&ProgressLine, &str, u64),
     interrupt: &Interrupt,
 ) -> Result<Report, Stop> {
     let crowd = &flags.crowd;
-    let habits = Habits::quiet(crowd.clients, flags.requests, p, crowd.seed);
-    let tally = Arc::new(Tally::default());
+    let habits = Workload::quiet(crowd.clients, flags.requests, p, crowd.seed);
+    let tally = Arc::new(LoadProgress::default());
     progress.show(&format!("{what}: opening"), done);
-    let measure = async |urls: &[String], shop: &Shop| {
+    let measure = async |urls: &[String], shop: &LoadedShop| {
         let closing = CancellationToken::new();
         let outing = load::outing(urls, shop, habits, &closing, &tally);
         tokio::pin!(outing);
@@ -120,12 +119,12 @@ async fn point(
         }
     };
     match place {
-        Where::There { url, shop, .. } => {
+        SweepTarget::There { url, shop, .. } => {
             interrupt.unless(measure(std::slice::from_ref(url), shop)).await
         }
-        Where::Own => {
+        SweepTarget::Own => {
             let cache = if cache == "on" { flags.cache.to_string() } else { "off".to_owned() };
-            let set = Set {
+            let set = StoreSpec {
                 dialect: "stock",
                 stock: None,
                 frontends: 1,
@@ -133,7 +132,7 @@ async fn point(
                 cache,
                 log: "warn",
             };
-            stage::with(&set, interrupt, async |stage| {
+            lab_store::with(&set, interrupt, async |stage| {
                 let urls = stage.urls();
                 let first = urls.first().map_or("", String::as_str);
                 let shop = load::look_around(first).await?;
@@ -144,9 +143,9 @@ async fn point(
     }
 }
 
-/// Looks at a running store. One that is not ours need not have a `/status` or a list of products:
-/// then it has the products of the built-in shop.
-async fn there(url: &str, dialect: Option<&str>) -> Result<Where, Stop> {
+/// Inspects a running store. Another implementation may lack `/status` or a list of products: then
+/// the sweep uses the products of the built-in shop.
+async fn there(url: &str, dialect: Option<&str>) -> Result<SweepTarget, Stop> {
     let alive = Client::new(url)?.get("/products").await;
     alive.map_err(|why| Stop::Setup(format!("no store answers at {url}: {why}")))?;
     let ours = inspect::fetch(url).await.unwrap_or_default();
@@ -158,17 +157,17 @@ async fn there(url: &str, dialect: Option<&str>) -> Result<Where, Stop> {
     };
     let shop = match (load::look_around(url).await, dialect) {
         (Ok(shop), None) => shop,
-        (Ok(shop), Some(dialect)) => Shop { toy: is_toy(dialect)?, ..shop },
+        (Ok(shop), Some(dialect)) => LoadedShop { toy: is_toy(dialect)?, ..shop },
         (Err(_), dialect) => {
             let dialect = dialect.unwrap_or("stock");
             let toy = is_toy(dialect)?;
             let (built_in, _) = shop::load(dialect, shop::Age::New)?;
             let names = built_in.products.iter().map(|product| product.name.as_str().to_owned());
             remark(format!("{url} lists no products: taking those of the {dialect} shop"));
-            Shop { toy, names: names.collect() }
+            LoadedShop { toy, names: names.collect() }
         }
     };
-    Ok(Where::There { url: url.to_owned(), shop, cache })
+    Ok(SweepTarget::There { url: url.to_owned(), shop, cache })
 }
 
 fn is_toy(dialect: &str) -> Result<bool, Stop> {
@@ -177,7 +176,7 @@ fn is_toy(dialect: &str) -> Result<bool, Stop> {
     Ok(known.0.name() == "toy")
 }
 
-/// The table for people.
+/// Prints the table.
 fn show(rows: &[Row]) {
     tell(format!(
         "{:<8} {:>5}  {:<12} {:>8} {:>9} {:>9} {:>9} {:>9}",
@@ -187,7 +186,7 @@ fn show(rows: &[Row]) {
         let name = table::ROWS.iter().find(|(known, ..)| known == kind).map_or("", |row| row.1);
         let head = format!("{cache:<8} {p:>5}  {name:<12}");
         match spread {
-            Some(Spread { n, mean, p50, p95, p99 }) => {
+            Some(LatencySummary { n, mean, p50, p95, p99 }) => {
                 tell(format!("{head} {n:>8} {mean:>9.3} {p50:>9.3} {p95:>9.3} {p99:>9.3}"));
             }
             None => tell(format!("{head} {:>8}", "n=0")),
@@ -195,17 +194,17 @@ fn show(rows: &[Row]) {
     }
 }
 
-/// The sentences at the end, from all points with the cache on, or unknown, and all with it off.
+/// The summary, from all points with the cache on, or unknown, and all with the cache off.
 fn worth(on: &Report, off: &Report, own: bool) -> String {
     const ALL: [Kind; 3] = [Kind::QueryHit, Kind::QueryMiss, Kind::Query];
     let Some(with) = on.spread(&ALL) else {
         return match off.spread(&ALL) {
             None => "Nothing was measured.".into(),
-            Some(Spread { mean, .. }) if own => format!(
+            Some(LatencySummary { mean, .. }) if own => format!(
                 "What the cache is worth was not measured: nothing came back with it on. \
                  Without it a query took {mean:.3} ms in the mean."
             ),
-            Some(Spread { mean, .. }) => format!(
+            Some(LatencySummary { mean, .. }) => format!(
                 "What a cache is worth cannot be said of a store without one; a query took \
                  {mean:.3} ms in the mean."
             ),
@@ -277,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_sentence_says_what_was_measured_and_no_more() {
+    fn the_summary_claims_only_what_was_measured() {
         let said = worth(&report(50, 0.1, 50, 0.3), &report(0, 0.0, 100, 0.4), true);
         for part in ["3.0 times as long", "50 % of the queries", "2.00 times as long"] {
             assert!(said.contains(part), "no {part:?} in {said}");

@@ -1,27 +1,27 @@
-//! The sweep's picture: for each kind of request a small plot, p to the right, milliseconds
-//! upwards, one line for each cache setting.
+//! The sweep's picture: a small plot for each kind of request, with p to the right, milliseconds
+//! upwards, and a line for each cache setting.
 
 use crate::lab::chart::frame::{Area, Axis, SMALL};
 use crate::lab::chart::scale::{Scale, round_up};
-use crate::lab::chart::{Anchor, BLUE, Canvas, GREEN, GREY, INK, Shape, VERMILLION, WIDTH};
-use crate::load::report::Spread;
+use crate::lab::chart::{Anchor, BLUE, Canvas, GREEN, GREY, INK, MarkShape, VERMILLION, WIDTH};
+use crate::load::report::LatencySummary;
 
 use super::table::{ROWS, Row};
 
-/// How high one small plot is, with its heading and its axis, in pixels.
+/// The height of a small plot with its heading and axis, in pixels.
 const CELL: f64 = 264.0;
 
-/// What is above the first one.
+/// The height above the first plot.
 const HEAD: f64 = 60.0;
 
-/// How the cache settings are drawn; none that is not here is.
-const STYLES: [(&str, &str, Shape); 3] = [
-    ("on", BLUE, Shape::Dot),
-    ("off", VERMILLION, Shape::Square),
-    ("unknown", GREEN, Shape::Triangle),
+/// The styles of the cache settings; a setting that is not listed is not drawn.
+const STYLES: [(&str, &str, MarkShape); 3] = [
+    ("on", BLUE, MarkShape::Dot),
+    ("off", VERMILLION, MarkShape::Square),
+    ("unknown", GREEN, MarkShape::Triangle),
 ];
 
-/// The picture of these rows.
+/// Draws these rows.
 pub(super) fn draw(rows: &[Row], subtitle: &str) -> String {
     let mut canvas =
         Canvas::new(HEAD + 3.0 * CELL, "Latency against the share of orders", subtitle);
@@ -50,7 +50,7 @@ fn plot(canvas: &mut Canvas, (left, top): (f64, f64), (kind, name): (&str, &str)
     canvas.bold((area.left - 46.0, top + 18.0), 13.0, name);
     let ps = rows.iter().map(|row| row.p);
     let (low, high) = ps.fold((f64::MAX, f64::MIN), |(low, high), p| (low.min(p), high.max(p)));
-    // Points keep away from the axis, so that what is written at them is readable.
+    // Points keep away from the axis, so that the texts at them are readable.
     let x = Scale::even(low, high, area.left + 24.0, area.right - 16.0);
     let slowest = rows.iter().filter_map(|row| row.spread).map(|s| s.p95.max(s.mean));
     let slowest = slowest.fold(0.0, f64::max);
@@ -62,7 +62,7 @@ fn plot(canvas: &mut Canvas, (left, top): (f64, f64), (kind, name): (&str, &str)
     for (cache, colour, shape) in STYLES {
         let own: Vec<&&Row> = rows.iter().filter(|row| row.cache == cache).collect();
         let measured = || own.iter().filter_map(|row| Some((row.p, row.spread?)));
-        let points = |of: fn(&Spread) -> f64| -> Vec<(f64, f64)> {
+        let points = |of: fn(&LatencySummary) -> f64| -> Vec<(f64, f64)> {
             measured().map(|(p, spread)| (x.at(p), y.at(of(&spread)))).collect()
         };
         canvas.path(&points(|spread| spread.p95), colour, 1.0, "2 3");
@@ -127,7 +127,8 @@ mod tests {
     use super::*;
 
     fn rows() -> Vec<Row> {
-        let spread = |mean: f64| Spread { n: 9, mean, p50: mean, p95: 2.0 * mean, p99: 3.0 * mean };
+        let spread =
+            |mean: f64| LatencySummary { n: 9, mean, p50: mean, p95: 2.0 * mean, p99: 3.0 * mean };
         let mut rows = Vec::new();
         for (cache, mean) in [("on", 0.4), ("off", 0.7)] {
             for p in [0.0, 0.5] {
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn every_measured_point_is_drawn_once_and_what_is_missing_is_said() {
+    fn every_measured_point_is_drawn_once_and_missing_ones_are_named() {
         let rows = rows();
         let svg = draw(&rows, "test");
         let measured = rows.iter().filter(|row| row.spread.is_some()).count();
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_follows_from_the_file() {
+    fn a_picture_drawn_from_the_file_is_the_same() {
         let rows = rows();
         let read = table::read(&table::write(&rows)).unwrap();
         assert_eq!(draw(&read, "test"), draw(&rows, "test"));

@@ -1,13 +1,13 @@
-//! The sweep's numbers as CSV: one row for each cache setting, probability and kind of request.
+//! The sweep's numbers as CSV: a row for each cache setting, probability and kind of request.
 
 use std::fmt::Write as _;
 
-use crate::load::report::{Kind, Report, Spread};
+use crate::load::report::{Kind, LatencySummary, Report};
 
-/// The first line.
+/// The header line.
 const HEAD: &str = "cache,p,kind,n,mean_ms,p50_ms,p95_ms,p99_ms";
 
-/// The kinds of rows: the name in the file, the name for people, and what it counts.
+/// The kinds of rows: the name in the file, the name for people, and the requests it counts.
 pub(super) const ROWS: [(&str, &str, &[Kind]); 5] = [
     ("query", "every query", &[Kind::QueryHit, Kind::QueryMiss, Kind::Query]),
     ("query_hit", "query, hit", &[Kind::QueryHit]),
@@ -19,14 +19,14 @@ pub(super) const ROWS: [(&str, &str, &[Kind]); 5] = [
 /// One row.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Row {
-    /// `on`, `off`, or `unknown` of a store that does not say.
+    /// `on`, `off`, or `unknown` for a store that does not report it.
     pub(super) cache: String,
-    /// The probability that a query was followed by a trade.
+    /// The probability that a query is followed by a trade.
     pub(super) p: f64,
     /// One of [`ROWS`].
     pub(super) kind: String,
-    /// None: nothing was measured.
-    pub(super) spread: Option<Spread>,
+    /// None: no request of this kind was measured.
+    pub(super) spread: Option<LatencySummary>,
 }
 
 /// The rows of one point of the sweep.
@@ -39,12 +39,12 @@ pub(super) fn rows(cache: &str, p: f64, report: &Report) -> impl Iterator<Item =
     })
 }
 
-/// All rows as CSV. Where nothing was measured `n` is 0 and the times are left out.
+/// All rows as CSV. Without a measurement `n` is 0 and the times are empty.
 pub(super) fn write(rows: &[Row]) -> String {
     let mut text = format!("{HEAD}\n");
     for Row { cache, p, kind, spread } in rows {
         let _ = match spread {
-            Some(Spread { n, mean, p50, p95, p99 }) => {
+            Some(LatencySummary { n, mean, p50, p95, p99 }) => {
                 writeln!(text, "{cache},{p},{kind},{n},{mean:.4},{p50:.4},{p95:.4},{p99:.4}")
             }
             None => writeln!(text, "{cache},{p},{kind},0,,,,"),
@@ -53,7 +53,7 @@ pub(super) fn write(rows: &[Row]) -> String {
     text
 }
 
-/// The rows of a CSV. The picture is drawn from what this reads, so that the two agree.
+/// Parses a CSV. The picture is drawn from the parsed rows, so that file and picture agree.
 pub(super) fn read(text: &str) -> Option<Vec<Row>> {
     let mut lines = text.lines();
     if lines.next() != Some(HEAD) {
@@ -70,7 +70,13 @@ fn row(line: &str) -> Option<Row> {
         0 => None,
         n => {
             let mut millis = || cells.next()?.parse().ok();
-            Some(Spread { n, mean: millis()?, p50: millis()?, p95: millis()?, p99: millis()? })
+            Some(LatencySummary {
+                n,
+                mean: millis()?,
+                p50: millis()?,
+                p95: millis()?,
+                p99: millis()?,
+            })
         }
     };
     Some(Row { cache: cache.to_owned(), p, kind: kind.to_owned(), spread })
@@ -81,8 +87,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_read_and_nothing_measured_is_said() {
-        let spread = Spread { n: 7, mean: 0.25, p50: 0.2, p95: 0.5, p99: 0.75 };
+    fn rows_survive_writing_and_parsing() {
+        let spread = LatencySummary { n: 7, mean: 0.25, p50: 0.2, p95: 0.5, p99: 0.75 };
         let row =
             |kind: &str, spread| Row { cache: "on".into(), p: 0.2, kind: kind.into(), spread };
         let rows = [row("query_hit", Some(spread)), row("order", None)];

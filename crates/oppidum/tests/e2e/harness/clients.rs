@@ -1,5 +1,4 @@
-//! Clients by their address, and a frontend as it is deployed: with the bounds that it has by
-//! default.
+//! Clients with an address of their own, and a frontend as it is deployed: with the default limits.
 
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -21,7 +20,7 @@ pub(crate) fn connect_from(host: u8, port: u16) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// A frontend of its own beside those of a store.
+/// An additional frontend beside those of a store.
 pub(crate) struct Deployed {
     pub(crate) process: Process,
     /// Its public port, and its internal one.
@@ -30,12 +29,12 @@ pub(crate) struct Deployed {
 }
 
 impl Deployed {
-    /// Starts one with nothing but addresses and these flags, and waits until it is ready.
+    /// Starts a frontend with nothing but addresses and these flags, and waits until it is ready.
     pub(crate) fn start(store: &Store, more: &[&str]) -> Self {
         Self::start_as(store, more, Process::start)
     }
 
-    /// Starts one that may open only so many files.
+    /// The same, with a limit of open files.
     pub(crate) fn start_limited(store: &Store, files: u64) -> Self {
         Self::start_as(store, &[], |name, folder, arguments| {
             Process::start_limited(name, folder, files, arguments)

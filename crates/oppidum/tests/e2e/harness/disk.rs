@@ -1,8 +1,8 @@
-//! File systems of their own for replicas' folders: small ext4 images that can be frozen, filled,
-//! and shut down so that un-synced bytes are really lost.
+//! Dedicated disks for replicas' folders: small ext4 images that can be frozen, filled, and shut
+//! down so that unsynced bytes are really lost.
 //!
-//! Only root can have them, and only where a loop device can be mounted; whoever wants one says
-//! aloud why there is none. What a killed test run left mounted is cleared away by the next one.
+//! They need root, and a loop device that can be mounted; without them a test prints the reason.
+//! The next run unmounts what a killed run left mounted.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use std::process::Command;
 
 use super::{runs, until};
 
-/// How large a disk is, in bytes: an hour of torture fits. Made of holes, until they are used.
+/// The size of a disk, in bytes: an hour of torture fits. The image is sparse.
 const BYTES: u64 = 384 << 20;
 
 /// Folders of tests begin with this and the id of their process.
@@ -34,7 +34,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Makes a disk of the image and mounts it; or says why that cannot be.
+    /// Makes an image, formats and mounts it; or returns the reason why not.
     pub(crate) fn make(mount: &Path, image: &Path) -> Result<Self, String> {
         std::fs::create_dir_all(mount).map_err(|error| error.to_string())?;
         let file = File::create(image).map_err(|error| error.to_string())?;
@@ -51,7 +51,7 @@ impl Disk {
         run("mount", &["-o", "loop,noatime", text(&self.image), text(&self.mount)])
     }
 
-    /// Nothing is written any more, until it is thawed.
+    /// Freezes the file system: no write completes until it is thawed.
     pub(crate) fn freeze(&self) {
         run("fsfreeze", &["-f", text(&self.mount)]).unwrap();
     }
@@ -64,27 +64,28 @@ impl Disk {
         let _ = run("fsfreeze", &["-u", text(&self.mount)]);
     }
 
-    /// The power goes, on all of these at once: what was not synced is lost. Nobody may be writing.
+    /// A power cut on all of these disks at once: unsynced bytes are lost. No process may be
+    /// writing.
     pub(crate) fn cut(disks: &[&Self]) {
         let paths: Vec<&str> = disks.iter().map(|disk| text(&disk.mount)).collect();
         if let Err(why) = run("python3", &[&["-c", SHUT_DOWN], &paths[..]].concat()) {
-            // Nothing is on a disk that is not: no test may go on.
+            // The disk's state is unknown: no test may go on.
             panic!("a disk cannot be shut down: {why}");
         }
     }
 
-    /// The power is back: mounted anew, with what had been synced.
+    /// Power is back: mounts the disk again, with its synced bytes.
     pub(crate) fn again(&self) {
-        until("a disk is let go", || run("umount", &[text(&self.mount)]).ok());
+        until("a disk can be unmounted", || run("umount", &[text(&self.mount)]).ok());
         self.mount().unwrap();
     }
 
-    /// No byte of room is left.
+    /// Fills the disk: no byte is free.
     pub(crate) fn fill(&self) {
         let ballast = File::create(self.mount.join(BALLAST)).unwrap();
         let mut bytes = BYTES;
         let mut end = 0;
-        // Ever smaller pieces, until nothing fits.
+        // In ever smaller pieces, until none fits.
         while 4_096 <= bytes {
             let flags = rustix::fs::FallocateFlags::empty();
             match rustix::fs::fallocate(&ballast, flags, end, bytes) {
@@ -94,7 +95,7 @@ impl Disk {
         }
     }
 
-    /// There is room again.
+    /// Frees the space again.
     pub(crate) fn make_room(&self) {
         std::fs::remove_file(self.mount.join(BALLAST)).unwrap();
     }
@@ -106,7 +107,7 @@ impl Drop for Disk {
     }
 }
 
-/// Unmounts what test runs that are gone have left behind.
+/// Unmounts the disks that ended test runs have left mounted.
 pub(crate) fn clear_left_behind() {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     for path in mounts.lines().filter_map(|line| line.split_whitespace().nth(1)) {
@@ -116,13 +117,13 @@ pub(crate) fn clear_left_behind() {
             let _ = run("fsfreeze", &["-u", path]);
             let is_gone = run("umount", &["-l", path]).is_ok();
             let folder = rest.split('/').next().filter(|_| is_gone);
-            // The others of that run may still be mounted in it: the last one takes it away.
+            // Other disks of that run may still be mounted in the folder: the last one removes it.
             let _ = folder.map(|name| std::fs::remove_dir_all(format!("{before}{PREFIX}{name}")));
         }
     }
 }
 
-/// Runs a tool of the system. What it says when it fails is the error.
+/// Runs a tool of the system. The error is its output when it fails.
 fn run(tool: &str, arguments: &[&str]) -> Result<(), String> {
     let output = Command::new(tool).args(arguments).output();
     let output = output.map_err(|error| format!("{tool} cannot be run: {error}"))?;

@@ -1,4 +1,4 @@
-//! HTTP/1.1 by hand: what goes over the wire is what the story says, right or wrong.
+//! An HTTP/1.1 client by hand: a test decides every byte it sends, valid or not.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -49,7 +49,7 @@ impl Connection {
         Self::open_for(port, PATIENCE)
     }
 
-    /// The same, for a client with less patience: one that may meet a frozen process.
+    /// The same with a shorter timeout, for a client that may meet a frozen process.
     pub(crate) fn open_for(port: u16, patience: Duration) -> std::io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
@@ -57,25 +57,25 @@ impl Connection {
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    /// Over a connection that has been made already.
+    /// Over a connection that is open already.
     pub(crate) fn over(stream: TcpStream) -> Self {
-        // A test that waits too long fails by it.
+        // A test that waits longer fails.
         let _ = stream.set_read_timeout(Some(PATIENCE));
         Self { stream: BufReader::new(stream) }
     }
 
-    /// Sends these very bytes, and reads nothing yet.
+    /// Sends these bytes as they are, and reads nothing yet.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// Sends these very bytes, and reads one answer.
+    /// Sends these bytes as they are, and reads one answer.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> std::io::Result<Reply> {
         self.stream.get_mut().write_all(bytes)?;
         self.read(bytes.starts_with(b"HEAD"))
     }
 
-    /// Asks, and reads the answer.
+    /// Sends a request, and reads the answer.
     pub(crate) fn ask(
         &mut self,
         method: &str,
@@ -121,7 +121,7 @@ impl Connection {
     }
 }
 
-/// Asks over a connection of its own.
+/// Sends a request over a connection of its own.
 pub(crate) fn ask(
     port: u16,
     method: &str,

@@ -1,4 +1,4 @@
-//! Stores made of real processes, for stories: started, killed, asked, and cleared away.
+//! The harness: stores of real processes that a test starts, kills, queries, and removes.
 
 mod clients;
 mod disk;
@@ -18,17 +18,17 @@ pub(crate) use process::{
 pub(crate) use store::{IDS, PATIENCE, Plan, Store, ports};
 pub(crate) use town::Town;
 
-/// For things that take milliseconds, on a machine that may be busy with many other tests.
+/// The timeout for events that take milliseconds, on a machine busy with other tests.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-/// Waits until `what` comes true and returns what came; panics after [`SOON`].
+/// Waits until `look` returns a value, and returns it; panics after [`SOON`].
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(began.elapsed() < SOON, "within {SOON:?} it did not come true that {what}");
+        assert!(began.elapsed() < SOON, "not within {SOON:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

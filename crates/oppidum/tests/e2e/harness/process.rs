@@ -1,4 +1,4 @@
-//! One process of the real binary: its lines, its signals, its end.
+//! One process of the real binary: its log lines, its signals, its exit.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -7,14 +7,14 @@ use std::time::Instant;
 
 use super::{SOON, until};
 
-/// The binary that is tested.
+/// The binary under test.
 fn binary() -> Command {
     program(Path::new(env!("CARGO_BIN_EXE_oppidum")))
 }
 
 fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
-    // Nothing of the machine's own settings comes in.
+    // The machine's own settings do not reach the process.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name.starts_with("OPPIDUM_") || name == "ORDER_SERVICE_ID" {
@@ -24,7 +24,7 @@ fn program(path: &Path) -> Command {
     command
 }
 
-/// What came of a command that ended by itself.
+/// The result of a command that has ended by itself.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -38,14 +38,14 @@ pub(crate) fn run(arguments: &[&str]) -> Ended {
     run_in(folder.path(), &[], arguments)
 }
 
-/// Runs a command to its end, in a folder, with variables.
+/// Runs a command to its end, in a folder, with environment variables.
 pub(crate) fn run_in(folder: &Path, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
     let mut command = binary();
     command.current_dir(folder).envs(variables.iter().copied()).args(arguments);
     ended(command.stdin(Stdio::null()))
 }
 
-/// Runs a command to its end, with its answer going somewhere else.
+/// Runs a command to its end, with its stdout redirected.
 pub(crate) fn run_to(stdout: impl Into<Stdio>, arguments: &[&str]) -> Ended {
     let folder = tempfile::tempdir().unwrap();
     ended(binary().current_dir(folder.path()).args(arguments).stdin(Stdio::null()).stdout(stdout))
@@ -66,7 +66,7 @@ fn ended(command: &mut Command) -> Ended {
     Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// A process that runs until it is told otherwise. Killed when dropped.
+/// A process that runs until it is stopped. Killed when dropped.
 pub(crate) struct Process {
     name: String,
     child: Child,
@@ -76,12 +76,12 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts one; its lines go to `FOLDER/NAME.out` and `FOLDER/NAME.err`.
+    /// Starts a process; its lines go to `FOLDER/NAME.out` and `FOLDER/NAME.err`.
     pub(crate) fn start(name: &str, folder: &Path, arguments: &[String]) -> Self {
         Self::start_with(name, folder, &[], arguments)
     }
 
-    /// The same, with variables.
+    /// The same, with environment variables.
     pub(crate) fn start_with(
         name: &str,
         folder: &Path,
@@ -119,7 +119,7 @@ impl Process {
         Self { name: name.into(), child, folder: folder.to_owned(), said_before, ended: None }
     }
 
-    /// The same, of another file, and with lines that go somewhere else than into one.
+    /// The same, from another binary and with another stderr.
     pub(crate) fn start_as(
         path: &Path,
         folder: &Path,
@@ -139,17 +139,17 @@ impl Process {
         self.child.id()
     }
 
-    /// How many bytes an earlier process of this name had written to stdout.
+    /// The number of bytes that earlier processes of this name had written to stdout.
     pub(crate) fn said_before(&self) -> usize {
         self.said_before
     }
 
-    /// Everything it has written to stdout so far, in all its lives.
+    /// Everything written to stdout so far, by all processes of this name.
     pub(crate) fn stdout(&self) -> String {
         self.read("out")
     }
 
-    /// Everything it has written to stderr so far, in all its lives.
+    /// Everything written to stderr so far, by all processes of this name.
     pub(crate) fn stderr(&self) -> String {
         self.read("err")
     }
@@ -159,21 +159,21 @@ impl Process {
         String::from_utf8_lossy(&std::fs::read(path).unwrap_or_default()).into_owned()
     }
 
-    /// `kill -9`, and waits until it is gone.
+    /// `kill -9`, and waits until the process is gone.
     pub(crate) fn kill(&mut self) {
         if self.ended.is_none() {
-            // It may have ended by itself just now.
+            // The process may have ended by itself just now.
             let _ = self.child.kill();
             self.ended = self.child.wait().ok();
         }
     }
 
-    /// SIGTERM, or whatever signal.
+    /// Sends SIGTERM, or any other signal.
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         signal_to(self.pid(), signal);
     }
 
-    /// True when it has ended by itself, or was killed.
+    /// True when the process has ended, by itself or by a signal.
     pub(crate) fn has_ended(&mut self) -> bool {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().unwrap();
@@ -181,7 +181,7 @@ impl Process {
         self.ended.is_some()
     }
 
-    /// Waits for it to end by itself.
+    /// Waits for the process to end by itself.
     pub(crate) fn wait(&mut self) -> Option<i32> {
         if self.ended.is_none() {
             let child = &mut self.child;
@@ -191,15 +191,15 @@ impl Process {
         self.ended.and_then(|status| status.code())
     }
 
-    /// Waits until it has written a line that holds `words` to stderr, after the first `skip`
-    /// bytes.
+    /// Waits until the process has written a line that contains `words` to stderr, after the first
+    /// `skip` bytes.
     pub(crate) fn says_after(&self, skip: usize, words: &str) {
         until(&format!("{} says {words:?}", self.name), || {
             self.stderr().get(skip..)?.contains(words).then_some(())
         });
     }
 
-    /// Waits until it has written a line that holds `words` to stderr.
+    /// Waits until the process has written a line that contains `words` to stderr.
     pub(crate) fn says(&self, words: &str) {
         self.says_after(0, words);
     }
@@ -213,7 +213,7 @@ pub(crate) fn signal_to(pid: u32, signal: rustix::process::Signal) {
 
 /// True while a process of this id runs.
 pub(crate) fn runs(pid: u32) -> bool {
-    // A process that has ended and was not waited for is gone all the same.
+    // A zombie counts as gone.
     !matches!(state(pid), None | Some(('Z' | 'X', _)))
 }
 
@@ -222,7 +222,7 @@ pub(crate) fn is_frozen(pid: u32) -> bool {
     matches!(state(pid), Some(('T', _)))
 }
 
-/// The processes that this one has started.
+/// The child processes of this one.
 pub(crate) fn children(pid: u32) -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap();
     let pids = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());

@@ -1,4 +1,4 @@
-//! A whole store, each process started by hand, so that a story can kill and restart any of them.
+//! A whole store, each process started by hand, so that a test can kill and restart any of them.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use super::{Connection, Disk, Ended, Process, Reply, SOON, ask, get, run, until}
 /// The replicas' ids, lowest first.
 pub(crate) const IDS: [u64; 3] = [123, 345, 456];
 
-/// What kind of store a story wants.
+/// The kind of store that a test needs.
 pub(crate) struct Plan {
     pub(crate) dialect: &'static str,
     /// `stock`, `toy`, or a file.
@@ -54,30 +54,30 @@ impl Plan {
     }
 }
 
-/// A running store. Everything is killed and removed when it is dropped.
+/// A running store. Every process is killed and every file removed when it is dropped.
 pub(crate) struct Store {
     plan: Plan,
     orders: Vec<(u64, u16, Option<Process>)>,
     catalogs: Vec<(u16, Option<Process>)>,
     frontends: Vec<(u16, u16, Option<Process>)>,
-    /// What a process may complain of, for it was done to it.
+    /// Words of defects that processes may log, because a test caused them.
     excused: Vec<&'static str>,
-    /// The disks of the replicas, if they have their own. After the processes: unmounted when
-    /// nobody uses them any more.
+    /// The replicas' dedicated disks, if any. Dropped after the processes, so that no process uses
+    /// them when they are unmounted.
     disks: Vec<Disk>,
-    // Last: removed when nobody writes into it any more.
+    // Last: removed when no process writes into it any more.
     folder: TempDir,
 }
 
 impl Store {
-    /// Starts a store and waits until it takes orders, led by 456.
+    /// Starts a store and waits until it accepts orders, led by 456.
     pub(crate) fn start(plan: Plan) -> Self {
         let mut store = Self::prepare(plan);
         store.start_all();
         store
     }
 
-    /// Starts everything that was prepared, and waits until it takes orders.
+    /// Starts everything that was prepared, and waits until it accepts orders.
     pub(crate) fn start_all(&mut self) {
         for index in 0..self.catalogs.len() {
             self.start_catalog(index);
@@ -91,7 +91,7 @@ impl Store {
         self.await_open();
     }
 
-    /// Ports and a folder, and nothing that runs yet.
+    /// Ports and a folder, before any process is started.
     pub(crate) fn prepare(plan: Plan) -> Self {
         let mut ports = free_ports(3 + plan.catalogs + 2 * plan.frontends).into_iter();
         let mut port = || ports.next().unwrap();
@@ -127,7 +127,7 @@ impl Store {
         self.start_order_with(id, &[], more);
     }
 
-    /// The same, with variables.
+    /// The same, with environment variables.
     pub(crate) fn start_order_with(&mut self, id: u64, variables: &[(&str, &str)], more: &[&str]) {
         let (id_text, peers) = (id.to_string(), self.peers());
         let (data, shop) = (self.folder.path().join("data"), self.plan.shop.clone());
@@ -191,19 +191,19 @@ impl Store {
         self.frontends[index].2 = Some(process);
     }
 
-    /// Starts one more replica, with an empty folder: it waits to be added.
+    /// Starts an additional replica, with an empty folder: it waits to be added.
     pub(crate) fn join_order(&mut self, id: u64, more: &[&str]) {
         self.orders.push((id, free_ports(1)[0], None));
         self.start_order(id, &[more, &["--join"]].concat());
         self.order(id).says("waiting to be added");
     }
 
-    /// One that is no replica any more: nobody waits for it.
+    /// Forgets a removed replica: the store no longer waits for it.
     pub(crate) fn drop_order(&mut self, id: u64) {
         self.orders.retain(|(own, ..)| *own != id);
     }
 
-    /// Where a replica is reached.
+    /// The address of a replica.
     pub(crate) fn order_address(&self, id: u64) -> String {
         let found = self.orders.iter().find(|(own, ..)| *own == id);
         found.map_or_else(|| "127.0.0.1:9".to_owned(), |(_, port, _)| format!("127.0.0.1:{port}"))
@@ -250,7 +250,7 @@ impl Store {
         self.order_slot(id).as_mut().unwrap().wait()
     }
 
-    /// Gives each replica a disk of its own, before it is started; or says why that cannot be.
+    /// Gives each replica a dedicated disk, before it is started; or returns the reason why not.
     pub(crate) fn mount_disks(&mut self) -> Result<(), String> {
         clear_left_behind();
         for id in IDS {
@@ -265,8 +265,8 @@ impl Store {
         &self.disks[IDS.iter().position(|own| *own == id).unwrap()]
     }
 
-    /// The power of these replicas goes at the same moment: nobody writes any more, what was not
-    /// synced is lost, and nobody says goodbye. They can be started again.
+    /// Cuts the power of these replicas at one moment: no process writes any more, unsynced bytes
+    /// are lost, and no connection is closed in order. They can be started again.
     pub(crate) fn cut_power(&mut self, ids: &[u64]) {
         for id in ids {
             self.order(*id).signal(rustix::process::Signal::STOP);
@@ -278,7 +278,7 @@ impl Store {
         }
     }
 
-    /// True when each replica has a disk of its own.
+    /// True when each replica has a dedicated disk.
     pub(crate) fn has_disks(&self) -> bool {
         self.disks.len() == IDS.len()
     }
@@ -297,7 +297,7 @@ impl Store {
         std::fs::rename(new, file).unwrap();
     }
 
-    /// From now on processes may complain of this.
+    /// From now on processes may log defects with these words.
     pub(crate) fn excuse(&mut self, words: &'static str) {
         self.excused.push(words);
     }
@@ -307,7 +307,7 @@ impl Store {
         self.order_slot(id).as_mut().unwrap().has_ended()
     }
 
-    /// How many catalogs there are.
+    /// The number of catalogs.
     pub(crate) fn catalogs(&self) -> usize {
         self.catalogs.len()
     }
@@ -337,18 +337,18 @@ impl Store {
         format!("http://127.0.0.1:{}", self.port())
     }
 
-    /// Where everything of this store is.
+    /// The folder that holds everything of this store.
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Runs one of the client's commands against the store.
+    /// Runs a client command against the store.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         let url = self.url();
         run(&[arguments, &["--url", &url]].concat())
     }
 
-    /// Buys on the first frontend, and expects to get it.
+    /// Buys on the first frontend, and expects success; returns the order number.
     pub(crate) fn buy(&self, name: &str, quantity: u64) -> u64 {
         let body = format!(r#"{{"name":"{name}","quantity":{quantity},"type":"buy"}}"#);
         let reply = ask(self.port(), "POST", "/orders", &[], &body);
@@ -356,7 +356,7 @@ impl Store {
         reply.number()
     }
 
-    /// Asks the first frontend.
+    /// Sends a GET to the first frontend.
     pub(crate) fn get(&self, path: &str) -> Reply {
         get(self.port(), path)
     }
@@ -366,18 +366,18 @@ impl Store {
         self.frontends[index].1
     }
 
-    /// What a frontend tells Prometheus.
+    /// The Prometheus metrics of a frontend.
     pub(crate) fn frontend_metrics(&self, index: usize) -> String {
         get(self.frontends[index].1, "/metrics").body
     }
 
-    /// What is in stock, as the first frontend says.
+    /// A product's stock, from the first frontend.
     pub(crate) fn stock(&self, name: &str) -> u64 {
         let reply = self.get(&format!("/products/{name}"));
         reply.json()["data"]["quantity"].as_u64().unwrap_or_else(|| panic!("{reply:?}"))
     }
 
-    /// What the replicas say of themselves, those that can be asked.
+    /// The status of each reachable replica.
     pub(crate) fn replicas(&self) -> Vec<Value> {
         let running = self.orders.iter().filter(|(_, _, process)| process.is_some());
         let asked = running.filter_map(|(_, port, _)| {
@@ -387,7 +387,7 @@ impl Store {
         asked.collect()
     }
 
-    /// Waits until all replicas that run agree on who leads; None: that somebody does.
+    /// Waits until all running replicas agree on the leader; None: on any leader.
     pub(crate) fn await_leader(&self, expected: Option<u64>) -> u64 {
         until(&format!("{expected:?} leads"), || {
             let replicas = self.replicas();
@@ -399,12 +399,12 @@ impl Store {
         })
     }
 
-    /// Waits until all replicas are there, and have applied the same.
+    /// Waits until all replicas are ready, and have applied the same.
     pub(crate) fn await_all_ready(&self) {
         until("all replicas have applied the same", || self.are_all_ready().then_some(()));
     }
 
-    /// True when all replicas are there, and have applied the same.
+    /// True when all replicas are ready, and have applied the same.
     pub(crate) fn are_all_ready(&self) -> bool {
         let replicas = self.replicas();
         let applied = |status: &Value| status["applied_index"].as_u64();
@@ -413,7 +413,7 @@ impl Store {
         replicas.len() == self.orders.len() && replicas.iter().all(same)
     }
 
-    /// Asks until the public port says this, in a moment when it may say other things.
+    /// Repeats a GET until the public port answers with this status; other statuses are ignored.
     pub(crate) fn await_status(&self, path: &str, status: u16) -> Reply {
         until(&format!("{path} answers {status}"), || {
             let reply = Connection::open(self.port()).ok()?.ask("GET", path, &[], "").ok()?;
@@ -427,11 +427,11 @@ impl Store {
         let ended = self.run(&["verify"]);
         assert_eq!(ended.code, Some(0), "{ended:?}");
         assert!(ended.stdout.contains("identical"), "{ended:?}");
-        self.nobody_complains();
+        self.no_process_reports_a_defect();
     }
 
-    /// No process has written of a defect.
-    pub(crate) fn nobody_complains(&self) {
+    /// Asserts that no process has logged a defect.
+    pub(crate) fn no_process_reports_a_defect(&self) {
         let orders = self.orders.iter().filter_map(|(_, _, process)| process.as_ref());
         let catalogs = self.catalogs.iter().filter_map(|(_, process)| process.as_ref());
         let frontends = self.frontends.iter().filter_map(|(_, _, process)| process.as_ref());
@@ -440,7 +440,7 @@ impl Store {
                 let excused = self.excused.iter().any(|words| line.contains(words));
                 let bad = line.contains(" ERROR ") || line.contains("panicked");
                 let bad = bad && !excused;
-                assert!(!bad, "a process complains: {line}");
+                assert!(!bad, "a process reports a defect: {line}");
             }
         }
     }
@@ -455,14 +455,14 @@ impl Drop for Store {
     }
 }
 
-/// A folder that says whose it is, for those who clear away what was left behind.
+/// A folder named after this process, so that a later run can remove what was left behind.
 fn folder() -> TempDir {
     let prefix = format!("{PREFIX}{}-", std::process::id());
     tempfile::Builder::new().prefix(&prefix).tempdir().unwrap()
 }
 
-/// Ports that nobody has just now, let go together: drawn by lot from below those that the system
-/// lends to others, for a port must still be free when its process comes back from the dead.
+/// Free ports, released together. They are drawn at random from below the system's ephemeral range,
+/// because a port must still be free when its process is restarted.
 fn free_ports(count: usize) -> Vec<u16> {
     let mut held: Vec<TcpListener> = Vec::new();
     while held.len() < count {
@@ -472,7 +472,7 @@ fn free_ports(count: usize) -> Vec<u16> {
     held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
 }
 
-/// Two of them.
+/// Two free ports.
 pub(crate) fn ports() -> [u16; 2] {
     free_ports(2).try_into().unwrap()
 }
@@ -481,8 +481,8 @@ fn strings(texts: &[&str]) -> Vec<String> {
     texts.iter().map(|text| (*text).to_owned()).collect()
 }
 
-/// A little less than a frontend's patience of five seconds: a refusal that comes before was
-/// decided, and not for want of time. How soon it comes is no matter of tests.
+/// A little less than a frontend's timeout of five seconds: an earlier rejection is a decision, not
+/// a timeout. No test checks how fast it is.
 pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(4);
 
 const _: () = assert!(PATIENCE.as_millis() < SOON.as_millis());

@@ -1,4 +1,4 @@
-//! A store that `oppidum up` has started, on ports that are free.
+//! A store started by `oppidum up`, on free ports.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -14,13 +14,13 @@ pub(crate) struct Town {
 }
 
 impl Town {
-    /// Starts one, and waits until it is open.
+    /// Starts a store, and waits until it is open.
     pub(crate) fn start(folder: &Path, more: &[&str]) -> Self {
         let up = Process::start("up", folder, &arguments(more));
         Self::opened(up)
     }
 
-    /// The same, of another file, and with lines that go somewhere else than into one.
+    /// The same, from another binary and with another stderr.
     pub(crate) fn start_as(
         path: &Path,
         folder: &Path,
@@ -30,7 +30,7 @@ impl Town {
         Self::opened(Process::start_as(path, folder, err, &[], &arguments(more)))
     }
 
-    /// The same, with variables.
+    /// The same, with environment variables.
     pub(crate) fn start_with(folder: &Path, variables: &[(&str, &str)], more: &[&str]) -> Self {
         Self::opened(Process::start_with("up", folder, variables, &arguments(more)))
     }
@@ -39,7 +39,7 @@ impl Town {
         let said = up.said_before();
         let port = until("the store is open", || {
             let out = up.stdout().split_off(said);
-            // The last lines of what it tells: everything before has been written.
+            // The last lines of the opening: everything before has been written.
             out.contains("Ctrl-C").then_some(())?;
             let url = out.split("http://127.0.0.1:").nth(1)?;
             url.split(|letter: char| !letter.is_ascii_digit()).next()?.parse().ok()
@@ -47,13 +47,13 @@ impl Town {
         Self { up, port }
     }
 
-    /// Places an order of the stock dialect. On a busy machine one may have to be sent again.
+    /// Places an order of the stock dialect. On a busy machine it may need more than one try.
     pub(crate) fn sells(&self) {
         const ORDER: &str = r#"{"name":"FishCo","quantity":1,"type":"buy"}"#;
         until("an order is placed", || (post(self.port, ORDER).status == 200).then_some(()));
     }
 
-    /// The pids of the store's processes, by name, as its status has them.
+    /// The pids of the store's processes, by name, from its status.
     pub(crate) fn pids(&self) -> Vec<(String, u32)> {
         let status = get(self.port, "/status").json();
         let processes = status["processes"].as_array().unwrap().clone();
@@ -65,7 +65,7 @@ impl Town {
         named.collect()
     }
 
-    /// The pid of one of them.
+    /// The pid of one process.
     pub(crate) fn pid(&self, name: &str) -> Option<u32> {
         self.pids().into_iter().find(|(own, _)| own == name).map(|(_, pid)| pid)
     }

@@ -1,14 +1,14 @@
-//! Torture: clients go on while processes of the real binary are killed, frozen and restarted, and
-//! disks stall, fill, are damaged or lose power, one after the other and all at once, as one seed
-//! says; and then everything is checked. [P1 to P9]
+//! Torture: clients trade while processes of the real binary are killed, frozen and restarted, and
+//! disks stall, fill, are damaged or lose power, one at a time and all at once. One seed decides
+//! everything. At the end every promise is checked. [P1 to P9]
 //!
-//! Power cuts and full disks need disks of their own, which only root can have; without them those
-//! faults are left out, and it says so.
+//! Power cuts and full disks need dedicated disks, which need root; without them those faults are
+//! left out, and the test prints which.
 //!
-//! A few seconds of it run with every test run; for as long as one likes:
-//! `cargo xtask torture --minutes 20 --seed 7`. Each fault is a file in `faults/`.
+//! Every test run includes a few seconds of it; for longer runs: `cargo xtask torture --minutes 20
+//! --seed 7`. Each fault is a file in `faults/`.
 //!
-//! * `OPPIDUM_TORTURE_SECONDS`, `OPPIDUM_TORTURE_SEED`: how long, and what follows from it.
+//! * `OPPIDUM_TORTURE_SECONDS`, `OPPIDUM_TORTURE_SEED`: the length of the run, and its seed.
 //! * `OPPIDUM_TORTURE_FAULTS`: names of faults, separated by commas; by default all.
 
 mod faults;
@@ -21,10 +21,10 @@ use crate::harness::{Connection, IDS, Plan, Store, until};
 use crate::history::History;
 use faults::{FAULTS, Needs, Strike};
 
-/// How many catalogs there are.
+/// The number of catalogs.
 const CATALOGS: usize = 2;
 
-/// How many keys are asked again at the end, at the most.
+/// The most keys that are repeated at the end.
 const ASKED_AGAIN: usize = 2_000;
 
 /// How long a disk stalls.
@@ -33,8 +33,8 @@ pub(crate) const STALL: Duration = Duration::from_millis(500);
 /// Faults are switched on and off while a replica runs.
 pub(crate) const SWITCHES: [&str; 2] = ["--fault", "switches"];
 
-/// How a disk is made to stall: its file system is frozen, or the process is told that nothing
-/// comes to be on it.
+/// A way to stall a disk: its file system is frozen, or a failpoint in the process blocks every
+/// sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stall {
     Frozen,
@@ -49,26 +49,26 @@ pub(crate) struct Torture {
 }
 
 impl Torture {
-    /// One of so many, as the seed says: a step of Knuth's linear congruential generator.
+    /// A number below `count`, from the seed: a step of Knuth's linear congruential generator.
     pub(crate) fn pick(&mut self, count: usize) -> usize {
         let (times, plus) = (6_364_136_223_846_793_005, 1_442_695_040_888_963_407);
         self.luck = self.luck.wrapping_mul(times).wrapping_add(plus);
         usize::try_from((self.luck >> 33) % u64::try_from(count).unwrap()).unwrap()
     }
 
-    /// A replica that leads just now.
+    /// The replica that leads now.
     pub(crate) fn leader(&self) -> u64 {
         self.store.await_leader(None)
     }
 
-    /// A replica that does not.
+    /// A replica that does not lead.
     pub(crate) fn follower(&mut self) -> u64 {
         let leader = self.leader();
         let others: Vec<u64> = IDS.into_iter().filter(|id| *id != leader).collect();
         others[self.pick(others.len())]
     }
 
-    /// A replica's disk does nothing any more.
+    /// Stalls a replica's disk.
     pub(crate) fn stall(&mut self, id: u64) -> Stall {
         if self.store.has_disks() && self.pick(2) == 0 {
             self.store.disk(id).freeze();
@@ -78,7 +78,7 @@ impl Torture {
         Stall::Switched
     }
 
-    /// A replica's disk goes on.
+    /// Ends the stall of a replica's disk.
     pub(crate) fn go_on_writing(&self, id: u64, stall: Stall) {
         match stall {
             Stall::Frozen => self.store.disk(id).thaw(),
@@ -86,12 +86,12 @@ impl Torture {
         }
     }
 
-    /// The power of these replicas goes, at the same moment.
+    /// Cuts the power of these replicas, at the same moment.
     pub(crate) fn cut_power(&mut self, ids: &[u64]) {
         self.store.cut_power(ids);
     }
 
-    /// Starts these again, in any order.
+    /// Restarts these replicas, in any order.
     pub(crate) fn start_again(&mut self, ids: &[u64]) {
         let first = self.pick(ids.len());
         for id in ids.iter().cycle().skip(first).take(ids.len()) {
@@ -99,7 +99,7 @@ impl Torture {
         }
     }
 
-    /// After a fault by which a replica may end: whoever has is started again, until all are ready.
+    /// After a fault that may end a replica: restarts each that has ended, until all are ready.
     pub(crate) fn supervise(&mut self) {
         let store = &mut self.store;
         until("all replicas are back", || {
@@ -117,13 +117,13 @@ fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
 }
 
-/// A fault lasts for so long: nobody waits for a condition here.
+/// Keeps a fault going for this time: there is no condition to wait for.
 pub(crate) fn hold(span: Duration) {
     std::thread::sleep(span);
 }
 
-/// The faults that are wanted, and can be: the others are named, with the reason.
-#[expect(clippy::print_stdout, reason = "whoever runs it wants to know what is left out")]
+/// The faults that are asked for and possible here; prints the others, with the reason.
+#[expect(clippy::print_stdout, reason = "the output says which faults are left out")]
 fn wanted(disks: Result<(), String>) -> Vec<(&'static str, Strike)> {
     let wanted = std::env::var("OPPIDUM_TORTURE_FAULTS").unwrap_or_default();
     let is_wanted = |name| wanted.is_empty() || wanted.split(',').any(|wanted| wanted == name);
@@ -145,20 +145,20 @@ fn wanted(disks: Result<(), String>) -> Vec<(&'static str, Strike)> {
         );
     }
     let names = FAULTS.map(|(name, ..)| name);
-    assert!(!faults.is_empty(), "no such fault can be had; there are {names:?}");
+    assert!(!faults.is_empty(), "no such fault is possible here; known are {names:?}");
     faults
 }
 
-/// Nothing acknowledged is lost, doubled, renumbered or shown too old, whatever happens.
+/// No acknowledged order is lost, doubled, renumbered or shown too old, under any fault.
 #[test]
-fn nothing_is_lost_whatever_happens() {
+fn no_acknowledged_order_is_lost_under_any_fault() {
     let seed = number("OPPIDUM_TORTURE_SEED", 1);
     let span = Duration::from_secs(number("OPPIDUM_TORTURE_SECONDS", 15));
     let (_folder, shop) = shop();
     let plan = Plan { shop, frontends: FRONTENDS, catalogs: CATALOGS, ..Plan::stock() };
     let mut store = Store::prepare(Plan { flags: &SWITCHES, ..plan });
     let faults = wanted(store.mount_disks());
-    // What is done to the disks, replicas may complain of.
+    // Replicas may log the disk faults that torture causes.
     store.excuse("No space left on device");
     store.start_all();
     let crowd = Crowd::new(&store, 4, 4);
@@ -196,13 +196,13 @@ fn nothing_is_lost_whatever_happens() {
     }
 }
 
-/// Acknowledged keys have their answer, and no other. [P4]
+/// Repeats acknowledged keys: each must give its recorded answer. [P4]
 fn ask_again(store: &Store, history: &History) {
     let keys = history.keys();
     let every = keys.len().div_ceil(ASKED_AGAIN).max(1);
     let mut connection = Connection::open(store.port()).unwrap();
     for (key, body, number) in keys.iter().step_by(every) {
-        // A frontend that had to ask twice does not know which of its tries was the first.
+        // A frontend that retried does not know which of its tries was the first.
         let is_replayed = (0..5).any(|_| {
             let headers = [("Idempotency-Key", key.as_str())];
             let again = connection.ask("POST", "/orders", &headers, body).unwrap();

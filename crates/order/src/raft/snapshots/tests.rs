@@ -1,4 +1,4 @@
-//! What is refused before anything is fetched, and block by block.
+//! Snapshots that are rejected before any fetch, and blocks that are rejected one by one.
 
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
 use ledger::terms::{Cents, LedgerId, Name, Quantity, Timestamp};
@@ -8,16 +8,16 @@ use openraft::storage::RaftStateMachine;
 use super::*;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::types::{Entry, LeaderId, LogId};
-use crate::raft::writer::Pace;
+use crate::raft::writer::WritePace;
 
 fn log_id(index: u64) -> LogId {
     LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index }
 }
 
-/// A replica that has applied and written so many blank entries.
+/// A replica that has applied and written `entries` blank entries.
 async fn replica(entries: u64) -> (tempfile::TempDir, StateMachine, Arc<View>) {
     let folder = tempfile::tempdir().unwrap();
-    let pace = Pace { every: Duration::from_hours(1), bytes: usize::MAX };
+    let pace = WritePace { every: Duration::from_hours(1), bytes: usize::MAX };
     let opened = StateMachine::open(folder.path(), Windows::default(), pace, Arc::new(NoSource));
     let (mut machine, view) = opened.unwrap();
     let blank = |index| Ok((Entry { log_id: log_id(index), payload: EntryPayload::Blank }, None));
@@ -29,7 +29,7 @@ async fn replica(entries: u64) -> (tempfile::TempDir, StateMachine, Arc<View>) {
 
 /// [P8]
 #[tokio::test]
-async fn a_snapshot_that_is_older_or_not_what_it_says_changes_nothing() {
+async fn an_older_or_mislabelled_snapshot_changes_nothing() {
     let (_theirs, _machine, other) = replica(5).await;
     let (_ours, _other_machine, view) = replica(8).await;
     let Snapshot { meta, snapshot } = current(&other).unwrap();
@@ -62,18 +62,18 @@ fn blocks() -> Vec<Bytes> {
 }
 
 #[test]
-fn a_block_must_follow_on_the_last_and_not_lead_beyond_what_was_asked_for() {
+fn a_block_must_follow_the_last_and_lie_in_the_requested_range() {
     let blocks = blocks();
     let (index, digest, next) = (Index(0), Digest::default(), OrderNumber(0));
     let mut chain = Chain { index, digest, next };
     chain.step(blocks[0].clone(), Index(3)).unwrap();
     assert_eq!(chain.next, OrderNumber(7), "the opening says where numbers begin");
     let mut other = Chain { next: OrderNumber(8), ..chain };
-    assert!(other.step(blocks[1].clone(), Index(3)).is_err(), "it gives another number");
-    assert!(chain.step(blocks[2].clone(), Index(3)).is_err(), "one is missing");
-    assert!(chain.step(blocks[1].clone(), Index(1)).is_err(), "it was not asked for");
+    assert!(other.step(blocks[1].clone(), Index(3)).is_err(), "another order number");
+    assert!(chain.step(blocks[2].clone(), Index(3)).is_err(), "a block is missing");
+    assert!(chain.step(blocks[1].clone(), Index(1)).is_err(), "beyond the requested range");
     chain.step(blocks[1].clone(), Index(3)).unwrap();
-    assert!(chain.step(blocks[1].clone(), Index(3)).is_err(), "it comes twice");
+    assert!(chain.step(blocks[1].clone(), Index(3)).is_err(), "the same block twice");
     chain.step(blocks[2].clone(), Index(3)).unwrap();
     assert_eq!((chain.index, chain.next), (Index(3), OrderNumber(9)));
 }

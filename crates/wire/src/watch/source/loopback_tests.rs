@@ -1,4 +1,4 @@
-//! Each shell of the watch protocol against a script at the other end of a connection.
+//! Loopback tests: each shell of the watch protocol against a scripted peer over a connection.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,20 +14,20 @@ use crate::proto::watch_client::WatchClient;
 use crate::proto::watch_server::{Watch, WatchServer};
 use crate::serve::{self, Facts};
 use crate::status::ProcessStatus;
-use crate::watch::follower::Verdict;
+use crate::watch::position::Verdict;
 use crate::watch::watcher::{self, Ended, Watcher};
 use crate::watch::window::Window;
 
-/// For what takes a moment, against what never comes.
+/// Timeout for an event that comes within milliseconds or never.
 const SOON: Duration = Duration::from_secs(20);
 
 const HOUR: Duration = Duration::from_hours(1);
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    tokio::time::timeout(SOON, what).await.expect("it comes at once or never")
+    tokio::time::timeout(SOON, what).await.expect("the event comes within the timeout")
 }
 
-/// What the shell of the source has told its core.
+/// The calls of the source shell to its core.
 #[derive(Debug, PartialEq, Eq)]
 enum Did {
     Heartbeat,
@@ -36,7 +36,7 @@ enum Did {
     Broke,
 }
 
-/// A source whose core is a script.
+/// A source with a scripted core.
 struct Scripted {
     window: Mutex<Window>,
     grants: Mutex<VecDeque<Grant>>,
@@ -46,7 +46,7 @@ struct Scripted {
     news: watch::Sender<u64>,
     beat: Duration,
     sent: Mutex<Index>,
-    /// It was asked for a grant while frames were still to be sent.
+    /// The shell asked for a grant before it had sent every frame.
     early: Mutex<bool>,
 }
 
@@ -108,7 +108,7 @@ impl Source for Scripted {
     }
 
     fn broke(&self, _: Incarnation, _: StreamId) {
-        // The test may be over.
+        // An error: the test has ended.
         let _ = self.did.send(Did::Broke);
     }
 
@@ -124,7 +124,7 @@ impl Source for Scripted {
 type Up = mpsc::UnboundedSender<proto::FromWatcher>;
 type Served = (Streaming<proto::FromWatcher>, mpsc::Sender<Result<proto::FromSource, Status>>);
 
-/// Serves a source, or hands each stream to the test.
+/// A server that serves a source, or hands each stream to the test.
 #[derive(Clone)]
 enum Server {
     Source(Arc<Scripted>),
@@ -164,7 +164,7 @@ impl Facts for Nothing {
     }
 }
 
-/// Where the server is.
+/// Starts a server and returns its address.
 async fn start(server: Server) -> String {
     let listener = TcpListener::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -177,7 +177,7 @@ fn up(what: from_watcher::What) -> proto::FromWatcher {
     proto::FromWatcher { what: Some(what) }
 }
 
-/// A watcher at index 7 that the test speaks for, welcomed by a source that beats so often.
+/// A watcher at index 7, played by the test, and the source that has welcomed it.
 struct Spoken {
     source: Arc<Scripted>,
     did: mpsc::UnboundedReceiver<Did>,
@@ -209,7 +209,7 @@ impl Spoken {
         let mut spoken = Self { source, did, up: sender, down: following.unwrap().into_inner() };
         let from_source::What::Welcome(welcome) = spoken.next().await else { panic!() };
         assert_eq!(welcome.term, 4);
-        // What is settled, and the beat that is due at once.
+        // One beat carries the settled index, and one is due at once.
         for _ in 0..2 {
             let from_source::What::Beat(beat) = spoken.next().await else { panic!() };
             assert_eq!((beat.settled, beat.grant_us), (7, 0));
@@ -231,7 +231,7 @@ impl Spoken {
 }
 
 #[tokio::test]
-async fn the_first_lease_waits_for_no_beat_and_names_the_index_that_it_is_valid_from() {
+async fn the_first_grant_waits_for_no_beat_and_names_its_index() {
     let mut watcher = Spoken::welcomed(HOUR).await;
     let echo = Moment(Duration::from_micros(1_234_567));
     let grant = Grant { echo, lease: Duration::from_micros(400_001), index: Index(6) };
@@ -243,15 +243,15 @@ async fn the_first_lease_waits_for_no_beat_and_names_the_index_that_it_is_valid_
 }
 
 #[tokio::test]
-async fn a_watcher_that_lacks_nothing_counts_as_sent_to() {
+async fn a_watcher_that_lacks_no_frame_counts_as_sent_up_to_its_cursor() {
     let mut watcher = Spoken::welcomed(HOUR).await;
     watcher.does(&Did::Sent(Index(7))).await;
 }
 
 #[tokio::test]
-async fn a_beat_follows_every_frame_that_there_is() {
+async fn every_frame_in_the_window_is_sent_before_a_beat() {
     let mut watcher = Spoken::welcomed(Duration::from_millis(1)).await;
-    // Nobody has announced it yet.
+    // The frame is not announced, so only a beat can send it.
     watcher.source.window.lock().push(Index(8), [].into());
     let change = loop {
         match watcher.next().await {
@@ -261,7 +261,7 @@ async fn a_beat_follows_every_frame_that_there_is() {
         }
     };
     assert_eq!((change.after, change.index), (7, 8));
-    assert!(!*watcher.source.early.lock(), "a grant would have been refused");
+    assert!(!*watcher.source.early.lock(), "the core would have denied a grant");
 }
 
 #[tokio::test]
@@ -275,12 +275,12 @@ async fn a_replaced_stream_is_closed() {
 }
 
 #[tokio::test]
-async fn a_goodbye_and_a_break_are_told_apart() {
+async fn a_goodbye_and_a_break_are_distinguished() {
     let mut watcher = Spoken::welcomed(HOUR).await;
     watcher.say(from_watcher::What::Goodbye(proto::Goodbye {}));
     watcher.does(&Did::Goodbye).await;
     watcher.does(&Did::Broke).await;
-    assert!(soon(watcher.down.message()).await.unwrap().is_none(), "it is closed in order");
+    assert!(soon(watcher.down.message()).await.unwrap().is_none(), "it ends without an error");
     let Spoken { mut did, down, up, source } = Spoken::welcomed(HOUR).await;
     drop((down, up));
     loop {
@@ -293,7 +293,7 @@ async fn a_goodbye_and_a_break_are_told_apart() {
 }
 
 #[tokio::test]
-async fn a_source_that_leaves_asks_its_watchers_to_go_at_once() {
+async fn a_source_that_stops_asks_its_watchers_to_leave_at_once() {
     let mut watcher = Spoken::welcomed(HOUR).await;
     *watcher.source.leaving.lock() = true;
     watcher.source.announce();
@@ -301,7 +301,7 @@ async fn a_source_that_leaves_asks_its_watchers_to_go_at_once() {
     assert!(beat.leaving && beat.grant_us == 0);
 }
 
-/// What the shell of the watcher has told its core.
+/// The calls of the watcher shell to its core.
 #[derive(Debug, PartialEq, Eq)]
 enum Heard {
     Change(Index),
@@ -309,12 +309,12 @@ enum Heard {
     Renounced,
 }
 
-/// A watcher whose core is a script.
+/// A watcher with a scripted core.
 struct Follower {
     heard: mpsc::UnboundedSender<Heard>,
     seen: Mutex<Index>,
     seen_news: watch::Sender<u64>,
-    forsaken: bool,
+    abandoned: bool,
 }
 
 impl Watcher for Follower {
@@ -353,8 +353,8 @@ impl Watcher for Follower {
         self.seen_news.subscribe()
     }
 
-    fn is_forsaken(&self, _: Moment, _: Moment) -> bool {
-        self.forsaken
+    fn is_abandoned(&self, _: Moment, _: Moment) -> bool {
+        self.abandoned
     }
 
     fn renounce(&self) {
@@ -366,7 +366,7 @@ impl Watcher for Follower {
     }
 }
 
-/// A watcher that runs, and the source that the test speaks for; it has said hello.
+/// A running watcher that has sent its hello, and the source, played by the test.
 struct Watching {
     follower: Arc<Follower>,
     heard: mpsc::UnboundedReceiver<Heard>,
@@ -376,12 +376,12 @@ struct Watching {
 }
 
 impl Watching {
-    async fn begun(forsaken: bool) -> Self {
+    async fn begun(abandoned: bool) -> Self {
         let (streams, mut served) = mpsc::unbounded_channel();
         let address = start(Server::Script(streams)).await;
         let (report, heard) = mpsc::unbounded_channel();
         let (seen, seen_news) = (Mutex::default(), watch::Sender::new(0));
-        let follower = Arc::new(Follower { heard: report, seen, seen_news, forsaken });
+        let follower = Arc::new(Follower { heard: report, seen, seen_news, abandoned });
         let theirs = follower.clone();
         let ended = tokio::spawn(async move {
             watcher::watch(&*theirs, &address, &CancellationToken::new()).await
@@ -420,7 +420,7 @@ fn beat() -> proto::Beat {
 }
 
 #[tokio::test]
-async fn a_heartbeat_tells_the_time_at_which_it_leaves_and_what_is_seen_goes_up_at_once() {
+async fn a_heartbeat_carries_its_sending_time_and_a_new_seen_index_is_reported_at_once() {
     let before = clock::now();
     let mut watching = Watching::welcomed().await;
     let from_watcher::What::Heartbeat(first) = watching.next().await else { panic!() };
@@ -433,7 +433,7 @@ async fn a_heartbeat_tells_the_time_at_which_it_leaves_and_what_is_seen_goes_up_
 }
 
 #[tokio::test]
-async fn what_a_beat_says_is_settled_is_told() {
+async fn the_settled_index_of_a_beat_reaches_the_core() {
     let mut watching = Watching::welcomed().await;
     watching.say(from_source::What::Beat(beat())).await;
     for expected in [Heard::Change(Index(3)), Heard::Settled(Index(2))] {
@@ -442,7 +442,7 @@ async fn what_a_beat_says_is_settled_is_told() {
 }
 
 #[tokio::test]
-async fn a_watcher_that_is_asked_to_go_answers_no_more_and_says_goodbye() {
+async fn a_watcher_that_is_asked_to_leave_ends_its_lease_and_says_goodbye() {
     let mut watching = Watching::welcomed().await;
     watching.say(from_source::What::Beat(proto::Beat { leaving: true, ..beat() })).await;
     while !matches!(watching.next().await, from_watcher::What::Goodbye(_)) {}
@@ -452,7 +452,7 @@ async fn a_watcher_that_is_asked_to_go_answers_no_more_and_says_goodbye() {
 }
 
 #[tokio::test]
-async fn why_a_source_ends_a_stream_is_understood() {
+async fn the_status_that_ends_a_stream_gives_the_reason() {
     let aborted = || Status::aborted("x");
     let table = [
         (false, aborted(), Ended::LetGo),
@@ -475,6 +475,6 @@ async fn why_a_source_ends_a_stream_is_understood() {
 
 #[tokio::test]
 async fn a_watcher_without_a_grant_looks_for_another_source() {
-    let forsaken = Watching::begun(true).await;
-    assert_eq!(soon(forsaken.ended).await.unwrap(), Ended::Forsaken);
+    let abandoned = Watching::begun(true).await;
+    assert_eq!(soon(abandoned.ended).await.unwrap(), Ended::Abandoned);
 }

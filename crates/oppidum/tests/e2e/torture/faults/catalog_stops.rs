@@ -1,4 +1,4 @@
-//! SIGTERM to a catalog: it lets its frontends go and says goodbye; orders do not wait.
+//! SIGTERM to a catalog: it dismisses its frontends and detaches; orders do not wait.
 
 use rustix::process::Signal;
 

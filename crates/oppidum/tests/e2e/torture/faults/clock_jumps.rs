@@ -1,4 +1,4 @@
-//! The leader's clock jumps an hour, ahead or back, or that of everybody; and back again.
+//! The clock of the leader, or of every replica, jumps an hour ahead or back, and then back again.
 
 use crate::harness::IDS;
 use crate::torture::Torture;

@@ -1,5 +1,5 @@
-//! The disk of one replica is full for a while; the others go on, and so does it when there is
-//! room.
+//! The disk of one replica is full for a while; the others go on, and so does that replica when it
+//! has space again.
 
 use crate::harness::IDS;
 use crate::torture::Torture;
@@ -10,7 +10,7 @@ pub(crate) fn strike(torture: &mut Torture) {
     torture.crowd.go_on(50);
     torture.store.disk(full).make_room();
     torture.supervise();
-    // One whose log met the full disk may end a moment later.
+    // A replica whose log met the full disk may end a moment later.
     torture.crowd.go_on(20);
     torture.supervise();
 }

@@ -1,5 +1,5 @@
-//! The disks of a majority are full for a while: no order is taken, or none for long, until there
-//! is room.
+//! The disks of two or three replicas are full for a while: orders are rejected, at once or soon,
+//! until there is space again.
 
 use crate::harness::IDS;
 use crate::torture::{STALL, Torture, hold};
@@ -16,7 +16,7 @@ pub(crate) fn strike(torture: &mut Torture) {
         torture.store.disk(*id).make_room();
     }
     torture.supervise();
-    // One whose log met the full disk may end a moment later.
+    // A replica whose log met the full disk may end a moment later.
     torture.crowd.go_on(20);
     torture.supervise();
 }

@@ -1,4 +1,4 @@
-//! `kill -9` of a follower; nobody should notice.
+//! `kill -9` of a follower; clients should not notice.
 
 use crate::torture::Torture;
 

@@ -1,4 +1,4 @@
-//! A follower's disk does nothing for half a second; nobody should notice.
+//! A follower's disk stalls for half a second; clients should not notice.
 
 use crate::torture::{STALL, Torture, hold};
 

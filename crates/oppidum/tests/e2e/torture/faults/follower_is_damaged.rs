@@ -1,5 +1,5 @@
-//! Bits of a dead follower's log or history are flipped. With a damaged log it must say so and stay
-//! away, until its folder is as it was; a damaged history it mends.
+//! Bits of a dead follower's log or history are flipped. With a damaged log it must report the
+//! damage and stay down until its folder is restored; a damaged history it repairs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ pub(crate) fn strike(torture: &mut Torture) {
     }
 }
 
-/// The history is nobody's promise: it is mended with what the others have.
+/// A damaged block breaks no promise: the replica repairs it from the others.
 fn block(torture: &mut Torture, follower: u64, data: &Path) {
     flip_block(torture, data);
     torture.store.start_order(follower, &[]);
@@ -26,9 +26,10 @@ fn block(torture: &mut Torture, follower: u64, data: &Path) {
     assert_eq!(mended.code, Some(0), "{mended:?}");
 }
 
-/// A replica whose log is damaged stays away and says where. Then the file is put back.
+/// A replica with a damaged log does not start, and reports the position. Then the file is
+/// restored.
 fn log(torture: &mut Torture, follower: u64, data: &Path, part: usize) {
-    // A log that is too short: nothing to flip.
+    // A log that is too short has no bit to flip.
     if let Some((file, whole)) = flip_log(torture, data, part) {
         let said = torture.store.order(follower).stderr().len();
         torture.store.start_order(follower, &[]);
@@ -42,13 +43,13 @@ fn log(torture: &mut Torture, follower: u64, data: &Path, part: usize) {
     torture.store.start_order(follower, &[]);
 }
 
-/// Flips a bit in the second or third quarter of the log's last file. What is behind may be torn,
-/// and then it would be cut.
+/// Flips a bit in the second or third quarter of the log's last file. The end of the file may be
+/// torn, and a torn end would be cut instead of reported.
 fn flip_log(torture: &mut Torture, data: &Path, quarter: usize) -> Option<(PathBuf, Vec<u8>)> {
     let files = fs::read_dir(data.join("log")).unwrap().map(|file| file.unwrap().path());
     let file = files.filter(|path| path.extension().is_some_and(|end| end == "wal")).max()?;
     let whole = fs::read(&file).unwrap();
-    // Some entries are there, and more behind.
+    // There are entries before and behind the flipped bit.
     (4_096 < whole.len()).then_some(())?;
     let place = quarter * whole.len() / 4 + torture.pick(whole.len() / 4);
     let mut bytes = whole.clone();
@@ -57,7 +58,7 @@ fn flip_log(torture: &mut Torture, data: &Path, quarter: usize) -> Option<(PathB
     Some((file, whole))
 }
 
-/// Flips a bit of an order that was acknowledged a while ago, wherever the history has it.
+/// Flips a bit of an older acknowledged order, at each place in the history's file.
 fn flip_block(torture: &mut Torture, data: &Path) {
     let keys = torture.crowd.history.keys();
     let Some((key, ..)) = keys.get(torture.pick(keys.len() / 2 + 1)) else { return };

@@ -1,4 +1,4 @@
-//! SIGSTOP of a frontend: orders wait one grace; it wakes up and tells nothing old.
+//! SIGSTOP of a frontend: orders wait one grace; when it wakes up it shows no old value.
 
 use rustix::process::Signal;
 

@@ -1,4 +1,4 @@
-//! Hostile clients beside the customers: they hold connections, heads and bodies, ask for
+//! Hostile clients beside the customers: they hold connections, heads and bodies, request
 //! everything, and read nothing; orders go on.
 
 use std::io::Write;
@@ -8,10 +8,10 @@ use crate::crowd::FRONTENDS;
 use crate::harness::connect_from;
 use crate::torture::Torture;
 
-/// Clients of each kind.
+/// The number of clients of each kind.
 const CLIENTS: usize = 20;
 
-/// What they send, after which nothing more comes.
+/// The bytes that a client of each kind sends; then it stays silent.
 const KINDS: [&str; 5] = [
     "",
     "POST /orders HTTP/1.1\r\nHost: shop\r\nX-Slow: ",
@@ -29,7 +29,7 @@ pub(crate) fn strike(torture: &mut Torture) {
             let Ok(mut stream) = connect_from(host, port) else { continue };
             let _ = stream.set_nonblocking(true);
             let bytes = if kind.starts_with("GET") { kind.repeat(500) } else { kind.to_owned() };
-            // A connection that is rejected may be closed already.
+            // A rejected connection may be closed already.
             let _ = stream.write(bytes.as_bytes());
             hostile.push(stream);
         }

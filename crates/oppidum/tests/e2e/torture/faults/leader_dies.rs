@@ -1,4 +1,4 @@
-//! `kill -9` of the leader; it comes back when orders go on.
+//! `kill -9` of the leader; it is restarted when orders go on.
 
 use crate::torture::Torture;
 

@@ -1,4 +1,4 @@
-//! The leader's disk does nothing for half a second; orders may wait for it, and no longer.
+//! The leader's disk stalls for half a second; orders may wait that long, and no longer.
 
 use crate::torture::{STALL, Torture, hold};
 

@@ -1,4 +1,4 @@
-//! SIGSTOP of the leader: another leads, and the frozen one thaws as a leader that was.
+//! SIGSTOP of the leader: another replica leads, and the frozen one wakes up as a deposed leader.
 
 use rustix::process::Signal;
 

@@ -1,13 +1,13 @@
-//! The faults: each strikes a running store, and mends what it broke.
+//! The faults of torture: each disturbs a running store, and repairs what it broke.
 
+mod all_replicas_die;
+mod all_replicas_lose_power;
 mod catalog_dies;
 mod catalog_freezes;
 mod catalog_stops;
 mod clock_jumps;
 mod disk_fills;
 mod disks_fill;
-mod everybody_dies;
-mod everybody_loses_power;
 mod follower_dies;
 mod follower_disk_stalls;
 mod follower_freezes;
@@ -28,10 +28,10 @@ mod two_replicas_die;
 
 use crate::torture::Torture;
 
-/// Strikes, waits until orders go on, and mends.
+/// Injects the fault, waits until orders go on, and repairs.
 pub(crate) type Strike = fn(&mut Torture);
 
-/// What a fault cannot do without.
+/// The requirement of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Needs {
     /// The processes suffice.
@@ -40,7 +40,7 @@ pub(crate) enum Needs {
     Disks,
 }
 
-/// All of them, by name.
+/// All faults, by name.
 pub(crate) const FAULTS: [(&str, Needs, Strike); 25] = [
     ("leader-dies", Needs::Nothing, leader_dies::strike),
     ("leader-stops", Needs::Nothing, leader_stops::strike),
@@ -48,7 +48,7 @@ pub(crate) const FAULTS: [(&str, Needs, Strike); 25] = [
     ("follower-dies", Needs::Nothing, follower_dies::strike),
     ("follower-freezes", Needs::Nothing, follower_freezes::strike),
     ("two-replicas-die", Needs::Nothing, two_replicas_die::strike),
-    ("everybody-dies", Needs::Nothing, everybody_dies::strike),
+    ("all-replicas-die", Needs::Nothing, all_replicas_die::strike),
     ("catalog-dies", Needs::Nothing, catalog_dies::strike),
     ("catalog-stops", Needs::Nothing, catalog_stops::strike),
     ("catalog-freezes", Needs::Nothing, catalog_freezes::strike),
@@ -62,7 +62,7 @@ pub(crate) const FAULTS: [(&str, Needs, Strike); 25] = [
     ("follower-is-damaged", Needs::Nothing, follower_is_damaged::strike),
     ("older-copy", Needs::Nothing, older_copy::strike),
     ("power-cut", Needs::Disks, power_cut::strike),
-    ("everybody-loses-power", Needs::Disks, everybody_loses_power::strike),
+    ("all-replicas-lose-power", Needs::Disks, all_replicas_lose_power::strike),
     ("power-cut-after-freeze", Needs::Disks, power_cut_after_freeze::strike),
     ("power-cut-after-kill", Needs::Disks, power_cut_after_kill::strike),
     ("disk-fills", Needs::Disks, disk_fills::strike),

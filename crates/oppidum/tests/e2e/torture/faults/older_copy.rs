@@ -1,5 +1,5 @@
-//! A follower's folder is replaced by its older copy: it must be refused, and say what to type.
-//! Then its own folder is put back.
+//! A follower's folder is replaced by an older copy of it: the replica must refuse to start, and
+//! name the command to type. Then its own folder is restored.
 
 use std::fs;
 use std::path::Path;
@@ -28,12 +28,12 @@ pub(crate) fn strike(torture: &mut Torture) {
     torture.store.start_order(follower, &[]);
 }
 
-/// Makes `to` hold what `from` holds, and nothing else. The folder itself stays: it may be a mount.
+/// Makes `to` hold exactly what `from` holds. The folder itself stays: it may be a mount.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(to).unwrap() {
         let path = entry.unwrap().path();
-        // A mounted disk has it, and it is no part of the replica's.
+        // `lost+found` of a mounted disk is not the replica's.
         let is_systems = path.file_name().is_some_and(|name| name == "lost+found");
         match path.is_dir() {
             true if is_systems => {}

@@ -1,10 +1,10 @@
-//! The power goes, for any of the replicas at the same moment: what was not synced is lost.
+//! A power cut for any subset of the replicas at the same moment: unsynced bytes are lost.
 
 use crate::harness::IDS;
 use crate::torture::Torture;
 
 pub(crate) fn strike(torture: &mut Torture) {
-    // Any subset but the empty one: bit by bit.
+    // Any subset but the empty one: one bit per replica.
     let some = 1 + torture.pick((1 << IDS.len()) - 1);
     let dark: Vec<u64> =
         IDS.into_iter().enumerate().filter(|(bit, _)| some >> bit & 1 == 1).map(|x| x.1).collect();

@@ -1,5 +1,5 @@
-//! One replica is frozen, the others go on, and then the power goes for all: one of them comes back
-//! with an old log.
+//! One replica is frozen, the others go on, and then all lose power: one of them comes back with an
+//! old log.
 
 use rustix::process::Signal;
 

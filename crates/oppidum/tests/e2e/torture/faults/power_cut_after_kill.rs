@@ -1,5 +1,5 @@
-//! A replica is killed and started again, and soon after that the power goes for all: what the
-//! first life had written and not synced must not have been counted on.
+//! A replica is killed and restarted, and soon after that all lose power: the bytes that its first
+//! process had written and not synced must not have been counted on.
 
 use crate::harness::IDS;
 use crate::torture::Torture;

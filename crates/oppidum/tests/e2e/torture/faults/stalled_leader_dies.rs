@@ -1,4 +1,4 @@
-//! `kill -9` of a leader whose disk has stalled: it acknowledged what the others have.
+//! `kill -9` of a leader whose disk has stalled: it acknowledged only what the others have.
 
 use rustix::process::Signal;
 
@@ -8,7 +8,7 @@ pub(crate) fn strike(torture: &mut Torture) {
     let leader = torture.leader();
     let stall = torture.stall(leader);
     hold(STALL / 2);
-    // It is gone only when its disk lets it go.
+    // The process is gone only when its disk thaws.
     torture.store.order(leader).signal(Signal::KILL);
     torture.go_on_writing(leader, stall);
     torture.store.kill(leader);

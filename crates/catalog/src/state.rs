@@ -1,0 +1,475 @@
+//! The shell around the core: one lock, held for one call, and notifications for the tasks that
+//! wait.
+//!
+//! It is a watcher of the leader and a source for frontends. One lock covers both the product table
+//! and the window: no reader sees a frame without the state that it leads to.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ledger::change::Change;
+use ledger::terms::Index;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tonic::Status;
+use wire::convert;
+use wire::escaped::escaped;
+use wire::limits::WATCHERS_MAX;
+use wire::problem::{Code, Problem};
+use wire::proto::{self, answer::What as Told};
+use wire::stream::Reply;
+use wire::watch::clock;
+use wire::watch::lease::{Moment, Times};
+use wire::watch::position::Verdict;
+use wire::watch::reattach_backoff::{Origin, ReattachBackoff};
+use wire::watch::rules::Rules;
+use wire::watch::source::Source;
+use wire::watch::source_state::{Grant, Heartbeat, Hello, HelloVerdict, Incarnation, StreamId};
+use wire::watch::watcher::Watcher;
+use wire::watch::window::{Frame, Window};
+
+use crate::core::{Answer, CatalogCore, CatalogQuery};
+use crate::freshness::{Freshness, FreshnessLine};
+
+mod facts;
+
+/// One query in flight: where its answer goes, and how long it may wait.
+#[derive(Debug)]
+pub(crate) struct Query {
+    pub(crate) reply: Reply,
+    pub(crate) until: Moment,
+    pub(crate) stale_ok: bool,
+    pub(crate) list: bool,
+}
+
+/// The shell; every task of the process shares it.
+#[derive(Debug)]
+pub(crate) struct CatalogState {
+    name: String,
+    address: String,
+    times: Times,
+    rules: Rules,
+    held: Mutex<LockedState>,
+    /// Notifies that frames, settled or the watchers have changed.
+    news: watch::Sender<u64>,
+    /// Notifies that the index this catalog has seen may have advanced.
+    seen_news: watch::Sender<u64>,
+    streams: AtomicU64,
+    watches: Mutex<Option<String>>,
+}
+
+#[derive(Debug)]
+struct LockedState {
+    incarnation: u64,
+    ledger_id: Vec<u8>,
+    term: u64,
+    core: CatalogCore<Query>,
+    window: Window,
+    /// The catalog is about to stop: no watcher is accepted any more.
+    leaving: bool,
+    /// The addresses whose frontends reattach too often.
+    returns: ReattachBackoff,
+    /// Logs whether there is a lease.
+    freshness: Freshness,
+}
+
+impl LockedState {
+    fn new(times: Times, rules: Rules) -> Self {
+        let (core, window) = (CatalogCore::new(times, rules), Window::at(Index(0)));
+        let (incarnation, ledger_id) = (rand::random(), Vec::new());
+        let (returns, freshness) = (ReattachBackoff::default(), Freshness::default());
+        let (term, leaving) = (0, false);
+        Self { incarnation, ledger_id, term, core, window, leaving, returns, freshness }
+    }
+}
+
+impl CatalogState {
+    pub(crate) fn new(name: String, address: String, times: Times, rules: Rules) -> Self {
+        Self {
+            name,
+            address,
+            times,
+            rules,
+            held: Mutex::new(LockedState::new(times, rules)),
+            news: watch::Sender::new(0),
+            seen_news: watch::Sender::new(0),
+            streams: AtomicU64::new(1),
+            watches: Mutex::new(None),
+        }
+    }
+
+    /// A new stream's number.
+    pub(crate) fn stream(&self) -> StreamId {
+        StreamId(self.streams.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A query arrives.
+    pub(crate) fn ask(&self, query: Query, asked: CatalogQuery) {
+        let answer = self.held.lock().core.ask(query, asked, clock::now());
+        answer.into_iter().for_each(tell);
+    }
+
+    /// Ends the time-outs of parked queries and drops frontends whose grace has ended. Called
+    /// several times per beat.
+    pub(crate) fn tick(&self) {
+        let now = clock::now();
+        let mut held = self.held.lock();
+        let lapsed = held.core.lapse(now);
+        for (who, _) in &lapsed {
+            held.returns.fail(*who, now);
+        }
+        let follower = held.core.follower();
+        let (live, as_of) = (follower.live(now), follower.cursor());
+        let line = held.freshness.note(live, now);
+        let given_up = held.core.give_up(|query| query.until <= now);
+        let stale = given_up.into_iter().map(|(query, asked)| {
+            let (products, as_of) = held.core.stale(&asked);
+            (query, products, as_of)
+        });
+        let stale: Vec<_> = stale.collect();
+        drop(held);
+        match line {
+            Some(FreshnessLine::Stale) => tracing::warn!(
+                as_of = as_of.0,
+                "no leader confirms this catalog: its answers are stale, as of {as_of}"
+            ),
+            Some(FreshnessLine::Fresh) => tracing::info!("a leader confirms this catalog again"),
+            None => {}
+        }
+        for (who, stream) in &lapsed {
+            let why = if stream.is_some() { "silent" } else { "gone" };
+            tracing::info!("let go of frontend {:08x}: {why} for a whole grace", who.0 >> 32);
+        }
+        if !lapsed.is_empty() {
+            self.announce();
+        }
+        for (query, products, as_of) in stale {
+            // A product that this catalog has never seen may have been defined meanwhile.
+            let knows = query.list || !products.is_empty();
+            if query.stale_ok && as_of != Index(0) && knows {
+                query.reply.send(answer(&products, as_of, query.list, true));
+            } else {
+                query.reply.problem(&not_fresh(as_of));
+            }
+        }
+    }
+
+    /// The address of the watched source, for pages and logs.
+    pub(crate) fn set_watches(&self, whom: Option<String>) {
+        *self.watches.lock() = whom;
+    }
+
+    /// Asks every frontend to leave, and accepts no new one.
+    pub(crate) fn leave(&self) {
+        self.held.lock().leaving = true;
+        self.announce();
+    }
+
+    /// True while the catalog must still report for a frontend.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.held.lock().core.watchers().watchers().next().is_some()
+    }
+
+    /// The source keeps another ledger: forgets everything, under a new incarnation.
+    pub(crate) fn start_over(&self) {
+        let mut held = self.held.lock();
+        let (leaving, freshness) = (held.leaving, held.freshness);
+        let returns = std::mem::take(&mut held.returns);
+        *held =
+            LockedState { leaving, returns, freshness, ..LockedState::new(self.times, self.rules) };
+        drop(held);
+        self.announce();
+    }
+
+    /// The products that are sold out and due to be restocked.
+    pub(crate) fn sold_out(&self) -> Vec<Change> {
+        let held = self.held.lock();
+        let all = held.core.table().list(None, usize::MAX);
+        all.filter(|product| product.stock == 0 && product.restock_to.is_some()).cloned().collect()
+    }
+
+    /// Frames, settled, watchers or seen may have changed: the tasks that wait check again.
+    fn announce(&self) {
+        self.news.send_modify(|count| *count += 1);
+        self.seen_news.send_modify(|count| *count += 1);
+    }
+
+    /// After every call from the source: lands what may land now, and notifies the frontends'
+    /// streams.
+    fn moved(&self, held: &mut LockedState) -> Vec<Answer<Query>> {
+        let answers = held.core.unpark(clock::now());
+        self.announce();
+        answers
+    }
+}
+
+fn tell(answer_: Answer<Query>) {
+    let Answer { query, products, as_of, .. } = answer_;
+    query.reply.send(answer(&products, as_of, query.list, false));
+}
+
+fn answer(products: &[Change], as_of: Index, list: bool, stale: bool) -> proto::Answer {
+    let what = match (list, products.first()) {
+        (true, _) => {
+            let products = products.iter().map(convert::product).collect();
+            Told::Products(proto::Products { products })
+        }
+        (false, Some(product)) => Told::Product(convert::product(product)),
+        (false, None) => Told::Nothing(proto::Nothing {}),
+    };
+    proto::Answer { call: 0, as_of: as_of.0, stale, what: Some(what) }
+}
+
+/// The names of products, for the log.
+fn names(products: &[Change]) -> String {
+    products.iter().map(|product| product.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn not_fresh(as_of: Index) -> Problem {
+    if as_of == Index(0) {
+        Problem::definite(Code::Starting, "the catalog has not met a leader yet")
+    } else {
+        Problem::definite(Code::NoLeader, "the catalog has no lease: no leader confirms it")
+    }
+}
+
+impl Watcher for CatalogState {
+    fn hello(&self) -> proto::Hello {
+        let mut held = self.held.lock();
+        let seen = held.core.seen().0;
+        proto::Hello {
+            ledger_id: held.ledger_id.clone().into(),
+            incarnation: held.incarnation,
+            name: self.name.clone(),
+            cursor: held.core.follower().cursor().0,
+            wants_products: true,
+            seen,
+        }
+    }
+
+    fn welcome(&self, welcome: &proto::Welcome) -> bool {
+        let mut held = self.held.lock();
+        let ours = held.ledger_id.is_empty() || held.ledger_id == welcome.ledger_id;
+        if ours {
+            held.ledger_id = welcome.ledger_id.to_vec();
+            held.term = welcome.term;
+            drop(held);
+            self.set_watches(Some(welcome.name.clone()));
+            tracing::info!("watching {}", escaped(&welcome.name));
+        }
+        ours
+    }
+
+    fn list(&self, index: Index, products: Vec<Change>) -> Verdict {
+        let mut held = self.held.lock();
+        let verdict = held.core.list(index, products);
+        if verdict == Verdict::Take {
+            // The changes before the list are not known frame by frame: frontends start over, too.
+            held.window = Window::at(index);
+        }
+        let answers = self.moved(&mut held);
+        drop(held);
+        answers.into_iter().for_each(tell);
+        verdict
+    }
+
+    fn change(&self, after: Index, index: Index, products: Vec<Change>) -> Verdict {
+        let mut held = self.held.lock();
+        let verdict = held.core.change(after, index, &products);
+        if verdict != Verdict::Take {
+            return verdict;
+        }
+        let served = 0 < held.core.watchers().watchers().count();
+        if served && !products.is_empty() {
+            // The names are joined only if the log level is on.
+            tracing::info!("sending invalidation: {} (as of {index})", names(&products));
+        }
+        held.window.push(index, products.into());
+        let answers = self.moved(&mut held);
+        drop(held);
+        answers.into_iter().for_each(tell);
+        verdict
+    }
+
+    fn reset(&self, _: Index) -> Verdict {
+        // Only a list tells a catalog which products exist.
+        Verdict::Gap
+    }
+
+    fn settle(&self, settled: Index) {
+        let mut held = self.held.lock();
+        if settled <= held.core.follower().settled() {
+            return;
+        }
+        let answers = held.core.settle(settled);
+        drop(held);
+        self.announce();
+        answers.into_iter().for_each(tell);
+    }
+
+    fn take(&self, grant: Grant, now: Moment) {
+        let mut held = self.held.lock();
+        let lived = held.core.follower().live(now);
+        held.core.take(grant, now);
+        // Not the moment of the grant: waiting for the lock may have taken longer than the lease.
+        let answers = held.core.unpark(clock::now());
+        drop(held);
+        if !lived {
+            // Frontends that wait for their first lease need not wait for the next beat.
+            self.announce();
+        }
+        answers.into_iter().for_each(tell);
+    }
+
+    fn seen(&self) -> Index {
+        self.held.lock().core.seen()
+    }
+
+    fn seen_news(&self) -> watch::Receiver<u64> {
+        self.seen_news.subscribe()
+    }
+
+    fn is_abandoned(&self, since: Moment, now: Moment) -> bool {
+        self.held.lock().core.follower().is_abandoned(since, now)
+    }
+
+    fn renounce(&self) {
+        self.held.lock().core.renounce();
+    }
+
+    fn beat(&self) -> Duration {
+        self.times.beat
+    }
+}
+
+impl Source for CatalogState {
+    fn welcome(&self) -> proto::Welcome {
+        let held = self.held.lock();
+        let ledger_id = held.ledger_id.clone().into();
+        proto::Welcome { ledger_id, term: held.term, name: self.name.clone() }
+    }
+
+    async fn accept(
+        &self,
+        stream: StreamId,
+        hello: &proto::Hello,
+        origin: Origin,
+    ) -> Result<(), Status> {
+        let mut held = self.held.lock();
+        if held.ledger_id.is_empty() {
+            return Err(Status::unavailable("this catalog has not met a leader yet"));
+        }
+        if WATCHERS_MAX <= held.core.watchers().watchers().count() {
+            return Err(Status::resource_exhausted("too many watchers"));
+        }
+        if !hello.ledger_id.is_empty() && hello.ledger_id != held.ledger_id {
+            return Err(Status::failed_precondition("the watcher has watched another ledger"));
+        }
+        if held.leaving {
+            return Err(Status::unavailable("this catalog is about to stop"));
+        }
+        let source_cursor = held.core.follower().cursor();
+        let (cursor, seen) = (Index(hello.cursor), Index(hello.seen.min(hello.cursor)));
+        let who = Incarnation(hello.incarnation);
+        let is_known = held.core.watchers().watchers().any(|other| other == who);
+        if !is_known {
+            held.returns.admit(origin, clock::now()).map_err(|wait| {
+                Status::unavailable(format!(
+                    "watchers from this address have come and gone too often: come again in \
+                     {wait:?}"
+                ))
+            })?;
+        }
+        held.returns.serve(who, origin);
+        let hello_ = Hello { cursor, seen, source_cursor, now: clock::now() };
+        match held.core.hello(who, stream, hello_) {
+            HelloVerdict::Served { .. } => {
+                drop(held);
+                // A frontend that returns unchanged had no lease here, and gets none elsewhere.
+                match is_known {
+                    true => tracing::debug!("{} is back", escaped(&hello.name)),
+                    false => tracing::info!("Connection from: {}", escaped(&hello.name)),
+                }
+                self.announce();
+                Ok(())
+            }
+            HelloVerdict::LetGo => Err(Status::aborted("detached: attach again")),
+        }
+    }
+
+    fn heartbeat(&self, who: Incarnation, stream: StreamId, beat: Heartbeat) {
+        let mut held = self.held.lock();
+        let before = held.core.seen();
+        held.core.heartbeat(who, stream, beat);
+        let advanced = before < held.core.seen();
+        drop(held);
+        if advanced {
+            self.seen_news.send_modify(|count| *count += 1);
+        }
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.held.lock().leaving
+    }
+
+    fn sent(&self, who: Incarnation, stream: StreamId, index: Index) {
+        self.held.lock().core.sent(who, stream, index);
+    }
+
+    fn grant(&self, who: Incarnation, stream: StreamId) -> Option<Grant> {
+        let mut held = self.held.lock();
+        if held.leaving { None } else { held.core.grant(who, stream, clock::now()) }
+    }
+
+    fn frames(&self, cursor: Index, max: usize) -> Option<Vec<Arc<Frame>>> {
+        self.held.lock().window.after(cursor, max)
+    }
+
+    fn cursor(&self) -> Index {
+        self.held.lock().core.follower().cursor()
+    }
+
+    fn everything(&self) -> (Index, Vec<Change>) {
+        let held = self.held.lock();
+        let products = held.core.table().list(None, usize::MAX).cloned().collect();
+        (held.core.follower().cursor(), products)
+    }
+
+    fn settled(&self) -> Index {
+        self.held.lock().core.follower().settled()
+    }
+
+    fn is_current(&self, who: Incarnation, stream: StreamId) -> bool {
+        self.held.lock().core.watchers().is_current(who, stream)
+    }
+
+    fn goodbye(&self, who: Incarnation, stream: StreamId) {
+        let gone = {
+            let mut held = self.held.lock();
+            let gone = held.core.goodbye(who, stream);
+            if gone {
+                held.returns.leave(who);
+            }
+            gone
+        };
+        if gone {
+            self.announce();
+        }
+    }
+
+    fn broke(&self, who: Incarnation, stream: StreamId) {
+        self.held.lock().core.broke(who, stream);
+    }
+
+    fn news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    fn beat(&self) -> Duration {
+        self.times.beat
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,37 @@
+//! The facts that a catalog shows on `/status` and `/readyz`.
+
+use ledger::terms::LedgerId;
+use wire::serve::Facts;
+use wire::status::ProcessStatus;
+use wire::watch::clock;
+
+use super::CatalogState;
+
+impl Facts for CatalogState {
+    fn status(&self) -> ProcessStatus {
+        let held = self.held.lock();
+        let (follower, now) = (held.core.follower(), clock::now());
+        let millis = follower.remaining(now).as_millis();
+        let id = held.ledger_id.first_chunk().map(|id| LedgerId(*id).to_string());
+        ProcessStatus {
+            role: "catalog".into(),
+            pid: Some(std::process::id()),
+            address: self.address.clone(),
+            ready: follower.live(now),
+            version: env!("CARGO_PKG_VERSION").into(),
+            ledger_id: id,
+            term: Some(held.term),
+            applied_index: Some(follower.cursor().0),
+            settled_index: Some(follower.settled().0),
+            products: u64::try_from(held.core.table().len()).ok(),
+            watchers: u64::try_from(held.core.watchers().watchers().count()).ok(),
+            watches: self.watches.lock().clone(),
+            lease_ms: u64::try_from(millis).ok(),
+            ..ProcessStatus::default()
+        }
+    }
+
+    fn ready(&self) -> bool {
+        self.held.lock().core.follower().live(clock::now())
+    }
+}

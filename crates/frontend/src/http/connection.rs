@@ -1,0 +1,283 @@
+//! One public connection: which reader reads it, and when the reader changes.
+//!
+//! A connection begins on the [`FastPath`], which serves plain orders without hyper. The first
+//! request of any other kind hands the connection over to hyper, and the API answers. Between two
+//! requests the connection returns to the fast path if it only brings orders, or under overload:
+//! then thousands of connections need little memory, and a rejection little time.
+//!
+//! hyper is given one request at a time (see [`TrackedStream`]). A connection that closes after an
+//! answer closes so that the answer arrives (see [`linger`]).
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::ops::Range;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
+use http::{Method, Request};
+use http_body_util::Full;
+use hyper::body::{Body as _, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+use wire::connections::OpenConnection;
+use wire::net::TcpStream;
+
+use crate::access_log::{AccessLog, Answered, RequestLine};
+use crate::answer::{Answer, REQUEST_ID};
+use crate::http::fast_path::{FastPath, FastPathEnd};
+use crate::http::head::Rejection;
+use crate::http::linger;
+use crate::http::parse::PlainOrder;
+use crate::http::phase::RequestPhase;
+use crate::http::scheduler::ReadScheduler;
+use crate::http::tracked_stream::{End, TrackedStream};
+use crate::limits;
+
+/// What a connection serves: the API.
+pub(crate) trait Handler: Clone {
+    /// True during an overload: orders may be rejected unread.
+    fn is_overloaded(&self) -> bool;
+
+    /// True if an order that has arrived should be rejected: it gets
+    /// [`write_overloaded`](Self::write_overloaded).
+    fn should_reject(&self) -> bool;
+
+    /// The scheduler of connections that wait to be read.
+    fn read_scheduler(&self) -> &ReadScheduler;
+
+    /// Appends an answer as bytes on the wire. `last`: the connection closes after it.
+    fn write(&self, out: &mut Vec<u8>, answer: &Answer, last: bool);
+
+    /// Appends the answer to bytes that are no valid request: the last answer of its connection.
+    fn write_rejection(&self, out: &mut Vec<u8>, rejection: &Rejection) -> Answer;
+
+    /// Appends the whole 503 to an order beyond the limit, as bytes on the wire.
+    fn write_overloaded(&self, out: &mut Vec<u8>, order: &PlainOrder<'_>) -> Written;
+
+    /// The frontend is about to close: each answer is the last one of its connection.
+    fn is_draining(&self) -> bool;
+
+    /// How long a connection lives between two requests.
+    fn idle(&self) -> Duration;
+
+    /// The access log.
+    fn access_log(&self) -> &AccessLog;
+
+    /// Answers a plain order.
+    fn order(&self, order: &PlainOrder<'_>) -> impl Future<Output = Answer> + Send;
+
+    /// Answers any request. `from`: the client's address. `phase`: notes how far the request is.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        from: IpAddr,
+        step: &RequestPhase,
+    ) -> impl Future<Output = Answer> + Send;
+}
+
+/// The 503 that was written to an order beyond the limit.
+pub(crate) struct Written {
+    /// The position of the request's id.
+    pub(crate) id: Range<usize>,
+    /// The length of the answer's body.
+    pub(crate) bytes: usize,
+}
+
+/// The client of a connection.
+pub(crate) struct Client {
+    pub(crate) address: IpAddr,
+    pub(crate) place: OpenConnection,
+}
+
+/// Serves a connection to its end or, when its place is to be closed, to the end of the request in
+/// progress.
+pub(crate) async fn serve(stream: TcpStream, client: Client, api: impl Handler) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let (mut stream, mut ahead) = (stream, Vec::new());
+    // A connection whose orders hyper has to read would only be handed over again.
+    let (mut first, mut comes_out) = (true, true);
+    loop {
+        // Each reader waits for the client before it hands the connection over. Should a reader
+        // ever not do so, this budget still gives other connections their turn.
+        tokio::task::consume_budget().await;
+        let served = match FastPath::new(stream, ahead).serve(&api, &client).await {
+            FastPathEnd::Inside(comes) => {
+                (stream, ahead) = (comes.stream, comes.ahead);
+                comes.served
+            }
+            FastPathEnd::Closes(stream) => return linger::close(stream, &[]).await,
+            FastPathEnd::Gone => return,
+        };
+        comes_out &= served || std::mem::take(&mut first);
+        let tracked = TrackedStream::new(stream, ahead, api.idle());
+        match serve_with_hyper(tracked, comes_out, &api, &client).await {
+            ServedByHyper::Idle(idle) => (stream, ahead) = (idle.stream, idle.unread),
+            ServedByHyper::Over(over) => return close(over, &api, &client).await,
+            ServedByHyper::Gone => return,
+        }
+    }
+}
+
+/// How a connection leaves hyper.
+enum ServedByHyper {
+    /// The connection is between two requests, and returns to the fast path.
+    Idle(TrackedStream),
+    /// The connection is to be closed; an answer may be in flight.
+    Over(TrackedStream),
+    /// The connection is broken, or was idle for too long.
+    Gone,
+}
+
+/// Closes a connection; if its last bytes were no valid request, after a last answer.
+async fn close(over: TrackedStream, api: &impl Handler, client: &Client) {
+    let mut out = Vec::new();
+    match over.end {
+        Some(End::Rejected(rejection)) => {
+            let answer = api.write_rejection(&mut out, &rejection);
+            if over.unread.starts_with(b"HEAD ") {
+                drop_body(&mut out);
+            }
+            log(api, client, &RequestLine::Malformed, &answer, Instant::now());
+        }
+        Some(End::Idle) => return,
+        Some(End::Closed) | None => {}
+    }
+    linger::close(over.stream, &out).await;
+}
+
+/// Removes the body of an answer to `HEAD` (RFC 9110, section 9.3.2).
+fn drop_body(answer: &mut Vec<u8>) {
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n");
+    answer.truncate(end.map_or(answer.len(), |end| end + 4));
+}
+
+/// Serves a connection with hyper until it ends, or is idle and should return to the fast path:
+/// under overload, or, if `comes_out`, after four orders in a
+/// row.
+async fn serve_with_hyper(
+    tracked: TrackedStream,
+    comes_out: bool,
+    api: &impl Handler,
+    client: &Client,
+) -> ServedByHyper {
+    let (step, stop) = (tracked.step.clone(), client.place.closing());
+    let service = service_fn(|request: Request<Incoming>| {
+        client.place.note_request();
+        let (api, step) = (api.clone(), step.clone());
+        async move {
+            let line = api.access_log().is_on().then(|| (request_line(&request), Instant::now()));
+            let unread = Unread::of(&request);
+            let mut answer = api.answer(request, client.address, &step).await;
+            if api.is_draining() || stop.is_cancelled() || unread.is_left(&step, &answer) {
+                answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            if let Some((line, began)) = &line {
+                log(&api, client, line, &answer, *began);
+            }
+            step.note_answered();
+            client.place.note_idle();
+            Ok::<_, Infallible>(answer.map(Full::new))
+        }
+    });
+    // The stream bounds a head's size, and the time that it may take to arrive.
+    let mut connection = http1::Builder::new()
+        .max_buf_size(2 * limits::HEAD_BYTES_MAX)
+        .half_close(true)
+        .serve_connection(TokioIo::new(tracked), service);
+    let (mut stopping, mut stops, mut stopped_idle) = (pin!(stop.cancelled()), false, false);
+    let left = poll_fn(|cx| -> Poll<fn(TrackedStream) -> ServedByHyper> {
+        let better = || api.is_overloaded() || (comes_out && step.has_only_orders());
+        loop {
+            match Pin::new(&mut connection).poll(cx) {
+                // A connection that was idle at the stop has no answer in flight.
+                Poll::Ready(Ok(())) if stopped_idle => return Poll::Ready(ServedByHyper::gone),
+                Poll::Ready(Ok(())) => return Poll::Ready(ServedByHyper::Over),
+                // A client that disappears is not logged.
+                Poll::Ready(Err(_)) => return Poll::Ready(ServedByHyper::gone),
+                Poll::Pending if !stops && step.is_idle() && better() => {
+                    return Poll::Ready(ServedByHyper::Idle);
+                }
+                Poll::Pending => stopped_idle = false,
+            }
+            // After the poll, in which hyper looks at the bytes that arrived with the stop. A
+            // request that has begun to arrive is answered, too.
+            if stops || stopping.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if step.has_begun() && client.place.is_evicted() {
+                return Poll::Ready(ServedByHyper::gone);
+            }
+            if step.has_begun() {
+                return Poll::Pending;
+            }
+            (stops, stopped_idle) = (true, true);
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+    });
+    let left = left.await;
+    // hyper holds no unread byte, and between two requests no byte to send.
+    left(connection.into_parts().io.into_inner())
+}
+
+impl ServedByHyper {
+    fn gone(_: TrackedStream) -> Self {
+        Self::Gone
+    }
+}
+
+/// True if a body may be left unread behind an answer: then the answer closes the connection, and
+/// says so.
+#[derive(Clone, Copy)]
+struct Unread {
+    chunked: bool,
+    post: bool,
+}
+
+impl Unread {
+    fn of(request: &Request<Incoming>) -> Self {
+        let has_body = !request.body().is_end_stream();
+        let chunked = has_body && request.headers().contains_key(TRANSFER_ENCODING);
+        Self { chunked, post: request.method() == Method::POST }
+    }
+
+    /// What has arrived of a body with a length is dropped by hyper at once. Of a chunked body
+    /// hyper drops only the first chunk. So chunks must have been read, as they are for an order or
+    /// an answered batch.
+    fn is_left(self, step: &RequestPhase, answer: &Answer) -> bool {
+        let read = step.is_read() || (self.post && answer.status().is_success());
+        !step.is_whole() || (self.chunked && !read)
+    }
+}
+
+/// Logs an answered request in the access log.
+pub(crate) fn log(
+    api: &impl Handler,
+    client: &Client,
+    request: &RequestLine,
+    answer: &Answer,
+    began: Instant,
+) {
+    let id = answer.headers().get(REQUEST_ID).map_or(&b"-"[..], HeaderValue::as_bytes);
+    api.access_log().note(&Answered {
+        client: client.address,
+        request,
+        status: answer.status().as_u16(),
+        bytes: answer.body().len(),
+        took: began.elapsed(),
+        id,
+    });
+}
+
+fn request_line(request: &Request<Incoming>) -> RequestLine {
+    RequestLine::Other(request.method().clone(), request.uri().clone(), request.version())
+}
+
+#[cfg(test)]
+mod tests;

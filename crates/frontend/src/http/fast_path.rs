@@ -1,0 +1,204 @@
+//! The fast path: serves plain orders without hyper.
+//!
+//! An order needs three things of HTTP: its key, its body and where it ends. The fast path reads
+//! these from the bytes, places the order and writes the answer. hyper, which does much more, takes
+//! some 4 us longer per order (docs/decisions/0021). Any other request goes to hyper. Under
+//! overload, orders beyond the limit are rejected here with a prepared answer.
+
+use std::future::poll_fn;
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
+use wire::net::TcpStream;
+
+use crate::access_log::{Answered, RequestLine};
+use crate::http::connection::{Client, Handler, Written, log};
+use crate::http::parse::{self, Parsed};
+use crate::http::send_timer::SendTimer;
+use crate::http::tracked_stream::drop_first;
+
+/// A request that arrived in part may take this long to arrive whole before the connection goes to
+/// hyper, which answers the client when the time-out of a head ends.
+const PARTIAL_HEAD_MAX: Duration = Duration::from_millis(500);
+
+/// How a connection leaves the fast path.
+pub(crate) enum FastPathEnd {
+    /// A request that hyper must read has arrived.
+    Inside(Handoff),
+    /// The connection is to be closed after the answer just sent.
+    Closes(TcpStream),
+    /// The connection is broken, was idle for too long, or is idle at a stop.
+    Gone,
+}
+
+/// A connection that leaves the fast path for hyper.
+pub(crate) struct Handoff {
+    pub(crate) stream: TcpStream,
+    /// Bytes that were read and not served.
+    pub(crate) ahead: Vec<u8>,
+    /// The fast path has served requests of this connection.
+    pub(crate) served: bool,
+}
+
+/// A connection on the fast path.
+pub(crate) struct FastPath {
+    stream: TcpStream,
+    /// Bytes that were read and are not served yet.
+    ahead: Vec<u8>,
+    /// Answers to send, and how many of their bytes have been sent.
+    out: Vec<u8>,
+    gone: usize,
+    /// When the last request began to arrive, or was served.
+    stirred: Instant,
+    /// The number of orders served.
+    served: usize,
+    /// May read: the last read found bytes, or the scheduler has called the connection.
+    reads: bool,
+    ticket: Option<u64>,
+    /// The connection ends after the answers in `out`.
+    ends: bool,
+    pub(crate) sending: SendTimer,
+}
+
+impl FastPath {
+    /// `ahead`: bytes that have been read from the stream already.
+    pub(crate) fn new(stream: TcpStream, ahead: Vec<u8>) -> Self {
+        let (out, sending) = (Vec::new(), SendTimer::default());
+        let (stirred, served, reads, ends) = (Instant::now(), 0, true, false);
+        Self { stream, ahead, out, gone: 0, stirred, served, reads, ticket: None, ends, sending }
+    }
+
+    /// Serves orders until a request arrives that hyper must read, or the connection is over.
+    pub(crate) async fn serve(mut self, api: &impl Handler, client: &Client) -> FastPathEnd {
+        let stop = client.place.closing();
+        let mut stopping = pin!(stop.cancelled());
+        let mut patience = pin!(tokio::time::sleep(api.idle()));
+        // The timer runs for a request that has arrived in part.
+        let mut part = false;
+        loop {
+            let came = poll_fn(|cx| {
+                if let Poll::Ready(came) = self.poll(cx, api, client) {
+                    return Poll::Ready(came);
+                }
+                let sent = self.gone == self.out.len();
+                if sent && stopping.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(!self.ahead.is_empty() && !client.place.is_evicted());
+                }
+                if part != (sent && !self.ahead.is_empty()) {
+                    part = !part;
+                    let patient = if part { PARTIAL_HEAD_MAX } else { api.idle() };
+                    patience.as_mut().reset(Instant::now() + patient);
+                }
+                while patience.as_mut().poll(cx).is_ready() {
+                    let ends = self.stirred + api.idle();
+                    if part || ends <= Instant::now() {
+                        return Poll::Ready(part);
+                    }
+                    patience.as_mut().reset(ends);
+                }
+                Poll::Pending
+            });
+            if !came.await {
+                let closes = self.ends && self.gone == self.out.len();
+                return if closes { FastPathEnd::Closes(self.stream) } else { FastPathEnd::Gone };
+            }
+            let Parsed::Order(order) = parse::parse(&self.ahead) else {
+                let Self { stream, ahead, served, .. } = self;
+                return FastPathEnd::Inside(Handoff { stream, ahead, served: 0 < served });
+            };
+            client.place.note_request();
+            let began = Instant::now();
+            let answer = api.order(&order).await;
+            self.ends = order.last || stop.is_cancelled() || api.is_draining();
+            api.write(&mut self.out, &answer, self.ends);
+            if api.access_log().is_on() {
+                log(api, client, &RequestLine::Order, &answer, began);
+            }
+            let length = order.length;
+            self.done(length);
+            client.place.note_idle();
+        }
+    }
+
+    /// The first `length` of the unserved bytes are served.
+    fn done(&mut self, length: usize) {
+        drop_first(&mut self.ahead, length);
+        self.stirred = Instant::now();
+        self.served += 1;
+    }
+
+    /// Ready with true: a request has arrived that is not rejected here; with false: the connection
+    /// is over.
+    fn poll(&mut self, cx: &mut Context<'_>, api: &impl Handler, client: &Client) -> Poll<bool> {
+        loop {
+            while self.gone < self.out.len() {
+                let sent = Pin::new(&mut self.stream).poll_write(cx, &self.out[self.gone..]);
+                match ready!(self.sending.check(sent, cx)) {
+                    Ok(count) if 0 < count => self.gone += count,
+                    Ok(_) | Err(_) => return Poll::Ready(false),
+                }
+            }
+            let gone = std::mem::take(&mut self.gone);
+            drop_first(&mut self.out, gone);
+            if self.ends {
+                return Poll::Ready(false);
+            }
+            self.refuse(api, client);
+            if !self.out.is_empty() {
+                continue;
+            }
+            if !self.ahead.is_empty() && parse::parse(&self.ahead) != Parsed::Incomplete {
+                return Poll::Ready(true);
+            }
+            if !self.reads
+                && api.is_overloaded()
+                && !api.read_scheduler().poll_turn(&mut self.ticket, cx)
+            {
+                return Poll::Pending;
+            }
+            let mut room = [MaybeUninit::uninit(); parse::BYTES_MAX];
+            let mut room = ReadBuf::uninit(&mut room);
+            let read = Pin::new(&mut self.stream).poll_read(cx, &mut room);
+            self.reads = read.is_ready();
+            if ready!(read).is_err() {
+                return Poll::Ready(false);
+            }
+            if room.filled().is_empty() {
+                // The stream has ended. A request that is cut off goes to hyper's reader, which
+                // answers it.
+                return Poll::Ready(!self.ahead.is_empty());
+            }
+            // Further parts of one request do not restart the idle time.
+            if self.ahead.is_empty() {
+                self.stirred = Instant::now();
+            }
+            self.ahead.extend_from_slice(room.filled());
+        }
+    }
+
+    /// Rejects the plain orders at the beginning of the unserved bytes that are beyond the limit.
+    fn refuse(&mut self, api: &impl Handler, client: &Client) {
+        while api.is_overloaded()
+            && !api.is_draining()
+            && let Parsed::Order(order) = parse::parse(&self.ahead)
+            && !order.last
+            && api.should_reject()
+        {
+            let Written { id, bytes } = api.write_overloaded(&mut self.out, &order);
+            api.access_log().note(&Answered {
+                client: client.address,
+                request: &RequestLine::Order,
+                status: 503,
+                bytes,
+                took: Duration::ZERO,
+                id: &self.out[id],
+            });
+            let length = order.length;
+            self.done(length);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The parser of plain orders: recognizes the most frequent request of a shop under load by its
+//! bytes.
+//!
+//! It finds where the request ends and what an order needs: the key, the body, whether the
+//! connection closes afterwards, and the request id to repeat. Any unusual request is unsupported
+//! and goes to hyper: another route or version, a chunked body or one with another media type than
+//! JSON, a head that is not quite valid, or more than [`BYTES_MAX`].
+
+use crate::http::head::is_host;
+use crate::limits;
+
+/// A plain order begins with these bytes.
+const BEGIN: &[u8] = b"POST /orders HTTP/1.1\r\n";
+
+/// The longest plain order, in bytes; most have about 200.
+pub(crate) const BYTES_MAX: usize = 2_048;
+
+/// Headers that ask for more than an answer, or frame the body in another way.
+const UNSUPPORTED_HEADERS: [&[u8]; 5] =
+    [b"expect", b"te", b"trailer", b"transfer-encoding", b"upgrade"];
+
+/// The result of parsing some bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Parsed<'a> {
+    /// A complete plain order.
+    Order(PlainOrder<'a>),
+    /// The beginning of what may be a plain order.
+    Incomplete,
+    /// Any other request.
+    Unsupported,
+}
+
+/// A plain order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlainOrder<'a> {
+    /// Its length in bytes, head and body.
+    pub(crate) length: usize,
+    /// The value of its `Idempotency-Key`, as it was sent.
+    pub(crate) key: Option<&'a str>,
+    /// The value of its `X-Request-Id`, as it was sent.
+    pub(crate) id: Option<&'a str>,
+    /// The connection closes after its answer.
+    pub(crate) last: bool,
+    /// The order as JSON.
+    pub(crate) body: &'a [u8],
+}
+
+/// Parses the request that `bytes` begin with.
+pub(crate) fn parse(bytes: &[u8]) -> Parsed<'_> {
+    if !bytes.starts_with(BEGIN) {
+        return if BEGIN.starts_with(bytes) { Parsed::Incomplete } else { Parsed::Unsupported };
+    }
+    let head = match read_head(bytes) {
+        Ok(head) if head.end + head.length <= BYTES_MAX => head,
+        Ok(_) => return Parsed::Unsupported,
+        Err(Parsed::Incomplete) if BYTES_MAX <= bytes.len() => return Parsed::Unsupported,
+        Err(seen) => return seen,
+    };
+    let PlainHead { end, length, key, id, last } = head;
+    let order = |body| PlainOrder { length: end + length, key, id, last, body };
+    bytes.get(end..end + length).map_or(Parsed::Incomplete, |body| Parsed::Order(order(body)))
+}
+
+/// The head of a plain order. It ends before `end`, and a body of `length` bytes follows.
+#[derive(Default)]
+struct PlainHead<'a> {
+    end: usize,
+    length: usize,
+    key: Option<&'a str>,
+    id: Option<&'a str>,
+    last: bool,
+}
+
+/// Parses the head of a plain order; the error: `Incomplete` or `Unsupported`.
+fn read_head(bytes: &[u8]) -> Result<PlainHead<'_>, Parsed<'_>> {
+    let mut rest = &bytes[BEGIN.len()..];
+    let (mut head, mut length, mut host, mut connection) =
+        (PlainHead::default(), None, false, false);
+    for _ in 0..=limits::HEADERS_MAX {
+        let end = rest.iter().position(|byte| *byte == b'\n').ok_or(Parsed::Incomplete)?;
+        let line = rest[..end].strip_suffix(b"\r").ok_or(Parsed::Unsupported)?;
+        rest = &rest[end + 1..];
+        if line.is_empty() {
+            head.length = length.filter(|_| host).ok_or(Parsed::Unsupported)?;
+            head.end = bytes.len() - rest.len();
+            return Ok(head);
+        }
+        let (name, value) = header(line).ok_or(Parsed::Unsupported)?;
+        let text = || std::str::from_utf8(value).map_err(|_| Parsed::Unsupported);
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        let odd = if is(b"content-length") {
+            length.replace(digits(value).ok_or(Parsed::Unsupported)?).is_some()
+        } else if is(b"idempotency-key") {
+            head.key.replace(text()?).is_some()
+        } else if is(b"x-request-id") {
+            head.id.replace(text()?).is_some()
+        } else if is(b"connection") {
+            head.last = value.eq_ignore_ascii_case(b"close");
+            if !head.last && !value.eq_ignore_ascii_case(b"keep-alive") {
+                return Err(Parsed::Unsupported);
+            }
+            std::mem::replace(&mut connection, true)
+        } else if is(b"content-type") {
+            let kind = value.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+            !kind.eq_ignore_ascii_case(b"application/json")
+        } else if is(b"host") {
+            std::mem::replace(&mut host, true) || !is_host(value)
+        } else {
+            UNSUPPORTED_HEADERS.iter().any(|other| is(other))
+        };
+        if odd {
+            return Err(Parsed::Unsupported);
+        }
+    }
+    Err(Parsed::Unsupported)
+}
+
+/// The name and the value of a header, without surrounding white space.
+fn header(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let colon = line.iter().position(|byte| *byte == b':')?;
+    let (name, value) = (&line[..colon], &line[colon + 1..]);
+    let is_sound = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let is_text = |byte: &u8| matches!(byte, b'\t' | b' '..=b'~');
+    let sound = !name.is_empty() && name.iter().all(is_sound) && value.iter().all(is_text);
+    sound.then(|| (name, value.trim_ascii()))
+}
+
+/// The length of a body, if it is not too long.
+fn digits(value: &[u8]) -> Option<usize> {
+    // Five digits suffice for the longest body.
+    if value.is_empty() || 5 < value.len() || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let length = value.iter().fold(0, |sum, digit| 10 * sum + usize::from(digit - b'0'));
+    (length <= limits::BODY_BYTES_MAX).then_some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "POST /orders HTTP/1.1\r\nHost: shop\r\n";
+
+    fn with(headers: &str, body: &str) -> Vec<u8> {
+        format!("{HEAD}{headers}\r\n{body}").into_bytes()
+    }
+
+    #[test]
+    fn a_plain_order_ends_where_its_length_says() {
+        let plain = [
+            (with("Content-Length: 2\r\n", "{}"), None),
+            (with("content-length:2\r\nContent-Type: application/json\r\n", "{}"), None),
+            (
+                with(
+                    "Idempotency-Key: \"7\" \r\nUser-Agent: curl/8\r\nContent-Length:  2\r\n",
+                    "{}",
+                ),
+                Some("\"7\""),
+            ),
+            (with("Content-Length: 0\r\n", ""), None),
+            (with("Connection: Keep-Alive\r\nContent-Length: 2\r\n", "{}"), None),
+            (
+                with(
+                    "Content-Type: Application/JSON; charset=utf-8\r\nContent-Length: 2\r\n",
+                    "{}",
+                ),
+                None,
+            ),
+        ];
+        for (one, key) in plain {
+            let two = [&one[..], &one[..]].concat();
+            for bytes in [&one, &two] {
+                let Parsed::Order(order) = parse(bytes) else { panic!("another order may follow") };
+                assert_eq!((order.length, order.key), (one.len(), key));
+                assert!(one.ends_with(order.body) && matches!(order.body, b"{}" | b""));
+            }
+            for length in 0..one.len() {
+                assert_eq!(parse(&one[..length]), Parsed::Incomplete, "it is cut off");
+            }
+        }
+    }
+
+    #[test]
+    fn the_request_id_and_the_close_of_a_plain_order_are_parsed() {
+        let bytes = with("X-Request-Id: a 7\r\nConnection: Close\r\nContent-Length: 2\r\n", "{}");
+        let Parsed::Order(order) = parse(&bytes) else { panic!("it is plain") };
+        assert_eq!((order.id, order.last), (Some("a 7"), true));
+    }
+
+    #[test]
+    fn an_unusual_request_is_not_plain() {
+        for headers in [
+            "",
+            "Content-Length: 2\r\nContent-Length: 2\r\n",
+            "Content-Length: +2\r\n",
+            "Content-Length: 0x2\r\n",
+            "Content-Length:\r\n",
+            "Content-Length: 2, 2\r\n",
+            "Content-Length: 2\r\nContent-Length: 3\r\n",
+            "Content-Length: 2\r\nHost: shop\r\n",
+            "Content-Length: 2\r\nHost: other\r\n",
+            "Content-Length: 16385\r\n",
+            "Content-Length: 2048\r\n",
+            "Content-Length: 18446744073709551615\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n",
+            "Content-Length: 2\r\ntransfer-encoding: chunked\r\n",
+            "Content-Length: 2\r\nConnection: close, te\r\n",
+            "Content-Length: 2\r\nConnection: close\r\nConnection: keep-alive\r\n",
+            "Content-Length: 2\r\nExpect: 100-continue\r\n",
+            "Content-Length: 2\r\nX-Request-Id: 7\r\nX-Request-Id: 8\r\n",
+            "Content-Length: 2\r\nIdempotency-Key: 1\r\nidempotency-key: 1\r\n",
+            "Content-Length: 2\r\nContent-Type: text/plain\r\n",
+            "Content-Length: 2\r\n folded: 1\r\n",
+            "Content-Length : 2\r\n",
+            "Content-Length: 2\r\nno colon\r\n",
+            "Content-Length: 2\r\n: no name\r\n",
+            "Content-Length: 2\r\nA: b\rc: d\r\n",
+            "Content-Length: 2\nA: b\r\n",
+            "Content-Length: 2\r\nA: \0\r\n",
+        ] {
+            assert_eq!(parse(&with(headers, "{}")), Parsed::Unsupported, "{headers:?}");
+        }
+        let many = "a:\r\n".repeat(limits::HEADERS_MAX - 2) + "Content-Length: 2\r\n";
+        assert!(matches!(parse(&with(&many, "{}")), Parsed::Order(_)));
+        assert_eq!(parse(&with(&("a:\r\n".to_owned() + &many), "{}")), Parsed::Unsupported);
+        assert_eq!(
+            parse(&with(&"a".repeat(BYTES_MAX), "")),
+            Parsed::Unsupported,
+            "the head has no end"
+        );
+        let whole = with("Content-Length: 2\r\n", "{}");
+        let text = String::from_utf8(whole).unwrap();
+        for (from, to) in [
+            ("POST", "PUT"),
+            ("/orders", "/orders/"),
+            ("/orders", "/v1/orders/batch"),
+            ("HTTP/1.1", "HTTP/1.0"),
+            ("Host", "Hose"),
+            ("Host: shop", "Host: a, b"),
+        ] {
+            assert_eq!(parse(text.replacen(from, to, 1).as_bytes()), Parsed::Unsupported, "{to}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The public listener: admits connections, and stops gracefully.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use wire::connections::{Connections, Places, Rejected};
+use wire::net::{self, TcpListener, TcpStream};
+use wire::problem::{Code, Problem};
+
+use crate::answer;
+use crate::api::Api;
+use crate::http::connection::{self, Client, Handler};
+use crate::http::linger;
+use crate::limits;
+
+/// How long requests in progress may take to finish once the process stops.
+const GOODBYE: Duration = Duration::from_secs(6);
+
+/// Serves until `stop`, then lets the requests in progress finish.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    api: Api,
+    places: Places,
+    stop: CancellationToken,
+) {
+    let connections = TaskTracker::new();
+    let serving = async {
+        accept(listener, &api, &connections, places, &stop).await;
+        connections.close();
+        if tokio::time::timeout(GOODBYE, connections.wait()).await.is_err() {
+            tracing::warn!("some requests did not finish in time");
+        }
+    };
+    tokio::select! {
+        () = serving => {}
+        () = api.read_scheduler().run() => {}
+    }
+}
+
+/// Accepts connections until `stop`.
+async fn accept(
+    listener: TcpListener,
+    api: &Api,
+    tasks: &TaskTracker,
+    places: Places,
+    stop: &CancellationToken,
+) {
+    let (open, rejections) = (Connections::new(places), Rejections::new(places));
+    let mut accepted_now = 0;
+    loop {
+        accepted_now += 1;
+        if limits::ACCEPTED_MAX <= accepted_now {
+            accepted_now = 0;
+            tokio::task::yield_now().await;
+        }
+        let mut accepting = pin!(listener.accept());
+        let at_once = futures::poll!(accepting.as_mut());
+        api.read_scheduler().note_backlog(at_once.is_ready());
+        let accepted = match at_once {
+            _ if stop.is_cancelled() => break,
+            Poll::Ready(accepted) => accepted,
+            Poll::Pending => tokio::select! {
+                accepted = accepting => accepted,
+                () = stop.cancelled() => break,
+            },
+        };
+        match accepted {
+            Ok((stream, from)) => match open.open(from.ip(), api.is_gateway(from.ip()), stop) {
+                Ok(place) => {
+                    let client = Client { address: from.ip(), place };
+                    tasks.spawn(connection::serve(stream, client, api.clone()));
+                }
+                Err(why) => rejections.send(stream, why, tasks),
+            },
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                // Most likely out of file descriptors: wait until some are closed.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+/// The answers to connections that are not admitted, as bytes on the wire.
+struct Rejections {
+    address_full: Bytes,
+    full: Bytes,
+    /// Permits to linger: a client that sends its head and its body in two pieces would lose the
+    /// answer to a reset.
+    lingering: Arc<Semaphore>,
+}
+
+impl Rejections {
+    fn new(places: Places) -> Self {
+        // No request was read, so there is no id to repeat.
+        let answer = |why: String| -> Bytes {
+            let [before, after] = answer::on_the_wire(&Problem::definite(Code::Overloaded, why));
+            format!("{before}none\r\nconnection: close{after}").into()
+        };
+        let Places { total, per_address, .. } = places;
+        // Each lingering connection takes a file descriptor that is no place.
+        let lingering = (total / 8).clamp(1, limits::REJECTED_LINGERING_MAX);
+        Self {
+            address_full: answer(format!(
+                "too many connections from this address: at most {per_address}"
+            )),
+            full: answer(format!("all of this server's {total} connections are in use")),
+            lingering: Arc::new(Semaphore::new(lingering)),
+        }
+    }
+
+    /// Sends the answer and closes the connection: lingering while there is a permit, else at once.
+    fn send(&self, stream: TcpStream, why: Rejected, tasks: &TaskTracker) {
+        let answer = match why {
+            Rejected::AddressFull => &self.address_full,
+            Rejected::Full => &self.full,
+        };
+        let Ok(permit) = self.lingering.clone().try_acquire_owned() else {
+            return net::reject(stream, answer);
+        };
+        let answer = answer.clone();
+        tasks.spawn(async move {
+            linger::close(stream, &answer).await;
+            drop(permit);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Kind: an answer that a reset destroys because its client continues to send.
+    #[tokio::test]
+    async fn a_rejected_connection_gets_its_503_before_its_body_arrives() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (rejections, tasks) = (Rejections::new(Places::new(8, 1)), TaskTracker::new());
+        let head = b"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\n";
+        client.write_all(head).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        rejections.send(stream, Rejected::Full, &tasks);
+        let mut first = [0; 12];
+        client.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 503");
+        // A reset would end the second write with an error.
+        for _ in 0..2 {
+            client.write_all(b"{").await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).await.unwrap();
+        assert!(rest.contains("connection: close") && rest.ends_with("in use\"}}"), "{rest}");
+        drop(client);
+        tasks.close();
+        tasks.wait().await;
+    }
+}

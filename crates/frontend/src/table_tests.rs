@@ -1,0 +1,302 @@
+//! The HTTP table: the expected answer to each request shape, over sockets, from the whole API.
+//!
+//! Every shape is sent in HTTP/1.1 and 1.0, on a connection that is to stay open and on one that is
+//! to be closed, through the fast path if it is an order and through hyper. It is followed by
+//! nothing, by a line end, by half a request and by a whole one. For each variant the table states
+//! the status, whether the connection stays open, and how many orders are placed. In each, the
+//! answer leaves before the client sends more, with the headers that every answer has.
+
+mod api_requests;
+mod malformed;
+mod orders;
+mod store;
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+use self::store::OpenStore;
+
+/// At once, as opposed to never: far below every time-out of the server, and far above the delays
+/// of a busy machine.
+const AT_ONCE: Duration = Duration::from_secs(6);
+
+const NEXT: &[u8] = b"GET /livez HTTP/1.1\r\nHost: shop\r\n\r\n";
+
+/// The bytes that follow a request, and the part of [`NEXT`] still to be sent after them.
+const TAILS: [(&[u8], &[u8]); 4] =
+    [(b"", NEXT), (b"\r\n", NEXT), (NEXT.split_at(9).0, NEXT.split_at(9).1), (NEXT, b"")];
+
+/// A request without its version, and the expected answer.
+#[derive(Clone, Debug)]
+struct Shape {
+    /// Method and target.
+    line: String,
+    headers: Vec<u8>,
+    body: Vec<u8>,
+    /// The whole request, in one version only.
+    raw: Option<Vec<u8>>,
+    status: u16,
+    /// The status in HTTP/1.0.
+    old_status: u16,
+    /// The connection ends after the answer in any case.
+    closes: bool,
+    old_closes: bool,
+    /// The number of orders placed.
+    places: u64,
+}
+
+fn shape(line: &str, headers: impl AsRef<[u8]>, body: impl AsRef<[u8]>, status: u16) -> Shape {
+    Shape {
+        line: line.to_owned(),
+        headers: [b"Host: shop\r\n", headers.as_ref()].concat(),
+        body: body.as_ref().to_owned(),
+        raw: None,
+        status,
+        old_status: status,
+        closes: false,
+        old_closes: false,
+        places: 0,
+    }
+}
+
+/// Only the headers that are named.
+fn bare(line: &str, headers: impl AsRef<[u8]>, status: u16) -> Shape {
+    Shape { headers: headers.as_ref().to_owned(), ..shape(line, "", "", status) }
+}
+
+fn raw(bytes: impl AsRef<[u8]>, status: u16) -> Shape {
+    Shape { raw: Some(bytes.as_ref().to_owned()), ..shape("", "", "", status) }
+}
+
+impl Shape {
+    fn closing(self) -> Self {
+        Self { closes: true, old_closes: true, ..self }
+    }
+
+    fn placing(self, places: u64) -> Self {
+        Self { places, ..self }
+    }
+
+    /// The answer in HTTP/1.0 differs.
+    fn in_http_10(self, old_status: u16, old_closes: bool) -> Self {
+        Self { old_status, old_closes, ..self }
+    }
+
+    fn variants(&self) -> Vec<Variant> {
+        if let Some(bytes) = &self.raw {
+            let (status, open) = (self.status, !self.closes);
+            return vec![Variant { bytes: bytes.clone(), status, open, places: self.places }];
+        }
+        // A header that no plain order has: hyper reads the request.
+        let ways: &[&str] = match self.line.starts_with("POST /orders") {
+            true => &["", "TE: trailers\r\n"],
+            false => &[""],
+        };
+        let versions = [
+            ("HTTP/1.1", "", self.status, !self.closes),
+            ("HTTP/1.1", "Connection: close\r\n", self.status, false),
+            ("HTTP/1.0", "Connection: Keep-Alive\r\n", self.old_status, !self.old_closes),
+            ("HTTP/1.0", "", self.old_status, false),
+        ];
+        let mut variants = Vec::new();
+        for (version, connection, status, open) in versions {
+            for way in ways {
+                let head = format!("{} {version}\r\n{connection}{way}", self.line).into_bytes();
+                let bytes = [&head, &self.headers[..], b"\r\n", &self.body].concat();
+                let places = if status == 200 { self.places } else { 0 };
+                variants.push(Variant { bytes, status, open, places });
+            }
+        }
+        variants
+    }
+}
+
+/// A request as bytes, and the expected answer.
+#[derive(Clone, Debug)]
+struct Variant {
+    bytes: Vec<u8>,
+    status: u16,
+    open: bool,
+    places: u64,
+}
+
+/// An answer as received.
+#[derive(Debug)]
+struct ReceivedAnswer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+struct Customer(BufReader<TcpStream>);
+
+impl Customer {
+    async fn new(store: &OpenStore) -> Self {
+        let stream = TcpStream::connect(store.address).await.expect("the store is open");
+        Self(BufReader::new(stream))
+    }
+
+    async fn send(&mut self, bytes: &[u8]) {
+        // If the connection has ended, reading the answer shows it.
+        let _ = self.0.get_mut().write_all(bytes).await;
+    }
+
+    /// The next answer, or why there is none.
+    async fn hear(&mut self, to_head: bool) -> Result<ReceivedAnswer, String> {
+        loop {
+            let told = tokio::time::timeout(AT_ONCE, self.read(to_head)).await;
+            let told = told.map_err(|_| "the answer is withheld".to_owned())?;
+            let told = told.map_err(|error| format!("no answer: {error}"))?;
+            if told.status != 100 {
+                return Ok(told);
+            }
+        }
+    }
+
+    async fn read(&mut self, to_head: bool) -> std::io::Result<ReceivedAnswer> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(self.0.read_u8().await?);
+        }
+        let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+        let status = head.get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or_default();
+        let length = value_of(&head, "content-length").and_then(|length| length.parse().ok());
+        let mut body = vec![0; length.filter(|_| !to_head).unwrap_or_default()];
+        self.0.read_exact(&mut body).await?;
+        Ok(ReceivedAnswer { status, head, body: String::from_utf8_lossy(&body).into_owned() })
+    }
+
+    /// Checks that no byte follows, and that the connection has ended without an error.
+    async fn hear_the_end(&mut self) -> Result<(), String> {
+        let mut rest = Vec::new();
+        match tokio::time::timeout(AT_ONCE, self.0.read_to_end(&mut rest)).await {
+            Ok(Ok(0)) => Ok(()),
+            Ok(Ok(_)) => Err(format!("more bytes arrived: {}", String::from_utf8_lossy(&rest))),
+            Ok(Err(error)) => Err(format!("the connection broke: {error}")),
+            Err(_) => Err("the connection stays open".to_owned()),
+        }
+    }
+}
+
+fn value_of<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+/// Sends one variant with one tail, and compares the answer with the table.
+async fn attempt(
+    store: &OpenStore,
+    variant: &Variant,
+    (tail, rest): (&[u8], &[u8]),
+) -> Result<(), String> {
+    let mut customer = Customer::new(store).await;
+    customer.send(&[&variant.bytes[..], tail].concat()).await;
+    let to_head = variant.bytes.starts_with(b"HEAD ");
+    let told = customer.hear(to_head).await?;
+    check_answer(&told, variant, to_head)?;
+    if !variant.open {
+        return customer.hear_the_end().await;
+    }
+    customer.send(rest).await;
+    let next = customer.hear(false).await.map_err(|why| format!("the next request: {why}"))?;
+    match next.status == 200 && next.body == "alive\n" {
+        true => Ok(()),
+        false => Err(format!("the next request is misread: {next:?}")),
+    }
+}
+
+fn check_answer(told: &ReceivedAnswer, variant: &Variant, to_head: bool) -> Result<(), String> {
+    let expect = |holds: bool, what: &str| match holds {
+        true => Ok(()),
+        false => Err(format!("{what}: {told:?}")),
+    };
+    expect(told.status == variant.status, &format!("not {}", variant.status))?;
+    let is = |name, expected| value_of(&told.head, name) == Some(expected);
+    expect(is("cache-control", "no-store"), "may be stored")?;
+    expect(is("x-content-type-options", "nosniff"), "may be sniffed")?;
+    expect(value_of(&told.head, "x-request-id").is_some(), "has no id")?;
+    let said = match told.head.starts_with("http/1.1") {
+        true => is("connection", "close"),
+        false => !is("connection", "keep-alive"),
+    };
+    expect(said != variant.open, "has a wrong connection header")?;
+    let code = format!("\"code\":{}", variant.status);
+    let in_envelope = variant.status < 400 || to_head || told.body.contains(&code);
+    expect(in_envelope, "is not in the envelope")
+}
+
+/// Tries every variant of each shape with each tail; returns the differences.
+async fn try_all(store: &OpenStore, shapes: &[Shape]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    for shape in shapes {
+        let variants = shape.variants();
+        let cases: Vec<_> = variants.iter().flat_map(|one| TAILS.map(|tail| (one, tail))).collect();
+        let before = store.placed();
+        let came = join_all(cases.iter().map(|(one, tail)| attempt(store, one, *tail))).await;
+        for ((variant, (tail, _)), came) in cases.iter().zip(came) {
+            if let Err(why) = came {
+                let start = &variant.bytes[..variant.bytes.len().min(200)];
+                let (bytes, tail) = (start.escape_ascii(), tail.escape_ascii());
+                wrong.push(format!("\"{bytes}\" before \"{tail}\": {why}"));
+            }
+        }
+        let expected: u64 = cases.iter().map(|(variant, _)| variant.places).sum();
+        let placed = store.placed() - before;
+        if placed != expected {
+            let (line, headers) = (&shape.line, shape.headers.escape_ascii());
+            wrong.push(format!("{line} {headers}: {placed} orders were placed, not {expected}"));
+        }
+    }
+    wrong
+}
+
+fn verdict(wrong: &[String]) {
+    assert!(wrong.is_empty(), "{} cases:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn requests_to_the_api_get_their_answers() {
+    let store = OpenStore::open().await;
+    verdict(&try_all(&store, &api_requests::shapes()).await);
+}
+
+#[tokio::test]
+async fn orders_are_placed_exactly_when_the_answer_is_2xx() {
+    let store = OpenStore::open().await;
+    verdict(&try_all(&store, &orders::shapes()).await);
+}
+
+#[tokio::test]
+async fn malformed_requests_get_their_errors_and_place_nothing() {
+    let store = OpenStore::open().await;
+    verdict(&try_all(&store, &malformed::shapes()).await);
+}
+
+#[test]
+fn the_table_has_at_least_120_shapes() {
+    let shapes = [api_requests::shapes(), orders::shapes(), malformed::shapes()].concat();
+    assert!(120 <= shapes.len(), "{}", shapes.len());
+}
+
+/// A client that closes its side in the middle of a request gets an answer, and no order is placed.
+#[tokio::test]
+async fn a_request_that_is_cut_off_gets_an_answer() {
+    let store = OpenStore::open().await;
+    let whole = orders::ORDER.replace("\r\n\r\n", "\r\nX-Odd: \r\n\r\n");
+    let chunked =
+        "POST /orders HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n";
+    for request in [orders::ORDER, whole.as_str(), chunked] {
+        for cut in [4, 30, request.len() - 5, request.len() - 1] {
+            let mut customer = Customer::new(&store).await;
+            customer.send(&request.as_bytes()[..cut]).await;
+            customer.0.get_mut().shutdown().await.unwrap();
+            let told = customer.hear(false).await;
+            let is_400 = told.as_ref().is_ok_and(|told| told.status == 400);
+            assert!(is_400, "{:?}: {told:?}", &request[..cut]);
+            customer.hear_the_end().await.unwrap();
+        }
+    }
+    assert_eq!(store.placed(), 0);
+}

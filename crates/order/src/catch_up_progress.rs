@@ -1,0 +1,104 @@
+//! Catch-up progress: logs how many orders a replica is behind, its rate, and the time left.
+//!
+//! In their greeting on a held stream the peers say how many orders they know; the greatest number
+//! is the mark. The mark moves while the store takes orders, but it is good enough to tell an
+//! operator whether to wait for seconds or for an hour.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::peers::Peers;
+use crate::raft::applied_state::View;
+
+/// A replica that is fewer orders behind logs nothing.
+const WORTH_SAYING: u64 = 1_000;
+
+/// The least time between two log lines.
+const SAY: Duration = Duration::from_secs(2);
+
+/// The pure core: decides the next log line.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CatchUpProgress {
+    from: u64,
+    began: Instant,
+    mark: u64,
+    said: Option<Instant>,
+}
+
+impl CatchUpProgress {
+    /// Starts with `orders` orders.
+    pub(crate) fn new(orders: u64, now: Instant) -> Self {
+        Self { from: orders, began: now, mark: orders, said: None }
+    }
+
+    /// A peer knows this many orders.
+    pub(crate) fn hear(&mut self, orders: u64) {
+        self.mark = self.mark.max(orders);
+    }
+
+    /// This replica has `orders` orders now. Returns a log line when one is due.
+    pub(crate) fn note(&mut self, orders: u64, now: Instant) -> Option<String> {
+        let behind = self.mark.saturating_sub(orders);
+        if behind == 0 {
+            let was_long = self.said.take().is_some();
+            let (caught_up, took) = (orders - self.from, now - self.began);
+            (self.from, self.began) = (orders, now);
+            return was_long.then(|| format!("caught up: {caught_up} orders in {took:.1?}"));
+        }
+        let silent = self.said.is_none_or(|said| SAY <= now - said);
+        if !silent || (self.said.is_none() && behind < WORTH_SAYING) {
+            return None;
+        }
+        self.said = Some(now);
+        let (done, span) = (orders - self.from, now - self.began);
+        let rate = u128::from(done) * 1_000 / span.as_millis().max(1);
+        let Some(seconds) = u128::from(behind).checked_div(rate).filter(|_| 0 < done) else {
+            return Some(format!("{behind} orders behind"));
+        };
+        Some(format!("{behind} orders behind, {rate} per second, about {seconds} s left"))
+    }
+}
+
+/// How often the progress is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Logs how far this replica is behind, until `stop`.
+pub(crate) async fn run(view: Arc<View>, peers: Peers, stop: CancellationToken) {
+    let mut returning = CatchUpProgress::new(view.orders(), Instant::now());
+    loop {
+        returning.hear(peers.orders());
+        if let Some(line) = returning.note(view.orders(), Instant::now()) {
+            tracing::info!("{line}");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_that_was_away_logs_its_progress_and_one_that_lags_a_little_does_not() {
+        let start = Instant::now();
+        let at = |millis| start + Duration::from_millis(millis);
+        let mut returning = CatchUpProgress::new(100, start);
+        returning.hear(1_099);
+        assert_eq!(returning.note(100, at(0)), None);
+        assert_eq!(returning.note(1_099, at(10)), None);
+        returning.hear(100_000);
+        assert_eq!(returning.note(1_099, at(20)).unwrap(), "98901 orders behind");
+        assert_eq!(returning.note(50_000, at(1_000)), None, "it logged a line just before");
+        let said = returning.note(50_000, at(2_020)).unwrap();
+        assert_eq!(said, "50000 orders behind, 24328 per second, about 2 s left");
+        let said = returning.note(100_000, at(4_010)).unwrap();
+        assert_eq!(said, "caught up: 98901 orders in 4.0s");
+        assert_eq!(returning.note(100_001, at(4_020)), None);
+    }
+}

@@ -1,0 +1,272 @@
+//! The identity file: names the replica and the store of a data folder; beside it lies the lock.
+//!
+//! The file is replaced whole, so that after a crash it is the old file or the new one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use wire::exit::Stop;
+
+use crate::config::Settings;
+use crate::handshake_error::is_hex;
+use crate::log_end::Acknowledged;
+use crate::starts::{MetStart, StartHistory};
+
+/// The format of `identity.toml`. Format 1 has no starts; it is read, and written as format 2.
+const VERSION: u32 = 2;
+
+/// The file in the data folder.
+pub(crate) const FILE: &str = "identity.toml";
+
+/// Begins the first line of that file.
+const CHECKSUM: &str = "# crc32 ";
+
+/// Begins a fingerprint.
+const FINGERPRINT: &str = "h:";
+
+/// Locked while a process uses the folder.
+const LOCK: &str = "lock";
+
+/// 128 random bits as 32 hexadecimal digits.
+pub(crate) type Hex = String;
+
+/// What the file holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IdentityFile {
+    pub(crate) version: u32,
+    pub(crate) cluster: String,
+    pub(crate) id: u64,
+    pub(crate) incarnation: Hex,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ledger: Option<Hex>,
+    /// The store has refused this folder as an older copy, and why: it must not be used again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) refused: Option<String>,
+    /// The members of the store, by the last committed entry that was seen.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) members: BTreeSet<u64>,
+    /// Former members of the store.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(crate) removed: BTreeSet<u64>,
+    /// The incarnations of the other replicas, or their fingerprints, as first met.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) peers: BTreeMap<String, Hex>,
+    /// The starts of this folder.
+    #[serde(default)]
+    pub(crate) starts: StartHistory,
+    /// Acknowledged entries that this replica's log was found to lack.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lacks: Option<Acknowledged>,
+    /// The last met start of each other replica.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) met: BTreeMap<String, MetStart>,
+}
+
+/// Locks a folder while the returned file is held.
+pub(crate) fn lock(folder: &Path) -> Result<File, Stop> {
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true).mode(0o600);
+    let file = options.open(folder.join(LOCK));
+    let file = file.map_err(|error| cannot_use("lock", folder, &error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(Stop::Setup(format!(
+            "the data folder {} is in use by another process: stop that one first, or give another \
+             folder",
+            folder.display()
+        ))),
+        Err(fs::TryLockError::Error(error)) => Err(cannot_use("lock", folder, &error)),
+    }
+}
+
+pub(crate) fn cannot_use(what: &str, folder: &Path, error: &std::io::Error) -> Stop {
+    let place = folder.display();
+    Stop::Setup(format!(
+        "cannot {what} the data folder {place}: {error}; check the path and its permissions"
+    ))
+}
+
+pub(crate) fn check_version(record: &IdentityFile, folder: &Path) -> Result<(), Stop> {
+    if (1..=VERSION).contains(&record.version) {
+        return Ok(());
+    }
+    Err(Stop::Setup(format!(
+        "the data folder {} is of format {}, this program knows format {VERSION}: use the program \
+         that wrote it",
+        folder.display(),
+        record.version
+    )))
+}
+
+pub(crate) fn check_own(record: &IdentityFile, settings: &Settings) -> Result<(), Stop> {
+    check_version(record, &settings.data)?;
+    let folder = settings.data.display();
+    if record.id != settings.id {
+        return Err(Stop::Setup(format!(
+            "the data folder {folder} belongs to replica {}, not to {}: give this replica its \
+             own folder",
+            record.id, settings.id
+        )));
+    }
+    if record.cluster != settings.cluster {
+        return Err(Stop::Setup(format!(
+            "the data folder {folder} belongs to store \"{}\", not to \"{}\": give another \
+             folder, or the store's name",
+            record.cluster, settings.cluster
+        )));
+    }
+    Ok(())
+}
+
+/// A folder without an identity must be empty: other files in it belong to another program.
+pub(crate) fn fresh(settings: &Settings, folder: &Path) -> Result<IdentityFile, Stop> {
+    let entries = fs::read_dir(folder).map_err(|error| cannot_write(folder, &error))?;
+    let names = entries.flatten().map(|entry| entry.file_name());
+    // The first by name, so that the same folder is always refused with the same words.
+    let strange = names.filter(|name| name != LOCK && name != format!("{FILE}.new").as_str()).min();
+    if let Some(strange) = strange {
+        return Err(Stop::Setup(format!(
+            "the data folder {} has no {FILE}, but holds {}: give an empty folder, or a \
+             replica's own",
+            folder.display(),
+            strange.to_string_lossy()
+        )));
+    }
+    let record = IdentityFile {
+        version: VERSION,
+        cluster: settings.cluster.clone(),
+        id: settings.id,
+        incarnation: draw(),
+        ledger: None,
+        peers: BTreeMap::new(),
+        members: BTreeSet::new(),
+        removed: BTreeSet::new(),
+        refused: None,
+        starts: StartHistory::default(),
+        lacks: None,
+        met: BTreeMap::new(),
+    };
+    write(folder, &record).map_err(|error| cannot_write(folder, &error))?;
+    Ok(record)
+}
+
+/// True for a folder that belongs to a replica already.
+pub(crate) fn is_known(folder: &Path) -> bool {
+    folder.join(FILE).exists()
+}
+
+/// A fresh incarnation.
+pub(crate) fn draw() -> Hex {
+    format!("{:032x}", rand::random::<u128>())
+}
+
+/// The fingerprint of an incarnation: says which data folder is meant, and no replica can call with
+/// it. A fingerprint is its own fingerprint.
+pub(crate) fn fingerprint(incarnation: &str) -> Hex {
+    if is_fingerprint(incarnation) {
+        return incarnation.to_owned();
+    }
+    let hash = blake3::hash(incarnation.as_bytes());
+    let mut text = FINGERPRINT.to_owned();
+    for byte in hash.as_bytes().iter().take(16) {
+        // Writing to a `String` cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}
+
+/// True for a fingerprint.
+pub(crate) fn is_fingerprint(text: &str) -> bool {
+    text.strip_prefix(FINGERPRINT).is_some_and(is_hex)
+}
+
+/// Whether two texts, each an incarnation or a fingerprint, mean the same data folder.
+pub(crate) fn is_same(one: &str, other: &str) -> bool {
+    fingerprint(one) == fingerprint(other)
+}
+
+/// Notes one more start of the folder, on disk before any peer hears of it.
+pub(crate) fn begin(record: &mut IdentityFile, folder: &Path, start: u64) -> Result<(), Stop> {
+    record.version = VERSION;
+    record.starts.begin(start);
+    write(folder, record).map_err(|error| match error.kind() {
+        // A full disk can clear by itself: a supervisor may try again.
+        std::io::ErrorKind::StorageFull => Stop::Defect(format!(
+            "cannot write to the data folder {}: its disk is full; free some space, \
+             then start this replica again: nothing acknowledged is lost",
+            folder.display()
+        )),
+        _ => cannot_write(folder, &error),
+    })
+}
+
+pub(crate) fn cannot_write(folder: &Path, error: &std::io::Error) -> Stop {
+    Stop::Setup(format!(
+        "cannot write to the data folder {}: {error}; check its permissions and the disk",
+        folder.display()
+    ))
+}
+
+pub(crate) fn read(path: &Path) -> Result<Option<IdentityFile>, Stop> {
+    let refuse = |what: &str, why: String| {
+        Stop::Setup(format!(
+            "{} {what}{why}; restore the file, or replace this replica (`oppidum ctl replace`)",
+            path.display()
+        ))
+    };
+    match fs::read_to_string(path) {
+        Ok(text) => parse(&text).map(Some).map_err(|why| refuse("is damaged at ", why)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(refuse("is damaged: ", error.to_string()))
+        }
+        Err(error) => Err(refuse("cannot be read: ", error.to_string())),
+    }
+}
+
+/// Parses an identity file; its first line is the checksum of the rest.
+fn parse(text: &str) -> Result<IdentityFile, String> {
+    let content = match text.split_once('\n') {
+        Some((first, content)) if first.starts_with('#') => {
+            if first != checksum(content) {
+                return Err("line 1: what follows does not match this checksum".into());
+            }
+            content
+        }
+        // Version 1 had no checksum at first.
+        _ => text,
+    };
+    toml::from_str(content).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = content.get(..start).map_or(0, |before| before.matches('\n').count());
+        let line = line + 1 + usize::from(text.len() != content.len());
+        format!("line {line}: {}", error.message())
+    })
+}
+
+/// The first line of the file.
+fn checksum(content: &str) -> String {
+    let mut line = CHECKSUM.to_owned();
+    // Writing to a `String` cannot fail.
+    let _ = write!(line, "{:08x}", crc32fast::hash(content.as_bytes()));
+    line
+}
+
+/// Replaces the file whole: after a crash it is the old one or the new one.
+pub(crate) fn write(folder: &Path, record: &IdentityFile) -> std::io::Result<()> {
+    let content = toml::to_string(record).map_err(std::io::Error::other)?;
+    let text = format!("{}\n{content}", checksum(&content));
+    let draft = folder.join(format!("{FILE}.new"));
+    let mut options = File::options();
+    let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&draft, folder.join(FILE))?;
+    File::open(folder)?.sync_all()
+}

@@ -1,0 +1,259 @@
+//! Restoring a replica's ledger at a start: the state from disk, and the keys from the blocks that
+//! hold them.
+//!
+//! If the history has a key summary, only blocks with remembered keys are read, and the summary
+//! shows whether all were found. If the history has none (an older program wrote the folder), or
+//! the summary shows that a key is missing, all blocks since the oldest key are read. Then the
+//! chain of their digests is the proof, and the key summary is rewritten.
+
+use std::io;
+
+use bytes::Bytes;
+use ledger::encoded_block::EncodedBlock;
+use ledger::key_summary::KeySummary;
+use ledger::ledger::{Ledger, Windows};
+use ledger::state::State;
+use ledger::terms::Index;
+
+use crate::raft::blocks::{Blocks, Durable, invalid};
+
+/// The bytes of blocks that are read at once.
+const PART_BYTES: usize = 1 << 20;
+
+impl Blocks {
+    /// The ledger as of the durable position.
+    pub(crate) fn restore(&self, durable: &Durable, windows: Windows) -> io::Result<Ledger> {
+        if durable.applied.is_none() {
+            return Ok(Ledger::new(windows));
+        }
+        let state = State::decode(&durable.state).map_err(invalid)?;
+        let (after, to) = (state.keys_after, durable.index());
+        if let Some(rolls) = &durable.rolls {
+            let missing = match self.recall((to, &state), windows, rolls) {
+                Ok(Ok(ledger)) => return Ok(ledger),
+                Ok(Err(error)) => error.to_string(),
+                // A block is damaged or absent: reading the whole chain tells which.
+                Err(error) if error.kind() == io::ErrorKind::InvalidData => error.to_string(),
+                Err(error) => return Err(error),
+            };
+            tracing::warn!("{missing}; reading all blocks after index {after}");
+        }
+        let mut keyed = Vec::new();
+        let parts = BlockParts { blocks: self, after, to };
+        let whole = until_failure(parts, |parts| {
+            let blocks = parts.flatten().inspect(|block| {
+                keyed.push((block.header().index, block.keyed()));
+            });
+            Ledger::restore(windows, state, blocks)
+        })?;
+        let ledger = whole.map_err(invalid)?;
+        self.call_anew((after, to), &keyed, &ledger.key_summary())?;
+        Ok(ledger)
+    }
+
+    /// Restores with the key summary. The inner error says that state, summary and blocks do not
+    /// match.
+    fn recall(
+        &self,
+        (to, state): (Index, &State),
+        windows: Windows,
+        rolls: &KeySummary,
+    ) -> io::Result<Result<Ledger, ledger::ledger::RestoreError>> {
+        let blocks = self.called(*rolls, to)?;
+        until_failure(blocks, |blocks| Ledger::recall(windows, state.clone(), rolls, blocks))
+    }
+}
+
+/// Passes the items before the first error to `usage`; returns that error instead of the result.
+fn until_failure<I, T, R>(
+    all: I,
+    usage: impl FnOnce(&mut dyn Iterator<Item = T>) -> R,
+) -> io::Result<R>
+where
+    I: Iterator<Item = io::Result<T>>,
+{
+    let mut failure = None;
+    let mut sound = all.map_while(|one| one.map_err(|error| failure = Some(error)).ok());
+    let result = usage(&mut sound);
+    drop(sound);
+    failure.map_or(Ok(result), Err)
+}
+
+/// All blocks after an index, checked, in parts of about a megabyte.
+struct BlockParts<'a> {
+    blocks: &'a Blocks,
+    after: Index,
+    to: Index,
+}
+
+impl Iterator for BlockParts<'_> {
+    type Item = io::Result<Vec<EncodedBlock<Bytes>>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let part = self.blocks.read(self.after, self.to, PART_BYTES).and_then(|part| {
+            let blocks = part.into_iter().map(|(index, bytes)| self.blocks.check(index, bytes));
+            blocks.collect::<io::Result<Vec<_>>>()
+        });
+        if let Ok(part) = &part {
+            self.after = part.last()?.header().index;
+        }
+        Some(part)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
+    use ledger::terms::{Cents, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
+
+    use super::*;
+    use crate::raft::blocks::{KEYS, META};
+    use crate::raft::codec::encode_position;
+    use crate::raft::rows::Row;
+    use crate::raft::types::{LeaderId, LogId};
+
+    /// A change to a table of indexes.
+    type Spoil = fn(&mut redb::Table<'_, u64, ()>);
+
+    fn name() -> Name {
+        Name::new("bear").unwrap()
+    }
+
+    fn request(key: Option<Key>, command: Command) -> Request {
+        Request { key, deadline: None, command }
+    }
+
+    /// The shop opens at 1; ann orders at 2, bob at 6 and a frontend at 4; the other orders have no
+    /// key, and 7 is blank. All of it is on disk, with the key summary.
+    fn history(folder: &std::path::Path) -> (Blocks, Durable, Ledger) {
+        let price = Cents::new(1).unwrap();
+        let bear = Definition { name: name(), price, stock: 9, restock_to: None };
+        let (ledger_id, first_order_number) = (LedgerId([1; 16]), OrderNumber(7));
+        let shop = Shop { ledger_id, first_order_number, products: vec![bear] };
+        let keys = [
+            None,
+            Key::new(Origin::Client, "ann"),
+            None,
+            Key::new(Origin::Frontend, "front"),
+            None,
+            Key::new(Origin::Client, "bob"),
+        ];
+        let mut ledger = Ledger::new(Windows::default());
+        let mut rows = Vec::new();
+        for (index, key) in (1..).map(Index).zip(keys) {
+            let line = Line { name: name(), quantity: Quantity::new(1).unwrap(), side: Side::Buy };
+            let command = match index.0 {
+                1 => Command::Open(shop.clone()),
+                _ => Command::Place(vec![line]),
+            };
+            let requests = vec![request(key, command)];
+            let batch = Batch { at: Timestamp(9), settled: Index(0), requests };
+            let block = ledger.apply_entry(index, 1, &batch).block.unwrap();
+            rows.push(Row::new(&block.held_by()));
+        }
+        ledger.skip_entry(Index(7));
+        let (blocks, _) = Blocks::open(&folder.join("blocks.redb")).unwrap();
+        let applied = Some(LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index: 7 });
+        let (state, rolls) = (ledger.state().encode().into(), Some(ledger.key_summary()));
+        let durable = Durable { applied, state, rolls, ..Durable::default() };
+        blocks.write(&rows, Some(&durable)).unwrap();
+        (blocks, durable, ledger)
+    }
+
+    fn restored(blocks: &Blocks, durable: &Durable) -> io::Result<(State, KeySummary)> {
+        let ledger = blocks.restore(durable, Windows::default())?;
+        Ok((ledger.state(), ledger.key_summary()))
+    }
+
+    /// Overwrites the block of an index with other bytes.
+    fn spoil(blocks: &Blocks, index: u64) {
+        let (index, first) = (Index(index), OrderNumber(5 + index));
+        let row = Bytes::from_static(b"spoilt");
+        let keys = blocks.tables().unwrap().checked(index).unwrap().keyed();
+        blocks.write(&[Row { first, index, row, pieces: Vec::new(), keys }], None).unwrap();
+    }
+
+    #[test]
+    fn a_start_reads_only_the_blocks_with_remembered_keys() {
+        let folder = tempfile::tempdir().unwrap();
+        let (blocks, durable, ledger) = history(folder.path());
+        let expected = (ledger.state(), ledger.key_summary());
+        spoil(&blocks, 3);
+        spoil(&blocks, 5);
+        assert_eq!(restored(&blocks, &durable).unwrap(), expected);
+        // Without a key summary all blocks are read.
+        let uncalled = Durable { rolls: None, ..durable.clone() };
+        let error = restored(&blocks, &uncalled).unwrap_err().to_string();
+        assert!(error.contains("the block of index 3"), "{error}");
+        // A block with a key is needed, of a client or of a frontend.
+        for index in [2, 4] {
+            let folder = tempfile::tempdir().unwrap();
+            let (blocks, durable, _) = history(folder.path());
+            spoil(&blocks, index);
+            let error = restored(&blocks, &durable).unwrap_err().to_string();
+            assert!(error.contains(&format!("the block of index {index}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_key_summary_that_does_not_match_is_rejected_and_rewritten() {
+        let folder = tempfile::tempdir().unwrap();
+        let (blocks, durable, ledger) = history(folder.path());
+        let expected = (ledger.state(), ledger.key_summary());
+        let change = |change: Spoil| {
+            let write = blocks.rows.begin_write().unwrap();
+            change(&mut write.open_table(KEYS.clients).unwrap());
+            write.commit().unwrap();
+        };
+        let called = || blocks.called(ledger.key_summary(), Index(7)).unwrap().count();
+        // Ann's block is missing from the table; then the table names a block that does not exist.
+        let spoils: [(Spoil, usize); 2] = [
+            (|clients| drop(clients.remove(2).unwrap()), 2),
+            (|clients| drop(clients.insert(7, ()).unwrap()), 4),
+        ];
+        for (spoil, left) in spoils {
+            change(spoil);
+            assert_eq!(called(), left);
+            assert_eq!(restored(&blocks, &durable).unwrap(), expected);
+            assert_eq!(called(), 3);
+        }
+    }
+
+    /// A program that knows no key summary leaves an existing one, and writes to no table of keys.
+    #[test]
+    fn a_key_summary_of_another_state_is_ignored() {
+        let folder = tempfile::tempdir().unwrap();
+        let (blocks, durable, ledger) = history(folder.path());
+        let write = blocks.rows.begin_write().unwrap();
+        write.open_table(KEYS.clients).unwrap().remove(6).unwrap();
+        let position = LogId { index: 8, ..durable.applied.unwrap() };
+        let position = encode_position(Some(position), &durable.members).unwrap();
+        let state = State { applied: Index(8), ..ledger.state() }.encode();
+        let mut meta = write.open_table(META).unwrap();
+        meta.insert("position", position.as_slice()).unwrap();
+        meta.insert("state", state.as_slice()).unwrap();
+        drop(meta);
+        write.commit().unwrap();
+        drop(blocks);
+        let path = folder.path().join("blocks.redb");
+        let (blocks, found) = Blocks::open(&path).unwrap();
+        assert_eq!(found.rolls, None);
+        let (_, rolls) = restored(&blocks, &found).unwrap();
+        let before = ledger.key_summary().windows;
+        assert_eq!(
+            (rolls.windows.clients, rolls.windows.frontends),
+            (before.clients, before.frontends)
+        );
+        // From now on the summary exists.
+        drop(blocks);
+        let (blocks, found) = Blocks::open(&path).unwrap();
+        assert_eq!(found.rolls, Some(rolls));
+        assert_eq!(blocks.called(rolls, Index(8)).unwrap().count(), 3);
+        // A damaged summary is ignored, too.
+        let write = blocks.rows.begin_write().unwrap();
+        write.open_table(META).unwrap().insert("keys", [7_u8; 61].as_slice()).unwrap();
+        write.commit().unwrap();
+        drop(blocks);
+        assert_eq!(Blocks::open(&path).unwrap().1.rolls, None);
+    }
+}

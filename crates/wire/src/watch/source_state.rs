@@ -1,0 +1,353 @@
+//! Source core: what each watcher of this source has seen, what to grant it, and when to let it go.
+//!
+//! A source owes each watcher every frame up to the source's present cursor, and then a grant. It
+//! waits for a watcher, connected or not, until the grace has passed since it received the last
+//! heartbeat that it echoed in a grant. Only then is the watcher's own lease certain to be over,
+//! and the source *lets it go*: it serves the watcher no more and stops waiting for it.
+//!
+//! The source keeps waiting when a stream breaks. A watcher has one current stream: a newer stream
+//! replaces it, and a message on a replaced stream is ignored.
+//!
+//! # Not here
+//!
+//! Sockets, queues and the frames themselves. Whether a watcher may be accepted at all, which the
+//! leader and the catalog decide before they call this core.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ledger::terms::Index;
+
+use super::lease::{Lease, Moment, Times};
+use super::rules::{Mutant, Rules};
+
+/// Identifies one stream at this source; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// Identifies one run of a watching process: drawn at random at each start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Incarnation(pub u64);
+
+/// The watchers that this source serves or waits for.
+#[derive(Clone, Debug)]
+pub struct SourceState {
+    times: Times,
+    rules: Rules,
+    /// The mutant under which this kind of source still serves a watcher that was let go.
+    past_end: Mutant,
+    standing: BTreeMap<Incarnation, WatcherEntry>,
+}
+
+/// The state of one watcher at this source.
+#[derive(Clone, Debug)]
+struct WatcherEntry {
+    /// The current stream. None: it broke, or the watcher has not connected yet.
+    stream: Option<StreamId>,
+    /// The last index sent on this stream.
+    sent: Index,
+    /// The source's cursor when the stream was accepted; only a mutant uses it.
+    accepted_at: Index,
+    /// The watcher, and all below it, have dropped all values older than this. Never goes back.
+    seen: Index,
+    /// The latest heartbeat on this stream: the watcher's time, to be echoed, and the source's time
+    /// of receipt.
+    heartbeat: Option<(Moment, Moment)>,
+    /// When the source received the hello, or the last heartbeat that it echoed in a grant.
+    waited_since: Moment,
+    /// The watcher was let go: its grace has passed, or it said goodbye.
+    let_go: bool,
+    /// An index that was sent and is not seen yet, and since when. A watcher that stays behind gets
+    /// no grants.
+    behind: Option<(Index, Moment)>,
+}
+
+impl WatcherEntry {
+    /// True when the watcher has not seen a sent index for longer than `patience`: frames pile up
+    /// while its heartbeats arrive. Every order waits for it, so it must not keep its lease.
+    fn stays_behind(&mut self, now: Moment, patience: Duration) -> bool {
+        let newer = (self.seen < self.sent).then_some((self.sent, now));
+        self.behind = match self.behind {
+            Some((mark, since)) if self.seen < mark => Some((mark, since)),
+            Some(_) | None => newer,
+        };
+        self.behind.is_some_and(|(_, since)| patience < now.since(since))
+    }
+}
+
+/// A grant, carried by a beat: it lengthens the watcher's lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The watcher's own time, from its latest heartbeat on this stream.
+    pub echo: Moment,
+    /// How long after `echo` the watcher may answer by itself.
+    pub lease: Duration,
+    /// The grant is valid only for a watcher whose cursor has reached this index.
+    pub index: Index,
+}
+
+impl SourceState {
+    /// A leader without watchers.
+    pub fn of_leader(times: Times, rules: Rules) -> Self {
+        let past_end = Mutant::GrantWhileDetaching;
+        Self { times, rules, past_end, standing: BTreeMap::new() }
+    }
+
+    /// A catalog without watchers.
+    pub fn of_catalog(times: Times, rules: Rules) -> Self {
+        let past_end = Mutant::GrantAfterLettingGo;
+        Self { times, rules, past_end, standing: BTreeMap::new() }
+    }
+
+    /// Accepts a new stream of a watcher, which resumes at `hello.cursor`. The verdict names the
+    /// stream that this one replaces, to be closed. A watcher that was let go is not accepted: it
+    /// must start over under a new incarnation.
+    pub fn accept(&mut self, who: Incarnation, stream: StreamId, hello: Hello) -> HelloVerdict {
+        let past_end = self.rules.broken(self.past_end);
+        let fresh = WatcherEntry {
+            stream: Some(stream),
+            sent: hello.cursor.min(hello.source_cursor),
+            accepted_at: hello.source_cursor,
+            seen: hello.seen,
+            heartbeat: None,
+            waited_since: hello.now,
+            let_go: false,
+            behind: None,
+        };
+        match self.standing.get_mut(&who) {
+            None => {
+                self.standing.insert(who, fresh);
+                HelloVerdict::Served { replaced: None }
+            }
+            Some(old) if old.let_go && !past_end => HelloVerdict::LetGo,
+            Some(old) => {
+                let replaced = old.stream;
+                let seen = old.seen.max(hello.seen);
+                *old = WatcherEntry { seen, let_go: old.let_go, behind: old.behind, ..fresh };
+                HelloVerdict::Served { replaced }
+            }
+        }
+    }
+
+    /// Waits from `now` on for a watcher that has not connected yet: a catalog that is attached in
+    /// the ledger.
+    pub fn expect(&mut self, who: Incarnation, now: Moment) {
+        self.standing.entry(who).or_insert(WatcherEntry {
+            stream: None,
+            sent: Index(0),
+            accepted_at: Index(0),
+            seen: Index(0),
+            heartbeat: None,
+            waited_since: now,
+            let_go: false,
+            behind: None,
+        });
+    }
+
+    /// Notes a heartbeat: the watcher's clock and its seen index. Ignored on a replaced stream.
+    pub fn heartbeat(&mut self, who: Incarnation, stream: StreamId, beat: Heartbeat) {
+        let Some(standing) = self.current(who, stream) else { return };
+        standing.seen = standing.seen.max(beat.seen);
+        standing.heartbeat = Some((beat.local, beat.now));
+    }
+
+    /// Notes that frames up to `index` were sent on this stream.
+    pub fn sent(&mut self, who: Incarnation, stream: StreamId, index: Index) {
+        let Some(standing) = self.current(who, stream) else { return };
+        standing.sent = standing.sent.max(index);
+    }
+
+    /// The grant of the next beat on this stream; None: the beat grants nothing.
+    ///
+    /// A grant is never longer than the time left of the source's own lease (`own.lease`), and
+    /// never precedes a frame up to the source's cursor (`own.cursor`).
+    pub fn grant(
+        &mut self,
+        who: Incarnation,
+        stream: StreamId,
+        own: SourcePosition,
+    ) -> Option<Grant> {
+        // A catalog below may itself be waiting one grace for a watcher of its own.
+        let patience = self.times.grace().saturating_mul(2);
+        let (lease_max, rules, past_end) = (self.times.lease, self.rules, self.past_end);
+        let standing = self.current(who, stream)?;
+        let present = if rules.broken(Mutant::FramesUpToAccepting) {
+            standing.accepted_at
+        } else {
+            own.cursor
+        };
+        let framed = present <= standing.sent || rules.broken(Mutant::GrantBeforeFrames);
+        let served = !standing.let_go || rules.broken(past_end);
+        let (echo, received) = standing.heartbeat?;
+        let lease = own.lease.remaining(own.now).min(lease_max);
+        if standing.stays_behind(own.now, patience) {
+            return None;
+        }
+        if !framed || !served || lease.is_zero() {
+            return None;
+        }
+        standing.waited_since = standing.waited_since.max(received);
+        let index = standing.sent.min(own.cursor);
+        Some(Grant { echo, lease, index })
+    }
+
+    /// Notes that a stream broke or was closed. The source still waits for the watcher.
+    pub fn broke(&mut self, who: Incarnation, stream: StreamId) {
+        let ends = self.rules.broken(Mutant::BreakEndsWaiting);
+        let Some(standing) = self.current(who, stream) else { return };
+        standing.stream = None;
+        standing.heartbeat = None;
+        if ends {
+            self.standing.remove(&who);
+        }
+    }
+
+    /// Forgets a watcher at its goodbye: its lease is over, so the source need not wait for it.
+    /// False: the goodbye came on a replaced stream and is ignored.
+    pub fn goodbye(&mut self, who: Incarnation, stream: StreamId) -> bool {
+        let known = self.current(who, stream).is_some();
+        if known {
+            self.standing.remove(&who);
+        }
+        known
+    }
+
+    /// Lets a watcher go at its goodbye, without a grace, and rejects its later streams. Returns
+    /// the stream to close.
+    pub fn let_go(&mut self, who: Incarnation) -> Option<StreamId> {
+        let standing = self.standing.get_mut(&who)?;
+        standing.let_go = true;
+        standing.stream.take()
+    }
+
+    /// Waits a whole grace from `now` on for each watcher, because this source was unable to grant
+    /// anything before.
+    pub fn restart_waits(&mut self, now: Moment) {
+        for standing in self.standing.values_mut().filter(|standing| !standing.let_go) {
+            standing.waited_since = standing.waited_since.max(now);
+        }
+    }
+
+    /// Lets each watcher go whose grace has passed, and returns it with the stream to close. A
+    /// leader still counts it until its detach entry is applied; a catalog stops at once.
+    pub fn lapse(&mut self, now: Moment) -> Vec<(Incarnation, Option<StreamId>)> {
+        let grace = match self.rules.broken(Mutant::GraceWithoutMargin) {
+            true => self.times.lease,
+            false => self.times.grace(),
+        };
+        let past_end = self.rules.broken(self.past_end);
+        let broken = self.rules.broken(Mutant::BreakEndsGrace);
+        let late = |standing: &WatcherEntry| {
+            grace <= now.since(standing.waited_since) || (broken && standing.stream.is_none())
+        };
+        let lapsed = self.standing.iter_mut().filter(|(_, s)| !s.let_go && late(s));
+        let let_go = |(&who, standing): (&Incarnation, &mut WatcherEntry)| {
+            standing.let_go = true;
+            (who, if past_end { None } else { standing.stream.take() })
+        };
+        lapsed.map(let_go).collect()
+    }
+
+    /// Forgets each watcher that was let go. Only for a catalog, which no longer counts them.
+    pub fn forget_let_go(&mut self) {
+        if !self.rules.broken(self.past_end) {
+            self.standing.retain(|_, standing| !standing.let_go);
+        }
+    }
+
+    /// Stops waiting for a watcher.
+    pub fn forget(&mut self, who: Incarnation) -> Option<StreamId> {
+        self.standing.remove(&who)?.stream
+    }
+
+    /// The lowest seen index of all watchers that were not let go. None: there is no such watcher.
+    pub fn seen(&self) -> Option<Index> {
+        let waited = self.standing.values().filter(|standing| !standing.let_go);
+        waited.map(|standing| standing.seen).min()
+    }
+
+    /// The seen index of one watcher.
+    pub fn seen_by(&self, who: Incarnation) -> Option<Index> {
+        self.standing.get(&who).map(|standing| standing.seen)
+    }
+
+    /// True when this stream is the watcher's current one.
+    pub fn is_current(&self, who: Incarnation, stream: StreamId) -> bool {
+        self.standing.get(&who).is_some_and(|standing| standing.stream == Some(stream))
+    }
+
+    /// True when the watcher is served on a stream.
+    pub fn is_connected(&self, who: Incarnation) -> bool {
+        self.standing.get(&who).is_some_and(|standing| standing.stream.is_some())
+    }
+
+    /// True when the watcher was let go: this source itself no longer waits for it.
+    pub fn is_let_go(&self, who: Incarnation) -> bool {
+        self.standing.get(&who).is_some_and(|standing| standing.let_go)
+    }
+
+    /// All watchers that are served or waited for, in the order of their incarnations.
+    pub fn watchers(&self) -> impl Iterator<Item = Incarnation> + '_ {
+        self.standing.keys().copied()
+    }
+
+    /// The earliest moment at which [`Self::lapse`] may let a watcher go.
+    pub fn next_lapse(&self) -> Option<Moment> {
+        let waiting = self.standing.values().filter(|standing| !standing.let_go);
+        waiting.map(|standing| standing.waited_since.plus(self.times.grace())).min()
+    }
+
+    fn current(&mut self, who: Incarnation, stream: StreamId) -> Option<&mut WatcherEntry> {
+        self.standing.get_mut(&who).filter(|standing| standing.stream == Some(stream))
+    }
+}
+
+/// A watcher's hello, with the source's own cursor and clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Hello {
+    /// The watcher has accepted frames up to this index; the source sends the frames after it.
+    pub cursor: Index,
+    /// The watcher, and all below it, have dropped all values older than this. At most its cursor.
+    pub seen: Index,
+    /// The source's own cursor at this moment.
+    pub source_cursor: Index,
+    /// The time of receipt, by the source's clock.
+    pub now: Moment,
+}
+
+/// A watcher's heartbeat, with its time of receipt.
+#[derive(Clone, Copy, Debug)]
+pub struct Heartbeat {
+    /// The watcher's own clock, to be echoed.
+    pub local: Moment,
+    /// The watcher, and all below it, have dropped all values older than this.
+    pub seen: Index,
+    /// The time of receipt, by the source's clock.
+    pub now: Moment,
+}
+
+/// The source's own lease and cursor, which limit its grants.
+#[derive(Clone, Copy, Debug)]
+pub struct SourcePosition {
+    /// The source's own lease.
+    pub lease: Lease,
+    /// The source's own cursor; for the leader, the applied index.
+    pub cursor: Index,
+    /// The source's own clock.
+    pub now: Moment,
+}
+
+/// The source's decision on a hello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HelloVerdict {
+    /// The watcher is served; the stream that this one replaces must be closed.
+    Served {
+        /// The replaced stream, whose messages are ignored from now on.
+        replaced: Option<StreamId>,
+    },
+    /// The watcher was let go and is not served.
+    LetGo,
+}
+
+#[cfg(test)]
+mod tests;
