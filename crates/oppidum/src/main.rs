@@ -55,7 +55,7 @@ mod conform;
 use std::process::ExitCode;
 
 use clap::Parser;
-use order::raft::open_error;
+use order::history::open_error;
 use wire::exit::Stop;
 
 use cli::{Cli, Command, CtlOn};

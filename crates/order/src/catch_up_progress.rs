@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::history::applied_state::View;
 use crate::peers::Peers;
-use crate::raft::applied_state::View;
 
 /// A replica that is fewer orders behind logs nothing.
 const WORTH_SAYING: u64 = 1_000;

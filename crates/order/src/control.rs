@@ -18,9 +18,9 @@ use wire::proto::{
 };
 
 use crate::handover::Pause;
+use crate::history::applied_state::View;
+use crate::history::sources::Sources;
 use crate::membership_change::{Denied, Gone, MembershipChange};
-use crate::raft::applied_state::View;
-use crate::raft::sources::Sources;
 
 /// The most transfers that wait; an operator asks for one at a time.
 const WAITING_MAX: usize = 4;

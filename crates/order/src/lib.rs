@@ -43,7 +43,9 @@ mod private;
 mod starts;
 
 mod catch_up_progress;
-mod history;
+pub mod history;
+mod history_service;
+mod liveness;
 mod publisher;
 mod readiness;
 mod status;

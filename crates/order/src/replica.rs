@@ -17,22 +17,23 @@ use crate::batcher::Batcher;
 use crate::config::Settings;
 use crate::control::{self, Operator};
 use crate::disk_space::{DiskSpace, Gauge};
-use crate::history::HistoryService;
+use crate::history::applied_state::View;
+use crate::history::open_error;
+use crate::history::sources::Sources;
+use crate::history_service::HistoryService;
 use crate::identity::Identity;
 use crate::introduction::Introduction;
+use crate::liveness::failover;
+use crate::liveness::stream_keeper::StreamKeeper;
 use crate::membership::Members;
 use crate::membership_change::MembershipChange;
 use crate::peers::Peers;
 use crate::publisher::Publisher;
-use crate::raft::applied_state::View;
 use crate::raft::backend::{Backend, Folders};
 use crate::raft::bootstrap;
 use crate::raft::compaction::{self, Limits};
 use crate::raft::engine::Engine;
-use crate::raft::failover;
 use crate::raft::receiver::Receiver;
-use crate::raft::sources::Sources;
-use crate::raft::stream_keeper::StreamKeeper;
 use crate::raft::transport::Transport;
 use crate::read_index::ReadIndex;
 use crate::role::Role;
@@ -179,7 +180,7 @@ impl Replica {
         self.tasks.spawn(async move {
             let stop = tokio::select! {
                 stop = engine => stop,
-                why = view.failed() => raft::open_error::stop(&folder, &why),
+                why = view.failed() => open_error::stop(&folder, &why),
                 () = ending.cancelled() => return,
             };
             // Full: another task has reported a failure already.

@@ -36,9 +36,9 @@ use wire::watch::window::Window;
 
 use crate::acknowledger::{Acknowledger, Reveals};
 use crate::batcher::{Batcher, Untold};
+use crate::history::applied_state::{AppliedEntry, View};
 use crate::leader_term::{Detach, LeaderTerm};
 use crate::problems;
-use crate::raft::applied_state::{AppliedEntry, View};
 use crate::raft::engine::Engine;
 use crate::read_index::ReadIndex;
 use crate::role::Role;

@@ -12,9 +12,9 @@ use wire::serve::Facts;
 use wire::status::ProcessStatus;
 
 use crate::disk_space::{DiskSpace, Level};
+use crate::history::applied_state::View;
 use crate::membership::Members;
 use crate::peers::Peers;
-use crate::raft::applied_state::View;
 use crate::raft::engine::Engine;
 use crate::readiness::{Situation, readiness};
 use crate::role::Role;

@@ -8,6 +8,9 @@ use crate::tidy::{Complaint, Source};
 /// simulator, whose log it writes to.
 const ENGINE_ROOMS: [&str; 3] = ["crates/order/src/raft/", "crates/order/tests/", "sim/"];
 
+/// The only place that names the database of the history.
+const DATABASE_ROOM: &str = "crates/order/src/history/";
+
 /// The files that decide, and so depend on nothing but their arguments.
 const PURE: [&str; 11] = [
     "crates/ledger/src/",
@@ -56,6 +59,8 @@ fn in_code<'a>(path: &'a str, line: &'a str) -> impl Iterator<Item = String> + '
     let within = |places: &[&str]| places.iter().any(|place| path.starts_with(place));
     let engine = (!within(&ENGINE_ROOMS) && names(line, "openraft"))
         .then(|| format!("the engine is named only in {}", ENGINE_ROOMS[0]));
+    let database = (!within(&[DATABASE_ROOM]) && names(line, "redb"))
+        .then(|| format!("the database is named only in {DATABASE_ROOM}"));
     let pure = within(&PURE);
     let impure = IMPURE.iter().filter(move |word| pure && names(line, word));
     let unfinished = UNFINISHED.iter().filter(move |word| line.contains(**word));
@@ -63,6 +68,7 @@ fn in_code<'a>(path: &'a str, line: &'a str) -> impl Iterator<Item = String> + '
     let prints = PRINTS.iter().filter(move |word| product && names(line, word));
     engine
         .into_iter()
+        .chain(database)
         .chain(prints.map(|word| format!("`{word}` only in {}: `answer!`, `note!`", OUTPUT[0])))
         .chain(impure.map(|word| format!("a pure file must not name `{word}`")))
         .chain(unfinished.map(|word| format!("`{word}` is not for the repository")))
@@ -109,6 +115,13 @@ mod tests {
         assert_eq!(complaints("crates/order/src/replica.rs", bad), 1);
         assert_eq!(complaints("crates/order/src/raft/engine.rs", bad), 0);
         assert_eq!(complaints("crates/order/src/replica.rs", "// openraft\n"), 0);
+    }
+
+    #[test]
+    fn the_database_outside_its_folder_is_caught() {
+        let bad = "use redb::Database;\n";
+        assert_eq!(complaints("crates/order/src/raft/engine.rs", bad), 1);
+        assert_eq!(complaints("crates/order/src/history/blocks.rs", bad), 0);
     }
 
     #[test]

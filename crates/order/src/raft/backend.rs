@@ -13,16 +13,16 @@ use openraft::Config;
 use openraft::storage::RaftLogStorage;
 use wire::exit::Stop;
 
-use super::applied_state::View;
 use super::log_store::LogStore;
-use super::open_error::OpenError;
-use super::snapshots::BlockSource;
 use super::state_machine::StateMachine;
 use super::types::{Raft, Types};
-use super::writer::WritePace;
 use crate::config::Settings;
 use crate::disk_space::{Gauge, Space};
 use crate::failpoints;
+use crate::history::applied_state::View;
+use crate::history::open_error::OpenError;
+use crate::history::snapshots::BlockSource;
+use crate::history::writer::WritePace;
 use crate::identity_file;
 
 /// A log and a history, opened.

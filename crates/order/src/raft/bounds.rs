@@ -258,9 +258,9 @@ impl Complaints {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use super::super::snapshots::Manifest;
     use super::super::types::{Address, Entry, LeaderId, SnapshotMeta, StoredMembership};
     use super::*;
+    use crate::history::snapshots::Manifest;
 
     fn vote(term: u64, node_id: u64, committed: bool) -> Vote {
         Vote { leader_id: LeaderId { term, node_id }, committed }

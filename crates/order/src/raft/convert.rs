@@ -13,11 +13,11 @@ use openraft::raft::{
 };
 use wire::proto;
 
-use super::snapshots::Manifest;
 use super::types::{
     Address, Entry, LeaderId, LogId, Payload, RaftMembership, Snapshot, SnapshotMeta,
     StoredMembership, Types, Vote,
 };
+use crate::history::snapshots::Manifest;
 use crate::peers::Position;
 
 /// A malformed call of a peer: a field is missing or impossible.

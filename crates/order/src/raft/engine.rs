@@ -13,17 +13,20 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{
     ClientWriteError, Fatal, ForwardReason, ForwardToLeader, LinearizableReadError, RaftError,
 };
+use openraft::raft::TransferLeaderRequest;
 use openraft::{ReadPolicy, ServerState};
 
 use tokio::sync::watch;
 use wire::exit::Stop;
 use wire::problem::Problem;
 
+use super::bootstrap;
+use super::confirm;
+use super::convert;
 use super::divergence::DIVERGED;
-use super::open_error;
 use super::transport::Transport;
 use super::types::{Payload, Raft, Types, Vote};
-use super::{bootstrap, confirm, convert};
+use crate::history::open_error;
 use crate::identity::Identity;
 use crate::log_end::{Acknowledged, LogEnd};
 use crate::peers::Position;
@@ -118,8 +121,20 @@ impl Engine {
         matches!(tokio::time::timeout(patience, other).await, Ok(Ok(_)))
     }
 
+    /// Ends the lease of a lost leader: `to` may be elected at once, and stands if it is this
+    /// replica.
+    pub(crate) async fn end_lease(&self, to: u64) -> Result<(), Fatal<Types>> {
+        let request = TransferLeaderRequest::new(self.vote(), to, None);
+        self.raft.handle_transfer_leader(request).await.map(drop)
+    }
+
+    /// Stands for election.
+    pub(crate) async fn stand(&self) -> Result<(), Fatal<Types>> {
+        self.raft.trigger().elect(false).await
+    }
+
     /// The last vote on this replica's disk.
-    pub(super) fn vote(&self) -> Vote {
+    fn vote(&self) -> Vote {
         self.raft.metrics().borrow_watched().vote
     }
 

@@ -32,11 +32,11 @@ use raft_log::api::raft_log_writer::RaftLogWriter;
 use tokio::sync::oneshot;
 
 use crate::failpoints;
-use crate::raft::applied_state::View;
+use crate::history::applied_state::View;
+use crate::history::durable_mark::{self, DurableMark};
+use crate::history::open_error::{self, OpenError};
 use crate::raft::codec::{StoredBody, StoredLogId, StoredVote};
 use crate::raft::divergence::DIVERGED;
-use crate::raft::durable_mark::{self, DurableMark};
-use crate::raft::open_error::{self, OpenError};
 use crate::raft::types::{Entry, LogId, Types, Vote};
 
 /// A committed position that no append has carried to disk for this long gets a sync of its own.

@@ -6,8 +6,8 @@
 //! 2. A vote is on disk before another replica learns of it ([`log_store`]).
 //! 3. Data on disk stays readable for ever: the formats are ours, with a version ([`codec`]).
 //! 4. Every replica applies the same entries in the same order, each once ([`state_machine`]).
-//! 5. The ledger's history is written behind the log, consistent at each moment ([`blocks`]).
-//! 6. A snapshot never claims more than is durable here ([`snapshots`]).
+//! 5. The ledger's history is written behind the log, consistent at each moment ([`history`](crate::history)).
+//! 6. A snapshot never claims more than is durable here ([`snapshots`](crate::history::snapshots)).
 //! 7. A leader that restarts after a crash does not lead before it is elected again ([`config`]).
 
 pub(crate) mod bootstrap;
@@ -17,33 +17,18 @@ pub(crate) mod commit_coalescing;
 pub(crate) mod confirm;
 pub(crate) mod convert;
 pub(crate) mod engine;
-pub(crate) mod failover;
-pub(crate) mod peer_stream;
 pub(crate) mod receiver;
-pub(crate) mod serving;
-pub(crate) mod sources;
-pub(crate) mod stream_keeper;
 pub(crate) mod transport;
 
-pub mod applied_state;
 pub mod backend;
-pub mod blocks;
 pub mod codec;
 pub(crate) mod compaction;
 pub(crate) mod divergence;
-pub mod durable_mark;
 pub mod executor;
 pub mod log_store;
-pub mod open_error;
 pub mod recovery;
-pub mod repair;
-pub(crate) mod restore;
-pub(crate) mod rows;
-pub mod snapshots;
 pub mod state_machine;
-pub(crate) mod tables;
 pub mod types;
-pub mod writer;
 
 use openraft::{Config, ConfigError, SnapshotPolicy};
 

@@ -25,14 +25,14 @@ use wire::exit::Stop;
 use wire::proto;
 use wire::proto::peer_server::{Peer, PeerServer};
 
-use super::applied_state::View;
 use super::bounds::{Bounds, Complaints, Implausible};
 use super::convert::{self, Malformed};
-use super::serving::{PARTS_AHEAD, send_blocks};
 use super::transport::MESSAGE_BYTES_MAX;
 use super::types::{Entry, LogId, Raft, Types, Vote};
 use crate::disk_space::{DiskSpace, Level};
 use crate::handshake_error::HandshakeError;
+use crate::history::applied_state::View;
+use crate::history::serving::{PARTS_AHEAD, send_blocks};
 use crate::identity::Identity;
 use crate::introduction::Introduction;
 use crate::peers::Peers;

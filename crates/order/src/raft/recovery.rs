@@ -21,12 +21,12 @@ use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{EntryPayload, RaftLogReader};
 use wire::exit::Stop;
 
-use super::blocks::{Blocks, Durable, invalid};
 use super::bounds::{Bounds, next_epoch};
 use super::log_store::LogStore;
-use super::open_error::OpenError;
 use super::state_machine;
 use super::types::{Address, Entry, LeaderId, LogId, RaftMembership, StoredMembership, Vote};
+use crate::history::blocks::{Blocks, Durable, invalid};
+use crate::history::open_error::OpenError;
 use crate::identity::Identity;
 use crate::identity_file::cannot_use;
 

@@ -15,20 +15,19 @@ use ledger::ledger::{Ledger, Windows};
 use ledger::terms::Index;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use redb::StorageBackend;
 
-use crate::raft::applied_state::{Applied, Shared, View};
-use crate::raft::blocks::{Blocks, Durable, invalid};
+use crate::history::applied_state::{Applied, Shared, View};
+use crate::history::blocks::{Blocks, Durable, StorageBackend, invalid};
+use crate::history::open_error::OpenError;
+use crate::history::repair;
+use crate::history::snapshots::{self, BlockSource, Manifest};
+use crate::history::writer::WritePace;
 use crate::raft::divergence::DIVERGED;
 use crate::raft::executor::Executor;
 use crate::raft::log_store::forget_unread;
-use crate::raft::open_error::OpenError;
-use crate::raft::repair;
-use crate::raft::snapshots::{self, BlockSource, Manifest};
 use crate::raft::types::{
     Entry, LogId, Outcomes, Payload, Snapshot, SnapshotMeta, StoredMembership, Types,
 };
-use crate::raft::writer::WritePace;
 
 /// The file of the history, in the folder given to [`StateMachine::open`].
 pub const FILE: &str = "blocks.redb";

@@ -12,9 +12,13 @@ use bytes::Bytes;
 use ledger::outcome::Outcome;
 use ledger::terms::Index;
 use openraft::alias::{EntryOf, LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf, VoteOf};
-use openraft::impls::{EntryPayload, leader_id_adv};
+use openraft::impls::leader_id_adv;
 
-use crate::raft::snapshots::Manifest;
+pub use openraft::impls::EntryPayload;
+#[cfg(test)]
+pub(crate) use openraft::storage::RaftStateMachine;
+
+use crate::history::snapshots::Manifest;
 use crate::raft::state_machine::StateMachine;
 
 /// One batch of requests in the ledger's encoding. A clone shares the bytes.

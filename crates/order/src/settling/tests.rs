@@ -20,10 +20,10 @@ use wire::stream::{self, Answerer, Caller, LeaderHint};
 
 use super::*;
 use crate::batcher::Propose;
+use crate::history::snapshots::NoSource;
+use crate::history::writer::WritePace;
 use crate::pending::Pending;
-use crate::raft::snapshots::NoSource;
 use crate::raft::state_machine::StateMachine;
-use crate::raft::writer::WritePace;
 
 /// The catalog that is attached.
 pub(crate) const WHO: Incarnation = Incarnation(5);

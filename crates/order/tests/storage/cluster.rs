@@ -15,12 +15,12 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
-use order::raft::applied_state::View;
+use order::history::applied_state::View;
+use order::history::snapshots::{Manifest, NoSource};
+use order::history::writer::WritePace;
 use order::raft::log_store::LogStore;
-use order::raft::snapshots::{Manifest, NoSource};
 use order::raft::state_machine::StateMachine;
 use order::raft::types::{Address, Payload, Raft, Snapshot, Types, Vote};
-use order::raft::writer::WritePace;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use openraft::RaftLogReader;
 use openraft::storage::RaftLogStorage;
+use order::history::open_error::OpenError;
 use order::raft::log_store::LogStore;
-use order::raft::open_error::OpenError;
 use order::raft::types::Vote;
 
 use crate::kit::{append, blank, buy, entry, killed, log_id};

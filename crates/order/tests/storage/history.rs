@@ -10,13 +10,13 @@ use ledger::ledger::{Ledger, Windows};
 use ledger::terms::{Index, OrderNumber};
 use openraft::EntryPayload;
 use openraft::storage::{RaftLogStorage, RaftStateMachine};
-use order::raft::applied_state::View;
+use order::history::applied_state::View;
+use order::history::open_error::OpenError;
+use order::history::snapshots::NoSource;
+use order::history::writer::WritePace;
 use order::raft::log_store::LogStore;
-use order::raft::open_error::OpenError;
-use order::raft::snapshots::NoSource;
 use order::raft::state_machine::{FILE, StateMachine};
 use order::raft::types::Entry;
-use order::raft::writer::WritePace;
 
 use crate::kit::{
     FIRST, append, blank, buy, buy_each, entry, killed, log_id, open_shop, open_shop_of, refused,

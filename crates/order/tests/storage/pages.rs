@@ -5,8 +5,8 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use ledger::ledger::Windows;
-use order::raft::open_error::{OpenError, advice_on_panic};
-use order::raft::snapshots::NoSource;
+use order::history::open_error::{OpenError, advice_on_panic};
+use order::history::snapshots::NoSource;
 use order::raft::state_machine::{FILE, StateMachine};
 use parking_lot::Mutex;
 

@@ -6,11 +6,11 @@ use ledger::ledger::Windows;
 use openraft::storage::RaftLogStorage;
 use openraft::testing::log::{StoreBuilder, Suite};
 use openraft::{RaftLogReader, StorageError};
+use order::history::snapshots::NoSource;
+use order::history::writer::WritePace;
 use order::raft::log_store::LogStore;
-use order::raft::snapshots::NoSource;
 use order::raft::state_machine::StateMachine;
 use order::raft::types::{Entry, Types};
-use order::raft::writer::WritePace;
 use tempfile::TempDir;
 
 use crate::kit::{append, blank, log_id};

@@ -12,8 +12,8 @@ use ledger::block::Block;
 use ledger::command::Batch;
 use ledger::terms::{Index, OrderNumber};
 use openraft::RaftLogReader;
+use order::history::applied_state::View;
 use order::raft::LEADER_RESTORE;
-use order::raft::applied_state::View;
 use order::raft::types::{Entry, Payload};
 
 use crate::cluster::{Cluster, IDS};

@@ -12,10 +12,10 @@ use ledger::ledger::{Ledger, Windows};
 use ledger::terms::{Index, OrderNumber};
 use openraft::RaftLogReader;
 use openraft::storage::RaftLogStorage;
-use order::raft::applied_state::View;
+use order::history::applied_state::View;
+use order::history::open_error::OpenError;
+use order::history::snapshots::{BlockSource, NoSource};
 use order::raft::log_store::LogStore;
-use order::raft::open_error::OpenError;
-use order::raft::snapshots::{BlockSource, NoSource};
 use order::raft::state_machine::{FILE, StateMachine};
 use order::raft::types::{Entry, Vote};
 

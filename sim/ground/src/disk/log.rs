@@ -278,9 +278,9 @@ impl RaftLogStorage<Types> for SimLog {
 mod tests {
     use openraft::StorageError;
     use openraft::testing::log::{StoreBuilder, Suite};
-    use order::raft::snapshots::NoSource;
+    use order::history::snapshots::NoSource;
+    use order::history::writer::WritePace;
     use order::raft::state_machine::StateMachine;
-    use order::raft::writer::WritePace;
 
     use super::*;
     use crate::disk::{Disk, DiskMutants};

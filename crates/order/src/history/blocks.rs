@@ -21,15 +21,14 @@ use ledger::encoded_block::EncodedBlock;
 use ledger::key_summary::{KeySummary, KeyedWindows};
 use ledger::terms::{Index, OrderNumber};
 use ledger::windows::{PerWindow, WindowId};
-use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition,
-};
+pub use redb::StorageBackend;
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition};
 
 use crate::failpoints;
+use crate::history::durable_mark::DurableMark;
+use crate::history::open_error::OpenError;
+use crate::history::rows::{Row, Stored};
 use crate::raft::codec::{decode_position, encode_position};
-use crate::raft::durable_mark::DurableMark;
-use crate::raft::open_error::OpenError;
-use crate::raft::rows::{Row, Stored};
 use crate::raft::types::{LogId, StoredMembership};
 
 /// Blocks by (first order number, index).
@@ -392,7 +391,7 @@ pub(crate) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::rows::tests::block;
+    use crate::history::rows::tests::block;
 
     fn blocks() -> (tempfile::TempDir, Blocks) {
         let folder = tempfile::tempdir().unwrap();

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
-use crate::raft::applied_state::Shared;
-use crate::raft::blocks::Durable;
-use crate::raft::open_error;
-use crate::raft::rows::Row;
+use crate::history::applied_state::Shared;
+use crate::history::blocks::Durable;
+use crate::history::open_error;
+use crate::history::rows::Row;
 
 /// How often the history is written, and how many bytes may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,17 +227,15 @@ mod tests {
     use ledger::terms::{
         Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp,
     };
-    use openraft::EntryPayload;
-    use openraft::storage::RaftStateMachine;
     use tokio::sync::Semaphore;
 
     use super::*;
-    use crate::raft::applied_state::View;
-    use crate::raft::blocks::Blocks;
-    use crate::raft::serving::send_blocks;
-    use crate::raft::snapshots::{self, BlockSource, NoSource};
+    use crate::history::applied_state::View;
+    use crate::history::blocks::Blocks;
+    use crate::history::serving::send_blocks;
+    use crate::history::snapshots::{self, BlockSource, NoSource};
     use crate::raft::state_machine::{FILE, StateMachine};
-    use crate::raft::types::{Entry, LeaderId, LogId, Payload};
+    use crate::raft::types::{Entry, EntryPayload, LeaderId, LogId, Payload, RaftStateMachine};
 
     /// Client keys: more than are applied before the snapshot, and fewer than it adds.
     const WINDOWS: Windows = Windows {

@@ -2,7 +2,7 @@
 //! changes.
 //!
 //! The ledger is in memory, behind a lock that is held for one call. Blocks that are applied but
-//! not yet on disk are kept here; a thread writes them, behind the log ([`crate::raft::writer`]).
+//! not yet on disk are kept here; a thread writes them, behind the log ([`crate::history::writer`]).
 //!
 //! # Invariants
 //!
@@ -26,14 +26,14 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
 
 use crate::clock::LogClock;
-use crate::raft::blocks::{Blocks, Durable};
+use crate::history::blocks::{Blocks, Durable};
+use crate::history::durable_mark::OnDisk;
+use crate::history::repair::{self, Repaired};
+use crate::history::snapshots::BlockSource;
+use crate::history::writer::{Demand, WritePace};
 use crate::raft::divergence::AppliedIds;
-use crate::raft::durable_mark::OnDisk;
 use crate::raft::executor::Executor;
-use crate::raft::repair::{self, Repaired};
-use crate::raft::snapshots::BlockSource;
 use crate::raft::types::{LogId, StoredMembership};
-use crate::raft::writer::{Demand, WritePace};
 
 /// The number of applied entries that a slow reader of the feed may lag before it must list anew.
 pub const FEED_ENTRIES: usize = 1024;
@@ -160,10 +160,10 @@ impl View {
         let writer = match hand {
             Executor::Threads => {
                 let thread = std::thread::Builder::new().name("blocks".into());
-                Some(thread.spawn(move || crate::raft::writer::run(&theirs))?)
+                Some(thread.spawn(move || crate::history::writer::run(&theirs))?)
             }
             Executor::Inline(_) => {
-                tokio::spawn(crate::raft::writer::run_inline(theirs));
+                tokio::spawn(crate::history::writer::run_inline(theirs));
                 None
             }
         };

@@ -185,7 +185,7 @@ mod tests {
         let page = "/home/me/.cargo/registry/src/index/redb-4.4.0/src/tree_store/btree_base.rs";
         let advice = advice_on_panic(page).unwrap();
         assert!(advice.contains("ctl replace") && advice.contains("blocks.redb"), "{advice}");
-        assert_eq!(advice_on_panic("crates/order/src/raft/blocks.rs"), None);
+        assert_eq!(advice_on_panic("crates/order/src/history/blocks.rs"), None);
     }
 
     #[test]

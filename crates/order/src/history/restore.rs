@@ -15,7 +15,7 @@ use ledger::ledger::{Ledger, Windows};
 use ledger::state::State;
 use ledger::terms::Index;
 
-use crate::raft::blocks::{Blocks, Durable, invalid};
+use crate::history::blocks::{Blocks, Durable, invalid};
 
 /// The bytes of blocks that are read at once.
 const PART_BYTES: usize = 1 << 20;
@@ -107,9 +107,9 @@ mod tests {
     use ledger::terms::{Cents, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
 
     use super::*;
-    use crate::raft::blocks::{KEYS, META};
+    use crate::history::blocks::{KEYS, META};
+    use crate::history::rows::Row;
     use crate::raft::codec::encode_position;
-    use crate::raft::rows::Row;
     use crate::raft::types::{LeaderId, LogId};
 
     /// A change to a table of indexes.

@@ -22,10 +22,10 @@ use ledger::ledger::{Ledger, Windows};
 use ledger::state::{KeysNeeded, State};
 use ledger::terms::{Digest, Index, OrderNumber};
 
-use crate::raft::applied_state::View;
-use crate::raft::blocks::{Durable, invalid};
+use crate::history::applied_state::View;
+use crate::history::blocks::{Durable, invalid};
+use crate::history::rows::Row;
 use crate::raft::divergence::{AppliedIds, DIVERGED};
-use crate::raft::rows::Row;
 use crate::raft::types::{Snapshot, SnapshotMeta};
 
 /// The number of fetch attempts before this replica gives up and stops.

@@ -16,14 +16,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use openraft::raft::TransferLeaderRequest;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::engine::Engine;
 use crate::membership::Members;
 use crate::peers::{PeerView, Peers, Position};
+use crate::raft::engine::Engine;
 use crate::role::Reach;
 
 /// How long the survivors wait for each other's reports before they decide without the missing
@@ -229,12 +228,11 @@ async fn succeed(
             let to = if let Verdict::Yield(id) = verdict { id } else { me };
             let how = if loss.proven { "dead" } else { "silent" };
             tracing::debug!("{lost} is {how}, {to} is to succeed it");
-            let request = TransferLeaderRequest::new(engine.vote(), to, None);
-            if let Err(error) = engine.raft().handle_transfer_leader(request).await {
+            if let Err(error) = engine.end_lease(to).await {
                 tracing::debug!("cannot break the lease of {lost}: {error}");
             }
         } else if verdict == Verdict::Stand
-            && let Err(error) = engine.raft().trigger().elect(false).await
+            && let Err(error) = engine.stand().await
         {
             tracing::debug!("cannot stand for election: {error}");
         }

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use crate::history::open_error::OpenError;
 use crate::raft::codec;
-use crate::raft::open_error::OpenError;
 use crate::raft::types::{LogId, Vote};
 
 /// What a log was known to have on disk.

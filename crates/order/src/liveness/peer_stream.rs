@@ -17,13 +17,14 @@ use tonic::{Code, Status, Streaming};
 use wire::exit::Stop;
 use wire::proto;
 
-use super::bounds::INDEX_MAX;
 use super::failover::ReportedLoss;
-use super::{convert, transport};
 use crate::disk_space::{Level, SpaceReading};
 use crate::identity::Identity;
 use crate::introduction::Introduction;
 use crate::peers::Peers;
+use crate::raft::bounds::INDEX_MAX;
+use crate::raft::convert;
+use crate::raft::transport;
 use crate::role::Reach;
 use crate::voting::VotingNews;
 

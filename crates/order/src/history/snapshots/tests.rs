@@ -2,13 +2,11 @@
 
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
 use ledger::terms::{Cents, LedgerId, Name, Quantity, Timestamp};
-use openraft::EntryPayload;
-use openraft::storage::RaftStateMachine;
 
 use super::*;
+use crate::history::writer::WritePace;
 use crate::raft::state_machine::StateMachine;
-use crate::raft::types::{Entry, LeaderId, LogId};
-use crate::raft::writer::WritePace;
+use crate::raft::types::{Entry, EntryPayload, LeaderId, LogId, RaftStateMachine};
 
 fn log_id(index: u64) -> LogId {
     LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index }

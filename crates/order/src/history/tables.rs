@@ -9,8 +9,8 @@ use ledger::terms::Index;
 use ledger::windows::WindowId;
 use redb::{ReadOnlyTable, ReadableDatabase};
 
-use crate::raft::blocks::{BLOCKS, Blocks, KEYS, PIECES, PLACES, broken, stands};
-use crate::raft::rows::Stored;
+use crate::history::blocks::{BLOCKS, Blocks, KEYS, PIECES, PLACES, broken, stands};
+use crate::history::rows::Stored;
 
 /// The tables that hold blocks, in one read transaction.
 pub(super) struct Tables<'a> {

@@ -13,10 +13,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use wire::proto;
 
 use super::snapshots::BlockSource;
-use super::transport::Transport;
 use crate::disk_space::DiskSpace;
 use crate::identity::Identity;
 use crate::peers::{PeerView, Peers};
+use crate::raft::transport::Transport;
 use crate::role::Reach;
 
 /// The number of blocks fetched ahead of their checking.
