@@ -12,15 +12,11 @@
 //! proposes to restock products that are sold out, `directory` knows the replicas, `freshness` logs
 //! when answers become stale. [`run()`] puts them together.
 
-pub mod product_table;
-
 pub mod core;
 
 mod state;
 
 mod directory;
-
-mod freshness;
 
 mod restocker;
 
@@ -28,4 +24,6 @@ mod run;
 
 mod service;
 
+use self::core::freshness;
+pub use self::core::product_table;
 pub use run::{Settings, run};

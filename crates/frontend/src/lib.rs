@@ -17,21 +17,9 @@
 
 pub mod limits;
 
-pub mod classic;
-
-mod order_json;
-
-mod batch;
+mod core;
 
 mod keys;
-
-mod refusals;
-
-pub mod cache;
-
-pub mod timeline;
-
-pub mod retry;
 
 mod replicas;
 
@@ -68,6 +56,8 @@ mod run;
 #[cfg(test)]
 mod table_tests;
 
+use self::core::{batch, order_json, refusals};
+pub use self::core::{cache, classic, retry, timeline};
 pub use clients::{Clients, Gateways};
 pub use run::{Settings, run};
 pub use status_view::PublicStatus;

@@ -8,9 +8,12 @@
 //! (requests and their answers), `batcher` and `read_index` (writes and reads), `takeover` and
 //! `handover` (which replica leads), `publisher` (what catalogs watch), `settling` (which answers
 //! may leave yet) with its cores [`leader_term`] and [`acknowledger`]. The folder [`raft`] is the
-//! only place that names the engine.
+//! only place that names the engine, [`history`] keeps the blocks of the ledger on disk, and
+//! `liveness` replaces a dead leader.
 
 pub mod config;
+
+mod core;
 pub mod replica;
 
 mod service;
@@ -21,8 +24,6 @@ mod batch_queue;
 mod pending;
 mod read_index;
 
-pub mod acknowledger;
-pub mod leader_term;
 mod settling;
 
 mod control;
@@ -36,11 +37,9 @@ mod handshake_error;
 mod identity;
 mod identity_file;
 mod introduction;
-mod log_end;
 mod membership;
 mod peers;
 mod private;
-mod starts;
 
 mod catch_up_progress;
 pub mod history;
@@ -60,3 +59,6 @@ pub mod raft;
 
 pub use config::{Faults, Settings, Shop};
 pub use replica::{run, run_on};
+
+pub use self::core::{acknowledger, leader_term};
+use self::core::{log_end, starts};

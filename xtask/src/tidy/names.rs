@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn a_module_that_is_not_explained_is_caught() {
         assert!(complaints(&[("crates/order/src/batch_queue.rs", "")]).is_empty());
-        assert!(complaints(&[("crates/wire/src/watch/lease/mod.rs", "")]).is_empty());
+        assert!(complaints(&[("crates/wire/src/watch/core/lease/mod.rs", "")]).is_empty());
         assert!(complaints(&[("crates/wire/src/lib.rs", "")]).is_empty());
         assert!(complaints(&[("crates/wire/src/watch/loopback_tests.rs", "")]).is_empty());
         let caught = complaints(&[("crates/order/src/mourning.rs", "")]);

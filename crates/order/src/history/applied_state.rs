@@ -2,7 +2,7 @@
 //! changes.
 //!
 //! The ledger is in memory, behind a lock that is held for one call. Blocks that are applied but
-//! not yet on disk are kept here; a thread writes them, behind the log ([`crate::history::writer`]).
+//! not yet on disk are kept here; a thread writes them, behind the log ([`super::writer`]).
 //!
 //! # Invariants
 //!

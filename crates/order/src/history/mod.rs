@@ -4,11 +4,11 @@
 //!
 //! # Reading order
 //!
-//! [`blocks`] is the store of blocks, [`rows`] the form of a block in it, [`tables`] a read
+//! [`blocks`] is the store of blocks, `rows` the form of a block in it, `tables` a read
 //! transaction. [`applied_state`] is what the rest of the replica sees of the ledger. [`writer`]
 //! writes blocks behind the log, and [`durable_mark`] records what the log had on disk then.
-//! [`restore`] rebuilds the ledger at a start, [`repair`] replaces damaged blocks. [`snapshots`]
-//! installs what a replica missed, [`sources`] fetches it and [`serving`] sends it.
+//! `restore` rebuilds the ledger at a start, [`repair`] replaces damaged blocks. [`snapshots`]
+//! installs what a replica missed, `sources` fetches it and `serving` sends it.
 
 pub mod applied_state;
 pub mod blocks;

@@ -6,7 +6,8 @@
 //! 2. A vote is on disk before another replica learns of it ([`log_store`]).
 //! 3. Data on disk stays readable for ever: the formats are ours, with a version ([`codec`]).
 //! 4. Every replica applies the same entries in the same order, each once ([`state_machine`]).
-//! 5. The ledger's history is written behind the log, consistent at each moment ([`history`](crate::history)).
+//! 5. The history is written behind the log, consistent at each moment
+//!    ([`history`](crate::history)).
 //! 6. A snapshot never claims more than is durable here ([`snapshots`](crate::history::snapshots)).
 //! 7. A leader that restarts after a crash does not lead before it is elected again ([`config`]).
 

@@ -18,20 +18,12 @@
 //! them. `docs/watch.md` has the seventeen rules; [`rules`] names the mutants that test the
 //! checkers.
 
-pub mod rules;
-
-pub mod lease;
+mod core;
 
 pub mod clock;
-
-pub mod source_state;
-
-pub mod position;
-
-pub mod window;
-
-pub mod reattach_backoff;
 
 pub mod source;
 
 pub mod watcher;
+
+pub use self::core::{lease, position, reattach_backoff, rules, source_state, window};

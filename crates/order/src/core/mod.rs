@@ -1,0 +1,6 @@
+//! The cores of the replica: plain structs without I/O, clock or randomness.
+
+pub mod acknowledger;
+pub mod leader_term;
+pub(crate) mod log_end;
+pub(crate) mod starts;
