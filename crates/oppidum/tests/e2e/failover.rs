@@ -114,7 +114,7 @@ fn test_10_the_lead_is_handed_over_under_load_and_no_request_fails() {
     }
     // A replica that cannot lead does not get the lead.
     store.kill(123);
-    for (to, why) in [("123", "not there"), ("7", "there is no replica 7")] {
+    for (to, why) in [("123", "not reachable"), ("7", "there is no replica 7")] {
         let ended = store.run(&["ctl", "transfer", "--to", to]);
         assert_eq!(ended.code, Some(1), "{ended:?}");
         assert!(ended.stdout.contains(why), "{ended:?}");

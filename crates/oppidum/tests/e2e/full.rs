@@ -243,13 +243,13 @@ fn a_replica_with_a_full_disk_stops_with_a_reason_and_returns_when_space_is_free
         let mut last = 0;
         until("the replica has stopped", || {
             last = sell(&store).number();
-            store.order(id).stderr().get(said..)?.contains("no room left").then_some(())
+            store.order(id).stderr().get(said..)?.contains("its disk is full").then_some(())
         });
         assert_eq!(store.end_of(id), Some(1));
         // The last line is the one that the operator acts on.
         let lines = store.order(id).stderr();
         let line = lines.lines().last().unwrap();
-        assert!(line.starts_with("oppidum: ") && line.contains("make some"), "{line}");
+        assert!(line.starts_with("oppidum: ") && line.contains("free some space"), "{line}");
         assert_eq!(sell(&store).number(), last + 1);
         disk.clear();
         store.start_order(id, &[]);
