@@ -63,13 +63,13 @@ struct AdmissionCore {
     /// Answers per second.
     rate: f64,
     /// The backlog: orders that accumulated during a stall and have not drained yet.
-    pile: f64,
+    backlog: f64,
 }
 
 impl AdmissionCore {
     fn new(now: Instant) -> Self {
         let (answered, soon, window) = (now, now, (now, 0));
-        Self { under_way: 0, answered, soon, refused: None, window, rate: 0.0, pile: 0.0 }
+        Self { under_way: 0, answered, soon, refused: None, window, rate: 0.0, backlog: 0.0 }
     }
 
     /// An order arrives; true: it is admitted and in flight. `late`: the frontend's own event loop
@@ -81,7 +81,7 @@ impl AdmissionCore {
         }
         if late {
             // The backlog is not the result of a stall.
-            self.pile = 0.0;
+            self.backlog = 0.0;
         }
         let flows = now.saturating_duration_since(self.answered) < STALL_AFTER;
         let strained = OVERLOAD_AFTER <= now.saturating_duration_since(self.soon);
@@ -113,9 +113,9 @@ impl AdmissionCore {
         if answered {
             let stopped = STALL_AFTER <= now.saturating_duration_since(self.answered);
             if stopped && !self.is_overloaded(now) {
-                self.pile = count(self.under_way);
+                self.backlog = count(self.under_way);
             }
-            self.pile = (self.pile - DRAIN).max(0.0);
+            self.backlog = (self.backlog - DRAIN).max(0.0);
             self.answered = now;
             if now.saturating_duration_since(entered) < LATENCY_TARGET {
                 self.soon = now;
@@ -141,7 +141,7 @@ impl AdmissionCore {
     }
 
     fn limit(&self) -> usize {
-        let limit = (self.rate * LATENCY_TARGET.as_secs_f64()).max(self.pile);
+        let limit = (self.rate * LATENCY_TARGET.as_secs_f64()).max(self.backlog);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
         let limit = limit.min(count(REQUESTS_OPEN_MAX)) as usize;
         limit.max(ORDERS_OPEN_MIN)

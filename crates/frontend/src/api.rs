@@ -116,7 +116,12 @@ impl Api {
     }
 
     /// hyper moves a request's future several times, so branches larger than a query's are boxed.
-    async fn route(&self, request: Request<Incoming>, from: IpAddr, step: &RequestPhase) -> Answer {
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        from: IpAddr,
+        phase: &RequestPhase,
+    ) -> Answer {
         if !is_known(request.method()) {
             return answer::error(StatusCode::NOT_IMPLEMENTED, "no such method");
         }
@@ -131,7 +136,7 @@ impl Api {
                 return Box::pin(self.batch(request, from)).await;
             }
             (Some("orders"), None, None) => {
-                return Box::pin(self.orders(request, from, step)).await;
+                return Box::pin(self.orders(request, from, phase)).await;
             }
             (Some("livez" | "readyz" | "status"), None, None) => None,
             _ => match self.shared.places.try_acquire() {
@@ -251,7 +256,7 @@ impl Api {
         &self,
         request: Request<Incoming>,
         from: IpAddr,
-        step: &RequestPhase,
+        phase: &RequestPhase,
     ) -> Answer {
         match *request.method() {
             Method::POST => {}
@@ -266,7 +271,7 @@ impl Api {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
-        step.note_read();
+        phase.note_read();
         let Ok(_permit) = self.shared.places.try_acquire() else { return too_many() };
         self.order_of(key, &body).await
     }
@@ -440,10 +445,10 @@ impl Handler for Api {
         &self,
         request: Request<Incoming>,
         from: IpAddr,
-        step: &RequestPhase,
+        phase: &RequestPhase,
     ) -> Answer {
         let id = self.id_or(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
-        let mut answer = self.route(request, from, step).await;
+        let mut answer = self.route(request, from, phase).await;
         answer.headers_mut().insert(REQUEST_ID, id);
         answer::with_constant_headers(answer)
     }

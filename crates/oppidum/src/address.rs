@@ -363,7 +363,7 @@ mod tests {
         }
     }
 
-    /// Prevents: a list that is accepted, for a store that never forms.
+    /// Kind: a list that is accepted, for a store that never forms.
     #[test]
     fn every_address_of_a_list_is_checked() {
         assert_eq!("a:1, [::1]:2".parse(), Ok(Addresses(vec!["a:1".into(), "[::1]:2".into()])));
@@ -386,7 +386,7 @@ mod tests {
         assert!("a:1,a:2".parse::<Addresses>().is_ok());
     }
 
-    /// Prevents: a list that is accepted, with two names for one replica.
+    /// Kind: a list that is accepted, with two names for one replica.
     #[test]
     fn every_replica_of_a_list_is_checked() {
         for (text, words) in [

@@ -199,7 +199,7 @@ mod tests {
         }
     }
 
-    /// Prevents: a line that is skipped or read as another setting.
+    /// Kind: a line that is skipped or read as another setting.
     #[test]
     fn a_line_that_cannot_be_understood_is_an_error_with_its_number() {
         for (text, words) in [
@@ -258,7 +258,7 @@ mod tests {
         }
     }
 
-    /// Prevents: a path that is no regular file and is skipped, or at which the process hangs.
+    /// Kind: a path that is no regular file and is skipped, or at which the process hangs.
     #[test]
     fn a_path_that_is_no_regular_file_is_an_error() {
         let folder = tempfile::tempdir().unwrap();

@@ -106,7 +106,7 @@ mod tests {
 
     use crate::cli::Cli;
 
-    /// Prevents: a flag of tests in a released build. (The gate runs this with and without.)
+    /// Kind: a flag of tests in a released build. (The gate runs this with and without.)
     #[test]
     fn a_failpoint_is_accepted_only_in_builds_that_contain_it() {
         let there = cfg!(any(debug_assertions, feature = "failpoints"));

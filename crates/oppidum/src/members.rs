@@ -317,7 +317,7 @@ mod tests {
         );
     }
 
-    /// Prevents: a replica that may lack acknowledged orders and is shown as complete.
+    /// Kind: a replica that may lack acknowledged orders and is shown as complete.
     #[test]
     fn without_a_leader_no_replica_is_shown_as_complete() {
         let replica = ProcessStatus {

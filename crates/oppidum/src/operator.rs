@@ -88,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    /// Prevents: the answer "no" where nothing was decided, after which a script does not try
+    /// Kind: the answer "no" where nothing was decided, after which a script does not try
     /// again.
     #[test]
     fn without_a_leader_a_transfer_is_not_decided() {

@@ -391,7 +391,7 @@ impl Display for DialectName {
 mod tests {
     use super::*;
 
-    /// Prevents: a folder with a mistaken name, in which a store starts empty.
+    /// Kind: a folder with a mistaken name, in which a store starts empty.
     #[test]
     fn a_text_that_a_shell_would_expand_is_refused() {
         for text in ["./oppidum-data", "/var/my data", "a~b", "o'neil", "shop $5", "Füchse", "./~"]

@@ -147,7 +147,7 @@ fn leader_reads_are_confirmed_and_followers_name_the_leader() {
     });
 }
 
-/// The fault class: a peer's number that the engine would persist or add to, from a process that is
+/// Kind: a peer's number that the engine would persist or add to, from a process that is
 /// no member and from a lying member. `raft/bounds.rs` tests each bound.
 #[test]
 fn forged_replica_calls_change_nothing_and_orders_go_on_after_a_restart() {
@@ -200,7 +200,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The fault class: a majority goes on without orders that the third replica has applied.
+/// Kind: a majority goes on without orders that the third replica has applied.
 #[test]
 fn the_only_replica_with_acknowledged_orders_stops_and_must_not_be_replaced() {
     let mut store = Store::start();
@@ -273,7 +273,7 @@ fn a_replica_whose_log_and_history_are_both_gone_does_not_start() {
     });
 }
 
-/// The fault class: a process that is no member calls as the listed replica that was never started.
+/// Kind: a process that is no member calls as the listed replica that was never started.
 #[test]
 fn an_unknown_caller_learns_nothing_that_lets_it_act_as_a_member() {
     let mut store = Store::start_some(&[123, 456]);

@@ -294,9 +294,9 @@ mod tests {
         assert_eq!(text, expected);
         let retried = batch.render(Dialect::Stock, &BatchOutcome::Decided(&outcomes, true));
         assert!(!retried.contains("replayed"), "its earlier try may have won");
-        let lost = Problem::indefinite(Code::Lost, "nobody knows");
+        let lost = Problem::indefinite(Code::Lost, "the outcome is unknown");
         let text = batch.render(Dialect::Stock, &BatchOutcome::Unknown(&lost));
-        let unknown = r#""status":504,"error":{"code":504,"message":"nobody knows"}"#;
+        let unknown = r#""status":504,"error":{"code":504,"message":"the outcome is unknown"}"#;
         assert_eq!(text, format!("{{\"results\":[{{{unknown}}},{second},{{{unknown},{key}}}]}}"));
     }
 }

@@ -76,7 +76,7 @@ pub(crate) trait Handler: Clone {
         &self,
         request: Request<Incoming>,
         from: IpAddr,
-        step: &RequestPhase,
+        phase: &RequestPhase,
     ) -> impl Future<Output = Answer> + Send;
 }
 
@@ -167,21 +167,21 @@ async fn serve_with_hyper(
     api: &impl Handler,
     client: &Client,
 ) -> ServedByHyper {
-    let (step, stop) = (tracked.step.clone(), client.place.closing());
+    let (phase, stop) = (tracked.phase.clone(), client.place.closing());
     let service = service_fn(|request: Request<Incoming>| {
         client.place.note_request();
-        let (api, step) = (api.clone(), step.clone());
+        let (api, phase) = (api.clone(), phase.clone());
         async move {
             let line = api.access_log().is_on().then(|| (request_line(&request), Instant::now()));
             let unread = Unread::of(&request);
-            let mut answer = api.answer(request, client.address, &step).await;
-            if api.is_draining() || stop.is_cancelled() || unread.is_left(&step, &answer) {
+            let mut answer = api.answer(request, client.address, &phase).await;
+            if api.is_draining() || stop.is_cancelled() || unread.is_left(&phase, &answer) {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             if let Some((line, began)) = &line {
                 log(&api, client, line, &answer, *began);
             }
-            step.note_answered();
+            phase.note_answered();
             client.place.note_idle();
             Ok::<_, Infallible>(answer.map(Full::new))
         }
@@ -193,7 +193,7 @@ async fn serve_with_hyper(
         .serve_connection(TokioIo::new(tracked), service);
     let (mut stopping, mut stops, mut stopped_idle) = (pin!(stop.cancelled()), false, false);
     let left = poll_fn(|cx| -> Poll<fn(TrackedStream) -> ServedByHyper> {
-        let better = || api.is_overloaded() || (comes_out && step.has_only_orders());
+        let better = || api.is_overloaded() || (comes_out && phase.has_only_orders());
         loop {
             match Pin::new(&mut connection).poll(cx) {
                 // A connection that was idle at the stop has no answer in flight.
@@ -201,7 +201,7 @@ async fn serve_with_hyper(
                 Poll::Ready(Ok(())) => return Poll::Ready(ServedByHyper::Over),
                 // A client that disappears is not logged.
                 Poll::Ready(Err(_)) => return Poll::Ready(ServedByHyper::gone),
-                Poll::Pending if !stops && step.is_idle() && better() => {
+                Poll::Pending if !stops && phase.is_idle() && better() => {
                     return Poll::Ready(ServedByHyper::Idle);
                 }
                 Poll::Pending => stopped_idle = false,
@@ -211,10 +211,10 @@ async fn serve_with_hyper(
             if stops || stopping.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            if step.has_begun() && client.place.is_evicted() {
+            if phase.has_begun() && client.place.is_evicted() {
                 return Poll::Ready(ServedByHyper::gone);
             }
-            if step.has_begun() {
+            if phase.has_begun() {
                 return Poll::Pending;
             }
             (stops, stopped_idle) = (true, true);
@@ -250,9 +250,9 @@ impl Unread {
     /// What has arrived of a body with a length is dropped by hyper at once. Of a chunked body
     /// hyper drops only the first chunk. So chunks must have been read, as they are for an order or
     /// an answered batch.
-    fn is_left(self, step: &RequestPhase, answer: &Answer) -> bool {
-        let read = step.is_read() || (self.post && answer.status().is_success());
-        !step.is_whole() || (self.chunked && !read)
+    fn is_left(self, phase: &RequestPhase, answer: &Answer) -> bool {
+        let read = phase.is_read() || (self.post && answer.status().is_success());
+        !phase.is_whole() || (self.chunked && !read)
     }
 }
 

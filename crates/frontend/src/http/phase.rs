@@ -121,48 +121,48 @@ mod tests {
 
     #[test]
     fn a_connection_is_idle_before_the_first_and_after_each_whole_order() {
-        let step = RequestPhase::new();
-        assert!(step.is_idle());
+        let phase = RequestPhase::new();
+        assert!(phase.is_idle());
         for _ in 0..2 {
-            step.note_arrived();
-            step.note_flushed();
-            assert!(!step.is_idle(), "an earlier flush sent no answer to this request");
-            step.note_read();
-            step.note_flushed();
-            assert!(!step.is_idle());
-            step.note_answered();
-            assert!(!step.is_idle());
-            step.note_flushed();
-            assert!(step.is_idle());
+            phase.note_arrived();
+            phase.note_flushed();
+            assert!(!phase.is_idle(), "an earlier flush sent no answer to this request");
+            phase.note_read();
+            phase.note_flushed();
+            assert!(!phase.is_idle());
+            phase.note_answered();
+            assert!(!phase.is_idle());
+            phase.note_flushed();
+            assert!(phase.is_idle());
         }
     }
 
     /// Kind: a connection that changes readers while a request arrives, and so forever.
     #[test]
     fn a_connection_with_a_partial_head_is_not_idle() {
-        let step = RequestPhase::new();
-        step.begun(true);
-        assert!(!step.is_idle());
-        step.begun(false);
-        assert!(step.is_idle());
+        let phase = RequestPhase::new();
+        phase.begun(true);
+        assert!(!phase.is_idle());
+        phase.begun(false);
+        assert!(phase.is_idle());
     }
 
     #[test]
     fn a_connection_is_not_idle_after_other_requests_or_with_more_bytes() {
-        let step = RequestPhase::new();
-        step.note_arrived();
-        step.note_answered();
-        step.note_flushed();
-        assert!(!step.is_idle(), "the request was not read to its end");
-        step.note_read();
-        step.note_answered();
-        step.note_arrived();
-        step.note_flushed();
-        assert!(!step.is_idle(), "the next request has begun");
-        step.note_read();
-        step.note_answered();
-        step.closes();
-        step.note_flushed();
-        assert!(!step.is_idle());
+        let phase = RequestPhase::new();
+        phase.note_arrived();
+        phase.note_answered();
+        phase.note_flushed();
+        assert!(!phase.is_idle(), "the request was not read to its end");
+        phase.note_read();
+        phase.note_answered();
+        phase.note_arrived();
+        phase.note_flushed();
+        assert!(!phase.is_idle(), "the next request has begun");
+        phase.note_read();
+        phase.note_answered();
+        phase.closes();
+        phase.note_flushed();
+        assert!(!phase.is_idle());
     }
 }

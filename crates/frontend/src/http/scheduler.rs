@@ -116,8 +116,8 @@ impl LagMonitor {
     }
 
     /// Notes whether a connection was waiting to be accepted.
-    fn note_backlog(&mut self, somebody: bool, now: Instant) {
-        self.backlog = somebody.then(|| self.backlog.unwrap_or(now));
+    fn note_backlog(&mut self, waits: bool, now: Instant) {
+        self.backlog = waits.then(|| self.backlog.unwrap_or(now));
     }
 
     fn is_late(&self, now: Instant) -> bool {
@@ -143,8 +143,8 @@ impl ReadScheduler {
     }
 
     /// Notes whether the listener found a connection to accept.
-    pub(crate) fn note_backlog(&self, somebody: bool) {
-        self.turn.lock().note_backlog(somebody, Instant::now());
+    pub(crate) fn note_backlog(&self, waits: bool) {
+        self.turn.lock().note_backlog(waits, Instant::now());
     }
 
     /// True if tasks wait long for their turn. Called for each order that arrives, which starts a

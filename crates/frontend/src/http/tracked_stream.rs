@@ -56,7 +56,7 @@ pub(crate) struct TrackedStream {
     /// Bytes that have arrived and were not given to hyper.
     pub(crate) unread: Vec<u8>,
     pub(crate) end: Option<End>,
-    pub(crate) step: Arc<RequestPhase>,
+    pub(crate) phase: Arc<RequestPhase>,
     /// This many bytes of `unread` belong to the request that hyper reads.
     granted: usize,
     /// The part of its body that has not arrived.
@@ -77,7 +77,7 @@ impl TrackedStream {
             stream,
             unread,
             end: None,
-            step: Arc::new(RequestPhase::new()),
+            phase: Arc::new(RequestPhase::new()),
             granted: 0,
             body: Framing::of_length(0),
             checked: 0,
@@ -102,8 +102,8 @@ impl TrackedStream {
                 HeadParse::Head { length, body } => {
                     (self.granted, self.body, self.checked) = (length, body, 0);
                     self.patience.ends();
-                    self.step.note_arrived();
-                    self.step.begun(false);
+                    self.phase.note_arrived();
+                    self.phase.begun(false);
                     return Poll::Ready(Ok(true));
                 }
                 HeadParse::Rejected(rejection) => {
@@ -112,7 +112,7 @@ impl TrackedStream {
                 }
             }
             let begun = !self.unread.is_empty();
-            self.step.begun(begun);
+            self.phase.begun(begun);
             self.end = match self.fill(cx)? {
                 Poll::Ready(0) if begun => Some(End::Rejected(head::CUT_OFF)),
                 Poll::Ready(0) => Some(End::Closed),
@@ -204,7 +204,7 @@ impl AsyncRead for TrackedStream {
                 buf.put_slice(&this.unread[..count]);
                 drop_first(&mut this.unread, count);
                 this.granted -= count;
-                this.step.whole(this.granted == 0 && this.body.is_complete());
+                this.phase.whole(this.granted == 0 && this.body.is_complete());
                 return Poll::Ready(Ok(()));
             }
             if this.body.is_complete() {
@@ -260,13 +260,13 @@ impl AsyncWrite for TrackedStream {
     /// hyper calls this when it holds no more bytes to send.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.step.note_flushed();
+        self.phase.note_flushed();
         Poll::Ready(Ok(()))
     }
 
     /// hyper is done. [`linger`](crate::http::linger) closes the connection, after a last answer.
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.step.closes();
+        self.phase.closes();
         Poll::Ready(Ok(()))
     }
 }
@@ -327,6 +327,7 @@ pub(crate) fn drop_first(bytes: &mut Vec<u8>, count: usize) {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -360,7 +361,7 @@ mod tests {
         client.shutdown().await.unwrap();
         for request in [ORDER, CHUNKS, QUERY, ORDER] {
             assert_eq!(read(&mut tracked).await, request);
-            assert!(tracked.step.is_whole());
+            assert!(tracked.phase.is_whole());
         }
         assert_eq!(read(&mut tracked).await, b"");
         assert_eq!(tracked.end, Some(End::Closed));
@@ -374,7 +375,7 @@ mod tests {
         });
         for request in [ORDER, CHUNKS, QUERY] {
             let mut came = Vec::new();
-            while came.is_empty() || !tracked.step.is_whole() {
+            while came.is_empty() || !tracked.phase.is_whole() {
                 came.extend(read(&mut tracked).await);
                 assert!(request.starts_with(&came));
             }
@@ -429,9 +430,9 @@ mod tests {
             client.write_all(&[head, tail].concat()).await.unwrap();
             client.shutdown().await.unwrap();
             assert!(read(&mut tracked).await.starts_with(head));
-            assert!(!tracked.step.is_whole());
+            assert!(!tracked.phase.is_whole());
             assert_eq!(read(&mut tracked).await, b"", "hyper sees the end of the stream");
-            assert!(!tracked.step.is_whole());
+            assert!(!tracked.phase.is_whole());
         }
     }
 
@@ -448,5 +449,47 @@ mod tests {
         client.write_all(b"\r\n").await.unwrap();
         assert_eq!(read(&mut tracked).await, b"");
         assert_eq!(tracked.end, Some(End::Idle));
+    }
+
+    /// Kind: a timer that is left alone, and fires for an earlier wait.
+    #[tokio::test]
+    async fn each_wait_has_its_whole_time_and_a_shorter_wait_is_not_prolonged() {
+        let (idle, within) = (Duration::from_millis(40), Duration::from_millis(20));
+        let mut patience = Patience::new(idle);
+        let poll = |patience: &mut Patience, begun| {
+            std::future::poll_fn(|cx| Poll::Ready(patience.poll(begun, cx).is_ready()))
+                .now_or_never()
+        };
+        assert_eq!(poll(&mut patience, false), Some(false));
+        // A request arrives and is at work, while the timer runs.
+        patience.ends();
+        tokio::time::sleep(idle / 2).await;
+        let began = Instant::now();
+        std::future::poll_fn(|cx| patience.poll(false, cx)).await;
+        assert!(idle <= began.elapsed(), "{:?}", began.elapsed());
+        let mut patience = Patience { within, ..Patience::new(Duration::from_hours(1)) };
+        assert_eq!(poll(&mut patience, false), Some(false));
+        let slow_head = std::future::poll_fn(|cx| patience.poll(true, cx));
+        tokio::time::timeout(Duration::from_secs(20), slow_head).await.unwrap();
+    }
+
+    /// Kind: a byte that is lost or doubled where an answer is as long as the buffer that joins it.
+    #[tokio::test]
+    async fn the_parts_of_an_answer_arrive_whole_and_in_order() {
+        for (head, body) in [(0, 1), (9, 0), (200, 60), (600, 424), (600, 425), (600, 9_000)] {
+            let (mut tracked, mut client) = pair().await;
+            let answer: Vec<u8> = (0..head + body).map(|at| (at % 251) as u8).collect();
+            let mut sent = 0;
+            while sent < answer.len() {
+                let (head, body) = answer.split_at(head.max(sent));
+                let parts =
+                    [IoSlice::new(head.get(sent..).unwrap_or_default()), IoSlice::new(body)];
+                sent += tracked.write_vectored(&parts).await.unwrap();
+            }
+            drop(tracked);
+            let mut arrived = Vec::new();
+            client.read_to_end(&mut arrived).await.unwrap();
+            assert_eq!(arrived, answer, "{head} and {body} bytes");
+        }
     }
 }

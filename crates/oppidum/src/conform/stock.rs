@@ -82,9 +82,9 @@ async fn refusals(examiner: &mut Examiner) {
         }
         Err(why) => Err(why),
     };
-    let nobody =
+    let unwanted =
         order_body(examiner.dialect, OrderSide::Buy, "no-such-product-here", 1).to_string();
-    let _ = examiner.ask(HttpRequest::order(&nobody)).await;
+    let _ = examiner.ask(HttpRequest::order(&unwanted)).await;
     examiner.mark("out-of-stock", found);
     let balanced = examiner.balanced().await;
     let left = examiner.stock;

@@ -294,7 +294,7 @@ mod tests {
         }
     }
 
-    /// Prevents: a wrong name or type of one field that hides every other field.
+    /// Kind: a wrong name or type of one field that hides every other field.
     #[test]
     fn a_payload_under_a_renamed_key_is_read() {
         let body = |text: &str| serde_json::from_str::<Value>(text).unwrap();

@@ -346,8 +346,8 @@ mod tests {
 
     #[test]
     fn a_rush_without_evidence_is_not_measured() {
-        let nobody = rush(&[], 200, 0, 1).judge(Dialect::Stock, None);
-        assert!(matches!(nobody, ExperimentResult::Unmeasured(_)), "{nobody:?}");
+        let unanswered = rush(&[], 200, 0, 1).judge(Dialect::Stock, None);
+        assert!(matches!(unanswered, ExperimentResult::Unmeasured(_)), "{unanswered:?}");
         let silence = rush(&[], 0, 200, 1).judge(Dialect::Stock, None);
         assert!(matches!(silence, ExperimentResult::Unmeasured(_)), "{silence:?}");
         let filled = rush(&[7, 8, 9], 197, 0, 98).judge(Dialect::Toy, Some(100));

@@ -41,7 +41,7 @@ fn an_unknown_or_invalid_setting_is_an_error() {
     assert!(settings.want::<u64>(ID, None).is_err());
 }
 
-/// Prevents: a setting that is accepted and has no effect.
+/// Kind: a setting that is accepted and has no effect.
 #[test]
 fn a_misspelt_name_is_an_error_in_every_source() {
     for name in ["OPPIDUM_CASHE", "oppidum_cache", "OPIDUM_CACHE", "OPPIDUM-CACHE", "OPPIDUM_X"] {
@@ -115,7 +115,7 @@ fn service_links_of_kubernetes_are_skipped_with_one_line() {
     }
 }
 
-/// Prevents: two settings on a line, of which the second becomes a part of the first.
+/// Kind: two settings on a line, of which the second becomes a part of the first.
 #[test]
 fn two_settings_on_a_line_are_an_error_with_its_number() {
     for line in [

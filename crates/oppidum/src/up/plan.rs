@@ -339,7 +339,7 @@ mod tests {
         }
     }
 
-    /// Prevents: advice that the user has followed already, and that changes nothing.
+    /// Kind: advice that the user has followed already, and that changes nothing.
     #[test]
     fn the_advice_about_a_taken_port_depends_on_its_source() {
         let taken = |auto, port, of: u16| {
@@ -355,7 +355,7 @@ mod tests {
         assert!(!taken(true, Some(18_401), 12_000).contains("--ports auto"));
     }
 
-    /// Prevents: a setting for one process that reaches all of them.
+    /// Kind: a setting for one process that reaches all of them.
     #[test]
     fn every_process_gets_its_listening_address_by_a_flag() {
         let plan = Plan::make(&wishes()).unwrap();

@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(last, Some(UNUSABLE_PAUSE_MAX));
     }
 
-    /// Prevents: trouble of a minority that closes the whole store.
+    /// Kind: trouble of a minority that closes the whole store.
     #[test]
     fn only_a_lost_majority_or_no_frontend_keeps_a_store_from_opening() {
         let children =

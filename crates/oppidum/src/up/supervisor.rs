@@ -377,7 +377,7 @@ fn how(status: ExitStatus) -> String {
 mod tests {
     use super::*;
 
-    /// Prevents: `OPPIDUM_LISTEN` for one process, on which all replicas then listen.
+    /// Kind: `OPPIDUM_LISTEN` for one process, on which all replicas then listen.
     #[test]
     fn a_child_does_not_see_the_variables_that_up_overrides() {
         let command = without_given(Command::new("oppidum"));

@@ -191,7 +191,7 @@ mod tests {
         let mut waiting = pin!(on_disk.failed());
         assert_eq!(waiting.as_mut().now_or_never(), None);
         on_disk.fail(&io::Error::other("no room"));
-        on_disk.fail(&io::Error::other("nobody writes"));
+        on_disk.fail(&io::Error::other("the writer has ended"));
         assert_eq!(waiting.await, "no room");
         assert_eq!(on_disk.failed().await, "no room", "also afterwards");
     }

@@ -112,9 +112,9 @@ fn only_a_member_is_admitted_or_a_replica_that_knows_this_incarnation() {
     identity.hold_ledger(LedgerId([1; 16])).unwrap();
     let ledger_id = LedgerId([1; 16]).to_string();
     let own = identity.sender(123).incarnation;
-    let stranger = proto::Sender { ledger_id: ledger_id.clone(), ..caller(567, 7) };
-    assert_eq!(identity.admit(Some(&stranger)), Err(HandshakeError::Unknown(567)));
-    let added = proto::Sender { to_incarnation: own, ..stranger };
+    let unknown = proto::Sender { ledger_id: ledger_id.clone(), ..caller(567, 7) };
+    assert_eq!(identity.admit(Some(&unknown)), Err(HandshakeError::Unknown(567)));
+    let added = proto::Sender { to_incarnation: own, ..unknown };
     assert_eq!(identity.admit(Some(&added)), Ok(567));
     let guesses = proto::Sender { to_incarnation: format!("{:032x}", 9), ..added };
     assert_eq!(identity.admit(Some(&guesses)), Err(HandshakeError::Unknown(567)));
@@ -122,8 +122,8 @@ fn only_a_member_is_admitted_or_a_replica_that_knows_this_incarnation() {
     let folder = tempfile::tempdir().unwrap();
     let joins = Settings { join: true, ..settings(folder.path()) };
     let joining = open(&joins).unwrap();
-    let stranger = proto::Sender { ledger_id, ..caller(567, 7) };
-    assert_eq!(joining.admit(Some(&stranger)), Ok(567));
+    let unknown = proto::Sender { ledger_id, ..caller(567, 7) };
+    assert_eq!(joining.admit(Some(&unknown)), Ok(567));
     assert_eq!(
         joining.admit(Some(&caller(678, 7))),
         Err(HandshakeError::Unknown(678)),
@@ -221,9 +221,9 @@ fn an_answer_shows_a_caller_nothing_with_which_it_could_act_as_a_replica() {
     second.meet(Some(&first.answer(456))).unwrap();
     assert_eq!(first.admit(Some(&second.sender(123))), Ok(456));
     assert_eq!(second.admit(Some(&first.sender(456))), Ok(123));
-    let stranger = caller(345, 9);
-    assert_eq!(second.admit(Some(&stranger)), Ok(345), "it was never met");
-    assert!(!second.is_proven(&stranger) && second.is_proven(&first.sender(456)));
+    let unknown = caller(345, 9);
+    assert_eq!(second.admit(Some(&unknown)), Ok(345), "it was never met");
+    assert!(!second.is_proven(&unknown) && second.is_proven(&first.sender(456)));
     let (answer, known) = (second.answer(345), second.known_fingerprints());
     let forged = proto::Sender { to: 123, ..answer.clone() };
     assert_eq!(first.admit(Some(&forged)), Err(HandshakeError::OtherIncarnation { id: 456 }));
@@ -287,6 +287,6 @@ fn a_replica_that_is_being_added_takes_calls_of_a_leader_that_its_log_does_not_n
     assert!(joining.is_proven(&leader), "its log does not name itself either");
     members(&[123, 345, 456, 567]);
     assert!(!joining.is_proven(&leader), "it must be met from now on");
-    let stranger = proto::Sender { ledger_id, ..caller(678, 7) };
-    assert_eq!(joining.admit(Some(&stranger)), Err(HandshakeError::Unknown(678)));
+    let unknown = proto::Sender { ledger_id, ..caller(678, 7) };
+    assert_eq!(joining.admit(Some(&unknown)), Err(HandshakeError::Unknown(678)));
 }

@@ -268,7 +268,7 @@ mod tests {
         assert!(line.contains("ctl recover") && line.contains("ctl replace"), "{line}");
     }
 
-    /// The case: replicas that are started one after another, by hand.
+    /// Kind: replicas that are started one after another, by hand.
     #[test]
     fn a_first_start_waits_a_bounded_time_for_the_listed_replicas() {
         let start = Instant::now();

@@ -45,7 +45,7 @@ impl Limits {
 
 /// The pure core: how much has been applied since the last snapshot, and what lies below it.
 #[derive(Clone, Debug)]
-struct Pile {
+struct LogGrowth {
     limits: Limits,
     /// The totals at the last snapshot.
     bytes: u64,
@@ -54,7 +54,7 @@ struct Pile {
     places: VecDeque<(u64, Index)>,
 }
 
-impl Pile {
+impl LogGrowth {
     fn new(limits: Limits, bytes: u64, index: Index) -> Self {
         Self { limits, bytes, index, places: VecDeque::from([(bytes, index)]) }
     }
@@ -84,14 +84,14 @@ impl Pile {
 /// Makes snapshots until `stop`.
 pub(crate) async fn run(raft: Raft, view: Arc<View>, limits: Limits, stop: CancellationToken) {
     let mut applied = view.applied();
-    let mut pile = Pile::new(limits, view.applied_bytes(), *applied.borrow());
+    let mut growth = LogGrowth::new(limits, view.applied_bytes(), *applied.borrow());
     loop {
         tokio::select! {
             changed = applied.changed() => if changed.is_err() { return },
             () = stop.cancelled() => return,
         }
         let index = *applied.borrow_and_update();
-        if pile.is_due(view.applied_bytes(), index)
+        if growth.is_due(view.applied_bytes(), index)
             && let Err(error) = raft.trigger().snapshot().await
         {
             tracing::debug!("no snapshot at {index}: {error}");
@@ -102,7 +102,7 @@ pub(crate) async fn run(raft: Raft, view: Arc<View>, limits: Limits, stop: Cance
         }
         // The engine never purges above the last snapshot, even when asked to. By itself it purges
         // the entries that lie deeper below the snapshot than the entries that the log keeps.
-        if let Some(index) = pile.purge()
+        if let Some(index) = growth.purge()
             && let Err(error) = raft.trigger().purge_log(index.0).await
         {
             tracing::debug!("not purged up to {index}: {error}");
@@ -124,23 +124,23 @@ mod tests {
 
     #[test]
     fn a_snapshot_is_due_by_bytes_or_by_entries_and_resets_both_counts() {
-        let mut pile = Pile::new(LIMITS, 0, Index(100));
-        assert!(!pile.is_due(999, Index(109)));
-        assert!(pile.is_due(1_000, Index(101)));
-        assert!(!pile.is_due(1_999, Index(110)));
-        assert!(pile.is_due(1_999, Index(111)));
-        assert!(!pile.is_due(2_000, Index(112)));
+        let mut growth = LogGrowth::new(LIMITS, 0, Index(100));
+        assert!(!growth.is_due(999, Index(109)));
+        assert!(growth.is_due(1_000, Index(101)));
+        assert!(!growth.is_due(1_999, Index(110)));
+        assert!(growth.is_due(1_999, Index(111)));
+        assert!(!growth.is_due(2_000, Index(112)));
     }
 
     #[test]
     fn entries_for_lagging_followers_are_kept_below_a_snapshot() {
         let limits = Limits { bytes: 4 << 20, entries: 1_000, kept_bytes: 2 << 20 };
-        let mut pile = Pile::new(limits, 0, Index(0));
+        let mut growth = LogGrowth::new(limits, 0, Index(0));
         for index in 1..=4 {
-            pile.is_due(index << 20, Index(index));
+            growth.is_due(index << 20, Index(index));
         }
-        assert_eq!(pile.purge(), Some(Index(1)), "two of the four megabytes are kept");
-        assert_eq!(pile.purge(), None, "no further than before");
+        assert_eq!(growth.purge(), Some(Index(1)), "two of the four megabytes are kept");
+        assert_eq!(growth.purge(), None, "no further than before");
     }
 
     #[tokio::test]
@@ -148,7 +148,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut log = LogStore::open(folder.path(), None).unwrap();
         let limits = Limits { bytes: 32 << 20, entries: u64::MAX, kept_bytes: 32 << 20 };
-        let (mut pile, mut bytes, mut longest) = (Pile::new(limits, 0, Index(0)), 0, 0);
+        let (mut growth, mut bytes, mut longest) = (LogGrowth::new(limits, 0, Index(0)), 0, 0);
         // One entry is as great as sixteen of the batcher's: fewer syncs, the same bytes.
         let payload = Payload(Bytes::from(vec![7; 1 << 20]));
         for index in 1..=240 {
@@ -158,8 +158,8 @@ mod tests {
             log.append([entry], IOFlushed::signal(done)).await.unwrap();
             flushed.await.unwrap().unwrap();
             bytes += 1 << 20;
-            pile.is_due(bytes, Index(index));
-            if let Some(purged) = pile.purge() {
+            growth.is_due(bytes, Index(index));
+            if let Some(purged) = growth.purge() {
                 let leader_id = LeaderId { term: 1, node_id: 1 };
                 log.purge(LogId { leader_id, index: purged.0 }).await.unwrap();
             }

@@ -70,7 +70,7 @@ mod tests {
         LogId { leader_id: LeaderId { term, node_id: 456 }, index }
     }
 
-    /// The fault class: a majority lost entries and goes on without them, in a later term.
+    /// Kind: a majority lost entries and goes on without them, in a later term.
     #[test]
     fn a_different_entry_at_an_applied_index_is_found_and_the_same_or_a_later_entry_is_not() {
         let mut applied = AppliedIds::start(Some(id(3, 10)));

@@ -64,7 +64,7 @@ pub(crate) enum FlushWaiter {
     /// A task of this file.
     Waiter(oneshot::Sender<io::Result<()>>),
     /// No receiver; only a failure is recorded.
-    Nobody(durable_mark::OnDisk),
+    Unwatched(durable_mark::OnDisk),
 }
 
 impl Debug for FlushWaiter {
@@ -87,7 +87,7 @@ impl raft_log::Callback for FlushWaiter {
             }
             // A task that has stopped waiting does not need the result.
             Self::Waiter(waiter) => drop(waiter.send(result)),
-            Self::Nobody(on_disk) => drop(result.inspect_err(|error| on_disk.fail(error))),
+            Self::Unwatched(on_disk) => drop(result.inspect_err(|error| on_disk.fail(error))),
         }
     }
 }
@@ -269,7 +269,7 @@ impl Later {
             let Some(inner) = inner.upgrade() else { return };
             let done = match due {
                 Due::Held(done) => done,
-                Due::Idle => FlushWaiter::Nobody(inner.on_disk.clone()),
+                Due::Idle => FlushWaiter::Unwatched(inner.on_disk.clone()),
             };
             if let Err(error) = inner.log.write().flush(failpoints::disk_syncs(), Some(done)) {
                 inner.on_disk.fail(&error);

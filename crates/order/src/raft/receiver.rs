@@ -105,13 +105,13 @@ impl Receiver {
     }
 
     fn admit(&self, sender: Option<&proto::Sender>) -> Result<u64, Status> {
-        self.shared.identity.admit(sender).map_err(|stranger| refusal(&stranger))
+        self.shared.identity.admit(sender).map_err(|error| refusal(&error))
     }
 
     /// Admits a call that counts on the memory of this replica or of the caller: both must have
     /// compared it before.
     fn admit_introduced(&self, sender: Option<&proto::Sender>) -> Result<u64, Status> {
-        let id = self.shared.identity.admit_met(sender).map_err(|stranger| refusal(&stranger))?;
+        let id = self.shared.identity.admit_met(sender).map_err(|error| refusal(&error))?;
         self.is_proven(sender)?;
         match self.shared.peers.is_introduced(id) {
             true => Ok(id),
@@ -203,9 +203,9 @@ impl Receiver {
 
 /// A caller with the wrong folder must stop; any other unknown caller may have been given a wrong
 /// address.
-fn refusal(stranger: &HandshakeError) -> Status {
-    let text = stranger.to_string();
-    match stranger {
+fn refusal(error: &HandshakeError) -> Status {
+    let text = error.to_string();
+    match error {
         HandshakeError::OtherIncarnation { .. }
         | HandshakeError::OtherLedger { .. }
         | HandshakeError::Removed(_) => Status::failed_precondition(text),
@@ -410,7 +410,7 @@ impl Peer for Receiver {
         }
         let introduction = &self.shared.introduction;
         let known = introduction.meet(id, hello.starts.as_ref());
-        let known = known.map_err(|stranger| refusal(&stranger))?;
+        let known = known.map_err(|error| refusal(&error))?;
         self.shared.peers.hear_alive(id);
         self.report(id, &hello);
         let pong = proto::HoldPong {

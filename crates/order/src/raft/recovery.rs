@@ -297,7 +297,7 @@ mod tests {
         Survivor { identity, log, members: StoredMembership::default(), knowledge }
     }
 
-    /// The fault class: arithmetic over a term that another replica may have forged.
+    /// Kind: arithmetic over a term that another replica may have forged.
     #[tokio::test]
     async fn a_recovery_drops_a_forged_vote_and_keeps_the_log() {
         for (voted, purged, expected) in [

@@ -260,7 +260,7 @@ async fn a_large_shop_opens_in_one_moment_and_leaves_the_replicas_thread_free() 
     assert_eq!(view.read(Ledger::state), alone.state(), "the state on disk is the same");
 }
 
-/// The fault class: the mark of the committed entries lags behind the applied entries.
+/// Kind: the mark of the committed entries lags behind the applied entries.
 #[tokio::test]
 async fn applied_entries_are_neither_truncated_nor_replaced() {
     let folder = tempfile::tempdir().unwrap();

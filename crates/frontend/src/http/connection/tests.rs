@@ -109,14 +109,14 @@ impl Handler for TestShop {
         self.respond(b"placed".to_vec())
     }
 
-    async fn answer(&self, request: Request<Incoming>, _: IpAddr, step: &RequestPhase) -> Answer {
+    async fn answer(&self, request: Request<Incoming>, _: IpAddr, phase: &RequestPhase) -> Answer {
         self.0.comes.notify_one();
         let (head, body) = request.into_parts();
         let Ok(body) = body.collect().await else {
             return answer::error(StatusCode::BAD_REQUEST, "a part is missing");
         };
         match head.method == Method::POST {
-            true => step.note_read(),
+            true => phase.note_read(),
             // A query must be looked up.
             false => tokio::task::yield_now().await,
         }

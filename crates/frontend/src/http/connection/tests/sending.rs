@@ -24,8 +24,8 @@ async fn an_answer_leaves_regardless_of_bytes_behind_its_request() {
 async fn send_and_take_nothing(request: &str, body: usize) -> (Visit, usize) {
     let visit = arrive(Some(4_096)).await;
     visit.shop.0.body.store(body, Ordering::Relaxed);
-    let pile = request.repeat(20_000);
-    let sent = visit.customer.0.try_write(pile.as_bytes()).unwrap();
+    let requests = request.repeat(20_000);
+    let sent = visit.customer.0.try_write(requests.as_bytes()).unwrap();
     (visit, sent)
 }
 
@@ -68,9 +68,9 @@ async fn a_client_that_reads_nothing_for_too_long_is_disconnected() {
         };
         let client = client(from, &stop);
         if fast {
-            let mut doorstep = FastPath::new(stream, Vec::new());
-            doorstep.sending = soon();
-            let left = doorstep.serve(&shop, &client).await;
+            let mut fast_path = FastPath::new(stream, Vec::new());
+            fast_path.sending = soon();
+            let left = fast_path.serve(&shop, &client).await;
             assert!(matches!(left, FastPathEnd::Gone));
         } else {
             let mut tracked = TrackedStream::new(stream, Vec::new(), IDLE);
