@@ -6,13 +6,15 @@ mod batching;
 
 mod body;
 
+mod pages;
+
 use std::io::Write as _;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use http::header::{HeaderValue, RETRY_AFTER};
+use http::header::HeaderValue;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use ledger::outcome::{Accepted, Outcome, Refusal};
@@ -328,29 +330,6 @@ impl Api {
         answer::keyed(answer::as_of(answer, index, false), key.text(), repeated && !retried)
     }
 
-    fn readyz(&self) -> Answer {
-        if self.shared.closing.drains() {
-            return not_ready("not ready: stopping\n");
-        }
-        match self.shared.replicas.view().leader_up() {
-            Some(_) => answer::text(StatusCode::OK, "ready\n"),
-            None => not_ready("not ready: no leader\n"),
-        }
-    }
-
-    async fn status(&self, whole: bool) -> Answer {
-        let view = self.shared.view.get(limits::VIEW_AGE_MAX).await;
-        answer::json(StatusCode::OK, if whole { view.whole.clone() } else { view.short.clone() })
-    }
-
-    fn cache(&self) -> Answer {
-        let story = || self.shared.view.store().describe_cache();
-        match self.shared.cache_report.page(|| serde_json::to_vec(&story())) {
-            Ok(page) => answer::json(StatusCode::OK, page),
-            Err(error) => answer::error(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
-        }
-    }
-
     /// True for a proxy that brings the customers of many addresses.
     pub(crate) fn is_gateway(&self, from: IpAddr) -> bool {
         self.shared.clients.gateways.contain(from)
@@ -476,12 +455,6 @@ async fn on_get<F: Future<Output = Answer>>(method: &Method, get: impl FnOnce() 
         Method::OPTIONS => answer::options(ON_PRODUCTS),
         _ => answer::not_allowed(ON_PRODUCTS),
     }
-}
-
-fn not_ready(why: &'static str) -> Answer {
-    let mut answer = answer::text(StatusCode::SERVICE_UNAVAILABLE, why);
-    answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-    answer
 }
 
 fn bad_request(why: &str) -> Answer {
