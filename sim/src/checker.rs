@@ -15,7 +15,7 @@ use ledger::command::{Command, Side};
 use ledger::ledger::{Ledger, Windows};
 use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::{Digest, Index, OrderNumber};
-use order::history::applied_state::View;
+use order::history::view::View;
 
 use crate::history::{DefiniteAnswer, History, RecordedOrder, ShownProduct, ShownStock};
 use crate::replica::Replica;

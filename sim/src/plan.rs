@@ -5,7 +5,7 @@ use std::time::Duration;
 use ledger::command::Definition;
 use ledger::terms::{Cents, Name, OrderNumber};
 use order::Shop;
-use order::history::writer::WritePace;
+use order::history::write_demand::WritePace;
 
 use ground::disk::DiskMutants;
 use ground::rng::Rng;

@@ -1,24 +1,6 @@
-//! Admission control: decides how many orders may be in flight, so that an admitted order is
-//! answered soon.
+//! Admission control, the shell: a permit for each order in flight.
 //!
-//! A burst is admitted whole, as far as memory allows: it is over soon. But if every order has been
-//! slower than [`LATENCY_TARGET`] for [`OVERLOAD_AFTER`], orders arrive faster than the store
-//! decides them; without a limit each would wait longer than the one before it. From then on the
-//! limit is the number of orders that are answered within [`LATENCY_TARGET`]. Orders in flight
-//! divided by orders answered per second is the time that each takes (Little, "A Proof for the
-//! Queuing Formula: L = λW", 1961). An order beyond the limit is rejected at once, which costs
-//! little, and its client may retry. Judging a queue by how long it persists, not by its length, is
-//! from Nichols and Jacobson, "Controlling Queue Delay", 2012.
-//!
-//! While answers stall, because a leader died or an election runs, latency measures nothing: orders
-//! are admitted, and the backlog gets time to drain when answers flow again. A store that was not
-//! overloaded before rejects no order because of a stall.
-//!
-//! A frontend whose own event loop lags does not wait for late answers: it admits more orders than
-//! the limit, up to [`ORDERS_BURST_MAX`], only while it keeps up.
-//!
-//! [`AdmissionCore`] decides and has no clock; [`Admission`] is the shell, whose permits count the
-//! orders that leave.
+//! [`AdmissionCore`] decides which orders are admitted; a permit tells it when its order leaves.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -26,166 +8,47 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::limits::{ORDERS_BURST_MAX, ORDERS_OPEN_MIN, REQUESTS_OPEN_MAX};
-
-/// An order should be answered within this time, under overload too.
-const LATENCY_TARGET: Duration = Duration::from_millis(20);
-
-/// If every order has been slower than the latency target for this long, start rejecting.
-const OVERLOAD_AFTER: Duration = Duration::from_millis(200);
-
-/// An overload is over when no order was rejected for this long.
-const OVERLOAD_HOLD: Duration = Duration::from_secs(1);
-
-/// The rate of answers is measured over windows of this length.
-const WINDOW: Duration = Duration::from_millis(50);
-
-/// Answers have stalled when none has arrived for this long. It must not exceed [`LATENCY_TARGET`]:
-/// until then, as many orders as are answered within the target still fit.
-const STALL_AFTER: Duration = LATENCY_TARGET;
-
-/// Each answer shrinks the backlog by this much more than itself: if at most three orders arrive
-/// per four answers, none is rejected.
-const DRAIN: f64 = 0.25;
-
-/// The pure core: counts orders, and admits or rejects each.
-#[derive(Debug)]
-struct AdmissionCore {
-    under_way: usize,
-    /// The time of the last answer.
-    answered: Instant,
-    /// The time of the last answer within the latency target.
-    soon: Instant,
-    /// The time of the last rejection.
-    refused: Option<Instant>,
-    /// The window being measured: its beginning, and the answers in it.
-    window: (Instant, u32),
-    /// Answers per second.
-    rate: f64,
-    /// The backlog: orders that accumulated during a stall and have not drained yet.
-    backlog: f64,
-}
-
-impl AdmissionCore {
-    fn new(now: Instant) -> Self {
-        let (answered, soon, window) = (now, now, (now, 0));
-        Self { under_way: 0, answered, soon, refused: None, window, rate: 0.0, backlog: 0.0 }
-    }
-
-    /// An order arrives; true: it is admitted and in flight. `late`: the frontend's own event loop
-    /// lags.
-    fn enter(&mut self, late: bool, now: Instant) -> bool {
-        if self.under_way == 0 {
-            // No order was waiting for an answer.
-            (self.soon, self.answered) = (now, now);
-        }
-        if late {
-            // The backlog is not the result of a stall.
-            self.backlog = 0.0;
-        }
-        let flows = now.saturating_duration_since(self.answered) < STALL_AFTER;
-        let strained = OVERLOAD_AFTER <= now.saturating_duration_since(self.soon);
-        let limit = match flows {
-            _ if late || self.is_overloaded(now) || (strained && flows) => self.limit(),
-            true => self.limit().max(ORDERS_BURST_MAX),
-            false => REQUESTS_OPEN_MAX,
-        };
-        let enters = self.under_way < limit;
-        self.under_way += usize::from(enters);
-        if (flows || late) && !enters {
-            self.refused = Some(now);
-        }
-        enters
-    }
-
-    /// True, and the order counts as rejected, if there is an overload and either the limit is
-    /// reached or the frontend itself is `behind`. It does not admit the order.
-    fn should_reject(&mut self, behind: bool, now: Instant) -> bool {
-        let away = self.is_overloaded(now) && (behind || self.limit() <= self.under_way);
-        if away {
-            self.refused = Some(now);
-        }
-        away
-    }
-
-    /// An order that was admitted at `entered` leaves. `answered`: the store has decided it.
-    fn leave(&mut self, entered: Instant, answered: bool, now: Instant) {
-        if answered {
-            let stopped = STALL_AFTER <= now.saturating_duration_since(self.answered);
-            if stopped && !self.is_overloaded(now) {
-                self.backlog = count(self.under_way);
-            }
-            self.backlog = (self.backlog - DRAIN).max(0.0);
-            self.answered = now;
-            if now.saturating_duration_since(entered) < LATENCY_TARGET {
-                self.soon = now;
-            }
-            self.update_rate(now);
-        }
-        self.under_way = self.under_way.saturating_sub(1);
-    }
-
-    fn update_rate(&mut self, now: Instant) {
-        let (since, answers) = &mut self.window;
-        *answers += 1;
-        let span = now.saturating_duration_since(*since);
-        if WINDOW <= span {
-            self.rate = f64::from(*answers) / span.as_secs_f64();
-            self.window = (now, 0);
-        }
-    }
-
-    /// True during an overload.
-    fn is_overloaded(&self, now: Instant) -> bool {
-        self.refused.is_some_and(|last| now.saturating_duration_since(last) < OVERLOAD_HOLD)
-    }
-
-    fn limit(&self) -> usize {
-        let limit = (self.rate * LATENCY_TARGET.as_secs_f64()).max(self.backlog);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
-        let limit = limit.min(count(REQUESTS_OPEN_MAX)) as usize;
-        limit.max(ORDERS_OPEN_MIN)
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "bounded by the greatest number of requests")]
-fn count(requests: usize) -> f64 {
-    requests as f64
-}
+use crate::core::admission::AdmissionCore;
 
 /// Admission control of orders, shared by all connections.
 #[derive(Debug)]
 pub(crate) struct Admission {
+    start: Instant,
     core: Mutex<AdmissionCore>,
     /// There may be an overload: can be read without a lock.
-    sheds: AtomicBool,
+    may_be_overloaded: AtomicBool,
 }
 
 impl Admission {
     /// No order is in flight yet.
     pub(crate) fn new() -> Self {
-        Self { core: Mutex::new(AdmissionCore::new(Instant::now())), sheds: AtomicBool::new(false) }
+        Self {
+            start: Instant::now(),
+            core: Mutex::default(),
+            may_be_overloaded: AtomicBool::new(false),
+        }
     }
 
     /// True during an overload. Without one, the answer needs neither a lock nor the clock.
     pub(crate) fn is_overloaded(&self) -> bool {
-        self.sheds.load(Ordering::Relaxed) && {
-            let sheds = self.core.lock().is_overloaded(Instant::now());
-            self.sheds.store(sheds, Ordering::Relaxed);
-            sheds
+        self.may_be_overloaded.load(Ordering::Relaxed) && {
+            let may_be_overloaded = self.core.lock().is_overloaded(self.start.elapsed());
+            self.may_be_overloaded.store(may_be_overloaded, Ordering::Relaxed);
+            may_be_overloaded
         }
     }
 
     /// True if an order that has arrived should be rejected without reading its body.
     pub(crate) fn should_reject(&self, behind: bool) -> bool {
-        self.is_overloaded() && self.core.lock().should_reject(behind, Instant::now())
+        self.is_overloaded() && self.core.lock().should_reject(behind, self.start.elapsed())
     }
 
     /// Admits an order, or rejects it. `late`: the frontend's own event loop lags.
     pub(crate) fn enter(&self, late: bool, entered: Instant) -> Option<Permit<'_>> {
+        let entered = entered.saturating_duration_since(self.start);
         let mut core = self.core.lock();
         let enters = core.enter(late, entered);
-        self.sheds.store(core.is_overloaded(entered), Ordering::Relaxed);
+        self.may_be_overloaded.store(core.is_overloaded(entered), Ordering::Relaxed);
         drop(core);
         enters.then(|| Permit { admission: self, entered, answered: false })
     }
@@ -195,7 +58,7 @@ impl Admission {
 #[derive(Debug)]
 pub(crate) struct Permit<'a> {
     admission: &'a Admission,
-    entered: Instant,
+    entered: Duration,
     answered: bool,
 }
 
@@ -208,89 +71,15 @@ impl Permit<'_> {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.admission.core.lock().leave(self.entered, self.answered, Instant::now());
+        let now = self.admission.start.elapsed();
+        self.admission.core.lock().leave(self.entered, self.answered, now);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::VecDeque;
-
     use super::*;
-
-    /// A store that answers `does` orders per millisecond, in sequence, and none while it is
-    /// `down`.
-    struct SimulatedStore {
-        does: usize,
-        down: std::ops::Range<u64>,
-    }
-
-    /// The totals of four simulated seconds.
-    #[derive(Debug, Default)]
-    struct AdmissionTotals {
-        refused: usize,
-        /// The longest wait, in milliseconds: in the first half second, and after it.
-        longest: [u64; 2],
-    }
-
-    /// Simulates `store`; `comes` is the number of orders that arrive in a millisecond.
-    fn live(store: &SimulatedStore, comes: impl Fn(u64) -> usize) -> AdmissionTotals {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let (mut core, mut line, mut came) =
-            (AdmissionCore::new(start), VecDeque::new(), AdmissionTotals::default());
-        for ms in 0..4_000 {
-            for _ in 0..comes(ms) {
-                match core.enter(false, at(ms)) {
-                    true => line.push_back(ms),
-                    false => came.refused += 1,
-                }
-            }
-            if store.down.contains(&ms) {
-                continue;
-            }
-            // The last of these orders are answered in the next millisecond.
-            for entered in line.drain(..store.does.min(line.len())) {
-                let longest = &mut came.longest[usize::from(500 <= ms)];
-                *longest = (*longest).max(ms - entered);
-                core.leave(at(entered), true, at(ms));
-            }
-        }
-        came
-    }
-
-    #[test]
-    fn at_twice_the_capacity_half_of_the_orders_are_rejected_and_the_others_are_fast() {
-        for does in [10, 40, 100] {
-            let came = live(&SimulatedStore { does, down: 0..0 }, |_| 2 * does);
-            let half = does * 4_000;
-            assert!((half * 8 / 10..=half).contains(&came.refused), "{does}: {came:?}");
-            assert!(came.longest[0] <= 300 && came.longest[1] <= 30, "{does}: {came:?}");
-        }
-    }
-
-    #[test]
-    fn an_overload_stays_bounded_when_the_disk_stalls() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let (mut core, mut line, mut most) = (AdmissionCore::new(start), VecDeque::new(), 0);
-        for ms in 0..4_000 {
-            for _ in 0..20 {
-                if core.enter(false, at(ms)) {
-                    line.push_back(ms);
-                }
-            }
-            // In each tenth of a second there are 30 ms without an answer.
-            let does = if ms % 100 < 30 { 0 } else { 10 };
-            for entered in line.drain(..does.min(line.len())) {
-                core.leave(at(entered), true, at(ms));
-            }
-            if 2_000 < ms {
-                most = most.max(core.under_way);
-            }
-        }
-        assert!(most <= ORDERS_OPEN_MIN, "{most}");
-    }
+    use crate::limits::{ORDERS_BURST_MAX, REQUESTS_OPEN_MAX};
 
     #[test]
     fn a_rejected_order_does_not_raise_the_limit() {
@@ -299,101 +88,11 @@ mod tests {
             .take(REQUESTS_OPEN_MAX)
             .collect();
         assert!(ORDERS_BURST_MAX <= permits.len());
-        let inside = admission.core.lock().under_way;
+        let inside = admission.core.lock().in_flight();
         assert_eq!(inside, permits.len());
         let refused = (0..10).filter(|_| admission.enter(false, Instant::now()).is_none()).count();
-        assert_eq!(admission.core.lock().under_way, inside + 10 - refused);
+        assert_eq!(admission.core.lock().in_flight(), inside + 10 - refused);
         drop(permits);
-        assert_eq!(admission.core.lock().under_way, 0);
-    }
-
-    #[test]
-    fn orders_are_rejected_only_under_overload_at_the_limit() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut core = AdmissionCore::new(start);
-        assert!(!core.should_reject(true, at(0)), "no order was rejected yet");
-        while core.enter(false, at(1)) {}
-        assert_eq!(core.under_way, ORDERS_BURST_MAX);
-        assert!(core.should_reject(false, at(2)), "the limit is reached");
-        for _ in ORDERS_OPEN_MIN..=ORDERS_BURST_MAX {
-            core.leave(at(1), true, at(3));
-        }
-        assert!(!core.should_reject(false, at(4)), "the limit is not reached any more");
-        assert!(core.should_reject(true, at(5)), "below the limit, but the frontend is behind");
-        assert!(!core.should_reject(true, at(5) + OVERLOAD_HOLD), "the overload is over");
-    }
-
-    #[test]
-    fn a_lagging_frontend_limits_orders_before_answers_are_late() {
-        let now = Instant::now();
-        let mut core = AdmissionCore::new(now);
-        while core.enter(true, now) {}
-        assert_eq!(core.under_way, ORDERS_OPEN_MIN);
-        assert!(core.is_overloaded(now));
-    }
-
-    #[test]
-    fn a_burst_is_admitted_whole() {
-        let came =
-            live(&SimulatedStore { does: 10, down: 0..0 }, |ms| if ms == 9 { 1_900 } else { 1 });
-        assert_eq!(came.refused, 0, "{came:?}");
-        assert!(came.longest[0] < 250, "{came:?}");
-    }
-
-    #[test]
-    fn no_order_is_rejected_because_a_leader_died() {
-        for down in [1_000..1_030, 1_000..1_400, 1_000..1_700] {
-            let came = live(&SimulatedStore { does: 10, down: down.clone() }, |_| 7);
-            assert_eq!(came.refused, 0, "{down:?}");
-        }
-        // Memory stays bounded, however long the stall lasts.
-        assert!(0 < live(&SimulatedStore { does: 10, down: 1_000..3_000 }, |_| 7).refused);
-    }
-
-    #[test]
-    fn a_slow_store_still_gets_large_batches() {
-        // Two orders per second would never be answered within the target.
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut core = AdmissionCore::new(start);
-        assert!(core.enter(false, at(0)));
-        for ms in (500..10_000).step_by(500) {
-            for _ in 0..2 {
-                assert!(core.enter(false, at(ms)));
-            }
-            core.leave(at(ms - 500), true, at(ms));
-        }
-        assert!(core.under_way < ORDERS_OPEN_MIN);
-        let refused = (0..ORDERS_OPEN_MIN).filter(|_| !core.enter(false, at(9_501))).count();
-        assert_eq!(core.under_way, ORDERS_OPEN_MIN, "{refused} were refused");
-        core.leave(at(9_501), false, at(9_502));
-        assert!(core.enter(false, at(9_502)), "an order that leaves makes room");
-        assert!(!core.enter(false, at(9_502)));
-    }
-
-    #[test]
-    fn a_dropped_order_does_not_count_as_an_answer() {
-        let start = Instant::now();
-        let at = |ms| start + Duration::from_millis(ms);
-        let mut core = AdmissionCore::new(start);
-        assert!(core.enter(false, at(0)) && core.enter(false, at(0)));
-        core.leave(at(0), false, at(60));
-        assert_eq!((core.answered, core.soon, core.window.1), (at(0), at(0), 0));
-        core.leave(at(0), true, at(60));
-        assert_eq!((core.answered, core.soon), (at(60), at(0)), "an answer, and a late one");
-    }
-
-    #[test]
-    fn an_overload_lasts_as_long_as_orders_are_rejected() {
-        let start = Instant::now();
-        let mut core = AdmissionCore::new(start);
-        while core.enter(true, start) {}
-        let mut now = start;
-        for _ in 0..4 {
-            now += OVERLOAD_HOLD / 2;
-            assert!(core.should_reject(true, now), "the last rejection was half of the hold ago");
-        }
-        assert!(!core.is_overloaded(now + OVERLOAD_HOLD));
+        assert_eq!(admission.core.lock().in_flight(), 0);
     }
 }

@@ -1,12 +1,8 @@
-//! Limits per client: connections per address, idle time of connections, and the drain of a
-//! frontend that stops.
+//! Limits per client: connections per address and the idle time of connections.
 
 use std::net::IpAddr;
 use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-use tokio_util::sync::CancellationToken;
 
 use crate::limits::CONNECTIONS_PER_ADDRESS_MAX;
 use crate::status_view::PublicStatus;
@@ -77,32 +73,6 @@ impl FromStr for Gateways {
     }
 }
 
-/// The end of a frontend: it drains, then it closes.
-#[derive(Debug, Default)]
-pub(crate) struct Closing {
-    drains: AtomicBool,
-    /// Cancelled when the drain is over: everything that runs ends.
-    pub(crate) end: CancellationToken,
-}
-
-impl Closing {
-    /// True during the drain: requests are answered, and each answer closes its connection.
-    pub(crate) fn drains(&self) -> bool {
-        self.drains.load(Ordering::Relaxed)
-    }
-
-    /// Waits for `stop`, drains, then cancels `end`.
-    pub(crate) async fn run(&self, drain: Duration, stop: &CancellationToken) {
-        stop.cancelled().await;
-        self.drains.store(true, Ordering::Relaxed);
-        if !drain.is_zero() {
-            tracing::info!("not ready any more: answering for {drain:?}, then closing");
-            tokio::time::sleep(drain).await;
-        }
-        self.end.cancel();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,20 +91,5 @@ mod tests {
         for odd in ["10.0.0", "10.0.0.1,,10.0.0.2", "10.0.0.1,", ",loopback", ","] {
             assert!(odd.parse::<Gateways>().is_err(), "{odd}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_stopping_frontend_drains_before_it_closes() {
-        let (closing, stop) = (Closing::default(), CancellationToken::new());
-        assert!(!closing.drains());
-        let drain = Duration::from_millis(20);
-        let began = tokio::time::Instant::now();
-        stop.cancel();
-        let closed = async {
-            closing.end.cancelled().await;
-            assert!(closing.drains());
-            assert!(drain <= began.elapsed());
-        };
-        tokio::join!(closing.run(drain, &stop), closed);
     }
 }

@@ -13,7 +13,7 @@ use wire::watch::clock;
 use wire::watch::watcher::Watcher;
 
 use crate::classic::Dialect;
-use crate::clients::Closing;
+use crate::drain::Closing;
 use crate::limits;
 use crate::queries::Queries;
 use crate::replicas::Replicas;

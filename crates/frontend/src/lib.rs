@@ -7,13 +7,13 @@
 //! # Reading order
 //!
 //! [`limits`] has every limit. The pure cores: [`classic`] (the bodies of the API), [`cache`]
-//! (hits, fills, floors), [`retry`] (which replica an order is sent to next), the core in
-//! `admission` (how many orders may be in flight). Their shells: `replicas` (connections to the
+//! (hits, fills, floors), [`retry`] (which replica an order is sent to next), `core/admission` (how
+//! many orders may be in flight). Their shells: `admission`, `replicas` (connections to the
 //! order replicas; `outage` logs when too few are up), `coalescer` (sends orders in batches),
 //! `submit`, `queries`. `api` turns requests into answers; `http` reads and writes them. `clients`
-//! holds the limits per client, `body_quota` bounds the memory of request bodies, `access_log` logs
-//! requests. `cluster_status` collects the state of the whole store, `status_view` renders it.
-//! [`run()`] starts the process.
+//! holds the limits per client, `drain` the end of a frontend, `body_quota` bounds the memory of
+//! request bodies, `access_log` logs requests. `cluster_status` collects the state of the whole
+//! store, `status_view` renders it. [`run()`] starts the process.
 
 pub mod limits;
 
@@ -40,6 +40,8 @@ mod api;
 mod answer;
 
 mod clients;
+
+mod drain;
 
 mod body_quota;
 

@@ -1,20 +1,14 @@
 //! Logs once when orders begin to be refused for want of a leader, and once when that ends, in the
 //! words of the reference systems. Also names the processes that show stale answers meanwhile.
 
-use std::time::Duration;
-
 use tokio::time::Instant;
 
 use crate::limits::LEADERLESS_MAX;
-use crate::replicas::Replicas;
 use crate::retry::{Reach, ReplicaView};
-
-/// How often the replicas are checked if no change is reported.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// The line to log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum OutageLine {
+pub(crate) enum OutageLine {
     /// There is no leader; these replicas are reachable.
     Began(Vec<u64>),
     /// There is a leader again.
@@ -23,14 +17,14 @@ enum OutageLine {
 
 /// The pure core: since when there is no leader, and whether that has been logged.
 #[derive(Clone, Debug, Default)]
-struct Outage {
+pub(crate) struct Outage {
     since: Option<Instant>,
     said: bool,
 }
 
 impl Outage {
     /// Notes the view of the replicas. Returns the line that is due, if any.
-    fn note(&mut self, view: &ReplicaView, now: Instant) -> Option<OutageLine> {
+    pub(crate) fn note(&mut self, view: &ReplicaView, now: Instant) -> Option<OutageLine> {
         if view.leader_up().is_some() {
             self.since = None;
             return std::mem::take(&mut self.said).then_some(OutageLine::Ended);
@@ -46,20 +40,12 @@ impl Outage {
     }
 }
 
-/// Watches the replicas for as long as the frontend keeps them.
-pub(crate) async fn watch(replicas: &Replicas) {
-    let (mut outage, mut news) = (Outage::default(), replicas.news());
-    loop {
-        match outage.note(&replicas.view(), Instant::now()) {
-            Some(OutageLine::Began(left)) => began(&left),
-            Some(OutageLine::Ended) => {
-                tracing::info!("orders are taken again, and answers are fresh");
-            }
-            None => {}
-        }
-        tokio::select! {
-            _ = news.changed() => {}
-            () = tokio::time::sleep(LOOK) => {}
+impl OutageLine {
+    /// Writes the line to the log.
+    pub(crate) fn log(&self) {
+        match self {
+            Self::Began(left) => began(left),
+            Self::Ended => tracing::info!("orders are taken again, and answers are fresh"),
         }
     }
 }
@@ -82,6 +68,8 @@ fn began(left: &[u64]) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use Reach::{Refused, Silent, Up};
 

@@ -19,8 +19,11 @@ use wire::peers::{Directory, Peer};
 use wire::stream::Caller;
 
 use crate::limits::SILENCE_MAX;
-use crate::outage;
+use crate::outage::Outage;
 use crate::retry::{Reach, ReplicaView};
+
+/// How often the log of outages is checked if no change is reported.
+const OUTAGE_LOOK: Duration = Duration::from_millis(200);
 
 /// The shortest pause before reconnecting; it doubles each time.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -92,11 +95,26 @@ impl Replicas {
         tokio::spawn(async move {
             tokio::select! {
                 () = keeping.keep(&stop) => {}
-                () = outage::watch(&keeping) => {}
+                () = keeping.log_outages() => {}
                 () = stop.cancelled() => {}
             }
         });
         replicas
+    }
+
+    /// Logs when orders begin to be refused for want of a leader, and when that ends. Forever.
+    async fn log_outages(&self) {
+        let mut outage = Outage::default();
+        let mut news = self.news();
+        loop {
+            if let Some(line) = outage.note(&self.view(), Instant::now()) {
+                line.log();
+            }
+            tokio::select! {
+                _ = news.changed() => {}
+                () = tokio::time::sleep(OUTAGE_LOOK) => {}
+            }
+        }
     }
 
     /// Keeps a connection to each voter as the membership changes. Forever.

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "likewise")]
 
-use ledger::codec::bulk::{Bulk, Draft, Part, check, entry, read_outcomes, write_outcomes};
+use ledger::codec::bulk::{Bulk, Draft, Encoded, entry, read_outcomes, write_outcomes};
 use ledger::command::{Batch, Command, Line, Request, Side};
 use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::{Index, Key, Name, OrderNumber, Origin, Quantity, Timestamp};
@@ -54,12 +54,13 @@ proptest! {
     ) {
         let requests: Vec<_> = orders.iter().map(request).collect();
         let bytes = bulk(&requests);
-        prop_assert_eq!(check(&bytes, requests.len()), Ok(()));
-        prop_assert!(check(&bytes, requests.len() + 1).is_err());
-        prop_assert!(check(&bytes, requests.len() - 1).is_err());
+        prop_assert!(Encoded::open(&bytes, requests.len() + 1).is_err());
+        prop_assert!(Encoded::open(&bytes, requests.len() - 1).is_err());
+        let orders = Encoded::open(bytes, requests.len()).unwrap();
+        prop_assert_eq!(orders.count(), requests.len());
         let alone = request(&alone);
-        let parts = [Part::One(&alone), Part::Many(requests.len(), &bytes), Part::One(&alone)];
-        let whole = entry(Timestamp(7), Index(3), parts.into_iter());
+        let parts = [Encoded::one(&alone), orders, Encoded::one(&alone)];
+        let whole = entry(Timestamp(7), Index(3), parts.iter());
         let expected: Vec<_> =
             [&alone].into_iter().chain(&requests).chain([&alone]).cloned().collect();
         let batch = Batch { at: Timestamp(7), settled: Index(3), requests: expected };
@@ -87,9 +88,8 @@ proptest! {
         if let Some(cut) = cut {
             bytes.truncate(cut.index(bytes.len()));
         }
-        if check(&bytes, requests.len()).is_ok() {
-            let part = Part::Many(requests.len(), &bytes);
-            let whole = entry(Timestamp(0), Index(0), [part].into_iter());
+        if let Ok(orders) = Encoded::open(bytes, requests.len()) {
+            let whole = entry(Timestamp(0), Index(0), [orders].iter());
             let batch = Batch::decode(&whole);
             prop_assert!(batch.is_ok(), "{batch:?}");
             prop_assert_eq!(batch.unwrap().encode(), whole);

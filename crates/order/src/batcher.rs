@@ -12,11 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use ledger::command::Request;
 use ledger::outcome::Outcome;
 use ledger::terms::Index;
 use parking_lot::Mutex;
@@ -26,8 +24,8 @@ use tokio_util::sync::CancellationToken;
 use wire::problem::Problem;
 use wire::timer::until;
 
-use crate::batch_queue::BatchQueue;
-use crate::pending::{Pending, RespondMany, RespondOne, Responder};
+use crate::batch_queue::{BatchQueue, ClosedEntry};
+use crate::pending::{Pending, Respond, Responder};
 use crate::problems;
 use crate::role::Role;
 
@@ -39,7 +37,7 @@ pub(crate) trait Propose: Send + Sync + 'static {
     /// Resolves when the entry is applied; the problem says that it was not, or is not known to be.
     fn propose(
         &self,
-        loads: Vec<Pending>,
+        requests: Vec<Pending>,
     ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>>;
 }
 
@@ -50,7 +48,7 @@ pub(crate) struct Batcher {
 }
 
 struct Shared {
-    line: Mutex<BatchQueue<Responder>>,
+    queue: Mutex<BatchQueue<Responder>>,
     wake: Notify,
     stalled: AtomicBool,
 }
@@ -63,15 +61,15 @@ impl std::fmt::Debug for Batcher {
 
 /// This many requests are decided and not yet answered; dropped with their answer.
 #[derive(Debug)]
-pub(crate) struct Untold {
+pub(crate) struct AwaitingReply {
     batcher: Batcher,
     requests: usize,
 }
 
-impl Drop for Untold {
+impl Drop for AwaitingReply {
     fn drop(&mut self) {
         let shared = &self.batcher.shared;
-        shared.line.lock().replied(self.requests, Instant::now());
+        shared.queue.lock().replied(self.requests, Instant::now());
         shared.wake.notify_one();
     }
 }
@@ -80,46 +78,38 @@ impl Drop for Untold {
 struct Flight {
     since: Instant,
     requests: usize,
-    tells: Vec<Responder>,
+    responders: Vec<Responder>,
 }
 
 impl Batcher {
     /// A batcher with an empty, closed queue.
     pub(crate) fn new() -> Self {
         let shared = Shared {
-            line: Mutex::new(BatchQueue::default()),
+            queue: Mutex::new(BatchQueue::default()),
             wake: Notify::new(),
             stalled: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
     }
 
-    /// Takes a request. `tell` is called exactly once: when the request is decided, when another
+    /// Takes requests. `respond` is called exactly once: when they are decided, when another
     /// replica leads, or when an entry has not landed for [`LANDING_MAX`].
-    pub(crate) fn offer(&self, request: Request, tell: RespondOne) {
-        self.offer_load(Pending::One(request), Responder::One(tell));
-    }
-
-    /// Takes `count` orders, which were checked; otherwise as [`offer`](Self::offer).
-    pub(crate) fn offer_many(&self, (count, orders): (usize, Bytes), tell: RespondMany) {
-        self.offer_load(Pending::Many(count, orders), Responder::Many(count, tell));
-    }
-
-    fn offer_load(&self, load: Pending, tell: Responder) {
+    pub(crate) fn offer(&self, pending: Pending, respond: Respond) {
+        let responder = Responder::new(pending.count(), respond);
         if self.is_stalled() {
-            return tell.problem(&problems::no_quorum());
+            return responder.problem(&problems::no_quorum());
         }
-        let offered = self.shared.line.lock().offer(load, tell, Instant::now());
+        let offered = self.shared.queue.lock().offer(pending, responder, Instant::now());
         match offered {
             Ok(()) => self.shared.wake.notify_one(),
-            Err(tell) => tell.problem(&problems::overloaded()),
+            Err(responder) => responder.problem(&problems::overloaded()),
         }
     }
 
     /// This many requests have landed and wait for their answers.
-    pub(crate) fn untold(&self, requests: usize) -> Untold {
-        self.shared.line.lock().decided(requests);
-        Untold { batcher: self.clone(), requests }
+    pub(crate) fn awaiting_reply(&self, requests: usize) -> AwaitingReply {
+        self.shared.queue.lock().decided(requests);
+        AwaitingReply { batcher: self.clone(), requests }
     }
 
     /// True while an entry is overdue: the replica leads, but a majority does not answer it.
@@ -129,7 +119,7 @@ impl Batcher {
 
     /// True when no entry is in flight. (Queued requests are answered when another replica leads.)
     pub(crate) fn is_idle(&self) -> bool {
-        self.shared.line.lock().is_idle()
+        self.shared.queue.lock().is_idle()
     }
 
     /// Sends entries while the replica leads, until `stop`.
@@ -144,14 +134,14 @@ impl Batcher {
         let mut number = 0_u64;
         loop {
             self.obey(*role.borrow_and_update());
-            while let Some((loads, tells)) = self.take() {
+            while let Some(ClosedEntry { requests, companions: responders, count }) = self.take() {
                 number += 1;
-                let requests = loads.iter().map(Pending::count).sum();
-                let landing = log.propose(loads);
+                let landing = log.propose(requests);
                 landings.push(async move { (number, landing.await) });
-                flights.push_back((number, Flight { since: Instant::now(), requests, tells }));
+                let flight = Flight { since: Instant::now(), requests: count, responders };
+                flights.push_back((number, flight));
             }
-            let overdue = flights.iter().find(|(_, flight)| !flight.tells.is_empty());
+            let overdue = flights.iter().find(|(_, flight)| !flight.responders.is_empty());
             let overdue = overdue.map(|(_, flight)| flight.since + LANDING_MAX);
             let deadline = overdue.into_iter().chain(self.patience()).min();
             tokio::select! {
@@ -170,15 +160,15 @@ impl Batcher {
         }
         self.dismiss(&problems::stopping());
         for (_, flight) in flights {
-            tell_all(flight.tells, &problems::unknown());
+            respond_all(flight.responders, &problems::unknown());
         }
     }
 
-    fn take(&self) -> Option<(Vec<Pending>, Vec<Responder>)> {
+    fn take(&self) -> Option<ClosedEntry<Responder>> {
         if self.is_stalled() {
             return None;
         }
-        self.shared.line.lock().close(Instant::now())
+        self.shared.queue.lock().close(Instant::now())
     }
 
     /// When the queued requests leave without waiting for more.
@@ -186,12 +176,12 @@ impl Batcher {
         if self.is_stalled() {
             return None;
         }
-        self.shared.line.lock().deadline()
+        self.shared.queue.lock().deadline()
     }
 
     /// Opens or closes the queue, and dismisses the requests that another replica must answer.
     fn obey(&self, role: Role) {
-        self.shared.line.lock().set_open(matches!(role, Role::Leading { .. }));
+        self.shared.queue.lock().set_open(matches!(role, Role::Leading { .. }));
         match role {
             Role::Leading { .. } | Role::TakingOver { .. } => {}
             Role::Following { leader, .. } => self.dismiss(&problems::not_leader(leader)),
@@ -208,17 +198,17 @@ impl Batcher {
     ) {
         let Some(place) = flights.iter().position(|(number, _)| *number == landed) else { return };
         let Some((_, flight)) = flights.remove(place) else { return };
-        self.shared.line.lock().landed(flight.requests);
-        let overdue = flights.iter().any(|(_, flight)| flight.tells.is_empty());
+        self.shared.queue.lock().landed(flight.requests);
+        let overdue = flights.iter().any(|(_, flight)| flight.responders.is_empty());
         self.shared.stalled.store(overdue, Ordering::Relaxed);
         match result {
             Ok((index, outcomes)) => {
                 let mut outcomes = outcomes.into_iter();
-                for tell in flight.tells {
-                    tell.decided(index, &mut outcomes);
+                for responder in flight.responders {
+                    responder.decided(index, &mut outcomes);
                 }
             }
-            Err(problem) => tell_all(flight.tells, &problem),
+            Err(problem) => respond_all(flight.responders, &problem),
         }
     }
 
@@ -227,21 +217,21 @@ impl Batcher {
     fn give_up(&self, flights: &mut VecDeque<(u64, Flight)>) {
         let now = Instant::now();
         for (_, flight) in flights.iter_mut().filter(|(_, f)| f.since + LANDING_MAX <= now) {
-            tell_all(std::mem::take(&mut flight.tells), &problems::unknown());
+            respond_all(std::mem::take(&mut flight.responders), &problems::unknown());
         }
         self.shared.stalled.store(true, Ordering::Relaxed);
         self.dismiss(&problems::no_quorum());
     }
 
     fn dismiss(&self, problem: &Problem) {
-        let tells = self.shared.line.lock().drain();
-        tell_all(tells, problem);
+        let responders = self.shared.queue.lock().drain();
+        respond_all(responders, problem);
     }
 }
 
-fn tell_all(tells: Vec<Responder>, problem: &Problem) {
-    for tell in tells {
-        tell.problem(problem);
+fn respond_all(responders: Vec<Responder>, problem: &Problem) {
+    for responder in responders {
+        responder.problem(problem);
     }
 }
 
@@ -249,7 +239,7 @@ fn tell_all(tells: Vec<Responder>, problem: &Problem) {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
-    use ledger::command::{Command, Line as OrderLine, Side};
+    use ledger::command::{Command, Line as OrderLine, Request, Side};
     use ledger::terms::{Key, Name, Origin, Quantity};
 
     use super::*;
@@ -269,13 +259,13 @@ mod tests {
     impl Propose for Slow {
         fn propose(
             &self,
-            loads: Vec<Pending>,
+            requests: Vec<Pending>,
         ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
             let gate = self.gate.clone();
             Box::pin(async move {
                 gate.acquire().await.unwrap().forget();
                 let done = Outcome::Accepted(ledger::outcome::Accepted::Done);
-                let count = loads.iter().map(Pending::count).sum();
+                let count = requests.iter().map(Pending::count).sum();
                 Ok((Index(1), vec![done; count]))
             })
         }
@@ -287,10 +277,10 @@ mod tests {
     impl Propose for Counted {
         fn propose(
             &self,
-            loads: Vec<Pending>,
+            requests: Vec<Pending>,
         ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
             self.1.fetch_add(1, Ordering::Relaxed);
-            self.0.propose(loads)
+            self.0.propose(requests)
         }
     }
 
@@ -304,8 +294,10 @@ mod tests {
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
         let ask = |number: usize| {
             let tell = tell.clone();
-            batcher
-                .offer(request(), Box::new(move |decision| tell.send((number, decision)).unwrap()));
+            batcher.offer(
+                Pending::lone(&request()),
+                Box::new(move |decision| tell.send((number, decision)).unwrap()),
+            );
         };
         ask(0);
         gate.add_permits(1);
@@ -326,13 +318,16 @@ mod tests {
         let (batcher, stop) = (Batcher::new(), CancellationToken::new());
         let running =
             tokio::spawn(batcher.clone().run(Arc::new(Slow { gate }), watch_role, stop.clone()));
-        let untold = batcher.untold(3);
+        let awaiting = batcher.awaiting_reply(3);
         let (began, (tell, told)) = (Instant::now(), tokio::sync::oneshot::channel());
-        batcher.offer(request(), Box::new(move |decision| tell.send(decision).unwrap()));
+        batcher.offer(
+            Pending::lone(&request()),
+            Box::new(move |decision| tell.send(decision).unwrap()),
+        );
         let told = tokio::time::timeout(Duration::from_secs(10), told).await;
         assert!(told.expect("it leaves after the batch wait").unwrap().is_ok());
         assert!(crate::batch_queue::BATCH_WAIT_MAX <= began.elapsed(), "but not at once");
-        drop(untold);
+        drop(awaiting);
         stop.cancel();
         running.await.unwrap();
     }
@@ -347,7 +342,10 @@ mod tests {
         let running = tokio::spawn(batcher.clone().run(log.clone(), watch_role, stop.clone()));
         let ask = || {
             let (tell, told) = tokio::sync::oneshot::channel();
-            batcher.offer(request(), Box::new(move |decision| tell.send(decision).unwrap()));
+            batcher.offer(
+                Pending::lone(&request()),
+                Box::new(move |decision| tell.send(decision).unwrap()),
+            );
             tokio::time::timeout(Duration::from_secs(20), told)
         };
         let mut left = Vec::new();

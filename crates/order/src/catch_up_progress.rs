@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::history::applied_state::View;
+use crate::history::view::View;
 use crate::peers::Peers;
 
 /// A replica that is fewer orders behind logs nothing.

@@ -105,7 +105,7 @@ impl Settings {
         }
         let count = self.peers.len();
         // A replica that joins, or has a log, knows the replicas from the log.
-        let begins = !self.join && !crate::identity_file::is_known(&self.data);
+        let begins = !self.join && !crate::data_folder::is_known(&self.data);
         if HINTS_MAX < count || (begins && (REPLICAS_MAX < count || count.is_multiple_of(2))) {
             return refuse(format!(
                 "a store begins with an odd number of replicas, at most {REPLICAS_MAX}, and not \

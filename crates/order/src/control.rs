@@ -17,27 +17,13 @@ use wire::proto::{
     AddReplica, Adding, RemoveReplica, Removed, RepairAsk, Repaired, TransferTo, Transferred,
 };
 
-use crate::handover::Pause;
-use crate::history::applied_state::View;
 use crate::history::sources::Sources;
+use crate::history::view::View;
 use crate::membership_change::{Denied, Gone, MembershipChange};
+use crate::transfer::TransferRequest;
 
-/// The most transfers that wait; an operator asks for one at a time.
-const WAITING_MAX: usize = 4;
-
-/// A request to hand over the lead, and the channel for its result.
-#[derive(Debug)]
-pub(crate) struct TransferRequest {
-    /// The replica that is to lead.
-    pub(crate) to: u64,
-    /// The result; the error says in words for the operator why it cannot be done.
-    pub(crate) tell: oneshot::Sender<Result<Pause, String>>,
-}
-
-/// The queue of transfer requests: its sender and its receiver.
-pub(crate) fn wishes() -> (mpsc::Sender<TransferRequest>, mpsc::Receiver<TransferRequest>) {
-    mpsc::channel(WAITING_MAX)
-}
+/// The most progress reports of an addition that wait to be sent.
+const REPORTS_MAX: usize = 4;
 
 /// Serves the operator's calls.
 #[derive(Clone, Debug)]
@@ -80,10 +66,10 @@ impl Control for Operator {
         request: Request<TransferTo>,
     ) -> Result<Response<Transferred>, Status> {
         let (tell, told) = oneshot::channel();
-        let wish = TransferRequest { to: request.into_inner().to, tell };
+        let transfer = TransferRequest { to: request.into_inner().to, tell };
         let busy =
             |_| Status::resource_exhausted("other leadership transfers are waiting: ask again");
-        self.changing.wishes.try_send(wish).map_err(busy)?;
+        self.changing.transfers.try_send(transfer).map_err(busy)?;
         match told.await {
             Ok(Ok(pause)) => {
                 let pause_us = u64::try_from(pause.0.as_micros()).unwrap_or(u64::MAX);
@@ -96,7 +82,7 @@ impl Control for Operator {
 
     async fn add(&self, request: Request<AddReplica>) -> Result<Response<AddingStream>, Status> {
         let AddReplica { id, address } = request.into_inner();
-        let (tell, told) = mpsc::channel(WAITING_MAX);
+        let (tell, told) = mpsc::channel(REPORTS_MAX);
         let (why, refused) = oneshot::channel();
         let changing = self.changing.clone();
         tokio::spawn(async move {

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::batcher::Batcher;
 use crate::role::{Reach, Role, VoterView};
 use crate::takeover::Takeover;
+use crate::transfer::Pause;
 
 /// Within this the entries in flight must have landed, and the successor must have them; else
 /// nothing changes.
@@ -25,44 +26,6 @@ const TAKING: Duration = Duration::from_secs(1);
 
 /// How often the landing is checked.
 const LOOK: Duration = Duration::from_millis(1);
-
-/// A higher replica must have been healthy for this long before a leader hands over to it unasked.
-pub(crate) const STEADY: Duration = Duration::from_secs(2);
-
-/// How long no request could be decided.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Pause(pub(crate) Duration);
-
-/// Whether a leader hands over unasked: the pure core of `--preempt`.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Preempt {
-    /// The highest healthy replica above this one, and since when it is healthy without a break.
-    candidate: Option<(u64, Instant)>,
-}
-
-impl Preempt {
-    /// Looks at the other voters. `Some`: this replica has been healthy for [`STEADY`].
-    pub(crate) fn look(&mut self, me: u64, rivals: &[VoterView], now: Instant) -> Option<u64> {
-        let healthy = rivals.iter().filter(|rival| me < rival.id && is_healthy(rival));
-        let Some(best) = healthy.map(|rival| rival.id).max() else {
-            self.candidate = None;
-            return None;
-        };
-        match self.candidate {
-            Some((id, since)) if id == best => (STEADY <= now - since).then_some(best),
-            _ => {
-                self.candidate = Some((best, now));
-                None
-            }
-        }
-    }
-}
-
-/// Reachable, and at most [`VoterView::LAG_MAX`] entries behind: under load some replica always
-/// lags by an entry.
-fn is_healthy(rival: &VoterView) -> bool {
-    rival.reach == Reach::Up && rival.lag.is_some_and(|lag| lag <= VoterView::LAG_MAX)
-}
 
 impl Takeover {
     /// Hands over to `to`. The error says why it did not, for the operator; then this replica leads
@@ -132,44 +95,5 @@ impl Takeover {
             Some(lag) => Err(format!("replica {to} is {lag} entries behind: ask again later")),
             None => Err(format!("replica {to} has not caught up yet: ask again later")),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rival(id: u64, reach: Reach, lag: u64) -> VoterView {
-        VoterView { id, reach, lag: Some(lag), lost: false }
-    }
-
-    #[test]
-    fn a_leader_hands_over_unasked_only_to_a_higher_replica_that_has_been_healthy_for_long() {
-        let (start, mut preempt) = (Instant::now(), Preempt::default());
-        let at = |millis| start + Duration::from_millis(millis);
-        let (up, gone) = (Reach::Up, Reach::Refused);
-        assert_eq!(preempt.look(345, &[rival(123, up, 0), rival(456, up, 0)], at(0)), None);
-        assert_eq!(preempt.look(345, &[rival(456, up, 3)], at(1_999)), None);
-        assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(2_000)), Some(456));
-        // A replica that flaps, or falls behind, begins anew.
-        assert_eq!(preempt.look(345, &[rival(456, gone, 0)], at(2_100)), None);
-        assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(2_200)), None);
-        assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(4_100)), None);
-        assert_eq!(preempt.look(345, &[rival(456, up, VoterView::LAG_MAX + 1)], at(4_150)), None);
-        assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(4_300)), None);
-        assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(6_300)), Some(456));
-        // The highest of several, and never a lower replica.
-        assert_eq!(preempt.look(500, &[rival(456, up, 0)], at(9_000)), None);
-    }
-
-    #[test]
-    fn a_higher_replica_that_has_just_come_must_be_healthy_for_long_itself() {
-        let (start, mut preempt) = (Instant::now(), Preempt::default());
-        let (lower, higher) = (rival(456, Reach::Up, 0), rival(567, Reach::Up, 0));
-        assert_eq!(preempt.look(345, &[lower], start), None);
-        let soon = start + STEADY / 2;
-        assert_eq!(preempt.look(345, &[lower, higher], soon), None);
-        assert_eq!(preempt.look(345, &[lower, higher], start + STEADY), None);
-        assert_eq!(preempt.look(345, &[lower, higher], soon + STEADY), Some(567));
     }
 }

@@ -4,7 +4,8 @@
 use wire::escaped::escaped;
 use wire::proto;
 
-use crate::identity_file::{Hex, IdentityFile, is_fingerprint, is_same};
+use crate::identity_file::IdentityFile;
+use crate::incarnation::{Hex, is_fingerprint, is_hex, is_same};
 
 /// Why a peer is refused. The text is for its operator.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -153,9 +154,4 @@ pub(crate) fn judge(
         }
         _ => Ok(()),
     }
-}
-
-/// True for 128 bits in hexadecimal digits.
-pub(crate) fn is_hex(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -13,7 +13,7 @@ use wire::proto::store_server::Store;
 use wire::proto::{self, history_part::What};
 use wire::{convert, stream};
 
-use crate::history::applied_state::View;
+use crate::history::view::View;
 use crate::service::Service;
 
 /// How many blocks are sent ahead of a slow receiver.

@@ -33,11 +33,10 @@ use wire::exit::Stop;
 use wire::proto;
 
 use crate::config::{HINTS_MAX, REPLICAS_MAX, Settings};
-use crate::handshake_error::{HandshakeError, is_hex, judge};
-use crate::identity_file::{
-    FILE, Hex, IdentityFile, begin, cannot_use, cannot_write, check_own, check_version, draw,
-    fingerprint, fresh, is_fingerprint, is_known, is_same, lock, read, write,
-};
+use crate::data_folder::{IDENTITY_FILE, cannot_use, cannot_write, is_known, lock};
+use crate::handshake_error::{HandshakeError, judge};
+use crate::identity_file::{IdentityFile, begin, check_own, check_version, fresh, read, write};
+use crate::incarnation::{Hex, draw, fingerprint, is_fingerprint, is_hex, is_same};
 use crate::membership::Members;
 use crate::private;
 use crate::starts::MetStart;
@@ -73,7 +72,7 @@ impl Identity {
         private::create(&folder).map_err(|error| cannot_use("make", &folder, &error))?;
         let lock = lock(&folder)?;
         private::tighten(&folder);
-        let mut record = match read(&folder.join(FILE))? {
+        let mut record = match read(&folder.join(IDENTITY_FILE))? {
             Some(record) => record,
             None => fresh(settings, &folder)?,
         };
@@ -97,7 +96,8 @@ impl Identity {
             return Err(Stop::Setup(format!("{place} is no replica's data folder: {advice}")));
         }
         let lock = lock(folder)?;
-        let Some(record) = read(&folder.join(FILE))?.filter(|record| record.id == id) else {
+        let Some(record) = read(&folder.join(IDENTITY_FILE))?.filter(|record| record.id == id)
+        else {
             return Err(Stop::Setup(format!("the data folder {place} is not of replica {id}")));
         };
         check_version(&record, folder)?;
@@ -256,7 +256,7 @@ impl Identity {
         }
         // If the write fails, the peers pass it on again after the next start: no reason to refuse.
         if let Err(error) = write(&self.folder, &next) {
-            tracing::warn!("cannot write {}: {error}", self.folder.join(FILE).display());
+            tracing::warn!("cannot write {}: {error}", self.folder.join(IDENTITY_FILE).display());
         }
         *record = next;
     }

@@ -13,27 +13,16 @@ use serde::{Deserialize, Serialize};
 use wire::exit::Stop;
 
 use crate::config::Settings;
-use crate::handshake_error::is_hex;
+use crate::data_folder::{IDENTITY_FILE, LOCK, cannot_write};
+use crate::incarnation::{Hex, draw};
 use crate::log_end::Acknowledged;
 use crate::starts::{MetStart, StartHistory};
 
 /// The format of `identity.toml`. Format 1 has no starts; it is read, and written as format 2.
 const VERSION: u32 = 2;
 
-/// The file in the data folder.
-pub(crate) const FILE: &str = "identity.toml";
-
 /// Begins the first line of that file.
 const CHECKSUM: &str = "# crc32 ";
-
-/// Begins a fingerprint.
-const FINGERPRINT: &str = "h:";
-
-/// Locked while a process uses the folder.
-const LOCK: &str = "lock";
-
-/// 128 random bits as 32 hexadecimal digits.
-pub(crate) type Hex = String;
 
 /// What the file holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,30 +55,6 @@ pub(crate) struct IdentityFile {
     /// The last met start of each other replica.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) met: BTreeMap<String, MetStart>,
-}
-
-/// Locks a folder while the returned file is held.
-pub(crate) fn lock(folder: &Path) -> Result<File, Stop> {
-    let mut options = File::options();
-    options.create(true).truncate(false).write(true).mode(0o600);
-    let file = options.open(folder.join(LOCK));
-    let file = file.map_err(|error| cannot_use("lock", folder, &error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => Err(Stop::Setup(format!(
-            "the data folder {} is in use by another process: stop that one first, or give another \
-             folder",
-            folder.display()
-        ))),
-        Err(fs::TryLockError::Error(error)) => Err(cannot_use("lock", folder, &error)),
-    }
-}
-
-pub(crate) fn cannot_use(what: &str, folder: &Path, error: &std::io::Error) -> Stop {
-    let place = folder.display();
-    Stop::Setup(format!(
-        "cannot {what} the data folder {place}: {error}; check the path and its permissions"
-    ))
 }
 
 pub(crate) fn check_version(record: &IdentityFile, folder: &Path) -> Result<(), Stop> {
@@ -129,10 +94,11 @@ pub(crate) fn fresh(settings: &Settings, folder: &Path) -> Result<IdentityFile, 
     let entries = fs::read_dir(folder).map_err(|error| cannot_write(folder, &error))?;
     let names = entries.flatten().map(|entry| entry.file_name());
     // The first by name, so that the same folder is always refused with the same words.
-    let strange = names.filter(|name| name != LOCK && name != format!("{FILE}.new").as_str()).min();
+    let strange =
+        names.filter(|name| name != LOCK && name != format!("{IDENTITY_FILE}.new").as_str()).min();
     if let Some(strange) = strange {
         return Err(Stop::Setup(format!(
-            "the data folder {} has no {FILE}, but holds {}: give an empty folder, or a \
+            "the data folder {} has no {IDENTITY_FILE}, but holds {}: give an empty folder, or a \
              replica's own",
             folder.display(),
             strange.to_string_lossy()
@@ -156,41 +122,6 @@ pub(crate) fn fresh(settings: &Settings, folder: &Path) -> Result<IdentityFile, 
     Ok(record)
 }
 
-/// True for a folder that belongs to a replica already.
-pub(crate) fn is_known(folder: &Path) -> bool {
-    folder.join(FILE).exists()
-}
-
-/// A fresh incarnation.
-pub(crate) fn draw() -> Hex {
-    format!("{:032x}", rand::random::<u128>())
-}
-
-/// The fingerprint of an incarnation: says which data folder is meant, and no replica can call with
-/// it. A fingerprint is its own fingerprint.
-pub(crate) fn fingerprint(incarnation: &str) -> Hex {
-    if is_fingerprint(incarnation) {
-        return incarnation.to_owned();
-    }
-    let hash = blake3::hash(incarnation.as_bytes());
-    let mut text = FINGERPRINT.to_owned();
-    for byte in hash.as_bytes().iter().take(16) {
-        // Writing to a `String` cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
-}
-
-/// True for a fingerprint.
-pub(crate) fn is_fingerprint(text: &str) -> bool {
-    text.strip_prefix(FINGERPRINT).is_some_and(is_hex)
-}
-
-/// Whether two texts, each an incarnation or a fingerprint, mean the same data folder.
-pub(crate) fn is_same(one: &str, other: &str) -> bool {
-    fingerprint(one) == fingerprint(other)
-}
-
 /// Notes one more start of the folder, on disk before any peer hears of it.
 pub(crate) fn begin(record: &mut IdentityFile, folder: &Path, start: u64) -> Result<(), Stop> {
     record.version = VERSION;
@@ -204,13 +135,6 @@ pub(crate) fn begin(record: &mut IdentityFile, folder: &Path, start: u64) -> Res
         )),
         _ => cannot_write(folder, &error),
     })
-}
-
-pub(crate) fn cannot_write(folder: &Path, error: &std::io::Error) -> Stop {
-    Stop::Setup(format!(
-        "cannot write to the data folder {}: {error}; check its permissions and the disk",
-        folder.display()
-    ))
 }
 
 pub(crate) fn read(path: &Path) -> Result<Option<IdentityFile>, Stop> {
@@ -262,11 +186,11 @@ fn checksum(content: &str) -> String {
 pub(crate) fn write(folder: &Path, record: &IdentityFile) -> std::io::Result<()> {
     let content = toml::to_string(record).map_err(std::io::Error::other)?;
     let text = format!("{}\n{content}", checksum(&content));
-    let draft = folder.join(format!("{FILE}.new"));
+    let draft = folder.join(format!("{IDENTITY_FILE}.new"));
     let mut options = File::options();
     let mut file = options.create(true).truncate(true).write(true).mode(0o600).open(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    fs::rename(&draft, folder.join(FILE))?;
+    fs::rename(&draft, folder.join(IDENTITY_FILE))?;
     File::open(folder)?.sync_all()
 }

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::config::Settings;
     use crate::config::tests::three;
-    use crate::identity_file::FILE;
+    use crate::data_folder::IDENTITY_FILE as FILE;
     use crate::membership::Members;
 
     fn open(folder: &Path, id: u64) -> Result<Identity, Stop> {

@@ -6,8 +6,8 @@
 //!
 //! Reading order: [`config`] (the settings), [`replica`] (its life, from start to stop), `service`
 //! (requests and their answers), `batcher` and `read_index` (writes and reads), `takeover` and
-//! `handover` (which replica leads), `publisher` (what catalogs watch), `settling` (which answers
-//! may leave yet) with its cores [`leader_term`] and [`acknowledger`]. The folder [`raft`] is the
+//! `handover` (which replica leads), `watch` (what catalogs receive, and which answers may
+//! leave yet) with its cores [`leader_term`] and [`acknowledger`]. The folder [`raft`] is the
 //! only place that names the engine, [`history`] keeps the blocks of the ledger on disk, and
 //! `liveness` replaces a dead leader.
 
@@ -24,18 +24,22 @@ mod batch_queue;
 mod pending;
 mod read_index;
 
-mod settling;
+mod watch;
 
 mod control;
 mod handover;
 mod membership_change;
+mod preempt;
 mod role;
 mod shop;
 mod takeover;
+mod transfer;
 
+mod data_folder;
 mod handshake_error;
 mod identity;
 mod identity_file;
+mod incarnation;
 mod introduction;
 mod membership;
 mod peers;
@@ -45,7 +49,6 @@ mod catch_up_progress;
 pub mod history;
 mod history_service;
 mod liveness;
-mod publisher;
 mod readiness;
 mod status;
 mod voting;

@@ -180,8 +180,8 @@ mod tests {
     fn now(configs: &[&[u64]], learners: &[u64]) -> Membership {
         let configs: Vec<BTreeSet<u64>> =
             configs.iter().map(|ids| ids.iter().copied().collect()).collect();
-        let everybody = configs.iter().flatten().chain(learners).copied();
-        let addresses = everybody.map(|id| (id, format!("log:{id}"))).collect();
+        let replicas = configs.iter().flatten().chain(learners).copied();
+        let addresses = replicas.map(|id| (id, format!("log:{id}"))).collect();
         Membership { begun: true, at: (1, 7), configs, addresses }
     }
 

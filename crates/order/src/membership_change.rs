@@ -17,13 +17,13 @@ use wire::proto::Adding;
 use wire::status::{self, ProcessStatus};
 
 use crate::config::{REPLICA_ID_MAX, REPLICAS_MAX};
-use crate::control::TransferRequest;
 use crate::identity::Identity;
 use crate::membership::{Members, Membership};
 use crate::raft::change_membership::NotChanged;
 use crate::raft::engine::Engine;
 use crate::role::{Reach, Role, VoterView};
 use crate::takeover::Takeover;
+use crate::transfer::TransferRequest;
 
 /// How long the new replica may take to report its status.
 const PROBE: Duration = Duration::from_secs(2);
@@ -46,7 +46,7 @@ pub(crate) struct MembershipChange {
     pub(crate) takeover: Takeover,
     pub(crate) identity: Arc<Identity>,
     pub(crate) role: watch::Receiver<Role>,
-    pub(crate) wishes: mpsc::Sender<TransferRequest>,
+    pub(crate) transfers: mpsc::Sender<TransferRequest>,
     /// Held while a change is under way.
     pub(crate) turn: Arc<Mutex<()>>,
 }
@@ -219,7 +219,7 @@ impl MembershipChange {
     async fn hand_over(&self, to: u64) -> Result<(), Denied> {
         let (tell, told) = oneshot::channel();
         let gone = || Denied::Later("the lead is changing".into());
-        self.wishes.send(TransferRequest { to, tell }).await.map_err(|_| gone())?;
+        self.transfers.send(TransferRequest { to, tell }).await.map_err(|_| gone())?;
         told.await.map_err(|_| gone())??;
         Ok(())
     }

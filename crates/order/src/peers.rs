@@ -10,15 +10,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::log_end::{Acknowledged, PeerLog};
+use crate::log_end::{Acknowledged, PeerLog, Position};
 use crate::membership::{Members, Membership};
 use crate::readiness::Voting;
 use crate::role::{Reach, VoterView};
 use crate::starts::MetStart;
-
-/// How far a log reaches: the term and the leader of its last entry, and its index. This order is
-/// the order of logs.
-pub(crate) type Position = Option<(u64, u64, u64)>;
 
 /// One of the other replicas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,15 +1,21 @@
 //! Pending requests: what waits for an entry of the log, one request or a bulk of orders that stays
 //! together.
 //!
-//! A bulk is offered once, counts as its number of orders, and is answered once; in between its
-//! orders are not decoded.
+//! They are encoded once, count as their number of requests, and are answered together; in between
+//! they are not decoded.
 
 use bytes::Bytes;
-use ledger::codec::bulk::Part;
-use ledger::command::{Command, Request};
+use ledger::codec::bulk::Encoded;
+use ledger::command::Request;
 use ledger::outcome::Outcome;
 use ledger::terms::Index;
 use wire::problem::Problem;
+
+/// The most requests in an entry.
+pub(crate) const COMMANDS_MAX: usize = 1024;
+
+/// The most bytes of requests in an entry; a single greater request travels alone.
+pub(crate) const BYTES_MAX: usize = 64 * 1024;
 
 /// The most orders in an entry that carries bulks: four full bulks. Three such entries in flight
 /// are still applied well within a heartbeat.
@@ -19,189 +25,204 @@ pub(crate) const BULK_COMMANDS_MAX: usize = 4_096;
 /// times as long as one of 64 KB, and carries eight times as much.
 pub(crate) const BULK_BYTES_MAX: usize = 512 * 1024;
 
-/// The decision on a request: its index and outcome, or the problem.
-pub(crate) type Decision = Result<(Index, Outcome), Problem>;
-
-/// The decisions on a bulk: the index and the outcomes in its order, or the problem.
+/// The decisions on requests: the index of their entry and the outcomes in their order, or the
+/// problem.
 pub(crate) type Decisions = Result<(Index, Vec<Outcome>), Problem>;
 
-/// Answers one request. Called exactly once.
-pub(crate) type RespondOne = Box<dyn FnOnce(Decision) + Send>;
+/// Answers requests that waited together. Called exactly once.
+pub(crate) type Respond = Box<dyn FnOnce(Decisions) + Send>;
 
-/// Answers a bulk. Called exactly once.
-pub(crate) type RespondMany = Box<dyn FnOnce(Decisions) + Send>;
-
-/// A request or a bulk that waits.
-#[derive(Debug)]
-pub(crate) enum Pending {
-    /// One request.
-    One(Request),
-    /// The number of orders, and their checked bytes.
-    Many(usize, Bytes),
+/// Requests that wait together.
+#[derive(Clone, Debug)]
+pub(crate) struct Pending {
+    requests: Encoded<Bytes>,
+    is_urgent: bool,
 }
 
-/// Answers what waited.
-pub(crate) enum Responder {
-    /// Answers one request.
-    One(RespondOne),
-    /// Answers a bulk; the number is that of its orders.
-    Many(usize, RespondMany),
+/// The most that an entry may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EntryBounds {
+    pub(crate) requests: usize,
+    pub(crate) bytes: usize,
 }
 
 impl Pending {
+    /// A lone request.
+    pub(crate) fn lone(request: &Request) -> Self {
+        // A request without a key is a catalog's attach or detach: other answers may wait for it.
+        Self { requests: Encoded::one(request), is_urgent: request.key.is_none() }
+    }
+
+    /// A bulk of orders.
+    pub(crate) fn bulk(orders: Encoded<Bytes>) -> Self {
+        Self { requests: orders, is_urgent: false }
+    }
+
     /// The number of requests.
     pub(crate) fn count(&self) -> usize {
-        match self {
-            Self::One(_) => 1,
-            Self::Many(count, _) => *count,
-        }
+        self.requests.count()
     }
 
-    /// About the number of bytes in an entry.
+    /// The number of bytes in an entry.
     pub(crate) fn size(&self) -> usize {
-        match self {
-            Self::One(request) => size(request),
-            Self::Many(_, bytes) => bytes.len(),
-        }
+        self.requests.size()
     }
 
-    /// A request without a key, such as a catalog's attach or detach: other answers may wait for
-    /// it.
+    /// True for a request that closes an entry at once.
     pub(crate) fn is_urgent(&self) -> bool {
-        matches!(self, Self::One(request) if request.key.is_none())
+        self.is_urgent
     }
 
-    /// The bounds of an entry that may include it: requests and bytes.
-    pub(crate) fn room(&self, one: (usize, usize)) -> (usize, usize) {
-        match self {
-            Self::One(_) => one,
-            Self::Many(..) => (BULK_COMMANDS_MAX, BULK_BYTES_MAX),
+    /// The bounds of an entry that may include them.
+    pub(crate) fn bounds(&self) -> EntryBounds {
+        if self.count() == 1 {
+            EntryBounds { requests: COMMANDS_MAX, bytes: BYTES_MAX }
+        } else {
+            EntryBounds { requests: BULK_COMMANDS_MAX, bytes: BULK_BYTES_MAX }
         }
     }
 
     /// As a part of an entry.
-    pub(crate) fn part(&self) -> Part<'_> {
-        match self {
-            Self::One(request) => Part::One(request),
-            Self::Many(count, bytes) => Part::Many(*count, bytes),
-        }
+    pub(crate) fn encoded(&self) -> &Encoded<Bytes> {
+        &self.requests
     }
 }
 
+/// Answers what waited.
+pub(crate) struct Responder {
+    requests: usize,
+    respond: Respond,
+}
+
 impl Responder {
+    /// Answers `requests` requests.
+    pub(crate) fn new(requests: usize, respond: Respond) -> Self {
+        Self { requests, respond }
+    }
+
     /// Answers with a problem: definite, or of unknown outcome.
     pub(crate) fn problem(self, problem: &Problem) {
-        match self {
-            Self::One(tell) => tell(Err(problem.clone())),
-            Self::Many(_, tell) => tell(Err(problem.clone())),
-        }
+        (self.respond)(Err(problem.clone()));
     }
 
     /// Takes its own outcomes from the front of an entry's outcomes, and answers with them.
     pub(crate) fn decided(self, index: Index, outcomes: &mut impl Iterator<Item = Outcome>) {
-        match self {
-            Self::One(tell) => match outcomes.next() {
-                Some(outcome) => tell(Ok((index, outcome))),
-                None => tell(Err(crate::problems::unknown())),
-            },
-            Self::Many(count, tell) => tell(Ok((index, outcomes.take(count).collect()))),
+        let own: Vec<Outcome> = outcomes.take(self.requests).collect();
+        if own.len() == self.requests {
+            (self.respond)(Ok((index, own)));
+        } else {
+            self.problem(&crate::problems::unknown());
         }
     }
 }
 
-/// About how many bytes a request takes in an entry.
-pub(crate) fn size(request: &Request) -> usize {
-    const FIXED: usize = 48;
-    let key = request.key.as_ref().map_or(0, |key| key.text().len());
-    let command = match &request.command {
-        Command::Open(shop) => shop.products.len() * FIXED,
-        Command::Define(definition) => definition.name.as_str().len(),
-        Command::SetPrice { name, .. }
-        | Command::RestockBy { name, .. }
-        | Command::RestockTo { name, .. }
-        | Command::Attach { name, .. } => name.as_str().len(),
-        Command::Detach { .. } => 0,
-        Command::Place(lines) => lines.iter().map(|line| line.name.as_str().len() + 16).sum(),
-    };
-    FIXED + key + command
-}
-
 #[cfg(test)]
-mod tests {
-    use ledger::terms::{Key, Origin};
-
+pub(crate) mod tests {
+    use ledger::codec::bulk::BULK_VERSION;
+    use ledger::command::{Batch, Command, Line, Side};
+    use ledger::terms::{Key, Name, Origin, Quantity, Timestamp};
     use tokio::time::Instant;
 
     use super::*;
-    use crate::batch_queue::{BatchQueue, COMMANDS_MAX, IN_FLIGHT_MAX, WAITING_MAX};
+    use crate::batch_queue::{BatchQueue, IN_FLIGHT_MAX, WAITING_MAX};
 
-    fn many(count: usize, bytes: usize) -> Pending {
-        Pending::Many(count, vec![0; bytes].into())
+    /// The bytes of an order of one line, and of a line, without the name.
+    const ORDER_BYTES: usize = 27;
+    const LINE_BYTES: usize = 7;
+
+    const NAME_BYTES: usize = 128;
+
+    /// A bulk of `count` orders that takes about `bytes` bytes.
+    pub(crate) fn many(count: usize, bytes: usize) -> Pending {
+        let each = bytes / count;
+        let lines = (each / (LINE_BYTES + NAME_BYTES)).max(1);
+        let name = each.saturating_sub(ORDER_BYTES).clamp(1, NAME_BYTES);
+        let line = Line {
+            name: Name::new(&"n".repeat(name)).unwrap(),
+            quantity: Quantity::new(1).unwrap(),
+            side: Side::Buy,
+        };
+        let order = Request {
+            key: Key::new(Origin::Client, "key"),
+            deadline: None,
+            command: Command::Place(vec![line; lines]),
+        };
+        let entry = |requests| {
+            let (at, settled) = (Timestamp(0), Index(0));
+            Batch { at, settled, requests }.encode()
+        };
+        let head = entry(Vec::new()).len();
+        let requests = &entry(vec![order; count])[head..];
+        let bulk = [&[BULK_VERSION], requests].concat();
+        Pending::bulk(Encoded::open(bulk.into(), count).unwrap())
     }
 
     fn one() -> Pending {
         let key = Key::new(Origin::Client, "key");
-        Pending::One(Request { key, deadline: None, command: Command::Place(Vec::new()) })
+        Pending::lone(&Request { key, deadline: None, command: Command::Place(Vec::new()) })
     }
 
     #[test]
     fn a_bulk_stays_together_and_several_bulks_leave_together() {
-        let mut line = BatchQueue::default();
-        line.set_open(true);
+        let mut queue = BatchQueue::default();
+        queue.set_open(true);
         for number in 0..6 {
-            assert_eq!(line.offer(many(1_000, 60_000), number, Instant::now()), Ok(()));
+            assert_eq!(queue.offer(many(1_000, 60_000), number, Instant::now()), Ok(()));
         }
-        assert_eq!(line.close(Instant::now()).unwrap().1, [0, 1, 2, 3], "four are the most");
-        line.landed(4_000);
-        assert_eq!(line.close(Instant::now()).unwrap().1, [4, 5]);
-        line.landed(2_000);
+        assert_eq!(
+            queue.close(Instant::now()).unwrap().companions,
+            [0, 1, 2, 3],
+            "four are the most"
+        );
+        queue.landed(4_000);
+        assert_eq!(queue.close(Instant::now()).unwrap().companions, [4, 5]);
+        queue.landed(2_000);
         // A large bulk travels alone, and a bulk that would make an entry too large waits.
-        for (number, bytes) in [(6, 2 * BULK_BYTES_MAX), (7, 400_000), (8, 200_000)] {
-            assert_eq!(line.offer(many(10, bytes), number, Instant::now()), Ok(()));
+        for (number, bytes) in [(6, 2 * BULK_BYTES_MAX), (7, 500_000), (8, 300_000)] {
+            assert_eq!(queue.offer(many(1_000, bytes), number, Instant::now()), Ok(()));
         }
         for expected in [6, 7, 8] {
-            assert_eq!(line.close(Instant::now()).unwrap().1, [expected]);
-            line.landed(10);
+            assert_eq!(queue.close(Instant::now()).unwrap().companions, [expected]);
+            queue.landed(1_000);
         }
     }
 
     #[test]
     fn single_requests_do_not_wait_behind_more_than_an_entry_of_their_own_kind() {
-        let mut line = BatchQueue::default();
-        line.set_open(true);
-        line.offer(many(1_000, 60_000), 0, Instant::now()).unwrap();
+        let mut queue = BatchQueue::default();
+        queue.set_open(true);
+        queue.offer(many(1_000, 60_000), 0, Instant::now()).unwrap();
         for number in 1..=100 {
-            line.offer(one(), number, Instant::now()).unwrap();
+            queue.offer(one(), number, Instant::now()).unwrap();
         }
-        let (loads, _) = line.close(Instant::now()).unwrap();
-        let count: usize = loads.iter().map(Pending::count).sum();
+        let count = queue.close(Instant::now()).unwrap().count;
         assert_eq!(count, COMMANDS_MAX, "those that fit go with it");
         assert_eq!(
-            line.close(Instant::now()).map(|(loads, _)| loads.len()),
+            queue.close(Instant::now()).map(|entry| entry.count),
             None,
             "the rest waits for more requests"
         );
-        line.landed(count);
-        assert_eq!(line.close(Instant::now()).unwrap().0.len(), 76);
+        queue.landed(count);
+        assert_eq!(queue.close(Instant::now()).unwrap().count, 76);
     }
 
     #[test]
     fn a_bulk_counts_in_the_queue_as_its_number_of_orders() {
-        let mut line = BatchQueue::default();
+        let mut queue = BatchQueue::default();
         let full = WAITING_MAX / 1_000;
         for number in 0..full {
-            line.offer(many(1_000, 100), number, Instant::now()).unwrap();
+            queue.offer(many(1_000, 100), number, Instant::now()).unwrap();
         }
-        assert_eq!(line.offer(many(1_000, 100), full, Instant::now()), Err(full));
-        assert_eq!(line.drain().len(), full);
-        line.set_open(true);
+        assert_eq!(queue.offer(many(1_000, 100), full, Instant::now()), Err(full));
+        assert_eq!(queue.drain().len(), full);
+        queue.set_open(true);
         for number in 0..IN_FLIGHT_MAX {
-            line.offer(many(1_000, 100), number, Instant::now()).unwrap();
+            queue.offer(many(1_000, 100), number, Instant::now()).unwrap();
             assert!(
-                line.close(Instant::now()).is_some(),
+                queue.close(Instant::now()).is_some(),
                 "after a drain no request is counted twice"
             );
-            line.landed(1_000);
+            queue.landed(1_000);
         }
     }
 }

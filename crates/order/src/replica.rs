@@ -15,11 +15,11 @@ use wire::stream::LeaderHint;
 
 use crate::batcher::Batcher;
 use crate::config::Settings;
-use crate::control::{self, Operator};
+use crate::control::Operator;
 use crate::disk_space::{DiskSpace, Gauge};
-use crate::history::applied_state::View;
 use crate::history::open_error;
 use crate::history::sources::Sources;
+use crate::history::view::View;
 use crate::history_service::HistoryService;
 use crate::identity::Identity;
 use crate::introduction::Introduction;
@@ -28,7 +28,6 @@ use crate::liveness::stream_keeper::StreamKeeper;
 use crate::membership::Members;
 use crate::membership_change::MembershipChange;
 use crate::peers::Peers;
-use crate::publisher::Publisher;
 use crate::raft::backend::{Backend, Folders};
 use crate::raft::bootstrap;
 use crate::raft::compaction::{self, Limits};
@@ -38,10 +37,11 @@ use crate::raft::transport::Transport;
 use crate::read_index::ReadIndex;
 use crate::role::Role;
 use crate::service::{Service, Shared};
-use crate::settling::Settling;
 use crate::status::Status;
 use crate::takeover::{self, Takeover};
-use crate::{catch_up_progress, raft, shop, voting};
+use crate::watch::settling::Settling;
+use crate::watch::source::Publisher;
+use crate::{catch_up_progress, raft, shop, transfer, voting};
 
 /// How long a leader that stops waits for a successor.
 const HAND_OVER: Duration = Duration::from_secs(1);
@@ -90,7 +90,7 @@ async fn bind(settings: &Settings) -> Result<TcpListener, Stop> {
 struct Replica {
     settings: Arc<Settings>,
     identity: Arc<Identity>,
-    raft: raft::types::Raft,
+    raft: raft::state_machine::Raft,
     engine: Engine,
     view: Arc<View>,
     peers: Peers,
@@ -214,15 +214,15 @@ impl Replica {
             let folder = self.settings.data.display().to_string();
             self.tasks.spawn(self.room.clone().keep(gauge, folder, self.ending.clone()));
         }
-        let (wish, wishes) = control::wishes();
-        let changing = self.changing(&takeover, &watch_role, wish);
+        let (transfer, transfers) = transfer::queue();
+        let changing = self.changing(&takeover, &watch_role, transfer);
         self.tasks.spawn(changing.clone().end_half_done(self.ending.clone()));
         let operator = Operator::new(changing, self.view.clone(), self.sources.clone());
         let stop_choosing = self.ending.clone();
         self.tasks.spawn(takeover.clone().run(
             role.clone(),
             batcher.clone(),
-            wishes,
+            transfers,
             stop_choosing,
         ));
         if self.settings.faults.no_timeouts {
@@ -307,10 +307,10 @@ impl Replica {
         &self,
         takeover: &Takeover,
         role: &watch::Receiver<Role>,
-        wishes: mpsc::Sender<control::TransferRequest>,
+        transfers: mpsc::Sender<transfer::TransferRequest>,
     ) -> MembershipChange {
         let (takeover, identity, role) = (takeover.clone(), self.identity.clone(), role.clone());
-        MembershipChange { takeover, identity, role, wishes, turn: Arc::default() }
+        MembershipChange { takeover, identity, role, transfers, turn: Arc::default() }
     }
 
     fn takeover(&self) -> Takeover {

@@ -7,8 +7,9 @@
 use std::sync::Arc;
 
 use ledger::block::Order;
-use ledger::codec::bulk;
+use ledger::codec::bulk::Encoded;
 use ledger::ledger::Ledger;
+use ledger::outcome::Outcome;
 use ledger::terms::{Index, OrderNumber};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -22,15 +23,16 @@ use wire::stream::{Answerer, LeaderHint, Reply};
 use crate::batcher::Batcher;
 use crate::config::Settings;
 use crate::disk_space::DiskSpace;
-use crate::history::applied_state::View;
+use crate::history::view::View;
 use crate::membership::{Members, Membership};
 use crate::peers::Peers;
-use crate::pending::{Decision, Decisions};
+use crate::pending::{Decisions, Pending};
 use crate::problems;
 use crate::read_index::ReadIndex;
 use crate::role::Role;
-use crate::settling::Settling;
 use crate::takeover::cannot_decide;
+use crate::watch::answers::DecidedAnswer;
+use crate::watch::settling::Settling;
 
 /// The most products in one answer; the client continues after the last name.
 const LIST_MAX: usize = 1_000;
@@ -73,8 +75,12 @@ struct Read {
 impl Answerer for Service {
     fn ask(&self, ask: proto::Ask, reply: Reply) {
         match ask.what {
-            Some(Asked::Request(request)) => self.decide(request, reply),
-            Some(Asked::Bulk(bulk)) => self.decide_many(bulk, reply),
+            Some(Asked::Request(request)) => {
+                self.decide(reply, DecidedAnswer::lone, || lone(request));
+            }
+            Some(Asked::Bulk(orders)) => {
+                self.decide(reply, DecidedAnswer::bulk, || bulk(orders));
+            }
             Some(read) => {
                 let this = self.clone();
                 tokio::spawn(async move {
@@ -82,12 +88,12 @@ impl Answerer for Service {
                         Ok(Read { as_of, stale, what }) => {
                             proto::Answer { call: 0, as_of: as_of.0, stale, what: Some(what) }
                         }
-                        Err(problem) => refusal(&problem),
+                        Err(problem) => problem_answer(&problem),
                     };
                     reply.send(answer);
                 });
             }
-            None => reply.send(refusal(&problems::malformed("an ask that asks nothing"))),
+            None => reply.send(problem_answer(&problems::malformed("an ask that asks nothing"))),
         }
     }
 
@@ -129,42 +135,32 @@ impl Service {
         self.shared.room.admits(me, &self.shared.peers, majority).err()
     }
 
-    fn decide(&self, request: proto::Request, reply: Reply) {
-        if let Some(problem) = self.hindrance() {
-            return reply.send(refusal(&problem));
-        }
-        let request = match convert::request(request) {
-            Ok(request) => request,
-            Err(problem) => return reply.send(refusal(&problem)),
+    /// Decides requests through the log: `decode` reads them, and `answer` makes the answer to
+    /// their outcomes.
+    fn decide(
+        &self,
+        reply: Reply,
+        answer: fn(Index, &[Outcome]) -> Option<DecidedAnswer>,
+        decode: impl FnOnce() -> Result<Pending, Problem>,
+    ) {
+        let pending = match self.hindrance() {
+            Some(problem) => Err(problem),
+            None => decode(),
+        };
+        let pending = match pending {
+            Ok(pending) => pending,
+            Err(problem) => return reply.send(problem_answer(&problem)),
         };
         let shared = self.shared.clone();
-        let tell = move |decision: Decision| match decision {
+        let respond = move |decisions: Decisions| match decisions {
             Ok(_) if shared.settings.faults.hold_answers => shared.held.lock().push(reply),
-            Ok((index, outcome)) => shared.settling.answer(reply, index, &outcome),
-            Err(problem) => reply.send(refusal(&problem)),
+            Ok((index, outcomes)) => match answer(index, &outcomes) {
+                Some(decided) => shared.settling.answer(reply, decided),
+                None => reply.send(problem_answer(&problems::unknown())),
+            },
+            Err(problem) => reply.send(problem_answer(&problem)),
         };
-        self.shared.batcher.offer(request, Box::new(tell));
-    }
-
-    fn decide_many(&self, asked: proto::Bulk, reply: Reply) {
-        if let Some(problem) = self.hindrance() {
-            return reply.send(refusal(&problem));
-        }
-        let count = usize::try_from(asked.count).unwrap_or(usize::MAX);
-        let checked = match count <= BULK_ORDERS_MAX {
-            true => bulk::check(&asked.orders, count).map_err(|error| error.to_string()),
-            false => Err(format!("more than {BULK_ORDERS_MAX} orders")),
-        };
-        if let Err(why) = checked {
-            return reply.send(refusal(&problems::malformed(format!("a bulk of orders: {why}"))));
-        }
-        let shared = self.shared.clone();
-        let tell = move |decisions: Decisions| match decisions {
-            Ok(_) if shared.settings.faults.hold_answers => shared.held.lock().push(reply),
-            Ok((index, outcomes)) => shared.settling.answer_many(reply, index, &outcomes),
-            Err(problem) => reply.send(refusal(&problem)),
-        };
-        self.shared.batcher.offer_many((count, asked.orders), Box::new(tell));
+        self.shared.batcher.offer(pending, Box::new(respond));
     }
 
     async fn read(&self, asked: Asked) -> Result<Read, Problem> {
@@ -298,7 +294,24 @@ impl Service {
     }
 }
 
-fn refusal(problem: &Problem) -> proto::Answer {
+/// A lone request of a caller.
+fn lone(request: proto::Request) -> Result<Pending, Problem> {
+    Ok(Pending::lone(&convert::request(request)?))
+}
+
+/// A bulk of orders of a caller.
+fn bulk(bulk: proto::Bulk) -> Result<Pending, Problem> {
+    let malformed =
+        |why: &dyn std::fmt::Display| problems::malformed(format!("a bulk of orders: {why}"));
+    let count = usize::try_from(bulk.count).unwrap_or(usize::MAX);
+    if BULK_ORDERS_MAX < count {
+        return Err(malformed(&format!("more than {BULK_ORDERS_MAX} orders")));
+    }
+    let orders = Encoded::open(bulk.orders, count).map_err(|error| malformed(&error))?;
+    Ok(Pending::bulk(orders))
+}
+
+fn problem_answer(problem: &Problem) -> proto::Answer {
     let what = Some(Answered::Problem(problem.into()));
     proto::Answer { call: 0, as_of: 0, stale: false, what }
 }

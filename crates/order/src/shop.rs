@@ -8,7 +8,7 @@ use ledger::ledger::Ledger;
 use ledger::terms::{Index, LedgerId};
 
 use crate::config::{self, Settings};
-use crate::history::applied_state::View;
+use crate::history::view::View;
 
 /// With more products, the shop file is compared beside the thread of the runtime.
 const LARGE: usize = 1_000;

@@ -12,14 +12,14 @@ use wire::serve::Facts;
 use wire::status::ProcessStatus;
 
 use crate::disk_space::{DiskSpace, Level};
-use crate::history::applied_state::View;
+use crate::history::view::View;
 use crate::membership::Members;
 use crate::peers::Peers;
 use crate::raft::engine::Engine;
 use crate::readiness::{Situation, readiness};
 use crate::role::Role;
-use crate::settling::Settling;
 use crate::voting::VOTING_VALID;
+use crate::watch::settling::Settling;
 
 /// The sources of the status.
 #[derive(Debug)]

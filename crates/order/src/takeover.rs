@@ -21,16 +21,16 @@ use wire::problem::Problem;
 
 use crate::batcher::{Batcher, Propose};
 use crate::config::Settings;
-use crate::control::TransferRequest;
 use crate::disk_space::DiskSpace;
-use crate::handover::Preempt;
-use crate::history::applied_state::View;
+use crate::history::view::View;
 use crate::membership::{Members, Membership};
 use crate::peers::Peers;
 use crate::pending::Pending;
+use crate::preempt::Preempt;
 use crate::raft::engine::{Engine, LeaderInfo};
 use crate::role::{Choice, Reach, Role, VoterView, choose, handed_in_vain};
-use crate::settling::Settling;
+use crate::transfer::TransferRequest;
+use crate::watch::settling::Settling;
 use crate::{problems, shop};
 
 /// How often a waiting replica looks again.
@@ -70,12 +70,12 @@ impl std::fmt::Debug for Takeover {
 
 impl Takeover {
     /// Follows the engine's elections until `stop`, maintains `role`, and serves the operator's
-    /// transfer requests from `wishes`.
+    /// transfer requests from `transfers`.
     pub(crate) async fn run(
         self,
         role: watch::Sender<Role>,
         batcher: Batcher,
-        mut wishes: mpsc::Receiver<TransferRequest>,
+        mut transfers: mpsc::Receiver<TransferRequest>,
         stop: CancellationToken,
     ) {
         let me = self.settings.id;
@@ -126,12 +126,12 @@ impl Takeover {
             }
             // A leader checks that a majority is left, a follower that its leader is heard.
             tokio::select! {
-                Some(wish) = wishes.recv() => {
+                Some(transfer) = transfers.recv() => {
                     self.peers.set_wished(true);
-                    let done = self.hand_over(wish.to, &role, &batcher).await;
+                    let done = self.hand_over(transfer.to, &role, &batcher).await;
                     self.peers.set_wished(false);
                     // An operator that has hung up sees it in the status.
-                    let _ = wish.tell.send(done);
+                    let _ = transfer.tell.send(done);
                 }
                 changed = leaders.changed() => if changed.is_err() { return },
                 changed = peers.changed() => if changed.is_err() { return },
@@ -241,7 +241,7 @@ impl Takeover {
         if self.view.read(Ledger::is_open) {
             return Ok(());
         }
-        let opening = Pending::One(shop::opening(&self.settings.shop));
+        let opening = Pending::lone(&shop::opening(&self.settings.shop));
         let settled = self.view.read(Ledger::settled);
         self.engine.propose(batch(&self.view, settled, &[opening])).await?;
         tracing::info!("the shop is open, from {}", self.settings.shop_source);
@@ -274,9 +274,9 @@ pub(crate) async fn wait_for_idle(batcher: &Batcher, settling: &Settling, patien
 }
 
 /// The bytes of a batch, stamped now, with the settled index for the followers.
-pub(crate) fn batch(view: &View, settled: Index, loads: &[Pending]) -> Vec<u8> {
+pub(crate) fn batch(view: &View, settled: Index, requests: &[Pending]) -> Vec<u8> {
     let log_time = view.read(Ledger::log_time);
-    bulk::entry(view.clock.stamp(log_time), settled, loads.iter().map(Pending::part))
+    bulk::entry(view.clock.stamp(log_time), settled, requests.iter().map(Pending::encoded))
 }
 
 /// Proposes the batcher's entries to the engine.
@@ -290,9 +290,9 @@ pub(crate) struct LogProposer {
 impl Propose for LogProposer {
     fn propose(
         &self,
-        loads: Vec<Pending>,
+        requests: Vec<Pending>,
     ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
-        self.engine.propose(batch(&self.view, self.settling.settled(), &loads))
+        self.engine.propose(batch(&self.view, self.settling.settled(), &requests))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use ledger::codec::bulk::{self, Part};
+use ledger::codec::bulk::{self, Encoded};
 use ledger::command::{Batch, Side};
 use ledger::outcome::Accepted;
 use ledger::terms::{Name, OrderNumber, Origin, Quantity};
@@ -126,8 +126,8 @@ fn key(number: usize) -> Key {
 fn orders(ask: proto::Ask) -> (usize, Batch) {
     let Some(ask::What::Bulk(bulk)) = ask.what else { panic!("{ask:?}") };
     let count = bulk.count as usize;
-    let parts = [Part::Many(count, &bulk.orders)];
-    let entry = bulk::entry(Timestamp(1), Index(0), parts.into_iter());
+    let orders = Encoded::open(bulk.orders, count).unwrap();
+    let entry = bulk::entry(Timestamp(1), Index(0), [orders].iter());
     (count, Batch::decode(&entry).unwrap())
 }
 

@@ -10,62 +10,8 @@ use ledger::change::Change;
 use ledger::command::{Line, Side};
 use ledger::terms::{Cents, Name, OrderNumber};
 
+pub use crate::core::dialect::{Dialect, Noun};
 use crate::order_json::{OrderFields, OrderRequest};
-
-/// Which of the two classic APIs is spoken. They differ in the bodies of orders.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Dialect {
-    /// Stocks: `transaction_number`, and a `type` that is `buy` or `sell`.
-    #[default]
-    Stock,
-    /// Toys: `order_number`, and every order is a buy.
-    Toy,
-}
-
-/// The word for products in a path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Noun {
-    /// `/stocks/…`
-    Stock,
-    /// `/products/…`
-    Product,
-}
-
-impl Dialect {
-    /// The dialect's name in the settings.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Stock => "stock",
-            Self::Toy => "toy",
-        }
-    }
-
-    /// The field for the number of an order just placed.
-    pub(crate) fn number_field(self) -> &'static str {
-        match self {
-            Self::Stock => "transaction_number",
-            Self::Toy => "order_number",
-        }
-    }
-
-    /// The word for products in paths.
-    pub fn noun(self) -> Noun {
-        match self {
-            Self::Stock => Noun::Stock,
-            Self::Toy => Noun::Product,
-        }
-    }
-}
-
-impl Noun {
-    /// The message for an unknown product.
-    pub fn not_found(self) -> &'static str {
-        match self {
-            Self::Stock => "stock not found",
-            Self::Product => "product not found",
-        }
-    }
-}
 
 /// Parses the body of `POST /orders`. The error is the message for the client.
 pub fn parse_order(dialect: Dialect, body: &[u8]) -> Result<Line, String> {

@@ -1,8 +1,10 @@
 //! The cores of the frontend: plain functions and structs without I/O, clock or randomness.
 
+pub(crate) mod admission;
 pub(crate) mod batch;
 pub mod cache;
 pub mod classic;
+pub(crate) mod dialect;
 pub(crate) mod order_json;
 pub(crate) mod refusals;
 pub mod retry;

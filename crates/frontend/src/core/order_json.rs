@@ -10,7 +10,7 @@ use ledger::command::Side;
 use ledger::terms::{Name, QUANTITY_MAX, Quantity};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use crate::classic::Dialect;
+use crate::core::dialect::Dialect;
 
 /// The fields of an order. Other fields are ignored; a field that appears twice is an error.
 #[derive(Debug, serde::Deserialize)]

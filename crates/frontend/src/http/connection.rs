@@ -10,11 +10,8 @@
 
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::IpAddr;
-use std::ops::Range;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
 use http::{Method, Request};
@@ -24,75 +21,16 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
-use wire::connections::OpenConnection;
 use wire::net::TcpStream;
 
-use crate::access_log::{AccessLog, Answered, RequestLine};
-use crate::answer::{Answer, REQUEST_ID};
+use crate::access_log::RequestLine;
+use crate::answer::Answer;
 use crate::http::fast_path::{FastPath, FastPathEnd};
-use crate::http::head::Rejection;
+use crate::http::handler::{Client, Handler, log};
 use crate::http::linger;
-use crate::http::parse::PlainOrder;
 use crate::http::phase::RequestPhase;
-use crate::http::scheduler::ReadScheduler;
 use crate::http::tracked_stream::{End, TrackedStream};
 use crate::limits;
-
-/// What a connection serves: the API.
-pub(crate) trait Handler: Clone {
-    /// True during an overload: orders may be rejected unread.
-    fn is_overloaded(&self) -> bool;
-
-    /// True if an order that has arrived should be rejected: it gets
-    /// [`write_overloaded`](Self::write_overloaded).
-    fn should_reject(&self) -> bool;
-
-    /// The scheduler of connections that wait to be read.
-    fn read_scheduler(&self) -> &ReadScheduler;
-
-    /// Appends an answer as bytes on the wire. `last`: the connection closes after it.
-    fn write(&self, out: &mut Vec<u8>, answer: &Answer, last: bool);
-
-    /// Appends the answer to bytes that are no valid request: the last answer of its connection.
-    fn write_rejection(&self, out: &mut Vec<u8>, rejection: &Rejection) -> Answer;
-
-    /// Appends the whole 503 to an order beyond the limit, as bytes on the wire.
-    fn write_overloaded(&self, out: &mut Vec<u8>, order: &PlainOrder<'_>) -> Written;
-
-    /// The frontend is about to close: each answer is the last one of its connection.
-    fn is_draining(&self) -> bool;
-
-    /// How long a connection lives between two requests.
-    fn idle(&self) -> Duration;
-
-    /// The access log.
-    fn access_log(&self) -> &AccessLog;
-
-    /// Answers a plain order.
-    fn order(&self, order: &PlainOrder<'_>) -> impl Future<Output = Answer> + Send;
-
-    /// Answers any request. `from`: the client's address. `phase`: notes how far the request is.
-    fn answer(
-        &self,
-        request: Request<Incoming>,
-        from: IpAddr,
-        phase: &RequestPhase,
-    ) -> impl Future<Output = Answer> + Send;
-}
-
-/// The 503 that was written to an order beyond the limit.
-pub(crate) struct Written {
-    /// The position of the request's id.
-    pub(crate) id: Range<usize>,
-    /// The length of the answer's body.
-    pub(crate) bytes: usize,
-}
-
-/// The client of a connection.
-pub(crate) struct Client {
-    pub(crate) address: IpAddr,
-    pub(crate) place: OpenConnection,
-}
 
 /// Serves a connection to its end or, when its place is to be closed, to the end of the request in
 /// progress.
@@ -254,25 +192,6 @@ impl Unread {
         let read = phase.is_read() || (self.post && answer.status().is_success());
         !phase.is_whole() || (self.chunked && !read)
     }
-}
-
-/// Logs an answered request in the access log.
-pub(crate) fn log(
-    api: &impl Handler,
-    client: &Client,
-    request: &RequestLine,
-    answer: &Answer,
-    began: Instant,
-) {
-    let id = answer.headers().get(REQUEST_ID).map_or(&b"-"[..], HeaderValue::as_bytes);
-    api.access_log().note(&Answered {
-        client: client.address,
-        request,
-        status: answer.status().as_u16(),
-        bytes: answer.body().len(),
-        took: began.elapsed(),
-        id,
-    });
 }
 
 fn request_line(request: &Request<Incoming>) -> RequestLine {

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use wire::net::TcpStream;
 
 use crate::access_log::{Answered, RequestLine};
-use crate::http::connection::{Client, Handler, Written, log};
+use crate::http::handler::{Client, Handler, Written, log};
 use crate::http::parse::{self, Parsed};
 use crate::http::send_timer::SendTimer;
 use crate::http::tracked_stream::drop_first;

@@ -1,6 +1,6 @@
 //! The HTTP layer: reads requests from connections and writes answers to them.
 //!
-//! The API implements one trait, [`connection::Handler`], and sees nothing else of this folder.
+//! The API implements one trait, [`handler::Handler`], and sees nothing else of this folder.
 //!
 //! # Reading order
 //!
@@ -15,6 +15,7 @@
 pub(crate) mod connection;
 pub(crate) mod fast_path;
 pub(crate) mod framing;
+pub(crate) mod handler;
 pub(crate) mod head;
 pub(crate) mod linger;
 pub(crate) mod parse;

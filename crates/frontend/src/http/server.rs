@@ -15,7 +15,8 @@ use wire::problem::{Code, Problem};
 
 use crate::answer;
 use crate::api::Api;
-use crate::http::connection::{self, Client, Handler};
+use crate::http::connection;
+use crate::http::handler::{Client, Handler};
 use crate::http::linger;
 use crate::limits;
 

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   frontend                leader                       every replica
-//!   writes Bulk  ── bytes ─► check ── the same bytes ──► Ledger::apply_bytes, in an entry
+//!   writes Bulk  ── bytes ─► open  ── the same bytes ──► Ledger::apply_bytes, in an entry
 //!        reads   ◄─ bytes ── write_outcomes
 //! ```
 //!
@@ -17,7 +17,7 @@
 //!
 //! # Invariant
 //!
-//! A ledger can apply every bulk that [`check`] accepts, as part of an entry, and
+//! A ledger can apply every bulk that [`Encoded::open`] accepts, as part of an entry, and
 //! [`Batch::decode`](crate::command::Batch::decode) can read it.
 
 use super::refs::{CommandRef, RequestRef};
@@ -56,13 +56,46 @@ pub struct Draft<'a> {
     pub side: Side,
 }
 
-/// A part of a log entry that is being built.
-#[derive(Clone, Copy, Debug)]
-pub enum Part<'a> {
-    /// One request.
-    One(&'a Request),
-    /// A [`Bulk`] that was checked, and its number of orders.
-    Many(usize, &'a [u8]),
+/// Requests as bytes, on their way into a log entry: one request, or the orders of a [`Bulk`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded<B = Vec<u8>> {
+    count: usize,
+    /// In the layout of a bulk.
+    bytes: B,
+}
+
+impl<B: AsRef<[u8]>> Encoded<B> {
+    /// The bytes of a bulk, checked to be exactly `count` orders; they are not decoded.
+    pub fn open(bytes: B, count: usize) -> Result<Self, DecodeError> {
+        check(bytes.as_ref(), count)?;
+        Ok(Self { count, bytes })
+    }
+
+    /// One request of any kind.
+    pub fn one(request: &Request) -> Self
+    where
+        B: From<Vec<u8>>,
+    {
+        let mut bytes = Vec::with_capacity(96);
+        bytes.u8(BULK_VERSION);
+        request.encode_to(&mut bytes);
+        Self { count: 1, bytes: bytes.into() }
+    }
+
+    /// The number of requests.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The number of bytes that the requests take in an entry.
+    pub fn size(&self) -> usize {
+        self.requests().len()
+    }
+
+    /// After the version byte, a bulk has the layout of an entry's requests.
+    fn requests(&self) -> &[u8] {
+        self.bytes.as_ref().get(1..).unwrap_or_default()
+    }
 }
 
 impl Bulk {
@@ -99,7 +132,7 @@ impl Bulk {
 }
 
 /// Checks that these bytes are exactly `count` orders, without decoding them.
-pub fn check(bytes: &[u8], count: usize) -> Result<(), DecodeError> {
+fn check(bytes: &[u8], count: usize) -> Result<(), DecodeError> {
     let mut reader = requests(bytes)?;
     let least = count.checked_mul(ORDER_BYTES_MIN).ok_or(DecodeError::Value("count"))?;
     if count == 0 {
@@ -139,32 +172,20 @@ fn requests(bytes: &[u8]) -> Result<Reader<'_>, DecodeError> {
     }
 }
 
-/// Encodes a log entry that carries these parts in this order.
-pub fn entry<'a>(
+/// Encodes a log entry that carries these requests in this order.
+pub fn entry<'a, B: AsRef<[u8]> + 'a>(
     at: Timestamp,
     settled: Index,
-    parts: impl Iterator<Item = Part<'a>> + Clone,
+    requests: impl Iterator<Item = &'a Encoded<B>> + Clone,
 ) -> Vec<u8> {
-    let (mut count, mut room) = (0_usize, 32_usize);
-    for part in parts.clone() {
-        let (requests, bytes) = match part {
-            Part::One(_) => (1, 96),
-            Part::Many(count, bytes) => (count, bytes.len()),
-        };
-        (count, room) = (count.saturating_add(requests), room.saturating_add(bytes));
-    }
-    let mut out = Vec::with_capacity(room);
+    let count = requests.clone().map(Encoded::count).sum();
+    let room: usize = requests.clone().map(Encoded::size).sum();
+    let mut out = Vec::with_capacity(room.saturating_add(32));
     out.u8(BATCH_VERSION);
     out.u64(at.0);
     out.u64(settled.0);
     out.count(count);
-    for part in parts {
-        match part {
-            Part::One(request) => request.encode_to(&mut out),
-            // After the version byte, a bulk has the layout of an entry's requests.
-            Part::Many(_, bytes) => out.raw(bytes.get(1..).unwrap_or_default()),
-        }
-    }
+    requests.for_each(|encoded| out.raw(encoded.requests()));
     out
 }
 

@@ -282,7 +282,7 @@ impl LeaderTerm {
     }
 
     /// The attached catalogs, with the index that each has seen.
-    pub fn everybody(&self) -> impl Iterator<Item = (&str, Option<Index>)> + '_ {
+    pub fn attached_catalogs(&self) -> impl Iterator<Item = (&str, Option<Index>)> + '_ {
         self.names.iter().map(|(who, name)| (name.as_str(), self.watchers.seen_by(*who)))
     }
 

@@ -12,8 +12,11 @@
 use serde::{Deserialize, Serialize};
 use wire::proto;
 
-use crate::peers::Position;
 use crate::starts::MetStart;
+
+/// How far a log reaches: the term and the leader of its last entry, and its index. This order is
+/// the order of logs.
+pub(crate) type Position = Option<(u64, u64, u64)>;
 
 /// The most entries that a log may have lost at its end by a peer's report: a day at 1,000 entries
 /// per second. A greater number is forged.

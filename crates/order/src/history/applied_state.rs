@@ -1,5 +1,4 @@
-//! The applied state: the ledger as the rest of the replica reads it, its history, and its feed of
-//! changes.
+//! The applied state: the ledger in memory, its blocks on disk, and the feed of its changes.
 //!
 //! The ledger is in memory, behind a lock that is held for one call. Blocks that are applied but
 //! not yet on disk are kept here; a thread writes them, behind the log ([`super::writer`]).
@@ -13,24 +12,20 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use ledger::block::Order;
 use ledger::change::Change;
 use ledger::encoded_block::EncodedBlock;
 use ledger::ledger::Ledger;
-use ledger::terms::{Index, Name, OrderNumber, Timestamp};
+use ledger::terms::{Index, Name, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
 
-use crate::clock::LogClock;
 use crate::history::blocks::{Blocks, Durable};
 use crate::history::durable_mark::OnDisk;
-use crate::history::repair::{self, Repaired};
-use crate::history::snapshots::BlockSource;
-use crate::history::writer::{Demand, WritePace};
+use crate::history::write_demand::{Demand, WritePace};
 use crate::raft::divergence::AppliedIds;
 use crate::raft::executor::Executor;
 use crate::raft::types::{LogId, StoredMembership};
@@ -56,15 +51,6 @@ pub struct AppliedEntry {
     pub attached: Option<Vec<(u64, Name)>>,
 }
 
-/// The readers' handle to one replica's ledger. Only the state machine changes the ledger.
-#[derive(Debug)]
-pub struct View {
-    pub(crate) shared: Arc<Shared>,
-    /// Stamps entries while this replica leads.
-    pub(crate) clock: LogClock,
-    writer: Mutex<Option<std::thread::JoinHandle<()>>>,
-}
-
 /// The state that the view, the state machine and the writing thread share.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -84,8 +70,8 @@ pub(crate) struct Shared {
     pub(crate) fetched: AtomicU64,
     /// What the log has on disk, if the log reports it.
     pub(crate) on_disk: OnceLock<OnDisk>,
-    applied: watch::Sender<Index>,
-    feed: broadcast::Sender<Arc<AppliedEntry>>,
+    pub(super) applied: watch::Sender<Index>,
+    pub(super) feed: broadcast::Sender<Arc<AppliedEntry>>,
 }
 
 /// The state that changes with each applied entry.
@@ -125,16 +111,16 @@ pub(crate) struct WriteProgress {
     pub(crate) failure: Option<String>,
 }
 
-impl View {
-    /// Starts the writing thread.
-    pub(crate) fn start(
+impl Shared {
+    /// The state of a ledger just restored: everything applied is on disk.
+    pub(super) fn new(
         blocks: Blocks,
         durable: Durable,
         ledger: Ledger,
         (pace, hand): (WritePace, Executor),
-    ) -> io::Result<Self> {
+    ) -> Self {
         let progress = WriteProgress { durable: durable.applied, failure: None };
-        let shared = Arc::new(Shared {
+        Self {
             applied: watch::Sender::new(ledger.applied()),
             books: RwLock::new(Applied {
                 ledger,
@@ -150,214 +136,14 @@ impl View {
             progress: watch::Sender::new(progress),
             demand: Demand::default(),
             pace,
-            hand: hand.clone(),
+            hand,
             applied_bytes: AtomicU64::new(0),
             fetched: AtomicU64::new(0),
             on_disk: OnceLock::new(),
             feed: broadcast::Sender::new(FEED_ENTRIES),
-        });
-        let theirs = shared.clone();
-        let writer = match hand {
-            Executor::Threads => {
-                let thread = std::thread::Builder::new().name("blocks".into());
-                Some(thread.spawn(move || crate::history::writer::run(&theirs))?)
-            }
-            Executor::Inline(_) => {
-                tokio::spawn(crate::history::writer::run_inline(theirs));
-                None
-            }
-        };
-        Ok(Self { shared, clock: LogClock::default(), writer: Mutex::new(writer) })
-    }
-
-    /// Reads the ledger as of one index. Keep `look` short: applying waits for it.
-    pub fn read<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
-        look(&self.shared.books.read().ledger)
-    }
-
-    /// Reads the ledger, and subscribes to exactly the entries after the state that `look` sees.
-    ///
-    /// A receiver that lags by more than [`FEED_ENTRIES`] gets an error, and must list anew.
-    pub fn watch<T>(
-        &self,
-        look: impl FnOnce(&Ledger) -> T,
-    ) -> (T, broadcast::Receiver<Arc<AppliedEntry>>) {
-        let books = self.shared.books.read();
-        (look(&books.ledger), self.shared.feed.subscribe())
-    }
-
-    /// Does blocking or long work off the runtime's thread.
-    pub(crate) async fn aside<T: Send + 'static>(
-        &self,
-        task: impl FnOnce() -> io::Result<T> + Send + 'static,
-    ) -> io::Result<T> {
-        self.shared.hand.aside(task).await
-    }
-
-    /// A receiver of the last applied index.
-    pub fn applied(&self) -> watch::Receiver<Index> {
-        self.shared.applied.subscribe()
-    }
-
-    /// The bytes of batches applied since the process started.
-    pub(crate) fn applied_bytes(&self) -> u64 {
-        self.shared.applied_bytes.load(Ordering::Relaxed)
-    }
-
-    /// The number of orders here: applied, or already on disk for a snapshot that is being
-    /// installed.
-    pub(crate) fn orders(&self) -> u64 {
-        let applied = self.read(|ledger| ledger.next_order_number().0);
-        applied.max(self.shared.fetched.load(Ordering::Relaxed))
-    }
-
-    /// The last applied entry.
-    pub fn applied_log_id(&self) -> Option<LogId> {
-        self.shared.books.read().applied
-    }
-
-    /// The first id of `named` at whose index this replica has applied another entry.
-    pub(crate) fn contradicts(&self, named: impl IntoIterator<Item = LogId>) -> Option<LogId> {
-        let books = self.shared.books.read();
-        named.into_iter().find(|id| books.ids.contradict(*id))
-    }
-
-    /// The members of the store, by the last applied entry that names them.
-    pub(crate) fn members(&self) -> crate::membership::Membership {
-        crate::raft::bootstrap::members_of(&self.shared.books.read().members)
-    }
-
-    /// How far the history is on disk, and the ledger's state there.
-    pub fn durable(&self) -> Arc<Durable> {
-        self.shared.durable.read().clone()
-    }
-
-    /// The order with this number, if it is applied here. It may read the disk (one look-up), so
-    /// the runtime's threads call [`View::recent`] first.
-    ///
-    /// # Errors
-    ///
-    /// When the disk fails or the order's block is damaged: never a wrong order.
-    pub fn order(&self, number: OrderNumber) -> io::Result<Option<Order>> {
-        match self.recent(number) {
-            Some(found) => Ok(found),
-            None => self.shared.blocks.order_given(number).map(Some),
         }
     }
 
-    /// What memory knows of an order: `Some(Some)` the order, `Some(None)` there is no such order,
-    /// `None` unknown.
-    pub fn recent(&self, number: OrderNumber) -> Option<Option<Order>> {
-        let young = {
-            let books = self.shared.books.read();
-            let ledger = &books.ledger;
-            if number < ledger.first_order_number() || ledger.next_order_number() <= number {
-                return Some(None);
-            }
-            // The last block that begins at this number or before; the block itself tells whether
-            // it holds it.
-            let begins = |block: &EncodedBlock<Bytes>| block.header().first_order_number <= number;
-            let after = books.unwritten.partition_point(begins);
-            after.checked_sub(1).and_then(|place| books.unwritten.get(place).cloned())
-        };
-        young.and_then(|block| block.order(number)).map(Some)
-    }
-
-    /// Encoded blocks of the entries in `(after, to]` that are on disk here, oldest first: about
-    /// `bytes_max` bytes, at least one block if there is any. To continue, call again with the last
-    /// index as `after`.
-    ///
-    /// # Errors
-    ///
-    /// When the disk fails.
-    pub fn blocks(
-        &self,
-        after: Index,
-        to: Index,
-        bytes_max: usize,
-    ) -> io::Result<Vec<(Index, Bytes)>> {
-        let to = to.min(self.durable().index());
-        self.shared.blocks.read(after, to, bytes_max)
-    }
-
-    /// Makes the history record from now on what the log has on disk. Must be called once.
-    pub fn keep_durable_mark(&self, on_disk: OnDisk) {
-        // A second call has no effect: the first log counts.
-        let _ = self.shared.on_disk.set(on_disk);
-    }
-
-    /// Checks every block on disk, and repairs damaged blocks with those of other replicas.
-    ///
-    /// # Errors
-    ///
-    /// When a block cannot be repaired, or the disk fails.
-    pub async fn repair(self: &Arc<Self>, source: Arc<dyn BlockSource>) -> io::Result<Repaired> {
-        let (view, runtime) = (self.clone(), tokio::runtime::Handle::current());
-        let task =
-            move || repair::repair(&view.shared.blocks, &view.durable(), source.as_ref(), &runtime);
-        tokio::task::spawn_blocking(task).await.map_err(io::Error::other)?
-    }
-
-    /// Waits until everything applied so far is on disk: before a snapshot, and for a clean stop.
-    ///
-    /// # Errors
-    ///
-    /// When the disk fails; the replica must stop then.
-    pub async fn flush(&self) -> io::Result<()> {
-        let target = self.applied_log_id();
-        let mut progress = self.shared.progress.subscribe();
-        loop {
-            {
-                let progress = progress.borrow_and_update();
-                progress.check()?;
-                if target <= progress.durable {
-                    return Ok(());
-                }
-            }
-            self.shared.demand.urge();
-            progress.changed().await.map_err(io::Error::other)?;
-        }
-    }
-
-    /// Resolves with the reason when the history or the log cannot be written any more: the replica
-    /// must stop.
-    pub async fn failed(&self) -> String {
-        let log = async {
-            match self.shared.on_disk.get() {
-                Some(on_disk) => on_disk.failed().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            why = self.history_failed() => why,
-            why = log => format!("cannot write the log: {why}"),
-        }
-    }
-
-    async fn history_failed(&self) -> String {
-        let mut progress = self.shared.progress.subscribe();
-        loop {
-            if let Some(failure) = progress.borrow_and_update().failure.clone() {
-                return failure;
-            }
-            if progress.changed().await.is_err() {
-                return "the writer of the history is gone".into();
-            }
-        }
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        self.shared.demand.stop();
-        if let Some(writer) = self.writer.lock().take() {
-            // A writer that panicked has reported it already, and nothing is left to do.
-            drop(writer.join());
-        }
-    }
-}
-
-impl Shared {
     /// Waits while more bytes are applied than may wait for the disk.
     pub(crate) async fn room(&self) -> io::Result<()> {
         self.progress.borrow().check()?;
@@ -402,7 +188,7 @@ impl Shared {
 }
 
 impl WriteProgress {
-    fn check(&self) -> io::Result<()> {
+    pub(super) fn check(&self) -> io::Result<()> {
         match &self.failure {
             Some(failure) => Err(io::Error::other(failure.clone())),
             None => Ok(()),

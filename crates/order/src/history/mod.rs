@@ -5,14 +5,21 @@
 //! # Reading order
 //!
 //! [`blocks`] is the store of blocks, `rows` the form of a block in it, `tables` a read
-//! transaction. [`applied_state`] is what the rest of the replica sees of the ledger. [`writer`]
-//! writes blocks behind the log, and [`durable_mark`] records what the log had on disk then.
-//! `restore` rebuilds the ledger at a start, [`repair`] replaces damaged blocks. [`snapshots`]
-//! installs what a replica missed, `sources` fetches it and `serving` sends it.
+//! transaction. [`applied_state`] is the ledger in memory, and [`view`] how the rest of the replica
+//! reads it. `writer` writes blocks behind the log when [`write_demand`] says so, and
+//! [`durable_mark`] records what the log had on disk then. `restore` rebuilds the ledger at a
+//! start, [`repair`] replaces damaged blocks. `snapshots` installs what a replica missed: a
+//! [`manifest`], and blocks from a [`block_source`]; `sources` fetches them from other replicas and
+//! `serving` sends them.
+
+/// The file of the history, in the folder `history`.
+pub const FILE: &str = "blocks.redb";
 
 pub mod applied_state;
+pub mod block_source;
 pub mod blocks;
 pub mod durable_mark;
+pub mod manifest;
 pub mod open_error;
 pub mod repair;
 pub(crate) mod restore;
@@ -21,4 +28,6 @@ pub(crate) mod serving;
 pub mod snapshots;
 pub(crate) mod sources;
 pub(crate) mod tables;
-pub mod writer;
+pub mod view;
+pub mod write_demand;
+pub(crate) mod writer;

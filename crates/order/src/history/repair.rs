@@ -14,9 +14,9 @@ use ledger::encoded_block::EncodedBlock;
 use ledger::state::State;
 use ledger::terms::{Digest, Index};
 
+use crate::history::block_source::BlockSource;
 use crate::history::blocks::{Blocks, Durable, invalid};
 use crate::history::rows::Row;
-use crate::history::snapshots::BlockSource;
 
 /// The bytes of blocks that are checked at once.
 const PART_BYTES: usize = 4 << 20;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use wire::proto;
 
-use super::applied_state::View;
+use super::view::View;
 
 /// The approximate bytes of blocks in one part: 256 KB, a few milliseconds of work.
 const PART_BYTES: usize = 256 << 10;

@@ -16,15 +16,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use futures::stream::BoxStream;
 use ledger::encoded_block::EncodedBlock;
 use ledger::ledger::{Ledger, Windows};
 use ledger::state::{KeysNeeded, State};
 use ledger::terms::{Digest, Index, OrderNumber};
 
-use crate::history::applied_state::View;
+use crate::history::block_source::BlockSource;
 use crate::history::blocks::{Durable, invalid};
+use crate::history::manifest::Manifest;
 use crate::history::rows::Row;
+use crate::history::view::View;
 use crate::raft::divergence::{AppliedIds, DIVERGED};
 use crate::raft::types::{Snapshot, SnapshotMeta};
 
@@ -37,32 +38,6 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Blocks are written to disk in parts of about this many bytes while a snapshot is installed.
 const PART_BYTES: usize = 8 << 20;
-
-/// A snapshot as it travels: the small state, without the history.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manifest {
-    /// The ledger's state in its own encoding (versioned, with a checksum): everything but the
-    /// keys.
-    pub state: Bytes,
-}
-
-/// A source of the blocks that a replica lacks: any replica that has them.
-pub trait BlockSource: Send + Sync + 'static {
-    /// The encoded blocks of the entries in `(after, to]`, oldest first. The receiver trusts no
-    /// block and checks each. After an error, a wrong block or an early end it keeps the valid
-    /// blocks and asks again, at most four times in all; then the replica stops.
-    fn blocks(&self, after: Index, to: Index) -> BoxStream<'static, io::Result<Bytes>>;
-}
-
-/// An empty source: for replicas that never need one.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct NoSource;
-
-impl BlockSource for NoSource {
-    fn blocks(&self, _after: Index, _to: Index) -> BoxStream<'static, io::Result<Bytes>> {
-        Box::pin(futures::stream::empty())
-    }
-}
 
 /// The current snapshot: the state on disk. It costs nothing. `None` before the first entry is on
 /// disk.

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use wire::proto;
 
-use super::snapshots::BlockSource;
+use super::block_source::BlockSource;
 use crate::disk_space::DiskSpace;
 use crate::identity::Identity;
 use crate::peers::{PeerView, Peers};

@@ -11,124 +11,12 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
-use tokio::sync::Notify;
+use std::time::Instant;
 
 use crate::history::applied_state::Shared;
 use crate::history::blocks::Durable;
 use crate::history::open_error;
 use crate::history::rows::Row;
-
-/// How often the history is written, and how many bytes may wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WritePace {
-    /// The shortest time between two writes: 200 ms by default. Much longer in tests that must not
-    /// write.
-    pub every: Duration,
-    /// When about this many bytes of blocks wait, writing starts at once and applying waits for it:
-    /// 32 MB by default.
-    pub bytes: usize,
-}
-
-impl Default for WritePace {
-    fn default() -> Self {
-        Self { every: Duration::from_millis(200), bytes: 32 << 20 }
-    }
-}
-
-/// The requests to the writing thread.
-#[derive(Debug, Default)]
-pub(crate) struct Demand {
-    wishes: Mutex<Wishes>,
-    changed: Condvar,
-    /// The same signal for a writer that is a task.
-    stirred: Notify,
-}
-
-#[derive(Debug, Default)]
-struct Wishes {
-    /// An entry was applied since the last write.
-    dirty: bool,
-    /// Write without waiting for the pace.
-    urgent: bool,
-    stop: bool,
-}
-
-impl Demand {
-    /// Reports that an entry was applied.
-    pub(crate) fn note(&self) {
-        let mut wishes = self.wishes.lock();
-        if !wishes.dirty {
-            wishes.dirty = true;
-            self.wake();
-        }
-    }
-
-    /// Makes the thread write at once, because a task waits for the write.
-    pub(crate) fn urge(&self) {
-        let mut wishes = self.wishes.lock();
-        wishes.urgent = true;
-        self.wake();
-    }
-
-    /// Stops the thread; unwritten blocks will be replayed from the log.
-    pub(crate) fn stop(&self) {
-        self.wishes.lock().stop = true;
-        self.wake();
-    }
-
-    fn wake(&self) {
-        self.changed.notify_one();
-        self.stirred.notify_one();
-    }
-
-    /// Waits until there is something to write and its time has come. False: the writer is stopped.
-    fn wait(&self, not_before: Instant) -> bool {
-        let mut wishes = self.wishes.lock();
-        loop {
-            if wishes.stop {
-                return false;
-            }
-            if wishes.urgent || (wishes.dirty && not_before <= Instant::now()) {
-                *wishes = Wishes::default();
-                return true;
-            }
-            if wishes.dirty {
-                self.changed.wait_until(&mut wishes, not_before);
-            } else {
-                self.changed.wait(&mut wishes);
-            }
-        }
-    }
-}
-
-impl Demand {
-    /// [`Self::wait`], for a writer that is a task.
-    async fn waited(&self, not_before: tokio::time::Instant) -> bool {
-        loop {
-            let dirty = {
-                let mut wishes = self.wishes.lock();
-                if wishes.stop {
-                    return false;
-                }
-                let is_time = not_before <= tokio::time::Instant::now();
-                if wishes.urgent || (wishes.dirty && is_time) {
-                    *wishes = Wishes::default();
-                    return true;
-                }
-                wishes.dirty
-            };
-            if dirty {
-                // Late or woken: the loop checks again in either case.
-                let _ = tokio::time::timeout_at(not_before, self.stirred.notified()).await;
-            } else {
-                self.stirred.notified().await;
-            }
-        }
-    }
-}
 
 /// Writes until it is stopped, or until the disk fails.
 pub(crate) fn run(shared: &Arc<Shared>) {
@@ -229,12 +117,17 @@ mod tests {
     };
     use tokio::sync::Semaphore;
 
+    use std::time::Duration;
+
     use super::*;
-    use crate::history::applied_state::View;
+    use crate::history::FILE;
+    use crate::history::block_source::{BlockSource, NoSource};
     use crate::history::blocks::Blocks;
     use crate::history::serving::send_blocks;
-    use crate::history::snapshots::{self, BlockSource, NoSource};
-    use crate::raft::state_machine::{FILE, StateMachine};
+    use crate::history::snapshots;
+    use crate::history::view::View;
+    use crate::history::write_demand::WritePace;
+    use crate::raft::state_machine::StateMachine;
     use crate::raft::types::{Entry, EntryPayload, LeaderId, LogId, Payload, RaftStateMachine};
 
     /// Client keys: more than are applied before the snapshot, and fewer than it adds.

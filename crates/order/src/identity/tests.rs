@@ -58,7 +58,7 @@ fn a_folder_in_use_or_with_other_files_is_refused() {
 fn a_damaged_identity_is_refused_and_not_replaced() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(&settings(folder.path())).unwrap());
-    fs::write(folder.path().join(FILE), "version = ").unwrap();
+    fs::write(folder.path().join(IDENTITY_FILE), "version = ").unwrap();
     assert!(matches!(open(&settings(folder.path())), Err(Stop::Setup(_))));
 }
 
@@ -69,14 +69,14 @@ fn every_flipped_bit_and_every_lost_end_of_an_identity_is_noticed() {
     identity.meet(Some(&caller(123, 7))).unwrap();
     identity.hold_ledger(LedgerId([1; 16])).unwrap();
     drop(identity);
-    let path = folder.path().join(FILE);
+    let path = folder.path().join(IDENTITY_FILE);
     let whole = fs::read(&path).unwrap();
     let refused = |bytes: &[u8]| {
         fs::write(&path, bytes).unwrap();
         let Err(Stop::Setup(line)) = open(&settings(folder.path())) else {
             panic!("taken: {}", String::from_utf8_lossy(bytes));
         };
-        assert!(line.contains(FILE), "{line}");
+        assert!(line.contains(IDENTITY_FILE), "{line}");
     };
     for place in 0..whole.len() {
         let mut bytes = whole.clone();
@@ -155,7 +155,7 @@ fn data_folders_learned_from_peers_are_kept_for_members_alone_and_within_a_bound
     identity.learn(123, &tell(300..350));
     assert!(identity.known().is_empty(), "123 was not met");
     identity.meet(Some(&caller(123, 7))).unwrap();
-    let size = || fs::metadata(folder.path().join(FILE)).unwrap().len();
+    let size = || fs::metadata(folder.path().join(IDENTITY_FILE)).unwrap().len();
     let before = size();
     identity.learn(123, &tell(1_000..31_000));
     identity.learn(123, &tell(300..30_300));

@@ -20,8 +20,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::log_end::Position;
 use crate::membership::Members;
-use crate::peers::{PeerView, Peers, Position};
+use crate::peers::{PeerView, Peers};
 use crate::raft::engine::Engine;
 use crate::role::Reach;
 

@@ -14,15 +14,16 @@ use openraft::storage::RaftLogStorage;
 use wire::exit::Stop;
 
 use super::log_store::LogStore;
-use super::state_machine::StateMachine;
-use super::types::{Raft, Types};
+use super::state_machine::{Raft, StateMachine};
+use super::types::Types;
 use crate::config::Settings;
+use crate::data_folder::IDENTITY_FILE;
 use crate::disk_space::{Gauge, Space};
 use crate::failpoints;
-use crate::history::applied_state::View;
+use crate::history::block_source::BlockSource;
 use crate::history::open_error::OpenError;
-use crate::history::snapshots::BlockSource;
-use crate::history::writer::WritePace;
+use crate::history::view::View;
+use crate::history::write_demand::WritePace;
 use crate::identity_file;
 
 /// A log and a history, opened.
@@ -87,7 +88,7 @@ impl Backend for Folders {
             let failed = |error| Stop::Setup(format!("cannot watch the faults' file: {error}"));
             failpoints::watch(&settings.data).map_err(failed)?;
         }
-        let record = identity_file::read(&settings.data.join(identity_file::FILE))?;
+        let record = identity_file::read(&settings.data.join(IDENTITY_FILE))?;
         let names_ledger = record.is_some_and(|record| record.ledger.is_some());
         // Blocking work, done off the runtime's threads.
         let runtime = tokio::runtime::Handle::current();

@@ -18,9 +18,10 @@ use wire::exit::Stop;
 
 use super::backend::Backend;
 use super::bounds::TERM_MAX;
-use super::state_machine::StateMachine;
+use super::convert;
+use super::state_machine::{Raft, StateMachine};
 use super::transport::Transport;
-use super::types::{Address, LogId, Raft, RaftMembership, StoredMembership, Types};
+use super::types::{Address, LogId, StoredMembership, Types};
 use crate::config::Settings;
 use crate::identity::Identity;
 use crate::membership::{Members, Membership};
@@ -208,26 +209,13 @@ impl Followed {
         if self.last.replace((at, is_applied)) == Some((at, is_applied)) {
             return;
         }
-        let now = members_of(stored);
+        let now = convert::membership(stored);
         let ids = now.addresses.keys().copied().collect();
         let begun = !now.voters().is_empty();
         identity.members().set(now);
         if is_applied && begun {
             identity.settle(&ids);
         }
-    }
-}
-
-/// The engine's membership as the replica's own type.
-pub(crate) fn members_of(stored: &StoredMembership) -> Membership {
-    let at = stored.log_id().map_or((0, 0), |id| (id.leader_id.term, id.index));
-    let members: &RaftMembership = stored.membership();
-    let addresses = members.nodes().map(|(id, peer)| (*id, peer.address.clone()));
-    Membership {
-        begun: true,
-        at,
-        configs: members.get_joint_config().clone(),
-        addresses: addresses.collect(),
     }
 }
 

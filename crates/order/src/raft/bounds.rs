@@ -33,7 +33,7 @@ use tokio::time::Instant;
 use super::types::{LogId, RaftMembership, Snapshot, Types, Vote};
 use super::{EPOCH, epoch};
 use crate::config::{HINTS_MAX, REPLICA_ID_MAX, REPLICAS_MAX};
-use crate::peers::Position;
+use crate::log_end::Position;
 
 /// The most elections that another replica may be ahead: one a second for eleven days.
 pub(crate) const TERMS_AHEAD_MAX: u64 = 1_000_000;
@@ -260,7 +260,7 @@ mod tests {
 
     use super::super::types::{Address, Entry, LeaderId, SnapshotMeta, StoredMembership};
     use super::*;
-    use crate::history::snapshots::Manifest;
+    use crate::history::manifest::Manifest;
 
     fn vote(term: u64, node_id: u64, committed: bool) -> Vote {
         Vote { leader_id: LeaderId { term, node_id }, committed }

@@ -15,8 +15,8 @@ use std::time::Duration;
 use ledger::terms::Index;
 use tokio_util::sync::CancellationToken;
 
-use super::types::Raft;
-use crate::history::applied_state::View;
+use super::state_machine::Raft;
+use crate::history::view::View;
 
 /// How often compaction checks the totals.
 const LOOK: Duration = Duration::from_millis(200);

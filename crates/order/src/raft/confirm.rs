@@ -9,6 +9,7 @@
 //! section 6.4).
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -16,10 +17,13 @@ use openraft::RaftNetworkV2;
 use openraft::network::RPCOption;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 
-use super::engine::CONFIRM_MAX;
+use super::state_machine::Raft;
 use super::transport::{Link, Transport};
-use super::types::{Raft, Vote};
+use super::types::Vote;
 use crate::membership::is_majority;
+
+/// A read that a majority does not confirm within this is given up.
+pub(super) const CONFIRM_MAX: Duration = Duration::from_millis(800);
 
 /// The state on which a replica's claim to lead rests.
 #[derive(Clone, Debug, PartialEq, Eq)]

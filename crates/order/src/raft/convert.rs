@@ -17,8 +17,9 @@ use super::types::{
     Address, Entry, LeaderId, LogId, Payload, RaftMembership, Snapshot, SnapshotMeta,
     StoredMembership, Types, Vote,
 };
-use crate::history::snapshots::Manifest;
-use crate::peers::Position;
+use crate::history::manifest::Manifest;
+use crate::log_end::Position;
+use crate::membership::Membership;
 
 /// A malformed call of a peer: a field is missing or impossible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -261,4 +262,17 @@ pub(crate) fn snapshot_in(request: proto::SnapshotRequest) -> Result<(Vote, Snap
     };
     let snapshot = Snapshot { meta, snapshot: Manifest { state: request.state } };
     Ok((vote_in(request.vote)?, snapshot))
+}
+
+/// The engine's membership as the replica's own type.
+pub(crate) fn membership(stored: &StoredMembership) -> Membership {
+    let at = stored.log_id().map_or((0, 0), |id| (id.leader_id.term, id.index));
+    let members: &RaftMembership = stored.membership();
+    let addresses = members.nodes().map(|(id, peer)| (*id, peer.address.clone()));
+    Membership {
+        begun: true,
+        at,
+        configs: members.get_joint_config().clone(),
+        addresses: addresses.collect(),
+    }
 }

@@ -21,19 +21,17 @@ use wire::exit::Stop;
 use wire::problem::Problem;
 
 use super::bootstrap;
-use super::confirm;
+use super::confirm::{self, CONFIRM_MAX};
 use super::convert;
 use super::divergence::DIVERGED;
+use super::state_machine::Raft;
 use super::transport::Transport;
-use super::types::{Payload, Raft, Types, Vote};
+use super::types::{Payload, Types, Vote};
 use crate::history::open_error;
 use crate::identity::Identity;
+use crate::log_end::Position;
 use crate::log_end::{Acknowledged, LogEnd};
-use crate::peers::Position;
 use crate::problems;
-
-/// A read that a majority does not confirm within this is given up.
-pub(crate) const CONFIRM_MAX: Duration = Duration::from_millis(800);
 
 /// The leader and the term, as the engine knows them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -17,7 +17,7 @@
 //! For tests, flushes can be delayed: then a crash loses what a killed process would lose.
 
 use std::collections::VecDeque;
-use std::fmt::{self, Debug};
+use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::Path;
@@ -32,11 +32,13 @@ use raft_log::api::raft_log_writer::RaftLogWriter;
 use tokio::sync::oneshot;
 
 use crate::failpoints;
-use crate::history::applied_state::View;
 use crate::history::durable_mark::{self, DurableMark};
-use crate::history::open_error::{self, OpenError};
+use crate::history::open_error::OpenError;
+use crate::history::view::View;
 use crate::raft::codec::{StoredBody, StoredLogId, StoredVote};
 use crate::raft::divergence::DIVERGED;
+use crate::raft::log_damage;
+use crate::raft::log_types::{FlushWaiter, LogTypes};
 use crate::raft::types::{Entry, LogId, Types, Vote};
 
 /// A committed position that no append has carried to disk for this long gets a sync of its own.
@@ -52,61 +54,6 @@ const CHUNK_BYTES: usize = 16 << 20;
 /// Entries kept in memory for reading: 8 MB. Not more, because a killed process closes its
 /// connections only after its memory is released.
 const CACHE_BYTES: usize = 8 << 20;
-
-/// The type parameters of `raft-log`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LogTypes;
-
-/// The receiver of a flush's result.
-pub(crate) enum FlushWaiter {
-    /// The engine, for appended entries; with the last entry and its epoch, for the durable mark.
-    Append(IOFlushed<Types>, Option<(LogId, u64, durable_mark::OnDisk)>),
-    /// A task of this file.
-    Waiter(oneshot::Sender<io::Result<()>>),
-    /// No receiver; only a failure is recorded.
-    Unwatched(durable_mark::OnDisk),
-}
-
-impl Debug for FlushWaiter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OnDisk")
-    }
-}
-
-impl raft_log::Callback for FlushWaiter {
-    fn send(self, result: io::Result<()>) {
-        failpoints::await_disk();
-        match self {
-            Self::Append(done, up_to) => {
-                match (&result, up_to) {
-                    (Ok(()), Some((last, epoch, on_disk))) => on_disk.reach(last, epoch),
-                    (Err(error), Some((_, _, on_disk))) => on_disk.fail(error),
-                    (_, None) => {}
-                }
-                done.io_completed(result);
-            }
-            // A task that has stopped waiting does not need the result.
-            Self::Waiter(waiter) => drop(waiter.send(result)),
-            Self::Unwatched(on_disk) => drop(result.inspect_err(|error| on_disk.fail(error))),
-        }
-    }
-}
-
-impl raft_log::Types for LogTypes {
-    type LogId = StoredLogId;
-    type LogPayload = StoredBody;
-    type Vote = StoredVote;
-    type Callback = FlushWaiter;
-    type UserData = ();
-
-    fn log_index(log_id: &StoredLogId) -> u64 {
-        log_id.0.index
-    }
-
-    fn payload_size(payload: &StoredBody) -> u64 {
-        payload.size()
-    }
-}
 
 /// The durable log of one replica. A clone is another handle to the same log.
 #[derive(Clone, Debug)]
@@ -169,7 +116,7 @@ impl LogStore {
         let config = Arc::new(config);
         sync_left_behind(folder).map_err(|error| OpenError::folder(folder, &error))?;
         let log = RaftLog::open(config.clone())
-            .map_err(|error| open_error::of_log(folder, &config, &error))?;
+            .map_err(|error| log_damage::find(folder, &config, &error))?;
         let later = Arc::new(Later::default());
         later.plan.lock().delay = flush_delay;
         let on_disk = durable_mark::OnDisk::default();

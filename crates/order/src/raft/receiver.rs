@@ -27,12 +27,13 @@ use wire::proto::peer_server::{Peer, PeerServer};
 
 use super::bounds::{Bounds, Complaints, Implausible};
 use super::convert::{self, Malformed};
+use super::state_machine::Raft;
 use super::transport::MESSAGE_BYTES_MAX;
-use super::types::{Entry, LogId, Raft, Types, Vote};
+use super::types::{Entry, LogId, Types, Vote};
 use crate::disk_space::{DiskSpace, Level};
 use crate::handshake_error::HandshakeError;
-use crate::history::applied_state::View;
 use crate::history::serving::{PARTS_AHEAD, send_blocks};
+use crate::history::view::View;
 use crate::identity::Identity;
 use crate::introduction::Introduction;
 use crate::peers::Peers;

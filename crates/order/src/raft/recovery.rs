@@ -23,12 +23,11 @@ use wire::exit::Stop;
 
 use super::bounds::{Bounds, next_epoch};
 use super::log_store::LogStore;
-use super::state_machine;
 use super::types::{Address, Entry, LeaderId, LogId, RaftMembership, StoredMembership, Vote};
+use crate::data_folder::cannot_use;
 use crate::history::blocks::{Blocks, Durable, invalid};
 use crate::history::open_error::OpenError;
 use crate::identity::Identity;
-use crate::identity_file::cannot_use;
 
 /// The copy of a log, while it is being written.
 const DRAFT: &str = "log.new";
@@ -80,7 +79,7 @@ impl Survivor {
         put_back(folder).map_err(|error| cannot_use("repair", folder, &error))?;
         let mut log = LogStore::open(&folder.join("log"), None).map_err(setup)?;
         let history = folder.join("history");
-        let (blocks, durable) = Blocks::open(&history.join(state_machine::FILE)).map_err(setup)?;
+        let (blocks, durable) = Blocks::open(&history.join(crate::history::FILE)).map_err(setup)?;
         let cannot = |error: io::Error| {
             let place = folder.display();
             Stop::Setup(format!("cannot read what {place} knows: {error}; try another survivor"))

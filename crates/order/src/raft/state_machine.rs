@@ -16,12 +16,15 @@ use ledger::terms::Index;
 use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
-use crate::history::applied_state::{Applied, Shared, View};
+use crate::history::FILE;
+use crate::history::applied_state::{Applied, Shared};
+use crate::history::block_source::BlockSource;
 use crate::history::blocks::{Blocks, Durable, StorageBackend, invalid};
+use crate::history::manifest::Manifest;
 use crate::history::open_error::OpenError;
-use crate::history::repair;
-use crate::history::snapshots::{self, BlockSource, Manifest};
-use crate::history::writer::WritePace;
+use crate::history::view::View;
+use crate::history::write_demand::WritePace;
+use crate::history::{repair, snapshots};
 use crate::raft::divergence::DIVERGED;
 use crate::raft::executor::Executor;
 use crate::raft::log_store::forget_unread;
@@ -29,12 +32,12 @@ use crate::raft::types::{
     Entry, LogId, Outcomes, Payload, Snapshot, SnapshotMeta, StoredMembership, Types,
 };
 
-/// The file of the history, in the folder given to [`StateMachine::open`].
-pub const FILE: &str = "blocks.redb";
-
 /// An entry of at least this size that opens a shop is applied off the runtime's thread: some three
 /// thousand products, a few milliseconds.
 const LARGE_BYTES: usize = 256 << 10;
+
+/// The engine.
+pub type Raft = openraft::Raft<Types, StateMachine>;
 
 /// The state machine of one replica: the ledger, in memory and on disk.
 pub struct StateMachine {

@@ -38,7 +38,7 @@ use super::bounds::{Bounds, Complaints, Implausible};
 use super::commit_coalescing::ride;
 use super::convert;
 use super::types::{Address, Snapshot, Types, Vote};
-use crate::history::snapshots::Manifest;
+use crate::history::manifest::Manifest;
 use crate::identity::Identity;
 use crate::log_end::Acknowledged;
 use crate::peers::Peers;

@@ -18,8 +18,7 @@ pub use openraft::impls::EntryPayload;
 #[cfg(test)]
 pub(crate) use openraft::storage::RaftStateMachine;
 
-use crate::history::snapshots::Manifest;
-use crate::raft::state_machine::StateMachine;
+use crate::history::manifest::Manifest;
 
 /// One batch of requests in the ledger's encoding. A clone shares the bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,8 +49,6 @@ openraft::declare_raft_types!(
         Node = Address,
 );
 
-/// The engine.
-pub type Raft = openraft::Raft<Types, StateMachine>;
 /// A leader: a term and a replica.
 pub type LeaderId = leader_id_adv::LeaderId<u64, u64>;
 /// The identity of an entry: its leader and its index.

@@ -15,12 +15,14 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AnyError, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
-use order::history::applied_state::View;
-use order::history::snapshots::{Manifest, NoSource};
-use order::history::writer::WritePace;
+use order::history::block_source::NoSource;
+use order::history::manifest::Manifest;
+use order::history::view::View;
+use order::history::write_demand::WritePace;
 use order::raft::log_store::LogStore;
+use order::raft::state_machine::Raft;
 use order::raft::state_machine::StateMachine;
-use order::raft::types::{Address, Payload, Raft, Snapshot, Types, Vote};
+use order::raft::types::{Address, Payload, Snapshot, Types, Vote};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 

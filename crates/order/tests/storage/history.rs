@@ -10,12 +10,13 @@ use ledger::ledger::{Ledger, Windows};
 use ledger::terms::{Index, OrderNumber};
 use openraft::EntryPayload;
 use openraft::storage::{RaftLogStorage, RaftStateMachine};
-use order::history::applied_state::View;
+use order::history::FILE;
+use order::history::block_source::NoSource;
 use order::history::open_error::OpenError;
-use order::history::snapshots::NoSource;
-use order::history::writer::WritePace;
+use order::history::view::View;
+use order::history::write_demand::WritePace;
 use order::raft::log_store::LogStore;
-use order::raft::state_machine::{FILE, StateMachine};
+use order::raft::state_machine::StateMachine;
 use order::raft::types::Entry;
 
 use crate::kit::{

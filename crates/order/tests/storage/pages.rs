@@ -5,9 +5,10 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use ledger::ledger::Windows;
+use order::history::FILE;
+use order::history::block_source::NoSource;
 use order::history::open_error::{OpenError, advice_on_panic};
-use order::history::snapshots::NoSource;
-use order::raft::state_machine::{FILE, StateMachine};
+use order::raft::state_machine::StateMachine;
 use parking_lot::Mutex;
 
 use crate::history::{SLOW, apply, entries, open};

@@ -12,7 +12,7 @@ use ledger::block::Block;
 use ledger::command::Batch;
 use ledger::terms::{Index, OrderNumber};
 use openraft::RaftLogReader;
-use order::history::applied_state::View;
+use order::history::view::View;
 use order::raft::LEADER_RESTORE;
 use order::raft::types::{Entry, Payload};
 

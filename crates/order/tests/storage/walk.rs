@@ -12,11 +12,12 @@ use ledger::ledger::{Ledger, Windows};
 use ledger::terms::{Index, OrderNumber};
 use openraft::RaftLogReader;
 use openraft::storage::RaftLogStorage;
-use order::history::applied_state::View;
+use order::history::FILE;
+use order::history::block_source::{BlockSource, NoSource};
 use order::history::open_error::OpenError;
-use order::history::snapshots::{BlockSource, NoSource};
+use order::history::view::View;
 use order::raft::log_store::LogStore;
-use order::raft::state_machine::{FILE, StateMachine};
+use order::raft::state_machine::StateMachine;
 use order::raft::types::{Entry, Vote};
 
 use crate::history::{SLOW, apply, entries, open};

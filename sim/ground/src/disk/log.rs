@@ -278,8 +278,8 @@ impl RaftLogStorage<Types> for SimLog {
 mod tests {
     use openraft::StorageError;
     use openraft::testing::log::{StoreBuilder, Suite};
-    use order::history::snapshots::NoSource;
-    use order::history::writer::WritePace;
+    use order::history::block_source::NoSource;
+    use order::history::write_demand::WritePace;
     use order::raft::state_machine::StateMachine;
 
     use super::*;

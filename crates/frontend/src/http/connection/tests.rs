@@ -2,9 +2,10 @@
 
 mod sending;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
@@ -15,7 +16,12 @@ use tokio_util::sync::CancellationToken;
 use wire::connections::{Connections, Places};
 
 use super::*;
+use crate::access_log::AccessLog;
 use crate::answer;
+use crate::http::handler::Written;
+use crate::http::head::Rejection;
+use crate::http::parse::PlainOrder;
+use crate::http::scheduler::ReadScheduler;
 
 const IDLE: Duration = Duration::from_secs(1);
 

@@ -4,7 +4,8 @@ use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
 use ledger::terms::{Cents, LedgerId, Name, Quantity, Timestamp};
 
 use super::*;
-use crate::history::writer::WritePace;
+use crate::history::block_source::NoSource;
+use crate::history::write_demand::WritePace;
 use crate::raft::state_machine::StateMachine;
 use crate::raft::types::{Entry, EntryPayload, LeaderId, LogId, RaftStateMachine};
 

@@ -1,4 +1,4 @@
-//! The publisher: what the catalogs watch, every change in index order, and how fresh it is.
+//! The source that catalogs watch, on the leader: every change in index order, and how fresh it is.
 //!
 //! Catalogs watch only the leader, and receive only what is applied. Every replica keeps the recent
 //! frames, so that after a failover watchers resume at their cursors. The leader's lease starts
@@ -18,19 +18,18 @@ use ledger::terms::Index;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 use wire::escaped::escaped;
-use wire::limits::WATCHERS_MAX;
 use wire::proto::watch_server::{Watch, WatchServer};
 use wire::proto::{self, FromWatcher};
 use wire::watch::clock;
 use wire::watch::reattach_backoff::Origin;
 use wire::watch::source::{self, Source};
-use wire::watch::source_state::{Grant, Heartbeat, Hello, Incarnation, StreamId};
+use wire::watch::source_state::{Grant, Heartbeat, Incarnation, StreamId};
 use wire::watch::window::Frame;
 
-use crate::leader_term::AttachVerdict;
 use crate::raft;
 use crate::role::Role;
-use crate::settling::Settling;
+use crate::watch::settling::Settling;
+use crate::watch::state::{HelloAnswer, NotAdmitted};
 
 /// How long a hello may wait for its attach to be decided and applied.
 const ATTACHING: Duration = Duration::from_secs(2);
@@ -70,7 +69,7 @@ impl Publisher {
 impl Leader {
     /// Refuses watchers that cannot be served here at all.
     fn check(&self, hello: &proto::Hello) -> Result<(), Status> {
-        let role = *self.settling.shared.role.borrow();
+        let role = self.settling.role();
         if !matches!(role, Role::Leading { .. }) {
             return Err(Status::unavailable(match role.leader(self.id) {
                 Some(leader) if leader != self.id => {
@@ -90,7 +89,7 @@ impl Leader {
     /// The ledger id for watchers: after a recovery it is another one, for entries that they have
     /// seen may be gone, and their indexes used again.
     fn ledger_id(&self, term: u64) -> Vec<u8> {
-        let id = self.settling.shared.view.read(Ledger::ledger_id);
+        let id = self.settling.view().read(Ledger::ledger_id);
         let mut id = id.map(|id| id.0.to_vec()).unwrap_or_default();
         let epoch = raft::epoch(term);
         if 0 < epoch && !id.is_empty() {
@@ -101,29 +100,16 @@ impl Leader {
 
     /// Passes a hello to the leadership. `None`: the catalog has to be attached first.
     fn introduce(&self, stream: StreamId, hello: &proto::Hello) -> Option<Result<(), Status>> {
-        let shared = &self.settling.shared;
-        let cursor = Index(hello.cursor);
-        let mut books = shared.books.lock();
-        if books.gone.contains(&Incarnation(hello.incarnation)) {
-            return Some(Err(Status::aborted("detached: attach again")));
-        }
-        let Some(leadership) = &mut books.leadership else {
-            return Some(Err(Status::unavailable("this replica does not lead yet")));
-        };
-        let introduction = Hello {
-            cursor,
-            seen: Index(hello.seen).min(cursor),
-            source_cursor: leadership.applied_index(),
-            now: clock::now(),
-        };
-        let welcome = leadership.hello(Incarnation(hello.incarnation), stream, introduction);
-        Some(match welcome {
-            AttachVerdict::Attach => return None,
-            AttachVerdict::NotYet => Err(Status::unavailable("this replica does not lead yet")),
-            AttachVerdict::LetGo => Err(Status::aborted("detached: attach again")),
-            AttachVerdict::Served { .. } => {
-                shared.settle(books);
-                shared.urge.notify_one();
+        let who = Incarnation(hello.incarnation);
+        let at = (Index(hello.cursor), Index(hello.seen));
+        let introduced = self.settling.with(|state| state.introduce(who, stream, at, clock::now()));
+        Some(match introduced {
+            HelloAnswer::Attach => return None,
+            HelloAnswer::NotYet => Err(Status::unavailable("this replica does not lead yet")),
+            HelloAnswer::LetGo => Err(Status::aborted("detached: attach again")),
+            HelloAnswer::Served => {
+                self.settling.settle(|_| ());
+                self.settling.urge();
                 Ok(())
             }
         })
@@ -132,24 +118,20 @@ impl Leader {
     /// Refuses an attach for now: there are too many watchers, or those from its address keep
     /// failing.
     fn admit(&self, name: &str, origin: Origin) -> Result<(), Status> {
-        let mut books = self.settling.shared.books.lock();
-        let count = books.leadership.as_ref().map_or(0, |l| l.everybody().count());
-        if WATCHERS_MAX <= count {
-            return Err(Status::resource_exhausted("too many watchers"));
-        }
-        books.returns.admit(origin, clock::now()).map_err(|wait| {
-            Status::unavailable(format!(
+        let admitted = self.settling.with(|state| state.admit(origin, clock::now()));
+        admitted.map_err(|why| match why {
+            NotAdmitted::TooMany => Status::resource_exhausted("too many watchers"),
+            NotAdmitted::Backoff(wait) => Status::unavailable(format!(
                 "watchers from the address of {name} have come and gone too often: it may come \
                  again in {wait:?}"
-            ))
+            )),
         })
     }
 }
 
 impl Source for Leader {
     fn welcome(&self) -> proto::Welcome {
-        let shared = &self.settling.shared;
-        let term = shared.role.borrow().term();
+        let term = self.settling.role().term();
         proto::Welcome {
             ledger_id: self.ledger_id(term).into(),
             term,
@@ -164,8 +146,9 @@ impl Source for Leader {
         origin: Origin,
     ) -> Result<(), Status> {
         self.check(hello)?;
-        let shared = &self.settling.shared;
-        let mut news = shared.news.subscribe();
+        let settling = &self.settling;
+        let who = Incarnation(hello.incarnation);
+        let mut news = settling.news();
         let mut proposed = false;
         let attaching = async {
             loop {
@@ -181,10 +164,9 @@ impl Source for Leader {
                 }
                 self.admit(&hello.name, origin)?;
                 // Once attached it is waited for, even if this stream ends.
-                let who = Incarnation(hello.incarnation);
-                shared.books.lock().returns.serve(who, origin);
-                shared.attach(who, &hello.name).await.map_err(|why| {
-                    shared.books.lock().returns.leave(who);
+                settling.with(|state| state.serve(who, origin));
+                settling.attach(who, &hello.name).await.map_err(|why| {
+                    settling.with(|state| state.leave(who));
                     Status::unavailable(format!("not attached: {why}"))
                 })?;
                 proposed = true;
@@ -192,44 +174,36 @@ impl Source for Leader {
         };
         let patience = tokio::time::timeout(ATTACHING, attaching).await;
         patience.unwrap_or_else(|_| Err(Status::unavailable("not attached in time")))?;
-        shared.books.lock().returns.serve(Incarnation(hello.incarnation), origin);
+        settling.with(|state| state.serve(who, origin));
         tracing::info!("{} watches", escaped(&hello.name));
         Ok(())
     }
 
     fn heartbeat(&self, who: Incarnation, stream: StreamId, beat: Heartbeat) {
-        let shared = &self.settling.shared;
-        let mut books = shared.books.lock();
-        let Some(leadership) = &mut books.leadership else { return };
-        let before = leadership.settled();
-        leadership.heartbeat(who, stream, beat);
-        if before < leadership.settled() {
-            shared.settle(books);
+        if self.settling.with(|state| state.heartbeat(who, stream, beat)) {
+            self.settling.settle(|_| ());
         }
     }
 
     fn sent(&self, who: Incarnation, stream: StreamId, index: Index) {
-        if let Some(leadership) = &mut self.settling.shared.books.lock().leadership {
-            leadership.sent(who, stream, index);
-        }
+        self.settling.with(|state| state.sent(who, stream, index));
     }
 
     fn grant(&self, who: Incarnation, stream: StreamId) -> Option<Grant> {
-        let mut books = self.settling.shared.books.lock();
-        books.leadership.as_mut()?.grant(who, stream, clock::now())
+        self.settling.with(|state| state.grant(who, stream, clock::now()))
     }
 
     fn frames(&self, cursor: Index, max: usize) -> Option<Vec<Arc<Frame>>> {
-        self.settling.shared.books.lock().window.after(cursor, max)
+        self.settling.with(|state| state.frames(cursor, max))
     }
 
     fn cursor(&self) -> Index {
-        self.settling.shared.view.read(Ledger::applied)
+        self.settling.view().read(Ledger::applied)
     }
 
     fn everything(&self) -> (Index, Vec<Change>) {
-        let view = &self.settling.shared.view;
-        view.read(|ledger| (ledger.applied(), ledger.products(None, usize::MAX)))
+        let all = |ledger: &Ledger| (ledger.applied(), ledger.products(None, usize::MAX));
+        self.settling.view().read(all)
     }
 
     fn settled(&self) -> Index {
@@ -237,37 +211,25 @@ impl Source for Leader {
     }
 
     fn is_current(&self, who: Incarnation, stream: StreamId) -> bool {
-        let books = self.settling.shared.books.lock();
-        books.leadership.as_ref().is_some_and(|l| l.watchers().is_current(who, stream))
+        self.settling.with(|state| state.is_current(who, stream))
     }
 
     fn goodbye(&self, who: Incarnation, stream: StreamId) {
-        let shared = &self.settling.shared;
-        let detach = {
-            let mut books = shared.books.lock();
-            let detach = books.leadership.as_mut().and_then(|led| led.goodbye(who, stream));
-            if detach.is_some() {
-                books.returns.leave(who);
-            }
-            detach
-        };
-        if let Some(detach) = detach {
-            shared.detach(detach);
+        if let Some(detach) = self.settling.with(|state| state.goodbye(who, stream)) {
+            self.settling.propose_detach(detach);
         }
     }
 
     fn broke(&self, who: Incarnation, stream: StreamId) {
-        if let Some(leadership) = &mut self.settling.shared.books.lock().leadership {
-            leadership.broke(who, stream);
-        }
+        self.settling.with(|state| state.broke(who, stream));
     }
 
     fn news(&self) -> watch::Receiver<u64> {
-        self.settling.shared.news.subscribe()
+        self.settling.news()
     }
 
     fn beat(&self) -> Duration {
-        self.settling.shared.times.beat
+        self.settling.times().beat
     }
 
     fn settled_wait(&self) -> Duration {
@@ -284,7 +246,7 @@ impl Watch for Publisher {
         request: Request<Streaming<FromWatcher>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
         let stream = StreamId(self.source.streams.fetch_add(1, Ordering::Relaxed));
-        let stop = self.source.settling.shared.books.lock().streams.clone();
+        let stop = self.source.settling.with(|state| state.streams().clone());
         Ok(Response::new(source::serve(self.source.clone(), stream, request, stop)))
     }
 }

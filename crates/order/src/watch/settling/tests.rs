@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
-use ledger::command::Command;
+use ledger::codec::bulk;
+use ledger::command::{Batch, Command};
 use ledger::ledger::Windows;
-use ledger::outcome::Accepted;
+use ledger::outcome::{Accepted, Outcome};
 use ledger::terms::{OrderNumber, Timestamp};
 use tokio::sync::mpsc;
 use tonic::service::Routes;
@@ -17,11 +18,12 @@ use wire::proto::store_server::{Store, StoreServer};
 use wire::serve::{self, Facts};
 use wire::status::ProcessStatus;
 use wire::stream::{self, Answerer, Caller, LeaderHint};
+use wire::watch::source_state::Incarnation;
 
 use super::*;
 use crate::batcher::Propose;
-use crate::history::snapshots::NoSource;
-use crate::history::writer::WritePace;
+use crate::history::block_source::NoSource;
+use crate::history::write_demand::WritePace;
 use crate::pending::Pending;
 use crate::raft::state_machine::StateMachine;
 
@@ -39,10 +41,12 @@ struct FakeLog(mpsc::UnboundedSender<Proposed>);
 impl Propose for FakeLog {
     fn propose(
         &self,
-        loads: Vec<Pending>,
+        requests: Vec<Pending>,
     ) -> BoxFuture<'static, Result<(Index, Vec<Outcome>), Problem>> {
         let (decide, decided) = oneshot::channel();
-        let Some(Pending::One(request)) = loads.into_iter().next() else { panic!("one at a time") };
+        let entry = requests.iter().map(Pending::encoded);
+        let batch = Batch::decode(&bulk::entry(Timestamp(0), Index(0), entry)).unwrap();
+        let Ok([request]) = <[_; 1]>::try_from(batch.requests) else { panic!("one at a time") };
         // A test that has ended decides no more.
         let _ = self.0.send((request.command, decide));
         Box::pin(async move {
@@ -78,16 +82,13 @@ impl Led {
         let elected = Moment(clock::now().0.saturating_sub(ago));
         let mut leadership = LeaderTerm::new(1, elected, times, Rules::default());
         leadership.begin(Index(7), Index(7), &[(WHO, "catalog".into())]);
-        let mut books = settling.shared.books.lock();
-        books.window = Window::at(Index(7));
-        books.leadership = Some(leadership);
-        settling.shared.settle(books);
+        settling.settle(|state| state.lead(leadership, Index(7)));
         Self { settling, log, role, _machine: machine, _folder: folder }
     }
 
     /// Applies an entry without changes.
     pub(crate) fn applies(&self, index: u64) {
-        self.settling.shared.take(&AppliedEntry {
+        self.settling.take(&AppliedEntry {
             after: Index(index - 1),
             index: Index(index),
             at: Timestamp(1),
@@ -99,12 +100,7 @@ impl Led {
 
     /// The majority has confirmed this leader now.
     fn is_sure(&self) {
-        let mut books = self.settling.shared.books.lock();
-        books.leadership.as_mut().unwrap().quorum_round(clock::now());
-    }
-
-    fn look<T>(&self, look: impl FnOnce(&SettlingState) -> T) -> T {
-        look(&self.settling.shared.books.lock())
+        self.settling.with(|state| state.term().quorum_round(clock::now()));
     }
 }
 
@@ -117,14 +113,14 @@ pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
 #[tokio::test]
 async fn a_leader_that_had_no_lease_lets_no_catalog_go() {
     let led = Led::since(3 * LEASE);
-    let shared = &led.settling.shared;
-    shared.lapse();
+    let settling = &led.settling;
+    settling.lapse();
     assert_eq!(led.settling.let_go(), 0, "without a lease it could grant nothing");
-    shared.confirmed(1, clock::now());
-    shared.lapse();
+    settling.confirmed(1, clock::now());
+    settling.lapse();
     assert_eq!(led.settling.let_go(), 0, "and from now on each catalog has a grace again");
-    shared.confirmed(2, clock::now().plus(LEASE));
-    let until = led.look(|books| books.leadership.as_ref().unwrap().quorum().until());
+    settling.confirmed(2, clock::now().plus(LEASE));
+    let until = settling.with(|state| state.term().quorum().until());
     assert!(until <= clock::now().plus(LEASE), "a round of another term does not count");
 }
 
@@ -133,8 +129,9 @@ async fn a_leader_that_had_no_lease_lets_no_catalog_go() {
 async fn the_lease_of_a_leader_runs_from_the_beginning_of_its_round() {
     let led = Led::since(Duration::ZERO);
     let asked = Moment(clock::now().0.saturating_sub(Duration::from_secs(1)));
-    led.settling.shared.confirmed(1, asked);
-    let until = led.look(|books| books.leadership.as_ref().unwrap().quorum().until());
+    let settling = &led.settling;
+    settling.confirmed(1, asked);
+    let until = settling.with(|state| state.term().quorum().until());
     assert_eq!(until, asked.plus(LEASE));
 }
 
@@ -142,28 +139,28 @@ async fn the_lease_of_a_leader_runs_from_the_beginning_of_its_round() {
 async fn a_silent_catalog_is_proposed_to_be_detached_until_that_is_decided() {
     let mut led = Led::since(3 * LEASE);
     led.is_sure();
-    let shared = led.settling.shared.clone();
+    let settling = led.settling.clone();
     let here = wire::watch::reattach_backoff::Origin::default();
     for who in [Incarnation(99), WHO] {
-        shared.books.lock().returns.serve(who, here);
+        settling.with(|state| state.serve(who, here));
     }
-    shared.books.lock().returns.fail(Incarnation(99), clock::now());
-    shared.lapse();
+    settling.with(|state| state.fail(Incarnation(99), clock::now()));
+    settling.lapse();
     assert_eq!(led.settling.let_go(), 1);
-    assert!(led.look(|books| books.gone.contains(&WHO)), "it may not come back as it was");
-    let admitted = shared.books.lock().returns.admit(here, clock::now());
+    assert!(settling.with(|state| state.is_gone(WHO)), "it may not come back as it was");
+    let admitted = settling.with(|state| state.admit(here, clock::now()));
     assert!(admitted.is_err(), "nor at once: its address failed before");
     assert_eq!(led.settling.settled(), Index(7));
     led.applies(8);
     assert_eq!(led.settling.settled(), Index(7), "it counts until its detach is applied");
     let (command, decide) = soon(led.log.recv()).await.unwrap();
     assert_eq!(command, Command::Detach { incarnation: WHO.0, term: 1 });
-    shared.lapse();
+    settling.lapse();
     assert!(led.log.try_recv().is_err(), "it is in flight");
     decide.send(Err(problems::no_quorum())).unwrap();
     let again = async {
         loop {
-            shared.lapse();
+            settling.lapse();
             if let Ok((command, _)) = led.log.try_recv() {
                 return command;
             }
@@ -177,9 +174,10 @@ async fn a_silent_catalog_is_proposed_to_be_detached_until_that_is_decided() {
 async fn a_replica_that_missed_frames_starts_over_from_its_applied_state() {
     let led = Led::since(Duration::ZERO);
     led.applies(8);
-    assert!(led.look(|books| books.window.after(Index(7), 9)).is_some());
-    led.settling.shared.restart(Index(12));
-    assert_eq!(led.look(|books| books.window.after(Index(8), 9)), None);
+    let frames = |after| led.settling.with(|state| state.frames(Index(after), 9));
+    assert!(frames(7).is_some());
+    led.settling.restart(Index(12));
+    assert_eq!(frames(8), None);
     assert_eq!(led.settling.watchers(), [], "as the applied ledger says");
 }
 
@@ -257,6 +255,10 @@ impl Asker {
     }
 }
 
+fn lone(index: u64, outcome: &Outcome) -> DecidedAnswer {
+    DecidedAnswer::lone(Index(index), std::slice::from_ref(outcome)).unwrap()
+}
+
 /// [P1] [P4] A held answer is no refusal: its client asks again, under its key.
 #[tokio::test]
 async fn held_answers_are_given_up_when_a_replica_leads_no_more() {
@@ -264,27 +266,29 @@ async fn held_answers_are_given_up_when_a_replica_leads_no_more() {
     let settling = &led.settling;
     let accepted = Outcome::Accepted(Accepted::Placed(OrderNumber(3)));
     let (reply, told) = asker.asks().await;
-    settling.answer(reply, Index(9), &accepted);
+    settling.answer(reply, lone(9, &accepted));
     assert_eq!(settling.held(), 1);
     // The answer to a repeated key is sent at once: its index is settled.
     let (reply, repeated) = asker.asks().await;
     let first = Box::new(accepted.clone());
-    settling.answer(reply, Index(9), &Outcome::Repeated { index: Index(4), first });
+    settling.answer(reply, lone(9, &Outcome::Repeated { index: Index(4), first }));
     assert_eq!(soon(repeated).await.unwrap().unwrap().as_of, 4);
 
-    let streams = led.look(|books| books.streams.clone());
-    settling.shared.books.lock().gone.insert(Incarnation(8));
-    settling.shared.obey(Role::TakingOver { term: 1 });
+    let streams = settling.with(|state| state.streams().clone());
+    settling.with(|state| state.forget(Incarnation(8)));
+    settling.obey(Role::TakingOver { term: 1 });
     assert_eq!(settling.held(), 1, "about to hand over, it leads on");
-    settling.shared.obey(Role::TakingOver { term: 2 });
+    settling.obey(Role::TakingOver { term: 2 });
     let problem = soon(told).await.unwrap().unwrap_err();
     assert_eq!((problem.code, problem.definite), (Code::Lost, false));
     assert!(streams.is_cancelled(), "its watchers look for another leader");
-    assert!(led.look(|books| books.gone.is_empty() && !books.streams.is_cancelled()));
+    let is_fresh =
+        |state: &mut WatchState| !state.is_gone(Incarnation(8)) && !state.streams().is_cancelled();
+    assert!(settling.with(is_fresh));
 
     led.role.send_replace(Role::Following { leader: 2, term: 3 });
     let (reply, told) = asker.asks().await;
-    settling.answer(reply, Index(10), &accepted);
+    settling.answer(reply, lone(10, &accepted));
     assert_eq!(soon(told).await.unwrap().unwrap_err().code, Code::Lost);
     assert_eq!(settling.held(), 0);
 }

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use ledger::command::Command;
+use wire::limits::WATCHERS_MAX;
 
 use super::*;
-use crate::settling::tests::{Led, WHO, soon};
+use crate::watch::settling::tests::{Led, WHO, soon};
 
 fn leader(led: &Led) -> Leader {
     Leader { id: 1, settling: led.settling.clone(), streams: AtomicU64::new(0) }
@@ -61,7 +62,7 @@ async fn a_catalog_that_says_goodbye_is_detached_at_once() {
 async fn a_catalog_is_refused_when_let_go_or_failing_often_or_beyond_the_limit() {
     let led = Led::since(Duration::ZERO);
     let leader = leader(&led);
-    led.settling.shared.books.lock().gone.insert(WHO);
+    led.settling.with(|state| state.forget(WHO));
     let refused = leader.introduce(StreamId(1), &hello(WHO, 7)).unwrap().unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Aborted, "its detach may come yet");
     assert!(leader.introduce(StreamId(1), &hello(Incarnation(6), 0)).is_none(), "it is new");
@@ -69,9 +70,10 @@ async fn a_catalog_is_refused_when_let_go_or_failing_often_or_beyond_the_limit()
     let [here, elsewhere] = [1, 2].map(|host| Origin::of([10, 0, 0, host].into()));
     assert!(leader.admit("catalog", here).is_ok());
     for who in [Incarnation(20), Incarnation(21)] {
-        let mut books = led.settling.shared.books.lock();
-        books.returns.serve(who, here);
-        books.returns.fail(who, clock::now());
+        led.settling.with(|state| {
+            state.serve(who, here);
+            state.fail(who, clock::now());
+        });
     }
     let refused = leader.admit("another name", here).unwrap_err();
     assert_eq!(refused.code(), tonic::Code::Unavailable, "the address counts");
@@ -79,9 +81,7 @@ async fn a_catalog_is_refused_when_let_go_or_failing_often_or_beyond_the_limit()
 
     let many = (0..WATCHERS_MAX as u64).map(|who| (Incarnation(100 + who), who.to_string()));
     let many: Vec<_> = many.collect();
-    let mut books = led.settling.shared.books.lock();
-    books.leadership.as_mut().unwrap().begin(Index(7), Index(7), &many);
-    drop(books);
+    led.settling.with(|state| state.term().begin(Index(7), Index(7), &many));
     assert_eq!(
         leader.admit("another", elsewhere).unwrap_err().code(),
         tonic::Code::ResourceExhausted

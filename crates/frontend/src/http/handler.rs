@@ -1,0 +1,93 @@
+//! The border between the HTTP layer and the API: what the layer asks of it, and what it tells.
+
+use std::net::IpAddr;
+use std::ops::Range;
+use std::time::Duration;
+
+use http::Request;
+use http::header::HeaderValue;
+use hyper::body::Incoming;
+use tokio::time::Instant;
+use wire::connections::OpenConnection;
+
+use crate::access_log::{AccessLog, Answered, RequestLine};
+use crate::answer::{Answer, REQUEST_ID};
+use crate::http::head::Rejection;
+use crate::http::parse::PlainOrder;
+use crate::http::phase::RequestPhase;
+use crate::http::scheduler::ReadScheduler;
+
+/// What a connection serves: the API.
+pub(crate) trait Handler: Clone {
+    /// True during an overload: orders may be rejected unread.
+    fn is_overloaded(&self) -> bool;
+
+    /// True if an order that has arrived should be rejected: it gets
+    /// [`write_overloaded`](Self::write_overloaded).
+    fn should_reject(&self) -> bool;
+
+    /// The scheduler of connections that wait to be read.
+    fn read_scheduler(&self) -> &ReadScheduler;
+
+    /// Appends an answer as bytes on the wire. `last`: the connection closes after it.
+    fn write(&self, out: &mut Vec<u8>, answer: &Answer, last: bool);
+
+    /// Appends the answer to bytes that are no valid request: the last answer of its connection.
+    fn write_rejection(&self, out: &mut Vec<u8>, rejection: &Rejection) -> Answer;
+
+    /// Appends the whole 503 to an order beyond the limit, as bytes on the wire.
+    fn write_overloaded(&self, out: &mut Vec<u8>, order: &PlainOrder<'_>) -> Written;
+
+    /// The frontend is about to close: each answer is the last one of its connection.
+    fn is_draining(&self) -> bool;
+
+    /// How long a connection lives between two requests.
+    fn idle(&self) -> Duration;
+
+    /// The access log.
+    fn access_log(&self) -> &AccessLog;
+
+    /// Answers a plain order.
+    fn order(&self, order: &PlainOrder<'_>) -> impl Future<Output = Answer> + Send;
+
+    /// Answers any request. `from`: the client's address. `phase`: notes how far the request is.
+    fn answer(
+        &self,
+        request: Request<Incoming>,
+        from: IpAddr,
+        phase: &RequestPhase,
+    ) -> impl Future<Output = Answer> + Send;
+}
+
+/// The 503 that was written to an order beyond the limit.
+pub(crate) struct Written {
+    /// The position of the request's id.
+    pub(crate) id: Range<usize>,
+    /// The length of the answer's body.
+    pub(crate) bytes: usize,
+}
+
+/// The client of a connection.
+pub(crate) struct Client {
+    pub(crate) address: IpAddr,
+    pub(crate) place: OpenConnection,
+}
+
+/// Logs an answered request in the access log.
+pub(crate) fn log(
+    api: &impl Handler,
+    client: &Client,
+    request: &RequestLine,
+    answer: &Answer,
+    began: Instant,
+) {
+    let id = answer.headers().get(REQUEST_ID).map_or(&b"-"[..], HeaderValue::as_bytes);
+    api.access_log().note(&Answered {
+        client: client.address,
+        request,
+        status: answer.status().as_u16(),
+        bytes: answer.body().len(),
+        took: began.elapsed(),
+        id,
+    });
+}
