@@ -17,7 +17,8 @@ use std::time::Duration;
 use http::{Method, Uri, Version};
 use parking_lot::Mutex;
 use wire::escaped::escaped;
-use wire::telemetry::{self, ACCESS};
+use wire::log_format::ACCESS;
+use wire::wall_clock::{access_time, since_epoch};
 
 use crate::limits::LINES_PER_SECOND_MAX;
 
@@ -102,7 +103,7 @@ impl AccessLog {
     /// Writes the line of a request, unless sampling leaves it out.
     pub(crate) fn note(&self, answered: &Answered<'_>) {
         let Some(sampler) = &self.sampler else { return };
-        let now = telemetry::since_epoch();
+        let now = since_epoch();
         let sampled = sampler.lock().sample(now.as_secs());
         if let Some(requests) = sampled {
             let line = line(answered, now, requests);
@@ -114,7 +115,7 @@ impl AccessLog {
 fn line(answered: &Answered<'_>, now: Duration, requests: u64) -> String {
     use std::fmt::Write as _;
     let Answered { client, request, status, bytes, took, id } = answered;
-    let (time, client) = (telemetry::access_time(now), client.to_canonical());
+    let (time, client) = (access_time(now), client.to_canonical());
     let mut line = String::with_capacity(160);
     // Writing into a string cannot fail.
     let _ = write!(line, "{client} - - [{time}] \"");

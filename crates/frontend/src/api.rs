@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use wire::problem::{Code, Problem};
-use wire::telemetry::since_epoch;
+use wire::wall_clock::since_epoch;
 
 use crate::access_log::AccessLog;
 use crate::admission::Admission;

@@ -16,7 +16,7 @@ use wire::convert;
 use wire::problem::{Code, Problem};
 use wire::proto::{self, answer::What as Answered, ask};
 use wire::stream::Caller;
-use wire::telemetry::since_epoch;
+use wire::wall_clock::since_epoch;
 use wire::watch::clock;
 use wire::watch::lease::{Moment, Times};
 use wire::watch::position::Verdict;

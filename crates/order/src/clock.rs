@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ledger::terms::Timestamp;
 use parking_lot::Mutex;
-use wire::telemetry::since_epoch;
+use wire::wall_clock::since_epoch;
 use wire::watch::clock::now;
 use wire::watch::lease::Moment;
 

@@ -94,7 +94,7 @@ fn read(text: &str) -> Failpoints {
 
 fn turn(switches: Failpoints) {
     LIES.store(switches.no_sync, Ordering::Relaxed);
-    wire::telemetry::set_clock_ahead(switches.clock_ms);
+    wire::wall_clock::set_clock_ahead(switches.clock_ms);
     let _gate = GATE.lock();
     STALLED.store(switches.stall, Ordering::Relaxed);
     GOES_ON.notify_all();

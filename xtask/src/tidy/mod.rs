@@ -6,6 +6,7 @@
 
 mod arrows;
 mod blank;
+mod cycles;
 mod links;
 mod names;
 mod reference;
@@ -84,6 +85,7 @@ fn check(sources: &[Source]) -> Vec<Complaint> {
         .flatten()
         .collect();
     complaints.extend(arrows::check(sources));
+    complaints.extend(cycles::check(sources));
     complaints.extend(links::check(sources));
     complaints.extend(names::check(sources));
     complaints.extend(reference::check(sources));
