@@ -44,7 +44,8 @@ impl CatchUpProgress {
         let behind = self.mark.saturating_sub(orders);
         if behind == 0 {
             let was_long = self.said.take().is_some();
-            let (caught_up, took) = (orders - self.from, now - self.began);
+            let caught_up = orders - self.from;
+            let took = now - self.began;
             (self.from, self.began) = (orders, now);
             return was_long.then(|| format!("caught up: {caught_up} orders in {took:.1?}"));
         }
@@ -53,7 +54,8 @@ impl CatchUpProgress {
             return None;
         }
         self.said = Some(now);
-        let (done, span) = (orders - self.from, now - self.began);
+        let done = orders - self.from;
+        let span = now - self.began;
         let rate = u128::from(done) * 1_000 / span.as_millis().max(1);
         let Some(seconds) = u128::from(behind).checked_div(rate).filter(|_| 0 < done) else {
             return Some(format!("{behind} orders behind"));

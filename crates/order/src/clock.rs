@@ -26,7 +26,8 @@ impl LogClock {
     /// back.
     pub(crate) fn stamp(&self, log_time: Timestamp) -> Timestamp {
         let mut said = self.said.lock();
-        let (floor, moment) = (Duration::from_millis(log_time.0), now());
+        let floor = Duration::from_millis(log_time.0);
+        let moment = now();
         let time = advance(*said, since_epoch(), moment).max(floor);
         *said = Some((time, moment));
         Timestamp(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))

@@ -131,7 +131,8 @@ impl DiskSpace {
         if level == before {
             return;
         }
-        let (free, kept) = (megabytes(space.free), megabytes(reserve));
+        let free = megabytes(space.free);
+        let kept = megabytes(reserve);
         match level {
             Level::Normal => {
                 tracing::info!("there is enough free space again on the disk of {folder}: {free}");

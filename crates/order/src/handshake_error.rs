@@ -120,7 +120,8 @@ pub(crate) fn judge(
 ) -> Result<(), HandshakeError> {
     let id = sender.id;
     if sender.cluster != record.cluster {
-        let (theirs, ours) = (sender.cluster.clone(), record.cluster.clone());
+        let theirs = sender.cluster.clone();
+        let ours = record.cluster.clone();
         return Err(HandshakeError::OtherCluster { id, theirs, ours });
     }
     if sender.to != record.id {
@@ -149,7 +150,8 @@ pub(crate) fn judge(
     }
     match &record.ledger {
         Some(ours) if !theirs.is_empty() && theirs != ours => {
-            let (theirs, ours) = (theirs.clone(), ours.clone());
+            let theirs = theirs.clone();
+            let ours = ours.clone();
             Err(HandshakeError::OtherLedger { id, theirs, ours })
         }
         _ => Ok(()),

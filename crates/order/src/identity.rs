@@ -84,7 +84,8 @@ impl Identity {
         begin(&mut record, &folder, start)?;
         let removals = watch::Sender::new(record.removed.clone());
         let record = Mutex::new(record);
-        let (callers, joins) = (Mutex::default(), settings.join);
+        let callers = Mutex::default();
+        let joins = settings.join;
         Ok(Self { folder, members, removals, start, record, callers, joins, _lock: lock })
     }
 
@@ -102,8 +103,11 @@ impl Identity {
         };
         check_version(&record, folder)?;
         let removals = watch::Sender::new(record.removed.clone());
-        let (folder, members) = (folder.to_path_buf(), Members::of_nobody());
-        let (record, callers, joins) = (Mutex::new(record), Mutex::default(), false);
+        let folder = folder.to_path_buf();
+        let members = Members::of_nobody();
+        let record = Mutex::new(record);
+        let callers = Mutex::default();
+        let joins = false;
         Ok(Self { folder, members, removals, start: 0, record, callers, joins, _lock: lock })
     }
 

@@ -81,7 +81,8 @@ impl Introduction {
     pub(crate) fn hear(&self, by: u64, told: Option<proto::Acknowledged>) -> Result<(), Stop> {
         let acknowledged = told.map(Acknowledged::from).unwrap_or_default();
         if !self.own.may_have(&acknowledged) {
-            let (end, told) = (self.own.last.map_or(0, |(_, _, index)| index), acknowledged);
+            let end = self.own.last.map_or(0, |(_, _, index)| index);
+            let told = acknowledged;
             tracing::warn!(
                 "replica {by} says that this one acknowledged {} and {}, and its log ended at \
                  {end}: that is not believed",

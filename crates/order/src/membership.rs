@@ -98,7 +98,8 @@ impl Members {
             addresses: hints.clone(),
             ..Membership::default()
         };
-        let (now, roster) = (watch::Sender::new(now), watch::Sender::default());
+        let now = watch::Sender::new(now);
+        let roster = watch::Sender::default();
         Self { hints: Arc::new(hints), now, roster }
     }
 

@@ -205,7 +205,8 @@ impl MembershipChange {
     /// Waits until a voter can be removed; says why not after [`HEARING`], for a fresh leader has
     /// not heard from every voter yet.
     async fn await_health(&self, now: &Membership, id: u64) -> Result<(), Denied> {
-        let (me, began) = (self.takeover.settings.id, Instant::now());
+        let me = self.takeover.settings.id;
+        let began = Instant::now();
         loop {
             self.leads()?;
             match may_remove(now, me, id, &self.takeover.rivals()) {
@@ -310,7 +311,8 @@ fn may_remove(now: &Membership, me: u64, id: u64, rivals: &[VoterView]) -> Resul
     };
     let sick: Vec<String> =
         left.iter().filter(|other| !healthy(**other)).map(u64::to_string).collect();
-    let (well, needed) = (left.len() - sick.len(), left.len() / 2 + 1);
+    let well = left.len() - sick.len();
+    let needed = left.len() / 2 + 1;
     if left.is_empty() {
         return Err(format!("replica {id} is the only one: a store needs one"));
     }

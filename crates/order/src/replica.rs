@@ -80,7 +80,8 @@ pub async fn run_on<G: Backend>(
 
 async fn bind(settings: &Settings) -> Result<TcpListener, Stop> {
     TcpListener::bind(settings.listen).await.map_err(|error| {
-        let (id, listen) = (settings.id, settings.listen);
+        let id = settings.id;
+        let listen = settings.listen;
         let advice = wire::net::listen_advice(&error);
         Stop::Setup(format!("replica {id} cannot listen on {listen}: {error}; {advice}"))
     })
@@ -148,7 +149,8 @@ impl Replica {
         let introduction =
             Introduction::new(identity.clone(), peers.clone(), engine.clone()).await?;
         let failures = mpsc::channel(1);
-        let (leaving, ending) = (CancellationToken::new(), CancellationToken::new());
+        let leaving = CancellationToken::new();
+        let ending = CancellationToken::new();
         let tasks = TaskTracker::new();
         let replica = Self {
             settings,
@@ -174,7 +176,8 @@ impl Replica {
     }
 
     fn watch_failures(&self, engine: impl Future<Output = Stop> + Send + 'static) {
-        let (failures, ending) = (self.failures.0.clone(), self.ending.clone());
+        let failures = self.failures.0.clone();
+        let ending = self.ending.clone();
         let view = self.view.clone();
         let folder = self.settings.data.display().to_string();
         self.tasks.spawn(async move {
@@ -192,9 +195,11 @@ impl Replica {
     /// store.
     fn spawn_maintenance(&self) {
         let limits = Limits::keeping(self.settings.log_kept());
-        let (raft, view) = (self.raft.clone(), self.view.clone());
+        let raft = self.raft.clone();
+        let view = self.view.clone();
         self.tasks.spawn(compaction::run(raft, view, limits, self.ending.clone()));
-        let (view, peers) = (self.view.clone(), self.peers.clone());
+        let view = self.view.clone();
+        let peers = self.peers.clone();
         self.tasks.spawn(catch_up_progress::run(view, peers, self.ending.clone()));
         self.tasks.spawn(bootstrap::begin(
             self.raft.clone(),
@@ -230,7 +235,8 @@ impl Replica {
         }
         let reader = self.reader();
         let settling = self.settling(&batcher, &reader, &watch_role);
-        let (engine, view) = (self.engine.clone(), self.view.clone());
+        let engine = self.engine.clone();
+        let view = self.view.clone();
         let log = Arc::new(takeover::LogProposer { engine, view, settling: settling.clone() });
         self.tasks.spawn(batcher.clone().run(log, watch_role.clone(), self.ending.clone()));
         let service = self.service(batcher.clone(), reader, settling.clone(), watch_role.clone());
@@ -309,7 +315,9 @@ impl Replica {
         role: &watch::Receiver<Role>,
         transfers: mpsc::Sender<transfer::TransferRequest>,
     ) -> MembershipChange {
-        let (takeover, identity, role) = (takeover.clone(), self.identity.clone(), role.clone());
+        let takeover = takeover.clone();
+        let identity = self.identity.clone();
+        let role = role.clone();
         MembershipChange { takeover, identity, role, transfers, turn: Arc::default() }
     }
 
@@ -343,7 +351,8 @@ impl Replica {
             tasks: self.tasks.clone(),
         };
         self.tasks.spawn(holding.run(self.ending.clone()));
-        let (engine, peers) = (self.engine.clone(), self.peers.clone());
+        let engine = self.engine.clone();
+        let peers = self.peers.clone();
         let members = self.identity.members().clone();
         self.tasks.spawn(failover::run(engine, peers, members, reported_loss, self.ending.clone()));
     }
@@ -428,8 +437,10 @@ impl Replica {
         &self,
         role: watch::Receiver<Role>,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let (settings, view) = (self.settings.clone(), self.view.clone());
-        let (identity, failures) = (self.identity.clone(), self.failures.0.clone());
+        let settings = self.settings.clone();
+        let view = self.view.clone();
+        let identity = self.identity.clone();
+        let failures = self.failures.0.clone();
         let ending = self.ending.clone();
         async move {
             let mut applied = view.applied();

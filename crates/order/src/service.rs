@@ -131,7 +131,8 @@ impl Service {
         if self.is_cut_off() {
             return Some(problems::no_quorum());
         }
-        let (me, majority) = (self.id(), self.shared.members.look(Membership::majority));
+        let me = self.id();
+        let majority = self.shared.members.look(Membership::majority);
         self.shared.room.admits(me, &self.shared.peers, majority).err()
     }
 

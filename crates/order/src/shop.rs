@@ -46,7 +46,8 @@ pub(crate) async fn compare(settings: &Arc<Settings>, view: &Arc<View>) {
     let compared = match view.flush().await {
         // Reading and comparing 100,000 products takes tenths of a second.
         Ok(()) if LARGE < view.read(Ledger::product_count) => {
-            let (settings, own) = (settings.clone(), view.clone());
+            let settings = settings.clone();
+            let own = view.clone();
             view.aside(move || first_difference(&settings, &own)).await
         }
         Ok(()) => first_difference(settings, view),

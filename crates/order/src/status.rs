@@ -43,9 +43,12 @@ impl Facts for Status {
     }
 
     fn status(&self) -> ProcessStatus {
-        let (role, marks) = (*self.role.borrow(), self.engine.marks());
-        let (watchers, settled) = (self.settling.watchers().len(), self.settling.settled());
-        let (let_go, room) = (self.settling.let_go(), self.room.seen());
+        let role = *self.role.borrow();
+        let marks = self.engine.marks();
+        let watchers = self.settling.watchers().len();
+        let settled = self.settling.settled();
+        let let_go = self.settling.let_go();
+        let room = self.room.seen();
         let roster = self.members.now().roster();
         let ids = |peers: &[Peer]| peers.iter().map(|peer| peer.id).collect();
         self.view.read(|ledger| ProcessStatus {
@@ -78,7 +81,8 @@ impl Facts for Status {
     }
 
     fn ready(&self) -> bool {
-        let (role, marks) = (*self.role.borrow(), self.engine.marks());
+        let role = *self.role.borrow();
+        let marks = self.engine.marks();
         self.is_ready(role, marks.committed, self.view.read(Ledger::applied))
     }
 
@@ -87,7 +91,9 @@ impl Facts for Status {
         let voting = leader.and_then(|leader| self.peers.voting(leader, VOTING_VALID));
         let applied = self.view.read(Ledger::applied).0;
         self.members.look(|now| {
-            let (id, configs, voting) = (self.id, now.configs.as_slice(), voting.as_ref());
+            let id = self.id;
+            let configs = now.configs.as_slice();
+            let voting = voting.as_ref();
             readiness(&Situation { id, leader, applied, configs, voting })
         })
     }

@@ -81,7 +81,8 @@ impl Takeover {
         let me = self.settings.id;
         let mut leaders = self.engine.watch_leader();
         let mut peers = self.peers.watch();
-        let (mut announced, mut alone) = (None, None);
+        let mut announced = None;
+        let mut alone = None;
         let mut preempt = Preempt::default();
         loop {
             let now = *leaders.borrow_and_update();
@@ -231,7 +232,8 @@ impl Takeover {
 
     /// The other voters, compared with this replica's log.
     pub(crate) fn rivals(&self) -> Vec<VoterView> {
-        let (marks, table) = (self.engine.marks(), self.peers.now());
+        let marks = self.engine.marks();
+        let table = self.peers.now();
         let matched = |id| marks.matched.get(&id).copied().flatten();
         let voters = table.iter().filter(|(_, peer)| !peer.learner);
         voters.map(|(id, peer)| peer.rival(*id, matched(*id), marks.last)).collect()

@@ -60,7 +60,8 @@ impl Watch {
 
     /// Looks and reports, until `stop`.
     pub(crate) async fn run(self, tell: watch::Sender<VotingNews>, stop: CancellationToken) {
-        let (mut stuck, mut said) = (StuckLogs::default(), Instant::now());
+        let mut stuck = StuckLogs::default();
+        let mut said = Instant::now();
         loop {
             let now = Instant::now();
             let role = *self.role.borrow();
@@ -86,9 +87,11 @@ impl Watch {
     }
 
     fn look(&self, term: u64, stuck: &mut StuckLogs, now: Instant) -> proto::Voting {
-        let (marks, table) = (self.engine.marks(), self.peers.now());
+        let marks = self.engine.marks();
+        let table = self.peers.now();
         let me = self.engine.id();
-        let (last, committed) = (marks.last.0, marks.committed.0);
+        let last = marks.last.0;
+        let committed = marks.committed.0;
         let voters = self.members.look(Membership::voters);
         stuck.retain(|id| table.contains_key(&id));
         let mut seen = Voting { term, committed, voters: Vec::new() };

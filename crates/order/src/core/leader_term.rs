@@ -75,8 +75,12 @@ impl LeaderTerm {
     /// A leadership that begins at `now`.
     pub fn new(term: u64, now: Moment, times: Times, rules: Rules) -> Self {
         let watchers = SourceState::of_leader(times, rules);
-        let (applied, settled, quorum) = (Index(0), Index(0), Lease::default());
-        let (elected, open, names) = (now, false, BTreeMap::new());
+        let applied = Index(0);
+        let settled = Index(0);
+        let quorum = Lease::default();
+        let elected = now;
+        let open = false;
+        let names = BTreeMap::new();
         let majority_lost = false;
         Self {
             term,

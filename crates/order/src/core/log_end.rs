@@ -129,7 +129,8 @@ impl LogEnd {
     pub(crate) fn lost(self, acknowledged: &Acknowledged) -> Option<Lost> {
         let end = self.last.map_or(0, |(_, _, index)| index);
         if self.term < acknowledged.term {
-            let (own, other) = (self.term, acknowledged.term);
+            let own = self.term;
+            let other = acknowledged.term;
             return Some(Lost::Forgotten(format!(
                 "its last vote is of term {own}, and it had voted in term {other}"
             )));
@@ -140,7 +141,8 @@ impl LogEnd {
             Lost::Forgotten(format!("its log ends at {end}, and it had acknowledged {known}"))
         };
         if self.term == acknowledged.term && !is_whole {
-            let (own, other) = (self.last.map_or(0, |(term, _, _)| term), acknowledged.last.0);
+            let own = self.last.map_or(0, |(term, _, _)| term);
+            let other = acknowledged.last.0;
             return Some(match end < index {
                 true => forgotten(index),
                 false => Lost::Diverged(format!(

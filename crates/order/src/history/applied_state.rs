@@ -178,7 +178,8 @@ impl Shared {
         if self.feed.receiver_count() == 0 {
             return;
         }
-        let (at, settled) = (books.ledger.log_time(), books.ledger.settled());
+        let at = books.ledger.log_time();
+        let settled = books.ledger.settled();
         let attached = || books.ledger.attached().map(|(who, name)| (who, name.clone())).collect();
         let attached = attaches.then(attached);
         let entry = AppliedEntry { after, index, at, settled, changes, attached };

@@ -269,7 +269,8 @@ impl Blocks {
             return Ok(Vec::new());
         }
         let tables = self.tables()?;
-        let (mut found, mut bytes) = (Vec::new(), 0);
+        let mut found = Vec::new();
+        let mut bytes = 0;
         for place in tables.places.range(after.0 + 1..=to.0).map_err(broken)? {
             let (index, first) = place.map_err(broken)?;
             let index = Index(index.value());

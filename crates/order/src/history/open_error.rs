@@ -93,7 +93,8 @@ pub enum OpenError {
 impl OpenError {
     /// A folder or file that cannot be used.
     pub(crate) fn folder(path: &Path, reason: &impl ToString) -> Self {
-        let (path, reason) = (path.to_path_buf(), reason.to_string());
+        let path = path.to_path_buf();
+        let reason = reason.to_string();
         match reason.contains(NO_ROOM) {
             true => Self::Full { path },
             false => Self::Unusable { path, reason },
@@ -106,7 +107,8 @@ impl OpenError {
         position: impl Into<String>,
         reason: &impl ToString,
     ) -> Self {
-        let (position, reason) = (position.into(), reason.to_string());
+        let position = position.into();
+        let reason = reason.to_string();
         Self::Damaged { file: file.to_path_buf(), position, reason, advice: REPLACE }
     }
 
@@ -124,7 +126,8 @@ impl OpenError {
         position: impl Into<String>,
         reason: &impl ToString,
     ) -> Self {
-        let (position, reason) = (position.into(), reason.to_string());
+        let position = position.into();
+        let reason = reason.to_string();
         Self::Damaged { file: file.to_path_buf(), position, reason, advice: REPAIR }
     }
 }

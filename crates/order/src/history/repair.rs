@@ -50,10 +50,12 @@ pub(crate) fn repair(
     source: &dyn BlockSource,
     runtime: &tokio::runtime::Handle,
 ) -> io::Result<Repaired> {
-    let (index, done) = (Index(0), Repaired::default());
+    let index = Index(0);
+    let done = Repaired::default();
     let mut mender =
         Mender { blocks, source, runtime, index, digest: None, pending: Vec::new(), done };
-    let (to, mut after) = (durable.index(), Index(0));
+    let to = durable.index();
+    let mut after = Index(0);
     loop {
         let part = blocks.found(after, to, PART_BYTES)?;
         let Some((last, _)) = part.last() else { break };

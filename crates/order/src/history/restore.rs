@@ -27,7 +27,8 @@ impl Blocks {
             return Ok(Ledger::new(windows));
         }
         let state = State::decode(&durable.state).map_err(invalid)?;
-        let (after, to) = (state.keys_after, durable.index());
+        let after = state.keys_after;
+        let to = durable.index();
         if let Some(rolls) = &durable.rolls {
             let missing = match self.recall((to, &state), windows, rolls) {
                 Ok(Ok(ledger)) => return Ok(ledger),

@@ -79,12 +79,15 @@ impl Row {
 
     fn cut(block: &EncodedBlock<Bytes>, bytes_max: usize) -> Self {
         let header = block.header();
-        let (first, index) = (header.first_order_number, header.index);
-        let (bytes, keys) = (block.bytes(), block.keyed());
+        let first = header.first_order_number;
+        let index = header.index;
+        let bytes = block.bytes();
+        let keys = block.keyed();
         if bytes.len() <= bytes_max {
             return Self { first, index, row: bytes.clone(), pieces: Vec::new(), keys };
         }
-        let (mut row, mut pieces) = (vec![HEAD_VERSION, 0, 0, 0, 0], Vec::new());
+        let mut row = vec![HEAD_VERSION, 0, 0, 0, 0];
+        let mut pieces = Vec::new();
         row.extend_from_slice(&bytes[..HEADER_BYTES]);
         let mut begin = HEADER_BYTES;
         for cut in block.cuts(bytes_max) {

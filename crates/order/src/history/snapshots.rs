@@ -87,12 +87,14 @@ pub(crate) async fn install(
         return Err(invalid("a snapshot was being installed when that failed: start again"));
     }
     fetch_all(view, source, chain, &state).await?;
-    let (applied, members) = (meta.last_log_id, meta.last_membership.clone());
+    let applied = meta.last_log_id;
+    let members = meta.last_membership.clone();
     let target = view.clone();
     let task = move || {
         let _in_turn = target.shared.positions.lock();
         let rolls = target.shared.books.write().ledger.near(&state).map_err(invalid)?;
-        let (witness, rolls) = (None, Some(rolls));
+        let witness = None;
+        let rolls = Some(rolls);
         let durable = Durable { applied, members, state: manifest.state, witness, rolls };
         target.shared.blocks.write(&[], Some(&durable))?;
         change_over(&target, Ledger::forgetful(state), durable);
@@ -116,7 +118,8 @@ impl Chain {
         let header = block.header();
         let follows = self.index < header.index && header.index <= to;
         if !follows || header.previous != self.digest || header.first_order_number != self.next {
-            let (found, last) = (header.index, self.index);
+            let found = header.index;
+            let last = self.index;
             return Err(invalid(format!(
                 "the block of index {found} does not follow index {last}"
             )));
@@ -169,7 +172,8 @@ async fn fetch(
     state: &State,
 ) -> io::Result<()> {
     let mut blocks = source.blocks(chain.index, state.applied);
-    let (mut part, mut bytes) = (Vec::new(), 0);
+    let mut part = Vec::new();
+    let mut bytes = 0;
     loop {
         let next = blocks.next().await;
         if let Some(Ok(block)) = &next {

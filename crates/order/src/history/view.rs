@@ -181,7 +181,8 @@ impl View {
     ///
     /// When a block cannot be repaired, or the disk fails.
     pub async fn repair(self: &Arc<Self>, source: Arc<dyn BlockSource>) -> io::Result<Repaired> {
-        let (view, runtime) = (self.clone(), tokio::runtime::Handle::current());
+        let view = self.clone();
+        let runtime = tokio::runtime::Handle::current();
         let task =
             move || repair::repair(&view.shared.blocks, &view.durable(), source.as_ref(), &runtime);
         tokio::task::spawn_blocking(task).await.map_err(io::Error::other)?

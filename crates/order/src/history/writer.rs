@@ -72,7 +72,8 @@ fn write(shared: &Shared) -> io::Result<Durable> {
     let witness = |applied| shared.on_disk.get().map(|on_disk| on_disk.now().up_to(applied));
     let durable = match now {
         Some((state, rolls, applied, members)) => {
-            let (state, rolls) = (state.encode().into(), Some(rolls));
+            let state = state.encode().into();
+            let rolls = Some(rolls);
             Durable { applied, members, state, witness: witness(applied), rolls }
         }
         None => Durable { witness: witness(before.applied), ..Durable::clone(&before) },
@@ -85,7 +86,8 @@ fn write(shared: &Shared) -> io::Result<Durable> {
 /// Publishes that the moment is on disk, so that others may count on it, and drops its blocks from
 /// memory.
 fn written(shared: &Shared, durable: Durable) {
-    let (index, applied) = (durable.index(), durable.applied);
+    let index = durable.index();
+    let applied = durable.applied;
     let mut known = shared.durable.write();
     if applied < known.applied {
         // A snapshot has been installed meanwhile.

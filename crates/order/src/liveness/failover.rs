@@ -171,7 +171,8 @@ pub(crate) async fn run(
     let mut table = peers.watch();
     let mut leaders = engine.watch_leader();
     let mut listener = Listener::new(Instant::now());
-    let (mut last, mut given_up) = (None, None);
+    let mut last = None;
+    let mut given_up = None;
     loop {
         last = leaders.borrow_and_update().leader.or(last);
         let silent = {
@@ -213,7 +214,8 @@ async fn succeed(
     reported_loss: &watch::Sender<ReportedLoss>,
     loss: Loss,
 ) -> bool {
-    let (me, lost) = (engine.id(), loss.leader);
+    let me = engine.id();
+    let lost = loss.leader;
     for round in 0..ROUNDS_MAX {
         if loss.proven {
             drain_inbound(peers, lost).await;

@@ -73,7 +73,8 @@ impl StreamKeeper {
             room: self.room.clone(),
             voting: self.voting.clone(),
         };
-        let (failures, until) = (self.failures.clone(), end.clone());
+        let failures = self.failures.clone();
+        let until = end.clone();
         self.tasks.spawn(async move {
             if let Some(stop) = hold.run(until).await {
                 // A full channel already holds another stream's reason to stop.

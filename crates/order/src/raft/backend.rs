@@ -82,7 +82,8 @@ impl Backend for Folders {
         settings: &Settings,
         source: Arc<dyn BlockSource>,
     ) -> Result<Opened<LogStore>, Stop> {
-        let (folder, windows) = (settings.data.clone(), settings.windows);
+        let folder = settings.data.clone();
+        let windows = settings.windows;
         let delay = settings.faults.flush_delay;
         if settings.faults.switches {
             let failed = |error| Stop::Setup(format!("cannot watch the faults' file: {error}"));

@@ -72,7 +72,8 @@ fn refuse_forged(voted: u64, settings: &Settings) -> Result<(), Stop> {
     if voted <= TERM_MAX {
         return Ok(());
     }
-    let (id, folder) = (settings.id, settings.data.display());
+    let id = settings.id;
+    let folder = settings.data.display();
     Err(Stop::Setup(format!(
         "replica {id} has voted in term {voted}, which no election of this store has reached: if a \
          majority of the replicas goes on without it, type `oppidum ctl replace --id {id} --with \

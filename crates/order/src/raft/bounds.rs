@@ -153,7 +153,8 @@ impl Bounds {
     /// Checks a leader's entries, or its heartbeat.
     pub(crate) fn append(self, sender: u64, request: &AppendEntriesRequest<Types>) -> Judged {
         self.vote(sender, &request.vote, true)?;
-        let (previous, committed) = (request.prev_log_id.as_ref(), request.leader_commit.as_ref());
+        let previous = request.prev_log_id.as_ref();
+        let committed = request.leader_commit.as_ref();
         for id in [previous, committed] {
             self.log_id(id)?;
             not_beyond(&request.vote, id)?;
@@ -223,7 +224,8 @@ fn not_beyond(vote: &Vote, id: Option<&LogId>) -> Judged {
 
 /// The members named by a call: an operator adds them one at a time.
 fn membership(members: &RaftMembership) -> Judged {
-    let (mut count, mut strange) = (0, false);
+    let mut count = 0;
+    let mut strange = false;
     for (id, _) in members.nodes() {
         count += 1;
         strange |= *id == 0 || REPLICA_ID_MAX < *id;

@@ -210,11 +210,13 @@ pub(crate) fn transferred_out(result: &TransferLeaderResponse<Types>) -> proto::
     let what = match result {
         Ok(()) => What::Accepted(proto::Blank {}),
         Err(TransferLeaderError::VoteChanged { expected, actual }) => {
-            let (expected, actual) = (Some(vote_out(expected)), Some(vote_out(actual)));
+            let expected = Some(vote_out(expected));
+            let actual = Some(vote_out(actual));
             What::VoteChanged(proto::VoteChanged { expected, actual })
         }
         Err(TransferLeaderError::LogNotFlushed { expected, actual }) => {
-            let (expected, actual) = (expected.as_ref().map(id_out), actual.as_ref().map(id_out));
+            let expected = expected.as_ref().map(id_out);
+            let actual = actual.as_ref().map(id_out);
             What::NotFlushed(proto::NotFlushed { expected, actual })
         }
     };

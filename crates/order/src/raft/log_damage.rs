@@ -15,7 +15,9 @@ pub(super) fn find(folder: &Path, config: &Arc<raft_log::Config>, error: &io::Er
     let Ok(dump) = Dump::<LogTypes>::new(config.clone()) else {
         return OpenError::folder(folder, error);
     };
-    let (mut end, mut at, mut found) = (0, None, None);
+    let mut end = 0;
+    let mut at = None;
+    let mut found = None;
     // The walk ends at the first unreadable record; its error is kept here.
     let _ = dump.write_with(|chunk, _, record| {
         if at != Some(chunk) {

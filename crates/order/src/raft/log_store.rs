@@ -267,7 +267,8 @@ impl RaftLogReader<Types> for LogStore {
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
         let log = self.inner.log.read();
-        let (mut entries, mut bytes) = (Vec::new(), 0);
+        let mut entries = Vec::new();
+        let mut bytes = 0;
         for read in log.read(start, end) {
             let (log_id, body) = read?;
             bytes += body.size();

@@ -172,7 +172,8 @@ impl Receiver {
         if own.map_err(stopped)? > *vote {
             return Ok(());
         }
-        let (index, term) = (other.index, other.leader_id.term);
+        let index = other.index;
+        let term = other.leader_id.term;
         let stop = self.shared.identity.diverged(&format!(
             "entry {index} is applied here, and replica {id}, which leads, has another one there, \
              of term {term}"
@@ -279,7 +280,9 @@ impl Peer for Receiver {
         let this = self.clone();
         // A broken or malformed stream just ends: the engine of the sender opens another.
         let rest = futures::stream::unfold((requests, reading), move |mut state| {
-            let (room, turned_away, this) = (room.clone(), turned_away.clone(), this.clone());
+            let room = room.clone();
+            let turned_away = turned_away.clone();
+            let this = this.clone();
             async move {
                 let request = state.0.message().await.ok().flatten()?;
                 let request = convert::append_in(request).ok()?;
@@ -316,7 +319,8 @@ impl Peer for Receiver {
         self.judged(id, self.bounds().append(id, &request))?;
         self.agrees(id, &request.vote, named(&request)).await?;
         self.shared.peers.hear(id);
-        let (previous, last) = (request.prev_log_id, request.entries.last().map(|e| e.log_id));
+        let previous = request.prev_log_id;
+        let last = request.entries.last().map(|e| e.log_id);
         let conflicts = previous.is_some();
         let answer = self.shared.raft.append_entries(request).await.map_err(stopped)?;
         if answer.is_conflict() && !conflicts {
@@ -387,7 +391,8 @@ impl Peer for Receiver {
         self.is_proven(request.sender.as_ref())?;
         let (parts, outgoing) = mpsc::channel(PARTS_AHEAD);
         let view = self.shared.view.clone();
-        let (after, to) = (Index(request.after), Index(request.to));
+        let after = Index(request.after);
+        let to = Index(request.to);
         tokio::spawn(send_blocks(view, after, to, parts));
         Ok(self.until_stop(ReceiverStream::new(outgoing)))
     }
@@ -453,8 +458,8 @@ impl Peer for Receiver {
 
 impl Receiver {
     fn report(&self, id: u64, ping: &proto::HoldPing) {
-        let (reaches, dead) =
-            (convert::position_in(ping.last_log), (ping.dead != 0).then_some(ping.dead));
+        let reaches = convert::position_in(ping.last_log);
+        let dead = (ping.dead != 0).then_some(ping.dead);
         if self.judged(id, self.bounds().position(reaches)).is_err() {
             return;
         }

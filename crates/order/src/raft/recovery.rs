@@ -157,7 +157,9 @@ impl Survivor {
 
 /// Copies a log without its vote, and replaces the log by the copy. The old log is kept beside it.
 async fn without_vote(folder: &Path, mut log: LogStore) -> Result<LogStore, Stop> {
-    let (place, draft, kept) = (folder.join("log"), folder.join(DRAFT), folder.join(BEFORE));
+    let place = folder.join("log");
+    let draft = folder.join(DRAFT);
+    let kept = folder.join(BEFORE);
     let failed = |error: io::Error| {
         Stop::Setup(format!(
             "cannot copy the log: {error}; check the disk, then run the command again"
@@ -201,7 +203,8 @@ async fn copy_entries(log: &mut LogStore, copy: &mut LogStore) -> io::Result<()>
 
 /// Restores a log that a crash during the copying has left beside its place.
 fn put_back(folder: &Path) -> io::Result<()> {
-    let (place, kept) = (folder.join("log"), folder.join(BEFORE));
+    let place = folder.join("log");
+    let kept = folder.join(BEFORE);
     match !place.exists() && kept.exists() {
         true => std::fs::rename(kept, place),
         false => Ok(()),
@@ -233,7 +236,8 @@ async fn replay(log: &mut LogStore, mut ledger: Ledger, durable: &Durable) -> io
             next = entry.log_id.index + 1;
             match entry.payload {
                 EntryPayload::Normal(payload) => {
-                    let (index, term) = (Index(entry.log_id.index), entry.log_id.leader_id.term);
+                    let index = Index(entry.log_id.index);
+                    let term = entry.log_id.leader_id.term;
                     ledger.apply_bytes(index, term, &payload.0).map_err(invalid)?;
                 }
                 EntryPayload::Membership(named) => {

@@ -256,7 +256,8 @@ impl Link {
         let late = self.late(RPCTypes::AppendEntries, STALLED_MAX);
         let link = self.clone();
         let stream = futures::stream::unfold(Some((answers, owed, over)), move |state| {
-            let (late, link) = (late.clone(), link.clone());
+            let late = late.clone();
+            let link = link.clone();
             async move {
                 let (mut answers, owed, over) = state?;
                 let answer = match next(&mut answers, &owed).await {
