@@ -60,7 +60,7 @@ impl Takeover {
             }
             tokio::time::sleep(LOOK).await;
         }
-        tracing::info!("handing over to {to}");
+        tracing::info!(peer = to, "handing over to {to}");
         self.engine.hand_over(to).await;
         self.engine.await_other_leader(me, TAKING).await;
         match self.engine.leader().leader {

@@ -104,7 +104,7 @@ impl Identity {
         check_version(&record, folder)?;
         let removals = watch::Sender::new(record.removed.clone());
         let folder = folder.to_path_buf();
-        let members = Members::of_nobody();
+        let members = Members::none();
         let record = Mutex::new(record);
         let callers = Mutex::default();
         let joins = false;
@@ -133,9 +133,10 @@ impl Identity {
     /// How this replica introduces itself to a caller that says to be replica `to`.
     pub(crate) fn answer(&self, to: u64) -> proto::Sender {
         let sender = self.sender(to);
-        let to_incarnation = match sender.to_incarnation.is_empty() {
-            true => String::new(),
-            false => fingerprint(&sender.to_incarnation),
+        let to_incarnation = if sender.to_incarnation.is_empty() {
+            String::new()
+        } else {
+            fingerprint(&sender.to_incarnation)
         };
         proto::Sender { incarnation: fingerprint(&sender.incarnation), to_incarnation, ..sender }
     }

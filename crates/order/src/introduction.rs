@@ -84,6 +84,7 @@ impl Introduction {
             let end = self.own.last.map_or(0, |(_, _, index)| index);
             let told = acknowledged;
             tracing::warn!(
+                peer = by,
                 "replica {by} says that this one acknowledged {} and {}, and its log ended at \
                  {end}: that is not believed",
                 told.last.2,

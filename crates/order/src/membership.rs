@@ -68,10 +68,7 @@ impl Membership {
         }
         for (id, address) in &self.addresses {
             let peer = Peer { id: *id, address: address.clone() };
-            let list = match self.is_voter(*id) {
-                true => &mut roster.voters,
-                false => &mut roster.learners,
-            };
+            let list = if self.is_voter(*id) { &mut roster.voters } else { &mut roster.learners };
             list.push(peer);
         }
         roster
@@ -104,7 +101,7 @@ impl Members {
     }
 
     /// For the folder of a replica that does not run.
-    pub(crate) fn of_nobody() -> Self {
+    pub(crate) fn none() -> Self {
         Self {
             hints: Arc::default(),
             now: watch::Sender::default(),

@@ -125,11 +125,11 @@ impl MembershipChange {
             may_join(&found, known, id, address)?;
             if !known {
                 self.engine().add_learner(id, address).await?;
-                tracing::info!("replica {id} at {address} is added, without a vote");
+                tracing::info!(peer = id, "replica {id} at {address} is added, without a vote");
             }
             self.catch_up(id, address, tell).await?;
             self.engine().promote(id).await?;
-            tracing::info!("replica {id} votes");
+            tracing::info!(peer = id, "replica {id} votes");
         }
         let voters =
             u32::try_from(self.members().look(Membership::voters).len()).unwrap_or(u32::MAX);
@@ -198,7 +198,7 @@ impl MembershipChange {
             return self.hand_over(to).await.map(|()| Gone::Ask(to));
         }
         self.engine().dismiss(id, votes).await?;
-        tracing::info!("replica {id} is removed");
+        tracing::info!(peer = id, "replica {id} is removed");
         Ok(Gone::Removed(self.members().look(Membership::voters).len()))
     }
 

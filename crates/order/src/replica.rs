@@ -148,10 +148,6 @@ impl Replica {
         let (engine, failed) = Engine::new(settings.id, raft.clone(), transport, identity.clone());
         let introduction =
             Introduction::new(identity.clone(), peers.clone(), engine.clone()).await?;
-        let failures = mpsc::channel(1);
-        let leaving = CancellationToken::new();
-        let ending = CancellationToken::new();
-        let tasks = TaskTracker::new();
         let replica = Self {
             settings,
             identity,
@@ -163,10 +159,10 @@ impl Replica {
             room,
             sources,
             gauge,
-            leaving,
-            ending,
-            tasks,
-            failures,
+            leaving: CancellationToken::new(),
+            ending: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            failures: mpsc::channel(1),
         };
         replica.watch_failures(failed);
         if stop.is_cancelled() {
@@ -195,12 +191,10 @@ impl Replica {
     /// store.
     fn spawn_maintenance(&self) {
         let limits = Limits::keeping(self.settings.log_kept());
-        let raft = self.raft.clone();
-        let view = self.view.clone();
-        self.tasks.spawn(compaction::run(raft, view, limits, self.ending.clone()));
-        let view = self.view.clone();
-        let peers = self.peers.clone();
-        self.tasks.spawn(catch_up_progress::run(view, peers, self.ending.clone()));
+        let view = &self.view;
+        let end = &self.ending;
+        self.tasks.spawn(compaction::run(self.raft.clone(), view.clone(), limits, end.clone()));
+        self.tasks.spawn(catch_up_progress::run(view.clone(), self.peers.clone(), end.clone()));
         self.tasks.spawn(bootstrap::begin(
             self.raft.clone(),
             self.settings.clone(),

@@ -236,7 +236,7 @@ impl Service {
         let reader = view.clone();
         let found = view.shared.hand.aside(move || reader.order(number)).await;
         found.map_err(|error| {
-            tracing::error!("cannot read order {number}: {error}");
+            tracing::error!(order = number.0, "cannot read order {number}: {error}");
             problems::unreadable(&error)
         })
     }

@@ -301,7 +301,7 @@ impl Propose for LogProposer {
 /// Logs the leader, once per change.
 fn announce(announced: &mut Option<u64>, leader: u64) {
     if announced.replace(leader) != Some(leader) {
-        tracing::info!("New leader id: {leader}");
+        tracing::info!(leader, "New leader id: {leader}");
     }
 }
 

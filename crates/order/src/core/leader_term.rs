@@ -244,9 +244,10 @@ impl LeaderTerm {
 
     /// A decided detach as it is proposed, with the term of the decision.
     pub fn stamp(&self, detach: Detach) -> Detach {
-        match self.rules.broken(Mutant::DetachAnyTerm) {
-            true => Detach { term: self.term, ..detach },
-            false => detach,
+        if self.rules.broken(Mutant::DetachAnyTerm) {
+            Detach { term: self.term, ..detach }
+        } else {
+            detach
         }
     }
 

@@ -111,10 +111,7 @@ impl PeerLog {
 
     /// What the peer acknowledged before `start`.
     pub(crate) fn before(&self, start: Option<&MetStart>) -> Acknowledged {
-        match self.start.as_ref() == start {
-            true => self.earlier,
-            false => self.earlier.and(self.latest),
-        }
+        if self.start.as_ref() == start { self.earlier } else { self.earlier.and(self.latest) }
     }
 }
 
@@ -143,12 +140,13 @@ impl LogEnd {
         if self.term == acknowledged.term && !is_whole {
             let own = self.last.map_or(0, |(term, _, _)| term);
             let other = acknowledged.last.0;
-            return Some(match end < index {
-                true => forgotten(index),
-                false => Lost::Diverged(format!(
+            return Some(if end < index {
+                forgotten(index)
+            } else {
+                Lost::Diverged(format!(
                     "its log ends with entry {end} of term {own}, and it acknowledged entry \
                      {index} of term {other} in its place"
-                )),
+                ))
             });
         }
         let committed = acknowledged.committed;

@@ -231,9 +231,10 @@ impl Blocks {
         match Stored::read(row.value()).map_err(damaged)? {
             Stored::Whole(block) => {
                 let block = EncodedBlock::open(block).map_err(damaged)?;
-                match stands(block.header(), first, index) {
-                    true => Ok(block.order(number)),
-                    false => Err(stray()),
+                if stands(block.header(), first, index) {
+                    Ok(block.order(number))
+                } else {
+                    Err(stray())
                 }
             }
             Stored::Head(head) if !stands(head.header(), first, index) => Err(stray()),

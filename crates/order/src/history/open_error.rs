@@ -19,15 +19,12 @@ const NO_ROOM: &str = "No space left on device";
 
 /// The advice for the operator after a disk failure of a running replica.
 pub(crate) fn advice(reason: &str) -> &'static str {
-    match reason.contains(NO_ROOM) {
-        true => {
-            "its disk is full: free some space, then start the replica again; nothing \
+    if reason.contains(NO_ROOM) {
+        "its disk is full: free some space, then start the replica again; nothing \
              acknowledged is lost"
-        }
-        false => {
-            "nothing is believed of what was being written: check the disk, then start the replica \
+    } else {
+        "nothing is believed of what was being written: check the disk, then start the replica \
              again"
-        }
     }
 }
 
@@ -37,11 +34,10 @@ pub(crate) const HISTORY_DAMAGED: &str = "the history of orders is damaged";
 /// The stop of a running replica whose storage has failed. A supervisor may restart it, unless
 /// written data is gone.
 pub(crate) fn stop(folder: &str, why: &str) -> Stop {
-    match why.contains(HISTORY_DAMAGED) {
-        true => Stop::Setup(format!("the replica cannot go on in {folder}: {why}; {REPLACE}")),
-        false => {
-            Stop::Defect(format!("the replica cannot go on in {folder}: {why}; {}", advice(why)))
-        }
+    if why.contains(HISTORY_DAMAGED) {
+        Stop::Setup(format!("the replica cannot go on in {folder}: {why}; {REPLACE}"))
+    } else {
+        Stop::Defect(format!("the replica cannot go on in {folder}: {why}; {}", advice(why)))
     }
 }
 
@@ -95,10 +91,7 @@ impl OpenError {
     pub(crate) fn folder(path: &Path, reason: &impl ToString) -> Self {
         let path = path.to_path_buf();
         let reason = reason.to_string();
-        match reason.contains(NO_ROOM) {
-            true => Self::Full { path },
-            false => Self::Unusable { path, reason },
-        }
+        if reason.contains(NO_ROOM) { Self::Full { path } } else { Self::Unusable { path, reason } }
     }
 
     /// A file that does not hold what was written.

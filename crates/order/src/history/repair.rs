@@ -132,7 +132,7 @@ impl Mender<'_> {
         }
         self.blocks.write(&self.pending, None)?;
         for Row { index, .. } in self.pending.drain(..) {
-            tracing::info!("repaired the block of index {index}");
+            tracing::info!(index = index.0, "repaired the block of index {index}");
             self.done.mended.push(index);
         }
         Ok(())

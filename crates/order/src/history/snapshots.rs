@@ -156,7 +156,8 @@ async fn fetch_all(
             let text = format!("cannot fetch the blocks from index {last} to {to}: {why}");
             return Err(invalid(text));
         }
-        tracing::info!("asking again for the blocks after index {}: {why}", chain.index);
+        let after = chain.index;
+        tracing::info!(index = after.0, "asking again for the blocks after index {after}: {why}");
         tokio::time::sleep(pause).await;
         pause *= 2;
     }

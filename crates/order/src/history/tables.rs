@@ -26,9 +26,10 @@ impl Tables<'_> {
         let first = self.places.get(index.0).map_err(broken)?.map(|first| first.value());
         let first = first.ok_or_else(|| self.history.damage(index, &"it is missing"))?;
         let block = self.history.check(index, self.block(index, first)??)?;
-        match stands(block.header(), first, index.0) {
-            true => Ok(block),
-            false => Err(self.history.damage(index, &"another block stands in its place")),
+        if stands(block.header(), first, index.0) {
+            Ok(block)
+        } else {
+            Err(self.history.damage(index, &"another block stands in its place"))
         }
     }
 

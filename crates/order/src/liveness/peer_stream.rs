@@ -109,7 +109,8 @@ impl PeerStream {
                     let begun = self.identity.members().look(|now| now.begun);
                     let waits = !begun && status.code() == Code::NotFound;
                     if !waits && !std::mem::replace(&mut complained, true) {
-                        tracing::warn!("{} does not take us: {}", self.to, status.message());
+                        let (to, why) = (self.to, status.message());
+                        tracing::warn!(peer = to, "replica {to} does not take us: {why}");
                     }
                 }
             }

@@ -101,7 +101,11 @@ where
     let before = applied.index.saturating_sub(1)..applied.index;
     let stays = log.get_log_reader().await.try_get_log_entries(before).await?;
     let stays = stays.last().map(|entry| entry.log_id).or(state.last_purged_log_id);
-    tracing::warn!("the log ends with {last}, where {applied} was decided: it is cut off there");
+    let index = last.index;
+    tracing::warn!(
+        index,
+        "the log ends with {last}, where {applied} was decided: it is cut off there"
+    );
     log.truncate_after(stays).await
 }
 

@@ -112,10 +112,7 @@ impl Bounds {
         let epochs = epoch(theirs) - epoch(own);
         let counted_from = if epochs == 0 { own % EPOCH } else { 0 };
         let terms = (theirs % EPOCH).saturating_sub(counted_from);
-        match epochs <= EPOCHS_AHEAD_MAX && terms <= TERMS_AHEAD_MAX {
-            true => Ok(()),
-            false => rejected,
-        }
+        if epochs <= EPOCHS_AHEAD_MAX && terms <= TERMS_AHEAD_MAX { Ok(()) } else { rejected }
     }
 
     fn log_id(self, id: Option<&LogId>) -> Judged {
@@ -137,9 +134,10 @@ impl Bounds {
         if vote.leader_id.node_id != sender {
             return Err(Implausible::NotItsOwn(vote.leader_id.node_id));
         }
-        match vote.committed == settled {
-            true => Ok(()),
-            false => Err(Implausible::Contradiction("it is a candidate and leads, or neither")),
+        if vote.committed == settled {
+            Ok(())
+        } else {
+            Err(Implausible::Contradiction("it is a candidate and leads, or neither"))
         }
     }
 
@@ -216,9 +214,10 @@ fn at_most(index: u64) -> Judged {
 
 /// An entry is of the term of the vote that sends it, or of an earlier one.
 fn not_beyond(vote: &Vote, id: Option<&LogId>) -> Judged {
-    match id.is_none_or(|id| id.leader_id <= vote.leader_id) {
-        true => Ok(()),
-        false => Err(Implausible::Contradiction("its log is of a later term than its vote")),
+    if id.is_none_or(|id| id.leader_id <= vote.leader_id) {
+        Ok(())
+    } else {
+        Err(Implausible::Contradiction("its log is of a later term than its vote"))
     }
 }
 
@@ -232,9 +231,10 @@ fn membership(members: &RaftMembership) -> Judged {
     }
     let voters = members.get_joint_config();
     let many = REPLICAS_MAX + HINTS_MAX < count || 2 < voters.len();
-    match strange || many {
-        true => Err(Implausible::Contradiction("its members are no set of replicas")),
-        false => Ok(()),
+    if strange || many {
+        Err(Implausible::Contradiction("its members are no set of replicas"))
+    } else {
+        Ok(())
     }
 }
 

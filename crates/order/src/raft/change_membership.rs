@@ -51,9 +51,10 @@ impl Engine {
     /// Removes a replica, voter or learner.
     pub(crate) async fn dismiss(&self, id: u64, votes: bool) -> Result<(), NotChanged> {
         let ids = BTreeSet::from([id]);
-        self.change(match votes {
-            true => ChangeMembers::RemoveVoters(ids),
-            false => ChangeMembers::RemoveNodes(ids),
+        self.change(if votes {
+            ChangeMembers::RemoveVoters(ids)
+        } else {
+            ChangeMembers::RemoveNodes(ids)
         })
         .await
     }

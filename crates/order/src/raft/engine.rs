@@ -84,10 +84,7 @@ impl Engine {
         let failed = async move {
             let fatal = follower.await;
             let why = fatal.to_string();
-            match why.contains(DIVERGED) {
-                true => identity.diverged(&why),
-                false => stopped(&fatal),
-            }
+            if why.contains(DIVERGED) { identity.diverged(&why) } else { stopped(&fatal) }
         };
         (Self { id, raft, transport, leaders }, failed)
     }

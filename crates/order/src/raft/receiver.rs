@@ -114,28 +114,31 @@ impl Receiver {
     fn admit_introduced(&self, sender: Option<&proto::Sender>) -> Result<u64, Status> {
         let id = self.shared.identity.admit_met(sender).map_err(|error| refusal(&error))?;
         self.is_proven(sender)?;
-        match self.shared.peers.is_introduced(id) {
-            true => Ok(id),
-            false => Err(Status::permission_denied(format!(
+        if self.shared.peers.is_introduced(id) {
+            Ok(id)
+        } else {
+            Err(Status::permission_denied(format!(
                 "replica {id} has not compared yet what this one acknowledged before it started"
-            ))),
+            )))
         }
     }
 
     /// Requires a caller that has proved its identity: everything beyond a greeting needs that.
     fn is_proven(&self, sender: Option<&proto::Sender>) -> Result<(), Status> {
         let sender = sender.ok_or_else(|| refusal(&HandshakeError::Nameless))?;
-        match self.shared.identity.is_proven(sender) {
-            true => Ok(()),
-            false => Err(refusal(&HandshakeError::NotMetYet(sender.id))),
+        if self.shared.identity.is_proven(sender) {
+            Ok(())
+        } else {
+            Err(refusal(&HandshakeError::NotMetYet(sender.id)))
         }
     }
 
     /// Rejects a vote on a replica that waits to be added: it has no log to vote by.
     fn may_vote(&self) -> Result<(), Status> {
-        match self.shared.identity.waits() {
-            true => Err(Status::permission_denied("this replica has not been added yet")),
-            false => Ok(()),
+        if self.shared.identity.waits() {
+            Err(Status::permission_denied("this replica has not been added yet"))
+        } else {
+            Ok(())
         }
     }
 
@@ -411,8 +414,8 @@ impl Peer for Receiver {
         }
         let start = hello.sender.as_ref().map_or(0, |sender| sender.start);
         if self.shared.starts.lock().insert(id, start) != Some(start) {
-            tracing::info!("Connection from: order {id}");
-            tracing::info!("sending missing logs to {id}");
+            tracing::info!(peer = id, "Connection from: order {id}");
+            tracing::info!(peer = id, "sending missing logs to {id}");
         }
         let introduction = &self.shared.introduction;
         let known = introduction.meet(id, hello.starts.as_ref());

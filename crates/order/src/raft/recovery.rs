@@ -137,7 +137,10 @@ impl Survivor {
             ))
         })?;
         if forged {
-            tracing::warn!("the vote for term {voted} is left behind: no election comes so far");
+            tracing::warn!(
+                term = voted,
+                "the vote for term {voted} is left behind: no election comes so far"
+            );
             self.log = without_vote(&self.knowledge.folder, self.log).await?;
         }
         let leader_id = LeaderId { term, node_id: id };
@@ -205,10 +208,7 @@ async fn copy_entries(log: &mut LogStore, copy: &mut LogStore) -> io::Result<()>
 fn put_back(folder: &Path) -> io::Result<()> {
     let place = folder.join("log");
     let kept = folder.join(BEFORE);
-    match !place.exists() && kept.exists() {
-        true => std::fs::rename(kept, place),
-        false => Ok(()),
-    }
+    if !place.exists() && kept.exists() { std::fs::rename(kept, place) } else { Ok(()) }
 }
 
 /// The result of replaying the log beyond the history.

@@ -130,9 +130,12 @@ impl StateMachine {
         let ledger = blocks.restore(&durable, windows).map_err(|error| {
             let is_damage = error.kind() == io::ErrorKind::InvalidData;
             // An error about a block names its place already.
-            error.downcast::<OpenError>().unwrap_or_else(|error| match is_damage {
-                true => OpenError::damaged_block(path, "its blocks", &error),
-                false => OpenError::folder(path, &error),
+            error.downcast::<OpenError>().unwrap_or_else(|error| {
+                if is_damage {
+                    OpenError::damaged_block(path, "its blocks", &error)
+                } else {
+                    OpenError::folder(path, &error)
+                }
             })
         })?;
         let rolls = durable.applied.map(|_| ledger.key_summary());
@@ -263,9 +266,10 @@ impl RaftStateMachine<Types> for StateMachine {
                 return Err(invalid(format!("{DIVERGED}: {other} is to be applied")));
             }
             shared.room().await?;
-            let outcomes = match shared.opens_large_shop(&entry) {
-                true => Shared::apply_aside(shared, entry).await?,
-                false => shared.apply(entry)?,
+            let outcomes = if shared.opens_large_shop(&entry) {
+                Shared::apply_aside(shared, entry).await?
+            } else {
+                shared.apply(entry)?
             };
             if let Some(responder) = responder {
                 responder.send(outcomes);

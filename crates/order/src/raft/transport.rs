@@ -370,7 +370,7 @@ impl RaftNetworkV2<Types> for Link {
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let request = convert::snapshot_out(&vote, &snapshot, self.sender());
         let mut client = self.client(Purpose::Snapshot)?;
-        tracing::info!("sending missing logs to {}, as a snapshot", self.to);
+        tracing::info!(peer = self.to, "sending missing logs to {}, as a snapshot", self.to);
         let _installing = self.transport.peers.install(self.to);
         tokio::select! {
             closed = cancel => Err(StreamingError::Closed(closed)),

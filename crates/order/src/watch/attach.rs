@@ -18,7 +18,8 @@ impl Settling {
     pub(super) fn lapse(&self) {
         let lapse = self.with(|state| state.lapse(clock::now()));
         for name in &lapse.let_go {
-            tracing::info!("let go of {}: silent for a whole grace", escaped(name));
+            let name = escaped(name);
+            tracing::info!(peer = %name, "let go of {name}: silent for a whole grace");
         }
         if !lapse.let_go.is_empty() {
             self.settle(|_| ());

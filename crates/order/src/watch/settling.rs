@@ -301,6 +301,7 @@ impl Settling {
     fn lost_majority(&self, term: u64) {
         if self.with(|state| state.lost_majority(term, self.streams())) {
             tracing::warn!(
+                term,
                 "no majority confirms this leader: it lets its catalogs look for another"
             );
             self.tell();

@@ -175,7 +175,8 @@ impl Source for Leader {
         let patience = tokio::time::timeout(ATTACHING, attaching).await;
         patience.unwrap_or_else(|_| Err(Status::unavailable("not attached in time")))?;
         settling.with(|state| state.serve(who, origin));
-        tracing::info!("{} watches", escaped(&hello.name));
+        let name = escaped(&hello.name);
+        tracing::info!(peer = %name, "{name} watches");
         Ok(())
     }
 
