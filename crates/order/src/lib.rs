@@ -60,6 +60,9 @@ mod problems;
 
 pub mod raft;
 
+#[cfg(test)]
+mod golden_tests;
+
 pub use config::{Faults, Settings, Shop};
 pub use replica::{run, run_on};
 
