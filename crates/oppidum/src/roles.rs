@@ -24,7 +24,7 @@ use crate::failpoints;
 use crate::output;
 use crate::settings::{self, Settings};
 use crate::shop;
-use crate::signals::Signals;
+use crate::signals::Interrupt;
 
 /// Runs a replica.
 pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
@@ -182,8 +182,9 @@ fn begin(settings: &Settings, log: &Filter, common: &Common) -> Result<Cancellat
     for line in settings.said() {
         tracing::info!("{line}");
     }
-    let stop = CancellationToken::new();
-    tokio::spawn(stop_on_signal(Signals::catch()?, stop.clone()));
+    let interrupt = Interrupt::listen_and(|| tracing::info!("stopping"))?;
+    interrupt.exit_when_hurried();
+    let stop = interrupt.stop;
     if common.stop_with_stdin {
         // A frozen process is resumed when its parent ends, and then finds its stdin closed.
         if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::CONT)) {
@@ -194,18 +195,7 @@ fn begin(settings: &Settings, log: &Filter, common: &Common) -> Result<Cancellat
     Ok(stop)
 }
 
-/// The first signal ends the process in order, the second at once.
-async fn stop_on_signal(mut signals: Signals, stop: CancellationToken) {
-    loop {
-        signals.next().await;
-        if stop.is_cancelled() {
-            std::process::exit(130);
-        }
-        tracing::info!("stopping");
-        stop.cancel();
-    }
-}
-
+/// Waits for the end of stdin, and then stops the process.
 pub(crate) async fn stdin_closed(stop: CancellationToken) {
     let mut stdin = tokio::io::stdin();
     let mut bytes = [0; 64];

@@ -14,9 +14,9 @@ use std::io::IsTerminal;
 use wire::exit::Stop;
 
 use crate::cli_lab::Demo;
-use crate::lab::interrupt::Interrupt;
 use crate::lab::lab_store::{self, LEADERS, LabStore, StoreSpec};
 use crate::lab::tell;
+use crate::signals::Interrupt;
 use scene::{CUSTOMERS, DemoStore};
 
 /// Runs the demo. True: at the end all checks held.

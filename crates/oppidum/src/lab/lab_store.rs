@@ -17,8 +17,8 @@ use wire::status::StoreStatus;
 
 use crate::http::Client;
 use crate::inspect;
-use crate::lab::interrupt::Interrupt;
 use crate::shop;
+use crate::signals::Interrupt;
 use crate::up::archive::{Archive, LogLine};
 use crate::up::plan::{Plan, UpRequest};
 use crate::up::supervisor::{AfterExit, Lines, Supervisor};
@@ -292,15 +292,7 @@ impl LabStore {
         for name in self.names() {
             self.thaw(&name);
         }
-        tokio::select! {
-            () = self.supervisor.end() => {}
-            () = interrupt.hurried() => {
-                for name in self.names() {
-                    self.supervisor.signal(&name, Signal::KILL);
-                }
-                self.supervisor.end().await;
-            }
-        }
+        self.supervisor.end(&interrupt.hurry).await;
         if let Err(error) = self.folder.close() {
             crate::lab::remark(format!("oppidum: the temporary folder stays behind: {error}"));
         }

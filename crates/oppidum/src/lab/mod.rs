@@ -14,8 +14,6 @@ pub(crate) mod lab_store;
 
 pub(crate) mod elections;
 
-pub(crate) mod interrupt;
-
 mod chart;
 
 mod progress;
@@ -27,7 +25,7 @@ use wire::exit::Stop;
 
 use crate::cli_lab::{Lab, LabOn};
 use crate::pains;
-use interrupt::Interrupt;
+use crate::signals::Interrupt;
 
 /// Runs an experiment. False: it measured nothing, or a check failed.
 pub(crate) async fn run(lab: Lab) -> Result<bool, Stop> {

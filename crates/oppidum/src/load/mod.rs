@@ -19,7 +19,7 @@ use crate::cli::Load;
 use crate::http::{self, Client};
 use crate::inspect;
 use crate::output;
-use crate::signals::Signals;
+use crate::signals::Interrupt;
 use customer::Customer;
 use report::Report;
 
@@ -99,8 +99,7 @@ pub(crate) async fn run(url: &str, flags: &Load) -> Result<bool, Stop> {
     }
     let shop = look_around(url).await?;
     let began = Instant::now();
-    let closing = CancellationToken::new();
-    tokio::spawn(close_on_signal(Signals::catch()?, closing.clone()));
+    let closing = stop_trading()?;
     let habits = Workload::quiet(flags.clients, flags.requests, flags.p, flags.seed);
     let habits = Workload { quiet: flags.quiet, ..habits };
     let report = outing(&[url.to_owned()], &shop, habits, &closing, &Arc::default()).await?;
@@ -137,23 +136,19 @@ pub(crate) async fn outing(
     Ok(report)
 }
 
-/// The first signal ends the trading: the placed orders are still confirmed. The second ends the
-/// process. A closed stdout ends the trading, too.
-async fn close_on_signal(mut signals: Signals, closing: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = signals.next() => {}
-            () = output::reader_gone().cancelled(), if !closing.is_cancelled() => {
-                closing.cancel();
-                continue;
-            }
-        }
-        if closing.is_cancelled() {
-            std::process::exit(130);
-        }
+/// The token that ends the trading, after which the placed orders are still confirmed: cancelled by
+/// the first signal, or when stdout is closed. The next signal ends the process.
+fn stop_trading() -> Result<CancellationToken, Stop> {
+    let interrupt = Interrupt::listen_and(|| {
         note!("oppidum: no further requests; confirming what was placed (Ctrl-C again: leave)");
+    })?;
+    interrupt.exit_when_hurried();
+    let closing = interrupt.stop.clone();
+    tokio::spawn(async move {
+        output::reader_gone().cancelled().await;
         closing.cancel();
-    }
+    });
+    Ok(interrupt.stop)
 }
 
 /// Queries the products of a store and its dialect.

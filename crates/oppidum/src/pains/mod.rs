@@ -22,7 +22,7 @@ mod stale;
 use wire::exit::Stop;
 
 use crate::roles::DialectName;
-use crate::signals::Signals;
+use crate::signals::Interrupt;
 use ::frontend::classic::Dialect;
 use cluster::LocalCluster;
 use flags::{Pain, StoreChoice};
@@ -60,7 +60,7 @@ async fn tried(
     ) -> Result<ExperimentResult, Stop>,
 ) -> Result<bool, Stop> {
     let dialect = at.dialect.map(|dialect| dialect.0);
-    let mut signals = Signals::catch()?;
+    let interrupt = Interrupt::listen()?;
     if !at.url.is_empty() {
         let looking = async {
             let around = look_around(&at.url, dialect, at.product.as_slice()).await?;
@@ -68,7 +68,7 @@ async fn tried(
         };
         let found = tokio::select! {
             found = looking => found,
-            () = signals.next() => Err(Stop::Setup("interrupted".into())),
+            () = interrupt.stop.cancelled() => Err(Stop::Setup("interrupted".into())),
         };
         return told(pain, found);
     }
@@ -82,7 +82,7 @@ async fn tried(
     };
     let found = tokio::select! {
         found = living => found,
-        () = signals.next() => Err(Stop::Setup("interrupted".into())),
+        () = interrupt.stop.cancelled() => Err(Stop::Setup("interrupted".into())),
     };
     let keep = !matches!(found, Ok(ExperimentResult::Held(_)));
     if let Some(path) = town.close(keep).await {

@@ -12,8 +12,6 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::Signal;
-use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
 use crate::cli::{self, Restart};
@@ -22,7 +20,7 @@ use crate::output;
 use crate::roles::{self, Capacity, Checked, DialectName, Filter, FreeText, OnOff};
 use crate::settings::{self, Setting, Settings};
 use crate::shop;
-use crate::signals::Signals;
+use crate::signals::Interrupt;
 use plan::{Plan, UpRequest};
 use supervisor::{AfterExit, Lines, Supervisor};
 
@@ -70,7 +68,7 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
     let log: Checked<Filter> = settings.want(settings::LOG, flags.log.clone())?;
     let access_log: Checked<OnOff> =
         settings.want(settings::ACCESS_LOG, flags.access_log.clone())?;
-    let mut signals = Signals::catch()?;
+    let interrupt = Interrupt::listen()?;
     output::queue_lines();
     if let Some(line) = ignored(&settings, flags.ephemeral) {
         note!("oppidum: {line}");
@@ -103,22 +101,16 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
     };
     let plan = Plan::make(&wishes)?;
     plan.check_ports().await?;
-    let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
-    let (first, second) = (stop.clone(), hurry.clone());
-    tokio::spawn(async move {
-        signals.next().await;
-        first.cancel();
-        signals.next().await;
-        second.cancel();
-    });
+    // A closed stdin stops the store, too, and does not count as the first of two signals.
+    let interrupt = Interrupt { stop: interrupt.stop.child_token(), ..interrupt };
     if flags.stop_with_stdin {
-        tokio::spawn(roles::stdin_closed(stop.clone()));
+        tokio::spawn(roles::stdin_closed(interrupt.stop.clone()));
     }
-    let ended = supervise(&plan, flags.restart, &wishes, (&stop, &hurry)).await;
+    let ended = supervise(&plan, flags.restart, &wishes, &interrupt).await;
     if let Some(Err(error)) = scratch.map(tempfile::TempDir::close) {
         note!("oppidum: the temporary folder stays behind: {error}");
     }
-    if hurry.is_cancelled() {
+    if interrupt.hurry.is_cancelled() {
         let _ = output::finish();
         std::process::exit(130);
     }
@@ -130,7 +122,7 @@ async fn supervise(
     plan: &Plan,
     restart: Restart,
     wishes: &UpRequest,
-    (stop, hurry): (&CancellationToken, &CancellationToken),
+    Interrupt { stop, hurry }: &Interrupt,
 ) -> Result<(), Stop> {
     let afterwards = match restart {
         Restart::Always => AfterExit::Again,
@@ -148,15 +140,7 @@ async fn supervise(
         why = supervisor.cannot_open() => Err(why),
     };
     note!("oppidum: closing the store");
-    tokio::select! {
-        () = supervisor.end() => {}
-        () = hurry.cancelled() => {
-            for name in supervisor.pids().keys() {
-                supervisor.signal(name, Signal::KILL);
-            }
-            supervisor.end().await;
-        }
-    }
+    supervisor.end(hurry).await;
     if ended.is_ok() {
         note!("oppidum: closed");
     }

@@ -154,8 +154,21 @@ impl Supervisor {
         }
     }
 
-    /// Stops all children: frontends first, so that no request reaches a half-stopped store.
-    pub(crate) async fn end(&self) {
+    /// Stops all children in order; kills them once `hurry` is cancelled.
+    pub(crate) async fn end(&self, hurry: &CancellationToken) {
+        tokio::select! {
+            () = self.end_in_order() => {}
+            () = hurry.cancelled() => {
+                for name in self.pids().keys() {
+                    self.signal(name, Signal::KILL);
+                }
+                self.end_in_order().await;
+            }
+        }
+    }
+
+    /// Stops the frontends first, so that no request reaches a half-stopped store.
+    async fn end_in_order(&self) {
         self.frontends.cancel();
         let frontends_ended = async {
             while self.pids.lock().keys().any(|name| name.starts_with("frontend")) {

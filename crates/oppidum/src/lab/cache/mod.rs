@@ -10,11 +10,11 @@ use wire::exit::Stop;
 
 use crate::cli_lab::Cache;
 use crate::http::Client;
-use crate::lab::interrupt::Interrupt;
 use crate::lab::lab_store::{self, StoreSpec};
 use crate::lab::{self, remark, tell};
 use crate::load::report::Report;
 use crate::load::{self, Workload};
+use crate::signals::Interrupt;
 use history::{CacheHistory, CachedSpan, Event};
 
 /// The most rows of a picture.

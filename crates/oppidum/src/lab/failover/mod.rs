@@ -19,12 +19,12 @@ use wire::exit::Stop;
 use crate::cli_lab::Failover;
 use crate::inspect::{self, Verdict};
 use crate::lab::elections::{Election, elections};
-use crate::lab::interrupt::Interrupt;
 use crate::lab::lab_store::{self, LEADERS, LabStore, StoreSpec};
 use crate::lab::progress::ProgressLine;
 use crate::lab::{self, tell};
 use crate::load::report::{KINDS, Report, Sample};
 use crate::load::{self, LoadProgress, Workload};
+use crate::signals::Interrupt;
 use fault::InjectedFault;
 use findings::Findings;
 

@@ -17,7 +17,6 @@ use wire::exit::Stop;
 use crate::cli_lab::Sweep;
 use crate::http::Client;
 use crate::inspect;
-use crate::lab::interrupt::Interrupt;
 use crate::lab::lab_store::{self, StoreSpec};
 use crate::lab::progress::ProgressLine;
 use crate::lab::{self, remark, tell};
@@ -25,6 +24,7 @@ use crate::load::report::{Kind, LatencySummary, Report};
 use crate::load::{self, LoadProgress, LoadedShop, Workload};
 use crate::roles::DialectName;
 use crate::shop;
+use crate::signals::Interrupt;
 use table::Row;
 
 /// How often the bar is redrawn.
