@@ -7,10 +7,6 @@ mod signals;
 
 mod cli;
 
-mod cli_lab;
-
-mod cli_members;
-
 mod settings;
 
 mod dot_env;

@@ -12,7 +12,7 @@ use wire::proto::control_client::ControlClient;
 use wire::proto::{AddReplica, Adding, RemoveReplica, Removed};
 use wire::status::{ProcessStatus, StoreStatus};
 
-use crate::cli_members::{Member, Replace};
+use crate::cli::members::{Member, Replace};
 use crate::inspect;
 use crate::settings::{self, Settings};
 

@@ -6,8 +6,8 @@ use order::raft::recovery::{Knowledge, Survivor};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use wire::exit::Stop;
 
-use crate::cli_members::Recover;
-use crate::roles::FreeText;
+use crate::cli::members::Recover;
+use crate::cli::values::FreeText;
 use crate::settings::{self, Settings};
 
 /// `oppidum ctl recover`. False: the operator did not confirm it.

@@ -4,8 +4,6 @@
 //! nothing for it. Teachers grade with the score, so a check judges by the documented answers
 //! alone, and one fault costs the points of one promise, not of every later check.
 
-pub(crate) mod flags;
-
 mod check_list;
 
 mod examiner;
@@ -27,11 +25,11 @@ mod crowd;
 use ::frontend::classic::Dialect;
 use wire::exit::Stop;
 
+use crate::cli::Conform;
 use crate::pains::api::OrderSide;
 use crate::pains::store_under_test::look_around;
 use check_list::{CheckList, Section};
 use examiner::Examiner;
-use flags::Conform;
 
 /// The most pieces that the checks buy.
 const NEEDED: i64 = 60;

@@ -13,7 +13,7 @@ use std::io::IsTerminal;
 
 use wire::exit::Stop;
 
-use crate::cli_lab::Demo;
+use crate::cli::lab::Demo;
 use crate::lab::lab_store::{self, LEADERS, LabStore, StoreSpec};
 use crate::lab::tell;
 use crate::signals::Interrupt;

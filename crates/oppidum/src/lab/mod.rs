@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use wire::exit::Stop;
 
-use crate::cli_lab::{Lab, LabOn};
+use crate::cli::lab::{Lab, LabOn};
 use crate::pains;
 use crate::signals::Interrupt;
 

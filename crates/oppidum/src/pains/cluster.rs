@@ -11,8 +11,8 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use wire::exit::Stop;
 
+use crate::cli::values::DialectName;
 use crate::inspect;
-use crate::roles::DialectName;
 
 /// The file for the store's stderr.
 const LOG: &str = "store.log";

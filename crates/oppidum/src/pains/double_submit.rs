@@ -16,10 +16,10 @@ use wire::exit::Stop;
 
 use super::api::{OrderReply, OrderSide};
 use super::cluster::{Leader, LocalCluster};
-use super::flags::DoubleSubmit;
 use super::oversell::{give_back, showing};
 use super::store_under_test::StoreUnderTest;
 use super::{ExperimentResult, count, few, product, tried};
+use crate::cli::lab::DoubleSubmit;
 
 /// The number of concurrent lanes; each has one request in flight.
 const LANES: usize = 4;

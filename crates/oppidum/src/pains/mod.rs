@@ -5,8 +5,6 @@
 //! the promise held, with the first piece of evidence. An experiment that could not measure says
 //! so; that is neither success nor failure.
 
-pub(crate) mod flags;
-
 pub(crate) mod api;
 
 pub(crate) mod store_under_test;
@@ -21,11 +19,11 @@ mod stale;
 
 use wire::exit::Stop;
 
-use crate::roles::DialectName;
+use crate::cli::lab::{Pain, StoreChoice};
+use crate::cli::values::DialectName;
 use crate::signals::Interrupt;
 use ::frontend::classic::Dialect;
 use cluster::LocalCluster;
-use flags::{Pain, StoreChoice};
 use store_under_test::{StoreUnderTest, look_around};
 
 /// The result of an experiment.

@@ -12,9 +12,9 @@ use tokio::task::JoinSet;
 use wire::exit::Stop;
 
 use super::api::{OrderReply, OrderSide, StoreApi};
-use super::flags::Oversell;
 use super::store_under_test::StoreUnderTest;
 use super::{ExperimentResult, LocalCluster, count, few, product, tried};
+use crate::cli::lab::Oversell;
 
 /// The most pieces of one order.
 const ORDER_MAX: u64 = 1_000_000;

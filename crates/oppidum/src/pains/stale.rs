@@ -13,10 +13,10 @@ use tokio::task::JoinSet;
 use wire::exit::Stop;
 
 use super::api::{OrderReply, OrderSide, StoreApi};
-use super::flags::Stale;
 use super::oversell::give_back;
 use super::store_under_test::StoreUnderTest;
 use super::{ExperimentResult, count, product, tried};
+use crate::cli::lab::Stale;
 
 /// How long frontends may take to agree before the first order.
 const AGREEING: Duration = Duration::from_secs(2);

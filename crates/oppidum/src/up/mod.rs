@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use wire::exit::Stop;
 
+use crate::cli::values::{Capacity, Checked, DialectName, Filter, FreeText, OnOff};
 use crate::cli::{self, Restart};
 use crate::http::Client;
 use crate::output;
-use crate::roles::{self, Capacity, Checked, DialectName, Filter, FreeText, OnOff};
+use crate::roles;
 use crate::settings::{self, Setting, Settings};
 use crate::shop;
 use crate::signals::Interrupt;

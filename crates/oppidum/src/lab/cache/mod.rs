@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
-use crate::cli_lab::Cache;
+use crate::cli::lab::Cache;
 use crate::http::Client;
 use crate::lab::lab_store::{self, StoreSpec};
 use crate::lab::{self, remark, tell};

@@ -6,7 +6,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use wire::exit::Stop;
 
-use crate::cli_lab::{Failover, Victim};
+use crate::cli::lab::{Failover, Victim};
 use crate::lab::lab_store::LabStore;
 
 /// The most that a replica's death may add to a request's latency (P6).

@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
-use crate::cli_lab::Failover;
+use crate::cli::lab::Failover;
 use crate::inspect::{self, Verdict};
 use crate::lab::elections::{Election, elections};
 use crate::lab::lab_store::{self, LEADERS, LabStore, StoreSpec};

@@ -14,7 +14,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
-use crate::cli_lab::Sweep;
+use crate::cli::lab::Sweep;
+use crate::cli::values::DialectName;
 use crate::http::Client;
 use crate::inspect;
 use crate::lab::lab_store::{self, StoreSpec};
@@ -22,7 +23,6 @@ use crate::lab::progress::ProgressLine;
 use crate::lab::{self, remark, tell};
 use crate::load::report::{Kind, LatencySummary, Report};
 use crate::load::{self, LoadProgress, LoadedShop, Workload};
-use crate::roles::DialectName;
 use crate::shop;
 use crate::signals::Interrupt;
 use table::Row;
