@@ -44,8 +44,6 @@ mod lab;
 
 mod demo;
 
-mod pains;
-
 mod conform;
 
 use std::process::ExitCode;

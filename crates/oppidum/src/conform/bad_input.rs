@@ -4,7 +4,7 @@ use ::frontend::classic::Dialect;
 
 use super::check_list::Check;
 use super::examiner::{Examiner, HttpRequest, answered};
-use crate::pains::api::OrderSide;
+use crate::lab::pains::api::OrderSide;
 
 /// The check that covers all cases: nothing has changed.
 const UNCHANGED: &str = "bad-unchanged";

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::check_list::Check;
 use super::examiner::{Examiner, HttpRequest, answered, send};
-use crate::pains::api::{OrderSide, order_body};
+use crate::lab::pains::api::{OrderSide, order_body};
 
 /// How long a stalled client may delay another one.
 const HELD_UP: Duration = Duration::from_secs(5);

@@ -7,9 +7,10 @@ use tokio::task::JoinSet;
 
 use super::check_list::Check;
 use super::examiner::{Examiner, HttpRequest, answered, send};
-use crate::pains::ExperimentResult;
-use crate::pains::api::{OrderSide, order_body};
-use crate::pains::oversell::{bring_to, give_back, rush};
+use crate::lab::pains::api::{OrderSide, order_body};
+use crate::lab::pains::experiment::ExperimentResult;
+use crate::lab::pains::oversell::rush;
+use crate::lab::pains::stock::{bring_to, give_back};
 
 /// The number of concurrent orders.
 const ORDERS: usize = 20;

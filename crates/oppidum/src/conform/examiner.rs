@@ -15,9 +15,11 @@ use serde_json::Value;
 use super::check_list::{CheckList, CheckResult};
 use crate::client::encode;
 use crate::http::{Client, Reply};
-use crate::pains::api::{OrderSide, StoreApi, clipped, in_short, order_body, order_number, shelf};
-use crate::pains::oversell::showing;
-use crate::pains::store_under_test::StoreUnderTest;
+use crate::lab::pains::api::{
+    OrderSide, StoreApi, clipped, in_short, order_body, order_number, shelf,
+};
+use crate::lab::pains::stock::showing;
+use crate::lab::pains::store_under_test::StoreUnderTest;
 use wire::exit::Stop;
 
 /// How long an answer may take: the longest time that this project's store takes.

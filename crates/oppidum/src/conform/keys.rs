@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::check_list::Check;
 use super::examiner::{Examiner, HttpRequest, answered, is_error, send};
 use crate::http::Reply;
-use crate::pains::api::{OrderSide, order_body};
+use crate::lab::pains::api::{OrderSide, order_body};
 
 /// The number of concurrent copies of one request.
 const COPIES: usize = 10;

@@ -26,8 +26,8 @@ use ::frontend::classic::Dialect;
 use wire::exit::Stop;
 
 use crate::cli::Conform;
-use crate::pains::api::OrderSide;
-use crate::pains::store_under_test::look_around;
+use crate::lab::pains::api::OrderSide;
+use crate::lab::pains::store_under_test::look_around;
 use check_list::{CheckList, Section};
 use examiner::Examiner;
 

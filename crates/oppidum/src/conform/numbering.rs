@@ -3,7 +3,7 @@
 use super::check_list::Check;
 use super::examiner::{Examiner, HttpRequest};
 use super::shapes::is_found;
-use crate::pains::api::{OrderSide, order_body};
+use crate::lab::pains::api::{OrderSide, order_body};
 
 /// The number of consecutive orders.
 const ORDERS: u64 = 5;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::check_list::Check;
 use super::examiner::{Examiner, HttpRequest, Placed, answered, fields, is_json};
-use crate::pains::api::{OrderSide, carried, number_field, order_body, shelf, whole};
+use crate::lab::pains::api::{OrderSide, carried, number_field, order_body, shelf, whole};
 
 /// An order number far beyond any that an examined store has given.
 const BEYOND: u64 = 1_000_000_000;

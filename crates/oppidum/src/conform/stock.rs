@@ -4,7 +4,7 @@ use ::frontend::classic::Dialect;
 
 use super::check_list::Check;
 use super::examiner::{Examiner, HttpRequest, answered};
-use crate::pains::api::{OrderSide, order_body};
+use crate::lab::pains::api::{OrderSide, order_body};
 
 /// The most pieces of one order.
 const ORDER_MAX: i64 = 1_000_000;

@@ -14,8 +14,9 @@ use std::io::IsTerminal;
 use wire::exit::Stop;
 
 use crate::cli::lab::Demo;
-use crate::lab::lab_store::{self, LEADERS, LabStore, StoreSpec};
+use crate::lab::cluster::{self, ClusterSpec, LEADERS, LocalCluster};
 use crate::lab::tell;
+use crate::shop::{self, product_lines};
 use crate::signals::Interrupt;
 use scene::{CUSTOMERS, DemoStore};
 
@@ -26,27 +27,27 @@ pub(crate) async fn run(flags: Demo) -> Result<bool, Stop> {
     tell(
         "The store opens: three replicas of one ledger, a catalog and a frontend, each a process.",
     );
-    // High enough that no product sells out during the demo.
-    let stock = Some(1_000_000);
-    let set = StoreSpec {
-        dialect: "toy",
-        stock,
-        frontends: 1,
-        catalogs: 1,
-        cache: "5".into(),
-        log: LEADERS,
-    };
-    lab_store::with(&set, &interrupt, async |stage| tale(stage, &flags, prompt).await).await
+    let shop = Some(full_shop("toy")?);
+    let spec = ClusterSpec { shop, log: LEADERS, ..ClusterSpec::new("toy") };
+    cluster::with(&spec, &interrupt, async |cluster| tale(cluster, &flags, prompt).await).await
 }
 
-async fn tale(stage: &LabStore, flags: &Demo, prompt: bool) -> Result<bool, Stop> {
-    let (leader, part) = (stage.leader().await?, flags.part);
+/// The text of a built-in shop with a stock that lasts for the whole demo.
+fn full_shop(name: &str) -> Result<String, Stop> {
+    const STOCK: u64 = 1_000_000;
+    let (shop, _) = shop::load(name, shop::Age::New)?;
+    let products = shop.products.iter();
+    Ok(products.map(|product| product_lines(product.name.as_str(), product.price, STOCK)).collect())
+}
+
+async fn tale(cluster: &LocalCluster, flags: &Demo, prompt: bool) -> Result<bool, Stop> {
+    let (leader, part) = (cluster.leader().await?, flags.part);
     let name = format!("order-{leader}");
-    for process in stage.names() {
+    for process in cluster.names() {
         let leads = if process == name { "  it leads" } else { "" };
-        tell(format!("  {process:<12} pid {}{leads}", stage.pid(&process).unwrap_or(0)));
+        tell(format!("  {process:<12} pid {}{leads}", cluster.pid(&process).unwrap_or(0)));
     }
-    let scene = DemoStore::open(stage, flags.seed).await?;
+    let scene = DemoStore::open(cluster, flags.seed).await?;
     tell(format!("\n{CUSTOMERS} customers come to {}.", scene.url));
     scene.count(part).await;
     tell(format!("\nThe leader, {leader}, is killed now."));

@@ -35,17 +35,17 @@ pub(super) async fn converse(scene: &DemoStore<'_>) -> Result<(), Stop> {
         if !typed {
             tell(format!("\n{} orders> {}", grouped(scene.orders()), line.trim()));
         }
-        match parse(&line, &scene.stage.names()) {
+        match parse(&line, &scene.cluster.names()) {
             Ok(DemoCommand::Quit) => break,
             Ok(command) => perform(scene, command, &mut frozen).await?,
             Err(why) => tell(format!("  {why}")),
         }
     }
-    for name in scene.stage.names() {
-        scene.stage.thaw(&name);
-        scene.stage.restart(&name);
+    for name in scene.cluster.names() {
+        scene.cluster.thaw(&name);
+        scene.cluster.restart(&name);
     }
-    scene.stage.whole().await
+    scene.cluster.whole().await
 }
 
 /// The typed lines. The thread that reads them ends with the program.
@@ -96,7 +96,7 @@ async fn perform(
             }
             for name in names {
                 frozen.remove(&name);
-                let went = scene.stage.thaw(&name);
+                let went = scene.cluster.thaw(&name);
                 tell(format!("  {name} {}", if went { "goes on" } else { "is down" }));
             }
         }
@@ -134,13 +134,13 @@ async fn perform(
 async fn named(scene: &DemoStore<'_>, target: Target) -> Result<String, Stop> {
     match target {
         Target::Named(name) => Ok(name),
-        Target::Leader => Ok(format!("order-{}", scene.stage.leader().await?)),
+        Target::Leader => Ok(format!("order-{}", scene.cluster.leader().await?)),
     }
 }
 
 fn down(scene: &DemoStore<'_>) -> Vec<String> {
-    let names = scene.stage.names().into_iter();
-    names.filter(|name| scene.stage.pid(name).is_none()).collect()
+    let names = scene.cluster.names().into_iter();
+    names.filter(|name| scene.cluster.pid(name).is_none()).collect()
 }
 
 async fn buy(scene: &DemoStore<'_>, name: &str, quantity: &str) {

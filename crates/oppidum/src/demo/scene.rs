@@ -10,8 +10,8 @@ use wire::exit::Stop;
 
 use super::counter::{self, ms};
 use crate::inspect::{self, IDENTICAL};
+use crate::lab::cluster::LocalCluster;
 use crate::lab::elections::{Election, elections};
-use crate::lab::lab_store::LabStore;
 use crate::lab::tell;
 use crate::load::report::Report;
 use crate::load::{self, LoadProgress, Workload};
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A store with customers in it.
 pub(super) struct DemoStore<'a> {
     /// The store.
-    pub(super) stage: &'a LabStore,
+    pub(super) cluster: &'a LocalCluster,
     /// A frontend.
     pub(super) url: String,
     /// The counters of the customers.
@@ -42,8 +42,8 @@ pub(super) struct DemoStore<'a> {
 
 impl<'a> DemoStore<'a> {
     /// Starts the customers.
-    pub(super) async fn open(stage: &'a LabStore, seed: u64) -> Result<Self, Stop> {
-        let urls = stage.urls();
+    pub(super) async fn open(cluster: &'a LocalCluster, seed: u64) -> Result<Self, Stop> {
+        let urls = cluster.urls();
         let url = urls.first().cloned().unwrap_or_default();
         let shop = load::look_around(&url).await?;
         let habits = Workload::quiet(CUSTOMERS, u64::MAX, 0.8, seed);
@@ -53,7 +53,7 @@ impl<'a> DemoStore<'a> {
         let shopping = tokio::spawn(async move {
             load::outing(&urls, &shop, habits, &own_closing, &own_tally).await
         });
-        Ok(Self { stage, url, tally, closing, shopping: AbortOnDropHandle::new(shopping) })
+        Ok(Self { cluster, url, tally, closing, shopping: AbortOnDropHandle::new(shopping) })
     }
 
     /// Shows the order count for the duration `span`.
@@ -63,10 +63,10 @@ impl<'a> DemoStore<'a> {
 
     /// `kill -9` of a process; reports the effect.
     pub(super) async fn kill(&self, name: &str) -> bool {
-        let pid = self.stage.pid(name);
+        let pid = self.cluster.pid(name);
         let (led, elected) = self.led(name);
         let struck = Instant::now();
-        if !self.stage.kill(name).await {
+        if !self.cluster.kill(name).await {
             return false;
         }
         tell(format!("$ kill -9 {}   # {name}", pid.unwrap_or(0)));
@@ -76,10 +76,10 @@ impl<'a> DemoStore<'a> {
 
     /// SIGSTOP of a process; reports the effect.
     pub(super) async fn freeze(&self, name: &str) -> bool {
-        let pid = self.stage.pid(name);
+        let pid = self.cluster.pid(name);
         let (led, elected) = self.led(name);
         let struck = Instant::now();
-        if !self.stage.freeze(name) {
+        if !self.cluster.freeze(name) {
             return false;
         }
         tell(format!("$ kill -STOP {}   # {name}", pid.unwrap_or(0)));
@@ -89,7 +89,7 @@ impl<'a> DemoStore<'a> {
 
     /// Whether the process is the leader by the log lines so far, and the number of elections.
     fn led(&self, name: &str) -> (bool, usize) {
-        let elections = elections(&self.stage.heard());
+        let elections = elections(&self.cluster.heard());
         let leader = elections.last().map(|election| format!("order-{}", election.leader));
         (leader.as_deref() == Some(name), elections.len())
     }
@@ -98,7 +98,7 @@ impl<'a> DemoStore<'a> {
     async fn aftermath(&self, struck: Instant, led: bool, elected: usize) {
         const WAIT: Duration = Duration::from_secs(3);
         let pause = || tokio::time::sleep(Duration::from_millis(1));
-        while led && elections(&self.stage.heard()).len() <= elected && struck.elapsed() < WAIT {
+        while led && elections(&self.cluster.heard()).len() <= elected && struck.elapsed() < WAIT {
             pause().await;
         }
         // Counted from here: answers of the former leader may still be in flight.
@@ -107,7 +107,7 @@ impl<'a> DemoStore<'a> {
             pause().await;
         }
         let next = struck.elapsed();
-        for Election { at, leader } in elections(&self.stage.heard()).into_iter().skip(elected) {
+        for Election { at, leader } in elections(&self.cluster.heard()).into_iter().skip(elected) {
             tell(format!("  {leader} leads after {}", ms(at - struck)));
         }
         match WAIT <= next {
@@ -118,16 +118,16 @@ impl<'a> DemoStore<'a> {
 
     /// Restarts a process, and reports which replicas send it entries until it has caught up.
     pub(super) async fn restart(&self, name: &str) -> Result<bool, Stop> {
-        let heard = self.stage.heard().len();
+        let heard = self.cluster.heard().len();
         let began = Instant::now();
-        if !self.stage.restart(name) {
+        if !self.cluster.restart(name) {
             return Ok(false);
         }
-        while self.stage.pid(name).is_none() {
+        while self.cluster.pid(name).is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tell(format!("  {name} is started again: pid {}", self.stage.pid(name).unwrap_or(0)));
-        self.stage.serves(name).await?;
+        tell(format!("  {name} is started again: pid {}", self.cluster.pid(name).unwrap_or(0)));
+        self.cluster.serves(name).await?;
         let took = began.elapsed();
         for line in self.sent_to(name, heard).await {
             tell(format!("  {line}"));
@@ -142,7 +142,7 @@ impl<'a> DemoStore<'a> {
         let Some(id) = name.strip_prefix("order-") else { return Vec::new() };
         let (asked, to) = (Instant::now(), format!("to {id}"));
         loop {
-            let heard = self.stage.heard().into_iter().skip(heard);
+            let heard = self.cluster.heard().into_iter().skip(heard);
             let lines: Vec<String> = heard
                 .filter(|said| said.line.ends_with(&to))
                 .filter_map(|said| {
@@ -177,7 +177,7 @@ impl<'a> DemoStore<'a> {
         for failure in report.failures.iter().take(5) {
             tell(format!("  FAILED: {failure}"));
         }
-        self.stage.level().await?;
+        self.cluster.level().await?;
         Ok(verify(&self.url).await? && report.is_clean())
     }
 }

@@ -10,7 +10,9 @@ mod cache;
 
 mod failover;
 
-pub(crate) mod lab_store;
+pub(crate) mod pains;
+
+pub(crate) mod cluster;
 
 pub(crate) mod elections;
 
@@ -24,7 +26,6 @@ use std::path::{Path, PathBuf};
 use wire::exit::Stop;
 
 use crate::cli::lab::{Lab, LabOn};
-use crate::pains;
 use crate::signals::Interrupt;
 
 /// Runs an experiment. False: it measured nothing, or a check failed.

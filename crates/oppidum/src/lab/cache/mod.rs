@@ -10,7 +10,7 @@ use wire::exit::Stop;
 
 use crate::cli::lab::Cache;
 use crate::http::Client;
-use crate::lab::lab_store::{self, StoreSpec};
+use crate::lab::cluster::{self, ClusterSpec};
 use crate::lab::{self, remark, tell};
 use crate::load::report::Report;
 use crate::load::{self, Workload};
@@ -36,16 +36,9 @@ pub(super) async fn run(flags: &Cache, interrupt: &Interrupt) -> Result<bool, St
         Some(url) => interrupt.unless(look(url, flags)).await?,
         None => {
             let cache = flags.capacity.to_string();
-            let set = StoreSpec {
-                dialect: "stock",
-                stock: None,
-                frontends: 1,
-                catalogs: 1,
-                cache,
-                log: "warn",
-            };
-            lab_store::with(&set, interrupt, async |stage| {
-                let urls = stage.urls();
+            let spec = ClusterSpec { cache, ..ClusterSpec::new("stock") };
+            cluster::with(&spec, interrupt, async |cluster| {
+                let urls = cluster.urls();
                 look(urls.first().map_or("", String::as_str), flags).await
             })
             .await?

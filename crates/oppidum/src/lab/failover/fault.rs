@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use wire::exit::Stop;
 
 use crate::cli::lab::{Failover, Victim};
-use crate::lab::lab_store::LabStore;
+use crate::lab::cluster::LocalCluster;
 
 /// The most that a replica's death may add to a request's latency (P6).
 const DEATH: Duration = Duration::from_millis(100);
@@ -44,17 +44,17 @@ impl InjectedFault {
 
 /// Injects a fault, waits, restarts or resumes the process, and waits until the store is healthy.
 pub(super) async fn strike(
-    stage: &LabStore,
+    cluster: &LocalCluster,
     flags: &Failover,
     luck: &mut StdRng,
 ) -> Result<InjectedFault, Stop> {
-    let leader = format!("order-{}", stage.leader().await?);
-    let victim = choose(flags.kill, &stage.names(), &leader, luck)?;
+    let leader = format!("order-{}", cluster.leader().await?);
+    let victim = choose(flags.kill, &cluster.names(), &leader, luck)?;
     let led = victim == leader;
     let struck = Instant::now();
     let hit = match flags.freeze {
-        true => stage.freeze(&victim),
-        false => stage.kill(&victim).await,
+        true => cluster.freeze(&victim),
+        false => cluster.kill(&victim).await,
     };
     if !hit {
         return Err(Stop::Setup(format!("{victim} cannot be killed or frozen: it does not run")));
@@ -62,13 +62,13 @@ pub(super) async fn strike(
     tokio::time::sleep(flags.restart_after).await;
     let mended = Instant::now();
     let back = match flags.freeze {
-        true => stage.thaw(&victim),
-        false => stage.restart(&victim),
+        true => cluster.thaw(&victim),
+        false => cluster.restart(&victim),
     };
     if !back {
         return Err(Stop::Setup(format!("{victim} cannot be restarted")));
     }
-    stage.whole().await?;
+    cluster.whole().await?;
     let within = flags.within.unwrap_or_else(|| promised(&victim, flags.freeze));
     Ok(InjectedFault { victim, led, frozen: flags.freeze, struck, mended, within })
 }

@@ -18,8 +18,8 @@ use wire::exit::Stop;
 
 use crate::cli::lab::Failover;
 use crate::inspect::{self, Verdict};
+use crate::lab::cluster::{self, ClusterSpec, LEADERS, LocalCluster};
 use crate::lab::elections::{Election, elections};
-use crate::lab::lab_store::{self, LEADERS, LabStore, StoreSpec};
 use crate::lab::progress::ProgressLine;
 use crate::lab::{self, tell};
 use crate::load::report::{KINDS, Report, Sample};
@@ -47,16 +47,9 @@ struct FailoverRun {
 pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool, Stop> {
     let out = &flags.crowd.out;
     lab::folder(out)?;
-    let set = StoreSpec {
-        dialect: "stock",
-        stock: None,
-        frontends: 2,
-        catalogs: 2,
-        cache: "5".into(),
-        log: LEADERS,
-    };
+    let spec = ClusterSpec { frontends: 2, catalogs: 2, log: LEADERS, ..ClusterSpec::new("stock") };
     let seen =
-        lab_store::with(&set, interrupt, async |stage| experiment(stage, flags).await).await?;
+        cluster::with(&spec, interrupt, async |cluster| experiment(cluster, flags).await).await?;
     let findings = Findings::of(&seen.report.samples, &seen.strikes);
     let how = if flags.freeze { "frozen" } else { "killed" };
     let subtitle = format!(
@@ -82,15 +75,15 @@ pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool,
 }
 
 /// Runs the customers and the faults, and checks the store at the end.
-async fn experiment(stage: &LabStore, flags: &Failover) -> Result<FailoverRun, Stop> {
-    let urls = stage.urls();
+async fn experiment(cluster: &LocalCluster, flags: &Failover) -> Result<FailoverRun, Stop> {
+    let urls = cluster.urls();
     let shop = load::look_around(urls.first().map_or("", String::as_str)).await?;
     let habits = Workload::quiet(flags.crowd.clients, u64::MAX, flags.p, flags.crowd.seed);
     let habits = Workload { pause: flags.pause, patience: PATIENCE, samples: true, ..habits };
     let (closing, tally) = (CancellationToken::new(), Arc::new(LoadProgress::default()));
     let began = Instant::now();
     let accidents = async {
-        let struck = accidents(stage, flags).await;
+        let struck = accidents(cluster, flags).await;
         // Also after an error: the customers stop, and confirm their orders.
         closing.cancel();
         struck
@@ -98,14 +91,14 @@ async fn experiment(stage: &LabStore, flags: &Failover) -> Result<FailoverRun, S
     let outing = load::outing(&urls, &shop, habits, &closing, &tally);
     let (report, strikes) = tokio::join!(outing, accidents);
     let (report, strikes) = (report?, strikes?);
-    stage.level().await?;
+    cluster.level().await?;
     let verdict = inspect::judge(urls.first().map_or("", String::as_str)).await?;
-    let mut elections = elections(&stage.heard());
+    let mut elections = elections(&cluster.heard());
     elections.retain(|election| began <= election.at);
     Ok(FailoverRun { began, report, strikes, elections, verdict })
 }
 
-async fn accidents(stage: &LabStore, flags: &Failover) -> Result<Vec<InjectedFault>, Stop> {
+async fn accidents(cluster: &LocalCluster, flags: &Failover) -> Result<Vec<InjectedFault>, Stop> {
     let mut luck = StdRng::seed_from_u64(flags.crowd.seed);
     let mut strikes = Vec::new();
     let progress = ProgressLine::of(flags.repeat.into());
@@ -113,7 +106,7 @@ async fn accidents(stage: &LabStore, flags: &Failover) -> Result<Vec<InjectedFau
         let what = format!("accident {} of {}", place + 1, flags.repeat);
         progress.show(&what, place.into());
         tokio::time::sleep(CALM).await;
-        strikes.push(fault::strike(stage, flags, &mut luck).await?);
+        strikes.push(fault::strike(cluster, flags, &mut luck).await?);
     }
     progress.show("confirming every order", flags.repeat.into());
     tokio::time::sleep(CALM).await;

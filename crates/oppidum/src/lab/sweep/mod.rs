@@ -18,7 +18,7 @@ use crate::cli::lab::Sweep;
 use crate::cli::values::DialectName;
 use crate::http::Client;
 use crate::inspect;
-use crate::lab::lab_store::{self, StoreSpec};
+use crate::lab::cluster::{self, ClusterSpec};
 use crate::lab::progress::ProgressLine;
 use crate::lab::{self, remark, tell};
 use crate::load::report::{Kind, LatencySummary, Report};
@@ -124,16 +124,9 @@ async fn point(
         }
         SweepTarget::Own => {
             let cache = if cache == "on" { flags.cache.to_string() } else { "off".to_owned() };
-            let set = StoreSpec {
-                dialect: "stock",
-                stock: None,
-                frontends: 1,
-                catalogs: 1,
-                cache,
-                log: "warn",
-            };
-            lab_store::with(&set, interrupt, async |stage| {
-                let urls = stage.urls();
+            let spec = ClusterSpec { cache, ..ClusterSpec::new("stock") };
+            cluster::with(&spec, interrupt, async |cluster| {
+                let urls = cluster.urls();
                 let first = urls.first().map_or("", String::as_str);
                 let shop = load::look_around(first).await?;
                 measure(&urls, &shop).await

@@ -13,10 +13,11 @@ use tokio::task::JoinSet;
 use wire::exit::Stop;
 
 use super::api::{OrderReply, OrderSide, StoreApi};
-use super::oversell::give_back;
+use super::experiment::{self, ExperimentResult, count};
+use super::stock::give_back;
 use super::store_under_test::StoreUnderTest;
-use super::{ExperimentResult, count, product, tried};
 use crate::cli::lab::Stale;
+use crate::shop::product_lines;
 
 /// How long frontends may take to agree before the first order.
 const AGREEING: Duration = Duration::from_secs(2);
@@ -26,8 +27,8 @@ const ORDERS_MIN: usize = 3;
 
 /// `oppidum lab stale`
 pub(super) async fn run(flags: Stale) -> Result<bool, Stop> {
-    let shop = product("owl", 1_000_000) + &product("fox", 1_000);
-    tried("stale", &flags.at, &shop, async |around, _| measure(around, &flags).await).await
+    let shop = product_lines("owl", "9.99", 1_000_000) + &product_lines("fox", "9.99", 1_000);
+    experiment::run("stale", &flags.at, shop, async |store, _| measure(store, &flags).await).await
 }
 
 async fn measure(around: &StoreUnderTest, flags: &Stale) -> Result<ExperimentResult, Stop> {

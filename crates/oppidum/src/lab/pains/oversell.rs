@@ -12,36 +12,27 @@ use tokio::task::JoinSet;
 use wire::exit::Stop;
 
 use super::api::{OrderReply, OrderSide, StoreApi};
+use super::experiment::{self, ExperimentResult, count, few};
+use super::stock::{FILLING, PAUSE, bring_to, give_back, showing};
 use super::store_under_test::StoreUnderTest;
-use super::{ExperimentResult, LocalCluster, count, few, product, tried};
 use crate::cli::lab::Oversell;
-
-/// The most pieces of one order.
-const ORDER_MAX: u64 = 1_000_000;
-
-/// The most orders to bring a product's stock down.
-const ORDERS_MAX: u32 = 20;
-
-/// How long a store may take to show a purchase: freshness is not tested here.
-const SHOWING: Duration = Duration::from_secs(2);
-
-/// How long a store may take to fill a sold-out product up.
-const FILLING: Duration = Duration::from_secs(12);
+use crate::lab::cluster::LocalCluster;
+use crate::shop::product_lines;
 
 /// How often the experiment begins again because the store filled the stock up meanwhile.
 const ROUNDS: u32 = 3;
-
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// The scarce product of the local cluster's shop.
 const SCARCE: &str = "bear";
 
 /// `oppidum lab oversell`
 pub(super) async fn run(flags: Oversell) -> Result<bool, Stop> {
-    let shop = product(SCARCE, 1) + &product("fox", 1_000);
+    let shop = product_lines(SCARCE, "9.99", 1) + &product_lines("fox", "9.99", 1_000);
     let buyers = usize::from(flags.buyers);
-    tried("oversell", &flags.at, &shop, async |around, town| measure(around, town, buyers).await)
-        .await
+    experiment::run("oversell", &flags.at, shop, async |store, cluster| {
+        measure(store, cluster, buyers).await
+    })
+    .await
 }
 
 async fn measure(
@@ -223,94 +214,6 @@ impl RushResult {
 /// The first repeated number in a sorted list.
 fn twice(numbers: &[u64]) -> Option<u64> {
     numbers.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
-}
-
-/// Buys or sells until `pieces` are left; returns how many were bought in total. The error says
-/// what the experiment needs.
-pub(crate) async fn bring_to(
-    front: &mut StoreApi,
-    dialect: Dialect,
-    name: &str,
-    pieces: u64,
-) -> Result<i64, String> {
-    let target = i64::try_from(pieces).unwrap_or(i64::MAX);
-    let mut bought = 0;
-    for _ in 0..ORDERS_MAX {
-        let there = front.look(name).await?.quantity;
-        let (side, distance) = match (there < target, dialect) {
-            (false, _) => (OrderSide::Buy, there.abs_diff(target)),
-            (true, Dialect::Stock) => (OrderSide::Sell, there.abs_diff(target)),
-            // Toys cannot be sold back; their stock grows only when the store fills up.
-            (true, Dialect::Toy) if filled(front, name, target).await => continue,
-            (true, Dialect::Toy) => break,
-        };
-        if distance == 0 {
-            return Ok(bought);
-        }
-        let quantity = distance.min(ORDER_MAX);
-        match front.order(side, name, quantity, None).await {
-            OrderReply::Placed(_) => {}
-            OrderReply::Refused { message, .. } => return Err(refused(name, &message)),
-            OrderReply::Unknown(why) => return Err(why),
-        }
-        let quantity = i64::try_from(quantity).unwrap_or(i64::MAX);
-        let taken = if side == OrderSide::Buy { quantity } else { -quantity };
-        let expected = there - taken;
-        bought += taken;
-        let shown = showing(front, name, expected).await;
-        if shown != Some(expected) {
-            return Err(format!(
-                "{} shows {} of {name} where {expected} must be left: see `oppidum lab stale`",
-                front.url(),
-                shown.map_or("no stock".into(), |shown| shown.to_string())
-            ));
-        }
-    }
-    Err(format!("{name} cannot be brought down to {pieces}: give another --product"))
-}
-
-fn refused(name: &str, message: &str) -> String {
-    format!("{name} cannot be bought down, the store says {message:?}: give another --product")
-}
-
-/// Waits until the store has filled up to `target`; false after [`FILLING`].
-async fn filled(front: &mut StoreApi, name: &str, target: i64) -> bool {
-    let began = Instant::now();
-    while began.elapsed() < FILLING {
-        if front.look(name).await.is_ok_and(|shown| target <= shown.quantity) {
-            return true;
-        }
-        tokio::time::sleep(10 * PAUSE).await;
-    }
-    false
-}
-
-/// Waits until the store shows the expected stock, at most [`SHOWING`]; returns the stock shown.
-pub(crate) async fn showing(front: &mut StoreApi, name: &str, expected: i64) -> Option<i64> {
-    let began = Instant::now();
-    loop {
-        let shown = front.look(name).await.ok().map(|shown| shown.quantity);
-        if shown == Some(expected) || SHOWING < began.elapsed() {
-            return shown;
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-/// Sells the bought pieces back, where that is possible, to restore the store's stock.
-pub(crate) async fn give_back(front: &mut StoreApi, dialect: Dialect, name: &str, pieces: i64) {
-    let mut rest = u64::try_from(pieces).unwrap_or(0);
-    while dialect == Dialect::Stock && 0 < rest {
-        let quantity = rest.min(ORDER_MAX);
-        // Best effort: pieces that cannot be sold back stay bought.
-        if !matches!(
-            front.order(OrderSide::Sell, name, quantity, None).await,
-            OrderReply::Placed(_)
-        ) {
-            return;
-        }
-        rest -= quantity;
-    }
 }
 
 #[cfg(test)]

@@ -15,11 +15,12 @@ use tokio::task::JoinSet;
 use wire::exit::Stop;
 
 use super::api::{OrderReply, OrderSide};
-use super::cluster::{Leader, LocalCluster};
-use super::oversell::{give_back, showing};
+use super::experiment::{self, ExperimentResult, count, few};
+use super::stock::{give_back, showing};
 use super::store_under_test::StoreUnderTest;
-use super::{ExperimentResult, count, few, product, tried};
 use crate::cli::lab::DoubleSubmit;
+use crate::lab::cluster::LocalCluster;
+use crate::shop::product_lines;
 
 /// The number of concurrent lanes; each has one request in flight.
 const LANES: usize = 4;
@@ -29,10 +30,10 @@ const COPIES: usize = 3;
 
 /// `oppidum lab double-submit`
 pub(super) async fn run(flags: DoubleSubmit) -> Result<bool, Stop> {
-    let shop = product("fox", 100_000);
+    let shop = product_lines("fox", "9.99", 100_000);
     let requests = usize::from(flags.requests);
-    tried("double-submit", &flags.at, &shop, async |around, town| {
-        measure(around, town, requests).await
+    experiment::run("double-submit", &flags.at, shop, async |store, cluster| {
+        measure(store, cluster, requests).await
     })
     .await
 }
@@ -108,9 +109,9 @@ type Copies = BTreeMap<usize, Vec<SentCopy>>;
 async fn first_copies(
     errand: &Arc<SharedRequest>,
     own: Option<&LocalCluster>,
-) -> Result<(Copies, Option<Leader>), Stop> {
+) -> Result<(Copies, Option<u64>), Stop> {
     let leader = match own {
-        Some(town) => Some(town.leader().await?),
+        Some(cluster) => Some(cluster.leader().await?),
         None => None,
     };
     let mut lanes = JoinSet::new();
@@ -133,11 +134,16 @@ async fn first_copies(
         });
     }
     let killing = async {
-        let (Some(town), Some(leader)) = (own, leader) else { return Ok(()) };
+        let (Some(cluster), Some(leader)) = (own, leader) else { return Ok(()) };
         errand.half.notified().await;
-        leader.kill()?;
-        note!("double-submit: killed the leader, {}", leader.id);
-        town.successor(leader).await
+        let name = format!("order-{leader}");
+        if !cluster.kill(&name).await {
+            return Err(Stop::Setup("the leader cannot be killed: it does not run".into()));
+        }
+        note!("double-submit: killed the leader, {leader}");
+        cluster.successor(leader).await?;
+        cluster.restart(&name);
+        Ok(())
     };
     let collecting = async {
         let mut copies = Copies::new();
@@ -178,7 +184,7 @@ async fn last_copies(errand: &Arc<SharedRequest>) -> Result<Vec<(usize, SentCopy
 struct AnswerCounts {
     requests: usize,
     urls: usize,
-    killed: Option<Leader>,
+    killed: Option<u64>,
     copies: Vec<Vec<SentCopy>>,
 }
 
@@ -204,10 +210,8 @@ impl AnswerCounts {
         let head = format!(
             "{}, each sent {COPIES} times under one key through {frontends}{}",
             count(self.requests, "request"),
-            self.killed.map_or(String::new(), |leader| format!(
-                ", the leader ({}) killed half-way",
-                leader.id
-            ))
+            self.killed
+                .map_or(String::new(), |leader| format!(", the leader ({leader}) killed half-way"))
         );
         if let Some(why) = self.doubled() {
             return ExperimentResult::Broken(format!("{head}: {why}"));
