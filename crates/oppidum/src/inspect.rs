@@ -20,7 +20,7 @@ use wire::status::{ProcessStatus, StoreStatus};
 
 use crate::http::Client;
 use crate::listeners;
-use crate::members;
+use crate::membership;
 use crate::settings::{self, Settings};
 
 #[cfg(test)]
@@ -152,7 +152,7 @@ pub(crate) async fn status(url: &str, as_json: bool) -> Result<bool, Stop> {
         let (id, free) = (process.id.unwrap_or(0), process.free_bytes.unwrap_or(0));
         answer!("\norder {id}: its disk is full, {} MB are free: make room", free / 1_000_000);
     }
-    answer!("\n{}", crate::members::summary(&store));
+    answer!("\n{}", membership::summary(&store));
     Ok(store.leader.is_some())
 }
 
@@ -278,7 +278,7 @@ pub(crate) async fn judge(url: &str) -> Result<Verdict, Stop> {
     if histories.is_empty() {
         return Err(Stop::Setup(format!("{url} knows no replicas")));
     }
-    let voters = members::voters(&store);
+    let voters = membership::voters(&store);
     let unread = voters.iter().find(|id| histories.iter().all(|history| history.id != **id));
     let unread =
         unread.map(|id| format!("replica {id} votes, and {url} does not know where it is"));

@@ -38,6 +38,8 @@ mod operator;
 
 mod members;
 
+mod membership;
+
 mod recover;
 
 mod lab;

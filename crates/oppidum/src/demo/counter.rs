@@ -3,8 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::lab::tell;
-use crate::load::LoadProgress;
+use crate::load::workload::LoadProgress;
 use crate::output;
 
 /// How often the line is redrawn.
@@ -25,7 +24,7 @@ pub(super) async fn count(tally: &LoadProgress, span: Duration) {
             let end = if ended { "\n" } else { "" };
             output::answer_part(format_args!("\r\x1b[K{line}{end}"));
         } else if ended || Duration::from_secs(1) <= told.elapsed() {
-            tell(line);
+            answer!("{line}");
             told = Instant::now();
             longest = Duration::ZERO;
         }

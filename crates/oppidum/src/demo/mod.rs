@@ -15,7 +15,6 @@ use wire::exit::Stop;
 
 use crate::cli::lab::Demo;
 use crate::lab::cluster::{self, ClusterSpec, LEADERS, LocalCluster};
-use crate::lab::tell;
 use crate::shop::{self, product_lines};
 use crate::signals::Interrupt;
 use scene::{CUSTOMERS, DemoStore};
@@ -24,8 +23,8 @@ use scene::{CUSTOMERS, DemoStore};
 pub(crate) async fn run(flags: Demo) -> Result<bool, Stop> {
     let interrupt = Interrupt::listen()?;
     let prompt = flags.prompt || (!flags.no_prompt && std::io::stdin().is_terminal());
-    tell(
-        "The store opens: three replicas of one ledger, a catalog and a frontend, each a process.",
+    answer!(
+        "The store opens: three replicas of one ledger, a catalog and a frontend, each a process."
     );
     let shop = Some(full_shop("toy")?);
     let spec = ClusterSpec { shop, log: LEADERS, ..ClusterSpec::new("toy") };
@@ -45,28 +44,28 @@ async fn tale(cluster: &LocalCluster, flags: &Demo, prompt: bool) -> Result<bool
     let name = format!("order-{leader}");
     for process in cluster.names() {
         let leads = if process == name { "  it leads" } else { "" };
-        tell(format!("  {process:<12} pid {}{leads}", cluster.pid(&process).unwrap_or(0)));
+        answer!("  {process:<12} pid {}{leads}", cluster.pid(&process).unwrap_or(0));
     }
     let scene = DemoStore::open(cluster, flags.seed).await?;
-    tell(format!("\n{CUSTOMERS} customers come to {}.", scene.url));
+    answer!("\n{CUSTOMERS} customers come to {}.", scene.url);
     scene.count(part).await;
-    tell(format!("\nThe leader, {leader}, is killed now."));
+    answer!("\nThe leader, {leader}, is killed now.");
     scene.kill(&name).await;
     scene.count(part).await;
-    tell(format!("\n{leader} returns, and asks the others for what it missed."));
+    answer!("\n{leader} returns, and asks the others for what it missed.");
     scene.restart(&name).await?;
     scene.count(part).await;
     if prompt {
-        tell("\nThe customers go on; now you. Try: kill, freeze, restart, buy whale 2, status,");
-        tell("verify, help. Ctrl-D ends it.");
+        answer!("\nThe customers go on; now you. Try: kill, freeze, restart, buy whale 2, status,");
+        answer!("verify, help. Ctrl-D ends it.");
         prompt::converse(&scene).await?;
     }
-    tell("\nThe customers close and look every order up.");
-    tell("Every replica's history is read and replayed.");
+    answer!("\nThe customers close and look every order up.");
+    answer!("Every replica's history is read and replayed.");
     let well = scene.close().await?;
     match well {
-        true => tell("\nNo order was lost, doubled or altered. Your own: oppidum up"),
-        false => tell("\nA check failed: see above."),
+        true => answer!("\nNo order was lost, doubled or altered. Your own: oppidum up"),
+        false => answer!("\nA check failed: see above."),
     }
     Ok(well)
 }

@@ -13,7 +13,6 @@ use super::counter::{grouped, ms};
 use super::scene::{DemoStore, verify};
 use crate::http::Client;
 use crate::inspect;
-use crate::lab::tell;
 use crate::output;
 
 /// How long the orders are counted after an injected fault.
@@ -29,16 +28,16 @@ pub(super) async fn converse(scene: &DemoStore<'_>) -> Result<(), Stop> {
             output::answer_part(format_args!("\n{} orders> ", grouped(scene.orders())));
         }
         let Some(line) = lines.recv().await else {
-            tell("");
+            answer!("");
             break;
         };
         if !typed {
-            tell(format!("\n{} orders> {}", grouped(scene.orders()), line.trim()));
+            answer!("\n{} orders> {}", grouped(scene.orders()), line.trim());
         }
         match parse(&line, &scene.cluster.names()) {
             Ok(DemoCommand::Quit) => break,
             Ok(command) => perform(scene, command, &mut frozen).await?,
-            Err(why) => tell(format!("  {why}")),
+            Err(why) => answer!("  {why}"),
         }
     }
     for name in scene.cluster.names() {
@@ -73,7 +72,7 @@ async fn perform(
             frozen.remove(&name);
             match scene.kill(&name).await {
                 true => scene.count(LOOK).await,
-                false => tell(format!("  {name} is down already: restart brings it back")),
+                false => answer!("  {name} is down already: restart brings it back"),
             }
         }
         DemoCommand::Freeze(target) => {
@@ -83,7 +82,7 @@ async fn perform(
                     frozen.insert(name);
                     scene.count(LOOK).await;
                 }
-                false => tell(format!("  {name} is down: restart brings it back")),
+                false => answer!("  {name} is down: restart brings it back"),
             }
         }
         DemoCommand::Thaw(target) => {
@@ -92,12 +91,12 @@ async fn perform(
                 None => frozen.iter().cloned().collect(),
             };
             if names.is_empty() {
-                tell("  no process is frozen");
+                answer!("  no process is frozen");
             }
             for name in names {
                 frozen.remove(&name);
                 let went = scene.cluster.thaw(&name);
-                tell(format!("  {name} {}", if went { "goes on" } else { "is down" }));
+                answer!("  {name} {}", if went { "goes on" } else { "is down" });
             }
         }
         DemoCommand::Restart(target) => {
@@ -106,26 +105,26 @@ async fn perform(
                 None => down(scene),
             };
             if names.is_empty() {
-                tell("  no process is down");
+                answer!("  no process is down");
             }
             for name in names {
                 if !scene.restart(&name).await? {
-                    tell(format!("  {name} runs"));
+                    answer!("  {name} runs");
                 }
             }
         }
         DemoCommand::Buy { name, quantity } => buy(scene, &name, &quantity).await,
         DemoCommand::Status => {
             if let Err(stop) = inspect::status(&scene.url, false).await {
-                tell(format!("  {stop}"));
+                answer!("  {stop}");
             }
         }
         DemoCommand::Verify => {
             if let Err(stop) = verify(&scene.url).await {
-                tell(format!("  {stop}: restart it first"));
+                answer!("  {stop}: restart it first");
             }
         }
-        DemoCommand::Help => tell(HELP),
+        DemoCommand::Help => answer!("{HELP}"),
         DemoCommand::Nothing | DemoCommand::Quit => {}
     }
     Ok(())
@@ -164,5 +163,5 @@ async fn buy(scene: &DemoStore<'_>, name: &str, quantity: &str) {
         Ok(other) => format!("an odd answer: {other}"),
         Err(why) => format!("the frontend could not be asked: {why}"),
     };
-    tell(format!("  {said}"));
+    answer!("  {said}");
 }

@@ -12,9 +12,9 @@ use super::counter::{self, ms};
 use crate::inspect::{self, IDENTICAL};
 use crate::lab::cluster::LocalCluster;
 use crate::lab::elections::{Election, elections};
-use crate::lab::tell;
+use crate::load;
 use crate::load::report::Report;
-use crate::load::{self, LoadProgress, Workload};
+use crate::load::workload::{LoadProgress, Workload};
 
 /// The number of customers.
 pub(super) const CUSTOMERS: u16 = 5;
@@ -69,7 +69,7 @@ impl<'a> DemoStore<'a> {
         if !self.cluster.kill(name).await {
             return false;
         }
-        tell(format!("$ kill -9 {}   # {name}", pid.unwrap_or(0)));
+        answer!("$ kill -9 {}   # {name}", pid.unwrap_or(0));
         self.aftermath(struck, led, elected).await;
         true
     }
@@ -82,7 +82,7 @@ impl<'a> DemoStore<'a> {
         if !self.cluster.freeze(name) {
             return false;
         }
-        tell(format!("$ kill -STOP {}   # {name}", pid.unwrap_or(0)));
+        answer!("$ kill -STOP {}   # {name}", pid.unwrap_or(0));
         self.aftermath(struck, led, elected).await;
         true
     }
@@ -108,11 +108,11 @@ impl<'a> DemoStore<'a> {
         }
         let next = struck.elapsed();
         for Election { at, leader } in elections(&self.cluster.heard()).into_iter().skip(elected) {
-            tell(format!("  {leader} leads after {}", ms(at - struck)));
+            answer!("  {leader} leads after {}", ms(at - struck));
         }
         match WAIT <= next {
-            true => tell(format!("  no order was acknowledged for {WAIT:?}")),
-            false => tell(format!("  the next order was acknowledged after {}", ms(next))),
+            true => answer!("  no order was acknowledged for {WAIT:?}"),
+            false => answer!("  the next order was acknowledged after {}", ms(next)),
         }
     }
 
@@ -126,13 +126,13 @@ impl<'a> DemoStore<'a> {
         while self.cluster.pid(name).is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tell(format!("  {name} is started again: pid {}", self.cluster.pid(name).unwrap_or(0)));
+        answer!("  {name} is started again: pid {}", self.cluster.pid(name).unwrap_or(0));
         self.cluster.serves(name).await?;
         let took = began.elapsed();
         for line in self.sent_to(name, heard).await {
-            tell(format!("  {line}"));
+            answer!("  {line}");
         }
-        tell(format!("  {name} does its whole work again after {}", ms(took)));
+        answer!("  {name} does its whole work again after {}", ms(took));
         Ok(true)
     }
 
@@ -168,14 +168,14 @@ impl<'a> DemoStore<'a> {
         self.closing.cancel();
         let report = self.shopping.await;
         let report = report.map_err(|error| Stop::Defect(format!("the customers: {error}")))??;
-        tell(format!(
+        answer!(
             "  {} orders acknowledged, {} found again as they were placed, {} failed",
             counter::grouped(report.orders),
             counter::grouped(report.confirmed),
             report.failures.len()
-        ));
+        );
         for failure in report.failures.iter().take(5) {
-            tell(format!("  FAILED: {failure}"));
+            answer!("  FAILED: {failure}");
         }
         self.cluster.level().await?;
         Ok(verify(&self.url).await? && report.is_clean())
@@ -187,13 +187,13 @@ pub(super) async fn verify(url: &str) -> Result<bool, Stop> {
     let verdict = inspect::judge(url).await?;
     for found in &verdict.replicas {
         let digest = found.digest.get(..16).unwrap_or(&found.digest);
-        tell(format!(
+        answer!(
             "  order {}: {} orders, as of entry {}, digest {digest}…",
             found.id,
             counter::grouped(found.orders),
             found.as_of
-        ));
+        );
     }
-    tell(format!("  {}", verdict.violation.as_deref().unwrap_or(IDENTICAL)));
+    answer!("  {}", verdict.violation.as_deref().unwrap_or(IDENTICAL));
     Ok(verdict.violation.is_none())
 }

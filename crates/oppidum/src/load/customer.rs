@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::report::{Kind, Report, RequestResult, Sample};
-use super::{LoadProgress, LoadedShop, Workload};
+use super::workload::{LoadProgress, LoadedShop, Workload};
 use crate::client::encode;
 use crate::http::{Client, Reply};
 

@@ -8,7 +8,6 @@ mod restart;
 
 pub(crate) mod archive;
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,27 +18,14 @@ use crate::cli::{self, Restart};
 use crate::http::Client;
 use crate::output;
 use crate::roles;
-use crate::settings::{self, Setting, Settings};
+use crate::settings::{self, Settings};
 use crate::shop;
 use crate::signals::Interrupt;
-use plan::{Plan, UpRequest};
+use plan::{GIVEN, Plan, UpRequest};
 use supervisor::{AfterExit, Lines, Supervisor};
 
 /// How long the store may take to open before a line says that it is slow.
 const OPENING: Duration = Duration::from_secs(15);
-
-/// The settings that `up` passes to each process as flags: they override the environment.
-pub(crate) const GIVEN: [Setting; 9] = [
-    settings::ORDERS,
-    settings::ID,
-    settings::LISTEN,
-    settings::CATALOG_LISTEN,
-    settings::CATALOGS,
-    settings::HOST,
-    settings::INTERNAL,
-    settings::GATEWAYS,
-    settings::PUBLIC_STATUS,
-];
 
 /// The line about settings that are set and have no effect under `up`.
 fn ignored(settings: &Settings, ephemeral: bool) -> Option<String> {
@@ -166,11 +152,6 @@ async fn opened(plan: &Plan) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-}
-
-/// True when no process listens on this port of loopback.
-fn is_free(port: u16) -> bool {
-    TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
 #[cfg(test)]

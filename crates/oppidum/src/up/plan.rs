@@ -9,7 +9,20 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use wire::exit::Stop;
 
-use super::is_free;
+use crate::settings::{self, Setting};
+
+/// The settings that `up` passes to each process as flags: they override the environment.
+pub(crate) const GIVEN: [Setting; 9] = [
+    settings::ORDERS,
+    settings::ID,
+    settings::LISTEN,
+    settings::CATALOG_LISTEN,
+    settings::CATALOGS,
+    settings::HOST,
+    settings::INTERNAL,
+    settings::GATEWAYS,
+    settings::PUBLIC_STATUS,
+];
 
 /// The replicas' ids, the same as the toy store's.
 const IDS: [u64; 3] = [123, 345, 456];
@@ -244,6 +257,11 @@ fn following(first: u16, place: u16) -> Result<u16, Stop> {
     first
         .checked_add(place)
         .ok_or_else(|| Stop::Setup(format!("there is no port {first} + {place}")))
+}
+
+/// True when no process listens on this port of loopback.
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
 /// Allocates fixed or free ports; holds free ones until all are chosen, so that none repeats.

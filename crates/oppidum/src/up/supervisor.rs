@@ -18,9 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::exit::Stop;
 
-use super::GIVEN;
 use super::archive::Archive;
-use super::plan::{Child, Plan};
+use super::plan::{Child, GIVEN, Plan};
 use super::restart::{self, Backoff, End};
 
 /// How long a child must be unable to run before that counts as settled: ports and folders of a

@@ -11,9 +11,10 @@ use wire::exit::Stop;
 use crate::cli::lab::Cache;
 use crate::http::Client;
 use crate::lab::cluster::{self, ClusterSpec};
-use crate::lab::{self, remark, tell};
+use crate::lab::files;
+use crate::load;
 use crate::load::report::Report;
-use crate::load::{self, Workload};
+use crate::load::workload::Workload;
 use crate::signals::Interrupt;
 use history::{CacheHistory, CachedSpan, Event};
 
@@ -31,7 +32,7 @@ struct CacheRun {
 /// Runs customers, and shows how their requests changed the cache.
 pub(super) async fn run(flags: &Cache, interrupt: &Interrupt) -> Result<bool, Stop> {
     let out = &flags.crowd.out;
-    lab::folder(out)?;
+    files::create_folder(out)?;
     let seen = match &flags.url {
         Some(url) => interrupt.unless(look(url, flags)).await?,
         None => {
@@ -46,14 +47,14 @@ pub(super) async fn run(flags: &Cache, interrupt: &Interrupt) -> Result<bool, St
     };
     let (events, cut) = history::since(&seen.before, &seen.after);
     for failure in seen.report.failures.iter().take(20) {
-        tell(format!("FAILED: {failure}"));
+        answer!("FAILED: {failure}");
     }
     if events.is_empty() {
-        tell("Nothing was measured: nothing happened to the cache.");
+        answer!("Nothing was measured: nothing happened to the cache.");
         return Ok(false);
     }
     if cut {
-        remark(format!("only the last {} events are kept: earlier ones are missing", events.len()));
+        note!("only the last {} events are kept: earlier ones are missing", events.len());
     }
     let before = match cut {
         true => Vec::new(),
@@ -74,7 +75,7 @@ async fn look(url: &str, flags: &Cache) -> Result<CacheRun, Stop> {
     let shop = load::look_around(url).await?;
     let fits = usize::try_from(before.cache.capacity).is_ok_and(|room| shop.names.len() <= room);
     if fits {
-        remark("every product fits into the cache: none will make room for another");
+        note!("every product fits into the cache: none will make room for another");
     }
     let habits = Workload::quiet(flags.crowd.clients, flags.requests, flags.p, flags.crowd.seed);
     let habits = Workload { pause: flags.pause, ..habits };
@@ -114,7 +115,7 @@ fn write(
     if ROWS_MAX < all {
         shown.retain(|name| spans.iter().any(|span| span.product == *name));
         shown.truncate(ROWS_MAX);
-        remark(format!("{} of {all} products are drawn", shown.len()));
+        note!("{} of {all} products are drawn", shown.len());
     }
     let subtitle = format!(
         "room for {capacity} of {all} products; {hits} hits, {misses} misses, {evicted} \
@@ -122,7 +123,7 @@ fn write(
         flags.crowd.clients, flags.p
     );
     let picture = plot::draw(&subtitle, &shown, spans, events);
-    let drawn = lab::write(out, "cache.svg", &picture)?;
+    let drawn = files::write(out, "cache.svg", &picture)?;
     let behind = json!({
         "capacity": capacity,
         "products": products,
@@ -134,19 +135,19 @@ fn write(
         "events": events,
     });
     let behind = format!("{behind:#}\n");
-    let written = lab::write(out, "cache.json", &behind)?;
+    let written = files::write(out, "cache.json", &behind)?;
     let mut last: Vec<&str> = Vec::new();
     if let Some(event) = events.last() {
         last.extend(event.contents.iter().map(String::as_str));
     }
-    tell(format!("written: {}, {}", drawn.display(), written.display()));
-    tell(format!("At the end it held {}.", last.join(", ")));
+    answer!("written: {}, {}", drawn.display(), written.display());
+    answer!("At the end it held {}.", last.join(", "));
     let asked = (hits + misses).max(1);
-    tell(format!(
+    answer!(
         "With room for {capacity} of {all} products {hits} of {asked} queries were hits ({} %); \
          {evicted} times a product made room for another, {invalidated} times an order changed \
          one that was cached.",
         100 * hits / asked
-    ));
+    );
     Ok(())
 }

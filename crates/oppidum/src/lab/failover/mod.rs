@@ -20,10 +20,11 @@ use crate::cli::lab::Failover;
 use crate::inspect::{self, Verdict};
 use crate::lab::cluster::{self, ClusterSpec, LEADERS, LocalCluster};
 use crate::lab::elections::{Election, elections};
+use crate::lab::files;
 use crate::lab::progress::ProgressLine;
-use crate::lab::{self, tell};
+use crate::load;
 use crate::load::report::{KINDS, Report, Sample};
-use crate::load::{self, LoadProgress, Workload};
+use crate::load::workload::{LoadProgress, Workload};
 use crate::signals::Interrupt;
 use fault::InjectedFault;
 use findings::Findings;
@@ -46,7 +47,7 @@ struct FailoverRun {
 /// Runs the experiment. False: clients noticed, or a check failed.
 pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool, Stop> {
     let out = &flags.crowd.out;
-    lab::folder(out)?;
+    files::create_folder(out)?;
     let spec = ClusterSpec { frontends: 2, catalogs: 2, log: LEADERS, ..ClusterSpec::new("stock") };
     let seen =
         cluster::with(&spec, interrupt, async |cluster| experiment(cluster, flags).await).await?;
@@ -66,11 +67,11 @@ pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool,
         elections: &seen.elections,
         usual: findings.usual,
     };
-    let drawn = lab::write(out, "failover.svg", &plot::draw(&scene, &subtitle))?;
-    let written = lab::write(out, "failover.csv", &csv(seen.began, &seen.report.samples))?;
+    let drawn = files::write(out, "failover.svg", &plot::draw(&scene, &subtitle))?;
+    let written = files::write(out, "failover.csv", &csv(seen.began, &seen.report.samples))?;
     show(&seen, &findings);
     let well = answer(&seen, &findings);
-    tell(format!("\nwritten: {}, {}", drawn.display(), written.display()));
+    answer!("\nwritten: {}, {}", drawn.display(), written.display());
     Ok(well)
 }
 
@@ -138,12 +139,17 @@ fn csv(began: Instant, samples: &[Sample]) -> String {
 fn show(seen: &FailoverRun, findings: &Findings) {
     let leads: Vec<String> = (0..seen.strikes.len()).map(|place| leads(seen, place)).collect();
     let wide = leads.iter().map(String::len).fold("leads then".len(), usize::max);
-    tell(format!(
+    answer!(
         "{:<3} {:<10} {:<6}  {:<wide$} {:>12} {:>16}  over the promise",
-        "", "process", "", "leads then", "longest gap", "slowest request"
-    ));
+        "",
+        "process",
+        "",
+        "leads then",
+        "longest gap",
+        "slowest request"
+    );
     for (place, (strike, found)) in seen.strikes.iter().zip(&findings.strikes).enumerate() {
-        tell(format!(
+        answer!(
             "{:<3} {:<10} {}  {:<wide$} {:>12} {:>16}  {} over {} + {}",
             format!("#{}", place + 1),
             strike.victim,
@@ -154,16 +160,16 @@ fn show(seen: &FailoverRun, findings: &Findings) {
             found.late,
             ms(findings.usual),
             ms(strike.within)
-        ));
+        );
     }
     let (gap, slowest) = (ms(findings.calm.gap), ms(findings.calm.slowest));
     let wide = wide + 19;
-    tell(format!("{:<3} {:<wide$} {gap:>12} {slowest:>16}", "", "without a fault"));
-    tell(format!(
+    answer!("{:<3} {:<wide$} {gap:>12} {slowest:>16}", "", "without a fault");
+    answer!(
         "{:<3} {} is what requests take anyway: the 99th percentile without a fault\n",
         "",
         ms(findings.usual)
-    ));
+    );
 }
 
 /// The leaders elected after a fault, and how soon.
@@ -188,11 +194,11 @@ fn leads(seen: &FailoverRun, place: usize) -> String {
 fn answer(seen: &FailoverRun, findings: &Findings) -> bool {
     let Report { orders, confirmed, failures, .. } = &seen.report;
     if *orders == 0 {
-        tell("Nothing was measured: no order was acknowledged.");
+        answer!("Nothing was measured: no order was acknowledged.");
         return false;
     }
     for failure in failures.iter().take(20) {
-        tell(format!("FAILED: {failure}"));
+        answer!("FAILED: {failure}");
     }
     say("Do clients notice?", &noticed(findings));
     let (gap, at) = findings.longest_gap();
@@ -241,7 +247,7 @@ fn noticed(findings: &Findings) -> String {
 }
 
 fn say(question: &str, answer: &str) {
-    tell(format!("{question:<29} {answer}"));
+    answer!("{question:<29} {answer}");
 }
 
 fn ms(time: Duration) -> String {

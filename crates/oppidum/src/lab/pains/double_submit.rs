@@ -21,6 +21,7 @@ use super::store_under_test::StoreUnderTest;
 use crate::cli::lab::DoubleSubmit;
 use crate::lab::cluster::LocalCluster;
 use crate::shop::product_lines;
+use crate::signals::Interrupt;
 
 /// The number of concurrent lanes; each has one request in flight.
 const LANES: usize = 4;
@@ -29,10 +30,10 @@ const LANES: usize = 4;
 const COPIES: usize = 3;
 
 /// `oppidum lab double-submit`
-pub(super) async fn run(flags: DoubleSubmit) -> Result<bool, Stop> {
+pub(super) async fn run(flags: &DoubleSubmit, interrupt: &Interrupt) -> Result<bool, Stop> {
     let shop = product_lines("fox", "9.99", 100_000);
     let requests = usize::from(flags.requests);
-    experiment::run("double-submit", &flags.at, shop, async |store, cluster| {
+    experiment::run("double-submit", &flags.at, shop, interrupt, async |store, cluster| {
         measure(store, cluster, requests).await
     })
     .await

@@ -27,16 +27,16 @@ pub(crate) enum ExperimentResult {
 /// The result, or why the experiment could not end.
 type Measured = Result<ExperimentResult, Stop>;
 
-/// Runs an experiment on the given store, or on a local cluster with this shop, and prints its
+/// Runs an experiment on the given store, or on a local cluster with this shop file, and prints its
 /// result. True: the promise held.
 pub(super) async fn run(
     pain: &str,
     at: &StoreChoice,
     shop: String,
-    experiment: impl AsyncFnOnce(&StoreUnderTest, Option<&LocalCluster>) -> Measured,
+    interrupt: &Interrupt,
+    measure: impl AsyncFnOnce(&StoreUnderTest, Option<&LocalCluster>) -> Measured,
 ) -> Result<bool, Stop> {
     let dialect = at.dialect.map(|dialect| dialect.0);
-    let interrupt = Interrupt::listen()?;
     let found = if at.url.is_empty() {
         let dialect = dialect.unwrap_or(Dialect::Stock);
         let spec = ClusterSpec {
@@ -54,23 +54,22 @@ pub(super) async fn run(
             !held
         };
         note!("{pain}: opening a store of our own, eight processes");
-        cluster::with_logs(&spec, &interrupt, keep_logs, async |cluster| {
+        cluster::with_logs(&spec, interrupt, keep_logs, async |cluster| {
             let store = look_around(&cluster.urls(), Some(dialect), &[]).await?;
-            experiment(&store, Some(cluster)).await
+            measure(&store, Some(cluster)).await
         })
         .await
     } else {
-        let looking = async {
+        let measuring = async {
             let store = look_around(&at.url, dialect, at.product.as_slice()).await?;
-            experiment(&store, None).await
+            measure(&store, None).await
         };
-        interrupt.unless(looking).await
+        interrupt.unless(measuring).await
     };
-    let interrupted = interrupt.stop.is_cancelled();
-    print(
-        pain,
-        found.map_err(|stop| if interrupted { Stop::Setup("interrupted".into()) } else { stop }),
-    )
+    if found.is_err() && interrupt.stop.is_cancelled() {
+        return print(pain, Err(Stop::Setup("interrupted".into())));
+    }
+    print(pain, found)
 }
 
 /// Prints the result. An experiment without a measurement goes to stderr, with exit code 2.

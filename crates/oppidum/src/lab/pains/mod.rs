@@ -22,12 +22,13 @@ mod stale;
 use wire::exit::Stop;
 
 use crate::cli::lab::Pain;
+use crate::signals::Interrupt;
 
 /// Runs the experiment. True: the promise held.
-pub(super) async fn run(pain: Pain) -> Result<bool, Stop> {
+pub(super) async fn run(pain: &Pain, interrupt: &Interrupt) -> Result<bool, Stop> {
     match pain {
-        Pain::Oversell(flags) => oversell::run(flags).await,
-        Pain::DoubleSubmit(flags) => double_submit::run(flags).await,
-        Pain::Stale(flags) => stale::run(flags).await,
+        Pain::Oversell(flags) => oversell::run(flags, interrupt).await,
+        Pain::DoubleSubmit(flags) => double_submit::run(flags, interrupt).await,
+        Pain::Stale(flags) => stale::run(flags, interrupt).await,
     }
 }

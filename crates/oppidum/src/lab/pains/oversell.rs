@@ -18,6 +18,7 @@ use super::store_under_test::StoreUnderTest;
 use crate::cli::lab::Oversell;
 use crate::lab::cluster::LocalCluster;
 use crate::shop::product_lines;
+use crate::signals::Interrupt;
 
 /// How often the experiment begins again because the store filled the stock up meanwhile.
 const ROUNDS: u32 = 3;
@@ -26,10 +27,10 @@ const ROUNDS: u32 = 3;
 const SCARCE: &str = "bear";
 
 /// `oppidum lab oversell`
-pub(super) async fn run(flags: Oversell) -> Result<bool, Stop> {
+pub(super) async fn run(flags: &Oversell, interrupt: &Interrupt) -> Result<bool, Stop> {
     let shop = product_lines(SCARCE, "9.99", 1) + &product_lines("fox", "9.99", 1_000);
     let buyers = usize::from(flags.buyers);
-    experiment::run("oversell", &flags.at, shop, async |store, cluster| {
+    experiment::run("oversell", &flags.at, shop, interrupt, async |store, cluster| {
         measure(store, cluster, buyers).await
     })
     .await

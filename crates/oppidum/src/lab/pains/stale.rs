@@ -18,6 +18,7 @@ use super::stock::give_back;
 use super::store_under_test::StoreUnderTest;
 use crate::cli::lab::Stale;
 use crate::shop::product_lines;
+use crate::signals::Interrupt;
 
 /// How long frontends may take to agree before the first order.
 const AGREEING: Duration = Duration::from_secs(2);
@@ -26,9 +27,12 @@ const AGREEING: Duration = Duration::from_secs(2);
 const ORDERS_MIN: usize = 3;
 
 /// `oppidum lab stale`
-pub(super) async fn run(flags: Stale) -> Result<bool, Stop> {
+pub(super) async fn run(flags: &Stale, interrupt: &Interrupt) -> Result<bool, Stop> {
     let shop = product_lines("owl", "9.99", 1_000_000) + &product_lines("fox", "9.99", 1_000);
-    experiment::run("stale", &flags.at, shop, async |store, _| measure(store, &flags).await).await
+    experiment::run("stale", &flags.at, shop, interrupt, async |store, _| {
+        measure(store, flags).await
+    })
+    .await
 }
 
 async fn measure(around: &StoreUnderTest, flags: &Stale) -> Result<ExperimentResult, Stop> {

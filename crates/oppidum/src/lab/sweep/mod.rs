@@ -1,7 +1,7 @@
 //! `oppidum lab sweep`: latency by the share of orders, with and without a cache.
 //!
-//! The clients measure each point, on a lab store of its own, so that no point slows the next one
-//! down. Connections open before the measurement, and every order is confirmed at the end.
+//! The clients measure each point, on a local cluster of its own, so that no point slows the next
+//! one down. Connections open before the measurement, and every order is confirmed at the end.
 
 mod plot;
 
@@ -19,10 +19,11 @@ use crate::cli::values::DialectName;
 use crate::http::Client;
 use crate::inspect;
 use crate::lab::cluster::{self, ClusterSpec};
+use crate::lab::files;
 use crate::lab::progress::ProgressLine;
-use crate::lab::{self, remark, tell};
+use crate::load;
 use crate::load::report::{Kind, LatencySummary, Report};
-use crate::load::{self, LoadProgress, LoadedShop, Workload};
+use crate::load::workload::{LoadProgress, LoadedShop, Workload};
 use crate::shop;
 use crate::signals::Interrupt;
 use table::Row;
@@ -32,7 +33,7 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// The store that the sweep measures.
 enum SweepTarget {
-    /// A new lab store for each point.
+    /// A new cluster for each point.
     Own,
     /// A running store, whose cache is `on`, `off` or `unknown`.
     There { url: String, shop: LoadedShop, cache: &'static str },
@@ -41,7 +42,7 @@ enum SweepTarget {
 /// Measures, writes the files, and reports the effect of the cache.
 pub(super) async fn run(flags: &Sweep, interrupt: &Interrupt) -> Result<bool, Stop> {
     let out = &flags.crowd.out;
-    lab::folder(out)?;
+    files::create_folder(out)?;
     let place = match &flags.url {
         None => SweepTarget::Own,
         Some(url) => interrupt.unless(there(url, flags.dialect.as_deref())).await?,
@@ -77,15 +78,15 @@ pub(super) async fn run(flags: &Sweep, interrupt: &Interrupt) -> Result<bool, St
         "{} clients, {} requests of each at each point, seed {}; measured at the clients",
         flags.crowd.clients, flags.requests, flags.crowd.seed
     );
-    let written = lab::write(out, "sweep.csv", &csv)?;
-    let drawn = lab::write(out, "sweep.svg", &plot::draw(&read, &subtitle))?;
+    let written = files::write(out, "sweep.csv", &csv)?;
+    let drawn = files::write(out, "sweep.svg", &plot::draw(&read, &subtitle))?;
     show(&rows);
     for failure in failures.iter().take(20) {
-        tell(format!("FAILED: {failure}"));
+        answer!("FAILED: {failure}");
     }
-    tell(format!("\nwritten: {}, {}", written.display(), drawn.display()));
+    answer!("\nwritten: {}, {}", written.display(), drawn.display());
     let [on, off] = &sum;
-    tell(worth(on, off, flags.url.is_none()));
+    answer!("{}", worth(on, off, flags.url.is_none()));
     let queries = [Kind::QueryHit, Kind::QueryMiss, Kind::Query];
     let measured = [on, off].iter().any(|report| report.spread(&queries).is_some());
     Ok(failures.is_empty() && measured)
@@ -156,7 +157,7 @@ async fn there(url: &str, dialect: Option<&str>) -> Result<SweepTarget, Stop> {
             let toy = is_toy(dialect)?;
             let (built_in, _) = shop::load(dialect, shop::Age::New)?;
             let names = built_in.products.iter().map(|product| product.name.as_str().to_owned());
-            remark(format!("{url} lists no products: taking those of the {dialect} shop"));
+            note!("{url} lists no products: taking those of the {dialect} shop");
             LoadedShop { toy, names: names.collect() }
         }
     };
@@ -171,18 +172,25 @@ fn is_toy(dialect: &str) -> Result<bool, Stop> {
 
 /// Prints the table.
 fn show(rows: &[Row]) {
-    tell(format!(
+    answer!(
         "{:<8} {:>5}  {:<12} {:>8} {:>9} {:>9} {:>9} {:>9}",
-        "cache", "p", "ms", "n", "mean", "p50", "p95", "p99"
-    ));
+        "cache",
+        "p",
+        "ms",
+        "n",
+        "mean",
+        "p50",
+        "p95",
+        "p99"
+    );
     for Row { cache, p, kind, spread } in rows {
         let name = table::ROWS.iter().find(|(known, ..)| known == kind).map_or("", |row| row.1);
         let head = format!("{cache:<8} {p:>5}  {name:<12}");
         match spread {
             Some(LatencySummary { n, mean, p50, p95, p99 }) => {
-                tell(format!("{head} {n:>8} {mean:>9.3} {p50:>9.3} {p95:>9.3} {p99:>9.3}"));
+                answer!("{head} {n:>8} {mean:>9.3} {p50:>9.3} {p95:>9.3} {p99:>9.3}");
             }
-            None => tell(format!("{head} {:>8}", "n=0")),
+            None => answer!("{head} {:>8}", "n=0"),
         }
     }
 }
