@@ -169,9 +169,11 @@ impl CatchUpReport {
 
     fn note(&mut self, adding: &Adding, now: Instant) -> Option<String> {
         let Self { id, .. } = *self;
-        let (entries, orders) = (adding.entries_behind, adding.orders_behind);
+        let entries = adding.entries_behind;
+        let orders = adding.orders_behind;
         let (before, since) = *self.from.get_or_insert((orders, now));
-        let (done, span) = (before.saturating_sub(orders), now - since);
+        let done = before.saturating_sub(orders);
+        let span = now - since;
         let rate = u128::from(done) * 1_000 / span.as_millis().max(1);
         let seconds = u128::from(orders).checked_div(rate).filter(|_| 0 < done);
         (0 < entries).then(|| match seconds {
@@ -190,7 +192,8 @@ mod tests {
 
     #[test]
     fn progress_shows_the_rate_and_the_time_left() {
-        let (start, mut progress) = (Instant::now(), CatchUpReport::new(567));
+        let start = Instant::now();
+        let mut progress = CatchUpReport::new(567);
         let adding =
             |orders_behind| Adding { entries_behind: 9, orders_behind, ..Adding::default() };
         let said = progress.note(&adding(10_000), start).unwrap();

@@ -25,9 +25,10 @@ pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
     match ControlClient::new(channel).transfer(TransferTo { to }).await {
         Ok(done) => {
             let pause = Duration::from_micros(done.into_inner().pause_us);
-            match pause.is_zero() {
-                true => answer!("{to} leads already"),
-                false => answer!("{to} leads; orders waited for {:.0} ms", millis(pause)),
+            if pause.is_zero() {
+                answer!("{to} leads already");
+            } else {
+                answer!("{to} leads; orders waited for {:.0} ms", millis(pause));
             }
             Ok(true)
         }
@@ -62,11 +63,10 @@ pub(crate) async fn repair(url: &str, id: u64) -> Result<bool, Stop> {
         Ok(done) => {
             let done = done.into_inner();
             let at: Vec<String> = done.mended.iter().map(u64::to_string).collect();
-            match at.is_empty() {
-                true => answer!("{} blocks read, none is damaged", done.checked),
-                false => {
-                    answer!("{} blocks read, mended at index {}", done.checked, at.join(", "));
-                }
+            if at.is_empty() {
+                answer!("{} blocks read, none is damaged", done.checked);
+            } else {
+                answer!("{} blocks read, mended at index {}", done.checked, at.join(", "));
             }
             Ok(true)
         }

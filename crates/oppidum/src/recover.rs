@@ -103,10 +103,8 @@ fn warn(knowledge: &Knowledge) {
     let Knowledge { id, voters, last: (_, index), next_order_number, .. } = knowledge;
     let others: Vec<String> =
         voters.iter().filter(|other| *other != id).map(u64::to_string).collect();
-    let others = match others.is_empty() {
-        true => "any other replica".to_owned(),
-        false => others.join(" and "),
-    };
+    let others =
+        if others.is_empty() { "any other replica".to_owned() } else { others.join(" and ") };
     say(&format!(
         "What happens: {id} becomes the only replica of its store, and goes on with exactly what \
          is above.\n\
@@ -131,9 +129,11 @@ async fn is_confirmed(cluster: &str) -> bool {
 
 /// A time as UTC text, after H. Hinnant's `civil_from_days`.
 fn utc(millis: u64) -> String {
-    let (days, of_day) = (millis / 86_400_000, millis / 1_000 % 86_400);
+    let days = millis / 86_400_000;
+    let of_day = millis / 1_000 % 86_400;
     let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
     let year_of_era =
         (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
@@ -141,7 +141,9 @@ fn utc(millis: u64) -> String {
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
+    let hour = of_day / 3_600;
+    let minute = of_day / 60 % 60;
+    let second = of_day % 60;
     format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 

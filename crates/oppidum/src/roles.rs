@@ -166,7 +166,8 @@ fn times(settings: &mut Settings, flags: WatchTimes) -> Result<(Times, Rules), S
     let lease: u64 = settings.want(settings::LEASE, flags.lease_ms)?;
     let beat: u64 = settings.want(settings::BEAT, flags.beat_ms)?;
     let drift_per_mille: u32 = settings.want(settings::DRIFT, flags.drift_per_mille)?;
-    let (lease, beat) = (Duration::from_millis(lease), Duration::from_millis(beat));
+    let lease = Duration::from_millis(lease);
+    let beat = Duration::from_millis(beat);
     let times = Times { lease, beat, drift_per_mille };
     times.check().map_err(|error| Stop::Setup(error.to_string()))?;
     let rules = flags.mutants.rules();

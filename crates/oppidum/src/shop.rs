@@ -202,9 +202,10 @@ mod tests {
 
     /// Parses a shop with one product of this price.
     fn priced(price: &str, is_json: bool) -> Result<u64, String> {
-        let text = match is_json {
-            true => format!(r#"{{"product":[{{"name":"bear","price":{price},"quantity":1}}]}}"#),
-            false => format!("[[product]]\nname = \"bear\"\nprice = {price}\nquantity = 1\n"),
+        let text = if is_json {
+            format!(r#"{{"product":[{{"name":"bear","price":{price},"quantity":1}}]}}"#)
+        } else {
+            format!("[[product]]\nname = \"bear\"\nprice = {price}\nquantity = 1\n")
         };
         parse(&text, is_json, Age::New).map(|shop| shop.products[0].price.get())
     }

@@ -77,9 +77,10 @@ impl FromStr for FreeText {
         if let Some(letter) = found(&|letter| QUOTES.contains(letter)) {
             return Err(format!("it holds the typographic quote {letter}: leave it out"));
         }
-        match at_ends(|letter| letter.is_whitespace() || "\"'".contains(letter)) {
-            true => Err("it begins or ends with a blank or a quote: leave that out".into()),
-            false => Ok(Self(text.to_owned())),
+        if at_ends(|letter| letter.is_whitespace() || "\"'".contains(letter)) {
+            Err("it begins or ends with a blank or a quote: leave that out".into())
+        } else {
+            Ok(Self(text.to_owned()))
         }
     }
 }

@@ -36,7 +36,8 @@ pub(super) async fn examine(examiner: &mut Examiner) {
     let found = numbers(examiner).await;
     examiner.mark("crowd-numbers", found);
     let balanced = examiner.balanced().await;
-    let (left, name) = (examiner.stock, examiner.name.clone());
+    let left = examiner.stock;
+    let name = examiner.name.clone();
     examiner.mark("crowd-stock", balanced.map(|()| format!("{left} of {name} are left")));
     oversell(examiner).await;
 }
@@ -54,7 +55,8 @@ async fn numbers(examiner: &mut Examiner) -> Result<String, String> {
             (side, body, reply)
         });
     }
-    let (mut numbers, mut odd) = (BTreeSet::new(), None);
+    let mut numbers = BTreeSet::new();
+    let mut odd = None;
     while let Some(answer) = crowd.join_next().await {
         let (side, body, reply) = answer.map_err(|error| error.to_string())?;
         let reply = match reply {
@@ -77,9 +79,10 @@ async fn numbers(examiner: &mut Examiner) -> Result<String, String> {
         return Err("no order was placed".into());
     };
     examiner.last = Some(last);
-    match usize::try_from(last - first).is_ok_and(|distance| distance + 1 == ORDERS) {
-        true => Ok(format!("#{first} to #{last}")),
-        false => Err(format!("{ORDERS} orders have numbers from #{first} to #{last}")),
+    if usize::try_from(last - first).is_ok_and(|distance| distance + 1 == ORDERS) {
+        Ok(format!("#{first} to #{last}"))
+    } else {
+        Err(format!("{ORDERS} orders have numbers from #{first} to #{last}"))
     }
 }
 

@@ -91,7 +91,9 @@ impl Examiner {
     pub(super) fn new(around: StoreUnderTest, sheet: CheckList) -> Self {
         let (name, stock) = around.richest();
         let dialect = around.dialect;
-        let (last, placed, silent) = (None, Vec::new(), 0);
+        let last = None;
+        let placed = Vec::new();
+        let silent = 0;
         Self {
             around,
             dialect,
@@ -210,10 +212,7 @@ impl Examiner {
         status: u16,
     ) -> Result<String, String> {
         let seen = self.refused(sent, reply, status)?;
-        match reply.status == status {
-            true => Ok(seen),
-            false => Err(format!("{seen}: expected {status}")),
-        }
+        if reply.status == status { Ok(seen) } else { Err(format!("{seen}: expected {status}")) }
     }
 
     /// Whether the store shows the expected stock within the limit; another check covers freshness.

@@ -43,7 +43,8 @@ pub(crate) async fn run(url: &str, flags: &Conform) -> Result<bool, Stop> {
         around.products.sort_by_key(|(name, _)| name != first);
     }
     let mut examiner = Examiner::new(around, CheckList::new(sections(dialect)));
-    let (name, before) = (examiner.name.clone(), examiner.stock);
+    let name = examiner.name.clone();
+    let before = examiner.stock;
     stock_up(&mut examiner).await?;
     note!("conform: trading in {name} at {url}");
     shapes::examine(&mut examiner).await;
@@ -83,7 +84,8 @@ async fn stock_up(examiner: &mut Examiner) -> Result<(), Stop> {
     if NEEDED <= examiner.stock {
         return Ok(());
     }
-    let (there, name) = (examiner.stock, examiner.name.clone());
+    let there = examiner.stock;
+    let name = examiner.name.clone();
     let needed =
         || format!("{NEEDED} pieces of a product are needed, and there are {there} of {name}");
     if examiner.dialect == Dialect::Toy {

@@ -79,9 +79,10 @@ async fn refused(examiner: &mut Examiner) -> Result<String, String> {
         }
     }
     let after = examiner.place(OrderSide::Buy, 1).await?;
-    match after == before + 1 {
-        true => Ok(format!("#{before}, two refusals, #{after}")),
-        false => Err(format!("#{before}, two refusals, and then #{after}")),
+    if after == before + 1 {
+        Ok(format!("#{before}, two refusals, #{after}"))
+    } else {
+        Err(format!("#{before}, two refusals, and then #{after}"))
     }
 }
 

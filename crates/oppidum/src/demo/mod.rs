@@ -40,7 +40,8 @@ fn full_shop(name: &str) -> Result<String, Stop> {
 }
 
 async fn tale(cluster: &LocalCluster, flags: &Demo, prompt: bool) -> Result<bool, Stop> {
-    let (leader, part) = (cluster.leader().await?, flags.part);
+    let leader = cluster.leader().await?;
+    let part = flags.part;
     let name = format!("order-{leader}");
     for process in cluster.names() {
         let leads = if process == name { "  it leads" } else { "" };
@@ -63,9 +64,10 @@ async fn tale(cluster: &LocalCluster, flags: &Demo, prompt: bool) -> Result<bool
     answer!("\nThe customers close and look every order up.");
     answer!("Every replica's history is read and replayed.");
     let well = scene.close().await?;
-    match well {
-        true => answer!("\nNo order was lost, doubled or altered. Your own: oppidum up"),
-        false => answer!("\nA check failed: see above."),
+    if well {
+        answer!("\nNo order was lost, doubled or altered. Your own: oppidum up");
+    } else {
+        answer!("\nA check failed: see above.");
     }
     Ok(well)
 }

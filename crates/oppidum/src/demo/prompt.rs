@@ -70,19 +70,19 @@ async fn perform(
         DemoCommand::Kill(target) => {
             let name = named(scene, target).await?;
             frozen.remove(&name);
-            match scene.kill(&name).await {
-                true => scene.count(LOOK).await,
-                false => answer!("  {name} is down already: restart brings it back"),
+            if scene.kill(&name).await {
+                scene.count(LOOK).await;
+            } else {
+                answer!("  {name} is down already: restart brings it back");
             }
         }
         DemoCommand::Freeze(target) => {
             let name = named(scene, target).await?;
-            match scene.freeze(&name).await {
-                true => {
-                    frozen.insert(name);
-                    scene.count(LOOK).await;
-                }
-                false => answer!("  {name} is down: restart brings it back"),
+            if scene.freeze(&name).await {
+                frozen.insert(name);
+                scene.count(LOOK).await;
+            } else {
+                answer!("  {name} is down: restart brings it back");
             }
         }
         DemoCommand::Thaw(target) => {

@@ -48,8 +48,10 @@ impl<'a> DemoStore<'a> {
         let shop = load::look_around(&url).await?;
         let habits = Workload::quiet(CUSTOMERS, u64::MAX, 0.8, seed);
         let habits = Workload { pieces: PIECES, pause: REST, patience: PATIENCE, ..habits };
-        let (tally, closing) = (Arc::new(LoadProgress::default()), CancellationToken::new());
-        let (own_tally, own_closing) = (tally.clone(), closing.clone());
+        let tally = Arc::new(LoadProgress::default());
+        let closing = CancellationToken::new();
+        let own_tally = tally.clone();
+        let own_closing = closing.clone();
         let shopping = tokio::spawn(async move {
             load::outing(&urls, &shop, habits, &own_closing, &own_tally).await
         });
@@ -110,9 +112,10 @@ impl<'a> DemoStore<'a> {
         for Election { at, leader } in elections(&self.cluster.heard()).into_iter().skip(elected) {
             answer!("  {leader} leads after {}", ms(at - struck));
         }
-        match WAIT <= next {
-            true => answer!("  no order was acknowledged for {WAIT:?}"),
-            false => answer!("  the next order was acknowledged after {}", ms(next)),
+        if WAIT <= next {
+            answer!("  no order was acknowledged for {WAIT:?}");
+        } else {
+            answer!("  the next order was acknowledged after {}", ms(next));
         }
     }
 
@@ -140,7 +143,8 @@ impl<'a> DemoStore<'a> {
     /// after the entries, so this waits for it up to a second.
     async fn sent_to(&self, name: &str, heard: usize) -> Vec<String> {
         let Some(id) = name.strip_prefix("order-") else { return Vec::new() };
-        let (asked, to) = (Instant::now(), format!("to {id}"));
+        let asked = Instant::now();
+        let to = format!("to {id}");
         loop {
             let heard = self.cluster.heard().into_iter().skip(heard);
             let lines: Vec<String> = heard

@@ -65,7 +65,9 @@ impl Customer {
         closing: CancellationToken,
         tally: Arc<LoadProgress>,
     ) -> Self {
-        let (luck, report, placed) = (StdRng::seed_from_u64(seed), Report::default(), Vec::new());
+        let luck = StdRng::seed_from_u64(seed);
+        let report = Report::default();
+        let placed = Vec::new();
         let at = first % clients.len().max(1);
         Self { clients, at, shop, luck, habits, closing, tally, report, placed }
     }

@@ -54,7 +54,9 @@ pub(crate) async fn outing(
         let clients = urls.iter().map(|url| Client::patient_for(url, habits.patience));
         let clients = clients.collect::<Result<Vec<_>, Stop>>()?;
         let seed = habits.seed.wrapping_mul(1_000_003).wrapping_add(number.into());
-        let (shop, closing, tally) = (shop.clone(), closing.clone(), tally.clone());
+        let shop = shop.clone();
+        let closing = closing.clone();
+        let tally = tally.clone();
         let first = usize::from(number);
         let customer = Customer::new(clients, first, shop, seed, habits, closing, tally);
         customers.spawn(customer.shop());

@@ -100,7 +100,8 @@ fn empty() -> Histogram<u64> {
 
 impl Default for Report {
     fn default() -> Self {
-        let (failures, samples) = (Vec::new(), Vec::new());
+        let failures = Vec::new();
+        let samples = Vec::new();
         let times = std::array::from_fn(|_| empty());
         Self { orders: 0, refused: 0, confirmed: 0, retries: 0, failures, samples, times }
     }

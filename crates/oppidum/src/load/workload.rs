@@ -44,8 +44,10 @@ pub(crate) struct Workload {
 impl Workload {
     /// Customers without a pause, with the default timeout and without output.
     pub(crate) fn quiet(clients: u16, requests: u64, p: f64, seed: u64) -> Self {
-        let (pause, patience) = (Duration::ZERO, http::PATIENCE);
-        let (quiet, samples) = (true, false);
+        let pause = Duration::ZERO;
+        let patience = http::PATIENCE;
+        let quiet = true;
+        let samples = false;
         Self { clients, requests, p, seed, pieces: PIECES, pause, patience, quiet, samples }
     }
 }

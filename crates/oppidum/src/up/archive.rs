@@ -53,7 +53,9 @@ impl Archive {
         let mut kept = self.kept.lock();
         let heard = kept.heard.len() < HEARD_MAX;
         if heard && self.words.iter().any(|words| line.contains(words)) {
-            let (at, name, line) = (Instant::now(), name.to_owned(), line.to_owned());
+            let at = Instant::now();
+            let name = name.to_owned();
+            let line = line.to_owned();
             kept.heard.push(LogLine { at, name, line });
         }
         kept.last.insert(name.to_owned(), line.to_owned());

@@ -379,9 +379,10 @@ mod tests {
         let plan = Plan::make(&wishes()).unwrap();
         for child in &plan.children {
             let mut pairs = child.arguments.windows(2);
-            let told = match child.name.starts_with("frontend") {
-                true => pairs.any(|pair| pair == ["--host", "127.0.0.1"]),
-                false => pairs.any(|pair| pair == ["--listen", &*child.address]),
+            let told = if child.name.starts_with("frontend") {
+                pairs.any(|pair| pair == ["--host", "127.0.0.1"])
+            } else {
+                pairs.any(|pair| pair == ["--listen", &*child.address])
             };
             assert!(told, "{child:?}");
         }

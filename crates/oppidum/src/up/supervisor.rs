@@ -82,7 +82,8 @@ impl Supervisor {
         let program = std::env::current_exe()
             .map_err(|error| Stop::Setup(format!("this program cannot be found: {error}")))?;
         let pids = Arc::new(Mutex::new(BTreeMap::new()));
-        let (frontends, others) = (CancellationToken::new(), CancellationToken::new());
+        let frontends = CancellationToken::new();
+        let others = CancellationToken::new();
         let (tasks, (failed, failures)) = (TaskTracker::new(), mpsc::channel(1));
         let (cannot_run, unusable) = watch::channel(BTreeSet::new());
         let cannot_run = Arc::new(cannot_run);
@@ -214,7 +215,8 @@ impl ChildKeeper {
 
     /// Keeps a child of `up` running, independent of the other children.
     async fn keep_running(self) {
-        let (name, mut backoff) = (&self.child.name, Backoff::new());
+        let name = &self.child.name;
+        let mut backoff = Backoff::new();
         let mut unusable_since = None;
         loop {
             let began = Instant::now();
@@ -294,9 +296,8 @@ impl ChildKeeper {
     /// Records whether this child is one of those that cannot run.
     fn note_usable(&self, usable: bool) {
         let name = &self.child.name;
-        self.cannot_run.send_if_modified(|unusable| match usable {
-            true => unusable.remove(name),
-            false => unusable.insert(name.clone()),
+        self.cannot_run.send_if_modified(|unusable| {
+            if usable { unusable.remove(name) } else { unusable.insert(name.clone()) }
         });
     }
 

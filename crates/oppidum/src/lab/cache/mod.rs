@@ -56,9 +56,10 @@ pub(super) async fn run(flags: &Cache, interrupt: &Interrupt) -> Result<bool, St
     if cut {
         note!("only the last {} events are kept: earlier ones are missing", events.len());
     }
-    let before = match cut {
-        true => Vec::new(),
-        false => seen.before.cache.contents.iter().map(|product| product.name.clone()).collect(),
+    let before = if cut {
+        Vec::new()
+    } else {
+        seen.before.cache.contents.iter().map(|product| product.name.clone()).collect()
     };
     let spans = history::spans(&before, &events);
     write(flags, &seen, &events, &spans)?;
@@ -79,7 +80,8 @@ async fn look(url: &str, flags: &Cache) -> Result<CacheRun, Stop> {
     }
     let habits = Workload::quiet(flags.crowd.clients, flags.requests, flags.p, flags.crowd.seed);
     let habits = Workload { pause: flags.pause, ..habits };
-    let (closing, urls) = (CancellationToken::new(), [url.to_owned()]);
+    let closing = CancellationToken::new();
+    let urls = [url.to_owned()];
     let report = load::outing(&urls, &shop, habits, &closing, &std::sync::Arc::default()).await?;
     let after = ask(&mut client, url).await?;
     Ok(CacheRun { before, after, report, products: shop.names.to_vec() })

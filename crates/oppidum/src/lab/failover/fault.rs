@@ -52,19 +52,13 @@ pub(super) async fn strike(
     let victim = choose(flags.kill, &cluster.names(), &leader, luck)?;
     let led = victim == leader;
     let struck = Instant::now();
-    let hit = match flags.freeze {
-        true => cluster.freeze(&victim),
-        false => cluster.kill(&victim).await,
-    };
+    let hit = if flags.freeze { cluster.freeze(&victim) } else { cluster.kill(&victim).await };
     if !hit {
         return Err(Stop::Setup(format!("{victim} cannot be killed or frozen: it does not run")));
     }
     tokio::time::sleep(flags.restart_after).await;
     let mended = Instant::now();
-    let back = match flags.freeze {
-        true => cluster.thaw(&victim),
-        false => cluster.restart(&victim),
-    };
+    let back = if flags.freeze { cluster.thaw(&victim) } else { cluster.restart(&victim) };
     if !back {
         return Err(Stop::Setup(format!("{victim} cannot be restarted")));
     }

@@ -139,7 +139,8 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     fn order(start: Instant, at: u64, took: u64) -> Sample {
-        let (began, took) = (start + MS(at), MS(took));
+        let began = start + MS(at);
+        let took = MS(took);
         Sample { began, took, kind: Kind::Order, came: RequestResult::Done, moved: 0, put_off: 0 }
     }
 

@@ -81,7 +81,8 @@ async fn experiment(cluster: &LocalCluster, flags: &Failover) -> Result<Failover
     let shop = load::look_around(urls.first().map_or("", String::as_str)).await?;
     let habits = Workload::quiet(flags.crowd.clients, u64::MAX, flags.p, flags.crowd.seed);
     let habits = Workload { pause: flags.pause, patience: PATIENCE, samples: true, ..habits };
-    let (closing, tally) = (CancellationToken::new(), Arc::new(LoadProgress::default()));
+    let closing = CancellationToken::new();
+    let tally = Arc::new(LoadProgress::default());
     let began = Instant::now();
     let accidents = async {
         let struck = accidents(cluster, flags).await;
@@ -91,7 +92,8 @@ async fn experiment(cluster: &LocalCluster, flags: &Failover) -> Result<Failover
     };
     let outing = load::outing(&urls, &shop, habits, &closing, &tally);
     let (report, strikes) = tokio::join!(outing, accidents);
-    let (report, strikes) = (report?, strikes?);
+    let report = report?;
+    let strikes = strikes?;
     cluster.level().await?;
     let verdict = inspect::judge(urls.first().map_or("", String::as_str)).await?;
     let mut elections = elections(&cluster.heard());
@@ -162,7 +164,8 @@ fn show(seen: &FailoverRun, findings: &Findings) {
             ms(strike.within)
         );
     }
-    let (gap, slowest) = (ms(findings.calm.gap), ms(findings.calm.slowest));
+    let gap = ms(findings.calm.gap);
+    let slowest = ms(findings.calm.slowest);
     let wide = wide + 19;
     answer!("{:<3} {:<wide$} {gap:>12} {slowest:>16}", "", "without a fault");
     answer!(
@@ -221,7 +224,8 @@ fn answer(seen: &FailoverRun, findings: &Findings) -> bool {
         }
     }
     let all = orders == confirmed;
-    let (yes, of) = (if all { "Yes" } else { "No" }, format!("{confirmed} of {orders}"));
+    let yes = if all { "Yes" } else { "No" };
+    let of = format!("{confirmed} of {orders}");
     say("Is every order confirmed?", &format!("{yes}: {of}, each as it was placed."));
     !findings.noticed() && violation.is_none() && all && failures.is_empty()
 }

@@ -59,7 +59,8 @@ pub(super) fn draw(scene: &FailoverPlot<'_>, subtitle: &str) -> String {
     marks(&mut canvas, scene, area, |at| x.at(since(at)));
     for strike in scene.strikes {
         let at = y.at((strike.within + scene.usual).as_secs_f64() * 1_000.0);
-        let (from, to) = (x.at(since(strike.struck)), x.at(since(strike.mended)));
+        let from = x.at(since(strike.struck));
+        let to = x.at(since(strike.mended));
         canvas.line((from, at), (to, at), INK, 2.0, "");
     }
     let orders: fn(Kind) -> bool = |kind| kind == Kind::Order;
@@ -109,7 +110,8 @@ fn marks(
     // Leaders that follow each other closely share a text.
     let mut words: Option<(f64, usize)> = None;
     for election in scene.elections {
-        let (at, leader) = (place(election.at), election.leader.to_string());
+        let at = place(election.at);
+        let leader = election.leader.to_string();
         match words {
             Some((from, first)) if at - from < TOGETHER => {
                 let said: &mut String = &mut lines[first].2;
@@ -140,8 +142,11 @@ fn legend(canvas: &mut Canvas, strikes: &[InjectedFault]) {
         canvas.text((place.0 + 26.0, place.1 + 4.0), 12.0, Anchor::Start, INK, words);
         place
     };
-    let (first, second, third) = (HEIGHT - 76.0, HEIGHT - 52.0, HEIGHT - 28.0);
-    let (left, middle) = (66.0, 330.0);
+    let first = HEIGHT - 76.0;
+    let second = HEIGHT - 52.0;
+    let third = HEIGHT - 28.0;
+    let left = 66.0;
+    let middle = 330.0;
     let (x, y) = entry(canvas, (left, first), "slowest order of each moment");
     canvas.mark(MarkShape::Dot, (x + 10.0, y), 3.0, BLUE, "");
     let (x, y) = entry(canvas, (left, second), "slowest query of each moment");

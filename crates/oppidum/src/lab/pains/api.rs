@@ -247,9 +247,10 @@ fn read_told(reply: &Reply) -> OrderReply {
 pub(crate) fn in_short(reply: &Reply) -> String {
     let body = String::from_utf8_lossy(&reply.body);
     let words = body.split_whitespace().collect::<Vec<_>>().join(" ");
-    match words.is_empty() {
-        true => format!("{} without a body", reply.status),
-        false => format!("{} {}", reply.status, clipped(&words)),
+    if words.is_empty() {
+        format!("{} without a body", reply.status)
+    } else {
+        format!("{} {}", reply.status, clipped(&words))
     }
 }
 

@@ -299,7 +299,8 @@ mod tests {
 
     #[test]
     fn requests_that_are_placed_twice_are_found() {
-        let (one, two) = (OrderReply::Placed(7), OrderReply::Placed(8));
+        let one = OrderReply::Placed(7);
+        let two = OrderReply::Placed(8);
         let once = [one.clone(), one.clone(), one.clone()];
         let again = [two.clone(), two.clone(), two.clone()];
         assert!(matches!(judge(&[&once, &again], 10, 8), ExperimentResult::Held(_)));
@@ -316,7 +317,8 @@ mod tests {
 
     #[test]
     fn unanswered_or_refused_requests_are_not_measured() {
-        let (one, lost) = (OrderReply::Placed(7), OrderReply::Unknown("silence".into()));
+        let one = OrderReply::Placed(7);
+        let lost = OrderReply::Unknown("silence".into());
         let no = OrderReply::Refused { status: 400, message: "no".into() };
         let found = judge(&[&[one.clone(), one.clone(), lost]], 10, 9);
         assert!(matches!(found, ExperimentResult::Unmeasured(_)), "{found:?}");

@@ -92,7 +92,9 @@ pub(crate) async fn rush(
     let start = Arc::new(Barrier::new(buyers + 1));
     let mut crowd = JoinSet::new();
     for turn in 0..buyers {
-        let (mut front, name, start) = (around.front(turn)?, name.to_owned(), start.clone());
+        let mut front = around.front(turn)?;
+        let name = name.to_owned();
+        let start = start.clone();
         crowd.spawn(async move {
             front.open().await;
             start.wait().await;
@@ -222,8 +224,11 @@ mod tests {
     use super::*;
 
     fn rush(placed: &[u64], refused: usize, unknown: usize, left: i64) -> RushResult {
-        let (buyers, unknown) = (200, vec!["no answer".to_owned(); unknown]);
-        let (placed, left, took) = (placed.to_vec(), Some(left), Duration::from_millis(9));
+        let buyers = 200;
+        let unknown = vec!["no answer".to_owned(); unknown];
+        let placed = placed.to_vec();
+        let left = Some(left);
+        let took = Duration::from_millis(9);
         RushResult { buyers, pieces: 1, placed, refused, unknown, left, took }
     }
 

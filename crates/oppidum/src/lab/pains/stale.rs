@@ -52,7 +52,8 @@ async fn measure(around: &StoreUnderTest, flags: &Stale) -> Result<ExperimentRes
     let mut readers = JoinSet::new();
     for reader in 0..usize::from(flags.readers) {
         let fronts = around.urls.iter().map(|url| StoreApi::new(url, around.dialect));
-        let (fronts, scene) = (fronts.collect::<Result<Vec<_>, _>>()?, scene.clone());
+        let fronts = fronts.collect::<Result<Vec<_>, _>>()?;
+        let scene = scene.clone();
         readers.spawn(async move { scene.read(fronts, reader).await });
     }
     let bought = scene.buy(around, orders).await;
@@ -218,7 +219,8 @@ impl SharedReadings {
 
     fn judge(&self, head: &str, ended: Option<String>) -> ExperimentResult {
         let count = |number: &AtomicU64| number.load(Ordering::SeqCst);
-        let (after, lies) = (count(&self.after), count(&self.lies));
+        let after = count(&self.after);
+        let lies = count(&self.lies);
         if let Some(evidence) = &*self.evidence.lock() {
             let wrong = format!("{lies} of {after} queries showed what was no longer true");
             return ExperimentResult::Broken(format!("{head}: {evidence}; {wrong}"));

@@ -56,8 +56,9 @@ pub(super) async fn run(flags: &Sweep, interrupt: &Interrupt) -> Result<bool, St
         flags.p.iter().flat_map(|p| settings.iter().map(|cache| (*cache, *p))).collect();
     let each = u64::from(flags.crowd.clients) * flags.requests;
     let progress = ProgressLine::of(each * u64::try_from(points.len()).unwrap_or(1));
-    let (mut rows, mut sum, mut failures) =
-        (Vec::new(), [Report::default(), Report::default()], vec![]);
+    let mut rows = Vec::new();
+    let mut sum = [Report::default(), Report::default()];
+    let mut failures = vec![];
     let mut done = 0;
     for (cache, p) in points {
         let what = format!("cache {cache}, p = {p}");
@@ -67,7 +68,8 @@ pub(super) async fn run(flags: &Sweep, interrupt: &Interrupt) -> Result<bool, St
         sum[usize::from(cache == "off")].add(&report);
         failures.extend(report.failures.iter().map(|why| format!("{what}: {why}")));
         if report.orders != report.confirmed {
-            let (orders, confirmed) = (report.orders, report.confirmed);
+            let orders = report.orders;
+            let confirmed = report.confirmed;
             failures.push(format!("{what}: {confirmed} of {orders} orders were confirmed"));
         }
     }

@@ -35,7 +35,8 @@ pub(super) fn draw(rows: &[Row], subtitle: &str) -> String {
 
 /// The upper left corner of a small plot.
 fn corner(place: usize) -> (f64, f64) {
-    let (column, row) = (place % 2, place / 2);
+    let column = place % 2;
+    let row = place / 2;
     let row = f64::from(u32::try_from(row).unwrap_or(0));
     (if column == 0 { 0.0 } else { WIDTH / 2.0 }, HEAD + CELL * row)
 }
