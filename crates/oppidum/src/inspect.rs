@@ -85,13 +85,13 @@ pub(crate) async fn fetch(url: &str) -> Result<StoreStatus, Stop> {
             return Ok(page.store);
         }
     }
-    match shown.is_whole() {
-        true => Ok(shown.store),
-        false => Err(Stop::Setup(format!(
-            "{url} is public and does not show where the processes are: give the frontend's \
-             internal listener, such as --url http://127.0.0.1:6789, or set OPPIDUM_INTERNAL"
-        ))),
+    if shown.is_whole() {
+        return Ok(shown.store);
     }
+    Err(Stop::Setup(format!(
+        "{url} is public and does not show where the processes are: give the frontend's internal \
+         listener, such as --url http://127.0.0.1:6789, or set OPPIDUM_INTERNAL"
+    )))
 }
 
 /// The addresses where this machine's frontend with the public `port` may have its internal

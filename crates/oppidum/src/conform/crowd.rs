@@ -89,23 +89,23 @@ async fn numbers(examiner: &mut Examiner) -> Result<String, String> {
 /// Sells the last pieces of a product other than the examined one, whose stock is tracked.
 async fn oversell(examiner: &mut Examiner) {
     const ID: &str = "no-oversell";
-    let others = examiner.around.products.iter().map(|(name, _)| name);
+    let others = examiner.store.products.iter().map(|(name, _)| name);
     let Some(name) = others.clone().find(|name| **name != examiner.name).cloned() else {
         return examiner.skip(ID, "the store shows only one product: name another with --product");
     };
-    let Ok(mut front) = examiner.front() else { return };
+    let Ok(mut api) = examiner.api() else { return };
     let dialect = examiner.dialect;
     for _ in 0..ROUNDS {
-        let bought = match bring_to(&mut front, dialect, &name, PIECES).await {
+        let bought = match bring_to(&mut api, dialect, &name, PIECES).await {
             Ok(bought) => bought,
             Err(why) => return examiner.mark(ID, Err(why)),
         };
-        let rush = match rush(&examiner.around, &name, BUYERS, PIECES).await {
+        let rush = match rush(&examiner.store, &name, BUYERS, PIECES).await {
             Ok(rush) => rush,
             Err(stop) => return examiner.mark(ID, Err(stop.to_string())),
         };
-        let filled = rush.looks_filled(dialect, &mut front, &name).await;
-        give_back(&mut front, dialect, &name, bought + rush.sold()).await;
+        let filled = rush.looks_filled(dialect, &mut api, &name).await;
+        give_back(&mut api, dialect, &name, bought + rush.sold()).await;
         match rush.judge(dialect, filled) {
             ExperimentResult::Held(seen) => return examiner.mark(ID, Ok(seen)),
             ExperimentResult::Unmeasured(_) if filled.is_some() => {}

@@ -27,7 +27,7 @@ use wire::exit::Stop;
 
 use crate::cli::Conform;
 use crate::lab::pains::api::OrderSide;
-use crate::lab::pains::store_under_test::look_around;
+use crate::lab::pains::store_under_test::discover;
 use check_list::{CheckList, Section};
 use examiner::Examiner;
 
@@ -37,12 +37,12 @@ const NEEDED: i64 = 60;
 /// Examines the store and prints the sheet. True: no check failed.
 pub(crate) async fn run(url: &str, flags: &Conform) -> Result<bool, Stop> {
     let dialect = flags.dialect.0;
-    let mut around = look_around(&[url.to_owned()], Some(dialect), &flags.product).await?;
+    let mut store = discover(&[url.to_owned()], Some(dialect), &flags.product).await?;
     if let [first, ..] = flags.product.as_slice() {
         // The checks trade mostly in the first product of the list.
-        around.products.sort_by_key(|(name, _)| name != first);
+        store.products.sort_by_key(|(name, _)| name != first);
     }
-    let mut examiner = Examiner::new(around, CheckList::new(sections(dialect)));
+    let mut examiner = Examiner::new(store, CheckList::new(sections(dialect)));
     let name = examiner.name.clone();
     let before = examiner.stock;
     stock_up(&mut examiner).await?;

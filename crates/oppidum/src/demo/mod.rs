@@ -1,7 +1,7 @@
 //! `oppidum demo`: opens a store and shows a failover, in under a minute. At a terminal the store
 //! then stays open, and the user may kill and freeze its processes.
 
-mod scene;
+mod demo_store;
 
 mod counter;
 
@@ -17,7 +17,7 @@ use crate::cli::lab::Demo;
 use crate::lab::cluster::{self, ClusterSpec, LEADERS, LocalCluster};
 use crate::shop::{self, product_lines};
 use crate::signals::Interrupt;
-use scene::{CUSTOMERS, DemoStore};
+use demo_store::{CUSTOMERS, DemoStore};
 
 /// Runs the demo. True: at the end all checks held.
 pub(crate) async fn run(flags: Demo) -> Result<bool, Stop> {
@@ -28,7 +28,7 @@ pub(crate) async fn run(flags: Demo) -> Result<bool, Stop> {
     );
     let shop = Some(full_shop("toy")?);
     let spec = ClusterSpec { shop, log: LEADERS, ..ClusterSpec::new("toy") };
-    cluster::with(&spec, &interrupt, async |cluster| tale(cluster, &flags, prompt).await).await
+    cluster::with(&spec, &interrupt, async |cluster| tour(cluster, &flags, prompt).await).await
 }
 
 /// The text of a built-in shop with a stock that lasts for the whole demo.
@@ -39,7 +39,7 @@ fn full_shop(name: &str) -> Result<String, Stop> {
     Ok(products.map(|product| product_lines(product.name.as_str(), product.price, STOCK)).collect())
 }
 
-async fn tale(cluster: &LocalCluster, flags: &Demo, prompt: bool) -> Result<bool, Stop> {
+async fn tour(cluster: &LocalCluster, flags: &Demo, prompt: bool) -> Result<bool, Stop> {
     let leader = cluster.leader().await?;
     let part = flags.part;
     let name = format!("order-{leader}");
@@ -47,23 +47,23 @@ async fn tale(cluster: &LocalCluster, flags: &Demo, prompt: bool) -> Result<bool
         let leads = if process == name { "  it leads" } else { "" };
         answer!("  {process:<12} pid {}{leads}", cluster.pid(&process).unwrap_or(0));
     }
-    let scene = DemoStore::open(cluster, flags.seed).await?;
-    answer!("\n{CUSTOMERS} customers come to {}.", scene.url);
-    scene.count(part).await;
+    let demo = DemoStore::open(cluster, flags.seed).await?;
+    answer!("\n{CUSTOMERS} customers come to {}.", demo.url);
+    demo.count(part).await;
     answer!("\nThe leader, {leader}, is killed now.");
-    scene.kill(&name).await;
-    scene.count(part).await;
+    demo.kill(&name).await;
+    demo.count(part).await;
     answer!("\n{leader} returns, and asks the others for what it missed.");
-    scene.restart(&name).await?;
-    scene.count(part).await;
+    demo.restart(&name).await?;
+    demo.count(part).await;
     if prompt {
         answer!("\nThe customers go on; now you. Try: kill, freeze, restart, buy whale 2, status,");
         answer!("verify, help. Ctrl-D ends it.");
-        prompt::converse(&scene).await?;
+        prompt::converse(&demo).await?;
     }
     answer!("\nThe customers close and look every order up.");
     answer!("Every replica's history is read and replayed.");
-    let well = scene.close().await?;
+    let well = demo.close().await?;
     if well {
         answer!("\nNo order was lost, doubled or altered. Your own: oppidum up");
     } else {

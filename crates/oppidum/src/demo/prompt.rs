@@ -10,7 +10,7 @@ use wire::exit::Stop;
 
 use super::command::{DemoCommand, HELP, Target, parse};
 use super::counter::{grouped, ms};
-use super::scene::{DemoStore, verify};
+use super::demo_store::{DemoStore, verify};
 use crate::http::Client;
 use crate::inspect;
 use crate::output;
@@ -19,32 +19,32 @@ use crate::output;
 const LOOK: Duration = Duration::from_millis(1_500);
 
 /// Runs commands until the input ends, and then restarts and resumes all processes.
-pub(super) async fn converse(scene: &DemoStore<'_>) -> Result<(), Stop> {
+pub(super) async fn converse(demo: &DemoStore<'_>) -> Result<(), Stop> {
     let typed = std::io::stdin().is_terminal();
     let mut lines = lines();
     let mut frozen = BTreeSet::new();
     loop {
         if typed {
-            output::answer_part(format_args!("\n{} orders> ", grouped(scene.orders())));
+            output::answer_part(format_args!("\n{} orders> ", grouped(demo.orders())));
         }
         let Some(line) = lines.recv().await else {
             answer!("");
             break;
         };
         if !typed {
-            answer!("\n{} orders> {}", grouped(scene.orders()), line.trim());
+            answer!("\n{} orders> {}", grouped(demo.orders()), line.trim());
         }
-        match parse(&line, &scene.cluster.names()) {
+        match parse(&line, &demo.cluster.names()) {
             Ok(DemoCommand::Quit) => break,
-            Ok(command) => perform(scene, command, &mut frozen).await?,
+            Ok(command) => perform(demo, command, &mut frozen).await?,
             Err(why) => answer!("  {why}"),
         }
     }
-    for name in scene.cluster.names() {
-        scene.cluster.thaw(&name);
-        scene.cluster.restart(&name);
+    for name in demo.cluster.names() {
+        demo.cluster.thaw(&name);
+        demo.cluster.restart(&name);
     }
-    scene.cluster.whole().await
+    demo.cluster.whole().await
 }
 
 /// The typed lines. The thread that reads them ends with the program.
@@ -62,32 +62,32 @@ fn lines() -> mpsc::Receiver<String> {
 }
 
 async fn perform(
-    scene: &DemoStore<'_>,
+    demo: &DemoStore<'_>,
     command: DemoCommand,
     frozen: &mut BTreeSet<String>,
 ) -> Result<(), Stop> {
     match command {
         DemoCommand::Kill(target) => {
-            let name = named(scene, target).await?;
+            let name = named(demo, target).await?;
             frozen.remove(&name);
-            if scene.kill(&name).await {
-                scene.count(LOOK).await;
+            if demo.kill(&name).await {
+                demo.count(LOOK).await;
             } else {
                 answer!("  {name} is down already: restart brings it back");
             }
         }
         DemoCommand::Freeze(target) => {
-            let name = named(scene, target).await?;
-            if scene.freeze(&name).await {
+            let name = named(demo, target).await?;
+            if demo.freeze(&name).await {
                 frozen.insert(name);
-                scene.count(LOOK).await;
+                demo.count(LOOK).await;
             } else {
                 answer!("  {name} is down: restart brings it back");
             }
         }
         DemoCommand::Thaw(target) => {
             let names = match target {
-                Some(target) => vec![named(scene, target).await?],
+                Some(target) => vec![named(demo, target).await?],
                 None => frozen.iter().cloned().collect(),
             };
             if names.is_empty() {
@@ -95,32 +95,32 @@ async fn perform(
             }
             for name in names {
                 frozen.remove(&name);
-                let went = scene.cluster.thaw(&name);
+                let went = demo.cluster.thaw(&name);
                 answer!("  {name} {}", if went { "goes on" } else { "is down" });
             }
         }
         DemoCommand::Restart(target) => {
             let names = match target {
-                Some(target) => vec![named(scene, target).await?],
-                None => down(scene),
+                Some(target) => vec![named(demo, target).await?],
+                None => down(demo),
             };
             if names.is_empty() {
                 answer!("  no process is down");
             }
             for name in names {
-                if !scene.restart(&name).await? {
+                if !demo.restart(&name).await? {
                     answer!("  {name} runs");
                 }
             }
         }
-        DemoCommand::Buy { name, quantity } => buy(scene, &name, &quantity).await,
+        DemoCommand::Buy { name, quantity } => buy(demo, &name, &quantity).await,
         DemoCommand::Status => {
-            if let Err(stop) = inspect::status(&scene.url, false).await {
+            if let Err(stop) = inspect::status(&demo.url, false).await {
                 answer!("  {stop}");
             }
         }
         DemoCommand::Verify => {
-            if let Err(stop) = verify(&scene.url).await {
+            if let Err(stop) = verify(&demo.url).await {
                 answer!("  {stop}: restart it first");
             }
         }
@@ -130,23 +130,23 @@ async fn perform(
     Ok(())
 }
 
-async fn named(scene: &DemoStore<'_>, target: Target) -> Result<String, Stop> {
+async fn named(demo: &DemoStore<'_>, target: Target) -> Result<String, Stop> {
     match target {
         Target::Named(name) => Ok(name),
-        Target::Leader => Ok(format!("order-{}", scene.cluster.leader().await?)),
+        Target::Leader => Ok(format!("order-{}", demo.cluster.leader().await?)),
     }
 }
 
-fn down(scene: &DemoStore<'_>) -> Vec<String> {
-    let names = scene.cluster.names().into_iter();
-    names.filter(|name| scene.cluster.pid(name).is_none()).collect()
+fn down(demo: &DemoStore<'_>) -> Vec<String> {
+    let names = demo.cluster.names().into_iter();
+    names.filter(|name| demo.cluster.pid(name).is_none()).collect()
 }
 
-async fn buy(scene: &DemoStore<'_>, name: &str, quantity: &str) {
+async fn buy(demo: &DemoStore<'_>, name: &str, quantity: &str) {
     let began = Instant::now();
     // The quantity is sent as it was typed; the store reports what is wrong with it.
     let body = json!({ "name": name, "quantity": quantity }).to_string();
-    let asked = match Client::new(&scene.url) {
+    let asked = match Client::new(&demo.url) {
         Ok(mut client) => client.post("/orders", &[], body).await,
         Err(stop) => Err(stop.to_string()),
     };

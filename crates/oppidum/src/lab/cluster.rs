@@ -204,8 +204,8 @@ impl LocalCluster {
     }
 
     /// The log lines about leaders and returning replicas so far.
-    pub(crate) fn heard(&self) -> Vec<LogLine> {
-        self.archive.heard()
+    pub(crate) fn matched(&self) -> Vec<LogLine> {
+        self.archive.matched()
     }
 
     /// The store's status from the first frontend that answers.

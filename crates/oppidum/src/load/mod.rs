@@ -30,35 +30,36 @@ pub(crate) async fn run(url: &str, flags: &Load) -> Result<bool, Stop> {
     if !(0.0..=1.0).contains(&flags.p) {
         return Err(Stop::Setup("-p is a probability: from 0 to 1".into()));
     }
-    let shop = look_around(url).await?;
+    let shop = fetch_shop(url).await?;
     let began = Instant::now();
     let closing = stop_trading()?;
-    let habits = Workload::quiet(flags.clients, flags.requests, flags.p, flags.seed);
-    let habits = Workload { quiet: flags.quiet, ..habits };
-    let report = outing(&[url.to_owned()], &shop, habits, &closing, &Arc::default()).await?;
+    let workload = Workload::quiet(flags.clients, flags.requests, flags.p, flags.seed);
+    let workload = Workload { quiet: flags.quiet, ..workload };
+    let report =
+        run_customers(&[url.to_owned()], &shop, workload, &closing, &Arc::default()).await?;
     report.print(began.elapsed());
     Ok(report.is_clean())
 }
 
 /// Runs customers on the frontends of one store, until their requests are done or `closing` is
 /// cancelled, and their orders are confirmed.
-pub(crate) async fn outing(
+pub(crate) async fn run_customers(
     urls: &[String],
     shop: &LoadedShop,
-    habits: Workload,
+    workload: Workload,
     closing: &CancellationToken,
     tally: &Arc<LoadProgress>,
 ) -> Result<Report, Stop> {
     let mut customers = tokio::task::JoinSet::new();
-    for number in 0..habits.clients {
-        let clients = urls.iter().map(|url| Client::patient_for(url, habits.patience));
+    for number in 0..workload.clients {
+        let clients = urls.iter().map(|url| Client::patient_for(url, workload.patience));
         let clients = clients.collect::<Result<Vec<_>, Stop>>()?;
-        let seed = habits.seed.wrapping_mul(1_000_003).wrapping_add(number.into());
+        let seed = workload.seed.wrapping_mul(1_000_003).wrapping_add(number.into());
         let shop = shop.clone();
         let closing = closing.clone();
         let tally = tally.clone();
         let first = usize::from(number);
-        let customer = Customer::new(clients, first, shop, seed, habits, closing, tally);
+        let customer = Customer::new(clients, first, shop, seed, workload, closing, tally);
         customers.spawn(customer.shop());
     }
     let mut report = Report::default();
@@ -87,7 +88,7 @@ fn stop_trading() -> Result<CancellationToken, Stop> {
 }
 
 /// Queries the products of a store and its dialect.
-pub(crate) async fn look_around(url: &str) -> Result<LoadedShop, Stop> {
+pub(crate) async fn fetch_shop(url: &str) -> Result<LoadedShop, Stop> {
     let status = inspect::public(url).await?;
     let dialect = status.processes.iter().find_map(|process| process.dialect.clone());
     let toy = dialect.as_deref() == Some("toy");

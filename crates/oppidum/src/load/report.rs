@@ -41,7 +41,7 @@ pub(crate) struct Sample {
     /// The kind of request.
     pub(crate) kind: Kind,
     /// The result.
-    pub(crate) came: RequestResult,
+    pub(crate) result: RequestResult,
     /// How often it was sent again because a connection broke or timed out.
     pub(crate) moved: u32,
     /// How often it was sent again because the store answered 503 or 504.

@@ -72,7 +72,7 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
     };
     // Reports a bad shop once, not once per replica.
     shop::load(&shop, shop::Age::of_store(&data))?;
-    let wishes = UpRequest {
+    let request = UpRequest {
         dialect: dialect.0.name().to_owned(),
         shop,
         port,
@@ -86,14 +86,14 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
         preempt: flags.preempt,
         cluster: None,
     };
-    let plan = Plan::make(&wishes)?;
+    let plan = Plan::make(&request)?;
     plan.check_ports().await?;
     // A closed stdin stops the store, too, and does not count as the first of two signals.
     let interrupt = Interrupt { stop: interrupt.stop.child_token(), ..interrupt };
     if flags.stop_with_stdin {
         tokio::spawn(roles::stdin_closed(interrupt.stop.clone()));
     }
-    let ended = supervise(&plan, flags.restart, &wishes, &interrupt).await;
+    let ended = supervise(&plan, flags.restart, &request, &interrupt).await;
     if let Some(Err(error)) = scratch.map(tempfile::TempDir::close) {
         note!("oppidum: the temporary folder stays behind: {error}");
     }
@@ -108,7 +108,7 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
 async fn supervise(
     plan: &Plan,
     restart: Restart,
-    wishes: &UpRequest,
+    request: &UpRequest,
     Interrupt { stop, hurry }: &Interrupt,
 ) -> Result<(), Stop> {
     let afterwards = match restart {
@@ -118,7 +118,7 @@ async fn supervise(
     let supervisor = Supervisor::start(plan, afterwards, &Lines::Shown, stop)?;
     let ended = tokio::select! {
         () = opened(plan) => {
-            plan.tell(&supervisor.pids(), wishes);
+            plan.tell(&supervisor.pids(), request);
             // Once the store was open, only a signal stops it.
             stop.cancelled().await;
             Ok(())

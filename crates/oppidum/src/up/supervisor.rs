@@ -63,7 +63,7 @@ pub(crate) enum Lines {
 pub(crate) struct Supervisor {
     pids: Arc<Mutex<BTreeMap<String, u32>>>,
     /// Notified to restart a child.
-    doors: BTreeMap<String, Arc<Notify>>,
+    restarts: BTreeMap<String, Arc<Notify>>,
     frontends: CancellationToken,
     others: CancellationToken,
     tasks: TaskTracker,
@@ -87,17 +87,17 @@ impl Supervisor {
         let (tasks, (failed, failures)) = (TaskTracker::new(), mpsc::channel(1));
         let (cannot_run, unusable) = watch::channel(BTreeSet::new());
         let cannot_run = Arc::new(cannot_run);
-        let mut doors = BTreeMap::new();
+        let mut restarts = BTreeMap::new();
         for child in &plan.children {
-            let door = Arc::new(Notify::new());
-            doors.insert(child.name.clone(), door.clone());
+            let restart = Arc::new(Notify::new());
+            restarts.insert(child.name.clone(), restart.clone());
             let is_frontend = child.name.starts_with("frontend");
             let keeper = ChildKeeper {
                 child: child.clone(),
                 program: program.clone(),
                 afterwards,
                 lines: lines.clone(),
-                door,
+                restart,
                 pids: pids.clone(),
                 end: if is_frontend { frontends.clone() } else { others.clone() },
                 stopping: stop.clone(),
@@ -109,7 +109,7 @@ impl Supervisor {
         tasks.close();
         let failures = tokio::sync::Mutex::new(failures);
         let names = plan.children.iter().map(|child| child.name.clone()).collect();
-        Ok(Self { pids, doors, frontends, others, tasks, failures, unusable, names })
+        Ok(Self { pids, restarts, frontends, others, tasks, failures, unusable, names })
     }
 
     /// Sends a signal to a child. False: it does not run.
@@ -123,8 +123,8 @@ impl Supervisor {
     /// Restarts a child that is down. False: it is running, or no child has this name.
     pub(crate) fn restart(&self, name: &str) -> bool {
         let down = !self.pids.lock().contains_key(name);
-        let door = self.doors.get(name).filter(|_| down);
-        door.inspect(|door| door.notify_one()).is_some()
+        let restart = self.restarts.get(name).filter(|_| down);
+        restart.inspect(|restart| restart.notify_one()).is_some()
     }
 
     /// The children's process ids, by name.
@@ -187,7 +187,7 @@ struct ChildKeeper {
     program: std::path::PathBuf,
     afterwards: AfterExit,
     lines: Lines,
-    door: Arc<Notify>,
+    restart: Arc<Notify>,
     pids: Arc<Mutex<BTreeMap<String, u32>>>,
     end: CancellationToken,
     stopping: CancellationToken,
@@ -286,7 +286,7 @@ impl ChildKeeper {
                 continue;
             }
             tokio::select! {
-                () = self.door.notified() => {}
+                () = self.restart.notified() => {}
                 () = self.end.cancelled() => return,
             }
             borrowed = Some(0);

@@ -73,16 +73,18 @@ async fn look(url: &str, flags: &Cache) -> Result<CacheRun, Stop> {
     if before.cache.capacity == 0 {
         return Err(Stop::Setup(format!("the frontend at {url} has no cache")));
     }
-    let shop = load::look_around(url).await?;
-    let fits = usize::try_from(before.cache.capacity).is_ok_and(|room| shop.names.len() <= room);
+    let shop = load::fetch_shop(url).await?;
+    let fits =
+        usize::try_from(before.cache.capacity).is_ok_and(|capacity| shop.names.len() <= capacity);
     if fits {
         note!("every product fits into the cache: none will make room for another");
     }
-    let habits = Workload::quiet(flags.crowd.clients, flags.requests, flags.p, flags.crowd.seed);
-    let habits = Workload { pause: flags.pause, ..habits };
+    let workload = Workload::quiet(flags.crowd.clients, flags.requests, flags.p, flags.crowd.seed);
+    let workload = Workload { pause: flags.pause, ..workload };
     let closing = CancellationToken::new();
     let urls = [url.to_owned()];
-    let report = load::outing(&urls, &shop, habits, &closing, &std::sync::Arc::default()).await?;
+    let report =
+        load::run_customers(&urls, &shop, workload, &closing, &std::sync::Arc::default()).await?;
     let after = ask(&mut client, url).await?;
     Ok(CacheRun { before, after, report, products: shop.names.to_vec() })
 }
@@ -107,10 +109,10 @@ fn write(
     let out = &flags.crowd.out;
     let capacity = after.cache.capacity;
     let grown = |of: fn(&CacheHistory) -> u64| of(after).saturating_sub(of(before));
-    let hits = grown(|story| story.cache.hits);
-    let misses = grown(|story| story.cache.misses + story.cache.coalesced);
-    let evicted = grown(|story| story.cache.evicted);
-    let invalidated = grown(|story| story.cache.invalidated);
+    let hits = grown(|history| history.cache.hits);
+    let misses = grown(|history| history.cache.misses + history.cache.coalesced);
+    let evicted = grown(|history| history.cache.evicted);
+    let invalidated = grown(|history| history.cache.invalidated);
     let mut shown: Vec<String> = products.clone();
     shown.sort();
     let all = shown.len();

@@ -28,9 +28,9 @@ pub(super) struct InjectedFault {
     /// Whether it was frozen, not killed.
     pub(super) frozen: bool,
     /// The time of the fault.
-    pub(super) struck: Instant,
+    pub(super) injected: Instant,
     /// The time at which the process was restarted or resumed.
-    pub(super) mended: Instant,
+    pub(super) ended: Instant,
     /// The most that the fault may add to a request's latency before clients notice it.
     pub(super) within: Duration,
 }
@@ -43,31 +43,31 @@ impl InjectedFault {
 }
 
 /// Injects a fault, waits, restarts or resumes the process, and waits until the store is healthy.
-pub(super) async fn strike(
+pub(super) async fn inject(
     cluster: &LocalCluster,
     flags: &Failover,
-    luck: &mut StdRng,
+    rng: &mut StdRng,
 ) -> Result<InjectedFault, Stop> {
     let leader = format!("order-{}", cluster.leader().await?);
-    let victim = choose(flags.kill, &cluster.names(), &leader, luck)?;
+    let victim = choose(flags.kill, &cluster.names(), &leader, rng)?;
     let led = victim == leader;
-    let struck = Instant::now();
+    let injected = Instant::now();
     let hit = if flags.freeze { cluster.freeze(&victim) } else { cluster.kill(&victim).await };
     if !hit {
         return Err(Stop::Setup(format!("{victim} cannot be killed or frozen: it does not run")));
     }
     tokio::time::sleep(flags.restart_after).await;
-    let mended = Instant::now();
+    let ended = Instant::now();
     let back = if flags.freeze { cluster.thaw(&victim) } else { cluster.restart(&victim) };
     if !back {
         return Err(Stop::Setup(format!("{victim} cannot be restarted")));
     }
     cluster.whole().await?;
     let within = flags.within.unwrap_or_else(|| promised(&victim, flags.freeze));
-    Ok(InjectedFault { victim, led, frozen: flags.freeze, struck, mended, within })
+    Ok(InjectedFault { victim, led, frozen: flags.freeze, injected, ended, within })
 }
 
-fn choose(kill: Victim, names: &[String], leader: &str, luck: &mut StdRng) -> Result<String, Stop> {
+fn choose(kill: Victim, names: &[String], leader: &str, rng: &mut StdRng) -> Result<String, Stop> {
     let is = |name: &&String| match kill {
         Victim::Leader => name.as_str() == leader,
         Victim::Follower => name.starts_with("order") && name.as_str() != leader,
@@ -79,7 +79,7 @@ fn choose(kill: Victim, names: &[String], leader: &str, luck: &mut StdRng) -> Re
     if victims.is_empty() {
         return Err(Stop::Setup("no process matches --kill".into()));
     }
-    Ok(victims[luck.random_range(0..victims.len())].clone())
+    Ok(victims[rng.random_range(0..victims.len())].clone())
 }
 
 fn promised(victim: &str, frozen: bool) -> Duration {
@@ -101,8 +101,8 @@ mod tests {
         let names = ["order-123", "order-345", "order-456", "catalog-1", "frontend-1"];
         let names = names.map(str::to_owned);
         let choose = |kill, seed| {
-            let luck = &mut StdRng::seed_from_u64(seed);
-            (0..20).map(|_| choose(kill, &names, "order-345", luck).unwrap()).collect::<Vec<_>>()
+            let rng = &mut StdRng::seed_from_u64(seed);
+            (0..20).map(|_| choose(kill, &names, "order-345", rng).unwrap()).collect::<Vec<_>>()
         };
         assert!(choose(Victim::Leader, 1).iter().all(|name| name == "order-345"));
         let followers = choose(Victim::Follower, 1);

@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 struct FailoverRun {
     began: Instant,
     report: Report,
-    strikes: Vec<InjectedFault>,
+    faults: Vec<InjectedFault>,
     elections: Vec<Election>,
     verdict: Verdict,
 }
@@ -51,23 +51,23 @@ pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool,
     let spec = ClusterSpec { frontends: 2, catalogs: 2, log: LEADERS, ..ClusterSpec::new("stock") };
     let seen =
         cluster::with(&spec, interrupt, async |cluster| experiment(cluster, flags).await).await?;
-    let findings = Findings::of(&seen.report.samples, &seen.strikes);
+    let findings = Findings::of(&seen.report.samples, &seen.faults);
     let how = if flags.freeze { "frozen" } else { "killed" };
     let subtitle = format!(
         "{} clients; {} times a process was {how} ({}) and came back after {:?}",
         flags.crowd.clients,
-        seen.strikes.len(),
+        seen.faults.len(),
         format!("{:?}", flags.kill).to_lowercase(),
         flags.restart_after
     );
-    let scene = plot::FailoverPlot {
+    let plot = plot::FailoverPlot {
         began: seen.began,
         samples: &seen.report.samples,
-        strikes: &seen.strikes,
+        faults: &seen.faults,
         elections: &seen.elections,
         usual: findings.usual,
     };
-    let drawn = files::write(out, "failover.svg", &plot::draw(&scene, &subtitle))?;
+    let drawn = files::write(out, "failover.svg", &plot::draw(&plot, &subtitle))?;
     let written = files::write(out, "failover.csv", &csv(seen.began, &seen.report.samples))?;
     show(&seen, &findings);
     let well = answer(&seen, &findings);
@@ -78,42 +78,45 @@ pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool,
 /// Runs the customers and the faults, and checks the store at the end.
 async fn experiment(cluster: &LocalCluster, flags: &Failover) -> Result<FailoverRun, Stop> {
     let urls = cluster.urls();
-    let shop = load::look_around(urls.first().map_or("", String::as_str)).await?;
-    let habits = Workload::quiet(flags.crowd.clients, u64::MAX, flags.p, flags.crowd.seed);
-    let habits = Workload { pause: flags.pause, patience: PATIENCE, samples: true, ..habits };
+    let shop = load::fetch_shop(urls.first().map_or("", String::as_str)).await?;
+    let workload = Workload::quiet(flags.crowd.clients, u64::MAX, flags.p, flags.crowd.seed);
+    let workload = Workload { pause: flags.pause, patience: PATIENCE, samples: true, ..workload };
     let closing = CancellationToken::new();
     let tally = Arc::new(LoadProgress::default());
     let began = Instant::now();
-    let accidents = async {
-        let struck = accidents(cluster, flags).await;
+    let injecting = async {
+        let faults = inject_faults(cluster, flags).await;
         // Also after an error: the customers stop, and confirm their orders.
         closing.cancel();
-        struck
+        faults
     };
-    let outing = load::outing(&urls, &shop, habits, &closing, &tally);
-    let (report, strikes) = tokio::join!(outing, accidents);
+    let customers = load::run_customers(&urls, &shop, workload, &closing, &tally);
+    let (report, faults) = tokio::join!(customers, injecting);
     let report = report?;
-    let strikes = strikes?;
+    let faults = faults?;
     cluster.level().await?;
     let verdict = inspect::judge(urls.first().map_or("", String::as_str)).await?;
-    let mut elections = elections(&cluster.heard());
+    let mut elections = elections(&cluster.matched());
     elections.retain(|election| began <= election.at);
-    Ok(FailoverRun { began, report, strikes, elections, verdict })
+    Ok(FailoverRun { began, report, faults, elections, verdict })
 }
 
-async fn accidents(cluster: &LocalCluster, flags: &Failover) -> Result<Vec<InjectedFault>, Stop> {
-    let mut luck = StdRng::seed_from_u64(flags.crowd.seed);
-    let mut strikes = Vec::new();
+async fn inject_faults(
+    cluster: &LocalCluster,
+    flags: &Failover,
+) -> Result<Vec<InjectedFault>, Stop> {
+    let mut rng = StdRng::seed_from_u64(flags.crowd.seed);
+    let mut faults = Vec::new();
     let progress = ProgressLine::of(flags.repeat.into());
     for place in 0..flags.repeat {
         let what = format!("accident {} of {}", place + 1, flags.repeat);
         progress.show(&what, place.into());
         tokio::time::sleep(CALM).await;
-        strikes.push(fault::strike(cluster, flags, &mut luck).await?);
+        faults.push(fault::inject(cluster, flags, &mut rng).await?);
     }
     progress.show("confirming every order", flags.repeat.into());
     tokio::time::sleep(CALM).await;
-    Ok(strikes)
+    Ok(faults)
 }
 
 /// Every request as CSV.
@@ -129,7 +132,7 @@ fn csv(began: Instant, samples: &[Sample]) -> String {
             text,
             "{at:.4},{},{millis:.3},{},{},{}",
             name.replace(", ", "_").replace('-', ""),
-            format!("{:?}", sample.came).to_lowercase(),
+            format!("{:?}", sample.result).to_lowercase(),
             sample.moved,
             sample.put_off
         );
@@ -139,7 +142,7 @@ fn csv(began: Instant, samples: &[Sample]) -> String {
 
 /// Prints a line for each fault.
 fn show(seen: &FailoverRun, findings: &Findings) {
-    let leads: Vec<String> = (0..seen.strikes.len()).map(|place| leads(seen, place)).collect();
+    let leads: Vec<String> = (0..seen.faults.len()).map(|place| leads(seen, place)).collect();
     let wide = leads.iter().map(String::len).fold("leads then".len(), usize::max);
     answer!(
         "{:<3} {:<10} {:<6}  {:<wide$} {:>12} {:>16}  over the promise",
@@ -150,18 +153,18 @@ fn show(seen: &FailoverRun, findings: &Findings) {
         "longest gap",
         "slowest request"
     );
-    for (place, (strike, found)) in seen.strikes.iter().zip(&findings.strikes).enumerate() {
+    for (place, (fault, found)) in seen.faults.iter().zip(&findings.faults).enumerate() {
         answer!(
             "{:<3} {:<10} {}  {:<wide$} {:>12} {:>16}  {} over {} + {}",
             format!("#{}", place + 1),
-            strike.victim,
-            if strike.frozen { "frozen" } else { "killed" },
+            fault.victim,
+            if fault.frozen { "frozen" } else { "killed" },
             leads[place],
             ms(found.gap),
             ms(found.slowest),
             found.late,
             ms(findings.usual),
-            ms(strike.within)
+            ms(fault.within)
         );
     }
     let gap = ms(findings.calm.gap);
@@ -177,16 +180,16 @@ fn show(seen: &FailoverRun, findings: &Findings) {
 
 /// The leaders elected after a fault, and how soon.
 fn leads(seen: &FailoverRun, place: usize) -> String {
-    let strike = &seen.strikes[place];
-    let next = seen.strikes.get(place + 1).map(|next| next.struck);
+    let fault = &seen.faults[place];
+    let next = seen.faults.get(place + 1).map(|next| next.injected);
     let own = seen.elections.iter().filter(|election| {
-        strike.struck <= election.at && next.is_none_or(|next| election.at < next)
+        fault.injected <= election.at && next.is_none_or(|next| election.at < next)
     });
     let after = |election: &Election| {
-        format!("{} after {}", election.leader, ms(election.at - strike.struck))
+        format!("{} after {}", election.leader, ms(election.at - fault.injected))
     };
     let leads: Vec<String> = own.map(after).collect();
-    match (leads.is_empty(), strike.led) {
+    match (leads.is_empty(), fault.led) {
         (false, _) => leads.join(", "),
         (true, true) => "the same".into(),
         (true, false) => "-".into(),

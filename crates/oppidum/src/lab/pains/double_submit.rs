@@ -40,11 +40,11 @@ pub(super) async fn run(flags: &DoubleSubmit, interrupt: &Interrupt) -> Result<b
 }
 
 async fn measure(
-    around: &StoreUnderTest,
+    store: &StoreUnderTest,
     own: Option<&LocalCluster>,
     wanted: usize,
 ) -> Result<ExperimentResult, Stop> {
-    let (name, there) = around.richest();
+    let (name, there) = store.richest();
     // Sized for a store that places each request three times: if it sold out, it would fill up.
     let enough = usize::try_from(there.max(1) - 1).unwrap_or(usize::MAX) / COPIES;
     let requests = wanted.min(enough);
@@ -52,33 +52,33 @@ async fn measure(
         let why = format!("7 pieces of a product are needed, and there are {there} of {name}");
         return Ok(ExperimentResult::Unmeasured(why));
     }
-    let errand = Arc::new(SharedRequest {
-        around: around.clone(),
+    let shared = Arc::new(SharedRequest {
+        store: store.clone(),
         name: name.clone(),
         run: format!("twice-{:016x}", rand::random::<u64>()),
         requests,
         next: AtomicUsize::new(0),
         half: Notify::new(),
     });
-    let (mut copies, killed) = first_copies(&errand, own).await?;
-    for (request, copy) in last_copies(&errand).await? {
+    let (mut copies, killed) = first_copies(&shared, own).await?;
+    for (request, copy) in last_copies(&shared).await? {
         copies.entry(request).or_default().push(copy);
     }
     let copies: Vec<Vec<SentCopy>> = copies.into_values().collect();
-    let told = AnswerCounts { requests, urls: around.urls.len(), killed, copies };
-    let mut front = around.front(0)?;
-    let expected = there - i64::try_from(told.placed().len()).unwrap_or(i64::MAX);
-    let left = showing(&mut front, &name, expected).await;
+    let reply = AnswerCounts { requests, urls: store.urls.len(), killed, copies };
+    let mut api = store.api(0)?;
+    let expected = there - i64::try_from(reply.placed().len()).unwrap_or(i64::MAX);
+    let left = showing(&mut api, &name, expected).await;
     if own.is_none() {
         let gone = there - left.unwrap_or(there);
-        give_back(&mut front, around.dialect, &name, gone).await;
+        give_back(&mut api, store.dialect, &name, gone).await;
     }
-    Ok(told.judge(there, left))
+    Ok(reply.judge(there, left))
 }
 
 /// The state shared by the lanes.
 struct SharedRequest {
-    around: StoreUnderTest,
+    store: StoreUnderTest,
     name: String,
     run: String,
     requests: usize,
@@ -88,18 +88,18 @@ struct SharedRequest {
 
 impl SharedRequest {
     async fn send(&self, request: usize, turn: usize) -> Result<SentCopy, Stop> {
-        let mut front = self.around.front(turn)?;
+        let mut api = self.store.api(turn)?;
         let key = format!("{}-{request}", self.run);
         let began = Instant::now();
-        let told = front.insist(OrderSide::Buy, &self.name, 1, &key).await;
-        Ok(SentCopy { told, took: began.elapsed() })
+        let reply = api.insist(OrderSide::Buy, &self.name, 1, &key).await;
+        Ok(SentCopy { reply, took: began.elapsed() })
     }
 }
 
 /// The result of one copy of a request.
 #[derive(Clone, Debug)]
 struct SentCopy {
-    told: OrderReply,
+    reply: OrderReply,
     took: Duration,
 }
 
@@ -108,7 +108,7 @@ type Copies = BTreeMap<usize, Vec<SentCopy>>;
 
 /// Sends each request to two frontends at once; half-way, kills the leader of a local cluster.
 async fn first_copies(
-    errand: &Arc<SharedRequest>,
+    shared: &Arc<SharedRequest>,
     own: Option<&LocalCluster>,
 ) -> Result<(Copies, Option<u64>), Stop> {
     let leader = match own {
@@ -117,26 +117,26 @@ async fn first_copies(
     };
     let mut lanes = JoinSet::new();
     for _ in 0..LANES {
-        let errand = errand.clone();
+        let shared = shared.clone();
         lanes.spawn(async move {
             let mut copies = Vec::new();
             loop {
-                let request = errand.next.fetch_add(1, Ordering::Relaxed);
-                if request == errand.requests / 2 {
-                    errand.half.notify_one();
+                let request = shared.next.fetch_add(1, Ordering::Relaxed);
+                if request == shared.requests / 2 {
+                    shared.half.notify_one();
                 }
-                if errand.requests <= request {
+                if shared.requests <= request {
                     return Ok::<_, Stop>(copies);
                 }
                 let (one, two) =
-                    tokio::join!(errand.send(request, request), errand.send(request, request + 1));
+                    tokio::join!(shared.send(request, request), shared.send(request, request + 1));
                 copies.push((request, vec![one?, two?]));
             }
         });
     }
     let killing = async {
         let (Some(cluster), Some(leader)) = (own, leader) else { return Ok(()) };
-        errand.half.notified().await;
+        shared.half.notified().await;
         let name = format!("order-{leader}");
         if !cluster.kill(&name).await {
             return Err(Stop::Setup("the leader cannot be killed: it does not run".into()));
@@ -161,14 +161,14 @@ async fn first_copies(
 }
 
 /// Sends each request once more, through another frontend.
-async fn last_copies(errand: &Arc<SharedRequest>) -> Result<Vec<(usize, SentCopy)>, Stop> {
+async fn last_copies(shared: &Arc<SharedRequest>) -> Result<Vec<(usize, SentCopy)>, Stop> {
     let mut lanes = JoinSet::new();
     for lane in 0..LANES {
-        let errand = errand.clone();
+        let shared = shared.clone();
         lanes.spawn(async move {
             let mut copies = Vec::new();
-            for request in (lane..errand.requests).step_by(LANES) {
-                copies.push((request, errand.send(request, request + 2).await?));
+            for request in (lane..shared.requests).step_by(LANES) {
+                copies.push((request, shared.send(request, request + 2).await?));
             }
             Ok::<_, Stop>(copies)
         });
@@ -193,7 +193,7 @@ impl AnswerCounts {
     /// The number of every placed order, with its request.
     fn numbers(&self) -> impl Iterator<Item = (usize, u64)> {
         self.copies.iter().enumerate().flat_map(|(request, copies)| {
-            let placed = copies.iter().filter_map(|copy| match copy.told {
+            let placed = copies.iter().filter_map(|copy| match copy.reply {
                 OrderReply::Placed(number) => Some(number),
                 _ => None,
             });
@@ -217,8 +217,8 @@ impl AnswerCounts {
         if let Some(why) = self.doubled() {
             return ExperimentResult::Broken(format!("{head}: {why}"));
         }
-        let told = || self.copies.iter().flatten().map(|copy| &copy.told);
-        let lost = told().filter_map(|told| match told {
+        let reply = || self.copies.iter().flatten().map(|copy| &copy.reply);
+        let lost = reply().filter_map(|reply| match reply {
             OrderReply::Unknown(why) => Some(why),
             _ => None,
         });
@@ -227,7 +227,7 @@ impl AnswerCounts {
             let why = format!("{head}: {} were never answered: {why}", lost.len());
             return ExperimentResult::Unmeasured(why);
         }
-        let refused = told().filter_map(|told| match told {
+        let refused = reply().filter_map(|reply| match reply {
             OrderReply::Refused { status, message } => Some(format!("{status} {message}")),
             _ => None,
         });
@@ -291,8 +291,9 @@ mod tests {
 
     fn judge(copies: &[&[OrderReply]], there: i64, left: i64) -> ExperimentResult {
         let copy =
-            |told: &OrderReply| SentCopy { told: told.clone(), took: Duration::from_millis(3) };
-        let copies = copies.iter().map(|told| told.iter().map(copy).collect()).collect::<Vec<_>>();
+            |reply: &OrderReply| SentCopy { reply: reply.clone(), took: Duration::from_millis(3) };
+        let copies =
+            copies.iter().map(|reply| reply.iter().map(copy).collect()).collect::<Vec<_>>();
         let tally = AnswerCounts { requests: copies.len(), urls: 3, killed: None, copies };
         tally.judge(there, Some(left))
     }

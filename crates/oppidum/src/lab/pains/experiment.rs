@@ -5,7 +5,7 @@ use std::path::Path;
 use ::frontend::classic::Dialect;
 use wire::exit::Stop;
 
-use super::store_under_test::{StoreUnderTest, look_around};
+use super::store_under_test::{StoreUnderTest, discover};
 use crate::cli::lab::StoreChoice;
 use crate::lab::cluster::{self, ClusterSpec, LocalCluster};
 use crate::signals::Interrupt;
@@ -55,13 +55,13 @@ pub(super) async fn run(
         };
         note!("{pain}: opening a store of our own, eight processes");
         cluster::with_logs(&spec, interrupt, keep_logs, async |cluster| {
-            let store = look_around(&cluster.urls(), Some(dialect), &[]).await?;
+            let store = discover(&cluster.urls(), Some(dialect), &[]).await?;
             measure(&store, Some(cluster)).await
         })
         .await
     } else {
         let measuring = async {
-            let store = look_around(&at.url, dialect, at.product.as_slice()).await?;
+            let store = discover(&at.url, dialect, at.product.as_slice()).await?;
             measure(&store, None).await
         };
         interrupt.unless(measuring).await

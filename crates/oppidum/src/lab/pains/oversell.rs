@@ -37,28 +37,28 @@ pub(super) async fn run(flags: &Oversell, interrupt: &Interrupt) -> Result<bool,
 }
 
 async fn measure(
-    around: &StoreUnderTest,
+    store: &StoreUnderTest,
     own: Option<&LocalCluster>,
     buyers: usize,
 ) -> Result<ExperimentResult, Stop> {
     let name = match own {
         Some(_) => SCARCE.to_owned(),
-        None => around.richest().0,
+        None => store.richest().0,
     };
     let mut found = ExperimentResult::Unmeasured("it was never tried".into());
     for _ in 0..ROUNDS {
-        let mut front = around.front(0)?;
+        let mut api = store.api(0)?;
         if own.is_none() {
-            note!("oversell: buying {name} at {} down to one piece", front.url());
+            note!("oversell: buying {name} at {} down to one piece", api.url());
         }
-        let bought = match bring_to(&mut front, around.dialect, &name, 1).await {
+        let bought = match bring_to(&mut api, store.dialect, &name, 1).await {
             Ok(bought) => bought,
             Err(why) => return Ok(ExperimentResult::Unmeasured(why)),
         };
-        let rush = rush(around, &name, buyers, 1).await?;
-        let filled = rush.looks_filled(around.dialect, &mut front, &name).await;
-        give_back(&mut front, around.dialect, &name, bought + rush.sold()).await;
-        found = rush.judge(around.dialect, filled);
+        let rush = rush(store, &name, buyers, 1).await?;
+        let filled = rush.looks_filled(store.dialect, &mut api, &name).await;
+        give_back(&mut api, store.dialect, &name, bought + rush.sold()).await;
+        found = rush.judge(store.dialect, filled);
         if !matches!(found, ExperimentResult::Unmeasured(_)) || filled.is_none() {
             break;
         }
@@ -84,7 +84,7 @@ pub(crate) struct RushResult {
 
 /// Runs `buyers` concurrent buyers, each for one piece, on the frontends in turn.
 pub(crate) async fn rush(
-    around: &StoreUnderTest,
+    store: &StoreUnderTest,
     name: &str,
     buyers: usize,
     pieces: u64,
@@ -92,20 +92,20 @@ pub(crate) async fn rush(
     let start = Arc::new(Barrier::new(buyers + 1));
     let mut crowd = JoinSet::new();
     for turn in 0..buyers {
-        let mut front = around.front(turn)?;
+        let mut api = store.api(turn)?;
         let name = name.to_owned();
         let start = start.clone();
         crowd.spawn(async move {
-            front.open().await;
+            api.open().await;
             start.wait().await;
-            front.order(OrderSide::Buy, &name, 1, None).await
+            api.order(OrderSide::Buy, &name, 1, None).await
         });
     }
     start.wait().await;
     let began = Instant::now();
     let mut rush = RushResult { buyers, pieces, ..RushResult::default() };
-    while let Some(told) = crowd.join_next().await {
-        match told {
+    while let Some(reply) = crowd.join_next().await {
+        match reply {
             Ok(OrderReply::Placed(number)) => rush.placed.push(number),
             Ok(OrderReply::Refused { .. }) => rush.refused += 1,
             Ok(OrderReply::Unknown(why)) => rush.unknown.push(why),
@@ -114,9 +114,9 @@ pub(crate) async fn rush(
     }
     rush.took = began.elapsed();
     rush.placed.sort_unstable();
-    let mut front = around.front(0)?;
+    let mut api = store.api(0)?;
     let expected = i64::try_from(pieces).unwrap_or(i64::MAX) - rush.sold();
-    rush.left = showing(&mut front, name, expected).await;
+    rush.left = showing(&mut api, name, expected).await;
     Ok(rush)
 }
 
@@ -131,7 +131,7 @@ impl RushResult {
     pub(crate) async fn looks_filled(
         &self,
         dialect: Dialect,
-        front: &mut StoreApi,
+        api: &mut StoreApi,
         name: &str,
     ) -> Option<i64> {
         let pieces = i64::try_from(self.pieces).ok()?;
@@ -143,7 +143,7 @@ impl RushResult {
         let gained = self.sold() - pieces + left;
         let began = Instant::now();
         while began.elapsed() < FILLING {
-            match front.look(name).await {
+            match api.look(name).await {
                 // Sold out and filled up once more: this shows the level of a filling.
                 Ok(shown) if 0 < shown.quantity => {
                     let explains = shown.quantity == gained || shown.quantity == left;

@@ -24,7 +24,7 @@ pub(super) const PAUSE: Duration = Duration::from_millis(20);
 /// Buys or sells until `pieces` are left; returns how many were bought in total. The error says
 /// what the experiment needs.
 pub(crate) async fn bring_to(
-    front: &mut StoreApi,
+    api: &mut StoreApi,
     dialect: Dialect,
     name: &str,
     pieces: u64,
@@ -32,19 +32,19 @@ pub(crate) async fn bring_to(
     let target = i64::try_from(pieces).unwrap_or(i64::MAX);
     let mut bought = 0;
     for _ in 0..ORDERS_MAX {
-        let there = front.look(name).await?.quantity;
+        let there = api.look(name).await?.quantity;
         let (side, distance) = match (there < target, dialect) {
             (false, _) => (OrderSide::Buy, there.abs_diff(target)),
             (true, Dialect::Stock) => (OrderSide::Sell, there.abs_diff(target)),
             // Toys cannot be sold back; their stock grows only when the store fills up.
-            (true, Dialect::Toy) if filled(front, name, target).await => continue,
+            (true, Dialect::Toy) if filled(api, name, target).await => continue,
             (true, Dialect::Toy) => break,
         };
         if distance == 0 {
             return Ok(bought);
         }
         let quantity = distance.min(ORDER_MAX);
-        match front.order(side, name, quantity, None).await {
+        match api.order(side, name, quantity, None).await {
             OrderReply::Placed(_) => {}
             OrderReply::Refused { message, .. } => return Err(refused(name, &message)),
             OrderReply::Unknown(why) => return Err(why),
@@ -53,11 +53,11 @@ pub(crate) async fn bring_to(
         let taken = if side == OrderSide::Buy { quantity } else { -quantity };
         let expected = there - taken;
         bought += taken;
-        let shown = showing(front, name, expected).await;
+        let shown = showing(api, name, expected).await;
         if shown != Some(expected) {
             return Err(format!(
                 "{} shows {} of {name} where {expected} must be left: see `oppidum lab stale`",
-                front.url(),
+                api.url(),
                 shown.map_or("no stock".into(), |shown| shown.to_string())
             ));
         }
@@ -70,10 +70,10 @@ fn refused(name: &str, message: &str) -> String {
 }
 
 /// Waits until the store has filled up to `target`; false after [`FILLING`].
-async fn filled(front: &mut StoreApi, name: &str, target: i64) -> bool {
+async fn filled(api: &mut StoreApi, name: &str, target: i64) -> bool {
     let began = Instant::now();
     while began.elapsed() < FILLING {
-        if front.look(name).await.is_ok_and(|shown| target <= shown.quantity) {
+        if api.look(name).await.is_ok_and(|shown| target <= shown.quantity) {
             return true;
         }
         tokio::time::sleep(10 * PAUSE).await;
@@ -82,10 +82,10 @@ async fn filled(front: &mut StoreApi, name: &str, target: i64) -> bool {
 }
 
 /// Waits until the store shows the expected stock, at most [`SHOWING`]; returns the stock shown.
-pub(crate) async fn showing(front: &mut StoreApi, name: &str, expected: i64) -> Option<i64> {
+pub(crate) async fn showing(api: &mut StoreApi, name: &str, expected: i64) -> Option<i64> {
     let began = Instant::now();
     loop {
-        let shown = front.look(name).await.ok().map(|shown| shown.quantity);
+        let shown = api.look(name).await.ok().map(|shown| shown.quantity);
         if shown == Some(expected) || SHOWING < began.elapsed() {
             return shown;
         }
@@ -94,15 +94,13 @@ pub(crate) async fn showing(front: &mut StoreApi, name: &str, expected: i64) -> 
 }
 
 /// Sells the bought pieces back, where that is possible, to restore the store's stock.
-pub(crate) async fn give_back(front: &mut StoreApi, dialect: Dialect, name: &str, pieces: i64) {
+pub(crate) async fn give_back(api: &mut StoreApi, dialect: Dialect, name: &str, pieces: i64) {
     let mut rest = u64::try_from(pieces).unwrap_or(0);
     while dialect == Dialect::Stock && 0 < rest {
         let quantity = rest.min(ORDER_MAX);
         // Best effort: pieces that cannot be sold back stay bought.
-        if !matches!(
-            front.order(OrderSide::Sell, name, quantity, None).await,
-            OrderReply::Placed(_)
-        ) {
+        if !matches!(api.order(OrderSide::Sell, name, quantity, None).await, OrderReply::Placed(_))
+        {
             return;
         }
         rest -= quantity;

@@ -33,7 +33,7 @@ pub(crate) struct StoreUnderTest {
 
 impl StoreUnderTest {
     /// A client of one of the addresses, which are taken in turn.
-    pub(crate) fn front(&self, turn: usize) -> Result<StoreApi, Stop> {
+    pub(crate) fn api(&self, turn: usize) -> Result<StoreApi, Stop> {
         StoreApi::new(&self.urls[turn % self.urls.len()], self.dialect)
     }
 
@@ -44,7 +44,7 @@ impl StoreUnderTest {
 }
 
 /// Discovers the store. The given dialect and products are taken as they are.
-pub(crate) async fn look_around(
+pub(crate) async fn discover(
     urls: &[String],
     dialect: Option<Dialect>,
     products: &[String],
@@ -65,10 +65,10 @@ pub(crate) async fn look_around(
             [] => names(&mut client, dialect).await,
             named => named.to_vec(),
         };
-        let mut front = StoreApi::new(url, dialect)?;
+        let mut api = StoreApi::new(url, dialect)?;
         let mut products = Vec::new();
         for name in names {
-            match front.look(&name).await {
+            match api.look(&name).await {
                 Ok(ShownProduct { quantity, .. }) => products.push((name, quantity)),
                 Err(why) => last = why,
             }

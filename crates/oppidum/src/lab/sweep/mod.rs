@@ -104,17 +104,17 @@ async fn point(
     interrupt: &Interrupt,
 ) -> Result<Report, Stop> {
     let crowd = &flags.crowd;
-    let habits = Workload::quiet(crowd.clients, flags.requests, p, crowd.seed);
+    let workload = Workload::quiet(crowd.clients, flags.requests, p, crowd.seed);
     let tally = Arc::new(LoadProgress::default());
     progress.show(&format!("{what}: opening"), done);
     let measure = async |urls: &[String], shop: &LoadedShop| {
         let closing = CancellationToken::new();
-        let outing = load::outing(urls, shop, habits, &closing, &tally);
-        tokio::pin!(outing);
+        let customers = load::run_customers(urls, shop, workload, &closing, &tally);
+        tokio::pin!(customers);
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
-                report = &mut outing => return report,
+                report = &mut customers => return report,
                 _ = tick.tick() => {
                     progress.show(what, done + tally.requests.load(Ordering::Relaxed));
                 }
@@ -131,7 +131,7 @@ async fn point(
             cluster::with(&spec, interrupt, async |cluster| {
                 let urls = cluster.urls();
                 let first = urls.first().map_or("", String::as_str);
-                let shop = load::look_around(first).await?;
+                let shop = load::fetch_shop(first).await?;
                 measure(&urls, &shop).await
             })
             .await
@@ -151,7 +151,7 @@ async fn there(url: &str, dialect: Option<&str>) -> Result<SweepTarget, Stop> {
         Some(_) => "on",
         None => "unknown",
     };
-    let shop = match (load::look_around(url).await, dialect) {
+    let shop = match (load::fetch_shop(url).await, dialect) {
         (Ok(shop), None) => shop,
         (Ok(shop), Some(dialect)) => LoadedShop { toy: is_toy(dialect)?, ..shop },
         (Err(_), dialect) => {

@@ -45,15 +45,15 @@ impl<'a> DemoStore<'a> {
     pub(super) async fn open(cluster: &'a LocalCluster, seed: u64) -> Result<Self, Stop> {
         let urls = cluster.urls();
         let url = urls.first().cloned().unwrap_or_default();
-        let shop = load::look_around(&url).await?;
-        let habits = Workload::quiet(CUSTOMERS, u64::MAX, 0.8, seed);
-        let habits = Workload { pieces: PIECES, pause: REST, patience: PATIENCE, ..habits };
+        let shop = load::fetch_shop(&url).await?;
+        let workload = Workload::quiet(CUSTOMERS, u64::MAX, 0.8, seed);
+        let workload = Workload { pieces: PIECES, pause: REST, patience: PATIENCE, ..workload };
         let tally = Arc::new(LoadProgress::default());
         let closing = CancellationToken::new();
         let own_tally = tally.clone();
         let own_closing = closing.clone();
         let shopping = tokio::spawn(async move {
-            load::outing(&urls, &shop, habits, &own_closing, &own_tally).await
+            load::run_customers(&urls, &shop, workload, &own_closing, &own_tally).await
         });
         Ok(Self { cluster, url, tally, closing, shopping: AbortOnDropHandle::new(shopping) })
     }
@@ -67,12 +67,12 @@ impl<'a> DemoStore<'a> {
     pub(super) async fn kill(&self, name: &str) -> bool {
         let pid = self.cluster.pid(name);
         let (led, elected) = self.led(name);
-        let struck = Instant::now();
+        let injected = Instant::now();
         if !self.cluster.kill(name).await {
             return false;
         }
         answer!("$ kill -9 {}   # {name}", pid.unwrap_or(0));
-        self.aftermath(struck, led, elected).await;
+        self.aftermath(injected, led, elected).await;
         true
     }
 
@@ -80,37 +80,41 @@ impl<'a> DemoStore<'a> {
     pub(super) async fn freeze(&self, name: &str) -> bool {
         let pid = self.cluster.pid(name);
         let (led, elected) = self.led(name);
-        let struck = Instant::now();
+        let injected = Instant::now();
         if !self.cluster.freeze(name) {
             return false;
         }
         answer!("$ kill -STOP {}   # {name}", pid.unwrap_or(0));
-        self.aftermath(struck, led, elected).await;
+        self.aftermath(injected, led, elected).await;
         true
     }
 
     /// Whether the process is the leader by the log lines so far, and the number of elections.
     fn led(&self, name: &str) -> (bool, usize) {
-        let elections = elections(&self.cluster.heard());
+        let elections = elections(&self.cluster.matched());
         let leader = elections.last().map(|election| format!("order-{}", election.leader));
         (leader.as_deref() == Some(name), elections.len())
     }
 
     /// Waits for a new leader, if the leader was hit, and for the next order; reports both times.
-    async fn aftermath(&self, struck: Instant, led: bool, elected: usize) {
+    async fn aftermath(&self, injected: Instant, led: bool, elected: usize) {
         const WAIT: Duration = Duration::from_secs(3);
         let pause = || tokio::time::sleep(Duration::from_millis(1));
-        while led && elections(&self.cluster.heard()).len() <= elected && struck.elapsed() < WAIT {
+        while led
+            && elections(&self.cluster.matched()).len() <= elected
+            && injected.elapsed() < WAIT
+        {
             pause().await;
         }
         // Counted from here: answers of the former leader may still be in flight.
         let before = self.orders();
-        while self.orders() <= before && struck.elapsed() < WAIT {
+        while self.orders() <= before && injected.elapsed() < WAIT {
             pause().await;
         }
-        let next = struck.elapsed();
-        for Election { at, leader } in elections(&self.cluster.heard()).into_iter().skip(elected) {
-            answer!("  {leader} leads after {}", ms(at - struck));
+        let next = injected.elapsed();
+        for Election { at, leader } in elections(&self.cluster.matched()).into_iter().skip(elected)
+        {
+            answer!("  {leader} leads after {}", ms(at - injected));
         }
         if WAIT <= next {
             answer!("  no order was acknowledged for {WAIT:?}");
@@ -121,7 +125,7 @@ impl<'a> DemoStore<'a> {
 
     /// Restarts a process, and reports which replicas send it entries until it has caught up.
     pub(super) async fn restart(&self, name: &str) -> Result<bool, Stop> {
-        let heard = self.cluster.heard().len();
+        let matched = self.cluster.matched().len();
         let began = Instant::now();
         if !self.cluster.restart(name) {
             return Ok(false);
@@ -132,7 +136,7 @@ impl<'a> DemoStore<'a> {
         answer!("  {name} is started again: pid {}", self.cluster.pid(name).unwrap_or(0));
         self.cluster.serves(name).await?;
         let took = began.elapsed();
-        for line in self.sent_to(name, heard).await {
+        for line in self.sent_to(name, matched).await {
             answer!("  {line}");
         }
         answer!("  {name} does its whole work again after {}", ms(took));
@@ -141,13 +145,13 @@ impl<'a> DemoStore<'a> {
 
     /// The log lines of replicas that sent this one its missing entries. A line arrives a moment
     /// after the entries, so this waits for it up to a second.
-    async fn sent_to(&self, name: &str, heard: usize) -> Vec<String> {
+    async fn sent_to(&self, name: &str, matched: usize) -> Vec<String> {
         let Some(id) = name.strip_prefix("order-") else { return Vec::new() };
         let asked = Instant::now();
         let to = format!("to {id}");
         loop {
-            let heard = self.cluster.heard().into_iter().skip(heard);
-            let lines: Vec<String> = heard
+            let matched = self.cluster.matched().into_iter().skip(matched);
+            let lines: Vec<String> = matched
                 .filter(|said| said.line.ends_with(&to))
                 .filter_map(|said| {
                     let line = said.line.get(said.line.find("sending missing logs")?..)?;
