@@ -168,13 +168,11 @@ impl CatchUpReport {
     }
 
     fn note(&mut self, adding: &Adding, now: Instant) -> Option<String> {
-        let Self { id, .. } = *self;
-        let entries = adding.entries_behind;
-        let orders = adding.orders_behind;
+        let id = self.id;
+        let Adding { entries_behind: entries, orders_behind: orders, .. } = *adding;
         let (before, since) = *self.from.get_or_insert((orders, now));
         let done = before.saturating_sub(orders);
-        let span = now - since;
-        let rate = u128::from(done) * 1_000 / span.as_millis().max(1);
+        let rate = u128::from(done) * 1_000 / (now - since).as_millis().max(1);
         let seconds = u128::from(orders).checked_div(rate).filter(|_| 0 < done);
         (0 < entries).then(|| match seconds {
             None => format!("{id} lacks {entries} entries, {orders} orders"),

@@ -85,7 +85,7 @@ pub(crate) fn voters(store: &StoreStatus) -> Vec<u64> {
 /// How many replicas vote, are needed, and may be down.
 pub(crate) fn counted(voters: usize) -> String {
     let needed = voters / 2 + 1;
-    let spare = voters - (voters / 2 + 1).min(voters);
+    let spare = voters - needed.min(voters);
     match voters {
         1 => "1 replica votes: none may be down".into(),
         even if even.is_multiple_of(2) => format!(

@@ -12,6 +12,7 @@ use wire::proto::{RepairAsk, TransferTo};
 use wire::status::StoreStatus;
 
 use crate::inspect;
+use crate::output::ms;
 
 /// How long a connection to the leader may take.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -28,7 +29,7 @@ pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
             if pause.is_zero() {
                 answer!("{to} leads already");
             } else {
-                answer!("{to} leads; orders waited for {:.0} ms", millis(pause));
+                answer!("{to} leads; orders waited for {}", ms(pause));
             }
             Ok(true)
         }
@@ -76,10 +77,6 @@ pub(crate) async fn repair(url: &str, id: u64) -> Result<bool, Stop> {
         }
         Err(status) => Err(no(status.message().to_owned())),
     }
-}
-
-fn millis(pause: Duration) -> f64 {
-    pause.as_secs_f64() * 1_000.0
 }
 
 #[cfg(test)]

@@ -77,6 +77,11 @@ pub(crate) fn show(said: &clap::Error) {
     }
 }
 
+/// A time in milliseconds, for people.
+pub(crate) fn ms(time: Duration) -> String {
+    format!("{:.0} ms", time.as_secs_f64() * 1_000.0)
+}
+
 /// Whether stdout is a terminal.
 pub(crate) fn answers_a_terminal() -> bool {
     io::stdout().is_terminal()

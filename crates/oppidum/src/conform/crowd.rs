@@ -89,8 +89,8 @@ async fn numbers(examiner: &mut Examiner) -> Result<String, String> {
 /// Sells the last pieces of a product other than the examined one, whose stock is tracked.
 async fn oversell(examiner: &mut Examiner) {
     const ID: &str = "no-oversell";
-    let others = examiner.store.products.iter().map(|(name, _)| name);
-    let Some(name) = others.clone().find(|name| **name != examiner.name).cloned() else {
+    let mut names = examiner.store.products.iter().map(|product| &product.name);
+    let Some(name) = names.find(|name| **name != examiner.name).cloned() else {
         return examiner.skip(ID, "the store shows only one product: name another with --product");
     };
     let Ok(mut api) = examiner.api() else { return };

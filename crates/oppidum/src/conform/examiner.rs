@@ -19,7 +19,7 @@ use crate::lab::pains::api::{
     OrderSide, StoreApi, clipped, in_short, order_body, order_number, shelf,
 };
 use crate::lab::pains::stock::showing;
-use crate::lab::pains::store_under_test::StoreUnderTest;
+use crate::lab::pains::store_under_test::{ProductStock, StoreUnderTest};
 use wire::exit::Stop;
 
 /// How long an answer may take: the longest time that this project's store takes.
@@ -89,23 +89,19 @@ pub(super) struct Examiner {
 
 impl Examiner {
     pub(super) fn new(store: StoreUnderTest, sheet: CheckList) -> Self {
-        let (name, stock) = store.richest();
-        let dialect = store.dialect;
-        let last = None;
-        let placed = Vec::new();
-        let silent = 0;
+        let ProductStock { name, quantity } = store.richest();
         Self {
+            dialect: store.dialect,
             store,
-            dialect,
             sheet,
             name,
-            stock,
-            last,
-            placed,
+            stock: quantity,
+            last: None,
+            placed: Vec::new(),
             odd_shape: None,
             odd_status: None,
             marked: None,
-            silent,
+            silent: 0,
         }
     }
 

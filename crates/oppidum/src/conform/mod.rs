@@ -40,7 +40,7 @@ pub(crate) async fn run(url: &str, flags: &Conform) -> Result<bool, Stop> {
     let mut store = discover(&[url.to_owned()], Some(dialect), &flags.product).await?;
     if let [first, ..] = flags.product.as_slice() {
         // The checks trade mostly in the first product of the list.
-        store.products.sort_by_key(|(name, _)| name != first);
+        store.products.sort_by_key(|product| product.name != *first);
     }
     let mut examiner = Examiner::new(store, CheckList::new(sections(dialect)));
     let name = examiner.name.clone();

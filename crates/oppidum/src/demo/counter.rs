@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::load::workload::LoadProgress;
-use crate::output;
+use crate::output::{self, ms};
 
 /// How often the line is redrawn.
 const TICK: Duration = Duration::from_millis(100);
@@ -41,11 +41,6 @@ fn line(tally: &LoadProgress, longest: Duration) -> String {
         failed => format!(", {failed} FAILED"),
     };
     format!("  {:>7} orders, the longest wait {}{failed}", grouped(orders), ms(longest))
-}
-
-/// A time in milliseconds, for people.
-pub(super) fn ms(time: Duration) -> String {
-    format!("{:.0} ms", time.as_secs_f64() * 1_000.0)
 }
 
 /// A number with separators between the thousands.

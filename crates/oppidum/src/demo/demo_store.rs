@@ -8,13 +8,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use wire::exit::Stop;
 
-use super::counter::{self, ms};
+use super::counter;
 use crate::inspect::{self, IDENTICAL};
 use crate::lab::cluster::LocalCluster;
 use crate::lab::elections::{Election, elections};
 use crate::load;
 use crate::load::report::Report;
 use crate::load::workload::{LoadProgress, Workload};
+use crate::output::ms;
 
 /// The number of customers.
 pub(super) const CUSTOMERS: u16 = 5;
@@ -44,7 +45,7 @@ impl<'a> DemoStore<'a> {
     /// Starts the customers.
     pub(super) async fn open(cluster: &'a LocalCluster, seed: u64) -> Result<Self, Stop> {
         let urls = cluster.urls();
-        let url = urls.first().cloned().unwrap_or_default();
+        let url = cluster.url();
         let shop = load::fetch_shop(&url).await?;
         let workload = Workload::quiet(CUSTOMERS, u64::MAX, 0.8, seed);
         let workload = Workload { pieces: PIECES, pause: REST, patience: PATIENCE, ..workload };
@@ -63,30 +64,19 @@ impl<'a> DemoStore<'a> {
         counter::count(&self.tally, span).await;
     }
 
-    /// `kill -9` of a process; reports the effect.
-    pub(super) async fn kill(&self, name: &str) -> bool {
+    /// Kills (`kill -9`) or freezes (SIGSTOP) a process; reports the effect. False: it was not
+    /// running.
+    pub(super) async fn inject_fault(&self, name: &str, freeze: bool) -> bool {
         let pid = self.cluster.pid(name);
         let (led, elected) = self.led(name);
         let injected = Instant::now();
-        if !self.cluster.kill(name).await {
-            return false;
+        let hit = self.cluster.inject_fault(name, freeze).await;
+        if hit {
+            let signal = if freeze { "-STOP" } else { "-9" };
+            answer!("$ kill {signal} {}   # {name}", pid.unwrap_or(0));
+            self.aftermath(injected, led, elected).await;
         }
-        answer!("$ kill -9 {}   # {name}", pid.unwrap_or(0));
-        self.aftermath(injected, led, elected).await;
-        true
-    }
-
-    /// SIGSTOP of a process; reports the effect.
-    pub(super) async fn freeze(&self, name: &str) -> bool {
-        let pid = self.cluster.pid(name);
-        let (led, elected) = self.led(name);
-        let injected = Instant::now();
-        if !self.cluster.freeze(name) {
-            return false;
-        }
-        answer!("$ kill -STOP {}   # {name}", pid.unwrap_or(0));
-        self.aftermath(injected, led, elected).await;
-        true
+        hit
     }
 
     /// Whether the process is the leader by the log lines so far, and the number of elections.

@@ -51,7 +51,7 @@ async fn tour(cluster: &LocalCluster, flags: &Demo, prompt: bool) -> Result<bool
     answer!("\n{CUSTOMERS} customers come to {}.", demo.url);
     demo.count(part).await;
     answer!("\nThe leader, {leader}, is killed now.");
-    demo.kill(&name).await;
+    demo.inject_fault(&name, false).await;
     demo.count(part).await;
     answer!("\n{leader} returns, and asks the others for what it missed.");
     demo.restart(&name).await?;

@@ -9,11 +9,11 @@ use tokio::sync::mpsc;
 use wire::exit::Stop;
 
 use super::command::{DemoCommand, HELP, Target, parse};
-use super::counter::{grouped, ms};
+use super::counter::grouped;
 use super::demo_store::{DemoStore, verify};
 use crate::http::Client;
 use crate::inspect;
-use crate::output;
+use crate::output::{self, ms};
 
 /// How long the orders are counted after an injected fault.
 const LOOK: Duration = Duration::from_millis(1_500);
@@ -70,7 +70,7 @@ async fn perform(
         DemoCommand::Kill(target) => {
             let name = named(demo, target).await?;
             frozen.remove(&name);
-            if demo.kill(&name).await {
+            if demo.inject_fault(&name, false).await {
                 demo.count(LOOK).await;
             } else {
                 answer!("  {name} is down already: restart brings it back");
@@ -78,7 +78,7 @@ async fn perform(
         }
         DemoCommand::Freeze(target) => {
             let name = named(demo, target).await?;
-            if demo.freeze(&name).await {
+            if demo.inject_fault(&name, true).await {
                 frozen.insert(name);
                 demo.count(LOOK).await;
             } else {

@@ -166,6 +166,11 @@ impl LocalCluster {
         self.plan.urls()
     }
 
+    /// The first frontend's public address.
+    pub(crate) fn url(&self) -> String {
+        self.urls().into_iter().next().unwrap_or_default()
+    }
+
     /// The processes, in the order in which they were started.
     pub(crate) fn names(&self) -> Vec<String> {
         self.plan.children.iter().map(|child| child.name.clone()).collect()
@@ -187,10 +192,10 @@ impl LocalCluster {
         true
     }
 
-    /// Freezes a process: it keeps its connections and answers no request. False: it was not
-    /// running.
-    pub(crate) fn freeze(&self, name: &str) -> bool {
-        self.supervisor.signal(name, Signal::STOP)
+    /// Kills a process, or freezes it: then it keeps its connections and answers no request. False:
+    /// it was not running.
+    pub(crate) async fn inject_fault(&self, name: &str, freeze: bool) -> bool {
+        if freeze { self.supervisor.signal(name, Signal::STOP) } else { self.kill(name).await }
     }
 
     /// Resumes a frozen process. False: it was not running.

@@ -35,8 +35,16 @@ pub(super) struct Customer {
     closing: CancellationToken,
     tally: Arc<LoadProgress>,
     report: Report,
-    /// The placed orders: number, name, quantity, side.
-    placed: Vec<(u64, String, u64, &'static str)>,
+    placed: Vec<PlacedOrder>,
+}
+
+/// An order that the store acknowledged.
+#[derive(Debug)]
+struct PlacedOrder {
+    number: u64,
+    name: String,
+    quantity: u64,
+    side: &'static str,
 }
 
 /// The random choices for one request.
@@ -65,11 +73,17 @@ impl Customer {
         closing: CancellationToken,
         tally: Arc<LoadProgress>,
     ) -> Self {
-        let rng = StdRng::seed_from_u64(seed);
-        let report = Report::default();
-        let placed = Vec::new();
-        let at = first % clients.len().max(1);
-        Self { clients, at, shop, rng, workload, closing, tally, report, placed }
+        Self {
+            at: first % clients.len().max(1),
+            clients,
+            shop,
+            rng: StdRng::seed_from_u64(seed),
+            workload,
+            closing,
+            tally,
+            report: Report::default(),
+            placed: Vec::new(),
+        }
     }
 
     /// Sends queries, each followed by a trade with some probability; then looks every order up.
@@ -151,7 +165,8 @@ impl Customer {
             200 => match self.data("/orders", &reply).map(|data| self.number(&data)) {
                 Some(Some(number)) => {
                     self.say(|| format!("Transaction Success! Transaction #: {number}"));
-                    self.placed.push((number, name.to_owned(), quantity, side));
+                    let name = name.to_owned();
+                    self.placed.push(PlacedOrder { number, name, quantity, side });
                     self.report.orders += 1;
                     self.tally.orders.fetch_add(1, Ordering::Relaxed);
                     RequestResult::Done
@@ -183,7 +198,7 @@ impl Customer {
 
     /// Looks up every order of this customer and compares it.
     async fn confirm(&mut self) {
-        for (number, name, quantity, side) in std::mem::take(&mut self.placed) {
+        for PlacedOrder { number, name, quantity, side } in std::mem::take(&mut self.placed) {
             let path = format!("/orders/{number}");
             let Some((reply, attempts)) = self.get(&path, Kind::Lookup).await else { continue };
             let mut expected = json!({ "number": number, "name": name, "quantity": quantity });

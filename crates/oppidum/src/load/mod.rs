@@ -55,11 +55,15 @@ pub(crate) async fn run_customers(
         let clients = urls.iter().map(|url| Client::patient_for(url, workload.patience));
         let clients = clients.collect::<Result<Vec<_>, Stop>>()?;
         let seed = workload.seed.wrapping_mul(1_000_003).wrapping_add(number.into());
-        let shop = shop.clone();
-        let closing = closing.clone();
-        let tally = tally.clone();
-        let first = usize::from(number);
-        let customer = Customer::new(clients, first, shop, seed, workload, closing, tally);
+        let customer = Customer::new(
+            clients,
+            usize::from(number),
+            shop.clone(),
+            seed,
+            workload,
+            closing.clone(),
+            tally.clone(),
+        );
         customers.spawn(customer.shop());
     }
     let mut report = Report::default();

@@ -100,10 +100,15 @@ fn empty() -> Histogram<u64> {
 
 impl Default for Report {
     fn default() -> Self {
-        let failures = Vec::new();
-        let samples = Vec::new();
-        let times = std::array::from_fn(|_| empty());
-        Self { orders: 0, refused: 0, confirmed: 0, retries: 0, failures, samples, times }
+        Self {
+            orders: 0,
+            refused: 0,
+            confirmed: 0,
+            retries: 0,
+            failures: Vec::new(),
+            samples: Vec::new(),
+            times: std::array::from_fn(|_| empty()),
+        }
     }
 }
 
@@ -187,9 +192,14 @@ impl Report {
             self.failures.len(),
             elapsed.as_secs_f64()
         );
-        for failure in self.failures.iter().take(20) {
-            answer!("FAILED: {failure}");
-        }
+        print_failures(&self.failures);
+    }
+}
+
+/// Prints the first failures.
+pub(crate) fn print_failures(failures: &[String]) {
+    for failure in failures.iter().take(20) {
+        answer!("FAILED: {failure}");
     }
 }
 

@@ -44,11 +44,17 @@ pub(crate) struct Workload {
 impl Workload {
     /// Customers without a pause, with the default timeout and without output.
     pub(crate) fn quiet(clients: u16, requests: u64, p: f64, seed: u64) -> Self {
-        let pause = Duration::ZERO;
-        let patience = http::PATIENCE;
-        let quiet = true;
-        let samples = false;
-        Self { clients, requests, p, seed, pieces: PIECES, pause, patience, quiet, samples }
+        Self {
+            clients,
+            requests,
+            p,
+            seed,
+            pieces: PIECES,
+            pause: Duration::ZERO,
+            patience: http::PATIENCE,
+            quiet: true,
+            samples: false,
+        }
     }
 }
 

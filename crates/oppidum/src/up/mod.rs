@@ -18,7 +18,7 @@ use crate::cli::{self, Restart};
 use crate::http::Client;
 use crate::output;
 use crate::roles;
-use crate::settings::{self, Settings};
+use crate::settings::{self, Setting, Settings};
 use crate::shop;
 use crate::signals::Interrupt;
 use plan::{GIVEN, Plan, UpRequest};
@@ -41,20 +41,20 @@ fn ignored(settings: &Settings, ephemeral: bool) -> Option<String> {
 /// Starts the processes, prints how to use the store, supervises it, and stops it.
 pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
     let mut settings = Settings::load()?;
-    let dialect: DialectName = settings.want(settings::DIALECT, flags.dialect.clone())?;
-    let shop_source: Option<String> = match (&flags.shop, dialect.0.name()) {
-        (Some(shop), _) => Some(shop.clone()),
-        (None, dialect) => settings
-            .take::<String>(settings::Setting { default: "", ..settings::SHOP }, None)?
-            .or_else(|| Some(dialect.to_owned())),
+    let dialect: DialectName = settings.want(settings::DIALECT, flags.dialect)?;
+    let shop = match flags.shop {
+        Some(shop) => shop,
+        None => {
+            let set: Option<String> =
+                settings.take(Setting { default: "", ..settings::SHOP }, None)?;
+            set.unwrap_or_else(|| dialect.0.name().to_owned())
+        }
     };
-    let shop = shop_source.unwrap_or_else(|| "stock".to_owned());
-    let port = settings::Setting { default: "", ..settings::PORT };
+    let port = Setting { default: "", ..settings::PORT };
     let port: Option<u16> = settings.take(port, flags.port.map(|port| port.to_string()))?;
-    let cache: Checked<Capacity> = settings.want(settings::CACHE, flags.cache.clone())?;
-    let log: Checked<Filter> = settings.want(settings::LOG, flags.log.clone())?;
-    let access_log: Checked<OnOff> =
-        settings.want(settings::ACCESS_LOG, flags.access_log.clone())?;
+    let cache: Checked<Capacity> = settings.want(settings::CACHE, flags.cache)?;
+    let log: Checked<Filter> = settings.want(settings::LOG, flags.log)?;
+    let access_log: Checked<OnOff> = settings.want(settings::ACCESS_LOG, flags.access_log)?;
     let interrupt = Interrupt::listen()?;
     output::queue_lines();
     if let Some(line) = ignored(&settings, flags.ephemeral) {
@@ -68,7 +68,7 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
     };
     let data: PathBuf = match &scratch {
         Some(folder) => folder.path().to_owned(),
-        None => settings.want::<FreeText>(settings::DATA, flags.data.clone())?.0.into(),
+        None => settings.want::<FreeText>(settings::DATA, flags.data)?.0.into(),
     };
     // Reports a bad shop once, not once per replica.
     shop::load(&shop, shop::Age::of_store(&data))?;

@@ -118,11 +118,12 @@ impl Plan {
         for place in 0..request.catalogs {
             catalogs.push(port(format!("catalog-{}", place + 1), following(2319, place)?, false)?);
         }
-        let mut frontend_ports = Vec::new();
+        let mut frontends = Vec::new();
         for (place, public) in (0..).zip(publics) {
             let name = format!("frontend-{}", place + 1);
             let public = port(name.clone(), public, request.port.is_some())?;
-            frontend_ports.push((public, port(name, following(6789, place)?, false)?));
+            let internal = port(name, following(6789, place)?, false)?;
+            frontends.push(FrontendPorts { public, internal });
         }
         let watched = catalogs.iter().map(|port| format!("127.0.0.1:{port}"));
         let watched = watched.collect::<Vec<_>>().join(",");
@@ -133,10 +134,10 @@ impl Plan {
         for (place, port) in catalogs.iter().enumerate() {
             children.push(catalog(place, *port, &list, request));
         }
-        for (place, ports) in frontend_ports.iter().enumerate() {
-            children.push(frontend(place, *ports, (&list, &watched), request));
+        for (place, ports) in frontends.iter().enumerate() {
+            children.push(frontend(place, ports, &list, &watched, request));
         }
-        let public_ports = frontend_ports.iter().map(|(public, _)| *public).collect();
+        let public_ports = frontends.iter().map(|ports| ports.public).collect();
         Ok(Self { children, public_ports, ports: listed, auto: request.auto, given })
     }
 
@@ -226,13 +227,25 @@ fn catalog(place: usize, port: u16, list: &str, request: &UpRequest) -> Child {
     Child { name, arguments: arguments("catalog", &flags), address }
 }
 
-fn frontend(place: usize, ports: (u16, u16), lists: (&str, &str), request: &UpRequest) -> Child {
+/// The ports of one frontend.
+struct FrontendPorts {
+    public: u16,
+    internal: u16,
+}
+
+fn frontend(
+    place: usize,
+    ports: &FrontendPorts,
+    orders: &str,
+    catalogs: &str,
+    request: &UpRequest,
+) -> Child {
     let flags = [
         ("--host", "127.0.0.1".to_owned()),
-        ("--port", ports.0.to_string()),
-        ("--internal", format!("127.0.0.1:{}", ports.1)),
-        ("--orders", lists.0.to_owned()),
-        ("--catalogs", if lists.1.is_empty() { "none" } else { lists.1 }.to_owned()),
+        ("--port", ports.public.to_string()),
+        ("--internal", format!("127.0.0.1:{}", ports.internal)),
+        ("--orders", orders.to_owned()),
+        ("--catalogs", if catalogs.is_empty() { "none" } else { catalogs }.to_owned()),
         ("--cache", request.cache.clone()),
         ("--dialect", request.dialect.clone()),
         ("--access-log", request.access_log.clone()),
@@ -242,7 +255,7 @@ fn frontend(place: usize, ports: (u16, u16), lists: (&str, &str), request: &UpRe
         ("--log", request.log.clone()),
     ];
     let name = format!("frontend-{}", place + 1);
-    let address = format!("127.0.0.1:{}", ports.0);
+    let address = format!("127.0.0.1:{}", ports.public);
     Child { name, arguments: arguments("frontend", &flags), address }
 }
 

@@ -84,7 +84,8 @@ impl Supervisor {
         let pids = Arc::new(Mutex::new(BTreeMap::new()));
         let frontends = CancellationToken::new();
         let others = CancellationToken::new();
-        let (tasks, (failed, failures)) = (TaskTracker::new(), mpsc::channel(1));
+        let tasks = TaskTracker::new();
+        let (failed, failures) = mpsc::channel(1);
         let (cannot_run, unusable) = watch::channel(BTreeSet::new());
         let cannot_run = Arc::new(cannot_run);
         let mut restarts = BTreeMap::new();
@@ -322,9 +323,11 @@ impl ChildKeeper {
         let held = running.stdin.take();
         let pid = running.id().unwrap_or(0);
         self.pids.lock().insert(name.clone(), pid);
-        let lines = || (name.clone(), self.lines.clone());
-        let out = running.stdout.take().map(|out| tokio::spawn(pass_on(out, lines())));
-        let err = running.stderr.take().map(|err| tokio::spawn(pass_on(err, lines())));
+        let lines = &self.lines;
+        let out = running.stdout.take();
+        let out = out.map(|out| tokio::spawn(pass_on(out, name.clone(), lines.clone())));
+        let err = running.stderr.take();
+        let err = err.map(|err| tokio::spawn(pass_on(err, name.clone(), lines.clone())));
         let waited = tokio::select! {
             status = running.wait() => status.map(ChildRun::Ended),
             () = self.end.cancelled() => end(&mut running, held).await.map(|()| ChildRun::OverByUs),
@@ -358,7 +361,7 @@ async fn end(
     Ok(())
 }
 
-async fn pass_on(from: impl AsyncRead + Unpin, (name, to): (String, Lines)) {
+async fn pass_on(from: impl AsyncRead + Unpin, name: String, to: Lines) {
     let mut bytes = Vec::new();
     let mut from = BufReader::new(from);
     loop {

@@ -13,7 +13,7 @@ use crate::http::Client;
 use crate::lab::cluster::{self, ClusterSpec};
 use crate::lab::files;
 use crate::load;
-use crate::load::report::Report;
+use crate::load::report::{Report, print_failures};
 use crate::load::workload::Workload;
 use crate::signals::Interrupt;
 use history::{CacheHistory, CachedSpan, Event};
@@ -38,17 +38,12 @@ pub(super) async fn run(flags: &Cache, interrupt: &Interrupt) -> Result<bool, St
         None => {
             let cache = flags.capacity.to_string();
             let spec = ClusterSpec { cache, ..ClusterSpec::new("stock") };
-            cluster::with(&spec, interrupt, async |cluster| {
-                let urls = cluster.urls();
-                look(urls.first().map_or("", String::as_str), flags).await
-            })
-            .await?
+            cluster::with(&spec, interrupt, async |cluster| look(&cluster.url(), flags).await)
+                .await?
         }
     };
     let (events, cut) = history::since(&seen.before, &seen.after);
-    for failure in seen.report.failures.iter().take(20) {
-        answer!("FAILED: {failure}");
-    }
+    print_failures(&seen.report.failures);
     if events.is_empty() {
         answer!("Nothing was measured: nothing happened to the cache.");
         return Ok(false);

@@ -52,8 +52,7 @@ pub(super) async fn inject(
     let victim = choose(flags.kill, &cluster.names(), &leader, rng)?;
     let led = victim == leader;
     let injected = Instant::now();
-    let hit = if flags.freeze { cluster.freeze(&victim) } else { cluster.kill(&victim).await };
-    if !hit {
+    if !cluster.inject_fault(&victim, flags.freeze).await {
         return Err(Stop::Setup(format!("{victim} cannot be killed or frozen: it does not run")));
     }
     tokio::time::sleep(flags.restart_after).await;

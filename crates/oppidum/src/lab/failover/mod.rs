@@ -23,8 +23,9 @@ use crate::lab::elections::{Election, elections};
 use crate::lab::files;
 use crate::lab::progress::ProgressLine;
 use crate::load;
-use crate::load::report::{KINDS, Report, Sample};
+use crate::load::report::{KINDS, Report, Sample, print_failures};
 use crate::load::workload::{LoadProgress, Workload};
+use crate::output::ms;
 use crate::signals::Interrupt;
 use fault::InjectedFault;
 use findings::Findings;
@@ -77,8 +78,7 @@ pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool,
 
 /// Runs the customers and the faults, and checks the store at the end.
 async fn experiment(cluster: &LocalCluster, flags: &Failover) -> Result<FailoverRun, Stop> {
-    let urls = cluster.urls();
-    let shop = load::fetch_shop(urls.first().map_or("", String::as_str)).await?;
+    let shop = load::fetch_shop(&cluster.url()).await?;
     let workload = Workload::quiet(flags.crowd.clients, u64::MAX, flags.p, flags.crowd.seed);
     let workload = Workload { pause: flags.pause, patience: PATIENCE, samples: true, ..workload };
     let closing = CancellationToken::new();
@@ -90,12 +90,13 @@ async fn experiment(cluster: &LocalCluster, flags: &Failover) -> Result<Failover
         closing.cancel();
         faults
     };
+    let urls = cluster.urls();
     let customers = load::run_customers(&urls, &shop, workload, &closing, &tally);
     let (report, faults) = tokio::join!(customers, injecting);
     let report = report?;
     let faults = faults?;
     cluster.level().await?;
-    let verdict = inspect::judge(urls.first().map_or("", String::as_str)).await?;
+    let verdict = inspect::judge(&cluster.url()).await?;
     let mut elections = elections(&cluster.matched());
     elections.retain(|election| began <= election.at);
     Ok(FailoverRun { began, report, faults, elections, verdict })
@@ -203,9 +204,7 @@ fn answer(seen: &FailoverRun, findings: &Findings) -> bool {
         answer!("Nothing was measured: no order was acknowledged.");
         return false;
     }
-    for failure in failures.iter().take(20) {
-        answer!("FAILED: {failure}");
-    }
+    print_failures(failures);
     say("Do clients notice?", &noticed(findings));
     let (gap, at) = findings.longest_gap();
     let at = at.map_or("without a fault".into(), |place| format!("at #{}", place + 1));
@@ -255,8 +254,4 @@ fn noticed(findings: &Findings) -> String {
 
 fn say(question: &str, answer: &str) {
     answer!("{question:<29} {answer}");
-}
-
-fn ms(time: Duration) -> String {
-    format!("{:.0} ms", time.as_secs_f64() * 1_000.0)
 }

@@ -138,11 +138,8 @@ fn legend(canvas: &mut Canvas, faults: &[InjectedFault]) {
         canvas.text((place.0 + 26.0, place.1 + 4.0), 12.0, Anchor::Start, INK, words);
         place
     };
-    let first = HEIGHT - 76.0;
-    let second = HEIGHT - 52.0;
-    let third = HEIGHT - 28.0;
-    let left = 66.0;
-    let middle = 330.0;
+    let [left, middle, right] = [66.0, 330.0, 560.0];
+    let [first, second, third] = [76.0, 52.0, 28.0].map(|above| HEIGHT - above);
     let (x, y) = entry(canvas, (left, first), "slowest order of each moment");
     canvas.mark(MarkShape::Dot, (x + 10.0, y), 3.0, BLUE, "");
     let (x, y) = entry(canvas, (left, second), "slowest query of each moment");
@@ -150,12 +147,12 @@ fn legend(canvas: &mut Canvas, faults: &[InjectedFault]) {
     for (place, words, colour, dash) in [
         ((middle, first), "a fault is injected", VERMILLION, ""),
         ((middle, second), "it comes back", GREEN, "7 3"),
-        ((560.0, first), "a leader is elected", PURPLE, "2 2"),
+        ((right, first), "a leader is elected", PURPLE, "2 2"),
     ] {
         let (x, y) = entry(canvas, place, words);
         canvas.line((x + 10.0, y - 9.0), (x + 10.0, y + 9.0), colour, 1.6, dash);
     }
-    let (x, y) = entry(canvas, (560.0, second), "a request that failed");
+    let (x, y) = entry(canvas, (right, second), "a request that failed");
     canvas.mark(MarkShape::Cross, (x + 10.0, y), 4.0, VERMILLION, "");
     let mut within: Vec<u128> = faults.iter().map(|fault| fault.within.as_millis()).collect();
     within.sort_unstable();

@@ -17,7 +17,7 @@ use wire::exit::Stop;
 use super::api::{OrderReply, OrderSide};
 use super::experiment::{self, ExperimentResult, count, few};
 use super::stock::{give_back, showing};
-use super::store_under_test::StoreUnderTest;
+use super::store_under_test::{ProductStock, StoreUnderTest};
 use crate::cli::lab::DoubleSubmit;
 use crate::lab::cluster::LocalCluster;
 use crate::shop::product_lines;
@@ -44,7 +44,7 @@ async fn measure(
     own: Option<&LocalCluster>,
     wanted: usize,
 ) -> Result<ExperimentResult, Stop> {
-    let (name, there) = store.richest();
+    let ProductStock { name, quantity: there } = store.richest();
     // Sized for a store that places each request three times: if it sold out, it would fill up.
     let enough = usize::try_from(there.max(1) - 1).unwrap_or(usize::MAX) / COPIES;
     let requests = wanted.min(enough);
@@ -60,20 +60,26 @@ async fn measure(
         next: AtomicUsize::new(0),
         half: Notify::new(),
     });
-    let (mut copies, killed) = first_copies(&shared, own).await?;
-    for (request, copy) in last_copies(&shared).await? {
-        copies.entry(request).or_default().push(copy);
+    let killed = match own {
+        Some(cluster) => Some(cluster.leader().await?),
+        None => None,
+    };
+    let mut sent = first_copies(&shared, own.zip(killed)).await?;
+    sent.extend(last_copies(&shared).await?);
+    let mut copies: BTreeMap<usize, Vec<SentCopy>> = BTreeMap::new();
+    for copy in sent {
+        copies.entry(copy.request).or_default().push(copy);
     }
-    let copies: Vec<Vec<SentCopy>> = copies.into_values().collect();
-    let reply = AnswerCounts { requests, urls: store.urls.len(), killed, copies };
+    let copies = copies.into_values().collect();
+    let answers = AnswerCounts { requests, urls: store.urls.len(), killed, copies };
     let mut api = store.api(0)?;
-    let expected = there - i64::try_from(reply.placed().len()).unwrap_or(i64::MAX);
+    let expected = there - i64::try_from(answers.placed().len()).unwrap_or(i64::MAX);
     let left = showing(&mut api, &name, expected).await;
     if own.is_none() {
         let gone = there - left.unwrap_or(there);
         give_back(&mut api, store.dialect, &name, gone).await;
     }
-    Ok(reply.judge(there, left))
+    Ok(answers.judge(there, left))
 }
 
 /// The state shared by the lanes.
@@ -92,30 +98,37 @@ impl SharedRequest {
         let key = format!("{}-{request}", self.run);
         let began = Instant::now();
         let reply = api.insist(OrderSide::Buy, &self.name, 1, &key).await;
-        Ok(SentCopy { reply, took: began.elapsed() })
+        Ok(SentCopy { request, reply, took: began.elapsed() })
     }
 }
 
 /// The result of one copy of a request.
 #[derive(Clone, Debug)]
 struct SentCopy {
+    request: usize,
     reply: OrderReply,
     took: Duration,
 }
 
-/// The results of the copies, by request.
-type Copies = BTreeMap<usize, Vec<SentCopy>>;
+/// Tasks that each send copies of requests, one after the other.
+type Lanes = JoinSet<Result<Vec<SentCopy>, Stop>>;
+
+/// Waits until all lanes have ended; returns their copies.
+async fn collect(mut lanes: Lanes) -> Result<Vec<SentCopy>, Stop> {
+    let mut copies = Vec::new();
+    while let Some(lane) = lanes.join_next().await {
+        let lane = lane.map_err(|error| Stop::Defect(format!("a lane vanished: {error}")))?;
+        copies.extend(lane?);
+    }
+    Ok(copies)
+}
 
 /// Sends each request to two frontends at once; half-way, kills the leader of a local cluster.
 async fn first_copies(
     shared: &Arc<SharedRequest>,
-    own: Option<&LocalCluster>,
-) -> Result<(Copies, Option<u64>), Stop> {
-    let leader = match own {
-        Some(cluster) => Some(cluster.leader().await?),
-        None => None,
-    };
-    let mut lanes = JoinSet::new();
+    own: Option<(&LocalCluster, u64)>,
+) -> Result<Vec<SentCopy>, Stop> {
+    let mut lanes = Lanes::new();
     for _ in 0..LANES {
         let shared = shared.clone();
         lanes.spawn(async move {
@@ -126,16 +139,16 @@ async fn first_copies(
                     shared.half.notify_one();
                 }
                 if shared.requests <= request {
-                    return Ok::<_, Stop>(copies);
+                    return Ok(copies);
                 }
                 let (one, two) =
                     tokio::join!(shared.send(request, request), shared.send(request, request + 1));
-                copies.push((request, vec![one?, two?]));
+                copies.extend([one?, two?]);
             }
         });
     }
     let killing = async {
-        let (Some(cluster), Some(leader)) = (own, leader) else { return Ok(()) };
+        let Some((cluster, leader)) = own else { return Ok(()) };
         shared.half.notified().await;
         let name = format!("order-{leader}");
         if !cluster.kill(&name).await {
@@ -146,39 +159,25 @@ async fn first_copies(
         cluster.restart(&name);
         Ok(())
     };
-    let collecting = async {
-        let mut copies = Copies::new();
-        while let Some(lane) = lanes.join_next().await {
-            let lane =
-                lane.map_err(|error| Stop::Defect(format!("a lane vanished: {error}")))??;
-            copies.extend(lane);
-        }
-        Ok::<_, Stop>(copies)
-    };
-    let (copies, killed) = tokio::join!(collecting, killing);
+    let (copies, killed) = tokio::join!(collect(lanes), killing);
     killed?;
-    Ok((copies?, leader))
+    copies
 }
 
 /// Sends each request once more, through another frontend.
-async fn last_copies(shared: &Arc<SharedRequest>) -> Result<Vec<(usize, SentCopy)>, Stop> {
-    let mut lanes = JoinSet::new();
+async fn last_copies(shared: &Arc<SharedRequest>) -> Result<Vec<SentCopy>, Stop> {
+    let mut lanes = Lanes::new();
     for lane in 0..LANES {
         let shared = shared.clone();
         lanes.spawn(async move {
             let mut copies = Vec::new();
             for request in (lane..shared.requests).step_by(LANES) {
-                copies.push((request, shared.send(request, request + 2).await?));
+                copies.push(shared.send(request, request + 2).await?);
             }
-            Ok::<_, Stop>(copies)
+            Ok(copies)
         });
     }
-    let mut copies = Vec::new();
-    while let Some(lane) = lanes.join_next().await {
-        let lane = lane.map_err(|error| Stop::Defect(format!("a lane vanished: {error}")))??;
-        copies.extend(lane);
-    }
-    Ok(copies)
+    collect(lanes).await
 }
 
 /// The answers to all copies.
@@ -290,12 +289,14 @@ mod tests {
     use super::*;
 
     fn judge(copies: &[&[OrderReply]], there: i64, left: i64) -> ExperimentResult {
-        let copy =
-            |reply: &OrderReply| SentCopy { reply: reply.clone(), took: Duration::from_millis(3) };
-        let copies =
-            copies.iter().map(|reply| reply.iter().map(copy).collect()).collect::<Vec<_>>();
-        let tally = AnswerCounts { requests: copies.len(), urls: 3, killed: None, copies };
-        tally.judge(there, Some(left))
+        let took = Duration::from_millis(3);
+        let copies = copies.iter().enumerate().map(|(request, replies)| {
+            let copy = |reply: &OrderReply| SentCopy { request, reply: reply.clone(), took };
+            replies.iter().map(copy).collect()
+        });
+        let copies: Vec<_> = copies.collect();
+        let answers = AnswerCounts { requests: copies.len(), urls: 3, killed: None, copies };
+        answers.judge(there, Some(left))
     }
 
     #[test]

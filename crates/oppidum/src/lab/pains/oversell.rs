@@ -13,7 +13,7 @@ use wire::exit::Stop;
 
 use super::api::{OrderReply, OrderSide, StoreApi};
 use super::experiment::{self, ExperimentResult, count, few};
-use super::stock::{FILLING, PAUSE, bring_to, give_back, showing};
+use super::stock::{bring_to, filled, give_back, showing};
 use super::store_under_test::StoreUnderTest;
 use crate::cli::lab::Oversell;
 use crate::lab::cluster::LocalCluster;
@@ -43,7 +43,7 @@ async fn measure(
 ) -> Result<ExperimentResult, Stop> {
     let name = match own {
         Some(_) => SCARCE.to_owned(),
-        None => store.richest().0,
+        None => store.richest().name,
     };
     let mut found = ExperimentResult::Unmeasured("it was never tried".into());
     for _ in 0..ROUNDS {
@@ -141,18 +141,9 @@ impl RushResult {
             return None;
         }
         let gained = self.sold() - pieces + left;
-        let began = Instant::now();
-        while began.elapsed() < FILLING {
-            match api.look(name).await {
-                // Sold out and filled up once more: this shows the level of a filling.
-                Ok(shown) if 0 < shown.quantity => {
-                    let explains = shown.quantity == gained || shown.quantity == left;
-                    return explains.then_some(gained);
-                }
-                _ => tokio::time::sleep(10 * PAUSE).await,
-            }
-        }
-        None
+        // Sold out and filled up once more: this shows the level of a filling.
+        let level = filled(api, name, 1).await?;
+        (level == gained || level == left).then_some(gained)
     }
 
     /// Judges the result.
@@ -224,12 +215,15 @@ mod tests {
     use super::*;
 
     fn rush(placed: &[u64], refused: usize, unknown: usize, left: i64) -> RushResult {
-        let buyers = 200;
-        let unknown = vec!["no answer".to_owned(); unknown];
-        let placed = placed.to_vec();
-        let left = Some(left);
-        let took = Duration::from_millis(9);
-        RushResult { buyers, pieces: 1, placed, refused, unknown, left, took }
+        RushResult {
+            buyers: 200,
+            pieces: 1,
+            placed: placed.to_vec(),
+            refused,
+            unknown: vec!["no answer".to_owned(); unknown],
+            left: Some(left),
+            took: Duration::from_millis(9),
+        }
     }
 
     #[test]

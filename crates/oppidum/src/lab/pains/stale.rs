@@ -15,7 +15,7 @@ use wire::exit::Stop;
 use super::api::{OrderReply, OrderSide, StoreApi};
 use super::experiment::{self, ExperimentResult, count};
 use super::stock::give_back;
-use super::store_under_test::StoreUnderTest;
+use super::store_under_test::{ProductStock, StoreUnderTest};
 use crate::cli::lab::Stale;
 use crate::shop::product_lines;
 use crate::signals::Interrupt;
@@ -36,7 +36,7 @@ pub(super) async fn run(flags: &Stale, interrupt: &Interrupt) -> Result<bool, St
 }
 
 async fn measure(store: &StoreUnderTest, flags: &Stale) -> Result<ExperimentResult, Stop> {
-    let (name, there) = store.richest();
+    let ProductStock { name, quantity: there } = store.richest();
     // The last piece stays: a store that sold out might fill up now.
     let enough = usize::try_from(there.max(1) - 1).unwrap_or(usize::MAX);
     let orders = usize::from(flags.orders).min(enough);
@@ -48,7 +48,7 @@ async fn measure(store: &StoreUnderTest, flags: &Stale) -> Result<ExperimentResu
         Ok(quantity) => quantity,
         Err(finding) => return Ok(finding),
     };
-    let readings = Arc::new(SharedReadings::new(name.clone(), first));
+    let readings = Arc::new(SharedReadings { name: name.clone(), first, ..Default::default() });
     let mut readers = JoinSet::new();
     for reader in 0..usize::from(flags.readers) {
         let apis = store.urls.iter().map(|url| StoreApi::new(url, store.dialect));
@@ -99,6 +99,7 @@ async fn agreed(store: &StoreUnderTest, name: &str) -> Result<Result<i64, Experi
 }
 
 /// The state shared by the buyer and the readers.
+#[derive(Default)]
 struct SharedReadings {
     name: String,
     /// The stock before the first order.
@@ -117,22 +118,6 @@ struct SharedReadings {
 }
 
 impl SharedReadings {
-    fn new(name: String, first: i64) -> Self {
-        let count = || AtomicU64::new(0);
-        Self {
-            name,
-            first,
-            acknowledged: Mutex::default(),
-            done: AtomicBool::new(false),
-            after: count(),
-            from_cache: count(),
-            marked: count(),
-            lies: count(),
-            evidence: Mutex::default(),
-            failures: Mutex::default(),
-        }
-    }
-
     /// Buys piece by piece, each through the next frontend, and queries at once through the
     /// frontend after it. Returns why it ended early, if it did.
     async fn buy(&self, store: &StoreUnderTest, orders: usize) -> Result<Option<String>, Stop> {
@@ -259,7 +244,7 @@ mod tests {
 
     #[test]
     fn the_evidence_names_the_missed_order() {
-        let readings = SharedReadings::new("owl".into(), 100);
+        let readings = SharedReadings { name: "owl".into(), first: 100, ..Default::default() };
         let now = Instant::now();
         *readings.acknowledged.lock() = vec![(7, now), (9, now), (12, now)];
         let later = now + Duration::from_millis(4);

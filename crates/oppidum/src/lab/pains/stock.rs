@@ -16,10 +16,7 @@ const ORDERS_MAX: u32 = 20;
 const SHOWING: Duration = Duration::from_secs(2);
 
 /// How long a store may take to fill a sold-out product up.
-pub(super) const FILLING: Duration = Duration::from_secs(12);
-
-/// The pause between two queries.
-pub(super) const PAUSE: Duration = Duration::from_millis(20);
+const FILLING: Duration = Duration::from_secs(12);
 
 /// Buys or sells until `pieces` are left; returns how many were bought in total. The error says
 /// what the experiment needs.
@@ -37,7 +34,7 @@ pub(crate) async fn bring_to(
             (false, _) => (OrderSide::Buy, there.abs_diff(target)),
             (true, Dialect::Stock) => (OrderSide::Sell, there.abs_diff(target)),
             // Toys cannot be sold back; their stock grows only when the store fills up.
-            (true, Dialect::Toy) if filled(api, name, target).await => continue,
+            (true, Dialect::Toy) if filled(api, name, target).await.is_some() => continue,
             (true, Dialect::Toy) => break,
         };
         if distance == 0 {
@@ -69,27 +66,32 @@ fn refused(name: &str, message: &str) -> String {
     format!("{name} cannot be bought down, the store says {message:?}: give another --product")
 }
 
-/// Waits until the store has filled up to `target`; false after [`FILLING`].
-async fn filled(api: &mut StoreApi, name: &str, target: i64) -> bool {
-    let began = Instant::now();
-    while began.elapsed() < FILLING {
-        if api.look(name).await.is_ok_and(|shown| target <= shown.quantity) {
-            return true;
-        }
-        tokio::time::sleep(10 * PAUSE).await;
-    }
-    false
-}
-
 /// Waits until the store shows the expected stock, at most [`SHOWING`]; returns the stock shown.
 pub(crate) async fn showing(api: &mut StoreApi, name: &str, expected: i64) -> Option<i64> {
+    last_shown(api, name, SHOWING, |shown| shown == expected).await
+}
+
+/// Waits until a store that fills up has at least `target` pieces, at most [`FILLING`]; returns
+/// their number then.
+pub(super) async fn filled(api: &mut StoreApi, name: &str, target: i64) -> Option<i64> {
+    let shown = last_shown(api, name, FILLING, |shown| target <= shown).await;
+    shown.filter(|shown| target <= *shown)
+}
+
+/// Queries the stock until it is as wanted, or patience ends; returns the last answer.
+async fn last_shown(
+    api: &mut StoreApi,
+    name: &str,
+    patience: Duration,
+    is_wanted: impl Fn(i64) -> bool,
+) -> Option<i64> {
     let began = Instant::now();
     loop {
         let shown = api.look(name).await.ok().map(|shown| shown.quantity);
-        if shown == Some(expected) || SHOWING < began.elapsed() {
+        if shown.is_some_and(&is_wanted) || patience < began.elapsed() {
             return shown;
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(patience / 100).await;
     }
 }
 

@@ -28,7 +28,14 @@ pub(crate) struct StoreUnderTest {
     /// The dialect.
     pub(crate) dialect: Dialect,
     /// The known products with their stock, highest stock first.
-    pub(crate) products: Vec<(String, i64)>,
+    pub(crate) products: Vec<ProductStock>,
+}
+
+/// A product with its stock.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ProductStock {
+    pub(crate) name: String,
+    pub(crate) quantity: i64,
 }
 
 impl StoreUnderTest {
@@ -38,7 +45,7 @@ impl StoreUnderTest {
     }
 
     /// The product with the highest stock.
-    pub(crate) fn richest(&self) -> (String, i64) {
+    pub(crate) fn richest(&self) -> ProductStock {
         self.products.first().cloned().unwrap_or_default()
     }
 }
@@ -69,12 +76,12 @@ pub(crate) async fn discover(
         let mut products = Vec::new();
         for name in names {
             match api.look(&name).await {
-                Ok(ShownProduct { quantity, .. }) => products.push((name, quantity)),
+                Ok(ShownProduct { quantity, .. }) => products.push(ProductStock { name, quantity }),
                 Err(why) => last = why,
             }
         }
         if !products.is_empty() {
-            products.sort_by(|(a, more), (b, less)| less.cmp(more).then_with(|| a.cmp(b)));
+            products.sort_by(|a, b| (b.quantity, &a.name).cmp(&(a.quantity, &b.name)));
             return Ok(StoreUnderTest { urls: urls.to_vec(), dialect, products });
         }
     }

@@ -22,7 +22,7 @@ use crate::lab::cluster::{self, ClusterSpec};
 use crate::lab::files;
 use crate::lab::progress::ProgressLine;
 use crate::load;
-use crate::load::report::{Kind, LatencySummary, Report};
+use crate::load::report::{Kind, LatencySummary, Report, print_failures};
 use crate::load::workload::{LoadProgress, LoadedShop, Workload};
 use crate::shop;
 use crate::signals::Interrupt;
@@ -39,37 +39,52 @@ enum SweepTarget {
     There { url: String, shop: LoadedShop, cache: &'static str },
 }
 
+/// One point of the sweep.
+#[derive(Clone, Copy)]
+struct Point<'a> {
+    /// `on`, `off` or `unknown`.
+    cache: &'a str,
+    /// The probability that a query is followed by a trade.
+    p: f64,
+}
+
+impl Point<'_> {
+    /// The name in the progress bar and in failures.
+    fn name(self) -> String {
+        format!("cache {}, p = {}", self.cache, self.p)
+    }
+}
+
 /// Measures, writes the files, and reports the effect of the cache.
 pub(super) async fn run(flags: &Sweep, interrupt: &Interrupt) -> Result<bool, Stop> {
     let out = &flags.crowd.out;
     files::create_folder(out)?;
-    let place = match &flags.url {
+    let target = match &flags.url {
         None => SweepTarget::Own,
         Some(url) => interrupt.unless(there(url, flags.dialect.as_deref())).await?,
     };
-    let settings: Vec<&str> = match &place {
+    let settings: Vec<&str> = match &target {
         SweepTarget::Own => vec!["on", "off"],
         SweepTarget::There { cache, .. } => vec![cache],
     };
     // Both cache settings in turn at each p: load on this machine then affects both alike.
-    let points: Vec<(&str, f64)> =
-        flags.p.iter().flat_map(|p| settings.iter().map(|cache| (*cache, *p))).collect();
+    let at = |p: f64| settings.iter().map(move |&cache| Point { cache, p });
+    let points: Vec<Point<'_>> = flags.p.iter().flat_map(|p| at(*p)).collect();
     let each = u64::from(flags.crowd.clients) * flags.requests;
     let progress = ProgressLine::of(each * u64::try_from(points.len()).unwrap_or(1));
     let mut rows = Vec::new();
     let mut sum = [Report::default(), Report::default()];
     let mut failures = vec![];
     let mut done = 0;
-    for (cache, p) in points {
-        let what = format!("cache {cache}, p = {p}");
-        let report = point(flags, &place, cache, p, (&progress, &what, done), interrupt).await?;
+    for point in points {
+        let report = measure(flags, &target, point, done, &progress, interrupt).await?;
         done += each;
-        rows.extend(table::rows(cache, p, &report));
-        sum[usize::from(cache == "off")].add(&report);
+        rows.extend(table::rows(point.cache, point.p, &report));
+        sum[usize::from(point.cache == "off")].add(&report);
+        let what = point.name();
         failures.extend(report.failures.iter().map(|why| format!("{what}: {why}")));
         if report.orders != report.confirmed {
-            let orders = report.orders;
-            let confirmed = report.confirmed;
+            let Report { orders, confirmed, .. } = report;
             failures.push(format!("{what}: {confirmed} of {orders} orders were confirmed"));
         }
     }
@@ -83,9 +98,7 @@ pub(super) async fn run(flags: &Sweep, interrupt: &Interrupt) -> Result<bool, St
     let written = files::write(out, "sweep.csv", &csv)?;
     let drawn = files::write(out, "sweep.svg", &plot::draw(&read, &subtitle))?;
     show(&rows);
-    for failure in failures.iter().take(20) {
-        answer!("FAILED: {failure}");
-    }
+    print_failures(&failures);
     answer!("\nwritten: {}, {}", written.display(), drawn.display());
     let [on, off] = &sum;
     answer!("{}", worth(on, off, flags.url.is_none()));
@@ -95,19 +108,20 @@ pub(super) async fn run(flags: &Sweep, interrupt: &Interrupt) -> Result<bool, St
 }
 
 /// Measures one point.
-async fn point(
+async fn measure(
     flags: &Sweep,
-    place: &SweepTarget,
-    cache: &str,
-    p: f64,
-    (progress, what, done): (&ProgressLine, &str, u64),
+    target: &SweepTarget,
+    point: Point<'_>,
+    done: u64,
+    progress: &ProgressLine,
     interrupt: &Interrupt,
 ) -> Result<Report, Stop> {
     let crowd = &flags.crowd;
-    let workload = Workload::quiet(crowd.clients, flags.requests, p, crowd.seed);
+    let workload = Workload::quiet(crowd.clients, flags.requests, point.p, crowd.seed);
     let tally = Arc::new(LoadProgress::default());
+    let what = point.name();
     progress.show(&format!("{what}: opening"), done);
-    let measure = async |urls: &[String], shop: &LoadedShop| {
+    let run = async |urls: &[String], shop: &LoadedShop| {
         let closing = CancellationToken::new();
         let customers = load::run_customers(urls, shop, workload, &closing, &tally);
         tokio::pin!(customers);
@@ -116,23 +130,22 @@ async fn point(
             tokio::select! {
                 report = &mut customers => return report,
                 _ = tick.tick() => {
-                    progress.show(what, done + tally.requests.load(Ordering::Relaxed));
+                    progress.show(&what, done + tally.requests.load(Ordering::Relaxed));
                 }
             }
         }
     };
-    match place {
+    match target {
         SweepTarget::There { url, shop, .. } => {
-            interrupt.unless(measure(std::slice::from_ref(url), shop)).await
+            interrupt.unless(run(std::slice::from_ref(url), shop)).await
         }
         SweepTarget::Own => {
-            let cache = if cache == "on" { flags.cache.to_string() } else { "off".to_owned() };
+            let cache =
+                if point.cache == "on" { flags.cache.to_string() } else { "off".to_owned() };
             let spec = ClusterSpec { cache, ..ClusterSpec::new("stock") };
             cluster::with(&spec, interrupt, async |cluster| {
-                let urls = cluster.urls();
-                let first = urls.first().map_or("", String::as_str);
-                let shop = load::fetch_shop(first).await?;
-                measure(&urls, &shop).await
+                let shop = load::fetch_shop(&cluster.url()).await?;
+                run(&cluster.urls(), &shop).await
             })
             .await
         }
