@@ -44,9 +44,10 @@ impl FromStr for Host {
         let letter = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
         let mut labels = text.strip_suffix('.').unwrap_or(text).split('.');
         let named = labels.all(|label| !label.is_empty() && label.chars().all(letter));
-        match named && text.len() <= NAME_BYTES_MAX {
-            true => Ok(Self(text.to_owned())),
-            false => Err(format!("{text:?} is no name or number of a host")),
+        if named && text.len() <= NAME_BYTES_MAX {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(format!("{text:?} is no name or number of a host"))
         }
     }
 }
@@ -242,7 +243,8 @@ impl FromStr for Addresses {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (mut addresses, mut keys) = (Vec::new(), BTreeSet::new());
+        let mut addresses = Vec::new();
+        let mut keys = BTreeSet::new();
         for item in text.split(',') {
             let address = reachable(item.trim())?;
             if !keys.insert(address.key()) {
@@ -262,7 +264,9 @@ impl FromStr for Peers {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (mut peers, mut ids, mut keys) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        let mut peers = Vec::new();
+        let mut ids = BTreeSet::new();
+        let mut keys = BTreeSet::new();
         for peer in text.split(',') {
             let odd = || format!("expected ID=HOST:PORT,… and found {peer:?}");
             let (id, address) = peer.trim().split_once('=').ok_or_else(odd)?;

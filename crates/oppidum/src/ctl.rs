@@ -35,19 +35,22 @@ pub(crate) async fn product(product: Product) -> Result<bool, Stop> {
             Ok(true)
         }
         Product::Define { name, price, quantity, restock_to, url } => {
-            let (name, price) = (new_name(&name).map_err(Stop::Setup)?, priced(&price)?);
+            let name = new_name(&name).map_err(Stop::Setup)?;
+            let price = priced(&price)?;
             let restock_to = restock_to.map(counted).transpose()?;
             let said = format!("{name} is for sale at {price}, {quantity} in stock");
             let definition = Definition { name, price, stock: quantity, restock_to };
             tell(decide(&at(url.url)?, Command::Define(definition)).await?, &said)
         }
         Product::Price { name, price, url } => {
-            let (name, price) = (named(&name)?, priced(&price)?);
+            let name = named(&name)?;
+            let price = priced(&price)?;
             let said = format!("{name} costs {price}");
             tell(decide(&at(url.url)?, Command::SetPrice { name, price }).await?, &said)
         }
         Product::Restock { name, quantity, url } => {
-            let (name, quantity) = (named(&name)?, counted(quantity)?);
+            let name = named(&name)?;
+            let quantity = counted(quantity)?;
             let said = format!("{} more of {name}", quantity.get());
             tell(decide(&at(url.url)?, Command::RestockBy { name, quantity }).await?, &said)
         }

@@ -114,7 +114,8 @@ fn entry(line: &str) -> Result<Parsed, String> {
             let value = bare(value);
             let divides =
                 |letter: char| letter == ';' || letter.is_whitespace() || letter.is_control();
-            let (replaces, is_divided) = (names_variable(value), value.contains(divides));
+            let replaces = names_variable(value);
+            let is_divided = value.contains(divides);
             Parsed { name, value: value.to_owned(), replaces, is_divided }
         }
     })
@@ -128,7 +129,8 @@ fn bare(value: &str) -> &str {
 }
 
 fn quoted(mut rest: Peekable<Chars<'_>>, quote: char) -> Result<(String, bool), String> {
-    let (mut value, mut replaces) = (String::new(), false);
+    let mut value = String::new();
+    let mut replaces = false;
     loop {
         match rest.next() {
             None => return Err(format!("the quote {quote} has no end on its line")),
@@ -152,9 +154,10 @@ fn quoted(mut rest: Peekable<Chars<'_>>, quote: char) -> Result<(String, bool), 
     }
     let after: String = rest.collect();
     let remark = after.trim_start();
-    match remark.is_empty() || (remark.starts_with('#') && remark.len() < after.len()) {
-        true => Ok((value, replaces)),
-        false => Err(format!("{remark:?} stands behind the quotes: quote the whole value")),
+    if remark.is_empty() || (remark.starts_with('#') && remark.len() < after.len()) {
+        Ok((value, replaces))
+    } else {
+        Err(format!("{remark:?} stands behind the quotes: quote the whole value"))
     }
 }
 
@@ -271,7 +274,8 @@ mod tests {
         assert_eq!(read(&at("null")), Ok(Some(Vec::new())));
         std::os::unix::fs::symlink("nothing", at("dangling")).unwrap();
         std::fs::create_dir(at("folder")).unwrap();
-        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
+        let kind = rustix::fs::FileType::Fifo;
+        let mode = rustix::fs::Mode::RUSR;
         rustix::fs::mknodat(rustix::fs::CWD, at("fifo"), kind, mode, 0).unwrap();
         for (name, words) in
             [("dangling", "link to nothing"), ("folder", "no file"), ("fifo", "no file")]

@@ -30,8 +30,10 @@ const CONNECT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Client {
     authority: String,
-    /// The timeouts of a connection, and of an answer over it.
-    patience: (Duration, Duration),
+    /// The timeout of a connection.
+    connect_patience: Duration,
+    /// The timeout of an answer.
+    patience: Duration,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
@@ -67,18 +69,22 @@ impl Reply {
 impl Client {
     /// For a URL such as `http://127.0.0.1:1234`.
     pub(crate) fn new(url: &str) -> Result<Self, Stop> {
-        let patience = (CONNECT, PATIENCE);
-        Ok(Self { authority: authority(url)?, patience, connection: None })
+        Ok(Self {
+            authority: authority(url)?,
+            connect_patience: CONNECT,
+            patience: PATIENCE,
+            connection: None,
+        })
     }
 
     /// The same, with another timeout for an answer.
     pub(crate) fn patient_for(url: &str, patience: Duration) -> Result<Self, Stop> {
-        Ok(Self { patience: (CONNECT, patience), ..Self::new(url)? })
+        Ok(Self { patience, ..Self::new(url)? })
     }
 
     /// The same for an unknown server: a connection may take as long as an answer.
     pub(crate) fn patient(url: &str, patience: Duration) -> Result<Self, Stop> {
-        Ok(Self { patience: (patience, patience), ..Self::new(url)? })
+        Ok(Self { connect_patience: patience, patience, ..Self::new(url)? })
     }
 
     /// `host:port` of the server.
@@ -141,7 +147,7 @@ impl Client {
     ) -> Result<Reply, String> {
         let host = HeaderValue::from_str(&self.authority).map_err(|error| error.to_string())?;
         request.headers_mut().entry(HOST).or_insert(host);
-        let (_, patience) = self.patience;
+        let patience = self.patience;
         let exchange = async {
             let connection = self.connect().await?;
             let answer = connection.send_request(request).await.map_err(|e| e.to_string())?;
@@ -165,7 +171,7 @@ impl Client {
         let mut connection = match open {
             Some(connection) => connection,
             None => {
-                let stream = net::connect(&self.authority, self.patience.0).await;
+                let stream = net::connect(&self.authority, self.connect_patience).await;
                 let stream = stream.map_err(|error| error.to_string())?;
                 // Title case, as curl writes it: some servers know only `Content-Type`.
                 let mut builder = http1::Builder::new();

@@ -20,7 +20,7 @@ use wire::status::{ProcessStatus, StoreStatus};
 
 use crate::http::Client;
 use crate::listeners;
-use crate::members;
+use crate::membership;
 use crate::settings::{self, Settings};
 
 #[cfg(test)]
@@ -85,13 +85,13 @@ pub(crate) async fn fetch(url: &str) -> Result<StoreStatus, Stop> {
             return Ok(page.store);
         }
     }
-    match shown.is_whole() {
-        true => Ok(shown.store),
-        false => Err(Stop::Setup(format!(
-            "{url} is public and does not show where the processes are: give the frontend's \
-             internal listener, such as --url http://127.0.0.1:6789, or set OPPIDUM_INTERNAL"
-        ))),
+    if shown.is_whole() {
+        return Ok(shown.store);
     }
+    Err(Stop::Setup(format!(
+        "{url} is public and does not show where the processes are: give the frontend's internal \
+         listener, such as --url http://127.0.0.1:6789, or set OPPIDUM_INTERNAL"
+    )))
 }
 
 /// The addresses where this machine's frontend with the public `port` may have its internal
@@ -149,10 +149,11 @@ pub(crate) async fn status(url: &str, as_json: bool) -> Result<bool, Stop> {
         answer!("{}", row(process, newest, store.leader));
     }
     for process in store.processes.iter().filter(|process| process.disk_full == Some(true)) {
-        let (id, free) = (process.id.unwrap_or(0), process.free_bytes.unwrap_or(0));
+        let id = process.id.unwrap_or(0);
+        let free = process.free_bytes.unwrap_or(0);
         answer!("\norder {id}: its disk is full, {} MB are free: make room", free / 1_000_000);
     }
-    answer!("\n{}", crate::members::summary(&store));
+    answer!("\n{}", membership::summary(&store));
     Ok(store.leader.is_some())
 }
 
@@ -248,7 +249,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// newest index that any replica had applied at the beginning.
 pub(crate) async fn judge(url: &str) -> Result<Verdict, Stop> {
     let store = fetch(url).await?;
-    let (mut histories, mut replicas) = (Vec::new(), Vec::new());
+    let mut histories = Vec::new();
+    let mut replicas = Vec::new();
     let orders = || store.processes.iter().filter(|process| process.role == "order");
     let newest = orders().filter_map(|replica| replica.applied_index).max().unwrap_or(0);
     let until = Instant::now() + CATCH_UP_MAX;
@@ -278,7 +280,7 @@ pub(crate) async fn judge(url: &str) -> Result<Verdict, Stop> {
     if histories.is_empty() {
         return Err(Stop::Setup(format!("{url} knows no replicas")));
     }
-    let voters = members::voters(&store);
+    let voters = membership::voters(&store);
     let unread = voters.iter().find(|id| histories.iter().all(|history| history.id != **id));
     let unread =
         unread.map(|id| format!("replica {id} votes, and {url} does not know where it is"));
@@ -387,8 +389,8 @@ fn disagreement(histories: &[History], newest: u64) -> Option<String> {
         if first.head.ledger_id != other.head.ledger_id {
             return Some(format!("replicas {} and {} keep different ledgers", first.id, other.id));
         }
-        let (mut here, mut there) =
-            (first.digests.range(..=common), other.digests.range(..=common));
+        let mut here = first.digests.range(..=common);
+        let mut there = other.digests.range(..=common);
         loop {
             let differ = match (here.next(), there.next()) {
                 (None, None) => break,
@@ -425,7 +427,8 @@ pub(crate) async fn dump(url: &str, id: u64) -> Result<(), Stop> {
                 Side::Buy => "buy",
                 Side::Sell => "sell",
             };
-            let (name, quantity) = (line.name.as_str(), line.quantity.get());
+            let name = line.name.as_str();
+            let quantity = line.quantity.get();
             orders.push(format!(
                 "    \"{}\": {{\n      \"name\": {},\n      \"quantity\": {quantity},\n      \
                  \"type\": \"{side}\"\n    }}",
@@ -436,12 +439,11 @@ pub(crate) async fn dump(url: &str, id: u64) -> Result<(), Stop> {
     })
     .await?;
     let next = head.next_order_number;
-    match orders.is_empty() {
-        true => answer!("{{\n  \"nextID\": {next},\n  \"ledger\": {{}}\n}}"),
-        false => {
-            let orders = orders.join(",\n");
-            answer!("{{\n  \"nextID\": {next},\n  \"ledger\": {{\n{orders}\n  }}\n}}");
-        }
+    if orders.is_empty() {
+        answer!("{{\n  \"nextID\": {next},\n  \"ledger\": {{}}\n}}");
+    } else {
+        let orders = orders.join(",\n");
+        answer!("{{\n  \"nextID\": {next},\n  \"ledger\": {{\n{orders}\n  }}\n}}");
     }
     Ok(())
 }

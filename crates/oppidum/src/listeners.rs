@@ -58,7 +58,9 @@ fn inodes(descriptors: &Path) -> BTreeSet<u64> {
 fn parse(table: &str) -> Vec<Listening> {
     let socket = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
-        let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+        let local = fields.get(1)?;
+        let state = fields.get(3)?;
+        let inode = fields.get(9)?;
         if *state != LISTEN {
             return None;
         }
@@ -125,8 +127,8 @@ mod tests {
 
     #[test]
     fn a_listener_of_this_process_is_found_in_proc() {
-        let (public, internal) =
-            (TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap());
+        let public = TcpListener::bind("127.0.0.1:0").unwrap();
+        let internal = TcpListener::bind("127.0.0.1:0").unwrap();
         let found = beside(public.local_addr().unwrap().port());
         assert!(found.contains(&internal.local_addr().unwrap()), "{found:?}");
     }

@@ -7,10 +7,6 @@ mod signals;
 
 mod cli;
 
-mod cli_lab;
-
-mod cli_members;
-
 mod settings;
 
 mod dot_env;
@@ -42,13 +38,13 @@ mod operator;
 
 mod members;
 
+mod membership;
+
 mod recover;
 
 mod lab;
 
 mod demo;
-
-mod pains;
 
 mod conform;
 
@@ -113,9 +109,10 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
         Command::Frontend(_) => cores <= 2,
         _ => false,
     };
-    let mut builder = match one {
-        true => tokio::runtime::Builder::new_current_thread(),
-        false => tokio::runtime::Builder::new_multi_thread(),
+    let mut builder = if one {
+        tokio::runtime::Builder::new_current_thread()
+    } else {
+        tokio::runtime::Builder::new_multi_thread()
     };
     builder.enable_all().build()
 }

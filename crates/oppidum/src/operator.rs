@@ -12,6 +12,7 @@ use wire::proto::{RepairAsk, TransferTo};
 use wire::status::StoreStatus;
 
 use crate::inspect;
+use crate::output::ms;
 
 /// How long a connection to the leader may take.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -25,9 +26,10 @@ pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
     match ControlClient::new(channel).transfer(TransferTo { to }).await {
         Ok(done) => {
             let pause = Duration::from_micros(done.into_inner().pause_us);
-            match pause.is_zero() {
-                true => answer!("{to} leads already"),
-                false => answer!("{to} leads; orders waited for {:.0} ms", millis(pause)),
+            if pause.is_zero() {
+                answer!("{to} leads already");
+            } else {
+                answer!("{to} leads; orders waited for {}", ms(pause));
             }
             Ok(true)
         }
@@ -62,11 +64,10 @@ pub(crate) async fn repair(url: &str, id: u64) -> Result<bool, Stop> {
         Ok(done) => {
             let done = done.into_inner();
             let at: Vec<String> = done.mended.iter().map(u64::to_string).collect();
-            match at.is_empty() {
-                true => answer!("{} blocks read, none is damaged", done.checked),
-                false => {
-                    answer!("{} blocks read, mended at index {}", done.checked, at.join(", "));
-                }
+            if at.is_empty() {
+                answer!("{} blocks read, none is damaged", done.checked);
+            } else {
+                answer!("{} blocks read, mended at index {}", done.checked, at.join(", "));
             }
             Ok(true)
         }
@@ -76,10 +77,6 @@ pub(crate) async fn repair(url: &str, id: u64) -> Result<bool, Stop> {
         }
         Err(status) => Err(no(status.message().to_owned())),
     }
-}
-
-fn millis(pause: Duration) -> f64 {
-    pause.as_secs_f64() * 1_000.0
 }
 
 #[cfg(test)]

@@ -41,9 +41,10 @@ pub(crate) fn queue_lines() {
 
 /// Writes a line of the answer. See [`answer!`].
 pub(crate) fn answer(line: fmt::Arguments<'_>) {
-    match QUEUED.load(Ordering::Relaxed) {
-        true => lines::stdout().push(&line.to_string()),
-        false => write_answer(format_args!("{line}\n")),
+    if QUEUED.load(Ordering::Relaxed) {
+        lines::stdout().push(&line.to_string());
+    } else {
+        write_answer(format_args!("{line}\n"));
     }
 }
 
@@ -54,9 +55,10 @@ pub(crate) fn answer_part(part: fmt::Arguments<'_>) {
 
 /// Writes a line of progress. See [`note!`].
 pub(crate) fn note(line: fmt::Arguments<'_>) {
-    match QUEUED.load(Ordering::Relaxed) {
-        true => lines::stderr().push(&line.to_string()),
-        false => note_part(format_args!("{line}\n")),
+    if QUEUED.load(Ordering::Relaxed) {
+        lines::stderr().push(&line.to_string());
+    } else {
+        note_part(format_args!("{line}\n"));
     }
 }
 
@@ -73,6 +75,11 @@ pub(crate) fn show(said: &clap::Error) {
     if !said.use_stderr() {
         check(written.and_then(|()| io::stdout().flush()));
     }
+}
+
+/// A time in milliseconds, for people.
+pub(crate) fn ms(time: Duration) -> String {
+    format!("{:.0} ms", time.as_secs_f64() * 1_000.0)
 }
 
 /// Whether stdout is a terminal.

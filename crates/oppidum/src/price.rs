@@ -50,10 +50,8 @@ fn exact(text: &str) -> Result<Decimal, String> {
     if price.is_zero() {
         return Ok(price);
     }
-    let (wrong, is_down): (fn(&str) -> String, _) = match exponent.starts_with('-') {
-        true => (too_fine, true),
-        false => (too_large, false),
-    };
+    let (wrong, is_down): (fn(&str) -> String, _) =
+        if exponent.starts_with('-') { (too_fine, true) } else { (too_large, false) };
     let shift = digits.parse::<u32>().ok().filter(|shift| *shift <= SHIFTS);
     for _ in 0..shift.ok_or_else(|| wrong(text))? {
         if !is_down && price.scale() == 0 {
@@ -83,7 +81,8 @@ fn too_fine(text: &str) -> String {
 }
 
 fn too_large(text: &str) -> String {
-    let (whole, rest) = (CENTS_MAX / 100, CENTS_MAX % 100);
+    let whole = CENTS_MAX / 100;
+    let rest = CENTS_MAX % 100;
     format!("a price is at most {whole}.{rest:02}, and {text} is more")
 }
 

@@ -6,8 +6,8 @@ use order::raft::recovery::{Knowledge, Survivor};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use wire::exit::Stop;
 
-use crate::cli_members::Recover;
-use crate::roles::FreeText;
+use crate::cli::members::Recover;
+use crate::cli::values::FreeText;
 use crate::settings::{self, Settings};
 
 /// `oppidum ctl recover`. False: the operator did not confirm it.
@@ -23,14 +23,14 @@ pub(crate) async fn recover(flags: Recover) -> Result<bool, Stop> {
     }
     warn(survivor.knowledge());
     if !flags.yes && !is_confirmed(&survivor.knowledge().cluster).await {
-        say("not confirmed: nothing has changed");
+        answer!("not confirmed: nothing has changed");
         return Ok(false);
     }
     let term = survivor.go_on_alone().await?;
-    say(&format!(
+    answer!(
         "replica {id} is the only one of its store now, from term {term} on. Start it with the \
          flags it had, run `oppidum verify`, and add new replicas: `oppidum ctl member add --help`"
-    ));
+    );
     Ok(true)
 }
 
@@ -46,7 +46,7 @@ async fn compare(data: &Path) -> Result<bool, Stop> {
                 known.push((survivor.knowledge().last, id));
             }
             Err(why) => {
-                say(&format!("replica {id} is passed over: {why}\n"));
+                answer!("replica {id} is passed over: {why}\n");
                 unreadable = Some(why);
             }
         }
@@ -56,13 +56,13 @@ async fn compare(data: &Path) -> Result<bool, Stop> {
         let none = || Stop::Setup(format!("{place} holds no replica's folder: give --data"));
         return Err(unreadable.unwrap_or_else(none));
     };
-    say(&format!(
+    answer!(
         "{id} knows most of {}: compare with what the other machines' folders say (the greater \
          term, then the greater entry), and recover from that one: `oppidum ctl recover \
          --force-new-cluster --data {} --id {id}`",
         if known.len() == 1 { "this one" } else { "these" },
         data.display()
-    ));
+    );
     Ok(true)
 }
 
@@ -86,7 +86,7 @@ fn tell(knowledge: &Knowledge) {
     let Knowledge { id, cluster, folder, ledger, voters, last, committed, .. } = knowledge;
     let (term, index) = last;
     let voters = voters.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
-    say(&format!(
+    answer!(
         "replica {id} of store \"{cluster}\", in {}\n  \
          ledger {}, replicas {voters}\n  \
          its log ends with entry {index} of term {term}, at {}\n  \
@@ -96,18 +96,16 @@ fn tell(knowledge: &Knowledge) {
         ledger.as_deref().unwrap_or("none"),
         utc(knowledge.log_time_ms),
         knowledge.next_order_number,
-    ));
+    );
 }
 
 fn warn(knowledge: &Knowledge) {
     let Knowledge { id, voters, last: (_, index), next_order_number, .. } = knowledge;
     let others: Vec<String> =
         voters.iter().filter(|other| *other != id).map(u64::to_string).collect();
-    let others = match others.is_empty() {
-        true => "any other replica".to_owned(),
-        false => others.join(" and "),
-    };
-    say(&format!(
+    let others =
+        if others.is_empty() { "any other replica".to_owned() } else { others.join(" and ") };
+    answer!(
         "What happens: {id} becomes the only replica of its store, and goes on with exactly what \
          is above.\n\
          What may be lost: everything that {others} acknowledged beyond entry {index}. Orders from \
@@ -115,15 +113,11 @@ fn warn(knowledge: &Knowledge) {
          What cannot be undone: none of the lost ({others}) comes back as it is. It is refused and \
          stops; do not start it while {id} is down. Set its folder aside, and let it join with an \
          empty one, under a new id.\n"
-    ));
-}
-
-fn say(text: &str) {
-    answer!("{text}");
+    );
 }
 
 async fn is_confirmed(cluster: &str) -> bool {
-    say(&format!("Type the name of the store, {cluster}, to go on:"));
+    answer!("Type the name of the store, {cluster}, to go on:");
     let mut line = String::new();
     let read = BufReader::new(tokio::io::stdin()).read_line(&mut line).await;
     read.is_ok() && line.trim() == cluster
@@ -131,9 +125,11 @@ async fn is_confirmed(cluster: &str) -> bool {
 
 /// A time as UTC text, after H. Hinnant's `civil_from_days`.
 fn utc(millis: u64) -> String {
-    let (days, of_day) = (millis / 86_400_000, millis / 1_000 % 86_400);
+    let days = millis / 86_400_000;
+    let of_day = millis / 1_000 % 86_400;
     let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
     let year_of_era =
         (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
@@ -141,7 +137,9 @@ fn utc(millis: u64) -> String {
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (of_day / 3_600, of_day / 60 % 60, of_day % 60);
+    let hour = of_day / 3_600;
+    let minute = of_day / 60 % 60;
+    let second = of_day % 60;
     format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 

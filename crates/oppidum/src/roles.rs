@@ -1,15 +1,11 @@
 //! The roles: builds a replica, catalog or frontend from flags and variables, and runs it to its
 //! end.
 
-use std::fmt::Display;
-use std::marker::PhantomData;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
-use ::frontend::classic::Dialect;
-use ::frontend::{Clients, Gateways, PublicStatus};
+use ::frontend::{Clients, Gateways};
 use rustix::process::Signal;
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
@@ -19,12 +15,15 @@ use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 
 use crate::address::{Addresses, Host, HostPort, Peers, ReplicaId};
+use crate::cli::values::{
+    Capacity, DialectName, Filter, FreeText, NONE, OnOff, OrNone, StatusForm,
+};
 use crate::cli::{self, Catalog, Common, Frontend, Order, WatchTimes};
 use crate::failpoints;
 use crate::output;
 use crate::settings::{self, Settings};
 use crate::shop;
-use crate::signals::Signals;
+use crate::signals::Interrupt;
 
 /// Runs a replica.
 pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
@@ -167,7 +166,8 @@ fn times(settings: &mut Settings, flags: WatchTimes) -> Result<(Times, Rules), S
     let lease: u64 = settings.want(settings::LEASE, flags.lease_ms)?;
     let beat: u64 = settings.want(settings::BEAT, flags.beat_ms)?;
     let drift_per_mille: u32 = settings.want(settings::DRIFT, flags.drift_per_mille)?;
-    let (lease, beat) = (Duration::from_millis(lease), Duration::from_millis(beat));
+    let lease = Duration::from_millis(lease);
+    let beat = Duration::from_millis(beat);
     let times = Times { lease, beat, drift_per_mille };
     times.check().map_err(|error| Stop::Setup(error.to_string()))?;
     let rules = flags.mutants.rules();
@@ -182,8 +182,9 @@ fn begin(settings: &Settings, log: &Filter, common: &Common) -> Result<Cancellat
     for line in settings.said() {
         tracing::info!("{line}");
     }
-    let stop = CancellationToken::new();
-    tokio::spawn(stop_on_signal(Signals::catch()?, stop.clone()));
+    let interrupt = Interrupt::listen_and(|| tracing::info!("stopping"))?;
+    interrupt.exit_when_hurried();
+    let stop = interrupt.stop;
     if common.stop_with_stdin {
         // A frozen process is resumed when its parent ends, and then finds its stdin closed.
         if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::CONT)) {
@@ -194,18 +195,7 @@ fn begin(settings: &Settings, log: &Filter, common: &Common) -> Result<Cancellat
     Ok(stop)
 }
 
-/// The first signal ends the process in order, the second at once.
-async fn stop_on_signal(mut signals: Signals, stop: CancellationToken) {
-    loop {
-        signals.next().await;
-        if stop.is_cancelled() {
-            std::process::exit(130);
-        }
-        tracing::info!("stopping");
-        stop.cancel();
-    }
-}
-
+/// Waits for the end of stdin, and then stops the process.
 pub(crate) async fn stdin_closed(stop: CancellationToken) {
     let mut stdin = tokio::io::stdin();
     let mut bytes = [0; 64];
@@ -240,180 +230,4 @@ fn resolve(address: &HostPort) -> Result<SocketAddr, Stop> {
 fn resolve_fixed(address: &HostPort) -> Result<SocketAddr, Stop> {
     let odd = |why: String| Stop::Setup(format!("{address} is no address to listen on: {why}"));
     address.resolve_fixed().map_err(odd)
-}
-
-/// The word for an empty list.
-const NONE: &str = "none";
-
-/// `HOST:PORT,…`, or `none`.
-struct OrNone(Vec<String>);
-
-impl FromStr for OrNone {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            NONE => Ok(Self(Vec::new())),
-            list => list.parse().map(|Addresses(list)| Self(list)),
-        }
-    }
-}
-
-/// A value that was parsed only to check it, and is passed on as text.
-#[derive(Clone, Debug)]
-pub(crate) struct Checked<T> {
-    /// The text as it was written.
-    pub(crate) text: String,
-    what: PhantomData<T>,
-}
-
-impl<T: FromStr> FromStr for Checked<T> {
-    type Err = T::Err;
-
-    fn from_str(text: &str) -> Result<Self, T::Err> {
-        text.parse::<T>().map(|_| Self { text: text.to_owned(), what: PhantomData })
-    }
-}
-
-/// A folder, or the name of a store: any text but those that a shell or an editor left unfinished,
-/// because the text is used verbatim.
-#[derive(Debug)]
-pub(crate) struct FreeText(pub(crate) String);
-
-impl FromStr for FreeText {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        const QUOTES: &str = "“”„‟‘’‚‛«»‹›";
-        let at_ends = |odd: fn(char) -> bool| text.starts_with(odd) || text.ends_with(odd);
-        let found = |odd: &dyn Fn(char) -> bool| text.chars().find(|letter| odd(*letter));
-        if let Some(letter) = found(&|letter| letter.is_control()) {
-            return Err(format!("it holds the control character U+{:04X}", u32::from(letter)));
-        }
-        if text == "~" || text.starts_with("~/") {
-            return Err("~ is not replaced here: write the whole path (or ./~)".into());
-        }
-        if text.contains('`') || text.contains("$(") {
-            return Err("commands are not run here: write their result".into());
-        }
-        if let Some(letter) = found(&|letter| QUOTES.contains(letter)) {
-            return Err(format!("it holds the typographic quote {letter}: leave it out"));
-        }
-        match at_ends(|letter| letter.is_whitespace() || "\"'".contains(letter)) {
-            true => Err("it begins or ends with a blank or a quote: leave that out".into()),
-            false => Ok(Self(text.to_owned())),
-        }
-    }
-}
-
-/// A log filter, in `tracing`'s form.
-pub(crate) struct Filter(String);
-
-impl FromStr for Filter {
-    type Err = telemetry::FilterError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        telemetry::check_filter(text).map(|()| Self(text.to_owned()))
-    }
-}
-
-/// A number of products, or `off`.
-pub(crate) struct Capacity(usize);
-
-impl FromStr for Capacity {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "off" => Ok(Self(0)),
-            number => match number.parse() {
-                Ok(capacity) if capacity <= 10_000_000 => Ok(Self(capacity)),
-                Ok(_) => Err("at most 10000000 products".into()),
-                Err(_) => Err("expected a number of products, or off".into()),
-            },
-        }
-    }
-}
-
-/// `on` or `off`.
-pub(crate) struct OnOff(bool);
-
-impl FromStr for OnOff {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "on" => Ok(Self(true)),
-            "off" => Ok(Self(false)),
-            _ => Err("expected on or off".into()),
-        }
-    }
-}
-
-/// A form of `/status`, by its name.
-struct StatusForm(PublicStatus);
-
-impl FromStr for StatusForm {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "short" => Ok(Self(PublicStatus::Short)),
-            "full" => Ok(Self(PublicStatus::Full)),
-            _ => Err("expected full or short".into()),
-        }
-    }
-}
-
-/// A dialect by its name.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DialectName(pub(crate) Dialect);
-
-impl FromStr for DialectName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "stock" => Ok(Self(Dialect::Stock)),
-            "toy" => Ok(Self(Dialect::Toy)),
-            _ => Err("expected stock or toy".into()),
-        }
-    }
-}
-
-impl Display for DialectName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0.name())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Kind: a folder with a mistaken name, in which a store starts empty.
-    #[test]
-    fn a_text_that_a_shell_would_expand_is_refused() {
-        for text in ["./oppidum-data", "/var/my data", "a~b", "o'neil", "shop $5", "Füchse", "./~"]
-        {
-            assert_eq!(text.parse::<FreeText>().map(|it| it.0).as_deref(), Ok(text));
-        }
-        for (text, words) in [
-            ("~", "~ is not replaced"),
-            ("~/data", "~ is not replaced"),
-            ("/srv/$(hostname)", "commands"),
-            ("`pwd`/data", "commands"),
-            ("“data”", "typographic quote “"),
-            ("‘x", "typographic quote ‘"),
-            (" data", "begins or ends"),
-            ("data\u{a0}", "begins or ends"),
-            ("\"data\"", "begins or ends"),
-            ("data'", "begins or ends"),
-            ("da\tta", "U+0009"),
-            ("data\u{85}", "U+0085"),
-        ] {
-            let error = text.parse::<FreeText>().unwrap_err();
-            assert!(error.contains(words), "{text:?}: {error}");
-        }
-    }
 }

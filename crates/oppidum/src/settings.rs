@@ -231,9 +231,10 @@ impl Settings {
     ) -> Result<Option<(String, String)>, Stop> {
         let Setting { name, variables, default } = setting;
         if let Some(text) = flag {
-            return match text.trim().is_empty() {
-                true => Err(Stop::Setup(format!("{name}: the flag --{name} is empty"))),
-                false => Ok(Some((text, format!("flag --{name}")))),
+            return if text.trim().is_empty() {
+                Err(Stop::Setup(format!("{name}: the flag --{name} is empty")))
+            } else {
+                Ok(Some((text, format!("flag --{name}"))))
             };
         }
         for (place, texts) in [("environment", &self.environment), (".env", &self.dot_env)] {

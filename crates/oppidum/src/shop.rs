@@ -1,6 +1,7 @@
 //! Shop files: the products of a new shop, as TOML or as JSON of the same shape.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::path::Path;
 
 use ledger::command::{Definition, SHOP_PRODUCTS_MAX};
@@ -81,6 +82,11 @@ pub(crate) fn load(source: &str, age: Age) -> Result<(Shop, String), Stop> {
     let is_json = Path::new(source).extension().is_some_and(|end| end.eq_ignore_ascii_case("json"));
     let shop = parse(&text, is_json, age);
     shop.map(|shop| (shop, from.clone())).map_err(|why| Stop::Setup(format!("shop {from}: {why}")))
+}
+
+/// Writes the lines of one product in a shop file. The name must need no escapes.
+pub(crate) fn product_lines(name: &str, price: impl Display, quantity: u64) -> String {
+    format!("[[product]]\nname = \"{name}\"\nprice = {price}\nquantity = {quantity}\n\n")
 }
 
 /// Parses a shop.
@@ -196,9 +202,10 @@ mod tests {
 
     /// Parses a shop with one product of this price.
     fn priced(price: &str, is_json: bool) -> Result<u64, String> {
-        let text = match is_json {
-            true => format!(r#"{{"product":[{{"name":"bear","price":{price},"quantity":1}}]}}"#),
-            false => format!("[[product]]\nname = \"bear\"\nprice = {price}\nquantity = 1\n"),
+        let text = if is_json {
+            format!(r#"{{"product":[{{"name":"bear","price":{price},"quantity":1}}]}}"#)
+        } else {
+            format!("[[product]]\nname = \"bear\"\nprice = {price}\nquantity = 1\n")
         };
         parse(&text, is_json, Age::New).map(|shop| shop.products[0].price.get())
     }

@@ -42,7 +42,6 @@ const STANDARD: &[&str] = &[
     "history",
     "http",
     "identity",
-    "interrupt",
     "keys",
     "ledger",
     "lib",

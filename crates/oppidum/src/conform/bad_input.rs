@@ -4,7 +4,7 @@ use ::frontend::classic::Dialect;
 
 use super::check_list::Check;
 use super::examiner::{Examiner, HttpRequest, answered};
-use crate::pains::api::OrderSide;
+use crate::lab::pains::api::OrderSide;
 
 /// The check that covers all cases: nothing has changed.
 const UNCHANGED: &str = "bad-unchanged";
@@ -47,7 +47,8 @@ struct Case {
 
 impl Case {
     fn new(id: &str, says: &str, body: String) -> Self {
-        let (id, says) = (format!("bad-{id}"), says.to_owned());
+        let id = format!("bad-{id}");
+        let says = says.to_owned();
         Self { id, says, body, kind: "application/json", status: 400 }
     }
 }
@@ -128,16 +129,14 @@ pub(super) fn checks(dialect: Dialect) -> Vec<Check> {
 }
 
 fn check(id: &str, says: &str) -> Check {
-    match CHOICES.contains(&id) {
-        true => Check::info(id, says),
-        false => Check::new(id, 1, says),
-    }
+    if CHOICES.contains(&id) { Check::info(id, says) } else { Check::new(id, 1, says) }
 }
 
 pub(super) async fn examine(examiner: &mut Examiner) {
     // The number of this order tells which number must follow all the refusals.
     let before = examiner.place(OrderSide::Buy, 1).await;
-    let (mut refused, mut changed) = (0, None);
+    let mut refused = 0;
+    let mut changed = None;
     for case in cases(examiner.dialect, &examiner.name) {
         let headers = &[("content-type", case.kind)];
         let asked = examiner.ask(HttpRequest { headers, ..HttpRequest::order(&case.body) }).await;

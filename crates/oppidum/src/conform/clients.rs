@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::check_list::Check;
 use super::examiner::{Examiner, HttpRequest, answered, send};
-use crate::pains::api::{OrderSide, order_body};
+use crate::lab::pains::api::{OrderSide, order_body};
 
 /// How long a stalled client may delay another one.
 const HELD_UP: Duration = Duration::from_secs(5);
@@ -33,14 +33,17 @@ pub(super) async fn examine(examiner: &mut Examiner) {
     let found = concurrent(examiner).await;
     examiner.mark("concurrent", found);
     let plain = order_body(examiner.dialect, OrderSide::Buy, &examiner.name, 1);
-    let (mut digits, mut extra) = (plain.clone(), plain.clone());
+    let mut digits = plain.clone();
+    let mut extra = plain.clone();
     digits["quantity"] = json!("1");
     extra["colour"] = json!({ "red": [1, 2] });
     if examiner.dialect == Dialect::Toy {
         // The toy dialect has only purchases: it must ignore this field.
         extra["type"] = json!("sell");
     }
-    let (plain, digits, extra) = (plain.to_string(), digits.to_string(), extra.to_string());
+    let plain = plain.to_string();
+    let digits = digits.to_string();
+    let extra = extra.to_string();
     let charset = &[("content-type", "application/json; charset=utf-8")];
     let cases = [
         ("no-content-type", HttpRequest { headers: &[], ..HttpRequest::order(&plain) }),

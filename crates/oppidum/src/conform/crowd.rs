@@ -7,9 +7,10 @@ use tokio::task::JoinSet;
 
 use super::check_list::Check;
 use super::examiner::{Examiner, HttpRequest, answered, send};
-use crate::pains::ExperimentResult;
-use crate::pains::api::{OrderSide, order_body};
-use crate::pains::oversell::{bring_to, give_back, rush};
+use crate::lab::pains::api::{OrderSide, order_body};
+use crate::lab::pains::experiment::ExperimentResult;
+use crate::lab::pains::oversell::rush;
+use crate::lab::pains::stock::{bring_to, give_back};
 
 /// The number of concurrent orders.
 const ORDERS: usize = 20;
@@ -35,7 +36,8 @@ pub(super) async fn examine(examiner: &mut Examiner) {
     let found = numbers(examiner).await;
     examiner.mark("crowd-numbers", found);
     let balanced = examiner.balanced().await;
-    let (left, name) = (examiner.stock, examiner.name.clone());
+    let left = examiner.stock;
+    let name = examiner.name.clone();
     examiner.mark("crowd-stock", balanced.map(|()| format!("{left} of {name} are left")));
     oversell(examiner).await;
 }
@@ -53,7 +55,8 @@ async fn numbers(examiner: &mut Examiner) -> Result<String, String> {
             (side, body, reply)
         });
     }
-    let (mut numbers, mut odd) = (BTreeSet::new(), None);
+    let mut numbers = BTreeSet::new();
+    let mut odd = None;
     while let Some(answer) = crowd.join_next().await {
         let (side, body, reply) = answer.map_err(|error| error.to_string())?;
         let reply = match reply {
@@ -76,32 +79,33 @@ async fn numbers(examiner: &mut Examiner) -> Result<String, String> {
         return Err("no order was placed".into());
     };
     examiner.last = Some(last);
-    match usize::try_from(last - first).is_ok_and(|distance| distance + 1 == ORDERS) {
-        true => Ok(format!("#{first} to #{last}")),
-        false => Err(format!("{ORDERS} orders have numbers from #{first} to #{last}")),
+    if usize::try_from(last - first).is_ok_and(|distance| distance + 1 == ORDERS) {
+        Ok(format!("#{first} to #{last}"))
+    } else {
+        Err(format!("{ORDERS} orders have numbers from #{first} to #{last}"))
     }
 }
 
 /// Sells the last pieces of a product other than the examined one, whose stock is tracked.
 async fn oversell(examiner: &mut Examiner) {
     const ID: &str = "no-oversell";
-    let others = examiner.around.products.iter().map(|(name, _)| name);
-    let Some(name) = others.clone().find(|name| **name != examiner.name).cloned() else {
+    let mut names = examiner.store.products.iter().map(|product| &product.name);
+    let Some(name) = names.find(|name| **name != examiner.name).cloned() else {
         return examiner.skip(ID, "the store shows only one product: name another with --product");
     };
-    let Ok(mut front) = examiner.front() else { return };
+    let Ok(mut api) = examiner.api() else { return };
     let dialect = examiner.dialect;
     for _ in 0..ROUNDS {
-        let bought = match bring_to(&mut front, dialect, &name, PIECES).await {
+        let bought = match bring_to(&mut api, dialect, &name, PIECES).await {
             Ok(bought) => bought,
             Err(why) => return examiner.mark(ID, Err(why)),
         };
-        let rush = match rush(&examiner.around, &name, BUYERS, PIECES).await {
+        let rush = match rush(&examiner.store, &name, BUYERS, PIECES).await {
             Ok(rush) => rush,
             Err(stop) => return examiner.mark(ID, Err(stop.to_string())),
         };
-        let filled = rush.looks_filled(dialect, &mut front, &name).await;
-        give_back(&mut front, dialect, &name, bought + rush.sold()).await;
+        let filled = rush.looks_filled(dialect, &mut api, &name).await;
+        give_back(&mut api, dialect, &name, bought + rush.sold()).await;
         match rush.judge(dialect, filled) {
             ExperimentResult::Held(seen) => return examiner.mark(ID, Ok(seen)),
             ExperimentResult::Unmeasured(_) if filled.is_some() => {}

@@ -15,9 +15,11 @@ use serde_json::Value;
 use super::check_list::{CheckList, CheckResult};
 use crate::client::encode;
 use crate::http::{Client, Reply};
-use crate::pains::api::{OrderSide, StoreApi, clipped, in_short, order_body, order_number, shelf};
-use crate::pains::oversell::showing;
-use crate::pains::store_under_test::StoreUnderTest;
+use crate::lab::pains::api::{
+    OrderSide, StoreApi, clipped, in_short, order_body, order_number, shelf,
+};
+use crate::lab::pains::stock::showing;
+use crate::lab::pains::store_under_test::{ProductStock, StoreUnderTest};
 use wire::exit::Stop;
 
 /// How long an answer may take: the longest time that this project's store takes.
@@ -67,7 +69,7 @@ impl<'a> HttpRequest<'a> {
 
 /// Sends requests and tracks the expected state of the store.
 pub(super) struct Examiner {
-    pub(super) around: StoreUnderTest,
+    pub(super) store: StoreUnderTest,
     pub(super) dialect: Dialect,
     pub(super) sheet: CheckList,
     /// The product that most checks trade in.
@@ -86,22 +88,20 @@ pub(super) struct Examiner {
 }
 
 impl Examiner {
-    pub(super) fn new(around: StoreUnderTest, sheet: CheckList) -> Self {
-        let (name, stock) = around.richest();
-        let dialect = around.dialect;
-        let (last, placed, silent) = (None, Vec::new(), 0);
+    pub(super) fn new(store: StoreUnderTest, sheet: CheckList) -> Self {
+        let ProductStock { name, quantity } = store.richest();
         Self {
-            around,
-            dialect,
+            dialect: store.dialect,
+            store,
             sheet,
             name,
-            stock,
-            last,
-            placed,
+            stock: quantity,
+            last: None,
+            placed: Vec::new(),
             odd_shape: None,
             odd_status: None,
             marked: None,
-            silent,
+            silent: 0,
         }
     }
 
@@ -115,11 +115,11 @@ impl Examiner {
 
     /// A new client, for a check that needs its own connection.
     pub(super) fn client(&self) -> Result<Client, Stop> {
-        Client::patient(&self.around.urls[0], PATIENCE)
+        Client::patient(&self.store.urls[0], PATIENCE)
     }
 
-    pub(super) fn front(&self) -> Result<StoreApi, Stop> {
-        self.around.front(0)
+    pub(super) fn api(&self) -> Result<StoreApi, Stop> {
+        self.store.api(0)
     }
 
     /// Sends a request over a fresh connection.
@@ -208,18 +208,15 @@ impl Examiner {
         status: u16,
     ) -> Result<String, String> {
         let seen = self.refused(sent, reply, status)?;
-        match reply.status == status {
-            true => Ok(seen),
-            false => Err(format!("{seen}: expected {status}")),
-        }
+        if reply.status == status { Ok(seen) } else { Err(format!("{seen}: expected {status}")) }
     }
 
     /// Whether the store shows the expected stock within the limit; another check covers freshness.
     /// The stock shown is the expected one from then on.
     pub(super) async fn balanced(&mut self) -> Result<(), String> {
-        let mut front = self.front().map_err(|stop| stop.to_string())?;
+        let mut api = self.api().map_err(|stop| stop.to_string())?;
         let expected = self.stock;
-        match showing(&mut front, &self.name, expected).await {
+        match showing(&mut api, &self.name, expected).await {
             Some(shown) if shown == expected => Ok(()),
             Some(shown) => {
                 self.stock = shown;
@@ -232,11 +229,11 @@ impl Examiner {
     /// The store has accepted an order that it should have refused, for an unknown quantity. The
     /// books go on from the stock shown once it no longer changes.
     pub(super) async fn rebook(&mut self) {
-        let Ok(mut front) = self.front() else { return };
+        let Ok(mut api) = self.api() else { return };
         let began = Instant::now();
         let mut last = None;
         while began.elapsed() < SETTLING {
-            let shown = front.look(&self.name).await.ok().map(|shown| shown.quantity);
+            let shown = api.look(&self.name).await.ok().map(|shown| shown.quantity);
             if let Some(quantity) = shown
                 && shown == last
                 && (quantity != self.stock || SETTLING / 3 < began.elapsed())

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::check_list::Check;
 use super::examiner::{Examiner, HttpRequest, answered, is_error, send};
 use crate::http::Reply;
-use crate::pains::api::{OrderSide, order_body};
+use crate::lab::pains::api::{OrderSide, order_body};
 
 /// The number of concurrent copies of one request.
 const COPIES: usize = 10;
@@ -43,9 +43,10 @@ pub(super) async fn examine(examiner: &mut Examiner) {
         return skip_all(examiner, &why);
     }
     let balanced = examiner.balanced().await;
-    let found = match first.status == second.status && first.body == second.body {
-        true => balanced.map(|()| answered("the repeat", &second)),
-        false => Err(format!("{}; {}", answered(&order, &first), answered("the repeat", &second))),
+    let found = if first.status == second.status && first.body == second.body {
+        balanced.map(|()| answered("the repeat", &second))
+    } else {
+        Err(format!("{}; {}", answered(&order, &first), answered("the repeat", &second)))
     };
     examiner.mark("key-repeat", found);
     let replayed = |reply: &Reply| reply.header("idempotent-replayed") == Some("true");
@@ -124,9 +125,10 @@ async fn refused_again(
         }
         return Err(format!("it was refused with {was} first, and placed when it was repeated"));
     }
-    match first.status == again.status && first.body == again.body {
-        true => Ok(answered("the repeat", &again)),
-        false => Err(format!("{}; {}", answered(&body, &first), answered("the repeat", &again))),
+    if first.status == again.status && first.body == again.body {
+        Ok(answered("the repeat", &again))
+    } else {
+        Err(format!("{}; {}", answered(&body, &first), answered("the repeat", &again)))
     }
 }
 
@@ -135,7 +137,8 @@ async fn at_once(examiner: &mut Examiner, key: &str) -> Result<String, String> {
     let mut copies = JoinSet::new();
     for _ in 0..COPIES {
         let mut client = examiner.client().map_err(|stop| stop.to_string())?;
-        let (body, key) = (body.clone(), key.to_owned());
+        let body = body.clone();
+        let key = key.to_owned();
         copies.spawn(async move {
             let headers = &[("content-type", "application/json"), ("idempotency-key", &*key)];
             send(&mut client, HttpRequest { headers, ..HttpRequest::order(&body) }).await

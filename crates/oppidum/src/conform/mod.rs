@@ -4,8 +4,6 @@
 //! nothing for it. Teachers grade with the score, so a check judges by the documented answers
 //! alone, and one fault costs the points of one promise, not of every later check.
 
-pub(crate) mod flags;
-
 mod check_list;
 
 mod examiner;
@@ -27,11 +25,11 @@ mod crowd;
 use ::frontend::classic::Dialect;
 use wire::exit::Stop;
 
-use crate::pains::api::OrderSide;
-use crate::pains::store_under_test::look_around;
+use crate::cli::Conform;
+use crate::lab::pains::api::OrderSide;
+use crate::lab::pains::store_under_test::discover;
 use check_list::{CheckList, Section};
 use examiner::Examiner;
-use flags::Conform;
 
 /// The most pieces that the checks buy.
 const NEEDED: i64 = 60;
@@ -39,13 +37,14 @@ const NEEDED: i64 = 60;
 /// Examines the store and prints the sheet. True: no check failed.
 pub(crate) async fn run(url: &str, flags: &Conform) -> Result<bool, Stop> {
     let dialect = flags.dialect.0;
-    let mut around = look_around(&[url.to_owned()], Some(dialect), &flags.product).await?;
+    let mut store = discover(&[url.to_owned()], Some(dialect), &flags.product).await?;
     if let [first, ..] = flags.product.as_slice() {
         // The checks trade mostly in the first product of the list.
-        around.products.sort_by_key(|(name, _)| name != first);
+        store.products.sort_by_key(|product| product.name != *first);
     }
-    let mut examiner = Examiner::new(around, CheckList::new(sections(dialect)));
-    let (name, before) = (examiner.name.clone(), examiner.stock);
+    let mut examiner = Examiner::new(store, CheckList::new(sections(dialect)));
+    let name = examiner.name.clone();
+    let before = examiner.stock;
     stock_up(&mut examiner).await?;
     note!("conform: trading in {name} at {url}");
     shapes::examine(&mut examiner).await;
@@ -85,7 +84,8 @@ async fn stock_up(examiner: &mut Examiner) -> Result<(), Stop> {
     if NEEDED <= examiner.stock {
         return Ok(());
     }
-    let (there, name) = (examiner.stock, examiner.name.clone());
+    let there = examiner.stock;
+    let name = examiner.name.clone();
     let needed =
         || format!("{NEEDED} pieces of a product are needed, and there are {there} of {name}");
     if examiner.dialect == Dialect::Toy {

@@ -3,7 +3,7 @@
 use super::check_list::Check;
 use super::examiner::{Examiner, HttpRequest};
 use super::shapes::is_found;
-use crate::pains::api::{OrderSide, order_body};
+use crate::lab::pains::api::{OrderSide, order_body};
 
 /// The number of consecutive orders.
 const ORDERS: u64 = 5;
@@ -79,9 +79,10 @@ async fn refused(examiner: &mut Examiner) -> Result<String, String> {
         }
     }
     let after = examiner.place(OrderSide::Buy, 1).await?;
-    match after == before + 1 {
-        true => Ok(format!("#{before}, two refusals, #{after}")),
-        false => Err(format!("#{before}, two refusals, and then #{after}")),
+    if after == before + 1 {
+        Ok(format!("#{before}, two refusals, #{after}"))
+    } else {
+        Err(format!("#{before}, two refusals, and then #{after}"))
     }
 }
 

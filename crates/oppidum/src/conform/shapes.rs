@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 
 use super::check_list::Check;
 use super::examiner::{Examiner, HttpRequest, Placed, answered, fields, is_json};
-use crate::pains::api::{OrderSide, carried, number_field, order_body, shelf, whole};
+use crate::lab::pains::api::{OrderSide, carried, number_field, order_body, shelf, whole};
 
 /// An order number far beyond any that an examined store has given.
 const BEYOND: u64 = 1_000_000_000;
 
 pub(super) fn checks(dialect: Dialect) -> Vec<Check> {
-    let (shelf, field) = (shelf(dialect), number_field(dialect));
+    let shelf = shelf(dialect);
+    let field = number_field(dialect);
     let order = match dialect {
         Dialect::Stock => "number, name, type and quantity",
         Dialect::Toy => "number, name and quantity",
@@ -166,9 +167,10 @@ pub(super) async fn is_found(examiner: &mut Examiner, placed: &Placed) -> Result
         carried(&body).as_object().into_iter().flat_map(|o| o.values()).collect();
     let has = |number: u64| values.iter().any(|v| whole(v) == i64::try_from(number).ok());
     let named = values.iter().any(|value| **value == *placed.name);
-    match reply.status == 200 && named && has(placed.number) && has(placed.quantity) {
-        true => Ok(seen),
-        false => Err(format!("{seen}, expected {} of {}", placed.quantity, placed.name)),
+    if reply.status == 200 && named && has(placed.number) && has(placed.quantity) {
+        Ok(seen)
+    } else {
+        Err(format!("{seen}, expected {} of {}", placed.quantity, placed.name))
     }
 }
 
@@ -183,9 +185,10 @@ async fn look_up(examiner: &mut Examiner, placed: &Placed) -> Result<String, Str
     let reply = examiner.ask(HttpRequest::get(&path)).await?;
     let seen = answered(&format!("GET {path}"), &reply);
     let body = reply.json().unwrap_or_default();
-    match reply.status == 200 && body == json!({ "data": expected }) {
-        true => Ok(seen),
-        false => Err(format!("{seen}, expected {expected} as data")),
+    if reply.status == 200 && body == json!({ "data": expected }) {
+        Ok(seen)
+    } else {
+        Err(format!("{seen}, expected {expected} as data"))
     }
 }
 

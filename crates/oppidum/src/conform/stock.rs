@@ -4,7 +4,7 @@ use ::frontend::classic::Dialect;
 
 use super::check_list::Check;
 use super::examiner::{Examiner, HttpRequest, answered};
-use crate::pains::api::{OrderSide, order_body};
+use crate::lab::pains::api::{OrderSide, order_body};
 
 /// The most pieces of one order.
 const ORDER_MAX: i64 = 1_000_000;
@@ -95,14 +95,14 @@ async fn fresh(examiner: &mut Examiner) -> Result<String, String> {
     for round in 0..ROUNDS {
         // Two queries bring the product into the cache, if there is one.
         for _ in 0..2 {
-            let mut front = examiner.front().map_err(|stop| stop.to_string())?;
-            front.look(&examiner.name).await?;
+            let mut api = examiner.api().map_err(|stop| stop.to_string())?;
+            api.look(&examiner.name).await?;
         }
         let sells = examiner.dialect == Dialect::Stock && !round.is_multiple_of(2);
         let number =
             examiner.place(if sells { OrderSide::Sell } else { OrderSide::Buy }, 1).await?;
-        let mut front = examiner.front().map_err(|stop| stop.to_string())?;
-        let shown = front.look(&examiner.name).await?;
+        let mut api = examiner.api().map_err(|stop| stop.to_string())?;
+        let shown = api.look(&examiner.name).await?;
         if shown.quantity != examiner.stock {
             let from =
                 shown.cache.map_or(String::new(), |cache| format!(" (Cache-Status: {cache})"));

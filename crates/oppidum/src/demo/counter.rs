@@ -3,9 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::lab::tell;
-use crate::load::LoadProgress;
-use crate::output;
+use crate::load::workload::LoadProgress;
+use crate::output::{self, ms};
 
 /// How often the line is redrawn.
 const TICK: Duration = Duration::from_millis(100);
@@ -25,7 +24,7 @@ pub(super) async fn count(tally: &LoadProgress, span: Duration) {
             let end = if ended { "\n" } else { "" };
             output::answer_part(format_args!("\r\x1b[K{line}{end}"));
         } else if ended || Duration::from_secs(1) <= told.elapsed() {
-            tell(line);
+            answer!("{line}");
             told = Instant::now();
             longest = Duration::ZERO;
         }
@@ -42,11 +41,6 @@ fn line(tally: &LoadProgress, longest: Duration) -> String {
         failed => format!(", {failed} FAILED"),
     };
     format!("  {:>7} orders, the longest wait {}{failed}", grouped(orders), ms(longest))
-}
-
-/// A time in milliseconds, for people.
-pub(super) fn ms(time: Duration) -> String {
-    format!("{:.0} ms", time.as_secs_f64() * 1_000.0)
 }
 
 /// A number with separators between the thousands.

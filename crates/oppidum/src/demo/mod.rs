@@ -1,7 +1,7 @@
 //! `oppidum demo`: opens a store and shows a failover, in under a minute. At a terminal the store
 //! then stays open, and the user may kill and freeze its processes.
 
-mod scene;
+mod demo_store;
 
 mod counter;
 
@@ -13,59 +13,61 @@ use std::io::IsTerminal;
 
 use wire::exit::Stop;
 
-use crate::cli_lab::Demo;
-use crate::lab::interrupt::Interrupt;
-use crate::lab::lab_store::{self, LEADERS, LabStore, StoreSpec};
-use crate::lab::tell;
-use scene::{CUSTOMERS, DemoStore};
+use crate::cli::lab::Demo;
+use crate::lab::cluster::{self, ClusterSpec, LEADERS, LocalCluster};
+use crate::shop::{self, product_lines};
+use crate::signals::Interrupt;
+use demo_store::{CUSTOMERS, DemoStore};
 
 /// Runs the demo. True: at the end all checks held.
 pub(crate) async fn run(flags: Demo) -> Result<bool, Stop> {
     let interrupt = Interrupt::listen()?;
     let prompt = flags.prompt || (!flags.no_prompt && std::io::stdin().is_terminal());
-    tell(
-        "The store opens: three replicas of one ledger, a catalog and a frontend, each a process.",
+    answer!(
+        "The store opens: three replicas of one ledger, a catalog and a frontend, each a process."
     );
-    // High enough that no product sells out during the demo.
-    let stock = Some(1_000_000);
-    let set = StoreSpec {
-        dialect: "toy",
-        stock,
-        frontends: 1,
-        catalogs: 1,
-        cache: "5".into(),
-        log: LEADERS,
-    };
-    lab_store::with(&set, &interrupt, async |stage| tale(stage, &flags, prompt).await).await
+    let shop = Some(full_shop("toy")?);
+    let spec = ClusterSpec { shop, log: LEADERS, ..ClusterSpec::new("toy") };
+    cluster::with(&spec, &interrupt, async |cluster| tour(cluster, &flags, prompt).await).await
 }
 
-async fn tale(stage: &LabStore, flags: &Demo, prompt: bool) -> Result<bool, Stop> {
-    let (leader, part) = (stage.leader().await?, flags.part);
+/// The text of a built-in shop with a stock that lasts for the whole demo.
+fn full_shop(name: &str) -> Result<String, Stop> {
+    const STOCK: u64 = 1_000_000;
+    let (shop, _) = shop::load(name, shop::Age::New)?;
+    let products = shop.products.iter();
+    Ok(products.map(|product| product_lines(product.name.as_str(), product.price, STOCK)).collect())
+}
+
+async fn tour(cluster: &LocalCluster, flags: &Demo, prompt: bool) -> Result<bool, Stop> {
+    let leader = cluster.leader().await?;
+    let part = flags.part;
     let name = format!("order-{leader}");
-    for process in stage.names() {
+    for process in cluster.names() {
         let leads = if process == name { "  it leads" } else { "" };
-        tell(format!("  {process:<12} pid {}{leads}", stage.pid(&process).unwrap_or(0)));
+        answer!("  {process:<12} pid {}{leads}", cluster.pid(&process).unwrap_or(0));
     }
-    let scene = DemoStore::open(stage, flags.seed).await?;
-    tell(format!("\n{CUSTOMERS} customers come to {}.", scene.url));
-    scene.count(part).await;
-    tell(format!("\nThe leader, {leader}, is killed now."));
-    scene.kill(&name).await;
-    scene.count(part).await;
-    tell(format!("\n{leader} returns, and asks the others for what it missed."));
-    scene.restart(&name).await?;
-    scene.count(part).await;
+    let demo = DemoStore::open(cluster, flags.seed).await?;
+    answer!("\n{CUSTOMERS} customers come to {}.", demo.url);
+    demo.count(part).await;
+    answer!("\nThe leader, {leader}, is killed now.");
+    demo.inject_fault(&name, false).await;
+    demo.count(part).await;
+    answer!("\n{leader} returns, and asks the others for what it missed.");
+    demo.restart(&name).await?;
+    demo.count(part).await;
     if prompt {
-        tell("\nThe customers go on; now you. Try: kill, freeze, restart, buy whale 2, status,");
-        tell("verify, help. Ctrl-D ends it.");
-        prompt::converse(&scene).await?;
+        answer!("\nThe customers go on; now you. Try: kill, freeze, restart, buy whale 2, status,");
+        answer!("verify, help. Ctrl-D ends it.");
+        prompt::converse(&demo).await?;
     }
-    tell("\nThe customers close and look every order up.");
-    tell("Every replica's history is read and replayed.");
-    let well = scene.close().await?;
-    match well {
-        true => tell("\nNo order was lost, doubled or altered. Your own: oppidum up"),
-        false => tell("\nA check failed: see above."),
+    answer!("\nThe customers close and look every order up.");
+    answer!("Every replica's history is read and replayed.");
+    let well = demo.close().await?;
+    if well {
+        answer!("\nNo order was lost, doubled or altered. Your own: oppidum up");
+    } else {
+        answer!("\nA check failed: see above.");
     }
     Ok(well)
 }

@@ -9,43 +9,42 @@ use tokio::sync::mpsc;
 use wire::exit::Stop;
 
 use super::command::{DemoCommand, HELP, Target, parse};
-use super::counter::{grouped, ms};
-use super::scene::{DemoStore, verify};
+use super::counter::grouped;
+use super::demo_store::{DemoStore, verify};
 use crate::http::Client;
 use crate::inspect;
-use crate::lab::tell;
-use crate::output;
+use crate::output::{self, ms};
 
 /// How long the orders are counted after an injected fault.
 const LOOK: Duration = Duration::from_millis(1_500);
 
 /// Runs commands until the input ends, and then restarts and resumes all processes.
-pub(super) async fn converse(scene: &DemoStore<'_>) -> Result<(), Stop> {
+pub(super) async fn converse(demo: &DemoStore<'_>) -> Result<(), Stop> {
     let typed = std::io::stdin().is_terminal();
     let mut lines = lines();
     let mut frozen = BTreeSet::new();
     loop {
         if typed {
-            output::answer_part(format_args!("\n{} orders> ", grouped(scene.orders())));
+            output::answer_part(format_args!("\n{} orders> ", grouped(demo.orders())));
         }
         let Some(line) = lines.recv().await else {
-            tell("");
+            answer!("");
             break;
         };
         if !typed {
-            tell(format!("\n{} orders> {}", grouped(scene.orders()), line.trim()));
+            answer!("\n{} orders> {}", grouped(demo.orders()), line.trim());
         }
-        match parse(&line, &scene.stage.names()) {
+        match parse(&line, &demo.cluster.names()) {
             Ok(DemoCommand::Quit) => break,
-            Ok(command) => perform(scene, command, &mut frozen).await?,
-            Err(why) => tell(format!("  {why}")),
+            Ok(command) => perform(demo, command, &mut frozen).await?,
+            Err(why) => answer!("  {why}"),
         }
     }
-    for name in scene.stage.names() {
-        scene.stage.thaw(&name);
-        scene.stage.restart(&name);
+    for name in demo.cluster.names() {
+        demo.cluster.thaw(&name);
+        demo.cluster.restart(&name);
     }
-    scene.stage.whole().await
+    demo.cluster.whole().await
 }
 
 /// The typed lines. The thread that reads them ends with the program.
@@ -63,91 +62,91 @@ fn lines() -> mpsc::Receiver<String> {
 }
 
 async fn perform(
-    scene: &DemoStore<'_>,
+    demo: &DemoStore<'_>,
     command: DemoCommand,
     frozen: &mut BTreeSet<String>,
 ) -> Result<(), Stop> {
     match command {
         DemoCommand::Kill(target) => {
-            let name = named(scene, target).await?;
+            let name = named(demo, target).await?;
             frozen.remove(&name);
-            match scene.kill(&name).await {
-                true => scene.count(LOOK).await,
-                false => tell(format!("  {name} is down already: restart brings it back")),
+            if demo.inject_fault(&name, false).await {
+                demo.count(LOOK).await;
+            } else {
+                answer!("  {name} is down already: restart brings it back");
             }
         }
         DemoCommand::Freeze(target) => {
-            let name = named(scene, target).await?;
-            match scene.freeze(&name).await {
-                true => {
-                    frozen.insert(name);
-                    scene.count(LOOK).await;
-                }
-                false => tell(format!("  {name} is down: restart brings it back")),
+            let name = named(demo, target).await?;
+            if demo.inject_fault(&name, true).await {
+                frozen.insert(name);
+                demo.count(LOOK).await;
+            } else {
+                answer!("  {name} is down: restart brings it back");
             }
         }
         DemoCommand::Thaw(target) => {
             let names = match target {
-                Some(target) => vec![named(scene, target).await?],
+                Some(target) => vec![named(demo, target).await?],
                 None => frozen.iter().cloned().collect(),
             };
             if names.is_empty() {
-                tell("  no process is frozen");
+                answer!("  no process is frozen");
             }
             for name in names {
                 frozen.remove(&name);
-                let went = scene.stage.thaw(&name);
-                tell(format!("  {name} {}", if went { "goes on" } else { "is down" }));
+                let went = demo.cluster.thaw(&name);
+                answer!("  {name} {}", if went { "goes on" } else { "is down" });
             }
         }
         DemoCommand::Restart(target) => {
             let names = match target {
-                Some(target) => vec![named(scene, target).await?],
-                None => down(scene),
+                Some(target) => vec![named(demo, target).await?],
+                None => down(demo),
             };
             if names.is_empty() {
-                tell("  no process is down");
+                answer!("  no process is down");
             }
             for name in names {
-                if !scene.restart(&name).await? {
-                    tell(format!("  {name} runs"));
+                if !demo.restart(&name).await? {
+                    answer!("  {name} runs");
                 }
             }
         }
-        DemoCommand::Buy { name, quantity } => buy(scene, &name, &quantity).await,
+        DemoCommand::Buy { name, quantity } => buy(demo, &name, &quantity).await,
         DemoCommand::Status => {
-            if let Err(stop) = inspect::status(&scene.url, false).await {
-                tell(format!("  {stop}"));
+            if let Err(stop) = inspect::status(&demo.url, false).await {
+                answer!("  {stop}");
             }
         }
         DemoCommand::Verify => {
-            if let Err(stop) = verify(&scene.url).await {
-                tell(format!("  {stop}: restart it first"));
+            if let Err(stop) = verify(&demo.url).await {
+                answer!("  {stop}: restart it first");
             }
         }
-        DemoCommand::Help => tell(HELP),
+        DemoCommand::Help => answer!("{HELP}"),
         DemoCommand::Nothing | DemoCommand::Quit => {}
     }
     Ok(())
 }
 
-async fn named(scene: &DemoStore<'_>, target: Target) -> Result<String, Stop> {
+async fn named(demo: &DemoStore<'_>, target: Target) -> Result<String, Stop> {
     match target {
         Target::Named(name) => Ok(name),
-        Target::Leader => Ok(format!("order-{}", scene.stage.leader().await?)),
+        Target::Leader => Ok(format!("order-{}", demo.cluster.leader().await?)),
     }
 }
 
-fn down(scene: &DemoStore<'_>) -> Vec<String> {
-    let names = scene.stage.names().into_iter();
-    names.filter(|name| scene.stage.pid(name).is_none()).collect()
+fn down(demo: &DemoStore<'_>) -> Vec<String> {
+    let names = demo.cluster.names().into_iter();
+    names.filter(|name| demo.cluster.pid(name).is_none()).collect()
 }
 
-async fn buy(scene: &DemoStore<'_>, name: &str, quantity: &str) {
+async fn buy(demo: &DemoStore<'_>, name: &str, quantity: &str) {
     let began = Instant::now();
     // The quantity is sent as it was typed; the store reports what is wrong with it.
     let body = json!({ "name": name, "quantity": quantity }).to_string();
-    let asked = match Client::new(&scene.url) {
+    let asked = match Client::new(&demo.url) {
         Ok(mut client) => client.post("/orders", &[], body).await,
         Err(stop) => Err(stop.to_string()),
     };
@@ -164,5 +163,5 @@ async fn buy(scene: &DemoStore<'_>, name: &str, quantity: &str) {
         Ok(other) => format!("an odd answer: {other}"),
         Err(why) => format!("the frontend could not be asked: {why}"),
     };
-    tell(format!("  {said}"));
+    answer!("  {said}");
 }

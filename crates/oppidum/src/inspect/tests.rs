@@ -17,14 +17,17 @@ struct Replica {
 /// A shop of ten bears and ten foxes; each order of bears is an entry.
 fn replica(pieces: [u64; 3]) -> Replica {
     let product = |name| {
-        let (name, price) = (Name::new(name).unwrap(), Cents::new(100).unwrap());
+        let name = Name::new(name).unwrap();
+        let price = Cents::new(100).unwrap();
         Definition { name, price, stock: 10, restock_to: None }
     };
-    let (ledger_id, first_order_number) = (LedgerId([1; 16]), OrderNumber(0));
+    let ledger_id = LedgerId([1; 16]);
+    let first_order_number = OrderNumber(0);
     let products = vec![product("bear"), product("fox")];
     let shop = Command::Open(Shop { ledger_id, first_order_number, products });
     let order = |pieces| {
-        let (name, quantity) = (Name::new("bear").unwrap(), Quantity::new(pieces).unwrap());
+        let name = Name::new("bear").unwrap();
+        let quantity = Quantity::new(pieces).unwrap();
         Command::Place(vec![Line { name, quantity, side: Side::Buy }])
     };
     let mut replica = Replica { ledger: Ledger::new(Windows::default()), blocks: Vec::new() };

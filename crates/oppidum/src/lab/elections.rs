@@ -15,9 +15,9 @@ pub(crate) struct Election {
 
 /// Every change of leader in the log lines since the store opened. A returning replica reports a
 /// leader that is known already: this is no change.
-pub(crate) fn elections(heard: &[LogLine]) -> Vec<Election> {
+pub(crate) fn elections(matched: &[LogLine]) -> Vec<Election> {
     let mut elections: Vec<Election> = Vec::new();
-    for said in heard.iter().filter(|said| said.name.starts_with("order")) {
+    for said in matched.iter().filter(|said| said.name.starts_with("order")) {
         let leader = said.line.split("New leader id: ").nth(1);
         let leader = leader.and_then(|id| id.trim().parse().ok());
         let current = elections.last().map(|election| election.leader);
@@ -42,7 +42,7 @@ mod tests {
             name: name.into(),
             line: line.into(),
         };
-        let heard = [
+        let matched = [
             said(0, "order-123", "07:42:40.000 New leader id: 456"),
             said(1, "order-456", "07:42:40.001 New leader id: 456"),
             said(10, "order-345", "07:42:41.731 New leader id: 123"),
@@ -51,7 +51,7 @@ mod tests {
             said(16, "order-345", "07:42:41.744 New leader id: 345"),
             said(90, "order-456", "07:42:42.275 New leader id: 345"),
         ];
-        let leaders: Vec<_> = elections(&heard).iter().map(|e| e.leader).collect();
+        let leaders: Vec<_> = elections(&matched).iter().map(|e| e.leader).collect();
         assert_eq!(leaders, [456, 123, 345]);
     }
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::report::{Kind, Report, RequestResult, Sample};
-use super::{LoadProgress, LoadedShop, Workload};
+use super::workload::{LoadProgress, LoadedShop, Workload};
 use crate::client::encode;
 use crate::http::{Client, Reply};
 
@@ -29,14 +29,22 @@ pub(super) struct Customer {
     clients: Vec<Client>,
     at: usize,
     shop: LoadedShop,
-    luck: StdRng,
-    habits: Workload,
+    rng: StdRng,
+    workload: Workload,
     /// Cancelled: the customer sends no further trades, and confirms the orders that it placed.
     closing: CancellationToken,
     tally: Arc<LoadProgress>,
     report: Report,
-    /// The placed orders: number, name, quantity, side.
-    placed: Vec<(u64, String, u64, &'static str)>,
+    placed: Vec<PlacedOrder>,
+}
+
+/// An order that the store acknowledged.
+#[derive(Debug)]
+struct PlacedOrder {
+    number: u64,
+    name: String,
+    quantity: u64,
+    side: &'static str,
 }
 
 /// The random choices for one request.
@@ -61,20 +69,28 @@ impl Customer {
         first: usize,
         shop: LoadedShop,
         seed: u64,
-        habits: Workload,
+        workload: Workload,
         closing: CancellationToken,
         tally: Arc<LoadProgress>,
     ) -> Self {
-        let (luck, report, placed) = (StdRng::seed_from_u64(seed), Report::default(), Vec::new());
-        let at = first % clients.len().max(1);
-        Self { clients, at, shop, luck, habits, closing, tally, report, placed }
+        Self {
+            at: first % clients.len().max(1),
+            clients,
+            shop,
+            rng: StdRng::seed_from_u64(seed),
+            workload,
+            closing,
+            tally,
+            report: Report::default(),
+            placed: Vec::new(),
+        }
     }
 
     /// Sends queries, each followed by a trade with some probability; then looks every order up.
     pub(super) async fn shop(mut self) -> Report {
         // Opens the connection before the measurement.
         let _ = self.clients[self.at].get("/livez").await;
-        for number in 0..self.habits.requests {
+        for number in 0..self.workload.requests {
             if self.closing.is_cancelled() {
                 break;
             }
@@ -86,8 +102,8 @@ impl Customer {
                 self.trade(&choice.name, quantity, buys, part).await;
             }
             self.tally.requests.fetch_add(1, Ordering::Relaxed);
-            if !self.habits.pause.is_zero() {
-                tokio::time::sleep(self.habits.pause).await;
+            if !self.workload.pause.is_zero() {
+                tokio::time::sleep(self.workload.pause).await;
             }
         }
         self.confirm().await;
@@ -95,12 +111,12 @@ impl Customer {
     }
 
     fn choose(&mut self) -> RandomRequest {
-        let place = self.luck.random_range(0..self.shop.names.len());
+        let place = self.rng.random_range(0..self.shop.names.len());
         let name = self.shop.names[place].clone();
-        let trades = self.luck.random_bool(self.habits.p);
+        let trades = self.rng.random_bool(self.workload.p);
         let trade = trades.then(|| {
-            let buys = self.shop.toy || self.luck.random_bool(0.5);
-            (buys, self.luck.random())
+            let buys = self.shop.toy || self.rng.random_bool(0.5);
+            (buys, self.rng.random())
         });
         RandomRequest { name, trade }
     }
@@ -109,7 +125,7 @@ impl Customer {
     async fn query(&mut self, name: &str) -> Option<u64> {
         let noun = if self.shop.toy { "products" } else { "stocks" };
         let path = format!("/{noun}/{}", encode(name));
-        let (reply, trip) = self.get(&path, Kind::Query).await?;
+        let (reply, attempts) = self.get(&path, Kind::Query).await?;
         let kind = match reply.header("cache-status") {
             Some(status) if status.contains("hit") => Kind::QueryHit,
             Some(_) => Kind::QueryMiss,
@@ -124,7 +140,7 @@ impl Customer {
         });
         self.done(
             kind,
-            &trip,
+            &attempts,
             if data.is_some() { RequestResult::Done } else { RequestResult::Failed },
         );
         let (price, quantity) = data?;
@@ -137,19 +153,20 @@ impl Customer {
         if buys && seen == 0 {
             return;
         }
-        let pieces = self.habits.pieces;
+        let pieces = self.workload.pieces;
         let most = if buys { seen.min(pieces) } else { pieces };
         let quantity = 1 + share(part, most);
         let side = if buys { "buy" } else { "sell" };
         self.say(|| format!("Attempting to {side} {quantity} share(s) of {name}..."));
         let body = json!({ "name": name, "quantity": quantity, "type": side }).to_string();
         let key = format!("load-{:032x}", rand::random::<u128>());
-        let Some((reply, trip)) = self.post("/orders", &key, &body).await else { return };
-        let came = match reply.status {
+        let Some((reply, attempts)) = self.post("/orders", &key, &body).await else { return };
+        let result = match reply.status {
             200 => match self.data("/orders", &reply).map(|data| self.number(&data)) {
                 Some(Some(number)) => {
                     self.say(|| format!("Transaction Success! Transaction #: {number}"));
-                    self.placed.push((number, name.to_owned(), quantity, side));
+                    let name = name.to_owned();
+                    self.placed.push(PlacedOrder { number, name, quantity, side });
                     self.report.orders += 1;
                     self.tally.orders.fetch_add(1, Ordering::Relaxed);
                     RequestResult::Done
@@ -167,7 +184,7 @@ impl Customer {
                 RequestResult::Failed
             }
         };
-        self.done(Kind::Order, &trip, came);
+        self.done(Kind::Order, &attempts, result);
     }
 
     fn number(&mut self, data: &Value) -> Option<u64> {
@@ -181,14 +198,14 @@ impl Customer {
 
     /// Looks up every order of this customer and compares it.
     async fn confirm(&mut self) {
-        for (number, name, quantity, side) in std::mem::take(&mut self.placed) {
+        for PlacedOrder { number, name, quantity, side } in std::mem::take(&mut self.placed) {
             let path = format!("/orders/{number}");
-            let Some((reply, trip)) = self.get(&path, Kind::Lookup).await else { continue };
+            let Some((reply, attempts)) = self.get(&path, Kind::Lookup).await else { continue };
             let mut expected = json!({ "number": number, "name": name, "quantity": quantity });
             if !self.shop.toy {
                 expected["type"] = Value::from(side);
             }
-            let came = match self.data(&path, &reply) {
+            let result = match self.data(&path, &reply) {
                 Some(found) if found == expected => {
                     self.report.confirmed += 1;
                     self.say(|| format!("Transaction #{number} confirmed."));
@@ -201,17 +218,17 @@ impl Customer {
                 }
                 None => RequestResult::Failed,
             };
-            self.done(Kind::Lookup, &trip, came);
+            self.done(Kind::Lookup, &attempts, result);
         }
     }
 
     /// Sends a query until it is answered. None: given up.
     async fn get(&mut self, path: &str, kind: Kind) -> Option<(Reply, RequestAttempts)> {
-        let mut trip = RequestAttempts { began: Instant::now(), moved: 0, put_off: 0 };
+        let mut attempts = RequestAttempts { began: Instant::now(), moved: 0, put_off: 0 };
         loop {
             let reply = self.clients[self.at].get(path).await;
-            if let Some(reply) = self.settle(path, kind, &mut trip, reply).await {
-                return reply.map(|reply| (reply, trip));
+            if let Some(reply) = self.settle(path, kind, &mut attempts, reply).await {
+                return reply.map(|reply| (reply, attempts));
             }
         }
     }
@@ -222,12 +239,12 @@ impl Customer {
         key: &str,
         body: &str,
     ) -> Option<(Reply, RequestAttempts)> {
-        let mut trip = RequestAttempts { began: Instant::now(), moved: 0, put_off: 0 };
+        let mut attempts = RequestAttempts { began: Instant::now(), moved: 0, put_off: 0 };
         let headers = [(HeaderName::from_static("idempotency-key"), key.to_owned())];
         loop {
             let reply = self.clients[self.at].post(path, &headers, body.to_owned()).await;
-            if let Some(reply) = self.settle(path, Kind::Order, &mut trip, reply).await {
-                return reply.map(|reply| (reply, trip));
+            if let Some(reply) = self.settle(path, Kind::Order, &mut attempts, reply).await {
+                return reply.map(|reply| (reply, attempts));
             }
         }
     }
@@ -238,45 +255,45 @@ impl Customer {
         &mut self,
         path: &str,
         kind: Kind,
-        trip: &mut RequestAttempts,
+        attempts: &mut RequestAttempts,
         reply: Result<Reply, String>,
     ) -> Option<Option<Reply>> {
         let why = match reply {
             Ok(reply) if !matches!(reply.status, 503 | 504) => return Some(Some(reply)),
             Ok(reply) => {
-                trip.put_off += 1;
+                attempts.put_off += 1;
                 format!("{path} was answered {}", reply.status)
             }
             Err(why) => {
-                trip.moved += 1;
+                attempts.moved += 1;
                 self.at = (self.at + 1) % self.clients.len();
                 why
             }
         };
-        if PATIENCE < trip.began.elapsed() {
+        if PATIENCE < attempts.began.elapsed() {
             self.fail(format!("given up after {PATIENCE:?}: {why}"));
-            self.done(kind, trip, RequestResult::Failed);
+            self.done(kind, attempts, RequestResult::Failed);
             return Some(None);
         }
         self.report.retries += 1;
-        let others = usize::try_from(trip.moved).unwrap_or(usize::MAX) < self.clients.len();
-        if trip.put_off != 0 || !others {
+        let others = usize::try_from(attempts.moved).unwrap_or(usize::MAX) < self.clients.len();
+        if attempts.put_off != 0 || !others {
             let pause = rand::rng().random_range(10..60);
             tokio::time::sleep(Duration::from_millis(pause)).await;
         }
         None
     }
 
-    fn done(&mut self, kind: Kind, trip: &RequestAttempts, came: RequestResult) {
-        let took = trip.began.elapsed();
-        let RequestAttempts { began, moved, put_off } = *trip;
+    fn done(&mut self, kind: Kind, attempts: &RequestAttempts, result: RequestResult) {
+        let took = attempts.began.elapsed();
+        let RequestAttempts { began, moved, put_off } = *attempts;
         // A failed request has no latency; it is listed among the failures.
-        if came != RequestResult::Failed {
+        if result != RequestResult::Failed {
             self.report.took(kind, took);
         }
         self.tally.waited(took);
-        if self.habits.samples {
-            self.report.remember(Sample { began, took, kind, came, moved, put_off });
+        if self.workload.samples {
+            self.report.remember(Sample { began, took, kind, result, moved, put_off });
         }
     }
 
@@ -296,7 +313,7 @@ impl Customer {
     }
 
     fn say(&self, line: impl FnOnce() -> String) {
-        if !self.habits.quiet {
+        if !self.workload.quiet {
             answer!("{}", line());
         }
     }

@@ -8,123 +8,62 @@ mod customer;
 
 pub(crate) mod report;
 
+pub(crate) mod workload;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
 use crate::cli::Load;
-use crate::http::{self, Client};
+use crate::http::Client;
 use crate::inspect;
 use crate::output;
-use crate::signals::Signals;
+use crate::signals::Interrupt;
 use customer::Customer;
 use report::Report;
-
-/// The most pieces of one trade, by default.
-const PIECES: u64 = 100;
-
-/// The products on sale, and the dialect of the output.
-#[derive(Clone, Debug)]
-pub(crate) struct LoadedShop {
-    /// Whether the dialect is the toy store's, not the stock bazaar's.
-    pub(crate) toy: bool,
-    /// The names of the products.
-    pub(crate) names: Arc<[String]>,
-}
-
-/// The number of customers, and their behaviour.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Workload {
-    /// The number of concurrent customers.
-    pub(crate) clients: u16,
-    /// The number of queries of each customer.
-    pub(crate) requests: u64,
-    /// The probability that a query is followed by a trade.
-    pub(crate) p: f64,
-    /// The seed of the random choices.
-    pub(crate) seed: u64,
-    /// The most pieces of one trade.
-    pub(crate) pieces: u64,
-    /// The pause after a request.
-    pub(crate) pause: Duration,
-    /// The timeout of one attempt.
-    pub(crate) patience: Duration,
-    /// Whether nothing is printed for a single request.
-    pub(crate) quiet: bool,
-    /// Whether every request is kept as a sample.
-    pub(crate) samples: bool,
-}
-
-impl Workload {
-    /// Customers without a pause, with the default timeout and without output.
-    pub(crate) fn quiet(clients: u16, requests: u64, p: f64, seed: u64) -> Self {
-        let (pause, patience) = (Duration::ZERO, http::PATIENCE);
-        let (quiet, samples) = (true, false);
-        Self { clients, requests, p, seed, pieces: PIECES, pause, patience, quiet, samples }
-    }
-}
-
-/// The progress of the customers so far.
-#[derive(Debug, Default)]
-pub(crate) struct LoadProgress {
-    /// Queries, with the trades that followed.
-    pub(crate) requests: AtomicU64,
-    /// Orders acknowledged.
-    pub(crate) orders: AtomicU64,
-    /// Requests that failed.
-    pub(crate) failed: AtomicU64,
-    /// The longest latency since the last reading, in microseconds.
-    longest: AtomicU64,
-}
-
-impl LoadProgress {
-    fn waited(&self, took: Duration) {
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.longest.fetch_max(micros, Ordering::Relaxed);
-    }
-
-    /// The longest latency since the last call.
-    pub(crate) fn longest(&self) -> Duration {
-        Duration::from_micros(self.longest.swap(0, Ordering::Relaxed))
-    }
-}
+use workload::{LoadProgress, LoadedShop, Workload};
 
 /// Runs the customers. True: every request was answered and every order confirmed.
 pub(crate) async fn run(url: &str, flags: &Load) -> Result<bool, Stop> {
     if !(0.0..=1.0).contains(&flags.p) {
         return Err(Stop::Setup("-p is a probability: from 0 to 1".into()));
     }
-    let shop = look_around(url).await?;
+    let shop = fetch_shop(url).await?;
     let began = Instant::now();
-    let closing = CancellationToken::new();
-    tokio::spawn(close_on_signal(Signals::catch()?, closing.clone()));
-    let habits = Workload::quiet(flags.clients, flags.requests, flags.p, flags.seed);
-    let habits = Workload { quiet: flags.quiet, ..habits };
-    let report = outing(&[url.to_owned()], &shop, habits, &closing, &Arc::default()).await?;
+    let closing = stop_trading()?;
+    let workload = Workload::quiet(flags.clients, flags.requests, flags.p, flags.seed);
+    let workload = Workload { quiet: flags.quiet, ..workload };
+    let report =
+        run_customers(&[url.to_owned()], &shop, workload, &closing, &Arc::default()).await?;
     report.print(began.elapsed());
     Ok(report.is_clean())
 }
 
 /// Runs customers on the frontends of one store, until their requests are done or `closing` is
 /// cancelled, and their orders are confirmed.
-pub(crate) async fn outing(
+pub(crate) async fn run_customers(
     urls: &[String],
     shop: &LoadedShop,
-    habits: Workload,
+    workload: Workload,
     closing: &CancellationToken,
     tally: &Arc<LoadProgress>,
 ) -> Result<Report, Stop> {
     let mut customers = tokio::task::JoinSet::new();
-    for number in 0..habits.clients {
-        let clients = urls.iter().map(|url| Client::patient_for(url, habits.patience));
+    for number in 0..workload.clients {
+        let clients = urls.iter().map(|url| Client::patient_for(url, workload.patience));
         let clients = clients.collect::<Result<Vec<_>, Stop>>()?;
-        let seed = habits.seed.wrapping_mul(1_000_003).wrapping_add(number.into());
-        let (shop, closing, tally) = (shop.clone(), closing.clone(), tally.clone());
-        let first = usize::from(number);
-        let customer = Customer::new(clients, first, shop, seed, habits, closing, tally);
+        let seed = workload.seed.wrapping_mul(1_000_003).wrapping_add(number.into());
+        let customer = Customer::new(
+            clients,
+            usize::from(number),
+            shop.clone(),
+            seed,
+            workload,
+            closing.clone(),
+            tally.clone(),
+        );
         customers.spawn(customer.shop());
     }
     let mut report = Report::default();
@@ -137,27 +76,23 @@ pub(crate) async fn outing(
     Ok(report)
 }
 
-/// The first signal ends the trading: the placed orders are still confirmed. The second ends the
-/// process. A closed stdout ends the trading, too.
-async fn close_on_signal(mut signals: Signals, closing: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = signals.next() => {}
-            () = output::reader_gone().cancelled(), if !closing.is_cancelled() => {
-                closing.cancel();
-                continue;
-            }
-        }
-        if closing.is_cancelled() {
-            std::process::exit(130);
-        }
+/// The token that ends the trading, after which the placed orders are still confirmed: cancelled by
+/// the first signal, or when stdout is closed. The next signal ends the process.
+fn stop_trading() -> Result<CancellationToken, Stop> {
+    let interrupt = Interrupt::listen_and(|| {
         note!("oppidum: no further requests; confirming what was placed (Ctrl-C again: leave)");
+    })?;
+    interrupt.exit_when_hurried();
+    let closing = interrupt.stop.clone();
+    tokio::spawn(async move {
+        output::reader_gone().cancelled().await;
         closing.cancel();
-    }
+    });
+    Ok(interrupt.stop)
 }
 
 /// Queries the products of a store and its dialect.
-pub(crate) async fn look_around(url: &str) -> Result<LoadedShop, Stop> {
+pub(crate) async fn fetch_shop(url: &str) -> Result<LoadedShop, Stop> {
     let status = inspect::public(url).await?;
     let dialect = status.processes.iter().find_map(|process| process.dialect.clone());
     let toy = dialect.as_deref() == Some("toy");

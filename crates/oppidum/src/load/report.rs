@@ -41,7 +41,7 @@ pub(crate) struct Sample {
     /// The kind of request.
     pub(crate) kind: Kind,
     /// The result.
-    pub(crate) came: RequestResult,
+    pub(crate) result: RequestResult,
     /// How often it was sent again because a connection broke or timed out.
     pub(crate) moved: u32,
     /// How often it was sent again because the store answered 503 or 504.
@@ -100,9 +100,15 @@ fn empty() -> Histogram<u64> {
 
 impl Default for Report {
     fn default() -> Self {
-        let (failures, samples) = (Vec::new(), Vec::new());
-        let times = std::array::from_fn(|_| empty());
-        Self { orders: 0, refused: 0, confirmed: 0, retries: 0, failures, samples, times }
+        Self {
+            orders: 0,
+            refused: 0,
+            confirmed: 0,
+            retries: 0,
+            failures: Vec::new(),
+            samples: Vec::new(),
+            times: std::array::from_fn(|_| empty()),
+        }
     }
 }
 
@@ -186,9 +192,14 @@ impl Report {
             self.failures.len(),
             elapsed.as_secs_f64()
         );
-        for failure in self.failures.iter().take(20) {
-            answer!("FAILED: {failure}");
-        }
+        print_failures(&self.failures);
+    }
+}
+
+/// Prints the first failures.
+pub(crate) fn print_failures(failures: &[String]) {
+    for failure in failures.iter().take(20) {
+        answer!("FAILED: {failure}");
     }
 }
 

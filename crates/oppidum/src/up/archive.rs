@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 const FILE_BYTES_MAX: u64 = 8 << 20;
 
 /// The most lines in memory: lines with the words are rare.
-const HEARD_MAX: usize = 10_000;
+const MATCHED_MAX: usize = 10_000;
 
 /// A child's line, with the time of its arrival.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub(crate) struct Archive {
 struct KeptLine {
     files: BTreeMap<String, (File, u64)>,
     last: BTreeMap<String, String>,
-    heard: Vec<LogLine>,
+    matched: Vec<LogLine>,
 }
 
 impl Archive {
@@ -51,10 +51,12 @@ impl Archive {
     /// Stores a line. A file that cannot be written must not stop the child.
     pub(crate) fn take(&self, name: &str, line: &str) {
         let mut kept = self.kept.lock();
-        let heard = kept.heard.len() < HEARD_MAX;
-        if heard && self.words.iter().any(|words| line.contains(words)) {
-            let (at, name, line) = (Instant::now(), name.to_owned(), line.to_owned());
-            kept.heard.push(LogLine { at, name, line });
+        let matched = kept.matched.len() < MATCHED_MAX;
+        if matched && self.words.iter().any(|words| line.contains(words)) {
+            let at = Instant::now();
+            let name = name.to_owned();
+            let line = line.to_owned();
+            kept.matched.push(LogLine { at, name, line });
         }
         kept.last.insert(name.to_owned(), line.to_owned());
         if !kept.files.contains_key(name) {
@@ -76,8 +78,8 @@ impl Archive {
     }
 
     /// The lines with one of the words, in the order of their arrival.
-    pub(crate) fn heard(&self) -> Vec<LogLine> {
-        self.kept.lock().heard.clone()
+    pub(crate) fn matched(&self) -> Vec<LogLine> {
+        self.kept.lock().matched.clone()
     }
 }
 
@@ -92,10 +94,10 @@ mod tests {
         archive.take("order-123", "Requesting missing logs");
         archive.take("order-345", "New leader id: 345");
         archive.take("order-123", "New leader id: 345");
-        let heard = archive.heard();
-        let names: Vec<_> = heard.iter().map(|said| said.name.as_str()).collect();
+        let matched = archive.matched();
+        let names: Vec<_> = matched.iter().map(|said| said.name.as_str()).collect();
         assert_eq!(names, ["order-345", "order-123"]);
-        assert!(heard[0].at <= heard[1].at);
+        assert!(matched[0].at <= matched[1].at);
         assert_eq!(archive.last("order-123").as_deref(), Some("New leader id: 345"));
         let file = std::fs::read_to_string(folder.path().join("order-123.log")).unwrap();
         assert_eq!(file, "Requesting missing logs\nNew leader id: 345\n");

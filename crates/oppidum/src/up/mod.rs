@@ -8,39 +8,24 @@ mod restart;
 
 pub(crate) mod archive;
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use rustix::process::Signal;
-use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
+use crate::cli::values::{Capacity, Checked, DialectName, Filter, FreeText, OnOff};
 use crate::cli::{self, Restart};
 use crate::http::Client;
 use crate::output;
-use crate::roles::{self, Capacity, Checked, DialectName, Filter, FreeText, OnOff};
+use crate::roles;
 use crate::settings::{self, Setting, Settings};
 use crate::shop;
-use crate::signals::Signals;
-use plan::{Plan, UpRequest};
+use crate::signals::Interrupt;
+use plan::{GIVEN, Plan, UpRequest};
 use supervisor::{AfterExit, Lines, Supervisor};
 
 /// How long the store may take to open before a line says that it is slow.
 const OPENING: Duration = Duration::from_secs(15);
-
-/// The settings that `up` passes to each process as flags: they override the environment.
-pub(crate) const GIVEN: [Setting; 9] = [
-    settings::ORDERS,
-    settings::ID,
-    settings::LISTEN,
-    settings::CATALOG_LISTEN,
-    settings::CATALOGS,
-    settings::HOST,
-    settings::INTERNAL,
-    settings::GATEWAYS,
-    settings::PUBLIC_STATUS,
-];
 
 /// The line about settings that are set and have no effect under `up`.
 fn ignored(settings: &Settings, ephemeral: bool) -> Option<String> {
@@ -56,21 +41,21 @@ fn ignored(settings: &Settings, ephemeral: bool) -> Option<String> {
 /// Starts the processes, prints how to use the store, supervises it, and stops it.
 pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
     let mut settings = Settings::load()?;
-    let dialect: DialectName = settings.want(settings::DIALECT, flags.dialect.clone())?;
-    let shop_source: Option<String> = match (&flags.shop, dialect.0.name()) {
-        (Some(shop), _) => Some(shop.clone()),
-        (None, dialect) => settings
-            .take::<String>(settings::Setting { default: "", ..settings::SHOP }, None)?
-            .or_else(|| Some(dialect.to_owned())),
+    let dialect: DialectName = settings.want(settings::DIALECT, flags.dialect)?;
+    let shop = match flags.shop {
+        Some(shop) => shop,
+        None => {
+            let set: Option<String> =
+                settings.take(Setting { default: "", ..settings::SHOP }, None)?;
+            set.unwrap_or_else(|| dialect.0.name().to_owned())
+        }
     };
-    let shop = shop_source.unwrap_or_else(|| "stock".to_owned());
-    let port = settings::Setting { default: "", ..settings::PORT };
+    let port = Setting { default: "", ..settings::PORT };
     let port: Option<u16> = settings.take(port, flags.port.map(|port| port.to_string()))?;
-    let cache: Checked<Capacity> = settings.want(settings::CACHE, flags.cache.clone())?;
-    let log: Checked<Filter> = settings.want(settings::LOG, flags.log.clone())?;
-    let access_log: Checked<OnOff> =
-        settings.want(settings::ACCESS_LOG, flags.access_log.clone())?;
-    let mut signals = Signals::catch()?;
+    let cache: Checked<Capacity> = settings.want(settings::CACHE, flags.cache)?;
+    let log: Checked<Filter> = settings.want(settings::LOG, flags.log)?;
+    let access_log: Checked<OnOff> = settings.want(settings::ACCESS_LOG, flags.access_log)?;
+    let interrupt = Interrupt::listen()?;
     output::queue_lines();
     if let Some(line) = ignored(&settings, flags.ephemeral) {
         note!("oppidum: {line}");
@@ -83,11 +68,11 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
     };
     let data: PathBuf = match &scratch {
         Some(folder) => folder.path().to_owned(),
-        None => settings.want::<FreeText>(settings::DATA, flags.data.clone())?.0.into(),
+        None => settings.want::<FreeText>(settings::DATA, flags.data)?.0.into(),
     };
     // Reports a bad shop once, not once per replica.
     shop::load(&shop, shop::Age::of_store(&data))?;
-    let wishes = UpRequest {
+    let request = UpRequest {
         dialect: dialect.0.name().to_owned(),
         shop,
         port,
@@ -101,24 +86,18 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
         preempt: flags.preempt,
         cluster: None,
     };
-    let plan = Plan::make(&wishes)?;
+    let plan = Plan::make(&request)?;
     plan.check_ports().await?;
-    let (stop, hurry) = (CancellationToken::new(), CancellationToken::new());
-    let (first, second) = (stop.clone(), hurry.clone());
-    tokio::spawn(async move {
-        signals.next().await;
-        first.cancel();
-        signals.next().await;
-        second.cancel();
-    });
+    // A closed stdin stops the store, too, and does not count as the first of two signals.
+    let interrupt = Interrupt { stop: interrupt.stop.child_token(), ..interrupt };
     if flags.stop_with_stdin {
-        tokio::spawn(roles::stdin_closed(stop.clone()));
+        tokio::spawn(roles::stdin_closed(interrupt.stop.clone()));
     }
-    let ended = supervise(&plan, flags.restart, &wishes, (&stop, &hurry)).await;
+    let ended = supervise(&plan, flags.restart, &request, &interrupt).await;
     if let Some(Err(error)) = scratch.map(tempfile::TempDir::close) {
         note!("oppidum: the temporary folder stays behind: {error}");
     }
-    if hurry.is_cancelled() {
+    if interrupt.hurry.is_cancelled() {
         let _ = output::finish();
         std::process::exit(130);
     }
@@ -129,8 +108,8 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
 async fn supervise(
     plan: &Plan,
     restart: Restart,
-    wishes: &UpRequest,
-    (stop, hurry): (&CancellationToken, &CancellationToken),
+    request: &UpRequest,
+    Interrupt { stop, hurry }: &Interrupt,
 ) -> Result<(), Stop> {
     let afterwards = match restart {
         Restart::Always => AfterExit::Again,
@@ -139,7 +118,7 @@ async fn supervise(
     let supervisor = Supervisor::start(plan, afterwards, &Lines::Shown, stop)?;
     let ended = tokio::select! {
         () = opened(plan) => {
-            plan.tell(&supervisor.pids(), wishes);
+            plan.tell(&supervisor.pids(), request);
             // Once the store was open, only a signal stops it.
             stop.cancelled().await;
             Ok(())
@@ -148,15 +127,7 @@ async fn supervise(
         why = supervisor.cannot_open() => Err(why),
     };
     note!("oppidum: closing the store");
-    tokio::select! {
-        () = supervisor.end() => {}
-        () = hurry.cancelled() => {
-            for name in supervisor.pids().keys() {
-                supervisor.signal(name, Signal::KILL);
-            }
-            supervisor.end().await;
-        }
-    }
+    supervisor.end(hurry).await;
     if ended.is_ok() {
         note!("oppidum: closed");
     }
@@ -181,11 +152,6 @@ async fn opened(plan: &Plan) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-}
-
-/// True when no process listens on this port of loopback.
-fn is_free(port: u16) -> bool {
-    TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
 #[cfg(test)]

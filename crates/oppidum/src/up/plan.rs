@@ -9,7 +9,20 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use wire::exit::Stop;
 
-use super::is_free;
+use crate::settings::{self, Setting};
+
+/// The settings that `up` passes to each process as flags: they override the environment.
+pub(crate) const GIVEN: [Setting; 9] = [
+    settings::ORDERS,
+    settings::ID,
+    settings::LISTEN,
+    settings::CATALOG_LISTEN,
+    settings::CATALOGS,
+    settings::HOST,
+    settings::INTERNAL,
+    settings::GATEWAYS,
+    settings::PUBLIC_STATUS,
+];
 
 /// The replicas' ids, the same as the toy store's.
 const IDS: [u64; 3] = [123, 345, 456];
@@ -74,16 +87,17 @@ pub(crate) struct Child {
 }
 
 impl Plan {
-    pub(crate) fn make(wishes: &UpRequest) -> Result<Self, Stop> {
+    pub(crate) fn make(request: &UpRequest) -> Result<Self, Stop> {
         let mut publics = Vec::new();
-        for place in 0..wishes.frontends {
-            publics.push(following(wishes.port.unwrap_or(PUBLIC), place)?);
+        for place in 0..request.frontends {
+            publics.push(following(request.port.unwrap_or(PUBLIC), place)?);
         }
         if publics.contains(&0) {
             return Err(Stop::Setup("0 is no port: give another, or --ports auto".into()));
         }
-        let given = wishes.port.map_or_else(Vec::new, |_| publics.clone());
-        let mut ports = PortAllocator { auto: wishes.auto, given: given.clone(), held: Vec::new() };
+        let given = request.port.map_or_else(Vec::new, |_| publics.clone());
+        let mut ports =
+            PortAllocator { auto: request.auto, given: given.clone(), held: Vec::new() };
         let mut listed = Vec::<(String, u16)>::new();
         let mut port = |what: String, fixed: u16, given: bool| -> Result<u16, Stop> {
             let port = if given { fixed } else { ports.take(fixed)? };
@@ -101,29 +115,30 @@ impl Plan {
         let list = orders.iter().map(|(id, port)| format!("{id}=127.0.0.1:{port}"));
         let list = list.collect::<Vec<_>>().join(",");
         let mut catalogs = Vec::new();
-        for place in 0..wishes.catalogs {
+        for place in 0..request.catalogs {
             catalogs.push(port(format!("catalog-{}", place + 1), following(2319, place)?, false)?);
         }
-        let mut fronts = Vec::new();
+        let mut frontends = Vec::new();
         for (place, public) in (0..).zip(publics) {
             let name = format!("frontend-{}", place + 1);
-            let public = port(name.clone(), public, wishes.port.is_some())?;
-            fronts.push((public, port(name, following(6789, place)?, false)?));
+            let public = port(name.clone(), public, request.port.is_some())?;
+            let internal = port(name, following(6789, place)?, false)?;
+            frontends.push(FrontendPorts { public, internal });
         }
         let watched = catalogs.iter().map(|port| format!("127.0.0.1:{port}"));
         let watched = watched.collect::<Vec<_>>().join(",");
         let mut children = Vec::new();
         for (id, port) in &orders {
-            children.push(order(*id, *port, &list, wishes));
+            children.push(order(*id, *port, &list, request));
         }
         for (place, port) in catalogs.iter().enumerate() {
-            children.push(catalog(place, *port, &list, wishes));
+            children.push(catalog(place, *port, &list, request));
         }
-        for (place, ports) in fronts.iter().enumerate() {
-            children.push(frontend(place, *ports, (&list, &watched), wishes));
+        for (place, ports) in frontends.iter().enumerate() {
+            children.push(frontend(place, ports, &list, &watched, request));
         }
-        let public_ports = fronts.iter().map(|(public, _)| *public).collect();
-        Ok(Self { children, public_ports, ports: listed, auto: wishes.auto, given })
+        let public_ports = frontends.iter().map(|ports| ports.public).collect();
+        Ok(Self { children, public_ports, ports: listed, auto: request.auto, given })
     }
 
     /// Fails when a port is taken for longer than a killed store needs to stop.
@@ -156,7 +171,7 @@ impl Plan {
     }
 
     /// Prints the processes and examples of requests.
-    pub(crate) fn tell(&self, pids: &BTreeMap<String, u32>, wishes: &UpRequest) {
+    pub(crate) fn tell(&self, pids: &BTreeMap<String, u32>, request: &UpRequest) {
         let Some(url) = self.urls().into_iter().next() else { return };
         let program = std::env::args().next().unwrap_or_else(|| "oppidum".into());
         answer!("\nThe store is open: {}\n", self.urls().join("  "));
@@ -166,7 +181,7 @@ impl Plan {
             let command = child.arguments.join(" ");
             answer!("{:<12} {pid:>8}  {:<16} {program} {command}", child.name, child.address);
         }
-        let (path, product, more) = match wishes.dialect.as_str() {
+        let (path, product, more) = match request.dialect.as_str() {
             "toy" => ("products", "whale", ""),
             _ => ("stocks", "GameStart", ",\"type\":\"buy\""),
         };
@@ -184,51 +199,63 @@ impl Plan {
     }
 }
 
-fn order(id: u64, port: u16, list: &str, wishes: &UpRequest) -> Child {
-    let data = wishes.data.display().to_string();
+fn order(id: u64, port: u16, list: &str, request: &UpRequest) -> Child {
+    let data = request.data.display().to_string();
     let flags = [
         ("--id", id.to_string()),
         ("--orders", list.to_owned()),
         ("--listen", format!("127.0.0.1:{port}")),
         ("--data", data),
-        ("--shop", wishes.shop.clone()),
-        ("--log", wishes.log.clone()),
+        ("--shop", request.shop.clone()),
+        ("--log", request.log.clone()),
     ];
-    let cluster = wishes.cluster.iter().map(|name| ("--cluster", name.clone()));
+    let cluster = request.cluster.iter().map(|name| ("--cluster", name.clone()));
     let flags: Vec<_> = flags.into_iter().chain(cluster).collect();
     let mut arguments = arguments("order", &flags);
-    arguments.extend(wishes.preempt.then(|| "--preempt".to_owned()));
+    arguments.extend(request.preempt.then(|| "--preempt".to_owned()));
     Child { name: format!("order-{id}"), arguments, address: format!("127.0.0.1:{port}") }
 }
 
-fn catalog(place: usize, port: u16, list: &str, wishes: &UpRequest) -> Child {
+fn catalog(place: usize, port: u16, list: &str, request: &UpRequest) -> Child {
     let address = format!("127.0.0.1:{port}");
     let flags = [
         ("--listen", address.clone()),
         ("--orders", list.to_owned()),
-        ("--log", wishes.log.clone()),
+        ("--log", request.log.clone()),
     ];
     let name = format!("catalog-{}", place + 1);
     Child { name, arguments: arguments("catalog", &flags), address }
 }
 
-fn frontend(place: usize, ports: (u16, u16), lists: (&str, &str), wishes: &UpRequest) -> Child {
+/// The ports of one frontend.
+struct FrontendPorts {
+    public: u16,
+    internal: u16,
+}
+
+fn frontend(
+    place: usize,
+    ports: &FrontendPorts,
+    orders: &str,
+    catalogs: &str,
+    request: &UpRequest,
+) -> Child {
     let flags = [
         ("--host", "127.0.0.1".to_owned()),
-        ("--port", ports.0.to_string()),
-        ("--internal", format!("127.0.0.1:{}", ports.1)),
-        ("--orders", lists.0.to_owned()),
-        ("--catalogs", if lists.1.is_empty() { "none" } else { lists.1 }.to_owned()),
-        ("--cache", wishes.cache.clone()),
-        ("--dialect", wishes.dialect.clone()),
-        ("--access-log", wishes.access_log.clone()),
+        ("--port", ports.public.to_string()),
+        ("--internal", format!("127.0.0.1:{}", ports.internal)),
+        ("--orders", orders.to_owned()),
+        ("--catalogs", if catalogs.is_empty() { "none" } else { catalogs }.to_owned()),
+        ("--cache", request.cache.clone()),
+        ("--dialect", request.dialect.clone()),
+        ("--access-log", request.access_log.clone()),
         // It listens only on loopback: local users see the full status, and loopback has no limit.
         ("--public-status", "full".to_owned()),
         ("--gateways", "loopback".to_owned()),
-        ("--log", wishes.log.clone()),
+        ("--log", request.log.clone()),
     ];
     let name = format!("frontend-{}", place + 1);
-    let address = format!("127.0.0.1:{}", ports.0);
+    let address = format!("127.0.0.1:{}", ports.public);
     Child { name, arguments: arguments("frontend", &flags), address }
 }
 
@@ -244,6 +271,11 @@ fn following(first: u16, place: u16) -> Result<u16, Stop> {
     first
         .checked_add(place)
         .ok_or_else(|| Stop::Setup(format!("there is no port {first} + {place}")))
+}
+
+/// True when no process listens on this port of loopback.
+fn is_free(port: u16) -> bool {
+    TcpListener::bind(("127.0.0.1", port)).is_ok()
 }
 
 /// Allocates fixed or free ports; holds free ones until all are chosen, so that none repeats.
@@ -276,7 +308,7 @@ impl PortAllocator {
 mod tests {
     use super::*;
 
-    fn wishes() -> UpRequest {
+    fn request() -> UpRequest {
         UpRequest {
             dialect: "toy".into(),
             shop: "toy".into(),
@@ -295,7 +327,7 @@ mod tests {
 
     #[test]
     fn fixed_ports_are_the_documented_ones() {
-        let plan = Plan::make(&wishes()).unwrap();
+        let plan = Plan::make(&request()).unwrap();
         let names: Vec<_> = plan.children.iter().map(|child| child.name.as_str()).collect();
         let expected = [
             "order-123",
@@ -324,8 +356,8 @@ mod tests {
     #[test]
     fn a_given_port_is_kept_and_the_other_ports_are_drawn() {
         for given in [18_401, 1115, 65_000] {
-            let wishes = UpRequest { auto: true, port: Some(given), ..wishes() };
-            let plan = Plan::make(&wishes).unwrap();
+            let request = UpRequest { auto: true, port: Some(given), ..request() };
+            let plan = Plan::make(&request).unwrap();
             let expected = [given, given + 1].map(|port| format!("http://127.0.0.1:{port}"));
             assert_eq!(plan.urls(), expected);
             let others = plan.ports.iter().filter(|(_, port)| FREE.contains(port)).count();
@@ -335,7 +367,7 @@ mod tests {
             assert_eq!(ports.len(), plan.ports.len());
         }
         for odd in [0, u16::MAX, 1115, 2318] {
-            assert!(Plan::make(&UpRequest { port: Some(odd), ..wishes() }).is_err(), "{odd}");
+            assert!(Plan::make(&UpRequest { port: Some(odd), ..request() }).is_err(), "{odd}");
         }
     }
 
@@ -343,7 +375,7 @@ mod tests {
     #[test]
     fn the_advice_about_a_taken_port_depends_on_its_source() {
         let taken = |auto, port, of: u16| {
-            let plan = Plan::make(&UpRequest { port, auto, ..wishes() }).unwrap();
+            let plan = Plan::make(&UpRequest { port, auto, ..request() }).unwrap();
             plan.taken("x", of)
         };
         for auto in [false, true] {
@@ -358,12 +390,13 @@ mod tests {
     /// Kind: a setting for one process that reaches all of them.
     #[test]
     fn every_process_gets_its_listening_address_by_a_flag() {
-        let plan = Plan::make(&wishes()).unwrap();
+        let plan = Plan::make(&request()).unwrap();
         for child in &plan.children {
             let mut pairs = child.arguments.windows(2);
-            let told = match child.name.starts_with("frontend") {
-                true => pairs.any(|pair| pair == ["--host", "127.0.0.1"]),
-                false => pairs.any(|pair| pair == ["--listen", &*child.address]),
+            let told = if child.name.starts_with("frontend") {
+                pairs.any(|pair| pair == ["--host", "127.0.0.1"])
+            } else {
+                pairs.any(|pair| pair == ["--listen", &*child.address])
             };
             assert!(told, "{child:?}");
         }
@@ -371,7 +404,7 @@ mod tests {
 
     #[test]
     fn free_ports_are_all_different() {
-        let plan = Plan::make(&UpRequest { auto: true, ..wishes() }).unwrap();
+        let plan = Plan::make(&UpRequest { auto: true, ..request() }).unwrap();
         let ports: std::collections::BTreeSet<_> =
             plan.ports.iter().map(|(_, port)| port).collect();
         assert_eq!(ports.len(), plan.ports.len());

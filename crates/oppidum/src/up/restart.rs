@@ -57,7 +57,8 @@ impl Backoff {
 pub(crate) fn cannot_open(children: &[&str], unusable: &BTreeSet<String>) -> Option<String> {
     let of = |role: &'static str| children.iter().filter(move |name| name.starts_with(role));
     let lost = |role| of(role).filter(|name| unusable.contains(**name)).collect::<Vec<_>>();
-    let (replicas, frontends) = (lost("order"), lost("frontend"));
+    let replicas = lost("order");
+    let frontends = lost("frontend");
     // The remaining replicas are no majority, and could not decide an entry.
     let no_majority = of("order").count() - replicas.len() < of("order").count() / 2 + 1;
     let no_frontend = frontends.len() == of("frontend").count();
@@ -76,7 +77,8 @@ mod tests {
 
     #[test]
     fn a_child_that_dies_young_waits_longer_each_time() {
-        let (young, old) = (Duration::from_secs(1), Duration::from_secs(11));
+        let young = Duration::from_secs(1);
+        let old = Duration::from_secs(11);
         let mut backoff = Backoff::new();
         let pauses: Vec<_> = (0..7).map(|_| backoff.next(End::Died, young).as_millis()).collect();
         assert_eq!(pauses, [500, 1_000, 2_000, 4_000, 8_000, 8_000, 8_000]);

@@ -18,9 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::exit::Stop;
 
-use super::GIVEN;
 use super::archive::Archive;
-use super::plan::{Child, Plan};
+use super::plan::{Child, GIVEN, Plan};
 use super::restart::{self, Backoff, End};
 
 /// How long a child must be unable to run before that counts as settled: ports and folders of a
@@ -64,7 +63,7 @@ pub(crate) enum Lines {
 pub(crate) struct Supervisor {
     pids: Arc<Mutex<BTreeMap<String, u32>>>,
     /// Notified to restart a child.
-    doors: BTreeMap<String, Arc<Notify>>,
+    restarts: BTreeMap<String, Arc<Notify>>,
     frontends: CancellationToken,
     others: CancellationToken,
     tasks: TaskTracker,
@@ -83,21 +82,23 @@ impl Supervisor {
         let program = std::env::current_exe()
             .map_err(|error| Stop::Setup(format!("this program cannot be found: {error}")))?;
         let pids = Arc::new(Mutex::new(BTreeMap::new()));
-        let (frontends, others) = (CancellationToken::new(), CancellationToken::new());
-        let (tasks, (failed, failures)) = (TaskTracker::new(), mpsc::channel(1));
+        let frontends = CancellationToken::new();
+        let others = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let (failed, failures) = mpsc::channel(1);
         let (cannot_run, unusable) = watch::channel(BTreeSet::new());
         let cannot_run = Arc::new(cannot_run);
-        let mut doors = BTreeMap::new();
+        let mut restarts = BTreeMap::new();
         for child in &plan.children {
-            let door = Arc::new(Notify::new());
-            doors.insert(child.name.clone(), door.clone());
+            let restart = Arc::new(Notify::new());
+            restarts.insert(child.name.clone(), restart.clone());
             let is_frontend = child.name.starts_with("frontend");
             let keeper = ChildKeeper {
                 child: child.clone(),
                 program: program.clone(),
                 afterwards,
                 lines: lines.clone(),
-                door,
+                restart,
                 pids: pids.clone(),
                 end: if is_frontend { frontends.clone() } else { others.clone() },
                 stopping: stop.clone(),
@@ -109,7 +110,7 @@ impl Supervisor {
         tasks.close();
         let failures = tokio::sync::Mutex::new(failures);
         let names = plan.children.iter().map(|child| child.name.clone()).collect();
-        Ok(Self { pids, doors, frontends, others, tasks, failures, unusable, names })
+        Ok(Self { pids, restarts, frontends, others, tasks, failures, unusable, names })
     }
 
     /// Sends a signal to a child. False: it does not run.
@@ -123,8 +124,8 @@ impl Supervisor {
     /// Restarts a child that is down. False: it is running, or no child has this name.
     pub(crate) fn restart(&self, name: &str) -> bool {
         let down = !self.pids.lock().contains_key(name);
-        let door = self.doors.get(name).filter(|_| down);
-        door.inspect(|door| door.notify_one()).is_some()
+        let restart = self.restarts.get(name).filter(|_| down);
+        restart.inspect(|restart| restart.notify_one()).is_some()
     }
 
     /// The children's process ids, by name.
@@ -154,8 +155,21 @@ impl Supervisor {
         }
     }
 
-    /// Stops all children: frontends first, so that no request reaches a half-stopped store.
-    pub(crate) async fn end(&self) {
+    /// Stops all children in order; kills them once `hurry` is cancelled.
+    pub(crate) async fn end(&self, hurry: &CancellationToken) {
+        tokio::select! {
+            () = self.end_in_order() => {}
+            () = hurry.cancelled() => {
+                for name in self.pids().keys() {
+                    self.signal(name, Signal::KILL);
+                }
+                self.end_in_order().await;
+            }
+        }
+    }
+
+    /// Stops the frontends first, so that no request reaches a half-stopped store.
+    async fn end_in_order(&self) {
         self.frontends.cancel();
         let frontends_ended = async {
             while self.pids.lock().keys().any(|name| name.starts_with("frontend")) {
@@ -174,7 +188,7 @@ struct ChildKeeper {
     program: std::path::PathBuf,
     afterwards: AfterExit,
     lines: Lines,
-    door: Arc<Notify>,
+    restart: Arc<Notify>,
     pids: Arc<Mutex<BTreeMap<String, u32>>>,
     end: CancellationToken,
     stopping: CancellationToken,
@@ -202,7 +216,8 @@ impl ChildKeeper {
 
     /// Keeps a child of `up` running, independent of the other children.
     async fn keep_running(self) {
-        let (name, mut backoff) = (&self.child.name, Backoff::new());
+        let name = &self.child.name;
+        let mut backoff = Backoff::new();
         let mut unusable_since = None;
         loop {
             let began = Instant::now();
@@ -272,7 +287,7 @@ impl ChildKeeper {
                 continue;
             }
             tokio::select! {
-                () = self.door.notified() => {}
+                () = self.restart.notified() => {}
                 () = self.end.cancelled() => return,
             }
             borrowed = Some(0);
@@ -282,9 +297,8 @@ impl ChildKeeper {
     /// Records whether this child is one of those that cannot run.
     fn note_usable(&self, usable: bool) {
         let name = &self.child.name;
-        self.cannot_run.send_if_modified(|unusable| match usable {
-            true => unusable.remove(name),
-            false => unusable.insert(name.clone()),
+        self.cannot_run.send_if_modified(|unusable| {
+            if usable { unusable.remove(name) } else { unusable.insert(name.clone()) }
         });
     }
 
@@ -309,9 +323,11 @@ impl ChildKeeper {
         let held = running.stdin.take();
         let pid = running.id().unwrap_or(0);
         self.pids.lock().insert(name.clone(), pid);
-        let lines = || (name.clone(), self.lines.clone());
-        let out = running.stdout.take().map(|out| tokio::spawn(pass_on(out, lines())));
-        let err = running.stderr.take().map(|err| tokio::spawn(pass_on(err, lines())));
+        let lines = &self.lines;
+        let out = running.stdout.take();
+        let out = out.map(|out| tokio::spawn(pass_on(out, name.clone(), lines.clone())));
+        let err = running.stderr.take();
+        let err = err.map(|err| tokio::spawn(pass_on(err, name.clone(), lines.clone())));
         let waited = tokio::select! {
             status = running.wait() => status.map(ChildRun::Ended),
             () = self.end.cancelled() => end(&mut running, held).await.map(|()| ChildRun::OverByUs),
@@ -345,7 +361,7 @@ async fn end(
     Ok(())
 }
 
-async fn pass_on(from: impl AsyncRead + Unpin, (name, to): (String, Lines)) {
+async fn pass_on(from: impl AsyncRead + Unpin, name: String, to: Lines) {
     let mut bytes = Vec::new();
     let mut from = BufReader::new(from);
     loop {

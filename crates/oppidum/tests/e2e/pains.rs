@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use rustix::process::Signal;
 
 use crate::double::{Double, Fault};
-use crate::harness::{Ended, Plan, Process, Store, run, runs, until};
+use crate::harness::{Ended, Plan, Process, Store, children, run, runs, until};
 
 const PAINS: [&str; 3] = ["oversell", "double-submit", "stale"];
 
@@ -106,29 +106,14 @@ fn a_signal_ends_the_store_with_the_experiment() {
     let folder = tempfile::tempdir().unwrap();
     let arguments = ["lab", "stale", "--orders", "10000"].map(str::to_owned);
     let mut lab = Process::start("lab", folder.path(), &arguments);
-    let children = until("the store runs", || {
-        let children = children_of(lab.pid());
-        let up = children.first()?;
-        let grandchildren = children_of(*up);
-        (grandchildren.len() == 8).then(|| [children, grandchildren].concat())
+    let store = until("the store runs", || {
+        let store = children(lab.pid());
+        (store.len() == 8).then_some(store)
     });
     lab.signal(Signal::INT);
     assert_eq!(lab.wait(), Some(2), "{}", lab.stderr());
     assert!(lab.stderr().contains("interrupted"), "{}", lab.stderr());
-    for child in children {
+    for child in store {
         until(&format!("{child} ends with the experiment"), || (!runs(child)).then_some(()));
     }
-}
-
-/// The child processes of a process, from any of its threads.
-fn children_of(pid: u32) -> Vec<u32> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let listed =
-        tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
-    let children: Vec<u32> = listed
-        .flat_map(|list| {
-            list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()
-        })
-        .collect();
-    children
 }

@@ -74,7 +74,8 @@ pub(super) fn spans(before: &[String], events: &[Event]) -> Vec<CachedSpan> {
     let mut open: BTreeMap<&str, u64> = before.iter().map(|name| (name.as_str(), 0)).collect();
     let mut spans = Vec::new();
     let mut close = |product: &str, from_ms, to_ms, ended: &str| {
-        let (product, ended) = (product.to_owned(), ended.to_owned());
+        let product = product.to_owned();
+        let ended = ended.to_owned();
         spans.push(CachedSpan { product, from_ms, to_ms, ended });
     };
     for event in events {

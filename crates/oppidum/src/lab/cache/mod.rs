@@ -8,13 +8,14 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
-use crate::cli_lab::Cache;
+use crate::cli::lab::Cache;
 use crate::http::Client;
-use crate::lab::interrupt::Interrupt;
-use crate::lab::lab_store::{self, StoreSpec};
-use crate::lab::{self, remark, tell};
-use crate::load::report::Report;
-use crate::load::{self, Workload};
+use crate::lab::cluster::{self, ClusterSpec};
+use crate::lab::files;
+use crate::load;
+use crate::load::report::{Report, print_failures};
+use crate::load::workload::Workload;
+use crate::signals::Interrupt;
 use history::{CacheHistory, CachedSpan, Event};
 
 /// The most rows of a picture.
@@ -31,40 +32,29 @@ struct CacheRun {
 /// Runs customers, and shows how their requests changed the cache.
 pub(super) async fn run(flags: &Cache, interrupt: &Interrupt) -> Result<bool, Stop> {
     let out = &flags.crowd.out;
-    lab::folder(out)?;
+    files::create_folder(out)?;
     let seen = match &flags.url {
         Some(url) => interrupt.unless(look(url, flags)).await?,
         None => {
             let cache = flags.capacity.to_string();
-            let set = StoreSpec {
-                dialect: "stock",
-                stock: None,
-                frontends: 1,
-                catalogs: 1,
-                cache,
-                log: "warn",
-            };
-            lab_store::with(&set, interrupt, async |stage| {
-                let urls = stage.urls();
-                look(urls.first().map_or("", String::as_str), flags).await
-            })
-            .await?
+            let spec = ClusterSpec { cache, ..ClusterSpec::new("stock") };
+            cluster::with(&spec, interrupt, async |cluster| look(&cluster.url(), flags).await)
+                .await?
         }
     };
     let (events, cut) = history::since(&seen.before, &seen.after);
-    for failure in seen.report.failures.iter().take(20) {
-        tell(format!("FAILED: {failure}"));
-    }
+    print_failures(&seen.report.failures);
     if events.is_empty() {
-        tell("Nothing was measured: nothing happened to the cache.");
+        answer!("Nothing was measured: nothing happened to the cache.");
         return Ok(false);
     }
     if cut {
-        remark(format!("only the last {} events are kept: earlier ones are missing", events.len()));
+        note!("only the last {} events are kept: earlier ones are missing", events.len());
     }
-    let before = match cut {
-        true => Vec::new(),
-        false => seen.before.cache.contents.iter().map(|product| product.name.clone()).collect(),
+    let before = if cut {
+        Vec::new()
+    } else {
+        seen.before.cache.contents.iter().map(|product| product.name.clone()).collect()
     };
     let spans = history::spans(&before, &events);
     write(flags, &seen, &events, &spans)?;
@@ -78,15 +68,18 @@ async fn look(url: &str, flags: &Cache) -> Result<CacheRun, Stop> {
     if before.cache.capacity == 0 {
         return Err(Stop::Setup(format!("the frontend at {url} has no cache")));
     }
-    let shop = load::look_around(url).await?;
-    let fits = usize::try_from(before.cache.capacity).is_ok_and(|room| shop.names.len() <= room);
+    let shop = load::fetch_shop(url).await?;
+    let fits =
+        usize::try_from(before.cache.capacity).is_ok_and(|capacity| shop.names.len() <= capacity);
     if fits {
-        remark("every product fits into the cache: none will make room for another");
+        note!("every product fits into the cache: none will make room for another");
     }
-    let habits = Workload::quiet(flags.crowd.clients, flags.requests, flags.p, flags.crowd.seed);
-    let habits = Workload { pause: flags.pause, ..habits };
-    let (closing, urls) = (CancellationToken::new(), [url.to_owned()]);
-    let report = load::outing(&urls, &shop, habits, &closing, &std::sync::Arc::default()).await?;
+    let workload = Workload::quiet(flags.crowd.clients, flags.requests, flags.p, flags.crowd.seed);
+    let workload = Workload { pause: flags.pause, ..workload };
+    let closing = CancellationToken::new();
+    let urls = [url.to_owned()];
+    let report =
+        load::run_customers(&urls, &shop, workload, &closing, &std::sync::Arc::default()).await?;
     let after = ask(&mut client, url).await?;
     Ok(CacheRun { before, after, report, products: shop.names.to_vec() })
 }
@@ -111,17 +104,17 @@ fn write(
     let out = &flags.crowd.out;
     let capacity = after.cache.capacity;
     let grown = |of: fn(&CacheHistory) -> u64| of(after).saturating_sub(of(before));
-    let hits = grown(|story| story.cache.hits);
-    let misses = grown(|story| story.cache.misses + story.cache.coalesced);
-    let evicted = grown(|story| story.cache.evicted);
-    let invalidated = grown(|story| story.cache.invalidated);
+    let hits = grown(|history| history.cache.hits);
+    let misses = grown(|history| history.cache.misses + history.cache.coalesced);
+    let evicted = grown(|history| history.cache.evicted);
+    let invalidated = grown(|history| history.cache.invalidated);
     let mut shown: Vec<String> = products.clone();
     shown.sort();
     let all = shown.len();
     if ROWS_MAX < all {
         shown.retain(|name| spans.iter().any(|span| span.product == *name));
         shown.truncate(ROWS_MAX);
-        remark(format!("{} of {all} products are drawn", shown.len()));
+        note!("{} of {all} products are drawn", shown.len());
     }
     let subtitle = format!(
         "room for {capacity} of {all} products; {hits} hits, {misses} misses, {evicted} \
@@ -129,7 +122,7 @@ fn write(
         flags.crowd.clients, flags.p
     );
     let picture = plot::draw(&subtitle, &shown, spans, events);
-    let drawn = lab::write(out, "cache.svg", &picture)?;
+    let drawn = files::write(out, "cache.svg", &picture)?;
     let behind = json!({
         "capacity": capacity,
         "products": products,
@@ -141,19 +134,19 @@ fn write(
         "events": events,
     });
     let behind = format!("{behind:#}\n");
-    let written = lab::write(out, "cache.json", &behind)?;
+    let written = files::write(out, "cache.json", &behind)?;
     let mut last: Vec<&str> = Vec::new();
     if let Some(event) = events.last() {
         last.extend(event.contents.iter().map(String::as_str));
     }
-    tell(format!("written: {}, {}", drawn.display(), written.display()));
-    tell(format!("At the end it held {}.", last.join(", ")));
+    answer!("written: {}, {}", drawn.display(), written.display());
+    answer!("At the end it held {}.", last.join(", "));
     let asked = (hits + misses).max(1);
-    tell(format!(
+    answer!(
         "With room for {capacity} of {all} products {hits} of {asked} queries were hits ({} %); \
          {evicted} times a product made room for another, {invalidated} times an order changed \
          one that was cached.",
         100 * hits / asked
-    ));
+    );
     Ok(())
 }

@@ -56,7 +56,8 @@ pub(super) fn draw(
     let row = |product: &str| products.iter().position(|name| name == product).map(middle);
     for CachedSpan { product, from_ms, to_ms, .. } in spans {
         let Some(middle) = row(product) else { continue };
-        let (from, to) = (x.at(time(*from_ms)), x.at(time(*to_ms)));
+        let from = x.at(time(*from_ms));
+        let to = x.at(time(*to_ms));
         canvas.rect((from, middle - 8.0), ((to - from).max(1.0), 16.0), SKY);
         canvas.line((from, middle - 8.0), (from, middle + 8.0), INK, 1.0, "");
     }

@@ -6,8 +6,8 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use wire::exit::Stop;
 
-use crate::cli_lab::{Failover, Victim};
-use crate::lab::lab_store::LabStore;
+use crate::cli::lab::{Failover, Victim};
+use crate::lab::cluster::LocalCluster;
 
 /// The most that a replica's death may add to a request's latency (P6).
 const DEATH: Duration = Duration::from_millis(100);
@@ -28,9 +28,9 @@ pub(super) struct InjectedFault {
     /// Whether it was frozen, not killed.
     pub(super) frozen: bool,
     /// The time of the fault.
-    pub(super) struck: Instant,
+    pub(super) injected: Instant,
     /// The time at which the process was restarted or resumed.
-    pub(super) mended: Instant,
+    pub(super) ended: Instant,
     /// The most that the fault may add to a request's latency before clients notice it.
     pub(super) within: Duration,
 }
@@ -43,37 +43,30 @@ impl InjectedFault {
 }
 
 /// Injects a fault, waits, restarts or resumes the process, and waits until the store is healthy.
-pub(super) async fn strike(
-    stage: &LabStore,
+pub(super) async fn inject(
+    cluster: &LocalCluster,
     flags: &Failover,
-    luck: &mut StdRng,
+    rng: &mut StdRng,
 ) -> Result<InjectedFault, Stop> {
-    let leader = format!("order-{}", stage.leader().await?);
-    let victim = choose(flags.kill, &stage.names(), &leader, luck)?;
+    let leader = format!("order-{}", cluster.leader().await?);
+    let victim = choose(flags.kill, &cluster.names(), &leader, rng)?;
     let led = victim == leader;
-    let struck = Instant::now();
-    let hit = match flags.freeze {
-        true => stage.freeze(&victim),
-        false => stage.kill(&victim).await,
-    };
-    if !hit {
+    let injected = Instant::now();
+    if !cluster.inject_fault(&victim, flags.freeze).await {
         return Err(Stop::Setup(format!("{victim} cannot be killed or frozen: it does not run")));
     }
     tokio::time::sleep(flags.restart_after).await;
-    let mended = Instant::now();
-    let back = match flags.freeze {
-        true => stage.thaw(&victim),
-        false => stage.restart(&victim),
-    };
+    let ended = Instant::now();
+    let back = if flags.freeze { cluster.thaw(&victim) } else { cluster.restart(&victim) };
     if !back {
         return Err(Stop::Setup(format!("{victim} cannot be restarted")));
     }
-    stage.whole().await?;
+    cluster.whole().await?;
     let within = flags.within.unwrap_or_else(|| promised(&victim, flags.freeze));
-    Ok(InjectedFault { victim, led, frozen: flags.freeze, struck, mended, within })
+    Ok(InjectedFault { victim, led, frozen: flags.freeze, injected, ended, within })
 }
 
-fn choose(kill: Victim, names: &[String], leader: &str, luck: &mut StdRng) -> Result<String, Stop> {
+fn choose(kill: Victim, names: &[String], leader: &str, rng: &mut StdRng) -> Result<String, Stop> {
     let is = |name: &&String| match kill {
         Victim::Leader => name.as_str() == leader,
         Victim::Follower => name.starts_with("order") && name.as_str() != leader,
@@ -85,7 +78,7 @@ fn choose(kill: Victim, names: &[String], leader: &str, luck: &mut StdRng) -> Re
     if victims.is_empty() {
         return Err(Stop::Setup("no process matches --kill".into()));
     }
-    Ok(victims[luck.random_range(0..victims.len())].clone())
+    Ok(victims[rng.random_range(0..victims.len())].clone())
 }
 
 fn promised(victim: &str, frozen: bool) -> Duration {
@@ -107,8 +100,8 @@ mod tests {
         let names = ["order-123", "order-345", "order-456", "catalog-1", "frontend-1"];
         let names = names.map(str::to_owned);
         let choose = |kill, seed| {
-            let luck = &mut StdRng::seed_from_u64(seed);
-            (0..20).map(|_| choose(kill, &names, "order-345", luck).unwrap()).collect::<Vec<_>>()
+            let rng = &mut StdRng::seed_from_u64(seed);
+            (0..20).map(|_| choose(kill, &names, "order-345", rng).unwrap()).collect::<Vec<_>>()
         };
         assert!(choose(Victim::Leader, 1).iter().all(|name| name == "order-345"));
         let followers = choose(Victim::Follower, 1);

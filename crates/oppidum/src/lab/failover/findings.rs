@@ -23,7 +23,7 @@ pub(super) struct Findings {
     /// Whether connections had to break, because a frontend was hit.
     pub(super) moves_clients: bool,
     /// The finding for each fault.
-    pub(super) strikes: Vec<FailoverFinding>,
+    pub(super) faults: Vec<FailoverFinding>,
     /// The finding for the time without a fault.
     pub(super) calm: FailoverFinding,
     /// The latency without a fault, as its 99th percentile. The promise limits what a fault adds to
@@ -44,35 +44,35 @@ pub(super) struct FailoverFinding {
 
 impl Findings {
     /// Summarizes all samples of the experiment.
-    pub(super) fn of(samples: &[Sample], strikes: &[InjectedFault]) -> Self {
-        let moves_clients = strikes.iter().any(InjectedFault::moves_clients);
+    pub(super) fn of(samples: &[Sample], faults: &[InjectedFault]) -> Self {
+        let moves_clients = faults.iter().any(InjectedFault::moves_clients);
         let count = |is: fn(&Sample) -> bool| samples.iter().filter(|s| is(s)).count();
         let gaps = gaps(samples);
-        let spans: Vec<(Instant, Instant)> = (0..strikes.len()).map(|n| span(strikes, n)).collect();
-        let struck = |own: (Instant, Instant)| spans.iter().any(|span| touches(*span, own));
-        let calm = samples.iter().filter(|sample| !struck(sample_span(sample)));
+        let spans: Vec<(Instant, Instant)> = (0..faults.len()).map(|n| span(faults, n)).collect();
+        let is_hit = |own: (Instant, Instant)| spans.iter().any(|span| touches(*span, own));
+        let calm = samples.iter().filter(|sample| !is_hit(sample_span(sample)));
         let mut calm: Vec<Duration> = calm.map(|sample| sample.took).collect();
         calm.sort_unstable();
         let usual = calm.get(calm.len() * 99 / 100).copied().unwrap_or_default();
-        let found = strikes.iter().zip(&spans).map(|(strike, span)| {
+        let found = faults.iter().zip(&spans).map(|(fault, span)| {
             let own = samples.iter().filter(|sample| touches(*span, sample_span(sample)));
             let own: Vec<&Sample> =
-                own.filter(|s| !(strike.moves_clients() && s.moved != 0)).collect();
+                own.filter(|s| !(fault.moves_clients() && s.moved != 0)).collect();
             FailoverFinding {
                 gap: longest(gaps.iter().filter(|gap| touches(*span, **gap)).map(length)),
                 slowest: longest(own.iter().map(|sample| sample.took)),
-                late: own.iter().filter(|sample| strike.within + usual < sample.took).count(),
+                late: own.iter().filter(|sample| fault.within + usual < sample.took).count(),
             }
         });
         Self {
             requests: samples.len(),
-            failed: count(|sample| sample.came == RequestResult::Failed),
+            failed: count(|sample| sample.result == RequestResult::Failed),
             put_off: count(|sample| sample.put_off != 0),
             moved: count(|sample| sample.moved != 0),
             moves_clients,
-            strikes: found.collect(),
+            faults: found.collect(),
             calm: FailoverFinding {
-                gap: longest(gaps.iter().filter(|gap| !struck(**gap)).map(length)),
+                gap: longest(gaps.iter().filter(|gap| !is_hit(**gap)).map(length)),
                 slowest: calm.last().copied().unwrap_or_default(),
                 late: 0,
             },
@@ -82,7 +82,7 @@ impl Findings {
 
     /// The number of requests that exceeded the promised limit.
     pub(super) fn late(&self) -> usize {
-        self.strikes.iter().map(|found| found.late).sum()
+        self.faults.iter().map(|found| found.late).sum()
     }
 
     /// Whether clients noticed anything.
@@ -93,7 +93,7 @@ impl Findings {
 
     /// The longest gap, and the fault in whose span it was; None: in none.
     pub(super) fn longest_gap(&self) -> (Duration, Option<usize>) {
-        let worst = self.strikes.iter().enumerate().max_by_key(|(_, found)| found.gap);
+        let worst = self.faults.iter().enumerate().max_by_key(|(_, found)| found.gap);
         match worst {
             Some((place, found)) if self.calm.gap <= found.gap => (found.gap, Some(place)),
             _ => (self.calm.gap, None),
@@ -102,10 +102,10 @@ impl Findings {
 }
 
 /// From a fault until [`AFTERMATH`] after the process is back, or until the next fault.
-fn span(strikes: &[InjectedFault], place: usize) -> (Instant, Instant) {
-    let InjectedFault { struck, mended, .. } = strikes[place];
-    let next = strikes.get(place + 1).map(|next| next.struck);
-    (struck, next.map_or(mended + AFTERMATH, |next| next.min(mended + AFTERMATH)))
+fn span(faults: &[InjectedFault], place: usize) -> (Instant, Instant) {
+    let InjectedFault { injected, ended, .. } = faults[place];
+    let next = faults.get(place + 1).map(|next| next.injected);
+    (injected, next.map_or(ended + AFTERMATH, |next| next.min(ended + AFTERMATH)))
 }
 
 fn sample_span(sample: &Sample) -> (Instant, Instant) {
@@ -114,7 +114,8 @@ fn sample_span(sample: &Sample) -> (Instant, Instant) {
 
 /// The time spans between consecutive acknowledged orders.
 fn gaps(samples: &[Sample]) -> Vec<(Instant, Instant)> {
-    let orders = samples.iter().filter(|s| s.kind == Kind::Order && s.came == RequestResult::Done);
+    let orders =
+        samples.iter().filter(|s| s.kind == Kind::Order && s.result == RequestResult::Done);
     let mut ends: Vec<Instant> = orders.map(|sample| sample.began + sample.took).collect();
     ends.sort_unstable();
     ends.windows(2).map(|pair| (pair[0], pair[1])).collect()
@@ -139,8 +140,9 @@ mod tests {
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
     fn order(start: Instant, at: u64, took: u64) -> Sample {
-        let (began, took) = (start + MS(at), MS(took));
-        Sample { began, took, kind: Kind::Order, came: RequestResult::Done, moved: 0, put_off: 0 }
+        let began = start + MS(at);
+        let took = MS(took);
+        Sample { began, took, kind: Kind::Order, result: RequestResult::Done, moved: 0, put_off: 0 }
     }
 
     fn kill(start: Instant, victim: &str, at: u64) -> InjectedFault {
@@ -148,8 +150,8 @@ mod tests {
             victim: victim.into(),
             led: true,
             frozen: false,
-            struck: start + MS(at),
-            mended: start + MS(at + 1_000),
+            injected: start + MS(at),
+            ended: start + MS(at + 1_000),
             within: MS(100),
         }
     }
@@ -160,20 +162,20 @@ mod tests {
         // An order every 20 ms that takes 5 ms; another takes 150 ms before the first fault.
         let mut samples: Vec<_> = (0..400).map(|n| order(start, 20 * n, 5)).collect();
         samples.push(order(start, 700, 150));
-        let strikes = [kill(start, "order-456", 2_000), kill(start, "order-345", 5_000)];
-        let calm = Findings::of(&samples, &strikes);
+        let faults = [kill(start, "order-456", 2_000), kill(start, "order-345", 5_000)];
+        let calm = Findings::of(&samples, &faults);
         assert!(!calm.noticed(), "{calm:?}");
         assert_eq!(calm.calm.slowest, MS(150));
         assert_eq!(calm.longest_gap().0, MS(20));
         assert_eq!(calm.usual, MS(5));
         // The usual 5 ms, and 100 ms that a fault may add.
         samples.push(order(start, 4_990, 104));
-        assert!(!Findings::of(&samples, &strikes).noticed());
+        assert!(!Findings::of(&samples, &faults).noticed());
         samples.push(order(start, 4_990, 130));
-        let late = Findings::of(&samples, &strikes);
+        let late = Findings::of(&samples, &faults);
         assert!(late.noticed() && late.late() == 1, "{late:?}");
-        assert_eq!((late.strikes[0].late, late.strikes[1].late), (0, 1));
-        assert_eq!(late.strikes[1].slowest, MS(130));
+        assert_eq!((late.faults[0].late, late.faults[1].late), (0, 1));
+        assert_eq!(late.faults[1].slowest, MS(130));
     }
 
     #[test]
@@ -181,8 +183,8 @@ mod tests {
         let start = Instant::now();
         let times = [0, 20, 40, 60, 300, 320, 340];
         let samples: Vec<_> = times.iter().map(|at| order(start, *at, 1)).collect();
-        let strikes = [kill(start, "order-456", 70)];
-        assert_eq!(Findings::of(&samples, &strikes).longest_gap(), (MS(240), Some(0)));
+        let faults = [kill(start, "order-456", 70)];
+        assert_eq!(Findings::of(&samples, &faults).longest_gap(), (MS(240), Some(0)));
         assert_eq!(Findings::of(&samples, &[]).longest_gap(), (MS(240), None));
     }
 
@@ -195,7 +197,7 @@ mod tests {
         assert!(!Findings::of(&samples, &frontend).noticed());
         let leader = [kill(start, "order-456", 2_000)];
         assert!(Findings::of(&samples, &leader).noticed());
-        let failed = [Sample { came: RequestResult::Failed, ..order(start, 0, 5) }];
+        let failed = [Sample { result: RequestResult::Failed, ..order(start, 0, 5) }];
         assert!(Findings::of(&failed, &frontend).noticed());
     }
 }

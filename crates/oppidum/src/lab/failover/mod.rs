@@ -16,15 +16,17 @@ use rand::rngs::StdRng;
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
-use crate::cli_lab::Failover;
+use crate::cli::lab::Failover;
 use crate::inspect::{self, Verdict};
+use crate::lab::cluster::{self, ClusterSpec, LEADERS, LocalCluster};
 use crate::lab::elections::{Election, elections};
-use crate::lab::interrupt::Interrupt;
-use crate::lab::lab_store::{self, LEADERS, LabStore, StoreSpec};
+use crate::lab::files;
 use crate::lab::progress::ProgressLine;
-use crate::lab::{self, tell};
-use crate::load::report::{KINDS, Report, Sample};
-use crate::load::{self, LoadProgress, Workload};
+use crate::load;
+use crate::load::report::{KINDS, Report, Sample, print_failures};
+use crate::load::workload::{LoadProgress, Workload};
+use crate::output::ms;
+use crate::signals::Interrupt;
 use fault::InjectedFault;
 use findings::Findings;
 
@@ -38,7 +40,7 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 struct FailoverRun {
     began: Instant,
     report: Report,
-    strikes: Vec<InjectedFault>,
+    faults: Vec<InjectedFault>,
     elections: Vec<Election>,
     verdict: Verdict,
 }
@@ -46,78 +48,76 @@ struct FailoverRun {
 /// Runs the experiment. False: clients noticed, or a check failed.
 pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool, Stop> {
     let out = &flags.crowd.out;
-    lab::folder(out)?;
-    let set = StoreSpec {
-        dialect: "stock",
-        stock: None,
-        frontends: 2,
-        catalogs: 2,
-        cache: "5".into(),
-        log: LEADERS,
-    };
+    files::create_folder(out)?;
+    let spec = ClusterSpec { frontends: 2, catalogs: 2, log: LEADERS, ..ClusterSpec::new("stock") };
     let seen =
-        lab_store::with(&set, interrupt, async |stage| experiment(stage, flags).await).await?;
-    let findings = Findings::of(&seen.report.samples, &seen.strikes);
+        cluster::with(&spec, interrupt, async |cluster| experiment(cluster, flags).await).await?;
+    let findings = Findings::of(&seen.report.samples, &seen.faults);
     let how = if flags.freeze { "frozen" } else { "killed" };
     let subtitle = format!(
         "{} clients; {} times a process was {how} ({}) and came back after {:?}",
         flags.crowd.clients,
-        seen.strikes.len(),
+        seen.faults.len(),
         format!("{:?}", flags.kill).to_lowercase(),
         flags.restart_after
     );
-    let scene = plot::FailoverPlot {
+    let plot = plot::FailoverPlot {
         began: seen.began,
         samples: &seen.report.samples,
-        strikes: &seen.strikes,
+        faults: &seen.faults,
         elections: &seen.elections,
         usual: findings.usual,
     };
-    let drawn = lab::write(out, "failover.svg", &plot::draw(&scene, &subtitle))?;
-    let written = lab::write(out, "failover.csv", &csv(seen.began, &seen.report.samples))?;
+    let drawn = files::write(out, "failover.svg", &plot::draw(&plot, &subtitle))?;
+    let written = files::write(out, "failover.csv", &csv(seen.began, &seen.report.samples))?;
     show(&seen, &findings);
     let well = answer(&seen, &findings);
-    tell(format!("\nwritten: {}, {}", drawn.display(), written.display()));
+    answer!("\nwritten: {}, {}", drawn.display(), written.display());
     Ok(well)
 }
 
 /// Runs the customers and the faults, and checks the store at the end.
-async fn experiment(stage: &LabStore, flags: &Failover) -> Result<FailoverRun, Stop> {
-    let urls = stage.urls();
-    let shop = load::look_around(urls.first().map_or("", String::as_str)).await?;
-    let habits = Workload::quiet(flags.crowd.clients, u64::MAX, flags.p, flags.crowd.seed);
-    let habits = Workload { pause: flags.pause, patience: PATIENCE, samples: true, ..habits };
-    let (closing, tally) = (CancellationToken::new(), Arc::new(LoadProgress::default()));
+async fn experiment(cluster: &LocalCluster, flags: &Failover) -> Result<FailoverRun, Stop> {
+    let shop = load::fetch_shop(&cluster.url()).await?;
+    let workload = Workload::quiet(flags.crowd.clients, u64::MAX, flags.p, flags.crowd.seed);
+    let workload = Workload { pause: flags.pause, patience: PATIENCE, samples: true, ..workload };
+    let closing = CancellationToken::new();
+    let tally = Arc::new(LoadProgress::default());
     let began = Instant::now();
-    let accidents = async {
-        let struck = accidents(stage, flags).await;
+    let injecting = async {
+        let faults = inject_faults(cluster, flags).await;
         // Also after an error: the customers stop, and confirm their orders.
         closing.cancel();
-        struck
+        faults
     };
-    let outing = load::outing(&urls, &shop, habits, &closing, &tally);
-    let (report, strikes) = tokio::join!(outing, accidents);
-    let (report, strikes) = (report?, strikes?);
-    stage.level().await?;
-    let verdict = inspect::judge(urls.first().map_or("", String::as_str)).await?;
-    let mut elections = elections(&stage.heard());
+    let urls = cluster.urls();
+    let customers = load::run_customers(&urls, &shop, workload, &closing, &tally);
+    let (report, faults) = tokio::join!(customers, injecting);
+    let report = report?;
+    let faults = faults?;
+    cluster.level().await?;
+    let verdict = inspect::judge(&cluster.url()).await?;
+    let mut elections = elections(&cluster.matched());
     elections.retain(|election| began <= election.at);
-    Ok(FailoverRun { began, report, strikes, elections, verdict })
+    Ok(FailoverRun { began, report, faults, elections, verdict })
 }
 
-async fn accidents(stage: &LabStore, flags: &Failover) -> Result<Vec<InjectedFault>, Stop> {
-    let mut luck = StdRng::seed_from_u64(flags.crowd.seed);
-    let mut strikes = Vec::new();
+async fn inject_faults(
+    cluster: &LocalCluster,
+    flags: &Failover,
+) -> Result<Vec<InjectedFault>, Stop> {
+    let mut rng = StdRng::seed_from_u64(flags.crowd.seed);
+    let mut faults = Vec::new();
     let progress = ProgressLine::of(flags.repeat.into());
     for place in 0..flags.repeat {
         let what = format!("accident {} of {}", place + 1, flags.repeat);
         progress.show(&what, place.into());
         tokio::time::sleep(CALM).await;
-        strikes.push(fault::strike(stage, flags, &mut luck).await?);
+        faults.push(fault::inject(cluster, flags, &mut rng).await?);
     }
     progress.show("confirming every order", flags.repeat.into());
     tokio::time::sleep(CALM).await;
-    Ok(strikes)
+    Ok(faults)
 }
 
 /// Every request as CSV.
@@ -133,7 +133,7 @@ fn csv(began: Instant, samples: &[Sample]) -> String {
             text,
             "{at:.4},{},{millis:.3},{},{},{}",
             name.replace(", ", "_").replace('-', ""),
-            format!("{:?}", sample.came).to_lowercase(),
+            format!("{:?}", sample.result).to_lowercase(),
             sample.moved,
             sample.put_off
         );
@@ -143,48 +143,54 @@ fn csv(began: Instant, samples: &[Sample]) -> String {
 
 /// Prints a line for each fault.
 fn show(seen: &FailoverRun, findings: &Findings) {
-    let leads: Vec<String> = (0..seen.strikes.len()).map(|place| leads(seen, place)).collect();
+    let leads: Vec<String> = (0..seen.faults.len()).map(|place| leads(seen, place)).collect();
     let wide = leads.iter().map(String::len).fold("leads then".len(), usize::max);
-    tell(format!(
+    answer!(
         "{:<3} {:<10} {:<6}  {:<wide$} {:>12} {:>16}  over the promise",
-        "", "process", "", "leads then", "longest gap", "slowest request"
-    ));
-    for (place, (strike, found)) in seen.strikes.iter().zip(&findings.strikes).enumerate() {
-        tell(format!(
+        "",
+        "process",
+        "",
+        "leads then",
+        "longest gap",
+        "slowest request"
+    );
+    for (place, (fault, found)) in seen.faults.iter().zip(&findings.faults).enumerate() {
+        answer!(
             "{:<3} {:<10} {}  {:<wide$} {:>12} {:>16}  {} over {} + {}",
             format!("#{}", place + 1),
-            strike.victim,
-            if strike.frozen { "frozen" } else { "killed" },
+            fault.victim,
+            if fault.frozen { "frozen" } else { "killed" },
             leads[place],
             ms(found.gap),
             ms(found.slowest),
             found.late,
             ms(findings.usual),
-            ms(strike.within)
-        ));
+            ms(fault.within)
+        );
     }
-    let (gap, slowest) = (ms(findings.calm.gap), ms(findings.calm.slowest));
+    let gap = ms(findings.calm.gap);
+    let slowest = ms(findings.calm.slowest);
     let wide = wide + 19;
-    tell(format!("{:<3} {:<wide$} {gap:>12} {slowest:>16}", "", "without a fault"));
-    tell(format!(
+    answer!("{:<3} {:<wide$} {gap:>12} {slowest:>16}", "", "without a fault");
+    answer!(
         "{:<3} {} is what requests take anyway: the 99th percentile without a fault\n",
         "",
         ms(findings.usual)
-    ));
+    );
 }
 
 /// The leaders elected after a fault, and how soon.
 fn leads(seen: &FailoverRun, place: usize) -> String {
-    let strike = &seen.strikes[place];
-    let next = seen.strikes.get(place + 1).map(|next| next.struck);
+    let fault = &seen.faults[place];
+    let next = seen.faults.get(place + 1).map(|next| next.injected);
     let own = seen.elections.iter().filter(|election| {
-        strike.struck <= election.at && next.is_none_or(|next| election.at < next)
+        fault.injected <= election.at && next.is_none_or(|next| election.at < next)
     });
     let after = |election: &Election| {
-        format!("{} after {}", election.leader, ms(election.at - strike.struck))
+        format!("{} after {}", election.leader, ms(election.at - fault.injected))
     };
     let leads: Vec<String> = own.map(after).collect();
-    match (leads.is_empty(), strike.led) {
+    match (leads.is_empty(), fault.led) {
         (false, _) => leads.join(", "),
         (true, true) => "the same".into(),
         (true, false) => "-".into(),
@@ -195,12 +201,10 @@ fn leads(seen: &FailoverRun, place: usize) -> String {
 fn answer(seen: &FailoverRun, findings: &Findings) -> bool {
     let Report { orders, confirmed, failures, .. } = &seen.report;
     if *orders == 0 {
-        tell("Nothing was measured: no order was acknowledged.");
+        answer!("Nothing was measured: no order was acknowledged.");
         return false;
     }
-    for failure in failures.iter().take(20) {
-        tell(format!("FAILED: {failure}"));
-    }
+    print_failures(failures);
     say("Do clients notice?", &noticed(findings));
     let (gap, at) = findings.longest_gap();
     let at = at.map_or("without a fault".into(), |place| format!("at #{}", place + 1));
@@ -222,7 +226,8 @@ fn answer(seen: &FailoverRun, findings: &Findings) -> bool {
         }
     }
     let all = orders == confirmed;
-    let (yes, of) = (if all { "Yes" } else { "No" }, format!("{confirmed} of {orders}"));
+    let yes = if all { "Yes" } else { "No" };
+    let of = format!("{confirmed} of {orders}");
     say("Is every order confirmed?", &format!("{yes}: {of}, each as it was placed."));
     !findings.noticed() && violation.is_none() && all && failures.is_empty()
 }
@@ -248,9 +253,5 @@ fn noticed(findings: &Findings) -> String {
 }
 
 fn say(question: &str, answer: &str) {
-    tell(format!("{question:<29} {answer}"));
-}
-
-fn ms(time: Duration) -> String {
-    format!("{:.0} ms", time.as_secs_f64() * 1_000.0)
+    answer!("{question:<29} {answer}");
 }

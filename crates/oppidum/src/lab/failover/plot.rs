@@ -30,22 +30,22 @@ const TOGETHER: f64 = 60.0;
 pub(super) struct FailoverPlot<'a> {
     pub(super) began: Instant,
     pub(super) samples: &'a [Sample],
-    pub(super) strikes: &'a [InjectedFault],
+    pub(super) faults: &'a [InjectedFault],
     pub(super) elections: &'a [Election],
     /// The latency without a fault.
     pub(super) usual: Duration,
 }
 
 /// Draws the picture.
-pub(super) fn draw(scene: &FailoverPlot<'_>, subtitle: &str) -> String {
+pub(super) fn draw(plot: &FailoverPlot<'_>, subtitle: &str) -> String {
     let mut canvas = Canvas::new(HEIGHT, "Latency of requests during faults", subtitle);
     let area = Area { left: 66.0, right: WIDTH - 20.0, top: 110.0, bottom: HEIGHT - 134.0 };
     // Look-ups come at the end, after the last fault.
-    let shown = || scene.samples.iter().filter(|sample| sample.kind != Kind::Lookup);
+    let shown = || plot.samples.iter().filter(|sample| sample.kind != Kind::Lookup);
     let millis = |sample: &Sample| sample.took.as_secs_f64() * 1_000.0;
-    let since = |at: Instant| at.saturating_duration_since(scene.began).as_secs_f64();
+    let since = |at: Instant| at.saturating_duration_since(plot.began).as_secs_f64();
     let end = shown().map(|sample| since(sample.began)).fold(1.0, f64::max);
-    let promised = scene.strikes.iter().map(|strike| strike.within + scene.usual);
+    let promised = plot.faults.iter().map(|fault| fault.within + plot.usual);
     let promised = promised.max().unwrap_or_default().as_secs_f64() * 1_000.0;
     let most = shown().map(millis).fold(promised.max(10.0), f64::max);
     let x = Scale::even(0.0, end, area.left, area.right);
@@ -56,10 +56,11 @@ pub(super) fn draw(scene: &FailoverPlot<'_>, subtitle: &str) -> String {
         Axis { scale: x, label: "time since the first request, s" },
         Axis { scale: y, label },
     );
-    marks(&mut canvas, scene, area, |at| x.at(since(at)));
-    for strike in scene.strikes {
-        let at = y.at((strike.within + scene.usual).as_secs_f64() * 1_000.0);
-        let (from, to) = (x.at(since(strike.struck)), x.at(since(strike.mended)));
+    marks(&mut canvas, plot, area, |at| x.at(since(at)));
+    for fault in plot.faults {
+        let at = y.at((fault.within + plot.usual).as_secs_f64() * 1_000.0);
+        let from = x.at(since(fault.injected));
+        let to = x.at(since(fault.ended));
         canvas.line((from, at), (to, at), INK, 2.0, "");
     }
     let orders: fn(Kind) -> bool = |kind| kind == Kind::Order;
@@ -67,17 +68,18 @@ pub(super) fn draw(scene: &FailoverPlot<'_>, subtitle: &str) -> String {
     for (is, colour, shape) in
         [(queries, ORANGE, MarkShape::Square), (orders, BLUE, MarkShape::Dot)]
     {
-        let own = shown().filter(|sample| is(sample.kind) && sample.came != RequestResult::Failed);
+        let own =
+            shown().filter(|sample| is(sample.kind) && sample.result != RequestResult::Failed);
         let own = own.map(|sample| (x.at(since(sample.began)), millis(sample)));
         for (at, slowest) in slowest(own) {
             canvas.mark(shape, (at, y.at(slowest)), 1.7, colour, "");
         }
     }
-    for sample in shown().filter(|sample| sample.came == RequestResult::Failed) {
+    for sample in shown().filter(|sample| sample.result == RequestResult::Failed) {
         let at = (x.at(since(sample.began)), y.at(millis(sample)));
         canvas.mark(MarkShape::Cross, at, 4.0, VERMILLION, "");
     }
-    legend(&mut canvas, scene.strikes);
+    legend(&mut canvas, plot.faults);
     canvas.finish()
 }
 
@@ -94,22 +96,18 @@ fn slowest(points: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
 }
 
 /// Vertical lines, with a text above each where there is space.
-fn marks(
-    canvas: &mut Canvas,
-    scene: &FailoverPlot<'_>,
-    area: Area,
-    place: impl Fn(Instant) -> f64,
-) {
+fn marks(canvas: &mut Canvas, plot: &FailoverPlot<'_>, area: Area, place: impl Fn(Instant) -> f64) {
     let mut lines = Vec::new();
-    for strike in scene.strikes {
-        let name = strike.victim.trim_start_matches("order-").to_owned();
-        lines.push((0, place(strike.struck), name, VERMILLION, ""));
-        lines.push((1, place(strike.mended), String::new(), GREEN, "7 3"));
+    for fault in plot.faults {
+        let name = fault.victim.trim_start_matches("order-").to_owned();
+        lines.push((0, place(fault.injected), name, VERMILLION, ""));
+        lines.push((1, place(fault.ended), String::new(), GREEN, "7 3"));
     }
     // Leaders that follow each other closely share a text.
     let mut words: Option<(f64, usize)> = None;
-    for election in scene.elections {
-        let (at, leader) = (place(election.at), election.leader.to_string());
+    for election in plot.elections {
+        let at = place(election.at);
+        let leader = election.leader.to_string();
         match words {
             Some((from, first)) if at - from < TOGETHER => {
                 let said: &mut String = &mut lines[first].2;
@@ -135,13 +133,13 @@ fn marks(
     }
 }
 
-fn legend(canvas: &mut Canvas, strikes: &[InjectedFault]) {
+fn legend(canvas: &mut Canvas, faults: &[InjectedFault]) {
     let entry = |canvas: &mut Canvas, place: (f64, f64), words: &str| {
         canvas.text((place.0 + 26.0, place.1 + 4.0), 12.0, Anchor::Start, INK, words);
         place
     };
-    let (first, second, third) = (HEIGHT - 76.0, HEIGHT - 52.0, HEIGHT - 28.0);
-    let (left, middle) = (66.0, 330.0);
+    let [left, middle, right] = [66.0, 330.0, 560.0];
+    let [first, second, third] = [76.0, 52.0, 28.0].map(|above| HEIGHT - above);
     let (x, y) = entry(canvas, (left, first), "slowest order of each moment");
     canvas.mark(MarkShape::Dot, (x + 10.0, y), 3.0, BLUE, "");
     let (x, y) = entry(canvas, (left, second), "slowest query of each moment");
@@ -149,14 +147,14 @@ fn legend(canvas: &mut Canvas, strikes: &[InjectedFault]) {
     for (place, words, colour, dash) in [
         ((middle, first), "a fault is injected", VERMILLION, ""),
         ((middle, second), "it comes back", GREEN, "7 3"),
-        ((560.0, first), "a leader is elected", PURPLE, "2 2"),
+        ((right, first), "a leader is elected", PURPLE, "2 2"),
     ] {
         let (x, y) = entry(canvas, place, words);
         canvas.line((x + 10.0, y - 9.0), (x + 10.0, y + 9.0), colour, 1.6, dash);
     }
-    let (x, y) = entry(canvas, (560.0, second), "a request that failed");
+    let (x, y) = entry(canvas, (right, second), "a request that failed");
     canvas.mark(MarkShape::Cross, (x + 10.0, y), 4.0, VERMILLION, "");
-    let mut within: Vec<u128> = strikes.iter().map(|strike| strike.within.as_millis()).collect();
+    let mut within: Vec<u128> = faults.iter().map(|fault| fault.within.as_millis()).collect();
     within.sort_unstable();
     within.dedup();
     let within: Vec<String> = within.iter().map(u128::to_string).collect();
@@ -177,30 +175,30 @@ mod tests {
             began: at(ms),
             took: Duration::from_millis(3),
             kind: Kind::Order,
-            came: RequestResult::Done,
+            result: RequestResult::Done,
             moved: 0,
             put_off: 0,
         };
         let samples: Vec<_> = (0..1_000).map(|n| sample(10 * n)).collect();
-        let strike = |ms| InjectedFault {
+        let fault = |ms| InjectedFault {
             victim: "order-456".into(),
             led: true,
             frozen: false,
-            struck: at(ms),
-            mended: at(ms + 1_000),
+            injected: at(ms),
+            ended: at(ms + 1_000),
             within: Duration::from_millis(100),
         };
-        let strikes = [strike(2_000), strike(2_100), strike(6_000)];
+        let faults = [fault(2_000), fault(2_100), fault(6_000)];
         let elections = [(2_010, 123), (2_050, 345), (6_010, 456)];
         let elections = elections.map(|(ms, leader)| Election { at: at(ms), leader });
-        let scene = FailoverPlot {
+        let plot = FailoverPlot {
             began,
             samples: &samples,
-            strikes: &strikes,
+            faults: &faults,
             elections: &elections,
             usual: Duration::from_millis(3),
         };
-        let svg = draw(&scene, "test");
+        let svg = draw(&plot, "test");
         assert_eq!(svg.matches(">456</text>").count(), 2, "the second one has no room");
         assert_eq!(svg.matches(">123, 345 lead</text>").count(), 1);
         assert_eq!(svg.matches(">456 leads</text>").count(), 1);

@@ -1,7 +1,7 @@
 //! `oppidum lab sweep`: latency by the share of orders, with and without a cache.
 //!
-//! The clients measure each point, on a lab store of its own, so that no point slows the next one
-//! down. Connections open before the measurement, and every order is confirmed at the end.
+//! The clients measure each point, on a local cluster of its own, so that no point slows the next
+//! one down. Connections open before the measurement, and every order is confirmed at the end.
 
 mod plot;
 
@@ -14,17 +14,18 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 
-use crate::cli_lab::Sweep;
+use crate::cli::lab::Sweep;
+use crate::cli::values::DialectName;
 use crate::http::Client;
 use crate::inspect;
-use crate::lab::interrupt::Interrupt;
-use crate::lab::lab_store::{self, StoreSpec};
+use crate::lab::cluster::{self, ClusterSpec};
+use crate::lab::files;
 use crate::lab::progress::ProgressLine;
-use crate::lab::{self, remark, tell};
-use crate::load::report::{Kind, LatencySummary, Report};
-use crate::load::{self, LoadProgress, LoadedShop, Workload};
-use crate::roles::DialectName;
+use crate::load;
+use crate::load::report::{Kind, LatencySummary, Report, print_failures};
+use crate::load::workload::{LoadProgress, LoadedShop, Workload};
 use crate::shop;
+use crate::signals::Interrupt;
 use table::Row;
 
 /// How often the bar is redrawn.
@@ -32,41 +33,58 @@ const TICK: Duration = Duration::from_millis(200);
 
 /// The store that the sweep measures.
 enum SweepTarget {
-    /// A new lab store for each point.
+    /// A new cluster for each point.
     Own,
     /// A running store, whose cache is `on`, `off` or `unknown`.
     There { url: String, shop: LoadedShop, cache: &'static str },
 }
 
+/// One point of the sweep.
+#[derive(Clone, Copy)]
+struct Point<'a> {
+    /// `on`, `off` or `unknown`.
+    cache: &'a str,
+    /// The probability that a query is followed by a trade.
+    p: f64,
+}
+
+impl Point<'_> {
+    /// The name in the progress bar and in failures.
+    fn name(self) -> String {
+        format!("cache {}, p = {}", self.cache, self.p)
+    }
+}
+
 /// Measures, writes the files, and reports the effect of the cache.
 pub(super) async fn run(flags: &Sweep, interrupt: &Interrupt) -> Result<bool, Stop> {
     let out = &flags.crowd.out;
-    lab::folder(out)?;
-    let place = match &flags.url {
+    files::create_folder(out)?;
+    let target = match &flags.url {
         None => SweepTarget::Own,
         Some(url) => interrupt.unless(there(url, flags.dialect.as_deref())).await?,
     };
-    let settings: Vec<&str> = match &place {
+    let settings: Vec<&str> = match &target {
         SweepTarget::Own => vec!["on", "off"],
         SweepTarget::There { cache, .. } => vec![cache],
     };
     // Both cache settings in turn at each p: load on this machine then affects both alike.
-    let points: Vec<(&str, f64)> =
-        flags.p.iter().flat_map(|p| settings.iter().map(|cache| (*cache, *p))).collect();
+    let at = |p: f64| settings.iter().map(move |&cache| Point { cache, p });
+    let points: Vec<Point<'_>> = flags.p.iter().flat_map(|p| at(*p)).collect();
     let each = u64::from(flags.crowd.clients) * flags.requests;
     let progress = ProgressLine::of(each * u64::try_from(points.len()).unwrap_or(1));
-    let (mut rows, mut sum, mut failures) =
-        (Vec::new(), [Report::default(), Report::default()], vec![]);
+    let mut rows = Vec::new();
+    let mut sum = [Report::default(), Report::default()];
+    let mut failures = vec![];
     let mut done = 0;
-    for (cache, p) in points {
-        let what = format!("cache {cache}, p = {p}");
-        let report = point(flags, &place, cache, p, (&progress, &what, done), interrupt).await?;
+    for point in points {
+        let report = measure(flags, &target, point, done, &progress, interrupt).await?;
         done += each;
-        rows.extend(table::rows(cache, p, &report));
-        sum[usize::from(cache == "off")].add(&report);
+        rows.extend(table::rows(point.cache, point.p, &report));
+        sum[usize::from(point.cache == "off")].add(&report);
+        let what = point.name();
         failures.extend(report.failures.iter().map(|why| format!("{what}: {why}")));
         if report.orders != report.confirmed {
-            let (orders, confirmed) = (report.orders, report.confirmed);
+            let Report { orders, confirmed, .. } = report;
             failures.push(format!("{what}: {confirmed} of {orders} orders were confirmed"));
         }
     }
@@ -77,66 +95,57 @@ pub(super) async fn run(flags: &Sweep, interrupt: &Interrupt) -> Result<bool, St
         "{} clients, {} requests of each at each point, seed {}; measured at the clients",
         flags.crowd.clients, flags.requests, flags.crowd.seed
     );
-    let written = lab::write(out, "sweep.csv", &csv)?;
-    let drawn = lab::write(out, "sweep.svg", &plot::draw(&read, &subtitle))?;
+    let written = files::write(out, "sweep.csv", &csv)?;
+    let drawn = files::write(out, "sweep.svg", &plot::draw(&read, &subtitle))?;
     show(&rows);
-    for failure in failures.iter().take(20) {
-        tell(format!("FAILED: {failure}"));
-    }
-    tell(format!("\nwritten: {}, {}", written.display(), drawn.display()));
+    print_failures(&failures);
+    answer!("\nwritten: {}, {}", written.display(), drawn.display());
     let [on, off] = &sum;
-    tell(worth(on, off, flags.url.is_none()));
+    answer!("{}", worth(on, off, flags.url.is_none()));
     let queries = [Kind::QueryHit, Kind::QueryMiss, Kind::Query];
     let measured = [on, off].iter().any(|report| report.spread(&queries).is_some());
     Ok(failures.is_empty() && measured)
 }
 
 /// Measures one point.
-async fn point(
+async fn measure(
     flags: &Sweep,
-    place: &SweepTarget,
-    cache: &str,
-    p: f64,
-    (progress, what, done): (&ProgressLine, &str, u64),
+    target: &SweepTarget,
+    point: Point<'_>,
+    done: u64,
+    progress: &ProgressLine,
     interrupt: &Interrupt,
 ) -> Result<Report, Stop> {
     let crowd = &flags.crowd;
-    let habits = Workload::quiet(crowd.clients, flags.requests, p, crowd.seed);
+    let workload = Workload::quiet(crowd.clients, flags.requests, point.p, crowd.seed);
     let tally = Arc::new(LoadProgress::default());
+    let what = point.name();
     progress.show(&format!("{what}: opening"), done);
-    let measure = async |urls: &[String], shop: &LoadedShop| {
+    let run = async |urls: &[String], shop: &LoadedShop| {
         let closing = CancellationToken::new();
-        let outing = load::outing(urls, shop, habits, &closing, &tally);
-        tokio::pin!(outing);
+        let customers = load::run_customers(urls, shop, workload, &closing, &tally);
+        tokio::pin!(customers);
         let mut tick = tokio::time::interval(TICK);
         loop {
             tokio::select! {
-                report = &mut outing => return report,
+                report = &mut customers => return report,
                 _ = tick.tick() => {
-                    progress.show(what, done + tally.requests.load(Ordering::Relaxed));
+                    progress.show(&what, done + tally.requests.load(Ordering::Relaxed));
                 }
             }
         }
     };
-    match place {
+    match target {
         SweepTarget::There { url, shop, .. } => {
-            interrupt.unless(measure(std::slice::from_ref(url), shop)).await
+            interrupt.unless(run(std::slice::from_ref(url), shop)).await
         }
         SweepTarget::Own => {
-            let cache = if cache == "on" { flags.cache.to_string() } else { "off".to_owned() };
-            let set = StoreSpec {
-                dialect: "stock",
-                stock: None,
-                frontends: 1,
-                catalogs: 1,
-                cache,
-                log: "warn",
-            };
-            lab_store::with(&set, interrupt, async |stage| {
-                let urls = stage.urls();
-                let first = urls.first().map_or("", String::as_str);
-                let shop = load::look_around(first).await?;
-                measure(&urls, &shop).await
+            let cache =
+                if point.cache == "on" { flags.cache.to_string() } else { "off".to_owned() };
+            let spec = ClusterSpec { cache, ..ClusterSpec::new("stock") };
+            cluster::with(&spec, interrupt, async |cluster| {
+                let shop = load::fetch_shop(&cluster.url()).await?;
+                run(&cluster.urls(), &shop).await
             })
             .await
         }
@@ -155,7 +164,7 @@ async fn there(url: &str, dialect: Option<&str>) -> Result<SweepTarget, Stop> {
         Some(_) => "on",
         None => "unknown",
     };
-    let shop = match (load::look_around(url).await, dialect) {
+    let shop = match (load::fetch_shop(url).await, dialect) {
         (Ok(shop), None) => shop,
         (Ok(shop), Some(dialect)) => LoadedShop { toy: is_toy(dialect)?, ..shop },
         (Err(_), dialect) => {
@@ -163,7 +172,7 @@ async fn there(url: &str, dialect: Option<&str>) -> Result<SweepTarget, Stop> {
             let toy = is_toy(dialect)?;
             let (built_in, _) = shop::load(dialect, shop::Age::New)?;
             let names = built_in.products.iter().map(|product| product.name.as_str().to_owned());
-            remark(format!("{url} lists no products: taking those of the {dialect} shop"));
+            note!("{url} lists no products: taking those of the {dialect} shop");
             LoadedShop { toy, names: names.collect() }
         }
     };
@@ -178,18 +187,25 @@ fn is_toy(dialect: &str) -> Result<bool, Stop> {
 
 /// Prints the table.
 fn show(rows: &[Row]) {
-    tell(format!(
+    answer!(
         "{:<8} {:>5}  {:<12} {:>8} {:>9} {:>9} {:>9} {:>9}",
-        "cache", "p", "ms", "n", "mean", "p50", "p95", "p99"
-    ));
+        "cache",
+        "p",
+        "ms",
+        "n",
+        "mean",
+        "p50",
+        "p95",
+        "p99"
+    );
     for Row { cache, p, kind, spread } in rows {
         let name = table::ROWS.iter().find(|(known, ..)| known == kind).map_or("", |row| row.1);
         let head = format!("{cache:<8} {p:>5}  {name:<12}");
         match spread {
             Some(LatencySummary { n, mean, p50, p95, p99 }) => {
-                tell(format!("{head} {n:>8} {mean:>9.3} {p50:>9.3} {p95:>9.3} {p99:>9.3}"));
+                answer!("{head} {n:>8} {mean:>9.3} {p50:>9.3} {p95:>9.3} {p99:>9.3}");
             }
-            None => tell(format!("{head} {:>8}", "n=0")),
+            None => answer!("{head} {:>8}", "n=0"),
         }
     }
 }

@@ -27,7 +27,7 @@ pub(super) fn draw(rows: &[Row], subtitle: &str) -> String {
         Canvas::new(HEAD + 3.0 * CELL, "Latency against the share of orders", subtitle);
     for (place, (kind, name, _)) in ROWS.into_iter().enumerate() {
         let own: Vec<&Row> = rows.iter().filter(|row| row.kind == kind).collect();
-        plot(&mut canvas, corner(place), (kind, name), &own);
+        plot(&mut canvas, corner(place), kind, name, &own);
     }
     legend(&mut canvas, corner(ROWS.len()), rows);
     canvas.finish()
@@ -35,12 +35,13 @@ pub(super) fn draw(rows: &[Row], subtitle: &str) -> String {
 
 /// The upper left corner of a small plot.
 fn corner(place: usize) -> (f64, f64) {
-    let (column, row) = (place % 2, place / 2);
+    let column = place % 2;
+    let row = place / 2;
     let row = f64::from(u32::try_from(row).unwrap_or(0));
     (if column == 0 { 0.0 } else { WIDTH / 2.0 }, HEAD + CELL * row)
 }
 
-fn plot(canvas: &mut Canvas, (left, top): (f64, f64), (kind, name): (&str, &str), rows: &[&Row]) {
+fn plot(canvas: &mut Canvas, (left, top): (f64, f64), kind: &str, name: &str, rows: &[&Row]) {
     let area = Area {
         left: left + 62.0,
         right: left + WIDTH / 2.0 - 16.0,

@@ -64,7 +64,9 @@ pub(super) fn read(text: &str) -> Option<Vec<Row>> {
 
 fn row(line: &str) -> Option<Row> {
     let mut cells = line.split(',');
-    let (cache, p, kind) = (cells.next()?, cells.next()?.parse().ok()?, cells.next()?);
+    let cache = cells.next()?;
+    let p = cells.next()?.parse().ok()?;
+    let kind = cells.next()?;
     let n = cells.next()?.parse().ok()?;
     let spread = match n {
         0 => None,

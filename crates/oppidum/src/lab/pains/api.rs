@@ -107,7 +107,7 @@ impl StoreApi {
             self.client.let_go();
         }
         match self.client.post("/orders", &headers, body).await {
-            Ok(reply) => read_told(&reply),
+            Ok(reply) => read_order_reply(&reply),
             Err(why) => OrderReply::Unknown(format!("{}: {why}", self.url)),
         }
     }
@@ -122,9 +122,9 @@ impl StoreApi {
     ) -> OrderReply {
         let began = Instant::now();
         loop {
-            let told = self.order(side, name, quantity, Some(key)).await;
-            if !matches!(told, OrderReply::Unknown(_)) || INSIST < began.elapsed() {
-                return told;
+            let answer = self.order(side, name, quantity, Some(key)).await;
+            if !matches!(answer, OrderReply::Unknown(_)) || INSIST < began.elapsed() {
+                return answer;
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -228,7 +228,7 @@ pub(crate) fn order_number(body: &Value) -> Option<u64> {
 }
 
 /// Interprets the answer to an order, in either dialect.
-fn read_told(reply: &Reply) -> OrderReply {
+fn read_order_reply(reply: &Reply) -> OrderReply {
     let body = reply.json().unwrap_or_default();
     let number = order_number(&body);
     let message = body["error"]["message"].as_str().map(str::to_owned);
@@ -247,9 +247,10 @@ fn read_told(reply: &Reply) -> OrderReply {
 pub(crate) fn in_short(reply: &Reply) -> String {
     let body = String::from_utf8_lossy(&reply.body);
     let words = body.split_whitespace().collect::<Vec<_>>().join(" ");
-    match words.is_empty() {
-        true => format!("{} without a body", reply.status),
-        false => format!("{} {}", reply.status, clipped(&words)),
+    if words.is_empty() {
+        format!("{} without a body", reply.status)
+    } else {
+        format!("{} {}", reply.status, clipped(&words))
     }
 }
 
@@ -286,11 +287,11 @@ mod tests {
             (404, "<html>", refused(404, "404 <html>")),
         ];
         for (status, body, expected) in table {
-            assert_eq!(read_told(&reply(status, body)), expected, "{body}");
+            assert_eq!(read_order_reply(&reply(status, body)), expected, "{body}");
         }
         for (status, body) in [(200, "{}"), (200, "ok"), (302, ""), (500, "oops"), (503, "{}")] {
-            let told = read_told(&reply(status, body));
-            assert!(matches!(told, OrderReply::Unknown(_)), "{status} {body} is {told:?}");
+            let answer = read_order_reply(&reply(status, body));
+            assert!(matches!(answer, OrderReply::Unknown(_)), "{status} {body} is {answer:?}");
         }
     }
 

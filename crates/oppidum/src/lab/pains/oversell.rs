@@ -12,61 +12,53 @@ use tokio::task::JoinSet;
 use wire::exit::Stop;
 
 use super::api::{OrderReply, OrderSide, StoreApi};
-use super::flags::Oversell;
+use super::experiment::{self, ExperimentResult, count, few};
+use super::stock::{bring_to, filled, give_back, showing};
 use super::store_under_test::StoreUnderTest;
-use super::{ExperimentResult, LocalCluster, count, few, product, tried};
-
-/// The most pieces of one order.
-const ORDER_MAX: u64 = 1_000_000;
-
-/// The most orders to bring a product's stock down.
-const ORDERS_MAX: u32 = 20;
-
-/// How long a store may take to show a purchase: freshness is not tested here.
-const SHOWING: Duration = Duration::from_secs(2);
-
-/// How long a store may take to fill a sold-out product up.
-const FILLING: Duration = Duration::from_secs(12);
+use crate::cli::lab::Oversell;
+use crate::lab::cluster::LocalCluster;
+use crate::shop::product_lines;
+use crate::signals::Interrupt;
 
 /// How often the experiment begins again because the store filled the stock up meanwhile.
 const ROUNDS: u32 = 3;
-
-const PAUSE: Duration = Duration::from_millis(20);
 
 /// The scarce product of the local cluster's shop.
 const SCARCE: &str = "bear";
 
 /// `oppidum lab oversell`
-pub(super) async fn run(flags: Oversell) -> Result<bool, Stop> {
-    let shop = product(SCARCE, 1) + &product("fox", 1_000);
+pub(super) async fn run(flags: &Oversell, interrupt: &Interrupt) -> Result<bool, Stop> {
+    let shop = product_lines(SCARCE, "9.99", 1) + &product_lines("fox", "9.99", 1_000);
     let buyers = usize::from(flags.buyers);
-    tried("oversell", &flags.at, &shop, async |around, town| measure(around, town, buyers).await)
-        .await
+    experiment::run("oversell", &flags.at, shop, interrupt, async |store, cluster| {
+        measure(store, cluster, buyers).await
+    })
+    .await
 }
 
 async fn measure(
-    around: &StoreUnderTest,
+    store: &StoreUnderTest,
     own: Option<&LocalCluster>,
     buyers: usize,
 ) -> Result<ExperimentResult, Stop> {
     let name = match own {
         Some(_) => SCARCE.to_owned(),
-        None => around.richest().0,
+        None => store.richest().name,
     };
     let mut found = ExperimentResult::Unmeasured("it was never tried".into());
     for _ in 0..ROUNDS {
-        let mut front = around.front(0)?;
+        let mut api = store.api(0)?;
         if own.is_none() {
-            note!("oversell: buying {name} at {} down to one piece", front.url());
+            note!("oversell: buying {name} at {} down to one piece", api.url());
         }
-        let bought = match bring_to(&mut front, around.dialect, &name, 1).await {
+        let bought = match bring_to(&mut api, store.dialect, &name, 1).await {
             Ok(bought) => bought,
             Err(why) => return Ok(ExperimentResult::Unmeasured(why)),
         };
-        let rush = rush(around, &name, buyers, 1).await?;
-        let filled = rush.looks_filled(around.dialect, &mut front, &name).await;
-        give_back(&mut front, around.dialect, &name, bought + rush.sold()).await;
-        found = rush.judge(around.dialect, filled);
+        let rush = rush(store, &name, buyers, 1).await?;
+        let filled = rush.looks_filled(store.dialect, &mut api, &name).await;
+        give_back(&mut api, store.dialect, &name, bought + rush.sold()).await;
+        found = rush.judge(store.dialect, filled);
         if !matches!(found, ExperimentResult::Unmeasured(_)) || filled.is_none() {
             break;
         }
@@ -92,7 +84,7 @@ pub(crate) struct RushResult {
 
 /// Runs `buyers` concurrent buyers, each for one piece, on the frontends in turn.
 pub(crate) async fn rush(
-    around: &StoreUnderTest,
+    store: &StoreUnderTest,
     name: &str,
     buyers: usize,
     pieces: u64,
@@ -100,18 +92,20 @@ pub(crate) async fn rush(
     let start = Arc::new(Barrier::new(buyers + 1));
     let mut crowd = JoinSet::new();
     for turn in 0..buyers {
-        let (mut front, name, start) = (around.front(turn)?, name.to_owned(), start.clone());
+        let mut api = store.api(turn)?;
+        let name = name.to_owned();
+        let start = start.clone();
         crowd.spawn(async move {
-            front.open().await;
+            api.open().await;
             start.wait().await;
-            front.order(OrderSide::Buy, &name, 1, None).await
+            api.order(OrderSide::Buy, &name, 1, None).await
         });
     }
     start.wait().await;
     let began = Instant::now();
     let mut rush = RushResult { buyers, pieces, ..RushResult::default() };
-    while let Some(told) = crowd.join_next().await {
-        match told {
+    while let Some(reply) = crowd.join_next().await {
+        match reply {
             Ok(OrderReply::Placed(number)) => rush.placed.push(number),
             Ok(OrderReply::Refused { .. }) => rush.refused += 1,
             Ok(OrderReply::Unknown(why)) => rush.unknown.push(why),
@@ -120,9 +114,9 @@ pub(crate) async fn rush(
     }
     rush.took = began.elapsed();
     rush.placed.sort_unstable();
-    let mut front = around.front(0)?;
+    let mut api = store.api(0)?;
     let expected = i64::try_from(pieces).unwrap_or(i64::MAX) - rush.sold();
-    rush.left = showing(&mut front, name, expected).await;
+    rush.left = showing(&mut api, name, expected).await;
     Ok(rush)
 }
 
@@ -137,7 +131,7 @@ impl RushResult {
     pub(crate) async fn looks_filled(
         &self,
         dialect: Dialect,
-        front: &mut StoreApi,
+        api: &mut StoreApi,
         name: &str,
     ) -> Option<i64> {
         let pieces = i64::try_from(self.pieces).ok()?;
@@ -147,18 +141,9 @@ impl RushResult {
             return None;
         }
         let gained = self.sold() - pieces + left;
-        let began = Instant::now();
-        while began.elapsed() < FILLING {
-            match front.look(name).await {
-                // Sold out and filled up once more: this shows the level of a filling.
-                Ok(shown) if 0 < shown.quantity => {
-                    let explains = shown.quantity == gained || shown.quantity == left;
-                    return explains.then_some(gained);
-                }
-                _ => tokio::time::sleep(10 * PAUSE).await,
-            }
-        }
-        None
+        // Sold out and filled up once more: this shows the level of a filling.
+        let level = filled(api, name, 1).await?;
+        (level == gained || level == left).then_some(gained)
     }
 
     /// Judges the result.
@@ -225,102 +210,20 @@ fn twice(numbers: &[u64]) -> Option<u64> {
     numbers.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
 }
 
-/// Buys or sells until `pieces` are left; returns how many were bought in total. The error says
-/// what the experiment needs.
-pub(crate) async fn bring_to(
-    front: &mut StoreApi,
-    dialect: Dialect,
-    name: &str,
-    pieces: u64,
-) -> Result<i64, String> {
-    let target = i64::try_from(pieces).unwrap_or(i64::MAX);
-    let mut bought = 0;
-    for _ in 0..ORDERS_MAX {
-        let there = front.look(name).await?.quantity;
-        let (side, distance) = match (there < target, dialect) {
-            (false, _) => (OrderSide::Buy, there.abs_diff(target)),
-            (true, Dialect::Stock) => (OrderSide::Sell, there.abs_diff(target)),
-            // Toys cannot be sold back; their stock grows only when the store fills up.
-            (true, Dialect::Toy) if filled(front, name, target).await => continue,
-            (true, Dialect::Toy) => break,
-        };
-        if distance == 0 {
-            return Ok(bought);
-        }
-        let quantity = distance.min(ORDER_MAX);
-        match front.order(side, name, quantity, None).await {
-            OrderReply::Placed(_) => {}
-            OrderReply::Refused { message, .. } => return Err(refused(name, &message)),
-            OrderReply::Unknown(why) => return Err(why),
-        }
-        let quantity = i64::try_from(quantity).unwrap_or(i64::MAX);
-        let taken = if side == OrderSide::Buy { quantity } else { -quantity };
-        let expected = there - taken;
-        bought += taken;
-        let shown = showing(front, name, expected).await;
-        if shown != Some(expected) {
-            return Err(format!(
-                "{} shows {} of {name} where {expected} must be left: see `oppidum lab stale`",
-                front.url(),
-                shown.map_or("no stock".into(), |shown| shown.to_string())
-            ));
-        }
-    }
-    Err(format!("{name} cannot be brought down to {pieces}: give another --product"))
-}
-
-fn refused(name: &str, message: &str) -> String {
-    format!("{name} cannot be bought down, the store says {message:?}: give another --product")
-}
-
-/// Waits until the store has filled up to `target`; false after [`FILLING`].
-async fn filled(front: &mut StoreApi, name: &str, target: i64) -> bool {
-    let began = Instant::now();
-    while began.elapsed() < FILLING {
-        if front.look(name).await.is_ok_and(|shown| target <= shown.quantity) {
-            return true;
-        }
-        tokio::time::sleep(10 * PAUSE).await;
-    }
-    false
-}
-
-/// Waits until the store shows the expected stock, at most [`SHOWING`]; returns the stock shown.
-pub(crate) async fn showing(front: &mut StoreApi, name: &str, expected: i64) -> Option<i64> {
-    let began = Instant::now();
-    loop {
-        let shown = front.look(name).await.ok().map(|shown| shown.quantity);
-        if shown == Some(expected) || SHOWING < began.elapsed() {
-            return shown;
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
-}
-
-/// Sells the bought pieces back, where that is possible, to restore the store's stock.
-pub(crate) async fn give_back(front: &mut StoreApi, dialect: Dialect, name: &str, pieces: i64) {
-    let mut rest = u64::try_from(pieces).unwrap_or(0);
-    while dialect == Dialect::Stock && 0 < rest {
-        let quantity = rest.min(ORDER_MAX);
-        // Best effort: pieces that cannot be sold back stay bought.
-        if !matches!(
-            front.order(OrderSide::Sell, name, quantity, None).await,
-            OrderReply::Placed(_)
-        ) {
-            return;
-        }
-        rest -= quantity;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn rush(placed: &[u64], refused: usize, unknown: usize, left: i64) -> RushResult {
-        let (buyers, unknown) = (200, vec!["no answer".to_owned(); unknown]);
-        let (placed, left, took) = (placed.to_vec(), Some(left), Duration::from_millis(9));
-        RushResult { buyers, pieces: 1, placed, refused, unknown, left, took }
+        RushResult {
+            buyers: 200,
+            pieces: 1,
+            placed: placed.to_vec(),
+            refused,
+            unknown: vec!["no answer".to_owned(); unknown],
+            left: Some(left),
+            took: Duration::from_millis(9),
+        }
     }
 
     #[test]

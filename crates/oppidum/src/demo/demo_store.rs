@@ -8,13 +8,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use wire::exit::Stop;
 
-use super::counter::{self, ms};
+use super::counter;
 use crate::inspect::{self, IDENTICAL};
+use crate::lab::cluster::LocalCluster;
 use crate::lab::elections::{Election, elections};
-use crate::lab::lab_store::LabStore;
-use crate::lab::tell;
+use crate::load;
 use crate::load::report::Report;
-use crate::load::{self, LoadProgress, Workload};
+use crate::load::workload::{LoadProgress, Workload};
+use crate::output::ms;
 
 /// The number of customers.
 pub(super) const CUSTOMERS: u16 = 5;
@@ -31,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A store with customers in it.
 pub(super) struct DemoStore<'a> {
     /// The store.
-    pub(super) stage: &'a LabStore,
+    pub(super) cluster: &'a LocalCluster,
     /// A frontend.
     pub(super) url: String,
     /// The counters of the customers.
@@ -42,18 +43,20 @@ pub(super) struct DemoStore<'a> {
 
 impl<'a> DemoStore<'a> {
     /// Starts the customers.
-    pub(super) async fn open(stage: &'a LabStore, seed: u64) -> Result<Self, Stop> {
-        let urls = stage.urls();
-        let url = urls.first().cloned().unwrap_or_default();
-        let shop = load::look_around(&url).await?;
-        let habits = Workload::quiet(CUSTOMERS, u64::MAX, 0.8, seed);
-        let habits = Workload { pieces: PIECES, pause: REST, patience: PATIENCE, ..habits };
-        let (tally, closing) = (Arc::new(LoadProgress::default()), CancellationToken::new());
-        let (own_tally, own_closing) = (tally.clone(), closing.clone());
+    pub(super) async fn open(cluster: &'a LocalCluster, seed: u64) -> Result<Self, Stop> {
+        let urls = cluster.urls();
+        let url = cluster.url();
+        let shop = load::fetch_shop(&url).await?;
+        let workload = Workload::quiet(CUSTOMERS, u64::MAX, 0.8, seed);
+        let workload = Workload { pieces: PIECES, pause: REST, patience: PATIENCE, ..workload };
+        let tally = Arc::new(LoadProgress::default());
+        let closing = CancellationToken::new();
+        let own_tally = tally.clone();
+        let own_closing = closing.clone();
         let shopping = tokio::spawn(async move {
-            load::outing(&urls, &shop, habits, &own_closing, &own_tally).await
+            load::run_customers(&urls, &shop, workload, &own_closing, &own_tally).await
         });
-        Ok(Self { stage, url, tally, closing, shopping: AbortOnDropHandle::new(shopping) })
+        Ok(Self { cluster, url, tally, closing, shopping: AbortOnDropHandle::new(shopping) })
     }
 
     /// Shows the order count for the duration `span`.
@@ -61,89 +64,84 @@ impl<'a> DemoStore<'a> {
         counter::count(&self.tally, span).await;
     }
 
-    /// `kill -9` of a process; reports the effect.
-    pub(super) async fn kill(&self, name: &str) -> bool {
-        let pid = self.stage.pid(name);
+    /// Kills (`kill -9`) or freezes (SIGSTOP) a process; reports the effect. False: it was not
+    /// running.
+    pub(super) async fn inject_fault(&self, name: &str, freeze: bool) -> bool {
+        let pid = self.cluster.pid(name);
         let (led, elected) = self.led(name);
-        let struck = Instant::now();
-        if !self.stage.kill(name).await {
-            return false;
+        let injected = Instant::now();
+        let hit = self.cluster.inject_fault(name, freeze).await;
+        if hit {
+            let signal = if freeze { "-STOP" } else { "-9" };
+            answer!("$ kill {signal} {}   # {name}", pid.unwrap_or(0));
+            self.aftermath(injected, led, elected).await;
         }
-        tell(format!("$ kill -9 {}   # {name}", pid.unwrap_or(0)));
-        self.aftermath(struck, led, elected).await;
-        true
-    }
-
-    /// SIGSTOP of a process; reports the effect.
-    pub(super) async fn freeze(&self, name: &str) -> bool {
-        let pid = self.stage.pid(name);
-        let (led, elected) = self.led(name);
-        let struck = Instant::now();
-        if !self.stage.freeze(name) {
-            return false;
-        }
-        tell(format!("$ kill -STOP {}   # {name}", pid.unwrap_or(0)));
-        self.aftermath(struck, led, elected).await;
-        true
+        hit
     }
 
     /// Whether the process is the leader by the log lines so far, and the number of elections.
     fn led(&self, name: &str) -> (bool, usize) {
-        let elections = elections(&self.stage.heard());
+        let elections = elections(&self.cluster.matched());
         let leader = elections.last().map(|election| format!("order-{}", election.leader));
         (leader.as_deref() == Some(name), elections.len())
     }
 
     /// Waits for a new leader, if the leader was hit, and for the next order; reports both times.
-    async fn aftermath(&self, struck: Instant, led: bool, elected: usize) {
+    async fn aftermath(&self, injected: Instant, led: bool, elected: usize) {
         const WAIT: Duration = Duration::from_secs(3);
         let pause = || tokio::time::sleep(Duration::from_millis(1));
-        while led && elections(&self.stage.heard()).len() <= elected && struck.elapsed() < WAIT {
+        while led
+            && elections(&self.cluster.matched()).len() <= elected
+            && injected.elapsed() < WAIT
+        {
             pause().await;
         }
         // Counted from here: answers of the former leader may still be in flight.
         let before = self.orders();
-        while self.orders() <= before && struck.elapsed() < WAIT {
+        while self.orders() <= before && injected.elapsed() < WAIT {
             pause().await;
         }
-        let next = struck.elapsed();
-        for Election { at, leader } in elections(&self.stage.heard()).into_iter().skip(elected) {
-            tell(format!("  {leader} leads after {}", ms(at - struck)));
+        let next = injected.elapsed();
+        for Election { at, leader } in elections(&self.cluster.matched()).into_iter().skip(elected)
+        {
+            answer!("  {leader} leads after {}", ms(at - injected));
         }
-        match WAIT <= next {
-            true => tell(format!("  no order was acknowledged for {WAIT:?}")),
-            false => tell(format!("  the next order was acknowledged after {}", ms(next))),
+        if WAIT <= next {
+            answer!("  no order was acknowledged for {WAIT:?}");
+        } else {
+            answer!("  the next order was acknowledged after {}", ms(next));
         }
     }
 
     /// Restarts a process, and reports which replicas send it entries until it has caught up.
     pub(super) async fn restart(&self, name: &str) -> Result<bool, Stop> {
-        let heard = self.stage.heard().len();
+        let matched = self.cluster.matched().len();
         let began = Instant::now();
-        if !self.stage.restart(name) {
+        if !self.cluster.restart(name) {
             return Ok(false);
         }
-        while self.stage.pid(name).is_none() {
+        while self.cluster.pid(name).is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        tell(format!("  {name} is started again: pid {}", self.stage.pid(name).unwrap_or(0)));
-        self.stage.serves(name).await?;
+        answer!("  {name} is started again: pid {}", self.cluster.pid(name).unwrap_or(0));
+        self.cluster.serves(name).await?;
         let took = began.elapsed();
-        for line in self.sent_to(name, heard).await {
-            tell(format!("  {line}"));
+        for line in self.sent_to(name, matched).await {
+            answer!("  {line}");
         }
-        tell(format!("  {name} does its whole work again after {}", ms(took)));
+        answer!("  {name} does its whole work again after {}", ms(took));
         Ok(true)
     }
 
     /// The log lines of replicas that sent this one its missing entries. A line arrives a moment
     /// after the entries, so this waits for it up to a second.
-    async fn sent_to(&self, name: &str, heard: usize) -> Vec<String> {
+    async fn sent_to(&self, name: &str, matched: usize) -> Vec<String> {
         let Some(id) = name.strip_prefix("order-") else { return Vec::new() };
-        let (asked, to) = (Instant::now(), format!("to {id}"));
+        let asked = Instant::now();
+        let to = format!("to {id}");
         loop {
-            let heard = self.stage.heard().into_iter().skip(heard);
-            let lines: Vec<String> = heard
+            let matched = self.cluster.matched().into_iter().skip(matched);
+            let lines: Vec<String> = matched
                 .filter(|said| said.line.ends_with(&to))
                 .filter_map(|said| {
                     let line = said.line.get(said.line.find("sending missing logs")?..)?;
@@ -168,16 +166,16 @@ impl<'a> DemoStore<'a> {
         self.closing.cancel();
         let report = self.shopping.await;
         let report = report.map_err(|error| Stop::Defect(format!("the customers: {error}")))??;
-        tell(format!(
+        answer!(
             "  {} orders acknowledged, {} found again as they were placed, {} failed",
             counter::grouped(report.orders),
             counter::grouped(report.confirmed),
             report.failures.len()
-        ));
+        );
         for failure in report.failures.iter().take(5) {
-            tell(format!("  FAILED: {failure}"));
+            answer!("  FAILED: {failure}");
         }
-        self.stage.level().await?;
+        self.cluster.level().await?;
         Ok(verify(&self.url).await? && report.is_clean())
     }
 }
@@ -187,13 +185,13 @@ pub(super) async fn verify(url: &str) -> Result<bool, Stop> {
     let verdict = inspect::judge(url).await?;
     for found in &verdict.replicas {
         let digest = found.digest.get(..16).unwrap_or(&found.digest);
-        tell(format!(
+        answer!(
             "  order {}: {} orders, as of entry {}, digest {digest}…",
             found.id,
             counter::grouped(found.orders),
             found.as_of
-        ));
+        );
     }
-    tell(format!("  {}", verdict.violation.as_deref().unwrap_or(IDENTICAL)));
+    answer!("  {}", verdict.violation.as_deref().unwrap_or(IDENTICAL));
     Ok(verdict.violation.is_none())
 }

@@ -13,10 +13,12 @@ use tokio::task::JoinSet;
 use wire::exit::Stop;
 
 use super::api::{OrderReply, OrderSide, StoreApi};
-use super::flags::Stale;
-use super::oversell::give_back;
-use super::store_under_test::StoreUnderTest;
-use super::{ExperimentResult, count, product, tried};
+use super::experiment::{self, ExperimentResult, count};
+use super::stock::give_back;
+use super::store_under_test::{ProductStock, StoreUnderTest};
+use crate::cli::lab::Stale;
+use crate::shop::product_lines;
+use crate::signals::Interrupt;
 
 /// How long frontends may take to agree before the first order.
 const AGREEING: Duration = Duration::from_secs(2);
@@ -25,13 +27,16 @@ const AGREEING: Duration = Duration::from_secs(2);
 const ORDERS_MIN: usize = 3;
 
 /// `oppidum lab stale`
-pub(super) async fn run(flags: Stale) -> Result<bool, Stop> {
-    let shop = product("owl", 1_000_000) + &product("fox", 1_000);
-    tried("stale", &flags.at, &shop, async |around, _| measure(around, &flags).await).await
+pub(super) async fn run(flags: &Stale, interrupt: &Interrupt) -> Result<bool, Stop> {
+    let shop = product_lines("owl", "9.99", 1_000_000) + &product_lines("fox", "9.99", 1_000);
+    experiment::run("stale", &flags.at, shop, interrupt, async |store, _| {
+        measure(store, flags).await
+    })
+    .await
 }
 
-async fn measure(around: &StoreUnderTest, flags: &Stale) -> Result<ExperimentResult, Stop> {
-    let (name, there) = around.richest();
+async fn measure(store: &StoreUnderTest, flags: &Stale) -> Result<ExperimentResult, Stop> {
+    let ProductStock { name, quantity: there } = store.richest();
     // The last piece stays: a store that sold out might fill up now.
     let enough = usize::try_from(there.max(1) - 1).unwrap_or(usize::MAX);
     let orders = usize::from(flags.orders).min(enough);
@@ -39,48 +44,46 @@ async fn measure(around: &StoreUnderTest, flags: &Stale) -> Result<ExperimentRes
         let why = format!("a few pieces of a product are needed, and there are {there} of {name}");
         return Ok(ExperimentResult::Unmeasured(why));
     }
-    let first = match agreed(around, &name).await? {
+    let first = match agreed(store, &name).await? {
         Ok(quantity) => quantity,
         Err(finding) => return Ok(finding),
     };
-    let scene = Arc::new(SharedReadings::new(name.clone(), first));
+    let readings = Arc::new(SharedReadings { name: name.clone(), first, ..Default::default() });
     let mut readers = JoinSet::new();
     for reader in 0..usize::from(flags.readers) {
-        let fronts = around.urls.iter().map(|url| StoreApi::new(url, around.dialect));
-        let (fronts, scene) = (fronts.collect::<Result<Vec<_>, _>>()?, scene.clone());
-        readers.spawn(async move { scene.read(fronts, reader).await });
+        let apis = store.urls.iter().map(|url| StoreApi::new(url, store.dialect));
+        let apis = apis.collect::<Result<Vec<_>, _>>()?;
+        let readings = readings.clone();
+        readers.spawn(async move { readings.read(apis, reader).await });
     }
-    let bought = scene.buy(around, orders).await;
-    scene.done.store(true, Ordering::SeqCst);
+    let bought = readings.buy(store, orders).await;
+    readings.done.store(true, Ordering::SeqCst);
     while readers.join_next().await.is_some() {}
-    let placed = scene.acknowledged.lock().len();
-    let mut front = around.front(0)?;
-    give_back(&mut front, around.dialect, &name, i64::try_from(placed).unwrap_or(0)).await;
+    let placed = readings.acknowledged.lock().len();
+    let mut api = store.api(0)?;
+    give_back(&mut api, store.dialect, &name, i64::try_from(placed).unwrap_or(0)).await;
     let head = format!(
         "{} through {}, {} meanwhile",
         count(placed, "order"),
-        count(around.urls.len(), "frontend"),
+        count(store.urls.len(), "frontend"),
         count(flags.readers.into(), "reader")
     );
-    Ok(scene.judge(&head, bought?))
+    Ok(readings.judge(&head, bought?))
 }
 
 /// The stock that all frontends show before the first order. They must agree: no order is in
 /// flight.
-async fn agreed(
-    around: &StoreUnderTest,
-    name: &str,
-) -> Result<Result<i64, ExperimentResult>, Stop> {
+async fn agreed(store: &StoreUnderTest, name: &str) -> Result<Result<i64, ExperimentResult>, Stop> {
     let began = Instant::now();
     loop {
         let mut shown = Vec::new();
-        for turn in 0..around.urls.len() {
-            let mut front = around.front(turn)?;
-            let quantity = match front.look(name).await {
+        for turn in 0..store.urls.len() {
+            let mut api = store.api(turn)?;
+            let quantity = match api.look(name).await {
                 Ok(shown) => shown.quantity,
                 Err(why) => return Ok(Err(ExperimentResult::Unmeasured(why))),
             };
-            shown.push((quantity, front.url().to_owned()));
+            shown.push((quantity, api.url().to_owned()));
         }
         let (first, here) = &shown[0];
         let Some((other, there)) = shown.iter().find(|(other, _)| other != first) else {
@@ -96,6 +99,7 @@ async fn agreed(
 }
 
 /// The state shared by the buyer and the readers.
+#[derive(Default)]
 struct SharedReadings {
     name: String,
     /// The stock before the first order.
@@ -114,55 +118,39 @@ struct SharedReadings {
 }
 
 impl SharedReadings {
-    fn new(name: String, first: i64) -> Self {
-        let count = || AtomicU64::new(0);
-        Self {
-            name,
-            first,
-            acknowledged: Mutex::default(),
-            done: AtomicBool::new(false),
-            after: count(),
-            from_cache: count(),
-            marked: count(),
-            lies: count(),
-            evidence: Mutex::default(),
-            failures: Mutex::default(),
-        }
-    }
-
     /// Buys piece by piece, each through the next frontend, and queries at once through the
     /// frontend after it. Returns why it ended early, if it did.
-    async fn buy(&self, around: &StoreUnderTest, orders: usize) -> Result<Option<String>, Stop> {
+    async fn buy(&self, store: &StoreUnderTest, orders: usize) -> Result<Option<String>, Stop> {
         let run = format!("stale-{:016x}", rand::random::<u64>());
         for order in 0..orders {
-            let mut front = around.front(order)?;
-            match front.insist(OrderSide::Buy, &self.name, 1, &format!("{run}-{order}")).await {
+            let mut api = store.api(order)?;
+            match api.insist(OrderSide::Buy, &self.name, 1, &format!("{run}-{order}")).await {
                 OrderReply::Placed(number) => {
                     self.acknowledged.lock().push((number, Instant::now()));
                 }
                 OrderReply::Refused { message, .. } => return Ok(Some(message)),
                 OrderReply::Unknown(why) => return Ok(Some(why)),
             }
-            self.look(&mut around.front(order + 1)?).await;
+            self.look(&mut store.api(order + 1)?).await;
         }
         Ok(None)
     }
 
     /// Queries one frontend after the other until the buyer is done.
-    async fn read(&self, mut fronts: Vec<StoreApi>, first: usize) {
+    async fn read(&self, mut apis: Vec<StoreApi>, first: usize) {
         let mut turn = first;
         while !self.done.load(Ordering::SeqCst) {
-            let place = turn % fronts.len();
-            self.look(&mut fronts[place]).await;
+            let place = turn % apis.len();
+            self.look(&mut apis[place]).await;
             turn += 1;
         }
     }
 
     /// Sends a query, and checks whether its answer can have been true when it was sent.
-    async fn look(&self, front: &mut StoreApi) {
+    async fn look(&self, api: &mut StoreApi) {
         let before = self.acknowledged.lock().len();
         let asked = Instant::now();
-        let shown = match front.look(&self.name).await {
+        let shown = match api.look(&self.name).await {
             Ok(shown) => shown,
             Err(why) => {
                 self.fail(why);
@@ -184,7 +172,7 @@ impl SharedReadings {
         self.lies.fetch_add(1, Ordering::Relaxed);
         let mut evidence = self.evidence.lock();
         if evidence.is_none() {
-            *evidence = Some(self.describe(shown.quantity, asked, front.url(), hit));
+            *evidence = Some(self.describe(shown.quantity, asked, api.url(), hit));
         }
     }
 
@@ -213,7 +201,8 @@ impl SharedReadings {
 
     fn judge(&self, head: &str, ended: Option<String>) -> ExperimentResult {
         let count = |number: &AtomicU64| number.load(Ordering::SeqCst);
-        let (after, lies) = (count(&self.after), count(&self.lies));
+        let after = count(&self.after);
+        let lies = count(&self.lies);
         if let Some(evidence) = &*self.evidence.lock() {
             let wrong = format!("{lies} of {after} queries showed what was no longer true");
             return ExperimentResult::Broken(format!("{head}: {evidence}; {wrong}"));
@@ -255,18 +244,18 @@ mod tests {
 
     #[test]
     fn the_evidence_names_the_missed_order() {
-        let scene = SharedReadings::new("owl".into(), 100);
+        let readings = SharedReadings { name: "owl".into(), first: 100, ..Default::default() };
         let now = Instant::now();
-        *scene.acknowledged.lock() = vec![(7, now), (9, now), (12, now)];
+        *readings.acknowledged.lock() = vec![(7, now), (9, now), (12, now)];
         let later = now + Duration::from_millis(4);
-        let told = scene.describe(99, later, "http://here", true);
+        let told = readings.describe(99, later, "http://here", true);
         let expected = "order #9 left 98 of owl; a query that began 4 ms after it was acknowledged \
                         still showed 99 at http://here, from its cache";
         assert_eq!(told, expected);
-        assert!(scene.describe(101, later, "http://here", false).contains("and there were 100"));
-        let found = scene.judge("here", None);
+        assert!(readings.describe(101, later, "http://here", false).contains("and there were 100"));
+        let found = readings.judge("here", None);
         assert!(matches!(found, ExperimentResult::Unmeasured(_)), "no query: {found:?}");
-        scene.after.store(3, Ordering::SeqCst);
-        assert!(matches!(scene.judge("here", None), ExperimentResult::Held(_)));
+        readings.after.store(3, Ordering::SeqCst);
+        assert!(matches!(readings.judge("here", None), ExperimentResult::Held(_)));
     }
 }

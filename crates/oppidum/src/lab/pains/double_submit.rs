@@ -15,11 +15,13 @@ use tokio::task::JoinSet;
 use wire::exit::Stop;
 
 use super::api::{OrderReply, OrderSide};
-use super::cluster::{Leader, LocalCluster};
-use super::flags::DoubleSubmit;
-use super::oversell::{give_back, showing};
-use super::store_under_test::StoreUnderTest;
-use super::{ExperimentResult, count, few, product, tried};
+use super::experiment::{self, ExperimentResult, count, few};
+use super::stock::{give_back, showing};
+use super::store_under_test::{ProductStock, StoreUnderTest};
+use crate::cli::lab::DoubleSubmit;
+use crate::lab::cluster::LocalCluster;
+use crate::shop::product_lines;
+use crate::signals::Interrupt;
 
 /// The number of concurrent lanes; each has one request in flight.
 const LANES: usize = 4;
@@ -28,21 +30,21 @@ const LANES: usize = 4;
 const COPIES: usize = 3;
 
 /// `oppidum lab double-submit`
-pub(super) async fn run(flags: DoubleSubmit) -> Result<bool, Stop> {
-    let shop = product("fox", 100_000);
+pub(super) async fn run(flags: &DoubleSubmit, interrupt: &Interrupt) -> Result<bool, Stop> {
+    let shop = product_lines("fox", "9.99", 100_000);
     let requests = usize::from(flags.requests);
-    tried("double-submit", &flags.at, &shop, async |around, town| {
-        measure(around, town, requests).await
+    experiment::run("double-submit", &flags.at, shop, interrupt, async |store, cluster| {
+        measure(store, cluster, requests).await
     })
     .await
 }
 
 async fn measure(
-    around: &StoreUnderTest,
+    store: &StoreUnderTest,
     own: Option<&LocalCluster>,
     wanted: usize,
 ) -> Result<ExperimentResult, Stop> {
-    let (name, there) = around.richest();
+    let ProductStock { name, quantity: there } = store.richest();
     // Sized for a store that places each request three times: if it sold out, it would fill up.
     let enough = usize::try_from(there.max(1) - 1).unwrap_or(usize::MAX) / COPIES;
     let requests = wanted.min(enough);
@@ -50,33 +52,39 @@ async fn measure(
         let why = format!("7 pieces of a product are needed, and there are {there} of {name}");
         return Ok(ExperimentResult::Unmeasured(why));
     }
-    let errand = Arc::new(SharedRequest {
-        around: around.clone(),
+    let shared = Arc::new(SharedRequest {
+        store: store.clone(),
         name: name.clone(),
         run: format!("twice-{:016x}", rand::random::<u64>()),
         requests,
         next: AtomicUsize::new(0),
         half: Notify::new(),
     });
-    let (mut copies, killed) = first_copies(&errand, own).await?;
-    for (request, copy) in last_copies(&errand).await? {
-        copies.entry(request).or_default().push(copy);
+    let killed = match own {
+        Some(cluster) => Some(cluster.leader().await?),
+        None => None,
+    };
+    let mut sent = first_copies(&shared, own.zip(killed)).await?;
+    sent.extend(last_copies(&shared).await?);
+    let mut copies: BTreeMap<usize, Vec<SentCopy>> = BTreeMap::new();
+    for copy in sent {
+        copies.entry(copy.request).or_default().push(copy);
     }
-    let copies: Vec<Vec<SentCopy>> = copies.into_values().collect();
-    let told = AnswerCounts { requests, urls: around.urls.len(), killed, copies };
-    let mut front = around.front(0)?;
-    let expected = there - i64::try_from(told.placed().len()).unwrap_or(i64::MAX);
-    let left = showing(&mut front, &name, expected).await;
+    let copies = copies.into_values().collect();
+    let answers = AnswerCounts { requests, urls: store.urls.len(), killed, copies };
+    let mut api = store.api(0)?;
+    let expected = there - i64::try_from(answers.placed().len()).unwrap_or(i64::MAX);
+    let left = showing(&mut api, &name, expected).await;
     if own.is_none() {
         let gone = there - left.unwrap_or(there);
-        give_back(&mut front, around.dialect, &name, gone).await;
+        give_back(&mut api, store.dialect, &name, gone).await;
     }
-    Ok(told.judge(there, left))
+    Ok(answers.judge(there, left))
 }
 
 /// The state shared by the lanes.
 struct SharedRequest {
-    around: StoreUnderTest,
+    store: StoreUnderTest,
     name: String,
     run: String,
     requests: usize,
@@ -86,99 +94,97 @@ struct SharedRequest {
 
 impl SharedRequest {
     async fn send(&self, request: usize, turn: usize) -> Result<SentCopy, Stop> {
-        let mut front = self.around.front(turn)?;
+        let mut api = self.store.api(turn)?;
         let key = format!("{}-{request}", self.run);
         let began = Instant::now();
-        let told = front.insist(OrderSide::Buy, &self.name, 1, &key).await;
-        Ok(SentCopy { told, took: began.elapsed() })
+        let reply = api.insist(OrderSide::Buy, &self.name, 1, &key).await;
+        Ok(SentCopy { request, reply, took: began.elapsed() })
     }
 }
 
 /// The result of one copy of a request.
 #[derive(Clone, Debug)]
 struct SentCopy {
-    told: OrderReply,
+    request: usize,
+    reply: OrderReply,
     took: Duration,
 }
 
-/// The results of the copies, by request.
-type Copies = BTreeMap<usize, Vec<SentCopy>>;
+/// Tasks that each send copies of requests, one after the other.
+type Lanes = JoinSet<Result<Vec<SentCopy>, Stop>>;
+
+/// Waits until all lanes have ended; returns their copies.
+async fn collect(mut lanes: Lanes) -> Result<Vec<SentCopy>, Stop> {
+    let mut copies = Vec::new();
+    while let Some(lane) = lanes.join_next().await {
+        let lane = lane.map_err(|error| Stop::Defect(format!("a lane vanished: {error}")))?;
+        copies.extend(lane?);
+    }
+    Ok(copies)
+}
 
 /// Sends each request to two frontends at once; half-way, kills the leader of a local cluster.
 async fn first_copies(
-    errand: &Arc<SharedRequest>,
-    own: Option<&LocalCluster>,
-) -> Result<(Copies, Option<Leader>), Stop> {
-    let leader = match own {
-        Some(town) => Some(town.leader().await?),
-        None => None,
-    };
-    let mut lanes = JoinSet::new();
+    shared: &Arc<SharedRequest>,
+    own: Option<(&LocalCluster, u64)>,
+) -> Result<Vec<SentCopy>, Stop> {
+    let mut lanes = Lanes::new();
     for _ in 0..LANES {
-        let errand = errand.clone();
+        let shared = shared.clone();
         lanes.spawn(async move {
             let mut copies = Vec::new();
             loop {
-                let request = errand.next.fetch_add(1, Ordering::Relaxed);
-                if request == errand.requests / 2 {
-                    errand.half.notify_one();
+                let request = shared.next.fetch_add(1, Ordering::Relaxed);
+                if request == shared.requests / 2 {
+                    shared.half.notify_one();
                 }
-                if errand.requests <= request {
-                    return Ok::<_, Stop>(copies);
+                if shared.requests <= request {
+                    return Ok(copies);
                 }
                 let (one, two) =
-                    tokio::join!(errand.send(request, request), errand.send(request, request + 1));
-                copies.push((request, vec![one?, two?]));
+                    tokio::join!(shared.send(request, request), shared.send(request, request + 1));
+                copies.extend([one?, two?]);
             }
         });
     }
     let killing = async {
-        let (Some(town), Some(leader)) = (own, leader) else { return Ok(()) };
-        errand.half.notified().await;
-        leader.kill()?;
-        note!("double-submit: killed the leader, {}", leader.id);
-        town.successor(leader).await
-    };
-    let collecting = async {
-        let mut copies = Copies::new();
-        while let Some(lane) = lanes.join_next().await {
-            let lane =
-                lane.map_err(|error| Stop::Defect(format!("a lane vanished: {error}")))??;
-            copies.extend(lane);
+        let Some((cluster, leader)) = own else { return Ok(()) };
+        shared.half.notified().await;
+        let name = format!("order-{leader}");
+        if !cluster.kill(&name).await {
+            return Err(Stop::Setup("the leader cannot be killed: it does not run".into()));
         }
-        Ok::<_, Stop>(copies)
+        note!("double-submit: killed the leader, {leader}");
+        cluster.successor(leader).await?;
+        cluster.restart(&name);
+        Ok(())
     };
-    let (copies, killed) = tokio::join!(collecting, killing);
+    let (copies, killed) = tokio::join!(collect(lanes), killing);
     killed?;
-    Ok((copies?, leader))
+    copies
 }
 
 /// Sends each request once more, through another frontend.
-async fn last_copies(errand: &Arc<SharedRequest>) -> Result<Vec<(usize, SentCopy)>, Stop> {
-    let mut lanes = JoinSet::new();
+async fn last_copies(shared: &Arc<SharedRequest>) -> Result<Vec<SentCopy>, Stop> {
+    let mut lanes = Lanes::new();
     for lane in 0..LANES {
-        let errand = errand.clone();
+        let shared = shared.clone();
         lanes.spawn(async move {
             let mut copies = Vec::new();
-            for request in (lane..errand.requests).step_by(LANES) {
-                copies.push((request, errand.send(request, request + 2).await?));
+            for request in (lane..shared.requests).step_by(LANES) {
+                copies.push(shared.send(request, request + 2).await?);
             }
-            Ok::<_, Stop>(copies)
+            Ok(copies)
         });
     }
-    let mut copies = Vec::new();
-    while let Some(lane) = lanes.join_next().await {
-        let lane = lane.map_err(|error| Stop::Defect(format!("a lane vanished: {error}")))??;
-        copies.extend(lane);
-    }
-    Ok(copies)
+    collect(lanes).await
 }
 
 /// The answers to all copies.
 struct AnswerCounts {
     requests: usize,
     urls: usize,
-    killed: Option<Leader>,
+    killed: Option<u64>,
     copies: Vec<Vec<SentCopy>>,
 }
 
@@ -186,7 +192,7 @@ impl AnswerCounts {
     /// The number of every placed order, with its request.
     fn numbers(&self) -> impl Iterator<Item = (usize, u64)> {
         self.copies.iter().enumerate().flat_map(|(request, copies)| {
-            let placed = copies.iter().filter_map(|copy| match copy.told {
+            let placed = copies.iter().filter_map(|copy| match copy.reply {
                 OrderReply::Placed(number) => Some(number),
                 _ => None,
             });
@@ -204,16 +210,14 @@ impl AnswerCounts {
         let head = format!(
             "{}, each sent {COPIES} times under one key through {frontends}{}",
             count(self.requests, "request"),
-            self.killed.map_or(String::new(), |leader| format!(
-                ", the leader ({}) killed half-way",
-                leader.id
-            ))
+            self.killed
+                .map_or(String::new(), |leader| format!(", the leader ({leader}) killed half-way"))
         );
         if let Some(why) = self.doubled() {
             return ExperimentResult::Broken(format!("{head}: {why}"));
         }
-        let told = || self.copies.iter().flatten().map(|copy| &copy.told);
-        let lost = told().filter_map(|told| match told {
+        let reply = || self.copies.iter().flatten().map(|copy| &copy.reply);
+        let lost = reply().filter_map(|reply| match reply {
             OrderReply::Unknown(why) => Some(why),
             _ => None,
         });
@@ -222,7 +226,7 @@ impl AnswerCounts {
             let why = format!("{head}: {} were never answered: {why}", lost.len());
             return ExperimentResult::Unmeasured(why);
         }
-        let refused = told().filter_map(|told| match told {
+        let refused = reply().filter_map(|reply| match reply {
             OrderReply::Refused { status, message } => Some(format!("{status} {message}")),
             _ => None,
         });
@@ -285,16 +289,20 @@ mod tests {
     use super::*;
 
     fn judge(copies: &[&[OrderReply]], there: i64, left: i64) -> ExperimentResult {
-        let copy =
-            |told: &OrderReply| SentCopy { told: told.clone(), took: Duration::from_millis(3) };
-        let copies = copies.iter().map(|told| told.iter().map(copy).collect()).collect::<Vec<_>>();
-        let tally = AnswerCounts { requests: copies.len(), urls: 3, killed: None, copies };
-        tally.judge(there, Some(left))
+        let took = Duration::from_millis(3);
+        let copies = copies.iter().enumerate().map(|(request, replies)| {
+            let copy = |reply: &OrderReply| SentCopy { request, reply: reply.clone(), took };
+            replies.iter().map(copy).collect()
+        });
+        let copies: Vec<_> = copies.collect();
+        let answers = AnswerCounts { requests: copies.len(), urls: 3, killed: None, copies };
+        answers.judge(there, Some(left))
     }
 
     #[test]
     fn requests_that_are_placed_twice_are_found() {
-        let (one, two) = (OrderReply::Placed(7), OrderReply::Placed(8));
+        let one = OrderReply::Placed(7);
+        let two = OrderReply::Placed(8);
         let once = [one.clone(), one.clone(), one.clone()];
         let again = [two.clone(), two.clone(), two.clone()];
         assert!(matches!(judge(&[&once, &again], 10, 8), ExperimentResult::Held(_)));
@@ -311,7 +319,8 @@ mod tests {
 
     #[test]
     fn unanswered_or_refused_requests_are_not_measured() {
-        let (one, lost) = (OrderReply::Placed(7), OrderReply::Unknown("silence".into()));
+        let one = OrderReply::Placed(7);
+        let lost = OrderReply::Unknown("silence".into());
         let no = OrderReply::Refused { status: 400, message: "no".into() };
         let found = judge(&[&[one.clone(), one.clone(), lost]], 10, 9);
         assert!(matches!(found, ExperimentResult::Unmeasured(_)), "{found:?}");

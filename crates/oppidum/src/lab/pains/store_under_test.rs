@@ -28,23 +28,30 @@ pub(crate) struct StoreUnderTest {
     /// The dialect.
     pub(crate) dialect: Dialect,
     /// The known products with their stock, highest stock first.
-    pub(crate) products: Vec<(String, i64)>,
+    pub(crate) products: Vec<ProductStock>,
+}
+
+/// A product with its stock.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ProductStock {
+    pub(crate) name: String,
+    pub(crate) quantity: i64,
 }
 
 impl StoreUnderTest {
     /// A client of one of the addresses, which are taken in turn.
-    pub(crate) fn front(&self, turn: usize) -> Result<StoreApi, Stop> {
+    pub(crate) fn api(&self, turn: usize) -> Result<StoreApi, Stop> {
         StoreApi::new(&self.urls[turn % self.urls.len()], self.dialect)
     }
 
     /// The product with the highest stock.
-    pub(crate) fn richest(&self) -> (String, i64) {
+    pub(crate) fn richest(&self) -> ProductStock {
         self.products.first().cloned().unwrap_or_default()
     }
 }
 
 /// Discovers the store. The given dialect and products are taken as they are.
-pub(crate) async fn look_around(
+pub(crate) async fn discover(
     urls: &[String],
     dialect: Option<Dialect>,
     products: &[String],
@@ -65,16 +72,16 @@ pub(crate) async fn look_around(
             [] => names(&mut client, dialect).await,
             named => named.to_vec(),
         };
-        let mut front = StoreApi::new(url, dialect)?;
+        let mut api = StoreApi::new(url, dialect)?;
         let mut products = Vec::new();
         for name in names {
-            match front.look(&name).await {
-                Ok(ShownProduct { quantity, .. }) => products.push((name, quantity)),
+            match api.look(&name).await {
+                Ok(ShownProduct { quantity, .. }) => products.push(ProductStock { name, quantity }),
                 Err(why) => last = why,
             }
         }
         if !products.is_empty() {
-            products.sort_by(|(a, more), (b, less)| less.cmp(more).then_with(|| a.cmp(b)));
+            products.sort_by(|a, b| (b.quantity, &a.name).cmp(&(a.quantity, &b.name)));
             return Ok(StoreUnderTest { urls: urls.to_vec(), dialect, products });
         }
     }

@@ -1,10 +1,9 @@
-//! The lab store: a whole store for one experiment, made of real processes on free ports, with its
-//! data in a temporary folder. The experiment may kill, freeze and restart any process.
+//! The local cluster: a whole store for one experiment, made of real processes on free ports, with
+//! its data in a temporary folder. The experiment may kill, freeze and restart any process.
 //!
 //! No process outlives it: they stop when it ends, when this program is stopped, and when this
 //! program is killed. The folder is removed too, unless this program is killed.
 
-use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,13 +16,12 @@ use wire::status::StoreStatus;
 
 use crate::http::Client;
 use crate::inspect;
-use crate::lab::interrupt::Interrupt;
-use crate::shop;
+use crate::signals::Interrupt;
 use crate::up::archive::{Archive, LogLine};
 use crate::up::plan::{Plan, UpRequest};
 use crate::up::supervisor::{AfterExit, Lines, Supervisor};
 
-/// How long a store may take to open, or to recover.
+/// How long a cluster may take to open, to elect a leader, or to recover.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How long a reading of the status may take.
@@ -35,16 +33,23 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// How often opening is tried: a port that was free may be taken a moment later.
 const TRIES: u32 = 3;
 
+/// The folder of the replicas' folders.
+const DATA: &str = "data";
+
 /// The words in log lines that name a new leader, or entries sent to a returning replica.
 const WORDS: [&str; 3] = ["New leader id: ", "sending missing logs", " is healthy!"];
 
-/// The kind of store that an experiment needs.
+/// A log filter that shows leaders and the entries sent to a returning replica, else only warnings.
+pub(crate) const LEADERS: &str =
+    "warn,order::takeover=info,order::raft::receiver=info,frontend::replicas=info";
+
+/// The kind of cluster that an experiment needs.
 #[derive(Clone, Debug)]
-pub(crate) struct StoreSpec {
+pub(crate) struct ClusterSpec {
     /// The classic API, and the built-in shop with the same name.
     pub(crate) dialect: &'static str,
-    /// The stock of each product. None: as in the built-in shop.
-    pub(crate) stock: Option<u64>,
+    /// The text of another shop file. None: the built-in shop.
+    pub(crate) shop: Option<String>,
     /// The number of frontends.
     pub(crate) frontends: u16,
     /// The number of catalogs.
@@ -55,13 +60,18 @@ pub(crate) struct StoreSpec {
     pub(crate) log: &'static str,
 }
 
-/// A log filter that shows leaders and the entries sent to a returning replica, else only warnings.
-pub(crate) const LEADERS: &str =
-    "warn,order::takeover=info,order::raft::receiver=info,frontend::replicas=info";
+impl ClusterSpec {
+    /// The built-in shop, one frontend with the default cache, one catalog; only warnings are
+    /// logged.
+    pub(crate) fn new(dialect: &'static str) -> Self {
+        let cache = "5".into();
+        Self { dialect, shop: None, frontends: 1, catalogs: 1, cache, log: "warn" }
+    }
+}
 
 /// A store for one experiment.
 #[derive(Debug)]
-pub(crate) struct LabStore {
+pub(crate) struct LocalCluster {
     plan: Plan,
     supervisor: Supervisor,
     archive: Arc<Archive>,
@@ -69,53 +79,67 @@ pub(crate) struct LabStore {
     folder: TempDir,
 }
 
-/// Opens a store, runs `act` on it, and removes it, also after an error.
+/// Opens a cluster, runs `act` on it, and removes it, also after an error.
 pub(crate) async fn with<T>(
-    set: &StoreSpec,
+    spec: &ClusterSpec,
     interrupt: &Interrupt,
-    act: impl AsyncFnOnce(&LabStore) -> Result<T, Stop>,
+    act: impl AsyncFnOnce(&LocalCluster) -> Result<T, Stop>,
 ) -> Result<T, Stop> {
-    let mut tries = 1;
-    let stage = loop {
-        let stage = LabStore::start(set)?;
-        match interrupt.unless(stage.opened()).await {
-            Ok(()) => break stage,
-            Err(stop) => {
-                let taken = stage.lines_say("Address already in use");
-                stage.end(interrupt).await;
-                if tries == TRIES || !taken {
-                    return Err(stop);
-                }
-                tries += 1;
-            }
-        }
-    };
-    let done = tokio::select! {
-        done = interrupt.unless(act(&stage)) => done,
-        stop = stage.supervisor.failed() => Err(stage.explain(&stop)),
-    };
-    stage.end(interrupt).await;
-    done
+    with_logs(spec, interrupt, |_, _| false, act).await
 }
 
-impl LabStore {
-    fn start(set: &StoreSpec) -> Result<Self, Stop> {
+/// The same. `keep_logs` receives the result and the folder of the log lines, and decides whether
+/// the folder stays.
+pub(crate) async fn with_logs<T>(
+    spec: &ClusterSpec,
+    interrupt: &Interrupt,
+    keep_logs: impl FnOnce(&Result<T, Stop>, &Path) -> bool,
+    act: impl AsyncFnOnce(&LocalCluster) -> Result<T, Stop>,
+) -> Result<T, Stop> {
+    let mut tries = 1;
+    loop {
+        let cluster = LocalCluster::start(spec)?;
+        let done = match interrupt.unless(cluster.opened()).await {
+            Ok(()) => tokio::select! {
+                done = interrupt.unless(act(&cluster)) => done,
+                stop = cluster.supervisor.failed() => Err(cluster.explain(&stop)),
+            },
+            Err(_) if tries < TRIES && cluster.lines_say("Address already in use") => {
+                cluster.end(interrupt, false).await;
+                tries += 1;
+                continue;
+            }
+            Err(stop) => Err(stop),
+        };
+        let keep = keep_logs(&done, cluster.folder.path());
+        cluster.end(interrupt, keep).await;
+        return done;
+    }
+}
+
+impl LocalCluster {
+    fn start(spec: &ClusterSpec) -> Result<Self, Stop> {
         let made = tempfile::Builder::new().prefix("oppidum-lab-").tempdir();
         let folder = made.map_err(|e| Stop::Setup(format!("no temporary folder: {e}")))?;
-        let shop = match set.stock {
-            None => set.dialect.to_owned(),
-            Some(pieces) => stocked(set.dialect, pieces, folder.path())?,
+        let shop = match &spec.shop {
+            None => spec.dialect.to_owned(),
+            Some(text) => {
+                let path = folder.path().join("shop.toml");
+                let no = |e| Stop::Setup(format!("{} cannot be written: {e}", path.display()));
+                std::fs::write(&path, text).map_err(no)?;
+                path.display().to_string()
+            }
         };
         let plan = Plan::make(&UpRequest {
-            dialect: set.dialect.into(),
+            dialect: spec.dialect.into(),
             shop,
             port: None,
             auto: true,
-            data: folder.path().join("data"),
-            frontends: set.frontends,
-            catalogs: set.catalogs,
-            cache: set.cache.clone(),
-            log: set.log.into(),
+            data: folder.path().join(DATA),
+            frontends: spec.frontends,
+            catalogs: spec.catalogs,
+            cache: spec.cache.clone(),
+            log: spec.log.into(),
             preempt: false,
             access_log: "off".into(),
             // A unique name: a process of another store that connects to one of these ports while
@@ -142,6 +166,11 @@ impl LabStore {
         self.plan.urls()
     }
 
+    /// The first frontend's public address.
+    pub(crate) fn url(&self) -> String {
+        self.urls().into_iter().next().unwrap_or_default()
+    }
+
     /// The processes, in the order in which they were started.
     pub(crate) fn names(&self) -> Vec<String> {
         self.plan.children.iter().map(|child| child.name.clone()).collect()
@@ -163,10 +192,10 @@ impl LabStore {
         true
     }
 
-    /// Freezes a process: it keeps its connections and answers no request. False: it was not
-    /// running.
-    pub(crate) fn freeze(&self, name: &str) -> bool {
-        self.supervisor.signal(name, Signal::STOP)
+    /// Kills a process, or freezes it: then it keeps its connections and answers no request. False:
+    /// it was not running.
+    pub(crate) async fn inject_fault(&self, name: &str, freeze: bool) -> bool {
+        if freeze { self.supervisor.signal(name, Signal::STOP) } else { self.kill(name).await }
     }
 
     /// Resumes a frozen process. False: it was not running.
@@ -180,8 +209,8 @@ impl LabStore {
     }
 
     /// The log lines about leaders and returning replicas so far.
-    pub(crate) fn heard(&self) -> Vec<LogLine> {
-        self.archive.heard()
+    pub(crate) fn matched(&self) -> Vec<LogLine> {
+        self.archive.matched()
     }
 
     /// The store's status from the first frontend that answers.
@@ -199,67 +228,56 @@ impl LabStore {
 
     /// Waits for a leader; returns its id.
     pub(crate) async fn leader(&self) -> Result<u64, Stop> {
-        let began = Instant::now();
-        loop {
-            if let Ok(StoreStatus { leader: Some(leader), .. }) = self.status().await {
-                return Ok(leader);
+        until(async || {
+            let leader = self.status().await.ok().and_then(|status| status.leader);
+            leader.ok_or_else(|| "there is no leader".into())
+        })
+        .await
+    }
+
+    /// Waits until another replica leads than `former`.
+    pub(crate) async fn successor(&self, former: u64) -> Result<(), Stop> {
+        until(async || {
+            let leader = self.status().await.ok().and_then(|status| status.leader);
+            match leader {
+                Some(leader) if leader != former => Ok(()),
+                _ => Err(format!("no replica replaced {former} as leader")),
             }
-            patience(began, "there is no leader")?;
-            tokio::time::sleep(PAUSE).await;
-        }
+        })
+        .await
     }
 
     /// Waits until every process is ready and there is a leader.
     pub(crate) async fn whole(&self) -> Result<(), Stop> {
-        let began = Instant::now();
-        while let Err(lack) = self.lack().await {
-            patience(began, &lack)?;
-            tokio::time::sleep(PAUSE).await;
-        }
-        Ok(())
+        until(async || self.lack().await).await
     }
 
     /// Waits until one process is ready, regardless of the other ones.
     pub(crate) async fn serves(&self, name: &str) -> Result<(), Stop> {
         let child = self.plan.children.iter().find(|child| child.name == name);
         let Some(child) = child else { return Err(Stop::Setup(format!("there is no {name}"))) };
-        let began = Instant::now();
-        let url = format!("http://{}", child.address);
-        loop {
-            let ready = Client::patient_for(&url, LOOK)?.get("/readyz").await;
-            if ready.is_ok_and(|reply| reply.status == 200) {
-                return Ok(());
-            }
-            patience(began, &format!("{name} is not ready"))?;
-            tokio::time::sleep(PAUSE).await;
-        }
+        until(async || is_ready(&format!("http://{}", child.address), name).await).await
     }
 
     /// Waits until all replicas have applied the same index: for a store without requests.
     pub(crate) async fn level(&self) -> Result<(), Stop> {
-        let began = Instant::now();
-        loop {
-            let status = self.status().await?;
+        until(async || {
+            let status = self.status().await.map_err(|stop| stop.to_string())?;
             let replicas = status.processes.iter().filter(|process| process.role == "order");
             let mut applied: Vec<_> = replicas.map(|replica| replica.applied_index).collect();
             applied.dedup();
-            if applied.len() == 1 && applied[0].is_some() {
-                return Ok(());
+            match applied.as_slice() {
+                [Some(_)] => Ok(()),
+                _ => Err("the replicas stand at different indexes".into()),
             }
-            patience(began, "the replicas stand at different indexes")?;
-            tokio::time::sleep(PAUSE).await;
-        }
+        })
+        .await
     }
 
     /// The first process that is not ready, or a missing leader, as an error.
     async fn lack(&self) -> Result<(), String> {
         for url in self.urls() {
-            let patient = Client::patient_for(&url, LOOK);
-            let mut client = patient.map_err(|stop| stop.to_string())?;
-            let ready = client.get("/readyz").await;
-            if !ready.is_ok_and(|reply| reply.status == 200) {
-                return Err(format!("the frontend at {url} is not ready"));
-            }
+            is_ready(&url, &format!("the frontend at {url}")).await?;
         }
         let status = self.status().await.map_err(|stop| stop.to_string())?;
         for process in &status.processes {
@@ -286,50 +304,41 @@ impl LabStore {
         Stop::Setup(last.unwrap_or_else(|| stop.to_string()))
     }
 
-    /// Stops every process, and removes the folder.
-    async fn end(self, interrupt: &Interrupt) {
+    /// Stops every process, and removes the folder; with `keep` the log lines stay in it.
+    async fn end(self, interrupt: &Interrupt, keep: bool) {
         // A frozen process does not react.
         for name in self.names() {
             self.thaw(&name);
         }
-        tokio::select! {
-            () = self.supervisor.end() => {}
-            () = interrupt.hurried() => {
-                for name in self.names() {
-                    self.supervisor.signal(&name, Signal::KILL);
-                }
-                self.supervisor.end().await;
+        self.supervisor.end(&interrupt.hurry).await;
+        if keep {
+            // Best effort: the data may stay, too.
+            let _ = std::fs::remove_dir_all(self.folder.keep().join(DATA));
+        } else if let Err(error) = self.folder.close() {
+            note!("oppidum: the temporary folder stays behind: {error}");
+        }
+    }
+}
+
+/// Asks a process whether it is ready; the error names it.
+async fn is_ready(url: &str, name: &str) -> Result<(), String> {
+    let client = Client::patient_for(url, LOOK);
+    let ready = client.map_err(|stop| stop.to_string())?.get("/readyz").await;
+    let is_ready = ready.is_ok_and(|reply| reply.status == 200);
+    if is_ready { Ok(()) } else { Err(format!("{name} is not ready")) }
+}
+
+/// Repeats a reading until nothing is lacking; after [`PATIENCE`] the last lack is the error.
+async fn until<T>(look: impl AsyncFn() -> Result<T, String>) -> Result<T, Stop> {
+    let began = Instant::now();
+    loop {
+        match look().await {
+            Ok(found) => return Ok(found),
+            Err(_) if began.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
+            Err(lack) => {
+                let why = format!("the store is not whole after {PATIENCE:?}: {lack}");
+                return Err(Stop::Setup(why));
             }
         }
-        if let Err(error) = self.folder.close() {
-            crate::lab::remark(format!("oppidum: the temporary folder stays behind: {error}"));
-        }
     }
-}
-
-/// Writes a shop file: the built-in shop of that name with `pieces` of every product.
-fn stocked(name: &str, pieces: u64, folder: &Path) -> Result<String, Stop> {
-    let (shop, _) = shop::load(name, shop::Age::New)?;
-    let mut text = String::new();
-    for product in shop.products {
-        let cents = product.price.get();
-        let (whole, rest) = (cents / 100, cents % 100);
-        // Names of the built-in shops need no escapes.
-        let _ = writeln!(
-            text,
-            "[[product]]\nname = \"{}\"\nprice = {whole}.{rest:02}\nquantity = {pieces}\n",
-            product.name.as_str()
-        );
-    }
-    let path = folder.join("shop.toml");
-    let no = |error| Stop::Setup(format!("{} cannot be written: {error}", path.display()));
-    std::fs::write(&path, text).map_err(no)?;
-    Ok(path.display().to_string())
-}
-
-fn patience(began: Instant, lack: &str) -> Result<(), Stop> {
-    if began.elapsed() < PATIENCE {
-        return Ok(());
-    }
-    Err(Stop::Setup(format!("the store is not whole after {PATIENCE:?}: {lack}")))
 }

@@ -2,8 +2,8 @@
 
 use clap::{Args, Subcommand};
 
+use super::values::Url;
 use crate::address::Reachable;
-use crate::cli::Url;
 
 /// The operator's work on the set of replicas.
 #[derive(Debug, Subcommand)]

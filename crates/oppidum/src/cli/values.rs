@@ -1,0 +1,229 @@
+//! Values in command lines and settings, and how their texts are parsed.
+
+use std::fmt::Display;
+use std::marker::PhantomData;
+use std::str::FromStr;
+use std::time::Duration;
+
+use ::frontend::PublicStatus;
+use ::frontend::classic::Dialect;
+use clap::Args;
+use wire::telemetry;
+
+use crate::address::Addresses;
+
+/// The store that a client talks to.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Url {
+    /// A frontend, by its public address or its internal one [default: `http://127.0.0.1:1234`]
+    #[arg(long)]
+    pub(crate) url: Option<String>,
+}
+
+/// The word for an empty list.
+pub(crate) const NONE: &str = "none";
+
+/// `HOST:PORT,…`, or `none`.
+pub(crate) struct OrNone(pub(crate) Vec<String>);
+
+impl FromStr for OrNone {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            NONE => Ok(Self(Vec::new())),
+            list => list.parse().map(|Addresses(list)| Self(list)),
+        }
+    }
+}
+
+/// A value that was parsed only to check it, and is passed on as text.
+#[derive(Clone, Debug)]
+pub(crate) struct Checked<T> {
+    /// The text as it was written.
+    pub(crate) text: String,
+    what: PhantomData<T>,
+}
+
+impl<T: FromStr> FromStr for Checked<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, T::Err> {
+        text.parse::<T>().map(|_| Self { text: text.to_owned(), what: PhantomData })
+    }
+}
+
+/// A folder, or the name of a store: any text but those that a shell or an editor left unfinished,
+/// because the text is used verbatim.
+#[derive(Debug)]
+pub(crate) struct FreeText(pub(crate) String);
+
+impl FromStr for FreeText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const QUOTES: &str = "“”„‟‘’‚‛«»‹›";
+        let at_ends = |odd: fn(char) -> bool| text.starts_with(odd) || text.ends_with(odd);
+        let found = |odd: &dyn Fn(char) -> bool| text.chars().find(|letter| odd(*letter));
+        if let Some(letter) = found(&|letter| letter.is_control()) {
+            return Err(format!("it holds the control character U+{:04X}", u32::from(letter)));
+        }
+        if text == "~" || text.starts_with("~/") {
+            return Err("~ is not replaced here: write the whole path (or ./~)".into());
+        }
+        if text.contains('`') || text.contains("$(") {
+            return Err("commands are not run here: write their result".into());
+        }
+        if let Some(letter) = found(&|letter| QUOTES.contains(letter)) {
+            return Err(format!("it holds the typographic quote {letter}: leave it out"));
+        }
+        if at_ends(|letter| letter.is_whitespace() || "\"'".contains(letter)) {
+            Err("it begins or ends with a blank or a quote: leave that out".into())
+        } else {
+            Ok(Self(text.to_owned()))
+        }
+    }
+}
+
+/// A log filter, in `tracing`'s form.
+pub(crate) struct Filter(pub(crate) String);
+
+impl FromStr for Filter {
+    type Err = telemetry::FilterError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        telemetry::check_filter(text).map(|()| Self(text.to_owned()))
+    }
+}
+
+/// A number of products, or `off`.
+pub(crate) struct Capacity(pub(crate) usize);
+
+impl FromStr for Capacity {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self(0)),
+            number => match number.parse() {
+                Ok(capacity) if capacity <= 10_000_000 => Ok(Self(capacity)),
+                Ok(_) => Err("at most 10000000 products".into()),
+                Err(_) => Err("expected a number of products, or off".into()),
+            },
+        }
+    }
+}
+
+/// `on` or `off`.
+pub(crate) struct OnOff(pub(crate) bool);
+
+impl FromStr for OnOff {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "on" => Ok(Self(true)),
+            "off" => Ok(Self(false)),
+            _ => Err("expected on or off".into()),
+        }
+    }
+}
+
+/// A form of `/status`, by its name.
+pub(crate) struct StatusForm(pub(crate) PublicStatus);
+
+impl FromStr for StatusForm {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "short" => Ok(Self(PublicStatus::Short)),
+            "full" => Ok(Self(PublicStatus::Full)),
+            _ => Err("expected full or short".into()),
+        }
+    }
+}
+
+/// A dialect by its name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DialectName(pub(crate) Dialect);
+
+impl FromStr for DialectName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "stock" => Ok(Self(Dialect::Stock)),
+            "toy" => Ok(Self(Dialect::Toy)),
+            _ => Err("expected stock or toy".into()),
+        }
+    }
+}
+
+impl Display for DialectName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
+
+/// Parses a probability, from 0 to 1.
+pub(super) fn probability(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|p| (0.0..=1.0).contains(p));
+    number.ok_or_else(|| "a probability is from 0 to 1".into())
+}
+
+/// Parses a time such as `3s`, `0.5s` or `500ms`; at most an hour.
+pub(super) fn span(text: &str) -> Result<Duration, String> {
+    let odd = || format!("a time is written as 3s or 500ms, not {text:?}");
+    let (number, unit) = match text.strip_suffix("ms") {
+        Some(number) => (number, 0.001),
+        None => (text.strip_suffix('s').ok_or_else(odd)?, 1.0),
+    };
+    let number: f64 = number.trim().parse().map_err(|_| odd())?;
+    let seconds = number * unit;
+    if !(0.0..=3600.0).contains(&seconds) {
+        return Err("a time is from 0s to 3600s".into());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| odd())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kind: a folder with a mistaken name, in which a store starts empty.
+    #[test]
+    fn a_text_that_a_shell_would_expand_is_refused() {
+        for text in ["./oppidum-data", "/var/my data", "a~b", "o'neil", "shop $5", "Füchse", "./~"]
+        {
+            assert_eq!(text.parse::<FreeText>().map(|it| it.0).as_deref(), Ok(text));
+        }
+        for (text, words) in [
+            ("~", "~ is not replaced"),
+            ("~/data", "~ is not replaced"),
+            ("/srv/$(hostname)", "commands"),
+            ("`pwd`/data", "commands"),
+            ("“data”", "typographic quote “"),
+            ("‘x", "typographic quote ‘"),
+            (" data", "begins or ends"),
+            ("data\u{a0}", "begins or ends"),
+            ("\"data\"", "begins or ends"),
+            ("data'", "begins or ends"),
+            ("da\tta", "U+0009"),
+            ("data\u{85}", "U+0085"),
+        ] {
+            let error = text.parse::<FreeText>().unwrap_err();
+            assert!(error.contains(words), "{text:?}: {error}");
+        }
+    }
+    #[test]
+    fn times_are_parsed_with_their_unit() {
+        let table = [("3s", 3_000), ("500ms", 500), ("0.5s", 500), ("0s", 0), ("1 s", 1_000)];
+        for (text, millis) in table {
+            assert_eq!(span(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for odd in ["", "3", "-1s", "s", "NaNs", "9000s", "infs", "3m"] {
+            assert!(span(odd).is_err(), "{odd}");
+        }
+    }
+}
