@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
+use wire::log_format::{LogFormat, LogSource};
 use wire::telemetry;
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
@@ -29,7 +30,7 @@ use crate::signals::Interrupt;
 pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
     keep_private();
     let mut settings = Settings::load()?;
-    let log: Filter = settings.want(settings::LOG, flags.common.log.clone())?;
+    let log = log(&mut settings, &flags.common)?;
     let peers: Peers = settings.want(settings::ORDERS, flags.common.orders.clone())?;
     let ReplicaId(id) = settings.want(settings::ID, flags.id)?;
     let own = peers.0.iter().find(|peer| peer.id == id).map(|peer| peer.address.clone());
@@ -66,7 +67,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         rules,
         faults,
     };
-    let stop = begin(&settings, &log, &flags.common)?;
+    let stop = begin(&settings, log, LogSource { role: "order", id: Some(id) }, &flags.common)?;
     failpoints::warn(&failpoints);
     finish(::order::run(role, stop.clone()), stop).await
 }
@@ -74,7 +75,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
 /// Runs a catalog.
 pub(crate) async fn catalog(flags: Catalog) -> Result<(), Stop> {
     let mut settings = Settings::load()?;
-    let log: Filter = settings.want(settings::LOG, flags.common.log.clone())?;
+    let log = log(&mut settings, &flags.common)?;
     let own: HostPort = settings.want(settings::CATALOG_LISTEN, flags.listen)?;
     let listen = resolve_fixed(&own)?;
     let peers: Peers = settings.want(settings::ORDERS, flags.common.orders.clone())?;
@@ -100,7 +101,7 @@ pub(crate) async fn catalog(flags: Catalog) -> Result<(), Stop> {
         times,
         rules,
     };
-    let stop = begin(&settings, &log, &flags.common)?;
+    let stop = begin(&settings, log, LogSource { role: "catalog", id: None }, &flags.common)?;
     failpoints::warn(&failpoints);
     finish(::catalog::run(role, stop.clone()), stop).await
 }
@@ -108,7 +109,7 @@ pub(crate) async fn catalog(flags: Catalog) -> Result<(), Stop> {
 /// Runs a frontend.
 pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
     let mut settings = Settings::load()?;
-    let log: Filter = settings.want(settings::LOG, flags.common.log.clone())?;
+    let log = log(&mut settings, &flags.common)?;
     // An empty flag means, for compatibility, that there are no catalogs.
     let catalogs = flags.catalogs.map(|list| if list.is_empty() { NONE.into() } else { list });
     let catalogs: OrNone = settings.want(settings::CATALOGS, catalogs)?;
@@ -134,7 +135,7 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
         times,
         rules,
     };
-    let stop = begin(&settings, &log, &flags.common)?;
+    let stop = begin(&settings, log, LogSource { role: "frontend", id: None }, &flags.common)?;
     failpoints::warn(&failpoints);
     finish(::frontend::run(role, stop.clone()), stop).await
 }
@@ -174,11 +175,29 @@ fn times(settings: &mut Settings, flags: WatchTimes) -> Result<(Times, Rules), S
     Ok((times, rules))
 }
 
+/// What a process logs, and in which form.
+struct Logging {
+    filter: Filter,
+    format: LogFormat,
+}
+
+fn log(settings: &mut Settings, flags: &Common) -> Result<Logging, Stop> {
+    let filter = settings.want(settings::LOG, flags.log.clone())?;
+    let format = settings.want(settings::LOG_FORMAT, flags.log_format.clone())?;
+    Ok(Logging { filter, format })
+}
+
 /// Starts logging, logs every setting, and makes the token that ends the process.
-fn begin(settings: &Settings, log: &Filter, common: &Common) -> Result<CancellationToken, Stop> {
+fn begin(
+    settings: &Settings,
+    log: Logging,
+    source: LogSource,
+    common: &Common,
+) -> Result<CancellationToken, Stop> {
     output::queue_lines();
-    let odd = |error| Stop::Setup(format!("log: {:?} makes no sense: {error}", log.0));
-    telemetry::start(&log.0).map_err(odd)?;
+    let Logging { filter: Filter(filter), format } = log;
+    let odd = |error| Stop::Setup(format!("log: {filter:?} makes no sense: {error}"));
+    telemetry::start(&filter, format, source).map_err(odd)?;
     for line in settings.said() {
         tracing::info!("{line}");
     }

@@ -92,11 +92,13 @@ pub(crate) const BEAT: Setting = setting("beat-ms", &["OPPIDUM_BEAT_MS"], "100")
 pub(crate) const DRIFT: Setting = setting("drift-per-mille", &["OPPIDUM_DRIFT_PER_MILLE"], "50");
 /// The log filter for stderr.
 pub(crate) const LOG: Setting = setting("log", &["OPPIDUM_LOG"], "info");
+/// The form of log lines.
+pub(crate) const LOG_FORMAT: Setting = setting("log-format", &["OPPIDUM_LOG_FORMAT"], "text");
 /// The store that the client's commands talk to.
 pub(crate) const URL: Setting = setting("url", &["OPPIDUM_URL"], "http://127.0.0.1:1234");
 
 /// Every setting.
-pub(crate) const ALL: [Setting; 27] = [
+pub(crate) const ALL: [Setting; 28] = [
     ORDERS,
     ID,
     LISTEN,
@@ -123,6 +125,7 @@ pub(crate) const ALL: [Setting; 27] = [
     BEAT,
     DRIFT,
     LOG,
+    LOG_FORMAT,
     URL,
 ];
 

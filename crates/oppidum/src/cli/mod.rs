@@ -75,6 +75,9 @@ pub(crate) struct Common {
     /// What to write to stderr: error, warn, info, debug, or `tracing` directives
     #[arg(long, value_name = "FILTER")]
     pub(crate) log: Option<String>,
+    /// How to write it: `text`, or `json`, one object for each line [default: text]
+    #[arg(long, value_name = "text|json")]
+    pub(crate) log_format: Option<String>,
     /// All replicas of the store: ID=HOST:PORT,… [default: the toy store's three on this machine]
     #[arg(long, value_name = "LIST")]
     pub(crate) orders: Option<String>,

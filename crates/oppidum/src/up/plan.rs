@@ -12,7 +12,7 @@ use wire::exit::Stop;
 use crate::settings::{self, Setting};
 
 /// The settings that `up` passes to each process as flags: they override the environment.
-pub(crate) const GIVEN: [Setting; 9] = [
+pub(crate) const GIVEN: [Setting; 10] = [
     settings::ORDERS,
     settings::ID,
     settings::LISTEN,
@@ -22,6 +22,7 @@ pub(crate) const GIVEN: [Setting; 9] = [
     settings::INTERNAL,
     settings::GATEWAYS,
     settings::PUBLIC_STATUS,
+    settings::LOG_FORMAT,
 ];
 
 /// The replicas' ids, the same as the toy store's.

@@ -214,6 +214,20 @@ fn a_signal_ends_every_process_cleanly() {
     store.no_process_reports_a_defect();
 }
 
+/// Kind: machines that read the log.
+#[test]
+fn a_log_in_json_has_one_object_for_each_line() {
+    let mut store = Store::prepare(Plan::toy());
+    std::fs::write(store.folder().join(".env"), "OPPIDUM_LOG_FORMAT=json\n").unwrap();
+    store.start_order(456, &[]);
+    store.order(456).says(
+        r#"{"id":456,"level":"info","message":"socket is listening","role":"order","target":"order::replica","time":""#,
+    );
+    let folder = store.folder().to_owned();
+    let odd = run_in(&folder, &[], &["catalog", "--log-format", "yaml"]);
+    refused(&odd, &["log-format", "text or json", "yaml"]);
+}
+
 /// [S1-1, S1-2] Every value is logged, with its source.
 #[test]
 fn every_setting_is_logged_with_its_source() {

@@ -5,8 +5,9 @@
 //! | `elected ID after=MS ID=state …` | prints what a freshly elected replica does |
 //! | `lost LEADER me=ID log=TERM/INDEX [silent] ID=state …` | prints what a survivor does |
 //!
-//! A state is a quoted list: `up`, `refused` or `unknown`; `+0`, `+9` (entries behind, after an election);
-//! `lost` (a moment ago); `log:TERM/INDEX` and `agrees` (its report of a lost leader); `learner`.
+//! A state is a quoted list of `up`, `refused` or `unknown`; `+9`, entries behind, and `lost`, a
+//! moment ago, after an election; `log:TERM/INDEX` and `agrees`, its report of a lost leader; and
+//! `learner`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
