@@ -1,9 +1,9 @@
 //! Names: one meaning for a type's name in a crate, and each module's name explained.
 //!
-//! A type's name stands once in a crate. A module is named by a standard word of the field, listed
-//! here, or by a term of docs/glossary.md.
+//! A type's name stands once in a crate. A module, and each word in the name of a core's type, is a
+//! standard word, listed here, or a term of docs/glossary.md.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::tidy::blank::blank;
 use crate::tidy::{Complaint, Source};
@@ -92,6 +92,61 @@ const STANDARD: &[&str] = &[
     "writer",
 ];
 
+/// Words of a core's types that need no explanation. All others are terms of the glossary.
+const WORDS: &[&str] = &[
+    "accepted",
+    "answer",
+    "auditor",
+    "bound",
+    "builder",
+    "cents",
+    "compact",
+    "counts",
+    "cut",
+    "decode",
+    "definition",
+    "draft",
+    "effects",
+    "error",
+    "event",
+    "field",
+    "fields",
+    "hashed",
+    "header",
+    "id",
+    "incoming",
+    "item",
+    "items",
+    "keyed",
+    "lookup",
+    "lost",
+    "met",
+    "moment",
+    "needed",
+    "next",
+    "noun",
+    "per",
+    "point",
+    "prepared",
+    "quantity",
+    "query",
+    "reach",
+    "reader",
+    "record",
+    "ref",
+    "reveals",
+    "slot",
+    "stock",
+    "timeline",
+    "timestamp",
+    "try",
+    "value",
+    "verdict",
+    "violation",
+    "visitor",
+    "writer",
+];
+
 /// Every complaint about names.
 pub(crate) fn check(sources: &[Source]) -> Vec<Complaint> {
     let glossary = sources.iter().find(|source| source.path == GLOSSARY);
@@ -100,7 +155,52 @@ pub(crate) fn check(sources: &[Source]) -> Vec<Complaint> {
     };
     let mut complaints = modules(sources, &glossary.text);
     complaints.extend(types(sources));
+    complaints.extend(words(sources, &glossary.text));
     complaints
+}
+
+/// Every word of a core's type that no list explains.
+fn words(sources: &[Source], glossary: &str) -> Vec<Complaint> {
+    let marked = glossary.split("**").skip(1).step_by(2);
+    let quoted = glossary.split('`').skip(1).step_by(2);
+    let known: BTreeSet<String> = marked
+        .chain(quoted)
+        .flat_map(|term| term.split(|letter: char| !letter.is_alphanumeric()))
+        .map(str::to_lowercase)
+        .collect();
+    let is_core = |path: &str| path.starts_with("crates/ledger/") || path.contains("/core/");
+    let mut complaints = Vec::new();
+    for source in sources.iter().filter(|source| source.is("rs") && in_product(&source.path)) {
+        if !is_core(&source.path) {
+            continue;
+        }
+        for (at, line) in blank(&source.text).lines().enumerate() {
+            // Types in a function or in a module of tests are indented.
+            let name = type_name(line).filter(|_| !line.starts_with(' '));
+            let Some(name) = name else { continue };
+            let unknown = split(name).find(|word| {
+                let one = word.strip_suffix('s').unwrap_or(word);
+                [word, one].iter().all(|word| !WORDS.contains(word) && !known.contains(*word))
+            });
+            if let Some(word) = unknown {
+                let what = format!("the word `{word}` of the type `{name}` is not in {GLOSSARY}");
+                complaints.push(Complaint::at(&source.path, at + 1, what));
+            }
+        }
+    }
+    complaints
+}
+
+/// The words of a type's name, in small letters.
+fn split(name: &str) -> impl Iterator<Item = String> {
+    let mut words: Vec<String> = Vec::new();
+    for letter in name.chars() {
+        match words.last_mut() {
+            Some(word) if !letter.is_uppercase() => word.push(letter),
+            _ => words.push(letter.to_lowercase().collect()),
+        }
+    }
+    words.into_iter()
 }
 
 /// Every module whose name no list explains. Tests have sentences for names.
@@ -190,6 +290,17 @@ mod tests {
             caught,
             ["crates/order/src/mourning.rs: the module `mourning` is not in docs/glossary.md"]
         );
+    }
+
+    #[test]
+    fn a_word_of_a_cores_type_that_is_not_explained_is_caught() {
+        let caught = |text| complaints(&[("crates/order/src/core/leader_term.rs", text)]);
+        let module = 1; // `leader_term` itself is not in the glossary of this test.
+        assert_eq!(caught("pub struct BatchQueueHeader;\n").len(), module);
+        assert_eq!(caught("pub struct LeaseIds;\n").len(), module);
+        let chair = caught("pub struct LeaseChair;\n");
+        assert!(chair[1].contains("the word `chair` of the type `LeaseChair`"), "{chair:?}");
+        assert!(complaints(&[("crates/order/src/run.rs", "struct Chair;\n")]).is_empty());
     }
 
     #[test]
