@@ -9,18 +9,16 @@
 //! answers. The first entry of [`BATCH_VERSION`](crate::codec::BATCH_VERSION) 2 moves them to their
 //! own windows, on every replica at the same index. A program that cannot read such an entry stops
 //! there.
-//!
-//! Keys and commands are kept as hashes. Of an answer, only what the repeated command does not
-//! contain is kept.
 
 use std::borrow::Borrow;
 
 use crate::codec::refs::KeyRef;
 use crate::command::Command;
+use crate::key_slot::{CompactOutcome, KeySlot};
 use crate::key_summary::KeySummary;
-use crate::key_window::{KeySlot, KeyWindow};
-use crate::outcome::{Accepted, Outcome, Refusal};
-use crate::terms::{Index, OrderNumber, Origin, Timestamp};
+use crate::key_window::KeyWindow;
+use crate::outcome::Outcome;
+use crate::terms::{Index, Origin, Timestamp};
 use crate::windows::{PerWindow, WindowId, Windows};
 
 /// All key windows.
@@ -58,16 +56,6 @@ pub(crate) enum KeyLookup {
     Answered(Index, Outcome),
     /// Another command has this key.
     Other,
-}
-
-/// An outcome without its product. The product of a refusal is found again in the repeated command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CompactOutcome {
-    Placed(OrderNumber),
-    Done,
-    Unchanged,
-    /// The refusal's code, and the line that it is about.
-    Refused(u8, u8),
 }
 
 impl HashedKey {
@@ -149,7 +137,7 @@ impl Idempotency {
             return KeyLookup::Fresh;
         };
         match slot.is_of(bound.fingerprint) {
-            true => KeyLookup::Answered(index, slot.brief().expand(command)),
+            true => KeyLookup::Answered(index, slot.outcome().expand(command)),
             false => KeyLookup::Other,
         }
     }
@@ -163,9 +151,9 @@ impl Idempotency {
         command: impl FnOnce() -> C,
     ) {
         let Some(own) = WindowId::of(bound.origin, outcome) else { return };
-        let Some(brief) = CompactOutcome::of(outcome, command) else { return };
+        let Some(compact) = CompactOutcome::of(outcome, command) else { return };
         let id = if self.separate { own } else { WindowId::accepted(bound.origin) };
-        let slot = KeySlot::new(bound.key, bound.fingerprint, brief);
+        let slot = KeySlot::new(bound.key, bound.fingerprint, compact);
         self.windows.get_mut(id).push(slot, at);
     }
 
@@ -215,54 +203,5 @@ impl Idempotency {
     /// The number of keys in each window. `None`: refusals have no windows of their own yet.
     pub(crate) fn separate_counts(&self) -> Option<PerWindow<u64>> {
         self.separate.then(|| self.counts())
-    }
-}
-
-impl CompactOutcome {
-    fn of<C: Borrow<Command>>(outcome: &Outcome, command: impl FnOnce() -> C) -> Option<Self> {
-        match outcome {
-            Outcome::Accepted(Accepted::Placed(number)) => Some(Self::Placed(*number)),
-            Outcome::Accepted(Accepted::Done) => Some(Self::Done),
-            Outcome::Accepted(Accepted::Unchanged) => Some(Self::Unchanged),
-            Outcome::Refused(Refusal::KeyReused | Refusal::Late) | Outcome::Repeated { .. } => None,
-            Outcome::Refused(refusal) => {
-                let line = refusal.product().and_then(|about| match command().borrow() {
-                    Command::Place(lines) => lines.iter().position(|line| line.name == *about),
-                    _ => None,
-                });
-                let line = line.unwrap_or(0);
-                Some(Self::Refused(refusal.code(), u8::try_from(line).unwrap_or(0)))
-            }
-        }
-    }
-
-    fn expand<'a>(self, command: impl FnOnce() -> &'a Command) -> Outcome {
-        let (code, line) = match self {
-            Self::Placed(number) => return Outcome::Accepted(Accepted::Placed(number)),
-            Self::Done => return Outcome::Accepted(Accepted::Done),
-            Self::Unchanged => return Outcome::Accepted(Accepted::Unchanged),
-            Self::Refused(code, line) => (code, usize::from(line)),
-        };
-        let name = match command() {
-            Command::Place(lines) => lines.get(line).map(|line| &line.name),
-            Command::Define(definition) => Some(&definition.name),
-            Command::SetPrice { name, .. }
-            | Command::RestockBy { name, .. }
-            | Command::RestockTo { name, .. } => Some(name),
-            Command::Open(_) | Command::Attach { .. } | Command::Detach { .. } => None,
-        };
-        Outcome::Refused(match (code, name) {
-            (3, _) => Refusal::NotOpen,
-            (4, _) => Refusal::LinesOutOfRange,
-            (5, Some(name)) => Refusal::ProductExists(name.clone()),
-            (6, Some(name)) => Refusal::NoSuchProduct(name.clone()),
-            (7, Some(name)) => Refusal::OutOfStock(name.clone()),
-            (8, Some(name)) => Refusal::StockLimit(name.clone()),
-            (9, _) => Refusal::CatalogsLimit,
-            (10, _) => Refusal::NumbersExhausted,
-            (code, name) => {
-                unreachable!("a remembered refusal has code {code} and product {name:?}")
-            }
-        })
     }
 }

@@ -14,9 +14,9 @@
 use std::collections::VecDeque;
 
 use crate::hash_index::HashIndex;
-use crate::idempotency::CompactOutcome;
+use crate::key_slot::KeySlot;
 use crate::key_summary::WindowSummary;
-use crate::terms::{Index, OrderNumber, Timestamp};
+use crate::terms::{Index, Timestamp};
 
 /// The keys of one kind of answer, bounded by count and by log time.
 #[derive(Clone, Debug)]
@@ -33,19 +33,6 @@ pub(crate) struct KeyWindow {
     /// The sum of [`KeySlot::sum`] over all slots.
     sum: u64,
 }
-
-/// What is remembered of one key, in 32 bytes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct KeySlot {
-    /// The upper and the lower half of the key's hash: a `u128` would be aligned to 16 bytes.
-    key: [u64; 2],
-    /// 62 bits of the command's hash, and two for the kind of outcome.
-    print: u64,
-    /// The order's number, or the refusal's code and line.
-    detail: u64,
-}
-
-const _: () = assert!(size_of::<KeySlot>() == 32, "a slot has grown");
 
 /// The slots of one entry, with its index and log time.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +101,7 @@ impl KeyWindow {
         let slots = self.slots.len().saturating_add(keys.clone().count());
         let oldest = self.slots.iter().take(slots.saturating_sub(self.keys_max));
         self.places.prefetch(keys.clone());
-        self.places.prefetch(oldest.map(|slot| whole(slot.key)));
+        self.places.prefetch(oldest.map(|slot| slot.key()));
     }
 
     /// Prefetches the buckets of these keys.
@@ -134,10 +121,9 @@ impl KeyWindow {
 
     /// Tests whether the slot at a position, given by its low half, has this key.
     fn holds(&self, key: u128) -> impl Fn(u32) -> bool {
-        let key = halves(key);
         move |low| {
             let slot = usize::try_from(self.offset(low)).ok().and_then(|at| self.slots.get(at));
-            slot.is_some_and(|slot| slot.key == key)
+            slot.is_some_and(|slot| slot.has_key(key))
         }
     }
 
@@ -152,7 +138,7 @@ impl KeyWindow {
     pub(crate) fn push(&mut self, slot: KeySlot, (index, at): (Index, Timestamp)) {
         let slots = u64::try_from(self.slots.len()).unwrap_or(u64::MAX);
         let place = self.forgotten.saturating_add(slots);
-        let key = whole(slot.key);
+        let key = slot.key();
         let mut places = std::mem::take(&mut self.places);
         places.put(key, place, self.holds(key));
         self.places = places;
@@ -201,63 +187,10 @@ impl KeyWindow {
         };
         self.sum = self.sum.wrapping_sub(slot.sum(run.index));
         // A key that was pushed again after it was forgotten has a newer position, which must stay.
-        self.places.take(whole(slot.key), self.forgotten);
+        self.places.take(slot.key(), self.forgotten);
         self.forgotten = self.forgotten.saturating_add(1);
         if run.end <= self.forgotten {
             self.entries.pop_front();
         }
     }
-}
-
-impl KeySlot {
-    /// A slot of a key's hash, 62 bits of its command's hash, and the outcome.
-    pub(crate) fn new(key: u128, fingerprint: u64, brief: CompactOutcome) -> Self {
-        let (kind, detail) = match brief {
-            CompactOutcome::Placed(number) => (0, number.0),
-            CompactOutcome::Done => (1, 0),
-            CompactOutcome::Unchanged => (2, 0),
-            CompactOutcome::Refused(code, line) => (3, (u64::from(code) << 8) | u64::from(line)),
-        };
-        Self { key: halves(key), print: (fingerprint << 2) | kind, detail }
-    }
-
-    /// True if the slot is that of a command with this hash.
-    pub(crate) fn is_of(self, fingerprint: u64) -> bool {
-        self.print >> 2 == (fingerprint << 2) >> 2
-    }
-
-    /// The outcome.
-    pub(crate) fn brief(self) -> CompactOutcome {
-        let byte = |bits: u64| u8::try_from(bits & u64::from(u8::MAX)).unwrap_or(0);
-        match self.print & 3 {
-            0 => CompactOutcome::Placed(OrderNumber(self.detail)),
-            1 => CompactOutcome::Done,
-            2 => CompactOutcome::Unchanged,
-            _ => CompactOutcome::Refused(byte(self.detail >> 8), byte(self.detail)),
-        }
-    }
-
-    /// True if the answer changed nothing.
-    fn changed_nothing(self) -> bool {
-        matches!(self.brief(), CompactOutcome::Unchanged | CompactOutcome::Refused(..))
-    }
-
-    /// A checksum of the slot and of the index of its answer. Two windows with equal sums of them
-    /// hold the same, but for a chance of one in 2^64. The key is a hash already; odd factors keep
-    /// the other fields apart.
-    fn sum(self, index: Index) -> u64 {
-        let [upper, lower] = self.key;
-        let rest = self.print.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            ^ self.detail.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
-            ^ index.0.wrapping_mul(0x1656_67b1_9e37_79f9);
-        (upper ^ rest.rotate_left(32)).wrapping_mul(lower | 1)
-    }
-}
-
-fn halves(key: u128) -> [u64; 2] {
-    [u64::try_from(key >> 64).unwrap_or(0), u64::try_from(key & u128::from(u64::MAX)).unwrap_or(0)]
-}
-
-fn whole([upper, lower]: [u64; 2]) -> u128 {
-    (u128::from(upper) << 64) | u128::from(lower)
 }

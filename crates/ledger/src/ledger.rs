@@ -17,13 +17,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::block::Header;
+use crate::block::{BlockBuilder, EncodedBlock, Header};
 use crate::change::Change;
 use crate::chunks::in_chunks;
+use crate::codec::BatchRef;
 use crate::codec::DecodeError;
-use crate::codec::refs::{BatchRef, RequestRef};
+use crate::codec::refs::RequestRef;
 use crate::command::{Batch, CATALOGS_MAX, Command, Request, Shop};
-use crate::encoded_block::{BlockBuilder, EncodedBlock};
 use crate::idempotency::{BoundKey, Idempotency, KeyLookup};
 use crate::outcome::{Accepted, Applied, Outcome, Refusal};
 use crate::prefetch::{IncomingRequest, PreparedCommand};

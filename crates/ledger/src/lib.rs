@@ -9,8 +9,7 @@
 //! [`terms`] holds the domain's types, [`command`] every command, [`outcome`] every outcome, and
 //! [`change`] what watchers receive. [`ledger`] decides each request, with [`stock`] (products and
 //! quantities, in a [`name_table`]) and [`idempotency`] (the answer of each key). [`block`] is the
-//! permanent record of one entry, chained by digest; [`encoded_block`] is the same record as bytes.
-//! [`state`] is everything else that holds at an index, and [`key_summary`] says which keys are
+//! permanent record of one entry, chained by digest. [`state`] is everything else that holds at an index, and [`key_summary`] says which keys are
 //! remembered there. [`codec`] fixes the bytes. [`audit`] checks that a whole history can come from
 //! one ledger.
 
@@ -36,6 +35,8 @@ pub mod windows;
 
 mod key_window;
 
+mod key_slot;
+
 mod hash_index;
 
 mod chunks;
@@ -43,8 +44,6 @@ mod chunks;
 mod prefetch;
 
 pub mod block;
-
-pub mod encoded_block;
 
 pub mod state;
 

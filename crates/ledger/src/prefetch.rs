@@ -3,7 +3,8 @@
 
 use std::cell::OnceCell;
 
-use crate::codec::refs::{BatchRef, CommandRef, LineRef, RequestRef};
+use crate::codec::BatchRef;
+use crate::codec::refs::{CommandRef, LineRef, RequestRef};
 use crate::command::Command;
 use crate::idempotency::HashedKey;
 use crate::name_table::Row;

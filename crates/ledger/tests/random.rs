@@ -16,9 +16,8 @@ use std::collections::BTreeMap;
 
 use kit::upgraded_steps;
 use kit::{Step, WINDOWS, apply, bears, open_steps, opening, plain, run, sealed, steps};
-use ledger::block::Block;
+use ledger::block::{Block, EncodedBlock};
 use ledger::command::{Batch, Command, Request, Side};
-use ledger::encoded_block::EncodedBlock;
 use ledger::ledger::{Ledger, RestoreError};
 use ledger::outcome::Refusal as No;
 use ledger::outcome::{Accepted, Outcome};

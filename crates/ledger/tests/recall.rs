@@ -6,8 +6,7 @@
 mod kit;
 
 use kit::{Step, WINDOWS, apply, keyed, opening, plain, run, sealed, steps, upgraded_steps};
-use ledger::block::Block;
-use ledger::encoded_block::EncodedBlock;
+use ledger::block::{Block, EncodedBlock};
 use ledger::key_summary::KeySummary;
 use ledger::ledger::{Ledger, RestoreError};
 use ledger::state::{KeysNeeded, State};

@@ -14,11 +14,10 @@
 mod kit;
 
 use kit::{WINDOWS, bears, cents, command, name, open_steps, opening, plain, product, run};
-use ledger::block::Block;
+use ledger::block::{Block, EncodedBlock, HEADER_BYTES, find_order};
 use ledger::codec::DecodeError;
 use ledger::command::{Batch, CATALOGS_MAX, Command, LINES_MAX, Line, Side};
 use ledger::command::{SHOP_PRODUCTS_MAX, Shop};
-use ledger::encoded_block::{EncodedBlock, HEADER_BYTES, find_order};
 use ledger::ledger::{Ledger, Windows};
 use ledger::state::State;
 use ledger::terms::{Index, LedgerId, Name, OrderNumber, Timestamp};

@@ -20,8 +20,9 @@
 //! A ledger can apply every bulk that [`check`] accepts, as part of an entry, and
 //! [`Batch::decode`](crate::command::Batch::decode) can read it.
 
-use super::refs::{CommandRef, RequestRef};
-use super::{BATCH_VERSION, DecodeError, Reader, Writer};
+use crate::codec::batch::BATCH_VERSION;
+use crate::codec::bytes::{DecodeError, Reader, Writer};
+use crate::codec::refs::{CommandRef, RequestRef};
 use crate::command::{LINES_MAX, Request, Side};
 use crate::outcome::Outcome;
 use crate::terms::{Index, Origin, Quantity, Timestamp};
@@ -145,13 +146,15 @@ pub fn entry<'a>(
     settled: Index,
     parts: impl Iterator<Item = Part<'a>> + Clone,
 ) -> Vec<u8> {
-    let (mut count, mut room) = (0_usize, 32_usize);
+    let mut count = 0_usize;
+    let mut room = 32_usize;
     for part in parts.clone() {
         let (requests, bytes) = match part {
             Part::One(_) => (1, 96),
             Part::Many(count, bytes) => (count, bytes.len()),
         };
-        (count, room) = (count.saturating_add(requests), room.saturating_add(bytes));
+        count = count.saturating_add(requests);
+        room = room.saturating_add(bytes);
     }
     let mut out = Vec::with_capacity(room);
     out.u8(BATCH_VERSION);

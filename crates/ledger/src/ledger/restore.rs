@@ -6,9 +6,9 @@
 //! loads keys block by block ([`Ledger::catch_up`]), and then [switches to the
 //! state](Ledger::arrive).
 
+use crate::block::EncodedBlock;
 use crate::chunks::in_chunks;
 use crate::codec::refs::{CommandRef, RecordRef};
-use crate::encoded_block::EncodedBlock;
 use crate::idempotency::{HashedKey, Idempotency};
 use crate::key_summary::KeySummary;
 use crate::ledger::{Ledger, Windows};

@@ -17,9 +17,9 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use goldenscript::{Command as Words, Context, Runner};
+use ledger::block::EncodedBlock;
 use ledger::codec::BATCH_VERSION;
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
-use ledger::encoded_block::EncodedBlock;
 use ledger::ledger::{Entry, Ledger, Windows};
 use ledger::outcome::{Accepted, Outcome};
 use ledger::state::State;

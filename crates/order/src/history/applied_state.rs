@@ -17,9 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use ledger::block::Order;
+use ledger::block::{EncodedBlock, Order};
 use ledger::change::Change;
-use ledger::encoded_block::EncodedBlock;
 use ledger::ledger::Ledger;
 use ledger::terms::{Index, Name, OrderNumber, Timestamp};
 use parking_lot::{Mutex, RwLock};

@@ -9,7 +9,7 @@
 use std::io;
 
 use bytes::Bytes;
-use ledger::encoded_block::EncodedBlock;
+use ledger::block::EncodedBlock;
 use ledger::key_summary::KeySummary;
 use ledger::ledger::{Ledger, Windows};
 use ledger::state::State;

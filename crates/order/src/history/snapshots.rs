@@ -17,7 +17,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use ledger::encoded_block::EncodedBlock;
+use ledger::block::EncodedBlock;
 use ledger::ledger::{Ledger, Windows};
 use ledger::state::{KeysNeeded, State};
 use ledger::terms::{Digest, Index, OrderNumber};

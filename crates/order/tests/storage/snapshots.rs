@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-use ledger::block::Block;
-use ledger::encoded_block::EncodedBlock;
+use ledger::block::{Block, EncodedBlock};
 use ledger::ledger::{Ledger, Windows};
 use ledger::state::State;
 use ledger::terms::{Digest, Index, OrderNumber};
