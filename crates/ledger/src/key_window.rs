@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use crate::hash_index::HashIndex;
 use crate::key_slot::KeySlot;
 use crate::key_summary::WindowSummary;
-use crate::terms::{Index, Timestamp};
+use crate::terms::{EntryTime, Index, Timestamp};
 
 /// The keys of one kind of answer, bounded by count and by log time.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct KeyWindow {
     keys_max: usize,
     age_max_ms: u64,
     /// From a key's hash to the position of its slot, counted over all slots ever pushed.
-    places: HashIndex,
+    positions: HashIndex,
     /// Oldest first; the first slot has the position `forgotten`.
     slots: VecDeque<KeySlot>,
     /// The entries that the slots belong to, oldest first.
@@ -34,11 +34,10 @@ pub(crate) struct KeyWindow {
     sum: u64,
 }
 
-/// The slots of one entry, with its index and log time.
+/// The slots of one entry.
 #[derive(Clone, Copy, Debug)]
 struct EntryKeys {
-    index: Index,
-    at: Timestamp,
+    time: EntryTime,
     /// The position after the entry's last slot.
     end: u64,
 }
@@ -46,16 +45,22 @@ struct EntryKeys {
 impl KeyWindow {
     /// An empty window.
     pub(crate) fn new(keys_max: usize, age_max_ms: u64) -> Self {
-        let (slots, entries) = (VecDeque::new(), VecDeque::new());
-        let places = HashIndex::default();
-        Self { keys_max, age_max_ms, places, slots, entries, forgotten: 0, sum: 0 }
+        Self {
+            keys_max,
+            age_max_ms,
+            positions: HashIndex::default(),
+            slots: VecDeque::new(),
+            entries: VecDeque::new(),
+            forgotten: 0,
+            sum: 0,
+        }
     }
 
     /// Reserves room for `keys` keys, or for a full window if that is less.
     pub(crate) fn expect(&mut self, keys: u64) {
         let most = self.keys_max.saturating_add(1);
         let keys = usize::try_from(keys).unwrap_or(most).min(most);
-        self.places = HashIndex::with_room(keys);
+        self.positions = HashIndex::with_room(keys);
         self.slots = VecDeque::with_capacity(keys.checked_next_power_of_two().unwrap_or(keys));
     }
 
@@ -63,12 +68,12 @@ impl KeyWindow {
     pub(crate) fn move_refusals(&mut self, refusals: &mut Self) {
         let empty = Self::new(self.keys_max, self.age_max_ms);
         let Self { slots, entries, forgotten, .. } = std::mem::replace(self, empty);
-        let mut runs = entries.into_iter().peekable();
-        for (place, slot) in (forgotten..).zip(slots) {
-            while runs.next_if(|run| run.end <= place).is_some() {}
-            let run = runs.peek().expect("every slot belongs to an entry");
+        let mut entries = entries.into_iter().peekable();
+        for (position, slot) in (forgotten..).zip(slots) {
+            while entries.next_if(|entry| entry.end <= position).is_some() {}
+            let entry = entries.peek().expect("every slot belongs to an entry");
             let window = if slot.changed_nothing() { &mut *refusals } else { &mut *self };
-            window.push(slot, (run.index, run.at));
+            window.push(slot, entry.time);
         }
     }
 
@@ -81,13 +86,16 @@ impl KeyWindow {
 
     /// The number of keys.
     pub(crate) fn len(&self) -> usize {
-        debug_assert!(self.places.len() <= self.slots.len(), "the index holds a slot that is gone");
+        debug_assert!(
+            self.positions.len() <= self.slots.len(),
+            "the index holds a slot that is gone"
+        );
         self.slots.len()
     }
 
     /// The blocks above this index hold every key of the window; `applied` if there are none.
     pub(crate) fn after(&self, applied: Index) -> Index {
-        self.entries.front().map_or(applied, |run| Index(run.index.0.saturating_sub(1)))
+        self.entries.front().map_or(applied, |entry| Index(entry.time.index.0.saturating_sub(1)))
     }
 
     /// A summary of the keys, which also says from which blocks they can be rebuilt.
@@ -96,27 +104,25 @@ impl KeyWindow {
         WindowSummary { after: self.after(applied), keys, sum: self.sum }
     }
 
-    /// Prefetches the buckets of these keys, and of the keys that they will push out.
-    pub(crate) fn prefetch(&self, keys: &(impl Iterator<Item = u128> + Clone)) {
-        let slots = self.slots.len().saturating_add(keys.clone().count());
-        let oldest = self.slots.iter().take(slots.saturating_sub(self.keys_max));
-        self.places.prefetch(keys.clone());
-        self.places.prefetch(oldest.map(|slot| slot.key()));
+    /// The bucket where the search for a key begins, for [`crate::prefetch`].
+    pub(crate) fn first_bucket(&self, key: u128) -> u64 {
+        self.positions.first_bucket(key)
     }
 
-    /// Prefetches the buckets of these keys.
-    pub(crate) fn prefetch_index(&self, keys: impl Iterator<Item = u128>) {
-        self.places.prefetch(keys);
+    /// The oldest keys: those that `new` further keys push out.
+    pub(crate) fn pushed_out_by(&self, new: usize) -> impl Iterator<Item = u128> {
+        let surplus = self.slots.len().saturating_add(new).saturating_sub(self.keys_max);
+        self.slots.iter().take(surplus).map(|slot| slot.key())
     }
 
     /// The slot of a key, and the index of its answer.
     pub(crate) fn find(&self, key: u128) -> Option<(KeySlot, Index)> {
-        let low = self.places.find(key, self.holds(key))?;
+        let low = self.positions.find(key, self.holds(key))?;
         let offset = self.offset(low);
         let slot = *self.slots.get(usize::try_from(offset).ok()?)?;
-        let place = self.forgotten.saturating_add(u64::from(offset));
-        let run = self.entries.partition_point(|run| run.end <= place);
-        Some((slot, self.entries.get(run)?.index))
+        let position = self.forgotten.saturating_add(u64::from(offset));
+        let entry = self.entries.partition_point(|entry| entry.end <= position);
+        Some((slot, self.entries.get(entry)?.time.index))
     }
 
     /// Tests whether the slot at a position, given by its low half, has this key.
@@ -135,19 +141,19 @@ impl KeyWindow {
     }
 
     /// Adds the youngest key. Positions count keys one by one: none reaches 2^64.
-    pub(crate) fn push(&mut self, slot: KeySlot, (index, at): (Index, Timestamp)) {
+    pub(crate) fn push(&mut self, slot: KeySlot, decided: EntryTime) {
         let slots = u64::try_from(self.slots.len()).unwrap_or(u64::MAX);
-        let place = self.forgotten.saturating_add(slots);
+        let position = self.forgotten.saturating_add(slots);
         let key = slot.key();
-        let mut places = std::mem::take(&mut self.places);
-        places.put(key, place, self.holds(key));
-        self.places = places;
+        let mut positions = std::mem::take(&mut self.positions);
+        positions.put(key, position, self.holds(key));
+        self.positions = positions;
         self.slots.push_back(slot);
-        self.sum = self.sum.wrapping_add(slot.sum(index));
-        let end = place.saturating_add(1);
+        self.sum = self.sum.wrapping_add(slot.sum(decided.index));
+        let end = position.saturating_add(1);
         match self.entries.back_mut() {
-            Some(run) if run.index == index => run.end = end,
-            _ => self.entries.push_back(EntryKeys { index, at, end }),
+            Some(entry) if entry.time.index == decided.index => entry.end = end,
+            _ => self.entries.push_back(EntryKeys { time: decided, end }),
         }
         if self.keys_max < self.slots.len() {
             self.pop();
@@ -157,12 +163,12 @@ impl KeyWindow {
     /// Forgets keys that are too old at `now`. An age limit that reaches beyond 2^64 never expires.
     pub(crate) fn expire(&mut self, now: Timestamp) {
         let age = self.age_max_ms;
-        self.forget_while(|run| run.at.0.saturating_add(age) < now.0);
+        self.forget_while(|entry| entry.time.at.0.saturating_add(age) < now.0);
     }
 
     /// Forgets keys that were answered at this index or before it.
     pub(crate) fn forget_up_to(&mut self, index: Index) {
-        self.forget_while(|run| run.index <= index);
+        self.forget_while(|entry| entry.time.index <= index);
     }
 
     fn forget_while(&mut self, old: impl Fn(&EntryKeys) -> bool) {
@@ -173,7 +179,8 @@ impl KeyWindow {
             self.forgotten = self.forgotten.saturating_add(gone);
             self.slots.clear();
             self.entries.clear();
-            (self.places, self.sum) = (HashIndex::default(), 0);
+            self.positions = HashIndex::default();
+            self.sum = 0;
             return;
         }
         while self.entries.front().is_some_and(&old) {
@@ -182,14 +189,14 @@ impl KeyWindow {
     }
 
     fn pop(&mut self) {
-        let (Some(slot), Some(run)) = (self.slots.pop_front(), self.entries.front()) else {
+        let (Some(slot), Some(entry)) = (self.slots.pop_front(), self.entries.front()) else {
             return;
         };
-        self.sum = self.sum.wrapping_sub(slot.sum(run.index));
+        self.sum = self.sum.wrapping_sub(slot.sum(entry.time.index));
         // A key that was pushed again after it was forgotten has a newer position, which must stay.
-        self.places.take(slot.key(), self.forgotten);
+        self.positions.take(slot.key(), self.forgotten);
         self.forgotten = self.forgotten.saturating_add(1);
-        if run.end <= self.forgotten {
+        if entry.end <= self.forgotten {
             self.entries.pop_front();
         }
     }

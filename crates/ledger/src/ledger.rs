@@ -19,16 +19,16 @@ use std::collections::BTreeMap;
 
 use crate::block::{BlockBuilder, EncodedBlock, Header};
 use crate::change::Change;
-use crate::chunks::in_chunks;
 use crate::codec::BatchRef;
 use crate::codec::DecodeError;
-use crate::codec::refs::RequestRef;
 use crate::command::{Batch, CATALOGS_MAX, Command, Request, Shop};
-use crate::idempotency::{BoundKey, Idempotency, KeyLookup};
+use crate::idempotency::{Idempotency, KeyLookup};
 use crate::outcome::{Accepted, Applied, Outcome, Refusal};
-use crate::prefetch::{IncomingRequest, PreparedCommand};
+use crate::prefetch::{PreparedRequest, in_chunks, prefetch};
 use crate::stock::{Product, Stock};
-use crate::terms::{Digest, Index, LedgerId, Name, ORDER_NUMBER_MAX, OrderNumber, Timestamp};
+use crate::terms::{
+    Digest, EntryTime, Index, LedgerId, Name, ORDER_NUMBER_MAX, OrderNumber, Timestamp,
+};
 use crate::windows::PerWindow;
 
 pub use crate::ledger::restore::RestoreError;
@@ -47,7 +47,7 @@ pub struct Ledger {
     next_order_number: OrderNumber,
     digest: Digest,
     stock: Stock,
-    replies: Idempotency,
+    idempotency: Idempotency,
     attached: BTreeMap<u64, Name>,
     /// While a snapshot is installed: the last block whose keys have been loaded.
     ahead: Option<Index>,
@@ -74,6 +74,37 @@ struct Position {
     at: Timestamp,
 }
 
+/// Records the decided requests of one entry.
+#[derive(Debug)]
+struct EntryRecorder {
+    block: BlockBuilder,
+    outcomes: Vec<Outcome>,
+    attaches: bool,
+}
+
+impl EntryRecorder {
+    fn new(header: Header, batch: &BatchRef<'_>) -> Self {
+        // Most outcomes take nine bytes.
+        let room = batch.bytes().saturating_add(batch.count.saturating_mul(9));
+        Self {
+            block: BlockBuilder::new(header, room),
+            outcomes: Vec::with_capacity(batch.count),
+            attaches: false,
+        }
+    }
+
+    fn record(&mut self, decided: &PreparedRequest<'_, '_>, outcome: Outcome) {
+        self.attaches |= decided.command.is_about_catalogs();
+        self.block.push(decided.request, &outcome);
+        self.outcomes.push(outcome);
+    }
+
+    fn finish(self, changes: Vec<Change>) -> Entry {
+        let Self { block, outcomes, attaches } = self;
+        Entry { outcomes, changes, block: block.seal(), attaches }
+    }
+}
+
 impl Ledger {
     /// A ledger before its first entry.
     pub fn new(windows: Windows) -> Self {
@@ -86,7 +117,7 @@ impl Ledger {
             next_order_number: OrderNumber(0),
             digest: Digest::default(),
             stock: Stock::default(),
-            replies: Idempotency::new(windows),
+            idempotency: Idempotency::new(windows),
             attached: BTreeMap::new(),
             ahead: None,
         }
@@ -109,37 +140,20 @@ impl Ledger {
         batch: &[u8],
     ) -> Result<Entry, DecodeError> {
         let batch = BatchRef::open(batch)?;
-        let (first_order_number, previous) = (self.next_order_number, self.digest);
         let position = self.advance(index, term, Some(&batch));
-        let (at, digest) = (self.at, Digest::default());
-        let header = Header { index, term, at, first_order_number, orders: 0, previous, digest };
-        // Most outcomes take nine bytes.
-        let room = batch.bytes().saturating_add(batch.count.saturating_mul(9));
-        let mut sealing = BlockBuilder::new(header, room);
-        let (mut outcomes, mut attaches) = (Vec::with_capacity(batch.count), false);
-        let mut kept: Option<PreparedCommand<'_>> = None;
-        in_chunks(IncomingRequest::all(&batch), |group| {
-            self.replies.prefetch(&group.iter().filter_map(|one| one.key));
-            let new = group.iter().filter(|one| one.is_new).map(|one| one.request.command);
-            let mut new = PreparedCommand::all(new, &self.stock).into_iter();
-            for IncomingRequest { request, key, is_new } in group {
-                if *is_new {
-                    kept = new.next();
-                }
-                let asked = kept.as_ref().expect("every new command was prepared");
-                let bound = key.map(|key| key.bind(asked.fingerprint64()));
-                let outcome = self.decide(position, (request, bound), asked);
-                attaches |= asked.is_about_catalogs();
-                sealing.push(request, &outcome);
-                outcomes.push(outcome);
+        let mut recorder = EntryRecorder::new(self.next_header(position), &batch);
+        in_chunks(batch.requests(), |requests| {
+            let chunk = prefetch(requests, &self.idempotency, &self.stock);
+            for request in chunk.requests() {
+                let outcome = self.decide(position, &request);
+                recorder.record(&request, outcome);
             }
         });
-        let changes = self.stock.changes();
-        let block = sealing.seal();
-        if let Some(block) = &block {
+        let entry = recorder.finish(self.stock.changes());
+        if let Some(block) = &entry.block {
             self.digest = block.header().digest;
         }
-        Ok(Entry { outcomes, changes, block, attaches })
+        Ok(entry)
     }
 
     /// Like [`Self::apply_bytes`], for a batch that is not encoded yet: for stories, tests and
@@ -228,7 +242,7 @@ impl Ledger {
 
     /// The attached catalogs, by incarnation.
     pub fn attached(&self) -> impl Iterator<Item = (u64, &Name)> + '_ {
-        self.attached.iter().map(|(who, name)| (*who, name))
+        self.attached.iter().map(|(incarnation, name)| (*incarnation, name))
     }
 
     /// True if this catalog is attached.
@@ -238,7 +252,7 @@ impl Ledger {
 
     /// The number of keys that each window remembers.
     pub fn key_counts(&self) -> PerWindow<u64> {
-        self.replies.counts()
+        self.idempotency.counts()
     }
 
     fn advance(&mut self, index: Index, term: u64, batch: Option<&BatchRef<'_>>) -> Position {
@@ -249,46 +263,56 @@ impl Ledger {
             self.settled = self.settled.max(batch.settled);
             self.at = self.at.max(batch.at);
             if batch.separates_refusals() {
-                self.replies.separate();
+                self.idempotency.separate();
             }
         }
-        self.replies.expire(self.at);
+        self.idempotency.expire(self.at);
         Position { index, term, at: self.at }
     }
 
+    /// The header of the next block, as far as it is known before the entry is decided.
+    fn next_header(&self, position: Position) -> Header {
+        let Position { index, term, at } = position;
+        Header {
+            index,
+            term,
+            at,
+            first_order_number: self.next_order_number,
+            orders: 0,
+            previous: self.digest,
+            digest: Digest::default(),
+        }
+    }
+
     /// Decides one request: first by its key, then by its deadline, then by the rules.
-    fn decide(
-        &mut self,
-        position: Position,
-        (request, bound): (&RequestRef<'_>, Option<BoundKey>),
-        asked: &PreparedCommand<'_>,
-    ) -> Outcome {
-        let command = || asked.command();
-        match bound.map_or(KeyLookup::Fresh, |bound| self.replies.find(&bound, command)) {
+    fn decide(&mut self, position: Position, prepared: &PreparedRequest<'_, '_>) -> Outcome {
+        let command = prepared.command;
+        let decoded = || command.decoded();
+        match prepared.key.map_or(KeyLookup::Fresh, |key| self.idempotency.find(key, decoded)) {
             KeyLookup::Fresh => {}
             KeyLookup::Other => return Outcome::Refused(Refusal::KeyReused),
             KeyLookup::Answered(index, first) => {
                 return Outcome::Repeated { index, first: Box::new(first) };
             }
         }
-        if request.deadline.is_some_and(|deadline| deadline < position.at) {
+        if prepared.request.deadline.is_some_and(|deadline| deadline < position.at) {
             return Outcome::Refused(Refusal::Late);
         }
-        let done = match asked.product() {
+        let done = match command.product() {
             // A product exists only in an open shop, so this order needs no check for that.
             Some((row, line)) => self.numbers_left().and_then(|()| {
                 self.stock.place_one(row, line.quantity, line.side, position.index)?;
                 Ok(self.placed())
             }),
-            None => self.perform(position, command()),
+            None => self.perform(position, decoded()),
         };
         let outcome = match done {
             Ok(accepted) => Outcome::Accepted(accepted),
             Err(refusal) => Outcome::Refused(refusal),
         };
-        if let Some(bound) = bound {
-            let at = (position.index, position.at);
-            self.replies.remember(bound, at, &outcome, command);
+        if let Some(key) = prepared.key {
+            let decided = EntryTime { index: position.index, at: position.at };
+            self.idempotency.remember(key, decided, &outcome, decoded);
         }
         outcome
     }
@@ -329,10 +353,10 @@ impl Ledger {
     /// first batch of version 2 there was no such limit, and entries from then are decided as they
     /// were.
     fn numbers_left(&self) -> Result<(), Refusal> {
-        match self.next_order_number.0 <= ORDER_NUMBER_MAX || !self.replies.is_separate() {
-            true => Ok(()),
-            false => Err(Refusal::NumbersExhausted),
+        if ORDER_NUMBER_MAX < self.next_order_number.0 && self.idempotency.is_separate() {
+            return Err(Refusal::NumbersExhausted);
         }
+        Ok(())
     }
 
     /// Gives the next number to an accepted order.

@@ -39,9 +39,7 @@ mod key_slot;
 
 mod hash_index;
 
-mod chunks;
-
-mod prefetch;
+pub mod prefetch;
 
 pub mod block;
 

@@ -149,9 +149,9 @@ impl Stock {
         self.products.get(name)
     }
 
-    /// The row of each of these products.
-    pub(crate) fn rows<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<Option<Row>> {
-        self.products.rows(names)
+    /// The table of products, for [`crate::prefetch`].
+    pub(crate) fn products(&self) -> &NameTable<Product> {
+        &self.products
     }
 
     /// The product with this name, as watchers receive it.

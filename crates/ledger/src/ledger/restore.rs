@@ -7,14 +7,14 @@
 //! state](Ledger::arrive).
 
 use crate::block::EncodedBlock;
-use crate::chunks::in_chunks;
 use crate::codec::refs::{CommandRef, RecordRef};
-use crate::idempotency::{HashedKey, Idempotency};
+use crate::idempotency::{BoundKey, Idempotency};
 use crate::key_summary::KeySummary;
 use crate::ledger::{Ledger, Windows};
+use crate::prefetch::{in_chunks, prefetch_keys};
 use crate::state::{KeysNeeded, State};
 use crate::stock::Stock;
-use crate::terms::{Digest, Index};
+use crate::terms::{Digest, EntryTime, Index};
 use crate::windows::WindowId;
 
 /// A state and blocks that do not belong together.
@@ -41,27 +41,26 @@ pub enum RestoreError {
 
 /// Remembers the keys of a block again, in the windows for which `counts` is true.
 fn remember_again<B: AsRef<[u8]>>(
-    replies: &mut Idempotency,
+    idempotency: &mut Idempotency,
     block: &EncodedBlock<B>,
     counts: impl Fn(WindowId) -> bool,
 ) {
-    let at = (block.header().index, block.header().at);
+    let decided = EntryTime { index: block.header().index, at: block.header().at };
     let mut last: Option<(CommandRef<'_>, u64)> = None;
-    let keyed = block.records().filter_map(|record| {
-        let key = record.request.key.as_ref()?;
-        let _own = WindowId::of(key.origin, &record.outcome).filter(|id| counts(*id))?;
-        let hashed = HashedKey::new(key);
-        Some((record, hashed))
+    let keyed = block.records().filter_map(|RecordRef { request, outcome }| {
+        let key = request.key.as_ref()?;
+        WindowId::of(key.origin, &outcome).filter(|id| counts(*id))?;
+        let fingerprint = match last {
+            Some((same, fingerprint)) if same == request.command => fingerprint,
+            _ => request.command.fingerprint64(),
+        };
+        last = Some((request.command, fingerprint));
+        Some((BoundKey::new(key, fingerprint), request.command, outcome))
     });
-    in_chunks(keyed, |group| {
-        replies.prefetch(&group.iter().map(|(_, hashed)| *hashed));
-        for (RecordRef { request, outcome }, hashed) in group {
-            let print = match last {
-                Some((same, print)) if same == request.command => print,
-                _ => request.command.fingerprint64(),
-            };
-            last = Some((request.command, print));
-            replies.remember(hashed.bind(print), at, outcome, || request.command.command());
+    in_chunks(keyed, |chunk| {
+        prefetch_keys(idempotency, chunk.iter().map(|(key, ..)| *key));
+        for (key, command, outcome) in chunk {
+            idempotency.remember(*key, decided, outcome, || command.command());
         }
     });
 }
@@ -77,8 +76,8 @@ impl Ledger {
             first_order_number: self.first_order_number,
             next_order_number: self.next_order_number,
             digest: self.digest,
-            keys_after: self.replies.after(self.applied),
-            key_counts: self.replies.separate_counts(),
+            keys_after: self.idempotency.after(self.applied),
+            key_counts: self.idempotency.separate_counts(),
             products: self.stock.iter().map(|(name, p)| (name.clone(), p.clone())).collect(),
             attached: self.attached.iter().map(|(who, name)| (*who, name.clone())).collect(),
         }
@@ -86,7 +85,7 @@ impl Ledger {
 
     /// A summary of the keys remembered now.
     pub fn key_summary(&self) -> KeySummary {
-        self.replies.key_summary(self.applied)
+        self.idempotency.key_summary(self.applied)
     }
 
     /// Restores a ledger from a state and `blocks`: all blocks above [`State::keys_after`], oldest
@@ -133,9 +132,9 @@ impl Ledger {
     ) -> Result<Self, RestoreError> {
         let mut ledger = Self::new(windows);
         if rolls.separate {
-            ledger.replies.separate();
+            ledger.idempotency.separate();
         }
-        ledger.replies.expect(rolls);
+        ledger.idempotency.expect(rolls);
         let mut last: Option<Index> = None;
         for block in blocks {
             let found = block.header().index;
@@ -143,7 +142,7 @@ impl Ledger {
                 return Err(RestoreError::Chain { expected, found });
             }
             last = Some(found);
-            remember_again(&mut ledger.replies, &block, |id| rolls.reach(id, found));
+            remember_again(&mut ledger.idempotency, &block, |id| rolls.reach(id, found));
         }
         if ledger.near(&state)? != *rolls {
             return Err(RestoreError::Keys(state.applied));
@@ -159,11 +158,11 @@ impl Ledger {
         let header = block.header();
         if needed.after < header.index && self.ahead < Some(header.index) {
             if needed.separate {
-                self.replies.separate();
+                self.idempotency.separate();
             }
             self.ahead = Some(header.index);
-            self.replies.expire(header.at);
-            remember_again(&mut self.replies, block, |_| true);
+            self.idempotency.expire(header.at);
+            remember_again(&mut self.idempotency, block, |_| true);
         }
     }
 
@@ -180,18 +179,18 @@ impl Ledger {
     /// If the oldest key or the numbers of keys differ from those of the state; this ledger is then
     /// unusable.
     pub fn near(&mut self, state: &State) -> Result<KeySummary, RestoreError> {
-        self.replies.forget_up_to(state.keys_after);
-        self.replies.expire(state.at);
+        self.idempotency.forget_up_to(state.keys_after);
+        self.idempotency.expire(state.at);
         if let Some(counts) = &state.key_counts {
-            self.replies.separate();
+            self.idempotency.separate();
             // Before refusals had windows of their own, they may have pushed out other answers.
-            self.replies.keep_youngest(counts);
+            self.idempotency.keep_youngest(counts);
         }
-        let after = self.replies.after(state.applied);
-        if (after, self.replies.separate_counts()) != (state.keys_after, state.key_counts) {
+        let after = self.idempotency.after(state.applied);
+        if (after, self.idempotency.separate_counts()) != (state.keys_after, state.key_counts) {
             return Err(RestoreError::Keys(state.applied));
         }
-        Ok(self.replies.key_summary(state.applied))
+        Ok(self.idempotency.key_summary(state.applied))
     }
 
     /// A ledger at a state, without its keys.
@@ -207,7 +206,7 @@ impl Ledger {
             next_order_number: state.next_order_number,
             digest: state.digest,
             stock,
-            replies: Idempotency::new(Windows::default()),
+            idempotency: Idempotency::new(Windows::default()),
             attached: state.attached.into_iter().collect(),
             ahead: None,
         }
@@ -216,7 +215,7 @@ impl Ledger {
     /// Switches to `there`, a [forgetful](Self::forgetful) ledger at the state that was given to
     /// [`Self::near`], and keeps the keys of this one. Returns the previous ledger.
     pub fn arrive(&mut self, mut there: Self) -> Self {
-        std::mem::swap(&mut self.replies, &mut there.replies);
+        std::mem::swap(&mut self.idempotency, &mut there.idempotency);
         std::mem::replace(self, there)
     }
 }
