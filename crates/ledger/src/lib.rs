@@ -7,11 +7,12 @@
 //! # Reading order
 //!
 //! [`terms`] holds the domain's types, [`command`] every command, [`outcome`] every outcome, and
-//! [`change`] what watchers receive. [`ledger`] decides each request, with [`stock`] (products and
-//! quantities, in a [`name_table`]) and [`idempotency`] (the answer of each key). [`block`] is the
-//! permanent record of one entry, chained by digest. [`state`] is everything else that holds at an index, and [`key_summary`] says which keys are
-//! remembered there. [`codec`] fixes the bytes. [`audit`] checks that a whole history can come from
-//! one ledger.
+//! [`change`] what watchers receive. [`ledger`] applies each entry: [`idempotency`] remembers the
+//! answer of each key, and [`shop`] holds the rules, with [`stock`] (products and quantities, in a
+//! [`name_table`]). [`block`] is the permanent record of one entry, chained by digest. [`state`] is
+//! everything else that holds at an index, and [`key_summary`] says which keys are remembered
+//! there. [`restore`] rebuilds a ledger from these. [`codec`] fixes the bytes. [`audit`] checks that
+//! a whole history can come from one ledger.
 
 pub mod terms;
 
@@ -22,6 +23,8 @@ pub mod outcome;
 pub mod change;
 
 pub mod ledger;
+
+pub mod shop;
 
 pub mod stock;
 
@@ -44,6 +47,8 @@ pub mod prefetch;
 pub mod block;
 
 pub mod state;
+
+pub mod restore;
 
 pub mod codec;
 

@@ -87,7 +87,7 @@ pub(crate) fn prefetch<'c, 'a>(
         let key = request.key.as_ref().map(|key| BoundKey::new(key, fingerprint));
         prepared.push(PreparedKey { key, command: commands.len().saturating_sub(1) });
     }
-    prefetch_keys(idempotency, prepared.iter().filter_map(|request| request.key));
+    prefetch_keys(idempotency, &prepared.iter().filter_map(|request| request.key));
     find_products(&mut commands, stock.products());
     Prefetched { requests, prepared, commands }
 }
@@ -95,10 +95,10 @@ pub(crate) fn prefetch<'c, 'a>(
 /// Prefetches the buckets of these keys, and of the keys that they push out if all are accepted.
 pub(crate) fn prefetch_keys(
     idempotency: &Idempotency,
-    keys: impl Iterator<Item = BoundKey> + Clone,
+    keys: &(impl Iterator<Item = BoundKey> + Clone),
 ) {
     for origin in [Origin::Client, Origin::Frontend] {
-        let keys = keys.clone().filter(|key| key.origin() == origin).map(|key| key.hash());
+        let keys = keys.clone().filter(|key| key.origin() == origin).map(BoundKey::hash);
         let accepted = idempotency.window(WindowId::accepted(origin));
         let refused = idempotency.window(WindowId::refused(origin));
         let pushed_out = accepted.pushed_out_by(keys.clone().count());

@@ -18,9 +18,10 @@ use kit::upgraded_steps;
 use kit::{Step, WINDOWS, apply, bears, open_steps, opening, plain, run, sealed, steps};
 use ledger::block::{Block, EncodedBlock};
 use ledger::command::{Batch, Command, Request, Side};
-use ledger::ledger::{Ledger, RestoreError};
+use ledger::ledger::Ledger;
 use ledger::outcome::Refusal as No;
 use ledger::outcome::{Accepted, Outcome};
+use ledger::restore::{RestoreError, Restoring};
 use ledger::state::State;
 use ledger::terms::{Index, Key, Name, OrderNumber, Origin, STOCK_MAX};
 use proptest::prelude::*;
@@ -261,7 +262,7 @@ proptest! {
         let mut ledger = Ledger::new(WINDOWS);
         let (_, blocks) = run(&mut ledger, &before);
         let (state, blocks) = kept(&ledger, &blocks);
-        let mut restored = Ledger::restore(WINDOWS, state, sealed(&blocks)).unwrap();
+        let mut restored = Restoring::from_chain(WINDOWS, state).finish_with(sealed(&blocks)).unwrap();
         prop_assert_eq!(restored.key_counts(), ledger.key_counts());
         prop_assert_eq!(restored.state(), ledger.state());
         for step in &after {
@@ -282,10 +283,10 @@ proptest! {
         prop_assume!(!blocks.is_empty());
         let mut fewer = blocks.clone();
         fewer.remove(which.index(blocks.len()));
-        prop_assert!(Ledger::restore(WINDOWS, state.clone(), sealed(&fewer)).is_err());
+        prop_assert!(Restoring::from_chain(WINDOWS, state.clone()).finish_with(sealed(&fewer)).is_err());
         let mut twice = blocks.clone();
         twice.insert(which.index(blocks.len()), blocks[which.index(blocks.len())].clone());
-        let chain = Ledger::restore(WINDOWS, state.clone(), sealed(&twice)).unwrap_err();
+        let chain = Restoring::from_chain(WINDOWS, state.clone()).finish_with(sealed(&twice)).unwrap_err();
         prop_assert!(matches!(chain, RestoreError::Chain { .. }), "{}", chain);
         // An index goes back, although every digest fits.
         let mut back = blocks.clone();
@@ -294,11 +295,11 @@ proptest! {
             back[last].header.index = back[last - 1].header.index;
             back[last].header.digest = back[last].compute_digest();
             let state = State { digest: back[last].header.digest, ..state.clone() };
-            let chain = Ledger::restore(WINDOWS, state, sealed(&back)).unwrap_err();
+            let chain = Restoring::from_chain(WINDOWS, state).finish_with(sealed(&back)).unwrap_err();
             prop_assert!(matches!(chain, RestoreError::Chain { .. }), "{}", chain);
         }
         let older = State { digest: blocks[0].header.previous, ..state };
-        prop_assert!(Ledger::restore(WINDOWS, older, sealed(&blocks)).is_err());
+        prop_assert!(Restoring::from_chain(WINDOWS, older).finish_with(sealed(&blocks)).is_err());
     }
 }
 

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ledger::change::Change;
-use ledger::ledger::Ledger;
+use ledger::shop::ShopState;
 use ledger::terms::Index;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
@@ -90,7 +90,7 @@ impl Leader {
     /// The ledger id for watchers: after a recovery it is another one, for entries that they have
     /// seen may be gone, and their indexes used again.
     fn ledger_id(&self, term: u64) -> Vec<u8> {
-        let id = self.settling.shared.view.read(Ledger::ledger_id);
+        let id = self.settling.shared.view.read(ShopState::ledger_id);
         let mut id = id.map(|id| id.0.to_vec()).unwrap_or_default();
         let epoch = raft::epoch(term);
         if 0 < epoch && !id.is_empty() {
@@ -224,7 +224,7 @@ impl Source for Leader {
     }
 
     fn cursor(&self) -> Index {
-        self.settling.shared.view.read(Ledger::applied)
+        self.settling.shared.view.read(ShopState::applied)
     }
 
     fn everything(&self) -> (Index, Vec<Change>) {

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::codec::bulk;
-use ledger::ledger::Ledger;
 use ledger::outcome::Outcome;
+use ledger::shop::ShopState;
 use ledger::terms::Index;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, oneshot, watch};
@@ -115,7 +115,7 @@ impl Settling {
         batcher: Batcher,
         stop: CancellationToken,
     ) -> Self {
-        let settled = view.read(Ledger::settled);
+        let settled = view.read(ShopState::settled);
         let books = SettlingState {
             window: Window::default(),
             leadership: None,
@@ -207,7 +207,7 @@ impl Settling {
     pub(crate) async fn follow(self) {
         let shared = self.shared;
         let mut role = shared.role.clone();
-        let (start, mut feed) = shared.view.watch(Ledger::applied);
+        let (start, mut feed) = shared.view.watch(ShopState::applied);
         shared.restart(start);
         loop {
             let now = *role.borrow_and_update();
@@ -220,7 +220,7 @@ impl Settling {
             match entry {
                 Ok(entry) if entry.changes.is_some() => shared.take(&entry),
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {
-                    let (start, fresh) = shared.view.watch(Ledger::applied);
+                    let (start, fresh) = shared.view.watch(ShopState::applied);
                     feed = fresh;
                     shared.restart(start);
                 }
@@ -434,9 +434,9 @@ impl Shared {
 
 /// The state that a leadership begins with: the applied index, the settled index, the attached
 /// catalogs.
-fn standing(ledger: &Ledger) -> (Index, Index, Vec<(Incarnation, String)>) {
-    let attached = ledger.attached().map(|(who, name)| (Incarnation(who), name.to_string()));
-    (ledger.applied(), ledger.settled(), attached.collect())
+fn standing(shop: &ShopState) -> (Index, Index, Vec<(Incarnation, String)>) {
+    let attached = shop.attached().map(|(who, name)| (Incarnation(who), name.to_string()));
+    (shop.applied(), shop.settled(), attached.collect())
 }
 
 #[cfg(test)]

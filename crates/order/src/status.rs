@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ledger::ledger::Ledger;
+use ledger::shop::ShopState;
 use ledger::terms::Index;
 use tokio::sync::watch;
 use wire::cross_origin::name_of;
@@ -79,13 +79,13 @@ impl Facts for Status {
 
     fn ready(&self) -> bool {
         let (role, marks) = (*self.role.borrow(), self.engine.marks());
-        self.is_ready(role, marks.committed, self.view.read(Ledger::applied))
+        self.is_ready(role, marks.committed, self.view.read(ShopState::applied))
     }
 
     fn readiness(&self) -> Result<(), String> {
         let leader = self.role.borrow().leader(self.id);
         let voting = leader.and_then(|leader| self.peers.voting(leader, VOTING_VALID));
-        let applied = self.view.read(Ledger::applied).0;
+        let applied = self.view.read(ShopState::applied).0;
         self.members.look(|now| {
             let (id, configs, voting) = (self.id, now.configs.as_slice(), voting.as_ref());
             readiness(&Situation { id, leader, applied, configs, voting })

@@ -7,8 +7,9 @@
 //! # Invariants
 //!
 //! * Ledger, position and unwritten blocks change together, under one lock: every reader sees one
-//!   moment, and each write to disk is one moment. Only keys arrive earlier, while a snapshot is
-//!   installed; nothing is applied then, and no request reads them.
+//!   moment, and each write to disk is one moment.
+//! * While a snapshot is installed, the ledger has no keys ([`AppliedLedger`]): it answers reads,
+//!   and nothing can be applied to it or written of it.
 //! * A block leaves memory only after it is on disk, so an applied order is always found.
 
 use std::collections::VecDeque;
@@ -20,12 +21,15 @@ use bytes::Bytes;
 use ledger::block::{EncodedBlock, Order};
 use ledger::change::Change;
 use ledger::ledger::Ledger;
+use ledger::restore::Restoring;
+use ledger::shop::ShopState;
+use ledger::state::State;
 use ledger::terms::{Index, Name, OrderNumber, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
 
 use crate::clock::LogClock;
-use crate::history::blocks::{Blocks, Durable};
+use crate::history::blocks::{Blocks, Durable, invalid};
 use crate::history::durable_mark::OnDisk;
 use crate::history::repair::{self, Repaired};
 use crate::history::snapshots::BlockSource;
@@ -90,7 +94,7 @@ pub(crate) struct Shared {
 /// The state that changes with each applied entry.
 #[derive(Debug)]
 pub(crate) struct Applied {
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: AppliedLedger,
     pub(crate) applied: Option<LogId>,
     /// The log ids of the applied entries.
     pub(crate) ids: AppliedIds,
@@ -99,6 +103,70 @@ pub(crate) struct Applied {
     pub(crate) unwritten: VecDeque<EncodedBlock<Bytes>>,
     /// The size of the unwritten blocks, in bytes.
     pub(crate) unwritten_bytes: usize,
+}
+
+/// The ledger as of the last applied entry.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a replica has one")]
+pub(crate) enum AppliedLedger {
+    /// The whole ledger, to which entries are applied.
+    Whole(Ledger),
+    /// While a snapshot is installed, or after that failed: the ledger without its keys.
+    WithoutKeys(ShopState),
+}
+
+impl AppliedLedger {
+    /// The shop, which can be read at all times.
+    pub(crate) fn shop(&self) -> &ShopState {
+        match self {
+            Self::Whole(ledger) => ledger,
+            Self::WithoutKeys(shop) => shop,
+        }
+    }
+
+    /// The whole ledger. `None`: it has no keys.
+    pub(crate) fn whole(&self) -> Option<&Ledger> {
+        match self {
+            Self::Whole(ledger) => Some(ledger),
+            Self::WithoutKeys(_) => None,
+        }
+    }
+
+    /// The whole ledger, to apply an entry to it.
+    ///
+    /// # Errors
+    ///
+    /// When it has no keys, because a snapshot could not be installed.
+    pub(crate) fn whole_mut(&mut self) -> io::Result<&mut Ledger> {
+        match self {
+            Self::Whole(ledger) => Ok(ledger),
+            Self::WithoutKeys(_) => Err(half_installed()),
+        }
+    }
+
+    /// Hands the keys over to the installation of a snapshot with this state.
+    ///
+    /// # Errors
+    ///
+    /// When an earlier installation has them.
+    pub(crate) fn begin_restoring(&mut self, state: State) -> io::Result<Restoring> {
+        match std::mem::replace(self, Self::WithoutKeys(ShopState::default())) {
+            Self::Whole(ledger) => {
+                let (shop, restoring) = Restoring::from_ledger(ledger, state);
+                *self = Self::WithoutKeys(shop);
+                Ok(restoring)
+            }
+            Self::WithoutKeys(shop) => {
+                *self = Self::WithoutKeys(shop);
+                Err(half_installed())
+            }
+        }
+    }
+}
+
+/// The error of everything that needs the keys which a failed installation has lost.
+pub(crate) fn half_installed() -> io::Error {
+    invalid("a snapshot was being installed when that failed: start again")
 }
 
 impl Applied {
@@ -136,7 +204,7 @@ impl View {
         let shared = Arc::new(Shared {
             applied: watch::Sender::new(ledger.applied()),
             books: RwLock::new(Applied {
-                ledger,
+                ledger: AppliedLedger::Whole(ledger),
                 applied: durable.applied,
                 ids: AppliedIds::start(durable.applied),
                 members: durable.members.clone(),
@@ -169,20 +237,26 @@ impl View {
         Ok(Self { shared, clock: LogClock::default(), writer: Mutex::new(writer) })
     }
 
-    /// Reads the ledger as of one index. Keep `look` short: applying waits for it.
-    pub fn read<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
-        look(&self.shared.books.read().ledger)
+    /// Reads the shop as of one index. Keep `look` short: applying waits for it.
+    pub fn read<T>(&self, look: impl FnOnce(&ShopState) -> T) -> T {
+        look(self.shared.books.read().ledger.shop())
     }
 
-    /// Reads the ledger, and subscribes to exactly the entries after the state that `look` sees.
+    /// Reads the whole ledger, with its keys. `None`: it has none, because a snapshot is being
+    /// installed.
+    pub fn read_ledger<T>(&self, look: impl FnOnce(&Ledger) -> T) -> Option<T> {
+        self.shared.books.read().ledger.whole().map(look)
+    }
+
+    /// Reads the shop, and subscribes to exactly the entries after the state that `look` sees.
     ///
     /// A receiver that lags by more than [`FEED_ENTRIES`] gets an error, and must list anew.
     pub fn watch<T>(
         &self,
-        look: impl FnOnce(&Ledger) -> T,
+        look: impl FnOnce(&ShopState) -> T,
     ) -> (T, broadcast::Receiver<Arc<AppliedEntry>>) {
         let books = self.shared.books.read();
-        (look(&books.ledger), self.shared.feed.subscribe())
+        (look(books.ledger.shop()), self.shared.feed.subscribe())
     }
 
     /// Does blocking or long work off the runtime's thread.
@@ -249,8 +323,8 @@ impl View {
     pub fn recent(&self, number: OrderNumber) -> Option<Option<Order>> {
         let young = {
             let books = self.shared.books.read();
-            let ledger = &books.ledger;
-            if number < ledger.first_order_number() || ledger.next_order_number() <= number {
+            let shop = books.ledger.shop();
+            if number < shop.first_order_number() || shop.next_order_number() <= number {
                 return Some(None);
             }
             // The last block that begins at this number or before; the block itself tells whether
@@ -386,13 +460,14 @@ impl Shared {
         changes: Option<Arc<[Change]>>,
         attaches: bool,
     ) {
-        let index = books.ledger.applied();
+        let shop = books.ledger.shop();
+        let index = shop.applied();
         self.applied.send_replace(index);
         if self.feed.receiver_count() == 0 {
             return;
         }
-        let (at, settled) = (books.ledger.log_time(), books.ledger.settled());
-        let attached = || books.ledger.attached().map(|(who, name)| (who, name.clone())).collect();
+        let (at, settled) = (shop.log_time(), shop.settled());
+        let attached = || shop.attached().map(|(who, name)| (who, name.clone())).collect();
         let attached = attaches.then(attached);
         let entry = AppliedEntry { after, index, at, settled, changes, attached };
         // An error means that the feed has no receiver, which is fine.
