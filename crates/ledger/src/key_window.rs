@@ -189,9 +189,8 @@ impl KeyWindow {
     }
 
     fn pop(&mut self) {
-        let (Some(slot), Some(entry)) = (self.slots.pop_front(), self.entries.front()) else {
-            return;
-        };
+        let Some(slot) = self.slots.pop_front() else { return };
+        let entry = self.entries.front().expect("every slot belongs to an entry");
         self.sum = self.sum.wrapping_sub(slot.sum(entry.time.index));
         // A key that was pushed again after it was forgotten has a newer position, which must stay.
         self.positions.take(slot.key(), self.forgotten);

@@ -9,10 +9,10 @@
 //! [`terms`] holds the domain's types, [`command`] every command, [`outcome`] every outcome, and
 //! [`change`] what watchers receive. [`ledger`] applies each entry: [`idempotency`] remembers the
 //! answer of each key, and [`shop`] holds the rules, with [`stock`] (products and quantities, in a
-//! [`name_table`]). [`block`] is the permanent record of one entry, chained by digest. [`state`] is
-//! everything else that holds at an index, and [`key_summary`] says which keys are remembered
-//! there. [`restore`] rebuilds a ledger from these. [`codec`] fixes the bytes. [`audit`] checks that
-//! a whole history can come from one ledger.
+//! [`name_table`]). [`prefetch`] overlaps their memory reads. [`block`] is the permanent record of
+//! one entry, chained by digest. [`state`] is everything else that holds at an index, and
+//! [`key_summary`] says which keys are remembered there. [`restore`] rebuilds a ledger from these.
+//! [`codec`] fixes the bytes. [`audit`] checks that a whole history can come from one ledger.
 
 pub mod terms;
 

@@ -161,8 +161,8 @@ mod tests {
     fn every_one_of_200_000_names_is_found_even_when_hashes_collide() {
         let mut named = NameTable::default();
         let texts: Vec<_> = (0..200_000_u32).map(|number| format!("toy {number}")).collect();
-        let kept: BTreeSet<_> = texts.iter().map(|text| NameHash::new(text).0 >> 97).collect();
-        assert!(kept.len() < texts.len(), "no two names share the bits of the hash that are kept");
+        let hashes: BTreeSet<_> = texts.iter().map(|text| NameHash::new(text).0 >> 97).collect();
+        assert!(hashes.len() < texts.len(), "no two names share the bits of a tag");
         for (number, text) in (0..).zip(&texts) {
             assert_eq!(named.put(Name::new(text).unwrap(), number), Row(number));
         }

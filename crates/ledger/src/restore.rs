@@ -16,10 +16,11 @@ use crate::codec::refs::{CommandRef, RecordRef};
 use crate::idempotency::{BoundKey, Idempotency};
 use crate::key_summary::KeySummary;
 use crate::ledger::Ledger;
+use crate::outcome::Outcome;
 use crate::prefetch::{in_chunks, prefetch_keys};
 use crate::shop::ShopState;
 use crate::state::State;
-use crate::terms::{Digest, EntryTime, Index};
+use crate::terms::{EntryTime, Index};
 use crate::windows::{WindowId, Windows};
 
 /// A ledger on its way to a state: its keys are being loaded, block by block.
@@ -28,8 +29,8 @@ pub struct Restoring {
     state: State,
     idempotency: Idempotency,
     proof: Proof,
-    /// Index and digest of the last block that was taken.
-    last: Option<(Index, Digest)>,
+    /// The last block that was taken.
+    last: Option<Header>,
 }
 
 /// What shows that no block with a key is missing.
@@ -105,7 +106,7 @@ impl Restoring {
     pub fn take<B: AsRef<[u8]>>(&mut self, block: &EncodedBlock<B>) -> Result<(), RestoreError> {
         let header = block.header();
         self.check_order(header)?;
-        self.last = Some((header.index, header.digest));
+        self.last = Some(*header);
         if let Proof::Summary(summary) = &self.proof {
             let remembers = |id| summary.may_remember(id, header.index);
             remember_again(&mut self.idempotency, block, remembers);
@@ -120,13 +121,13 @@ impl Restoring {
     fn check_order(&self, header: &Header) -> Result<(), RestoreError> {
         let is_chain = matches!(self.proof, Proof::Chain);
         let found = header.index;
-        let Some((expected, digest)) = self.last else {
+        let Some(last) = self.last else {
             let first = self.state.keys_after.next();
             let is_missing = is_chain && first < found;
             return if is_missing { Err(RestoreError::Missing(first)) } else { Ok(()) };
         };
-        if found <= expected || (is_chain && digest != header.previous) {
-            return Err(RestoreError::Chain { expected, found });
+        if found <= last.index || (is_chain && last.digest != header.previous) {
+            return Err(RestoreError::Chain { expected: last.index, found });
         }
         Ok(())
     }
@@ -175,33 +176,45 @@ impl Restoring {
             (Proof::Chain, None) if keys_after < applied => {
                 Err(RestoreError::Missing(keys_after.next()))
             }
-            (Proof::Chain, Some((_, last))) if last != *digest => Err(RestoreError::End(*applied)),
+            (Proof::Chain, Some(last)) if last.digest != *digest => {
+                Err(RestoreError::End(*applied))
+            }
             _ => Ok(()),
         }
     }
 }
 
-/// Remembers the keys of a block again, in the windows for which `counts` is true.
+/// A record of a block, with its key.
+#[derive(Debug)]
+struct KeyedRecord<'a> {
+    key: BoundKey,
+    command: CommandRef<'a>,
+    outcome: Outcome,
+}
+
+/// Remembers the keys of a block again, in the windows for which `remembers` is true.
 fn remember_again<B: AsRef<[u8]>>(
     idempotency: &mut Idempotency,
     block: &EncodedBlock<B>,
-    counts: impl Fn(WindowId) -> bool,
+    remembers: impl Fn(WindowId) -> bool,
 ) {
     let decided = EntryTime { index: block.header().index, at: block.header().at };
+    // The fingerprint of the last command, which often comes again.
     let mut last: Option<(CommandRef<'_>, u64)> = None;
     let keyed = block.records().filter_map(|RecordRef { request, outcome }| {
         let key = request.key.as_ref()?;
-        WindowId::of(key.origin, &outcome).filter(|id| counts(*id))?;
+        WindowId::of(key.origin, &outcome).filter(|id| remembers(*id))?;
+        let command = request.command;
         let fingerprint = match last {
-            Some((same, fingerprint)) if same == request.command => fingerprint,
-            _ => request.command.fingerprint64(),
+            Some((same, fingerprint)) if same == command => fingerprint,
+            _ => command.fingerprint64(),
         };
-        last = Some((request.command, fingerprint));
-        Some((BoundKey::new(key, fingerprint), request.command, outcome))
+        last = Some((command, fingerprint));
+        Some(KeyedRecord { key: BoundKey::new(key, fingerprint), command, outcome })
     });
     in_chunks(keyed, |chunk| {
-        prefetch_keys(idempotency, &chunk.iter().map(|(key, ..)| *key));
-        for (key, command, outcome) in chunk {
+        prefetch_keys(idempotency, &chunk.iter().map(|record| record.key));
+        for KeyedRecord { key, command, outcome } in chunk {
             idempotency.remember(*key, decided, outcome, || command.command());
         }
     });

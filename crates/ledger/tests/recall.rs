@@ -37,6 +37,15 @@ fn stay_equal(mut one: Ledger, mut two: Ledger, after: &[Step]) -> Result<(), Te
     Ok(())
 }
 
+/// A ledger that is restored with a key summary.
+fn recall(
+    state: State,
+    summary: &KeySummary,
+    blocks: Vec<EncodedBlock>,
+) -> Result<Ledger, RestoreError> {
+    Restoring::from_summary(WINDOWS, state, summary).finish_with(blocks)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 300,
@@ -51,8 +60,8 @@ proptest! {
         let (_, blocks) = run(&mut ledger, &before);
         let summary = KeySummary::decode(&ledger.key_summary().encode()).unwrap();
         let few = sealed(&blocks_to_recall(&summary, &blocks));
-        let recalled = Restoring::from_summary(WINDOWS, ledger.state(), &summary).finish_with(few).unwrap();
-        let all = Restoring::from_summary(WINDOWS, ledger.state(), &summary).finish_with(sealed(&blocks)).unwrap();
+        let recalled = recall(ledger.state(), &summary, few).unwrap();
+        let all = recall(ledger.state(), &summary, sealed(&blocks)).unwrap();
         stay_equal(ledger.clone(), recalled, &after)?;
         stay_equal(ledger, all, &after)?;
     }
@@ -67,7 +76,7 @@ proptest! {
         let mut few = blocks_to_recall(&summary, &blocks);
         prop_assume!(!few.is_empty());
         few.remove(which.index(few.len()));
-        match Restoring::from_summary(WINDOWS, ledger.state(), &summary).finish_with(sealed(&few)) {
+        match recall(ledger.state(), &summary, sealed(&few)) {
             // The missing block held no key that was still remembered: nothing is lost.
             Ok(recalled) => stay_equal(ledger, recalled, &[])?,
             Err(error) => prop_assert_eq!(error, RestoreError::Keys(ledger.applied())),

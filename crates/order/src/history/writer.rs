@@ -331,8 +331,8 @@ mod tests {
         (machine, view)
     }
 
-    /// [P4] While a snapshot is installed, keys are loaded from blocks that are not applied. A write
-    /// in that time contains none of them.
+    /// [P4] While a snapshot is installed, keys are loaded from blocks that are not applied. A
+    /// write in that time contains none of them.
     #[tokio::test]
     async fn a_write_during_a_snapshot_installation_keeps_the_state_before_it() {
         let (theirs, ours) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
