@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 use ledger::audit::Auditor;
 use ledger::block::Block;
 use ledger::command::{Command, Side};
-use ledger::ledger::{Ledger, Windows};
+use ledger::ledger::Windows;
 use ledger::outcome::{Accepted, Outcome, Refusal};
+use ledger::shop::ShopState;
 use ledger::terms::{Digest, Index, OrderNumber};
 use order::history::view::View;
 
@@ -116,7 +117,7 @@ fn blocks(view: &View) -> Result<Vec<Block>, String> {
 
 /// True when a replica has applied and written its whole log.
 pub fn is_written(view: &View) -> bool {
-    view.durable().index() == view.read(Ledger::applied)
+    view.durable().index() == view.read(ShopState::applied)
 }
 
 fn record(blocks: &[Block]) -> CleanHistory {
@@ -218,5 +219,5 @@ fn fresh(record: &CleanHistory, shown: &ShownProduct, told: &[RecordedOrder]) ->
 
 /// The number that a replica gives to its next order.
 pub fn next_number(view: &View) -> OrderNumber {
-    view.read(Ledger::next_order_number)
+    view.read(ShopState::next_order_number)
 }

@@ -408,8 +408,9 @@ impl World {
     /// True when all replicas run, are at the same index, and have written it.
     fn is_whole(&self) -> bool {
         let insides: Vec<_> = self.replicas.iter().filter_map(Replica::inside).collect();
-        let index =
-            |inside: &ground::life::ReplicaProbe| inside.view.read(ledger::ledger::Ledger::applied);
+        let index = |inside: &ground::life::ReplicaProbe| {
+            inside.view.read(ledger::shop::ShopState::applied)
+        };
         let first = insides.first().map(index);
         insides.len() == self.replicas.len()
             && insides
@@ -456,7 +457,7 @@ fn state(replica: &Replica) -> String {
     match replica.inside() {
         None => format!("{} is down", replica.id),
         Some(inside) => {
-            let applied = inside.view.read(ledger::ledger::Ledger::applied);
+            let applied = inside.view.read(ledger::shop::ShopState::applied);
             let durable = inside.view.durable().index();
             let metrics = inside.raft.metrics();
             let metrics = metrics.borrow_watched();

@@ -23,10 +23,8 @@ struct Size {
 
 fn main() {
     let measured = std::env::args().any(|arg| arg == "--bench");
-    let size = match measured {
-        true => Size { entries: 2_000, runs: 5 },
-        false => Size { entries: 4, runs: 1 },
-    };
+    let size =
+        if measured { Size { entries: 2_000, runs: 5 } } else { Size { entries: 4, runs: 1 } };
     for (per_entry, products) in [
         (1, 1),
         (1, 10_000),

@@ -18,7 +18,7 @@ use crate::audit::naive::Naive;
 use crate::block::{Block, Header, Record};
 use crate::command::Request;
 use crate::outcome::{Accepted, Outcome, Refusal};
-use crate::terms::{Digest, Index, OrderNumber, Origin, Timestamp};
+use crate::terms::{Digest, EntryTime, Index, OrderNumber, Origin, Timestamp};
 use crate::windows::Windows;
 
 /// The first violation found in a history.
@@ -130,7 +130,8 @@ impl Auditor {
     /// Audits the next block.
     pub fn read(&mut self, block: &Block) -> Result<(), Violation> {
         let header = &block.header;
-        let (index, after) = (header.index, self.index);
+        let index = header.index;
+        let after = self.index;
         if index <= after || header.previous != self.digest || header.at < self.at {
             return Err(Violation::Chain { index, after });
         }
@@ -142,7 +143,9 @@ impl Auditor {
         if found != expected {
             return Err(Violation::Dense { index, found, expected });
         }
-        (self.index, self.at, self.digest) = (index, header.at, header.digest);
+        self.index = index;
+        self.at = header.at;
+        self.digest = header.digest;
         for answered in [&mut self.clients, &mut self.client_refusals] {
             answered.expire(self.at, self.windows.client_age_max_ms);
         }
@@ -184,7 +187,8 @@ impl Auditor {
     /// Audits one record: its key first, then its deadline, then the rules. (Records are read one
     /// by one, so no counter reaches 2^64.)
     fn record(&mut self, header: &Header, record: &Record) -> Result<(), Violation> {
-        let (index, Record { request, outcome }) = (header.index, record);
+        let index = header.index;
+        let Record { request, outcome } = record;
         if let Outcome::Refused(_) = outcome {
             self.refusals = self.refusals.saturating_add(1);
         }
@@ -193,8 +197,8 @@ impl Auditor {
                 Origin::Client => (&self.clients, &self.client_refusals),
                 Origin::Frontend => (&self.frontends, &self.frontend_refusals),
             };
-            let told = accepted.expected(key, request);
-            if let Some((first, expected)) = told.or_else(|| refused.expected(key, request)) {
+            let answer = accepted.expected(key, request);
+            if let Some((first, expected)) = answer.or_else(|| refused.expected(key, request)) {
                 let key = key.text().to_owned();
                 let once = *outcome == expected;
                 return if once { Ok(()) } else { Err(Violation::Once { key, first, index }) };
@@ -225,7 +229,8 @@ impl Auditor {
             (Origin::Frontend, true) => (&mut self.frontends, frontend_keys_max),
             (Origin::Frontend, false) => (&mut self.frontend_refusals, frontend_refusals_max),
         };
-        answered.remember(key, (header.index, header.at), (request, outcome), keys_max);
+        let decided = EntryTime { index: header.index, at: header.at };
+        answered.remember(key, decided, request, outcome, keys_max);
     }
 
     /// Compares an outcome with that of the naive ledger. A difference is reported under the check

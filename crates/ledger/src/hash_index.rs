@@ -32,11 +32,11 @@ pub(crate) struct HashIndex {
 }
 
 impl HashIndex {
-    /// An empty table that holds `places` positions before it grows.
-    pub(crate) fn with_room(places: usize) -> Self {
+    /// An empty table that holds `positions` positions before it grows.
+    pub(crate) fn with_room(positions: usize) -> Self {
         let most = 1 << BUCKETS_MAX_LOG;
         let mut buckets = BUCKETS_MIN;
-        while room(buckets) < places && buckets < most {
+        while room(buckets) < positions && buckets < most {
             buckets = buckets.saturating_mul(2);
         }
         Self { buckets: vec![EMPTY; buckets], taken: 0 }
@@ -45,7 +45,7 @@ impl HashIndex {
     /// The low half of the position for which `is_it` is true, among those with this hash.
     pub(crate) fn find(&self, hash: u128, is_it: impl Fn(u32) -> bool) -> Option<u32> {
         let at = self.seek(hash, is_it)?;
-        self.buckets.get(at).map(|bucket| place(*bucket))
+        self.buckets.get(at).map(|bucket| position(*bucket))
     }
 
     /// Inserts a position, in place of the one for which `is_it` is true, if any.
@@ -64,8 +64,8 @@ impl HashIndex {
 
     /// Removes exactly this position, if present.
     pub(crate) fn take(&mut self, hash: u128, old: u64) {
-        let low = place(entry(hash, old));
-        let Some(mut hole) = self.seek(hash, |place| place == low) else { return };
+        let low = position(entry(hash, old));
+        let Some(mut hole) = self.seek(hash, |position| position == low) else { return };
         self.taken = self.taken.saturating_sub(1);
         // Each later entry that may stand in the hole moves there.
         let mut next = self.after(hole);
@@ -74,8 +74,8 @@ impl HashIndex {
             if bucket == EMPTY {
                 return self.set(hole, EMPTY);
             }
-            let (from_home, from_hole) =
-                (self.distance(self.home(bucket), next), self.distance(hole, next));
+            let from_home = self.distance(self.home(bucket), next);
+            let from_hole = self.distance(hole, next);
             if from_hole <= from_home {
                 self.set(hole, bucket);
                 hole = next;
@@ -84,11 +84,9 @@ impl HashIndex {
         }
     }
 
-    /// Prefetches the buckets where the searches for these hashes begin. The cache misses overlap;
-    /// one search after the other would wait for each (docs/performance.md has before and after).
-    pub(crate) fn prefetch(&self, hashes: impl Iterator<Item = u128>) {
-        let home = |hash| self.get(self.home(entry(hash, 0)));
-        std::hint::black_box(hashes.fold(0, |sum, hash| sum ^ home(hash)));
+    /// The bucket where the search for this hash begins, for [`crate::prefetch`].
+    pub(crate) fn first_bucket(&self, hash: u128) -> u64 {
+        self.get(self.home(entry(hash, 0)))
     }
 
     /// The number of positions.
@@ -104,7 +102,7 @@ impl HashIndex {
             if bucket == EMPTY {
                 return None;
             }
-            if tag(bucket) == wanted && is_it(place(bucket)) {
+            if tag(bucket) == wanted && is_it(position(bucket)) {
                 return Some(at);
             }
             at = self.after(at);
@@ -121,7 +119,7 @@ impl HashIndex {
 
     fn grow(&mut self) {
         let buckets = self.buckets.len().saturating_mul(2).max(BUCKETS_MIN);
-        assert!(buckets.ilog2() <= BUCKETS_MAX_LOG, "a table holds far fewer than 2^31 places");
+        assert!(buckets.ilog2() <= BUCKETS_MAX_LOG, "a table holds far fewer than 2^31 positions");
         let old = std::mem::replace(&mut self.buckets, vec![EMPTY; buckets]);
         for entry in old.into_iter().filter(|entry| *entry != EMPTY) {
             self.insert(entry);
@@ -149,8 +147,8 @@ impl HashIndex {
     }
 
     fn set(&mut self, at: usize, bucket: u64) {
-        if let Some(place) = self.buckets.get_mut(at) {
-            *place = bucket;
+        if let Some(old) = self.buckets.get_mut(at) {
+            *old = bucket;
         }
     }
 }
@@ -161,16 +159,16 @@ fn room(buckets: usize) -> usize {
 }
 
 /// A bucket's content: 31 bits of the hash, the bit that marks it as taken, and the position.
-fn entry(hash: u128, place: u64) -> u64 {
+fn entry(hash: u128, position: u64) -> u64 {
     let upper = u64::try_from(hash >> 64).unwrap_or(0) >> 32;
-    ((upper | 1) << 32) | (place & u64::from(u32::MAX))
+    ((upper | 1) << 32) | (position & u64::from(u32::MAX))
 }
 
 fn tag(entry: u64) -> u32 {
     u32::try_from(entry >> 32).unwrap_or(0)
 }
 
-fn place(entry: u64) -> u32 {
+fn position(entry: u64) -> u32 {
     u32::try_from(entry & u64::from(u32::MAX)).unwrap_or(0)
 }
 
@@ -187,39 +185,41 @@ mod tests {
 
     #[test]
     fn a_hash_index_finds_what_a_map_finds_after_any_insertions_and_removals() {
-        let (mut places, mut map) = (HashIndex::default(), BTreeMap::new());
-        let (mut keys, mut waiting) = (Vec::new(), VecDeque::new());
+        let mut index = HashIndex::default();
+        let mut map = BTreeMap::new();
+        let mut keys = Vec::new();
+        let mut waiting = VecDeque::new();
         for step in 0..20_000_u64 {
             // Positions pass the end of 32 bits during the test.
-            let place = u64::from(u32::MAX) - 10_000 + step;
+            let position = u64::from(u32::MAX) - 10_000 + step;
             let key = step * 7 % 5_000;
             let known = |low: u32| keys_at(&keys, low) == Some(key);
-            places.put(hash(key), place, known);
-            keys.push((place, key));
-            map.insert(key, place);
-            waiting.push_back((key, place));
+            index.put(hash(key), position, known);
+            keys.push((position, key));
+            map.insert(key, position);
+            waiting.push_back((key, position));
             if 600 < waiting.len() {
-                let (key, place) = waiting.pop_front().unwrap();
-                places.take(hash(key), place);
-                if map.get(&key) == Some(&place) {
+                let (key, position) = waiting.pop_front().unwrap();
+                index.take(hash(key), position);
+                if map.get(&key) == Some(&position) {
                     map.remove(&key);
                 }
             }
             if step % 997 == 0 {
                 for key in 0..5_000 {
-                    let found = places.find(hash(key), |low| keys_at(&keys, low) == Some(key));
-                    let expected = map.get(&key).map(|place| super::place(*place));
+                    let found = index.find(hash(key), |low| keys_at(&keys, low) == Some(key));
+                    let expected = map.get(&key).map(|position| super::position(*position));
                     assert_eq!(found, expected, "key {key} at step {step}");
                 }
             }
-            assert_eq!(places.len(), map.len());
+            assert_eq!(index.len(), map.len());
         }
-        assert!(places.buckets.len() <= 1024, "the table does not grow for ever");
+        assert!(index.buckets.len() <= 1024, "the table does not grow for ever");
     }
 
     /// The key that was inserted at this position.
     fn keys_at(keys: &[(u64, u64)], low: u32) -> Option<u64> {
-        let at = low.wrapping_sub(place(keys.first()?.0));
+        let at = low.wrapping_sub(position(keys.first()?.0));
         keys.get(usize::try_from(at).ok()?).map(|(_, key)| *key)
     }
 }

@@ -9,18 +9,16 @@
 //! answers. The first entry of [`BATCH_VERSION`](crate::codec::BATCH_VERSION) 2 moves them to their
 //! own windows, on every replica at the same index. A program that cannot read such an entry stops
 //! there.
-//!
-//! Keys and commands are kept as hashes. Of an answer, only what the repeated command does not
-//! contain is kept.
 
 use std::borrow::Borrow;
 
 use crate::codec::refs::KeyRef;
 use crate::command::Command;
+use crate::key_slot::{CompactOutcome, KeySlot};
 use crate::key_summary::KeySummary;
-use crate::key_window::{KeySlot, KeyWindow};
-use crate::outcome::{Accepted, Outcome, Refusal};
-use crate::terms::{Index, OrderNumber, Origin, Timestamp};
+use crate::key_window::KeyWindow;
+use crate::outcome::Outcome;
+use crate::terms::{EntryTime, Index, Origin, Timestamp};
 use crate::windows::{PerWindow, WindowId, Windows};
 
 /// All key windows.
@@ -31,19 +29,12 @@ pub(crate) struct Idempotency {
     separate: bool,
 }
 
-/// A key with its hash and the hash of the command that it is bound to.
+/// A key's hash, bound to a command by 64 bits of the command's hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BoundKey {
     origin: Origin,
-    key: u128,
+    hash: u128,
     fingerprint: u64,
-}
-
-/// A key's hash.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct HashedKey {
-    origin: Origin,
-    key: u128,
 }
 
 /// The most bytes of a key that are hashed: a length, a principal and a text.
@@ -60,24 +51,13 @@ pub(crate) enum KeyLookup {
     Other,
 }
 
-/// An outcome without its product. The product of a refusal is found again in the repeated command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CompactOutcome {
-    Placed(OrderNumber),
-    Done,
-    Unchanged,
-    /// The refusal's code, and the line that it is about.
-    Refused(u8, u8),
-}
-
-impl HashedKey {
-    /// Hashes a key.
-    pub(crate) fn new(key: &KeyRef<'_>) -> Self {
-        let (principal, text) = (key.principal, key.text);
-        let length = u64::try_from(principal.len()).unwrap_or(u64::MAX).to_le_bytes();
+impl BoundKey {
+    /// Hashes a key, and binds it to a command with this fingerprint.
+    pub(crate) fn new(key: &KeyRef<'_>, fingerprint: u64) -> Self {
+        let length = u64::try_from(key.principal.len()).unwrap_or(u64::MAX).to_le_bytes();
         let mut bytes = [0; HASHED_BYTES_MAX];
         let mut free = bytes.as_mut_slice();
-        for from in [length.as_slice(), principal, text] {
+        for from in [length.as_slice(), key.principal, key.text] {
             let (to, rest) = free.split_at_mut_checked(from.len()).expect("a length fits one byte");
             to.copy_from_slice(from);
             free = rest;
@@ -85,12 +65,17 @@ impl HashedKey {
         let end = HASHED_BYTES_MAX.saturating_sub(free.len());
         let hash = blake3::hash(bytes.get(..end).unwrap_or_default());
         let half = hash.as_bytes().first_chunk::<16>().copied().unwrap_or_default();
-        Self { origin: key.origin, key: u128::from_le_bytes(half) }
+        Self { origin: key.origin, hash: u128::from_le_bytes(half), fingerprint }
     }
 
-    /// Binds the key to a command by 64 bits of the command's hash.
-    pub(crate) fn bind(self, fingerprint: u64) -> BoundKey {
-        BoundKey { origin: self.origin, key: self.key, fingerprint }
+    /// The maker of the key.
+    pub(crate) fn origin(self) -> Origin {
+        self.origin
+    }
+
+    /// The key's hash.
+    pub(crate) fn hash(self) -> u128 {
+        self.hash
     }
 }
 
@@ -126,47 +111,42 @@ impl Idempotency {
         }
     }
 
-    /// Prefetches the buckets of these keys, and of the keys that they push out if all are
-    /// accepted.
-    pub(crate) fn prefetch(&self, keys: &(impl Iterator<Item = HashedKey> + Clone)) {
-        for origin in [Origin::Client, Origin::Frontend] {
-            let of_origin = keys.clone().filter(|hashed| hashed.origin == origin);
-            let of_origin = of_origin.map(|hashed| hashed.key);
-            self.windows.get(WindowId::accepted(origin)).prefetch(&of_origin);
-            self.windows.get(WindowId::refused(origin)).prefetch_index(of_origin);
-        }
+    /// One of the windows.
+    pub(crate) fn window(&self, id: WindowId) -> &KeyWindow {
+        self.windows.get(id)
     }
 
     /// The remembered answer of this key.
     pub(crate) fn find<'a>(
         &self,
-        bound: &BoundKey,
+        key: BoundKey,
         command: impl FnOnce() -> &'a Command,
     ) -> KeyLookup {
-        let find = |id| self.windows.get(id).find(bound.key);
-        let found = find(WindowId::accepted(bound.origin));
-        let Some((slot, index)) = found.or_else(|| find(WindowId::refused(bound.origin))) else {
+        let find = |id| self.windows.get(id).find(key.hash);
+        let found = find(WindowId::accepted(key.origin));
+        let Some((slot, index)) = found.or_else(|| find(WindowId::refused(key.origin))) else {
             return KeyLookup::Fresh;
         };
-        match slot.is_of(bound.fingerprint) {
-            true => KeyLookup::Answered(index, slot.brief().expand(command)),
-            false => KeyLookup::Other,
+        if slot.is_of(key.fingerprint) {
+            KeyLookup::Answered(index, slot.outcome().expand(command))
+        } else {
+            KeyLookup::Other
         }
     }
 
     /// Remembers an answer to a command, if it [has a window](WindowId::of).
     pub(crate) fn remember<C: Borrow<Command>>(
         &mut self,
-        bound: BoundKey,
-        at: (Index, Timestamp),
+        key: BoundKey,
+        decided: EntryTime,
         outcome: &Outcome,
         command: impl FnOnce() -> C,
     ) {
-        let Some(own) = WindowId::of(bound.origin, outcome) else { return };
-        let Some(brief) = CompactOutcome::of(outcome, command) else { return };
-        let id = if self.separate { own } else { WindowId::accepted(bound.origin) };
-        let slot = KeySlot::new(bound.key, bound.fingerprint, brief);
-        self.windows.get_mut(id).push(slot, at);
+        let Some(own) = WindowId::of(key.origin, outcome) else { return };
+        let Some(compact) = CompactOutcome::of(outcome, command) else { return };
+        let id = if self.separate { own } else { WindowId::accepted(key.origin) };
+        let slot = KeySlot::new(key.hash, key.fingerprint, compact);
+        self.windows.get_mut(id).push(slot, decided);
     }
 
     /// Forgets keys that were answered at this index or before it.
@@ -184,9 +164,9 @@ impl Idempotency {
     }
 
     /// Reserves room for the keys that the summary counts.
-    pub(crate) fn expect(&mut self, rolls: &KeySummary) {
+    pub(crate) fn expect(&mut self, summary: &KeySummary) {
         for id in WindowId::ALL {
-            self.windows.get_mut(id).expect(rolls.windows.get(id).keys);
+            self.windows.get_mut(id).expect(summary.windows.get(id).keys);
         }
     }
 
@@ -215,54 +195,5 @@ impl Idempotency {
     /// The number of keys in each window. `None`: refusals have no windows of their own yet.
     pub(crate) fn separate_counts(&self) -> Option<PerWindow<u64>> {
         self.separate.then(|| self.counts())
-    }
-}
-
-impl CompactOutcome {
-    fn of<C: Borrow<Command>>(outcome: &Outcome, command: impl FnOnce() -> C) -> Option<Self> {
-        match outcome {
-            Outcome::Accepted(Accepted::Placed(number)) => Some(Self::Placed(*number)),
-            Outcome::Accepted(Accepted::Done) => Some(Self::Done),
-            Outcome::Accepted(Accepted::Unchanged) => Some(Self::Unchanged),
-            Outcome::Refused(Refusal::KeyReused | Refusal::Late) | Outcome::Repeated { .. } => None,
-            Outcome::Refused(refusal) => {
-                let line = refusal.product().and_then(|about| match command().borrow() {
-                    Command::Place(lines) => lines.iter().position(|line| line.name == *about),
-                    _ => None,
-                });
-                let line = line.unwrap_or(0);
-                Some(Self::Refused(refusal.code(), u8::try_from(line).unwrap_or(0)))
-            }
-        }
-    }
-
-    fn expand<'a>(self, command: impl FnOnce() -> &'a Command) -> Outcome {
-        let (code, line) = match self {
-            Self::Placed(number) => return Outcome::Accepted(Accepted::Placed(number)),
-            Self::Done => return Outcome::Accepted(Accepted::Done),
-            Self::Unchanged => return Outcome::Accepted(Accepted::Unchanged),
-            Self::Refused(code, line) => (code, usize::from(line)),
-        };
-        let name = match command() {
-            Command::Place(lines) => lines.get(line).map(|line| &line.name),
-            Command::Define(definition) => Some(&definition.name),
-            Command::SetPrice { name, .. }
-            | Command::RestockBy { name, .. }
-            | Command::RestockTo { name, .. } => Some(name),
-            Command::Open(_) | Command::Attach { .. } | Command::Detach { .. } => None,
-        };
-        Outcome::Refused(match (code, name) {
-            (3, _) => Refusal::NotOpen,
-            (4, _) => Refusal::LinesOutOfRange,
-            (5, Some(name)) => Refusal::ProductExists(name.clone()),
-            (6, Some(name)) => Refusal::NoSuchProduct(name.clone()),
-            (7, Some(name)) => Refusal::OutOfStock(name.clone()),
-            (8, Some(name)) => Refusal::StockLimit(name.clone()),
-            (9, _) => Refusal::CatalogsLimit,
-            (10, _) => Refusal::NumbersExhausted,
-            (code, name) => {
-                unreachable!("a remembered refusal has code {code} and product {name:?}")
-            }
-        })
     }
 }

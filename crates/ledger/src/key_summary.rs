@@ -74,7 +74,7 @@ impl KeySummary {
 
     /// True if this window may still remember an answer at this index. (Some keys of the oldest
     /// entry may be forgotten.)
-    pub(crate) fn reach(&self, id: WindowId, index: Index) -> bool {
+    pub(crate) fn may_remember(&self, id: WindowId, index: Index) -> bool {
         self.after(id) < index
     }
 
@@ -82,10 +82,10 @@ impl KeySummary {
     pub fn encode(&self) -> Vec<u8> {
         let mut rest = Vec::with_capacity(KEY_SUMMARY_BYTES);
         rest.u64(self.applied.0);
-        let mut write = |roll: &WindowSummary| {
-            rest.u64(roll.after.0);
-            rest.u64(roll.keys);
-            rest.u64(roll.sum);
+        let mut write = |window: &WindowSummary| {
+            rest.u64(window.after.0);
+            rest.u64(window.keys);
+            rest.u64(window.sum);
         };
         let version = if self.separate {
             self.windows.iter().for_each(&mut write);
@@ -105,20 +105,26 @@ impl KeySummary {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (version, mut reader) = Reader::sealed(bytes, MIXED_VERSION..=KEY_SUMMARY_VERSION)?;
         let applied = Index(reader.u64()?);
-        let mut roll = || {
+        let mut window = || {
             let after = Index(reader.u64()?);
             Ok(WindowSummary { after, keys: reader.u64()?, sum: reader.u64()? })
         };
         let separate = version == KEY_SUMMARY_VERSION;
         let windows = if separate {
-            let [clients, client_refusals] = [roll()?, roll()?];
-            let [frontends, frontend_refusals] = [roll()?, roll()?];
-            PerWindow { clients, client_refusals, frontends, frontend_refusals }
+            PerWindow {
+                clients: window()?,
+                client_refusals: window()?,
+                frontends: window()?,
+                frontend_refusals: window()?,
+            }
         } else {
-            let (clients, frontends) = (roll()?, roll()?);
-            let [client_refusals, frontend_refusals] =
-                [WindowSummary { after: applied, keys: 0, sum: 0 }; 2];
-            PerWindow { clients, client_refusals, frontends, frontend_refusals }
+            let empty = WindowSummary { after: applied, keys: 0, sum: 0 };
+            PerWindow {
+                clients: window()?,
+                client_refusals: empty,
+                frontends: window()?,
+                frontend_refusals: empty,
+            }
         };
         reader.end()?;
         Ok(Self { applied, separate, windows })

@@ -14,9 +14,9 @@
 use std::collections::VecDeque;
 
 use crate::hash_index::HashIndex;
-use crate::idempotency::CompactOutcome;
+use crate::key_slot::KeySlot;
 use crate::key_summary::WindowSummary;
-use crate::terms::{Index, OrderNumber, Timestamp};
+use crate::terms::{EntryTime, Index, Timestamp};
 
 /// The keys of one kind of answer, bounded by count and by log time.
 #[derive(Clone, Debug)]
@@ -24,7 +24,7 @@ pub(crate) struct KeyWindow {
     keys_max: usize,
     age_max_ms: u64,
     /// From a key's hash to the position of its slot, counted over all slots ever pushed.
-    places: HashIndex,
+    positions: HashIndex,
     /// Oldest first; the first slot has the position `forgotten`.
     slots: VecDeque<KeySlot>,
     /// The entries that the slots belong to, oldest first.
@@ -34,24 +34,10 @@ pub(crate) struct KeyWindow {
     sum: u64,
 }
 
-/// What is remembered of one key, in 32 bytes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct KeySlot {
-    /// The upper and the lower half of the key's hash: a `u128` would be aligned to 16 bytes.
-    key: [u64; 2],
-    /// 62 bits of the command's hash, and two for the kind of outcome.
-    print: u64,
-    /// The order's number, or the refusal's code and line.
-    detail: u64,
-}
-
-const _: () = assert!(size_of::<KeySlot>() == 32, "a slot has grown");
-
-/// The slots of one entry, with its index and log time.
+/// The slots of one entry.
 #[derive(Clone, Copy, Debug)]
 struct EntryKeys {
-    index: Index,
-    at: Timestamp,
+    time: EntryTime,
     /// The position after the entry's last slot.
     end: u64,
 }
@@ -59,16 +45,22 @@ struct EntryKeys {
 impl KeyWindow {
     /// An empty window.
     pub(crate) fn new(keys_max: usize, age_max_ms: u64) -> Self {
-        let (slots, entries) = (VecDeque::new(), VecDeque::new());
-        let places = HashIndex::default();
-        Self { keys_max, age_max_ms, places, slots, entries, forgotten: 0, sum: 0 }
+        Self {
+            keys_max,
+            age_max_ms,
+            positions: HashIndex::default(),
+            slots: VecDeque::new(),
+            entries: VecDeque::new(),
+            forgotten: 0,
+            sum: 0,
+        }
     }
 
     /// Reserves room for `keys` keys, or for a full window if that is less.
     pub(crate) fn expect(&mut self, keys: u64) {
         let most = self.keys_max.saturating_add(1);
         let keys = usize::try_from(keys).unwrap_or(most).min(most);
-        self.places = HashIndex::with_room(keys);
+        self.positions = HashIndex::with_room(keys);
         self.slots = VecDeque::with_capacity(keys.checked_next_power_of_two().unwrap_or(keys));
     }
 
@@ -76,12 +68,12 @@ impl KeyWindow {
     pub(crate) fn move_refusals(&mut self, refusals: &mut Self) {
         let empty = Self::new(self.keys_max, self.age_max_ms);
         let Self { slots, entries, forgotten, .. } = std::mem::replace(self, empty);
-        let mut runs = entries.into_iter().peekable();
-        for (place, slot) in (forgotten..).zip(slots) {
-            while runs.next_if(|run| run.end <= place).is_some() {}
-            let run = runs.peek().expect("every slot belongs to an entry");
+        let mut entries = entries.into_iter().peekable();
+        for (position, slot) in (forgotten..).zip(slots) {
+            while entries.next_if(|entry| entry.end <= position).is_some() {}
+            let entry = entries.peek().expect("every slot belongs to an entry");
             let window = if slot.changed_nothing() { &mut *refusals } else { &mut *self };
-            window.push(slot, (run.index, run.at));
+            window.push(slot, entry.time);
         }
     }
 
@@ -94,13 +86,16 @@ impl KeyWindow {
 
     /// The number of keys.
     pub(crate) fn len(&self) -> usize {
-        debug_assert!(self.places.len() <= self.slots.len(), "the index holds a slot that is gone");
+        debug_assert!(
+            self.positions.len() <= self.slots.len(),
+            "the index holds a slot that is gone"
+        );
         self.slots.len()
     }
 
     /// The blocks above this index hold every key of the window; `applied` if there are none.
     pub(crate) fn after(&self, applied: Index) -> Index {
-        self.entries.front().map_or(applied, |run| Index(run.index.0.saturating_sub(1)))
+        self.entries.front().map_or(applied, |entry| Index(entry.time.index.0.saturating_sub(1)))
     }
 
     /// A summary of the keys, which also says from which blocks they can be rebuilt.
@@ -109,35 +104,32 @@ impl KeyWindow {
         WindowSummary { after: self.after(applied), keys, sum: self.sum }
     }
 
-    /// Prefetches the buckets of these keys, and of the keys that they will push out.
-    pub(crate) fn prefetch(&self, keys: &(impl Iterator<Item = u128> + Clone)) {
-        let slots = self.slots.len().saturating_add(keys.clone().count());
-        let oldest = self.slots.iter().take(slots.saturating_sub(self.keys_max));
-        self.places.prefetch(keys.clone());
-        self.places.prefetch(oldest.map(|slot| whole(slot.key)));
+    /// The bucket where the search for a key begins, for [`crate::prefetch`].
+    pub(crate) fn first_bucket(&self, key: u128) -> u64 {
+        self.positions.first_bucket(key)
     }
 
-    /// Prefetches the buckets of these keys.
-    pub(crate) fn prefetch_index(&self, keys: impl Iterator<Item = u128>) {
-        self.places.prefetch(keys);
+    /// The oldest keys: those that `new` further keys push out.
+    pub(crate) fn pushed_out_by(&self, new: usize) -> impl Iterator<Item = u128> {
+        let surplus = self.slots.len().saturating_add(new).saturating_sub(self.keys_max);
+        self.slots.iter().take(surplus).map(|slot| slot.key())
     }
 
     /// The slot of a key, and the index of its answer.
     pub(crate) fn find(&self, key: u128) -> Option<(KeySlot, Index)> {
-        let low = self.places.find(key, self.holds(key))?;
+        let low = self.positions.find(key, self.holds(key))?;
         let offset = self.offset(low);
         let slot = *self.slots.get(usize::try_from(offset).ok()?)?;
-        let place = self.forgotten.saturating_add(u64::from(offset));
-        let run = self.entries.partition_point(|run| run.end <= place);
-        Some((slot, self.entries.get(run)?.index))
+        let position = self.forgotten.saturating_add(u64::from(offset));
+        let entry = self.entries.partition_point(|entry| entry.end <= position);
+        Some((slot, self.entries.get(entry)?.time.index))
     }
 
     /// Tests whether the slot at a position, given by its low half, has this key.
     fn holds(&self, key: u128) -> impl Fn(u32) -> bool {
-        let key = halves(key);
         move |low| {
             let slot = usize::try_from(self.offset(low)).ok().and_then(|at| self.slots.get(at));
-            slot.is_some_and(|slot| slot.key == key)
+            slot.is_some_and(|slot| slot.has_key(key))
         }
     }
 
@@ -149,19 +141,19 @@ impl KeyWindow {
     }
 
     /// Adds the youngest key. Positions count keys one by one: none reaches 2^64.
-    pub(crate) fn push(&mut self, slot: KeySlot, (index, at): (Index, Timestamp)) {
+    pub(crate) fn push(&mut self, slot: KeySlot, decided: EntryTime) {
         let slots = u64::try_from(self.slots.len()).unwrap_or(u64::MAX);
-        let place = self.forgotten.saturating_add(slots);
-        let key = whole(slot.key);
-        let mut places = std::mem::take(&mut self.places);
-        places.put(key, place, self.holds(key));
-        self.places = places;
+        let position = self.forgotten.saturating_add(slots);
+        let key = slot.key();
+        let mut positions = std::mem::take(&mut self.positions);
+        positions.put(key, position, self.holds(key));
+        self.positions = positions;
         self.slots.push_back(slot);
-        self.sum = self.sum.wrapping_add(slot.sum(index));
-        let end = place.saturating_add(1);
+        self.sum = self.sum.wrapping_add(slot.sum(decided.index));
+        let end = position.saturating_add(1);
         match self.entries.back_mut() {
-            Some(run) if run.index == index => run.end = end,
-            _ => self.entries.push_back(EntryKeys { index, at, end }),
+            Some(entry) if entry.time.index == decided.index => entry.end = end,
+            _ => self.entries.push_back(EntryKeys { time: decided, end }),
         }
         if self.keys_max < self.slots.len() {
             self.pop();
@@ -171,12 +163,12 @@ impl KeyWindow {
     /// Forgets keys that are too old at `now`. An age limit that reaches beyond 2^64 never expires.
     pub(crate) fn expire(&mut self, now: Timestamp) {
         let age = self.age_max_ms;
-        self.forget_while(|run| run.at.0.saturating_add(age) < now.0);
+        self.forget_while(|entry| entry.time.at.0.saturating_add(age) < now.0);
     }
 
     /// Forgets keys that were answered at this index or before it.
     pub(crate) fn forget_up_to(&mut self, index: Index) {
-        self.forget_while(|run| run.index <= index);
+        self.forget_while(|entry| entry.time.index <= index);
     }
 
     fn forget_while(&mut self, old: impl Fn(&EntryKeys) -> bool) {
@@ -187,7 +179,8 @@ impl KeyWindow {
             self.forgotten = self.forgotten.saturating_add(gone);
             self.slots.clear();
             self.entries.clear();
-            (self.places, self.sum) = (HashIndex::default(), 0);
+            self.positions = HashIndex::default();
+            self.sum = 0;
             return;
         }
         while self.entries.front().is_some_and(&old) {
@@ -196,68 +189,14 @@ impl KeyWindow {
     }
 
     fn pop(&mut self) {
-        let (Some(slot), Some(run)) = (self.slots.pop_front(), self.entries.front()) else {
-            return;
-        };
-        self.sum = self.sum.wrapping_sub(slot.sum(run.index));
+        let Some(slot) = self.slots.pop_front() else { return };
+        let entry = self.entries.front().expect("every slot belongs to an entry");
+        self.sum = self.sum.wrapping_sub(slot.sum(entry.time.index));
         // A key that was pushed again after it was forgotten has a newer position, which must stay.
-        self.places.take(whole(slot.key), self.forgotten);
+        self.positions.take(slot.key(), self.forgotten);
         self.forgotten = self.forgotten.saturating_add(1);
-        if run.end <= self.forgotten {
+        if entry.end <= self.forgotten {
             self.entries.pop_front();
         }
     }
-}
-
-impl KeySlot {
-    /// A slot of a key's hash, 62 bits of its command's hash, and the outcome.
-    pub(crate) fn new(key: u128, fingerprint: u64, brief: CompactOutcome) -> Self {
-        let (kind, detail) = match brief {
-            CompactOutcome::Placed(number) => (0, number.0),
-            CompactOutcome::Done => (1, 0),
-            CompactOutcome::Unchanged => (2, 0),
-            CompactOutcome::Refused(code, line) => (3, (u64::from(code) << 8) | u64::from(line)),
-        };
-        Self { key: halves(key), print: (fingerprint << 2) | kind, detail }
-    }
-
-    /// True if the slot is that of a command with this hash.
-    pub(crate) fn is_of(self, fingerprint: u64) -> bool {
-        self.print >> 2 == (fingerprint << 2) >> 2
-    }
-
-    /// The outcome.
-    pub(crate) fn brief(self) -> CompactOutcome {
-        let byte = |bits: u64| u8::try_from(bits & u64::from(u8::MAX)).unwrap_or(0);
-        match self.print & 3 {
-            0 => CompactOutcome::Placed(OrderNumber(self.detail)),
-            1 => CompactOutcome::Done,
-            2 => CompactOutcome::Unchanged,
-            _ => CompactOutcome::Refused(byte(self.detail >> 8), byte(self.detail)),
-        }
-    }
-
-    /// True if the answer changed nothing.
-    fn changed_nothing(self) -> bool {
-        matches!(self.brief(), CompactOutcome::Unchanged | CompactOutcome::Refused(..))
-    }
-
-    /// A checksum of the slot and of the index of its answer. Two windows with equal sums of them
-    /// hold the same, but for a chance of one in 2^64. The key is a hash already; odd factors keep
-    /// the other fields apart.
-    fn sum(self, index: Index) -> u64 {
-        let [upper, lower] = self.key;
-        let rest = self.print.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            ^ self.detail.wrapping_mul(0xc2b2_ae3d_27d4_eb4f)
-            ^ index.0.wrapping_mul(0x1656_67b1_9e37_79f9);
-        (upper ^ rest.rotate_left(32)).wrapping_mul(lower | 1)
-    }
-}
-
-fn halves(key: u128) -> [u64; 2] {
-    [u64::try_from(key >> 64).unwrap_or(0), u64::try_from(key & u128::from(u64::MAX)).unwrap_or(0)]
-}
-
-fn whole([upper, lower]: [u64; 2]) -> u128 {
-    (u128::from(upper) << 64) | u128::from(lower)
 }

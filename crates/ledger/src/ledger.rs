@@ -15,42 +15,30 @@
 //!
 //! Prices are not negotiated, and nothing is ever deleted.
 
-use std::collections::BTreeMap;
+use std::ops::Deref;
 
-use crate::block::Header;
+use crate::block::{BlockBuilder, EncodedBlock, Header};
 use crate::change::Change;
-use crate::chunks::in_chunks;
-use crate::codec::DecodeError;
-use crate::codec::refs::{BatchRef, RequestRef};
-use crate::command::{Batch, CATALOGS_MAX, Command, Request, Shop};
-use crate::encoded_block::{BlockBuilder, EncodedBlock};
-use crate::idempotency::{BoundKey, Idempotency, KeyLookup};
-use crate::outcome::{Accepted, Applied, Outcome, Refusal};
-use crate::prefetch::{IncomingRequest, PreparedCommand};
-use crate::stock::{Product, Stock};
-use crate::terms::{Digest, Index, LedgerId, Name, ORDER_NUMBER_MAX, OrderNumber, Timestamp};
+use crate::codec::{BatchRef, DecodeError};
+use crate::command::{Batch, Request};
+use crate::idempotency::{Idempotency, KeyLookup};
+use crate::key_summary::KeySummary;
+use crate::outcome::{Applied, Outcome, Refusal};
+use crate::prefetch::{PreparedRequest, in_chunks, prefetch};
+use crate::shop::{EntryContext, ShopState};
+use crate::state::State;
+use crate::terms::{EntryTime, Index, ORDER_NUMBER_MAX, Timestamp};
 use crate::windows::PerWindow;
 
-pub use crate::ledger::restore::RestoreError;
 pub use crate::windows::Windows;
 
-mod restore;
-
-/// The state of one shop, advanced one entry at a time.
+/// The state of one shop and the keys that it remembers, advanced one entry at a time.
+///
+/// All that can be read of the shop is read through [`ShopState`], to which a ledger dereferences.
 #[derive(Clone, Debug)]
 pub struct Ledger {
-    applied: Index,
-    settled: Index,
-    at: Timestamp,
-    ledger_id: Option<LedgerId>,
-    first_order_number: OrderNumber,
-    next_order_number: OrderNumber,
-    digest: Digest,
-    stock: Stock,
-    replies: Idempotency,
-    attached: BTreeMap<u64, Name>,
-    /// While a snapshot is installed: the last block whose keys have been loaded.
-    ahead: Option<Index>,
+    shop: ShopState,
+    idempotency: Idempotency,
 }
 
 /// The result of one entry.
@@ -66,30 +54,46 @@ pub struct Entry {
     pub attaches: bool,
 }
 
-/// The index, term and log time of an entry.
-#[derive(Clone, Copy, Debug)]
-struct Position {
-    index: Index,
-    term: u64,
-    at: Timestamp,
+/// Records the decided requests of one entry.
+#[derive(Debug)]
+struct EntryRecorder {
+    block: BlockBuilder,
+    outcomes: Vec<Outcome>,
+    attaches: bool,
+}
+
+impl EntryRecorder {
+    fn new(header: Header, batch: &BatchRef<'_>) -> Self {
+        // Most outcomes take nine bytes.
+        let room = batch.bytes().saturating_add(batch.count.saturating_mul(9));
+        Self {
+            block: BlockBuilder::new(header, room),
+            outcomes: Vec::with_capacity(batch.count),
+            attaches: false,
+        }
+    }
+
+    fn record(&mut self, decided: &PreparedRequest<'_, '_>, outcome: Outcome) {
+        self.attaches |= decided.command.is_about_catalogs();
+        self.block.push(decided.request, &outcome);
+        self.outcomes.push(outcome);
+    }
 }
 
 impl Ledger {
     /// A ledger before its first entry.
     pub fn new(windows: Windows) -> Self {
-        Self {
-            applied: Index(0),
-            settled: Index(0),
-            at: Timestamp(0),
-            ledger_id: None,
-            first_order_number: OrderNumber(0),
-            next_order_number: OrderNumber(0),
-            digest: Digest::default(),
-            stock: Stock::default(),
-            replies: Idempotency::new(windows),
-            attached: BTreeMap::new(),
-            ahead: None,
-        }
+        Self { shop: ShopState::default(), idempotency: Idempotency::new(windows) }
+    }
+
+    /// A ledger of these parts, which hold at the same index.
+    pub(crate) fn from_parts(shop: ShopState, idempotency: Idempotency) -> Self {
+        Self { shop, idempotency }
+    }
+
+    /// The parts of this ledger.
+    pub(crate) fn into_parts(self) -> (ShopState, Idempotency) {
+        (self.shop, self.idempotency)
     }
 
     /// Decodes and applies one entry: every request of its batch, in order.
@@ -109,36 +113,18 @@ impl Ledger {
         batch: &[u8],
     ) -> Result<Entry, DecodeError> {
         let batch = BatchRef::open(batch)?;
-        let (first_order_number, previous) = (self.next_order_number, self.digest);
-        let position = self.advance(index, term, Some(&batch));
-        let (at, digest) = (self.at, Digest::default());
-        let header = Header { index, term, at, first_order_number, orders: 0, previous, digest };
-        // Most outcomes take nine bytes.
-        let room = batch.bytes().saturating_add(batch.count.saturating_mul(9));
-        let mut sealing = BlockBuilder::new(header, room);
-        let (mut outcomes, mut attaches) = (Vec::with_capacity(batch.count), false);
-        let mut kept: Option<PreparedCommand<'_>> = None;
-        in_chunks(IncomingRequest::all(&batch), |group| {
-            self.replies.prefetch(&group.iter().filter_map(|one| one.key));
-            let new = group.iter().filter(|one| one.is_new).map(|one| one.request.command);
-            let mut new = PreparedCommand::all(new, &self.stock).into_iter();
-            for IncomingRequest { request, key, is_new } in group {
-                if *is_new {
-                    kept = new.next();
-                }
-                let asked = kept.as_ref().expect("every new command was prepared");
-                let bound = key.map(|key| key.bind(asked.fingerprint64()));
-                let outcome = self.decide(position, (request, bound), asked);
-                attaches |= asked.is_about_catalogs();
-                sealing.push(request, &outcome);
-                outcomes.push(outcome);
+        let context = self.advance(index, term, Some(&batch));
+        let mut recorder = EntryRecorder::new(self.shop.next_header(context), &batch);
+        in_chunks(batch.requests(), |requests| {
+            let chunk = prefetch(requests, &self.idempotency, self.shop.stock());
+            for request in chunk.requests() {
+                let outcome = self.decide(context, &request);
+                recorder.record(&request, outcome);
             }
         });
-        let changes = self.stock.changes();
-        let block = sealing.seal();
-        if let Some(block) = &block {
-            self.digest = block.header().digest;
-        }
+        let EntryRecorder { block, outcomes, attaches } = recorder;
+        let block = block.seal();
+        let changes = self.shop.end_entry(block.as_ref().map(|block| block.header().digest));
         Ok(Entry { outcomes, changes, block, attaches })
     }
 
@@ -166,204 +152,66 @@ impl Ledger {
         self.advance(index, 0, None);
     }
 
-    /// The index of the last applied entry.
-    pub fn applied(&self) -> Index {
-        self.applied
-    }
-
-    /// The greatest settled index that an entry carried so far.
-    pub fn settled(&self) -> Index {
-        self.settled
-    }
-
-    /// Log time: the greatest stamp so far.
-    pub fn log_time(&self) -> Timestamp {
-        self.at
-    }
-
-    /// The ledger's identity, once it is open.
-    pub fn ledger_id(&self) -> Option<LedgerId> {
-        self.ledger_id
-    }
-
-    /// True once the shop is open.
-    pub fn is_open(&self) -> bool {
-        self.ledger_id.is_some()
-    }
-
-    /// The number of the first order.
-    pub fn first_order_number(&self) -> OrderNumber {
-        self.first_order_number
-    }
-
-    /// The number that the next order gets.
-    pub fn next_order_number(&self) -> OrderNumber {
-        self.next_order_number
-    }
-
-    /// The digest of all that was applied; equal on every replica at equal applied index.
-    pub fn digest(&self) -> Digest {
-        self.digest
-    }
-
-    /// The product with this name, as watchers receive it.
-    pub fn product(&self, name: &str) -> Option<Change> {
-        self.stock.change(name)
-    }
-
-    /// At most `limit` products with names above `after`, in name order.
-    pub fn products(&self, after: Option<&str>, limit: usize) -> Vec<Change> {
-        self.stock.list(after, limit)
-    }
-
-    /// The product with this name, with the totals by which it is audited.
-    pub fn audited(&self, name: &str) -> Option<&Product> {
-        self.stock.get(name)
-    }
-
-    /// The number of products.
-    pub fn product_count(&self) -> usize {
-        self.stock.len()
-    }
-
-    /// The attached catalogs, by incarnation.
-    pub fn attached(&self) -> impl Iterator<Item = (u64, &Name)> + '_ {
-        self.attached.iter().map(|(who, name)| (*who, name))
-    }
-
-    /// True if this catalog is attached.
-    pub fn is_attached(&self, incarnation: u64) -> bool {
-        self.attached.contains_key(&incarnation)
+    /// The current state, without the blocks.
+    pub fn state(&self) -> State {
+        let keys_after = self.idempotency.after(self.applied());
+        self.shop.to_state(keys_after, self.idempotency.separate_counts())
     }
 
     /// The number of keys that each window remembers.
     pub fn key_counts(&self) -> PerWindow<u64> {
-        self.replies.counts()
+        self.idempotency.counts()
     }
 
-    fn advance(&mut self, index: Index, term: u64, batch: Option<&BatchRef<'_>>) -> Position {
-        assert!(self.applied < index, "entry {index} comes again after {}", self.applied);
-        assert!(self.ahead.is_none(), "entry {index} comes on the way to a state");
-        self.applied = index;
-        if let Some(batch) = batch {
-            self.settled = self.settled.max(batch.settled);
-            self.at = self.at.max(batch.at);
-            if batch.separates_refusals() {
-                self.replies.separate();
-            }
+    /// A summary of the keys remembered now.
+    pub fn key_summary(&self) -> KeySummary {
+        self.idempotency.key_summary(self.applied())
+    }
+
+    fn advance(&mut self, index: Index, term: u64, batch: Option<&BatchRef<'_>>) -> EntryContext {
+        self.shop.advance(index, batch);
+        if batch.is_some_and(BatchRef::separates_refusals) {
+            self.idempotency.separate();
         }
-        self.replies.expire(self.at);
-        Position { index, term, at: self.at }
+        let at = self.log_time();
+        self.idempotency.expire(at);
+        // Before the first batch of version 2 order numbers had no limit, and entries from then are
+        // decided as they were.
+        let limited = self.idempotency.is_separate();
+        let order_number_max = if limited { ORDER_NUMBER_MAX } else { u64::MAX };
+        EntryContext { index, term, at, order_number_max }
     }
 
     /// Decides one request: first by its key, then by its deadline, then by the rules.
-    fn decide(
-        &mut self,
-        position: Position,
-        (request, bound): (&RequestRef<'_>, Option<BoundKey>),
-        asked: &PreparedCommand<'_>,
-    ) -> Outcome {
-        let command = || asked.command();
-        match bound.map_or(KeyLookup::Fresh, |bound| self.replies.find(&bound, command)) {
+    fn decide(&mut self, entry: EntryContext, prepared: &PreparedRequest<'_, '_>) -> Outcome {
+        let PreparedRequest { request, key, command } = *prepared;
+        let decoded = || command.decoded();
+        match key.map_or(KeyLookup::Fresh, |key| self.idempotency.find(key, decoded)) {
             KeyLookup::Fresh => {}
             KeyLookup::Other => return Outcome::Refused(Refusal::KeyReused),
             KeyLookup::Answered(index, first) => {
                 return Outcome::Repeated { index, first: Box::new(first) };
             }
         }
-        if request.deadline.is_some_and(|deadline| deadline < position.at) {
+        if request.deadline.is_some_and(|deadline| deadline < entry.at) {
             return Outcome::Refused(Refusal::Late);
         }
-        let done = match asked.product() {
-            // A product exists only in an open shop, so this order needs no check for that.
-            Some((row, line)) => self.numbers_left().and_then(|()| {
-                self.stock.place_one(row, line.quantity, line.side, position.index)?;
-                Ok(self.placed())
-            }),
-            None => self.perform(position, command()),
-        };
-        let outcome = match done {
+        let outcome = match self.shop.carry_out(entry, command) {
             Ok(accepted) => Outcome::Accepted(accepted),
             Err(refusal) => Outcome::Refused(refusal),
         };
-        if let Some(bound) = bound {
-            let at = (position.index, position.at);
-            self.replies.remember(bound, at, &outcome, command);
+        if let Some(key) = key {
+            let decided = EntryTime { index: entry.index, at: entry.at };
+            self.idempotency.remember(key, decided, &outcome, decoded);
         }
         outcome
     }
+}
 
-    fn perform(&mut self, position: Position, command: &Command) -> Result<Accepted, Refusal> {
-        let Position { index, term, .. } = position;
-        match command {
-            Command::Open(shop) => return Ok(self.open(shop, index)),
-            Command::Attach { incarnation, name } => return self.attach(*incarnation, name),
-            Command::Detach { incarnation, term: decided } => {
-                let valid = *decided == term && self.attached.remove(incarnation).is_some();
-                return Ok(if valid { Accepted::Done } else { Accepted::Unchanged });
-            }
-            _ if !self.is_open() => return Err(Refusal::NotOpen),
-            Command::Define(definition) => self.stock.define(definition, index)?,
-            Command::SetPrice { name, price } => self.stock.set_price(name, *price, index)?,
-            Command::RestockBy { name, quantity } => {
-                self.stock.restock(name, quantity.get(), index)?;
-            }
-            Command::RestockTo { name, quantity } => {
-                let product = self.stock.get(name.as_str());
-                let product = product.ok_or_else(|| Refusal::NoSuchProduct(name.clone()))?;
-                if product.stock != 0 {
-                    return Ok(Accepted::Unchanged);
-                }
-                self.stock.restock(name, quantity.get(), index)?;
-            }
-            Command::Place(lines) => {
-                self.numbers_left()?;
-                self.stock.place(lines, index)?;
-                return Ok(self.placed());
-            }
-        }
-        Ok(Accepted::Done)
-    }
+impl Deref for Ledger {
+    type Target = ShopState;
 
-    /// Fails if the next order's number is one that some clients cannot read exactly. Before the
-    /// first batch of version 2 there was no such limit, and entries from then are decided as they
-    /// were.
-    fn numbers_left(&self) -> Result<(), Refusal> {
-        match self.next_order_number.0 <= ORDER_NUMBER_MAX || !self.replies.is_separate() {
-            true => Ok(()),
-            false => Err(Refusal::NumbersExhausted),
-        }
-    }
-
-    /// Gives the next number to an accepted order.
-    fn placed(&mut self) -> Accepted {
-        let number = self.next_order_number;
-        self.next_order_number = number.next();
-        Accepted::Placed(number)
-    }
-
-    fn open(&mut self, shop: &Shop, index: Index) -> Accepted {
-        if self.is_open() {
-            return Accepted::Unchanged;
-        }
-        self.ledger_id = Some(shop.ledger_id);
-        self.first_order_number = shop.first_order_number;
-        self.next_order_number = shop.first_order_number;
-        for definition in &shop.products {
-            // Of a repeated name, the first definition counts.
-            let _ = self.stock.define(definition, index);
-        }
-        Accepted::Done
-    }
-
-    fn attach(&mut self, incarnation: u64, name: &Name) -> Result<Accepted, Refusal> {
-        if self.attached.contains_key(&incarnation) {
-            return Ok(Accepted::Unchanged);
-        }
-        if CATALOGS_MAX <= self.attached.len() {
-            return Err(Refusal::CatalogsLimit);
-        }
-        self.attached.insert(incarnation, name.clone());
-        Ok(Accepted::Done)
+    fn deref(&self) -> &ShopState {
+        &self.shop
     }
 }

@@ -7,12 +7,12 @@
 //! # Reading order
 //!
 //! [`terms`] holds the domain's types, [`command`] every command, [`outcome`] every outcome, and
-//! [`change`] what watchers receive. [`ledger`] decides each request, with [`stock`] (products and
-//! quantities, in a [`name_table`]) and [`idempotency`] (the answer of each key). [`block`] is the
-//! permanent record of one entry, chained by digest; [`encoded_block`] is the same record as bytes.
-//! [`state`] is everything else that holds at an index, and [`key_summary`] says which keys are
-//! remembered there. [`codec`] fixes the bytes. [`audit`] checks that a whole history can come from
-//! one ledger.
+//! [`change`] what watchers receive. [`ledger`] applies each entry: [`idempotency`] remembers the
+//! answer of each key, and [`shop`] holds the rules, with [`stock`] (products and quantities, in a
+//! [`name_table`]). [`prefetch`] overlaps their memory reads. [`block`] is the permanent record of
+//! one entry, chained by digest. [`state`] is everything else that holds at an index, and
+//! [`key_summary`] says which keys are remembered there. [`restore`] rebuilds a ledger from these.
+//! [`codec`] fixes the bytes. [`audit`] checks that a whole history can come from one ledger.
 
 pub mod terms;
 
@@ -23,6 +23,8 @@ pub mod outcome;
 pub mod change;
 
 pub mod ledger;
+
+pub mod shop;
 
 pub mod stock;
 
@@ -36,17 +38,17 @@ pub mod windows;
 
 mod key_window;
 
+mod key_slot;
+
 mod hash_index;
 
-mod chunks;
-
-mod prefetch;
+pub mod prefetch;
 
 pub mod block;
 
-pub mod encoded_block;
-
 pub mod state;
+
+pub mod restore;
 
 pub mod codec;
 

@@ -12,7 +12,7 @@ use crate::terms::Name;
 pub struct NameTable<T> {
     /// From a name's hash to its row. The hash is the same in every run, since nothing here may be
     /// random. Attackers cannot exploit that: only the operator names products.
-    places: HashIndex,
+    index: HashIndex,
     rows: Vec<(Name, T)>,
     /// The same names, in order.
     names: BTreeSet<Name>,
@@ -22,60 +22,69 @@ pub struct NameTable<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row(usize);
 
+/// The hash of a name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NameHash(u128);
+
 impl<T> Default for NameTable<T> {
     fn default() -> Self {
-        Self { places: HashIndex::default(), rows: Vec::new(), names: BTreeSet::new() }
+        Self { index: HashIndex::default(), rows: Vec::new(), names: BTreeSet::new() }
     }
 }
 
 impl<T> NameTable<T> {
     /// Inserts a value, or replaces the value of the same name, and returns its row.
-    pub fn put(&mut self, name: Name, thing: T) -> Row {
-        let hash = hash(name.as_str());
+    pub fn put(&mut self, name: Name, value: T) -> Row {
+        let hash = NameHash::new(name.as_str());
         if let Some(row) = self.find(name.as_str(), hash) {
             if let Some((_, old)) = self.at_mut(row) {
-                *old = thing;
+                *old = value;
             }
             return row;
         }
         let row = self.rows.len();
-        self.places.put(hash, u64::try_from(row).unwrap_or(u64::MAX), |_| false);
+        self.index.put(hash.0, u64::try_from(row).unwrap_or(u64::MAX), |_| false);
         self.names.insert(name.clone());
-        self.rows.push((name, thing));
+        self.rows.push((name, value));
         Row(row)
     }
 
     /// The value with this name.
     pub fn get(&self, name: &str) -> Option<&T> {
-        self.at(self.row(name)?).map(|(_, thing)| thing)
+        self.at(self.row(name)?).map(|(_, value)| value)
     }
 
     /// The row of this name.
     pub fn row(&self, name: &str) -> Option<Row> {
-        self.find(name, hash(name))
+        self.find(name, NameHash::new(name))
     }
 
-    /// The row of each of these names. A search misses the CPU's caches twice: at the bucket, and
-    /// at the name that the bucket leads to. The searches for all names overlap these misses.
-    pub fn rows<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<Option<Row>> {
-        let sought: Vec<_> = names.map(|name| (name, hash(name))).collect();
-        let hashes = sought.iter().map(|(_, hash)| *hash);
-        self.places.prefetch(hashes.clone());
-        let first = |hash| self.places.find(hash, |_| true).and_then(|low| self.nth(low));
-        // Reading any part of a name brings it into the cache.
-        let touched = hashes.map(|hash| first(hash).map_or(0, |(name, _)| name.as_str().len()));
-        std::hint::black_box(touched.fold(0, |sum, length| sum ^ length));
-        sought.iter().map(|(name, hash)| self.find(name, *hash)).collect()
+    /// The row of a name with this hash.
+    pub(crate) fn find(&self, name: &str, hash: NameHash) -> Option<Row> {
+        let has_name = |low| self.nth(low).is_some_and(|(own, _)| own.as_str() == name);
+        let low = self.index.find(hash.0, has_name)?;
+        usize::try_from(low).ok().map(Row)
+    }
+
+    /// The bucket where the search for this hash begins, for [`crate::prefetch`].
+    pub(crate) fn first_bucket(&self, hash: NameHash) -> u64 {
+        self.index.first_bucket(hash.0)
+    }
+
+    /// A part of the row that the search for this hash reads first, for [`crate::prefetch`].
+    pub(crate) fn first_row(&self, hash: NameHash) -> u64 {
+        let row = self.index.find(hash.0, |_| true).and_then(|low| self.nth(low));
+        row.map_or(0, |(name, _)| u64::try_from(name.as_str().len()).unwrap_or(0))
     }
 
     /// The name and the value in a row.
     pub fn at(&self, row: Row) -> Option<(&Name, &T)> {
-        self.rows.get(row.0).map(|(name, thing)| (name, thing))
+        self.rows.get(row.0).map(|(name, value)| (name, value))
     }
 
     /// The name and the value in a row, with mutable access to the value.
     pub fn at_mut(&mut self, row: Row) -> Option<(&Name, &mut T)> {
-        self.rows.get_mut(row.0).map(|(name, thing)| (&*name, thing))
+        self.rows.get_mut(row.0).map(|(name, value)| (&*name, value))
     }
 
     /// All values with names above `after`, or all values, in name order.
@@ -95,12 +104,6 @@ impl<T> NameTable<T> {
         self.rows.is_empty()
     }
 
-    fn find(&self, name: &str, hash: u128) -> Option<Row> {
-        let has_name = |low| self.nth(low).is_some_and(|(own, _)| own.as_str() == name);
-        let low = self.places.find(hash, has_name)?;
-        usize::try_from(low).ok().map(Row)
-    }
-
     /// The content of the row with this low half of its number. A table has far fewer than 2^32
     /// rows, so the low half is the whole number.
     fn nth(&self, low: u32) -> Option<&(Name, T)> {
@@ -108,10 +111,13 @@ impl<T> NameTable<T> {
     }
 }
 
-fn hash(name: &str) -> u128 {
-    let mut hasher = DefaultHasher::new();
-    name.hash(&mut hasher);
-    u128::from(hasher.finish()) << 64
+impl NameHash {
+    /// Hashes a name.
+    pub(crate) fn new(name: &str) -> Self {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        Self(u128::from(hasher.finish()) << 64)
+    }
 }
 
 #[cfg(test)]
@@ -155,13 +161,13 @@ mod tests {
     fn every_one_of_200_000_names_is_found_even_when_hashes_collide() {
         let mut named = NameTable::default();
         let texts: Vec<_> = (0..200_000_u32).map(|number| format!("toy {number}")).collect();
-        let kept: BTreeSet<_> = texts.iter().map(|text| hash(text) >> 97).collect();
-        assert!(kept.len() < texts.len(), "no two names share the bits of the hash that are kept");
+        let hashes: BTreeSet<_> = texts.iter().map(|text| NameHash::new(text).0 >> 97).collect();
+        assert!(hashes.len() < texts.len(), "no two names share the bits of a tag");
         for (number, text) in (0..).zip(&texts) {
             assert_eq!(named.put(Name::new(text).unwrap(), number), Row(number));
         }
-        let rows = named.rows(texts.iter().map(String::as_str).chain(["wolf", ""]));
+        let rows = texts.iter().map(String::as_str).chain(["wolf", ""]).map(|name| named.row(name));
         let expected = (0..texts.len()).map(|row| Some(Row(row))).chain([None, None]);
-        assert!(rows.into_iter().eq(expected));
+        assert!(rows.eq(expected));
     }
 }

@@ -22,6 +22,18 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// The number of the order that this outcome placed, if any. A repetition places none.
+    pub(crate) fn placed(&self) -> Option<OrderNumber> {
+        match self {
+            Self::Accepted(Accepted::Placed(number)) => Some(*number),
+            Self::Accepted(Accepted::Done | Accepted::Unchanged)
+            | Self::Refused(_)
+            | Self::Repeated { .. } => None,
+        }
+    }
+}
+
 /// The effect of an accepted request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Accepted {

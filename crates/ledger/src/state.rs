@@ -55,21 +55,7 @@ pub struct State {
     pub attached: Vec<(u64, Name)>,
 }
 
-/// What is needed to fill the key windows of a state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeysNeeded {
-    /// The blocks above this index hold every key.
-    pub after: Index,
-    /// True if refusals have windows of their own.
-    pub separate: bool,
-}
-
 impl State {
-    /// What is needed to fill the key windows.
-    pub fn keys_needed(&self) -> KeysNeeded {
-        KeysNeeded { after: self.keys_after, separate: self.key_counts.is_some() }
-    }
-
     /// Encodes the state.
     pub fn encode(&self) -> Vec<u8> {
         let mut out =
@@ -105,7 +91,8 @@ impl State {
     /// Decodes a state.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let (version, mut reader) = Reader::sealed(bytes, MIXED_VERSION..=STATE_VERSION)?;
-        let (applied, settled) = (Index(reader.u64()?), Index(reader.u64()?));
+        let applied = Index(reader.u64()?);
+        let settled = Index(reader.u64()?);
         let at = Timestamp(reader.u64()?);
         let open = match reader.u8()? {
             0 => false,
@@ -179,14 +166,17 @@ pub fn encode_product(name: &Name, product: &Product, out: &mut Vec<u8>) {
 
 fn decode_product(reader: &mut Reader<'_>) -> Result<(Name, Product), DecodeError> {
     let name = reader.name()?;
-    let (price, stock) = (reader.cents()?, reader.stock()?);
-    let restock_to = reader.quantity_maybe()?;
-    let version = Index(reader.u64()?);
-    let (supplied, sold_in, bought_out) = (reader.u64()?, reader.u64()?, reader.u64()?);
-    let product = Product { price, stock, restock_to, version, supplied, sold_in, bought_out };
-    if product.is_conserved() {
-        Ok((name, product))
-    } else {
-        Err(DecodeError::Value("stock of a product"))
+    let product = Product {
+        price: reader.cents()?,
+        stock: reader.stock()?,
+        restock_to: reader.quantity_maybe()?,
+        version: Index(reader.u64()?),
+        supplied: reader.u64()?,
+        sold_in: reader.u64()?,
+        bought_out: reader.u64()?,
+    };
+    if !product.is_conserved() {
+        return Err(DecodeError::Value("stock of a product"));
     }
+    Ok((name, product))
 }

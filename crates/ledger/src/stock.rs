@@ -43,8 +43,8 @@ pub struct Stock {
 impl Product {
     /// True while the invariant holds: no piece has appeared or vanished.
     pub fn is_conserved(&self) -> bool {
-        let came = self.supplied.checked_add(self.sold_in);
-        came.is_some() && came == self.stock.checked_add(self.bought_out)
+        let received = self.supplied.checked_add(self.sold_in);
+        received.is_some() && received == self.stock.checked_add(self.bought_out)
     }
 
     /// Moves pieces out of stock, or into it.
@@ -57,7 +57,8 @@ impl Product {
                 // This total overflows only after 10^13 orders of the greatest quantity. Such an
                 // order is refused for the limit, not for a lack of stock.
                 let out = self.bought_out.checked_add(pieces).ok_or_else(|| limit(name))?;
-                (self.stock, self.bought_out) = (left, out);
+                self.stock = left;
+                self.bought_out = out;
             }
             Side::Sell => {
                 (self.stock, self.sold_in) =
@@ -149,9 +150,9 @@ impl Stock {
         self.products.get(name)
     }
 
-    /// The row of each of these products.
-    pub(crate) fn rows<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<Option<Row>> {
-        self.products.rows(names)
+    /// The table of products, for [`crate::prefetch`].
+    pub(crate) fn products(&self) -> &NameTable<Product> {
+        &self.products
     }
 
     /// The product with this name, as watchers receive it.

@@ -43,6 +43,13 @@ pub struct OrderNumber(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub u64);
 
+/// The index and the log time of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EntryTime {
+    pub(crate) index: Index,
+    pub(crate) at: Timestamp,
+}
+
 /// Money in integer cents, 0 to [`CENTS_MAX`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cents(u64);
@@ -139,9 +146,10 @@ impl Name {
             return false;
         }
         // Most names are plain ASCII, and bytes are checked faster than characters.
-        match name.is_ascii() {
-            true => !name.bytes().any(|byte| byte.is_ascii_control()),
-            false => !name.chars().any(char::is_control),
+        if name.is_ascii() {
+            !name.bytes().any(|byte| byte.is_ascii_control())
+        } else {
+            !name.chars().any(char::is_control)
         }
     }
 

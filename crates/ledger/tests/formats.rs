@@ -95,8 +95,8 @@ fn history(version: u8) -> (State, KeySummary, Vec<Block>) {
 
 /// Every format that is written to disk, by the name of its golden file.
 fn written() -> Vec<(&'static str, Vec<u8>)> {
-    let (old_state, old_rolls, _) = history(1);
-    let (state, rolls, blocks) = history(2);
+    let (old_state, old_summary, _) = history(1);
+    let (state, summary, blocks) = history(2);
     let batches = batches();
     vec![
         ("batch_open_v1", encoded(&batches[0], 1)),
@@ -106,8 +106,8 @@ fn written() -> Vec<(&'static str, Vec<u8>)> {
         ("block_v1", blocks[1].encode()),
         ("state_v1", old_state.encode()),
         ("state_v2", state.encode()),
-        ("rolls_v1", old_rolls.encode()),
-        ("rolls_v2", rolls.encode()),
+        ("rolls_v1", old_summary.encode()),
+        ("rolls_v2", summary.encode()),
     ]
 }
 
@@ -141,12 +141,12 @@ fn bytes_of_every_version_are_read_and_written() {
         if !path.exists() && std::env::var_os("OPPIDUM_WRITE_GOLDEN").is_some() {
             std::fs::write(&path, hex(&bytes)).unwrap();
         }
-        let kept = unhex(&std::fs::read_to_string(&path).unwrap());
-        assert_eq!(hex(&kept), hex(&bytes), "{name}");
+        let golden = unhex(&std::fs::read_to_string(&path).unwrap());
+        assert_eq!(hex(&golden), hex(&bytes), "{name}");
     }
     let read = |name: &str| unhex(&std::fs::read_to_string(golden(name)).unwrap());
-    let (old_state, old_rolls, old_blocks) = history(1);
-    let (state, rolls, blocks) = history(2);
+    let (old_state, old_summary, old_blocks) = history(1);
+    let (state, summary, blocks) = history(2);
     assert_eq!(old_blocks, blocks);
     assert_eq!(Batch::decode(&read("batch_v2")).unwrap(), batches()[1]);
     assert_eq!(Batch::decode(&read("batch_open_v1")).unwrap(), batches()[0]);
@@ -156,8 +156,8 @@ fn bytes_of_every_version_are_read_and_written() {
     assert_eq!(Block::peek(&read("block_v1")).unwrap(), blocks[1].header);
     assert_eq!(State::decode(&read("state_v1")).unwrap(), old_state);
     assert_eq!(State::decode(&read("state_v2")).unwrap(), state);
-    assert_eq!(KeySummary::decode(&read("rolls_v1")).unwrap(), old_rolls);
-    assert_eq!(KeySummary::decode(&read("rolls_v2")).unwrap(), rolls);
+    assert_eq!(KeySummary::decode(&read("rolls_v1")).unwrap(), old_summary);
+    assert_eq!(KeySummary::decode(&read("rolls_v2")).unwrap(), summary);
     assert_ne!(old_state, state);
 }
 

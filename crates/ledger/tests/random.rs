@@ -16,12 +16,12 @@ use std::collections::BTreeMap;
 
 use kit::upgraded_steps;
 use kit::{Step, WINDOWS, apply, bears, open_steps, opening, plain, run, sealed, steps};
-use ledger::block::Block;
+use ledger::block::{Block, EncodedBlock};
 use ledger::command::{Batch, Command, Request, Side};
-use ledger::encoded_block::EncodedBlock;
-use ledger::ledger::{Ledger, RestoreError};
+use ledger::ledger::Ledger;
 use ledger::outcome::Refusal as No;
 use ledger::outcome::{Accepted, Outcome};
+use ledger::restore::{RestoreError, Restoring};
 use ledger::state::State;
 use ledger::terms::{Index, Key, Name, OrderNumber, Origin, STOCK_MAX};
 use proptest::prelude::*;
@@ -165,6 +165,11 @@ fn products(ledger: &Ledger) -> Products {
     all.map(|p| (p.name, (p.price.get(), p.stock, p.version.0))).collect()
 }
 
+/// A ledger that is restored from all these blocks.
+fn restored(state: State, blocks: Vec<EncodedBlock>) -> Result<Ledger, RestoreError> {
+    Restoring::from_chain(WINDOWS, state).finish_with(blocks)
+}
+
 /// What a replica keeps: its state and the blocks that hold its keys, encoded and decoded.
 fn kept(ledger: &Ledger, blocks: &[Block]) -> (State, Vec<Block>) {
     let state = State::decode(&ledger.state().encode()).unwrap();
@@ -262,7 +267,7 @@ proptest! {
         let mut ledger = Ledger::new(WINDOWS);
         let (_, blocks) = run(&mut ledger, &before);
         let (state, blocks) = kept(&ledger, &blocks);
-        let mut restored = Ledger::restore(WINDOWS, state, sealed(&blocks)).unwrap();
+        let mut restored = restored(state, sealed(&blocks)).unwrap();
         prop_assert_eq!(restored.key_counts(), ledger.key_counts());
         prop_assert_eq!(restored.state(), ledger.state());
         for step in &after {
@@ -283,10 +288,10 @@ proptest! {
         prop_assume!(!blocks.is_empty());
         let mut fewer = blocks.clone();
         fewer.remove(which.index(blocks.len()));
-        prop_assert!(Ledger::restore(WINDOWS, state.clone(), sealed(&fewer)).is_err());
+        prop_assert!(restored(state.clone(), sealed(&fewer)).is_err());
         let mut twice = blocks.clone();
         twice.insert(which.index(blocks.len()), blocks[which.index(blocks.len())].clone());
-        let chain = Ledger::restore(WINDOWS, state.clone(), sealed(&twice)).unwrap_err();
+        let chain = restored(state.clone(), sealed(&twice)).unwrap_err();
         prop_assert!(matches!(chain, RestoreError::Chain { .. }), "{}", chain);
         // An index goes back, although every digest fits.
         let mut back = blocks.clone();
@@ -295,11 +300,11 @@ proptest! {
             back[last].header.index = back[last - 1].header.index;
             back[last].header.digest = back[last].compute_digest();
             let state = State { digest: back[last].header.digest, ..state.clone() };
-            let chain = Ledger::restore(WINDOWS, state, sealed(&back)).unwrap_err();
+            let chain = restored(state, sealed(&back)).unwrap_err();
             prop_assert!(matches!(chain, RestoreError::Chain { .. }), "{}", chain);
         }
         let older = State { digest: blocks[0].header.previous, ..state };
-        prop_assert!(Ledger::restore(WINDOWS, older, sealed(&blocks)).is_err());
+        prop_assert!(restored(older, sealed(&blocks)).is_err());
     }
 }
 

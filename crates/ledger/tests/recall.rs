@@ -6,20 +6,19 @@
 mod kit;
 
 use kit::{Step, WINDOWS, apply, keyed, opening, plain, run, sealed, steps, upgraded_steps};
-use ledger::block::Block;
-use ledger::encoded_block::EncodedBlock;
+use ledger::block::{Block, EncodedBlock};
 use ledger::key_summary::KeySummary;
-use ledger::ledger::{Ledger, RestoreError};
-use ledger::state::{KeysNeeded, State};
-use ledger::terms::Index;
+use ledger::ledger::Ledger;
+use ledger::restore::{RestoreError, Restoring};
+use ledger::state::State;
 use ledger::windows::WindowId;
 use proptest::prelude::*;
 
 /// What a replica reads at a start: the blocks with keys that the key summary locates.
-fn blocks_to_recall(rolls: &KeySummary, blocks: &[Block]) -> Vec<Block> {
+fn blocks_to_recall(summary: &KeySummary, blocks: &[Block]) -> Vec<Block> {
     let wanted = |block: &&Block| {
         let (index, keyed) = (block.header.index, seal(block).keyed());
-        WindowId::ALL.into_iter().any(|id| *keyed.get(id) && rolls.after(id) < index)
+        WindowId::ALL.into_iter().any(|id| *keyed.get(id) && summary.after(id) < index)
     };
     blocks.iter().filter(wanted).cloned().collect()
 }
@@ -38,6 +37,15 @@ fn stay_equal(mut one: Ledger, mut two: Ledger, after: &[Step]) -> Result<(), Te
     Ok(())
 }
 
+/// A ledger that is restored with a key summary.
+fn recall(
+    state: State,
+    summary: &KeySummary,
+    blocks: Vec<EncodedBlock>,
+) -> Result<Ledger, RestoreError> {
+    Restoring::from_summary(WINDOWS, state, summary).finish_with(blocks)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 300,
@@ -50,10 +58,10 @@ proptest! {
         before in upgraded_steps(), after in steps()) {
         let mut ledger = Ledger::new(WINDOWS);
         let (_, blocks) = run(&mut ledger, &before);
-        let rolls = KeySummary::decode(&ledger.key_summary().encode()).unwrap();
-        let few = sealed(&blocks_to_recall(&rolls, &blocks));
-        let recalled = Ledger::recall(WINDOWS, ledger.state(), &rolls, few).unwrap();
-        let all = Ledger::recall(WINDOWS, ledger.state(), &rolls, sealed(&blocks)).unwrap();
+        let summary = KeySummary::decode(&ledger.key_summary().encode()).unwrap();
+        let few = sealed(&blocks_to_recall(&summary, &blocks));
+        let recalled = recall(ledger.state(), &summary, few).unwrap();
+        let all = recall(ledger.state(), &summary, sealed(&blocks)).unwrap();
         stay_equal(ledger.clone(), recalled, &after)?;
         stay_equal(ledger, all, &after)?;
     }
@@ -64,11 +72,11 @@ proptest! {
     ) {
         let mut ledger = Ledger::new(WINDOWS);
         let (_, blocks) = run(&mut ledger, &steps);
-        let rolls = ledger.key_summary();
-        let mut few = blocks_to_recall(&rolls, &blocks);
+        let summary = ledger.key_summary();
+        let mut few = blocks_to_recall(&summary, &blocks);
         prop_assume!(!few.is_empty());
         few.remove(which.index(few.len()));
-        match Ledger::recall(WINDOWS, ledger.state(), &rolls, sealed(&few)) {
+        match recall(ledger.state(), &summary, sealed(&few)) {
             // The missing block held no key that was still remembered: nothing is lost.
             Ok(recalled) => stay_equal(ledger, recalled, &[])?,
             Err(error) => prop_assert_eq!(error, RestoreError::Keys(ledger.applied())),
@@ -85,16 +93,13 @@ proptest! {
         let mut ledger = away.clone();
         let (_, blocks) = run(&mut ledger, missed);
         let state = ledger.state();
+        let (_, mut restoring) = Restoring::from_ledger(away, state);
         for block in sealed(&blocks) {
-            away.catch_up(&block, state.keys_needed());
-            // A block that is loaded again changes nothing.
-            away.catch_up(&block, state.keys_needed());
+            restoring.take(&block).unwrap();
+            // A block that is taken again is rejected, and changes nothing.
+            prop_assert!(restoring.take(&block).is_err());
         }
-        prop_assert_eq!(away.near(&state).unwrap(), ledger.key_summary());
-        let last = blocks.last().map(|block| block.header.index);
-        prop_assert_eq!(away.is_ahead(), Some(state.keys_after) < last);
-        away.arrive(Ledger::forgetful(state));
-        prop_assert!(!away.is_ahead());
+        let away = restoring.finish().unwrap();
         stay_equal(ledger, away, &after)?;
     }
 }
@@ -113,13 +118,13 @@ fn three_keys() -> (Ledger, Vec<Block>) {
 #[test]
 fn a_key_summary_detects_any_difference_in_the_rebuilt_keys() {
     let (ledger, blocks) = three_keys();
-    let (state, rolls) = (ledger.state(), ledger.key_summary());
-    assert_eq!((rolls.windows.clients.keys, rolls.windows.frontends.keys), (3, 0));
-    let recall = |blocks: &[Block], rolls: &KeySummary| {
-        Ledger::recall(WINDOWS, state.clone(), rolls, sealed(blocks))
+    let (state, summary) = (ledger.state(), ledger.key_summary());
+    assert_eq!((summary.windows.clients.keys, summary.windows.frontends.keys), (3, 0));
+    let recall = |blocks: &[Block], summary: &KeySummary| {
+        Restoring::from_summary(WINDOWS, state.clone(), summary).finish_with(sealed(blocks))
     };
-    assert!(recall(&blocks, &rolls).is_ok());
-    let error = |blocks: &[Block]| recall(blocks, &rolls).unwrap_err();
+    assert!(recall(&blocks, &summary).is_ok());
+    let error = |blocks: &[Block]| recall(blocks, &summary).unwrap_err();
     let [ann, bob, cid] = blocks.as_slice() else { panic!("{} blocks", blocks.len()) };
     let keys = RestoreError::Keys(ledger.applied());
     assert_eq!(error(&[ann.clone(), cid.clone()]), keys);
@@ -134,44 +139,27 @@ fn a_key_summary_detects_any_difference_in_the_rebuilt_keys() {
     later.header.index = later.header.index.next();
     later.header.digest = later.compute_digest();
     assert_eq!(error(&[ann.clone(), bob.clone(), later]), keys);
-    let mut wrong = rolls;
+    let mut wrong = summary;
     wrong.windows.clients.sum ^= 1;
     assert_eq!(recall(&blocks, &wrong).unwrap_err(), keys);
 }
 
-/// What is needed to fill the windows of this ledger, after another index.
-fn needed(ledger: &Ledger, after: Index) -> KeysNeeded {
-    KeysNeeded { after, ..ledger.state().keys_needed() }
-}
-
-/// A ledger that has not loaded all keys of a state cannot switch to it.
+/// A ledger is not restored to a state without all keys of it.
 #[test]
-fn a_ledger_does_not_reach_a_state_without_its_keys() {
+fn a_ledger_is_not_restored_to_a_state_without_its_keys() {
     let (ledger, blocks) = three_keys();
-    let mut away = Ledger::new(WINDOWS);
-    let state = ledger.state();
-    away.catch_up(&seal(blocks.last().unwrap()), needed(&ledger, Index(0)));
-    assert_eq!(away.near(&state).unwrap_err(), RestoreError::Keys(ledger.applied()));
+    let (_, mut restoring) = Restoring::from_ledger(Ledger::new(WINDOWS), ledger.state());
+    restoring.take(&seal(blocks.last().unwrap())).unwrap();
+    assert_eq!(restoring.finish().unwrap_err(), RestoreError::Keys(ledger.applied()));
 }
 
 /// A key summary of another index is rejected, even if it matches the keys that were found.
 #[test]
 fn a_key_summary_of_another_state_is_rejected() {
     let (ledger, blocks) = three_keys();
-    let rolls = ledger.key_summary();
+    let summary = ledger.key_summary();
     let later = State { applied: ledger.applied().next(), ..ledger.state() };
-    let recalled = Ledger::recall(WINDOWS, later.clone(), &rolls, sealed(&blocks));
+    let recalled =
+        Restoring::from_summary(WINDOWS, later.clone(), &summary).finish_with(sealed(&blocks));
     assert_eq!(recalled.unwrap_err(), RestoreError::Keys(later.applied));
-}
-
-#[test]
-#[should_panic(expected = "on the way to a state")]
-fn no_entry_is_applied_while_keys_are_loaded() {
-    let (mut ledger, blocks) = three_keys();
-    let mut next = blocks.last().unwrap().clone();
-    next.header.index = next.header.index.next();
-    next.header.digest = next.compute_digest();
-    let needed = needed(&ledger, Index(0));
-    ledger.catch_up(&seal(&next), needed);
-    ledger.skip_entry(next.header.index);
 }

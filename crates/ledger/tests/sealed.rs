@@ -14,12 +14,12 @@
 mod kit;
 
 use kit::{WINDOWS, bears, cents, command, name, open_steps, opening, plain, product, run};
-use ledger::block::Block;
+use ledger::block::{Block, EncodedBlock, HEADER_BYTES, find_order};
 use ledger::codec::DecodeError;
 use ledger::command::{Batch, CATALOGS_MAX, Command, LINES_MAX, Line, Side};
 use ledger::command::{SHOP_PRODUCTS_MAX, Shop};
-use ledger::encoded_block::{EncodedBlock, HEADER_BYTES, find_order};
 use ledger::ledger::{Ledger, Windows};
+use ledger::restore::Restoring;
 use ledger::state::State;
 use ledger::terms::{Index, LedgerId, Name, OrderNumber, Timestamp};
 use ledger::windows::PerWindow;
@@ -74,7 +74,13 @@ fn refused_or_same(bytes: &[u8]) {
         // A ledger can hold every state that is decoded.
         let key_counts = state.key_counts.map(|_| PerWindow::default());
         let lone = State { keys_after: state.applied, key_counts, ..state.clone() };
-        assert_eq!(Ledger::restore(WINDOWS, lone.clone(), kit::sealed(&[])).unwrap().state(), lone);
+        assert_eq!(
+            Restoring::from_chain(WINDOWS, lone.clone())
+                .finish_with(kit::sealed(&[]))
+                .unwrap()
+                .state(),
+            lone
+        );
     }
     seal_block(&mut sealed);
     if let Ok(block) = Block::decode(&sealed) {

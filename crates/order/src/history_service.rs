@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use futures::{Stream, StreamExt};
-use ledger::ledger::Ledger;
+use ledger::shop::ShopState;
 use ledger::terms::Index;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -58,7 +58,7 @@ impl Store for HistoryService {
         let after = Index(request.into_inner().after);
         let view = self.service.view().clone();
         let id = self.service.id();
-        let head = view.read(|ledger| head(id, ledger));
+        let head = view.read(|shop| head(id, shop));
         let to = Index(head.applied_index);
         // Blocks are read from the disk; the last ones may still be in a write buffer.
         view.flush().await.map_err(|error| Status::data_loss(error.to_string()))?;
@@ -73,16 +73,16 @@ impl Store for HistoryService {
     }
 }
 
-fn head(id: u64, ledger: &Ledger) -> proto::HistoryHead {
-    let ledger_id = ledger.ledger_id().map(|ledger_id| ledger_id.0.to_vec());
+fn head(id: u64, shop: &ShopState) -> proto::HistoryHead {
+    let ledger_id = shop.ledger_id().map(|ledger_id| ledger_id.0.to_vec());
     proto::HistoryHead {
         id,
         ledger_id: ledger_id.unwrap_or_default().into(),
-        applied_index: ledger.applied().0,
-        next_order_number: ledger.next_order_number().0,
-        first_order_number: ledger.first_order_number().0,
-        digest: ledger.digest().0.to_vec().into(),
-        products: ledger.products(None, usize::MAX).iter().map(convert::product).collect(),
+        applied_index: shop.applied().0,
+        next_order_number: shop.next_order_number().0,
+        first_order_number: shop.first_order_number().0,
+        digest: shop.digest().0.to_vec().into(),
+        products: shop.products(None, usize::MAX).iter().map(convert::product).collect(),
     }
 }
 

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::ledger::Ledger;
+use ledger::shop::ShopState;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -157,7 +157,7 @@ impl MembershipChange {
             }
             if look.is_multiple_of(TELL) {
                 let theirs = probe(address).await.ok().and_then(|found| found.next_order_number);
-                let ours = self.takeover.view.read(Ledger::next_order_number).0;
+                let ours = self.takeover.view.read(ShopState::next_order_number).0;
                 let orders_behind = ours.saturating_sub(theirs.unwrap_or(0));
                 let entries_behind = behind;
                 let adding = Adding { entries_behind, orders_behind, ..Adding::default() };

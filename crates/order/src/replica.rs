@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::FutureExt;
-use ledger::ledger::Ledger;
+use ledger::shop::ShopState;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -136,7 +136,7 @@ impl Replica {
             room: room.clone(),
         };
         let (log, machine, view) = ground.open(&settings, Arc::new(sources.clone())).await?;
-        if let Some(ledger) = view.read(Ledger::ledger_id) {
+        if let Some(ledger) = view.read(ShopState::ledger_id) {
             identity.hold_ledger(ledger)?;
         }
         tracing::info!("Requesting missing logs");
@@ -441,13 +441,13 @@ impl Replica {
             let mut feed = view.watch(|_| ()).1;
             // The ledger is never read while the mark is borrowed: applying takes the two locks in
             // the opposite order.
-            while !view.read(Ledger::is_open) {
+            while !view.read(ShopState::is_open) {
                 tokio::select! {
                     changed = applied.changed() => if changed.is_err() { return },
                     () = ending.cancelled() => return,
                 }
             }
-            if let Some(ledger) = view.read(Ledger::ledger_id)
+            if let Some(ledger) = view.read(ShopState::ledger_id)
                 && let Err(stop) = identity.hold_ledger(ledger)
             {
                 let _ = failures.try_send(stop);
@@ -487,7 +487,7 @@ async fn tell_leader(
         hint.send_replace(LeaderHint {
             leader: now.leader(me),
             term: now.term(),
-            log_time_ms: view.clock.stamp(view.read(Ledger::log_time)).0,
+            log_time_ms: view.clock.stamp(view.read(ShopState::log_time)).0,
             replica: me,
         });
         tokio::select! {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use ledger::block::Order;
 use ledger::codec::bulk::Encoded;
-use ledger::ledger::Ledger;
 use ledger::outcome::Outcome;
+use ledger::shop::ShopState;
 use ledger::terms::{Index, OrderNumber};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -169,7 +169,7 @@ impl Service {
             Asked::Lookup(lookup) => self.lookup(OrderNumber(lookup.number)).await,
             Asked::Query(query) => {
                 let stale = self.is_stale(Index(query.floor), query.stale_ok).await?;
-                let look = |ledger: &Ledger| (ledger.applied(), ledger.product(&query.name));
+                let look = |ledger: &ShopState| (ledger.applied(), ledger.product(&query.name));
                 let (as_of, product) = self.shared.view.read(look);
                 if stale && product.is_none() {
                     // The product may have been defined in an entry that is not applied here.
@@ -187,8 +187,8 @@ impl Service {
                 let stale = self.is_stale(Index(list.floor), list.stale_ok).await?;
                 let limit = usize::try_from(list.limit).unwrap_or(LIST_MAX).clamp(1, LIST_MAX);
                 let after = (!list.after.is_empty()).then_some(list.after.as_str());
-                let look = |ledger: &Ledger| (ledger.applied(), ledger.products(after, limit));
-                if stale && !self.shared.view.read(Ledger::is_open) {
+                let look = |ledger: &ShopState| (ledger.applied(), ledger.products(after, limit));
+                if stale && !self.shared.view.read(ShopState::is_open) {
                     return Err(problems::no_quorum());
                 }
                 let (as_of, products) = self.shared.view.read(look);

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use ledger::command::{Command, Request, Shop};
-use ledger::ledger::Ledger;
+use ledger::shop::ShopState;
 use ledger::terms::{Index, LedgerId};
 
 use crate::config::{self, Settings};
@@ -45,7 +45,7 @@ pub(crate) fn difference(settings: &Settings, opened: &Shop) -> Option<String> {
 pub(crate) async fn compare(settings: &Arc<Settings>, view: &Arc<View>) {
     let compared = match view.flush().await {
         // Reading and comparing 100,000 products takes tenths of a second.
-        Ok(()) if LARGE < view.read(Ledger::product_count) => {
+        Ok(()) if LARGE < view.read(ShopState::product_count) => {
             let settings = settings.clone();
             let own = view.clone();
             view.aside(move || first_difference(&settings, &own)).await

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ledger::ledger::Ledger;
+use ledger::shop::ShopState;
 use ledger::terms::Index;
 use tokio::sync::watch;
 use wire::cross_origin::name_of;
@@ -83,13 +83,13 @@ impl Facts for Status {
     fn ready(&self) -> bool {
         let role = *self.role.borrow();
         let marks = self.engine.marks();
-        self.is_ready(role, marks.committed, self.view.read(Ledger::applied))
+        self.is_ready(role, marks.committed, self.view.read(ShopState::applied))
     }
 
     fn readiness(&self) -> Result<(), String> {
         let leader = self.role.borrow().leader(self.id);
         let voting = leader.and_then(|leader| self.peers.voting(leader, VOTING_VALID));
-        let applied = self.view.read(Ledger::applied).0;
+        let applied = self.view.read(ShopState::applied).0;
         self.members.look(|now| {
             let id = self.id;
             let configs = now.configs.as_slice();

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use ledger::codec::bulk;
-use ledger::ledger::Ledger;
 use ledger::outcome::Outcome;
+use ledger::shop::ShopState;
 use ledger::terms::Index;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, watch};
@@ -240,11 +240,11 @@ impl Takeover {
     }
 
     async fn open_shop(&self) -> Result<(), Problem> {
-        if self.view.read(Ledger::is_open) {
+        if self.view.read(ShopState::is_open) {
             return Ok(());
         }
         let opening = Pending::lone(&shop::opening(&self.settings.shop));
-        let settled = self.view.read(Ledger::settled);
+        let settled = self.view.read(ShopState::settled);
         self.engine.propose(batch(&self.view, settled, &[opening])).await?;
         tracing::info!("the shop is open, from {}", self.settings.shop_source);
         Ok(())
@@ -277,7 +277,7 @@ pub(crate) async fn wait_for_idle(batcher: &Batcher, settling: &Settling, patien
 
 /// The bytes of a batch, stamped now, with the settled index for the followers.
 pub(crate) fn batch(view: &View, settled: Index, requests: &[Pending]) -> Vec<u8> {
-    let log_time = view.read(Ledger::log_time);
+    let log_time = view.read(ShopState::log_time);
     bulk::entry(view.clock.stamp(log_time), settled, requests.iter().map(Pending::encoded))
 }
 

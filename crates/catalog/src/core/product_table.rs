@@ -2,6 +2,7 @@
 
 use ledger::change::Change;
 use ledger::name_table::NameTable;
+use ledger::prefetch::find_rows;
 
 /// Products by name.
 #[derive(Clone, Debug, Default)]
@@ -13,7 +14,7 @@ impl ProductTable {
     /// Inserts or replaces products, each at most once per call. A version older than the stored
     /// one changes nothing.
     pub fn put(&mut self, changes: &[Change]) {
-        let rows = self.products.rows(changes.iter().map(|change| change.name.as_str()));
+        let rows = find_rows(&self.products, changes.iter().map(|change| change.name.as_str()));
         for (change, row) in changes.iter().zip(rows) {
             match row.and_then(|row| self.products.at_mut(row)) {
                 Some((_, held)) if change.version < held.version => {}

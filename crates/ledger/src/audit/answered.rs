@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::command::Request;
 use crate::outcome::{Outcome, Refusal};
-use crate::terms::{Index, Key, Timestamp};
+use crate::terms::{EntryTime, Index, Key, Timestamp};
 
 /// The keys of one window: one origin, and one kind of answer.
 #[derive(Debug, Default)]
@@ -27,26 +27,27 @@ impl Answered {
     /// the key is fresh.
     pub(super) fn expected(&self, key: &Key, request: &Request) -> Option<(Index, Outcome)> {
         let FirstAnswer { index, fingerprint, outcome } = self.first.get(key)?;
-        let told = match *fingerprint == request.command.fingerprint() {
-            true => Outcome::Repeated { index: *index, first: Box::new(outcome.clone()) },
-            false => Outcome::Refused(Refusal::KeyReused),
+        let expected = if *fingerprint == request.command.fingerprint() {
+            Outcome::Repeated { index: *index, first: Box::new(outcome.clone()) }
+        } else {
+            Outcome::Refused(Refusal::KeyReused)
         };
-        Some((*index, told))
+        Some((*index, expected))
     }
 
     /// Remembers a first answer; beyond `keys_max`, the oldest is forgotten.
     pub(super) fn remember(
         &mut self,
         key: &Key,
-        at: (Index, Timestamp),
-        told: (&Request, &Outcome),
+        decided: EntryTime,
+        request: &Request,
+        outcome: &Outcome,
         keys_max: usize,
     ) {
-        let ((index, at), (request, outcome)) = (at, told);
         let fingerprint = request.command.fingerprint();
-        self.first
-            .insert(key.clone(), FirstAnswer { index, fingerprint, outcome: outcome.clone() });
-        self.order.push_back((key.clone(), at));
+        let first = FirstAnswer { index: decided.index, fingerprint, outcome: outcome.clone() };
+        self.first.insert(key.clone(), first);
+        self.order.push_back((key.clone(), decided.at));
         while keys_max < self.order.len() {
             self.forget();
         }

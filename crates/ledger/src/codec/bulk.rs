@@ -20,8 +20,9 @@
 //! A ledger can apply every bulk that [`Encoded::open`] accepts, as part of an entry, and
 //! [`Batch::decode`](crate::command::Batch::decode) can read it.
 
-use super::refs::{CommandRef, RequestRef};
-use super::{BATCH_VERSION, DecodeError, Reader, Writer};
+use crate::codec::batch::BATCH_VERSION;
+use crate::codec::bytes::{DecodeError, Reader, Writer};
+use crate::codec::refs::{CommandRef, RequestRef};
 use crate::command::{LINES_MAX, Request, Side};
 use crate::outcome::Outcome;
 use crate::terms::{Index, Origin, Quantity, Timestamp};

@@ -2,8 +2,27 @@
 
 use std::ops::RangeInclusive;
 
-use super::DecodeError;
 use crate::terms::{Cents, Name, Quantity, STOCK_MAX};
+
+/// Why bytes cannot be decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes end too early.
+    #[error("the bytes end too early")]
+    Short,
+    /// Bytes follow the end.
+    #[error("{0} bytes are left over")]
+    Trailing(usize),
+    /// A version that this program does not know.
+    #[error("version {0} is not known here; a newer program wrote it")]
+    Version(u8),
+    /// A field is out of range.
+    #[error("{0} out of range")]
+    Value(&'static str),
+    /// The checksum does not match.
+    #[error("the checksum does not match")]
+    Checksum,
+}
 
 /// Reads a byte slice from the front.
 #[derive(Clone, Copy, Debug)]
@@ -25,10 +44,10 @@ impl<'a> Reader<'a> {
         if !versions.contains(&version) {
             return Err(DecodeError::Version(version));
         }
-        match reader.u32()? == crc32fast::hash(reader.rest()) {
-            true => Ok((version, reader)),
-            false => Err(DecodeError::Checksum),
+        if reader.u32()? != crc32fast::hash(reader.rest()) {
+            return Err(DecodeError::Checksum);
         }
+        Ok((version, reader))
     }
 
     pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {

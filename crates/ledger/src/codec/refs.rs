@@ -11,10 +11,10 @@
 //! parts is decoded. `skim` is only for bytes that were checked before: of an order it reads
 //! nothing but the lengths.
 
-use super::{BATCH_VERSION, DecodeError, MIXED_BATCH_VERSION, Reader};
+use crate::codec::bytes::{DecodeError, Reader};
 use crate::command::{Command, LINES_MAX, Side};
 use crate::outcome::Outcome;
-use crate::terms::{Index, Key, Name, Origin, Quantity, Timestamp};
+use crate::terms::{Key, Name, Origin, Quantity, Timestamp};
 
 /// The tag byte of an order.
 const PLACE: u8 = 5;
@@ -55,16 +55,6 @@ pub(crate) struct LineRef<'a> {
 pub(crate) struct RecordRef<'a> {
     pub(crate) request: RequestRef<'a>,
     pub(crate) outcome: Outcome,
-}
-
-/// A borrowed batch: the content of a log entry.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BatchRef<'a> {
-    version: u8,
-    pub(crate) at: Timestamp,
-    pub(crate) settled: Index,
-    pub(crate) count: usize,
-    requests: Reader<'a>,
 }
 
 impl<'a> KeyRef<'a> {
@@ -148,7 +138,8 @@ impl<'a> CommandRef<'a> {
             if reader.u8()? != PLACE || reader.u32()? != 1 {
                 return Ok(None);
             }
-            let (side, quantity) = (Side::read(&mut reader)?, reader.quantity()?);
+            let side = Side::read(&mut reader)?;
+            let quantity = reader.quantity()?;
             let length = usize::from(reader.u16()?);
             Ok::<_, DecodeError>(Some(LineRef { side, quantity, name: reader.text(length)? }))
         };
@@ -211,45 +202,5 @@ impl<'a> RecordRef<'a> {
     pub(crate) fn skim(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let request = RequestRef::skim(reader)?;
         Ok(Self { request, outcome: Outcome::decode_from(reader)? })
-    }
-}
-
-impl<'a> BatchRef<'a> {
-    /// Opens a log entry and checks every request in it.
-    pub(crate) fn open(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        let version = reader.u8()?;
-        if !(MIXED_BATCH_VERSION..=BATCH_VERSION).contains(&version) {
-            return Err(DecodeError::Version(version));
-        }
-        let (at, settled) = (Timestamp(reader.u64()?), Index(reader.u64()?));
-        let count = reader.count(10, usize::MAX)?;
-        let (requests, mut last) = (reader, None);
-        for _ in 0..count {
-            last = Some(RequestRef::read_after(&mut reader, last)?.command);
-        }
-        reader.end()?;
-        Ok(Self { version, at, settled, count, requests })
-    }
-
-    /// True if refusals have key windows of their own from this batch on.
-    pub(crate) fn separates_refusals(&self) -> bool {
-        self.version != MIXED_BATCH_VERSION
-    }
-
-    /// The length of the requests, in bytes.
-    pub(crate) fn bytes(&self) -> usize {
-        self.requests.rest().len()
-    }
-
-    /// A reader of the requests.
-    pub(crate) fn reader(&self) -> Reader<'a> {
-        self.requests
-    }
-
-    /// The requests, in order.
-    pub(crate) fn requests(&self) -> impl Iterator<Item = RequestRef<'a>> + use<'a> {
-        let mut reader = self.requests;
-        (0..self.count).map(move |_| RequestRef::skim(&mut reader).expect("the batch was checked"))
     }
 }

@@ -8,10 +8,9 @@
     reason = "a test that panics has found something"
 )]
 
-use ledger::block::Block;
+use ledger::block::{Block, EncodedBlock};
 use ledger::codec::BATCH_VERSION;
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
-use ledger::encoded_block::EncodedBlock;
 use ledger::ledger::{Entry, Ledger, Windows};
 use ledger::outcome::Outcome;
 use ledger::terms::{

@@ -17,11 +17,12 @@ use std::error::Error;
 use std::fmt::Write as _;
 
 use goldenscript::{Command as Words, Context, Runner};
+use ledger::block::EncodedBlock;
 use ledger::codec::BATCH_VERSION;
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
-use ledger::encoded_block::EncodedBlock;
 use ledger::ledger::{Entry, Ledger, Windows};
 use ledger::outcome::{Accepted, Outcome};
+use ledger::restore::Restoring;
 use ledger::state::State;
 use ledger::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
 use ledger::windows::PerWindow;
@@ -93,7 +94,7 @@ impl Story {
         let kept = kept.map(|block| EncodedBlock::open(block.bytes()));
         let kept = kept.collect::<Result<Vec<_>, _>>()?;
         let told = format!("restarted at @{} with blocks: {}\n", state.applied, kept.len());
-        self.ledger = Ledger::restore(self.windows, state, kept)?;
+        self.ledger = Restoring::from_chain(self.windows, state).finish_with(kept)?;
         Ok(told)
     }
 

@@ -6,8 +6,9 @@
 //! # Invariants
 //!
 //! * Ledger, position and unwritten blocks change together, under one lock: every reader sees one
-//!   moment, and each write to disk is one moment. Only keys arrive earlier, while a snapshot is
-//!   installed; nothing is applied then, and no request reads them.
+//!   moment, and each write to disk is one moment.
+//! * While a snapshot is installed, the ledger has no keys ([`AppliedLedger`]): it answers reads,
+//!   and nothing can be applied to it or written of it.
 //! * A block leaves memory only after it is on disk, so an applied order is always found.
 
 use std::collections::VecDeque;
@@ -16,14 +17,17 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use ledger::block::EncodedBlock;
 use ledger::change::Change;
-use ledger::encoded_block::EncodedBlock;
 use ledger::ledger::Ledger;
+use ledger::restore::Restoring;
+use ledger::shop::ShopState;
+use ledger::state::State;
 use ledger::terms::{Index, Name, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
 
-use crate::history::blocks::{Blocks, Durable};
+use crate::history::blocks::{Blocks, Durable, invalid};
 use crate::history::durable_mark::OnDisk;
 use crate::history::write_demand::{Demand, WritePace};
 use crate::raft::divergence::AppliedIds;
@@ -77,7 +81,7 @@ pub(crate) struct Shared {
 /// The state that changes with each applied entry.
 #[derive(Debug)]
 pub(crate) struct Applied {
-    pub(crate) ledger: Ledger,
+    pub(crate) ledger: AppliedLedger,
     pub(crate) applied: Option<LogId>,
     /// The log ids of the applied entries.
     pub(crate) ids: AppliedIds,
@@ -86,6 +90,70 @@ pub(crate) struct Applied {
     pub(crate) unwritten: VecDeque<EncodedBlock<Bytes>>,
     /// The size of the unwritten blocks, in bytes.
     pub(crate) unwritten_bytes: usize,
+}
+
+/// The ledger as of the last applied entry.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a replica has one")]
+pub(crate) enum AppliedLedger {
+    /// The whole ledger, to which entries are applied.
+    Whole(Ledger),
+    /// While a snapshot is installed, or after that failed: the ledger without its keys.
+    WithoutKeys(ShopState),
+}
+
+impl AppliedLedger {
+    /// The shop, which can be read at all times.
+    pub(crate) fn shop(&self) -> &ShopState {
+        match self {
+            Self::Whole(ledger) => ledger,
+            Self::WithoutKeys(shop) => shop,
+        }
+    }
+
+    /// The whole ledger. `None`: it has no keys.
+    pub(crate) fn whole(&self) -> Option<&Ledger> {
+        match self {
+            Self::Whole(ledger) => Some(ledger),
+            Self::WithoutKeys(_) => None,
+        }
+    }
+
+    /// The whole ledger, to apply an entry to it.
+    ///
+    /// # Errors
+    ///
+    /// When it has no keys, because a snapshot could not be installed.
+    pub(crate) fn whole_mut(&mut self) -> io::Result<&mut Ledger> {
+        match self {
+            Self::Whole(ledger) => Ok(ledger),
+            Self::WithoutKeys(_) => Err(half_installed()),
+        }
+    }
+
+    /// Hands the keys over to the installation of a snapshot with this state.
+    ///
+    /// # Errors
+    ///
+    /// When an earlier installation has them.
+    pub(crate) fn begin_restoring(&mut self, state: State) -> io::Result<Restoring> {
+        match std::mem::replace(self, Self::WithoutKeys(ShopState::default())) {
+            Self::Whole(ledger) => {
+                let (shop, restoring) = Restoring::from_ledger(ledger, state);
+                *self = Self::WithoutKeys(shop);
+                Ok(restoring)
+            }
+            Self::WithoutKeys(shop) => {
+                *self = Self::WithoutKeys(shop);
+                Err(half_installed())
+            }
+        }
+    }
+}
+
+/// The error of everything that needs the keys which a failed installation has lost.
+pub(crate) fn half_installed() -> io::Error {
+    invalid("a snapshot was being installed when that failed: start again")
 }
 
 impl Applied {
@@ -123,7 +191,7 @@ impl Shared {
         Self {
             applied: watch::Sender::new(ledger.applied()),
             books: RwLock::new(Applied {
-                ledger,
+                ledger: AppliedLedger::Whole(ledger),
                 applied: durable.applied,
                 ids: AppliedIds::start(durable.applied),
                 members: durable.members.clone(),
@@ -173,14 +241,15 @@ impl Shared {
         changes: Option<Arc<[Change]>>,
         attaches: bool,
     ) {
-        let index = books.ledger.applied();
+        let shop = books.ledger.shop();
+        let index = shop.applied();
         self.applied.send_replace(index);
         if self.feed.receiver_count() == 0 {
             return;
         }
-        let at = books.ledger.log_time();
-        let settled = books.ledger.settled();
-        let attached = || books.ledger.attached().map(|(who, name)| (who, name.clone())).collect();
+        let at = shop.log_time();
+        let settled = shop.settled();
+        let attached = || shop.attached().map(|(who, name)| (who, name.clone())).collect();
         let attached = attaches.then(attached);
         let entry = AppliedEntry { after, index, at, settled, changes, attached };
         // An error means that the feed has no receiver, which is fine.

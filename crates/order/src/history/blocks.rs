@@ -15,9 +15,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use ledger::block::{Header, Order};
+use ledger::block::{EncodedBlock, Header, Order};
 use ledger::codec::DecodeError;
-use ledger::encoded_block::EncodedBlock;
 use ledger::key_summary::{KeySummary, KeyedWindows};
 use ledger::terms::{Index, OrderNumber};
 use ledger::windows::{PerWindow, WindowId};

@@ -9,8 +9,7 @@ use std::io;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use ledger::block::Header;
-use ledger::encoded_block::EncodedBlock;
+use ledger::block::{EncodedBlock, Header};
 use ledger::state::State;
 use ledger::terms::{Digest, Index};
 

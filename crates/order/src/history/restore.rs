@@ -9,9 +9,10 @@
 use std::io;
 
 use bytes::Bytes;
-use ledger::encoded_block::EncodedBlock;
+use ledger::block::EncodedBlock;
 use ledger::key_summary::KeySummary;
 use ledger::ledger::{Ledger, Windows};
+use ledger::restore::{RestoreError, Restoring};
 use ledger::state::State;
 use ledger::terms::Index;
 
@@ -45,7 +46,7 @@ impl Blocks {
             let blocks = parts.flatten().inspect(|block| {
                 keyed.push((block.header().index, block.keyed()));
             });
-            Ledger::restore(windows, state, blocks)
+            Restoring::from_chain(windows, state).finish_with(blocks)
         })?;
         let ledger = whole.map_err(invalid)?;
         self.call_anew((after, to), &keyed, &ledger.key_summary())?;
@@ -59,9 +60,10 @@ impl Blocks {
         (to, state): (Index, &State),
         windows: Windows,
         rolls: &KeySummary,
-    ) -> io::Result<Result<Ledger, ledger::ledger::RestoreError>> {
+    ) -> io::Result<Result<Ledger, RestoreError>> {
         let blocks = self.called(*rolls, to)?;
-        until_failure(blocks, |blocks| Ledger::recall(windows, state.clone(), rolls, blocks))
+        let restoring = Restoring::from_summary(windows, state.clone(), rolls);
+        until_failure(blocks, |blocks| restoring.finish_with(blocks))
     }
 }
 

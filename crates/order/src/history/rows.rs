@@ -17,9 +17,10 @@
 //! | 12 each | a piece: the next free order number before it; its CRC-32 |
 
 use bytes::Bytes;
-use ledger::block::{Header, Order};
+use ledger::block::{
+    BLOCK_VERSION, EncodedBlock, HEADER_BYTES, Header, Order, find_order, read_header,
+};
 use ledger::codec::DecodeError;
-use ledger::encoded_block::{BLOCK_VERSION, EncodedBlock, HEADER_BYTES, find_order, read_head};
 use ledger::key_summary::KeyedWindows;
 use ledger::terms::{Index, OrderNumber};
 
@@ -131,7 +132,7 @@ impl<'a> Head<'a> {
         if row[1..BLOCK] != checksum(covered).to_le_bytes() {
             return Err(DecodeError::Checksum);
         }
-        let (header, _) = read_head(block)?;
+        let (header, _) = read_header(block)?;
         let (pieces, rest) = row[PIECES..].as_chunks::<12>();
         if !rest.is_empty() {
             return Err(DecodeError::Trailing(rest.len()));

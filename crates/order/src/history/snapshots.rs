@@ -4,8 +4,8 @@
 //! only for the blocks that it lacks, checks that each continues the chain, remembers their keys,
 //! and only then adopts the manifest's state, in one transaction. A crash before that leaves extra
 //! blocks in the file, on which nothing depends; a crash after it finds the installed snapshot. An
-//! error before that leaves a ledger with too many keys, and the replica stops: such a ledger
-//! applies nothing, and installs no other snapshot.
+//! error before that leaves a ledger without keys, and the replica stops: such a ledger applies
+//! nothing, and installs no other snapshot.
 //!
 //! A snapshot never claims more than is on disk here, because the log up to it may be purged.
 
@@ -16,18 +16,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::StreamExt;
-use ledger::encoded_block::EncodedBlock;
+use ledger::block::EncodedBlock;
 use ledger::ledger::{Ledger, Windows};
-use ledger::state::{KeysNeeded, State};
+use ledger::restore::Restoring;
+use ledger::state::State;
 use ledger::terms::{Digest, Index, OrderNumber};
+use parking_lot::Mutex;
 
+use crate::history::applied_state::AppliedLedger;
 use crate::history::block_source::BlockSource;
 use crate::history::blocks::{Durable, invalid};
 use crate::history::manifest::Manifest;
 use crate::history::rows::Row;
 use crate::history::view::View;
 use crate::raft::divergence::{AppliedIds, DIVERGED};
-use crate::raft::types::{Snapshot, SnapshotMeta};
+use crate::raft::types::{LogId, Snapshot, SnapshotMeta, StoredMembership};
 
 /// The number of fetch attempts before this replica gives up and stops.
 const TRIES: u32 = 4;
@@ -70,10 +73,10 @@ pub(crate) async fn install(
     }
     // Applied blocks are flushed first, so that the fetched blocks continue the history on disk.
     view.flush().await?;
-    let chain = view.read(|ledger| Chain {
-        index: ledger.applied(),
-        digest: ledger.digest(),
-        next: ledger.next_order_number(),
+    let chain = view.read(|shop| Chain {
+        index: shop.applied(),
+        digest: shop.digest(),
+        next: shop.next_order_number(),
     });
     if let Some(other) = view.contradicts(meta.last_log_id) {
         return Err(invalid(format!("{DIVERGED}: a snapshot ends with {other}")));
@@ -83,24 +86,29 @@ pub(crate) async fn install(
             "a snapshot of index {to} is older than what is applied here"
         )));
     }
-    if view.read(Ledger::is_ahead) {
-        return Err(invalid("a snapshot was being installed when that failed: start again"));
-    }
-    fetch_all(view, source, chain, &state).await?;
+    let digest = state.digest;
+    let restoring = view.shared.books.write().ledger.begin_restoring(state)?;
+    let restoring = Arc::new(Mutex::new(restoring));
+    let view = view.clone();
+    let mut installation = Installation { view, to, digest, chain, restoring };
+    installation.fetch_all(source).await?;
     let applied = meta.last_log_id;
     let members = meta.last_membership.clone();
-    let target = view.clone();
-    let task = move || {
-        let _in_turn = target.shared.positions.lock();
-        let rolls = target.shared.books.write().ledger.near(&state).map_err(invalid)?;
-        let witness = None;
-        let rolls = Some(rolls);
-        let durable = Durable { applied, members, state: manifest.state, witness, rolls };
-        target.shared.blocks.write(&[], Some(&durable))?;
-        change_over(&target, Ledger::forgetful(state), durable);
-        Ok(())
-    };
-    view.shared.hand.aside(task).await
+    installation.finish(applied, members, manifest.state).await
+}
+
+/// A snapshot that is being installed.
+#[derive(Debug)]
+struct Installation {
+    view: Arc<View>,
+    /// The index of the snapshot.
+    to: Index,
+    /// The digest of the snapshot, with which the chain must end.
+    digest: Digest,
+    /// The end of the chain that is on disk.
+    chain: Chain,
+    /// The keys up to the end of the chain. Tasks beside the runtime load them.
+    restoring: Arc<Mutex<Restoring>>,
 }
 
 /// The end of the chain: the next block must continue it.
@@ -135,96 +143,106 @@ impl Chain {
     }
 }
 
-/// Fetches the blocks up to a state, in at most [`TRIES`] attempts.
-async fn fetch_all(
-    view: &Arc<View>,
-    source: &dyn BlockSource,
-    mut chain: Chain,
-    state: &State,
-) -> io::Result<()> {
-    let to = state.applied;
-    let mut pause = PAUSE;
-    for left in (0..TRIES).rev() {
-        let fetched = fetch(view, source, &mut chain, state).await;
-        if fetched.is_ok() && chain.digest == state.digest {
-            return Ok(());
+impl Installation {
+    /// Fetches the blocks up to the snapshot, in at most [`TRIES`] attempts.
+    async fn fetch_all(&mut self, source: &dyn BlockSource) -> io::Result<()> {
+        let to = self.to;
+        let mut pause = PAUSE;
+        for left in (0..TRIES).rev() {
+            let fetched = self.fetch(source).await;
+            if fetched.is_ok() && self.chain.digest == self.digest {
+                return Ok(());
+            }
+            let why =
+                fetched.err().map_or_else(|| "the blocks end too early".into(), |e| e.to_string());
+            let last = self.chain.index;
+            if left == 0 {
+                let text = format!("cannot fetch the blocks from index {last} to {to}: {why}");
+                return Err(invalid(text));
+            }
+            tracing::info!(index = last.0, "asking again for the blocks after index {last}: {why}");
+            tokio::time::sleep(pause).await;
+            pause *= 2;
         }
-        let why =
-            fetched.err().map_or_else(|| "the blocks end too early".into(), |e| e.to_string());
-        if left == 0 {
-            let last = chain.index;
-            let text = format!("cannot fetch the blocks from index {last} to {to}: {why}");
-            return Err(invalid(text));
-        }
-        let after = chain.index;
-        tracing::info!(index = after.0, "asking again for the blocks after index {after}: {why}");
-        tokio::time::sleep(pause).await;
-        pause *= 2;
+        Ok(())
     }
-    Ok(())
-}
 
-/// Fetches the blocks from `chain` up to a state and takes them in, part by part; the chain
-/// advances with each part.
-async fn fetch(
-    view: &Arc<View>,
-    source: &dyn BlockSource,
-    chain: &mut Chain,
-    state: &State,
-) -> io::Result<()> {
-    let mut blocks = source.blocks(chain.index, state.applied);
-    let mut part = Vec::new();
-    let mut bytes = 0;
-    loop {
-        let next = blocks.next().await;
-        if let Some(Ok(block)) = &next {
-            bytes += block.len();
-            part.push(block.clone());
-        }
-        let over = !matches!(next, Some(Ok(_)));
-        if (over && !part.is_empty()) || PART_BYTES <= bytes {
-            let ends = (state.applied, state.keys_needed());
-            *chain = take_in(view, *chain, std::mem::take(&mut part), ends).await?;
-            view.shared.fetched.store(chain.next.0, Ordering::Relaxed);
-            bytes = 0;
-        }
-        match next {
-            Some(Ok(_)) => {}
-            Some(Err(error)) => return Err(error),
-            None => return Ok(()),
+    /// Fetches the blocks from the end of the chain up to the snapshot, and takes them in, part by
+    /// part; the chain advances with each part.
+    async fn fetch(&mut self, source: &dyn BlockSource) -> io::Result<()> {
+        let mut blocks = source.blocks(self.chain.index, self.to);
+        let mut part = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let next = blocks.next().await;
+            if let Some(Ok(block)) = &next {
+                bytes += block.len();
+                part.push(block.clone());
+            }
+            let over = !matches!(next, Some(Ok(_)));
+            if (over && !part.is_empty()) || PART_BYTES <= bytes {
+                self.take_in(std::mem::take(&mut part)).await?;
+                bytes = 0;
+            }
+            match next {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error),
+                None => return Ok(()),
+            }
         }
     }
-}
 
-/// Checks a part of the history, writes it and remembers its keys. If a block is wrong, nothing of
-/// the part is kept.
-async fn take_in(
-    view: &Arc<View>,
-    mut chain: Chain,
-    part: Vec<Bytes>,
-    (to, needed): (Index, KeysNeeded),
-) -> io::Result<Chain> {
-    let target = view.clone();
-    let task = move || {
-        let blocks = part.into_iter().map(|block| chain.step(block, to));
-        let blocks = blocks.collect::<io::Result<Vec<_>>>()?;
-        let rows: Vec<Row> = blocks.iter().map(Row::new).collect();
-        target.shared.blocks.write(&rows, None)?;
-        for block in blocks.iter().filter(|block| needed.after < block.header().index) {
-            target.shared.books.write().ledger.catch_up(block, needed);
-        }
-        Ok(chain)
-    };
-    view.shared.hand.aside(task).await
+    /// Checks a part of the history, writes it and loads its keys. If a block is wrong, nothing of
+    /// the part is kept.
+    async fn take_in(&mut self, part: Vec<Bytes>) -> io::Result<()> {
+        let target = self.view.clone();
+        let restoring = self.restoring.clone();
+        let to = self.to;
+        let mut chain = self.chain;
+        let task = move || {
+            let blocks = part.into_iter().map(|block| chain.step(block, to));
+            let blocks = blocks.collect::<io::Result<Vec<_>>>()?;
+            let rows: Vec<Row> = blocks.iter().map(Row::new).collect();
+            target.shared.blocks.write(&rows, None)?;
+            let mut restoring = restoring.lock();
+            blocks.iter().try_for_each(|block| restoring.take(block)).map_err(invalid)?;
+            Ok(chain)
+        };
+        self.chain = self.view.shared.hand.aside(task).await?;
+        self.view.shared.fetched.store(self.chain.next.0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Completes the ledger, writes its position, and changes over to it.
+    async fn finish(
+        self,
+        applied: Option<LogId>,
+        members: StoredMembership,
+        state: Bytes,
+    ) -> io::Result<()> {
+        let Self { view, restoring, .. } = self;
+        let target = view.clone();
+        let task = move || {
+            let restoring = Arc::into_inner(restoring).expect("every task before has ended");
+            let ledger = restoring.into_inner().finish().map_err(invalid)?;
+            let rolls = Some(ledger.key_summary());
+            let _in_turn = target.shared.positions.lock();
+            let durable = Durable { applied, members, state, witness: None, rolls };
+            target.shared.blocks.write(&[], Some(&durable))?;
+            change_over(&target, ledger, durable);
+            Ok(())
+        };
+        view.shared.hand.aside(task).await
+    }
 }
 
 /// The switch: ledger, position and durable state become those of the snapshot at once.
-fn change_over(view: &View, there: Ledger, durable: Durable) {
+fn change_over(view: &View, ledger: Ledger, durable: Durable) {
     let shared = &view.shared;
     let applied = durable.applied;
     let mut books = shared.books.write();
-    let after = books.ledger.applied();
-    let before = books.ledger.arrive(there);
+    let after = books.ledger.shop().applied();
+    let before = std::mem::replace(&mut books.ledger, AppliedLedger::Whole(ledger));
     books.applied = applied;
     books.ids = AppliedIds::start(applied);
     books.members = durable.members.clone();

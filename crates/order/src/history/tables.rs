@@ -3,7 +3,7 @@
 use std::io;
 
 use bytes::Bytes;
-use ledger::encoded_block::EncodedBlock;
+use ledger::block::EncodedBlock;
 use ledger::key_summary::KeySummary;
 use ledger::terms::Index;
 use ledger::windows::WindowId;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use ledger::block::Order;
-use ledger::encoded_block::EncodedBlock;
+use ledger::block::{EncodedBlock, Order};
 use ledger::ledger::Ledger;
+use ledger::shop::ShopState;
 use ledger::terms::{Index, OrderNumber};
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
@@ -59,20 +59,26 @@ impl View {
         Ok(Self { shared, clock: LogClock::default(), writer: Mutex::new(writer) })
     }
 
-    /// Reads the ledger as of one index. Keep `look` short: applying waits for it.
-    pub fn read<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
-        look(&self.shared.books.read().ledger)
+    /// Reads the shop as of one index. Keep `look` short: applying waits for it.
+    pub fn read<T>(&self, look: impl FnOnce(&ShopState) -> T) -> T {
+        look(self.shared.books.read().ledger.shop())
     }
 
-    /// Reads the ledger, and subscribes to exactly the entries after the state that `look` sees.
+    /// Reads the whole ledger, with its keys. `None`: it has none, because a snapshot is being
+    /// installed.
+    pub fn read_ledger<T>(&self, look: impl FnOnce(&Ledger) -> T) -> Option<T> {
+        self.shared.books.read().ledger.whole().map(look)
+    }
+
+    /// Reads the shop, and subscribes to exactly the entries after the state that `look` sees.
     ///
     /// A receiver that lags by more than `FEED_ENTRIES` gets an error, and must list anew.
     pub fn watch<T>(
         &self,
-        look: impl FnOnce(&Ledger) -> T,
+        look: impl FnOnce(&ShopState) -> T,
     ) -> (T, broadcast::Receiver<Arc<AppliedEntry>>) {
         let books = self.shared.books.read();
-        (look(&books.ledger), self.shared.feed.subscribe())
+        (look(books.ledger.shop()), self.shared.feed.subscribe())
     }
 
     /// Does blocking or long work off the runtime's thread.
@@ -139,8 +145,8 @@ impl View {
     pub fn recent(&self, number: OrderNumber) -> Option<Option<Order>> {
         let young = {
             let books = self.shared.books.read();
-            let ledger = &books.ledger;
-            if number < ledger.first_order_number() || ledger.next_order_number() <= number {
+            let shop = books.ledger.shop();
+            if number < shop.first_order_number() || shop.next_order_number() <= number {
                 return Some(None);
             }
             // The last block that begins at this number or before; the block itself tells whether

@@ -17,7 +17,7 @@ use openraft::storage::{EntryResponder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
 use crate::history::FILE;
-use crate::history::applied_state::{Applied, Shared};
+use crate::history::applied_state::{Applied, AppliedLedger, Shared, half_installed};
 use crate::history::block_source::BlockSource;
 use crate::history::blocks::{Blocks, Durable, StorageBackend, invalid};
 use crate::history::manifest::Manifest;
@@ -164,9 +164,9 @@ impl Shared {
         let log_id = entry.log_id;
         let outcomes = match entry.payload {
             EntryPayload::Normal(payload) => self.apply_batch(log_id, &payload)?,
-            EntryPayload::Blank => self.skip(log_id, None),
+            EntryPayload::Blank => self.skip(log_id, None)?,
             EntryPayload::Membership(members) => {
-                self.skip(log_id, Some(StoredMembership::new(Some(log_id), members)))
+                self.skip(log_id, Some(StoredMembership::new(Some(log_id), members)))?
             }
         };
         self.demand.note();
@@ -175,8 +175,8 @@ impl Shared {
 
     fn apply_batch(&self, log_id: LogId, payload: &Payload) -> io::Result<Outcomes> {
         let mut books = self.books.write();
-        let after = books.ledger.applied();
-        let entry = apply_to(&mut books.ledger, log_id, payload)?;
+        let after = books.ledger.shop().applied();
+        let entry = apply_to(books.ledger.whole_mut()?, log_id, payload)?;
         Ok(self.accept(&mut books, (after, log_id, payload), entry))
     }
 
@@ -202,7 +202,7 @@ impl Shared {
     /// tenths of a second, and the replica's one thread must also send the signs of life.
     fn opens_large_shop(&self, entry: &Entry) -> bool {
         let EntryPayload::Normal(payload) = &entry.payload else { return false };
-        LARGE_BYTES <= payload.0.len() && !self.books.read().ledger.is_open()
+        LARGE_BYTES <= payload.0.len() && !self.books.read().ledger.shop().is_open()
     }
 
     /// Applies an entry to a copy of a ledger without products, off the runtime's thread and
@@ -211,7 +211,8 @@ impl Shared {
     async fn apply_aside(shared: &Arc<Self>, entry: Entry) -> io::Result<Outcomes> {
         let log_id = entry.log_id;
         let EntryPayload::Normal(payload) = entry.payload else { return shared.apply(entry) };
-        let mut ledger = shared.books.read().ledger.clone();
+        let ledger = shared.books.read().ledger.whole().cloned();
+        let mut ledger = ledger.ok_or_else(half_installed)?;
         let after = ledger.applied();
         let own = payload.clone();
         let task = move || {
@@ -220,7 +221,7 @@ impl Shared {
         };
         let (ledger, entry) = shared.hand.aside(task).await?;
         let mut books = shared.books.write();
-        books.ledger = ledger;
+        books.ledger = AppliedLedger::Whole(ledger);
         let outcomes = shared.accept(&mut books, (after, log_id, &payload), entry);
         drop(books);
         shared.demand.note();
@@ -228,13 +229,14 @@ impl Shared {
     }
 
     /// Applies an entry without requests: it moves the ledger's index, and may change the members.
-    fn skip(&self, log_id: LogId, members: Option<StoredMembership>) -> Outcomes {
+    fn skip(&self, log_id: LogId, members: Option<StoredMembership>) -> io::Result<Outcomes> {
         let index = Index(log_id.index);
         let mut books = self.books.write();
-        let after = books.ledger.applied();
+        let ledger = books.ledger.whole_mut()?;
+        let after = ledger.applied();
         // The very first entry has index 0, where every new ledger already is.
         if after < index {
-            books.ledger.skip_entry(index);
+            ledger.skip_entry(index);
         }
         books.applied = Some(log_id);
         books.ids.note(log_id);
@@ -242,7 +244,7 @@ impl Shared {
             books.members = members;
         }
         self.publish(&books, after, Some([].into()), false);
-        Outcomes { index, outcomes: Arc::default() }
+        Ok(Outcomes { index, outcomes: Arc::default() })
     }
 }
 

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::ledger::Ledger;
+use ledger::shop::ShopState;
 use ledger::terms::Index;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, broadcast, oneshot, watch};
@@ -80,7 +80,7 @@ impl Settling {
         batcher: Batcher,
         stop: CancellationToken,
     ) -> Self {
-        let settled = view.read(Ledger::settled);
+        let settled = view.read(ShopState::settled);
         let state = Mutex::new(WatchState::new(settled, rules, stop.child_token()));
         let news = watch::Sender::new(0);
         let urge = Notify::new();
@@ -193,7 +193,7 @@ impl Settling {
     /// Takes in applied entries and changes of the role, until `stop`.
     pub(crate) async fn follow(self) {
         let mut role = self.shared.role.clone();
-        let (start, mut feed) = self.shared.view.watch(Ledger::applied);
+        let (start, mut feed) = self.shared.view.watch(ShopState::applied);
         self.restart(start);
         loop {
             let now = *role.borrow_and_update();
@@ -206,7 +206,7 @@ impl Settling {
             match entry {
                 Ok(entry) if entry.changes.is_some() => self.take(&entry),
                 Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => {
-                    let (start, fresh) = self.shared.view.watch(Ledger::applied);
+                    let (start, fresh) = self.shared.view.watch(ShopState::applied);
                     feed = fresh;
                     self.restart(start);
                 }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ledger::change::Change;
-use ledger::ledger::Ledger;
+use ledger::shop::ShopState;
 use ledger::terms::Index;
 use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
@@ -89,7 +89,7 @@ impl Leader {
     /// The ledger id for watchers: after a recovery it is another one, for entries that they have
     /// seen may be gone, and their indexes used again.
     fn ledger_id(&self, term: u64) -> Vec<u8> {
-        let id = self.settling.view().read(Ledger::ledger_id);
+        let id = self.settling.view().read(ShopState::ledger_id);
         let mut id = id.map(|id| id.0.to_vec()).unwrap_or_default();
         let epoch = raft::epoch(term);
         if 0 < epoch && !id.is_empty() {
@@ -199,11 +199,11 @@ impl Source for Leader {
     }
 
     fn cursor(&self) -> Index {
-        self.settling.view().read(Ledger::applied)
+        self.settling.view().read(ShopState::applied)
     }
 
     fn everything(&self) -> (Index, Vec<Change>) {
-        let all = |ledger: &Ledger| (ledger.applied(), ledger.products(None, usize::MAX));
+        let all = |shop: &ShopState| (shop.applied(), shop.products(None, usize::MAX));
         self.settling.view().read(all)
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::ledger::Ledger;
+use ledger::shop::ShopState;
 use ledger::terms::Index;
 use tokio_util::sync::CancellationToken;
 use wire::limits::WATCHERS_MAX;
@@ -87,11 +87,11 @@ pub(super) struct Lapse {
 }
 
 impl Standing {
-    /// The standing of a ledger.
-    pub(super) fn of(ledger: &Ledger) -> Self {
-        let attached = ledger.attached();
+    /// The standing of a shop.
+    pub(super) fn of(shop: &ShopState) -> Self {
+        let attached = shop.attached();
         let attached = attached.map(|(who, name)| (Incarnation(who), name.to_string())).collect();
-        Self { applied: ledger.applied(), settled: ledger.settled(), attached }
+        Self { applied: shop.applied(), settled: shop.settled(), attached }
     }
 }
 

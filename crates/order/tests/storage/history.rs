@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ledger::block::Block;
 use ledger::ledger::{Ledger, Windows};
+use ledger::shop::ShopState;
 use ledger::terms::{Index, OrderNumber};
 use openraft::EntryPayload;
 use openraft::storage::{RaftLogStorage, RaftStateMachine};
@@ -71,8 +72,8 @@ async fn a_killed_replica_starts_from_its_history_and_replays_the_log() {
     let (mut again, seen) = open(left.path(), SLOW);
     assert_eq!(again.applied_state().await.unwrap().0, Some(log_id(1, 10)));
     apply(&mut again, entries(11..=20)).await;
-    assert_eq!(seen.read(Ledger::digest), view.read(Ledger::digest));
-    assert_eq!(seen.read(Ledger::state), view.read(Ledger::state));
+    assert_eq!(seen.read(ShopState::digest), view.read(ShopState::digest));
+    assert_eq!(seen.read_ledger(Ledger::state), view.read_ledger(Ledger::state));
 }
 
 #[tokio::test]
@@ -83,9 +84,9 @@ async fn a_key_keeps_its_answer_across_a_restart() {
     view.flush().await.unwrap();
     let left = killed(folder.path());
     let (mut again, seen) = open(left.path(), SLOW);
-    let next = seen.read(Ledger::next_order_number);
+    let next = seen.read(ShopState::next_order_number);
     apply(&mut again, vec![entry(11, buy("key-2"))]).await;
-    assert_eq!(seen.read(Ledger::next_order_number), next, "the order is not placed twice");
+    assert_eq!(seen.read(ShopState::next_order_number), next, "the order is not placed twice");
 }
 
 #[tokio::test]
@@ -203,7 +204,7 @@ async fn applying_waits_for_a_disk_that_is_behind() {
     apply(&mut machine, entries(1..=100)).await;
     // The last entries may still wait; the earlier ones had to be written first.
     assert!(Index(98) <= view.durable().index());
-    assert_eq!(view.read(Ledger::applied), Index(100));
+    assert_eq!(view.read(ShopState::applied), Index(100));
 }
 
 #[tokio::test]
@@ -211,7 +212,7 @@ async fn the_feed_delivers_each_entry_once_and_without_a_gap() {
     let folder = tempfile::tempdir().unwrap();
     let (mut machine, view) = open(folder.path(), SLOW);
     apply(&mut machine, entries(1..=3)).await;
-    let (mut last, mut feed) = view.watch(Ledger::applied);
+    let (mut last, mut feed) = view.watch(ShopState::applied);
     apply(&mut machine, entries(4..=20)).await;
     for index in 4..=20 {
         let entry = feed.recv().await.unwrap();
@@ -244,7 +245,7 @@ async fn a_large_shop_opens_in_one_moment_and_leaves_the_replicas_thread_free() 
             tokio::task::yield_now().await;
         }
     });
-    let mut feed = view.watch(Ledger::applied).1;
+    let mut feed = view.watch(ShopState::applied).1;
     apply(&mut machine, vec![entry(1, open_shop_of(PRODUCTS)), entry(2, buy("after"))]).await;
     assert!(0 < look.await.unwrap(), "the thread was blocked until the shop was open");
     let told = feed.recv().await.unwrap();
@@ -254,11 +255,15 @@ async fn a_large_shop_opens_in_one_moment_and_leaves_the_replicas_thread_free() 
     for (index, payload) in [(1, open_shop_of(PRODUCTS)), (2, buy("after"))] {
         alone.apply_bytes(Index(index), 1, &payload.0).unwrap();
     }
-    assert_eq!(view.read(Ledger::state), alone.state());
+    assert_eq!(view.read_ledger(Ledger::state), Some(alone.state()));
     view.flush().await.unwrap();
     drop((machine, view));
     let (_machine, view) = open(folder.path(), SLOW);
-    assert_eq!(view.read(Ledger::state), alone.state(), "the state on disk is the same");
+    assert_eq!(
+        view.read_ledger(Ledger::state),
+        Some(alone.state()),
+        "the state on disk is the same"
+    );
 }
 
 /// Kind: the mark of the committed entries lags behind the applied entries.

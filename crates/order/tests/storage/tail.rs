@@ -118,7 +118,7 @@ async fn check(cluster: &Cluster, acknowledged: &[(u64, Payload)], index: u64) -
         if !cluster.reaches(id, index).await {
             violations.push(format!("replica {id} never applies index {index}"));
         }
-        let next = cluster.replicas[&id].view.read(ledger::ledger::Ledger::next_order_number);
+        let next = cluster.replicas[&id].view.read(ledger::shop::ShopState::next_order_number);
         if next != OrderNumber(FIRST + orders) {
             violations.push(format!("replica {id} has orders up to {next}, not {orders}"));
         }
@@ -139,7 +139,7 @@ async fn check(cluster: &Cluster, acknowledged: &[(u64, Payload)], index: u64) -
             let (ours, theirs) = (ours.log_id, theirs.log_id);
             violations.push(format!("{same_id}replica 1 has {ours}, replica {id} {theirs}"));
         }
-        let digest = |id| cluster.replicas[&id].view.read(ledger::ledger::Ledger::digest);
+        let digest = |id| cluster.replicas[&id].view.read(ledger::shop::ShopState::digest);
         if digest(1) != digest(id) {
             violations.push(format!("replica {id} has another digest than replica 1"));
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use ledger::ledger::{Ledger, Windows};
+use ledger::shop::ShopState;
 use ledger::terms::{Index, OrderNumber};
 use openraft::RaftLogReader;
 use openraft::storage::RaftLogStorage;
@@ -118,11 +119,11 @@ async fn test_13_a_damaged_history_returns_the_truth_or_an_error() {
     apply(&mut machine, vec![entry(41, many)]).await;
     view.flush().await.unwrap();
     // Every thirtieth order of the large block.
-    let numbers = FIRST..view.read(Ledger::next_order_number).0;
+    let numbers = FIRST..view.read(ShopState::next_order_number).0;
     let numbers = numbers.filter(|number| *number < FIRST + 20 || number % 30 == 0);
     let numbers = numbers.collect::<Vec<_>>().into_iter();
     let expected: Vec<_> = numbers.clone().map(|n| view.order(OrderNumber(n)).unwrap()).collect();
-    let state = view.read(|ledger| (ledger.state(), ledger.key_summary()));
+    let state = view.read_ledger(|ledger| (ledger.state(), ledger.key_summary()));
     drop((machine, view));
     let path = folder.path().join(FILE);
     let whole = fs::read(&path).unwrap();
@@ -137,7 +138,7 @@ async fn test_13_a_damaged_history_returns_the_truth_or_an_error() {
                 StateMachine::open(folder.path(), Windows::default(), SLOW, Arc::new(NoSource));
             let Ok((_, view)) = opened else { return None };
             let orders = numbers.clone().map(|number| view.order(OrderNumber(number)));
-            let state = view.read(|ledger| (ledger.state(), ledger.key_summary()));
+            let state = view.read_ledger(|ledger| (ledger.state(), ledger.key_summary()));
             Some((state, orders.collect::<Vec<_>>()))
         };
         match catch_unwind(AssertUnwindSafe(look)) {
@@ -211,8 +212,8 @@ async fn a_damaged_block_is_repaired_only_with_a_matching_block() {
     }
     let source: Arc<dyn BlockSource> = Arc::new(Other(sound));
     let (_machine, mended) = opening(source.clone()).await.unwrap().unwrap();
-    assert_eq!(mended.read(Ledger::state), view.read(Ledger::state));
-    for number in FIRST..view.read(Ledger::next_order_number).0 {
+    assert_eq!(mended.read_ledger(Ledger::state), view.read_ledger(Ledger::state));
+    for number in FIRST..view.read(ShopState::next_order_number).0 {
         let number = OrderNumber(number);
         assert_eq!(mended.order(number).unwrap(), view.order(number).unwrap());
     }
@@ -233,7 +234,7 @@ async fn a_block_in_pieces_is_repaired_at_every_damaged_place() {
     apply(&mut other, story()).await;
     sound.flush().await.unwrap();
     let source: Arc<dyn BlockSource> = Arc::new(Other(sound));
-    let numbers = || (FIRST..view.read(Ledger::next_order_number).0).map(OrderNumber);
+    let numbers = || (FIRST..view.read(ShopState::next_order_number).0).map(OrderNumber);
     let expected: Vec<_> = numbers().map(|number| view.order(number).unwrap()).collect();
 
     // In its head: index 2, term 1, log time 1,000; in its first and in its last piece.

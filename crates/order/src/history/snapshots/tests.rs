@@ -1,6 +1,7 @@
 //! Snapshots that are rejected before any fetch, and blocks that are rejected one by one.
 
 use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
+use ledger::shop::ShopState;
 use ledger::terms::{Cents, LedgerId, Name, Quantity, Timestamp};
 
 use super::*;
@@ -37,7 +38,7 @@ async fn an_older_or_mislabelled_snapshot_changes_nothing() {
     let claim = SnapshotMeta { last_log_id: Some(log_id(9)), ..meta };
     let other = install(&view, &NoSource, &claim, snapshot).await.unwrap_err();
     assert!(other.to_string().contains("holds the state of index 5"), "{other}");
-    assert_eq!(view.read(Ledger::applied), Index(8));
+    assert_eq!(view.read(ShopState::applied), Index(8));
     assert_eq!(view.durable().index(), Index(8));
 }
 

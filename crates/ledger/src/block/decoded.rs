@@ -1,34 +1,11 @@
-//! A block: the permanent record of one entry, with its requests, their outcomes and a digest.
-//!
-//! Blocks are immutable and chained: each block contains the digest of the block before it. Two
-//! replicas with the same last digest have the same history, and a flipped bit in any block is
-//! detected.
-//!
-//! # Layout, version 1
-//!
-//! | bytes | what |
-//! |---|---|
-//! | 1 | version |
-//! | 4 | CRC-32 of all bytes after it |
-//! | 8 | index of the entry |
-//! | 8 | term of the entry |
-//! | 8 | log time |
-//! | 8 | first order number: the next free number before this entry |
-//! | 4 | number of orders placed |
-//! | 4 | number of records |
-//! | 32 | digest of the block before |
-//! | 32 | digest of this block |
-//! | … | records: each a request and its outcome |
-//!
-//! The digest is BLAKE3 over the digest before, index, term, log time, first order number, number
-//! of records (as u64) and the records. It leaves out the number of orders, which follows from the
-//! records.
+//! A decoded block: every request with its outcome, for auditors, tools and tests.
 
+use crate::block::encoded::{EncodedBlock, Order};
+use crate::block::header::{Header, write_checksum};
 use crate::codec::{DecodeError, Reader, Writer};
-use crate::command::{Command, Line, Request};
-use crate::encoded_block::{self, EncodedBlock};
+use crate::command::{Command, Request};
 use crate::outcome::Outcome;
-use crate::terms::{Digest, Index, OrderNumber, Timestamp};
+use crate::terms::{Digest, OrderNumber};
 
 /// The record of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,25 +14,6 @@ pub struct Block {
     pub header: Header,
     /// Each request with its outcome, in the order in which they were applied.
     pub records: Vec<Record>,
-}
-
-/// A block's position, counts and digests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Header {
-    /// The entry's index in the log.
-    pub index: Index,
-    /// The entry's term.
-    pub term: u64,
-    /// Log time at the entry.
-    pub at: Timestamp,
-    /// The next free order number before the entry.
-    pub first_order_number: OrderNumber,
-    /// The number of orders that the entry placed.
-    pub orders: u32,
-    /// The digest of the block before.
-    pub previous: Digest,
-    /// The digest of this block.
-    pub digest: Digest,
 }
 
 /// A request and its outcome.
@@ -67,34 +25,21 @@ pub struct Record {
     pub outcome: Outcome,
 }
 
-/// An accepted order; it never changes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Order {
-    /// The order's number.
-    pub number: OrderNumber,
-    /// The order's lines.
-    pub lines: Vec<Line>,
-    /// The log time at which the order was placed.
-    pub at: Timestamp,
-    /// The entry that placed the order.
-    pub index: Index,
-}
-
 impl Block {
     /// Computes the digest from the rest of the block.
     pub fn compute_digest(&self) -> Digest {
         let mut bytes = Vec::with_capacity(self.records.len().saturating_mul(112));
         self.encode_records(&mut bytes);
-        encoded_block::compute_digest(&self.header, self.records.len(), &bytes)
+        self.header.compute_digest(self.records.len(), &bytes)
     }
 
     /// Encodes the block.
     pub fn encode(&self) -> Vec<u8> {
         let room = self.records.len().saturating_mul(112).saturating_add(128);
         let mut out = Vec::with_capacity(room);
-        out.raw(&encoded_block::head(&self.header, self.records.len()));
+        out.raw(&self.header.encode(self.records.len()));
         self.encode_records(&mut out);
-        encoded_block::write_checksum(&mut out);
+        write_checksum(&mut out);
         out
     }
 
@@ -111,7 +56,7 @@ impl Block {
 
     /// Decodes the header alone, after verifying the checksum.
     pub fn peek(bytes: &[u8]) -> Result<Header, DecodeError> {
-        encoded_block::check_head(bytes).map(|(header, _)| header)
+        Header::open(bytes).map(|(header, _)| header)
     }
 
     /// The orders placed in this entry, in order of their numbers.
@@ -132,17 +77,27 @@ impl Block {
     }
 }
 
+impl<B: AsRef<[u8]>> EncodedBlock<B> {
+    /// Decodes the whole block.
+    pub fn block(&self) -> Block {
+        let mut reader = Reader::new(self.record_bytes());
+        let mut records: Vec<Record> = Vec::with_capacity(self.count());
+        for _ in 0..self.count() {
+            let last = records.last().map(|record| &record.request);
+            records.push(Record::decode_from(&mut reader, last).expect("the block was checked"));
+        }
+        Block { header: *self.header(), records }
+    }
+}
+
 impl Record {
     /// The number of the order that this record placed, if any.
     pub fn number(&self) -> Option<OrderNumber> {
-        encoded_block::placed(&self.outcome)
+        self.outcome.placed()
     }
 
     /// Decodes a record; a name that stands at the same place in `last` is not checked again.
-    pub(crate) fn decode_from(
-        reader: &mut Reader<'_>,
-        last: Option<&Request>,
-    ) -> Result<Self, DecodeError> {
+    fn decode_from(reader: &mut Reader<'_>, last: Option<&Request>) -> Result<Self, DecodeError> {
         let request = Request::decode_from(reader, last)?;
         Ok(Self { request, outcome: Outcome::decode_from(reader)? })
     }

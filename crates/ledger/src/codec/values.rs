@@ -1,83 +1,10 @@
-//! The encoding of the domain's types, of which log entries, blocks and states consist.
-//!
-//! The layout is fixed and little-endian, with a version byte before every whole value. Decoding is
-//! strict: missing bytes, trailing bytes and values that could not have been written are errors. No
-//! length allocates memory that the bytes do not cover.
-//!
-//! # Layout, version 1
-//!
-//! * text: u8 or u16 length, then UTF-8
-//! * key: u8 (0 none, 1 client, 2 frontend); unless none: principal (u8 text), key (u8 text)
-//! * request: key, u64 deadline (0: none), u8 command tag, the command's fields in order
-//! * batch: u8 version, u64 at, u64 settled, u32 count, requests; version 2 has the same layout
-//!
-//! [`bulk`] holds many orders on their way to an entry; `refs` reads encoded requests in place.
+//! Requests, commands and outcomes as bytes.
 
-pub mod bulk;
-mod bytes;
-pub(crate) mod refs;
-
-use crate::command::{Batch, Command, Definition, LINES_MAX, Line, Request, SHOP_PRODUCTS_MAX};
+use crate::codec::bytes::{DecodeError, Reader, Writer};
+use crate::command::{Command, Definition, LINES_MAX, Line, Request, SHOP_PRODUCTS_MAX};
 use crate::command::{Shop, Side};
 use crate::outcome::{Accepted, Outcome, Refusal};
 use crate::terms::{Index, Key, LedgerId, Name, OrderNumber, Origin, Timestamp};
-
-pub(crate) use bytes::{Reader, Writer};
-use refs::BatchRef;
-
-/// The version byte of a batch. From the first batch of version 2 on, refusals have key windows of
-/// their own ([`crate::windows`]). The bytes after the version are those of version 1.
-pub const BATCH_VERSION: u8 = 2;
-
-/// The version in which refusals share the other answers' windows, until a batch of a later
-/// version.
-const MIXED_BATCH_VERSION: u8 = 1;
-
-/// Why bytes cannot be decoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// The bytes end too early.
-    #[error("the bytes end too early")]
-    Short,
-    /// Bytes follow the end.
-    #[error("{0} bytes are left over")]
-    Trailing(usize),
-    /// A version that this program does not know.
-    #[error("version {0} is not known here; a newer program wrote it")]
-    Version(u8),
-    /// A field is out of range.
-    #[error("{0} out of range")]
-    Value(&'static str),
-    /// The checksum does not match.
-    #[error("the checksum does not match")]
-    Checksum,
-}
-
-impl Batch {
-    /// Encodes the batch as a log entry.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.requests.len().saturating_mul(96).saturating_add(32));
-        out.u8(BATCH_VERSION);
-        out.u64(self.at.0);
-        out.u64(self.settled.0);
-        out.count(self.requests.len());
-        self.requests.iter().for_each(|request| request.encode_to(&mut out));
-        out
-    }
-
-    /// Decodes a log entry.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let batch = BatchRef::open(bytes)?;
-        let (at, settled) = (batch.at, batch.settled);
-        let mut requests: Vec<Request> = Vec::with_capacity(batch.count);
-        let mut reader = batch.reader();
-        for _ in 0..batch.count {
-            let request = Request::decode_from(&mut reader, requests.last())?;
-            requests.push(request);
-        }
-        Ok(Self { at, settled, requests })
-    }
-}
 
 impl Request {
     /// Appends the encoded request.
@@ -180,7 +107,10 @@ impl Command {
         }
     }
 
-    fn decode_from(reader: &mut Reader<'_>, last: Option<&Self>) -> Result<Self, DecodeError> {
+    pub(super) fn decode_from(
+        reader: &mut Reader<'_>,
+        last: Option<&Self>,
+    ) -> Result<Self, DecodeError> {
         Ok(match reader.u8()? {
             0 => Self::Open(Shop::decode_from(reader)?),
             1 => Self::Define(Definition::decode_from(reader)?),
@@ -219,14 +149,14 @@ fn decode_lines(reader: &mut Reader<'_>, last: Option<&Command>) -> Result<Vec<L
 }
 
 impl Side {
-    fn write(self, out: &mut Vec<u8>) {
+    pub(super) fn write(self, out: &mut Vec<u8>) {
         out.u8(match self {
             Self::Buy => 1,
             Self::Sell => 2,
         });
     }
 
-    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    pub(super) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         match reader.u8()? {
             1 => Ok(Self::Buy),
             2 => Ok(Self::Sell),
@@ -262,7 +192,9 @@ impl Definition {
     }
 
     fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let (name, price, stock) = (reader.name()?, reader.cents()?, reader.stock()?);
+        let name = reader.name()?;
+        let price = reader.cents()?;
+        let stock = reader.stock()?;
         Ok(Self { name, price, stock, restock_to: reader.quantity_maybe()? })
     }
 }
