@@ -110,9 +110,10 @@ fn without_controls(line: &str, begins: usize) -> Option<String> {
     }
     let mut shown = String::with_capacity(line.len() + 16);
     for letter in line.chars() {
-        match letter.is_control() {
-            true => shown.extend(letter.escape_default()),
-            false => shown.push(letter),
+        if letter.is_control() {
+            shown.extend(letter.escape_default());
+        } else {
+            shown.push(letter);
         }
     }
     Some(shown)
@@ -141,7 +142,8 @@ pub fn since_epoch() -> Duration {
 #[cfg(not(feature = "simulated"))]
 fn real_wall() -> Duration {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let (now, ahead) = (now.unwrap_or_default(), AHEAD_MS.load(Ordering::Relaxed));
+    let now = now.unwrap_or_default();
+    let ahead = AHEAD_MS.load(Ordering::Relaxed);
     let by = Duration::from_millis(ahead.unsigned_abs());
     if ahead < 0 { now.saturating_sub(by) } else { now.saturating_add(by) }
 }
@@ -159,7 +161,8 @@ pub fn set_clock_ahead(_millis: i64) {}
 /// The time of day in UTC: `22:21:55.123`.
 pub fn time_of_day(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs() % 86_400;
-    let (hours, minutes) = (seconds / 3_600, seconds / 60 % 60);
+    let hours = seconds / 3_600;
+    let minutes = seconds / 60 % 60;
     format!("{hours:02}:{minutes:02}:{:02}.{:03}", seconds % 60, since_epoch.subsec_millis())
 }
 
@@ -178,7 +181,8 @@ pub fn access_time(since_epoch: Duration) -> String {
 /// "chrono-Compatible Low-Level Date Algorithms": years begin in March, so the leap day comes last.
 fn civil(days: u64) -> (u64, usize, u64) {
     let shifted = days + 719_468;
-    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
     let leaps = day_of_era / 1_460 + day_of_era / 146_096;
     let year_of_era = (day_of_era + day_of_era / 36_524 - leaps) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);

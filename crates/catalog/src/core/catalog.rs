@@ -81,11 +81,17 @@ pub struct Answer<Q> {
 impl<Q> CatalogCore<Q> {
     /// An empty catalog that watches no source yet.
     pub fn new(times: Times, rules: Rules) -> Self {
-        let follower = WatcherState::new(Tier::Catalog, times, rules);
-        let (watchers, table) = (SourceState::of_catalog(times, rules), ProductTable::default());
-        let (landed, parked) = (BTreeMap::new(), BTreeMap::new());
-        let reported = Index(0);
-        Self { times, rules, follower, table, watchers, reported, landed, parked, parked_count: 0 }
+        Self {
+            times,
+            rules,
+            follower: WatcherState::new(Tier::Catalog, times, rules),
+            table: ProductTable::default(),
+            watchers: SourceState::of_catalog(times, rules),
+            reported: Index(0),
+            landed: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            parked_count: 0,
+        }
     }
 
     /// Takes a list: every product as of an index, from the source.
@@ -233,7 +239,8 @@ impl<Q> CatalogCore<Q> {
     }
 
     fn land(&mut self, query: Q, asked: CatalogQuery) -> Option<Answer<Q>> {
-        let (products, as_of) = (self.look(&asked), self.follower.cursor());
+        let products = self.look(&asked);
+        let as_of = self.follower.cursor();
         let version = products.iter().map(|product| product.version).max().unwrap_or_default();
         let answer = Answer { query, asked, products, as_of };
         if self.may_answer(version) {

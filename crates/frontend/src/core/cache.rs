@@ -193,10 +193,11 @@ impl<Q> Cache<Q> {
         if !self.follower.live(now) {
             return None;
         }
-        let (cursor, settled) = (self.follower.cursor(), self.follower.settled());
+        let settled = self.follower.settled();
         let entry = self.entries.get(name).filter(|entry| entry.version() <= settled)?;
         self.counts.hit += 1;
-        let (product, as_of) = (entry.product.clone(), cursor.max(entry.as_of));
+        let product = entry.product.clone();
+        let as_of = self.follower.cursor().max(entry.as_of);
         Some(QueryAnswer { product, as_of, hit: true, stale: false, stored: false })
     }
 
@@ -255,15 +256,15 @@ impl<Q> Cache<Q> {
     pub fn query(&mut self, query: Q, name: &Name, now: Moment) {
         let live = self.follower.live(now);
         self.counts.lapsed += u64::from(!live);
-        if self.may_hit(now) {
-            let as_of = self.follower.cursor();
-            if let Some(entry) = self.entries.get(name) {
-                let (version, as_of) = (entry.version(), as_of.max(entry.as_of));
-                let product = entry.product.clone();
-                let told = QueryAnswer { product, as_of, hit: true, stale: false, stored: false };
-                self.counts.hit += 1;
-                return self.land(query, version, told);
-            }
+        if self.may_hit(now)
+            && let Some(entry) = self.entries.get(name)
+        {
+            let version = entry.version();
+            let as_of = self.follower.cursor().max(entry.as_of);
+            let product = entry.product.clone();
+            let told = QueryAnswer { product, as_of, hit: true, stale: false, stored: false };
+            self.counts.hit += 1;
+            return self.land(query, version, told);
         }
         let floor = self.follower.cursor().max(self.told);
         let may_join = self.may_join(now);
@@ -289,7 +290,8 @@ impl<Q> Cache<Q> {
             let version = filled.product.as_ref().map(|product| product.version);
             self.settle(version.unwrap_or_default());
         }
-        let (product, as_of) = (filled.product.clone(), filled.as_of);
+        let product = filled.product.clone();
+        let as_of = filled.as_of;
         let told = QueryAnswer { product, as_of, hit: false, stale: filled.stale, stored };
         for (query, floor) in fill.joined {
             if filled.stale || self.may_answer_joined(floor, filled.as_of) {
@@ -335,9 +337,10 @@ impl<Q> Cache<Q> {
     /// The source keeps another ledger: the cache, its fills and its floors are void. Returns the
     /// queries that get no answer.
     pub fn start_over(&mut self) -> Vec<Q> {
-        let fresh = Self::new(self.entries.cap(), self.times, self.rules);
-        let (fill_count, counts) = (self.fill_count, self.counts);
-        let former = std::mem::replace(self, Self { fill_count, counts, ..fresh });
+        let mut fresh = Self::new(self.entries.cap(), self.times, self.rules);
+        fresh.fill_count = self.fill_count;
+        fresh.counts = self.counts;
+        let former = std::mem::replace(self, fresh);
         let fills = former.fills.into_values().flatten().flat_map(|fill| fill.joined);
         let landed = former.landed.into_values().flatten();
         fills.map(|(query, _)| query).chain(landed.map(|(query, _)| query)).collect()
@@ -397,7 +400,8 @@ impl<Q> Cache<Q> {
         {
             *entry = Entry { product: Some(change.clone()), as_of: change.version };
             self.counts.invalidated += 1;
-            let (name, version) = (change.name.clone(), change.version);
+            let name = change.name.clone();
+            let version = change.version;
             self.effects.happened.push(CacheEvent::Invalidated { name, version });
         }
         for fill in self.fills.get_mut(&change.name).into_iter().flatten() {

@@ -51,9 +51,15 @@ pub enum Verdict {
 impl WatcherState {
     /// A watcher that has accepted no frame.
     pub fn new(role: Tier, times: Times, rules: Rules) -> Self {
-        let (cursor, settled) = (Index(0), Index(0));
-        let (lease, granted) = (Lease::default(), Moment::default());
-        Self { times, rules, role, cursor, settled, lease, granted }
+        Self {
+            times,
+            rules,
+            role,
+            cursor: Index(0),
+            settled: Index(0),
+            lease: Lease::default(),
+            granted: Moment::default(),
+        }
     }
 
     /// Handles a frame over `(after, index]`, a change or a beat.
