@@ -69,12 +69,11 @@ pub struct Settings {
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop> {
     let Settings { listen, orders, upstream, name, restock_every, times, rules } = settings;
     let directory = Directory::new(orders.clone());
-    let sources = match upstream.is_empty() {
-        true => WatchedSources::Replicas(directory.clone()),
-        false => {
-            let numbered = upstream.into_iter().zip(1..);
-            WatchedSources::Catalogs(numbered.map(|(address, id)| Peer { id, address }).collect())
-        }
+    let sources = if upstream.is_empty() {
+        WatchedSources::Replicas(directory.clone())
+    } else {
+        let numbered = upstream.into_iter().zip(1..);
+        WatchedSources::Catalogs(numbered.map(|(address, id)| Peer { id, address }).collect())
     };
     times.check().map_err(|error| Stop::Setup(error.to_string()))?;
     if orders.is_empty() {
@@ -150,30 +149,37 @@ impl WatchedSources {
     }
 }
 
+/// A source that was lost. It is asked last, and not before a pause: it may accept connections and
+/// stay silent while another replica is about to lead.
+#[derive(Clone, Copy, Debug)]
+struct LostSource {
+    id: u64,
+    since: Instant,
+    pause: Duration,
+}
+
 /// Watches the leader. Followers reject at once, so asking each replica in turn finds the leader. A
 /// catalog that is watched instead serves for as long as it runs.
 async fn follow(state: &CatalogState, sources: &WatchedSources, stop: &CancellationToken) {
-    let (mut pause, mut lost) = (PAUSE, Instant::now());
-    // A source that was lost is asked last, and not before a pause: it may accept connections and
-    // stay silent while another replica is about to lead.
-    let mut avoided: Option<(u64, Instant, Duration)> = None;
+    let mut pause = PAUSE;
+    let mut lost = Instant::now();
+    let mut avoided: Option<LostSource> = None;
     loop {
         let mut peers = sources.now();
         peers.reverse();
         let several = 1 < peers.len();
-        peers.sort_by_key(|peer| avoided.is_some_and(|(id, ..)| id == peer.id));
+        peers.sort_by_key(|peer| avoided.is_some_and(|source| source.id == peer.id));
         for peer in peers {
-            let not_yet = |(id, since, span): (u64, Instant, Duration)| {
-                id == peer.id && since.elapsed() < span
-            };
-            if avoided.is_some_and(not_yet) && several {
+            let pauses =
+                |source: LostSource| source.id == peer.id && source.since.elapsed() < source.pause;
+            if avoided.is_some_and(pauses) && several {
                 continue;
             }
             let ended = watcher::watch(state, &peer.address, stop).await;
-            if let Some((id, since, _)) = &mut avoided
-                && *id == peer.id
+            if let Some(source) = &mut avoided
+                && source.id == peer.id
             {
-                *since = Instant::now();
+                source.since = Instant::now();
             }
             state.set_watches(None);
             match &ended {
@@ -196,12 +202,13 @@ async fn follow(state: &CatalogState, sources: &WatchedSources, stop: &Cancellat
                     state.start_over();
                 }
                 Ended::Broke(_) | Ended::Nonsense(_) | Ended::Abandoned | Ended::Left => {
-                    let span = if ended == Ended::Abandoned { SILENT } else { BROKEN };
-                    avoided = Some((peer.id, Instant::now(), span));
+                    let pause = if ended == Ended::Abandoned { SILENT } else { BROKEN };
+                    avoided = Some(LostSource { id: peer.id, since: Instant::now(), pause });
                     tracing::info!("{} is no longer watched: {ended}", peer.address);
                 }
             }
-            (pause, lost) = (PAUSE, Instant::now());
+            pause = PAUSE;
+            lost = Instant::now();
         }
         let jitter = rand::rng().random_range(0.5..1.0);
         tokio::select! {

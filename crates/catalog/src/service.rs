@@ -118,8 +118,8 @@ impl Watch for Service {
         request: Request<Streaming<proto::FromWatcher>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
         let stream = self.state.stream();
-        let (state, stop) = (self.state.clone(), self.stop.clone());
-        Ok(Response::new(source::serve(state, stream, request, stop).boxed()))
+        let served = source::serve(self.state.clone(), stream, request, self.stop.clone());
+        Ok(Response::new(served.boxed()))
     }
 }
 

@@ -76,11 +76,16 @@ struct LockedState {
 
 impl LockedState {
     fn new(times: Times, rules: Rules) -> Self {
-        let (core, window) = (CatalogCore::new(times, rules), Window::at(Index(0)));
-        let (incarnation, ledger_id) = (rand::random(), Vec::new());
-        let (returns, freshness) = (ReattachBackoff::default(), Freshness::default());
-        let (term, leaving) = (0, false);
-        Self { incarnation, ledger_id, term, core, window, leaving, returns, freshness }
+        Self {
+            incarnation: rand::random(),
+            ledger_id: Vec::new(),
+            term: 0,
+            core: CatalogCore::new(times, rules),
+            window: Window::at(Index(0)),
+            leaving: false,
+            returns: ReattachBackoff::default(),
+            freshness: Freshness::default(),
+        }
     }
 }
 
@@ -120,7 +125,8 @@ impl CatalogState {
             held.returns.fail(*who, now);
         }
         let follower = held.core.follower();
-        let (live, as_of) = (follower.live(now), follower.cursor());
+        let live = follower.live(now);
+        let as_of = follower.cursor();
         let line = held.freshness.note(live, now);
         let given_up = held.core.give_up(|query| query.until <= now);
         let stale = given_up.into_iter().map(|(query, asked)| {
@@ -174,7 +180,8 @@ impl CatalogState {
     /// The source keeps another ledger: forgets everything, under a new incarnation.
     pub(crate) fn start_over(&self) {
         let mut held = self.held.lock();
-        let (leaving, freshness) = (held.leaving, held.freshness);
+        let leaving = held.leaving;
+        let freshness = held.freshness;
         let returns = std::mem::take(&mut held.returns);
         *held =
             LockedState { leaving, returns, freshness, ..LockedState::new(self.times, self.rules) };
@@ -370,7 +377,8 @@ impl Source for CatalogState {
             return Err(Status::unavailable("this catalog is about to stop"));
         }
         let source_cursor = held.core.follower().cursor();
-        let (cursor, seen) = (Index(hello.cursor), Index(hello.seen.min(hello.cursor)));
+        let cursor = Index(hello.cursor);
+        let seen = Index(hello.seen.min(hello.cursor));
         let who = Incarnation(hello.incarnation);
         let is_known = held.core.watchers().watchers().any(|other| other == who);
         if !is_known {
@@ -387,9 +395,10 @@ impl Source for CatalogState {
             HelloVerdict::Served { .. } => {
                 drop(held);
                 // A frontend that returns unchanged had no lease here, and gets none elsewhere.
-                match is_known {
-                    true => tracing::debug!("{} is back", escaped(&hello.name)),
-                    false => tracing::info!("Connection from: {}", escaped(&hello.name)),
+                if is_known {
+                    tracing::debug!("{} is back", escaped(&hello.name));
+                } else {
+                    tracing::info!("Connection from: {}", escaped(&hello.name));
                 }
                 self.announce();
                 Ok(())

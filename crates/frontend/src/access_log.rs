@@ -115,7 +115,8 @@ impl AccessLog {
 fn line(answered: &Answered<'_>, now: Duration, requests: u64) -> String {
     use std::fmt::Write as _;
     let Answered { client, request, status, bytes, took, id } = answered;
-    let (time, client) = (access_time(now), client.to_canonical());
+    let time = access_time(now);
+    let client = client.to_canonical();
     let mut line = String::with_capacity(160);
     // Writing into a string cannot fail.
     let _ = write!(line, "{client} - - [{time}] \"");

@@ -81,7 +81,8 @@ pub(crate) fn last(mut answer: Answer) -> Answer {
 /// Appends an answer to `out` as bytes on the wire, with a `date` (RFC 9110). `last`: the
 /// connection closes after it.
 pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer, date: &str, last: bool) {
-    let (status, body) = (answer.status(), answer.body());
+    let status = answer.status();
+    let body = answer.body();
     // Writing into a vector cannot fail.
     let _ = write!(out, "HTTP/1.1 {status}\r\n");
     for (name, value) in answer.headers() {
@@ -102,7 +103,8 @@ pub(crate) fn write(out: &mut Vec<u8>, answer: &Answer, date: &str, last: bool) 
 pub(crate) fn on_the_wire(problem: &Problem) -> [String; 2] {
     let status = status(problem);
     let body = render_error(status.as_u16(), &problem.message);
-    let (after, length) = (retry_after(problem), body.len());
+    let after = retry_after(problem);
+    let length = body.len();
     let before = format!(
         "HTTP/1.1 {status}\r\n{CONTENT_TYPE}: application/json\r\n{RETRY_AFTER}: {after}\r\n\
          {CONSTANT_LINES}{CONTENT_LENGTH}: {length}\r\n{REQUEST_ID}: "

@@ -184,12 +184,11 @@ impl Api {
 
     async fn product(&self, noun: Noun, segment: &str) -> Answer {
         let not_found = || answer::error(StatusCode::NOT_FOUND, noun.not_found());
-        let name = match segment.contains('%') {
-            false => segment.into(),
-            true => match classic::percent_decode(segment) {
-                Some(name) => std::borrow::Cow::Owned(name),
-                None => return not_found(),
-            },
+        let name = if segment.contains('%') {
+            let Some(name) = classic::percent_decode(segment) else { return not_found() };
+            std::borrow::Cow::Owned(name)
+        } else {
+            segment.into()
         };
         if ledger::terms::Name::new(&name).is_none() {
             return not_found();
@@ -212,7 +211,8 @@ impl Api {
     }
 
     async fn list(&self, query: &str) -> Answer {
-        let (mut after, mut limit) = (String::new(), limits::LIST_PRODUCTS_MAX);
+        let mut after = String::new();
+        let mut limit = limits::LIST_PRODUCTS_MAX;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (field, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = classic::percent_decode(&value.replace('+', " "));
@@ -297,7 +297,8 @@ impl Api {
         let Some(mut permit) = self.shared.admission.enter(late, now) else {
             return answer::problem(&no_room());
         };
-        let (key, name) = (key.unwrap_or_else(keys::own), line.name.clone());
+        let key = key.unwrap_or_else(keys::own);
+        let name = line.name.clone();
         let asked = self.shared.queries.incarnation();
         match self.shared.coalescer.place(line, key.clone()).await {
             Ok(decided) => {
@@ -392,7 +393,8 @@ impl Handler for Api {
 
     fn write(&self, out: &mut Vec<u8>, answer: &Answer, last: bool) {
         let since = since_epoch();
-        let (now, since) = (UNIX_EPOCH + since, since.as_secs());
+        let now = UNIX_EPOCH + since;
+        let since = since.as_secs();
         let date = {
             let mut date = self.shared.date.lock();
             if date.0 != since {

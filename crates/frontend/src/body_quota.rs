@@ -64,7 +64,8 @@ impl Bodies {
         bytes: usize,
         exempt: bool,
     ) -> Option<Reservation<'_>> {
-        let (address, bytes) = (group(address), bytes.max(BODY_RESERVED_MIN));
+        let address = group(address);
+        let bytes = bytes.max(BODY_RESERVED_MIN);
         let reserved = self.quota.lock().reserve(address, bytes, exempt);
         reserved.then(|| Reservation { bodies: self, address, bytes, exempt })
     }

@@ -67,8 +67,12 @@ impl ClusterStatus {
             (peer.address.clone(), absent)
         });
         let catalogs = shared.catalogs.iter().map(|address| {
-            let (role, there) = ("catalog".into(), address.clone());
-            (address.clone(), ProcessStatus { role, address: there, ..ProcessStatus::default() })
+            let absent = ProcessStatus {
+                role: "catalog".into(),
+                address: address.clone(),
+                ..ProcessStatus::default()
+            };
+            (address.clone(), absent)
         });
         let asking = replicas.chain(catalogs).map(|(address, absent)| async move {
             match status::fetch(&address, PATIENCE).await {
@@ -84,7 +88,8 @@ impl ClusterStatus {
 
     /// This frontend's cache with its latest events: bounded in bytes.
     pub(crate) fn describe_cache(&self) -> CacheActivity {
-        let (queries, now) = (&self.shared.queries, clock::now());
+        let queries = &self.shared.queries;
+        let now = clock::now();
         let lease = queries.look(|cache| cache.follower().remaining(now)).unwrap_or_default();
         CacheActivity {
             lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
@@ -139,7 +144,8 @@ impl Facts for ClusterStatus {
     }
 
     fn status(&self) -> ProcessStatus {
-        let (shared, now) = (&self.shared, clock::now());
+        let shared = &self.shared;
+        let now = clock::now();
         let standing = shared.queries.look(|cache| {
             let follower = cache.follower();
             let lease = u64::try_from(follower.remaining(now).as_millis()).unwrap_or(u64::MAX);

@@ -304,7 +304,8 @@ impl Queries {
     }
 
     async fn ask_past_cache(&self, name: &str) -> Result<QueryAnswer, Problem> {
-        let (name, floor) = (convert::name(name)?, self.floor());
+        let name = convert::name(name)?;
+        let floor = self.floor();
         let what = |stale_ok: bool| query(&name, floor, stale_ok);
         let answer = self.fetch(&what).await?;
         let CatalogAnswer { product, as_of, stale } = filled(&answer)?;

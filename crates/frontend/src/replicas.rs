@@ -85,13 +85,16 @@ impl Links {
 impl Replicas {
     /// Starts to connect to all peers, until `stop`.
     pub(crate) fn start(peers: Vec<Peer>, stop: &CancellationToken) -> Self {
-        let links = Mutex::default();
-        let directory = Directory::new(peers);
-        let (news, wanted, dialed) =
-            (watch::Sender::new(0), watch::Sender::new(0), watch::Sender::new(0));
-        let shared = Arc::new(Shared { directory, links, news, wanted, dialed });
-        let replicas = Self { shared };
-        let (keeping, stop) = (replicas.clone(), stop.clone());
+        let shared = Shared {
+            directory: Directory::new(peers),
+            links: Mutex::default(),
+            news: watch::Sender::new(0),
+            wanted: watch::Sender::new(0),
+            dialed: watch::Sender::new(0),
+        };
+        let replicas = Self { shared: Arc::new(shared) };
+        let keeping = replicas.clone();
+        let stop = stop.clone();
         tokio::spawn(async move {
             tokio::select! {
                 () = keeping.keep(&stop) => {}
@@ -135,7 +138,8 @@ impl Replicas {
                 if held.contains_key(&peer.id) {
                     continue;
                 }
-                let (replicas, end) = (self.clone(), stop.child_token());
+                let replicas = self.clone();
+                let end = stop.child_token();
                 held.insert(peer.id, end.clone());
                 tokio::spawn(async move {
                     tokio::select! {
@@ -257,7 +261,8 @@ impl Replicas {
 
     /// Listens until the connection breaks. `Some`: another replica answers at this address.
     async fn listen(&self, peer: &Peer, caller: &Caller) -> Option<u64> {
-        let (mut hints, mut rosters) = (caller.leader(), caller.roster());
+        let mut hints = caller.leader();
+        let mut rosters = caller.roster();
         loop {
             let hint = *hints.borrow_and_update();
             if hint.replica != 0 && hint.replica != peer.id {

@@ -138,7 +138,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
 
 /// The number of connections that its listeners accept, by the limit of open files.
 fn places(settings: &Settings) -> Share {
-    let (limit, peers) = (descriptors::limit(), settings.orders.len() + settings.catalogs.len());
+    let limit = descriptors::limit();
+    let peers = settings.orders.len() + settings.catalogs.len();
     let Share { internal, public } = descriptors::share(limit, peers, 0, true);
     if public < limits::CONNECTIONS_MAX {
         tracing::warn!(
@@ -228,7 +229,8 @@ async fn follow(queries: &Queries, catalogs: &[String], stop: &CancellationToken
         return;
     }
     let mut next = rand::rng().random_range(0..catalogs.len());
-    let (mut pause, mut failed) = (PAUSE, 0);
+    let mut pause = PAUSE;
+    let mut failed = 0;
     // A catalog without a leader grants nothing, and is left after a lease, again and again.
     let mut said = false;
     loop {

@@ -150,8 +150,8 @@ struct Shared {
 
 impl StatusView {
     pub(crate) fn new(store: ClusterStatus) -> Self {
-        let (core, finished) = (Mutex::new(ViewCore::new()), Notify::new());
-        Self { shared: Arc::new(Shared { store, core, finished }) }
+        let core = Mutex::new(ViewCore::new());
+        Self { shared: Arc::new(Shared { store, core, finished: Notify::new() }) }
     }
 
     /// A view whose poll began at most `age_max` before this call.

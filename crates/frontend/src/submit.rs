@@ -79,7 +79,8 @@ async fn decide(
 ) -> Result<(proto::Answer, bool), Problem> {
     let began = Instant::now();
     let patience_ms = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
-    let (mut first, mut what) = (Some(first), None);
+    let mut first = Some(first);
+    let mut what = None;
     let mut retry = Retry::new(PATIENCE);
     let mut news = replicas.news();
     loop {
@@ -183,7 +184,8 @@ pub(crate) async fn look_up(replicas: &Replicas, number: OrderNumber) -> Result<
 }
 
 fn found(answer: proto::Answer) -> Result<LookedUp, Problem> {
-    let (as_of, stale) = (Index(answer.as_of), answer.stale);
+    let as_of = Index(answer.as_of);
+    let stale = answer.stale;
     match answer.what {
         Some(Told::Order(order)) => {
             let order = Some(convert::order_from(&order, as_of)?);

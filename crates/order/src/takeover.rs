@@ -182,8 +182,8 @@ impl Takeover {
     }
 
     /// The replica to hand over to, if any: one with disk space, or with `--preempt` a higher one
-    /// that has been healthy for [`STEADY`](crate::handover::STEADY), unless this replica leads
-    /// because the operator asked for it.
+    /// that has been healthy for a while ([`Preempt`]), unless this replica leads because the
+    /// operator asked for it.
     fn better(&self, role: Role, preempt: &mut Preempt) -> Option<u64> {
         let Role::Leading { term } = role else {
             *preempt = Preempt::default();

@@ -95,8 +95,15 @@ pub struct ConnectionTable {
 impl ConnectionTable {
     /// A table without open connections.
     pub fn new(places: Places) -> Self {
-        let (slots, vacant, per_address) = (Vec::new(), Vec::new(), HashMap::new());
-        Self { places, slots, vacant, per_address, leaving: 0, first: NONE, last: NONE }
+        Self {
+            places,
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            per_address: HashMap::new(),
+            leaving: 0,
+            first: NONE,
+            last: NONE,
+        }
     }
 
     /// Decides on a new connection from `address`. `exempt`: the limit per address does not apply.
@@ -227,8 +234,8 @@ struct Shared {
 impl Connections {
     /// A listener without open connections.
     pub fn new(places: Places) -> Self {
-        let (table, closing) = (ConnectionTable::new(places), Vec::new());
-        Self { shared: Arc::new(Mutex::new(Shared { table, closing })) }
+        let shared = Shared { table: ConnectionTable::new(places), closing: Vec::new() };
+        Self { shared: Arc::new(Mutex::new(shared)) }
     }
 
     /// Gets a place for a connection from `address`, which `stop` asks to close. `exempt`: the

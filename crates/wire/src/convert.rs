@@ -198,10 +198,10 @@ pub fn outcome_from(outcome: proto::Outcome, index: Index) -> Converted<Outcome>
         Told::Unchanged(_) => Outcome::Accepted(Accepted::Unchanged),
         Told::Refusal(refusal) => Outcome::Refused(refusal_from(&refusal)?),
     };
-    Ok(match outcome.repeated {
-        true => Outcome::Repeated { index, first: Box::new(first) },
-        false => first,
-    })
+    if !outcome.repeated {
+        return Ok(first);
+    }
+    Ok(Outcome::Repeated { index, first: Box::new(first) })
 }
 
 fn refusal_to(refusal: &Refusal) -> proto::Refusal {

@@ -53,9 +53,10 @@ pub(crate) fn judge(
     if head.version != Version::HTTP_2 {
         return Err((StatusCode::HTTP_VERSION_NOT_SUPPORTED, "calls must use HTTP/2\n"));
     }
-    match head.method == Method::POST && is_grpc(head) {
-        true => Ok(()),
-        false => Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "calls must be gRPC\n")),
+    if head.method == Method::POST && is_grpc(head) {
+        Ok(())
+    } else {
+        Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "calls must be gRPC\n"))
     }
 }
 

@@ -35,7 +35,8 @@ impl Escaped<'_> {
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mut rest, mut room) = (self.bytes, self.max);
+        let mut rest = self.bytes;
+        let mut room = self.max;
         while let Some(first) = rest.first() {
             let plain = rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len());
             let cost = if plain == 0 { 4 } else { plain };

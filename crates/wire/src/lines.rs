@@ -90,7 +90,8 @@ pub fn stdout() -> &'static LineQueue {
 }
 
 fn write(shared: &Shared, mut to: impl Write) {
-    let (mut taken, mut lost) = (Vec::new(), 0);
+    let mut taken = Vec::new();
+    let mut lost = 0;
     loop {
         {
             let mut state = shared.state.lock();

@@ -38,10 +38,8 @@ pub fn page(status: &ProcessStatus) -> String {
             Value::Bool(truth) => u8::from(*truth).to_string(),
             _ => return,
         };
-        let (kind, end) = match COUNTERS.contains(&name) {
-            true => ("counter", "_total"),
-            false => ("gauge", ""),
-        };
+        let is_counter = COUNTERS.contains(&name);
+        let (kind, end) = if is_counter { ("counter", "_total") } else { ("gauge", "") };
         // Writing into a string cannot fail.
         let _ = writeln!(page, "# TYPE oppidum_{name}{end} {kind}");
         let _ = writeln!(page, "oppidum_{name}{end}{labels} {number}");

@@ -65,10 +65,7 @@ pub trait Facts: Send + Sync + 'static {
 
     /// Decides whether `/readyz` answers 200; the error is one line that says why not.
     fn readiness(&self) -> Result<(), String> {
-        match self.ready() {
-            true => Ok(()),
-            false => Err("not ready".into()),
-        }
+        if self.ready() { Ok(()) } else { Err("not ready".into()) }
     }
 }
 
@@ -148,7 +145,8 @@ async fn serve(stream: TcpStream, router: Router, watcher: Watcher, place: OpenC
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(limits::KEEPALIVE)
         .keep_alive_timeout(limits::KEEPALIVE);
-    let (place, router) = (Arc::new(place), TowerToHyperService::new(router));
+    let place = Arc::new(place);
+    let router = TowerToHyperService::new(router);
     let closing = place.closing().clone();
     let service = service_fn(move |request: Request<Incoming>| {
         // Processes call over HTTP/2 and keep their connections, so these are never idle. A request
@@ -189,7 +187,8 @@ fn guarded(router: Router, facts: Arc<dyn Facts>) -> Router {
 
 /// The pages for operators and their tools.
 fn pages(facts: Arc<dyn Facts>) -> Router {
-    let (status, numbers, facts) = (facts.clone(), facts.clone(), facts);
+    let status = facts.clone();
+    let numbers = facts.clone();
     Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route(

@@ -315,10 +315,10 @@ pub fn answer<A: Answerer>(
 ) -> Answers {
     // The limit of open calls is below the queue's length, so the queue has space for each answer.
     let (answers, waiting) = mpsc::channel(2 * CALLS_OPEN_MAX);
-    let (hint, roster) = (answerer.hint(), answerer.roster());
+    let hint = answerer.hint();
+    let roster = answerer.roster();
     tokio::spawn(hear(asks, answerer, answers, stop.clone()));
-    let (told, replicas) = (None, None);
-    let speaker = AnswerStream { waiting, hint, told, roster, replicas, stop };
+    let speaker = AnswerStream { waiting, hint, told: None, roster, replicas: None, stop };
     stream::unfold(speaker, AnswerStream::next).boxed()
 }
 
@@ -336,9 +336,9 @@ async fn hear<A: Answerer>(
         };
         let Ok(Some(batch)) = batch else { return };
         for ask in batch.asks {
-            let (call, answers) = (ask.call, Some(answers.clone()));
             let before = open.fetch_add(1, Ordering::Relaxed);
-            let reply = Reply { call, answers, open: open.clone() };
+            let answers = Some(answers.clone());
+            let reply = Reply { call: ask.call, answers, open: open.clone() };
             if CALLS_OPEN_MAX <= before {
                 reply.problem(&overloaded());
             } else {
@@ -380,7 +380,8 @@ impl AnswerStream {
         }
         let hint = *self.hint.borrow_and_update();
         self.told = Some(hint);
-        let (leader, term) = (hint.leader.unwrap_or(0), hint.term);
+        let leader = hint.leader.unwrap_or(0);
+        let term = hint.term;
         let replicas = self.news_of_replicas();
         if let Some(told) = &replicas {
             self.replicas = Some((told.term, told.index));

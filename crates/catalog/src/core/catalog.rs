@@ -20,7 +20,7 @@ use ledger::change::Change;
 use ledger::terms::{Index, Name};
 use wire::watch::lease::{Moment, Times};
 use wire::watch::position::{Tier, Verdict, WatcherState};
-use wire::watch::rules::{Mutant, Rules};
+use wire::watch::rules::Rules;
 use wire::watch::source_state::{
     Grant, Heartbeat, Hello, HelloVerdict, Incarnation, SourcePosition, SourceState, StreamId,
 };
@@ -30,11 +30,11 @@ use crate::product_table::ProductTable;
 /// The catalog's pure core. `Q` is the shell's handle of a waiting query.
 #[derive(Debug)]
 pub struct CatalogCore<Q> {
-    times: Times,
-    rules: Rules,
-    follower: WatcherState,
+    pub(super) times: Times,
+    pub(super) rules: Rules,
+    pub(super) follower: WatcherState,
     table: ProductTable,
-    watchers: SourceState,
+    pub(super) watchers: SourceState,
     /// The index last reported as seen: it never goes back.
     reported: Index,
     /// Landed queries, by the index that must be settled before they are answered.
@@ -70,8 +70,8 @@ pub enum CatalogQuery {
 pub struct Answer<Q> {
     /// The shell's handle of the query.
     pub query: Q,
-    /// The query itself: a mutant reads the table again.
-    asked: CatalogQuery,
+    /// The query itself. Read only by `mutants.rs`.
+    pub(super) asked: CatalogQuery,
     /// The products as of `as_of`: none or one for a product, any number for a list.
     pub products: Vec<Change>,
     /// The cursor where the query landed.
@@ -81,11 +81,17 @@ pub struct Answer<Q> {
 impl<Q> CatalogCore<Q> {
     /// An empty catalog that watches no source yet.
     pub fn new(times: Times, rules: Rules) -> Self {
-        let follower = WatcherState::new(Tier::Catalog, times, rules);
-        let (watchers, table) = (SourceState::of_catalog(times, rules), ProductTable::default());
-        let (landed, parked) = (BTreeMap::new(), BTreeMap::new());
-        let reported = Index(0);
-        Self { times, rules, follower, table, watchers, reported, landed, parked, parked_count: 0 }
+        Self {
+            times,
+            rules,
+            follower: WatcherState::new(Tier::Catalog, times, rules),
+            table: ProductTable::default(),
+            watchers: SourceState::of_catalog(times, rules),
+            reported: Index(0),
+            landed: BTreeMap::new(),
+            parked: BTreeMap::new(),
+            parked_count: 0,
+        }
     }
 
     /// Takes a list: every product as of an index, from the source.
@@ -113,7 +119,7 @@ impl<Q> CatalogCore<Q> {
         }
         let later = self.landed.split_off(&self.follower.settled().next());
         let due = std::mem::replace(&mut self.landed, later);
-        due.into_values().flatten().map(|answer| self.told(answer)).collect()
+        due.into_values().flatten().map(|answer| self.as_landed(answer)).collect()
     }
 
     /// Takes the grant of a beat.
@@ -176,10 +182,7 @@ impl<Q> CatalogCore<Q> {
 
     /// The grant that the next beat on this stream may carry.
     pub fn grant(&mut self, who: Incarnation, stream: StreamId, now: Moment) -> Option<Grant> {
-        let mut lease = self.follower.lease();
-        if self.rules.broken(Mutant::GrantBeyondOwn) {
-            lease.extend(now, self.times.lease);
-        }
+        let lease = self.relayed_lease(now);
         let own = SourcePosition { lease, cursor: self.follower.cursor(), now };
         self.watchers.grant(who, stream, own)
     }
@@ -205,8 +208,8 @@ impl<Q> CatalogCore<Q> {
     /// back.
     pub fn seen(&mut self) -> Index {
         let cursor = self.follower.cursor();
-        let below = if self.rules.broken(Mutant::SeenAlone) { None } else { self.watchers.seen() };
-        self.reported = self.reported.max(below.unwrap_or(cursor).min(cursor));
+        let below = self.seen_below().unwrap_or(cursor);
+        self.reported = self.reported.max(below.min(cursor));
         self.reported
     }
 
@@ -232,23 +235,22 @@ impl<Q> CatalogCore<Q> {
 
     fn lands(&self, asked: &CatalogQuery, now: Moment) -> bool {
         let (CatalogQuery::Product { floor, .. } | CatalogQuery::List { floor, .. }) = asked;
-        let live = self.follower.live(now) || self.rules.broken(Mutant::CatalogLandsLapsed);
-        live && *floor <= self.follower.cursor()
+        self.may_land(now) && *floor <= self.follower.cursor()
     }
 
     fn land(&mut self, query: Q, asked: CatalogQuery) -> Option<Answer<Q>> {
-        let (products, as_of) = (self.look(&asked), self.follower.cursor());
+        let products = self.look(&asked);
+        let as_of = self.follower.cursor();
         let version = products.iter().map(|product| product.version).max().unwrap_or_default();
         let answer = Answer { query, asked, products, as_of };
-        let settled = version <= self.follower.settled();
-        if settled || self.rules.broken(Mutant::CatalogUnsettled) {
+        if self.may_answer(version) {
             return Some(answer);
         }
         self.landed.entry(version).or_default().push(answer);
         None
     }
 
-    fn look(&self, asked: &CatalogQuery) -> Vec<Change> {
+    pub(super) fn look(&self, asked: &CatalogQuery) -> Vec<Change> {
         match asked {
             CatalogQuery::Product { name, .. } => {
                 self.table.get(name.as_str()).cloned().into_iter().collect()
@@ -257,17 +259,6 @@ impl<Q> CatalogCore<Q> {
                 self.table.list(after.as_ref().map(Name::as_str), *limit).cloned().collect()
             }
         }
-    }
-
-    /// The final answer of a query that has waited: the version and the index at which it landed.
-    fn told(&self, mut answer: Answer<Q>) -> Answer<Q> {
-        if self.rules.broken(Mutant::NewestOnSettled) {
-            answer.products = self.look(&answer.asked);
-        }
-        if self.rules.broken(Mutant::StoredAsOfSending) {
-            answer.as_of = self.follower.cursor();
-        }
-        answer
     }
 }
 

@@ -32,7 +32,8 @@ impl Freshness {
     /// Notes whether there is a lease. Returns the line that is due, if any.
     pub(crate) fn note(&mut self, live: bool, now: Moment) -> Option<FreshnessLine> {
         if live {
-            (self.met, self.lost) = (true, None);
+            self.met = true;
+            self.lost = None;
             return std::mem::take(&mut self.said).then_some(FreshnessLine::Fresh);
         }
         let since = *self.lost.get_or_insert(now);

@@ -2,6 +2,7 @@
 
 mod catalog;
 pub(crate) mod freshness;
+mod mutants;
 pub mod product_table;
 
 pub use catalog::{Answer, CatalogCore, CatalogQuery};

@@ -10,7 +10,8 @@ use super::CatalogState;
 impl Facts for CatalogState {
     fn status(&self) -> ProcessStatus {
         let held = self.held.lock();
-        let (follower, now) = (held.core.follower(), clock::now());
+        let follower = held.core.follower();
+        let now = clock::now();
         let millis = follower.remaining(now).as_millis();
         let id = held.ledger_id.first_chunk().map(|id| LedgerId(*id).to_string());
         ProcessStatus {

@@ -38,7 +38,8 @@ impl Api {
 
     /// Reads a body to its end. While it is waited for, the received bytes need quota.
     async fn collect(&self, mut body: Limited<Incoming>, from: IpAddr) -> Result<Bytes, Answer> {
-        let (mut read, mut room): (_, Option<Reservation<'_>>) = (BytesMut::new(), None);
+        let mut read = BytesMut::new();
+        let mut room: Option<Reservation<'_>> = None;
         loop {
             let mut frame = body.frame();
             let frame = match futures::poll!(&mut frame) {

@@ -73,10 +73,12 @@ impl AdmissionCore {
         }
         let flows = now.saturating_sub(self.answered) < STALL_AFTER;
         let strained = OVERLOAD_AFTER <= now.saturating_sub(self.soon);
-        let limit = match flows {
-            _ if late || self.is_overloaded(now) || (strained && flows) => self.limit(),
-            true => self.limit().max(ORDERS_BURST_MAX),
-            false => REQUESTS_OPEN_MAX,
+        let limit = if late || self.is_overloaded(now) || (strained && flows) {
+            self.limit()
+        } else if flows {
+            self.limit().max(ORDERS_BURST_MAX)
+        } else {
+            REQUESTS_OPEN_MAX
         };
         let enters = self.in_flight < limit;
         self.in_flight += usize::from(enters);

@@ -125,8 +125,14 @@ impl<'a> Batch<'a> {
     pub(crate) fn bulk(&self, deadline: Option<Timestamp>) -> Bulk {
         let mut bulk = Bulk::with_room(self.items.len());
         for Item { wanted, origin, key, .. } in self.good() {
-            let (name, quantity, side) = (wanted.name.as_ref(), wanted.quantity, wanted.side);
-            bulk.push(&Draft { origin: *origin, key, deadline, name, quantity, side });
+            bulk.push(&Draft {
+                origin: *origin,
+                key,
+                deadline,
+                name: wanted.name.as_ref(),
+                quantity: wanted.quantity,
+                side: wanted.side,
+            });
         }
         bulk
     }

@@ -29,7 +29,7 @@ use ledger::terms::{Index, Name};
 use lru::LruCache;
 use wire::watch::lease::{Moment, Times};
 use wire::watch::position::{Tier, Verdict, WatcherState};
-use wire::watch::rules::{Mutant, Rules};
+use wire::watch::rules::Rules;
 
 use crate::timeline::CacheEvent;
 
@@ -37,9 +37,9 @@ use crate::timeline::CacheEvent;
 #[derive(Debug)]
 pub struct Cache<Q> {
     times: Times,
-    rules: Rules,
-    follower: WatcherState,
-    entries: LruCache<Name, Entry>,
+    pub(super) rules: Rules,
+    pub(super) follower: WatcherState,
+    pub(super) entries: LruCache<Name, Entry>,
     fills: BTreeMap<Name, Vec<Fill<Q>>>,
     fill_count: u64,
     /// Landed queries, by the index that must be settled before they are answered.
@@ -193,10 +193,11 @@ impl<Q> Cache<Q> {
         if !self.follower.live(now) {
             return None;
         }
-        let (cursor, settled) = (self.follower.cursor(), self.follower.settled());
+        let settled = self.follower.settled();
         let entry = self.entries.get(name).filter(|entry| entry.version() <= settled)?;
         self.counts.hit += 1;
-        let (product, as_of) = (entry.product.clone(), cursor.max(entry.as_of));
+        let product = entry.product.clone();
+        let as_of = self.follower.cursor().max(entry.as_of);
         Some(QueryAnswer { product, as_of, hit: true, stale: false, stored: false })
     }
 
@@ -206,14 +207,13 @@ impl<Q> Cache<Q> {
     ///
     /// Only for orders without a client's key: an order with a key may have been accepted before.
     pub fn reject_from_cache(&mut self, line: &Line, now: Moment) -> Option<Shortage> {
-        if !self.follower.live(now) && !self.rules.broken(Mutant::RefusesLapsed) {
+        if !self.may_refuse(now) {
             return None;
         }
-        let (cursor, settled) = (self.follower.cursor(), self.follower.settled());
-        let unsettled = self.rules.broken(Mutant::RefusesUnsettled);
         let entry = self.entries.peek(&line.name)?;
-        let (version, as_of) = (entry.version(), cursor.max(entry.as_of));
-        if settled < version && !unsettled {
+        let version = entry.version();
+        let as_of = self.follower.cursor().max(entry.as_of);
+        if !self.may_refuse_by(version) {
             return None;
         }
         let refusal = match &entry.product {
@@ -256,20 +256,20 @@ impl<Q> Cache<Q> {
     pub fn query(&mut self, query: Q, name: &Name, now: Moment) {
         let live = self.follower.live(now);
         self.counts.lapsed += u64::from(!live);
-        if live || self.rules.broken(Mutant::FrontendHitsLapsed) {
-            let as_of = self.follower.cursor();
-            if let Some(entry) = self.entries.get(name) {
-                let (version, as_of) = (entry.version(), as_of.max(entry.as_of));
-                let product = entry.product.clone();
-                let told = QueryAnswer { product, as_of, hit: true, stale: false, stored: false };
-                self.counts.hit += 1;
-                return self.land(query, version, told);
-            }
+        if self.may_hit(now)
+            && let Some(entry) = self.entries.get(name)
+        {
+            let version = entry.version();
+            let as_of = self.follower.cursor().max(entry.as_of);
+            let product = entry.product.clone();
+            let told = QueryAnswer { product, as_of, hit: true, stale: false, stored: false };
+            self.counts.hit += 1;
+            return self.land(query, version, told);
         }
         let floor = self.follower.cursor().max(self.told);
+        let may_join = self.may_join(now);
         let fills = self.fills.entry(name.clone()).or_default();
-        let joins = live || self.rules.broken(Mutant::JoinLapsed);
-        if let Some(open) = fills.iter_mut().find(|fill| joins && fill.open) {
+        if let Some(open) = fills.iter_mut().find(|fill| may_join && fill.open) {
             open.joined.push((query, floor));
             self.counts.coalesced += 1;
             return;
@@ -290,11 +290,11 @@ impl<Q> Cache<Q> {
             let version = filled.product.as_ref().map(|product| product.version);
             self.settle(version.unwrap_or_default());
         }
-        let (product, as_of) = (filled.product.clone(), filled.as_of);
+        let product = filled.product.clone();
+        let as_of = filled.as_of;
         let told = QueryAnswer { product, as_of, hit: false, stale: filled.stale, stored };
         for (query, floor) in fill.joined {
-            let fresh = floor <= filled.as_of || self.rules.broken(Mutant::JoinFloorIgnored);
-            if fresh || filled.stale {
+            if filled.stale || self.may_answer_joined(floor, filled.as_of) {
                 self.effects.told.push((query, told.clone()));
             } else {
                 self.query(query, name, now);
@@ -326,9 +326,9 @@ impl<Q> Cache<Q> {
             let lost: Vec<Name> = self.entries.iter().map(|(name, _)| name.clone()).collect();
             self.entries.clear();
             self.effects.happened.push(CacheEvent::Reset { lost });
-            if !self.rules.broken(Mutant::ResetKeepsFloors) {
-                let fills = self.fills.values_mut().flatten();
-                fills.for_each(|fill| fill.floor = fill.floor.max(index));
+            let floor = self.floor_after_reset(index);
+            for fill in self.fills.values_mut().flatten() {
+                fill.floor = fill.floor.max(floor);
             }
         }
         verdict
@@ -337,9 +337,10 @@ impl<Q> Cache<Q> {
     /// The source keeps another ledger: the cache, its fills and its floors are void. Returns the
     /// queries that get no answer.
     pub fn start_over(&mut self) -> Vec<Q> {
-        let fresh = Self::new(self.entries.cap(), self.times, self.rules);
-        let (fill_count, counts) = (self.fill_count, self.counts);
-        let former = std::mem::replace(self, Self { fill_count, counts, ..fresh });
+        let mut fresh = Self::new(self.entries.cap(), self.times, self.rules);
+        fresh.fill_count = self.fill_count;
+        fresh.counts = self.counts;
+        let former = std::mem::replace(self, fresh);
         let fills = former.fills.into_values().flatten().flat_map(|fill| fill.joined);
         let landed = former.landed.into_values().flatten();
         fills.map(|(query, _)| query).chain(landed.map(|(query, _)| query)).collect()
@@ -352,12 +353,8 @@ impl<Q> Cache<Q> {
         }
         let later = self.landed.split_off(&self.follower.settled().next());
         let due = std::mem::replace(&mut self.landed, later);
-        for (query, mut told) in due.into_values().flatten() {
-            if self.rules.broken(Mutant::NewestOnSettled) {
-                let name = told.product.as_ref().map(|product| product.name.clone());
-                let entry = name.and_then(|name| self.entries.peek(&name));
-                told.product = entry.map_or(told.product, |entry| entry.product.clone());
-            }
+        for (query, told) in due.into_values().flatten() {
+            let told = self.as_landed(told);
             self.effects.told.push((query, told));
         }
     }
@@ -389,8 +386,7 @@ impl<Q> Cache<Q> {
     }
 
     fn land(&mut self, query: Q, version: Index, told: QueryAnswer) {
-        let settled = version <= self.follower.settled();
-        if settled || self.rules.broken(Mutant::FrontendUnsettled) {
+        if self.may_answer(version) {
             self.effects.told.push((query, told));
         } else {
             self.counts.waited += 1;
@@ -399,14 +395,14 @@ impl<Q> Cache<Q> {
     }
 
     fn changed(&mut self, change: &Change) {
-        if let Some(entry) = self.entries.peek_mut(&change.name) {
-            let older = entry.as_of < change.version;
-            if older && !self.rules.broken(Mutant::OldEntryKept) {
-                *entry = Entry { product: Some(change.clone()), as_of: change.version };
-                self.counts.invalidated += 1;
-                let (name, version) = (change.name.clone(), change.version);
-                self.effects.happened.push(CacheEvent::Invalidated { name, version });
-            }
+        if self.is_outdated_by(change)
+            && let Some(entry) = self.entries.peek_mut(&change.name)
+        {
+            *entry = Entry { product: Some(change.clone()), as_of: change.version };
+            self.counts.invalidated += 1;
+            let name = change.name.clone();
+            let version = change.version;
+            self.effects.happened.push(CacheEvent::Invalidated { name, version });
         }
         for fill in self.fills.get_mut(&change.name).into_iter().flatten() {
             fill.floor = fill.floor.max(change.version);
@@ -414,7 +410,7 @@ impl<Q> Cache<Q> {
     }
 
     fn store(&mut self, fill: &Fill<Q>, name: &Name, filled: &CatalogAnswer) -> bool {
-        let fresh = fill.floor <= filled.as_of || self.rules.broken(Mutant::FloorIgnored);
+        let fresh = self.reaches_floor(fill.floor, filled.as_of);
         let newer = self.entries.peek(name).is_none_or(|entry| entry.as_of <= filled.as_of);
         if !fresh {
             self.counts.rejected += 1;

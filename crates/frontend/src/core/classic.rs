@@ -52,7 +52,8 @@ pub fn percent_decode(segment: &str) -> Option<String> {
     while let Some(byte) = rest.next() {
         if byte == b'%' {
             let digit = |byte: u8| char::from(byte).to_digit(16);
-            let (high, low) = (digit(rest.next()?)?, digit(rest.next()?)?);
+            let high = digit(rest.next()?)?;
+            let low = digit(rest.next()?)?;
             bytes.push(u8::try_from(16 * high + low).ok()?);
         } else {
             bytes.push(byte);
@@ -134,7 +135,8 @@ fn write_product(out: &mut String, product: &Change) {
 
 /// At least one decimal, so that typed parsers read a fraction; at most two.
 fn write_price(out: &mut String, price: Cents) {
-    let (whole, cents) = (price.get() / 100, price.get() % 100);
+    let whole = price.get() / 100;
+    let cents = price.get() % 100;
     let _ = match cents % 10 {
         0 => write!(out, "{whole}.{}", cents / 10),
         _ => write!(out, "{whole}.{cents:02}"),

@@ -5,6 +5,7 @@ pub(crate) mod batch;
 pub mod cache;
 pub mod classic;
 pub(crate) mod dialect;
+mod mutants;
 pub(crate) mod order_json;
 pub(crate) mod refusals;
 pub mod retry;

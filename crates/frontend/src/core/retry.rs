@@ -118,10 +118,10 @@ impl Retry {
             return NextTry::Refuse(problem(Code::NoLeader, &why));
         }
         if view.is_cut_off() && !self.unknown {
-            return match self.dialed {
-                true => NextTry::Refuse(problem(Code::NoQuorum, no_quorum)),
-                false => NextTry::Dial,
-            };
+            if !self.dialed {
+                return NextTry::Dial;
+            }
+            return NextTry::Refuse(problem(Code::NoQuorum, no_quorum));
         }
         let silent = view.count(Reach::Up) < view.majority();
         if silent && !self.unknown && LEADERLESS_MAX <= since {

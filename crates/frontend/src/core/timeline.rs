@@ -92,7 +92,8 @@ impl Timeline {
         bytes_max: usize,
     ) -> Vec<TimelineEntry> {
         let mut contents: BTreeSet<String> = now.into_iter().collect();
-        let (mut shown, mut left) = (Vec::new(), Some(bytes_max));
+        let mut shown = Vec::new();
+        let mut left = Some(bytes_max);
         let mut show = |time_ms, event, name: Option<&Name>, version: Option<Index>, after: &_| {
             let product = name.map(|name| name.as_str().to_owned());
             let after = BTreeSet::iter(after).take(CONTENTS_SHOWN_MAX);

@@ -34,13 +34,14 @@ use crate::limits;
 
 /// Serves a connection to its end or, when its place is to be closed, to the end of the request in
 /// progress.
-pub(crate) async fn serve(stream: TcpStream, client: Client, api: impl Handler) {
+pub(crate) async fn serve(mut stream: TcpStream, client: Client, api: impl Handler) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
-    let (mut stream, mut ahead) = (stream, Vec::new());
+    let mut ahead = Vec::new();
     // A connection whose orders hyper has to read would only be handed over again.
-    let (mut first, mut comes_out) = (true, true);
+    let mut first = true;
+    let mut comes_out = true;
     loop {
         // Each reader waits for the client before it hands the connection over. Should a reader
         // ever not do so, this budget still gives other connections their turn.
@@ -105,10 +106,12 @@ async fn serve_with_hyper(
     api: &impl Handler,
     client: &Client,
 ) -> ServedByHyper {
-    let (phase, stop) = (tracked.phase.clone(), client.place.closing());
+    let phase = tracked.phase.clone();
+    let stop = client.place.closing();
     let service = service_fn(|request: Request<Incoming>| {
         client.place.note_request();
-        let (api, phase) = (api.clone(), phase.clone());
+        let api = api.clone();
+        let phase = phase.clone();
         async move {
             let line = api.access_log().is_on().then(|| (request_line(&request), Instant::now()));
             let unread = Unread::of(&request);
@@ -129,7 +132,9 @@ async fn serve_with_hyper(
         .max_buf_size(2 * limits::HEAD_BYTES_MAX)
         .half_close(true)
         .serve_connection(TokioIo::new(tracked), service);
-    let (mut stopping, mut stops, mut stopped_idle) = (pin!(stop.cancelled()), false, false);
+    let mut stopping = pin!(stop.cancelled());
+    let mut stops = false;
+    let mut stopped_idle = false;
     let left = poll_fn(|cx| -> Poll<fn(TrackedStream) -> ServedByHyper> {
         let better = || api.is_overloaded() || (comes_out && phase.has_only_orders());
         loop {

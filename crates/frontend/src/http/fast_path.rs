@@ -67,9 +67,18 @@ pub(crate) struct FastPath {
 impl FastPath {
     /// `ahead`: bytes that have been read from the stream already.
     pub(crate) fn new(stream: TcpStream, ahead: Vec<u8>) -> Self {
-        let (out, sending) = (Vec::new(), SendTimer::default());
-        let (stirred, served, reads, ends) = (Instant::now(), 0, true, false);
-        Self { stream, ahead, out, gone: 0, stirred, served, reads, ticket: None, ends, sending }
+        Self {
+            stream,
+            ahead,
+            out: Vec::new(),
+            gone: 0,
+            stirred: Instant::now(),
+            served: 0,
+            reads: true,
+            ticket: None,
+            ends: false,
+            sending: SendTimer::default(),
+        }
     }
 
     /// Serves orders until a request arrives that hyper must read, or the connection is over.

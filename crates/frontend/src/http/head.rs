@@ -114,10 +114,13 @@ fn check_beginning(
 
 /// Validates a complete head, and returns the framing of its body.
 fn check(request: &httparse::Request<'_, '_>) -> Result<Framing, Rejection> {
-    let (method, target) = (request.method.unwrap_or_default(), request.path.unwrap_or_default());
+    let method = request.method.unwrap_or_default();
+    let target = request.path.unwrap_or_default();
     check_target(method, target)?;
     let is_http_11 = request.version == Some(1);
-    let (mut host, mut length, mut bytes) = (false, None, 0);
+    let mut host = false;
+    let mut length = None;
+    let mut bytes = 0;
     let mut codings = None;
     for httparse::Header { name, value } in request.headers.iter() {
         bytes += name.len() + value.len();
@@ -188,9 +191,10 @@ fn check_target(method: &str, target: &str) -> Result<(), Rejection> {
         }),
     };
     // A URI's fragment is never sent.
-    match sound && !target.contains('#') {
-        true => Ok(()),
-        false => Err(bad("the request target is malformed")),
+    if sound && !target.contains('#') {
+        Ok(())
+    } else {
+        Err(bad("the request target is malformed"))
     }
 }
 
@@ -224,14 +228,16 @@ pub(crate) fn is_host(value: &[u8]) -> bool {
     let is_port = |port: &[u8]| port.iter().all(u8::is_ascii_digit);
     if let Some(rest) = value.strip_prefix(b"[") {
         let Some(end) = rest.iter().position(|byte| *byte == b']') else { return false };
-        let (address, rest) = (&rest[..end], &rest[end + 1..]);
+        let address = &rest[..end];
+        let rest = &rest[end + 1..];
         let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b":.%-_~".contains(byte);
         return !address.is_empty()
             && address.iter().all(is_part)
             && rest.strip_prefix(b":").map_or(rest.is_empty(), is_port);
     }
     let mut parts = value.splitn(2, |byte| *byte == b':');
-    let (name, port) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let name = parts.next().unwrap_or_default();
+    let port = parts.next().unwrap_or_default();
     let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=%".contains(byte);
     name.iter().all(is_part) && is_port(port)
 }

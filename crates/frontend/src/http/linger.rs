@@ -22,7 +22,8 @@ pub(crate) async fn close(mut stream: TcpStream, out: &[u8]) {
         Ok(Err(_)) | Err(_) => return,
     }
     let drained = async {
-        let (mut room, mut left) = (vec![0; 8 * 1024], limits::LINGER_BYTES_MAX);
+        let mut room = vec![0; 8 * 1024];
+        let mut left = limits::LINGER_BYTES_MAX;
         while let Ok(count @ 1..) = stream.read(&mut room).await {
             match left.checked_sub(count) {
                 Some(rest) => left = rest,

@@ -138,8 +138,8 @@ pub(crate) struct ReadScheduler {
 
 impl ReadScheduler {
     pub(crate) fn new() -> Self {
-        let (line, turn) = (Mutex::new(ReadQueue::new()), Mutex::default());
-        Self { line, turn, stirs: Notify::new() }
+        let line = Mutex::new(ReadQueue::new());
+        Self { line, turn: Mutex::default(), stirs: Notify::new() }
     }
 
     /// Notes whether the listener found a connection to accept.

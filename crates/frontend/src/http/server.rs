@@ -52,7 +52,8 @@ async fn accept(
     places: Places,
     stop: &CancellationToken,
 ) {
-    let (open, rejections) = (Connections::new(places), Rejections::new(places));
+    let open = Connections::new(places);
+    let rejections = Rejections::new(places);
     let mut accepted_now = 0;
     loop {
         accepted_now += 1;

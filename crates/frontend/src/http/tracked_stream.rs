@@ -143,7 +143,8 @@ impl TrackedStream {
                 return HeadParse::Incomplete;
             }
         }
-        let (seen, all) = (self.checked, self.unread.len());
+        let seen = self.checked;
+        let all = self.unread.len();
         // A first line beyond the limit is answered at once.
         let is_long = limits::URI_BYTES_MAX < all && !self.unread.contains(&b'\n');
         let is_news =

@@ -8,13 +8,13 @@
 use std::collections::BTreeMap;
 
 use ledger::terms::Index;
-use wire::watch::rules::{Mutant, Rules};
+use wire::watch::rules::Rules;
 
 /// Holds answers of kind `T` until their index is settled.
 #[derive(Debug)]
 pub struct Acknowledger<T> {
-    rules: Rules,
-    settled: Index,
+    pub(super) rules: Rules,
+    pub(super) settled: Index,
     held: BTreeMap<Index, Vec<T>>,
 }
 
@@ -39,13 +39,7 @@ impl<T> Acknowledger<T> {
 
     /// Returns the answer when its index is settled, or holds it.
     pub fn hold(&mut self, reveals: Reveals, index: Index, answer: T) -> Option<T> {
-        let early = match reveals {
-            Reveals::Acceptance => Mutant::AcceptedEarly,
-            Reveals::Refusal => Mutant::RefusedEarly,
-            Reveals::Repetition => Mutant::RepeatedEarly,
-            Reveals::Reading => Mutant::LookupEarly,
-        };
-        if index <= self.settled || self.rules.broken(early) {
+        if self.may_leave(reveals, index) {
             return Some(answer);
         }
         self.held.entry(index).or_default().push(answer);

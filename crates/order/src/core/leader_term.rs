@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use ledger::terms::Index;
 use wire::watch::lease::{Lease, Moment, Times};
-use wire::watch::rules::{Mutant, Rules};
+use wire::watch::rules::Rules;
 use wire::watch::source_state::{
     Grant, Heartbeat, Hello, HelloVerdict, Incarnation, SourcePosition, SourceState, StreamId,
 };
@@ -26,21 +26,21 @@ use wire::watch::source_state::{
 /// One replica's leadership, from its election to its end.
 #[derive(Clone, Debug)]
 pub struct LeaderTerm {
-    term: u64,
+    pub(super) term: u64,
     elected: Moment,
     /// The first entry of this term has been applied.
-    open: bool,
-    times: Times,
-    rules: Rules,
+    pub(super) open: bool,
+    pub(super) times: Times,
+    pub(super) rules: Rules,
     /// Runs from the start of the latest read-index round of this term that succeeded.
-    quorum: Lease,
+    pub(super) quorum: Lease,
     /// The latest round has failed: no watcher is served until one succeeds.
     majority_lost: bool,
     applied: Index,
     settled: Index,
-    watchers: SourceState,
+    pub(super) watchers: SourceState,
     /// The names of the attached catalogs, for people.
-    names: BTreeMap<Incarnation, String>,
+    pub(super) names: BTreeMap<Incarnation, String>,
 }
 
 /// The answer to a catalog's hello.
@@ -117,12 +117,7 @@ impl LeaderTerm {
 
     /// An attach entry is applied: the catalog counts from now on.
     pub fn attached(&mut self, who: Incarnation, name: &str, now: Moment) {
-        if self.rules.broken(Mutant::RestartReplaces) {
-            let former = self.names.iter().find(|(other, n)| **other != who && *n == name);
-            if let Some((&former, _)) = former {
-                self.detached(former);
-            }
-        }
+        self.keep_former_incarnation(who, name);
         self.names.insert(who, name.to_owned());
         self.watchers.expect(who, now);
     }
@@ -173,14 +168,10 @@ impl LeaderTerm {
 
     /// A catalog asks to be served on a stream.
     pub fn hello(&mut self, who: Incarnation, stream: StreamId, hello: Hello) -> AttachVerdict {
-        if !self.open && !self.rules.broken(Mutant::AcceptBeforeFirstEntry) {
+        if self.majority_lost || !self.may_accept() {
             return AttachVerdict::NotYet;
         }
-        if self.majority_lost {
-            return AttachVerdict::NotYet;
-        }
-        let attached = self.names.contains_key(&who);
-        if !attached && !self.rules.broken(Mutant::GrantBeforeAttach) {
+        if !self.is_attached(who) {
             return AttachVerdict::Attach;
         }
         match self.watchers.accept(who, stream, hello) {
@@ -205,10 +196,7 @@ impl LeaderTerm {
 
     /// What the next beat on this stream may grant.
     pub fn grant(&mut self, who: Incarnation, stream: StreamId, now: Moment) -> Option<Grant> {
-        let mut lease = self.quorum;
-        if self.rules.broken(Mutant::GrantWithoutQuorum) {
-            lease.extend(now, self.times.lease);
-        }
+        let lease = self.quorum_lease(now);
         self.watchers.grant(who, stream, SourcePosition { lease, cursor: self.applied, now })
     }
 
@@ -233,22 +221,14 @@ impl LeaderTerm {
             return Vec::new();
         }
         let term = self.term;
-        let mut lapsed = self.watchers.lapse(now);
-        if self.rules.broken(Mutant::DetachMissingAtOnce) {
-            let missing: Vec<_> = self.missing().collect();
-            lapsed.extend(missing.into_iter().map(|who| (who, None)));
-        }
+        let lapsed = self.lapse_after_grace(now);
         self.count();
         lapsed.into_iter().map(|(who, stream)| Detach { who, term, stream }).collect()
     }
 
     /// A decided detach as it is proposed, with the term of the decision.
     pub fn stamp(&self, detach: Detach) -> Detach {
-        if self.rules.broken(Mutant::DetachAnyTerm) {
-            Detach { term: self.term, ..detach }
-        } else {
-            detach
-        }
+        Detach { term: self.deciding_term(&detach), ..detach }
     }
 
     /// Attached catalogs that are not connected.
@@ -305,9 +285,7 @@ impl LeaderTerm {
         if !self.open {
             return;
         }
-        let skip_lapsed = self.rules.broken(Mutant::UncountedBeforeDetach);
-        let skipped = |who: &Incarnation| skip_lapsed && self.watchers.is_let_go(*who);
-        let counted = self.names.keys().filter(|who| !skipped(who));
+        let counted = self.names.keys().filter(|who| self.still_counts(**who));
         let seen = counted.filter_map(|who| self.watchers.seen_by(*who)).min();
         let settled = seen.unwrap_or(self.applied).min(self.applied);
         self.settled = self.settled.max(settled);

@@ -3,4 +3,5 @@
 pub mod acknowledger;
 pub mod leader_term;
 pub(crate) mod log_end;
+mod mutants;
 pub(crate) mod starts;

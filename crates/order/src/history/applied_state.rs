@@ -1,7 +1,7 @@
 //! The applied state: the ledger in memory, its blocks on disk, and the feed of its changes.
 //!
 //! The ledger is in memory, behind a lock that is held for one call. Blocks that are applied but
-//! not yet on disk are kept here; a thread writes them, behind the log ([`super::writer`]).
+//! not yet on disk are kept here; a thread writes them, behind the log (`writer.rs`).
 //!
 //! # Invariants
 //!

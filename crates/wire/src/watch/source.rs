@@ -304,8 +304,8 @@ impl<S: Source> SourceStream<S> {
             match message.what {
                 Some(from_watcher::What::Heartbeat(beat)) => {
                     let local = Moment(Duration::from_micros(beat.local_time_us));
-                    let (seen, now) = (Index(beat.seen), clock::now());
-                    self.source.heartbeat(who, self.stream, Heartbeat { local, seen, now });
+                    let beat = Heartbeat { local, seen: Index(beat.seen), now: clock::now() };
+                    self.source.heartbeat(who, self.stream, beat);
                     if std::mem::take(&mut first) {
                         self.heard.notify_one();
                     }

@@ -126,8 +126,8 @@ pub async fn watch<W: Watcher>(watcher: &W, address: &str, stop: &CancellationTo
         Ok(Err(status)) => return refused(format!("{address}: {}", status.message())),
         Err(_) => return refused(format!("{address} does not answer")),
     };
-    let (since, reported, welcomed) = (clock::now(), Index(0), false);
-    let mut watch = WatcherStream { watcher, reports, since, reported, welcomed };
+    let since = clock::now();
+    let mut watch = WatcherStream { watcher, reports, since, reported: Index(0), welcomed: false };
     match watch.run(frames, stop).await {
         Ended::Broke(why) if !watch.welcomed => refused(format!("{address}: {why}")),
         ended => ended,
@@ -195,7 +195,8 @@ impl<W: Watcher> WatcherStream<'_, W> {
                 verdict
             }
             Some(from_source::What::Change(change)) => {
-                let (after, index) = (Index(change.after), Index(change.index));
+                let after = Index(change.after);
+                let index = Index(change.index);
                 let verdict = watcher.change(after, index, products(&change.products)?);
                 watcher.settle(Index(change.settled));
                 verdict
@@ -203,7 +204,8 @@ impl<W: Watcher> WatcherStream<'_, W> {
             Some(from_source::What::Reset(reset)) => watcher.reset(Index(reset.index)),
             Some(from_source::What::Beat(beat)) if beat.leaving => return Err(Ended::Left),
             Some(from_source::What::Beat(beat)) => {
-                let (after, index) = (Index(beat.after), Index(beat.index));
+                let after = Index(beat.after);
+                let index = Index(beat.index);
                 let verdict = watcher.change(after, index, Vec::new());
                 watcher.settle(Index(beat.settled));
                 if 0 < beat.grant_us && verdict != Verdict::Gap {

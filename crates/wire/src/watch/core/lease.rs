@@ -58,23 +58,26 @@ pub enum TimesError {
 
 impl Default for Times {
     fn default() -> Self {
-        let (lease, beat) = (Duration::from_millis(500), Duration::from_millis(100));
-        Self { lease, beat, drift_per_mille: 50 }
+        Self {
+            lease: Duration::from_millis(500),
+            beat: Duration::from_millis(100),
+            drift_per_mille: 50,
+        }
     }
 }
 
 impl Times {
     /// Rejects times whose relations do not hold; called once, at start.
     pub fn check(&self) -> Result<(), TimesError> {
-        let (lease, beat) = (self.lease, self.beat);
+        let Self { lease, beat, drift_per_mille } = *self;
         if beat < Duration::from_millis(1) {
             return Err(TimesError::BeatTooShort);
         }
         if lease < beat.saturating_mul(3) {
             return Err(TimesError::LeaseTooShort { lease, beat });
         }
-        if 1000 <= self.drift_per_mille {
-            return Err(TimesError::DriftTooLarge(self.drift_per_mille));
+        if 1000 <= drift_per_mille {
+            return Err(TimesError::DriftTooLarge(drift_per_mille));
         }
         Ok(())
     }

@@ -10,16 +10,16 @@ use std::time::Duration;
 use ledger::terms::Index;
 
 use super::lease::{Lease, Moment, Times};
-use super::rules::{Mutant, Rules};
+use super::rules::Rules;
 use super::source_state::Grant;
 
 /// The state of one watcher.
 #[derive(Clone, Debug)]
 pub struct WatcherState {
-    times: Times,
-    rules: Rules,
-    /// Selects which mutant of rule 10 applies.
-    role: Tier,
+    pub(super) times: Times,
+    pub(super) rules: Rules,
+    /// Read only by `mutants.rs`: the rules are the same for both levels.
+    pub(super) role: Tier,
     cursor: Index,
     settled: Index,
     lease: Lease,
@@ -51,9 +51,15 @@ pub enum Verdict {
 impl WatcherState {
     /// A watcher that has accepted no frame.
     pub fn new(role: Tier, times: Times, rules: Rules) -> Self {
-        let (cursor, settled) = (Index(0), Index(0));
-        let (lease, granted) = (Lease::default(), Moment::default());
-        Self { times, rules, role, cursor, settled, lease, granted }
+        Self {
+            times,
+            rules,
+            role,
+            cursor: Index(0),
+            settled: Index(0),
+            lease: Lease::default(),
+            granted: Moment::default(),
+        }
     }
 
     /// Handles a frame over `(after, index]`, a change or a beat.
@@ -84,18 +90,13 @@ impl WatcherState {
     /// Takes a grant of a beat, if the cursor has reached the grant's index. The lease is counted
     /// from the echoed time, by the watcher's own clock.
     pub fn take_grant(&mut self, grant: Grant, now: Moment) {
-        let rules = self.rules;
         if self.cursor < grant.index {
             return;
         }
-        let from = if rules.broken(Mutant::CountFromReceipt) { now } else { grant.echo };
-        let whole = match self.role {
-            Tier::Catalog => rules.broken(Mutant::CatalogIgnoresRemainder),
-            Tier::Frontend => rules.broken(Mutant::FrontendIgnoresRemainder),
-        };
-        let lease = if whole { self.times.lease } else { grant.lease };
         self.granted = self.granted.max(now);
-        self.lease.extend(from, lease);
+        let echoed_time = self.echoed_time(grant, now);
+        let granted_span = self.granted_span(grant);
+        self.lease.extend(echoed_time, granted_span);
     }
 
     /// True when one lease has passed without a grant since the last grant and since `since`: the

@@ -19,7 +19,7 @@ use std::time::Duration;
 use ledger::terms::Index;
 
 use super::lease::{Lease, Moment, Times};
-use super::rules::{Mutant, Rules};
+use super::rules::Rules;
 
 /// Identifies one stream at this source; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,31 +32,40 @@ pub struct Incarnation(pub u64);
 /// The watchers that this source serves or waits for.
 #[derive(Clone, Debug)]
 pub struct SourceState {
-    times: Times,
-    rules: Rules,
-    /// The mutant under which this kind of source still serves a watcher that was let go.
-    past_end: Mutant,
-    standing: BTreeMap<Incarnation, WatcherEntry>,
+    pub(super) times: Times,
+    pub(super) rules: Rules,
+    /// Read only by `mutants.rs`: the rules are the same for both kinds.
+    pub(super) kind: SourceKind,
+    pub(super) standing: BTreeMap<Incarnation, WatcherEntry>,
+}
+
+/// The process that is the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SourceKind {
+    /// The leader, whose watchers are attached and detached by log entries.
+    Leader,
+    /// A catalog.
+    Catalog,
 }
 
 /// The state of one watcher at this source.
 #[derive(Clone, Debug)]
-struct WatcherEntry {
+pub(super) struct WatcherEntry {
     /// The current stream. None: it broke, or the watcher has not connected yet.
-    stream: Option<StreamId>,
+    pub(super) stream: Option<StreamId>,
     /// The last index sent on this stream.
-    sent: Index,
-    /// The source's cursor when the stream was accepted; only a mutant uses it.
-    accepted_at: Index,
+    pub(super) sent: Index,
+    /// The source's cursor when the stream was accepted. Read only by `mutants.rs`.
+    pub(super) accepted_at: Index,
     /// The watcher, and all below it, have dropped all values older than this. Never goes back.
     seen: Index,
     /// The latest heartbeat on this stream: the watcher's time, to be echoed, and the source's time
     /// of receipt.
     heartbeat: Option<(Moment, Moment)>,
     /// When the source received the hello, or the last heartbeat that it echoed in a grant.
-    waited_since: Moment,
+    pub(super) waited_since: Moment,
     /// The watcher was let go: its grace has passed, or it said goodbye.
-    let_go: bool,
+    pub(super) let_go: bool,
     /// An index that was sent and is not seen yet, and since when. A watcher that stays behind gets
     /// no grants.
     behind: Option<(Index, Moment)>,
@@ -89,21 +98,21 @@ pub struct Grant {
 impl SourceState {
     /// A leader without watchers.
     pub fn of_leader(times: Times, rules: Rules) -> Self {
-        let past_end = Mutant::GrantWhileDetaching;
-        Self { times, rules, past_end, standing: BTreeMap::new() }
+        Self { times, rules, kind: SourceKind::Leader, standing: BTreeMap::new() }
     }
 
     /// A catalog without watchers.
     pub fn of_catalog(times: Times, rules: Rules) -> Self {
-        let past_end = Mutant::GrantAfterLettingGo;
-        Self { times, rules, past_end, standing: BTreeMap::new() }
+        Self { times, rules, kind: SourceKind::Catalog, standing: BTreeMap::new() }
     }
 
     /// Accepts a new stream of a watcher, which resumes at `hello.cursor`. The verdict names the
     /// stream that this one replaces, to be closed. A watcher that was let go is not accepted: it
     /// must start over under a new incarnation.
     pub fn accept(&mut self, who: Incarnation, stream: StreamId, hello: Hello) -> HelloVerdict {
-        let past_end = self.rules.broken(self.past_end);
+        if !self.may_serve(who) {
+            return HelloVerdict::LetGo;
+        }
         let fresh = WatcherEntry {
             stream: Some(stream),
             sent: hello.cursor.min(hello.source_cursor),
@@ -119,7 +128,6 @@ impl SourceState {
                 self.standing.insert(who, fresh);
                 HelloVerdict::Served { replaced: None }
             }
-            Some(old) if old.let_go && !past_end => HelloVerdict::LetGo,
             Some(old) => {
                 let replaced = old.stream;
                 let seen = old.seen.max(hello.seen);
@@ -169,21 +177,14 @@ impl SourceState {
     ) -> Option<Grant> {
         // A catalog below may itself be waiting one grace for a watcher of its own.
         let patience = self.times.grace().saturating_mul(2);
-        let (lease_max, rules, past_end) = (self.times.lease, self.rules, self.past_end);
+        let lease = own.lease.remaining(own.now).min(self.times.lease);
+        let may_grant = self.may_serve(who) && self.has_all_frames(who, own.cursor);
         let standing = self.current(who, stream)?;
-        let present = if rules.broken(Mutant::FramesUpToAccepting) {
-            standing.accepted_at
-        } else {
-            own.cursor
-        };
-        let framed = present <= standing.sent || rules.broken(Mutant::GrantBeforeFrames);
-        let served = !standing.let_go || rules.broken(past_end);
         let (echo, received) = standing.heartbeat?;
-        let lease = own.lease.remaining(own.now).min(lease_max);
         if standing.stays_behind(own.now, patience) {
             return None;
         }
-        if !framed || !served || lease.is_zero() {
+        if !may_grant || lease.is_zero() {
             return None;
         }
         standing.waited_since = standing.waited_since.max(received);
@@ -193,13 +194,10 @@ impl SourceState {
 
     /// Notes that a stream broke or was closed. The source still waits for the watcher.
     pub fn broke(&mut self, who: Incarnation, stream: StreamId) {
-        let ends = self.rules.broken(Mutant::BreakEndsWaiting);
         let Some(standing) = self.current(who, stream) else { return };
         standing.stream = None;
         standing.heartbeat = None;
-        if ends {
-            self.standing.remove(&who);
-        }
+        self.keep_waiting(who);
     }
 
     /// Forgets a watcher at its goodbye: its lease is over, so the source need not wait for it.
@@ -231,27 +229,17 @@ impl SourceState {
     /// Lets each watcher go whose grace has passed, and returns it with the stream to close. A
     /// leader still counts it until its detach entry is applied; a catalog stops at once.
     pub fn lapse(&mut self, now: Moment) -> Vec<(Incarnation, Option<StreamId>)> {
-        let grace = match self.rules.broken(Mutant::GraceWithoutMargin) {
-            true => self.times.lease,
-            false => self.times.grace(),
-        };
-        let past_end = self.rules.broken(self.past_end);
-        let broken = self.rules.broken(Mutant::BreakEndsGrace);
-        let late = |standing: &WatcherEntry| {
-            grace <= now.since(standing.waited_since) || (broken && standing.stream.is_none())
-        };
-        let lapsed = self.standing.iter_mut().filter(|(_, s)| !s.let_go && late(s));
-        let let_go = |(&who, standing): (&Incarnation, &mut WatcherEntry)| {
-            standing.let_go = true;
-            (who, if past_end { None } else { standing.stream.take() })
-        };
-        lapsed.map(let_go).collect()
+        let waiting = self.standing.iter().filter(|(_, standing)| !standing.let_go);
+        let late = waiting.filter(|(_, standing)| self.grace_has_passed(standing, now));
+        let lapsed: Vec<Incarnation> = late.map(|(who, _)| *who).collect();
+        lapsed.into_iter().map(|who| (who, self.stop_serving(who))).collect()
     }
 
     /// Forgets each watcher that was let go. Only for a catalog, which no longer counts them.
     pub fn forget_let_go(&mut self) {
-        if !self.rules.broken(self.past_end) {
-            self.standing.retain(|_, standing| !standing.let_go);
+        let gone: Vec<_> = self.watchers().filter(|who| !self.may_serve(*who)).collect();
+        for who in gone {
+            self.standing.remove(&who);
         }
     }
 
