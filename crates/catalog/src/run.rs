@@ -191,7 +191,7 @@ async fn follow(state: &CatalogState, sources: &WatchedSources, stop: &Cancellat
                 // The detach may still be in flight to the log, and must not hit the incarnation
                 // that returns.
                 Ended::LetGo => {
-                    tracing::info!("{} has let go of this catalog: starting anew", peer.address);
+                    tracing::info!("{} has detached this catalog: starting anew", peer.address);
                     state.start_over();
                 }
                 Ended::WrongLedger => {

@@ -145,7 +145,7 @@ impl CatalogState {
         }
         for (who, stream) in &lapsed {
             let why = if stream.is_some() { "silent" } else { "gone" };
-            tracing::info!("let go of frontend {:08x}: {why} for a whole grace", who.0 >> 32);
+            tracing::info!("frontend {:08x} is detached: {why} for a whole grace", who.0 >> 32);
         }
         if !lapsed.is_empty() {
             self.announce();

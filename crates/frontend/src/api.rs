@@ -447,7 +447,7 @@ fn too_many() -> Answer {
 }
 
 fn no_room() -> Problem {
-    let why = "more orders than can be done: nothing was ordered";
+    let why = "too many orders at once: nothing was ordered";
     Problem::definite(Code::Overloaded, why)
 }
 

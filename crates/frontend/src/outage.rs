@@ -45,7 +45,7 @@ impl OutageLine {
     pub(crate) fn log(&self) {
         match self {
             Self::Began(left) => began(left),
-            Self::Ended => tracing::info!("orders are taken again, and answers are fresh"),
+            Self::Ended => tracing::info!("orders are accepted again, and answers are fresh"),
         }
     }
 }

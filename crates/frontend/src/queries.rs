@@ -156,7 +156,7 @@ impl Queries {
         self.perform(effects);
         match tokio::time::timeout(PATIENCE, told).await {
             Ok(Ok(told)) => told,
-            Ok(Err(_)) => Err(Problem::definite(Code::Lost, "the query was let go")),
+            Ok(Err(_)) => Err(Problem::definite(Code::Lost, "the query was dropped")),
             Err(_) => Err(Problem::definite(Code::TimedOut, "no catalog answered in time")),
         }
     }
@@ -171,7 +171,10 @@ impl Queries {
         };
         let answer = self.fetch(&what).await?;
         let Some(Answered::Products(listed)) = answer.what else {
-            return Err(Problem::definite(Code::Unknown, "the catalog answered something else"));
+            return Err(Problem::definite(
+                Code::Unknown,
+                "the catalog sent an answer of another kind",
+            ));
         };
         let products = listed.products.iter().map(convert::product_from);
         let products = products.collect::<Result<_, _>>()?;
@@ -407,7 +410,12 @@ fn filled(answer: &proto::Answer) -> Result<CatalogAnswer, Problem> {
     let product = match &answer.what {
         Some(Answered::Product(product)) => Some(convert::product_from(product)?),
         Some(Answered::Nothing(_)) => None,
-        _ => return Err(Problem::definite(Code::Unknown, "the catalog answered something else")),
+        _ => {
+            return Err(Problem::definite(
+                Code::Unknown,
+                "the catalog sent an answer of another kind",
+            ));
+        }
     };
     Ok(CatalogAnswer { product, as_of: Index(answer.as_of), stale: answer.stale })
 }

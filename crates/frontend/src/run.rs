@@ -187,7 +187,7 @@ async fn open(
     };
     tokio::select! {
         led = tokio::time::timeout_at(patience_ends, led) => if led.is_err() {
-            tracing::warn!("no leader was found within {OPEN_ANYWAY:?}: serving all the same");
+            tracing::warn!("no leader was found within {OPEN_ANYWAY:?}: opening without a leader");
         },
         () = stop.cancelled() => return,
     }

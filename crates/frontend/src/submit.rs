@@ -68,7 +68,7 @@ pub(crate) async fn place(
 }
 
 fn something_else() -> Problem {
-    Problem::indefinite(Code::Unknown, "the replica answered something else")
+    Problem::indefinite(Code::Unknown, "the replica sent an answer of another kind")
 }
 
 /// Asks the leader until the request is decided; true: an earlier try may have been decided first.
@@ -192,6 +192,6 @@ fn found(answer: proto::Answer) -> Result<LookedUp, Problem> {
             Ok(LookedUp { order, as_of, stale })
         }
         Some(Told::Nothing(_)) => Ok(LookedUp { order: None, as_of, stale }),
-        _ => Err(Problem::definite(Code::Unknown, "the replica answered something else")),
+        _ => Err(Problem::definite(Code::Unknown, "the replica sent an answer of another kind")),
     }
 }

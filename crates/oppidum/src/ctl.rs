@@ -123,7 +123,7 @@ async fn ask_once(address: &str, what: ask::What) -> Result<Outcome, String> {
     let caller = Caller::connect(address).await.map_err(|error| error.to_string())?;
     let answer = caller.ask(what, Duration::from_secs(3)).await.map_err(|p| p.to_string())?;
     let Some(answer::What::Outcome(outcome)) = answer.what else {
-        return Err("the leader answered something else".into());
+        return Err("the leader sent an answer of another kind".into());
     };
     convert::outcome_from(outcome, Index(answer.as_of)).map_err(|problem| problem.to_string())
 }

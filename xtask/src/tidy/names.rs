@@ -119,6 +119,7 @@ const WORDS: &[&str] = &[
     "item",
     "items",
     "keyed",
+    "kind",
     "lookup",
     "lost",
     "met",

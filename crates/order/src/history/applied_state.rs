@@ -7,7 +7,7 @@
 //!
 //! * Ledger, position and unwritten blocks change together, under one lock: every reader sees one
 //!   moment, and each write to disk is one moment.
-//! * While a snapshot is installed, the ledger has no keys ([`AppliedLedger`]): it answers reads,
+//! * While a snapshot is installed, the ledger has no keys (`AppliedLedger`): it answers reads,
 //!   and nothing can be applied to it or written of it.
 //! * A block leaves memory only after it is on disk, so an applied order is always found.
 

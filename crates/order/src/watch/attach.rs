@@ -19,7 +19,7 @@ impl Settling {
         let lapse = self.with(|state| state.lapse(clock::now()));
         for name in &lapse.let_go {
             let name = escaped(name);
-            tracing::info!(peer = %name, "let go of {name}: silent for a whole grace");
+            tracing::info!(peer = %name, "detaching {name}: silent for a whole grace");
         }
         if !lapse.let_go.is_empty() {
             self.settle(|_| ());
