@@ -124,9 +124,9 @@ impl CatalogState {
         for (who, _) in &lapsed {
             held.returns.fail(*who, now);
         }
-        let follower = held.core.follower();
-        let live = follower.live(now);
-        let as_of = follower.cursor();
+        let watcher = held.core.watcher();
+        let live = watcher.live(now);
+        let as_of = watcher.cursor();
         let line = held.freshness.note(live, now);
         let given_up = held.core.give_up(|query| query.until <= now);
         let stale = given_up.into_iter().map(|(query, asked)| {
@@ -249,7 +249,7 @@ impl Watcher for CatalogState {
             ledger_id: held.ledger_id.clone().into(),
             incarnation: held.incarnation,
             name: self.name.clone(),
-            cursor: held.core.follower().cursor().0,
+            cursor: held.core.watcher().cursor().0,
             wants_products: true,
             seen,
         }
@@ -306,7 +306,7 @@ impl Watcher for CatalogState {
 
     fn settle(&self, settled: Index) {
         let mut held = self.held.lock();
-        if settled <= held.core.follower().settled() {
+        if settled <= held.core.watcher().settled() {
             return;
         }
         let answers = held.core.settle(settled);
@@ -317,7 +317,7 @@ impl Watcher for CatalogState {
 
     fn take(&self, grant: Grant, now: Moment) {
         let mut held = self.held.lock();
-        let lived = held.core.follower().live(now);
+        let lived = held.core.watcher().live(now);
         held.core.take(grant, now);
         // Not the moment of the grant: waiting for the lock may have taken longer than the lease.
         let answers = held.core.unpark(clock::now());
@@ -338,7 +338,7 @@ impl Watcher for CatalogState {
     }
 
     fn is_abandoned(&self, since: Moment, now: Moment) -> bool {
-        self.held.lock().core.follower().is_abandoned(since, now)
+        self.held.lock().core.watcher().is_abandoned(since, now)
     }
 
     fn renounce(&self) {
@@ -376,7 +376,7 @@ impl Source for CatalogState {
         if held.leaving {
             return Err(Status::unavailable("this catalog is about to stop"));
         }
-        let source_cursor = held.core.follower().cursor();
+        let source_cursor = held.core.watcher().cursor();
         let cursor = Index(hello.cursor);
         let seen = Index(hello.seen.min(hello.cursor));
         let who = Incarnation(hello.incarnation);
@@ -436,17 +436,17 @@ impl Source for CatalogState {
     }
 
     fn cursor(&self) -> Index {
-        self.held.lock().core.follower().cursor()
+        self.held.lock().core.watcher().cursor()
     }
 
     fn everything(&self) -> (Index, Vec<Change>) {
         let held = self.held.lock();
         let products = held.core.table().list(None, usize::MAX).cloned().collect();
-        (held.core.follower().cursor(), products)
+        (held.core.watcher().cursor(), products)
     }
 
     fn settled(&self) -> Index {
-        self.held.lock().core.follower().settled()
+        self.held.lock().core.watcher().settled()
     }
 
     fn is_current(&self, who: Incarnation, stream: StreamId) -> bool {

@@ -90,7 +90,7 @@ impl ClusterStatus {
     pub(crate) fn describe_cache(&self) -> CacheActivity {
         let queries = &self.shared.queries;
         let now = clock::now();
-        let lease = queries.look(|cache| cache.follower().remaining(now)).unwrap_or_default();
+        let lease = queries.look(|cache| cache.watcher().remaining(now)).unwrap_or_default();
         CacheActivity {
             lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
             cache: self.cache(limits::CACHE_SHOWN_MAX),
@@ -147,9 +147,9 @@ impl Facts for ClusterStatus {
         let shared = &self.shared;
         let now = clock::now();
         let standing = shared.queries.look(|cache| {
-            let follower = cache.follower();
-            let lease = u64::try_from(follower.remaining(now).as_millis()).unwrap_or(u64::MAX);
-            (follower.cursor().0, follower.settled().0, lease)
+            let watcher = cache.watcher();
+            let lease = u64::try_from(watcher.remaining(now).as_millis()).unwrap_or(u64::MAX);
+            (watcher.cursor().0, watcher.settled().0, lease)
         });
         let hello = shared.queries.hello();
         let ledger_id = hello.ledger_id.first_chunk().map(|id| LedgerId(*id).to_string());

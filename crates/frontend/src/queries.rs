@@ -50,7 +50,7 @@ struct Shared {
     /// `None`: the cache is off, and this frontend watches no catalog.
     cache: Option<Mutex<Cache<QueryResponder>>>,
     /// The greatest index in an answer to an order: the floor of queries past the cache.
-    told: Mutex<Index>,
+    answered: Mutex<Index>,
     times: Times,
     incarnation: AtomicU64,
     name: String,
@@ -122,7 +122,7 @@ impl Queries {
             .map(|capacity| Mutex::new(Cache::new(capacity, times, rules)));
         let shared = Shared {
             cache,
-            told: Mutex::default(),
+            answered: Mutex::default(),
             times,
             incarnation: AtomicU64::new(rand::random()),
             name,
@@ -143,21 +143,21 @@ impl Queries {
         let Some(cache) = &self.shared.cache else {
             return Box::pin(self.ask_past_cache(name)).await;
         };
-        if let Some(told) = cache.lock().hit(name, clock::now()) {
-            return Ok(told);
+        if let Some(answer) = cache.lock().hit(name, clock::now()) {
+            return Ok(answer);
         }
         let name = convert::name(name)?;
-        let (tell, told) = oneshot::channel();
+        let (send, answer) = oneshot::channel();
         let effects = {
             let mut cache = cache.lock();
-            cache.query(tell, &name, clock::now());
+            cache.query(send, &name, clock::now());
             cache.effects()
         };
         self.perform(effects);
-        match tokio::time::timeout(PATIENCE, told).await {
-            Ok(Ok(told)) => told,
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Problem::definite(Code::Lost, "the query was dropped")),
-            Err(_) => Err(Problem::definite(Code::TimedOut, "no catalog answered in time")),
+            Err(_) => Err(Problem::definite(Code::TimedOut, "the query was not answered in time")),
         }
     }
 
@@ -192,9 +192,9 @@ impl Queries {
         if asked != self.incarnation() {
             return;
         }
-        let mut told = self.shared.told.lock();
-        *told = (*told).max(index);
-        drop(told);
+        let mut answered = self.shared.answered.lock();
+        *answered = (*answered).max(index);
+        drop(answered);
         self.watching(|cache| {
             // The incarnation changes before the cache starts over.
             if asked == self.incarnation() {
@@ -247,7 +247,7 @@ impl Queries {
     /// The source keeps another ledger: the cache is void.
     pub(crate) fn start_over(&self) {
         self.shared.ledger_id.lock().clear();
-        *self.shared.told.lock() = Index(0);
+        *self.shared.answered.lock() = Index(0);
         // For sources of the other ledger, this is another frontend.
         self.shared.incarnation.store(rand::random(), Ordering::Relaxed);
         let waiting = self.shared.cache.as_ref().map(|cache| cache.lock().start_over());
@@ -265,7 +265,7 @@ impl Queries {
     }
 
     fn floor(&self) -> Index {
-        *self.shared.told.lock()
+        *self.shared.answered.lock()
     }
 
     fn perform(&self, effects: Effects<QueryResponder>) {
@@ -273,9 +273,9 @@ impl Queries {
             let time_ms = u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX);
             self.shared.timeline.lock().push(time_ms, effects.happened, TIMELINE_MAX);
         }
-        for (waiting, told) in effects.told {
+        for (waiting, answer) in effects.answers {
             // A client that has gone away needs no answer.
-            let _ = waiting.send(Ok(told));
+            let _ = waiting.send(Ok(answer));
         }
         for ask in effects.asks {
             let queries = self.clone();
@@ -461,8 +461,8 @@ impl Watcher for Queries {
 
     fn take(&self, grant: Grant, now: Moment) {
         let live = self.watching(|cache| {
-            cache.follower_mut().take_grant(grant, now);
-            cache.follower().live(now)
+            cache.watcher_mut().take_grant(grant, now);
+            cache.watcher().live(now)
         });
         if live == Some(true) && !*self.shared.granted.borrow() {
             self.shared.granted.send_replace(true);
@@ -470,7 +470,7 @@ impl Watcher for Queries {
     }
 
     fn seen(&self) -> Index {
-        self.look(|cache| cache.follower().cursor()).unwrap_or_default()
+        self.look(|cache| cache.watcher().cursor()).unwrap_or_default()
     }
 
     fn seen_news(&self) -> watch::Receiver<u64> {
@@ -478,11 +478,11 @@ impl Watcher for Queries {
     }
 
     fn is_abandoned(&self, since: Moment, now: Moment) -> bool {
-        self.look(|cache| cache.follower().is_abandoned(since, now)).unwrap_or(false)
+        self.look(|cache| cache.watcher().is_abandoned(since, now)).unwrap_or(false)
     }
 
     fn renounce(&self) {
-        self.watching(|cache| cache.follower_mut().renounce());
+        self.watching(|cache| cache.watcher_mut().renounce());
     }
 
     fn beat(&self) -> Duration {

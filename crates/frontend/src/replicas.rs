@@ -67,7 +67,7 @@ struct Links {
     /// Each replica's hint: the leader that it knows, and the term.
     hints: BTreeMap<u64, (Option<u64>, u64)>,
     /// The leader last logged.
-    told: Option<u64>,
+    logged_leader: Option<u64>,
     choosing: bool,
     /// The log time last received, and when.
     log_time: Option<(u64, Instant)>,
@@ -224,8 +224,8 @@ impl Replicas {
 
     /// The current log time, if known, in milliseconds since the Unix epoch.
     pub(crate) fn log_time_ms(&self) -> Option<u64> {
-        let (told, at) = self.shared.links.lock().log_time?;
-        Some(told + u64::try_from(at.elapsed().as_millis()).unwrap_or(0))
+        let (log_time, at) = self.shared.links.lock().log_time?;
+        Some(log_time + u64::try_from(at.elapsed().as_millis()).unwrap_or(0))
     }
 
     /// Keeps one connection, forever.
@@ -330,9 +330,9 @@ impl Replicas {
     fn broke(&self, peer: &Peer) {
         let mut links = self.shared.links.lock();
         links.callers.remove(&peer.id);
-        let led = links.told == Some(peer.id);
+        let led = links.logged_leader == Some(peer.id);
         if led {
-            links.told = None;
+            links.logged_leader = None;
             links.choosing = true;
         }
         drop(links);
@@ -347,16 +347,16 @@ impl Replicas {
         let mut links = self.shared.links.lock();
         let before = links.leader();
         links.hints.insert(id, (leader, term));
-        if links.log_time.is_none_or(|(told, _)| told < log_time_ms) && log_time_ms != 0 {
+        if links.log_time.is_none_or(|(known, _)| known < log_time_ms) && log_time_ms != 0 {
             links.log_time = Some((log_time_ms, Instant::now()));
         }
         let now = links.leader();
         // The others name a dead leader until the election ends: only a leader that answers is
         // healthy.
         let answers = |leader: &u64| links.callers.contains_key(leader);
-        let found = now.filter(|leader| links.told != Some(*leader)).filter(answers);
+        let found = now.filter(|leader| links.logged_leader != Some(*leader)).filter(answers);
         if found.is_some() {
-            links.told = found;
+            links.logged_leader = found;
             links.choosing = false;
         }
         drop(links);

@@ -1,6 +1,6 @@
 //! Log formats: a log line as a sentence for people, or as a JSON object for machines.
 //!
-//! Both begin with the same event. Text is the time of day, the level if it is not `info`, and the
+//! Both are made from the same event. Text is the time of day, the level if it is not `info`, and the
 //! sentence, which names what matters. JSON has the sentence as `message` and, beside it, the
 //! fields by which lines are searched: `leader`, `term`, `index`, `peer`, `order`, and others.
 

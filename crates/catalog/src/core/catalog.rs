@@ -32,7 +32,7 @@ use crate::product_table::ProductTable;
 pub struct CatalogCore<Q> {
     pub(super) times: Times,
     pub(super) rules: Rules,
-    pub(super) follower: WatcherState,
+    pub(super) watcher: WatcherState,
     table: ProductTable,
     pub(super) watchers: SourceState,
     /// The index last reported as seen: it never goes back.
@@ -70,7 +70,7 @@ pub enum CatalogQuery {
 pub struct Answer<Q> {
     /// The shell's handle of the query.
     pub query: Q,
-    /// The query itself. Read only by `mutants.rs`.
+    /// The query itself. Read only by `predicates.rs`.
     pub(super) asked: CatalogQuery,
     /// The products as of `as_of`: none or one for a product, any number for a list.
     pub products: Vec<Change>,
@@ -84,7 +84,7 @@ impl<Q> CatalogCore<Q> {
         Self {
             times,
             rules,
-            follower: WatcherState::new(Tier::Catalog, times, rules),
+            watcher: WatcherState::new(Tier::Catalog, times, rules),
             table: ProductTable::default(),
             watchers: SourceState::of_catalog(times, rules),
             reported: Index(0),
@@ -96,7 +96,7 @@ impl<Q> CatalogCore<Q> {
 
     /// Takes a list: every product as of an index, from the source.
     pub fn list(&mut self, index: Index, products: Vec<Change>) -> Verdict {
-        let verdict = self.follower.start_over(index);
+        let verdict = self.watcher.start_over(index);
         if verdict == Verdict::Take {
             self.table.replace(products);
         }
@@ -105,7 +105,7 @@ impl<Q> CatalogCore<Q> {
 
     /// Takes a frame: the latest value of each product changed in `(after, index]`.
     pub fn change(&mut self, after: Index, index: Index, products: &[Change]) -> Verdict {
-        let verdict = self.follower.frame(after, index);
+        let verdict = self.watcher.frame(after, index);
         if verdict == Verdict::Take {
             self.table.put(products);
         }
@@ -114,17 +114,17 @@ impl<Q> CatalogCore<Q> {
 
     /// Settled has advanced. Returns the answers that may leave now, oldest version first.
     pub fn settle(&mut self, settled: Index) -> Vec<Answer<Q>> {
-        if !self.follower.settle(settled) {
+        if !self.watcher.settle(settled) {
             return Vec::new();
         }
-        let later = self.landed.split_off(&self.follower.settled().next());
+        let later = self.landed.split_off(&self.watcher.settled().next());
         let due = std::mem::replace(&mut self.landed, later);
         due.into_values().flatten().map(|answer| self.as_landed(answer)).collect()
     }
 
     /// Takes the grant of a beat.
     pub fn take(&mut self, grant: Grant, now: Moment) {
-        self.follower.take_grant(grant, now);
+        self.watcher.take_grant(grant, now);
     }
 
     /// A query arrives. Returns its answer, or keeps the query.
@@ -162,7 +162,7 @@ impl<Q> CatalogCore<Q> {
 
     /// The present state, outside the freshness promise: its answer must be marked as stale.
     pub fn stale(&self, asked: &CatalogQuery) -> (Vec<Change>, Index) {
-        (self.look(asked), self.follower.cursor())
+        (self.look(asked), self.watcher.cursor())
     }
 
     /// A frontend opens a watching stream.
@@ -183,7 +183,7 @@ impl<Q> CatalogCore<Q> {
     /// The grant that the next beat on this stream may carry.
     pub fn grant(&mut self, who: Incarnation, stream: StreamId, now: Moment) -> Option<Grant> {
         let lease = self.relayed_lease(now);
-        let own = SourcePosition { lease, cursor: self.follower.cursor(), now };
+        let own = SourcePosition { lease, cursor: self.watcher.cursor(), now };
         self.watchers.grant(who, stream, own)
     }
 
@@ -207,20 +207,20 @@ impl<Q> CatalogCore<Q> {
     /// The index that this catalog, and every frontend that it waits for, has seen. It never goes
     /// back.
     pub fn seen(&mut self) -> Index {
-        let cursor = self.follower.cursor();
+        let cursor = self.watcher.cursor();
         let below = self.seen_below().unwrap_or(cursor);
         self.reported = self.reported.max(below.min(cursor));
         self.reported
     }
 
     /// This catalog's state as a watcher of its source.
-    pub fn follower(&self) -> &WatcherState {
-        &self.follower
+    pub fn watcher(&self) -> &WatcherState {
+        &self.watcher
     }
 
     /// Stops answering by itself, for good: called before a goodbye.
     pub fn renounce(&mut self) {
-        self.follower.renounce();
+        self.watcher.renounce();
     }
 
     /// The product table.
@@ -235,12 +235,12 @@ impl<Q> CatalogCore<Q> {
 
     fn lands(&self, asked: &CatalogQuery, now: Moment) -> bool {
         let (CatalogQuery::Product { floor, .. } | CatalogQuery::List { floor, .. }) = asked;
-        self.may_land(now) && *floor <= self.follower.cursor()
+        self.may_land(now) && *floor <= self.watcher.cursor()
     }
 
     fn land(&mut self, query: Q, asked: CatalogQuery) -> Option<Answer<Q>> {
         let products = self.look(&asked);
-        let as_of = self.follower.cursor();
+        let as_of = self.watcher.cursor();
         let version = products.iter().map(|product| product.version).max().unwrap_or_default();
         let answer = Answer { query, asked, products, as_of };
         if self.may_answer(version) {

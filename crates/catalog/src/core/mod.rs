@@ -2,7 +2,7 @@
 
 mod catalog;
 pub(crate) mod freshness;
-mod mutants;
+mod predicates;
 pub mod product_table;
 
 pub use catalog::{Answer, CatalogCore, CatalogQuery};

@@ -10,20 +10,20 @@ use super::CatalogState;
 impl Facts for CatalogState {
     fn status(&self) -> ProcessStatus {
         let held = self.held.lock();
-        let follower = held.core.follower();
+        let watcher = held.core.watcher();
         let now = clock::now();
-        let millis = follower.remaining(now).as_millis();
+        let millis = watcher.remaining(now).as_millis();
         let id = held.ledger_id.first_chunk().map(|id| LedgerId(*id).to_string());
         ProcessStatus {
             role: "catalog".into(),
             pid: Some(std::process::id()),
             address: self.address.clone(),
-            ready: follower.live(now),
+            ready: watcher.live(now),
             version: env!("CARGO_PKG_VERSION").into(),
             ledger_id: id,
             term: Some(held.term),
-            applied_index: Some(follower.cursor().0),
-            settled_index: Some(follower.settled().0),
+            applied_index: Some(watcher.cursor().0),
+            settled_index: Some(watcher.settled().0),
             products: u64::try_from(held.core.table().len()).ok(),
             watchers: u64::try_from(held.core.watchers().watchers().count()).ok(),
             watches: self.watches.lock().clone(),
@@ -33,6 +33,6 @@ impl Facts for CatalogState {
     }
 
     fn ready(&self) -> bool {
-        self.held.lock().core.follower().live(clock::now())
+        self.held.lock().core.watcher().live(clock::now())
     }
 }

@@ -38,14 +38,14 @@ use crate::timeline::CacheEvent;
 pub struct Cache<Q> {
     times: Times,
     pub(super) rules: Rules,
-    pub(super) follower: WatcherState,
+    pub(super) watcher: WatcherState,
     pub(super) entries: LruCache<Name, Entry>,
     fills: BTreeMap<Name, Vec<Fill<Q>>>,
     fill_count: u64,
     /// Landed queries, by the index that must be settled before they are answered.
     landed: BTreeMap<Index, Vec<(Q, QueryAnswer)>>,
     /// The greatest index in an answer to an order: no fill may be older.
-    told: Index,
+    answered: Index,
     effects: Effects<Q>,
     counts: Counts,
 }
@@ -80,7 +80,7 @@ struct Fill<Q> {
 #[derive(Debug)]
 pub struct Effects<Q> {
     /// Answers to send.
-    pub told: Vec<(Q, QueryAnswer)>,
+    pub answers: Vec<(Q, QueryAnswer)>,
     /// Fills to send: each asks a catalog for a product as of its floor or later.
     pub asks: Vec<CatalogQuery>,
     /// Events to record in the timeline of the contents.
@@ -160,7 +160,7 @@ pub struct Shortage {
 
 impl<Q> Default for Effects<Q> {
     fn default() -> Self {
-        Self { told: Vec::new(), asks: Vec::new(), happened: Vec::new() }
+        Self { answers: Vec::new(), asks: Vec::new(), happened: Vec::new() }
     }
 }
 
@@ -177,12 +177,12 @@ impl<Q> Cache<Q> {
         Self {
             times,
             rules,
-            follower: WatcherState::new(Tier::Frontend, times, rules),
+            watcher: WatcherState::new(Tier::Frontend, times, rules),
             entries: LruCache::new(capacity),
             fills: BTreeMap::new(),
             fill_count: 0,
             landed: BTreeMap::new(),
-            told: Index(0),
+            answered: Index(0),
             effects: Effects::default(),
             counts: Counts::default(),
         }
@@ -190,14 +190,14 @@ impl<Q> Cache<Q> {
 
     /// The fast path: answers a query at once if it is a hit whose version is settled.
     pub fn hit(&mut self, name: &str, now: Moment) -> Option<QueryAnswer> {
-        if !self.follower.live(now) {
+        if !self.watcher.live(now) {
             return None;
         }
-        let settled = self.follower.settled();
+        let settled = self.watcher.settled();
         let entry = self.entries.get(name).filter(|entry| entry.version() <= settled)?;
         self.counts.hit += 1;
         let product = entry.product.clone();
-        let as_of = self.follower.cursor().max(entry.as_of);
+        let as_of = self.watcher.cursor().max(entry.as_of);
         Some(QueryAnswer { product, as_of, hit: true, stale: false, stored: false })
     }
 
@@ -212,7 +212,7 @@ impl<Q> Cache<Q> {
         }
         let entry = self.entries.peek(&line.name)?;
         let version = entry.version();
-        let as_of = self.follower.cursor().max(entry.as_of);
+        let as_of = self.watcher.cursor().max(entry.as_of);
         if !self.may_refuse_by(version) {
             return None;
         }
@@ -231,18 +231,18 @@ impl<Q> Cache<Q> {
 
     /// True if a product could be in the cache, is not, and no fill for it is open.
     pub fn lacks(&self, name: &str, now: Moment) -> bool {
-        self.follower.live(now) && !self.entries.contains(name) && !self.fills.contains_key(name)
+        self.watcher.live(now) && !self.entries.contains(name) && !self.fills.contains_key(name)
     }
 
     /// A client is about to get an outcome for a product at `index`: from now on no older version
     /// of the product is an answer. Only settled outcomes are given, so this also settles `index`;
     /// the rest changes nothing while every rule holds.
     pub fn note_answered(&mut self, name: &str, index: Index) {
-        self.told = self.told.max(index);
+        self.answered = self.answered.max(index);
         self.settle(index);
         let old = self.entries.peek(name).is_some_and(|entry| entry.as_of < index);
         if old
-            && self.follower.cursor() < index
+            && self.watcher.cursor() < index
             && let Some((name, _)) = self.entries.pop_entry(name)
         {
             self.effects.happened.push(CacheEvent::Dropped { name });
@@ -254,19 +254,19 @@ impl<Q> Cache<Q> {
 
     /// A query arrives.
     pub fn query(&mut self, query: Q, name: &Name, now: Moment) {
-        let live = self.follower.live(now);
+        let live = self.watcher.live(now);
         self.counts.lapsed += u64::from(!live);
         if self.may_hit(now)
             && let Some(entry) = self.entries.get(name)
         {
             let version = entry.version();
-            let as_of = self.follower.cursor().max(entry.as_of);
+            let as_of = self.watcher.cursor().max(entry.as_of);
             let product = entry.product.clone();
-            let told = QueryAnswer { product, as_of, hit: true, stale: false, stored: false };
+            let answer = QueryAnswer { product, as_of, hit: true, stale: false, stored: false };
             self.counts.hit += 1;
-            return self.land(query, version, told);
+            return self.land(query, version, answer);
         }
-        let floor = self.follower.cursor().max(self.told);
+        let floor = self.watcher.cursor().max(self.answered);
         let may_join = self.may_join(now);
         let fills = self.fills.entry(name.clone()).or_default();
         if let Some(open) = fills.iter_mut().find(|fill| may_join && fill.open) {
@@ -292,10 +292,10 @@ impl<Q> Cache<Q> {
         }
         let product = filled.product.clone();
         let as_of = filled.as_of;
-        let told = QueryAnswer { product, as_of, hit: false, stale: filled.stale, stored };
+        let answer = QueryAnswer { product, as_of, hit: false, stale: filled.stale, stored };
         for (query, floor) in fill.joined {
             if filled.stale || self.may_answer_joined(floor, filled.as_of) {
-                self.effects.told.push((query, told.clone()));
+                self.effects.answers.push((query, answer.clone()));
             } else {
                 self.query(query, name, now);
             }
@@ -310,7 +310,7 @@ impl<Q> Cache<Q> {
 
     /// Takes a frame: the latest value of each product changed in `(after, index]`.
     pub fn change(&mut self, after: Index, index: Index, products: &[Change]) -> Verdict {
-        let verdict = self.follower.frame(after, index);
+        let verdict = self.watcher.frame(after, index);
         if verdict == Verdict::Take {
             for change in products {
                 self.changed(change);
@@ -321,7 +321,7 @@ impl<Q> Cache<Q> {
 
     /// Starts over from an index: every cached product may be older, and is dropped.
     pub fn reset(&mut self, index: Index) -> Verdict {
-        let verdict = self.follower.start_over(index);
+        let verdict = self.watcher.start_over(index);
         if verdict == Verdict::Take {
             let lost: Vec<Name> = self.entries.iter().map(|(name, _)| name.clone()).collect();
             self.entries.clear();
@@ -348,14 +348,14 @@ impl<Q> Cache<Q> {
 
     /// Settled has advanced: queries that landed on a version up to it are answered.
     pub fn settle(&mut self, settled: Index) {
-        if !self.follower.settle(settled) {
+        if !self.watcher.settle(settled) {
             return;
         }
-        let later = self.landed.split_off(&self.follower.settled().next());
+        let later = self.landed.split_off(&self.watcher.settled().next());
         let due = std::mem::replace(&mut self.landed, later);
-        for (query, told) in due.into_values().flatten() {
-            let told = self.as_landed(told);
-            self.effects.told.push((query, told));
+        for (query, answer) in due.into_values().flatten() {
+            let answer = self.as_landed(answer);
+            self.effects.answers.push((query, answer));
         }
     }
 
@@ -365,13 +365,13 @@ impl<Q> Cache<Q> {
     }
 
     /// This cache's state as a watcher of the catalog.
-    pub fn follower(&self) -> &WatcherState {
-        &self.follower
+    pub fn watcher(&self) -> &WatcherState {
+        &self.watcher
     }
 
     /// The same, to take grants and to renounce the lease.
-    pub fn follower_mut(&mut self) -> &mut WatcherState {
-        &mut self.follower
+    pub fn watcher_mut(&mut self) -> &mut WatcherState {
+        &mut self.watcher
     }
 
     /// The counts since the start.
@@ -381,16 +381,16 @@ impl<Q> Cache<Q> {
 
     /// The contents, most recently used first; false marks a version that is not settled yet.
     pub fn contents(&self) -> impl Iterator<Item = (&Name, &Entry, bool)> + '_ {
-        let settled = self.follower.settled();
+        let settled = self.watcher.settled();
         self.entries.iter().map(move |(name, entry)| (name, entry, entry.version() <= settled))
     }
 
-    fn land(&mut self, query: Q, version: Index, told: QueryAnswer) {
+    fn land(&mut self, query: Q, version: Index, answer: QueryAnswer) {
         if self.may_answer(version) {
-            self.effects.told.push((query, told));
+            self.effects.answers.push((query, answer));
         } else {
             self.counts.waited += 1;
-            self.landed.entry(version).or_default().push((query, told));
+            self.landed.entry(version).or_default().push((query, answer));
         }
     }
 
@@ -466,21 +466,21 @@ mod tests {
             version: Index(index),
         };
         cache.reset(Index(7));
-        cache.follower_mut().take_grant(Grant { echo: now, lease: ms(500), index: Index(7) }, now);
+        cache.watcher_mut().take_grant(Grant { echo: now, lease: ms(500), index: Index(7) }, now);
         cache.query(1, &fox, now);
         let ask = cache.effects().asks.remove(0);
         let filled = CatalogAnswer { product: Some(at(7)), as_of: Index(7), stale: false };
         cache.filled(ask.fill, &fox, &filled, now);
-        assert_eq!(cache.effects().told.len(), 1);
+        assert_eq!(cache.effects().answers.len(), 1);
         assert!(cache.hit("fox", now).is_some());
 
         cache.change(Index(7), Index(8), &[at(8)]);
         assert!(cache.hit("fox", now).is_none(), "another frontend may still show the old value");
         cache.query(1, &fox, now);
-        assert_eq!(cache.effects().told.len(), 0);
+        assert_eq!(cache.effects().answers.len(), 0);
         cache.note_answered("fox", Index(8));
-        let told = cache.effects().told;
-        assert_eq!(told.first().and_then(|(_, told)| told.product.clone()), Some(at(8)));
+        let answer = cache.effects().answers;
+        assert_eq!(answer.first().and_then(|(_, answer)| answer.product.clone()), Some(at(8)));
         assert!(cache.hit("fox", now).is_some());
     }
 }

@@ -5,7 +5,7 @@ pub(crate) mod batch;
 pub mod cache;
 pub mod classic;
 pub(crate) mod dialect;
-mod mutants;
+mod predicates;
 pub(crate) mod order_json;
 pub(crate) mod refusals;
 pub mod retry;

@@ -223,7 +223,7 @@ impl World {
     /// Executes the pending effects of a frontend's core.
     pub(crate) fn perform(&mut self, at: usize) {
         let effects = self.frontends[at].cache.effects();
-        for (op, told) in effects.told {
+        for (op, told) in effects.answers {
             self.tell(op, &told);
         }
         for ask in effects.asks {

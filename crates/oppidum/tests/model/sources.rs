@@ -102,7 +102,7 @@ impl World {
         } else {
             let now = self.catalog_clock(at);
             let catalog = &mut self.catalogs[at];
-            let source_cursor = catalog.core.follower().cursor();
+            let source_cursor = catalog.core.watcher().cursor();
             // A catalog that has met no leader yet, or is about to stop, accepts no watcher.
             if source_cursor == Index(0) || catalog.leaving {
                 AttachVerdict::NotYet
@@ -166,7 +166,7 @@ impl World {
         };
         let settled = match to_leader {
             true => self.replicas[at].acknowledger.settled(),
-            false => self.catalogs[at].core.follower().settled(),
+            false => self.catalogs[at].core.watcher().settled(),
         };
         let arrives = self.arrival();
         let everything = if frames.is_none() { Some(self.everything(to_leader, at)) } else { None };
@@ -252,7 +252,7 @@ impl World {
             let version = |product: usize| self.change(product, replica.state.versions[product]);
             (Index(replica.applied as u64), (0..PRODUCTS).map(version).collect())
         } else {
-            (self.catalogs[at].core.follower().cursor(), Vec::new())
+            (self.catalogs[at].core.watcher().cursor(), Vec::new())
         }
     }
 

@@ -41,14 +41,14 @@ impl World {
             let catalog = &mut self.catalogs[at];
             catalog.stream = Some(id);
             catalog.reported = Index(0);
-            let cursor = catalog.core.follower().cursor();
+            let cursor = catalog.core.watcher().cursor();
             (catalog.life, catalog.incarnation, cursor, catalog.core.seen(), since)
         } else {
             let since = self.frontend_clock(at);
             let frontend = &mut self.frontends[at];
             frontend.stream = Some(id);
             frontend.reported = Index(0);
-            let cursor = frontend.cache.follower().cursor();
+            let cursor = frontend.cache.watcher().cursor();
             (frontend.life, frontend.incarnation, cursor, cursor, since)
         };
         let mut stream = Stream {
@@ -89,7 +89,7 @@ impl World {
     fn seen(&mut self, to_leader: bool, at: usize) -> Index {
         match to_leader {
             true => self.catalogs[at].core.seen(),
-            false => self.frontends[at].cache.follower().cursor(),
+            false => self.frontends[at].cache.watcher().cursor(),
         }
     }
 
@@ -122,18 +122,18 @@ impl World {
 
     /// A watcher that has had no grant for a lease looks for another source.
     pub(crate) fn forsake(&mut self, to_leader: bool, at: usize) {
-        let (id, now, follower) = match to_leader {
+        let (id, now, watcher) = match to_leader {
             true => {
                 let catalog = &self.catalogs[at];
-                (catalog.stream, self.catalog_clock(at), catalog.core.follower())
+                (catalog.stream, self.catalog_clock(at), catalog.core.watcher())
             }
             false => {
                 let frontend = &self.frontends[at];
-                (frontend.stream, self.frontend_clock(at), frontend.cache.follower())
+                (frontend.stream, self.frontend_clock(at), frontend.cache.watcher())
             }
         };
         let Some(stream) = id.and_then(|id| self.streams.get(&id)) else { return };
-        if self.watcher_runs(stream) && follower.is_abandoned(stream.since, now) {
+        if self.watcher_runs(stream) && watcher.is_abandoned(stream.since, now) {
             self.disconnect(to_leader, at);
         }
     }
@@ -210,7 +210,7 @@ impl World {
                 let verdict = cache.change(sent, sent, &[]);
                 cache.settle(settled);
                 if let Some(grant) = grant.filter(|_| verdict != Verdict::Gap) {
-                    cache.follower_mut().take_grant(grant, now);
+                    cache.watcher_mut().take_grant(grant, now);
                 }
                 verdict
             }
@@ -227,7 +227,7 @@ impl World {
                 self.catalogs[at].stream
             }
             false => {
-                self.frontends[at].cache.follower_mut().renounce();
+                self.frontends[at].cache.watcher_mut().renounce();
                 self.frontends[at].stream
             }
         };

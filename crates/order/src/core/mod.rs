@@ -3,5 +3,5 @@
 pub mod acknowledger;
 pub mod leader_term;
 pub(crate) mod log_end;
-mod mutants;
+mod predicates;
 pub(crate) mod starts;

@@ -98,7 +98,7 @@ impl QueueStory {
         match self.queue.deadline() {
             Some(deadline) => {
                 let at = (deadline - self.start).as_millis();
-                format!("no entry: more requests are awaited, until {at} ms\n")
+                format!("no entry: more requests are awaited, until {at} ms on the clock\n")
             }
             None => "no entry\n".into(),
         }

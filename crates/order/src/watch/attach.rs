@@ -22,7 +22,8 @@ impl Settling {
             tracing::info!(peer = %name, "detaching {name}: silent for a whole grace");
         }
         if !lapse.let_go.is_empty() {
-            self.settle(|_| ());
+            // Their streams end; they still count until their detaches are applied.
+            self.send_due();
         }
         for detach in lapse.detaches {
             self.propose_detach(detach);

@@ -181,6 +181,11 @@ impl Settling {
         result
     }
 
+    /// Sends the answers that are due after a change, and wakes the streams.
+    pub(super) fn send_due(&self) {
+        self.settle(|_| ());
+    }
+
     fn tell(&self) {
         self.shared.news.send_modify(|count| *count = count.wrapping_add(1));
     }

@@ -108,7 +108,7 @@ impl Leader {
             HelloAnswer::NotYet => Err(Status::unavailable("this replica does not lead yet")),
             HelloAnswer::LetGo => Err(Status::aborted("detached: attach again")),
             HelloAnswer::Served => {
-                self.settling.settle(|_| ());
+                self.settling.send_due();
                 self.settling.urge();
                 Ok(())
             }
@@ -182,7 +182,7 @@ impl Source for Leader {
 
     fn heartbeat(&self, who: Incarnation, stream: StreamId, beat: Heartbeat) {
         if self.settling.with(|state| state.heartbeat(who, stream, beat)) {
-            self.settling.settle(|_| ());
+            self.settling.send_due();
         }
     }
 

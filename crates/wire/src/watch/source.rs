@@ -177,7 +177,7 @@ impl<S: Source> SourceStream<S> {
         loop {
             news.mark_unchanged();
             if !self.source.is_current(progress.who, self.stream) {
-                return Err(Status::aborted("a newer stream of this watcher replaced this stream"));
+                return Err(Status::aborted("this stream is served no more"));
             }
             self.catch_up(progress).await?;
             // Neither the first grant nor the request to leave waits for a beat.

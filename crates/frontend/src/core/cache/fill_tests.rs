@@ -33,7 +33,7 @@ fn cache(capacity: usize) -> Cache<u8> {
     cache.reset(Index(7));
     cache.settle(Index(7));
     let lease = Duration::from_millis(500);
-    cache.follower_mut().take_grant(Grant { echo: NOW, lease, index: Index(7) }, NOW);
+    cache.watcher_mut().take_grant(Grant { echo: NOW, lease, index: Index(7) }, NOW);
     cache
 }
 
@@ -46,7 +46,7 @@ fn ask(cache: &mut Cache<u8>, of: &str, now: Moment) -> CatalogQuery {
 fn fill(cache: &mut Cache<u8>, ask: &CatalogQuery, product: Change, as_of: u64) -> bool {
     let filled = CatalogAnswer { product: Some(product), as_of: Index(as_of), stale: false };
     cache.filled(ask.fill, &ask.name, &filled, NOW);
-    cache.effects().told.iter().any(|(_, told)| told.stored)
+    cache.effects().answers.iter().any(|(_, told)| told.stored)
 }
 
 fn store(cache: &mut Cache<u8>, product: Change) {
@@ -119,7 +119,7 @@ fn a_stale_answer_is_given_and_never_stored() {
     let ask = ask(&mut cache, "fox", NOW);
     let filled = CatalogAnswer { product: Some(change("fox", 3, 7)), as_of: Index(7), stale: true };
     cache.filled(ask.fill, &ask.name, &filled, NOW);
-    let told = cache.effects().told;
+    let told = cache.effects().answers;
     assert!(told[0].1.stale && !told[0].1.stored);
     assert_eq!(held(&cache, "fox"), None);
 }

@@ -1,7 +1,7 @@
 //! The cores of the watch protocol: plain structs without I/O, clock or randomness.
 
 pub mod lease;
-mod mutants;
+mod predicates;
 pub mod position;
 pub mod reattach_backoff;
 pub mod rules;

@@ -18,7 +18,7 @@ use super::source_state::Grant;
 pub struct WatcherState {
     pub(super) times: Times,
     pub(super) rules: Rules,
-    /// Read only by `mutants.rs`: the rules are the same for both levels.
+    /// Read only by `predicates.rs`: the rules are the same for both levels.
     pub(super) role: Tier,
     cursor: Index,
     settled: Index,

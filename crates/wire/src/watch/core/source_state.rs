@@ -34,7 +34,7 @@ pub struct Incarnation(pub u64);
 pub struct SourceState {
     pub(super) times: Times,
     pub(super) rules: Rules,
-    /// Read only by `mutants.rs`: the rules are the same for both kinds.
+    /// Read only by `predicates.rs`: the rules are the same for both kinds.
     pub(super) kind: SourceKind,
     pub(super) standing: BTreeMap<Incarnation, WatcherEntry>,
 }
@@ -55,7 +55,7 @@ pub(super) struct WatcherEntry {
     pub(super) stream: Option<StreamId>,
     /// The last index sent on this stream.
     pub(super) sent: Index,
-    /// The source's cursor when the stream was accepted. Read only by `mutants.rs`.
+    /// The source's cursor when the stream was accepted. Read only by `predicates.rs`.
     pub(super) accepted_at: Index,
     /// The watcher, and all below it, have dropped all values older than this. Never goes back.
     seen: Index,

@@ -17,12 +17,12 @@ impl<Q> CatalogCore<Q> {
 
     /// Rule 7: a query lands only under a live lease.
     pub(super) fn may_land(&self, now: Moment) -> bool {
-        self.follower.live(now) || self.rules.broken(Mutant::CatalogLandsLapsed)
+        self.watcher.live(now) || self.rules.broken(Mutant::CatalogLandsLapsed)
     }
 
     /// Rule 7: a query is answered once the version on which it landed is settled.
     pub(super) fn may_answer(&self, version: Index) -> bool {
-        version <= self.follower.settled() || self.rules.broken(Mutant::CatalogUnsettled)
+        version <= self.watcher.settled() || self.rules.broken(Mutant::CatalogUnsettled)
     }
 
     /// Rules 7 and 8: the answer of a query that has waited is the version on which it landed, as
@@ -32,14 +32,14 @@ impl<Q> CatalogCore<Q> {
             answer.products = self.look(&answer.asked);
         }
         if self.rules.broken(Mutant::StoredAsOfSending) {
-            answer.as_of = self.follower.cursor();
+            answer.as_of = self.watcher.cursor();
         }
         answer
     }
 
     /// Rule 10: a catalog grants at most what is left of its own lease.
     pub(super) fn relayed_lease(&self, now: Moment) -> Lease {
-        let mut lease = self.follower.lease();
+        let mut lease = self.watcher.lease();
         if self.rules.broken(Mutant::GrantBeyondOwn) {
             lease.extend(now, self.times.lease);
         }

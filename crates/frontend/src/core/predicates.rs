@@ -25,12 +25,12 @@ impl<Q> Cache<Q> {
 
     /// Rule 7: a frontend answers a query from its cache only under a live lease.
     pub(super) fn may_hit(&self, now: Moment) -> bool {
-        self.follower.live(now) || self.rules.broken(Mutant::FrontendHitsLapsed)
+        self.watcher.live(now) || self.rules.broken(Mutant::FrontendHitsLapsed)
     }
 
     /// Rule 7: a query is answered once the version on which it landed is settled.
     pub(super) fn may_answer(&self, version: Index) -> bool {
-        version <= self.follower.settled() || self.rules.broken(Mutant::FrontendUnsettled)
+        version <= self.watcher.settled() || self.rules.broken(Mutant::FrontendUnsettled)
     }
 
     /// Rule 7: the answer of a query that has waited is the version on which it landed.
@@ -45,12 +45,12 @@ impl<Q> Cache<Q> {
 
     /// Rule 7: a frontend refuses an order by itself only under a live lease.
     pub(super) fn may_refuse(&self, now: Moment) -> bool {
-        self.follower.live(now) || self.rules.broken(Mutant::RefusesLapsed)
+        self.watcher.live(now) || self.rules.broken(Mutant::RefusesLapsed)
     }
 
     /// Rule 7: a frontend refuses an order only because of a settled version.
     pub(super) fn may_refuse_by(&self, version: Index) -> bool {
-        version <= self.follower.settled() || self.rules.broken(Mutant::RefusesUnsettled)
+        version <= self.watcher.settled() || self.rules.broken(Mutant::RefusesUnsettled)
     }
 
     /// Rule 8: an answer below the fill's floor is not stored.
@@ -60,7 +60,7 @@ impl<Q> Cache<Q> {
 
     /// Rule 8: a query joins an open fill only under a live lease.
     pub(super) fn may_join(&self, now: Moment) -> bool {
-        self.follower.live(now) || self.rules.broken(Mutant::JoinLapsed)
+        self.watcher.live(now) || self.rules.broken(Mutant::JoinLapsed)
     }
 
     /// Rule 8: a query that joined a fill takes no answer below its own floor.
