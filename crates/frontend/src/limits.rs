@@ -86,7 +86,7 @@ pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 /// the main limit; this one stops a client on the same host from keeping the thread busy.
 pub const LINGER_BYTES_MAX: usize = 64 * BATCH_BYTES_MAX;
 
-/// The longest that a client waits for an answer: then 503 or 504.
+/// After this no new try begins, and the client gets 503 or 504; also the deadline of an order.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long a catalog may take to answer before another one is asked.
@@ -95,8 +95,8 @@ pub const CATALOG_PATIENCE: Duration = Duration::from_millis(600);
 /// A replica that has sent nothing for this long counts as silent; it sends something every 500 ms.
 pub const SILENCE_MAX: Duration = Duration::from_millis(850);
 
-/// How long a request waits for a leader while no majority is reachable: writes must be refused
-/// clearly within a second.
+/// How long an order waits while no majority is reachable and the rest is silent: writes must be
+/// refused clearly within a second. The outage is logged then, too.
 pub const LEADERLESS_MAX: Duration = Duration::from_millis(900);
 
 /// The most products in one list, and the default of its limit.

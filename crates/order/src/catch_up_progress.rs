@@ -1,8 +1,8 @@
 //! Catch-up progress: logs how many orders a replica is behind, its rate, and the time left.
 //!
-//! In their greeting on a held stream the peers say how many orders they know; the greatest number
-//! is the mark. The mark moves while the store takes orders, but it is good enough to tell an
-//! operator whether to wait for seconds or for an hour.
+//! Each peer reports its number of orders when its liveness stream opens; the greatest report is the
+//! target. The target moves while the store takes orders, but it is good enough to tell an operator
+//! whether to wait for seconds or for an hour.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,24 +24,24 @@ const SAY: Duration = Duration::from_secs(2);
 pub(crate) struct CatchUpProgress {
     from: u64,
     began: Instant,
-    mark: u64,
+    target: u64,
     said: Option<Instant>,
 }
 
 impl CatchUpProgress {
     /// Starts with `orders` orders.
     pub(crate) fn new(orders: u64, now: Instant) -> Self {
-        Self { from: orders, began: now, mark: orders, said: None }
+        Self { from: orders, began: now, target: orders, said: None }
     }
 
     /// A peer knows this many orders.
     pub(crate) fn hear(&mut self, orders: u64) {
-        self.mark = self.mark.max(orders);
+        self.target = self.target.max(orders);
     }
 
     /// This replica has `orders` orders now. Returns a log line when one is due.
     pub(crate) fn note(&mut self, orders: u64, now: Instant) -> Option<String> {
-        let behind = self.mark.saturating_sub(orders);
+        let behind = self.target.saturating_sub(orders);
         if behind == 0 {
             let was_long = self.said.take().is_some();
             let caught_up = orders - self.from;
@@ -49,8 +49,8 @@ impl CatchUpProgress {
             (self.from, self.began) = (orders, now);
             return was_long.then(|| format!("caught up: {caught_up} orders in {took:.1?}"));
         }
-        let silent = self.said.is_none_or(|said| SAY <= now - said);
-        if !silent || (self.said.is_none() && behind < WORTH_SAYING) {
+        let is_quiet = self.said.is_none_or(|said| SAY <= now - said);
+        if !is_quiet || (self.said.is_none() && behind < WORTH_SAYING) {
             return None;
         }
         self.said = Some(now);

@@ -37,6 +37,8 @@ pub(crate) type Respond = Box<dyn FnOnce(Decisions) + Send>;
 pub(crate) struct Pending {
     requests: Encoded<Bytes>,
     is_urgent: bool,
+    /// The bounds of an entry that may include them.
+    bounds: EntryBounds,
 }
 
 /// The most that an entry may carry.
@@ -46,16 +48,23 @@ pub(crate) struct EntryBounds {
     pub(crate) bytes: usize,
 }
 
+impl EntryBounds {
+    const LONE: Self = Self { requests: COMMANDS_MAX, bytes: BYTES_MAX };
+    const BULK: Self = Self { requests: BULK_COMMANDS_MAX, bytes: BULK_BYTES_MAX };
+}
+
 impl Pending {
     /// A lone request.
     pub(crate) fn lone(request: &Request) -> Self {
         // A request without a key is a catalog's attach or detach: other answers may wait for it.
-        Self { requests: Encoded::one(request), is_urgent: request.key.is_none() }
+        let is_urgent = request.key.is_none();
+        Self { requests: Encoded::one(request), is_urgent, bounds: EntryBounds::LONE }
     }
 
-    /// A bulk of orders.
+    /// A bulk of orders. Frontends send a single order as a bulk, too: its entry has the bounds of
+    /// bulks, or it would cut the large entries of others into pieces.
     pub(crate) fn bulk(orders: Encoded<Bytes>) -> Self {
-        Self { requests: orders, is_urgent: false }
+        Self { requests: orders, is_urgent: false, bounds: EntryBounds::BULK }
     }
 
     /// The number of requests.
@@ -75,11 +84,7 @@ impl Pending {
 
     /// The bounds of an entry that may include them.
     pub(crate) fn bounds(&self) -> EntryBounds {
-        if self.count() == 1 {
-            EntryBounds { requests: COMMANDS_MAX, bytes: BYTES_MAX }
-        } else {
-            EntryBounds { requests: BULK_COMMANDS_MAX, bytes: BULK_BYTES_MAX }
-        }
+        self.bounds
     }
 
     /// As a part of an entry.
@@ -185,6 +190,16 @@ pub(crate) mod tests {
             assert_eq!(queue.close(Instant::now()).unwrap().companions, [expected]);
             queue.landed(1_000);
         }
+    }
+
+    #[test]
+    fn a_bulk_of_one_order_does_not_cut_an_entry_of_bulks_short() {
+        let mut queue = BatchQueue::default();
+        queue.set_open(true);
+        for (number, count) in [(0, 1), (1, 1_000), (2, 1), (3, 1_000), (4, 1), (5, 1_000)] {
+            queue.offer(many(count, 60 * count), number, Instant::now()).unwrap();
+        }
+        assert_eq!(queue.close(Instant::now()).unwrap().companions, [0, 1, 2, 3, 4, 5]);
     }
 
     #[test]

@@ -17,7 +17,8 @@ pub(crate) struct Preempt {
 }
 
 impl Preempt {
-    /// Looks at the other voters. `Some`: this replica has been healthy for [`STEADY`].
+    /// Looks at the other voters. `Some(id)`: the higher replica `id` has been healthy for
+    /// [`STEADY`]; hand over to it.
     pub(crate) fn look(&mut self, me: u64, rivals: &[VoterView], now: Instant) -> Option<u64> {
         let healthy = rivals.iter().filter(|rival| me < rival.id && is_healthy(rival));
         let Some(best) = healthy.map(|rival| rival.id).max() else {

@@ -8,6 +8,7 @@
 //! A queue and its thread last as long as the process.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,8 @@ pub struct LineQueue {
 
 #[derive(Debug, Default)]
 struct Shared {
+    /// The line about lost lines is a JSON object, like the others.
+    json: AtomicBool,
     state: Mutex<State>,
     /// Notified when a line is pushed and when the thread has written the lines that it took.
     changed: Condvar,
@@ -48,6 +51,11 @@ impl LineQueue {
         // If the thread cannot be spawned, the queue fills up and counts lines as lost.
         let _ = std::thread::Builder::new().name("lines".into()).spawn(move || write(&own, to));
         Self { shared }
+    }
+
+    /// Writes the line about lost lines as a JSON object from now on.
+    pub fn use_json(&self) {
+        self.shared.json.store(true, Ordering::Relaxed);
     }
 
     /// Queues a line, or counts it as lost when the buffer is full.
@@ -108,11 +116,20 @@ fn write(shared: &Shared, mut to: impl Write) {
             let written = to.write_all(piece).and_then(|()| to.flush());
             if written.is_err() {
                 lost += lines(piece);
-            } else if 0 < lost && writeln!(to, "{lost} lines could not be written").is_ok() {
+            } else if 0 < lost && writeln!(to, "{}", lost_line(shared, lost)).is_ok() {
                 lost = 0;
             }
         }
         taken.clear();
+    }
+}
+
+fn lost_line(shared: &Shared, lost: u64) -> String {
+    let text = format!("{lost} lines could not be written");
+    if shared.json.load(Ordering::Relaxed) {
+        serde_json::json!({ "level": "warn", "message": text }).to_string()
+    } else {
+        text
     }
 }
 
@@ -216,6 +233,9 @@ mod tests {
         queue.push("three");
         assert!(queue.flush(LONG));
         assert_eq!(*written.lock(), "one\nthree\n1 lines could not be written\n");
+        queue.use_json();
+        let line = lost_line(&queue.shared, 2);
+        assert_eq!(line, r#"{"level":"warn","message":"2 lines could not be written"}"#);
     }
 
     #[test]

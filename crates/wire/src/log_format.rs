@@ -62,7 +62,9 @@ pub(crate) fn text(event: &Event<'_>, since_epoch: Duration) -> String {
         }
     }
     let begins = line.len();
-    event.record(&mut Message(&mut line));
+    // The sentences of this program name what matters; those of libraries, at these levels, do not.
+    let with_fields = matches!(*event.metadata().level(), Level::DEBUG | Level::TRACE);
+    event.record(&mut Message { line: &mut line, with_fields });
     without_controls(&line, begins).unwrap_or(line)
 }
 
@@ -70,6 +72,8 @@ pub(crate) fn text(event: &Event<'_>, since_epoch: Duration) -> String {
 pub(crate) fn json(event: &Event<'_>, since_epoch: Duration, source: &LogSource) -> String {
     let metadata = event.metadata();
     let mut object = Map::new();
+    event.record(&mut Fields(&mut object));
+    // No field of an event takes the place of these.
     let time = format!("{}T{}Z", date(since_epoch), time_of_day(since_epoch));
     object.insert("time".into(), time.into());
     object.insert("level".into(), metadata.level().as_str().to_ascii_lowercase().into());
@@ -78,8 +82,25 @@ pub(crate) fn json(event: &Event<'_>, since_epoch: Duration, source: &LogSource)
         object.insert("id".into(), id.into());
     }
     object.insert("target".into(), metadata.target().into());
-    event.record(&mut Fields(&mut object));
-    Value::Object(object).to_string()
+    ascii(&Value::Object(object).to_string())
+}
+
+/// A JSON text without the control characters and line ends beyond ASCII, which JSON allows.
+fn ascii(json: &str) -> String {
+    let is_odd =
+        |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
+    if !json.contains(is_odd) {
+        return json.to_owned();
+    }
+    let mut shown = String::with_capacity(json.len() + 16);
+    for letter in json.chars() {
+        if is_odd(letter) {
+            let _ = write!(shown, "\\u{:04x}", u32::from(letter));
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
 }
 
 /// Escapes the control characters of a line; None: it has none. Untrusted text is escaped where it
@@ -100,14 +121,19 @@ fn without_controls(line: &str, begins: usize) -> Option<String> {
     Some(shown)
 }
 
-/// Writes the message of an event.
-struct Message<'a>(&'a mut String);
+/// Writes the message of an event, and if asked to its fields as `name=value`.
+struct Message<'a> {
+    line: &'a mut String,
+    with_fields: bool,
+}
 
 impl Visit for Message<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        if field.name() == "message" {
-            let _ = write!(self.0, "{value:?}");
-        }
+        let _ = match field.name() {
+            "message" => write!(self.line, "{value:?}"),
+            name if self.with_fields => write!(self.line, " {name}={value:?}"),
+            _ => Ok(()),
+        };
     }
 }
 
@@ -189,10 +215,20 @@ mod tests {
         assert_eq!(without_controls("12:00 a café…", 6), None);
         let forged = without_controls("12:00 a\nb\u{1b}[2J\u{9b}1m", 6);
         assert_eq!(forged.as_deref(), Some("12:00 a\\nb\\u{1b}[2J\\u{9b}1m"));
-        let (text, json) = lines(|| tracing::info!("a\n\"b\"\u{1b}[2J"));
-        assert_eq!(text, "05:30:00.250 a\\n\"b\"\\u{1b}[2J");
-        assert_eq!(json["message"], "a\n\"b\"\u{1b}[2J");
-        assert!(!json.to_string().contains(char::is_control));
+        let message = "a\n\"b\"\u{1b}[2J \u{9b}1m \u{2028}";
+        let (text, json) = lines(|| tracing::info!("{message}"));
+        assert_eq!(text, "05:30:00.250 a\\n\"b\"\\u{1b}[2J \\u{9b}1m \u{2028}");
+        assert_eq!(json["message"], message);
+        let shown = ascii(&json.to_string());
+        assert!(!shown.contains(char::is_control) && !shown.contains('\u{2028}'), "{shown}");
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), json);
+    }
+
+    #[test]
+    fn no_field_of_an_event_hides_which_process_wrote_the_line() {
+        let (text, json) = lines(|| tracing::debug!(id = 7_u64, level = "fatal", "odd"));
+        assert_eq!(text, "05:30:00.250 debug odd id=7 level=\"fatal\"");
+        assert_eq!((&json["id"], &json["level"]), (&456.into(), &"debug".into()));
     }
 
     #[test]

@@ -33,7 +33,11 @@ pub fn start(filter: &str, format: LogFormat, source: LogSource) -> Result<(), F
     let filter = EnvFilter::builder()
         .parse(format!("{QUIET},{filter}"))
         .map_err(|error| FilterError(error.to_string()))?;
-    let layer = LogWriter { lines: lines::stderr().clone(), format, source };
+    let lines = lines::stderr().clone();
+    if format == LogFormat::Json {
+        lines.use_json();
+    }
+    let layer = LogWriter { lines, format, source };
     let subscriber = Registry::default().with(filter).with(layer);
     // In tests one program runs the telemetry of several processes; the first subscriber stays.
     let _ = tracing::subscriber::set_global_default(subscriber);

@@ -12,9 +12,9 @@ use wire::problem::{Code, Problem};
 
 use crate::limits::LEADERLESS_MAX;
 
-/// A replica that reports no majority for this long is believed: it dials the replicas that it
-/// misses every 50 ms.
-const NO_QUORUM_AFTER: Duration = Duration::from_millis(150);
+/// A replica's report that there is no majority is believed once the request is this old: the
+/// replica dials those that it misses every 50 ms.
+const NO_QUORUM_BELIEVED_AFTER: Duration = Duration::from_millis(150);
 
 /// The reachability of one replica.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -139,7 +139,7 @@ impl Retry {
         let final_now = match problem.code {
             Code::Overloaded | Code::DiskFull | Code::Malformed => true,
             // A replica, too, only knows the results of its last connects.
-            Code::NoQuorum => NO_QUORUM_AFTER <= since,
+            Code::NoQuorum => NO_QUORUM_BELIEVED_AFTER <= since,
             Code::Unknown
             | Code::NotLeader
             | Code::NoLeader
@@ -315,7 +315,7 @@ mod tests {
         // The replica may rely on connects of a moment ago.
         let no_quorum = Problem::definite(Code::NoQuorum, "no");
         assert_eq!(Retry::new(ms(5_000)).failed(&no_quorum, ms(0), 0.0), None);
-        let late = Retry::new(ms(5_000)).failed(&no_quorum, NO_QUORUM_AFTER, 0.0);
+        let late = Retry::new(ms(5_000)).failed(&no_quorum, NO_QUORUM_BELIEVED_AFTER, 0.0);
         assert_eq!(late, Some(no_quorum));
         for code in [Code::NotLeader, Code::NoLeader, Code::Lost, Code::Starting, Code::Refused] {
             let problem = Problem::definite(code, "not yet");

@@ -2,10 +2,9 @@
 //!
 //! The history itself does not travel with a snapshot. An installing replica asks a [`BlockSource`]
 //! only for the blocks that it lacks, checks that each continues the chain, remembers their keys,
-//! and only then adopts the manifest's state, in one transaction. A crash before that leaves extra
-//! blocks in the file, on which nothing depends; a crash after it finds the installed snapshot. An
-//! error before that leaves a ledger without keys, and the replica stops: such a ledger applies
-//! nothing, and installs no other snapshot.
+//! and only then adopts the manifest's state, in one transaction. A crash before the transaction
+//! leaves extra blocks in the file, on which nothing depends; after it, the snapshot is installed.
+//! If the installation fails, the ledger has no keys, applies nothing, and the replica stops.
 //!
 //! A snapshot never claims more than is on disk here, because the log up to it may be purged.
 
@@ -42,7 +41,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Blocks are written to disk in parts of about this many bytes while a snapshot is installed.
 const PART_BYTES: usize = 8 << 20;
 
-/// The current snapshot: the state on disk. It costs nothing. `None` before the first entry is on
+/// The current snapshot: the state on disk, not copied. `None` before the first entry is on
 /// disk.
 pub(crate) fn current(view: &View) -> Option<Snapshot> {
     let durable = view.durable();
@@ -58,7 +57,7 @@ pub(crate) fn empty() -> Snapshot {
     Snapshot { meta: SnapshotMeta::default(), snapshot: Manifest { state } }
 }
 
-/// Installs a snapshot: fetches the missing blocks, checks them, and changes over at once.
+/// Installs a snapshot: fetches the missing blocks, checks them, and replaces the state.
 pub(crate) async fn install(
     view: &Arc<View>,
     source: &dyn BlockSource,

@@ -56,9 +56,9 @@ struct Shared {
     /// The log of rejected calls.
     complaints: Complaints,
     introduction: Introduction,
-    /// Receives the reason when this replica has forgotten what it acknowledged.
+    /// Where the reason goes when this replica has forgotten what it acknowledged.
     failures: mpsc::Sender<Stop>,
-    /// The start number of each peer that has asked for missing logs.
+    /// The start of each peer for which "sending missing logs" was logged: once for each start.
     starts: Mutex<BTreeMap<u64, u64>>,
     /// Cancelled when this replica is about to stop: every liveness stream then ends with that
     /// status.
@@ -109,8 +109,8 @@ impl Receiver {
         self.shared.identity.admit(sender).map_err(|error| refusal(&error))
     }
 
-    /// Admits a call that counts on the memory of this replica or of the caller: both must have
-    /// compared it before.
+    /// Admits a call that is safe only if neither side has forgotten what it acknowledged: both must
+    /// have compared that before.
     fn admit_introduced(&self, sender: Option<&proto::Sender>) -> Result<u64, Status> {
         let id = self.shared.identity.admit_met(sender).map_err(|error| refusal(&error))?;
         self.is_proven(sender)?;
