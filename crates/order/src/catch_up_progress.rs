@@ -1,8 +1,8 @@
 //! Catch-up progress: logs how many orders a replica is behind, its rate, and the time left.
 //!
-//! Each peer reports its number of orders when its liveness stream opens; the greatest report is the
-//! target. The target moves while the store takes orders, but it is good enough to tell an operator
-//! whether to wait for seconds or for an hour.
+//! Each peer reports its number of orders when its liveness stream opens; the greatest report is
+//! the target. The target moves while the store takes orders, but it is good enough to tell an
+//! operator whether to wait for seconds or for an hour.
 
 use std::sync::Arc;
 use std::time::Duration;

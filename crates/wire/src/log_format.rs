@@ -1,7 +1,7 @@
 //! Log formats: a log line as a sentence for people, or as a JSON object for machines.
 //!
-//! Both are made from the same event. Text is the time of day, the level if it is not `info`, and the
-//! sentence, which names what matters. JSON has the sentence as `message` and, beside it, the
+//! Both are made from the same event. Text is the time of day, the level if it is not `info`, and
+//! the sentence, which names what matters. JSON has the sentence as `message` and, beside it, the
 //! fields by which lines are searched: `leader`, `term`, `index`, `peer`, `order`, and others.
 
 use std::fmt::Write as _;
@@ -87,8 +87,7 @@ pub(crate) fn json(event: &Event<'_>, since_epoch: Duration, source: &LogSource)
 
 /// A JSON text without the control characters and line ends beyond ASCII, which JSON allows.
 fn ascii(json: &str) -> String {
-    let is_odd =
-        |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
+    let is_odd = |letter: char| letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
     if !json.contains(is_odd) {
         return json.to_owned();
     }

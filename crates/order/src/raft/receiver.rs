@@ -109,8 +109,8 @@ impl Receiver {
         self.shared.identity.admit(sender).map_err(|error| refusal(&error))
     }
 
-    /// Admits a call that is safe only if neither side has forgotten what it acknowledged: both must
-    /// have compared that before.
+    /// Admits a call that is safe only if neither side has forgotten what it acknowledged: both
+    /// must have compared that before.
     fn admit_introduced(&self, sender: Option<&proto::Sender>) -> Result<u64, Status> {
         let id = self.shared.identity.admit_met(sender).map_err(|error| refusal(&error))?;
         self.is_proven(sender)?;

@@ -1,8 +1,8 @@
 //! The cores of the watch protocol: plain structs without I/O, clock or randomness.
 
 pub mod lease;
-mod predicates;
 pub mod position;
+mod predicates;
 pub mod reattach_backoff;
 pub mod rules;
 pub mod source_state;

@@ -1,9 +1,9 @@
 //! Mutants: wrong versions of single rules, which prove that the checkers detect a violation.
 //!
 //! A checker is trusted only after it has caught a deliberate bug. Each [`Mutant`] is one wrong
-//! line inside a real core, in its `predicates.rs`; the model and the black-box test switch one mutant
-//! on and must find a violation. In service every rule holds: [`Rules::default`] has no mutant, and
-//! only a hidden setting for tests switches one on.
+//! line inside a real core, in its `predicates.rs`; the model and the black-box test switch one
+//! mutant on and must find a violation. In service every rule holds: [`Rules::default`] has no
+//! mutant, and only a hidden setting for tests switches one on.
 
 use std::str::FromStr;
 
