@@ -62,6 +62,7 @@ fn unknown_settings_are_refused_with_the_nearest_known_one() {
     refused(&with(&[], &["order", "--id", "456", "--orders", "456"]), &["ID=HOST:PORT"]);
     refused(&with(&[], &["frontend", "--dialect", "latin"]), &["latin", "stock or toy"]);
     refused(&with(&[], &["catalog", "--lease-ms", "100"]), &["lease"]);
+    refused(&with(&[], &["catalog", "--lease-ms", "3000"]), &["3s", "600ms is the most"]);
     refused(&with(&[], &["catalog", "--log", "inof"]), &["inof", "debug"]);
     refused(&with(&[], &["order", "--id", "456", "--data", ""]), &["--data is empty"]);
     std::fs::write(folder.path().join(".env"), "OPPIDUM_PROT=99\n").unwrap();

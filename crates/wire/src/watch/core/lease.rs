@@ -8,6 +8,11 @@
 
 use std::time::Duration;
 
+/// The longest grace. A frontend waits for a process for 600 ms and accepts a stale answer after
+/// three such waits; a source that does not report is let go after three graces. With a longer
+/// grace a healthy store would show stale answers while it waits for one dead process.
+pub const GRACE_MAX: Duration = Duration::from_millis(600);
+
 /// A point on one process's own clock, which also counts while the machine is suspended. Moments of
 /// different processes are never compared; a moment is only echoed to the process that read it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,6 +56,17 @@ pub enum TimesError {
     /// A source with a beat interval of zero would never sleep.
     #[error("the beat interval is shorter than 1 ms")]
     BeatTooShort,
+    /// A frontend would give up waiting, and show stale answers, before a dead process is let go.
+    #[error(
+        "the lease ({lease:?}) and the drift bound make a grace of {grace:?}, and {GRACE_MAX:?} is \
+         the most: lower the lease"
+    )]
+    GraceTooLong {
+        /// The lease as set.
+        lease: Duration,
+        /// The grace that follows.
+        grace: Duration,
+    },
     /// With a drift of 1000 ‰ a clock may stand still.
     #[error("a drift bound of {0} per mille is not below 1000")]
     DriftTooLarge(u32),
@@ -78,6 +94,10 @@ impl Times {
         }
         if 1000 <= drift_per_mille {
             return Err(TimesError::DriftTooLarge(drift_per_mille));
+        }
+        let grace = self.grace();
+        if GRACE_MAX < grace {
+            return Err(TimesError::GraceTooLong { lease, grace });
         }
         Ok(())
     }
@@ -157,5 +177,15 @@ mod tests {
         assert_eq!(Times { lease: ms(300), ..times }.check(), Ok(()), "three beats are enough");
         assert!(Times { beat: ms(0), ..times }.check().is_err());
         assert!(Times { drift_per_mille: 1000, ..times }.check().is_err());
+    }
+
+    /// Kind: a lease of seconds, with which a frontend shows stale answers of a healthy store.
+    #[test]
+    fn a_lease_whose_grace_outlasts_the_patience_of_a_frontend_is_rejected() {
+        let times = Times::default();
+        assert_eq!(Times { lease: ms(540), ..times }.check(), Ok(()));
+        let error = Times { lease: ms(541), ..times }.check().unwrap_err();
+        assert_eq!(error, TimesError::GraceTooLong { lease: ms(541), grace: ms(541) * 111 / 100 });
+        assert!(Times { drift_per_mille: 150, ..times }.check().is_err());
     }
 }
