@@ -96,8 +96,9 @@ async fn propose(
             Err(problem) => last = Some(problem),
         }
     }
-    let nobody = || Problem::definite(wire::problem::Code::NoLeader, "no replica could be reached");
-    Err(last.unwrap_or_else(nobody))
+    let unreachable =
+        || Problem::definite(wire::problem::Code::NoLeader, "no replica could be reached");
+    Err(last.unwrap_or_else(unreachable))
 }
 
 #[cfg(test)]

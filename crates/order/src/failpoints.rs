@@ -1,7 +1,7 @@
 //! Failpoints: faults that a test switches on and off while the replica runs: a disk that stalls, a
 //! disk that lies about syncs, a clock that jumps.
 //!
-//! With the fault `failpoints` a thread reads the file beside the data folder, `ORDER.faults`,
+//! With the fault `switches` a thread reads the file beside the data folder, `ORDER.faults`,
 //! every few milliseconds. Its words hold for the whole process, as a disk and a clock do. Without
 //! that fault no thread runs, and each check here costs one relaxed read of memory.
 //!

@@ -258,7 +258,7 @@ mod tests {
         for a in [
             "use crate::b::B; pub struct A;",
             "use super::b; pub struct A;",
-            "pub struct A; fn f() -> crate::b::B { todo!() }",
+            "pub struct A; fn f() -> crate::b::B { loop {} }",
             "pub struct A; fn f() { println!(\"{}\", crate::b::g()); }",
             "pub struct A; mod inner { use super::super::b::B; }",
         ] {

@@ -116,7 +116,7 @@ pub(crate) struct Cache {
     oppidum lab failover --kill random --repeat 20 --restart-after 1s --seed 7\n\n\
     A store of its own: three replicas, two catalogs, two frontends, all real processes.\n\
     It writes failover.svg, latency over time, and failover.csv, every request.\n\n\
-    Exit codes: 0 nobody noticed, and everything is there once and everywhere the same; \
+    Exit codes: 0 no client noticed, every order is there once, and all replicas are equal; \
     1 not so; 2 it could not be done, or was stopped.")]
 pub(crate) struct Failover {
     /// The process to kill, with `kill -9`
@@ -195,7 +195,7 @@ pub(crate) struct StoreChoice {
 #[command(after_help = "Examples:\n  oppidum lab oversell\n  \
     oppidum lab oversell --url http://127.0.0.1:1234 --url http://127.0.0.1:1235\n\n\
     At a --url it first buys a product down to one piece, and in the stock dialect sells it back \
-    in the end. Nobody else should be trading meanwhile. Exit codes: 0 it was sold once; 1 not so; \
+    in the end. No other client should trade meanwhile. Exit codes: 0 it was sold once; 1 not so; \
     2 it could not be measured.")]
 pub(crate) struct Oversell {
     /// The store.
@@ -225,8 +225,8 @@ pub(crate) struct DoubleSubmit {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  oppidum lab stale\n  \
     oppidum lab stale --url http://127.0.0.1:1234 --url http://127.0.0.1:1235 --orders 50\n\n\
-    Nobody else should be trading meanwhile. Exit codes: 0 nobody was shown a stock that was no \
-    longer true; 1 somebody was; 2 it could not be measured.")]
+    No other client should trade meanwhile. Exit codes: 0 no answer showed a stock that was no \
+    longer true; 1 an answer did; 2 it could not be measured.")]
 pub(crate) struct Stale {
     /// The store.
     #[command(flatten)]

@@ -453,7 +453,7 @@ pub(crate) enum Product {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  oppidum conform --dialect stock\n  \
     oppidum conform --url http://127.0.0.1:8080 --dialect toy --json > score.json\n\n\
-    The store need not be empty, but nobody else should be trading. It must sell two products, \
+    The store need not be empty, but no other client should trade. It must sell two products, \
     one of them with 60 pieces (in the stock dialect fewer do: pieces are sold to it). In the \
     stock dialect the stock is left as it was found. Exit codes: 0 every check was passed or \
     skipped; 1 not so; 2 no store there.")]

@@ -243,7 +243,7 @@ impl AnswerCounts {
             let gone = gone.map_or("an unknown number of".into(), |gone| gone.to_string());
             return ExperimentResult::Broken(format!(
                 "{head}: each has one order, but {gone} pieces are gone and not {placed} (if \
-                 nobody else is trading)"
+                 no other client trades)"
             ));
         }
         let longest = self.copies.iter().flatten().map(|copy| copy.took).max().unwrap_or_default();
