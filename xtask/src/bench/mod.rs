@@ -137,7 +137,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         row.date = machine::date();
         row.command = command();
         row.busy = busy;
-        println!("\n{}", row.table());
+        println!("\n{}{}", row.table(), row.verdicts());
         book.enter(row);
         book.save(&json)?;
     }

@@ -152,10 +152,9 @@ pub(crate) fn row(
 
 /// The medians of all measures of a closed loop.
 fn lines((one, many): Unit, runs: &[Vec<Run>]) -> Vec<Line> {
-    let measures: [(String, Measure); 6] = [
+    let measures: [(String, Measure); 5] = [
         (format!("{many} per second"), |run| run.rate),
         (format!("CPU of what serves, µs per {one}"), |run| run.server_us),
-        (format!("CPU of the load itself, µs per {one}"), |run| run.load_us),
         ("latency, median, ms".into(), |run| run.latency.p50),
         ("latency, 99th percentile, ms".into(), |run| run.latency.p99),
         ("latency, 99.9th percentile, ms".into(), |run| run.latency.p999),
@@ -193,7 +192,7 @@ mod tests {
             Line { what: "orders per second".into(), values: vec![1_000.0, 2_000.0] }
         );
         assert_eq!(lines[1].values, [90.0, 50.0]);
-        assert_eq!(lines[3].values, [1.0, 1.0]);
+        assert_eq!(lines[2].values, [1.0, 1.0]);
         assert!((median([]) - 0.0).abs() < f64::EPSILON);
     }
 }

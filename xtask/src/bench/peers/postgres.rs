@@ -77,7 +77,7 @@ pub(crate) fn measure(bench: &mut Bench, title: &str, programs: Programs) -> Res
         "64 connections, one hot product; an order takes one from its stock, gets the next number \
          without a gap, is remembered under a key, and is on two of three disks. {}, a primary and \
          two standbys (`synchronous_standby_names = 'ANY 1'`), one prepared statement per order by \
-         `pgbench`, over its own protocol; the store over HTTP.",
+         `pgbench`; the store over HTTP.",
         cluster.programs.version()?
     );
     Ok(turns::row(title, &how, ORDER, &sides, &runs))

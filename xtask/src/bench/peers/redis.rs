@@ -79,8 +79,8 @@ pub(crate) fn measure(bench: &mut Bench, title: &str, program: &Path) -> Result<
     let how = format!(
         "64 and 256 connections, one hot product; an order takes one from its stock, gets the next \
          number without a gap, and is remembered under a key. {}, a master and two replicas with \
-         `appendfsync always`, one script and `WAIT 1` per order over its own protocol: no HTTP, \
-         no consensus, and a failover may lose what was acknowledged. The store over HTTP.",
+         `appendfsync always`, one script and `WAIT 1` per order: no HTTP, no consensus, and a \
+         failover may lose what was acknowledged. The store over HTTP.",
         version(program)?
     );
     Ok(turns::row(title, &how, ORDER, &sides, &runs))

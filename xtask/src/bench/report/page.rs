@@ -14,45 +14,58 @@ impl Book {
         let Self { machine, compiler, rows } = self;
         let mut page = format!(
             "# Performance\n\n\
-             Measured with `cargo xtask bench`, which wrote this page.\n\n\
-             * Machine: {machine}; {compiler}, as it is [deployed](deploy.md). The load runs on \
-             the same machine.\n\
-             * The store: three replicas, a catalog and a frontend; every order is on disk on a \
-             majority, and dropped from every cache, before its answer. CPU is that of all their \
-             processes, from `/proc`. They write no line per batch or request (`--log warn`, \
-             `--access-log off`).\n\
-             * The bare handler: axum, an order parsed and answered, nothing kept; a query \
-             answered with the same bytes. It shows what HTTP alone costs here.\n\
-             * What is compared runs in turns, in the same run; medians of the runs. What lasts \
-             are the ratios: the rest says as much about the machine.\n\
-             * The load is one thread that waits for all its connections at once; an open loop \
-             goes before what it measures, where that is allowed (root). After each run the \
-             ledger has grown by as many orders as were acknowledged, or the run fails.\n\n\
+             Written by `cargo xtask bench`.\n\n\
+             * Machine: {machine}; {compiler}, as [deployed](deploy.md). It also runs the load: \
+             one thread, which in an open loop has the highest priority (as root).\n\
+             * The store: three replicas, a catalog and a frontend (`--log warn`, `--access-log \
+             off`). Before its answer, each order is on disk on a majority, and dropped from every \
+             cache. CPU is that of all processes of the store.\n\
+             * The bare handler: axum; it parses and answers the same requests, and keeps \
+             nothing. It shows what HTTP alone costs here.\n\
+             * The sides of a table run in turns; figures are medians of the runs. Only ratios \
+             within one run can be compared. A run fails unless the ledger has grown by as many \
+             orders as were acknowledged.\n\n\
              ## Against the targets\n\n\
              | | | target | measured | |\n|---|---|---:|---:|---|\n"
         );
-        for (row, aim) in rows.iter().flat_map(|row| row.aims.iter().map(move |aim| (row, aim))) {
-            let Aim { what, wanted, found, met } = aim;
-            let met = if *met { "met" } else { "**not met**" };
-            // Writing into a string cannot fail, here and below.
-            let _ = writeln!(page, "| {} | {what} | {wanted} | {found} | {met} |", row.title);
+        for row in rows {
+            for (at, aim) in row.aims.iter().enumerate() {
+                let Aim { what, wanted, found, met } = aim;
+                let title = if at == 0 { row.title.as_str() } else { "" };
+                let met = if *met { "" } else { "**not met**" };
+                // Writing into a string cannot fail, here and below.
+                let _ = writeln!(page, "| {title} | {what} | {wanted} | {found} | {met} |");
+            }
         }
         let _ = write!(page, "\n## Each by itself\n");
         for row in rows {
             let _ = write!(page, "\n{}", row.table());
-            if row.skipped.is_none() {
-                let Row { date, command, busy, .. } = row;
-                let _ = writeln!(
-                    page,
-                    "\nMeasured on {date} with `{command}`; load average before: {busy:.2}."
-                );
-            }
         }
+        let _ = write!(page, "\n### When\n\n{}", runs(rows));
         if let Some(at) = before.find(BY_HAND) {
             let _ = write!(page, "\n\n{}", &before[at..]);
         }
         page
     }
+}
+
+/// When and with which command the rows were measured, as a list.
+fn runs(rows: &[Row]) -> String {
+    let mut runs: Vec<(String, Vec<&str>)> = Vec::new();
+    for row in rows.iter().filter(|row| row.skipped.is_none()) {
+        let Row { name, date, command, busy, .. } = row;
+        let run = format!("{date}, `{command}`, load average before {busy:.2}");
+        match runs.iter_mut().find(|(other, _)| *other == run) {
+            Some((_, names)) => names.push(name.as_str()),
+            None => runs.push((run, vec![name.as_str()])),
+        }
+    }
+    let mut text = String::new();
+    for (run, names) in runs {
+        // Writing into a string cannot fail.
+        let _ = writeln!(text, "* {run}: {}", names.join(", "));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -70,7 +83,7 @@ mod tests {
         let by_hand = format!("{BY_HAND}\n\nMostly into syncs.\n");
         let page = book.page(&format!("# Performance\n\nold\n\n{by_hand}"));
         let target = "| Orders | CPU per order | ≤ 25.0 µs | 30.5 µs | **not met** |";
-        let order = [target, "### Orders", "Measured on 2026-11-21", &by_hand];
+        let order = [target, "### Orders", "* 2026-11-21, `cargo xtask bench`", &by_hand];
         let places: Vec<_> = order.iter().map(|text| page.find(text)).collect();
         assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{page}");
         assert!(!page.contains("old"));

@@ -44,10 +44,9 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Row> {
             column.push(spread);
         }
     }
-    let how = "One connection, one order under way, and in turns with it, on the same disk: its \
-               ten legs and three syncs, by threads that do nothing else; a record written and \
-               synced (to a file that grows; to one that is overwritten), and \
-               a record sent over loopback and back.";
+    let how = "In turns, on the same disk: an order of the only client; its ten legs and three \
+               syncs, by threads that do nothing else; a record synced, appending and \
+               overwriting; a record sent over loopback and back.";
     let names =
         ["an order", "its legs, bare", "a sync, appending", "a sync, overwriting", "a round trip"];
     let mut row = Row::new("One client by itself", how, &names);

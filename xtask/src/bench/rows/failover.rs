@@ -129,9 +129,9 @@ fn row(
         true => ("The leader is frozen", "SIGSTOP to the leader", "continued", 1_000.0),
     };
     let how = format!(
-        "{kills} times {did} under 8 clients; another one leads, the old one is {back} and catches \
-         up. The longest time in which no order was acknowledged, each time from before the \
-         signal until all were ready again; and the same of the second before."
+        "{kills} times {did} under 8 clients; the old leader is {back}. The longest time without \
+         an acknowledged order, from before the signal until all are ready again; beside it, that \
+         of the second before."
     );
     let (gone, left) = (if freeze { "frozen" } else { "killed" }, "left alone");
     let mut row = Row::new(title, &how, &[gone, left]);

@@ -63,8 +63,8 @@ impl fmt::Display for Start {
         let (ready, order) = (self.ready.as_secs_f64(), self.order.as_secs_f64());
         write!(
             f,
-            "all replicas were ready after {ready:.2} s, and the first order was acknowledged \
-             after {order:.2} s"
+            "all replicas were ready after {ready:.2} s, the first order was acknowledged after \
+             {order:.2} s"
         )
     }
 }
@@ -87,10 +87,9 @@ pub(super) fn measure(bench: &mut Bench, orders: u64) -> Result<Row> {
     thread::sleep(ON_DISK);
     let later = start_cold(&mut store)?;
     let how = format!(
-        "A store of its own: when it is empty; after {} orders, placed {}, {} per second; and \
-         after `kill -9` of all replicas, with nothing of their files in memory. Rates are those \
-         of 256 connections on one product, look-ups of orders drawn from all there are, open \
-         loop, 1,000 per second.",
+        "A store of its own: empty; after {} orders, placed {}, {} per second; and started again \
+         after `kill -9` of all replicas, with their files out of memory. Rates: 256 connections \
+         on one product. Look-ups: of any order, open loop, 1,000 per second.",
         figure(float(orders)),
         if batches { "in batches of 1,000" } else { "one by one" },
         figure(filling),
@@ -106,8 +105,8 @@ pub(super) fn measure(bench: &mut Bench, orders: u64) -> Result<Row> {
     row.line("memory of the largest replica, MB", &line(|state| state.memory));
     row.line("all replicas on disk, MB", &line(|state| state.disk));
     row.notes.push(format!(
-        "Started again, {start}. The orders without keys from before the \
-         many are not a minute old by then, and what has come since is read for them.",
+        "Started again, {start}. The keys of frontends are less than a minute old then, so the \
+         start reads them.",
     ));
     row.notes.push(format!("A quiet minute later, started again: {later}."));
     let memory = full.memory.max(cold.memory);

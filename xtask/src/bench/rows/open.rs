@@ -46,8 +46,7 @@ pub(super) fn latency(bench: &mut Bench) -> Result<Row> {
         bares.push(run);
     }
     let how = format!(
-        "{} orders per second on one hot product, each due at its own moment and timed from then \
-         on, whether or not it could be sent.",
+        "{} orders per second on one hot product, open loop: each is timed from when it is due.",
         figure(rate)
     );
     let names = ["the store", "a bare handler"];
@@ -62,7 +61,6 @@ pub(super) fn latency(bench: &mut Bench) -> Result<Row> {
     row.line("longest, ms", &both(|run| run.latency.max));
     row.line("sent late by the load, 99th percentile, ms", &both(|run| run.late.p99));
     row.line("CPU of what serves, µs per order", &both(cpu_each));
-    row.line("CPU of the load itself, µs per order", &both(load_each));
     let [p50, p99, p999] = [
         mid(&ours, |run| run.latency.p50),
         mid(&ours, |run| run.latency.p99),
@@ -117,10 +115,8 @@ pub(super) fn overload(bench: &mut Bench, apart: bool) -> Result<Row> {
     }
     let memory_after = total(store.memory()?);
     let how = format!(
-        "{} orders per second are due on one hot product, each timed from its own moment on; \
-         where no connection is free a new one is made. After it, all that was acknowledged is in \
-         the ledger, and nothing else. The bare handler takes the same orders and refuses none: \
-         its rate is the limit of this machine.",
+        "{} orders per second on one hot product, open loop, each on a free connection or a new \
+         one. The bare handler refuses none: its rate is the limit of this machine.",
         figure(rate)
     );
     drop(kept);
@@ -129,8 +125,9 @@ pub(super) fn overload(bench: &mut Bench, apart: bool) -> Result<Row> {
         true => (
             "Twice the greatest rate, the load on a core of its own",
             format!(
-                "{how} The load has one core, and what it measures the others; so it had when \
-                     the greatest rate was measured."
+                "{} orders per second, as in `overload`; the load has one core, and what it \
+                 measures the others, here and for the greatest rate.",
+                figure(rate)
             ),
         ),
     };
@@ -138,7 +135,7 @@ pub(super) fn overload(bench: &mut Bench, apart: bool) -> Result<Row> {
     row.apart = true;
     overload_lines(&mut row, &runs, &bares);
     row.notes.push(format!(
-        "Memory of all processes together: {memory_before:.0} MB before, {most:.0} MB at the most, \
+        "Memory of all processes: {memory_before:.0} MB before, at most {most:.0} MB, \
          {memory_after:.0} MB after."
     ));
     Ok(row)
@@ -165,15 +162,11 @@ fn overload_lines(row: &mut Row, runs: &[Run], bares: &[Run]) {
     let share = mid(runs, |run| 100.0 * ratio(float(run.shed), float(run.due)));
     row.notes.push(match share {
         0.0 => "Nothing was refused.".to_owned(),
-        _ => format!(
-            "{share:.1} % were refused, with 503 and `Retry-After`, 99 of 100 within {answer:.2} \
-             ms of being sent."
-        ),
+        _ => format!("{share:.1} % were refused, 99 of 100 within {answer:.0} ms of being sent."),
     });
     row.notes.push(format!(
-        "{} got 504. There were {} connections at the most, and the load itself sent 99 of 100 \
-         within {:.2} ms of when they were due. CPU of what serves: {:.1} µs per answer, of the \
-         load {:.1} µs.",
+        "{} got 504. At most {} connections; the load sent 99 of 100 within {:.0} ms of when they \
+         were due. CPU of what serves: {:.1} µs per answer, of the load {:.1} µs.",
         runs.iter().map(|run| run.unknown).sum::<u64>(),
         runs.iter().map(|run| run.clients).max().unwrap_or_default(),
         mid(runs, |run| run.late.p99),
@@ -181,9 +174,7 @@ fn overload_lines(row: &mut Row, runs: &[Run], bares: &[Run]) {
         mid(runs, load_each),
     ));
     row.notes.push(format!(
-        "With the bare handler there were {} connections at the most, and the load sent 99 of 100 \
-         within {:.2} ms of when they were due. CPU of what serves: {:.1} µs per answer, of the \
-         load {:.1} µs.",
+        "The same for the bare handler: {} connections, {:.0} ms, {:.1} µs and {:.1} µs.",
         bares.iter().map(|run| run.clients).max().unwrap_or_default(),
         mid(bares, |run| run.late.p99),
         mid(bares, cpu_each),

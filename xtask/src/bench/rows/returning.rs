@@ -124,9 +124,9 @@ fn phase(
 
 fn row(store: &Store, (orders, missed): (u64, u64), phases: &[Phase; 3], done: Done) -> Row {
     let how = format!(
-        "{} orders, of which one replica missed the second half: what it lacks is no longer in any \
-         log. {CLIENTS} connections order all the time, on one product: while it is away, from its \
-         start until it has caught up, and afterwards.",
+        "{} orders, of which one replica missed the second half, which is in no log any more. \
+         {CLIENTS} connections order on one product: while it is away, until it has caught up, and \
+         afterwards.",
         figure(float(orders)),
     );
     let names = ["one is away", "it returns", "it is back"];
@@ -140,8 +140,8 @@ fn row(store: &Store, (orders, missed): (u64, u64), phases: &[Phase; 3], done: D
     let [away, returning, there] = phases;
     let speed = ratio(float(missed), returning.seconds);
     row.notes.push(format!(
-        "{} orders were missed, and came at {} per second; {} orders were placed under load, {} \
-         refused for the moment, {} of unknown outcome.",
+        "{} missed orders came at {} per second; {} were placed under load, {} refused, {} of \
+         unknown outcome.",
         figure(float(missed)),
         figure(speed),
         figure(float(done.good)),
