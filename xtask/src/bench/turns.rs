@@ -154,7 +154,7 @@ pub(crate) fn row(
 fn lines((one, many): Unit, runs: &[Vec<Run>]) -> Vec<Line> {
     let measures: [(String, Measure); 5] = [
         (format!("{many} per second"), |run| run.rate),
-        (format!("CPU of what serves, µs per {one}"), |run| run.server_us),
+        (format!("CPU, µs per {one}"), |run| run.server_us),
         ("latency, median, ms".into(), |run| run.latency.p50),
         ("latency, 99th percentile, ms".into(), |run| run.latency.p99),
         ("latency, 99.9th percentile, ms".into(), |run| run.latency.p999),

@@ -19,12 +19,12 @@ impl Book {
              one thread, which in an open loop has the highest priority (as root).\n\
              * The store: three replicas, a catalog and a frontend (`--log warn`, `--access-log \
              off`). Before its answer, each order is on disk on a majority, and dropped from every \
-             cache. CPU is that of all processes of the store.\n\
+             cache.\n\
              * The bare handler: axum; it parses and answers the same requests, and keeps \
              nothing. It shows what HTTP alone costs here.\n\
-             * The sides of a table run in turns; figures are medians of the runs. Only ratios \
-             within one run can be compared. A run fails unless the ledger has grown by as many \
-             orders as were acknowledged.\n\n\
+             * The sides of a table run in turns; figures are medians of the runs. CPU is that of \
+             all processes of a side, without the load. Only ratios within one run can be compared. \
+             A run fails unless the ledger has grown by as many orders as were acknowledged.\n\n\
              ## Against the targets\n\n\
              | | | target | measured | |\n|---|---|---:|---:|---|\n"
         );

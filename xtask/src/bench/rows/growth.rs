@@ -99,7 +99,7 @@ pub(super) fn measure(bench: &mut Bench, orders: u64) -> Result<Row> {
     let line = |measure: fn(&State) -> f64| [&empty, &full, &cold].map(measure);
     row.line("orders there were", &line(|state| float(state.orders)));
     row.line("orders per second", &line(|state| state.rate));
-    row.line("CPU of what serves, µs per order", &line(|state| state.server_us));
+    row.line("CPU, µs per order", &line(|state| state.server_us));
     row.line("look-up, median, ms", &line(|state| state.look_up.p50));
     row.line("look-up, 99th percentile, ms", &line(|state| state.look_up.p99));
     row.line("memory of the largest replica, MB", &line(|state| state.memory));

@@ -60,7 +60,7 @@ pub(super) fn latency(bench: &mut Bench) -> Result<Row> {
     row.line("99.9th percentile, ms", &both(|run| run.latency.p999));
     row.line("longest, ms", &both(|run| run.latency.max));
     row.line("sent late by the load, 99th percentile, ms", &both(|run| run.late.p99));
-    row.line("CPU of what serves, µs per order", &both(cpu_each));
+    row.line("CPU, µs per order", &both(cpu_each));
     let [p50, p99, p999] = [
         mid(&ours, |run| run.latency.p50),
         mid(&ours, |run| run.latency.p99),

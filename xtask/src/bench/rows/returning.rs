@@ -134,7 +134,7 @@ fn row(store: &Store, (orders, missed): (u64, u64), phases: &[Phase; 3], done: D
     let line = |measure: fn(&Phase) -> f64| phases.map(|phase| measure(&phase));
     row.line("seconds", &line(|phase| phase.seconds));
     row.line("orders per second", &line(|phase| phase.rate));
-    row.line("CPU of what serves, µs per order", &line(|phase| phase.server_us));
+    row.line("CPU, µs per order", &line(|phase| phase.server_us));
     row.line("most memory of the one that returns, MB", &line(|phase| phase.memory[0]));
     row.line("most memory of the others, MB", &line(|phase| phase.memory[1]));
     let [away, returning, there] = phases;
