@@ -23,8 +23,9 @@ impl Book {
              * The bare handler: axum; it parses and answers the same requests, and keeps \
              nothing. It shows what HTTP alone costs here.\n\
              * The sides of a table run in turns; figures are medians of the runs. CPU is that of \
-             all processes of a side, without the load. Only ratios within one run can be compared. \
-             A run fails unless the ledger has grown by as many orders as were acknowledged.\n\n\
+             all processes of a side, without the load. Only ratios within one run can be \
+             compared. A run fails unless the ledger has grown by as many orders as were \
+             acknowledged.\n\n\
              ## Against the targets\n\n\
              | | | target | measured | |\n|---|---|---:|---:|---|\n"
         );
