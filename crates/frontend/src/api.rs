@@ -36,7 +36,7 @@ use crate::coalescer::{Decided, OrderCoalescer};
 use crate::drain::Closing;
 use crate::http::handler::{Handler, Written};
 use crate::http::head::Rejection;
-use crate::http::parse::PlainOrder;
+use crate::http::parse::{Content, PlainRequest};
 use crate::http::phase::RequestPhase;
 use crate::http::scheduler::ReadScheduler;
 use crate::limits;
@@ -179,6 +179,15 @@ impl Api {
                 on_get(request.method(), || std::future::ready(self.cache())).await
             }
             _ => answer::error(StatusCode::NOT_FOUND, "no such route"),
+        }
+    }
+
+    /// Answers a query of one product by its path.
+    async fn query(&self, path: &str) -> Answer {
+        match (path.strip_prefix("/products/"), path.strip_prefix("/stocks/")) {
+            (Some(name), _) => self.product(Noun::Product, name).await,
+            (None, Some(name)) => self.product(Noun::Stock, name).await,
+            (None, None) => answer::error(StatusCode::NOT_FOUND, "no such route"),
         }
     }
 
@@ -377,12 +386,12 @@ impl Handler for Api {
         &self.shared.access_log
     }
 
-    fn write_overloaded(&self, out: &mut Vec<u8>, order: &PlainOrder<'_>) -> Written {
+    fn write_overloaded(&self, out: &mut Vec<u8>, given: Option<&str>) -> Written {
         let [before, after] = &self.shared.refusal;
         out.extend_from_slice(before.as_bytes());
         let id = out.len();
         // Writing into a vector cannot fail.
-        let _ = match order.id.filter(|id| is_id(id.as_bytes())) {
+        let _ = match given.filter(|id| is_id(id.as_bytes())) {
             Some(id) => write!(out, "{id}"),
             None => write!(out, "{:016x}", self.next_id()),
         };
@@ -412,14 +421,18 @@ impl Handler for Api {
         answer
     }
 
-    async fn order(&self, order: &PlainOrder<'_>) -> Answer {
-        let place = self.shared.places.try_acquire();
-        let mut answer = match (order.key.map(keys::given_as).transpose(), place) {
-            (_, Err(_)) => too_many(),
-            (Err(why), _) => bad_request(why),
-            (Ok(key), Ok(_place)) => self.order_of(key, order.body).await,
+    async fn answer_plain(&self, request: &PlainRequest<'_>) -> Answer {
+        let mut answer = match (self.shared.places.try_acquire(), request.content) {
+            (Err(_), _) => too_many(),
+            (Ok(_permit), Content::Query(path)) => self.query(path).await,
+            (Ok(_permit), Content::Order { key, body }) => {
+                match key.map(keys::given_as).transpose() {
+                    Ok(key) => self.order_of(key, body).await,
+                    Err(why) => bad_request(why),
+                }
+            }
         };
-        answer.headers_mut().insert(REQUEST_ID, self.id_or(order.id.map(str::as_bytes)));
+        answer.headers_mut().insert(REQUEST_ID, self.id_or(request.id.map(str::as_bytes)));
         answer
     }
 

@@ -1,8 +1,8 @@
-//! The fast path: serves plain orders without hyper.
+//! The fast path: serves plain orders, and plain queries of one product, without hyper.
 //!
-//! An order needs three things of HTTP: its key, its body and where it ends. The fast path reads
-//! these from the bytes, places the order and writes the answer. hyper, which does much more, takes
-//! some 4 us longer per order (docs/decisions/0021). Any other request goes to hyper. Under
+//! They need little of HTTP: the path or the key and the body, and where the request ends. The fast
+//! path reads these from the bytes, awaits the answer and writes it. hyper, which does much more,
+//! takes some 4 us longer per request (docs/decisions/0021). Any other request goes to hyper. Under
 //! overload, orders beyond the limit are rejected here with a prepared answer.
 
 use std::future::poll_fn;
@@ -11,13 +11,14 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use http::{Method, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 use wire::net::TcpStream;
 
 use crate::access_log::{Answered, RequestLine};
 use crate::http::handler::{Client, Handler, Written, log};
-use crate::http::parse::{self, Parsed};
+use crate::http::parse::{self, Content, Parsed, PlainRequest};
 use crate::http::send_timer::SendTimer;
 use crate::http::tracked_stream::drop_first;
 
@@ -54,8 +55,10 @@ pub(crate) struct FastPath {
     gone: usize,
     /// When the last request began to arrive, or was served.
     stirred: Instant,
-    /// The number of orders served.
+    /// The number of requests served.
     served: usize,
+    /// The last request was a query.
+    queries: bool,
     /// May read: the last read found bytes, or the scheduler has called the connection.
     reads: bool,
     ticket: Option<u64>,
@@ -74,6 +77,7 @@ impl FastPath {
             gone: 0,
             stirred: Instant::now(),
             served: 0,
+            queries: false,
             reads: true,
             ticket: None,
             ends: false,
@@ -81,7 +85,7 @@ impl FastPath {
         }
     }
 
-    /// Serves orders until a request arrives that hyper must read, or the connection is over.
+    /// Serves plain requests until one arrives that hyper must read, or the connection is over.
     pub(crate) async fn serve(mut self, api: &impl Handler, client: &Client) -> FastPathEnd {
         let stop = client.place.closing();
         let mut stopping = pin!(stop.cancelled());
@@ -115,19 +119,20 @@ impl FastPath {
                 let closes = self.ends && self.gone == self.out.len();
                 return if closes { FastPathEnd::Closes(self.stream) } else { FastPathEnd::Gone };
             }
-            let Parsed::Order(order) = parse::parse(&self.ahead) else {
+            let Parsed::Plain(request) = parse::parse(&self.ahead) else {
                 let Self { stream, ahead, served, .. } = self;
                 return FastPathEnd::Inside(Handoff { stream, ahead, served: 0 < served });
             };
             client.place.note_request();
             let began = Instant::now();
-            let answer = api.order(&order).await;
-            self.ends = order.last || stop.is_cancelled() || api.is_draining();
+            let answer = api.answer_plain(&request).await;
+            self.ends = request.last || stop.is_cancelled() || api.is_draining();
+            self.queries = matches!(request.content, Content::Query(_));
             api.write(&mut self.out, &answer, self.ends);
             if api.access_log().is_on() {
-                log(api, client, &RequestLine::Order, &answer, began);
+                log(api, client, &line(&request), &answer, began);
             }
-            let length = order.length;
+            let length = request.length;
             self.done(length);
             client.place.note_idle();
         }
@@ -163,7 +168,9 @@ impl FastPath {
             if !self.ahead.is_empty() && parse::parse(&self.ahead) != Parsed::Incomplete {
                 return Poll::Ready(true);
             }
+            // A client that only queries takes no part in the queue of the orders.
             if !self.reads
+                && !self.queries
                 && api.is_overloaded()
                 && !api.read_scheduler().poll_turn(&mut self.ticket, cx)
             {
@@ -193,11 +200,12 @@ impl FastPath {
     fn refuse(&mut self, api: &impl Handler, client: &Client) {
         while api.is_overloaded()
             && !api.is_draining()
-            && let Parsed::Order(order) = parse::parse(&self.ahead)
+            && let Parsed::Plain(order) = parse::parse(&self.ahead)
+            && matches!(order.content, Content::Order { .. })
             && !order.last
             && api.should_reject()
         {
-            let Written { id, bytes } = api.write_overloaded(&mut self.out, &order);
+            let Written { id, bytes } = api.write_overloaded(&mut self.out, order.id);
             api.access_log().note(&Answered {
                 client: client.address,
                 request: &RequestLine::Order,
@@ -208,6 +216,16 @@ impl FastPath {
             });
             let length = order.length;
             self.done(length);
+        }
+    }
+}
+
+/// The request, as the access log shows it.
+fn line(request: &PlainRequest<'_>) -> RequestLine {
+    match request.content {
+        Content::Order { .. } => RequestLine::Order,
+        Content::Query(path) => {
+            RequestLine::Other(Method::GET, path.parse().unwrap_or_default(), Version::HTTP_11)
         }
     }
 }

@@ -13,7 +13,7 @@ use wire::connections::OpenConnection;
 use crate::access_log::{AccessLog, Answered, RequestLine};
 use crate::answer::{Answer, REQUEST_ID};
 use crate::http::head::Rejection;
-use crate::http::parse::PlainOrder;
+use crate::http::parse::PlainRequest;
 use crate::http::phase::RequestPhase;
 use crate::http::scheduler::ReadScheduler;
 
@@ -35,8 +35,9 @@ pub(crate) trait Handler: Clone {
     /// Appends the answer to bytes that are no valid request: the last answer of its connection.
     fn write_rejection(&self, out: &mut Vec<u8>, rejection: &Rejection) -> Answer;
 
-    /// Appends the whole 503 to an order beyond the limit, as bytes on the wire.
-    fn write_overloaded(&self, out: &mut Vec<u8>, order: &PlainOrder<'_>) -> Written;
+    /// Appends the whole 503 to an order beyond the limit, as bytes on the wire. `id`: the request
+    /// id that the client sent.
+    fn write_overloaded(&self, out: &mut Vec<u8>, id: Option<&str>) -> Written;
 
     /// The frontend is about to close: each answer is the last one of its connection.
     fn is_draining(&self) -> bool;
@@ -47,8 +48,8 @@ pub(crate) trait Handler: Clone {
     /// The access log.
     fn access_log(&self) -> &AccessLog;
 
-    /// Answers a plain order.
-    fn order(&self, order: &PlainOrder<'_>) -> impl Future<Output = Answer> + Send;
+    /// Answers a plain request.
+    fn answer_plain(&self, request: &PlainRequest<'_>) -> impl Future<Output = Answer> + Send;
 
     /// Answers any request. `from`: the client's address. `phase`: notes how far the request is.
     fn answer(

@@ -1,11 +1,12 @@
-//! The parser of plain orders: recognizes the most frequent request of a shop under load by its
-//! bytes.
+//! The parser of plain requests: recognizes orders and queries of one product, the most frequent
+//! requests of a shop, by their bytes.
 //!
-//! It finds where the request ends and what an order needs: the key, the body, whether the
-//! connection closes afterwards, and the request id to repeat. Any unusual request is unsupported
-//! and goes to hyper: another route or version, a chunked body or one with another media type than
-//! JSON, a head that is not valid, or more than [`BYTES_MAX`]. The parser of heads is the one that
-//! hyper uses; only the policy of what is plain stands here.
+//! It finds where the request ends and what its answer needs: the key and the body of an order, the
+//! path of a query, whether the connection closes afterwards, and the request id to repeat. Any
+//! unusual request is unsupported and goes to hyper: another route or version, a chunked body or
+//! one with another media type than JSON, a query with a body, a head that is not valid, or more
+//! than [`BYTES_MAX`]. The parser of heads is the one that hyper uses; only the policy of what is
+//! plain stands here.
 
 use std::mem::MaybeUninit;
 
@@ -13,9 +14,12 @@ use crate::http::head::is_host;
 use crate::limits;
 
 /// A plain order begins with these bytes.
-const BEGIN: &[u8] = b"POST /orders HTTP/1.1\r\n";
+const ORDER: &[u8] = b"POST /orders HTTP/1.1\r\n";
 
-/// The longest plain order, in bytes; most have about 200.
+/// A plain query begins with one of these.
+const QUERIES: [&[u8]; 2] = [b"GET /products/", b"GET /stocks/"];
+
+/// The longest plain request, in bytes; most have about 200.
 pub(crate) const BYTES_MAX: usize = 2_048;
 
 /// Headers that ask for more than an answer, or frame the body in another way.
@@ -24,33 +28,47 @@ const UNSUPPORTED_HEADERS: [&str; 5] = ["expect", "te", "trailer", "transfer-enc
 /// The result of parsing some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Parsed<'a> {
-    /// A complete plain order.
-    Order(PlainOrder<'a>),
-    /// The beginning of what may be a plain order.
+    /// A complete plain request.
+    Plain(PlainRequest<'a>),
+    /// The beginning of what may be a plain request.
     Incomplete,
     /// Any other request.
     Unsupported,
 }
 
-/// A plain order.
+/// A plain request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PlainOrder<'a> {
+pub(crate) struct PlainRequest<'a> {
     /// Its length in bytes, head and body.
     pub(crate) length: usize,
-    /// The value of its `Idempotency-Key`, as it was sent.
-    pub(crate) key: Option<&'a str>,
     /// The value of its `X-Request-Id`, as it was sent.
     pub(crate) id: Option<&'a str>,
     /// The connection closes after its answer.
     pub(crate) last: bool,
-    /// The order as JSON.
-    pub(crate) body: &'a [u8],
+    /// What it asks for.
+    pub(crate) content: Content<'a>,
+}
+
+/// What a plain request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content<'a> {
+    /// `POST /orders`: an order.
+    Order {
+        /// The value of its `Idempotency-Key`, as it was sent.
+        key: Option<&'a str>,
+        /// The order as JSON.
+        body: &'a [u8],
+    },
+    /// `GET` of this path: the query of a product. The path has no query part.
+    Query(&'a str),
 }
 
 /// Parses the request that `bytes` begin with.
 pub(crate) fn parse(bytes: &[u8]) -> Parsed<'_> {
-    if !bytes.starts_with(BEGIN) {
-        return if BEGIN.starts_with(bytes) { Parsed::Incomplete } else { Parsed::Unsupported };
+    let is_order = bytes.starts_with(ORDER);
+    if !is_order && !QUERIES.iter().any(|begin| bytes.starts_with(begin)) {
+        let may_be = ORDER.starts_with(bytes) || QUERIES.iter().any(|all| all.starts_with(bytes));
+        return if may_be { Parsed::Incomplete } else { Parsed::Unsupported };
     }
     let mut fields = [const { MaybeUninit::uninit() }; limits::HEADERS_MAX];
     let mut request = httparse::Request::new(&mut []);
@@ -59,37 +77,49 @@ pub(crate) fn parse(bytes: &[u8]) -> Parsed<'_> {
         Ok(httparse::Status::Partial) if bytes.len() < BYTES_MAX => return Parsed::Incomplete,
         Ok(httparse::Status::Partial) | Err(_) => return Parsed::Unsupported,
     };
-    let head = PlainHead::of(request.headers);
-    let Some(head) = head.filter(|head| end + head.length <= BYTES_MAX) else {
+    let Some(head) = PlainHead::of(request.headers) else { return Parsed::Unsupported };
+    let PlainHead { length, key, id, last } = head;
+    let body = if is_order { length } else { Some(0).filter(|_| length.is_none()) };
+    let Some(length) = body.map(|body| end + body).filter(|length| *length <= BYTES_MAX) else {
         return Parsed::Unsupported;
     };
-    let PlainHead { length, key, id, last } = head;
-    let order = |body| PlainOrder { length: end + length, key, id, last, body };
-    bytes.get(end..end + length).map_or(Parsed::Incomplete, |body| Parsed::Order(order(body)))
+    let Some(body) = bytes.get(end..length) else { return Parsed::Incomplete };
+    let content = match request.path {
+        _ if is_order => Content::Order { key, body },
+        Some(path) if request.version == Some(1) && is_plain(path) => Content::Query(path),
+        _ => return Parsed::Unsupported,
+    };
+    Parsed::Plain(PlainRequest { length, id, last, content })
 }
 
-/// The headers of a plain order, as far as they matter.
+/// True for the path of one product: two segments without special characters.
+fn is_plain(path: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte);
+    let name = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    name.is_some_and(|(_, name)| !name.is_empty() && name.bytes().all(is_plain))
+}
+
+/// The headers of a plain request, as far as they matter.
 #[derive(Default)]
 struct PlainHead<'a> {
-    /// The length of the body.
-    length: usize,
+    /// The length of the body, if there is one.
+    length: Option<usize>,
     key: Option<&'a str>,
     id: Option<&'a str>,
     last: bool,
 }
 
 impl<'a> PlainHead<'a> {
-    /// `None`: the headers are not those of a plain order.
+    /// `None`: the headers are not those of a plain request.
     fn of(headers: &[httparse::Header<'a>]) -> Option<Self> {
         let mut head = Self::default();
-        let mut length = None;
         let mut host = false;
         let mut connection = false;
         for httparse::Header { name, value } in headers {
             let value = value.trim_ascii();
             let is = |other: &str| name.eq_ignore_ascii_case(other);
             let odd = if is("content-length") {
-                length.replace(digits(value)?).is_some()
+                head.length.replace(digits(value)?).is_some()
             } else if is("idempotency-key") {
                 head.key.replace(text(value)?).is_some()
             } else if is("x-request-id") {
@@ -110,8 +140,7 @@ impl<'a> PlainHead<'a> {
                 return None;
             }
         }
-        head.length = length.filter(|_| host)?;
-        Some(head)
+        host.then_some(head)
     }
 }
 
@@ -165,9 +194,12 @@ mod tests {
         for (one, key) in plain {
             let two = [&one[..], &one[..]].concat();
             for bytes in [&one, &two] {
-                let Parsed::Order(order) = parse(bytes) else { panic!("another order may follow") };
-                assert_eq!((order.length, order.key), (one.len(), key));
-                assert!(one.ends_with(order.body) && matches!(order.body, b"{}" | b""));
+                let Parsed::Plain(order) = parse(bytes) else { panic!("another order may follow") };
+                let Content::Order { key: found, body } = order.content else {
+                    panic!("{order:?}")
+                };
+                assert_eq!((order.length, found), (one.len(), key));
+                assert!(one.ends_with(body) && matches!(body, b"{}" | b""));
             }
             for length in 0..one.len() {
                 assert_eq!(parse(&one[..length]), Parsed::Incomplete, "it is cut off");
@@ -178,7 +210,7 @@ mod tests {
     #[test]
     fn the_request_id_and_the_close_of_a_plain_order_are_parsed() {
         let bytes = with("X-Request-Id: a 7\r\nConnection: Close\r\nContent-Length: 2\r\n", "{}");
-        let Parsed::Order(order) = parse(&bytes) else { panic!("it is plain") };
+        let Parsed::Plain(order) = parse(&bytes) else { panic!("it is plain") };
         assert_eq!((order.id, order.last), (Some("a 7"), true));
     }
 
@@ -216,7 +248,7 @@ mod tests {
             assert_eq!(parse(&with(headers, "{}")), Parsed::Unsupported, "{headers:?}");
         }
         let many = "a:\r\n".repeat(limits::HEADERS_MAX - 2) + "Content-Length: 2\r\n";
-        assert!(matches!(parse(&with(&many, "{}")), Parsed::Order(_)));
+        assert!(matches!(parse(&with(&many, "{}")), Parsed::Plain(_)));
         assert_eq!(parse(&with(&("a:\r\n".to_owned() + &many), "{}")), Parsed::Unsupported);
         assert_eq!(
             parse(&with(&"a".repeat(BYTES_MAX), "")),
@@ -234,6 +266,51 @@ mod tests {
             ("Host: shop", "Host: a, b"),
         ] {
             assert_eq!(parse(text.replacen(from, to, 1).as_bytes()), Parsed::Unsupported, "{to}");
+        }
+    }
+    #[test]
+    fn a_plain_query_names_one_product_and_has_no_body() {
+        for path in ["/products/bear", "/stocks/B%65ar-1.2_~"] {
+            for headers in ["", "X-Request-Id: 7\r\nAccept: */*\r\nUser-Agent: curl/8\r\n"] {
+                let one = format!("GET {path} HTTP/1.1\r\nHost: shop\r\n{headers}\r\n");
+                let two = one.repeat(2);
+                for bytes in [&one, &two] {
+                    let Parsed::Plain(query) = parse(bytes.as_bytes()) else { panic!("{bytes}") };
+                    assert_eq!((query.length, query.last), (one.len(), false));
+                    assert_eq!(query.content, Content::Query(path));
+                }
+                for length in 0..one.len() {
+                    assert_eq!(parse(&one.as_bytes()[..length]), Parsed::Incomplete, "cut off");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_unusual_query_is_not_plain() {
+        let plain = "GET /products/bear HTTP/1.1\r\nHost: shop\r\n\r\n";
+        for (from, to) in [
+            ("GET", "HEAD"),
+            ("GET", "get"),
+            ("/bear", "/"),
+            ("/bear", "/bear/"),
+            ("/bear", "/bear?x"),
+            ("/bear", "/b/ear"),
+            ("/bear", "/b+ear"),
+            ("/bear", "/b\u{e9}ar"),
+            ("/products/bear", "/products"),
+            ("/products/bear", "/products?after=a"),
+            ("/products/bear", "/orders/7"),
+            ("HTTP/1.1", "HTTP/1.0"),
+            ("Host: shop", "Host: a, b"),
+            ("Host: shop\r\n", ""),
+            ("shop", "shop\r\nContent-Length: 0"),
+            ("shop", "shop\r\nTransfer-Encoding: chunked"),
+            ("shop", "shop\r\nUpgrade: h2c"),
+            ("shop", "shop\r\nConnection: upgrade"),
+        ] {
+            let text = plain.replacen(from, to, 1);
+            assert_eq!(parse(text.as_bytes()), Parsed::Unsupported, "{text}");
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::access_log::AccessLog;
 use crate::answer;
 use crate::http::handler::Written;
 use crate::http::head::Rejection;
-use crate::http::parse::PlainOrder;
+use crate::http::parse::{Content, PlainRequest};
 use crate::http::scheduler::ReadScheduler;
 
 const IDLE: Duration = Duration::from_secs(1);
@@ -29,7 +29,10 @@ const IDLE: Duration = Duration::from_secs(1);
 const MARGIN: Duration = Duration::from_millis(200);
 
 const ORDER: &str = "POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\n{}";
-const QUERY: &str = "GET /stocks/bear HTTP/1.1\r\nHost: shop\r\n\r\n";
+/// A query that hyper reads.
+const QUERY: &str = "GET /stocks?limit=1 HTTP/1.1\r\nHost: shop\r\n\r\n";
+/// A query of one product.
+const ONE: &str = "GET /stocks/bear HTTP/1.1\r\nHost: shop\r\n\r\n";
 
 /// Requests read by hyper are answered with their body; the fast path places or rejects orders.
 #[derive(Clone)]
@@ -81,7 +84,7 @@ impl Handler for TestShop {
         &self.0.scheduler
     }
 
-    fn write_overloaded(&self, out: &mut Vec<u8>, _: &PlainOrder<'_>) -> Written {
+    fn write_overloaded(&self, out: &mut Vec<u8>, _: Option<&str>) -> Written {
         out.extend_from_slice(b"HTTP/1.1 503 No\r\ncontent-length: 2\r\n\r\nno");
         Written { id: 0..0, bytes: 2 }
     }
@@ -109,10 +112,13 @@ impl Handler for TestShop {
         answer
     }
 
-    async fn order(&self, order: &PlainOrder<'_>) -> Answer {
-        assert_eq!((order.key, order.body), (None, b"{}".as_slice()));
+    async fn answer_plain(&self, request: &PlainRequest<'_>) -> Answer {
         tokio::task::yield_now().await;
-        self.respond(b"placed".to_vec())
+        match request.content {
+            Content::Order { key: None, body: b"{}" } => self.respond(b"placed".to_vec()),
+            Content::Query("/stocks/bear") => self.respond(b"shown".to_vec()),
+            content => panic!("{content:?}"),
+        }
     }
 
     async fn answer(&self, request: Request<Incoming>, _: IpAddr, phase: &RequestPhase) -> Answer {
@@ -227,14 +233,17 @@ async fn arrive(buffer: Option<u32>) -> Visit {
 
 const PLACED: &str = "200 placed";
 const INSIDE: &str = "200 {}";
+const ANSWERED: &str = "200 shown";
 const SHOWN: &str = "200 ";
 const NO: &str = "503 no";
 
 #[tokio::test]
-async fn the_fast_path_serves_plain_orders_only_and_loses_no_bytes() {
+async fn the_fast_path_serves_plain_requests_only_and_loses_no_bytes() {
     let Visit { mut customer, stop, served, .. } = visit().await;
     assert_eq!(customer.send(ORDER, 1).await, [PLACED]);
     assert_eq!(customer.send(&ORDER.repeat(3), 3).await, [PLACED; 3]);
+    // A query of one product is served, too, among orders and alone.
+    assert_eq!(customer.send(&[ONE, ORDER, ONE].concat(), 3).await, [ANSWERED, PLACED, ANSWERED]);
     // An order that arrives in parts is awaited.
     for middle in [1, 22, 30, ORDER.len() - 1] {
         let (one, two) = ORDER.split_at(middle);
@@ -264,6 +273,8 @@ async fn under_overload_only_plain_orders_are_rejected() {
     assert_eq!(customer.send(ORDER, 1).await, [INSIDE], "hyper had the connection already");
     assert_eq!(customer.send(ORDER, 1).await, [NO]);
     assert_eq!(customer.send(&ORDER.repeat(3), 3).await, [NO; 3]);
+    let mixed = [ONE, ORDER, ONE].concat();
+    assert_eq!(customer.send(&mixed, 3).await, [ANSWERED, NO, ANSWERED], "queries are answered");
     let mixed = [ORDER, QUERY, ORDER].concat();
     assert_eq!(customer.send(&mixed, 3).await, [NO, SHOWN, INSIDE]);
     assert_eq!(customer.send(ORDER, 1).await, [NO], "the connection was idle after an order");
