@@ -81,6 +81,7 @@ pub fn all(plan: &Plan, net: &Net) -> Vec<StatelessProcess> {
             dialect: Dialect::Stock,
             access_log: false,
             clients: frontend::Clients::default(),
+            tls: None,
             times: Times::default(),
             rules: Rules::default(),
         };

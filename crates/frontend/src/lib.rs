@@ -21,6 +21,7 @@ mod core;
 
 mod keys;
 
+mod renewal;
 mod replicas;
 
 mod outage;

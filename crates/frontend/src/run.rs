@@ -13,6 +13,7 @@ use wire::exit::Stop;
 use wire::net::TcpListener;
 use wire::peers::Peer;
 use wire::serve;
+use wire::tls::certificate::{self, ServerCertificate};
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 use wire::watch::watcher::{self, Ended};
@@ -23,9 +24,10 @@ use crate::classic::Dialect;
 use crate::clients::Clients;
 use crate::cluster_status::{ClusterStatus, StatusSources};
 use crate::drain::Closing;
-use crate::http::server;
+use crate::http::server::{self, PublicPort};
 use crate::limits;
 use crate::queries::{Queries, Setup};
+use crate::renewal;
 use crate::replicas::Replicas;
 use crate::status_view::StatusView;
 
@@ -60,6 +62,8 @@ pub struct Settings {
     pub access_log: bool,
     /// The limits per client.
     pub clients: Clients,
+    /// The certificate of the public port; `None`: it speaks plain HTTP.
+    pub tls: Option<Arc<ServerCertificate>>,
     /// The times of the watch protocol, the same in the whole store.
     pub times: Times,
     /// All rules hold, unless a test breaks one.
@@ -130,9 +134,20 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
             follow(&queries, &settings.catalogs, &end).await;
         }
     };
-    let shop = CatalogLink { api, queries: &queries, replicas: &replicas, places: places.public };
-    let opening = open(public, listen, &settings, shop, &end);
-    tokio::join!(serving, watching, opening, closing.run(settings.clients.drain, &stop));
+    let tls = settings.tls.clone().map(certificate::server_config).transpose();
+    let tls = tls.map_err(|error| Stop::Setup(format!("public-tls: {error}")))?;
+    let per_address = settings.clients.connections_per_address;
+    let places = Places::new(places.public, per_address);
+    let port = PublicPort { listener: public, places, tls };
+    let shop = CatalogLink { api, queries: &queries, replicas: &replicas };
+    let opening = open(port, listen, &settings, shop, &end);
+    let renewing = async {
+        if let Some(certificate) = settings.tls.clone() {
+            renewal::run(certificate, &end).await;
+        }
+    };
+    let closing = closing.run(settings.clients.drain, &stop);
+    tokio::join!(serving, watching, opening, renewing, closing);
     Ok(())
 }
 
@@ -156,7 +171,6 @@ struct CatalogLink<'a> {
     api: Api,
     queries: &'a Queries,
     replicas: &'a Replicas,
-    places: usize,
 }
 
 fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Stop> {
@@ -169,13 +183,13 @@ fn bind(what: &str, address: SocketAddr) -> Result<TcpListener, Stop> {
 /// Opens the public port once a leader is known and the cache has a lease, or after [`OPEN_ANYWAY`]
 /// without them.
 async fn open(
-    public: TcpListener,
+    port: PublicPort,
     listen: SocketAddr,
     settings: &Settings,
     shop: CatalogLink<'_>,
     stop: &CancellationToken,
 ) {
-    let CatalogLink { api, queries, replicas, places } = shop;
+    let CatalogLink { api, queries, replicas } = shop;
     let patience_ends = tokio::time::Instant::now() + OPEN_ANYWAY;
     let mut news = replicas.news();
     let led = async {
@@ -202,9 +216,9 @@ async fn open(
         }
         warn_of_size(queries, settings.cache).await;
     }
-    tracing::info!("Starting Front End Server on http://{listen}");
-    let places = Places::new(places, settings.clients.connections_per_address);
-    server::serve(public, api, places, stop.clone()).await;
+    let scheme = if port.tls.is_some() { "https" } else { "http" };
+    tracing::info!("Starting Front End Server on {scheme}://{listen}");
+    server::serve(port, api, stop.clone()).await;
 }
 
 /// Warns about a cache that holds every product: nothing is ever evicted.

@@ -1,7 +1,7 @@
 //! The HTTP table: the expected answer to each request shape, over sockets, from the whole API.
 //!
 //! Every shape is sent in HTTP/1.1 and 1.0, on a connection that is to stay open and on one that is
-//! to be closed, through the fast path if it is plain and through hyper. It is followed by
+//! to be closed, through the fast path if it is plain and through hyper, with TLS and without. It is followed by
 //! nothing, by a line end, by half a request and by a whole one. For each variant the table states
 //! the status, whether the connection stays open, and how many orders are placed. In each, the
 //! answer leaves before the client sends more, with the headers that every answer has.
@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+use wire::tls::stream::MaybeTlsStream;
 
 use self::store::OpenStore;
 
@@ -130,17 +131,17 @@ struct ReceivedAnswer {
     body: String,
 }
 
-struct Customer(BufReader<TcpStream>);
+struct Customer(BufReader<MaybeTlsStream>);
 
 impl Customer {
     async fn new(store: &OpenStore) -> Self {
-        let stream = TcpStream::connect(store.address).await.expect("the store is open");
-        Self(BufReader::new(stream))
+        Self(BufReader::new(store.connect().await))
     }
 
     async fn send(&mut self, bytes: &[u8]) {
         // If the connection has ended, reading the answer shows it.
         let _ = self.0.get_mut().write_all(bytes).await;
+        let _ = self.0.get_mut().flush().await;
     }
 
     /// The next answer, or why there is none.
@@ -226,12 +227,15 @@ fn check_answer(told: &ReceivedAnswer, variant: &Variant, to_head: bool) -> Resu
     expect(in_envelope, "is not in the envelope")
 }
 
-/// Tries every variant of each shape with each tail; returns the differences.
+/// Tries every variant of each shape with each tail, with TLS with the second one only; returns the
+/// differences.
 async fn try_all(store: &OpenStore, shapes: &[Shape]) -> Vec<String> {
+    let tails = if store.speaks_tls() { &TAILS[1..2] } else { &TAILS[..] };
     let mut wrong = Vec::new();
     for shape in shapes {
         let variants = shape.variants();
-        let cases: Vec<_> = variants.iter().flat_map(|one| TAILS.map(|tail| (one, tail))).collect();
+        let with_tails = |one| tails.iter().map(move |tail| (one, *tail));
+        let cases: Vec<_> = variants.iter().flat_map(with_tails).collect();
         let before = store.placed();
         let came = join_all(cases.iter().map(|(one, tail)| attempt(store, one, *tail))).await;
         for ((variant, (tail, _)), came) in cases.iter().zip(came) {
@@ -257,20 +261,26 @@ fn verdict(wrong: &[String]) {
 
 #[tokio::test]
 async fn requests_to_the_api_get_their_answers() {
-    let store = OpenStore::open().await;
-    verdict(&try_all(&store, &api_requests::shapes()).await);
+    for tls in [false, true] {
+        let store = OpenStore::open(tls).await;
+        verdict(&try_all(&store, &api_requests::shapes()).await);
+    }
 }
 
 #[tokio::test]
 async fn orders_are_placed_exactly_when_the_answer_is_2xx() {
-    let store = OpenStore::open().await;
-    verdict(&try_all(&store, &orders::shapes()).await);
+    for tls in [false, true] {
+        let store = OpenStore::open(tls).await;
+        verdict(&try_all(&store, &orders::shapes()).await);
+    }
 }
 
 #[tokio::test]
 async fn malformed_requests_get_their_errors_and_place_nothing() {
-    let store = OpenStore::open().await;
-    verdict(&try_all(&store, &malformed::shapes()).await);
+    for tls in [false, true] {
+        let store = OpenStore::open(tls).await;
+        verdict(&try_all(&store, &malformed::shapes()).await);
+    }
 }
 
 #[test]
@@ -282,20 +292,37 @@ fn the_table_has_at_least_120_shapes() {
 /// A client that closes its side in the middle of a request gets an answer, and no order is placed.
 #[tokio::test]
 async fn a_request_that_is_cut_off_gets_an_answer() {
-    let store = OpenStore::open().await;
     let whole = orders::ORDER.replace("\r\n\r\n", "\r\nX-Odd: \r\n\r\n");
     let chunked =
         "POST /orders HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n";
-    for request in [orders::ORDER, whole.as_str(), chunked] {
-        for cut in [4, 30, request.len() - 5, request.len() - 1] {
-            let mut customer = Customer::new(&store).await;
-            customer.send(&request.as_bytes()[..cut]).await;
-            customer.0.get_mut().shutdown().await.unwrap();
-            let told = customer.hear(false).await;
-            let is_400 = told.as_ref().is_ok_and(|told| told.status == 400);
-            assert!(is_400, "{:?}: {told:?}", &request[..cut]);
-            customer.hear_the_end().await.unwrap();
+    for tls in [false, true] {
+        let store = OpenStore::open(tls).await;
+        for request in [orders::ORDER, whole.as_str(), chunked] {
+            for cut in [4, 30, request.len() - 5, request.len() - 1] {
+                let mut customer = Customer::new(&store).await;
+                customer.send(&request.as_bytes()[..cut]).await;
+                customer.0.get_mut().shutdown().await.unwrap();
+                let told = customer.hear(false).await;
+                let is_400 = told.as_ref().is_ok_and(|told| told.status == 400);
+                assert!(is_400, "{:?}: {told:?}", &request[..cut]);
+                customer.hear_the_end().await.unwrap();
+            }
         }
+        assert_eq!(store.placed(), 0);
+    }
+}
+
+/// Kind: a client that speaks the wrong protocol and is not told which one is right.
+#[tokio::test]
+async fn a_request_without_tls_is_told_to_use_https() {
+    let store = OpenStore::open(true).await;
+    for request in [NEXT, orders::ORDER.as_bytes(), b"\r\n\r\n\r\n\r\n"] {
+        let stream = TcpStream::connect(store.address).await.unwrap();
+        let mut customer = Customer(BufReader::new(MaybeTlsStream::Plain(stream)));
+        customer.send(request).await;
+        let told = customer.hear(false).await.unwrap();
+        assert!(told.status == 400 && told.body.contains("use https://"), "{told:?}");
+        customer.hear_the_end().await.unwrap();
     }
     assert_eq!(store.placed(), 0);
 }

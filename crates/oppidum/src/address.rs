@@ -289,25 +289,26 @@ impl FromStr for Peers {
     }
 }
 
-/// `HOST:PORT` of a URL such as `http://127.0.0.1:1234`.
-pub(crate) fn of_url(url: &str) -> Result<String, String> {
-    let expected = "expected http://HOST:PORT";
+/// `HOST:PORT` of a URL such as `http://127.0.0.1:1234`, and whether its server speaks TLS.
+pub(crate) fn of_url(url: &str) -> Result<(String, bool), String> {
+    let expected = "expected http://HOST:PORT or https://HOST:PORT";
     let (scheme, rest) = url.split_once("://").unwrap_or(("http", url));
-    if !scheme.eq_ignore_ascii_case("http") {
-        return Err(format!("only http:// is spoken here: {expected}"));
+    let is_tls = scheme.eq_ignore_ascii_case("https");
+    if !is_tls && !scheme.eq_ignore_ascii_case("http") {
+        return Err(format!("only http:// and https:// are spoken here: {expected}"));
     }
     let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
     if !matches!(path, "" | "/") {
         return Err(format!("{path:?} leads into the store: {expected}"));
     }
-    // The default port is 80. An IPv6 address without brackets gets an error with the right
-    // spelling.
+    // An IPv6 address without brackets gets an error with the right spelling.
     let alone = authority.starts_with('[') == authority.ends_with(']');
     if alone && (authority.starts_with('[') || !authority.contains(':')) {
         let host = authority.parse::<Host>()?;
-        return Ok(HostPort::new(host, 80).to_string());
+        let port = if is_tls { 443 } else { 80 };
+        return Ok((HostPort::new(host, port).to_string(), is_tls));
     }
-    authority.parse::<HostPort>()?.reachable().map(|address| address.to_string())
+    authority.parse::<HostPort>()?.reachable().map(|address| (address.to_string(), is_tls))
 }
 
 #[cfg(test)]
@@ -466,11 +467,14 @@ mod tests {
             ("127.0.0.1:1234", "127.0.0.1:1234"),
             ("http://[::1]:9", "[::1]:9"),
             ("http://[::1]", "[::1]:80"),
+            ("https://shop", "shop:443"),
+            ("HTTPS://shop:9", "shop:9"),
         ] {
-            assert_eq!(of_url(url).as_deref(), Ok(address), "{url}");
+            let is_tls = url.to_ascii_lowercase().starts_with("https");
+            assert_eq!(of_url(url), Ok((address.to_owned(), is_tls)), "{url}");
         }
         for (url, words) in [
-            ("https://shop", "only http://"),
+            ("ftp://shop", "only http://"),
             ("http://::1:9", "[::1]:9"),
             ("http://shop:9/orders", "/orders"),
             ("http://me@shop:9", "no name"),

@@ -16,11 +16,12 @@ use wire::proto::{answer, ask};
 use wire::stream::Caller;
 
 use crate::cli::Product;
+use crate::cli::values::Url;
 use crate::client::encode;
 use crate::http::Client;
 use crate::inspect;
 use crate::price::cents;
-use crate::settings::{self, Settings};
+use crate::settings::Settings;
 
 /// How long a command waits for a leader.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -28,10 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Runs the command. False: the ledger refused it.
 pub(crate) async fn product(product: Product) -> Result<bool, Stop> {
     let mut settings = Settings::load()?;
-    let mut at = |flag| settings.want::<String>(settings::URL, flag);
+    let mut at = |flag: Url| flag.resolve(&mut settings);
     match product {
         Product::List(url) => {
-            list(&at(url.url)?).await?;
+            list(&at(url)?).await?;
             Ok(true)
         }
         Product::Define { name, price, quantity, restock_to, url } => {
@@ -40,19 +41,19 @@ pub(crate) async fn product(product: Product) -> Result<bool, Stop> {
             let restock_to = restock_to.map(counted).transpose()?;
             let said = format!("{name} is for sale at {price}, {quantity} in stock");
             let definition = Definition { name, price, stock: quantity, restock_to };
-            tell(decide(&at(url.url)?, Command::Define(definition)).await?, &said)
+            tell(decide(&at(url)?, Command::Define(definition)).await?, &said)
         }
         Product::Price { name, price, url } => {
             let name = named(&name)?;
             let price = priced(&price)?;
             let said = format!("{name} costs {price}");
-            tell(decide(&at(url.url)?, Command::SetPrice { name, price }).await?, &said)
+            tell(decide(&at(url)?, Command::SetPrice { name, price }).await?, &said)
         }
         Product::Restock { name, quantity, url } => {
             let name = named(&name)?;
             let quantity = counted(quantity)?;
             let said = format!("{} more of {name}", quantity.get());
-            tell(decide(&at(url.url)?, Command::RestockBy { name, quantity }).await?, &said)
+            tell(decide(&at(url)?, Command::RestockBy { name, quantity }).await?, &said)
         }
     }
 }

@@ -1,6 +1,8 @@
-//! A small HTTP/1.1 client over one persistent connection: the client's commands use it to talk to
-//! a frontend.
+//! A small HTTP/1.1 client over one persistent connection, with TLS or without: the client's
+//! commands use it to talk to a frontend.
 
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,6 +13,8 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use wire::exit::Stop;
 use wire::net;
+use wire::tls::stream::MaybeTlsStream;
+use wire::tls::trust::Trust;
 
 use crate::address;
 
@@ -26,10 +30,31 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a connection may take to open.
 const CONNECT: Duration = Duration::from_secs(2);
 
+/// The file of the authorities that this process trusts; none: those of the system.
+static CA_FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
+
+/// What this process trusts, once it has needed it.
+static TRUST: OnceLock<Result<Trust, String>> = OnceLock::new();
+
+/// Names the file of the certificate authorities that this process trusts. Only the first call
+/// counts; a command without the flag reads the variable at its first connection.
+pub(crate) fn trust(file: Option<PathBuf>) {
+    let _ = CA_FILE.set(file);
+}
+
+fn trusted() -> Result<Trust, Stop> {
+    let named = || std::env::var_os("OPPIDUM_CA_FILE").filter(|file| !file.is_empty());
+    let file = CA_FILE.get_or_init(|| named().map(PathBuf::from));
+    let trust = TRUST.get_or_init(|| Trust::load(file.as_deref()));
+    trust.clone().map_err(|why| Stop::Setup(format!("ca-file: {why}")))
+}
+
 /// An HTTP client of one frontend.
 #[derive(Debug)]
 pub(crate) struct Client {
     authority: String,
+    /// What it trusts, if the server speaks TLS.
+    trust: Option<Trust>,
     /// The timeout of a connection.
     connect_patience: Duration,
     /// The timeout of an answer.
@@ -69,8 +94,11 @@ impl Reply {
 impl Client {
     /// For a URL such as `http://127.0.0.1:1234`.
     pub(crate) fn new(url: &str) -> Result<Self, Stop> {
+        let odd = |why| Stop::Setup(format!("{url:?} is no URL of a store: {why}"));
+        let (authority, is_tls) = address::of_url(url).map_err(odd)?;
         Ok(Self {
-            authority: authority(url)?,
+            authority,
+            trust: is_tls.then(trusted).transpose()?,
             connect_patience: CONNECT,
             patience: PATIENCE,
             connection: None,
@@ -166,13 +194,25 @@ impl Client {
         reply
     }
 
+    /// Opens a connection, and performs the handshake if the server speaks TLS.
+    async fn dial(&self) -> Result<MaybeTlsStream, String> {
+        let stream = net::connect(&self.authority, self.connect_patience).await;
+        let stream = stream.map_err(|error| error.to_string())?;
+        let Some(trust) = &self.trust else { return Ok(MaybeTlsStream::Plain(stream)) };
+        let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
+        let shaken = trust.connect(host.trim_matches(['[', ']']), stream);
+        match tokio::time::timeout(self.connect_patience, shaken).await {
+            Ok(shaken) => shaken.map_err(|why| format!("no TLS with {}: {why}", self.authority)),
+            Err(_) => Err(format!("no TLS handshake within {:?}", self.connect_patience)),
+        }
+    }
+
     async fn connect(&mut self) -> Result<&mut SendRequest<Full<Bytes>>, String> {
         let open = self.connection.take().filter(|connection| !connection.is_closed());
         let mut connection = match open {
             Some(connection) => connection,
             None => {
-                let stream = net::connect(&self.authority, self.connect_patience).await;
-                let stream = stream.map_err(|error| error.to_string())?;
+                let stream = self.dial().await?;
                 // Title case, as curl writes it: some servers know only `Content-Type`.
                 let mut builder = http1::Builder::new();
                 let builder = builder.title_case_headers(true);
@@ -185,10 +225,4 @@ impl Client {
         connection.ready().await.map_err(|error| error.to_string())?;
         Ok(self.connection.insert(connection))
     }
-}
-
-/// `host:port` of a URL.
-fn authority(url: &str) -> Result<String, Stop> {
-    let odd = |why| Stop::Setup(format!("{url:?} is no URL of a store: {why}"));
-    address::of_url(url).map_err(odd)
 }

@@ -54,6 +54,7 @@ use clap::Parser;
 use order::history::open_error;
 use wire::exit::Stop;
 
+use cli::values::Url;
 use cli::{Cli, Command, CtlOn};
 use settings::Settings;
 
@@ -119,9 +120,7 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
 
 /// Runs the command. False: the answer is no.
 async fn run(command: Command) -> Result<bool, Stop> {
-    let url = |flag: Option<String>| -> Result<String, Stop> {
-        Settings::load()?.want(settings::URL, flag)
-    };
+    let url = |flag: Url| -> Result<String, Stop> { flag.resolve(&mut Settings::load()?) };
     match command {
         Command::Up(flags) => up::run(flags).await.map(|()| true),
         Command::Order(flags) => roles::order(flags).await.map(|()| true),
@@ -129,23 +128,23 @@ async fn run(command: Command) -> Result<bool, Stop> {
         Command::Frontend(flags) => roles::frontend(flags).await.map(|()| true),
         Command::Client(flags) => {
             let mut settings = Settings::load()?;
-            let url: String = settings.want(settings::URL, flags.url)?;
+            let url = flags.resolve(&mut settings)?;
             client::run(&url, settings.said()).await.map(|()| true)
         }
         Command::Load(flags) => {
-            let url = url(flags.url.url.clone())?;
+            let url = url(flags.url.clone())?;
             load::run(&url, &flags).await
         }
-        Command::Status(flags) => inspect::status(&url(flags.url.url)?, flags.json).await,
-        Command::Verify(flags) => inspect::verify(&url(flags.url)?).await,
-        Command::Dump(flags) => inspect::dump(&url(flags.url.url)?, flags.id).await.map(|()| true),
+        Command::Status(flags) => inspect::status(&url(flags.url)?, flags.json).await,
+        Command::Verify(flags) => inspect::verify(&url(flags)?).await,
+        Command::Dump(flags) => inspect::dump(&url(flags.url)?, flags.id).await.map(|()| true),
         Command::Ctl(flags) => match flags.on {
             CtlOn::Product(product) => ctl::product(product).await,
-            CtlOn::Repair { id, url: at } => operator::repair(&url(at.url)?, id).await,
+            CtlOn::Repair { id, url: at } => operator::repair(&url(at)?, id).await,
             CtlOn::Member(what) => members::member(what).await,
             CtlOn::Replace(what) => members::replace(what).await,
             CtlOn::Recover(what) => recover::recover(what).await,
-            CtlOn::Transfer { to, url: at } => operator::transfer(&url(at.url)?, to).await,
+            CtlOn::Transfer { to, url: at } => operator::transfer(&url(at)?, to).await,
         },
         Command::Lab(flags) => lab::run(flags).await,
         Command::Demo(flags) => demo::run(flags).await,

@@ -12,9 +12,10 @@ use wire::proto::control_client::ControlClient;
 use wire::proto::{AddReplica, Adding, RemoveReplica, Removed};
 
 use crate::cli::members::{Member, Replace};
+use crate::cli::values::Url;
 use crate::inspect;
 use crate::membership::{self, counted};
-use crate::settings::{self, Settings};
+use crate::settings::Settings;
 
 /// How long a connection to the leader may take.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -30,17 +31,17 @@ type ControlChannel = ControlClient<tonic::transport::Channel>;
 /// `oppidum ctl member`. False: the answer is no.
 pub(crate) async fn member(what: Member) -> Result<bool, Stop> {
     let mut settings = Settings::load()?;
-    let mut at = |flag| settings.want::<String>(settings::URL, flag);
+    let mut at = |flag: Url| flag.resolve(&mut settings);
     match what {
-        Member::List(url) => list(&at(url.url)?).await,
-        Member::Add { id, address, url } => add(&at(url.url)?, id, &address.0).await,
-        Member::Remove { id, url } => remove(&at(url.url)?, id).await,
+        Member::List(url) => list(&at(url)?).await,
+        Member::Add { id, address, url } => add(&at(url)?, id, &address.0).await,
+        Member::Remove { id, url } => remove(&at(url)?, id).await,
     }
 }
 
 /// `oppidum ctl replace`. False: the answer is no.
 pub(crate) async fn replace(what: Replace) -> Result<bool, Stop> {
-    let url: String = Settings::load()?.want(settings::URL, what.url.url)?;
+    let url = what.url.clone().resolve(&mut Settings::load()?)?;
     if what.id == what.with {
         return Err(Stop::Setup(
             "a replica is replaced by one with another id: an emptied folder must not come back \

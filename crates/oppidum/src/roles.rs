@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 use wire::log_format::{LogFormat, LogSource};
 use wire::telemetry;
+use wire::tls::certificate::ServerCertificate;
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 
@@ -67,7 +68,8 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         rules,
         faults,
     };
-    let stop = begin(&settings, log, LogSource { role: "order", id: Some(id) }, &flags.common)?;
+    let stop =
+        begin(&settings, log, LogSource { role: "order", id: Some(id) }, &flags.common, false)?;
     failpoints::warn(&failpoints);
     finish(::order::run(role, stop.clone()), stop).await
 }
@@ -101,7 +103,8 @@ pub(crate) async fn catalog(flags: Catalog) -> Result<(), Stop> {
         times,
         rules,
     };
-    let stop = begin(&settings, log, LogSource { role: "catalog", id: None }, &flags.common)?;
+    let stop =
+        begin(&settings, log, LogSource { role: "catalog", id: None }, &flags.common, false)?;
     failpoints::warn(&failpoints);
     finish(::catalog::run(role, stop.clone()), stop).await
 }
@@ -121,6 +124,10 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
     let dialect: DialectName = settings.want(settings::DIALECT, flags.dialect)?;
     let access_log: OnOff = settings.want(settings::ACCESS_LOG, flags.access_log)?;
     let clients = clients(&mut settings, flags.clients)?;
+    let tls: Option<FreeText> = settings.take(settings::PUBLIC_TLS, flags.public_tls)?;
+    let tls = tls.map(|FreeText(folder)| ServerCertificate::load(folder.as_ref())).transpose();
+    let tls = tls.map_err(|error| Stop::Setup(format!("public-tls: {error}")))?;
+    let reloads = tls.is_some();
     let failpoints = flags.times.mutants.said();
     let (times, rules) = times(&mut settings, flags.times)?;
     let role = ::frontend::Settings {
@@ -132,10 +139,12 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
         dialect: dialect.0,
         access_log: access_log.0,
         clients,
+        tls,
         times,
         rules,
     };
-    let stop = begin(&settings, log, LogSource { role: "frontend", id: None }, &flags.common)?;
+    let stop =
+        begin(&settings, log, LogSource { role: "frontend", id: None }, &flags.common, reloads)?;
     failpoints::warn(&failpoints);
     finish(::frontend::run(role, stop.clone()), stop).await
 }
@@ -187,12 +196,14 @@ fn log(settings: &mut Settings, flags: &Common) -> Result<Logging, Stop> {
     Ok(Logging { filter, format })
 }
 
-/// Starts logging, logs every setting, and makes the token that ends the process.
+/// Starts logging, logs every setting, and makes the token that ends the process. `reloads`: SIGHUP
+/// does not end it.
 fn begin(
     settings: &Settings,
     log: Logging,
     source: LogSource,
     common: &Common,
+    reloads: bool,
 ) -> Result<CancellationToken, Stop> {
     output::queue_lines();
     let Logging { filter: Filter(filter), format } = log;
@@ -201,7 +212,7 @@ fn begin(
     for line in settings.said() {
         tracing::info!("{line}");
     }
-    let interrupt = Interrupt::listen_and(|| tracing::info!("stopping"))?;
+    let interrupt = Interrupt::listen_and(reloads, || tracing::info!("stopping"))?;
     interrupt.exit_when_hurried();
     let stop = interrupt.stop;
     if common.stop_with_stdin {

@@ -94,11 +94,15 @@ pub(crate) const DRIFT: Setting = setting("drift-per-mille", &["OPPIDUM_DRIFT_PE
 pub(crate) const LOG: Setting = setting("log", &["OPPIDUM_LOG"], "info");
 /// The form of log lines.
 pub(crate) const LOG_FORMAT: Setting = setting("log-format", &["OPPIDUM_LOG_FORMAT"], "text");
+/// The folder of the certificate of a frontend's public port.
+pub(crate) const PUBLIC_TLS: Setting = setting("public-tls", &["OPPIDUM_PUBLIC_TLS"], "");
+/// The certificate authorities that the client's commands trust.
+pub(crate) const CA_FILE: Setting = setting("ca-file", &["OPPIDUM_CA_FILE"], "");
 /// The store that the client's commands talk to.
 pub(crate) const URL: Setting = setting("url", &["OPPIDUM_URL"], "http://127.0.0.1:1234");
 
 /// Every setting.
-pub(crate) const ALL: [Setting; 28] = [
+pub(crate) const ALL: [Setting; 30] = [
     ORDERS,
     ID,
     LISTEN,
@@ -126,6 +130,8 @@ pub(crate) const ALL: [Setting; 28] = [
     DRIFT,
     LOG,
     LOG_FORMAT,
+    PUBLIC_TLS,
+    CA_FILE,
     URL,
 ];
 

@@ -29,6 +29,9 @@ const REAL_TIME: Range<i32> = 34..64;
 #[cfg(not(target_os = "linux"))]
 const REAL_TIME: Range<i32> = 0..0;
 
+/// SIGHUP: a terminal closes, or an operator asks a process to read its files again.
+const HANGUP: i32 = 1;
+
 /// SIGXFSZ: a file has reached the process's size limit (`ulimit -f`). The write fails and is
 /// reported as any failed write, so the signal is ignored.
 const FILE_SIZE: i32 = 25;
@@ -46,12 +49,13 @@ pub(crate) struct Interrupt {
 impl Interrupt {
     /// Catches the signals: from now on none of them ends the process by itself.
     pub(crate) fn listen() -> Result<Self, Stop> {
-        Self::listen_and(|| {})
+        Self::listen_and(false, || {})
     }
 
     /// The same; calls `announce` at the first signal, unless the process is stopping already.
-    pub(crate) fn listen_and(announce: fn()) -> Result<Self, Stop> {
-        let mut signals = catch()?;
+    /// `reloads`: SIGHUP does not end the process, which reads its files again.
+    pub(crate) fn listen_and(reloads: bool, announce: fn()) -> Result<Self, Stop> {
+        let mut signals = catch(reloads)?;
         let interrupt = Self { stop: CancellationToken::new(), hurry: CancellationToken::new() };
         let Self { stop, hurry } = interrupt.clone();
         tokio::spawn(async move {
@@ -95,11 +99,12 @@ impl Interrupt {
 }
 
 /// Catches every signal of the list; each sends one item.
-fn catch() -> Result<mpsc::Receiver<()>, Stop> {
+fn catch(reloads: bool) -> Result<mpsc::Receiver<()>, Stop> {
     let no = |error| Stop::Setup(format!("signals cannot be caught: {error}"));
     // Two signals count: the first ends the process in order, the second at once.
     let (sender, received) = mpsc::channel(2);
-    for number in ENDING.into_iter().chain(REAL_TIME) {
+    let ending = ENDING.into_iter().filter(|number| !(reloads && *number == HANGUP));
+    for number in ending.chain(REAL_TIME) {
         let mut signals = match signal(SignalKind::from_raw(number)) {
             Ok(signals) => signals,
             // The C library reserves some of them.

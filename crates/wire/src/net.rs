@@ -99,6 +99,22 @@ pub fn reject(stream: TcpStream, _answer: &[u8]) {
     drop(stream);
 }
 
+/// Waits for the first byte of a connection, and leaves it there. `None`: there is none.
+#[cfg(not(feature = "simulated"))]
+pub async fn first_byte(stream: &TcpStream) -> Option<u8> {
+    let mut first = [0];
+    match stream.peek(&mut first).await {
+        Ok(1) => Some(first[0]),
+        _ => None,
+    }
+}
+
+/// In the simulator no listener looks at the first byte.
+#[cfg(feature = "simulated")]
+pub async fn first_byte(_stream: &TcpStream) -> Option<u8> {
+    std::future::ready(None).await
+}
+
 /// Connects by TCP, with Nagle's delay of small writes off.
 pub async fn connect(address: &str, within: Duration) -> Result<TcpStream, ConnectError> {
     let Ok(connected) = tokio::time::timeout(within, TcpStream::connect(address)).await else {

@@ -21,7 +21,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
-use wire::net::TcpStream;
+use wire::tls::stream::MaybeTlsStream;
 
 use crate::access_log::RequestLine;
 use crate::answer::Answer;
@@ -34,10 +34,7 @@ use crate::limits;
 
 /// Serves a connection to its end or, when its place is to be closed, to the end of the request in
 /// progress.
-pub(crate) async fn serve(mut stream: TcpStream, client: Client, api: impl Handler) {
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
+pub(crate) async fn serve(mut stream: MaybeTlsStream, client: Client, api: impl Handler) {
     let mut ahead = Vec::new();
     // A connection whose orders hyper has to read would only be handed over again.
     let mut first = true;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use http::{Method, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
-use wire::net::TcpStream;
+use wire::tls::stream::MaybeTlsStream;
 
 use crate::access_log::{Answered, RequestLine};
 use crate::http::handler::{Client, Handler, Written, log};
@@ -31,14 +31,14 @@ pub(crate) enum FastPathEnd {
     /// A request that hyper must read has arrived.
     Inside(Handoff),
     /// The connection is to be closed after the answer just sent.
-    Closes(TcpStream),
+    Closes(MaybeTlsStream),
     /// The connection is broken, was idle for too long, or is idle at a stop.
     Gone,
 }
 
 /// A connection that leaves the fast path for hyper.
 pub(crate) struct Handoff {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: MaybeTlsStream,
     /// Bytes that were read and not served.
     pub(crate) ahead: Vec<u8>,
     /// The fast path has served requests of this connection.
@@ -47,7 +47,7 @@ pub(crate) struct Handoff {
 
 /// A connection on the fast path.
 pub(crate) struct FastPath {
-    stream: TcpStream,
+    stream: MaybeTlsStream,
     /// Bytes that were read and are not served yet.
     ahead: Vec<u8>,
     /// Answers to send, and how many of their bytes have been sent.
@@ -69,7 +69,7 @@ pub(crate) struct FastPath {
 
 impl FastPath {
     /// `ahead`: bytes that have been read from the stream already.
-    pub(crate) fn new(stream: TcpStream, ahead: Vec<u8>) -> Self {
+    pub(crate) fn new(stream: MaybeTlsStream, ahead: Vec<u8>) -> Self {
         Self {
             stream,
             ahead,
@@ -154,6 +154,12 @@ impl FastPath {
                 match ready!(self.sending.check(sent, cx)) {
                     Ok(count) if 0 < count => self.gone += count,
                     Ok(_) | Err(_) => return Poll::Ready(false),
+                }
+            }
+            if !self.out.is_empty() {
+                let sent = Pin::new(&mut self.stream).poll_flush(cx).map_ok(|()| 0);
+                if ready!(self.sending.check(sent, cx)).is_err() {
+                    return Poll::Ready(false);
                 }
             }
             let gone = std::mem::take(&mut self.gone);

@@ -6,12 +6,12 @@
 //! closes its side, or a limit is reached.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use wire::net::TcpStream;
+use wire::tls::stream::MaybeTlsStream;
 
 use crate::limits;
 
 /// Sends `out`, the last bytes, and closes the connection.
-pub(crate) async fn close(mut stream: TcpStream, out: &[u8]) {
+pub(crate) async fn close(mut stream: MaybeTlsStream, out: &[u8]) {
     let last = async {
         stream.write_all(out).await?;
         stream.shutdown().await

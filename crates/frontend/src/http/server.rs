@@ -6,15 +6,18 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustls::ServerConfig;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::connections::{Connections, Places, Rejected};
 use wire::net::{self, TcpListener, TcpStream};
 use wire::problem::{Code, Problem};
+use wire::tls::stream::{self, HandshakeError, MaybeTlsStream};
 
 use crate::answer;
 use crate::api::Api;
+use crate::classic::render_error;
 use crate::http::connection;
 use crate::http::handler::{Client, Handler};
 use crate::http::linger;
@@ -23,16 +26,19 @@ use crate::limits;
 /// How long requests in progress may take to finish once the process stops.
 const GOODBYE: Duration = Duration::from_secs(6);
 
+/// A listener, and how it serves its connections.
+pub(crate) struct PublicPort {
+    pub(crate) listener: TcpListener,
+    pub(crate) places: Places,
+    /// With TLS, and with this configuration.
+    pub(crate) tls: Option<Arc<ServerConfig>>,
+}
+
 /// Serves until `stop`, then lets the requests in progress finish.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    api: Api,
-    places: Places,
-    stop: CancellationToken,
-) {
+pub(crate) async fn serve(port: PublicPort, api: Api, stop: CancellationToken) {
     let connections = TaskTracker::new();
     let serving = async {
-        accept(listener, &api, &connections, places, &stop).await;
+        accept(port, &api, &connections, &stop).await;
         connections.close();
         if tokio::time::timeout(GOODBYE, connections.wait()).await.is_err() {
             tracing::warn!("some requests did not finish in time");
@@ -45,15 +51,10 @@ pub(crate) async fn serve(
 }
 
 /// Accepts connections until `stop`.
-async fn accept(
-    listener: TcpListener,
-    api: &Api,
-    tasks: &TaskTracker,
-    places: Places,
-    stop: &CancellationToken,
-) {
+async fn accept(port: PublicPort, api: &Api, tasks: &TaskTracker, stop: &CancellationToken) {
+    let PublicPort { listener, places, tls } = port;
     let open = Connections::new(places);
-    let rejections = Rejections::new(places);
+    let rejections = Rejections::new(places, tls.clone());
     let mut accepted_now = 0;
     loop {
         accepted_now += 1;
@@ -76,7 +77,17 @@ async fn accept(
             Ok((stream, from)) => match open.open(from.ip(), api.is_gateway(from.ip()), stop) {
                 Ok(place) => {
                     let client = Client { address: from.ip(), place };
-                    tasks.spawn(connection::serve(stream, client, api.clone()));
+                    let (api, tls) = (api.clone(), tls.clone());
+                    tasks.spawn(async move {
+                        let closing = client.place.closing();
+                        let stream = tokio::select! {
+                            stream = secured(stream, tls) => stream,
+                            () = closing.cancelled() => None,
+                        };
+                        if let Some(stream) = stream {
+                            connection::serve(stream, client, api).await;
+                        }
+                    });
                 }
                 Err(why) => rejections.send(stream, why, tasks),
             },
@@ -89,8 +100,35 @@ async fn accept(
     }
 }
 
+/// The connection after its handshake, if it has TLS. `None`: the handshake failed.
+async fn secured(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> Option<MaybeTlsStream> {
+    stream.set_nodelay(true).ok()?;
+    let Some(tls) = tls else { return Some(MaybeTlsStream::Plain(stream)) };
+    let handshake = stream::accept(tls, stream);
+    match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, handshake).await {
+        Ok(Ok(stream)) => return Some(stream),
+        Ok(Err(HandshakeError::NotTls(stream))) => {
+            linger::close(MaybeTlsStream::Plain(stream), not_tls().as_bytes()).await;
+        }
+        Ok(Err(HandshakeError::Failed(error))) => tracing::debug!("no TLS handshake: {error}"),
+        Err(_) => tracing::debug!("no TLS handshake within {:?}", limits::HANDSHAKE_TIMEOUT),
+    }
+    None
+}
+
+/// The answer to a request without TLS, as bytes on the wire.
+fn not_tls() -> String {
+    let body = render_error(400, "this port speaks TLS: use https:// instead");
+    format!(
+        "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\
+         connection: close\r\n\r\n{body}",
+        body.len()
+    )
+}
+
 /// The answers to connections that are not admitted, as bytes on the wire.
 struct Rejections {
+    tls: Option<Arc<ServerConfig>>,
     address_full: Bytes,
     full: Bytes,
     /// Permits to linger: a client that sends its head and its body in two pieces would lose the
@@ -99,7 +137,7 @@ struct Rejections {
 }
 
 impl Rejections {
-    fn new(places: Places) -> Self {
+    fn new(places: Places, tls: Option<Arc<ServerConfig>>) -> Self {
         // No request was read, so there is no id to repeat.
         let answer = |why: String| -> Bytes {
             let [before, after] = answer::on_the_wire(&Problem::definite(Code::Overloaded, why));
@@ -109,6 +147,7 @@ impl Rejections {
         // Each lingering connection takes a file descriptor that is no place.
         let lingering = (total / 8).clamp(1, limits::REJECTED_LINGERING_MAX);
         Self {
+            tls,
             address_full: answer(format!(
                 "too many connections from this address: at most {per_address}"
             )),
@@ -124,11 +163,14 @@ impl Rejections {
             Rejected::Full => &self.full,
         };
         let Ok(permit) = self.lingering.clone().try_acquire_owned() else {
-            return net::reject(stream, answer);
+            // Without a handshake there is no answer.
+            return net::reject(stream, if self.tls.is_some() { b"" } else { answer });
         };
-        let answer = answer.clone();
+        let (answer, tls) = (answer.clone(), self.tls.clone());
         tasks.spawn(async move {
-            linger::close(stream, &answer).await;
+            if let Some(stream) = secured(stream, tls).await {
+                linger::close(stream, &answer).await;
+            }
             drop(permit);
         });
     }
@@ -145,7 +187,7 @@ mod tests {
     async fn a_rejected_connection_gets_its_503_before_its_body_arrives() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (rejections, tasks) = (Rejections::new(Places::new(8, 1)), TaskTracker::new());
+        let (rejections, tasks) = (Rejections::new(Places::new(8, 1), None), TaskTracker::new());
         let head = b"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\n";
         client.write_all(head).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();

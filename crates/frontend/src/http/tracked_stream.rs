@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
-use wire::net::TcpStream;
+use wire::tls::stream::MaybeTlsStream;
 
 use crate::http::framing::Framing;
 use crate::http::head::{self, HeadParse, Rejection};
@@ -52,7 +52,7 @@ pub(crate) enum End {
 /// The stream, the bytes read from it, and the position in its requests.
 #[derive(Debug)]
 pub(crate) struct TrackedStream {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: MaybeTlsStream,
     /// Bytes that have arrived and were not given to hyper.
     pub(crate) unread: Vec<u8>,
     pub(crate) end: Option<End>,
@@ -72,7 +72,7 @@ pub(crate) struct TrackedStream {
 impl TrackedStream {
     /// `unread`: bytes that have been read from the stream already. `idle`: how long the next
     /// request is awaited.
-    pub(crate) fn new(stream: TcpStream, unread: Vec<u8>, idle: Duration) -> Self {
+    pub(crate) fn new(stream: MaybeTlsStream, unread: Vec<u8>, idle: Duration) -> Self {
         Self {
             stream,
             unread,
@@ -260,7 +260,8 @@ impl AsyncWrite for TrackedStream {
 
     /// hyper calls this when it holds no more bytes to send.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        let sent = Pin::new(&mut self.stream).poll_flush(cx).map_ok(|()| 0);
+        ready!(self.sent(sent, cx))?;
         self.phase.note_flushed();
         Poll::Ready(Ok(()))
     }
@@ -330,7 +331,7 @@ pub(crate) fn drop_first(bytes: &mut Vec<u8>, count: usize) {
 mod tests {
     use futures::FutureExt as _;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -345,6 +346,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
+        let stream = MaybeTlsStream::Plain(stream);
         (TrackedStream::new(stream, Vec::new(), Duration::from_mins(1)), client)
     }
 

@@ -10,6 +10,8 @@ use futures::stream::BoxStream;
 use ledger::codec::bulk;
 use ledger::outcome::{Accepted, Outcome};
 use ledger::terms::OrderNumber;
+use rustls::ServerConfig;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Routes;
@@ -25,6 +27,9 @@ use wire::proto::{self, HistoryPart};
 use wire::serve::Facts;
 use wire::status::ProcessStatus;
 use wire::stream::{self, Answerer, LeaderHint, Reply};
+use wire::tls::certificate::{self, ServerCertificate};
+use wire::tls::stream::MaybeTlsStream;
+use wire::tls::trust::Trust;
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 
@@ -34,7 +39,7 @@ use crate::classic::Dialect;
 use crate::clients::Clients;
 use crate::cluster_status::{ClusterStatus, StatusSources};
 use crate::drain::Closing;
-use crate::http::server;
+use crate::http::server::{self, PublicPort};
 use crate::limits;
 use crate::queries::{Queries, Setup};
 use crate::replicas::Replicas;
@@ -43,12 +48,15 @@ use crate::status_view::StatusView;
 /// Open until it is dropped.
 pub(super) struct OpenStore {
     pub(super) address: SocketAddr,
+    /// What its clients trust, if it speaks TLS.
+    trust: Option<Trust>,
     leader: Leader,
     _stop: DropGuard,
 }
 
 impl OpenStore {
-    pub(super) async fn open() -> Self {
+    /// `tls`: its public port speaks TLS.
+    pub(super) async fn open(tls: bool) -> Self {
         let stop = CancellationToken::new();
         let leader = Leader { placed: Arc::default(), hints: watch::Sender::default() };
         leader.hints.send_replace(LeaderHint {
@@ -68,16 +76,44 @@ impl OpenStore {
         while replicas.view().leader_up().is_none() {
             news.changed().await.expect("the replicas are kept");
         }
-        let (public, address) = bind();
+        let (listener, address) = bind();
         let places = Places::new(limits::CONNECTIONS_MAX, 0);
-        tokio::spawn(server::serve(public, api(replicas), places, stop.clone()));
-        Self { address, leader, _stop: stop.drop_guard() }
+        let (tls, trust) = tls.then(certified).unzip();
+        let port = PublicPort { listener, places, tls };
+        tokio::spawn(server::serve(port, api(replicas), stop.clone()));
+        Self { address, trust, leader, _stop: stop.drop_guard() }
+    }
+
+    pub(super) fn speaks_tls(&self) -> bool {
+        self.trust.is_some()
+    }
+
+    /// Opens a connection, with TLS if the store speaks it.
+    pub(super) async fn connect(&self) -> MaybeTlsStream {
+        let stream = TcpStream::connect(self.address).await.expect("the store is open");
+        match &self.trust {
+            None => MaybeTlsStream::Plain(stream),
+            Some(trust) => trust.connect("localhost", stream).await.expect("it is trusted"),
+        }
     }
 
     /// The number of orders placed.
     pub(super) fn placed(&self) -> u64 {
         self.leader.placed.load(Ordering::Relaxed)
     }
+}
+
+/// A configuration with a new certificate, and what trusts it.
+fn certified() -> (Arc<ServerConfig>, Trust) {
+    let folder = tempfile::tempdir().expect("there is room");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("it is a name");
+    let file = folder.path().join("cert.pem");
+    std::fs::write(&file, made.cert.pem()).expect("there is room");
+    let key = made.signing_key.serialize_pem();
+    std::fs::write(folder.path().join("key.pem"), key).expect("there is room");
+    let certificate = ServerCertificate::load(folder.path()).expect("it is a pair");
+    let config = certificate::server_config(certificate).expect("the versions are known");
+    (config, Trust::load(Some(&file)).expect("it is a certificate"))
 }
 
 /// A leader sends something at least twice a second.

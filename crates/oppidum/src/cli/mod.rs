@@ -266,6 +266,10 @@ pub(crate) struct Frontend {
     /// `off`: no line for each request
     #[arg(long, value_name = "on|off")]
     pub(crate) access_log: Option<String>,
+    /// Speak TLS on the public port: the folder of cert.pem and key.pem, which may be renewed while
+    /// the frontend runs
+    #[arg(long, value_name = "DIR")]
+    pub(crate) public_tls: Option<String>,
     /// The limits for clients.
     #[command(flatten)]
     pub(crate) clients: Clients,
@@ -458,9 +462,9 @@ pub(crate) enum Product {
     stock dialect the stock is left as it was found. Exit codes: 0 every check was passed or \
     skipped; 1 not so; 2 no store there.")]
 pub(crate) struct Conform {
-    /// The store's public address [default: `http://127.0.0.1:1234`]
-    #[arg(long)]
-    pub(crate) url: Option<String>,
+    /// The store's public address.
+    #[command(flatten)]
+    pub(crate) url: Url,
     /// The classic API that the store claims to speak: stock or toy
     #[arg(long)]
     pub(crate) dialect: DialectName,

@@ -8,9 +8,12 @@ use std::time::Duration;
 use ::frontend::PublicStatus;
 use ::frontend::classic::Dialect;
 use clap::Args;
+use wire::exit::Stop;
 use wire::telemetry;
 
 use crate::address::Addresses;
+use crate::http;
+use crate::settings::{self, Settings};
 
 /// The store that a client talks to.
 #[derive(Clone, Debug, Args)]
@@ -18,6 +21,19 @@ pub(crate) struct Url {
     /// A frontend, by its public address or its internal one [default: `http://127.0.0.1:1234`]
     #[arg(long)]
     pub(crate) url: Option<String>,
+    /// With https: a file of the certificate authorities to trust [default: those of the system]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<String>,
+}
+
+impl Url {
+    /// The address of the store. From now on, connections to `https://` trust these authorities.
+    pub(crate) fn resolve(self, settings: &mut Settings) -> Result<String, Stop> {
+        let url: String = settings.want(settings::URL, self.url)?;
+        let file: Option<FreeText> = settings.take(settings::CA_FILE, self.ca_file)?;
+        http::trust(file.map(|FreeText(file)| file.into()));
+        Ok(url)
+    }
 }
 
 /// The word for an empty list.

@@ -79,7 +79,7 @@ pub(crate) async fn run_customers(
 /// The token that ends the trading, after which the placed orders are still confirmed: cancelled by
 /// the first signal, or when stdout is closed. The next signal ends the process.
 fn stop_trading() -> Result<CancellationToken, Stop> {
-    let interrupt = Interrupt::listen_and(|| {
+    let interrupt = Interrupt::listen_and(false, || {
         note!("oppidum: no further requests; confirming what was placed (Ctrl-C again: leave)");
     })?;
     interrupt.exit_when_hurried();

@@ -35,6 +35,8 @@ mod full;
 
 mod damage;
 
+mod releases;
+
 mod returning;
 
 mod members;
@@ -52,6 +54,8 @@ mod owner;
 mod settings;
 
 mod disks;
+
+mod tls;
 
 mod torture;
 

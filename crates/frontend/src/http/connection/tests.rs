@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use wire::connections::{Connections, Places};
@@ -185,6 +185,7 @@ impl Visit {
         let (shop, stop) = (self.shop.clone(), self.stop.clone());
         if let Some((stream, from)) = self.stream.take() {
             self.served = tokio::spawn(async move {
+                let stream = MaybeTlsStream::Plain(stream);
                 let at_work = serve(stream, client(from, &stop), shop.clone());
                 tokio::select! {
                     () = at_work => {}

@@ -68,12 +68,12 @@ async fn a_client_that_reads_nothing_for_too_long_is_disconnected() {
         };
         let client = client(from, &stop);
         if fast {
-            let mut fast_path = FastPath::new(stream, Vec::new());
+            let mut fast_path = FastPath::new(MaybeTlsStream::Plain(stream), Vec::new());
             fast_path.sending = soon();
             let left = fast_path.serve(&shop, &client).await;
             assert!(matches!(left, FastPathEnd::Gone));
         } else {
-            let mut tracked = TrackedStream::new(stream, Vec::new(), IDLE);
+            let mut tracked = TrackedStream::new(MaybeTlsStream::Plain(stream), Vec::new(), IDLE);
             tracked.sending = soon();
             let left = serve_with_hyper(tracked, false, &shop, &client).await;
             assert!(matches!(left, ServedByHyper::Gone));

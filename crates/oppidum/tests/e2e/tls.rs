@@ -1,0 +1,141 @@
+//! TLS on the public port: the tools over https, a renewed certificate, and bad files.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rustix::process::Signal;
+
+use crate::customers::{await_transactions, finish, placed};
+use crate::harness::{IDS, Plan, Process, Store, get, ports, run, until};
+
+/// A certificate authority, and the folder in which it issues certificates.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: PathBuf,
+    file: String,
+}
+
+impl Authority {
+    fn new(folder: &Path) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let file = folder.join("ca.pem");
+        fs::write(&file, issuer.pem()).unwrap();
+        let folder = folder.join("tls");
+        fs::create_dir(&folder).unwrap();
+        Self { issuer, folder, file: file.to_str().unwrap().to_owned() }
+    }
+
+    /// Puts a new pair into the folder; it ends with this year.
+    fn issue(&self, year: i32) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+        params.not_after = date_time_ymd(year, 12, 31);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        fs::write(self.folder.join("cert.pem"), certificate.pem()).unwrap();
+        fs::write(self.folder.join("key.pem"), key.serialize_pem()).unwrap();
+    }
+}
+
+/// Starts a frontend of the store with these files, and returns it with its public port.
+fn frontend(store: &Store, folder: &Path) -> (Process, u16) {
+    let [port, internal] = ports();
+    let orders = IDS.map(|id| format!("{id}={}", store.order_address(id))).join(",");
+    let arguments = [
+        "frontend --host 127.0.0.1 --public-status full --gateways loopback".to_owned(),
+        format!("--port {port} --internal 127.0.0.1:{internal} --orders {orders}"),
+        format!("--catalogs 127.0.0.1:{}", store.catalog_port(0)),
+        format!("--public-tls {}", folder.display()),
+    ];
+    let arguments: Vec<_> =
+        arguments.iter().flat_map(|line| line.split(' ')).map(str::to_owned).collect();
+    (Process::start("frontend-tls", store.folder(), &arguments), port)
+}
+
+/// [P4, P10] Customers trade over https while the certificate is replaced twice: no request fails.
+/// Files that cannot be used are reported, and the certificate in use stays.
+#[test]
+fn a_certificate_is_renewed_under_load_without_a_failed_request() {
+    let store = Store::start(Plan::stock());
+    let authority = Authority::new(store.folder());
+    authority.issue(3000);
+    let (process, port) = frontend(&store, &authority.folder);
+    process.says(&format!("Starting Front End Server on https://127.0.0.1:{port}"));
+    let url = format!("https://127.0.0.1:{port}");
+    let flags = ["load", "--clients", "3", "--requests", "100000", "-p", "1", "--url", &url];
+    let flags = [&flags[..], &["--ca-file", &authority.file]].concat();
+    let arguments: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
+    let mut load = Process::start("load", store.folder(), &arguments);
+    await_transactions(&load, 20);
+    for time in 1..=2 {
+        authority.issue(3000 + time);
+        process.signal(Signal::HUP);
+        until("the new certificate is used", || {
+            (process.stderr().matches("use the new certificate").count() == time as usize)
+                .then_some(())
+        });
+        // A new connection: the tools trust the authority, not one certificate.
+        let listed = ["ctl", "product", "list", "--url", &url, "--ca-file", &authority.file];
+        assert_eq!(run(&listed).code, Some(0));
+        await_transactions(&load, placed(&load) + 20);
+    }
+    fs::write(authority.folder.join("key.pem"), KeyPair::generate().unwrap().serialize_pem())
+        .unwrap();
+    process.signal(Signal::HUP);
+    process
+        .says("are not a pair: put the key of this certificate beside it; the certificate in use");
+    await_transactions(&load, placed(&load) + 20);
+    finish(&mut load);
+    store.verify();
+}
+
+/// [P10] Each wrong protocol or missing trust gets a line that says what to type.
+#[test]
+fn the_tools_say_what_is_wrong_with_a_connection() {
+    let store = Store::start(Plan::stock());
+    let authority = Authority::new(store.folder());
+    authority.issue(3000);
+    let (process, port) = frontend(&store, &authority.folder);
+    process.says("Starting Front End Server on https://");
+    let https = format!("https://127.0.0.1:{port}");
+    let other_port = format!("https://127.0.0.1:{}", store.port());
+    let other_name = format!("https://localhost:{port}");
+    let missing = store.folder().join("no-such-file");
+    let missing = missing.to_str().unwrap();
+    for (url, ca_file, words) in [
+        (&https, None, "is not trusted here: name its file (`--ca-file`)"),
+        (&https, Some(missing), "ca-file: "),
+        (&other_name, Some(&*authority.file), "not valid for name \"localhost\""),
+        (&other_port, Some(&*authority.file), "the server speaks no TLS: try http://"),
+    ] {
+        let mut flags = vec!["verify", "--url", url];
+        flags.extend(ca_file.into_iter().flat_map(|file| ["--ca-file", file]));
+        let ended = run(&flags);
+        assert_eq!(ended.code, Some(2), "{url}: {ended:?}");
+        assert!(ended.stderr.contains(words), "{url}: {ended:?}");
+    }
+    let plain = get(port, "/products");
+    assert!(plain.status == 400 && plain.body.contains("use https://"), "{plain:?}");
+}
+
+/// [P10] A frontend without a usable certificate does not start, and names the file.
+#[test]
+fn a_frontend_without_a_usable_certificate_does_not_start() {
+    let store = Store::start(Plan::stock());
+    let authority = Authority::new(store.folder());
+    let starts_not = |words: &str| {
+        let (mut process, _) = frontend(&store, &authority.folder);
+        assert_eq!(process.wait(), Some(2), "{}", process.stderr());
+        let lines = process.stderr();
+        let last = lines.lines().last().unwrap_or_default();
+        assert!(last.starts_with("oppidum: public-tls: ") && last.contains(words), "{last}");
+    };
+    starts_not("cert.pem cannot be read");
+    authority.issue(1999);
+    starts_not("cert.pem expired at 1999-12-31 00:00:00 UTC");
+    authority.issue(3000);
+    fs::write(authority.folder.join("key.pem"), "").unwrap();
+    starts_not("key.pem holds no private key");
+}
