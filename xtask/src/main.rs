@@ -1,7 +1,7 @@
 //! Every chore of the repository, as one program: `cargo xtask <chore>`.
 //!
-//! `ci` is the gate; `tidy` is the part of it that no compiler checks. Only `fix` and `bench` write
-//! into the repository.
+//! `ci` is the gate; `tidy` is the part of it that no compiler checks. Only `fix`, `bench`
+//! and `release --record` write into the repository.
 
 #![expect(clippy::print_stdout, reason = "a chore talks to the person who runs it")]
 
@@ -10,6 +10,7 @@ mod ci;
 mod manual;
 mod model;
 mod profile;
+mod release;
 mod sim;
 mod tidy;
 mod torture;
@@ -42,6 +43,8 @@ enum Chore {
     Profile(profile::Options),
     /// Runs every procedure of the operators' pages, word for word, on machines of its own.
     Manual(manual::Options),
+    /// Records a release in releases/, or builds and packs it into target/release-VERSION/.
+    Release(release::Options),
     /// Runs the exact model of the watch protocol for many seeds, or for one with its trace.
     Model(model::Options),
     /// Runs the whole store in a simulated world for many seeds, or for one with its trace.
@@ -76,6 +79,7 @@ fn run(chore: &Chore) -> Result<()> {
         Chore::Tidy => tidy::run(&root()),
         Chore::Bench(options) => bench::run(&root(), options),
         Chore::Profile(options) => profile::run(&root(), options),
+        Chore::Release(options) => release::run(&root(), options),
         Chore::Model(options) => model::run(&root(), options),
         Chore::Sim(options) => sim::run(&root(), options),
         Chore::Torture(options) => torture::run(&root(), options),

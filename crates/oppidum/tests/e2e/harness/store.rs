@@ -77,12 +77,18 @@ impl Store {
         store
     }
 
+    /// Prepares replicas with other ids.
+    pub(crate) fn replace_orders(&mut self, ids: &[u64]) {
+        let ports = free_ports(ids.len()).into_iter();
+        self.orders = ids.iter().zip(ports).map(|(id, port)| (*id, port, None)).collect();
+    }
+
     /// Starts everything that was prepared, and waits until it accepts orders.
     pub(crate) fn start_all(&mut self) {
         for index in 0..self.catalogs.len() {
             self.start_catalog(index);
         }
-        for id in IDS {
+        for id in self.orders.iter().map(|(id, ..)| *id).collect::<Vec<_>>() {
             self.start_order(id, &[]);
         }
         for index in 0..self.frontends.len() {
@@ -354,6 +360,11 @@ impl Store {
         let reply = ask(self.port(), "POST", "/orders", &[], &body);
         assert_eq!(reply.status, 200, "{reply:?}");
         reply.number()
+    }
+
+    /// Sends an order with an idempotency key to the first frontend.
+    pub(crate) fn post_with_key(&self, key: &str, body: &str) -> Reply {
+        ask(self.port(), "POST", "/orders", &[("Idempotency-Key", key)], body)
     }
 
     /// Sends a GET to the first frontend.
