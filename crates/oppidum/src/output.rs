@@ -1,5 +1,5 @@
 //! Output: the only module that writes to stdout (the answer) and to stderr (progress and logs). At
-//! a terminal the progress bar's library draws as well.
+//! a terminal two libraries draw as well: the progress bar, and the line editor of the demo.
 //!
 //! A line that cannot be written is dropped without further effect: the store stays open, and a
 //! command keeps its exit code. A long-running process writes through the [line
