@@ -193,12 +193,7 @@ impl Api {
 
     async fn product(&self, noun: Noun, segment: &str) -> Answer {
         let not_found = || answer::error(StatusCode::NOT_FOUND, noun.not_found());
-        let name = if segment.contains('%') {
-            let Some(name) = classic::percent_decode(segment) else { return not_found() };
-            std::borrow::Cow::Owned(name)
-        } else {
-            segment.into()
-        };
+        let Some(name) = classic::percent_decode(segment) else { return not_found() };
         if ledger::terms::Name::new(&name).is_none() {
             return not_found();
         }
@@ -224,9 +219,9 @@ impl Api {
         let mut limit = limits::LIST_PRODUCTS_MAX;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (field, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = classic::percent_decode(&value.replace('+', " "));
-            match (field, value) {
-                ("after", Some(value)) => after = value,
+            let value = value.replace('+', " ");
+            match (field, classic::percent_decode(&value)) {
+                ("after", Some(value)) => after = value.into_owned(),
                 ("limit", Some(value)) => match value.parse() {
                     Ok(count) if (1..=limits::LIST_PRODUCTS_MAX).contains(&count) => limit = count,
                     _ => return bad_request("limit must be from 1 to 1000"),

@@ -1,8 +1,8 @@
 //! The interactive client: a menu to query, buy and look orders up, in the toy store's words.
 
-use std::fmt::Write as _;
 use std::io::{self, BufRead};
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use wire::exit::Stop;
 
 use crate::http::{Client, Reply};
@@ -85,14 +85,8 @@ fn ask(question: &str) -> Option<String> {
 
 /// Percent-encodes a path segment.
 pub(crate) fn encode(segment: &str) -> String {
-    let mut out = String::with_capacity(segment.len());
-    for byte in segment.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
+    /// All but the unreserved characters of RFC 3986.
+    const RESERVED: &AsciiSet =
+        &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(segment, RESERVED).to_string()
 }

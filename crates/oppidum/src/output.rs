@@ -1,4 +1,5 @@
-//! Output: the only module that writes to stdout (the answer) and to stderr (progress and logs).
+//! Output: the only module that writes to stdout (the answer) and to stderr (progress and logs). At
+//! a terminal two libraries draw as well: the progress bar, and the line editor of the demo.
 //!
 //! A line that cannot be written is dropped without further effect: the store stays open, and a
 //! command keeps its exit code. A long-running process writes through the [line
@@ -58,14 +59,9 @@ pub(crate) fn note(line: fmt::Arguments<'_>) {
     if QUEUED.load(Ordering::Relaxed) {
         lines::stderr().push(&line.to_string());
     } else {
-        note_part(format_args!("{line}\n"));
+        // In one write, as far as the system allows: other processes may use the same terminal.
+        let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
     }
-}
-
-/// Writes a part of a line of progress: a bar that is redrawn.
-pub(crate) fn note_part(part: fmt::Arguments<'_>) {
-    // In one write, as far as the system allows: other processes may write to the same terminal.
-    let _ = io::stderr().write_all(part.to_string().as_bytes());
 }
 
 /// Prints clap's own output: help, the version, or an error in the command line. Clap chooses the

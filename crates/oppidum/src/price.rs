@@ -3,9 +3,6 @@
 use ledger::terms::{CENTS_MAX, Cents};
 use rust_decimal::Decimal;
 
-/// The most digits by which an exponent may move the decimal point of a number other than 0.
-const SHIFTS: u32 = 28;
-
 /// Parses `15.99`, `16.5`, `16` or `1.6e1` exactly; at most two decimals that are not 0.
 ///
 /// # Errors
@@ -38,7 +35,7 @@ fn exact(text: &str) -> Result<Decimal, String> {
     if !number.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
         return Err(odd());
     }
-    let mut price = match Decimal::from_str_exact(number) {
+    let price = match Decimal::from_str_exact(number) {
         Ok(price) => price.normalize(),
         Err(_) if has_many_digits(number) => return Err(too_long(number, text)),
         Err(_) => return Err(odd()),
@@ -50,18 +47,8 @@ fn exact(text: &str) -> Result<Decimal, String> {
     if price.is_zero() {
         return Ok(price);
     }
-    let (wrong, is_down): (fn(&str) -> String, _) =
-        if exponent.starts_with('-') { (too_fine, true) } else { (too_large, false) };
-    let shift = digits.parse::<u32>().ok().filter(|shift| *shift <= SHIFTS);
-    for _ in 0..shift.ok_or_else(|| wrong(text))? {
-        if !is_down && price.scale() == 0 {
-            price = price.checked_mul(Decimal::TEN).ok_or_else(|| wrong(text))?;
-        } else {
-            let scale = if is_down { price.scale() + 1 } else { price.scale() - 1 };
-            price.set_scale(scale).map_err(|_| wrong(text))?;
-        }
-    }
-    Ok(price)
+    let wrong = if exponent.starts_with('-') { too_fine } else { too_large };
+    Decimal::from_scientific(&format!("{price}e{exponent}")).map_err(|_| wrong(text))
 }
 
 /// Whether the text is a number that has more digits than a decimal holds.

@@ -3,12 +3,14 @@
 //! Everything here is a pure function from bytes to terms or from terms to bytes. Prices are
 //! written from integer cents, so no binary fraction ever shows.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use ledger::block::Order;
 use ledger::change::Change;
 use ledger::command::{Line, Side};
 use ledger::terms::{Cents, Name, OrderNumber};
+use percent_encoding::percent_decode_str;
 
 pub use crate::core::dialect::{Dialect, Noun};
 use crate::order_json::{OrderFields, OrderRequest};
@@ -42,24 +44,16 @@ pub fn parse_number(text: &str) -> Option<OrderNumber> {
     digits.then(|| text.parse().ok().map(OrderNumber)).flatten()
 }
 
-/// Decodes the percent-escapes of a path segment; `None`: they are malformed.
-pub fn percent_decode(segment: &str) -> Option<String> {
-    if !segment.contains('%') {
-        return Some(segment.to_owned());
-    }
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digit = |byte: u8| char::from(byte).to_digit(16);
-            let high = digit(rest.next()?)?;
-            let low = digit(rest.next()?)?;
-            bytes.push(u8::try_from(16 * high + low).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
+/// Decodes the percent-escapes of a path segment. `None`: one lacks its two digits, or the text is
+/// not UTF-8.
+pub fn percent_decode(segment: &str) -> Option<Cow<'_, str>> {
+    // The crate keeps a `%` without digits as it is.
+    let has_digits = |after: &str| {
+        let digits = after.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let is_sound = segment.split('%').skip(1).all(has_digits);
+    is_sound.then(|| percent_decode_str(segment).decode_utf8().ok()).flatten()
 }
 
 /// `{"data":{"name":"GameStart","price":15.99,"quantity":100}}`
@@ -273,11 +267,11 @@ mod tests {
 
     #[test]
     fn percent_escapes_in_paths_are_decoded() {
-        let table = [("bear", Some("bear")), ("a%20b", Some("a b")), ("%C3%A9", Some("é"))];
+        let table = [("bear", "bear"), ("a%20b", "a b"), ("%C3%a9", "é"), ("%2520", "%20")];
         for (segment, text) in table {
-            assert_eq!(percent_decode(segment).as_deref(), text);
+            assert_eq!(percent_decode(segment).as_deref(), Some(text));
         }
-        for odd in ["%", "%2", "%zz", "%ff"] {
+        for odd in ["%", "%2", "%zz", "%+1", "%2é", "%%20", "%ff"] {
             assert_eq!(percent_decode(odd), None, "{odd}");
         }
         assert_eq!(parse_number("007"), Some(OrderNumber(7)));

@@ -7,6 +7,8 @@ mod counter;
 
 mod command;
 
+mod lines;
+
 mod prompt;
 
 use std::io::IsTerminal;
@@ -28,7 +30,10 @@ pub(crate) async fn run(flags: Demo) -> Result<bool, Stop> {
     );
     let shop = Some(full_shop("toy")?);
     let spec = ClusterSpec { shop, log: LEADERS, ..ClusterSpec::new("toy") };
-    cluster::with(&spec, &interrupt, async |cluster| tour(cluster, &flags, prompt).await).await
+    cluster::with(&spec, &interrupt, async |cluster| {
+        tour(cluster, &flags, prompt, &interrupt).await
+    })
+    .await
 }
 
 /// The text of a built-in shop with a stock that lasts for the whole demo.
@@ -39,7 +44,12 @@ fn full_shop(name: &str) -> Result<String, Stop> {
     Ok(products.map(|product| product_lines(product.name.as_str(), product.price, STOCK)).collect())
 }
 
-async fn tour(cluster: &LocalCluster, flags: &Demo, prompt: bool) -> Result<bool, Stop> {
+async fn tour(
+    cluster: &LocalCluster,
+    flags: &Demo,
+    prompt: bool,
+    interrupt: &Interrupt,
+) -> Result<bool, Stop> {
     let leader = cluster.leader().await?;
     let part = flags.part;
     let name = format!("order-{leader}");
@@ -59,7 +69,7 @@ async fn tour(cluster: &LocalCluster, flags: &Demo, prompt: bool) -> Result<bool
     if prompt {
         answer!("\nThe customers go on; now you. Try: kill, freeze, restart, buy whale 2, status,");
         answer!("verify, help. Ctrl-D ends it.");
-        prompt::converse(&demo).await?;
+        prompt::converse(&demo, interrupt).await?;
     }
     answer!("\nThe customers close and look every order up.");
     answer!("Every replica's history is read and replayed.");

@@ -1,38 +1,43 @@
 //! The prompt after the demo: the user kills and freezes processes, and the orders go on.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, IsTerminal};
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
 use wire::exit::Stop;
 
 use super::command::{DemoCommand, HELP, Target, parse};
 use super::counter::grouped;
 use super::demo_store::{DemoStore, verify};
+use super::lines::TypedLines;
 use crate::http::Client;
 use crate::inspect;
-use crate::output::{self, ms};
+use crate::output::ms;
+use crate::signals::Interrupt;
 
 /// How long the orders are counted after an injected fault.
 const LOOK: Duration = Duration::from_millis(1_500);
 
 /// Runs commands until the input ends, and then restarts and resumes all processes.
-pub(super) async fn converse(demo: &DemoStore<'_>) -> Result<(), Stop> {
-    let typed = std::io::stdin().is_terminal();
-    let mut lines = lines();
+pub(super) async fn converse(demo: &DemoStore<'_>, interrupt: &Interrupt) -> Result<(), Stop> {
+    let is_typed = std::io::stdin().is_terminal();
+    let mut lines = TypedLines::open(interrupt.stop.clone());
     let mut frozen = BTreeSet::new();
     loop {
-        if typed {
-            output::answer_part(format_args!("\n{} orders> ", grouped(demo.orders())));
-        }
-        let Some(line) = lines.recv().await else {
+        let prompt = || format!("{} orders> ", grouped(demo.orders()));
+        let shown = if is_typed { prompt() } else { String::new() };
+        if is_typed {
             answer!("");
+        }
+        let Some(line) = lines.next(shown).await else {
+            if !lines.is_edited() {
+                answer!("");
+            }
             break;
         };
-        if !typed {
-            answer!("\n{} orders> {}", grouped(demo.orders()), line.trim());
+        if !is_typed {
+            answer!("\n{}{}", prompt(), line.trim());
         }
         match parse(&line, &demo.cluster.names()) {
             Ok(DemoCommand::Quit) => break,
@@ -45,20 +50,6 @@ pub(super) async fn converse(demo: &DemoStore<'_>) -> Result<(), Stop> {
         demo.cluster.restart(&name);
     }
     demo.cluster.whole().await
-}
-
-/// The typed lines. The thread that reads them ends with the program.
-fn lines() -> mpsc::Receiver<String> {
-    let (sender, lines) = mpsc::channel(1);
-    std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            let Ok(line) = line else { return };
-            if sender.blocking_send(line).is_err() {
-                return;
-            }
-        }
-    });
-    lines
 }
 
 async fn perform(

@@ -1,72 +1,56 @@
 //! A progress bar with the remaining time, on stderr, if it is a terminal.
 
-use std::time::{Duration, Instant};
+use std::fmt::Write;
 
-use crate::output;
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
-/// The width of the bar, in characters.
-const WIDTH: usize = 24;
-
-/// Shows progress. Silent where stderr is not a terminal.
+/// Shows progress. Silent where stderr is not a terminal; the line is cleared at the end.
 #[derive(Debug)]
-pub(super) struct ProgressLine {
-    began: Instant,
-    total: u64,
-    shown: bool,
-}
+pub(super) struct ProgressLine(ProgressBar);
 
 impl ProgressLine {
     /// Progress with none of `total` done.
     pub(super) fn of(total: u64) -> Self {
-        Self { began: Instant::now(), total, shown: output::notes_to_a_terminal() }
+        let style = ProgressStyle::with_template("[{bar:24}] {percent:>3} %  {left}  {msg}");
+        let style = style.expect("the template is sound").progress_chars("#-");
+        Self(ProgressBar::new(total).with_style(style.with_key("left", left)))
     }
 
     /// Shows the number done, and the current item.
     pub(super) fn show(&self, what: &str, done: u64) {
-        if self.shown {
-            let line = line(what, done, self.total, self.began.elapsed());
-            output::note_part(format_args!("\r\x1b[K{line}"));
-        }
+        self.0.set_position(done);
+        self.0.set_message(what.to_owned());
     }
 }
 
-/// Clears the line for the next output.
-impl Drop for ProgressLine {
-    fn drop(&mut self) {
-        if self.shown {
-            output::note_part(format_args!("\r\x1b[K"));
-        }
-    }
-}
-
-fn line(what: &str, done: u64, total: u64, elapsed: Duration) -> String {
-    let done = done.min(total);
-    let permille = usize::try_from(done * 1_000 / total.max(1)).unwrap_or(0);
-    let full = WIDTH * permille / 1_000;
-    let bar = format!("{}{}", "#".repeat(full), "-".repeat(WIDTH - full));
-    // The rest is assumed to take the same time in proportion.
-    let left = match done {
-        0 => "…".to_owned(),
-        done => {
-            let left = u128::from(total - done) * elapsed.as_millis() / u128::from(done);
-            format!("{} s left", left.div_ceil(1_000))
-        }
+/// The remaining time. The rest is assumed to take the same time in proportion: the crate's own
+/// estimate follows the last seconds, in which a store may have been opened.
+fn left(state: &ProgressState, out: &mut dyn Write) {
+    let rest = state.len().unwrap_or(0).saturating_sub(state.pos());
+    let left = (u128::from(rest) * state.elapsed().as_millis()).checked_div(state.pos().into());
+    // The crate ignores the result, too.
+    let _ = match left {
+        None => write!(out, "…"),
+        Some(left) => write!(out, "{} s left", left.div_ceil(1_000)),
     };
-    format!("[{bar}] {:>3} %  {left}  {what}", permille / 10)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn a_quarter_is_done_and_three_quarters_of_the_time_are_left() {
-        let shown = line("cache on, p 0.2", 25, 100, Duration::from_secs(4));
-        assert_eq!(shown, "[######------------------]  25 %  12 s left  cache on, p 0.2");
-        let begun = line("opening", 0, 100, Duration::from_secs(1));
-        assert!(begun.contains("  0 %  …"), "{begun}");
-        let over = line("done", 120, 100, Duration::from_secs(1));
-        assert!(over.contains("100 %  0 s left"), "{over}");
-        assert!(!over.contains('-'), "{over}");
+        for (done, expected) in [(25, "12 s left"), (0, "…"), (100, "0 s left"), (120, "0 s left")]
+        {
+            let bar = ProgressBar::hidden().with_elapsed(Duration::from_millis(3_800));
+            bar.set_length(100);
+            bar.set_position(done);
+            let mut out = String::new();
+            bar.update(|state| left(state, &mut out));
+            assert_eq!(out, expected, "{done}");
+        }
     }
 }
