@@ -1,8 +1,8 @@
 //! Renews the certificate of the public port while the frontend runs.
 //!
 //! The files are read every [`RENEWAL_PERIOD`] and at each SIGHUP. New connections get the new
-//! certificate; open ones go on. Files that cannot be used are reported once, and the certificate in
-//! use stays.
+//! certificate; open ones go on. Files that cannot be used are reported once, and the certificate
+//! in use stays.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub(crate) async fn run(certificate: Arc<ServerCertificate>, stop: &Cancellation
         match renewed {
             Ok(true) => tracing::info!("new connections use the new certificate in {folder}"),
             Ok(false) if is_asked => {
-                tracing::info!("the certificate in {folder} is in use already")
+                tracing::info!("the certificate in {folder} is in use already");
             }
             Ok(false) => {}
             Err(error) if is_asked || reported.as_ref() != Some(&error) => {

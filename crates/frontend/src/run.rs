@@ -80,18 +80,16 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     if settings.orders.is_empty() {
         return Err(Stop::Setup("a frontend needs to know the replicas: list them".into()));
     }
-    let public = bind("frontend's public port", settings.listen)?;
+    let tls = settings.tls.clone().map(certificate::server_config).transpose();
+    let tls = tls.map_err(|error| Stop::Setup(format!("public-tls: {error}")))?;
+    let listener = bind("frontend's public port", settings.listen)?;
     let internal = bind("frontend's internal port", settings.internal)?;
-    let listen = public.local_addr().unwrap_or(settings.listen);
+    let listen = listener.local_addr().unwrap_or(settings.listen);
     let address = internal.local_addr().unwrap_or(settings.internal).to_string();
-    if listen.ip().is_unspecified() {
-        tracing::warn!(
-            "the public port {} is open to every network, without authentication: \
-            put a gateway in front, or listen on 127.0.0.1",
-            listen.port()
-        );
-    }
-    let places = places(&settings);
+    warn_if_open(listen);
+    let Share { internal: internal_places, public: places } = places(&settings);
+    let places = Places::new(places, settings.clients.connections_per_address);
+    let port = PublicPort { listener, places, tls };
     tracing::info!("choosing leader");
     let closing = Arc::new(Closing::default());
     let end = closing.end.clone();
@@ -119,7 +117,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     let view = StatusView::new(store);
     let facts = Arc::new(view.clone());
     let serving =
-        serve::internal_within(internal, Routes::default(), facts, places.internal, end.clone());
+        serve::internal_within(internal, Routes::default(), facts, internal_places, end.clone());
     let api = Api::new(Parts {
         dialect: settings.dialect,
         queries: queries.clone(),
@@ -134,11 +132,6 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
             follow(&queries, &settings.catalogs, &end).await;
         }
     };
-    let tls = settings.tls.clone().map(certificate::server_config).transpose();
-    let tls = tls.map_err(|error| Stop::Setup(format!("public-tls: {error}")))?;
-    let per_address = settings.clients.connections_per_address;
-    let places = Places::new(places.public, per_address);
-    let port = PublicPort { listener: public, places, tls };
     let shop = CatalogLink { api, queries: &queries, replicas: &replicas };
     let opening = open(port, listen, &settings, shop, &end);
     let renewing = async {
@@ -149,6 +142,17 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     let closing = closing.run(settings.clients.drain, &stop);
     tokio::join!(serving, watching, opening, renewing, closing);
     Ok(())
+}
+
+/// Warns of a public port that every network can reach.
+fn warn_if_open(listen: SocketAddr) {
+    if listen.ip().is_unspecified() {
+        tracing::warn!(
+            "the public port {} is open to every network, without authentication: \
+            put a gateway in front, or listen on 127.0.0.1",
+            listen.port()
+        );
+    }
 }
 
 /// The number of connections that its listeners accept, by the limit of open files.

@@ -1,10 +1,10 @@
 //! The HTTP table: the expected answer to each request shape, over sockets, from the whole API.
 //!
 //! Every shape is sent in HTTP/1.1 and 1.0, on a connection that is to stay open and on one that is
-//! to be closed, through the fast path if it is plain and through hyper, with TLS and without. It is followed by
-//! nothing, by a line end, by half a request and by a whole one. For each variant the table states
-//! the status, whether the connection stays open, and how many orders are placed. In each, the
-//! answer leaves before the client sends more, with the headers that every answer has.
+//! to be closed, through the fast path if it is plain and through hyper, with TLS and without. It
+//! is followed by nothing, by a line end, by half a request and by a whole one. For each variant
+//! the table states the status, whether the connection stays open, and how many orders are placed.
+//! In each, the answer leaves before the client sends more, with the headers that every answer has.
 
 mod api_requests;
 mod malformed;

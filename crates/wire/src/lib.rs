@@ -6,10 +6,10 @@
 //! and the ledger's terms, [`names`] checks the name of a new product, [`peers`] lists the
 //! replicas. [`net`] makes connections, [`tls`] encrypts them, [`stream`] carries many calls over
 //! one of them, [`watch`] keeps caches true, [`timer`] waits. [`connections`], [`descriptors`] and
-//! [`cross_origin`] decide which clients and requests a listener accepts. [`serve`], [`status`], [`metrics`],
-//! [`telemetry`], [`log_format`] and [`lines`] publish a process's state and log, [`escaped`]
-//! escapes untrusted text, [`wall_clock`] reads and writes times, [`exit`] says why a process
-//! stops.
+//! [`cross_origin`] decide which clients and requests a listener accepts. [`serve`], [`status`],
+//! [`metrics`], [`telemetry`], [`log_format`] and [`lines`] publish a process's state and log,
+//! [`escaped`] escapes untrusted text, [`wall_clock`] reads and writes times, [`exit`] says why a
+//! process stops.
 
 pub mod limits;
 

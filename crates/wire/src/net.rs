@@ -111,8 +111,8 @@ pub async fn first_byte(stream: &TcpStream) -> Option<u8> {
 
 /// In the simulator no listener looks at the first byte.
 #[cfg(feature = "simulated")]
-pub async fn first_byte(_stream: &TcpStream) -> Option<u8> {
-    std::future::ready(None).await
+pub fn first_byte(_stream: &TcpStream) -> std::future::Ready<Option<u8>> {
+    std::future::ready(None)
 }
 
 /// Connects by TCP, with Nagle's delay of small writes off.

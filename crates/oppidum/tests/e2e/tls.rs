@@ -69,12 +69,11 @@ fn a_certificate_is_renewed_under_load_without_a_failed_request() {
     let arguments: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
     let mut load = Process::start("load", store.folder(), &arguments);
     await_transactions(&load, 20);
-    for time in 1..=2 {
-        authority.issue(3000 + time);
+    for (time, year) in [(1, 3001), (2, 3002)] {
+        authority.issue(year);
         process.signal(Signal::HUP);
         until("the new certificate is used", || {
-            (process.stderr().matches("use the new certificate").count() == time as usize)
-                .then_some(())
+            (process.stderr().matches("use the new certificate").count() == time).then_some(())
         });
         // A new connection: the tools trust the authority, not one certificate.
         let listed = ["ctl", "product", "list", "--url", &url, "--ca-file", &authority.file];

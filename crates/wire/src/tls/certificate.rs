@@ -1,8 +1,8 @@
 //! The certificate of a listener: read from a folder, checked, and renewed while the process runs.
 //!
-//! A folder holds `cert.pem`, the certificate with its chain, and `key.pem`, its private key. A pair
-//! that does not match, or is not valid now, is never used: at the start it is an error, and later
-//! the pair in use stays. No error and no `Debug` output contains a key.
+//! A folder holds `cert.pem`, the certificate with its chain, and `key.pem`, its private key. A
+//! pair that does not match, or is not valid now, is never used: at the start it is an error, and
+//! later the pair in use stays. No error and no `Debug` output contains a key.
 
 use std::fmt;
 use std::fs;

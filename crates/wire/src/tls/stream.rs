@@ -1,8 +1,8 @@
 //! A connection with TLS or without, for code that reads and writes both alike.
 //!
-//! A write to TLS is complete when its encrypted bytes are with the system: the next write waits for
-//! the ones before it, and a flush for all. So a client that reads nothing shows as a write that
-//! waits, as it does without TLS.
+//! A write to TLS is complete when its encrypted bytes are with the system: the next write waits
+//! for the ones before it, and a flush for all. So a client that reads nothing shows as a write
+//! that waits, as it does without TLS.
 
 use std::io;
 use std::pin::Pin;
