@@ -76,9 +76,9 @@ struct Links {
 impl Links {
     /// The leader by the hint of the highest term; the hints of lost replicas do not count.
     fn leader(&self) -> Option<u64> {
-        let heard = self.hints.iter().filter(|(id, _)| self.callers.contains_key(id));
-        let named = heard.filter_map(|(_, (leader, term))| Some((*term, (*leader)?)));
-        named.max().map(|(_, leader)| leader)
+        let connected = self.hints.iter().filter(|(id, _)| self.callers.contains_key(id));
+        let leaders = connected.filter_map(|(_, (leader, term))| Some((*term, (*leader)?)));
+        leaders.max().map(|(_, leader)| leader)
     }
 }
 
@@ -219,7 +219,7 @@ impl Replicas {
 
     /// All replicas, those without a vote as well.
     pub(crate) fn peers(&self) -> Vec<Peer> {
-        self.shared.directory.everybody()
+        self.shared.directory.replicas()
     }
 
     /// The current log time, if known, in milliseconds since the Unix epoch.
@@ -271,7 +271,7 @@ impl Replicas {
             if hint.replica == peer.id {
                 self.shared.links.lock().misplaced.remove(&peer.id);
             }
-            if self.shared.directory.hear(&rosters.borrow_and_update()) {
+            if self.shared.directory.adopt(&rosters.borrow_and_update()) {
                 self.changed();
             }
             self.hinted(peer.id, hint.leader, hint.term, caller.log_time_ms());
@@ -361,7 +361,7 @@ impl Replicas {
         }
         drop(links);
         if let Some(leader) = found {
-            self.tell(leader);
+            self.log_leader(leader);
         }
         if before != now {
             self.changed();
@@ -369,7 +369,7 @@ impl Replicas {
     }
 
     /// Logs the leader, as the reference systems do.
-    fn tell(&self, leader: u64) {
+    fn log_leader(&self, leader: u64) {
         tracing::info!("{leader} is healthy!");
         tracing::info!("New leader id: {leader}");
         if let Some(address) = self.shared.directory.address(leader) {
