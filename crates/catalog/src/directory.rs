@@ -41,7 +41,8 @@ async fn listen(directory: &Directory, caller: &Caller) {
     loop {
         if directory.adopt(&rosters.borrow_and_update()) {
             let ids: Vec<_> = directory.voters().iter().map(|peer| peer.id.to_string()).collect();
-            tracing::info!("the replicas are {} now", ids.join(", "));
+            let ids = ids.join(", ");
+            tracing::info!(replicas = %ids, "the replicas are {ids} now");
         }
         tokio::select! {
             changed = rosters.changed() => if changed.is_err() { return },

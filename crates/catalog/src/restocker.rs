@@ -48,9 +48,15 @@ pub(crate) async fn run(
                 () = stop.cancelled() => return,
             };
             match proposed {
-                Ok(()) => tracing::info!("restocked {} to {}", product.name, quantity.get()),
+                Ok(()) => tracing::info!(
+                    product = %product.name,
+                    "restocked {} to {}",
+                    product.name,
+                    quantity.get()
+                ),
                 Err(why) => {
                     tracing::info!(
+                        product = %product.name,
                         "{} is sold out and could not be restocked: {why}",
                         product.name
                     );

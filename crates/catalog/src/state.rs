@@ -140,12 +140,15 @@ impl CatalogState {
                 as_of = as_of.0,
                 "no leader confirms this catalog: its answers are stale, as of {as_of}"
             ),
-            Some(FreshnessLine::Fresh) => tracing::info!("a leader confirms this catalog again"),
+            Some(FreshnessLine::Fresh) => {
+                tracing::info!(as_of = as_of.0, "a leader confirms this catalog again");
+            }
             None => {}
         }
         for (who, stream) in &lapsed {
             let why = if stream.is_some() { "silent" } else { "gone" };
-            tracing::info!("frontend {:08x} is detached: {why} for a whole grace", who.0 >> 32);
+            let name = format!("{:08x}", who.0 >> 32);
+            tracing::info!(peer = %name, "frontend {name} is detached: {why} for a whole grace");
         }
         if !lapsed.is_empty() {
             self.announce();
@@ -263,7 +266,8 @@ impl Watcher for CatalogState {
             locked.term = welcome.term;
             drop(locked);
             self.set_watches(Some(welcome.name.clone()));
-            tracing::info!("watching {}", escaped(&welcome.name));
+            let name = escaped(&welcome.name);
+            tracing::info!(peer = %name, term = welcome.term, "watching {name}");
         }
         ours
     }
@@ -290,7 +294,11 @@ impl Watcher for CatalogState {
         let served = 0 < locked.core.watchers().watchers().count();
         if served && !products.is_empty() {
             // The names are joined only if the log level is on.
-            tracing::info!("sending invalidation: {} (as of {index})", names(&products));
+            tracing::info!(
+                index = index.0,
+                "sending invalidation: {} (as of {index})",
+                names(&products)
+            );
         }
         locked.window.push(index, products.into());
         let answers = self.moved(&mut locked);
@@ -395,10 +403,11 @@ impl Source for CatalogState {
             HelloVerdict::Served { .. } => {
                 drop(locked);
                 // A frontend that returns unchanged had no lease here, and gets none elsewhere.
+                let name = escaped(&hello.name);
                 if is_known {
-                    tracing::debug!("{} is back", escaped(&hello.name));
+                    tracing::debug!("{name} is back");
                 } else {
-                    tracing::info!("Connection from: {}", escaped(&hello.name));
+                    tracing::info!(peer = %name, "Connection from: {name}");
                 }
                 self.announce();
                 Ok(())

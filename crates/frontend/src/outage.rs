@@ -56,11 +56,12 @@ fn began(reachable: &[u64]) {
         return;
     }
     for id in reachable {
-        tracing::info!("{id} is healthy!");
+        tracing::info!(peer = id, "{id} is healthy!");
     }
     let ids: Vec<String> = reachable.iter().map(u64::to_string).collect();
     let ids = ids.join(" and ");
     tracing::warn!(
+        reachable = %ids,
         "no leader, no majority of the replicas is reachable: orders are refused, and answers are \
          stale, from {ids} or a catalog"
     );

@@ -161,7 +161,7 @@ impl Replicas {
         links.misplaced.remove(&id);
         links.dials.remove(&id);
         drop(links);
-        tracing::info!("{id} is no replica any more");
+        tracing::info!(peer = id, "{id} is no replica any more");
         self.changed();
     }
 
@@ -294,6 +294,7 @@ impl Replicas {
         if before != Some(found) {
             let Peer { id, address } = peer;
             tracing::warn!(
+                peer = id,
                 "the list of replicas is wrong: {address} is replica {found}, not {id}; orders are \
                  refused while {id} leads: start this frontend with the right --orders"
             );
@@ -319,9 +320,9 @@ impl Replicas {
         self.shared.dialed.send_modify(|count| *count += 1);
         if before != Some(refused) {
             if refused {
-                tracing::info!("{} is down", peer.id);
+                tracing::info!(peer = peer.id, "{} is down", peer.id);
             } else {
-                tracing::info!("{} does not answer", peer.id);
+                tracing::info!(peer = peer.id, "{} does not answer", peer.id);
             }
             self.changed();
         }
@@ -337,7 +338,7 @@ impl Replicas {
         }
         drop(links);
         if led {
-            tracing::info!("lost the connection to the leader, {}", peer.id);
+            tracing::info!(leader = peer.id, "lost the connection to the leader, {}", peer.id);
             tracing::info!("choosing leader");
         }
         self.changed();
@@ -370,10 +371,10 @@ impl Replicas {
 
     /// Logs the leader, as the reference systems do.
     fn log_leader(&self, leader: u64) {
-        tracing::info!("{leader} is healthy!");
-        tracing::info!("New leader id: {leader}");
+        tracing::info!(peer = leader, "{leader} is healthy!");
+        tracing::info!(leader, "New leader id: {leader}");
         if let Some(address) = self.shared.directory.address(leader) {
-            tracing::info!("Found leader! Order Service {leader} at {address}");
+            tracing::info!(leader, "Found leader! Order Service {leader} at {address}");
         }
     }
 

@@ -79,7 +79,9 @@ pub enum Violation {
         expected: String,
     },
     /// The history ends with another stock than the replica reports.
-    #[error("conservation: the history leaves {reckoned} of {product}, the replica says {reported}")]
+    #[error(
+        "conservation: the history leaves {reckoned} of {product}, the replica says {reported}"
+    )]
     Stock {
         /// The product.
         product: String,
