@@ -80,13 +80,13 @@ impl Checker {
         }
         let Some((_, blocks)) = first else { return 0 };
         let record = record(&blocks);
-        for asked in history.asked() {
-            self.wrong.extend(once(&record, &asked));
+        for recorded in history.orders() {
+            self.wrong.extend(once(&record, &recorded));
         }
-        let told = history.asked();
+        let orders = history.orders();
         for shown in history.shown() {
             self.wrong.extend(truth(&record, &shown));
-            self.wrong.extend(fresh(&record, &shown, &told));
+            self.wrong.extend(fresh(&record, &shown, &orders));
         }
         record.orders
     }
@@ -129,8 +129,8 @@ fn record(blocks: &[Block]) -> CleanHistory {
             if let Some(key) = &entry.request.key
                 && !is_passing(outcome)
             {
-                let told = (index, outcome.clone());
-                record.by_key.entry(key.text().to_owned()).or_insert(told);
+                let answer = (index, outcome.clone());
+                record.by_key.entry(key.text().to_owned()).or_insert(answer);
             }
             match (&entry.request.command, outcome) {
                 (Command::Open(shop), Outcome::Accepted(Accepted::Done)) => {
@@ -167,17 +167,17 @@ fn is_passing(outcome: &Outcome) -> bool {
     )
 }
 
-fn once(record: &CleanHistory, asked: &RecordedOrder) -> Option<String> {
-    let key = &asked.wish.key;
-    match (&asked.told, record.by_key.get(key)) {
+fn once(record: &CleanHistory, recorded: &RecordedOrder) -> Option<String> {
+    let key = &recorded.wanted.key;
+    match (&recorded.answer, record.by_key.get(key)) {
         (None, _) => Some(format!("liveness: {key} was never answered")),
         (Some(DefiniteAnswer { index, outcome, .. }), None) => {
             Some(format!("once: {key} was told {outcome:?} at {index}, and nothing is there"))
         }
-        (Some(told), Some((index, outcome)))
-            if told.index != *index || told.outcome != *outcome =>
+        (Some(answer), Some((index, outcome)))
+            if answer.index != *index || answer.outcome != *outcome =>
         {
-            let (then, what) = (told.index, &told.outcome);
+            let (then, what) = (answer.index, &answer.outcome);
             Some(format!("once: {key} was told {what:?} at {then}; {outcome:?} is at {index}"))
         }
         (Some(_), Some(_)) => None,
@@ -202,13 +202,13 @@ fn truth(record: &CleanHistory, shown: &ShownProduct) -> Option<String> {
     (!is_true).then(|| format!("truth: {name} was shown as {stock:?} at {as_of}, was {was:?}"))
 }
 
-fn fresh(record: &CleanHistory, shown: &ShownProduct, told: &[RecordedOrder]) -> Option<String> {
-    let before = told.iter().filter(|asked| asked.wish.name == shown.name);
-    let before = before.filter_map(|asked| asked.told.as_ref());
-    let accepted = before.filter(|told| {
-        told.at < shown.began && matches!(told.outcome, Outcome::Accepted(Accepted::Placed(_)))
+fn fresh(record: &CleanHistory, shown: &ShownProduct, orders: &[RecordedOrder]) -> Option<String> {
+    let before = orders.iter().filter(|recorded| recorded.wanted.name == shown.name);
+    let before = before.filter_map(|recorded| recorded.answer.as_ref());
+    let accepted = before.filter(|answer| {
+        answer.at < shown.began && matches!(answer.outcome, Outcome::Accepted(Accepted::Placed(_)))
     });
-    let newest = accepted.map(|told| told.index).max()?;
+    let newest = accepted.map(|answer| answer.index).max()?;
     // An answer may name the index of the product's own last change.
     let changed = record.stocks.get(&shown.name)?;
     let hidden =

@@ -23,7 +23,7 @@ use crate::plan::NAMES;
 use ground::rng::Rng;
 
 /// How long one request waits.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A customer.
 pub struct Customer {
@@ -35,7 +35,7 @@ pub struct Customer {
     callers: BTreeMap<u64, Caller>,
     /// The next replica to ask.
     favourite: usize,
-    wishes: Vec<WantedOrder>,
+    wanted_orders: Vec<WantedOrder>,
 }
 
 impl std::fmt::Debug for Customer {
@@ -55,7 +55,7 @@ impl Customer {
             history: history.clone(),
             callers: BTreeMap::new(),
             favourite: 0,
-            wishes: Vec::new(),
+            wanted_orders: Vec::new(),
         }
     }
 
@@ -63,15 +63,16 @@ impl Customer {
     pub async fn shop(mut self, stop: CancellationToken) -> Self {
         while !stop.is_cancelled() {
             match self.luck.below(10) {
-                0 if !self.wishes.is_empty() => {
-                    let again = self.wishes[self.luck.place(self.wishes.len())].clone();
+                0 if !self.wanted_orders.is_empty() => {
+                    let again =
+                        self.wanted_orders[self.luck.place(self.wanted_orders.len())].clone();
                     self.settle(&again).await;
                 }
                 1 | 2 => self.look().await,
                 _ => {
-                    let wish = self.wish();
-                    self.wishes.push(wish.clone());
-                    self.settle(&wish).await;
+                    let wanted = self.wanted();
+                    self.wanted_orders.push(wanted.clone());
+                    self.settle(&wanted).await;
                 }
             }
             let pause = self.luck.below(40);
@@ -82,15 +83,15 @@ impl Customer {
 
     /// Repeats all orders of the run: each must have the same answer as before.
     pub async fn ask_again(mut self) {
-        for wish in std::mem::take(&mut self.wishes) {
-            self.settle(&wish).await;
+        for wanted in std::mem::take(&mut self.wanted_orders) {
+            self.settle(&wanted).await;
         }
     }
 
-    fn wish(&mut self) -> WantedOrder {
+    fn wanted(&mut self) -> WantedOrder {
         let side = if self.luck.percent(20) { Side::Sell } else { Side::Buy };
         WantedOrder {
-            key: format!("{}-{}", self.name, self.wishes.len()),
+            key: format!("{}-{}", self.name, self.wanted_orders.len()),
             name: self.luck.one(&NAMES).to_owned(),
             quantity: self.luck.between(1, 3),
             side,
@@ -98,16 +99,16 @@ impl Customer {
     }
 
     /// Repeats an order until it has a definite answer.
-    async fn settle(&mut self, wish: &WantedOrder) {
-        self.history.asks(wish, self.net.now());
-        let what = Asks::Request(convert::request_to(&request(wish)));
+    async fn settle(&mut self, wanted: &WantedOrder) {
+        self.history.note_sent(wanted, self.net.now());
+        let what = Asks::Request(convert::request_to(&request(wanted)));
         loop {
             match self.ask(what.clone()).await {
                 Ok(proto::Answer { as_of, what: Some(Answered::Outcome(outcome)), .. }) => {
                     let index = Index(as_of);
                     match convert::outcome_from(outcome, index) {
                         Ok(outcome) => {
-                            self.history.told(&wish.key, self.net.now(), index, outcome);
+                            self.history.note_answer(&wanted.key, self.net.now(), index, outcome);
                         }
                         Err(problem) => self.history.is_wrong(problem.message),
                     }
@@ -161,16 +162,16 @@ impl Customer {
                 caller
             }
         };
-        caller.ask(what, PATIENCE).await
+        caller.ask(what, ANSWER_TIMEOUT).await
     }
 }
 
-fn request(wish: &WantedOrder) -> Request {
+fn request(wanted: &WantedOrder) -> Request {
     let line = Line {
-        name: Name::new(&wish.name).expect("names of the plan are short"),
-        quantity: Quantity::new(wish.quantity).expect("customers want one to three"),
-        side: wish.side,
+        name: Name::new(&wanted.name).expect("names of the plan are short"),
+        quantity: Quantity::new(wanted.quantity).expect("customers want one to three"),
+        side: wanted.side,
     };
-    let key = Key::new(Origin::Client, &wish.key).expect("keys are short and visible");
+    let key = Key::new(Origin::Client, &wanted.key).expect("keys are short and visible");
     Request { key: Some(key), deadline: None, command: Command::Place(vec![line]) }
 }

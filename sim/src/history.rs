@@ -25,11 +25,11 @@ pub struct WantedOrder {
 #[derive(Clone, Debug)]
 pub struct RecordedOrder {
     /// The wanted order.
-    pub wish: WantedOrder,
+    pub wanted: WantedOrder,
     /// When it was sent first.
     pub began: u64,
     /// When it was answered first, and how. None: never.
-    pub told: Option<DefiniteAnswer>,
+    pub answer: Option<DefiniteAnswer>,
 }
 
 /// A definite answer.
@@ -75,33 +75,33 @@ pub struct History {
 
 #[derive(Debug, Default)]
 struct HistoryState {
-    asked: BTreeMap<String, RecordedOrder>,
+    orders: BTreeMap<String, RecordedOrder>,
     shown: Vec<ShownProduct>,
     wrong: Vec<String>,
 }
 
 impl History {
     /// Records that an order is about to be sent, maybe not for the first time.
-    pub fn asks(&self, wish: &WantedOrder, now: u64) {
-        let asked = RecordedOrder { wish: wish.clone(), began: now, told: None };
-        self.inner.lock().asked.entry(wish.key.clone()).or_insert(asked);
+    pub fn note_sent(&self, wanted: &WantedOrder, now: u64) {
+        let order = RecordedOrder { wanted: wanted.clone(), began: now, answer: None };
+        self.inner.lock().orders.entry(wanted.key.clone()).or_insert(order);
     }
 
     /// Records a definite answer. The same key must have the same answer each time.
-    pub fn told(&self, key: &str, at: u64, index: Index, outcome: Outcome) {
+    pub fn note_answer(&self, key: &str, at: u64, index: Index, outcome: Outcome) {
         let (index, outcome) = match outcome {
             Outcome::Repeated { index, first } => (index, *first),
             first => (index, first),
         };
         let mut inner = self.inner.lock();
-        let HistoryState { asked, wrong, .. } = &mut *inner;
-        let Some(asked) = asked.get_mut(key) else { return };
-        match &asked.told {
-            None => asked.told = Some(DefiniteAnswer { at, index, outcome }),
-            Some(told) if told.index == index && told.outcome == outcome => {}
-            Some(told) => wrong.push(format!(
+        let HistoryState { orders, wrong, .. } = &mut *inner;
+        let Some(order) = orders.get_mut(key) else { return };
+        match &order.answer {
+            None => order.answer = Some(DefiniteAnswer { at, index, outcome }),
+            Some(answer) if answer.index == index && answer.outcome == outcome => {}
+            Some(answer) => wrong.push(format!(
                 "key {key} was answered {:?} at {}, and later {outcome:?} at {index}",
-                told.outcome, told.index
+                answer.outcome, answer.index
             )),
         }
     }
@@ -117,8 +117,8 @@ impl History {
     }
 
     /// Every wanted order.
-    pub fn asked(&self) -> Vec<RecordedOrder> {
-        self.inner.lock().asked.values().cloned().collect()
+    pub fn orders(&self) -> Vec<RecordedOrder> {
+        self.inner.lock().orders.values().cloned().collect()
     }
 
     /// Every shown product.
@@ -132,9 +132,9 @@ impl History {
     }
 
     /// The number of orders answered after this moment.
-    pub fn told_after(&self, moment: u64) -> usize {
+    pub fn answers_after(&self, moment: u64) -> usize {
         let inner = self.inner.lock();
-        let told = inner.asked.values().filter_map(|asked| asked.told.as_ref());
-        told.filter(|told| moment < told.at).count()
+        let answers = inner.orders.values().filter_map(|order| order.answer.as_ref());
+        answers.filter(|answer| moment < answer.at).count()
     }
 }

@@ -135,10 +135,11 @@ fn progress(runs: u64, failed: u64, seeds: u64, took: Duration) {
 }
 
 fn say(report: &Report, options: &Options) {
-    let Report { seed, wrong, orders, told, faults, steps, trace } = report;
+    let Report { seed, wrong, orders, answered, faults, steps, trace } = report;
     if options.seeds <= 20 || !wrong.is_empty() {
         println!(
-            "seed {seed}: {orders} orders, {told} answers, {faults} faults, {steps} ms, trace {}",
+            "seed {seed}: {orders} orders, {answered} answers, {faults} faults, {steps} ms, \
+             trace {}",
             trace.digest
         );
     }

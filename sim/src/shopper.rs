@@ -21,7 +21,7 @@ use crate::trace;
 use ground::rng::Rng;
 
 /// How long one request may take: longer than a frontend retries.
-const PATIENCE: Duration = Duration::from_secs(7);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(7);
 
 /// A customer of the public API.
 pub struct Shopper {
@@ -32,7 +32,7 @@ pub struct Shopper {
     history: History,
     connection: Option<TcpStream>,
     favourite: usize,
-    wishes: Vec<WantedOrder>,
+    wanted_orders: Vec<WantedOrder>,
     /// The percentage of orders without a key.
     keyless: u64,
 }
@@ -70,7 +70,7 @@ impl Shopper {
             history: history.clone(),
             connection: None,
             favourite,
-            wishes: Vec::new(),
+            wanted_orders: Vec::new(),
             keyless,
         }
     }
@@ -79,8 +79,9 @@ impl Shopper {
     pub async fn shop(mut self, stop: CancellationToken) -> Self {
         while !stop.is_cancelled() {
             match self.luck.below(10) {
-                0 if !self.wishes.is_empty() => {
-                    let again = self.wishes[self.luck.place(self.wishes.len())].clone();
+                0 if !self.wanted_orders.is_empty() => {
+                    let again =
+                        self.wanted_orders[self.luck.place(self.wanted_orders.len())].clone();
                     self.settle(&again).await;
                 }
                 1..=6 => self.look().await,
@@ -89,14 +90,14 @@ impl Shopper {
                     self.order_without_key(name, quantity).await;
                 }
                 _ => {
-                    let wish = WantedOrder {
-                        key: format!("{}-{}", self.name, self.wishes.len()),
+                    let wanted = WantedOrder {
+                        key: format!("{}-{}", self.name, self.wanted_orders.len()),
                         name: self.luck.one(&NAMES).to_owned(),
                         quantity: self.luck.between(1, 3),
                         side: if self.luck.percent(20) { Side::Sell } else { Side::Buy },
                     };
-                    self.wishes.push(wish.clone());
-                    self.settle(&wish).await;
+                    self.wanted_orders.push(wanted.clone());
+                    self.settle(&wanted).await;
                 }
             }
             let pause = self.luck.below(40);
@@ -107,26 +108,26 @@ impl Shopper {
 
     /// Repeats all orders of the run: each must have the same answer as before.
     pub async fn ask_again(mut self) {
-        for wish in std::mem::take(&mut self.wishes) {
-            self.settle(&wish).await;
+        for wanted in std::mem::take(&mut self.wanted_orders) {
+            self.settle(&wanted).await;
         }
     }
 
-    async fn settle(&mut self, wish: &WantedOrder) {
-        self.history.asks(wish, self.net.now());
-        let side = if wish.side == Side::Buy { "buy" } else { "sell" };
-        let body = json!({ "name": wish.name, "quantity": wish.quantity, "type": side });
+    async fn settle(&mut self, wanted: &WantedOrder) {
+        self.history.note_sent(wanted, self.net.now());
+        let side = if wanted.side == Side::Buy { "buy" } else { "sell" };
+        let body = json!({ "name": wanted.name, "quantity": wanted.quantity, "type": side });
         let body = body.to_string();
-        let (length, key) = (body.len(), &wish.key);
+        let (length, key) = (body.len(), &wanted.key);
         let request = format!(
             "POST /orders HTTP/1.1\r\nhost: shop\r\nidempotency-key: {key}\r\n\
              content-length: {length}\r\n\r\n{body}"
         );
         loop {
             let reply = self.ask(&request).await;
-            match reply.as_ref().and_then(|reply| outcome(reply, wish)) {
+            match reply.as_ref().and_then(|reply| outcome(reply, wanted)) {
                 Some((index, outcome)) => {
-                    return self.history.told(&wish.key, self.net.now(), index, outcome);
+                    return self.history.note_answer(&wanted.key, self.net.now(), index, outcome);
                 }
                 None => self.elsewhere(reply.map(|reply| (reply.status, reply.body))).await,
             }
@@ -186,11 +187,11 @@ impl Shopper {
 
     /// After a problem: tries another frontend, a little later.
     async fn elsewhere(&mut self, problem: Option<(u16, Value)>) {
-        let told = match &problem {
+        let received = match &problem {
             Some((status, body)) => format!("{status} {}", body["error"]["message"]),
             None => "nothing".into(),
         };
-        trace::say(&format!("{} is told by {}: {told}", self.name, self.favourite));
+        trace::say(&format!("{} is told by {}: {received}", self.name, self.favourite));
         if let Some((status, body)) = problem.filter(|(status, _)| ![503, 504].contains(status)) {
             self.history.is_wrong(format!("{} was told {status}: {body}", self.name));
         }
@@ -213,7 +214,7 @@ impl Shopper {
             let reply = read(&mut connection).await?;
             Some((connection, reply))
         };
-        let (connection, reply) = tokio::time::timeout(PATIENCE, asking).await.ok()??;
+        let (connection, reply) = tokio::time::timeout(ANSWER_TIMEOUT, asking).await.ok()??;
         self.connection = Some(connection);
         Some(reply)
     }
@@ -251,9 +252,9 @@ async fn read(connection: &mut TcpStream) -> Option<Reply> {
 }
 
 /// The outcome in the answer to an order. None: the answer has none.
-fn outcome(reply: &Reply, wish: &WantedOrder) -> Option<(Index, Outcome)> {
+fn outcome(reply: &Reply, wanted: &WantedOrder) -> Option<(Index, Outcome)> {
     let index = Index(reply.as_of?);
-    let name = Name::new(&wish.name)?;
+    let name = Name::new(&wanted.name)?;
     let outcome = match reply.status {
         200 => {
             let number = reply.body["data"]["transaction_number"].as_u64()?;

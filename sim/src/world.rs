@@ -46,7 +46,7 @@ pub struct Report {
     /// The number of orders at the end.
     pub orders: u64,
     /// The number of answered orders.
-    pub told: usize,
+    pub answered: usize,
     /// The number of faults.
     pub faults: u64,
     /// The duration of the run, in steps.
@@ -81,11 +81,11 @@ pub struct World {
 
 /// Runs a plan to its end.
 pub fn run(plan: &Plan, aloud: bool) -> Report {
-    told(plan, aloud, World::chaos)
+    simulate(plan, aloud, World::chaos)
 }
 
 /// Runs a scripted story in a world; then the world heals, and is checked.
-fn told(plan: &Plan, aloud: bool, story: impl FnOnce(&mut World)) -> Report {
+fn simulate(plan: &Plan, aloud: bool, story: impl FnOnce(&mut World)) -> Report {
     ground::rng::take_over(plan.seed);
     ground::clock::show(Duration::ZERO, BEGINNING);
     let guard = trace::begin(aloud);
@@ -101,8 +101,8 @@ fn told(plan: &Plan, aloud: bool, story: impl FnOnce(&mut World)) -> Report {
 impl World {
     /// Runs a scripted story in a world of this plan; then the world heals, and is checked. With
     /// `SIM_TRACE` set, prints the whole trace.
-    pub fn told(plan: &Plan, story: impl FnOnce(&mut Self)) -> Report {
-        told(plan, std::env::var_os("SIM_TRACE").is_some(), story)
+    pub fn simulate(plan: &Plan, story: impl FnOnce(&mut Self)) -> Report {
+        simulate(plan, std::env::var_os("SIM_TRACE").is_some(), story)
     }
 
     /// A world in which no process runs yet.
@@ -183,7 +183,7 @@ impl World {
         let began = self.net.now();
         // A process that was about to end may still do so.
         let grace = began + 500;
-        while self.is_well() && !(grace < self.net.now() && 0 < self.history.told_after(grace)) {
+        while self.is_well() && !(grace < self.net.now() && 0 < self.history.answers_after(grace)) {
             if began + HEALING < self.net.now() {
                 return self.is_wrong("liveness: no order was accepted after healing");
             }
@@ -195,9 +195,9 @@ impl World {
         while self.is_well() && (self.customers.is_running() || !self.is_whole()) {
             if began + 2 * HEALING < self.net.now() {
                 let mut states: Vec<String> = self.replicas.iter().map(state).collect();
-                let asked = self.history.asked().into_iter();
-                let open = asked.filter(|asked| asked.told.is_none());
-                states.extend(open.map(|asked| format!("{} waits", asked.wish.key)));
+                let orders = self.history.orders().into_iter();
+                let open = orders.filter(|order| order.answer.is_none());
+                states.extend(open.map(|order| format!("{} waits", order.wanted.key)));
                 trace::enter("", self.net.now());
                 self.net.describe().iter().for_each(|line| trace::say(line));
                 let text = states.join("; ");
@@ -218,7 +218,7 @@ impl World {
         wrong.extend(self.judge.wrong().iter().cloned());
         wrong.extend(self.history.wrong());
         let (seed, faults, steps) = (self.plan.seed, self.faults, self.net.now());
-        let told = self.history.told_after(0);
+        let answered = self.history.answers_after(0);
         for replica in &mut self.replicas {
             replica.crash(Crash::Kill);
         }
@@ -229,7 +229,7 @@ impl World {
         let trace = trace::end();
         wrong.extend(trace.panics.iter().map(|panic| format!("defect: {panic}")));
         wrong.dedup();
-        Report { seed, wrong, orders, told, faults, steps, trace }
+        Report { seed, wrong, orders, answered, faults, steps, trace }
     }
 
     /// Performs an event.

@@ -84,13 +84,13 @@ fn a_followers_disk_that_stalls_causes_no_election() {
         world.steps(500);
         let (leader, term) = world.leader().unwrap();
         world.act(Act::Stall((leader + 1) % 3));
-        let (stalled, began) = (world.now(), world.history().told_after(0));
+        let (stalled, began) = (world.now(), world.history().answers_after(0));
         world.steps(500);
-        assert!(began + 5 < world.history().told_after(0), "orders go on meanwhile");
+        assert!(began + 5 < world.history().answers_after(0), "orders go on meanwhile");
         world.act(Act::Resume((leader + 1) % 3));
         world.steps(1_000);
         assert_eq!(world.leader(), Some((leader, term)), "no other leader was elected");
-        assert!(world.history().told_after(stalled + 500) > 5, "the rate is back");
+        assert!(world.history().answers_after(stalled + 500) > 5, "the rate is back");
     });
 }
 
@@ -107,7 +107,7 @@ fn a_leaders_disk_that_stalls_causes_no_storm() {
         world.steps(1_500);
         let (_, now) = world.leader().expect("one leads");
         assert!(now <= term + 2, "terms {term} to {now}: a storm of elections");
-        assert!(world.history().told_after(resumed) > 10, "the rate is back");
+        assert!(world.history().answers_after(resumed) > 10, "the rate is back");
     });
 }
 
@@ -133,8 +133,9 @@ fn a_leader_without_a_majority_does_not_keep_a_majority_from_electing() {
                 }
             }
             let cut = world.now();
-            let told = world.until(6_000, |world| world.history().told_after(cut + 1_000) > 3);
-            assert!(told, "a connected majority accepted no order in 6 s");
+            let answered =
+                world.until(6_000, |world| world.history().answers_after(cut + 1_000) > 3);
+            assert!(answered, "a connected majority accepted no order in 6 s");
         });
     }
 }
@@ -159,7 +160,7 @@ fn a_leader_that_only_the_other_replicas_cannot_reach_is_replaced_within_600_ms(
             while world.now() < cut + 3_000 {
                 world.step();
                 longest = longest.max(world.now() - last);
-                if 0 < world.history().told_after(last) {
+                if 0 < world.history().answers_after(last) {
                     last = world.now();
                 }
             }
@@ -182,13 +183,13 @@ fn a_power_cut_soon_after_a_kill_loses_nothing() {
 #[test]
 fn a_frontend_that_slept_past_its_grace_answers_nothing_from_memory() {
     for seed in 6_000..6_004 {
-        let asked = Plan { catalogs: 1, frontends: 1, keyless: 30, ..plan(seed, 3) };
-        story(asked, |world| {
+        let keyless = Plan { catalogs: 1, frontends: 1, keyless: 30, ..plan(seed, 3) };
+        story(keyless, |world| {
             world.steps(1_500);
             world.act(Act::Freeze(1));
             world.steps(1_500);
-            let told = world.history().told_after(world.now() - 500);
-            assert!(0 < told, "orders go on without it");
+            let answered = world.history().answers_after(world.now() - 500);
+            assert!(0 < answered, "orders go on without it");
             world.visit(0);
             world.steps(20);
             world.act(Act::Thaw(1));

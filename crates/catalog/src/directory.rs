@@ -25,7 +25,7 @@ pub(crate) async fn keep(directory: &Directory, stop: &CancellationToken) {
 
 async fn follow(directory: &Directory) {
     loop {
-        for peer in directory.everybody().iter().rev() {
+        for peer in directory.replicas().iter().rev() {
             if let Ok(caller) = Caller::connect(&peer.address).await {
                 listen(directory, &caller).await;
             }
@@ -39,9 +39,10 @@ async fn follow(directory: &Directory) {
 async fn listen(directory: &Directory, caller: &Caller) {
     let mut rosters = caller.roster();
     loop {
-        if directory.hear(&rosters.borrow_and_update()) {
+        if directory.adopt(&rosters.borrow_and_update()) {
             let ids: Vec<_> = directory.voters().iter().map(|peer| peer.id.to_string()).collect();
-            tracing::info!("the replicas are {} now", ids.join(", "));
+            let ids = ids.join(", ");
+            tracing::info!(replicas = %ids, "the replicas are {ids} now");
         }
         tokio::select! {
             changed = rosters.changed() => if changed.is_err() { return },

@@ -20,7 +20,7 @@ use wire::stream::Caller;
 use crate::state::CatalogState;
 
 /// The time-out of one proposal.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Looks for products that are sold out at intervals of `every`, until `stop`.
 pub(crate) async fn run(
@@ -48,9 +48,15 @@ pub(crate) async fn run(
                 () = stop.cancelled() => return,
             };
             match proposed {
-                Ok(()) => tracing::info!("restocked {} to {}", product.name, quantity.get()),
+                Ok(()) => tracing::info!(
+                    product = %product.name,
+                    "restocked {} to {}",
+                    product.name,
+                    quantity.get()
+                ),
                 Err(why) => {
                     tracing::info!(
+                        product = %product.name,
                         "{} is sold out and could not be restocked: {why}",
                         product.name
                     );
@@ -77,7 +83,7 @@ async fn propose(
     let what = ask::What::Request(convert::request_to(&request));
     let mut last = None;
     if let Some(caller) = leader.take() {
-        match caller.ask(what.clone(), PATIENCE).await {
+        match caller.ask(what.clone(), PROPOSAL_TIMEOUT).await {
             Ok(_) => {
                 *leader = Some(caller);
                 return Ok(());
@@ -87,7 +93,7 @@ async fn propose(
     }
     for peer in orders.iter().rev() {
         let Ok(caller) = Caller::connect(&peer.address).await else { continue };
-        match caller.ask(what.clone(), PATIENCE).await {
+        match caller.ask(what.clone(), PROPOSAL_TIMEOUT).await {
             Ok(answer) if matches!(answer.what, Some(answer::What::Outcome(_))) => {
                 *leader = Some(caller);
                 return Ok(());

@@ -191,11 +191,16 @@ async fn follow(state: &CatalogState, sources: &WatchedSources, stop: &Cancellat
                 // The detach may still be in flight to the log, and must not hit the incarnation
                 // that returns.
                 Ended::LetGo => {
-                    tracing::info!("{} has detached this catalog: starting anew", peer.address);
+                    tracing::info!(
+                        peer = %peer.address,
+                        "{} has detached this catalog: starting anew",
+                        peer.address
+                    );
                     state.start_over();
                 }
                 Ended::WrongLedger => {
                     tracing::warn!(
+                        peer = %peer.address,
                         "{} keeps another ledger than before: starting over",
                         peer.address
                     );
@@ -204,7 +209,11 @@ async fn follow(state: &CatalogState, sources: &WatchedSources, stop: &Cancellat
                 Ended::Broke(_) | Ended::Nonsense(_) | Ended::Abandoned | Ended::Left => {
                     let pause = if ended == Ended::Abandoned { SILENT } else { BROKEN };
                     avoided = Some(LostSource { id: peer.id, since: Instant::now(), pause });
-                    tracing::info!("{} is no longer watched: {ended}", peer.address);
+                    tracing::info!(
+                        peer = %peer.address,
+                        "{} is no longer watched: {ended}",
+                        peer.address
+                    );
                 }
             }
             pause = PAUSE;

@@ -25,13 +25,13 @@ use crate::core::CatalogQuery;
 use crate::state::{CatalogState, Query};
 
 /// The longest time that a query may be parked without a lease.
-const PATIENCE_MAX: Duration = Duration::from_secs(5);
+const PARKED_MAX: Duration = Duration::from_secs(5);
 
 /// How long a query may be parked: three quarters of its client's time-out. The final answer, stale
 /// or `no_leader`, must arrive before the client gives up.
 fn parked_max(patience_ms: u32) -> Duration {
-    let patience = Duration::from_millis(patience_ms.into());
-    (patience.saturating_mul(3) / 4).min(PATIENCE_MAX)
+    let timeout = Duration::from_millis(patience_ms.into());
+    (timeout.saturating_mul(3) / 4).min(PARKED_MAX)
 }
 
 /// Serves both streams; clones share the state.
@@ -54,9 +54,9 @@ impl Answerer for Service {
         match ask.what {
             Some(What::Query(query)) => match convert::name(&query.name) {
                 Ok(name) => {
-                    let asked = CatalogQuery::Product { name, floor: Index(query.floor) };
+                    let lookup = CatalogQuery::Product { name, floor: Index(query.floor) };
                     let stale_ok = query.stale_ok;
-                    self.state.ask(Query { reply, until, stale_ok, list: false }, asked);
+                    self.state.ask(Query { reply, until, stale_ok, list: false }, lookup);
                 }
                 Err(problem) => reply.problem(&problem),
             },
@@ -69,9 +69,9 @@ impl Answerer for Service {
                 };
                 match after {
                     Ok(after) => {
-                        let asked = CatalogQuery::List { after, limit, floor: Index(list.floor) };
+                        let lookup = CatalogQuery::List { after, limit, floor: Index(list.floor) };
                         let stale_ok = list.stale_ok;
-                        self.state.ask(Query { reply, until, stale_ok, list: true }, asked);
+                        self.state.ask(Query { reply, until, stale_ok, list: true }, lookup);
                     }
                     Err(problem) => reply.problem(&problem),
                 }

@@ -50,7 +50,7 @@ pub(crate) struct CatalogState {
     address: String,
     times: Times,
     rules: Rules,
-    held: Mutex<LockedState>,
+    locked: Mutex<LockedState>,
     /// Notifies that frames, settled or the watchers have changed.
     news: watch::Sender<u64>,
     /// Notifies that the index this catalog has seen may have advanced.
@@ -96,7 +96,7 @@ impl CatalogState {
             address,
             times,
             rules,
-            held: Mutex::new(LockedState::new(times, rules)),
+            locked: Mutex::new(LockedState::new(times, rules)),
             news: watch::Sender::new(0),
             seen_news: watch::Sender::new(0),
             streams: AtomicU64::new(1),
@@ -110,42 +110,45 @@ impl CatalogState {
     }
 
     /// A query arrives.
-    pub(crate) fn ask(&self, query: Query, asked: CatalogQuery) {
-        let answer = self.held.lock().core.ask(query, asked, clock::now());
-        answer.into_iter().for_each(tell);
+    pub(crate) fn ask(&self, query: Query, lookup: CatalogQuery) {
+        let answer = self.locked.lock().core.ask(query, lookup, clock::now());
+        answer.into_iter().for_each(send_answer);
     }
 
     /// Ends the time-outs of parked queries and drops frontends whose grace has ended. Called
     /// several times per beat.
     pub(crate) fn tick(&self) {
         let now = clock::now();
-        let mut held = self.held.lock();
-        let lapsed = held.core.lapse(now);
+        let mut locked = self.locked.lock();
+        let lapsed = locked.core.lapse(now);
         for (who, _) in &lapsed {
-            held.returns.fail(*who, now);
+            locked.returns.fail(*who, now);
         }
-        let watcher = held.core.watcher();
+        let watcher = locked.core.watcher();
         let live = watcher.live(now);
         let as_of = watcher.cursor();
-        let line = held.freshness.note(live, now);
-        let given_up = held.core.give_up(|query| query.until <= now);
-        let stale = given_up.into_iter().map(|(query, asked)| {
-            let (products, as_of) = held.core.stale(&asked);
+        let line = locked.freshness.note(live, now);
+        let given_up = locked.core.give_up(|query| query.until <= now);
+        let stale = given_up.into_iter().map(|(query, lookup)| {
+            let (products, as_of) = locked.core.stale(&lookup);
             (query, products, as_of)
         });
         let stale: Vec<_> = stale.collect();
-        drop(held);
+        drop(locked);
         match line {
             Some(FreshnessLine::Stale) => tracing::warn!(
                 as_of = as_of.0,
                 "no leader confirms this catalog: its answers are stale, as of {as_of}"
             ),
-            Some(FreshnessLine::Fresh) => tracing::info!("a leader confirms this catalog again"),
+            Some(FreshnessLine::Fresh) => {
+                tracing::info!(as_of = as_of.0, "a leader confirms this catalog again");
+            }
             None => {}
         }
         for (who, stream) in &lapsed {
             let why = if stream.is_some() { "silent" } else { "gone" };
-            tracing::info!("frontend {:08x} is detached: {why} for a whole grace", who.0 >> 32);
+            let name = format!("{:08x}", who.0 >> 32);
+            tracing::info!(peer = %name, "frontend {name} is detached: {why} for a whole grace");
         }
         if !lapsed.is_empty() {
             self.announce();
@@ -168,31 +171,31 @@ impl CatalogState {
 
     /// Asks every frontend to leave, and accepts no new one.
     pub(crate) fn leave(&self) {
-        self.held.lock().leaving = true;
+        self.locked.lock().leaving = true;
         self.announce();
     }
 
     /// True while the catalog must still report for a frontend.
     pub(crate) fn is_watched(&self) -> bool {
-        self.held.lock().core.watchers().watchers().next().is_some()
+        self.locked.lock().core.watchers().watchers().next().is_some()
     }
 
     /// The source keeps another ledger: forgets everything, under a new incarnation.
     pub(crate) fn start_over(&self) {
-        let mut held = self.held.lock();
-        let leaving = held.leaving;
-        let freshness = held.freshness;
-        let returns = std::mem::take(&mut held.returns);
-        *held =
+        let mut locked = self.locked.lock();
+        let leaving = locked.leaving;
+        let freshness = locked.freshness;
+        let returns = std::mem::take(&mut locked.returns);
+        *locked =
             LockedState { leaving, returns, freshness, ..LockedState::new(self.times, self.rules) };
-        drop(held);
+        drop(locked);
         self.announce();
     }
 
     /// The products that are sold out and due to be restocked.
     pub(crate) fn sold_out(&self) -> Vec<Change> {
-        let held = self.held.lock();
-        let all = held.core.table().list(None, usize::MAX);
+        let locked = self.locked.lock();
+        let all = locked.core.table().list(None, usize::MAX);
         all.filter(|product| product.stock == 0 && product.restock_to.is_some()).cloned().collect()
     }
 
@@ -204,14 +207,14 @@ impl CatalogState {
 
     /// After every call from the source: lands what may land now, and notifies the frontends'
     /// streams.
-    fn moved(&self, held: &mut LockedState) -> Vec<Answer<Query>> {
-        let answers = held.core.unpark(clock::now());
+    fn moved(&self, locked: &mut LockedState) -> Vec<Answer<Query>> {
+        let answers = locked.core.unpark(clock::now());
         self.announce();
         answers
     }
 }
 
-fn tell(answer_: Answer<Query>) {
+fn send_answer(answer_: Answer<Query>) {
     let Answer { query, products, as_of, .. } = answer_;
     query.reply.send(answer(&products, as_of, query.list, false));
 }
@@ -243,59 +246,64 @@ fn not_fresh(as_of: Index) -> Problem {
 
 impl Watcher for CatalogState {
     fn hello(&self) -> proto::Hello {
-        let mut held = self.held.lock();
-        let seen = held.core.seen().0;
+        let mut locked = self.locked.lock();
+        let seen = locked.core.seen().0;
         proto::Hello {
-            ledger_id: held.ledger_id.clone().into(),
-            incarnation: held.incarnation,
+            ledger_id: locked.ledger_id.clone().into(),
+            incarnation: locked.incarnation,
             name: self.name.clone(),
-            cursor: held.core.watcher().cursor().0,
+            cursor: locked.core.watcher().cursor().0,
             wants_products: true,
             seen,
         }
     }
 
     fn welcome(&self, welcome: &proto::Welcome) -> bool {
-        let mut held = self.held.lock();
-        let ours = held.ledger_id.is_empty() || held.ledger_id == welcome.ledger_id;
+        let mut locked = self.locked.lock();
+        let ours = locked.ledger_id.is_empty() || locked.ledger_id == welcome.ledger_id;
         if ours {
-            held.ledger_id = welcome.ledger_id.to_vec();
-            held.term = welcome.term;
-            drop(held);
+            locked.ledger_id = welcome.ledger_id.to_vec();
+            locked.term = welcome.term;
+            drop(locked);
             self.set_watches(Some(welcome.name.clone()));
-            tracing::info!("watching {}", escaped(&welcome.name));
+            let name = escaped(&welcome.name);
+            tracing::info!(peer = %name, term = welcome.term, "watching {name}");
         }
         ours
     }
 
     fn list(&self, index: Index, products: Vec<Change>) -> Verdict {
-        let mut held = self.held.lock();
-        let verdict = held.core.list(index, products);
+        let mut locked = self.locked.lock();
+        let verdict = locked.core.list(index, products);
         if verdict == Verdict::Take {
             // The changes before the list are not known frame by frame: frontends start over, too.
-            held.window = Window::at(index);
+            locked.window = Window::at(index);
         }
-        let answers = self.moved(&mut held);
-        drop(held);
-        answers.into_iter().for_each(tell);
+        let answers = self.moved(&mut locked);
+        drop(locked);
+        answers.into_iter().for_each(send_answer);
         verdict
     }
 
     fn change(&self, after: Index, index: Index, products: Vec<Change>) -> Verdict {
-        let mut held = self.held.lock();
-        let verdict = held.core.change(after, index, &products);
+        let mut locked = self.locked.lock();
+        let verdict = locked.core.change(after, index, &products);
         if verdict != Verdict::Take {
             return verdict;
         }
-        let served = 0 < held.core.watchers().watchers().count();
+        let served = 0 < locked.core.watchers().watchers().count();
         if served && !products.is_empty() {
             // The names are joined only if the log level is on.
-            tracing::info!("sending invalidation: {} (as of {index})", names(&products));
+            tracing::info!(
+                index = index.0,
+                "sending invalidation: {} (as of {index})",
+                names(&products)
+            );
         }
-        held.window.push(index, products.into());
-        let answers = self.moved(&mut held);
-        drop(held);
-        answers.into_iter().for_each(tell);
+        locked.window.push(index, products.into());
+        let answers = self.moved(&mut locked);
+        drop(locked);
+        answers.into_iter().for_each(send_answer);
         verdict
     }
 
@@ -305,32 +313,32 @@ impl Watcher for CatalogState {
     }
 
     fn settle(&self, settled: Index) {
-        let mut held = self.held.lock();
-        if settled <= held.core.watcher().settled() {
+        let mut locked = self.locked.lock();
+        if settled <= locked.core.watcher().settled() {
             return;
         }
-        let answers = held.core.settle(settled);
-        drop(held);
+        let answers = locked.core.settle(settled);
+        drop(locked);
         self.announce();
-        answers.into_iter().for_each(tell);
+        answers.into_iter().for_each(send_answer);
     }
 
     fn take(&self, grant: Grant, now: Moment) {
-        let mut held = self.held.lock();
-        let lived = held.core.watcher().live(now);
-        held.core.take(grant, now);
+        let mut locked = self.locked.lock();
+        let lived = locked.core.watcher().live(now);
+        locked.core.take(grant, now);
         // Not the moment of the grant: waiting for the lock may have taken longer than the lease.
-        let answers = held.core.unpark(clock::now());
-        drop(held);
+        let answers = locked.core.unpark(clock::now());
+        drop(locked);
         if !lived {
             // Frontends that wait for their first lease need not wait for the next beat.
             self.announce();
         }
-        answers.into_iter().for_each(tell);
+        answers.into_iter().for_each(send_answer);
     }
 
     fn seen(&self) -> Index {
-        self.held.lock().core.seen()
+        self.locked.lock().core.seen()
     }
 
     fn seen_news(&self) -> watch::Receiver<u64> {
@@ -338,11 +346,11 @@ impl Watcher for CatalogState {
     }
 
     fn is_abandoned(&self, since: Moment, now: Moment) -> bool {
-        self.held.lock().core.watcher().is_abandoned(since, now)
+        self.locked.lock().core.watcher().is_abandoned(since, now)
     }
 
     fn renounce(&self) {
-        self.held.lock().core.renounce();
+        self.locked.lock().core.renounce();
     }
 
     fn beat(&self) -> Duration {
@@ -352,9 +360,9 @@ impl Watcher for CatalogState {
 
 impl Source for CatalogState {
     fn welcome(&self) -> proto::Welcome {
-        let held = self.held.lock();
-        let ledger_id = held.ledger_id.clone().into();
-        proto::Welcome { ledger_id, term: held.term, name: self.name.clone() }
+        let locked = self.locked.lock();
+        let ledger_id = locked.ledger_id.clone().into();
+        proto::Welcome { ledger_id, term: locked.term, name: self.name.clone() }
     }
 
     async fn accept(
@@ -363,112 +371,113 @@ impl Source for CatalogState {
         hello: &proto::Hello,
         origin: Origin,
     ) -> Result<(), Status> {
-        let mut held = self.held.lock();
-        if held.ledger_id.is_empty() {
+        let mut locked = self.locked.lock();
+        if locked.ledger_id.is_empty() {
             return Err(Status::unavailable("this catalog has not met a leader yet"));
         }
-        if WATCHERS_MAX <= held.core.watchers().watchers().count() {
+        if WATCHERS_MAX <= locked.core.watchers().watchers().count() {
             return Err(Status::resource_exhausted("too many watchers"));
         }
-        if !hello.ledger_id.is_empty() && hello.ledger_id != held.ledger_id {
+        if !hello.ledger_id.is_empty() && hello.ledger_id != locked.ledger_id {
             return Err(Status::failed_precondition("the watcher has watched another ledger"));
         }
-        if held.leaving {
+        if locked.leaving {
             return Err(Status::unavailable("this catalog is about to stop"));
         }
-        let source_cursor = held.core.watcher().cursor();
+        let source_cursor = locked.core.watcher().cursor();
         let cursor = Index(hello.cursor);
         let seen = Index(hello.seen.min(hello.cursor));
         let who = Incarnation(hello.incarnation);
-        let is_known = held.core.watchers().watchers().any(|other| other == who);
+        let is_known = locked.core.watchers().watchers().any(|other| other == who);
         if !is_known {
-            held.returns.admit(origin, clock::now()).map_err(|wait| {
+            locked.returns.admit(origin, clock::now()).map_err(|wait| {
                 Status::unavailable(format!(
                     "watchers from this address have come and gone too often: come again in \
                      {wait:?}"
                 ))
             })?;
         }
-        held.returns.serve(who, origin);
+        locked.returns.serve(who, origin);
         let hello_ = Hello { cursor, seen, source_cursor, now: clock::now() };
-        match held.core.hello(who, stream, hello_) {
+        match locked.core.hello(who, stream, hello_) {
             HelloVerdict::Served { .. } => {
-                drop(held);
+                drop(locked);
                 // A frontend that returns unchanged had no lease here, and gets none elsewhere.
+                let name = escaped(&hello.name);
                 if is_known {
-                    tracing::debug!("{} is back", escaped(&hello.name));
+                    tracing::debug!("{name} is back");
                 } else {
-                    tracing::info!("Connection from: {}", escaped(&hello.name));
+                    tracing::info!(peer = %name, "Connection from: {name}");
                 }
                 self.announce();
                 Ok(())
             }
-            HelloVerdict::LetGo => Err(Status::aborted("detached: attach again")),
+            HelloVerdict::Fenced => Err(Status::aborted("detached: attach again")),
         }
     }
 
     fn heartbeat(&self, who: Incarnation, stream: StreamId, beat: Heartbeat) {
-        let mut held = self.held.lock();
-        let before = held.core.seen();
-        held.core.heartbeat(who, stream, beat);
-        let advanced = before < held.core.seen();
-        drop(held);
+        let mut locked = self.locked.lock();
+        let before = locked.core.seen();
+        locked.core.heartbeat(who, stream, beat);
+        let advanced = before < locked.core.seen();
+        drop(locked);
         if advanced {
             self.seen_news.send_modify(|count| *count += 1);
         }
     }
 
     fn is_leaving(&self) -> bool {
-        self.held.lock().leaving
+        self.locked.lock().leaving
     }
 
     fn sent(&self, who: Incarnation, stream: StreamId, index: Index) {
-        self.held.lock().core.sent(who, stream, index);
+        self.locked.lock().core.sent(who, stream, index);
     }
 
     fn grant(&self, who: Incarnation, stream: StreamId) -> Option<Grant> {
-        let mut held = self.held.lock();
-        if held.leaving { None } else { held.core.grant(who, stream, clock::now()) }
+        let mut locked = self.locked.lock();
+        if locked.leaving { None } else { locked.core.grant(who, stream, clock::now()) }
     }
 
     fn frames(&self, cursor: Index, max: usize) -> Option<Vec<Arc<Frame>>> {
-        self.held.lock().window.after(cursor, max)
+        self.locked.lock().window.after(cursor, max)
     }
 
     fn cursor(&self) -> Index {
-        self.held.lock().core.watcher().cursor()
+        self.locked.lock().core.watcher().cursor()
     }
 
     fn everything(&self) -> (Index, Vec<Change>) {
-        let held = self.held.lock();
-        let products = held.core.table().list(None, usize::MAX).cloned().collect();
-        (held.core.watcher().cursor(), products)
+        let locked = self.locked.lock();
+        let products = locked.core.table().list(None, usize::MAX).cloned().collect();
+        (locked.core.watcher().cursor(), products)
     }
 
     fn settled(&self) -> Index {
-        self.held.lock().core.watcher().settled()
+        self.locked.lock().core.watcher().settled()
     }
 
     fn is_current(&self, who: Incarnation, stream: StreamId) -> bool {
-        self.held.lock().core.watchers().is_current(who, stream)
+        self.locked.lock().core.watchers().is_current(who, stream)
     }
 
     fn goodbye(&self, who: Incarnation, stream: StreamId) {
-        let gone = {
-            let mut held = self.held.lock();
-            let gone = held.core.goodbye(who, stream);
-            if gone {
-                held.returns.leave(who);
+        let was_current = {
+            let mut locked = self.locked.lock();
+            let was_current = locked.core.goodbye(who, stream);
+            if was_current {
+                locked.returns.leave(who);
             }
-            gone
+            was_current
         };
-        if gone {
+        if was_current {
             self.announce();
         }
     }
 
     fn broke(&self, who: Incarnation, stream: StreamId) {
-        self.held.lock().core.broke(who, stream);
+        self.locked.lock().core.broke(who, stream);
     }
 
     fn news(&self) -> watch::Receiver<u64> {

@@ -180,8 +180,8 @@ mod tests {
         let answer = with_constant_headers(problem(&overloaded));
         assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
-        let mut told: Vec<_> = headers.lines().map(str::to_owned).collect();
-        told.sort();
+        let mut actual: Vec<_> = headers.lines().map(str::to_owned).collect();
+        actual.sort();
         let mut expected: Vec<_> = answer
             .headers()
             .iter()
@@ -189,7 +189,7 @@ mod tests {
             .chain([format!("content-length: {}", body.len()), "x-request-id: 7".to_owned()])
             .collect();
         expected.sort();
-        assert_eq!(told, expected);
+        assert_eq!(actual, expected);
         assert_eq!(answer.body(), body);
     }
 }

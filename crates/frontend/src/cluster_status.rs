@@ -20,7 +20,7 @@ use crate::replicas::Replicas;
 use crate::timeline::TimelineEntry;
 
 /// The time-out for the answer of one process.
-const PATIENCE: Duration = Duration::from_millis(400);
+const STATUS_TIMEOUT: Duration = Duration::from_millis(400);
 
 /// Describes this frontend and the store. Clones share everything.
 #[derive(Clone, Debug)]
@@ -75,7 +75,7 @@ impl ClusterStatus {
             (address.clone(), absent)
         });
         let asking = replicas.chain(catalogs).map(|(address, absent)| async move {
-            match status::fetch(&address, PATIENCE).await {
+            match status::fetch(&address, STATUS_TIMEOUT).await {
                 // A process may listen on 0.0.0.0, an address that no other machine can use.
                 Ok(found) => ProcessStatus { address, ..found },
                 Err(why) => ProcessStatus { error: Some(why), ..absent },
@@ -146,7 +146,7 @@ impl Facts for ClusterStatus {
     fn status(&self) -> ProcessStatus {
         let shared = &self.shared;
         let now = clock::now();
-        let standing = shared.queries.look(|cache| {
+        let position = shared.queries.look(|cache| {
             let watcher = cache.watcher();
             let lease = u64::try_from(watcher.remaining(now).as_millis()).unwrap_or(u64::MAX);
             (watcher.cursor().0, watcher.settled().0, lease)
@@ -162,9 +162,9 @@ impl Facts for ClusterStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             ledger_id,
             leader: shared.replicas.view().leader,
-            applied_index: standing.map(|(cursor, _, _)| cursor),
-            settled_index: standing.map(|(_, settled, _)| settled),
-            lease_ms: standing.map(|(_, _, lease)| lease),
+            applied_index: position.map(|(cursor, _, _)| cursor),
+            settled_index: position.map(|(_, settled, _)| settled),
+            lease_ms: position.map(|(_, _, lease)| lease),
             watches: shared.queries.watched(),
             dialect: Some(shared.dialect.name().into()),
             cache: Some(self.cache(usize::MAX)),

@@ -34,7 +34,7 @@ pub(crate) struct Decided {
 struct PendingOrder {
     line: Line,
     key: Key,
-    tell: oneshot::Sender<Result<Decided, Problem>>,
+    reply: oneshot::Sender<Result<Decided, Problem>>,
 }
 
 /// The queue of orders to send. Clones share everything.
@@ -53,10 +53,10 @@ impl OrderCoalescer {
     /// Places an order under its key, in as many tries as needed. An order whose client has gone
     /// away is placed all the same.
     pub(crate) async fn place(&self, line: Line, key: Key) -> Result<Decided, Problem> {
-        let (tell, told) = oneshot::channel();
+        let (reply, decided) = oneshot::channel();
         let first = {
             let mut waiting = self.waiting.lock();
-            waiting.push(PendingOrder { line, key, tell });
+            waiting.push(PendingOrder { line, key, reply });
             waiting.len() == 1
         };
         if first {
@@ -68,7 +68,7 @@ impl OrderCoalescer {
             });
         }
         let stopping = |_| Err(Problem::indefinite(Code::Unknown, "the frontend stops"));
-        told.await.unwrap_or_else(stopping)
+        decided.await.unwrap_or_else(stopping)
     }
 
     /// Sends everything in the queue, in batches.
@@ -86,19 +86,19 @@ async fn submit(replicas: Replicas, pending: Vec<PendingOrder>) {
     let decided = submit::place(&replicas, pending.len(), |by| bulk(&pending, by)).await;
     match decided {
         Ok(decided) => {
-            for (parcel, outcome) in pending.into_iter().zip(decided.outcomes) {
+            for (pending, outcome) in pending.into_iter().zip(decided.outcomes) {
                 let index = match &outcome {
                     Outcome::Repeated { index, .. } => *index,
                     Outcome::Accepted(_) | Outcome::Refused(_) => decided.index,
                 };
                 let retried = decided.retried;
                 // A client that has gone away needs no answer; the same below.
-                let _ = parcel.tell.send(Ok(Decided { outcome, index, retried }));
+                let _ = pending.reply.send(Ok(Decided { outcome, index, retried }));
             }
         }
         Err(problem) => {
-            for parcel in pending {
-                let _ = parcel.tell.send(Err(problem.clone()));
+            for pending in pending {
+                let _ = pending.reply.send(Err(problem.clone()));
             }
         }
     }

@@ -40,6 +40,6 @@ pub(crate) fn own() -> Key {
 }
 
 /// The text of a key made by this frontend.
-pub(crate) fn own_text(luck: u128) -> String {
-    format!("{OWN_KEY}{luck:032x}")
+pub(crate) fn own_text(random: u128) -> String {
+    format!("{OWN_KEY}{random:032x}")
 }

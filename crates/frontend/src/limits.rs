@@ -93,10 +93,10 @@ pub const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 pub const LINGER_BYTES_MAX: usize = 64 * BATCH_BYTES_MAX;
 
 /// After this no new try begins, and the client gets 503 or 504; also the deadline of an order.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a catalog may take to answer before another one is asked.
-pub const CATALOG_PATIENCE: Duration = Duration::from_millis(600);
+pub const CATALOG_TIMEOUT: Duration = Duration::from_millis(600);
 
 /// A replica that has sent nothing for this long counts as silent; it sends something every 500 ms.
 pub const SILENCE_MAX: Duration = Duration::from_millis(850);

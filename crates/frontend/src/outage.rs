@@ -19,7 +19,7 @@ pub(crate) enum OutageLine {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outage {
     since: Option<Instant>,
-    said: bool,
+    is_logged: bool,
 }
 
 impl Outage {
@@ -27,16 +27,16 @@ impl Outage {
     pub(crate) fn note(&mut self, view: &ReplicaView, now: Instant) -> Option<OutageLine> {
         if view.leader_up().is_some() {
             self.since = None;
-            return std::mem::take(&mut self.said).then_some(OutageLine::Ended);
+            return std::mem::take(&mut self.is_logged).then_some(OutageLine::Ended);
         }
         let since = *self.since.get_or_insert(now);
         // A failover is shorter than this, and logs its own lines.
-        if self.said || now.saturating_duration_since(since) < LEADERLESS_MAX {
+        if self.is_logged || now.saturating_duration_since(since) < LEADERLESS_MAX {
             return None;
         }
-        self.said = true;
-        let left = view.replicas.iter().filter(|(_, reach)| *reach == Reach::Up);
-        Some(OutageLine::Began(left.map(|(id, _)| *id).collect()))
+        self.is_logged = true;
+        let reachable = view.replicas.iter().filter(|(_, reach)| *reach == Reach::Up);
+        Some(OutageLine::Began(reachable.map(|(id, _)| *id).collect()))
     }
 }
 
@@ -44,23 +44,24 @@ impl OutageLine {
     /// Writes the line to the log.
     pub(crate) fn log(&self) {
         match self {
-            Self::Began(left) => began(left),
+            Self::Began(reachable) => began(reachable),
             Self::Ended => tracing::info!("orders are accepted again, and answers are fresh"),
         }
     }
 }
 
-fn began(left: &[u64]) {
-    if left.is_empty() {
+fn began(reachable: &[u64]) {
+    if reachable.is_empty() {
         tracing::warn!("no replica is reachable: orders are refused, catalogs show what is stale");
         return;
     }
-    for id in left {
-        tracing::info!("{id} is healthy!");
+    for id in reachable {
+        tracing::info!(peer = id, "{id} is healthy!");
     }
-    let ids: Vec<String> = left.iter().map(u64::to_string).collect();
+    let ids: Vec<String> = reachable.iter().map(u64::to_string).collect();
     let ids = ids.join(" and ");
     tracing::warn!(
+        reachable = %ids,
         "no leader, no majority of the replicas is reachable: orders are refused, and answers are \
          stale, from {ids} or a catalog"
     );

@@ -25,7 +25,7 @@ use wire::watch::source_state::Grant;
 use wire::watch::watcher::Watcher;
 
 use crate::cache::{Cache, CatalogAnswer, CatalogQuery, Effects, QueryAnswer, Shortage};
-use crate::limits::{CATALOG_PATIENCE, LEADERLESS_MAX, PATIENCE, TIMELINE_MAX};
+use crate::limits::{CATALOG_TIMEOUT, LEADERLESS_MAX, REQUEST_TIMEOUT, TIMELINE_MAX};
 use crate::replicas::Replicas;
 use crate::timeline::{Timeline, TimelineEntry};
 
@@ -154,7 +154,7 @@ impl Queries {
             cache.effects()
         };
         self.perform(effects);
-        match tokio::time::timeout(PATIENCE, answer).await {
+        match tokio::time::timeout(REQUEST_TIMEOUT, answer).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(Problem::definite(Code::Lost, "the query was dropped")),
             Err(_) => Err(Problem::definite(Code::TimedOut, "the query was not answered in time")),
@@ -323,7 +323,7 @@ impl Queries {
     ) -> Result<proto::Answer, Problem> {
         let mut last = Problem::definite(Code::NoLeader, "no catalog and no leader could be asked");
         let began = clock::now();
-        while clock::now().since(began) < PATIENCE {
+        while clock::now().since(began) < REQUEST_TIMEOUT {
             let cut_off = self.shared.replicas.view().is_cut_off();
             if !cut_off {
                 for address in self.by_preference() {
@@ -335,7 +335,7 @@ impl Queries {
                 let view = self.shared.replicas.view();
                 let leader = view.leader_up().and_then(|id| self.shared.replicas.caller(id));
                 if let Some(leader) = leader {
-                    match leader.ask(what(false), CATALOG_PATIENCE).await {
+                    match leader.ask(what(false), CATALOG_TIMEOUT).await {
                         Ok(answer) => return Ok(answer),
                         Err(problem) => last = problem,
                     }
@@ -346,7 +346,7 @@ impl Queries {
                 continue;
             }
             for (_, replica) in self.shared.replicas.callers() {
-                match replica.ask(what(true), CATALOG_PATIENCE).await {
+                match replica.ask(what(true), CATALOG_TIMEOUT).await {
                     Ok(answer) => return Ok(answer),
                     Err(problem) => last = problem,
                 }
@@ -387,7 +387,7 @@ impl Queries {
     async fn ask_catalog(&self, address: &str, what: ask::What) -> Result<proto::Answer, Problem> {
         let line = self.shared.callers.lock().entry(address.to_owned()).or_default().clone();
         let caller = line.lock().await.caller(address).await?;
-        caller.ask(what, CATALOG_PATIENCE).await
+        caller.ask(what, CATALOG_TIMEOUT).await
     }
 
     fn watching<T>(&self, act: impl FnOnce(&mut Cache<QueryResponder>) -> T) -> Option<T> {

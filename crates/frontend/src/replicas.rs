@@ -76,9 +76,9 @@ struct Links {
 impl Links {
     /// The leader by the hint of the highest term; the hints of lost replicas do not count.
     fn leader(&self) -> Option<u64> {
-        let heard = self.hints.iter().filter(|(id, _)| self.callers.contains_key(id));
-        let named = heard.filter_map(|(_, (leader, term))| Some((*term, (*leader)?)));
-        named.max().map(|(_, leader)| leader)
+        let connected = self.hints.iter().filter(|(id, _)| self.callers.contains_key(id));
+        let leaders = connected.filter_map(|(_, (leader, term))| Some((*term, (*leader)?)));
+        leaders.max().map(|(_, leader)| leader)
     }
 }
 
@@ -161,7 +161,7 @@ impl Replicas {
         links.misplaced.remove(&id);
         links.dials.remove(&id);
         drop(links);
-        tracing::info!("{id} is no replica any more");
+        tracing::info!(peer = id, "{id} is no replica any more");
         self.changed();
     }
 
@@ -219,7 +219,7 @@ impl Replicas {
 
     /// All replicas, those without a vote as well.
     pub(crate) fn peers(&self) -> Vec<Peer> {
-        self.shared.directory.everybody()
+        self.shared.directory.replicas()
     }
 
     /// The current log time, if known, in milliseconds since the Unix epoch.
@@ -271,7 +271,7 @@ impl Replicas {
             if hint.replica == peer.id {
                 self.shared.links.lock().misplaced.remove(&peer.id);
             }
-            if self.shared.directory.hear(&rosters.borrow_and_update()) {
+            if self.shared.directory.adopt(&rosters.borrow_and_update()) {
                 self.changed();
             }
             self.hinted(peer.id, hint.leader, hint.term, caller.log_time_ms());
@@ -294,6 +294,7 @@ impl Replicas {
         if before != Some(found) {
             let Peer { id, address } = peer;
             tracing::warn!(
+                peer = id,
                 "the list of replicas is wrong: {address} is replica {found}, not {id}; orders are \
                  refused while {id} leads: start this frontend with the right --orders"
             );
@@ -319,9 +320,9 @@ impl Replicas {
         self.shared.dialed.send_modify(|count| *count += 1);
         if before != Some(refused) {
             if refused {
-                tracing::info!("{} is down", peer.id);
+                tracing::info!(peer = peer.id, "{} is down", peer.id);
             } else {
-                tracing::info!("{} does not answer", peer.id);
+                tracing::info!(peer = peer.id, "{} does not answer", peer.id);
             }
             self.changed();
         }
@@ -337,7 +338,7 @@ impl Replicas {
         }
         drop(links);
         if led {
-            tracing::info!("lost the connection to the leader, {}", peer.id);
+            tracing::info!(leader = peer.id, "lost the connection to the leader, {}", peer.id);
             tracing::info!("choosing leader");
         }
         self.changed();
@@ -361,7 +362,7 @@ impl Replicas {
         }
         drop(links);
         if let Some(leader) = found {
-            self.tell(leader);
+            self.log_leader(leader);
         }
         if before != now {
             self.changed();
@@ -369,11 +370,11 @@ impl Replicas {
     }
 
     /// Logs the leader, as the reference systems do.
-    fn tell(&self, leader: u64) {
-        tracing::info!("{leader} is healthy!");
-        tracing::info!("New leader id: {leader}");
+    fn log_leader(&self, leader: u64) {
+        tracing::info!(peer = leader, "{leader} is healthy!");
+        tracing::info!(leader, "New leader id: {leader}");
         if let Some(address) = self.shared.directory.address(leader) {
-            tracing::info!("Found leader! Order Service {leader} at {address}");
+            tracing::info!(leader, "Found leader! Order Service {leader} at {address}");
         }
     }
 

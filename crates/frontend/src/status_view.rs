@@ -156,12 +156,12 @@ impl StatusView {
 
     /// A view whose poll began at most `age_max` before this call.
     pub(crate) async fn get(&self, age_max: Duration) -> Arc<RenderedStatus> {
-        let asked = Instant::now();
+        let requested_at = Instant::now();
         loop {
             let mut finished = pin!(self.shared.finished.notified());
             // From here on the end of a poll is noticed.
             finished.as_mut().enable();
-            let next = self.shared.core.lock().next(asked, age_max, Instant::now());
+            let next = self.shared.core.lock().next(requested_at, age_max, Instant::now());
             match next {
                 Next::Serve(view) => return view,
                 // A task of its own: the client may go away meanwhile, and others wait for the

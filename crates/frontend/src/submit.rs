@@ -11,7 +11,7 @@ use wire::convert;
 use wire::problem::{Code, Problem};
 use wire::proto::{self, answer::What as Told, ask};
 
-use crate::limits::PATIENCE;
+use crate::limits::REQUEST_TIMEOUT;
 use crate::replicas::Replicas;
 use crate::retry::{NextTry, Retry};
 
@@ -78,10 +78,10 @@ async fn decide(
     first: impl FnOnce(Option<Timestamp>) -> ask::What,
 ) -> Result<(proto::Answer, bool), Problem> {
     let began = Instant::now();
-    let patience_ms = u64::try_from(PATIENCE.as_millis()).unwrap_or(u64::MAX);
+    let patience_ms = u64::try_from(REQUEST_TIMEOUT.as_millis()).unwrap_or(u64::MAX);
     let mut first = Some(first);
     let mut what = None;
-    let mut retry = Retry::new(PATIENCE);
+    let mut retry = Retry::new(REQUEST_TIMEOUT);
     let mut news = replicas.news();
     loop {
         news.mark_unchanged();
@@ -105,12 +105,12 @@ async fn decide(
                     what = Some(first(now.map(|now| Timestamp(now + patience_ms))));
                 }
                 let Some(what) = what.clone() else { return Err(something_else()) };
-                let left = PATIENCE.saturating_sub(began.elapsed());
+                let left = REQUEST_TIMEOUT.saturating_sub(began.elapsed());
                 match ask(replicas, leader, what, left.min(ATTEMPT_MAX)).await {
                     Attempt::Answered(Ok(answer)) => return Ok((answer, retry.is_unknown())),
                     Attempt::Answered(Err(problem)) => {
-                        let luck = rand::random();
-                        if let Some(problem) = retry.failed(&problem, began.elapsed(), luck) {
+                        let random = rand::random();
+                        if let Some(problem) = retry.failed(&problem, began.elapsed(), random) {
                             return Err(problem);
                         }
                     }
@@ -174,7 +174,7 @@ pub(crate) async fn look_up(replicas: &Replicas, number: OrderNumber) -> Result<
             let why = "no majority of the replicas is reachable, and this order is not known here";
             return Err(Problem::definite(Code::NoQuorum, why));
         }
-        if PATIENCE <= began.elapsed() {
+        if REQUEST_TIMEOUT <= began.elapsed() {
             let why = "no leader was found in time";
             let last = last.map(|problem| Problem { definite: true, ..problem });
             return Err(last.unwrap_or_else(|| Problem::definite(Code::NoLeader, why)));

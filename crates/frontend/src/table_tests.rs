@@ -147,11 +147,11 @@ impl Customer {
     /// The next answer, or why there is none.
     async fn hear(&mut self, to_head: bool) -> Result<ReceivedAnswer, String> {
         loop {
-            let told = tokio::time::timeout(AT_ONCE, self.read(to_head)).await;
-            let told = told.map_err(|_| "the answer is withheld".to_owned())?;
-            let told = told.map_err(|error| format!("no answer: {error}"))?;
-            if told.status != 100 {
-                return Ok(told);
+            let answer = tokio::time::timeout(AT_ONCE, self.read(to_head)).await;
+            let answer = answer.map_err(|_| "the answer is withheld".to_owned())?;
+            let answer = answer.map_err(|error| format!("no answer: {error}"))?;
+            if answer.status != 100 {
+                return Ok(answer);
             }
         }
     }
@@ -194,8 +194,8 @@ async fn attempt(
     let mut customer = Customer::new(store).await;
     customer.send(&[&variant.bytes[..], tail].concat()).await;
     let to_head = variant.bytes.starts_with(b"HEAD ");
-    let told = customer.hear(to_head).await?;
-    check_answer(&told, variant, to_head)?;
+    let answer = customer.hear(to_head).await?;
+    check_answer(&answer, variant, to_head)?;
     if !variant.open {
         return customer.hear_the_end().await;
     }
@@ -207,23 +207,23 @@ async fn attempt(
     }
 }
 
-fn check_answer(told: &ReceivedAnswer, variant: &Variant, to_head: bool) -> Result<(), String> {
+fn check_answer(answer: &ReceivedAnswer, variant: &Variant, to_head: bool) -> Result<(), String> {
     let expect = |holds: bool, what: &str| match holds {
         true => Ok(()),
-        false => Err(format!("{what}: {told:?}")),
+        false => Err(format!("{what}: {answer:?}")),
     };
-    expect(told.status == variant.status, &format!("not {}", variant.status))?;
-    let is = |name, expected| value_of(&told.head, name) == Some(expected);
+    expect(answer.status == variant.status, &format!("not {}", variant.status))?;
+    let is = |name, expected| value_of(&answer.head, name) == Some(expected);
     expect(is("cache-control", "no-store"), "may be stored")?;
     expect(is("x-content-type-options", "nosniff"), "may be sniffed")?;
-    expect(value_of(&told.head, "x-request-id").is_some(), "has no id")?;
-    let said = match told.head.starts_with("http/1.1") {
+    expect(value_of(&answer.head, "x-request-id").is_some(), "has no id")?;
+    let closes = match answer.head.starts_with("http/1.1") {
         true => is("connection", "close"),
         false => !is("connection", "keep-alive"),
     };
-    expect(said != variant.open, "has a wrong connection header")?;
+    expect(closes != variant.open, "has a wrong connection header")?;
     let code = format!("\"code\":{}", variant.status);
-    let in_envelope = variant.status < 400 || to_head || told.body.contains(&code);
+    let in_envelope = variant.status < 400 || to_head || answer.body.contains(&code);
     expect(in_envelope, "is not in the envelope")
 }
 
@@ -237,9 +237,9 @@ async fn try_all(store: &OpenStore, shapes: &[Shape]) -> Vec<String> {
         let with_tails = |one| tails.iter().map(move |tail| (one, *tail));
         let cases: Vec<_> = variants.iter().flat_map(with_tails).collect();
         let before = store.placed();
-        let came = join_all(cases.iter().map(|(one, tail)| attempt(store, one, *tail))).await;
-        for ((variant, (tail, _)), came) in cases.iter().zip(came) {
-            if let Err(why) = came {
+        let results = join_all(cases.iter().map(|(one, tail)| attempt(store, one, *tail))).await;
+        for ((variant, (tail, _)), result) in cases.iter().zip(results) {
+            if let Err(why) = result {
                 let start = &variant.bytes[..variant.bytes.len().min(200)];
                 let (bytes, tail) = (start.escape_ascii(), tail.escape_ascii());
                 wrong.push(format!("\"{bytes}\" before \"{tail}\": {why}"));

@@ -79,14 +79,16 @@ pub enum Violation {
         expected: String,
     },
     /// The history ends with another stock than the replica reports.
-    #[error("conservation: the history leaves {reckoned} of {product}, the replica says {told}")]
+    #[error(
+        "conservation: the history leaves {reckoned} of {product}, the replica says {reported}"
+    )]
     Stock {
         /// The product.
         product: String,
         /// The stock at the end of the history.
         reckoned: u64,
         /// The stock that the replica reports.
-        told: u64,
+        reported: u64,
     },
 }
 
@@ -155,20 +157,20 @@ impl Auditor {
         block.records.iter().try_for_each(|record| self.record(header, record))
     }
 
-    /// Ends the audit; `told` is the stock of each product as the replica reports it.
+    /// Ends the audit; `reported` is the stock of each product as the replica reports it.
     pub fn finish(
         &self,
-        told: impl IntoIterator<Item = (String, u64)>,
+        reported: impl IntoIterator<Item = (String, u64)>,
     ) -> Result<Summary, Violation> {
         let mut left = self.naive.stock.clone();
-        for (product, told) in told {
+        for (product, reported) in reported {
             let reckoned = left.remove(&product).unwrap_or(0);
-            if reckoned != told {
-                return Err(Violation::Stock { product, reckoned, told });
+            if reckoned != reported {
+                return Err(Violation::Stock { product, reckoned, reported });
             }
         }
         if let Some((product, reckoned)) = left.into_iter().next() {
-            return Err(Violation::Stock { product, reckoned, told: 0 });
+            return Err(Violation::Stock { product, reckoned, reported: 0 });
         }
         Ok(self.summary())
     }

@@ -175,8 +175,8 @@ impl KeyWindow {
         // Log time and indexes never go back: if the youngest entry expires, all do. Removing
         // millions of keys one by one would take a tenth of a second.
         if self.entries.back().is_some_and(&old) {
-            let gone = u64::try_from(self.slots.len()).unwrap_or(u64::MAX);
-            self.forgotten = self.forgotten.saturating_add(gone);
+            let forgotten = u64::try_from(self.slots.len()).unwrap_or(u64::MAX);
+            self.forgotten = self.forgotten.saturating_add(forgotten);
             self.slots.clear();
             self.entries.clear();
             self.positions = HashIndex::default();

@@ -24,7 +24,7 @@ use crate::price::cents;
 use crate::settings::Settings;
 
 /// How long a command waits for a leader.
-const PATIENCE: Duration = Duration::from_secs(10);
+const DECISION_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Runs the command. False: the ledger refused it.
 pub(crate) async fn product(product: Product) -> Result<bool, Stop> {
@@ -39,34 +39,34 @@ pub(crate) async fn product(product: Product) -> Result<bool, Stop> {
             let name = new_name(&name).map_err(Stop::Setup)?;
             let price = priced(&price)?;
             let restock_to = restock_to.map(counted).transpose()?;
-            let said = format!("{name} is for sale at {price}, {quantity} in stock");
+            let done = format!("{name} is for sale at {price}, {quantity} in stock");
             let definition = Definition { name, price, stock: quantity, restock_to };
-            tell(decide(&at(url)?, Command::Define(definition)).await?, &said)
+            report(decide(&at(url)?, Command::Define(definition)).await?, &done)
         }
         Product::Price { name, price, url } => {
             let name = named(&name)?;
             let price = priced(&price)?;
-            let said = format!("{name} costs {price}");
-            tell(decide(&at(url)?, Command::SetPrice { name, price }).await?, &said)
+            let done = format!("{name} costs {price}");
+            report(decide(&at(url)?, Command::SetPrice { name, price }).await?, &done)
         }
         Product::Restock { name, quantity, url } => {
             let name = named(&name)?;
             let quantity = counted(quantity)?;
-            let said = format!("{} more of {name}", quantity.get());
-            tell(decide(&at(url)?, Command::RestockBy { name, quantity }).await?, &said)
+            let done = format!("{} more of {name}", quantity.get());
+            report(decide(&at(url)?, Command::RestockBy { name, quantity }).await?, &done)
         }
     }
 }
 
-fn tell(outcome: Outcome, said: &str) -> Result<bool, Stop> {
+fn report(outcome: Outcome, done: &str) -> Result<bool, Stop> {
     match outcome {
         Outcome::Accepted(Accepted::Unchanged) => answer!("nothing to do"),
-        Outcome::Accepted(_) => answer!("done: {said}"),
+        Outcome::Accepted(_) => answer!("done: {done}"),
         Outcome::Refused(refusal) => {
             answer!("refused: {refusal}");
             return Ok(false);
         }
-        Outcome::Repeated { first, .. } => return tell(*first, said),
+        Outcome::Repeated { first, .. } => return report(*first, done),
     }
     Ok(true)
 }
@@ -107,7 +107,7 @@ async fn decide(url: &str, command: Command) -> Result<Outcome, Stop> {
     let what = ask::What::Request(convert::request_to(&request));
     let began = Instant::now();
     let mut last = "no leader".to_owned();
-    while began.elapsed() < PATIENCE {
+    while began.elapsed() < DECISION_TIMEOUT {
         let store = inspect::fetch(url).await?;
         if let Some(leader) = store.leading() {
             match ask_once(&leader.address, what.clone()).await {

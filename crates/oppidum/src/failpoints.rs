@@ -30,7 +30,7 @@ impl Faults {
                 None if text == "hold-answers" => faults.hold_answers = true,
                 None if text == "no-timeouts" => faults.no_timeouts = true,
                 None if text == "switches" => faults.switches = true,
-                None if text == "pretended-room" => faults.pretended_room = true,
+                None if text == "pretended-room" => faults.simulated_space = true,
                 Some(("log-kept", entries)) => {
                     faults.log_kept = Some(entries.parse().map_err(odd)?);
                 }
@@ -45,7 +45,7 @@ impl Faults {
     }
 
     /// The failpoints as text, for the warning.
-    pub(crate) fn said(&self) -> Vec<String> {
+    pub(crate) fn descriptions(&self) -> Vec<String> {
         self.texts().iter().map(|fault| format!("--fault {fault}")).collect()
     }
 
@@ -77,7 +77,7 @@ impl Mutants {
     }
 
     /// The broken rules as text, for the warning.
-    pub(crate) fn said(&self) -> Vec<String> {
+    pub(crate) fn descriptions(&self) -> Vec<String> {
         self.mutant().iter().map(|mutant| format!("--break-rule {mutant:?}")).collect()
     }
 
@@ -94,8 +94,8 @@ impl Mutants {
 }
 
 /// Warns of every failpoint of the process.
-pub(crate) fn warn(said: &[String]) {
-    for what in said {
+pub(crate) fn warn(descriptions: &[String]) {
+    for what in descriptions {
         tracing::warn!("{what} breaks this process on purpose: it is for tests, and loses orders");
     }
 }

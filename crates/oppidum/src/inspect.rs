@@ -337,8 +337,8 @@ impl Audit {
         if let Some(violation) = wrong {
             return Err(violation.to_string());
         }
-        let told = head.products.iter().map(|product| (product.name.clone(), product.stock));
-        let summary = auditor.finish(told).map_err(|violation| violation.to_string())?;
+        let stocks = head.products.iter().map(|product| (product.name.clone(), product.stock));
+        let summary = auditor.finish(stocks).map_err(|violation| violation.to_string())?;
         let next = summary.next_order_number.map_or(0, |number| number.0);
         if next != head.next_order_number || summary.digest.0[..] != head.digest[..] {
             return Err(format!(
@@ -355,8 +355,8 @@ async fn read(id: u64, address: &str, mut each: impl FnMut(&Block)) -> Result<Hi
     let no = |why: String| Stop::Setup(format!("replica {id} could not be asked: {why}"));
     let channel = net::channel(address, CONNECT).await.map_err(|error| no(error.to_string()))?;
     let mut client = StoreClient::new(channel).max_decoding_message_size(RPC_BYTES_MAX);
-    let asked = client.history(HistoryAsk { after: 0 }).await;
-    let mut parts = asked.map_err(|status| no(status.message().to_owned()))?.into_inner();
+    let response = client.history(HistoryAsk { after: 0 }).await;
+    let mut parts = response.map_err(|status| no(status.message().to_owned()))?.into_inner();
     let mut head = None;
     while let Some(part) =
         parts.message().await.map_err(|status| no(status.message().to_owned()))?

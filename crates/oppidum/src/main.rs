@@ -68,9 +68,9 @@ fn main() -> ExitCode {
     wire::descriptors::raise_limit();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(said) => {
-            output::show(&said);
-            return ended(u8::try_from(said.exit_code()).unwrap_or(FAILED));
+        Err(error) => {
+            output::show(&error);
+            return ended(u8::try_from(error.exit_code()).unwrap_or(FAILED));
         }
     };
     let runtime = match runtime(&cli.command) {
@@ -129,7 +129,7 @@ async fn run(command: Command) -> Result<bool, Stop> {
         Command::Client(flags) => {
             let mut settings = Settings::load()?;
             let url = flags.resolve(&mut settings)?;
-            client::run(&url, settings.said()).await.map(|()| true)
+            client::run(&url, settings.notes()).await.map(|()| true)
         }
         Command::Load(flags) => {
             let url = url(flags.url.clone())?;

@@ -21,7 +21,7 @@ use crate::settings::Settings;
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// How long a command looks for a reachable leader.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -139,7 +139,7 @@ async fn leader(url: &str, began: Instant) -> Result<(u64, ControlChannel), Stop
                 Err(error) => why = format!("the leader cannot be asked: {error}"),
             }
         }
-        if PATIENCE < began.elapsed() {
+        if LEADER_TIMEOUT < began.elapsed() {
             return Err(Stop::Setup(why));
         }
         tokio::time::sleep(PAUSE).await;
@@ -150,7 +150,7 @@ async fn leader(url: &str, began: Instant) -> Result<(u64, ControlChannel), Stop
 fn refused(leader: u64, status: &Status, began: Instant) -> Result<Option<String>, Stop> {
     match status.code() {
         Code::FailedPrecondition => Ok(Some(status.message().to_owned())),
-        _ if began.elapsed() < PATIENCE => Ok(None),
+        _ if began.elapsed() < LEADER_TIMEOUT => Ok(None),
         _ => Err(Stop::Setup(format!("replica {leader} cannot be asked: {}", status.message()))),
     }
 }
@@ -195,11 +195,11 @@ mod tests {
         let mut progress = CatchUpReport::new(567);
         let adding =
             |orders_behind| Adding { entries_behind: 9, orders_behind, ..Adding::default() };
-        let said = progress.note(&adding(10_000), start).unwrap();
-        assert_eq!(said, "567 lacks 9 entries, 10000 orders");
-        let said = progress.note(&adding(4_000), start + Duration::from_secs(2)).unwrap();
+        let line = progress.note(&adding(10_000), start).unwrap();
+        assert_eq!(line, "567 lacks 9 entries, 10000 orders");
+        let line = progress.note(&adding(4_000), start + Duration::from_secs(2)).unwrap();
         assert_eq!(
-            said,
+            line,
             "567 lacks 9 entries, 4000 orders; 3000 orders per second, about 1 s left"
         );
         assert_eq!(progress.note(&Adding::default(), start), None);

@@ -115,13 +115,13 @@ mod tests {
             error: Some("no process listens".into()),
             ..ProcessStatus::default()
         };
-        let said =
+        let summary =
             |processes: Vec<ProcessStatus>| summary(&StoreStatus { leader: Some(1), processes });
-        let well = said(vec![replica(1, 100), replica(2, 100), replica(3, 36)]);
+        let well = summary(vec![replica(1, 100), replica(2, 100), replica(3, 36)]);
         assert_eq!(well, "3 replicas vote: 2 are needed and 1 may be down");
-        let lags = said(vec![replica(1, 100), replica(2, 100), replica(3, 35)]);
+        let lags = summary(vec![replica(1, 100), replica(2, 100), replica(3, 35)]);
         assert!(lags.ends_with("; 3 is 65 entries behind: no other may be down now"), "{lags}");
-        let two = said(vec![replica(1, 100), away(2), replica(3, 35)]);
+        let two = summary(vec![replica(1, 100), away(2), replica(3, 35)]);
         assert!(
             two.ends_with("2 cannot be asked, 3 is 65 entries behind: too many for a majority")
         );

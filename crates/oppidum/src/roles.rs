@@ -50,7 +50,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
     let (shop, shop_source) = shop::load(&source, shop::Age::of(&folder))?;
     let reserve = settings.take::<u64>(settings::RESERVE, flags.reserve_mb)?;
     let faults = flags.faults.parse()?;
-    let failpoints = [flags.faults.said(), flags.times.mutants.said()].concat();
+    let failpoints = [flags.faults.descriptions(), flags.times.mutants.descriptions()].concat();
     let (times, rules) = times(&mut settings, flags.times)?;
     let role = ::order::Settings {
         id,
@@ -92,7 +92,7 @@ pub(crate) async fn catalog(flags: Catalog) -> Result<(), Stop> {
     if !(0.05..=3_600.0).contains(&seconds) {
         return Err(Stop::Setup("restock-seconds: from 0.05 to 3600".into()));
     }
-    let failpoints = flags.times.mutants.said();
+    let failpoints = flags.times.mutants.descriptions();
     let (times, rules) = times(&mut settings, flags.times)?;
     let role = ::catalog::Settings {
         listen,
@@ -128,7 +128,7 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
     let tls = tls.map(|FreeText(folder)| ServerCertificate::load(folder.as_ref())).transpose();
     let tls = tls.map_err(|error| Stop::Setup(format!("public-tls: {error}")))?;
     let reloads = tls.is_some();
-    let failpoints = flags.times.mutants.said();
+    let failpoints = flags.times.mutants.descriptions();
     let (times, rules) = times(&mut settings, flags.times)?;
     let role = ::frontend::Settings {
         listen: resolve(&HostPort::new(host, port))?,
@@ -209,7 +209,7 @@ fn begin(
     let Logging { filter: Filter(filter), format } = log;
     let odd = |error| Stop::Setup(format!("log: {filter:?} makes no sense: {error}"));
     telemetry::start(&filter, format, source).map_err(odd)?;
-    for line in settings.said() {
+    for line in settings.notes() {
         tracing::info!("{line}");
     }
     let interrupt = Interrupt::listen_and(reloads, || tracing::info!("stopping"))?;

@@ -140,7 +140,7 @@ pub(crate) const ALL: [Setting; 30] = [
 pub(crate) struct Settings {
     environment: BTreeMap<String, String>,
     dot_env: BTreeMap<String, String>,
-    said: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl Settings {
@@ -172,27 +172,27 @@ impl Settings {
         mut environment: BTreeMap<String, String>,
         dot_env: Option<&[u8]>,
     ) -> Result<Self, Stop> {
-        let mut said = Vec::new();
+        let mut notes = Vec::new();
         let mut dot_env = match dot_env {
             None => {
-                said.push("No .env found, proceeding as normal".to_owned());
+                notes.push("No .env found, proceeding as normal".to_owned());
                 BTreeMap::new()
             }
             Some(bytes) => read_dot_env(bytes)?,
         };
-        said.extend(take_service_links(&mut environment));
+        notes.extend(take_service_links(&mut environment));
         check_names("the environment", environment.keys(), false)?;
         check_names(".env", dot_env.keys(), true)?;
         for (place, texts) in [("the environment", &mut environment), (".env", &mut dot_env)] {
             texts.retain(|name, value| {
                 let empty = value.trim().is_empty();
                 if empty && is_known(name) {
-                    said.push(format!("{name} is empty in {place}, as if it were not set"));
+                    notes.push(format!("{name} is empty in {place}, as if it were not set"));
                 }
                 !empty
             });
         }
-        Ok(Self { environment, dot_env, said })
+        Ok(Self { environment, dot_env, notes })
     }
 
     /// The value of a setting, from any source; None: no source has it, and there is no default.
@@ -206,7 +206,7 @@ impl Settings {
         let value = text.parse().map_err(|error| {
             Stop::Setup(format!("{name}: {text:?} from {source} makes no sense: {error}"))
         })?;
-        self.said.push(format!("{name}: {text} ({source})"));
+        self.notes.push(format!("{name}: {text} ({source})"));
         Ok(Some(value))
     }
 
@@ -229,8 +229,8 @@ impl Settings {
     }
 
     /// The reported lines, one for each setting taken so far.
-    pub(crate) fn said(&self) -> &[String] {
-        &self.said
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     fn find(

@@ -70,8 +70,8 @@ pub(crate) struct BatchQueue<T> {
     awaiting_reply: usize,
     /// How many clients were expected back at the latest reply, and when that was. `None`: it is
     /// known whether they came back.
-    told: usize,
-    told_at: Option<Instant>,
+    answered: usize,
+    answered_at: Option<Instant>,
     /// How many of them are not back yet.
     expected: usize,
     /// How many times in a row they came back.
@@ -107,8 +107,8 @@ impl<T> Default for BatchQueue<T> {
             in_flight: 0,
             in_flight_requests: 0,
             awaiting_reply: 0,
-            told: 0,
-            told_at: None,
+            answered: 0,
+            answered_at: None,
             expected: 0,
             returns: 0,
             ready_at: None,
@@ -124,7 +124,7 @@ impl<T> BatchQueue<T> {
         if WAITING_MAX < requests {
             return Err(companion);
         }
-        self.judge(now);
+        self.count_rearrivals(now);
         self.requests = requests;
         self.expected = self.expected.saturating_sub(pending.count());
         self.bytes += pending.size();
@@ -145,7 +145,7 @@ impl<T> BatchQueue<T> {
             return None;
         }
         let ready_at = *self.ready_at.get_or_insert(now);
-        self.judge(now);
+        self.count_rearrivals(now);
         let bounds = self.waiting.front()?.pending.bounds();
         let full = bounds.requests <= self.requests || bounds.bytes <= self.bytes;
         let balanced = !self.awaits_rearrivals()
@@ -182,8 +182,10 @@ impl<T> BatchQueue<T> {
     /// When the queued requests leave even if nothing else happens.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let late = self.ready_at? + BATCH_WAIT_MAX;
-        let back =
-            self.told_at.filter(|_| self.awaits_rearrivals()).map(|told| told + REARRIVAL_WAIT_MAX);
+        let back = self
+            .answered_at
+            .filter(|_| self.awaits_rearrivals())
+            .map(|answered| answered + REARRIVAL_WAIT_MAX);
         Some(back.map_or(late, |back| back.min(late)))
     }
 
@@ -205,10 +207,10 @@ impl<T> BatchQueue<T> {
 
     /// This many of them have been answered.
     pub(crate) fn replied(&mut self, requests: usize, now: Instant) {
-        self.judge(now);
+        self.count_rearrivals(now);
         self.awaiting_reply = self.awaiting_reply.saturating_sub(requests);
         self.expected += requests;
-        (self.told, self.told_at) = (self.expected, Some(now));
+        (self.answered, self.answered_at) = (self.expected, Some(now));
     }
 
     /// True while enough clients are not back yet, and lately they came back in time.
@@ -218,16 +220,16 @@ impl<T> BatchQueue<T> {
 
     /// An eighth of the answered clients may stay away.
     fn have_rearrived(&self) -> bool {
-        self.expected <= self.told / 8
+        self.expected <= self.answered / 8
     }
 
     /// Notes whether the answered clients came back, once that is known.
-    fn judge(&mut self, now: Instant) {
-        let Some(told_at) = self.told_at else { return };
-        let over = REARRIVAL_WAIT_MAX <= now.saturating_duration_since(told_at);
+    fn count_rearrivals(&mut self, now: Instant) {
+        let Some(answered_at) = self.answered_at else { return };
+        let over = REARRIVAL_WAIT_MAX <= now.saturating_duration_since(answered_at);
         if over || self.expected == 0 {
             self.returns = if self.have_rearrived() { self.returns.saturating_add(1) } else { 0 };
-            (self.told, self.told_at, self.expected) = (0, None, 0);
+            (self.answered, self.answered_at, self.expected) = (0, None, 0);
         }
     }
 

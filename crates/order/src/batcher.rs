@@ -143,7 +143,7 @@ impl Batcher {
             }
             let overdue = flights.iter().find(|(_, flight)| !flight.responders.is_empty());
             let overdue = overdue.map(|(_, flight)| flight.since + LANDING_MAX);
-            let deadline = overdue.into_iter().chain(self.patience()).min();
+            let deadline = overdue.into_iter().chain(self.deadline()).min();
             tokio::select! {
                 Some((landed, result)) = landings.next(), if !landings.is_empty() => {
                     self.land(&mut flights, landed, result);
@@ -172,7 +172,7 @@ impl Batcher {
     }
 
     /// When the queued requests leave without waiting for more.
-    fn patience(&self) -> Option<Instant> {
+    fn deadline(&self) -> Option<Instant> {
         if self.is_stalled() {
             return None;
         }
@@ -291,20 +291,20 @@ mod tests {
         let (batcher, stop) = (Batcher::new(), CancellationToken::new());
         let log = Arc::new(Slow { gate: gate.clone() });
         let running = tokio::spawn(batcher.clone().run(log, watch_role, stop.clone()));
-        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let (reply, mut answer) = tokio::sync::mpsc::unbounded_channel();
         let ask = |number: usize| {
-            let tell = tell.clone();
+            let reply = reply.clone();
             batcher.offer(
                 Pending::lone(&request()),
-                Box::new(move |decision| tell.send((number, decision)).unwrap()),
+                Box::new(move |decision| reply.send((number, decision)).unwrap()),
             );
         };
         ask(0);
         gate.add_permits(1);
-        assert!(told.recv().await.unwrap().1.is_ok());
+        assert!(answer.recv().await.unwrap().1.is_ok());
         role.send_replace(Role::Following { leader: 345, term: 2 });
         ask(1);
-        let problem = told.recv().await.unwrap().1.unwrap_err();
+        let problem = answer.recv().await.unwrap().1.unwrap_err();
         assert_eq!((problem.definite, problem.leader), (true, Some(345)));
         stop.cancel();
         running.await.unwrap();
@@ -319,13 +319,13 @@ mod tests {
         let running =
             tokio::spawn(batcher.clone().run(Arc::new(Slow { gate }), watch_role, stop.clone()));
         let awaiting = batcher.awaiting_reply(3);
-        let (began, (tell, told)) = (Instant::now(), tokio::sync::oneshot::channel());
+        let (began, (reply, answer)) = (Instant::now(), tokio::sync::oneshot::channel());
         batcher.offer(
             Pending::lone(&request()),
-            Box::new(move |decision| tell.send(decision).unwrap()),
+            Box::new(move |decision| reply.send(decision).unwrap()),
         );
-        let told = tokio::time::timeout(Duration::from_secs(10), told).await;
-        assert!(told.expect("it leaves after the batch wait").unwrap().is_ok());
+        let answer = tokio::time::timeout(Duration::from_secs(10), answer).await;
+        assert!(answer.expect("it leaves after the batch wait").unwrap().is_ok());
         assert!(crate::batch_queue::BATCH_WAIT_MAX <= began.elapsed(), "but not at once");
         drop(awaiting);
         stop.cancel();
@@ -341,12 +341,12 @@ mod tests {
         let log = Arc::new(Counted(Slow { gate: gate.clone() }, AtomicUsize::new(0)));
         let running = tokio::spawn(batcher.clone().run(log.clone(), watch_role, stop.clone()));
         let ask = || {
-            let (tell, told) = tokio::sync::oneshot::channel();
+            let (reply, answer) = tokio::sync::oneshot::channel();
             batcher.offer(
                 Pending::lone(&request()),
-                Box::new(move |decision| tell.send(decision).unwrap()),
+                Box::new(move |decision| reply.send(decision).unwrap()),
             );
-            tokio::time::timeout(Duration::from_secs(20), told)
+            tokio::time::timeout(Duration::from_secs(20), answer)
         };
         let mut left = Vec::new();
         while left.len() < crate::batch_queue::IN_FLIGHT_MAX {

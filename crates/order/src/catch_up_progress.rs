@@ -14,10 +14,10 @@ use crate::history::view::View;
 use crate::peers::Peers;
 
 /// A replica that is fewer orders behind logs nothing.
-const WORTH_SAYING: u64 = 1_000;
+const LOGGED_LAG_MIN: u64 = 1_000;
 
 /// The least time between two log lines.
-const SAY: Duration = Duration::from_secs(2);
+const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// The pure core: decides the next log line.
 #[derive(Clone, Copy, Debug)]
@@ -25,17 +25,17 @@ pub(crate) struct CatchUpProgress {
     from: u64,
     began: Instant,
     target: u64,
-    said: Option<Instant>,
+    last_line: Option<Instant>,
 }
 
 impl CatchUpProgress {
     /// Starts with `orders` orders.
     pub(crate) fn new(orders: u64, now: Instant) -> Self {
-        Self { from: orders, began: now, target: orders, said: None }
+        Self { from: orders, began: now, target: orders, last_line: None }
     }
 
     /// A peer knows this many orders.
-    pub(crate) fn hear(&mut self, orders: u64) {
+    pub(crate) fn raise_target(&mut self, orders: u64) {
         self.target = self.target.max(orders);
     }
 
@@ -43,17 +43,17 @@ impl CatchUpProgress {
     pub(crate) fn note(&mut self, orders: u64, now: Instant) -> Option<String> {
         let behind = self.target.saturating_sub(orders);
         if behind == 0 {
-            let was_long = self.said.take().is_some();
+            let was_logged = self.last_line.take().is_some();
             let caught_up = orders - self.from;
             let took = now - self.began;
             (self.from, self.began) = (orders, now);
-            return was_long.then(|| format!("caught up: {caught_up} orders in {took:.1?}"));
+            return was_logged.then(|| format!("caught up: {caught_up} orders in {took:.1?}"));
         }
-        let is_quiet = self.said.is_none_or(|said| SAY <= now - said);
-        if !is_quiet || (self.said.is_none() && behind < WORTH_SAYING) {
+        let is_due = self.last_line.is_none_or(|last_line| LINE_INTERVAL <= now - last_line);
+        if !is_due || (self.last_line.is_none() && behind < LOGGED_LAG_MIN) {
             return None;
         }
-        self.said = Some(now);
+        self.last_line = Some(now);
         let done = orders - self.from;
         let span = now - self.began;
         let rate = u128::from(done) * 1_000 / span.as_millis().max(1);
@@ -71,7 +71,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(crate) async fn run(view: Arc<View>, peers: Peers, stop: CancellationToken) {
     let mut returning = CatchUpProgress::new(view.orders(), Instant::now());
     loop {
-        returning.hear(peers.orders());
+        returning.raise_target(peers.orders());
         if let Some(line) = returning.note(view.orders(), Instant::now()) {
             tracing::info!("{line}");
         }
@@ -91,16 +91,16 @@ mod tests {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
         let mut returning = CatchUpProgress::new(100, start);
-        returning.hear(1_099);
+        returning.raise_target(1_099);
         assert_eq!(returning.note(100, at(0)), None);
         assert_eq!(returning.note(1_099, at(10)), None);
-        returning.hear(100_000);
+        returning.raise_target(100_000);
         assert_eq!(returning.note(1_099, at(20)).unwrap(), "98901 orders behind");
         assert_eq!(returning.note(50_000, at(1_000)), None, "it logged a line just before");
-        let said = returning.note(50_000, at(2_020)).unwrap();
-        assert_eq!(said, "50000 orders behind, 24328 per second, about 2 s left");
-        let said = returning.note(100_000, at(4_010)).unwrap();
-        assert_eq!(said, "caught up: 98901 orders in 4.0s");
+        let line = returning.note(50_000, at(2_020)).unwrap();
+        assert_eq!(line, "50000 orders behind, 24328 per second, about 2 s left");
+        let line = returning.note(100_000, at(4_010)).unwrap();
+        assert_eq!(line, "caught up: 98901 orders in 4.0s");
         assert_eq!(returning.note(100_001, at(4_020)), None);
     }
 }

@@ -18,25 +18,25 @@ use wire::watch::lease::Moment;
 #[derive(Debug, Default)]
 pub(crate) struct LogClock {
     /// The last stamp since the epoch, and when it was given.
-    said: Mutex<Option<(Duration, Moment)>>,
+    last: Mutex<Option<(Duration, Moment)>>,
 }
 
 impl LogClock {
     /// Now, in milliseconds since the Unix epoch, but never before `log_time`: log time does not go
     /// back.
     pub(crate) fn stamp(&self, log_time: Timestamp) -> Timestamp {
-        let mut said = self.said.lock();
+        let mut last = self.last.lock();
         let floor = Duration::from_millis(log_time.0);
         let moment = now();
-        let time = advance(*said, since_epoch(), moment).max(floor);
-        *said = Some((time, moment));
+        let time = advance(*last, since_epoch(), moment).max(floor);
+        *last = Some((time, moment));
         Timestamp(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
     }
 }
 
 /// Follows the wall clock, at half speed at least and at double speed at most.
-fn advance(said: Option<(Duration, Moment)>, wall: Duration, now: Moment) -> Duration {
-    let Some((time, at)) = said else { return wall };
+fn advance(last: Option<(Duration, Moment)>, wall: Duration, now: Moment) -> Duration {
+    let Some((time, at)) = last else { return wall };
     let elapsed = now.since(at);
     wall.clamp(time.saturating_add(elapsed / 2), time.saturating_add(elapsed.saturating_mul(2)))
 }
@@ -62,20 +62,20 @@ mod tests {
         let (start, second) = (HOUR * 400_000, Duration::from_secs(1));
         let moment = |seconds| Moment(second * seconds);
         assert_eq!(advance(None, start, moment(7)), start, "taken at its word at the start");
-        let said = Some((start, moment(7)));
-        assert_eq!(advance(said, start + second, moment(8)), start + second, "in step");
-        assert_eq!(advance(said, start + HOUR, moment(8)), start + 2 * second, "it jumped ahead");
+        let last = Some((start, moment(7)));
+        assert_eq!(advance(last, start + second, moment(8)), start + second, "in step");
+        assert_eq!(advance(last, start + HOUR, moment(8)), start + 2 * second, "it jumped ahead");
         assert_eq!(
-            advance(said, start.saturating_sub(HOUR), moment(8)),
+            advance(last, start.saturating_sub(HOUR), moment(8)),
             start + second / 2,
             "it jumped back"
         );
         // An hour ahead is made up for in an hour, and an hour back in two.
         let (ahead, back) = (start + 2 * HOUR, start + HOUR);
         let later = |hours: u32| Moment(7 * second + hours * HOUR);
-        assert_eq!(advance(said, ahead, later(1)), ahead);
-        assert_eq!(advance(said, back, later(2)), back);
+        assert_eq!(advance(last, ahead, later(1)), ahead);
+        assert_eq!(advance(last, back, later(2)), back);
         // No time has passed.
-        assert_eq!(advance(said, start + HOUR, moment(7)), start);
+        assert_eq!(advance(last, start + HOUR, moment(7)), start);
     }
 }

@@ -82,7 +82,7 @@ pub struct Faults {
     /// the data folder.
     pub switches: bool,
     /// The number of free bytes of the disk is read from the file `free-bytes` in the data folder.
-    pub pretended_room: bool,
+    pub simulated_space: bool,
 }
 
 impl Settings {

@@ -19,7 +19,7 @@ use wire::proto::{
 
 use crate::history::sources::Sources;
 use crate::history::view::View;
-use crate::membership_change::{Denied, Gone, MembershipChange};
+use crate::membership_change::{Denied, MembershipChange, Removal};
 use crate::transfer::TransferRequest;
 
 /// The most progress reports of an addition that wait to be sent.
@@ -65,12 +65,12 @@ impl Control for Operator {
         &self,
         request: Request<TransferTo>,
     ) -> Result<Response<Transferred>, Status> {
-        let (tell, told) = oneshot::channel();
-        let transfer = TransferRequest { to: request.into_inner().to, tell };
+        let (reply, answer) = oneshot::channel();
+        let transfer = TransferRequest { to: request.into_inner().to, reply };
         let busy =
             |_| Status::resource_exhausted("other leadership transfers are waiting: ask again");
         self.changing.transfers.try_send(transfer).map_err(busy)?;
-        match told.await {
+        match answer.await {
             Ok(Ok(pause)) => {
                 let pause_us = u64::try_from(pause.0.as_micros()).unwrap_or(u64::MAX);
                 Ok(Response::new(Transferred { pause_us }))
@@ -82,12 +82,12 @@ impl Control for Operator {
 
     async fn add(&self, request: Request<AddReplica>) -> Result<Response<AddingStream>, Status> {
         let AddReplica { id, address } = request.into_inner();
-        let (tell, told) = mpsc::channel(REPORTS_MAX);
+        let (progress, reports) = mpsc::channel(REPORTS_MAX);
         let (why, refused) = oneshot::channel();
         let changing = self.changing.clone();
         tokio::spawn(async move {
-            let added = changing.add(id, &address, &tell).await;
-            drop(tell);
+            let added = changing.add(id, &address, &progress).await;
+            drop(progress);
             // A client that has hung up needs no result.
             let _ = why.send(added);
         });
@@ -99,17 +99,17 @@ impl Control for Operator {
             }
         });
         let last = last.filter_map(|last| last);
-        Ok(Response::new(Box::pin(ReceiverStream::new(told).map(Ok).chain(last))))
+        Ok(Response::new(Box::pin(ReceiverStream::new(reports).map(Ok).chain(last))))
     }
 
     async fn remove(&self, request: Request<RemoveReplica>) -> Result<Response<Removed>, Status> {
         let removed = self.changing.remove(request.into_inner().id).await;
         let removed = removed.map_err(refusal)?;
         Ok(Response::new(match removed {
-            Gone::Removed(voters) => {
+            Removal::Removed(voters) => {
                 Removed { leader: 0, voters: u32::try_from(voters).unwrap_or(u32::MAX) }
             }
-            Gone::Ask(leader) => Removed { leader, voters: 0 },
+            Removal::Ask(leader) => Removed { leader, voters: 0 },
         }))
     }
 }

@@ -235,10 +235,10 @@ mod tests {
         assert_eq!(Normal.after(0, 0), Normal, "without a reserve the level is normal");
     }
 
-    fn room(free: u64) -> DiskSpace {
-        let room = DiskSpace::new(Some(1_000));
-        room.note(Space { free, total: 1 << 40 }, "a test");
-        room
+    fn disk_space(free: u64) -> DiskSpace {
+        let disk_space = DiskSpace::new(Some(1_000));
+        disk_space.note(Space { free, total: 1 << 40 }, "a test");
+        disk_space
     }
 
     /// The other two replicas, as (reachable, full).
@@ -255,7 +255,7 @@ mod tests {
 
     #[test]
     fn an_order_is_let_in_while_a_majority_has_space_for_it() {
-        let admits = |own: u64, peers| room(own).admits(456, &others(peers), 2).is_ok();
+        let admits = |own: u64, peers| disk_space(own).admits(456, &others(peers), 2).is_ok();
         assert!(admits(9_999, [(true, false), (true, false)]));
         assert!(admits(9_999, [(true, false), (true, true)]));
         assert!(!admits(9_999, [(true, true), (true, true)]));
@@ -264,7 +264,7 @@ mod tests {
         assert!(admits(999, [(true, false), (true, false)]), "until it has handed over");
         assert!(!admits(499, [(true, false), (true, false)]));
         // A disk that fills up between two readings, while the others have space.
-        let code = |peers| room(499).admits(456, &others(peers), 2).unwrap_err().code;
+        let code = |peers| disk_space(499).admits(456, &others(peers), 2).unwrap_err().code;
         assert_eq!(code([(true, false), (true, false)]), Code::NoLeader, "orders wait");
         assert_eq!(code([(true, false), (true, true)]), Code::DiskFull, "no replica can take over");
         assert_eq!(code([(true, false), (false, false)]), Code::DiskFull);
@@ -273,7 +273,8 @@ mod tests {
 
     #[test]
     fn a_full_disk_problem_is_definite_and_names_the_full_replicas() {
-        let problem = room(1).admits(456, &others([(true, true), (true, false)]), 2).unwrap_err();
+        let problem =
+            disk_space(1).admits(456, &others([(true, true), (true, false)]), 2).unwrap_err();
         assert!(problem.definite && problem.retry_after.is_some());
         assert!(problem.message.contains("123") && problem.message.contains("456"), "{problem}");
         assert!(!problem.message.contains("345"), "{problem}");
@@ -281,11 +282,11 @@ mod tests {
 
     #[test]
     fn a_full_leader_looks_for_a_successor_only_where_that_helps_and_not_all_the_time() {
-        let leader = room(999);
+        let leader = disk_space(999);
         assert!(!leader.wants_successor(&others([(true, true), (true, false)]), 2));
         let peers = others([(true, false), (true, false)]);
         assert!(leader.wants_successor(&peers, 2));
         assert!(!leader.wants_successor(&peers, 2), "it has just tried");
-        assert!(!room(9_999).wants_successor(&peers, 2));
+        assert!(!disk_space(9_999).wants_successor(&peers, 2));
     }
 }

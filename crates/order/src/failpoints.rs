@@ -23,8 +23,8 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Set and cleared with `GATE` held; read without it first, for it is nearly always false.
 static STALLED: AtomicBool = AtomicBool::new(false);
 static GATE: Mutex<()> = Mutex::new(());
-static GOES_ON: Condvar = Condvar::new();
-static LIES: AtomicBool = AtomicBool::new(false);
+static RESUMED: Condvar = Condvar::new();
+static NO_SYNC: AtomicBool = AtomicBool::new(false);
 
 /// The failpoints that a file sets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,14 +39,14 @@ pub(crate) fn await_disk() {
     if STALLED.load(Ordering::Relaxed) {
         let mut gate = GATE.lock();
         while STALLED.load(Ordering::Relaxed) {
-            GOES_ON.wait(&mut gate);
+            RESUMED.wait(&mut gate);
         }
     }
 }
 
 /// True unless the disk lies: a written entry is synced too.
 pub(crate) fn disk_syncs() -> bool {
-    !LIES.load(Ordering::Relaxed)
+    !NO_SYNC.load(Ordering::Relaxed)
 }
 
 /// The failpoint file of the replica with this data folder.
@@ -93,11 +93,11 @@ fn read(text: &str) -> Failpoints {
 }
 
 fn turn(switches: Failpoints) {
-    LIES.store(switches.no_sync, Ordering::Relaxed);
+    NO_SYNC.store(switches.no_sync, Ordering::Relaxed);
     wire::wall_clock::set_clock_ahead(switches.clock_ms);
     let _gate = GATE.lock();
     STALLED.store(switches.stall, Ordering::Relaxed);
-    GOES_ON.notify_all();
+    RESUMED.notify_all();
 }
 
 #[cfg(test)]

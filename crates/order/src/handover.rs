@@ -50,7 +50,8 @@ impl Takeover {
         self.check(to)?;
         let began = Instant::now();
         role.send_replace(Role::TakingOver { term });
-        while !(batcher.is_idle() && self.rivals().iter().any(|r| r.id == to && r.caught_up())) {
+        while !(batcher.is_idle() && self.voter_views().iter().any(|r| r.id == to && r.caught_up()))
+        {
             if READY < began.elapsed() {
                 role.send_replace(now);
                 return Err(format!("replica {to} did not catch up within {READY:?}"));
@@ -75,8 +76,8 @@ impl Takeover {
 
     /// Says why `to` cannot lead, if it cannot.
     fn check(&self, to: u64) -> Result<(), String> {
-        let rivals = self.rivals();
-        let Some(rival) = rivals.iter().find(|rival| rival.id == to) else {
+        let voter_views = self.voter_views();
+        let Some(voter) = voter_views.iter().find(|voter| voter.id == to) else {
             if self.members.look(|now| now.is_member(to) && !now.is_voter(to)) {
                 return Err(format!("replica {to} has no vote yet: let `ctl member add` end"));
             }
@@ -87,10 +88,10 @@ impl Takeover {
         if self.peers.now().get(&to).is_some_and(|peer| peer.full) {
             return Err(format!("the disk of replica {to} is full: free some space first"));
         }
-        if rival.reach != Reach::Up {
+        if voter.reach != Reach::Up {
             return Err(format!("replica {to} is not reachable: start it first"));
         }
-        match rival.lag {
+        match voter.lag {
             Some(lag) if lag <= VoterView::LAG_MAX => Ok(()),
             Some(lag) => Err(format!("replica {to} is {lag} entries behind: ask again later")),
             None => Err(format!("replica {to} has not caught up yet: ask again later")),

@@ -78,17 +78,21 @@ impl Introduction {
 
     /// Peer `by` has compared the starts of this replica, and reports this replica's
     /// acknowledgements. The error: the own log has lost some of them.
-    pub(crate) fn hear(&self, by: u64, told: Option<proto::Acknowledged>) -> Result<(), Stop> {
-        let acknowledged = told.map(Acknowledged::from).unwrap_or_default();
+    pub(crate) fn compare_acknowledged(
+        &self,
+        by: u64,
+        reported: Option<proto::Acknowledged>,
+    ) -> Result<(), Stop> {
+        let acknowledged = reported.map(Acknowledged::from).unwrap_or_default();
         if !self.own.may_have(&acknowledged) {
             let end = self.own.last.map_or(0, |(_, _, index)| index);
-            let told = acknowledged;
+            let reported = acknowledged;
             tracing::warn!(
                 peer = by,
                 "replica {by} says that this one acknowledged {} and {}, and its log ended at \
                  {end}: that is not believed",
-                told.last.2,
-                told.committed
+                reported.last.2,
+                reported.committed
             );
             return Ok(());
         }
@@ -138,9 +142,9 @@ mod tests {
         assert_eq!(peer.compare_starts(123, &again.starts()), Ok(()));
         assert_eq!(peer.compare_starts(123, &again.starts()), Ok(()), "the same start");
         drop(again);
-        let told = open(third.path(), 345).unwrap();
-        told.meet(Some(&peer.sender(345))).unwrap();
-        told.learn(456, &peer.known());
+        let reported = open(third.path(), 345).unwrap();
+        reported.meet(Some(&peer.sender(345))).unwrap();
+        reported.learn(456, &peer.known());
         drop(peer);
         let peer = open(met.path(), 456).unwrap();
         for _ in 0..3 {
@@ -150,7 +154,7 @@ mod tests {
                 Err(HandshakeError::OlderCopy { id: 123, by: 456 })
             );
             assert_eq!(
-                told.compare_starts(123, &older),
+                reported.compare_starts(123, &older),
                 Err(HandshakeError::OlderCopy { id: 123, by: 345 })
             );
         }

@@ -35,10 +35,10 @@ const HEARING: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The operator gets a report after this many looks.
-const TELL: u32 = 5;
+const LOOKS_PER_REPORT: u32 = 5;
 
 /// How often a leader looks for a change that a dead leader left half done.
-const HALF_DONE: Duration = Duration::from_millis(500);
+const INTERRUPTED_LOOK: Duration = Duration::from_millis(500);
 
 /// What changing the members needs.
 #[derive(Clone, Debug)]
@@ -77,7 +77,7 @@ impl From<NotChanged> for Denied {
 
 /// The result of a removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Gone {
+pub(crate) enum Removal {
     /// The replica is no member any more; this many replicas vote.
     Removed(usize),
     /// The removed replica led, and this one leads now: repeat the request there.
@@ -110,7 +110,7 @@ impl MembershipChange {
         &self,
         id: u64,
         address: &str,
-        tell: &mpsc::Sender<Adding>,
+        progress: &mpsc::Sender<Adding>,
     ) -> Result<(), Denied> {
         self.leads()?;
         let _turn = self.turn.try_lock().map_err(|_| NotChanged::Busy)?;
@@ -127,14 +127,14 @@ impl MembershipChange {
                 self.engine().add_learner(id, address).await?;
                 tracing::info!(peer = id, "replica {id} at {address} is added, without a vote");
             }
-            self.catch_up(id, address, tell).await?;
+            self.catch_up(id, address, progress).await?;
             self.engine().promote(id).await?;
             tracing::info!(peer = id, "replica {id} votes");
         }
         let voters =
             u32::try_from(self.members().look(Membership::voters).len()).unwrap_or(u32::MAX);
         // An operator that has hung up sees it in the status.
-        let _ = tell.send(Adding { done: true, voters, ..Adding::default() }).await;
+        let _ = progress.send(Adding { done: true, voters, ..Adding::default() }).await;
         Ok(())
     }
 
@@ -143,7 +143,7 @@ impl MembershipChange {
         &self,
         id: u64,
         address: &str,
-        tell: &mpsc::Sender<Adding>,
+        progress: &mpsc::Sender<Adding>,
     ) -> Result<(), Denied> {
         let mut look = 0_u32;
         loop {
@@ -155,13 +155,13 @@ impl MembershipChange {
             if matched.is_some() && behind <= VoterView::LAG_MAX {
                 return Ok(());
             }
-            if look.is_multiple_of(TELL) {
+            if look.is_multiple_of(LOOKS_PER_REPORT) {
                 let theirs = probe(address).await.ok().and_then(|found| found.next_order_number);
                 let ours = self.takeover.view.read(ShopState::next_order_number).0;
                 let orders_behind = ours.saturating_sub(theirs.unwrap_or(0));
                 let entries_behind = behind;
                 let adding = Adding { entries_behind, orders_behind, ..Adding::default() };
-                if tell.send(adding).await.is_err() {
+                if progress.send(adding).await.is_err() {
                     // The operator has gone: the replica stays a learner until it is added again.
                     return Err(Denied::Later("the operator's connection has closed".into()));
                 }
@@ -172,14 +172,14 @@ impl MembershipChange {
     }
 
     /// Removes a replica, or hands over if it is this one.
-    pub(crate) async fn remove(&self, id: u64) -> Result<Gone, Denied> {
+    pub(crate) async fn remove(&self, id: u64) -> Result<Removal, Denied> {
         self.leads()?;
         let _turn = self.turn.try_lock().map_err(|_| NotChanged::Busy)?;
         let now = self.members().now();
         let votes = now.is_voter(id);
         if !now.is_member(id) {
             if self.identity.removals().borrow().contains(&id) {
-                return Ok(Gone::Removed(now.voters().len()));
+                return Ok(Removal::Removed(now.voters().len()));
             }
             let all = list(&now);
             return Err(Denied::No(format!("there is no replica {id}: there are {all}")));
@@ -189,17 +189,18 @@ impl MembershipChange {
             self.await_health(&now, id).await?;
         }
         if id == me {
-            let rivals = self.takeover.rivals();
-            let healthy = rivals.iter().filter(|rival| is_healthy(rival)).map(|rival| rival.id);
+            let voter_views = self.takeover.voter_views();
+            let healthy =
+                voter_views.iter().filter(|voter| is_healthy(voter)).map(|voter| voter.id);
             let Some(to) = healthy.max() else {
                 let why = "no other replica could lead: see `oppidum status`";
                 return Err(Denied::No(why.into()));
             };
-            return self.hand_over(to).await.map(|()| Gone::Ask(to));
+            return self.hand_over(to).await.map(|()| Removal::Ask(to));
         }
         self.engine().dismiss(id, votes).await?;
         tracing::info!(peer = id, "replica {id} is removed");
-        Ok(Gone::Removed(self.members().look(Membership::voters).len()))
+        Ok(Removal::Removed(self.members().look(Membership::voters).len()))
     }
 
     /// Waits until a voter can be removed; says why not after [`HEARING`], for a fresh leader has
@@ -209,7 +210,7 @@ impl MembershipChange {
         let began = Instant::now();
         loop {
             self.leads()?;
-            match may_remove(now, me, id, &self.takeover.rivals()) {
+            match may_remove(now, me, id, &self.takeover.voter_views()) {
                 Err(why) if HEARING <= began.elapsed() => return Err(Denied::No(why)),
                 Err(_) => tokio::time::sleep(LOOK).await,
                 Ok(()) => return Ok(()),
@@ -218,22 +219,22 @@ impl MembershipChange {
     }
 
     async fn hand_over(&self, to: u64) -> Result<(), Denied> {
-        let (tell, told) = oneshot::channel();
-        let gone = || Denied::Later("the lead is changing".into());
-        self.transfers.send(TransferRequest { to, tell }).await.map_err(|_| gone())?;
-        told.await.map_err(|_| gone())??;
+        let (reply, answer) = oneshot::channel();
+        let no_longer_leads = || Denied::Later("the lead is changing".into());
+        self.transfers.send(TransferRequest { to, reply }).await.map_err(|_| no_longer_leads())?;
+        answer.await.map_err(|_| no_longer_leads())??;
         Ok(())
     }
 
     /// Ends a change that a dead leader left half done, while this replica leads, until `stop`.
-    pub(crate) async fn end_half_done(self, stop: CancellationToken) {
+    pub(crate) async fn end_interrupted(self, stop: CancellationToken) {
         loop {
             tokio::select! {
-                () = tokio::time::sleep(HALF_DONE) => {}
+                () = tokio::time::sleep(INTERRUPTED_LOOK) => {}
                 () = stop.cancelled() => return,
             }
-            let half_done = self.members().look(|now| 1 < now.configs.len());
-            if !half_done || self.leads().is_err() {
+            let is_joint = self.members().look(|now| 1 < now.configs.len());
+            if !is_joint || self.leads().is_err() {
                 continue;
             }
             let Ok(_turn) = self.turn.try_lock() else { continue };
@@ -303,11 +304,11 @@ fn may_join(found: &ProcessStatus, known: bool, id: u64, address: &str) -> Resul
 }
 
 /// Says why a voter cannot be removed: the remaining voters must be able to decide.
-fn may_remove(now: &Membership, me: u64, id: u64, rivals: &[VoterView]) -> Result<(), String> {
+fn may_remove(now: &Membership, me: u64, id: u64, views: &[VoterView]) -> Result<(), String> {
     let mut left = now.voters();
     left.remove(&id);
     let healthy = |other: u64| {
-        other == me || rivals.iter().any(|rival| rival.id == other && is_healthy(rival))
+        other == me || views.iter().any(|voter| voter.id == other && is_healthy(voter))
     };
     let sick: Vec<String> =
         left.iter().filter(|other| !healthy(**other)).map(u64::to_string).collect();
@@ -331,8 +332,8 @@ fn may_remove(now: &Membership, me: u64, id: u64, rivals: &[VoterView]) -> Resul
     Ok(())
 }
 
-fn is_healthy(rival: &VoterView) -> bool {
-    rival.reach == Reach::Up && rival.lag.is_some_and(|lag| lag <= VoterView::LAG_MAX)
+fn is_healthy(voter: &VoterView) -> bool {
+    voter.reach == Reach::Up && voter.lag.is_some_and(|lag| lag <= VoterView::LAG_MAX)
 }
 
 fn list(now: &Membership) -> String {
@@ -355,7 +356,7 @@ mod tests {
         }
     }
 
-    fn rival(id: u64, reach: Reach) -> VoterView {
+    fn voter(id: u64, reach: Reach) -> VoterView {
         VoterView { id, reach, lag: Some(0), lost: false }
     }
 
@@ -387,26 +388,26 @@ mod tests {
         use Reach::{Refused, Up};
         let cases = [
             // All are healthy: one of three may be removed, and one of two as well.
-            (vec![1, 2, 3], vec![rival(1, Up), rival(2, Up)], 1, None),
-            (vec![2, 3], vec![rival(2, Up)], 2, None),
+            (vec![1, 2, 3], vec![voter(1, Up), voter(2, Up)], 1, None),
+            (vec![2, 3], vec![voter(2, Up)], 2, None),
             (vec![3], vec![], 3, Some("the only one")),
             // The sick replica may be removed, a healthy one not before.
-            (vec![1, 2, 3], vec![rival(1, Refused), rival(2, Up)], 1, None),
-            (vec![1, 2, 3], vec![rival(1, Refused), rival(2, Up)], 2, Some("1 is not healthy")),
+            (vec![1, 2, 3], vec![voter(1, Refused), voter(2, Up)], 1, None),
+            (vec![1, 2, 3], vec![voter(1, Refused), voter(2, Up)], 2, Some("1 is not healthy")),
             (
                 vec![1, 2, 3, 4, 5],
-                vec![rival(1, Refused), rival(2, Refused), rival(4, Up), rival(5, Up)],
+                vec![voter(1, Refused), voter(2, Refused), voter(4, Up), voter(5, Up)],
                 4,
                 Some("1, 2 are not healthy"),
             ),
         ];
-        for (voters, rivals, id, why) in cases {
-            let answer = may_remove(&now(&voters), 3.min(voters[voters.len() - 1]), id, &rivals);
+        for (voters, views, id, why) in cases {
+            let answer = may_remove(&now(&voters), 3.min(voters[voters.len() - 1]), id, &views);
             match why {
                 None => assert_eq!(answer, Ok(()), "{voters:?} without {id}"),
                 Some(why) => {
-                    let said = answer.unwrap_err();
-                    assert!(said.contains(why), "{said}");
+                    let reason = answer.unwrap_err();
+                    assert!(reason.contains(why), "{reason}");
                 }
             }
         }

@@ -40,7 +40,7 @@ pub(crate) struct PeerView {
 impl PeerView {
     /// As a fresh leader sees it, whose log ends at `last` and is known to match this peer's log up
     /// to `matched`. A voter whose disk is full does not get the lead: it counts as dead.
-    pub(crate) fn rival(&self, id: u64, matched: Position, last: Index) -> VoterView {
+    pub(crate) fn voter_view(&self, id: u64, matched: Position, last: Index) -> VoterView {
         let lag = matched.map(|(_, _, index)| last.0.saturating_sub(index));
         let reach = if self.full { Reach::Refused } else { self.reach };
         VoterView { id, reach, lag, lost: self.is_lost() }
@@ -57,8 +57,8 @@ impl PeerView {
 pub(crate) struct Peers {
     table: watch::Sender<BTreeMap<u64, PeerView>>,
     /// When each of them last spoke as a leader.
-    heard: Arc<Mutex<BTreeMap<u64, Instant>>>,
-    asked: Arc<Mutex<Asked>>,
+    last_heard: Arc<Mutex<BTreeMap<u64, Instant>>>,
+    transfer: Arc<Mutex<TransferState>>,
     /// The greatest number of orders that a peer has reported.
     orders: Arc<AtomicU64>,
     begun: Arc<AtomicBool>,
@@ -100,9 +100,9 @@ impl Drop for Reading {
 
 /// Transfers asked for by operators.
 #[derive(Clone, Copy, Debug, Default)]
-struct Asked {
+struct TransferState {
     /// This replica leads, and hands over because the operator asks for it.
-    wished: bool,
+    is_requested: bool,
     /// When this replica was asked to lead; cleared by its next election.
     pending: Option<Instant>,
     /// The term that followed.
@@ -113,15 +113,15 @@ struct Asked {
 const LOST: Duration = Duration::from_secs(3);
 
 /// An election later than this was not caused by a request to lead.
-const ASKED_FOR: Duration = Duration::from_secs(2);
+const ASKED_MAX: Duration = Duration::from_secs(2);
 
 impl Peers {
     /// Starts without peers.
     pub(crate) fn new() -> Self {
         Self {
             table: watch::Sender::new(BTreeMap::new()),
-            heard: Arc::default(),
-            asked: Arc::default(),
+            last_heard: Arc::default(),
+            transfer: Arc::default(),
             orders: Arc::default(),
             begun: Arc::default(),
             introduced: Arc::default(),
@@ -209,8 +209,8 @@ impl Peers {
     /// False when too many voters refuse connections for a decision, seen from `me`.
     pub(crate) fn may_decide(&self, me: u64, members: &Members) -> bool {
         let table = self.table.borrow();
-        let gone = |id| table.get(&id).is_some_and(|peer| peer.reach == Reach::Refused);
-        members.look(|now| now.can_decide(|id| id == me || !gone(id)))
+        let is_refused = |id| table.get(&id).is_some_and(|peer| peer.reach == Reach::Refused);
+        members.look(|now| now.can_decide(|id| id == me || !is_refused(id)))
     }
 
     /// The table, and every change.
@@ -303,8 +303,8 @@ impl Peers {
     }
 
     /// `id` has spoken as a leader, just now.
-    pub(crate) fn hear(&self, id: u64) {
-        self.heard.lock().insert(id, Instant::now());
+    pub(crate) fn note_leader_message(&self, id: u64) {
+        self.last_heard.lock().insert(id, Instant::now());
     }
 
     /// A peer has reported this many orders.
@@ -318,44 +318,44 @@ impl Peers {
     }
 
     /// This replica leads, and from now on hands over at the operator's wish, or by itself.
-    pub(crate) fn set_wished(&self, wished: bool) {
-        self.asked.lock().wished = wished;
+    pub(crate) fn set_transfer_requested(&self, is_requested: bool) {
+        self.transfer.lock().is_requested = is_requested;
     }
 
     /// Whether the operator asked for a transfer by this replica.
-    pub(crate) fn is_wished(&self) -> bool {
-        self.asked.lock().wished
+    pub(crate) fn is_transfer_requested(&self) -> bool {
+        self.transfer.lock().is_requested
     }
 
     /// The leader asks this replica to lead instead, because the operator asks for it, not because
     /// it is the best.
     pub(crate) fn ask_to_lead(&self) {
-        self.asked.lock().pending = Some(Instant::now());
+        self.transfer.lock().pending = Some(Instant::now());
     }
 
     /// True when this replica, just elected in `term`, was asked to lead.
-    pub(crate) fn was_asked(&self, term: u64) -> bool {
-        let mut asked = self.asked.lock();
-        if asked.pending.take().is_some_and(|since| since.elapsed() < ASKED_FOR) {
-            asked.term = Some(term);
+    pub(crate) fn was_asked_to_lead(&self, term: u64) -> bool {
+        let mut transfer = self.transfer.lock();
+        if transfer.pending.take().is_some_and(|since| since.elapsed() < ASKED_MAX) {
+            transfer.term = Some(term);
         }
-        asked.term == Some(term)
+        transfer.term == Some(term)
     }
 
     /// The last term in which this replica leads because it was asked to.
-    pub(crate) fn asked_in(&self) -> Option<u64> {
-        self.asked.lock().term
+    pub(crate) fn asked_term(&self) -> Option<u64> {
+        self.transfer.lock().term
     }
 
     /// True when `id` does not refuse connections, and has spoken as a leader within `span`.
     pub(crate) fn is_leading(&self, id: u64, span: Duration) -> bool {
         let refuses = self.table.borrow().get(&id).is_some_and(|p| p.reach == Reach::Refused);
-        !refuses && self.heard(id).is_some_and(|heard| heard.elapsed() < span)
+        !refuses && self.last_heard(id).is_some_and(|last_heard| last_heard.elapsed() < span)
     }
 
     /// When `id` last spoke as a leader.
-    pub(crate) fn heard(&self, id: u64) -> Option<Instant> {
-        self.heard.lock().get(&id).copied()
+    pub(crate) fn last_heard(&self, id: u64) -> Option<Instant> {
+        self.last_heard.lock().get(&id).copied()
     }
 }
 
@@ -368,11 +368,11 @@ mod tests {
     #[test]
     fn a_voter_whose_disk_is_full_is_not_given_the_lead() {
         let view = PeerView { reach: Reach::Up, ..PeerView::default() };
-        let rival = |reach, lag| VoterView { id: 456, reach, lag, lost: false };
-        let seen = |view: &PeerView, index| view.rival(456, Some((2, 123, index)), Index(9));
-        assert_eq!(seen(&view, 7), rival(Reach::Up, Some(2)));
+        let voter_view = |reach, lag| VoterView { id: 456, reach, lag, lost: false };
+        let seen = |view: &PeerView, index| view.voter_view(456, Some((2, 123, index)), Index(9));
+        assert_eq!(seen(&view, 7), voter_view(Reach::Up, Some(2)));
         let full = PeerView { full: true, ..view };
-        assert_eq!(seen(&full, 7), rival(Reach::Refused, Some(2)));
+        assert_eq!(seen(&full, 7), voter_view(Reach::Refused, Some(2)));
         assert_eq!(choose(345, &[seen(&full, 9)], Duration::ZERO), Choice::Lead);
         assert_eq!(choose(345, &[seen(&view, 9)], Duration::ZERO), Choice::HandOver(456));
     }

@@ -19,9 +19,9 @@ pub(crate) struct Preempt {
 impl Preempt {
     /// Looks at the other voters. `Some(id)`: the higher replica `id` has been healthy for
     /// [`STEADY`]; hand over to it.
-    pub(crate) fn look(&mut self, me: u64, rivals: &[VoterView], now: Instant) -> Option<u64> {
-        let healthy = rivals.iter().filter(|rival| me < rival.id && is_healthy(rival));
-        let Some(best) = healthy.map(|rival| rival.id).max() else {
+    pub(crate) fn look(&mut self, me: u64, views: &[VoterView], now: Instant) -> Option<u64> {
+        let healthy = views.iter().filter(|voter| me < voter.id && is_healthy(voter));
+        let Some(best) = healthy.map(|voter| voter.id).max() else {
             self.candidate = None;
             return None;
         };
@@ -37,15 +37,15 @@ impl Preempt {
 
 /// Reachable, and at most [`VoterView::LAG_MAX`] entries behind: under load some replica always
 /// lags by an entry.
-fn is_healthy(rival: &VoterView) -> bool {
-    rival.reach == Reach::Up && rival.lag.is_some_and(|lag| lag <= VoterView::LAG_MAX)
+fn is_healthy(voter: &VoterView) -> bool {
+    voter.reach == Reach::Up && voter.lag.is_some_and(|lag| lag <= VoterView::LAG_MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn rival(id: u64, reach: Reach, lag: u64) -> VoterView {
+    fn voter(id: u64, reach: Reach, lag: u64) -> VoterView {
         VoterView { id, reach, lag: Some(lag), lost: false }
     }
 
@@ -53,25 +53,25 @@ mod tests {
     fn a_leader_hands_over_unasked_only_to_a_higher_replica_that_has_been_healthy_for_long() {
         let (start, mut preempt) = (Instant::now(), Preempt::default());
         let at = |millis| start + Duration::from_millis(millis);
-        let (up, gone) = (Reach::Up, Reach::Refused);
-        assert_eq!(preempt.look(345, &[rival(123, up, 0), rival(456, up, 0)], at(0)), None);
-        assert_eq!(preempt.look(345, &[rival(456, up, 3)], at(1_999)), None);
-        assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(2_000)), Some(456));
+        let (up, refused) = (Reach::Up, Reach::Refused);
+        assert_eq!(preempt.look(345, &[voter(123, up, 0), voter(456, up, 0)], at(0)), None);
+        assert_eq!(preempt.look(345, &[voter(456, up, 3)], at(1_999)), None);
+        assert_eq!(preempt.look(345, &[voter(456, up, 0)], at(2_000)), Some(456));
         // A replica that flaps, or falls behind, begins anew.
-        assert_eq!(preempt.look(345, &[rival(456, gone, 0)], at(2_100)), None);
-        assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(2_200)), None);
-        assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(4_100)), None);
-        assert_eq!(preempt.look(345, &[rival(456, up, VoterView::LAG_MAX + 1)], at(4_150)), None);
-        assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(4_300)), None);
-        assert_eq!(preempt.look(345, &[rival(456, up, 0)], at(6_300)), Some(456));
+        assert_eq!(preempt.look(345, &[voter(456, refused, 0)], at(2_100)), None);
+        assert_eq!(preempt.look(345, &[voter(456, up, 0)], at(2_200)), None);
+        assert_eq!(preempt.look(345, &[voter(456, up, 0)], at(4_100)), None);
+        assert_eq!(preempt.look(345, &[voter(456, up, VoterView::LAG_MAX + 1)], at(4_150)), None);
+        assert_eq!(preempt.look(345, &[voter(456, up, 0)], at(4_300)), None);
+        assert_eq!(preempt.look(345, &[voter(456, up, 0)], at(6_300)), Some(456));
         // The highest of several, and never a lower replica.
-        assert_eq!(preempt.look(500, &[rival(456, up, 0)], at(9_000)), None);
+        assert_eq!(preempt.look(500, &[voter(456, up, 0)], at(9_000)), None);
     }
 
     #[test]
     fn a_higher_replica_that_has_just_come_must_be_healthy_for_long_itself() {
         let (start, mut preempt) = (Instant::now(), Preempt::default());
-        let (lower, higher) = (rival(456, Reach::Up, 0), rival(567, Reach::Up, 0));
+        let (lower, higher) = (voter(456, Reach::Up, 0), voter(567, Reach::Up, 0));
         assert_eq!(preempt.look(345, &[lower], start), None);
         let soon = start + STEADY / 2;
         assert_eq!(preempt.look(345, &[lower, higher], soon), None);

@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 
 /// The permission bits of group and others.
-const OTHERS: u32 = 0o077;
+const GROUP_AND_OTHERS: u32 = 0o077;
 
 /// How deep folders lie in a data folder: `order-ID/log`, `order-ID/history`.
 const DEPTH: u32 = 2;
@@ -44,8 +44,8 @@ fn walk(path: &Path, depth: u32) -> io::Result<usize> {
     }
     let mode = found.permissions().mode();
     let mut count = 0;
-    if mode & OTHERS != 0 {
-        fs::set_permissions(path, Permissions::from_mode(mode & !OTHERS))?;
+    if mode & GROUP_AND_OTHERS != 0 {
+        fs::set_permissions(path, Permissions::from_mode(mode & !GROUP_AND_OTHERS))?;
         count += 1;
     }
     if found.is_dir() && 0 < depth {

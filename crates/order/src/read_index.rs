@@ -19,7 +19,7 @@ use crate::problems;
 const WAITING_MAX: usize = 16 * 1024;
 
 /// The longest wait of a read.
-const PATIENCE: Duration = Duration::from_millis(900);
+const CONFIRM_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// The index as of which a read is confirmed, or the problem.
 pub(crate) type Confirmation = Result<Index, Problem>;
@@ -45,12 +45,12 @@ impl ReadIndex {
 
     /// Confirms that every entry committed before this call is applied here; returns that index.
     pub(crate) async fn confirm(&self) -> Confirmation {
-        let (tell, told) = oneshot::channel();
-        self.waiting.try_send(tell).map_err(|error| match error {
+        let (reply, confirmed) = oneshot::channel();
+        self.waiting.try_send(reply).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => problems::overloaded(),
             mpsc::error::TrySendError::Closed(_) => problems::stopping(),
         })?;
-        match tokio::time::timeout(PATIENCE, told).await {
+        match tokio::time::timeout(CONFIRM_TIMEOUT, confirmed).await {
             Ok(Ok(confirmation)) => confirmation,
             Ok(Err(_)) => Err(problems::stopping()),
             Err(_) => Err(problems::no_quorum()),
@@ -73,9 +73,9 @@ async fn ask(
             confirmation = confirm() => confirmation,
             () = stop.cancelled() => return,
         };
-        for tell in sharing.drain(..) {
+        for reply in sharing.drain(..) {
             // A read that has gone away needs no answer.
-            let _ = tell.send(confirmation.clone());
+            let _ = reply.send(confirmation.clone());
         }
     }
 }
@@ -92,8 +92,8 @@ mod tests {
 
     #[tokio::test]
     async fn reads_share_a_question_and_never_one_that_is_under_way() {
-        let (asked, answers) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
-        let (count, gate) = (asked.clone(), answers.clone());
+        let (rounds, answers) = (Arc::new(AtomicU64::new(0)), Arc::new(Semaphore::new(0)));
+        let (count, gate) = (rounds.clone(), answers.clone());
         let confirm: Confirm = Box::new(move || {
             let (number, gate) = (count.fetch_add(1, Ordering::SeqCst) + 1, gate.clone());
             async move {
@@ -109,7 +109,7 @@ mod tests {
             let reader = reader.clone();
             async move { reader.confirm().await }
         });
-        while asked.load(Ordering::SeqCst) == 0 {
+        while rounds.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
         let mut later: Vec<_> = (0..10).map(|_| Box::pin(reader.confirm())).collect();
@@ -121,7 +121,7 @@ mod tests {
         for read in later {
             assert_eq!(read.await.unwrap(), Index(2));
         }
-        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        assert_eq!(rounds.load(Ordering::SeqCst), 2);
         stop.cancel();
         task.await.unwrap();
         assert!(reader.confirm().await.is_err());

@@ -104,14 +104,14 @@ const STUCK_AFTER: Duration = Duration::from_secs(10);
 /// Finds followers that are reachable, are behind, and do not catch up.
 #[derive(Debug, Default)]
 pub(crate) struct StuckLogs {
-    stands: BTreeMap<u64, Stand>,
+    positions: BTreeMap<u64, LogPosition>,
 }
 
 #[derive(Debug)]
-struct Stand {
+struct LogPosition {
     at: u64,
     since: Instant,
-    said: bool,
+    is_logged: bool,
 }
 
 impl StuckLogs {
@@ -125,15 +125,16 @@ impl StuckLogs {
         now: Instant,
     ) -> Option<String> {
         if !may_move || behind == 0 {
-            self.stands.remove(&id);
+            self.positions.remove(&id);
             return None;
         }
-        let stand = self.stands.entry(id).or_insert(Stand { at, since: now, said: false });
-        if stand.at != at {
-            *stand = Stand { at, since: now, said: false };
+        let position =
+            self.positions.entry(id).or_insert(LogPosition { at, since: now, is_logged: false });
+        if position.at != at {
+            *position = LogPosition { at, since: now, is_logged: false };
         }
-        let stuck = STUCK_AFTER <= now.saturating_duration_since(stand.since);
-        if !stuck || std::mem::replace(&mut stand.said, true) {
+        let stuck = STUCK_AFTER <= now.saturating_duration_since(position.since);
+        if !stuck || std::mem::replace(&mut position.is_logged, true) {
             return None;
         }
         Some(format!(
@@ -145,7 +146,7 @@ impl StuckLogs {
 
     /// These are the followers now.
     pub(crate) fn retain(&mut self, is_follower: impl Fn(u64) -> bool) {
-        self.stands.retain(|id, _| is_follower(*id));
+        self.positions.retain(|id, _| is_follower(*id));
     }
 }
 
@@ -157,7 +158,7 @@ mod tests {
         Voter { id, up: true, full: false, behind: 0 }
     }
 
-    fn asked(voters: Vec<Voter>, config: &[u64], id: u64) -> Result<(), String> {
+    fn readiness_of(voters: Vec<Voter>, config: &[u64], id: u64) -> Result<(), String> {
         let voting = Voting { term: 1, committed: 10, voters };
         let configs = [config.iter().copied().collect()];
         let (leader, voting) = (Some(456), Some(&voting));
@@ -168,7 +169,7 @@ mod tests {
     fn three_replicas_are_ready_only_together() {
         let ids = [123, 345, 456];
         let all = ids.map(voter);
-        assert_eq!(asked(all.to_vec(), &ids, 123), Ok(()));
+        assert_eq!(readiness_of(all.to_vec(), &ids, 123), Ok(()));
         let with = |other: Voter| ids.map(|id| if id == other.id { other } else { voter(id) });
         let cases = [
             (Voter { up: false, ..voter(345) }, "345 is away: stop no other replica"),
@@ -176,10 +177,13 @@ mod tests {
             (Voter { behind: 65, ..voter(345) }, "345 is 65 entries behind: stop no other replica"),
         ];
         for (other, why) in cases {
-            assert_eq!(asked(with(other).to_vec(), &ids, 123), Err(why.into()));
+            assert_eq!(readiness_of(with(other).to_vec(), &ids, 123), Err(why.into()));
         }
-        assert_eq!(asked(with(Voter { behind: 64, ..voter(345) }).to_vec(), &ids, 123), Ok(()));
-        let unknown = asked(vec![voter(123), voter(456)], &ids, 123);
+        assert_eq!(
+            readiness_of(with(Voter { behind: 64, ..voter(345) }).to_vec(), &ids, 123),
+            Ok(())
+        );
+        let unknown = readiness_of(vec![voter(123), voter(456)], &ids, 123);
         assert_eq!(unknown, Err("345 is not known to the leader: stop no other replica".into()));
     }
 
@@ -190,22 +194,22 @@ mod tests {
             let up = |(place, id)| Voter { up: count <= place, ..voter(id) };
             ids.into_iter().enumerate().map(up).collect::<Vec<_>>()
         };
-        assert_eq!(asked(away(1), &ids, 5), Ok(()));
-        let two = asked(away(2), &ids, 5);
+        assert_eq!(readiness_of(away(1), &ids, 5), Ok(()));
+        let two = readiness_of(away(2), &ids, 5);
         assert_eq!(two, Err("1 is away, 2 is away: stop no other replica".into()));
-        let own = asked(vec![voter(1), voter(2), voter(3), voter(4)], &ids, 5);
+        let own = readiness_of(vec![voter(1), voter(2), voter(3), voter(4)], &ids, 5);
         assert_eq!(own, Ok(()), "four of five");
         let mut behind = ids.map(voter);
         behind[4].behind = 70;
-        let why = asked(behind.to_vec(), &ids, 5);
+        let why = readiness_of(behind.to_vec(), &ids, 5);
         assert_eq!(why, Err("5 is 70 entries behind, says the leader, 456".into()));
     }
 
     #[test]
     fn stores_of_one_or_two_replicas_are_ready_only_with_all_of_them() {
-        assert_eq!(asked(vec![voter(1)], &[1], 1), Ok(()));
-        assert_eq!(asked(vec![voter(1), voter(2)], &[1, 2], 1), Ok(()));
-        assert!(asked(vec![voter(1)], &[1, 2], 1).is_err());
+        assert_eq!(readiness_of(vec![voter(1)], &[1], 1), Ok(()));
+        assert_eq!(readiness_of(vec![voter(1), voter(2)], &[1, 2], 1), Ok(()));
+        assert!(readiness_of(vec![voter(1)], &[1, 2], 1).is_err());
     }
 
     #[test]

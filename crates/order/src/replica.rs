@@ -68,13 +68,13 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
 ///
 /// Those of [`run`].
 pub async fn run_on<G: Backend>(
-    ground: G,
+    backend: G,
     settings: Settings,
     stop: CancellationToken,
 ) -> Result<(), Stop> {
     settings.check()?;
     let listener = bind(&settings).await?;
-    let replica = Replica::open(ground, settings, &stop).await?;
+    let replica = Replica::open(backend, settings, &stop).await?;
     replica.serve(listener, stop).await
 }
 
@@ -96,7 +96,7 @@ struct Replica {
     view: Arc<View>,
     peers: Peers,
     introduction: Introduction,
-    room: DiskSpace,
+    disk_space: DiskSpace,
     /// Where missing blocks are fetched from.
     sources: Sources,
     /// How to ask the disk.
@@ -113,7 +113,7 @@ struct Replica {
 impl Replica {
     /// Takes the data folder into use and starts the engine on it.
     async fn open<G: Backend>(
-        mut ground: G,
+        mut backend: G,
         settings: Settings,
         stop: &CancellationToken,
     ) -> Result<Self, Stop> {
@@ -122,29 +122,30 @@ impl Replica {
         let identity = Arc::new(Identity::open(&settings, members.clone())?);
         let peers = Peers::new();
         peers.sync(settings.id, &members.now());
-        let room = DiskSpace::new(settings.reserve);
-        let gauge = ground.gauge(&settings);
+        let disk_space = DiskSpace::new(settings.reserve);
+        let gauge = backend.gauge(&settings);
         // Before an entry is taken in: the replica may have stopped because the disk was full.
         if let Some(Ok(space)) = gauge.as_ref().map(|gauge| gauge()) {
-            room.note(space, &settings.data.display().to_string());
+            disk_space.note(space, &settings.data.display().to_string());
         }
         let transport = Transport::new(identity.clone(), peers.clone());
         let sources = Sources {
             transport: transport.clone(),
             identity: identity.clone(),
             peers: peers.clone(),
-            room: room.clone(),
+            disk_space: disk_space.clone(),
         };
-        let (log, machine, view) = ground.open(&settings, Arc::new(sources.clone())).await?;
+        let (log, machine, view) = backend.open(&settings, Arc::new(sources.clone())).await?;
         if let Some(ledger) = view.read(ShopState::ledger_id) {
             identity.hold_ledger(ledger)?;
         }
         tracing::info!("Requesting missing logs");
         members.set(view.members());
         peers.sync(settings.id, &members.now());
-        let told = (&*settings, &members);
-        let raft = bootstrap::start(&ground, told, transport.clone(), log, machine).await?;
-        ground.runs(&raft, &view);
+        let configuration = (&*settings, &members);
+        let raft =
+            bootstrap::start(&backend, configuration, transport.clone(), log, machine).await?;
+        backend.runs(&raft, &view);
         let (engine, failed) = Engine::new(settings.id, raft.clone(), transport, identity.clone());
         let introduction =
             Introduction::new(identity.clone(), peers.clone(), engine.clone()).await?;
@@ -156,7 +157,7 @@ impl Replica {
             view,
             peers,
             introduction,
-            room,
+            disk_space,
             sources,
             gauge,
             leaving: CancellationToken::new(),
@@ -211,11 +212,11 @@ impl Replica {
         self.hold_streams(watch_role.clone());
         if let Some(gauge) = self.gauge.clone() {
             let folder = self.settings.data.display().to_string();
-            self.tasks.spawn(self.room.clone().keep(gauge, folder, self.ending.clone()));
+            self.tasks.spawn(self.disk_space.clone().keep(gauge, folder, self.ending.clone()));
         }
         let (transfer, transfers) = transfer::queue();
         let changing = self.changing(&takeover, &watch_role, transfer);
-        self.tasks.spawn(changing.clone().end_half_done(self.ending.clone()));
+        self.tasks.spawn(changing.clone().end_interrupted(self.ending.clone()));
         let operator = Operator::new(changing, self.view.clone(), self.sources.clone());
         let stop_choosing = self.ending.clone();
         self.tasks.spawn(takeover.clone().run(
@@ -245,7 +246,7 @@ impl Replica {
             members: self.identity.members().clone(),
             view: self.view.clone(),
             settling: settling.clone(),
-            room: self.room.clone(),
+            disk_space: self.disk_space.clone(),
             peers: self.peers.clone(),
             role: watch_role,
         });
@@ -322,7 +323,7 @@ impl Replica {
             peers: self.peers.clone(),
             members: self.identity.members().clone(),
             view: self.view.clone(),
-            room: self.room.clone(),
+            disk_space: self.disk_space.clone(),
             closing: CancellationToken::new(),
             handed: takeover::LastHandover::default(),
         }
@@ -331,15 +332,15 @@ impl Replica {
     /// Holds a stream to each of the others, and watches for the death of the leader.
     fn hold_streams(&self, role: watch::Receiver<Role>) {
         let (reported_loss, reported) = watch::channel(None);
-        let (tell, voting) = watch::channel(None);
+        let (sender, voting) = watch::channel(None);
         let watch = voting::Watch::new(self.identity.clone(), self.takeover(), role);
-        self.tasks.spawn(watch.run(tell, self.ending.clone()));
+        self.tasks.spawn(watch.run(sender, self.ending.clone()));
         let holding = StreamKeeper {
             identity: self.identity.clone(),
             peers: self.peers.clone(),
             introduction: self.introduction.clone(),
             reported_loss: reported,
-            room: self.room.watch(),
+            disk_space: self.disk_space.watch(),
             voting,
             failures: self.failures.0.clone(),
             tasks: self.tasks.clone(),
@@ -385,7 +386,7 @@ impl Replica {
             settling,
             role,
             peers: self.peers.clone(),
-            room: self.room.clone(),
+            disk_space: self.disk_space.clone(),
             members: self.identity.members().clone(),
             hint: hints,
             held: parking_lot::Mutex::default(),
@@ -415,7 +416,7 @@ impl Replica {
             self.raft.clone(),
             self.identity.clone(),
             self.view.clone(),
-            (self.peers.clone(), self.room.clone()),
+            (self.peers.clone(), self.disk_space.clone()),
             (self.introduction.clone(), self.failures.0.clone()),
             (self.leaving.clone(), self.ending.clone()),
         );

@@ -93,7 +93,7 @@ impl VoterView {
     }
 
     /// How long a fresh leader waits for this voter to become healthy.
-    fn patience(&self) -> Duration {
+    fn wait_max(&self) -> Duration {
         match (self.reach, self.lag) {
             (Reach::Refused, _) => Duration::ZERO,
             (_, None) if self.lost => Duration::ZERO,
@@ -140,14 +140,14 @@ pub(crate) fn handed_in_vain(handed: Option<(u64, Instant)>, now: Instant) -> Op
 
 /// Prefers the highest id among the healthy replicas (reachable and caught up); `waited` is the
 /// time since the choice began. A replica that is unreachable by then is not considered.
-pub(crate) fn choose(me: u64, rivals: &[VoterView], waited: Duration) -> Choice {
-    let higher = || rivals.iter().filter(|rival| me < rival.id);
-    let best = higher().filter(|rival| rival.is_healthy()).map(|rival| rival.id).max();
-    let may_come = |rival: &VoterView| {
-        !rival.is_healthy() && waited < rival.patience() && best.is_none_or(|best| best < rival.id)
+pub(crate) fn choose(me: u64, views: &[VoterView], waited: Duration) -> Choice {
+    let higher = || views.iter().filter(|voter| me < voter.id);
+    let best = higher().filter(|voter| voter.is_healthy()).map(|voter| voter.id).max();
+    let may_recover = |voter: &VoterView| {
+        !voter.is_healthy() && waited < voter.wait_max() && best.is_none_or(|best| best < voter.id)
     };
     match best {
-        _ if higher().any(may_come) => Choice::Wait,
+        _ if higher().any(may_recover) => Choice::Wait,
         Some(best) => Choice::HandOver(best),
         None => Choice::Lead,
     }
@@ -157,7 +157,7 @@ pub(crate) fn choose(me: u64, rivals: &[VoterView], waited: Duration) -> Choice 
 mod tests {
     use super::*;
 
-    fn rival(id: u64, reach: Reach, lag: Option<u64>) -> VoterView {
+    fn voter(id: u64, reach: Reach, lag: Option<u64>) -> VoterView {
         VoterView { id, reach, lag, lost: false }
     }
 
@@ -175,41 +175,41 @@ mod tests {
     fn the_highest_healthy_replica_leads_after_each_election() {
         use Choice::{HandOver, Lead, Wait};
         use Reach::{Refused, Unknown, Up};
-        let lost = |rival: VoterView| VoterView { lost: true, ..rival };
+        let lost = |voter: VoterView| VoterView { lost: true, ..voter };
         let (healthy, behind) = (Some(0), Some(9));
         // The choices after 0, 40, 120 and 300 ms.
         let cases = [
             // The highest replica itself does not wait.
-            (456, vec![rival(123, Up, healthy), rival(345, Up, behind)], [Lead; 4]),
+            (456, vec![voter(123, Up, healthy), voter(345, Up, behind)], [Lead; 4]),
             // The higher replicas are reachable and caught up.
-            (123, vec![rival(345, Up, healthy), rival(456, Up, healthy)], [HandOver(456); 4]),
+            (123, vec![voter(345, Up, healthy), voter(456, Up, healthy)], [HandOver(456); 4]),
             // The highest is dead, the next is reachable.
-            (123, vec![rival(345, Up, healthy), rival(456, Refused, None)], [HandOver(345); 4]),
+            (123, vec![voter(345, Up, healthy), voter(456, Refused, None)], [HandOver(345); 4]),
             // The highest is dead, and this replica is the next: no wait.
-            (345, vec![rival(123, Up, healthy), rival(456, Refused, None)], [Lead; 4]),
+            (345, vec![voter(123, Up, healthy), voter(456, Refused, None)], [Lead; 4]),
             // The highest lags: it gets the longest wait, and no more.
-            (345, vec![rival(456, Up, behind)], [Wait, Wait, Wait, Lead]),
+            (345, vec![voter(456, Up, behind)], [Wait, Wait, Wait, Lead]),
             // The highest is silent: it may be the frozen leader whose silence led to this
             // election.
             (
                 123,
-                vec![rival(345, Up, healthy), rival(456, Unknown, None)],
+                vec![voter(345, Up, healthy), voter(456, Unknown, None)],
                 [Wait, Wait, HandOver(345), HandOver(345)],
             ),
             // The highest died a moment ago and is being started again: it is not considered.
-            (345, vec![lost(rival(456, Unknown, None))], [Lead; 4]),
+            (345, vec![lost(voter(456, Unknown, None))], [Lead; 4]),
             // It is reachable again, and has to fetch what it missed.
-            (345, vec![lost(rival(456, Up, behind))], [Wait, Lead, Lead, Lead]),
+            (345, vec![lost(voter(456, Up, behind))], [Wait, Lead, Lead, Lead]),
             // It is back, and has caught up.
-            (345, vec![lost(rival(456, Up, healthy))], [HandOver(456); 4]),
+            (345, vec![lost(voter(456, Up, healthy))], [HandOver(456); 4]),
             // No other replica is reachable.
-            (123, vec![rival(345, Refused, None), rival(456, Refused, None)], [Lead; 4]),
+            (123, vec![voter(345, Refused, None), voter(456, Refused, None)], [Lead; 4]),
             // A store of one replica.
             (1, vec![], [Lead; 4]),
         ];
-        for (me, rivals, expected) in cases {
-            let chosen = [0, 40, 120, 300].map(|ms| choose(me, &rivals, Duration::from_millis(ms)));
-            assert_eq!(chosen, expected, "{me} {rivals:?}");
+        for (me, views, expected) in cases {
+            let chosen = [0, 40, 120, 300].map(|ms| choose(me, &views, Duration::from_millis(ms)));
+            assert_eq!(chosen, expected, "{me} {views:?}");
         }
     }
 }

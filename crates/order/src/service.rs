@@ -52,7 +52,7 @@ pub(crate) struct Shared {
     pub(crate) settling: Settling,
     pub(crate) role: watch::Receiver<Role>,
     pub(crate) peers: Peers,
-    pub(crate) room: DiskSpace,
+    pub(crate) disk_space: DiskSpace,
     pub(crate) members: Members,
     pub(crate) hint: watch::Receiver<LeaderHint>,
     /// Replies that are decided and never sent: a fault for tests.
@@ -133,7 +133,7 @@ impl Service {
         }
         let me = self.id();
         let majority = self.shared.members.look(Membership::majority);
-        self.shared.room.admits(me, &self.shared.peers, majority).err()
+        self.shared.disk_space.admits(me, &self.shared.peers, majority).err()
     }
 
     /// Decides requests through the log: `decode` reads them, and `answer` makes the answer to

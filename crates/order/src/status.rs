@@ -30,7 +30,7 @@ pub(crate) struct Status {
     pub(crate) members: Members,
     pub(crate) view: Arc<View>,
     pub(crate) settling: Settling,
-    pub(crate) room: DiskSpace,
+    pub(crate) disk_space: DiskSpace,
     pub(crate) peers: Peers,
     pub(crate) role: watch::Receiver<Role>,
 }
@@ -47,8 +47,8 @@ impl Facts for Status {
         let marks = self.engine.marks();
         let watchers = self.settling.watchers().len();
         let settled = self.settling.settled();
-        let let_go = self.settling.let_go();
-        let room = self.room.seen();
+        let fenced = self.settling.fenced_count();
+        let disk_space = self.disk_space.seen();
         let roster = self.members.now().roster();
         let ids = |peers: &[Peer]| peers.iter().map(|peer| peer.id).collect();
         self.view.read(|ledger| ProcessStatus {
@@ -71,9 +71,9 @@ impl Facts for Status {
             digest_index: Some(ledger.applied().0),
             products: u64::try_from(ledger.product_count()).ok(),
             watchers: u64::try_from(watchers).ok(),
-            let_go: Some(let_go),
-            free_bytes: room.free,
-            disk_full: (room.level != Level::Normal).then_some(true),
+            let_go: Some(fenced),
+            free_bytes: disk_space.free,
+            disk_full: (disk_space.level != Level::Normal).then_some(true),
             voters: Some(ids(&roster.voters)),
             learners: Some(ids(&roster.learners)),
             ..ProcessStatus::default()

@@ -56,7 +56,7 @@ pub(crate) struct Takeover {
     pub(crate) peers: Peers,
     pub(crate) members: Members,
     pub(crate) view: Arc<View>,
-    pub(crate) room: DiskSpace,
+    pub(crate) disk_space: DiskSpace,
     /// This replica is about to stop: it takes no lead any more.
     pub(crate) closing: CancellationToken,
     pub(crate) handed: LastHandover,
@@ -128,11 +128,11 @@ impl Takeover {
             // A leader checks that a majority is left, a follower that its leader is heard.
             tokio::select! {
                 Some(transfer) = transfers.recv() => {
-                    self.peers.set_wished(true);
+                    self.peers.set_transfer_requested(true);
                     let done = self.hand_over(transfer.to, &role, &batcher).await;
-                    self.peers.set_wished(false);
+                    self.peers.set_transfer_requested(false);
                     // An operator that has hung up sees it in the status.
-                    let _ = transfer.tell.send(done);
+                    let _ = transfer.reply.send(done);
                 }
                 changed = leaders.changed() => if changed.is_err() { return },
                 changed = peers.changed() => if changed.is_err() { return },
@@ -171,14 +171,14 @@ impl Takeover {
 
     /// For a leader whose disk is full: the highest replica that has space and is not behind.
     fn peer_with_space(&self) -> Option<u64> {
-        if !self.room.wants_successor(&self.peers, self.members.look(Membership::majority)) {
+        if !self.disk_space.wants_successor(&self.peers, self.members.look(Membership::majority)) {
             return None;
         }
-        let rivals = self.rivals().into_iter();
-        let able = rivals.filter(|rival| {
-            rival.reach == Reach::Up && rival.lag.is_some_and(|lag| lag <= VoterView::LAG_MAX)
+        let voter_views = self.voter_views().into_iter();
+        let able = voter_views.filter(|voter| {
+            voter.reach == Reach::Up && voter.lag.is_some_and(|lag| lag <= VoterView::LAG_MAX)
         });
-        able.map(|rival| rival.id).max()
+        able.map(|voter| voter.id).max()
     }
 
     /// The replica to hand over to, if any: one with disk space, or with `--preempt` a higher one
@@ -192,10 +192,10 @@ impl Takeover {
         if let Some(peer) = self.peer_with_space() {
             return Some(peer);
         }
-        if !self.settings.preempt || self.peers.asked_in() == Some(term) {
+        if !self.settings.preempt || self.peers.asked_term() == Some(term) {
             return None;
         }
-        preempt.look(self.settings.id, &self.rivals(), Instant::now())
+        preempt.look(self.settings.id, &self.voter_views(), Instant::now())
     }
 
     fn is_cut_off(&self) -> bool {
@@ -208,14 +208,14 @@ impl Takeover {
         let in_vain = handed_in_vain(*self.handed.lock(), began);
         self.engine.confirm().await?;
         // The former leader gave the lead to this replica because the operator asked for it.
-        let was_asked = self.peers.was_asked(term);
+        let was_asked_to_lead = self.peers.was_asked_to_lead(term);
         loop {
-            if was_asked {
+            if was_asked_to_lead {
                 break;
             }
-            let mut rivals = self.rivals();
-            rivals.retain(|rival| Some(rival.id) != in_vain);
-            match choose(self.settings.id, &rivals, began.elapsed()) {
+            let mut voter_views = self.voter_views();
+            voter_views.retain(|voter| Some(voter.id) != in_vain);
+            match choose(self.settings.id, &voter_views, began.elapsed()) {
                 Choice::HandOver(better) => {
                     tracing::debug!("handing over to {better} in term {term}");
                     *self.handed.lock() = Some((better, Instant::now()));
@@ -231,12 +231,12 @@ impl Takeover {
     }
 
     /// The other voters, compared with this replica's log.
-    pub(crate) fn rivals(&self) -> Vec<VoterView> {
+    pub(crate) fn voter_views(&self) -> Vec<VoterView> {
         let marks = self.engine.marks();
         let table = self.peers.now();
         let matched = |id| marks.matched.get(&id).copied().flatten();
         let voters = table.iter().filter(|(_, peer)| !peer.learner);
-        voters.map(|(id, peer)| peer.rival(*id, matched(*id), marks.last)).collect()
+        voters.map(|(id, peer)| peer.voter_view(*id, matched(*id), marks.last)).collect()
     }
 
     async fn open_shop(&self) -> Result<(), Problem> {
@@ -252,19 +252,19 @@ impl Takeover {
 
     /// Waits until another replica leads, if this one does and the others can decide. This replica
     /// has said goodbye: the others elect a leader by themselves.
-    pub(crate) async fn leave(&self, patience: Duration) {
+    pub(crate) async fn leave(&self, timeout: Duration) {
         let me = self.settings.id;
         let others = self.peers.now();
         let is_there = |id| others.get(&id).is_some_and(|peer| peer.reach == Reach::Up);
         let can_go = self.members.look(|now| now.can_decide(is_there));
         if self.engine.leader().leader == Some(me) && can_go {
-            self.engine.await_other_leader(me, patience).await;
+            self.engine.await_other_leader(me, timeout).await;
         }
     }
 }
 
-/// Waits until no entry is in flight and no answer is held, at most for `patience`.
-pub(crate) async fn wait_for_idle(batcher: &Batcher, settling: &Settling, patience: Duration) {
+/// Waits until no entry is in flight and no answer is held, at most for `timeout`.
+pub(crate) async fn wait_for_idle(batcher: &Batcher, settling: &Settling, timeout: Duration) {
     let idle = async {
         while !batcher.is_idle() || 0 < settling.held() {
             tokio::time::sleep(Duration::from_millis(2)).await;
@@ -272,7 +272,7 @@ pub(crate) async fn wait_for_idle(batcher: &Batcher, settling: &Settling, patien
     };
     // A request that is not answered by then gets an unknown outcome; its frontend asks the next
     // leader.
-    let _ = tokio::time::timeout(patience, idle).await;
+    let _ = tokio::time::timeout(timeout, idle).await;
 }
 
 /// The bytes of a batch, stamped now, with the settled index for the followers.

@@ -17,7 +17,7 @@ pub(crate) struct TransferRequest {
     /// The replica that is to lead.
     pub(crate) to: u64,
     /// The result; the error says in words for the operator why it cannot be done.
-    pub(crate) tell: oneshot::Sender<Result<Pause, String>>,
+    pub(crate) reply: oneshot::Sender<Result<Pause, String>>,
 }
 
 /// The queue of transfer requests: its sender and its receiver.

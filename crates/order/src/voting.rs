@@ -34,7 +34,7 @@ const REPEAT: Duration = Duration::from_millis(500);
 pub(crate) const VOTING_VALID: Duration = Duration::from_millis(1_500);
 
 /// A leader's report, on its way to the followers; `None` while this replica does not lead.
-pub(crate) type VotingNews = Option<proto::Voting>;
+pub(crate) type VotingReport = Option<proto::Voting>;
 
 /// Looks at the followers while this replica leads.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(crate) struct Watch {
     engine: Engine,
     peers: Peers,
     members: Members,
-    room: DiskSpace,
+    disk_space: DiskSpace,
     role: watch::Receiver<Role>,
 }
 
@@ -54,31 +54,31 @@ impl Watch {
         takeover: Takeover,
         role: watch::Receiver<Role>,
     ) -> Self {
-        let Takeover { engine, peers, members, room, .. } = takeover;
-        Self { identity, engine, peers, members, room, role }
+        let Takeover { engine, peers, members, disk_space, .. } = takeover;
+        Self { identity, engine, peers, members, disk_space, role }
     }
 
     /// Looks and reports, until `stop`.
-    pub(crate) async fn run(self, tell: watch::Sender<VotingNews>, stop: CancellationToken) {
+    pub(crate) async fn run(self, sender: watch::Sender<VotingReport>, stop: CancellationToken) {
         let mut stuck = StuckLogs::default();
-        let mut said = Instant::now();
+        let mut reported_at = Instant::now();
         loop {
             let now = Instant::now();
             let role = *self.role.borrow();
-            let told = match role {
+            let report = match role {
                 Role::Leading { term } => Some(self.look(term, &mut stuck, now)),
                 _ => {
                     stuck = StuckLogs::default();
                     None
                 }
             };
-            let is_due = REPEAT <= now - said;
-            let is_told = tell.send_if_modified(|last| {
-                let is_news = *last != told;
-                last.clone_from(&told);
-                is_news || (is_due && told.is_some())
+            let is_due = REPEAT <= now - reported_at;
+            let is_sent = sender.send_if_modified(|last| {
+                let is_new = *last != report;
+                last.clone_from(&report);
+                is_new || (is_due && report.is_some())
             });
-            said = if is_told { now } else { said };
+            reported_at = if is_sent { now } else { reported_at };
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 () = stop.cancelled() => return,
@@ -94,8 +94,8 @@ impl Watch {
         let committed = marks.committed.0;
         let voters = self.members.look(Membership::voters);
         stuck.retain(|id| table.contains_key(&id));
-        let mut seen = Voting { term, committed, voters: Vec::new() };
-        let mut told = proto::Voting { term, committed, voters: Vec::new() };
+        let mut voting = Voting { term, committed, voters: Vec::new() };
+        let mut report = proto::Voting { term, committed, voters: Vec::new() };
         for id in voters {
             let matched = marks.matched.get(&id).copied().flatten();
             let at = if id == me { last } else { matched.map_or(0, |(_, _, index)| index) };
@@ -106,7 +106,7 @@ impl Watch {
                     Voter { id, up: reach == Reach::Up, full, behind }
                 }
                 None => {
-                    let full = self.room.level() != Level::Normal;
+                    let full = self.disk_space.level() != Level::Normal;
                     Voter { id, up: id == me, full, behind: 0 }
                 }
             };
@@ -117,7 +117,7 @@ impl Watch {
             let acknowledged = Acknowledged::to_leader(term, matched, committed);
             let met = self.identity.met(id);
             let is_known = id != me && matched.is_some();
-            told.voters.push(proto::Voter {
+            report.voters.push(proto::Voter {
                 id,
                 up: voter.up,
                 full: voter.full,
@@ -128,29 +128,29 @@ impl Watch {
             if is_known {
                 self.peers.note_acknowledged(id, met, acknowledged);
             }
-            seen.voters.push(voter);
+            voting.voters.push(voter);
         }
-        self.peers.set_voting(me, seen);
-        told
+        self.peers.set_voting(me, voting);
+        report
     }
 }
 
 /// Takes over the report of the leader `from` about the voters.
-pub(crate) fn hear(from: u64, told: &proto::Voting, identity: &Identity, peers: &Peers) {
-    let starts = told.voters.iter().filter_map(|voter| Some((voter.id, voter.met?)));
+pub(crate) fn take_over(from: u64, report: &proto::Voting, identity: &Identity, peers: &Peers) {
+    let starts = report.voters.iter().filter_map(|voter| Some((voter.id, voter.met?)));
     identity.learn_starts(starts);
     let me = identity.id();
-    for voter in told.voters.iter().filter(|voter| voter.id != me) {
+    for voter in report.voters.iter().filter(|voter| voter.id != me) {
         // Acknowledged to this leader, or to an earlier one.
-        if let Some(acknowledged) = voter.acknowledged.filter(|known| known.term <= told.term) {
+        if let Some(acknowledged) = voter.acknowledged.filter(|known| known.term <= report.term) {
             let start = voter.met.map(Into::into);
             peers.note_acknowledged(voter.id, start, acknowledged.into());
         }
     }
-    let seen = |voter: &proto::Voter| {
+    let decode = |voter: &proto::Voter| {
         let proto::Voter { id, up, full, behind, .. } = *voter;
         Voter { id, up, full, behind }
     };
-    let voters = told.voters.iter().map(seen).collect();
-    peers.set_voting(from, Voting { term: told.term, committed: told.committed, voters });
+    let voters = report.voters.iter().map(decode).collect();
+    peers.set_voting(from, Voting { term: report.term, committed: report.committed, voters });
 }

@@ -36,28 +36,29 @@ impl Escaped<'_> {
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = self.bytes;
-        let mut room = self.max;
+        let mut left = self.max;
         while let Some(first) = rest.first() {
             let plain = rest.iter().position(|byte| !is_plain(*byte)).unwrap_or(rest.len());
             let cost = if plain == 0 { 4 } else { plain };
             // The last part may fill the whole room; every other part leaves room for the mark.
             let ends = rest.len() == plain.max(1);
-            let room_here = if ends { room } else { room.saturating_sub(CUT.len()) };
+            let left_for_part = if ends { left } else { left.saturating_sub(CUT.len()) };
             if plain == 0 {
-                if room_here < cost {
+                if left_for_part < cost {
                     return f.write_str(CUT);
                 }
                 write!(f, "\\x{first:02X}")?;
                 rest = &rest[1..];
             } else {
-                let fits = if cost <= room_here { plain } else { room.saturating_sub(CUT.len()) };
+                let fits =
+                    if cost <= left_for_part { plain } else { left.saturating_sub(CUT.len()) };
                 f.write_str(std::str::from_utf8(&rest[..fits]).unwrap_or_default())?;
                 if fits < plain {
                     return f.write_str(CUT);
                 }
                 rest = &rest[plain..];
             }
-            room -= cost;
+            left -= cost;
         }
         Ok(())
     }

@@ -41,7 +41,7 @@ pub struct Roster {
 
 impl Roster {
     /// All replicas, voters and learners, lowest id first.
-    pub fn everybody(&self) -> Vec<Peer> {
+    pub fn replicas(&self) -> Vec<Peer> {
         let mut all = [self.voters.as_slice(), self.learners.as_slice()].concat();
         all.sort();
         all
@@ -62,9 +62,9 @@ impl From<&Roster> for proto::Replicas {
 }
 
 impl From<proto::Replicas> for Roster {
-    fn from(told: proto::Replicas) -> Self {
-        let mut roster = Self { at: (told.term, told.index), ..Self::default() };
-        for proto::Replica { id, address, learner } in told.replicas {
+    fn from(sent: proto::Replicas) -> Self {
+        let mut roster = Self { at: (sent.term, sent.index), ..Self::default() };
+        for proto::Replica { id, address, learner } in sent.replicas {
             let list = if learner { &mut roster.learners } else { &mut roster.voters };
             list.push(Peer { id, address });
         }
@@ -84,7 +84,7 @@ pub struct Directory {
 #[derive(Clone, Debug)]
 struct Known {
     /// True once a replica has sent a roster; before that the roster holds the configured hints.
-    heard: bool,
+    is_received: bool,
     roster: Roster,
 }
 
@@ -94,7 +94,10 @@ impl Directory {
         peers.sort();
         let hints = peers.iter().map(|peer| (peer.id, peer.address.clone())).collect();
         let roster = Roster { voters: peers, ..Roster::default() };
-        Self { hints: Arc::new(hints), known: watch::Sender::new(Known { heard: false, roster }) }
+        Self {
+            hints: Arc::new(hints),
+            known: watch::Sender::new(Known { is_received: false, roster }),
+        }
     }
 
     /// The voters, as far as known.
@@ -103,8 +106,8 @@ impl Directory {
     }
 
     /// All replicas, voters and learners, as far as known.
-    pub fn everybody(&self) -> Vec<Peer> {
-        self.known.borrow().roster.everybody()
+    pub fn replicas(&self) -> Vec<Peer> {
+        self.known.borrow().roster.replicas()
     }
 
     /// The address of a replica.
@@ -116,24 +119,24 @@ impl Directory {
 
     /// Takes a roster that a replica has sent, if it is later than the known one. True: the
     /// replicas or their addresses have changed.
-    pub fn hear(&self, told: &Roster) -> bool {
-        if told.voters.is_empty() {
+    pub fn adopt(&self, sent: &Roster) -> bool {
+        if sent.voters.is_empty() {
             return false;
         }
-        let mut roster = told.clone();
+        let mut roster = sent.clone();
         for peer in roster.voters.iter_mut().chain(&mut roster.learners) {
             if let Some(address) = self.hints.get(&peer.id) {
                 peer.address.clone_from(address);
             }
         }
         self.known.send_if_modified(|known| {
-            if known.heard && roster.at <= known.roster.at {
+            if known.is_received && roster.at <= known.roster.at {
                 return false;
             }
-            let is_news = (&known.roster.voters, &known.roster.learners)
+            let is_changed = (&known.roster.voters, &known.roster.learners)
                 != (&roster.voters, &roster.learners);
-            *known = Known { heard: true, roster };
-            is_news
+            *known = Known { is_received: true, roster };
+            is_changed
         })
     }
 
@@ -173,20 +176,20 @@ mod tests {
             voters: vec![peer(1, "log:1"), peer(3, "log:3")],
             learners: vec![peer(4, "log:4")],
         };
-        assert!(directory.hear(&first), "any roster of the log replaces the hints");
+        assert!(directory.adopt(&first), "any roster of the log replaces the hints");
         assert_eq!(directory.voters(), [peer(1, "mine:1"), peer(3, "log:3")]);
-        assert_eq!(directory.everybody().len(), 3);
+        assert_eq!(directory.replicas().len(), 3);
         let unordered = Roster { learners: vec![peer(2, "log:2")], ..first.clone() };
-        let ids: Vec<_> = unordered.everybody().iter().map(|peer| peer.id).collect();
+        let ids: Vec<_> = unordered.replicas().iter().map(|peer| peer.id).collect();
         assert_eq!(ids, [1, 2, 3]);
         let later =
             Roster { at: (1_000_000_001, 2), voters: vec![peer(3, "log:3")], ..first.clone() };
-        assert!(directory.hear(&later));
-        assert!(!directory.hear(&first), "an older roster");
-        assert!(!directory.hear(&Roster::default()), "no voters");
+        assert!(directory.adopt(&later));
+        assert!(!directory.adopt(&first), "an older roster");
+        assert!(!directory.adopt(&Roster::default()), "no voters");
         assert_eq!(directory.address(3).as_deref(), Some("log:3"));
         assert_eq!(directory.address(1), None);
-        let told: Roster = proto::Replicas::from(&later).into();
-        assert_eq!(told, later);
+        let sent: Roster = proto::Replicas::from(&later).into();
+        assert_eq!(sent, later);
     }
 }

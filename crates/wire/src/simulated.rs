@@ -45,27 +45,27 @@ pub trait Machine: Send + Sync + 'static {
 }
 
 thread_local! {
-    static HERE: RefCell<Option<Arc<dyn Machine>>> = const { RefCell::new(None) };
+    static MACHINE: RefCell<Option<Arc<dyn Machine>>> = const { RefCell::new(None) };
 }
 
 /// Sets the machine on which all code of this thread runs from now on.
 pub fn enter(machine: Arc<dyn Machine>) {
-    HERE.set(Some(machine));
+    MACHINE.set(Some(machine));
 }
 
-fn here() -> io::Result<Arc<dyn Machine>> {
+fn machine() -> io::Result<Arc<dyn Machine>> {
     let nowhere = || io::Error::other("this thread runs on no machine");
-    HERE.with_borrow(Clone::clone).ok_or_else(nowhere)
+    MACHINE.with_borrow(Clone::clone).ok_or_else(nowhere)
 }
 
 /// The steady clock of the machine that runs now.
 pub(crate) fn since_start() -> Duration {
-    here().map(|machine| machine.since_start()).unwrap_or_default()
+    machine().map(|machine| machine.since_start()).unwrap_or_default()
 }
 
 /// The wall clock of the machine that runs now.
 pub(crate) fn wall() -> Duration {
-    here().map(|machine| machine.wall()).unwrap_or_default()
+    machine().map(|machine| machine.wall()).unwrap_or_default()
 }
 
 /// A simulated connection, with the interface of `tokio`'s.
@@ -83,7 +83,7 @@ impl TcpStream {
     /// Connects to `host:port`; the host must be an IP address.
     pub async fn connect(address: &str) -> io::Result<Self> {
         let to = address.parse().map_err(io::Error::other)?;
-        let connecting = here()?.connect(to);
+        let connecting = machine()?.connect(to);
         connecting.await.map(|pipe| Self { pipe })
     }
 
@@ -142,7 +142,7 @@ impl TcpListener {
 
     /// Opens a listener like [`Self::bind`], without `async`.
     pub(crate) fn listen(at: SocketAddr) -> io::Result<Self> {
-        Ok(Self { door: here()?.listen(at)? })
+        Ok(Self { door: machine()?.listen(at)? })
     }
 
     /// The next connection, and the address that it comes from.

@@ -75,7 +75,7 @@ pub struct ProcessStatus {
     /// The number of watchers that the process serves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watchers: Option<u64>,
-    /// The number of silent watchers that the process has let go since it started.
+    /// The number of silent watchers that the process has fenced since it started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub let_go: Option<u64>,
     /// The free space of a replica's disk, in bytes.

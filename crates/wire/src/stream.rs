@@ -53,7 +53,7 @@ struct Shared {
     call: AtomicU64,
     log_time_ms: AtomicU64,
     /// When the last message came, in milliseconds after `opened`.
-    heard_ms: AtomicU64,
+    last_message_ms: AtomicU64,
     opened: Instant,
     hint: watch::Receiver<LeaderHint>,
     roster: watch::Receiver<Roster>,
@@ -84,7 +84,7 @@ impl Caller {
             open: Mutex::default(),
             call: AtomicU64::new(1),
             log_time_ms: AtomicU64::new(0),
-            heard_ms: AtomicU64::new(0),
+            last_message_ms: AtomicU64::new(0),
             opened: Instant::now(),
             hint,
             roster,
@@ -94,24 +94,24 @@ impl Caller {
         Ok(Self { shared })
     }
 
-    /// Sends a call and waits for its answer for at most `patience`.
+    /// Sends a call and waits for its answer for at most `timeout`.
     ///
     /// # Errors
     ///
     /// The problem that the other process answers, or a problem of the stream. If the stream breaks
     /// or no answer comes in time, the problem is indefinite, unless the call was never sent.
-    pub async fn ask(&self, what: ask::What, patience: Duration) -> Result<proto::Answer, Problem> {
+    pub async fn ask(&self, what: ask::What, timeout: Duration) -> Result<proto::Answer, Problem> {
         let call = self.shared.call.fetch_add(1, Ordering::Relaxed);
-        let (tell, told) = oneshot::channel();
+        let (reply, answered) = oneshot::channel();
         {
             let mut open = self.shared.open.lock();
             if CALLS_OPEN_MAX <= open.len() {
                 return Err(overloaded());
             }
-            open.insert(call, tell);
+            open.insert(call, reply);
         }
         let forget = ForgetOnDrop { shared: &self.shared, call };
-        let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        let patience_ms = u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX);
         let ask = proto::Ask { call, patience_ms, what: Some(what) };
         self.shared.asks.try_send(ask).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => overloaded(),
@@ -122,7 +122,7 @@ impl Caller {
         if self.shared.closed.is_cancelled() {
             return Err(lost());
         }
-        let answer = match tokio::time::timeout(patience, told).await {
+        let answer = match tokio::time::timeout(timeout, answered).await {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => return Err(lost()),
             Err(_) => return Err(Problem::indefinite(Code::TimedOut, "no answer in time")),
@@ -153,8 +153,8 @@ impl Caller {
 
     /// The time since the last message. A replica sends a message at least twice a second.
     pub fn silence(&self) -> Duration {
-        let heard = self.shared.heard_ms.load(Ordering::Relaxed);
-        Duration::from_millis(self.shared.age_ms().saturating_sub(heard))
+        let last = self.shared.last_message_ms.load(Ordering::Relaxed);
+        Duration::from_millis(self.shared.age_ms().saturating_sub(last))
     }
 
     /// Waits until the stream breaks.
@@ -223,20 +223,20 @@ async fn listen(
             rosters.send_replace(replicas.into());
         }
         shared.log_time_ms.fetch_max(batch.log_time_ms, Ordering::Relaxed);
-        shared.heard_ms.store(shared.age_ms(), Ordering::Relaxed);
+        shared.last_message_ms.store(shared.age_ms(), Ordering::Relaxed);
         let leader = Some(batch.leader).filter(|leader| *leader != 0);
         hints.send_if_modified(|hint| {
             hint.log_time_ms = hint.log_time_ms.max(batch.log_time_ms);
-            let told = (leader, batch.term, batch.replica);
-            let is_news = (hint.leader, hint.term, hint.replica) != told;
-            (hint.leader, hint.term, hint.replica) = told;
-            is_news
+            let latest = (leader, batch.term, batch.replica);
+            let is_changed = (hint.leader, hint.term, hint.replica) != latest;
+            (hint.leader, hint.term, hint.replica) = latest;
+            is_changed
         });
         let mut open = shared.open.lock();
         for answer in batch.answers {
-            if let Some(tell) = open.remove(&answer.call) {
+            if let Some(reply) = open.remove(&answer.call) {
                 // An error: the caller no longer waits.
-                let _ = tell.send(answer);
+                let _ = reply.send(answer);
             }
         }
     }
@@ -274,7 +274,7 @@ pub struct Reply {
 impl Reply {
     /// Sends the answer under the id of its call.
     pub fn send(mut self, answer: proto::Answer) {
-        self.put(answer);
+        self.deliver(answer);
     }
 
     /// Answers with a problem.
@@ -285,7 +285,7 @@ impl Reply {
         });
     }
 
-    fn put(&mut self, answer: proto::Answer) {
+    fn deliver(&mut self, answer: proto::Answer) {
         if let Some(answers) = self.answers.take() {
             self.open.fetch_sub(1, Ordering::Relaxed);
             // The queue has space for every open call, so an error means that the stream is gone.
@@ -299,7 +299,7 @@ impl Drop for Reply {
         if self.answers.is_some() {
             let problem = Problem::indefinite(Code::Lost, "the process dropped the call");
             let what = Some(answer::What::Problem((&problem).into()));
-            self.put(proto::Answer { what, ..proto::Answer::default() });
+            self.deliver(proto::Answer { what, ..proto::Answer::default() });
         }
     }
 }
@@ -317,12 +317,12 @@ pub fn answer<A: Answerer>(
     let (answers, waiting) = mpsc::channel(2 * CALLS_OPEN_MAX);
     let hint = answerer.hint();
     let roster = answerer.roster();
-    tokio::spawn(hear(asks, answerer, answers, stop.clone()));
-    let speaker = AnswerStream { waiting, hint, told: None, roster, replicas: None, stop };
+    tokio::spawn(receive(asks, answerer, answers, stop.clone()));
+    let speaker = AnswerStream { waiting, hint, sent_hint: None, roster, replicas: None, stop };
     stream::unfold(speaker, AnswerStream::next).boxed()
 }
 
-async fn hear<A: Answerer>(
+async fn receive<A: Answerer>(
     mut asks: Streaming<proto::Asks>,
     answerer: Arc<A>,
     answers: mpsc::Sender<proto::Answer>,
@@ -352,7 +352,7 @@ async fn hear<A: Answerer>(
 struct AnswerStream {
     waiting: mpsc::Receiver<proto::Answer>,
     hint: watch::Receiver<LeaderHint>,
-    told: Option<LeaderHint>,
+    sent_hint: Option<LeaderHint>,
     roster: Option<watch::Receiver<Roster>>,
     /// The log entry of the roster that was sent last.
     replicas: Option<(u64, u64)>,
@@ -362,9 +362,9 @@ struct AnswerStream {
 impl AnswerStream {
     async fn next(mut self) -> Option<(Result<proto::Answers, Status>, Self)> {
         // `borrow` does not mark the hint as seen, so a change between two calls is not lost.
-        let news = *self.hint.borrow();
+        let latest = *self.hint.borrow();
         let mut answers = Vec::new();
-        if self.told == Some(news) && self.news_of_replicas().is_none() {
+        if self.sent_hint == Some(latest) && self.unsent_roster().is_none() {
             tokio::select! {
                 count = self.waiting.recv_many(&mut answers, CALLS_PER_BATCH_MAX) => {
                     if count == 0 {
@@ -379,12 +379,12 @@ impl AnswerStream {
             }
         }
         let hint = *self.hint.borrow_and_update();
-        self.told = Some(hint);
+        self.sent_hint = Some(hint);
         let leader = hint.leader.unwrap_or(0);
         let term = hint.term;
-        let replicas = self.news_of_replicas();
-        if let Some(told) = &replicas {
-            self.replicas = Some((told.term, told.index));
+        let replicas = self.unsent_roster();
+        if let Some(roster) = &replicas {
+            self.replicas = Some((roster.term, roster.index));
         }
         let log_time_ms = hint.log_time_ms;
         let replica = hint.replica;
@@ -393,10 +393,10 @@ impl AnswerStream {
     }
 
     /// The roster, if it differs from the roster that was sent last.
-    fn news_of_replicas(&self) -> Option<proto::Replicas> {
+    fn unsent_roster(&self) -> Option<proto::Replicas> {
         let roster = self.roster.as_ref()?.borrow();
-        let is_news = !roster.voters.is_empty() && self.replicas != Some(roster.at);
-        is_news.then(|| (&*roster).into())
+        let is_changed = !roster.voters.is_empty() && self.replicas != Some(roster.at);
+        is_changed.then(|| (&*roster).into())
     }
 }
 
@@ -425,7 +425,7 @@ mod tests {
         let mut speaker = AnswerStream {
             waiting,
             hint,
-            told: None,
+            sent_hint: None,
             roster: None,
             replicas: None,
             stop: CancellationToken::new(),

@@ -18,8 +18,8 @@ pub(crate) fn plan(seed: u64, replicas: usize) -> Plan {
 pub(crate) fn tell(plan: Plan, story: impl FnOnce(&mut World) + Send + 'static) -> Report {
     trace::take_panics();
     let run = std::thread::spawn(move || {
-        World::told(&plan, |world| {
-            assert!(world.until(5_000, |world| 5 < world.history().told_after(0)), "it opens");
+        World::simulate(&plan, |world| {
+            assert!(world.until(5_000, |world| 5 < world.history().answers_after(0)), "it opens");
             story(world);
         })
     });
@@ -45,7 +45,7 @@ pub(crate) fn left_in_the_page_cache(world: &mut World) {
     world.act(Act::Resume(near));
     world.act(Act::Start(near));
     let back = world.now();
-    world.until(400, |world| 0 < world.history().told_after(back));
+    world.until(400, |world| 0 < world.history().answers_after(back));
     world.act(Act::Crash(Crash::Power, vec![near, leader]));
     // Messages kept for the replica behind the cut are lost with the machines that kept them.
     world.steps(100);
@@ -54,5 +54,5 @@ pub(crate) fn left_in_the_page_cache(world: &mut World) {
     }
     world.act(Act::Start(near));
     let again = world.now();
-    world.until(5_000, |world| 0 < world.history().told_after(again));
+    world.until(5_000, |world| 0 < world.history().answers_after(again));
 }

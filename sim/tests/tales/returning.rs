@@ -31,7 +31,10 @@ fn a_follower_goes_back(seed: u64, meanwhile: Meanwhile, whole: bool) {
         world.steps(30);
         world.act(Act::Start(place));
         let back = world.now();
-        assert!(world.until(5_000, |world| 20 < world.history().told_after(back + 300)), "orders");
+        assert!(
+            world.until(5_000, |world| 20 < world.history().answers_after(back + 300)),
+            "orders"
+        );
         world.act(Act::Crash(Crash::Kill, vec![place]));
         // The others learn how far it had acknowledged.
         world.steps(250);

@@ -71,7 +71,7 @@ pub struct Answer<Q> {
     /// The shell's handle of the query.
     pub query: Q,
     /// The query itself. Read only by `predicates.rs`.
-    pub(super) asked: CatalogQuery,
+    pub(super) lookup: CatalogQuery,
     /// The products as of `as_of`: none or one for a product, any number for a list.
     pub products: Vec<Change>,
     /// The cursor where the query landed.
@@ -128,13 +128,13 @@ impl<Q> CatalogCore<Q> {
     }
 
     /// A query arrives. Returns its answer, or keeps the query.
-    pub fn ask(&mut self, query: Q, asked: CatalogQuery, now: Moment) -> Option<Answer<Q>> {
-        if !self.lands(&asked, now) {
-            self.parked.insert(self.parked_count, (query, asked));
+    pub fn ask(&mut self, query: Q, lookup: CatalogQuery, now: Moment) -> Option<Answer<Q>> {
+        if !self.lands(&lookup, now) {
+            self.parked.insert(self.parked_count, (query, lookup));
             self.parked_count += 1;
             return None;
         }
-        self.land(query, asked)
+        self.land(query, lookup)
     }
 
     /// Lands the parked queries that may land now; call it after a grant or when the cursor moved.
@@ -144,11 +144,11 @@ impl<Q> CatalogCore<Q> {
         }
         let parked = std::mem::take(&mut self.parked);
         let mut answers = Vec::new();
-        for (turn, (query, asked)) in parked {
-            if self.lands(&asked, now) {
-                answers.extend(self.land(query, asked));
+        for (turn, (query, lookup)) in parked {
+            if self.lands(&lookup, now) {
+                answers.extend(self.land(query, lookup));
             } else {
-                self.parked.insert(turn, (query, asked));
+                self.parked.insert(turn, (query, lookup));
             }
         }
         answers
@@ -161,8 +161,8 @@ impl<Q> CatalogCore<Q> {
     }
 
     /// The present state, outside the freshness promise: its answer must be marked as stale.
-    pub fn stale(&self, asked: &CatalogQuery) -> (Vec<Change>, Index) {
-        (self.look(asked), self.watcher.cursor())
+    pub fn stale(&self, lookup: &CatalogQuery) -> (Vec<Change>, Index) {
+        (self.look(lookup), self.watcher.cursor())
     }
 
     /// A frontend opens a watching stream.
@@ -200,7 +200,7 @@ impl<Q> CatalogCore<Q> {
     /// Drops every frontend whose grace has ended, and returns the streams to close.
     pub fn lapse(&mut self, now: Moment) -> Vec<(Incarnation, Option<StreamId>)> {
         let lapsed = self.watchers.lapse(now);
-        self.watchers.forget_let_go();
+        self.watchers.forget_fenced();
         lapsed
     }
 
@@ -233,16 +233,16 @@ impl<Q> CatalogCore<Q> {
         &self.watchers
     }
 
-    fn lands(&self, asked: &CatalogQuery, now: Moment) -> bool {
-        let (CatalogQuery::Product { floor, .. } | CatalogQuery::List { floor, .. }) = asked;
+    fn lands(&self, lookup: &CatalogQuery, now: Moment) -> bool {
+        let (CatalogQuery::Product { floor, .. } | CatalogQuery::List { floor, .. }) = lookup;
         self.may_land(now) && *floor <= self.watcher.cursor()
     }
 
-    fn land(&mut self, query: Q, asked: CatalogQuery) -> Option<Answer<Q>> {
-        let products = self.look(&asked);
+    fn land(&mut self, query: Q, lookup: CatalogQuery) -> Option<Answer<Q>> {
+        let products = self.look(&lookup);
         let as_of = self.watcher.cursor();
         let version = products.iter().map(|product| product.version).max().unwrap_or_default();
-        let answer = Answer { query, asked, products, as_of };
+        let answer = Answer { query, lookup, products, as_of };
         if self.may_answer(version) {
             return Some(answer);
         }
@@ -250,8 +250,8 @@ impl<Q> CatalogCore<Q> {
         None
     }
 
-    pub(super) fn look(&self, asked: &CatalogQuery) -> Vec<Change> {
-        match asked {
+    pub(super) fn look(&self, lookup: &CatalogQuery) -> Vec<Change> {
+        match lookup {
             CatalogQuery::Product { name, .. } => {
                 self.table.get(name.as_str()).cloned().into_iter().collect()
             }

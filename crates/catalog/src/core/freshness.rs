@@ -8,7 +8,7 @@ use std::time::Duration;
 use wire::watch::lease::Moment;
 
 /// A lease that returns within this time was lost in a failover, which is not logged here.
-const WORTH_SAYING: Duration = Duration::from_secs(1);
+const LOGGED_AFTER: Duration = Duration::from_secs(1);
 
 /// The line to log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub(crate) struct Freshness {
     /// There has been a lease: before the first one, a catalog has nothing to show.
     met: bool,
     lost: Option<Moment>,
-    said: bool,
+    is_logged: bool,
 }
 
 impl Freshness {
@@ -34,11 +34,11 @@ impl Freshness {
         if live {
             self.met = true;
             self.lost = None;
-            return std::mem::take(&mut self.said).then_some(FreshnessLine::Fresh);
+            return std::mem::take(&mut self.is_logged).then_some(FreshnessLine::Fresh);
         }
         let since = *self.lost.get_or_insert(now);
-        let is_due = self.met && !self.said && WORTH_SAYING <= now.since(since);
-        self.said |= is_due;
+        let is_due = self.met && !self.is_logged && LOGGED_AFTER <= now.since(since);
+        self.is_logged |= is_due;
         is_due.then_some(FreshnessLine::Stale)
     }
 }

@@ -29,7 +29,7 @@ impl<Q> CatalogCore<Q> {
     /// of the index at which it landed.
     pub(super) fn as_landed(&self, mut answer: Answer<Q>) -> Answer<Q> {
         if self.rules.broken(Mutant::NewestOnSettled) {
-            answer.products = self.look(&answer.asked);
+            answer.products = self.look(&answer.lookup);
         }
         if self.rules.broken(Mutant::StoredAsOfSending) {
             answer.as_of = self.watcher.cursor();

@@ -16,23 +16,23 @@ use super::*;
 
 /// A source that drops every watcher, and passes each hello to the test.
 #[derive(Clone)]
-struct LetsGo(mpsc::UnboundedSender<proto::Hello>);
+struct FencingSource(mpsc::UnboundedSender<proto::Hello>);
 
 #[tonic::async_trait]
-impl Watch for LetsGo {
+impl Watch for FencingSource {
     type FollowStream = BoxStream<'static, Result<proto::FromSource, Status>>;
 
     async fn follow(
         &self,
         request: Request<Streaming<proto::FromWatcher>>,
     ) -> Result<Response<Self::FollowStream>, Status> {
-        let came = self.0.clone();
+        let sender = self.0.clone();
         let mut incoming = request.into_inner();
         let refused = async move {
             let first = incoming.message().await.unwrap().unwrap();
             if let Some(from_watcher::What::Hello(hello)) = first.what {
                 // The test may have ended and dropped the receiver.
-                let _ = came.send(hello);
+                let _ = sender.send(hello);
             }
             Err(Status::aborted("detached: attach again"))
         };
@@ -52,24 +52,24 @@ fn met(state: &CatalogState) {
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    let patience = Duration::from_secs(20);
-    tokio::time::timeout(patience, what).await.expect("the answer arrives at once or never")
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, what).await.expect("the answer arrives at once or never")
 }
 
 #[tokio::test]
 async fn a_dropped_catalog_returns_under_a_new_incarnation() {
     let listener = TcpListener::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
-    let (came, mut comes) = mpsc::unbounded_channel();
+    let (sender, mut hellos) = mpsc::unbounded_channel();
     let (state, stop) = (state(), CancellationToken::new());
     met(&state);
-    let routes = Routes::new(WatchServer::new(LetsGo(came)));
+    let routes = Routes::new(WatchServer::new(FencingSource(sender)));
     tokio::spawn(serve::internal(listener, routes, state.clone(), stop.clone()));
     let sources = WatchedSources::Catalogs(vec![Peer { id: 1, address }]);
     let following = follow(&state, &sources, &stop);
     let coming = async {
-        let first = soon(comes.recv()).await.unwrap();
-        let again = soon(comes.recv()).await.unwrap();
+        let first = soon(hellos.recv()).await.unwrap();
+        let again = soon(hellos.recv()).await.unwrap();
         assert_eq!((first.cursor, again.cursor), (7, 0), "the catalog returns without products");
         assert_ne!(first.incarnation, again.incarnation);
         stop.cancel();

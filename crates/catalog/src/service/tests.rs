@@ -59,7 +59,7 @@ async fn a_catalog_without_a_lease_answers_stale_before_its_client_times_out() {
 fn a_query_is_parked_for_less_than_its_clients_timeout() {
     assert_eq!(parked_max(600), Duration::from_millis(450));
     assert_eq!(parked_max(0), Duration::ZERO);
-    assert_eq!(parked_max(u32::MAX), PATIENCE_MAX);
+    assert_eq!(parked_max(u32::MAX), PARKED_MAX);
 }
 
 #[tokio::test]

@@ -9,11 +9,11 @@ use super::CatalogState;
 
 impl Facts for CatalogState {
     fn status(&self) -> ProcessStatus {
-        let held = self.held.lock();
-        let watcher = held.core.watcher();
+        let locked = self.locked.lock();
+        let watcher = locked.core.watcher();
         let now = clock::now();
         let millis = watcher.remaining(now).as_millis();
-        let id = held.ledger_id.first_chunk().map(|id| LedgerId(*id).to_string());
+        let id = locked.ledger_id.first_chunk().map(|id| LedgerId(*id).to_string());
         ProcessStatus {
             role: "catalog".into(),
             pid: Some(std::process::id()),
@@ -21,11 +21,11 @@ impl Facts for CatalogState {
             ready: watcher.live(now),
             version: env!("CARGO_PKG_VERSION").into(),
             ledger_id: id,
-            term: Some(held.term),
+            term: Some(locked.term),
             applied_index: Some(watcher.cursor().0),
             settled_index: Some(watcher.settled().0),
-            products: u64::try_from(held.core.table().len()).ok(),
-            watchers: u64::try_from(held.core.watchers().watchers().count()).ok(),
+            products: u64::try_from(locked.core.table().len()).ok(),
+            watchers: u64::try_from(locked.core.watchers().watchers().count()).ok(),
             watches: self.watches.lock().clone(),
             lease_ms: u64::try_from(millis).ok(),
             ..ProcessStatus::default()
@@ -33,6 +33,6 @@ impl Facts for CatalogState {
     }
 
     fn ready(&self) -> bool {
-        self.held.lock().core.watcher().live(clock::now())
+        self.locked.lock().core.watcher().live(clock::now())
     }
 }

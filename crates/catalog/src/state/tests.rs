@@ -99,32 +99,33 @@ fn met(state: &CatalogState) {
 
 impl Shop {
     async fn open() -> Self {
-        let (told, replies) = mpsc::unbounded_channel();
+        let (sender, replies) = mpsc::unbounded_channel();
         let listener =
             TcpListener::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let state = state(Times::default());
-        let routes = Routes::new(StoreServer::new(ReplyCollector(told, watch::Sender::default())));
+        let routes =
+            Routes::new(StoreServer::new(ReplyCollector(sender, watch::Sender::default())));
         tokio::spawn(serve::internal(listener, routes, state.clone(), CancellationToken::new()));
         let caller = Caller::connect(&address).await.unwrap();
         Self { state, caller, replies }
     }
 
     /// A client asks, and waits until `until`.
-    async fn ask(&mut self, asked: CatalogQuery, until: Moment, stale_ok: bool) -> Asking {
+    async fn ask(&mut self, lookup: CatalogQuery, until: Moment, stale_ok: bool) -> Asking {
         let caller = self.caller.clone();
         let what = proto::ask::What::Lookup(proto::Lookup { number: 0 });
-        let told = tokio::spawn(async move { caller.ask(what, HOUR).await });
+        let answer = tokio::spawn(async move { caller.ask(what, HOUR).await });
         let reply = self.replies.recv().await.unwrap();
-        let list = matches!(asked, CatalogQuery::List { .. });
-        self.state.ask(Query { reply, until, stale_ok, list }, asked);
-        told
+        let list = matches!(lookup, CatalogQuery::List { .. });
+        self.state.ask(Query { reply, until, stale_ok, list }, lookup);
+        answer
     }
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    let patience = Duration::from_secs(20);
-    tokio::time::timeout(patience, what).await.expect("the answer arrives at once or never")
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, what).await.expect("the answer arrives at once or never")
 }
 
 /// [P5] The deciding time is the moment at which the query arrives.
@@ -135,15 +136,15 @@ async fn a_query_after_the_end_of_the_lease_is_not_answered_by_the_catalog_itsel
     let (over, now) = grant(LEASE);
     shop.state.take(over, now);
     assert!(!Facts::ready(&*shop.state), "the lease has ended");
-    let told = shop.ask(fox(0), clock::now(), false).await;
+    let answer = shop.ask(fox(0), clock::now(), false).await;
     shop.state.tick();
-    let problem = soon(told).await.unwrap().unwrap_err();
+    let problem = soon(answer).await.unwrap().unwrap_err();
     assert_eq!((problem.code, problem.definite), (Code::NoLeader, true));
     let (live, now) = grant(Duration::ZERO);
     shop.state.take(Grant { lease: HOUR, ..live }, now);
     assert!(Facts::ready(&*shop.state));
-    let told = shop.ask(fox(7), clock::now(), false).await;
-    let answer = soon(told).await.unwrap().unwrap();
+    let answer = shop.ask(fox(7), clock::now(), false).await;
+    let answer = soon(answer).await.unwrap().unwrap();
     assert_eq!((answer.as_of, answer.stale), (7, false));
     // A catalog that said goodbye no longer answers by itself.
     shop.state.renounce();
@@ -154,25 +155,25 @@ async fn a_query_after_the_end_of_the_lease_is_not_answered_by_the_catalog_itsel
 async fn a_parked_query_is_answered_when_a_lease_is_granted() {
     let mut shop = Shop::open().await;
     met(&shop.state);
-    let told = shop.ask(fox(0), clock::now().plus(HOUR), false).await;
+    let answer = shop.ask(fox(0), clock::now().plus(HOUR), false).await;
     let (live, now) = grant(Duration::ZERO);
     shop.state.take(Grant { lease: HOUR, ..live }, now);
-    assert_eq!(soon(told).await.unwrap().unwrap().as_of, 7);
+    assert_eq!(soon(answer).await.unwrap().unwrap().as_of, 7);
 }
 
 #[tokio::test]
 async fn only_queries_that_accept_stale_answers_get_them_and_never_from_an_empty_catalog() {
     let mut shop = Shop::open().await;
-    let told = shop.ask(fox(0), clock::now(), true).await;
+    let answer = shop.ask(fox(0), clock::now(), true).await;
     shop.state.tick();
-    assert_eq!(soon(told).await.unwrap().unwrap_err().code, Code::Starting, "it holds nothing");
+    assert_eq!(soon(answer).await.unwrap().unwrap_err().code, Code::Starting, "it holds nothing");
     met(&shop.state);
-    let told = shop.ask(fox(0), clock::now(), false).await;
+    let answer = shop.ask(fox(0), clock::now(), false).await;
     shop.state.tick();
-    assert_eq!(soon(told).await.unwrap().unwrap_err().code, Code::NoLeader);
-    let told = shop.ask(fox(0), clock::now(), true).await;
+    assert_eq!(soon(answer).await.unwrap().unwrap_err().code, Code::NoLeader);
+    let answer = shop.ask(fox(0), clock::now(), true).await;
     shop.state.tick();
-    let answer = soon(told).await.unwrap().unwrap();
+    let answer = soon(answer).await.unwrap().unwrap();
     assert_eq!((answer.as_of, answer.stale), (7, true));
 }
 

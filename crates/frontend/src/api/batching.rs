@@ -42,10 +42,10 @@ impl Api {
             let nothing = batch.render(dialect, &BatchOutcome::Decided(&[], false));
             return answer::json(StatusCode::OK, nothing);
         }
-        let asked = self.shared.queries.incarnation();
+        let incarnation = self.shared.queries.incarnation();
         match submit::place(&self.shared.replicas, count, |deadline| batch.bulk(deadline)).await {
             Ok(DecidedMany { outcomes, index, retried }) => {
-                self.tells(asked, &batch, index);
+                self.note_answered(incarnation, &batch, index);
                 let body = batch.render(dialect, &BatchOutcome::Decided(&outcomes, retried));
                 answer::as_of(answer::json(StatusCode::OK, body), index, false)
             }
@@ -58,13 +58,13 @@ impl Api {
         }
     }
 
-    fn tells(&self, asked: u64, batch: &Batch<'_>, index: Index) {
+    fn note_answered(&self, incarnation: u64, batch: &Batch<'_>, index: Index) {
         let mut last = "";
         for item in batch.good() {
             let name = item.wanted.name.as_ref();
             // The orders of a batch often name the same product.
             if name != last {
-                self.shared.queries.note_answered(asked, name, index);
+                self.shared.queries.note_answered(incarnation, name, index);
                 last = name;
             }
         }

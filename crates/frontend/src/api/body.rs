@@ -39,16 +39,16 @@ impl Api {
     /// Reads a body to its end. While it is waited for, the received bytes need quota.
     async fn collect(&self, mut body: Limited<Incoming>, from: IpAddr) -> Result<Bytes, Answer> {
         let mut read = BytesMut::new();
-        let mut room: Option<Reservation<'_>> = None;
+        let mut reservation: Option<Reservation<'_>> = None;
         loop {
             let mut frame = body.frame();
             let frame = match futures::poll!(&mut frame) {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
-                    if room.is_none() {
+                    if reservation.is_none() {
                         let exempt = self.is_gateway(from);
                         let reserved = self.shared.bodies.reserve(from, read.len(), exempt);
-                        room = Some(reserved.ok_or_else(no_room)?);
+                        reservation = Some(reserved.ok_or_else(no_quota)?);
                     }
                     frame.await
                 }
@@ -59,8 +59,8 @@ impl Api {
                 Some(Err(error)) if error.is::<LengthLimitError>() => return Err(too_large()),
                 Some(Err(_)) => return Err(bad_request("the body could not be read")),
             }
-            if room.as_mut().is_some_and(|room| !room.grow(read.len())) {
-                return Err(no_room());
+            if reservation.as_mut().is_some_and(|reservation| !reservation.grow(read.len())) {
+                return Err(no_quota());
             }
         }
     }
@@ -70,7 +70,7 @@ fn too_large() -> Answer {
     answer::last(answer::error(StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"))
 }
 
-fn no_room() -> Answer {
+fn no_quota() -> Answer {
     let why = "too many bodies are on their way: send them whole, or fewer at once";
     answer::problem(&Problem::definite(Code::Overloaded, why))
 }

@@ -22,7 +22,7 @@ use wire::status::ProcessStatus;
 use wire::stream::{self, Answerer, LeaderHint, Reply};
 
 use super::*;
-use crate::limits::PATIENCE;
+use crate::limits::REQUEST_TIMEOUT;
 use crate::retry::Reach;
 
 pub(crate) type Asks = mpsc::UnboundedReceiver<(proto::Ask, Reply)>;
@@ -31,7 +31,7 @@ pub(crate) type Asks = mpsc::UnboundedReceiver<(proto::Ask, Reply)>;
 #[derive(Clone)]
 pub(crate) struct Replica {
     pub(crate) peer: Peer,
-    asked: mpsc::UnboundedSender<(proto::Ask, Reply)>,
+    questions: mpsc::UnboundedSender<(proto::Ask, Reply)>,
     hint: watch::Sender<LeaderHint>,
     stop: CancellationToken,
 }
@@ -39,7 +39,7 @@ pub(crate) struct Replica {
 impl Answerer for Replica {
     fn ask(&self, ask: proto::Ask, reply: Reply) {
         // A test that has ended may have dropped the receiver.
-        let _ = self.asked.send((ask, reply));
+        let _ = self.questions.send((ask, reply));
     }
 
     fn hint(&self) -> watch::Receiver<LeaderHint> {
@@ -83,23 +83,23 @@ impl Replica {
         let listener =
             TcpListener::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (asked, asks) = mpsc::unbounded_channel();
+        let (questions, asks) = mpsc::unbounded_channel();
         let (peer, hint) = (Peer { id, address }, watch::Sender::default());
-        let replica = Self { peer, asked, hint, stop: CancellationToken::new() };
+        let replica = Self { peer, questions, hint, stop: CancellationToken::new() };
         let routes = Routes::new(StoreServer::new(replica.clone()));
         let (facts, stop) = (Arc::new(replica.clone()), replica.stop.clone());
         tokio::spawn(serve::internal(listener, routes, facts, stop));
         (replica, asks)
     }
 
-    fn says(&self, leader: u64, term: u64, log_time_ms: u64) {
+    fn announce(&self, leader: u64, term: u64, log_time_ms: u64) {
         self.hint.send_replace(LeaderHint { leader: Some(leader), term, log_time_ms, replica: 0 });
     }
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {
-    let patience = Duration::from_secs(20);
-    tokio::time::timeout(patience, what).await.expect("the answer arrives at once or never")
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, what).await.expect("the answer arrives at once or never")
 }
 
 /// Waits until the replicas are seen like this.
@@ -144,7 +144,7 @@ fn placed(number: u64) -> Outcome {
 /// A frontend that has found its leader, replica 1.
 async fn led() -> (OrderCoalescer, Replica, Asks, CancellationToken) {
     let (replica, asks) = Replica::start(1).await;
-    replica.says(1, 1, 1_000_000);
+    replica.announce(1, 1, 1_000_000);
     let stop = CancellationToken::new();
     let replicas = Replicas::start(vec![replica.peer.clone()], &stop);
     until(&replicas, |replicas| replicas.view().leader_up() == Some(1)).await;
@@ -210,8 +210,8 @@ async fn the_deadline_of_an_order_is_its_clients_timeout() {
     let (ask, _reply) = soon(asks.recv()).await.unwrap();
     let latest = coalescer.replicas.log_time_ms().unwrap();
     let deadline = orders(ask).1.requests[0].deadline.unwrap().0;
-    let patience = u64::try_from(PATIENCE.as_millis()).unwrap();
-    assert!((earliest + patience..=latest + patience).contains(&deadline), "{deadline}");
+    let limit = u64::try_from(REQUEST_TIMEOUT.as_millis()).unwrap();
+    assert!((earliest + limit..=latest + limit).contains(&deadline), "{deadline}");
 }
 
 /// [P4] An order sent to a deposed leader may have been decided there.
@@ -219,17 +219,17 @@ async fn the_deadline_of_an_order_is_its_clients_timeout() {
 async fn an_order_sent_to_a_deposed_leader_is_retried_and_marked_as_retried() {
     let ((first, mut to_first), (second, mut to_second)) =
         (Replica::start(1).await, Replica::start(2).await);
-    first.says(1, 1, 1_000_000);
+    first.announce(1, 1, 1_000_000);
     let stop = CancellationToken::new();
     let replicas = Replicas::start(vec![first.peer.clone(), second.peer.clone()], &stop);
     until(&replicas, |replicas| replicas.view().leader_up() == Some(1)).await;
     let coalescer = OrderCoalescer::new(replicas);
     let placing = coalescer.place(line(), key(1));
     let telling = async {
-        let (asked, _unanswered) = soon(to_first.recv()).await.unwrap();
-        second.says(2, 2, 1_000_000);
+        let (questions, _unanswered) = soon(to_first.recv()).await.unwrap();
+        second.announce(2, 2, 1_000_000);
         let (again, reply) = soon(to_second.recv()).await.unwrap();
-        assert_eq!(orders(asked), orders(again), "the same order, and the same deadline");
+        assert_eq!(orders(questions), orders(again), "the same order, and the same deadline");
         reply.send(decided(&[placed(7)], 4));
     };
     let (told, ()) = tokio::join!(soon(placing), telling);
@@ -240,8 +240,8 @@ async fn an_order_sent_to_a_deposed_leader_is_retried_and_marked_as_retried() {
 #[tokio::test]
 async fn the_leader_is_named_by_the_latest_term_among_reachable_replicas() {
     let ((first, _asks), (second, _more)) = (Replica::start(1).await, Replica::start(2).await);
-    first.says(1, 5, 1_000_000);
-    second.says(2, 4, 1_000_000);
+    first.announce(1, 5, 1_000_000);
+    second.announce(2, 4, 1_000_000);
     let stop = CancellationToken::new();
     let replicas = Replicas::start(vec![first.peer.clone(), second.peer.clone()], &stop);
     let up = |replicas: &Replicas| replicas.view().replicas == [(1, Reach::Up), (2, Reach::Up)];

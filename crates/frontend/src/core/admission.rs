@@ -155,10 +155,10 @@ mod tests {
 
     use super::*;
 
-    /// A store that answers `does` orders per millisecond, in sequence, and none while it is
+    /// A store that answers `capacity` orders per millisecond, in sequence, and none while it is
     /// `down`.
     struct SimulatedStore {
-        does: usize,
+        capacity: usize,
         down: std::ops::Range<u64>,
     }
 
@@ -170,38 +170,38 @@ mod tests {
         longest: [u64; 2],
     }
 
-    /// Simulates `store`; `comes` is the number of orders that arrive in a millisecond.
-    fn live(store: &SimulatedStore, comes: impl Fn(u64) -> usize) -> AdmissionTotals {
+    /// Simulates `store`; `arrivals` is the number of orders that arrive in a millisecond.
+    fn live(store: &SimulatedStore, arrivals: impl Fn(u64) -> usize) -> AdmissionTotals {
         let at = Duration::from_millis;
-        let (mut core, mut line, mut came) =
+        let (mut core, mut line, mut totals) =
             (AdmissionCore::default(), VecDeque::new(), AdmissionTotals::default());
         for ms in 0..4_000 {
-            for _ in 0..comes(ms) {
+            for _ in 0..arrivals(ms) {
                 match core.enter(false, at(ms)) {
                     true => line.push_back(ms),
-                    false => came.refused += 1,
+                    false => totals.refused += 1,
                 }
             }
             if store.down.contains(&ms) {
                 continue;
             }
             // The last of these orders are answered in the next millisecond.
-            for entered in line.drain(..store.does.min(line.len())) {
-                let longest = &mut came.longest[usize::from(500 <= ms)];
+            for entered in line.drain(..store.capacity.min(line.len())) {
+                let longest = &mut totals.longest[usize::from(500 <= ms)];
                 *longest = (*longest).max(ms - entered);
                 core.leave(at(entered), true, at(ms));
             }
         }
-        came
+        totals
     }
 
     #[test]
     fn at_twice_the_capacity_half_of_the_orders_are_rejected_and_the_others_are_fast() {
-        for does in [10, 40, 100] {
-            let came = live(&SimulatedStore { does, down: 0..0 }, |_| 2 * does);
-            let half = does * 4_000;
-            assert!((half * 8 / 10..=half).contains(&came.refused), "{does}: {came:?}");
-            assert!(came.longest[0] <= 300 && came.longest[1] <= 30, "{does}: {came:?}");
+        for capacity in [10, 40, 100] {
+            let totals = live(&SimulatedStore { capacity, down: 0..0 }, |_| 2 * capacity);
+            let half = capacity * 4_000;
+            assert!((half * 8 / 10..=half).contains(&totals.refused), "{capacity}: {totals:?}");
+            assert!(totals.longest[0] <= 300 && totals.longest[1] <= 30, "{capacity}: {totals:?}");
         }
     }
 
@@ -216,8 +216,8 @@ mod tests {
                 }
             }
             // In each tenth of a second there are 30 ms without an answer.
-            let does = if ms % 100 < 30 { 0 } else { 10 };
-            for entered in line.drain(..does.min(line.len())) {
+            let capacity = if ms % 100 < 30 { 0 } else { 10 };
+            for entered in line.drain(..capacity.min(line.len())) {
                 core.leave(at(entered), true, at(ms));
             }
             if 2_000 < ms {
@@ -254,20 +254,23 @@ mod tests {
 
     #[test]
     fn a_burst_is_admitted_whole() {
-        let came =
-            live(&SimulatedStore { does: 10, down: 0..0 }, |ms| if ms == 9 { 1_900 } else { 1 });
-        assert_eq!(came.refused, 0, "{came:?}");
-        assert!(came.longest[0] < 250, "{came:?}");
+        let totals =
+            live(
+                &SimulatedStore { capacity: 10, down: 0..0 },
+                |ms| if ms == 9 { 1_900 } else { 1 },
+            );
+        assert_eq!(totals.refused, 0, "{totals:?}");
+        assert!(totals.longest[0] < 250, "{totals:?}");
     }
 
     #[test]
     fn no_order_is_rejected_because_a_leader_died() {
         for down in [1_000..1_030, 1_000..1_400, 1_000..1_700] {
-            let came = live(&SimulatedStore { does: 10, down: down.clone() }, |_| 7);
-            assert_eq!(came.refused, 0, "{down:?}");
+            let totals = live(&SimulatedStore { capacity: 10, down: down.clone() }, |_| 7);
+            assert_eq!(totals.refused, 0, "{down:?}");
         }
         // Memory stays bounded, however long the stall lasts.
-        assert!(0 < live(&SimulatedStore { does: 10, down: 1_000..3_000 }, |_| 7).refused);
+        assert!(0 < live(&SimulatedStore { capacity: 10, down: 1_000..3_000 }, |_| 7).refused);
     }
 
     #[test]

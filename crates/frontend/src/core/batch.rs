@@ -90,12 +90,12 @@ impl<'de> Visitor<'de> for ItemsVisitor {
 }
 
 impl<'a> Batch<'a> {
-    /// Parses a body. `luck` seeds the keys of orders without one. The error is for the client: no
-    /// order of the batch is placed.
+    /// Parses a body. `random` seeds the keys of orders without one. The error is for the client:
+    /// no order of the batch is placed.
     pub(crate) fn parse(
         dialect: Dialect,
         body: &'a [u8],
-        luck: u128,
+        random: u128,
     ) -> Result<Self, (StatusCode, String)> {
         let bad = |why: String| (StatusCode::BAD_REQUEST, why);
         classic::object(body).map_err(bad)?;
@@ -112,7 +112,7 @@ impl<'a> Batch<'a> {
             return Err((StatusCode::PAYLOAD_TOO_LARGE, why));
         }
         let items = (0_u128..).zip(orders.first);
-        let items = items.map(|(place, fields)| item(dialect, fields, luck.wrapping_add(place)));
+        let items = items.map(|(place, fields)| item(dialect, fields, random.wrapping_add(place)));
         Ok(Self { items: items.collect() })
     }
 
@@ -139,16 +139,16 @@ impl<'a> Batch<'a> {
 
     /// `{"results":[{"status":200,"data":{"transaction_number":7}},…]}`, in the order of the
     /// request.
-    pub(crate) fn render(&self, dialect: Dialect, came: &BatchOutcome<'_>) -> String {
+    pub(crate) fn render(&self, dialect: Dialect, outcome: &BatchOutcome<'_>) -> String {
         let mut out = String::with_capacity(16 + 64 * self.items.len());
         out.push_str("{\"results\":[");
-        let mut outcomes = match came {
+        let mut outcomes = match outcome {
             BatchOutcome::Decided(outcomes, _) => outcomes.iter(),
             BatchOutcome::Unknown(_) => [].iter(),
         };
         for (place, item) in self.items.iter().enumerate() {
             out.push_str(if place == 0 { "{\"status\":" } else { ",{\"status\":" });
-            match (item, came) {
+            match (item, outcome) {
                 (Err(why), _) => write_error(&mut out, StatusCode::BAD_REQUEST, why),
                 (Ok(_), BatchOutcome::Decided(_, retried)) => match outcomes.next() {
                     Some(outcome) => write_outcome(&mut out, dialect, outcome, *retried),
@@ -172,9 +172,9 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn item(dialect: Dialect, mut fields: OrderFields<'_>, luck: u128) -> Result<Item<'_>, String> {
+fn item(dialect: Dialect, mut fields: OrderFields<'_>, random: u128) -> Result<Item<'_>, String> {
     let (key, drawn) = match fields.key.take() {
-        None => (Cow::Owned(keys::own_text(luck)), true),
+        None => (Cow::Owned(keys::own_text(random)), true),
         Some(FieldValue::Text(key)) if Key::fits(key.as_bytes()) => (key, false),
         Some(_) => return Err("key must be 1 to 255 visible ASCII characters".into()),
     };

@@ -57,7 +57,7 @@ pub enum NextTry {
 /// The state of one request's tries.
 #[derive(Clone, Debug)]
 pub struct Retry {
-    patience: Duration,
+    timeout: Duration,
     /// Some try may have been decided.
     unknown: bool,
     /// The earliest time of the next try, after a definite problem.
@@ -89,21 +89,21 @@ impl ReplicaView {
 }
 
 impl Retry {
-    /// A request that may take `patience` in total.
-    pub fn new(patience: Duration) -> Self {
-        Self { patience, unknown: false, not_before: Duration::ZERO, tries: 0, dialed: false }
+    /// A request that may take `timeout` in total.
+    pub fn new(timeout: Duration) -> Self {
+        Self { timeout, unknown: false, not_before: Duration::ZERO, tries: 0, dialed: false }
     }
 
     /// The next action, `since` the request arrived.
     pub fn next(&self, view: &ReplicaView, since: Duration) -> NextTry {
         let no_quorum = "no majority of the replicas is reachable: nothing was ordered";
-        if self.patience <= since {
+        if self.timeout <= since {
             if self.unknown {
                 return NextTry::Unknown;
             }
             return NextTry::Refuse(problem(Code::NoLeader, "no leader was found in time"));
         }
-        let left = self.patience.saturating_sub(since);
+        let left = self.timeout.saturating_sub(since);
         if since < self.not_before {
             return NextTry::Wait(self.not_before.saturating_sub(since).min(left));
         }
@@ -131,9 +131,9 @@ impl Retry {
         NextTry::Wait(look_again.min(left))
     }
 
-    /// A try failed with a problem. `luck` in 0..1 spreads the retries of different requests.
+    /// A try failed with a problem. `random` in 0..1 spreads the retries of different requests.
     /// `Some`: the client gets this problem at once; only if no try can have been decided.
-    pub fn failed(&mut self, problem: &Problem, since: Duration, luck: f64) -> Option<Problem> {
+    pub fn failed(&mut self, problem: &Problem, since: Duration, random: f64) -> Option<Problem> {
         self.unknown |= !problem.definite;
         self.tries = self.tries.saturating_add(1);
         let final_now = match problem.code {
@@ -154,7 +154,7 @@ impl Retry {
         }
         // 2, 4, 8, … at most 64 ms, spread over its upper half.
         let step = Duration::from_millis(1 << self.tries.min(6));
-        let pause = step.mul_f64(0.5 + 0.5 * luck.clamp(0.0, 1.0));
+        let pause = step.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0));
         self.not_before = since + pause;
         None
     }

@@ -39,17 +39,17 @@ const QUANTITIES: [(&str, &str); 13] = [
 /// One case: an id, a description, the request, and the expected status.
 struct Case {
     id: String,
-    says: String,
+    description: String,
     body: String,
     kind: &'static str,
     status: u16,
 }
 
 impl Case {
-    fn new(id: &str, says: &str, body: String) -> Self {
+    fn new(id: &str, description: &str, body: String) -> Self {
         let id = format!("bad-{id}");
-        let says = says.to_owned();
-        Self { id, says, body, kind: "application/json", status: 400 }
+        let description = description.to_owned();
+        Self { id, description, body, kind: "application/json", status: 400 }
     }
 }
 
@@ -62,11 +62,11 @@ fn cases(dialect: Dialect, name: &str) -> Vec<Case> {
     let mut cases: Vec<Case> = QUANTITIES
         .into_iter()
         .map(|(what, quantity)| {
-            let says = match what {
+            let description = match what {
                 "huge" => "a quantity beyond all integers is refused".to_owned(),
                 _ => format!("a quantity of {quantity} is refused"),
             };
-            Case::new(&format!("quantity-{what}"), &says, order(quantity))
+            Case::new(&format!("quantity-{what}"), &description, order(quantity))
         })
         .collect();
     let good = order("1");
@@ -113,7 +113,8 @@ fn cases(dialect: Dialect, name: &str) -> Vec<Case> {
 
 pub(super) fn checks(dialect: Dialect) -> Vec<Check> {
     let cases = cases(dialect, "NAME");
-    let mut checks: Vec<Check> = cases.iter().map(|case| check(&case.id, &case.says)).collect();
+    let mut checks: Vec<Check> =
+        cases.iter().map(|case| check(&case.id, &case.description)).collect();
     checks.push(Check::new(
         UNCHANGED,
         5,
@@ -128,8 +129,12 @@ pub(super) fn checks(dialect: Dialect) -> Vec<Check> {
     checks
 }
 
-fn check(id: &str, says: &str) -> Check {
-    if CHOICES.contains(&id) { Check::info(id, says) } else { Check::new(id, 1, says) }
+fn check(id: &str, description: &str) -> Check {
+    if CHOICES.contains(&id) {
+        Check::info(id, description)
+    } else {
+        Check::new(id, 1, description)
+    }
 }
 
 pub(super) async fn examine(examiner: &mut Examiner) {
@@ -139,17 +144,17 @@ pub(super) async fn examine(examiner: &mut Examiner) {
     let mut changed = None;
     for case in cases(examiner.dialect, &examiner.name) {
         let headers = &[("content-type", case.kind)];
-        let asked = examiner.ask(HttpRequest { headers, ..HttpRequest::order(&case.body) }).await;
+        let reply = examiner.ask(HttpRequest { headers, ..HttpRequest::order(&case.body) }).await;
         let sent = match case.body.as_str() {
             "" => "an empty body",
             body => body,
         };
-        let found = match &asked {
+        let found = match &reply {
             Ok(reply) => examiner.refused(sent, reply, case.status),
             Err(why) => Err(why.clone()),
         };
         examiner.mark(&case.id, found);
-        match asked {
+        match reply {
             // An accepted bad order has cost its point already; the books go on from the stock
             // shown.
             Ok(reply) if reply.status < 400 => {
@@ -157,12 +162,12 @@ pub(super) async fn examine(examiner: &mut Examiner) {
                 examiner.rebook().await;
             }
             // Refused or not answered: the order must not have changed anything.
-            asked => {
+            reply => {
                 refused += 1;
                 if changed.is_none() {
-                    let said = asked.map_or_else(|why| why, |reply| answered(sent, &reply));
+                    let answer_shown = reply.map_or_else(|why| why, |reply| answered(sent, &reply));
                     let unlike = examiner.balanced().await.err();
-                    changed = unlike.map(|why| format!("{said}: {why}"));
+                    changed = unlike.map(|why| format!("{answer_shown}: {why}"));
                 }
             }
         }

@@ -23,7 +23,7 @@ pub(crate) struct Check {
     /// Its stable name, for machines.
     pub(crate) id: String,
     /// The sentence that says what is checked.
-    pub(crate) says: String,
+    pub(crate) description: String,
     /// Its points.
     pub(crate) points: u32,
     /// Whether it counts for the score.
@@ -32,13 +32,18 @@ pub(crate) struct Check {
 
 impl Check {
     /// A check that every store must pass.
-    pub(crate) fn new(id: &str, points: u32, says: &str) -> Self {
-        Self { id: id.to_owned(), says: says.to_owned(), points, level: RequirementLevel::Must }
+    pub(crate) fn new(id: &str, points: u32, description: &str) -> Self {
+        Self {
+            id: id.to_owned(),
+            description: description.to_owned(),
+            points,
+            level: RequirementLevel::Must,
+        }
     }
 
     /// A check of a choice of this project's store.
-    pub(crate) fn info(id: &str, says: &str) -> Self {
-        Self { level: RequirementLevel::Info, ..Self::new(id, 0, says) }
+    pub(crate) fn info(id: &str, description: &str) -> Self {
+        Self { level: RequirementLevel::Info, ..Self::new(id, 0, description) }
     }
 }
 
@@ -156,7 +161,7 @@ impl CheckList {
             let _ = writeln!(out, "{title}: {points} of {of}");
             for check in checks {
                 let mark = self.found(check);
-                let Check { id, says, points, level } = check;
+                let Check { id, description, points, level } = check;
                 let (word, earned) = match (&mark, level) {
                     (CheckResult::Failed(_), RequirementLevel::Must) => {
                         ("FAILED", format!(" 0/{points:<2}"))
@@ -165,7 +170,7 @@ impl CheckList {
                     (CheckResult::Passed(_), _) => ("passed", format!("{points:>2}/{points:<2}")),
                     (CheckResult::Skipped(_), _) => ("skipped", format!(" -/{points:<2}")),
                 };
-                let _ = writeln!(out, "  {word:<7} {earned} {id:<width$}  {says}");
+                let _ = writeln!(out, "  {word:<7} {earned} {id:<width$}  {description}");
                 if !matches!(mark, CheckResult::Passed(_)) {
                     let _ = writeln!(out, "{:15}> {}", "", mark.evidence());
                 }
@@ -198,7 +203,7 @@ impl CheckList {
             json!({
                 "section": section,
                 "id": check.id,
-                "says": check.says,
+                "says": check.description,
                 "points": check.points,
                 "level": if check.level == RequirementLevel::Must { "must" } else { "info" },
                 "result": mark.word(check.level),

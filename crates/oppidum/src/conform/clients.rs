@@ -13,7 +13,7 @@ use super::examiner::{Examiner, HttpRequest, answered, send};
 use crate::lab::pains::api::{OrderSide, order_body};
 
 /// How long a stalled client may delay another one.
-const HELD_UP: Duration = Duration::from_secs(5);
+const BLOCKED_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) fn checks() -> Vec<Check> {
     vec![
@@ -107,17 +107,17 @@ async fn concurrent(examiner: &mut Examiner) -> Result<String, String> {
     let path = examiner.path(&examiner.name);
     let client = examiner.client().map_err(|stop| stop.to_string())?;
     let connecting = TcpStream::connect(client.authority());
-    let dawdler = tokio::time::timeout(HELD_UP, connecting).await;
+    let dawdler = tokio::time::timeout(BLOCKED_AFTER, connecting).await;
     let dawdler = dawdler.map_err(|_| "no connection came about".to_owned())?;
     let mut dawdler = dawdler.map_err(|error| error.to_string())?;
     let half = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n", client.authority());
     dawdler.write_all(half.as_bytes()).await.map_err(|error| error.to_string())?;
-    let asked = tokio::time::timeout(HELD_UP, examiner.ask(HttpRequest::get(&path))).await;
-    let found = match asked {
+    let reply = tokio::time::timeout(BLOCKED_AFTER, examiner.ask(HttpRequest::get(&path))).await;
+    let found = match reply {
         Ok(Ok(reply)) if reply.status == 200 => Ok("a query was answered meanwhile".to_owned()),
         Ok(Ok(reply)) => Err(answered(&format!("GET {path}"), &reply)),
         Ok(Err(why)) => Err(why),
-        Err(_) => Err(format!("a query was not answered within {HELD_UP:?} meanwhile")),
+        Err(_) => Err(format!("a query was not answered within {BLOCKED_AFTER:?} meanwhile")),
     };
     drop(dawdler);
     found

@@ -23,7 +23,7 @@ use crate::lab::pains::store_under_test::{ProductStock, StoreUnderTest};
 use wire::exit::Stop;
 
 /// How long an answer may take: the longest time that this project's store takes.
-const PATIENCE: Duration = Duration::from_secs(6);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How often a request is repeated after a 503.
 const BUSY_MAX: u32 = 5;
@@ -115,7 +115,7 @@ impl Examiner {
 
     /// A new client, for a check that needs its own connection.
     pub(super) fn client(&self) -> Result<Client, Stop> {
-        Client::patient(&self.store.urls[0], PATIENCE)
+        Client::patient(&self.store.urls[0], ANSWER_TIMEOUT)
     }
 
     pub(super) fn api(&self) -> Result<StoreApi, Stop> {
@@ -129,25 +129,25 @@ impl Examiner {
         }
         let began = Instant::now();
         let mut client = self.client().map_err(|stop| stop.to_string())?;
-        let mut asked = send(&mut client, ask).await;
+        let mut reply = send(&mut client, ask).await;
         for _ in 0..BUSY_MAX {
-            if !asked.as_ref().is_ok_and(|reply| reply.status == 503) {
+            if !reply.as_ref().is_ok_and(|reply| reply.status == 503) {
                 break;
             }
             // A 503 is definite: nothing happened, and the client may try again.
             tokio::time::sleep(PAUSE).await;
             client.let_go();
-            asked = send(&mut client, ask).await;
+            reply = send(&mut client, ask).await;
         }
         // A store that breaks the connection is not silent.
-        let silent = asked.is_err() && PATIENCE <= began.elapsed();
+        let silent = reply.is_err() && ANSWER_TIMEOUT <= began.elapsed();
         self.silent = if silent { self.silent + 1 } else { 0 };
         let asking = format!("{} {}", ask.method, clipped(ask.path));
-        if asked.as_ref().is_ok_and(Reply::is_marked) {
+        if reply.as_ref().is_ok_and(Reply::is_marked) {
             let begins = "was answered with a byte order mark before the JSON";
             self.marked.get_or_insert_with(|| format!("{asking} {begins}"));
         }
-        asked.map_err(|why| format!("{asking}: {why}"))
+        reply.map_err(|why| format!("{asking}: {why}"))
     }
 
     /// The path of a product.

@@ -48,9 +48,9 @@ pub(super) async fn examine(examiner: &mut Examiner) {
 
 async fn query(examiner: &mut Examiner) {
     let path = examiner.path(&examiner.name);
-    let asked = examiner.ask(HttpRequest::get(&path)).await;
+    let reply = examiner.ask(HttpRequest::get(&path)).await;
     let name = examiner.name.clone();
-    let (shape, types) = match asked {
+    let (shape, types) = match reply {
         Ok(reply) => {
             let sent = format!("GET {path}");
             let body = reply.json().unwrap_or_default();
@@ -93,32 +93,32 @@ async fn missing(examiner: &mut Examiner) {
     ];
     let mut replies = BTreeMap::new();
     for (id, path) in paths {
-        let asked = examiner.ask(HttpRequest::get(&path)).await;
-        let found = match &asked {
+        let reply = examiner.ask(HttpRequest::get(&path)).await;
+        let found = match &reply {
             Ok(reply) => examiner.missing(&format!("GET {path}"), reply, 404),
             Err(why) => Err(why.clone()),
         };
         examiner.mark(id, found);
-        replies.extend(asked.ok().map(|reply| (path, reply)));
+        replies.extend(reply.ok().map(|reply| (path, reply)));
     }
     let wanted = match examiner.dialect {
         Dialect::Stock => "stock not found",
         Dialect::Toy => "product not found",
     };
-    let mut said = Err("nothing that is missing is said to be so".to_owned());
+    let mut documented = Err("nothing that is missing is said to be so".to_owned());
     for (path, words) in [(&product, wanted), (&order, "order not found")] {
         let body = replies.get(path).and_then(|reply| reply.json().ok()).unwrap_or_default();
         // Another check covers whether there is an error at all.
         match body["error"]["message"].as_str() {
             None => {}
-            Some(message) if message == words => said = Ok("as documented".to_owned()),
+            Some(message) if message == words => documented = Ok("as documented".to_owned()),
             Some(message) => {
-                said = Err(format!("GET {path} says {message:?}, expected {words:?}"));
+                documented = Err(format!("GET {path} says {message:?}, expected {words:?}"));
                 break;
             }
         }
     }
-    examiner.mark("messages", said);
+    examiner.mark("messages", documented);
     let kinds = match (&examiner.marked, replies.get(&product)) {
         (Some(why), _) => Err(why.clone()),
         (None, Some(reply)) if !is_json(reply) => {

@@ -139,9 +139,9 @@ fn a_stock_that_does_not_follow_from_the_history_is_found() {
     let right = head(123, &ledger);
     assert_eq!(right.products[0].stock, 4, "of ten bears six are sold");
     for stock in [0, 3, 5, 10] {
-        let mut told = right.clone();
-        told.products[0].stock = stock;
-        let why = audited(123, told, &blocks).unwrap_err();
+        let mut stocks = right.clone();
+        stocks.products[0].stock = stock;
+        let why = audited(123, stocks, &blocks).unwrap_err();
         assert!(why.contains("conservation") && why.contains("bear"), "{stock}: {why}");
     }
     let mut fewer = right.clone();

@@ -22,7 +22,7 @@ use crate::up::plan::{Plan, UpRequest};
 use crate::up::supervisor::{AfterExit, Lines, Supervisor};
 
 /// How long a cluster may take to open, to elect a leader, or to recover.
-const PATIENCE: Duration = Duration::from_mins(1);
+const CLUSTER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How long a reading of the status may take.
 const LOOK: Duration = Duration::from_secs(2);
@@ -104,7 +104,7 @@ pub(crate) async fn with_logs<T>(
                 done = interrupt.unless(act(&cluster)) => done,
                 stop = cluster.supervisor.failed() => Err(cluster.explain(&stop)),
             },
-            Err(_) if tries < TRIES && cluster.lines_say("Address already in use") => {
+            Err(_) if tries < TRIES && cluster.log_contains("Address already in use") => {
                 cluster.end(interrupt, false).await;
                 tries += 1;
                 continue;
@@ -292,7 +292,7 @@ impl LocalCluster {
         status.leader.map(|_| ()).ok_or_else(|| "there is no leader".into())
     }
 
-    fn lines_say(&self, words: &str) -> bool {
+    fn log_contains(&self, words: &str) -> bool {
         let last = self.plan.children.iter().filter_map(|child| self.archive.last(&child.name));
         last.into_iter().any(|line| line.contains(words))
     }
@@ -328,15 +328,16 @@ async fn is_ready(url: &str, name: &str) -> Result<(), String> {
     if is_ready { Ok(()) } else { Err(format!("{name} is not ready")) }
 }
 
-/// Repeats a reading until nothing is lacking; after [`PATIENCE`] the last lack is the error.
+/// Repeats a reading until nothing is lacking; after [`CLUSTER_TIMEOUT`] the last lack is the
+/// error.
 async fn until<T>(look: impl AsyncFn() -> Result<T, String>) -> Result<T, Stop> {
     let began = Instant::now();
     loop {
         match look().await {
             Ok(found) => return Ok(found),
-            Err(_) if began.elapsed() < PATIENCE => tokio::time::sleep(PAUSE).await,
+            Err(_) if began.elapsed() < CLUSTER_TIMEOUT => tokio::time::sleep(PAUSE).await,
             Err(lack) => {
-                let why = format!("the store is not whole after {PATIENCE:?}: {lack}");
+                let why = format!("the store is not whole after {CLUSTER_TIMEOUT:?}: {lack}");
                 return Err(Stop::Setup(why));
             }
         }

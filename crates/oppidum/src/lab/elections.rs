@@ -17,12 +17,13 @@ pub(crate) struct Election {
 /// leader that is known already: this is no change.
 pub(crate) fn elections(matched: &[LogLine]) -> Vec<Election> {
     let mut elections: Vec<Election> = Vec::new();
-    for said in matched.iter().filter(|said| said.name.starts_with("order")) {
-        let leader = said.line.split("New leader id: ").nth(1);
+    for matched_line in matched.iter().filter(|matched_line| matched_line.name.starts_with("order"))
+    {
+        let leader = matched_line.line.split("New leader id: ").nth(1);
         let leader = leader.and_then(|id| id.trim().parse().ok());
         let current = elections.last().map(|election| election.leader);
         if let Some(leader) = leader.filter(|leader| Some(*leader) != current) {
-            elections.push(Election { at: said.at, leader });
+            elections.push(Election { at: matched_line.at, leader });
         }
     }
     elections
@@ -37,19 +38,19 @@ mod tests {
     #[test]
     fn a_leader_that_is_reported_again_is_no_election() {
         let began = Instant::now();
-        let said = |ms, name: &str, line: &str| LogLine {
+        let line = |ms, name: &str, line: &str| LogLine {
             at: began + Duration::from_millis(ms),
             name: name.into(),
             line: line.into(),
         };
         let matched = [
-            said(0, "order-123", "07:42:40.000 New leader id: 456"),
-            said(1, "order-456", "07:42:40.001 New leader id: 456"),
-            said(10, "order-345", "07:42:41.731 New leader id: 123"),
-            said(11, "frontend-1", "07:42:41.732 New leader id: 123"),
-            said(15, "order-123", "07:42:41.738 New leader id: 345"),
-            said(16, "order-345", "07:42:41.744 New leader id: 345"),
-            said(90, "order-456", "07:42:42.275 New leader id: 345"),
+            line(0, "order-123", "07:42:40.000 New leader id: 456"),
+            line(1, "order-456", "07:42:40.001 New leader id: 456"),
+            line(10, "order-345", "07:42:41.731 New leader id: 123"),
+            line(11, "frontend-1", "07:42:41.732 New leader id: 123"),
+            line(15, "order-123", "07:42:41.738 New leader id: 345"),
+            line(16, "order-345", "07:42:41.744 New leader id: 345"),
+            line(90, "order-456", "07:42:42.275 New leader id: 345"),
         ];
         let leaders: Vec<_> = elections(&matched).iter().map(|e| e.leader).collect();
         assert_eq!(leaders, [456, 123, 345]);

@@ -20,7 +20,7 @@ use crate::client::encode;
 use crate::http::{Client, Reply};
 
 /// How long a request is retried before it counts as failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A simulated customer.
 #[derive(Debug)]
@@ -270,8 +270,8 @@ impl Customer {
                 why
             }
         };
-        if PATIENCE < attempts.began.elapsed() {
-            self.fail(format!("given up after {PATIENCE:?}: {why}"));
+        if RETRY_TIMEOUT < attempts.began.elapsed() {
+            self.fail(format!("given up after {RETRY_TIMEOUT:?}: {why}"));
             self.done(kind, attempts, RequestResult::Failed);
             return Some(None);
         }

@@ -17,7 +17,7 @@ fn flags_beat_the_environment_beats_dot_env_beats_the_default() {
     assert_eq!(settings.want::<u64>(ID, None).unwrap(), 456);
     assert_eq!(settings.want::<String>(HOST, None).unwrap(), "0.0.0.0");
     assert_eq!(
-        settings.said(),
+        settings.notes(),
         [
             "port: 77 (flag --port)",
             "port: 88 (environment OPPIDUM_PORT)",
@@ -35,7 +35,7 @@ fn an_unknown_or_invalid_setting_is_an_error() {
     assert!(Settings::new(texts(&[]), Some(b"OPPIDUM_X=1")).is_err());
     assert!(Settings::new(texts(&[]), Some(b"nonsense")).is_err());
     let mut settings = Settings::new(texts(&[("OPPIDUM_PORT", "many")]), None).unwrap();
-    assert_eq!(settings.said(), ["No .env found, proceeding as normal"]);
+    assert_eq!(settings.notes(), ["No .env found, proceeding as normal"]);
     let odd = settings.want::<u16>(PORT, None).unwrap_err().to_string();
     assert!(odd.contains("many") && odd.contains("OPPIDUM_PORT"), "{odd}");
     assert!(settings.want::<u64>(ID, None).is_err());
@@ -64,8 +64,8 @@ fn an_empty_variable_is_not_set_and_an_empty_flag_is_an_error() {
     let mut settings = Settings::new(environment, Some(b"OPPIDUM_CACHE=7")).unwrap();
     assert_eq!(settings.want::<String>(DATA, None).unwrap(), "./oppidum-data");
     assert_eq!(settings.want::<u16>(CACHE, None).unwrap(), 7);
-    let said = settings.said().join("\n");
-    assert!(said.contains("OPPIDUM_DATA is empty in the environment"), "{said}");
+    let notes = settings.notes().join("\n");
+    assert!(notes.contains("OPPIDUM_DATA is empty in the environment"), "{notes}");
     for flag in ["", " "] {
         let error = settings.want::<String>(DATA, Some(flag.into())).unwrap_err().to_string();
         assert!(error.contains("--data is empty"), "{error}");
@@ -102,10 +102,10 @@ fn service_links_of_kubernetes_are_skipped_with_one_line() {
     ]);
     let mut settings = Settings::new(links.clone(), None).unwrap();
     assert_eq!(settings.want::<u16>(PORT, None).unwrap(), 1234);
-    let said = settings.said().join("\n");
-    assert_eq!(said.matches("service links").count(), 1, "{said}");
+    let notes = settings.notes().join("\n");
+    assert_eq!(notes.matches("service links").count(), 1, "{notes}");
     for name in links.keys() {
-        assert!(said.contains(name), "{name}: {said}");
+        assert!(notes.contains(name), "{name}: {notes}");
     }
     for (name, value) in
         [("OPPIDUM_PORT", "http"), ("OPPIDUM_PORTS", "tcp://1"), ("OPPIDUM_PORT_X", "1")]

@@ -95,7 +95,7 @@ mod tests {
         archive.take("order-345", "New leader id: 345");
         archive.take("order-123", "New leader id: 345");
         let matched = archive.matched();
-        let names: Vec<_> = matched.iter().map(|said| said.name.as_str()).collect();
+        let names: Vec<_> = matched.iter().map(|line| line.name.as_str()).collect();
         assert_eq!(names, ["order-345", "order-123"]);
         assert!(matched[0].at <= matched[1].at);
         assert_eq!(archive.last("order-123").as_deref(), Some("New leader id: 345"));

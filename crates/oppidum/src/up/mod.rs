@@ -21,7 +21,7 @@ use crate::roles;
 use crate::settings::{self, Setting, Settings};
 use crate::shop;
 use crate::signals::Interrupt;
-use plan::{GIVEN, Plan, UpRequest};
+use plan::{OVERRIDDEN, Plan, UpRequest};
 use supervisor::{AfterExit, Lines, Supervisor};
 
 /// How long the store may take to open before a line says that it is slow.
@@ -29,7 +29,7 @@ const OPENING: Duration = Duration::from_secs(15);
 
 /// The line about settings that are set and have no effect under `up`.
 fn ignored(settings: &Settings, ephemeral: bool) -> Option<String> {
-    let given = settings.set_among(&GIVEN);
+    let given = settings.set_among(&OVERRIDDEN);
     let given = (!given.is_empty())
         .then(|| format!("{}: `up` gives each process its own", given.join(", ")));
     let data = ephemeral && !settings.set_among(&[settings::DATA]).is_empty();
@@ -137,7 +137,7 @@ async fn supervise(
 /// Waits until every frontend answers and knows a leader.
 async fn opened(plan: &Plan) {
     let began = std::time::Instant::now();
-    let mut said = false;
+    let mut is_noted = false;
     for url in plan.urls() {
         loop {
             if let Ok(mut client) = Client::new(&url)
@@ -145,9 +145,9 @@ async fn opened(plan: &Plan) {
             {
                 break;
             }
-            if OPENING < began.elapsed() && !said {
+            if OPENING < began.elapsed() && !is_noted {
                 note!("oppidum: the store takes long to open; the lines above say why");
-                said = true;
+                is_noted = true;
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

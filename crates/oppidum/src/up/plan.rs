@@ -12,7 +12,7 @@ use wire::exit::Stop;
 use crate::settings::{self, Setting};
 
 /// The settings that `up` passes to each process as flags: they override the environment.
-pub(crate) const GIVEN: [Setting; 10] = [
+pub(crate) const OVERRIDDEN: [Setting; 10] = [
     settings::ORDERS,
     settings::ID,
     settings::LISTEN,
@@ -394,12 +394,12 @@ mod tests {
         let plan = Plan::make(&request()).unwrap();
         for child in &plan.children {
             let mut pairs = child.arguments.windows(2);
-            let told = if child.name.starts_with("frontend") {
+            let is_given = if child.name.starts_with("frontend") {
                 pairs.any(|pair| pair == ["--host", "127.0.0.1"])
             } else {
                 pairs.any(|pair| pair == ["--listen", &*child.address])
             };
-            assert!(told, "{child:?}");
+            assert!(is_given, "{child:?}");
         }
     }
 

@@ -19,7 +19,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(8);
 const UNUSABLE_PAUSE_MAX: Duration = Duration::from_mins(1);
 
 /// A child that lived at least this long did not die young.
-const YOUNG: Duration = Duration::from_secs(10);
+const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 /// How a child ended without being stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Backoff {
             End::Died => PAUSE_MAX,
             End::CannotRun => UNUSABLE_PAUSE_MAX,
         };
-        self.pause = if YOUNG < lived { PAUSE } else { (2 * self.pause).min(most) };
+        self.pause = if HEALTHY_AFTER < lived { PAUSE } else { (2 * self.pause).min(most) };
         self.pause
     }
 }

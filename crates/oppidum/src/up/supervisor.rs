@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use wire::exit::Stop;
 
 use super::archive::Archive;
-use super::plan::{Child, GIVEN, Plan};
+use super::plan::{Child, OVERRIDDEN, Plan};
 use super::restart::{self, Backoff, End};
 
 /// How long a child must be unable to run before that counts as settled: ports and folders of a
@@ -343,7 +343,7 @@ impl ChildKeeper {
 
 /// Hides from a child the variables of the settings that it gets by flags.
 fn without_given(mut command: Command) -> Command {
-    for name in GIVEN.iter().flat_map(|setting| setting.variables) {
+    for name in OVERRIDDEN.iter().flat_map(|setting| setting.variables) {
         command.env_remove(name);
     }
     command

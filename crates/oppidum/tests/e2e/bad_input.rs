@@ -14,7 +14,7 @@ fn bad_input_gets_a_clear_error_and_changes_nothing() {
         assert_eq!(reply.status, status, "{body:?} got {reply:?}");
         let error = &reply.json()["error"];
         assert_eq!(error["code"], status, "{body:?} got {reply:?}");
-        assert!(error["message"].as_str().is_some_and(|said| !said.is_empty()), "{reply:?}");
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{reply:?}");
         assert_eq!(error.as_object().unwrap().len(), 2, "{reply:?}");
     }
     for (method, path, headers, body, status) in requests() {

@@ -42,16 +42,19 @@ fn every_order_of_a_batch_has_its_own_outcome() {
         {"name":"GameStart","quantity":1,"type":"sell"}
     ]}"#;
     let reply = batch(port, body);
-    let told = results(&reply);
-    let statuses: Vec<_> = told.iter().map(|result| result["status"].as_u64().unwrap()).collect();
+    let items = results(&reply);
+    let statuses: Vec<_> = items.iter().map(|result| result["status"].as_u64().unwrap()).collect();
     assert_eq!(statuses, [200, 200, 409, 400, 404, 422, 200], "{reply:?}");
     let number = |result: &Value| result["data"]["transaction_number"].as_u64();
-    assert_eq!((number(&told[0]), number(&told[1]), number(&told[6])), (Some(0), Some(0), Some(1)));
-    assert_eq!((told[0].get("replayed"), &told[1]["replayed"]), (None, &Value::Bool(true)));
-    assert_eq!(told[2]["error"]["message"], "out of stock: GameStart");
-    assert_eq!(told[3]["error"]["code"], 400);
-    let drawn = told[6]["key"].as_str().unwrap();
-    assert!(drawn.starts_with("frontend-") && told[0].get("key").is_none(), "{reply:?}");
+    assert_eq!(
+        (number(&items[0]), number(&items[1]), number(&items[6])),
+        (Some(0), Some(0), Some(1))
+    );
+    assert_eq!((items[0].get("replayed"), &items[1]["replayed"]), (None, &Value::Bool(true)));
+    assert_eq!(items[2]["error"]["message"], "out of stock: GameStart");
+    assert_eq!(items[3]["error"]["code"], 400);
+    let drawn = items[6]["key"].as_str().unwrap();
+    assert!(drawn.starts_with("frontend-") && items[0].get("key").is_none(), "{reply:?}");
     assert!(reply.header("x-as-of").is_some());
     // A repeated batch, or a repeated order of it, gets the same answers and changes nothing.
     let again = results(&batch(other, body));
@@ -129,8 +132,8 @@ fn the_leader_dies_under_batches_and_every_order_is_there_once() {
             // Every undecided order is asked again, with the same key.
             until("all of the batch is decided", || {
                 let reply = batch(port, &body);
-                let told = (reply.status == 200).then(|| results(&reply))?;
-                told.iter().all(|result| result["status"] == 200).then_some(told)
+                let items = (reply.status == 200).then(|| results(&reply))?;
+                items.iter().all(|result| result["status"] == 200).then_some(items)
             })
         };
         (0..BATCHES).map(send).collect::<Vec<_>>()
@@ -145,13 +148,13 @@ fn the_leader_dies_under_batches_and_every_order_is_there_once() {
         store.kill(leader);
         store.start_order(leader, &[]);
     }
-    let told = sending.join().unwrap();
+    let items = sending.join().unwrap();
     let number = |result: &Value| result["data"]["transaction_number"].as_u64().unwrap();
-    let mut numbers: Vec<u64> = told.iter().flatten().map(number).collect();
+    let mut numbers: Vec<u64> = items.iter().flatten().map(number).collect();
     numbers.sort_unstable();
     assert!(numbers.iter().copied().eq(0..1_000 * BATCHES as u64), "each has its own number");
     store.await_all_ready();
-    for (place, first) in told.iter().enumerate() {
+    for (place, first) in items.iter().enumerate() {
         let again = results(&batch(two, &orders(&format!("batch{place}"), 1_000)));
         assert!(again.iter().map(number).eq(first.iter().map(number)), "another answer");
         assert!(again.iter().all(|result| result["replayed"] == Value::Bool(true)));

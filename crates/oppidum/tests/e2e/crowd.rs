@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::harness::{Connection, Store, until};
-use crate::history::{History, Told, What};
+use crate::history::{History, RecordedAnswer, What};
 
 /// The products that the clients buy and query.
 pub(crate) const PRODUCTS: [&str; 2] = ["bear", "fox"];
@@ -18,7 +18,7 @@ pub(crate) const STOCK: u64 = 1_000_000;
 pub(crate) const FRONTENDS: usize = 3;
 
 /// A client without an answer after this time goes to another frontend.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// A shop file with the two products, in a folder of its own.
 pub(crate) fn shop() -> (tempfile::TempDir, String) {
@@ -92,7 +92,8 @@ impl Client {
         body: &str,
     ) -> Option<(u16, Option<u64>, serde_json::Value, bool)> {
         if self.at.is_none() || self.turn.is_multiple_of(5) {
-            self.at = Connection::open_for(self.ports[self.turn % self.ports.len()], PATIENCE).ok();
+            self.at =
+                Connection::open_for(self.ports[self.turn % self.ports.len()], ANSWER_TIMEOUT).ok();
         }
         let headers: Vec<_> = key.into_iter().map(|key| ("Idempotency-Key", key)).collect();
         let reply = self.at.as_mut()?.ask(method, path, &headers, body);
@@ -111,13 +112,18 @@ impl Client {
         let product = self.product();
         let key = format!("client-{}-{}", self.number, self.turn);
         let body = body_of(product);
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         for tries in 0.. {
             match self.ask("POST", "/orders", Some(&key), &body) {
                 Some((200, Some(index), body, _)) => {
                     let number = body["data"]["transaction_number"].as_u64().unwrap();
                     let what = What::Placed { index, number };
-                    self.history.tell(Told { asked, answered: Instant::now(), product, what });
+                    self.history.record(RecordedAnswer {
+                        sent_at,
+                        answered: Instant::now(),
+                        product,
+                        what,
+                    });
                     self.history.keep(key, body_of(product), number);
                     return;
                 }
@@ -134,13 +140,18 @@ impl Client {
     fn look(&mut self) {
         self.turn += 1;
         let product = self.product();
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         match self.ask("GET", &format!("/products/{product}"), None, "") {
             // Answers marked as stale are outside the promise.
             Some((200, _, body, false)) => {
                 let quantity = body["data"]["quantity"].as_u64().unwrap();
                 let what = What::Shown { quantity };
-                self.history.tell(Told { asked, answered: Instant::now(), product, what });
+                self.history.record(RecordedAnswer {
+                    sent_at,
+                    answered: Instant::now(),
+                    product,
+                    what,
+                });
             }
             Some((200 | 503, ..)) | None => {}
             Some(other) => panic!("a query got {other:?}"),

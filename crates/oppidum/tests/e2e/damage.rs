@@ -176,13 +176,13 @@ fn a_sync_that_fails_once_stops_the_replica_and_nothing_acknowledged_is_lost() {
         if id == 456 && !leads {
             assert_eq!(store.run(&["ctl", "transfer", "--to", "456"]).code, Some(0));
         }
-        let said = store.order(id).stderr().len();
+        let logged_before = store.order(id).stderr().len();
         // The fault applies to this replica alone.
         let words = format!("order-{id}/{}", if file == ".wal" { "log" } else { "history" });
         fs::write(&trigger, words).unwrap();
         until(&format!("{id} stops because of {file}"), || {
             last = sell(&store);
-            store.order(id).stderr().get(said..)?.contains("oppidum: ").then_some(())
+            store.order(id).stderr().get(logged_before..)?.contains("oppidum: ").then_some(())
         });
         assert_eq!(store.end_of(id), Some(1));
         let lines = store.order(id).stderr();

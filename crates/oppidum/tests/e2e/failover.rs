@@ -153,9 +153,9 @@ fn a_replica_that_cannot_drain_still_ends_and_a_second_signal_ends_it_at_once() 
         let body = r#"{"name":"GameStart","quantity":1,"type":"buy"}"#;
         let asking = std::thread::spawn(move || hung.ask("POST", "/orders", &[], body));
         let leader = store.order(456);
-        let said = leader.stderr().len();
+        let logged_before = leader.stderr().len();
         leader.signal(Signal::TERM);
-        leader.says_after(said, "stopping");
+        leader.says_after(logged_before, "stopping");
         if twice {
             leader.signal(Signal::TERM);
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::failover::start_with;
-use crate::harness::{IDS, PATIENCE, Plan, Reply, Store, ask, post, until};
+use crate::harness::{IDS, Plan, REFUSED_WITHIN, Reply, Store, ask, post, until};
 
 /// Each replica reads its free space from a file in its data folder.
 const FLAGS: [&str; 2] = ["--fault", "pretended-room"];
@@ -58,7 +58,7 @@ fn orders_are_rejected_for_disk_space(store: &Store) {
     for ask in [sell, sell_many] {
         let began = Instant::now();
         let reply = ask(store);
-        assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
+        assert!(began.elapsed() < REFUSED_WITHIN, "{:?}", began.elapsed());
         assert_eq!(reply.status, 503, "{reply:?}");
         assert!(reply.body.contains("full: nothing was ordered"), "{reply:?}");
         assert_eq!(reply.header("retry-after"), Some("5"), "{reply:?}");
@@ -238,12 +238,17 @@ fn a_replica_with_a_full_disk_stops_with_a_reason_and_returns_when_space_is_free
     assert_eq!(sell(&store).number(), 0);
     // The leader's disk, and then a follower's.
     for (id, disk) in [(456, &disks[2]), (123, &disks[0])] {
-        let said = store.order(id).stderr().len();
+        let logged_before = store.order(id).stderr().len();
         disk.fill(0);
         let mut last = 0;
         until("the replica has stopped", || {
             last = sell(&store).number();
-            store.order(id).stderr().get(said..)?.contains("its disk is full").then_some(())
+            store
+                .order(id)
+                .stderr()
+                .get(logged_before..)?
+                .contains("its disk is full")
+                .then_some(())
         });
         assert_eq!(store.end_of(id), Some(1));
         // The last line is the one that the operator acts on.

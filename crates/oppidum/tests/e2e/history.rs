@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 /// One answer.
 #[derive(Clone, Debug)]
-pub(crate) struct Told {
-    pub(crate) asked: Instant,
+pub(crate) struct RecordedAnswer {
+    pub(crate) sent_at: Instant,
     pub(crate) answered: Instant,
     pub(crate) product: &'static str,
     pub(crate) what: What,
@@ -30,14 +30,14 @@ pub(crate) enum What {
 /// Every answer that any client received. Shared by all clients.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    told: Mutex<Vec<Told>>,
+    answers: Mutex<Vec<RecordedAnswer>>,
     /// Acknowledged orders: key, body, number.
     keys: Mutex<Vec<(String, String, u64)>>,
 }
 
 impl History {
-    pub(crate) fn tell(&self, told: Told) {
-        self.told.lock().unwrap().push(told);
+    pub(crate) fn record(&self, answer: RecordedAnswer) {
+        self.answers.lock().unwrap().push(answer);
     }
 
     /// An order was acknowledged under this key.
@@ -52,9 +52,9 @@ impl History {
 
     /// The longest time without an acknowledged order that ended after `since`.
     pub(crate) fn longest_gap(&self, since: Instant) -> Duration {
-        let told = self.told.lock().unwrap();
-        let placed = told.iter().filter(|told| matches!(told.what, What::Placed { .. }));
-        let mut times: Vec<Instant> = placed.map(|told| told.answered).collect();
+        let answers = self.answers.lock().unwrap();
+        let placed = answers.iter().filter(|answer| matches!(answer.what, What::Placed { .. }));
+        let mut times: Vec<Instant> = placed.map(|answer| answer.answered).collect();
         times.sort_unstable();
         let first = times.partition_point(|at| *at < since).saturating_sub(1);
         let gaps = times[first..].iter().zip(times[first..].iter().skip(1));
@@ -63,23 +63,23 @@ impl History {
 
     /// The number of orders acknowledged so far.
     pub(crate) fn placed(&self) -> usize {
-        let told = self.told.lock().unwrap();
-        told.iter().filter(|told| matches!(told.what, What::Placed { .. })).count()
+        let answers = self.answers.lock().unwrap();
+        answers.iter().filter(|answer| matches!(answer.what, What::Placed { .. })).count()
     }
 
     /// The number of queries answered so far.
     pub(crate) fn shown(&self) -> usize {
-        let told = self.told.lock().unwrap();
-        told.iter().filter(|told| matches!(told.what, What::Shown { .. })).count()
+        let answers = self.answers.lock().unwrap();
+        answers.iter().filter(|answer| matches!(answer.what, What::Shown { .. })).count()
     }
 
     /// The first impossible answer; each product began with `stock` pieces.
     pub(crate) fn violation(&self, stock: u64) -> Option<String> {
-        let told = self.told.lock().unwrap();
+        let answers = self.answers.lock().unwrap();
         // For each product, the indexes at which one piece was sold, in order.
         let mut sold: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
         let mut numbers = Vec::new();
-        for answer in told.iter() {
+        for answer in answers.iter() {
             if let What::Placed { index, number } = answer.what {
                 sold.entry(answer.product).or_default().push(index);
                 numbers.push(number);
@@ -97,12 +97,12 @@ impl History {
         let of = |product: &str| sold.get(product).unwrap_or(&none);
         // The index that each answer reveals, by the time at which it was given.
         let mut revealed = Vec::new();
-        for answer in told.iter() {
+        for answer in answers.iter() {
             let index = match answer.what {
                 What::Placed { index, .. } => index,
                 What::Shown { quantity } => {
-                    let gone = usize::try_from(stock - quantity.min(stock)).unwrap();
-                    match gone.checked_sub(1).map(|last| of(answer.product).get(last)) {
+                    let sold = usize::try_from(stock - quantity.min(stock)).unwrap();
+                    match sold.checked_sub(1).map(|last| of(answer.product).get(last)) {
                         None => 0,
                         Some(Some(index)) => *index,
                         Some(None) => {
@@ -120,14 +120,14 @@ impl History {
             greatest = greatest.max(*index);
             *index = greatest;
         }
-        for answer in told.iter() {
+        for answer in answers.iter() {
             let What::Shown { quantity } = answer.what else { continue };
-            let before = revealed.partition_point(|(at, _)| *at < answer.asked);
+            let before = revealed.partition_point(|(at, _)| *at < answer.sent_at);
             let Some((_, known)) = before.checked_sub(1).map(|last| revealed[last]) else {
                 continue;
             };
-            let gone = of(answer.product).partition_point(|index| *index <= known);
-            let most = stock - u64::try_from(gone).unwrap();
+            let sold = of(answer.product).partition_point(|index| *index <= known);
+            let most = stock - u64::try_from(sold).unwrap();
             if most < quantity {
                 let product = answer.product;
                 return Some(format!(
@@ -148,9 +148,9 @@ mod tests {
         let history = History::default();
         let began = Instant::now();
         let at = |millis| began + Duration::from_millis(millis);
-        for (asked, answered, what) in answers {
-            let (asked, answered) = (at(*asked), at(*answered));
-            history.tell(Told { asked, answered, product: "fox", what: *what });
+        for (sent_at, answered, what) in answers {
+            let (sent_at, answered) = (at(*sent_at), at(*answered));
+            history.record(RecordedAnswer { sent_at, answered, product: "fox", what: *what });
         }
         history
     }

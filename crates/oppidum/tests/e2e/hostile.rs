@@ -109,8 +109,8 @@ fn one_address_holds_at_most_its_limit_of_connections() {
     let clients = siege.clients(2, PER_ADDRESS + 60, b"");
     let rejections = await_rejections(&clients, PER_ADDRESS);
     assert_eq!(rejections.len(), 60);
-    let told = rejections.iter().filter(|text| text.starts_with("HTTP/1.1 503 ")).count();
-    assert_eq!(told, 60, "{rejections:?}");
+    let rejected = rejections.iter().filter(|text| text.starts_with("HTTP/1.1 503 ")).count();
+    assert_eq!(rejected, 60, "{rejections:?}");
     assert!(rejections[0].contains("at most 128"), "{rejections:?}");
     siege.customers_are_served();
     drop(clients);

@@ -125,17 +125,17 @@ fn a_lost_majority_is_recovered_from_one_survivor_and_the_lost_ones_stay_out() {
     }
     store.await_all_ready();
     let data = store.all_data().to_str().unwrap().to_owned();
-    let told = run(&["ctl", "recover", "--data", &data, "--id", "123"]);
-    assert!(told.code == Some(2) && told.stderr.contains("in use"), "{told:?}");
+    let recovered = run(&["ctl", "recover", "--data", &data, "--id", "123"]);
+    assert!(recovered.code == Some(2) && recovered.stderr.contains("in use"), "{recovered:?}");
     for id in IDS {
         store.kill(id);
     }
     fs::create_dir(store.all_data().join("order-789")).unwrap();
-    let told = run(&["ctl", "recover", "--data", &data]);
-    assert_eq!(told.code, Some(0), "{told:?}");
-    assert!(told.stdout.contains("replica 789 is passed over: "), "{told:?}");
-    assert_eq!(told.stdout.matches("every order below number 5").count(), 3, "{told:?}");
-    assert!(told.stdout.contains("knows most"), "{told:?}");
+    let recovered = run(&["ctl", "recover", "--data", &data]);
+    assert_eq!(recovered.code, Some(0), "{recovered:?}");
+    assert!(recovered.stdout.contains("replica 789 is passed over: "), "{recovered:?}");
+    assert_eq!(recovered.stdout.matches("every order below number 5").count(), 3, "{recovered:?}");
+    assert!(recovered.stdout.contains("knows most"), "{recovered:?}");
     let force = ["ctl", "recover", "--data", &data, "--id", "123", "--force-new-cluster"];
     let refused = run(&force);
     assert_eq!(refused.code, Some(1), "without a confirmation: {refused:?}");
@@ -169,9 +169,9 @@ fn a_lost_majority_is_recovered_from_one_survivor_and_the_lost_ones_stay_out() {
 }
 
 fn leads(store: &Store, id: u64) -> bool {
-    let asked = Connection::open(store.order_port(id))
+    let reply = Connection::open(store.order_port(id))
         .and_then(|mut connection| connection.ask("GET", "/status", &[], ""));
-    asked.is_ok_and(|reply| reply.json()["leader"].as_u64() == Some(id))
+    reply.is_ok_and(|reply| reply.json()["leader"].as_u64() == Some(id))
 }
 
 fn add(store: &Store, id: u64) -> Ended {

@@ -62,10 +62,10 @@ fn a_shop_file_opens_the_shop_once() {
     let mut store = Store::start(Plan { shop, ..Plan::toy() });
     assert_eq!(store.buy("menhir", 2), 1903);
     std::fs::write(&path, text.replace("menhir", "stone")).unwrap();
-    let said = store.order(123).stderr().len();
+    let logged_before = store.order(123).stderr().len();
     store.stop(123);
     store.start_order(123, &[]);
-    store.order(123).says_after(said, "oppidum ctl product");
+    store.order(123).says_after(logged_before, "oppidum ctl product");
     assert_eq!(store.stock("menhir"), 1);
     assert_eq!(store.buy("menhir", 1), 1904);
     assert_eq!(store.get("/orders/1903").json()["data"]["quantity"], 2);

@@ -186,8 +186,8 @@ fn no_replica_is_ready_while_another_one_is_away() {
     let mut store = Store::start(Plan::stock());
     let all_say = |store: &Store, ids: &[u64], status: u16, words: &str| {
         until(&format!("{ids:?} say {status} {words}"), || {
-            let said = ids.iter().filter_map(|id| readyz(store, *id));
-            let fits = said.filter(|reply| reply.status == status && reply.body.contains(words));
+            let replies = ids.iter().filter_map(|id| readyz(store, *id));
+            let fits = replies.filter(|reply| reply.status == status && reply.body.contains(words));
             (fits.count() == ids.len()).then_some(())
         });
     };

@@ -2,7 +2,9 @@
 
 use std::net::TcpListener;
 
-use crate::harness::{Ended, IDS, Plan, Store, ports, run, run_in};
+use serde_json::Value;
+
+use crate::harness::{Ended, IDS, Plan, Process, Store, ports, run, run_in, until};
 
 fn refused(ended: &Ended, words: &[&str]) {
     assert_eq!(ended.code, Some(2), "{ended:?}");
@@ -226,6 +228,31 @@ fn a_log_in_json_has_one_object_for_each_line() {
     let folder = store.folder().to_owned();
     let odd = run_in(&folder, &[], &["catalog", "--log-format", "yaml"]);
     refused(&odd, &["log-format", "text or json", "yaml"]);
+}
+
+/// Kind: machines that read the log.
+#[test]
+fn the_json_lines_of_a_catalog_and_a_frontend_have_fields() {
+    let mut store = Store::prepare(Plan::toy());
+    std::fs::write(store.folder().join(".env"), "OPPIDUM_LOG_FORMAT=json\n").unwrap();
+    store.start_all();
+    let leader = store.await_leader(None);
+    let message = format!("watching order {leader}");
+    assert_eq!(logged(store.catalog(0), &message)["peer"], format!("order {leader}"));
+    let found = logged(store.frontend(0), &format!("New leader id: {leader}"));
+    assert_eq!(found["leader"], leader);
+    let follower = IDS.into_iter().find(|id| *id != leader).unwrap();
+    store.kill(follower);
+    assert_eq!(logged(store.frontend(0), &format!("{follower} is down"))["peer"], follower);
+}
+
+/// The first JSON line of a process with this message.
+fn logged(process: &Process, message: &str) -> Value {
+    until(&format!("a line with {message:?}"), || {
+        let lines = process.stderr();
+        let mut objects = lines.lines().filter_map(|line| serde_json::from_str(line).ok());
+        objects.find(|object: &Value| object["message"] == message)
+    })
 }
 
 /// [S1-1, S1-2] Every value is logged, with its source.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::harness::{IDS, PATIENCE, Plan, Store, get, post, run_with_input, until};
+use crate::harness::{IDS, Plan, REFUSED_WITHIN, Store, get, post, run_with_input, until};
 
 /// [S1-12, S1-13, S1-19 to S1-25, D1-15 to D1-21; P1, P3, P7, P8, P9]
 #[test]
@@ -24,9 +24,9 @@ fn the_toy_session_can_be_followed_step_by_step() {
     assert_eq!(first.body, r#"{"data":{"number":0,"name":"whale","quantity":2}}"#);
 
     // The killed replica returns, asks for the missing entries, and does not take over. [S1-22]
-    let said = store.order(456).stderr().len();
+    let logged_before = store.order(456).stderr().len();
     store.start_order(456, &[]);
-    store.order(456).says_after(said, "Requesting missing logs");
+    store.order(456).says_after(logged_before, "Requesting missing logs");
     store.await_all_ready();
     assert_eq!(store.await_leader(None), 345, "P7: a returning replica does not take over");
 
@@ -98,7 +98,7 @@ fn the_survivor_marks_answers_as_stale_and_rejects_orders(store: &Store) {
     let refused = post(port, r#"{"name":"whale","quantity":1}"#);
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.header("retry-after").is_some(), "{refused:?}");
-    assert!(began.elapsed() < PATIENCE, "refused after {:?}", began.elapsed());
+    assert!(began.elapsed() < REFUSED_WITHIN, "refused after {:?}", began.elapsed());
     assert_eq!(refused.json()["error"]["code"], 503);
 }
 

@@ -13,12 +13,12 @@ fn one_command_starts_a_store_keeps_it_running_and_ends_it() {
     let data = folder.path().join("kept");
     let mut town =
         Town::start(folder.path(), &["--dialect", "toy", "--data", data.to_str().unwrap()]);
-    let told = town.up.stdout();
+    let printed = town.up.stdout();
     for word in ["order-123", "order-456", "catalog-1", "frontend-1", "curl ", "whale", "kill -9"] {
-        assert!(told.contains(word), "no {word:?} in {told}");
+        assert!(printed.contains(word), "no {word:?} in {printed}");
     }
     for (name, pid) in town.pids() {
-        assert!(told.contains(&pid.to_string()), "no pid {pid} of {name} in {told}");
+        assert!(printed.contains(&pid.to_string()), "no pid {pid} of {name} in {printed}");
     }
     assert_eq!(post(town.port, r#"{"name":"whale","quantity":2}"#).number(), 0);
     let first = town.pid("order-456").unwrap();

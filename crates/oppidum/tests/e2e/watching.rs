@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::crowd::{Crowd, FRONTENDS, STOCK, shop};
 use crate::harness::{Connection, Plan, Store, post, until};
-use crate::history::{History, Told, What};
+use crate::history::{History, RecordedAnswer, What};
 
 fn plan(rule: Option<&'static str>) -> (tempfile::TempDir, Plan) {
     let (folder, shop) = shop();
@@ -81,11 +81,11 @@ fn a_frontend_freezes(store: &mut Store, history: &Arc<History>) {
     let mut one = Connection::open(store.port_of(1)).unwrap();
     let mut two = Connection::open(store.port_of(2)).unwrap();
     let look = |at: &mut Connection| {
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         let reply = at.ask("GET", "/products/bear", &[], "").unwrap();
         let quantity = reply.json()["data"]["quantity"].as_u64().unwrap();
         let what = What::Shown { quantity };
-        history.tell(Told { asked, answered: Instant::now(), product: "bear", what });
+        history.record(RecordedAnswer { sent_at, answered: Instant::now(), product: "bear", what });
         (quantity, reply.header("cache-status") == Some("oppidum; hit"))
     };
     let before = until("both frontends have the product in the cache", || {
@@ -95,21 +95,21 @@ fn a_frontend_freezes(store: &mut Store, history: &Arc<History>) {
     store.frontend(2).signal(Signal::STOP);
     let (port, theirs) = (store.port_of(0), history.clone());
     let buyer = thread::spawn(move || {
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         let body = r#"{"name":"bear","quantity":1,"type":"buy"}"#;
         let reply = post(port, body);
         let index = reply.header("x-as-of").unwrap().parse().unwrap();
         let what = What::Placed { index, number: reply.number() };
-        theirs.tell(Told { asked, answered: Instant::now(), product: "bear", what });
+        theirs.record(RecordedAnswer { sent_at, answered: Instant::now(), product: "bear", what });
     });
     until("the stock is one less", || (look(&mut one).0 < before).then_some(()));
     // The query arrives before the frontend thaws.
-    let asked = Instant::now();
+    let sent_at = Instant::now();
     two.send(b"GET /products/bear HTTP/1.1\r\nHost: test\r\n\r\n").unwrap();
     store.frontend(2).signal(Signal::CONT);
     let quantity = two.raw(b"").unwrap().json()["data"]["quantity"].as_u64().unwrap();
     let what = What::Shown { quantity };
-    history.tell(Told { asked, answered: Instant::now(), product: "bear", what });
+    history.record(RecordedAnswer { sent_at, answered: Instant::now(), product: "bear", what });
     buyer.join().unwrap();
 }
 

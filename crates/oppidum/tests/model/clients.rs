@@ -14,7 +14,7 @@ use crate::world::{FRONTENDS, Op, Parcel, Progress, Query, Wish, World};
 impl World {
     /// A client makes a new request.
     pub(crate) fn ask(&mut self, wish: Wish) -> usize {
-        let (progress, floor) = (Progress::Open, self.told);
+        let (progress, floor) = (Progress::Open, self.revealed);
         self.ops.push(Op { wish, progress, floor });
         self.ops.len() - 1
     }
@@ -124,7 +124,7 @@ impl World {
     }
 
     fn finish(&mut self, op: usize, index: Index) {
-        self.told = self.told.max(index);
+        self.revealed = self.revealed.max(index);
         self.ops[op].progress = Progress::Done;
         self.answered += 1;
     }
@@ -188,8 +188,8 @@ impl World {
         self.ops[op].progress = Progress::AtFrontend(Who { at, life });
         self.note(|| format!("op {op}: frontend {at} is asked for product {product}"));
         let frontend = &mut self.frontends[at];
-        if let Some(told) = frontend.cache.hit(name.as_str(), now) {
-            self.tell(op, &told);
+        if let Some(answer) = frontend.cache.hit(name.as_str(), now) {
+            self.check_answer(op, &answer);
             return self.order_too_much(at, product);
         }
         frontend.cache.query(op, &name, now);
@@ -197,10 +197,10 @@ impl World {
         self.order_too_much(at, product);
     }
 
-    fn tell(&mut self, op: usize, told: &QueryAnswer) {
+    fn check_answer(&mut self, op: usize, answer: &QueryAnswer) {
         let Wish::Query { product } = self.ops[op].wish else { return };
-        let version = told.product.as_ref().map(|change| change.version).unwrap_or_default();
-        self.note(|| format!("op {op}: shown version {version}, hit {}", told.hit));
+        let version = answer.product.as_ref().map(|change| change.version).unwrap_or_default();
+        self.note(|| format!("op {op}: shown version {version}, hit {}", answer.hit));
         self.shown(op, product, version);
     }
 
@@ -210,12 +210,12 @@ impl World {
         let (now, name) = (self.frontend_clock(at), self.names[product].clone());
         let quantity = Quantity::new(QUANTITY_MAX).unwrap();
         let line = Line { name, quantity, side: Side::Buy };
-        let floor = self.told;
+        let floor = self.revealed;
         if let Some(short) = self.frontends[at].cache.reject_from_cache(&line, now) {
             let version = short.version;
             self.note(|| format!("frontend {at} refuses product {product} by version {version}"));
             self.check_shown("an order that is refused", floor, product, version);
-            self.told = self.told.max(version);
+            self.revealed = self.revealed.max(version);
             self.refused += 1;
         }
     }
@@ -223,8 +223,8 @@ impl World {
     /// Executes the pending effects of a frontend's core.
     pub(crate) fn perform(&mut self, at: usize) {
         let effects = self.frontends[at].cache.effects();
-        for (op, told) in effects.answers {
-            self.tell(op, &told);
+        for (op, answer) in effects.answers {
+            self.check_answer(op, &answer);
         }
         for ask in effects.asks {
             let life = self.frontends[at].life;
@@ -268,20 +268,20 @@ impl World {
     /// One fill, or its answer, arrives.
     pub(crate) fn arrive(&mut self, place: usize) {
         match self.parcels.swap_remove(place) {
-            Parcel::Ask { catalog, query, .. } => self.asked(catalog, query),
+            Parcel::Ask { catalog, query, .. } => self.receive_query(catalog, query),
             Parcel::Answer { query, product, as_of, .. } => self.filled(query, product, as_of),
         }
     }
 
-    fn asked(&mut self, catalog: Who, query: Query) {
+    fn receive_query(&mut self, catalog: Who, query: Query) {
         let process = &self.catalogs[catalog.at];
         if !process.up || process.life != catalog.life {
             return;
         }
         let now = self.catalog_clock(catalog.at);
         let (name, floor) = (self.names[query.product].clone(), query.floor);
-        let asked = catalog::core::CatalogQuery::Product { name, floor };
-        let answer = self.catalogs[catalog.at].core.ask(query, asked, now);
+        let lookup = catalog::core::CatalogQuery::Product { name, floor };
+        let answer = self.catalogs[catalog.at].core.ask(query, lookup, now);
         answer.into_iter().for_each(|answer| self.reply(answer));
     }
 

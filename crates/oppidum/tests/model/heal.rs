@@ -24,13 +24,13 @@ impl World {
             let at_frontend =
                 |op: &crate::world::Op| matches!(op.progress, Progress::AtFrontend(_));
             let open = self.ops.iter().position(|op| waits(op) && !at_frontend(op));
-            let asked = self.ops.iter().position(waits);
-            asked?;
+            let oldest = self.ops.iter().position(waits);
+            oldest?;
             let took = self.now - began;
             if let Some(op) = open.filter(|_| ORDERS_WITHIN < took) {
                 return Some(format!("op {op}, {:?}, is not answered", self.ops[op]));
             }
-            if let Some(op) = asked.filter(|_| QUERIES_WITHIN < took) {
+            if let Some(op) = oldest.filter(|_| QUERIES_WITHIN < took) {
                 return Some(format!("op {op}, {:?}, is not answered", self.ops[op]));
             }
             self.now += 1_000;

@@ -137,22 +137,22 @@ impl World {
         self.settle(at);
     }
 
-    fn lead_on(&mut self, at: usize, index: Index, attached: bool) {
+    fn lead_on(&mut self, at: usize, index: Index, has_attached: bool) {
         let now = self.replica_clock(at);
         let replica = &mut self.replicas[at];
-        let everybody = replica.state.attached_catalogs();
+        let attached = replica.state.attached_catalogs();
         let settled = replica.state.settled.max(replica.acknowledger.settled());
         let Some(leadership) = &mut replica.leadership else { return };
-        let mut gone = Vec::new();
+        let mut detached = Vec::new();
         if !leadership.is_open() && replica.first_own <= replica.applied && replica.leads {
-            leadership.begin(index, settled, &everybody);
-        } else if attached && leadership.is_open() {
-            gone = leadership.align(&everybody, now);
+            leadership.begin(index, settled, &attached);
+        } else if has_attached && leadership.is_open() {
+            detached = leadership.align(&attached, now);
         }
         if leadership.is_open() {
             leadership.applied(index);
         }
-        gone.into_iter().for_each(|(_, stream)| self.close_lapsed(stream));
+        detached.into_iter().for_each(|(_, stream)| self.close_lapsed(stream));
     }
 
     /// Requests that wait for this entry are answered once it is settled.

@@ -110,16 +110,16 @@ impl World {
                 let hello = Hello { cursor, seen, source_cursor, now };
                 match catalog.core.hello(who, StreamId(id), hello) {
                     HelloVerdict::Served { replaced } => AttachVerdict::Served { replaced },
-                    HelloVerdict::LetGo => AttachVerdict::LetGo,
+                    HelloVerdict::Fenced => AttachVerdict::Fenced,
                 }
             }
         };
         self.note(|| format!("stream {id}: {who:?} says hello at {cursor}: {welcome:?}"));
         match welcome {
-            AttachVerdict::NotYet | AttachVerdict::LetGo => self.close_at_source(id),
+            AttachVerdict::NotYet | AttachVerdict::Fenced => self.close_at_source(id),
             AttachVerdict::Attach => {
-                let asked = self.streams[&id].waits.is_some();
-                if !asked && self.replicas[at].leads {
+                let has_asked = self.streams[&id].waits.is_some();
+                if !has_asked && self.replicas[at].leads {
                     self.append(at, What::Attach(who, format!("catalog {}", watcher.at)));
                 }
                 self.streams.get_mut(&id).unwrap().waits = Some((cursor, seen));

@@ -136,7 +136,7 @@ pub(crate) struct World {
     /// For each product, the committed entries that changed it.
     pub(crate) changes: [Vec<Index>; PRODUCTS],
     /// The greatest index in any answer so far.
-    pub(crate) told: Index,
+    pub(crate) revealed: Index,
     pub(crate) ops: Vec<Op>,
     pub(crate) names: [Name; PRODUCTS],
     pub(crate) violation: Option<String>,
@@ -214,7 +214,7 @@ impl World {
             committed: Vec::new(),
             committed_keys: BTreeMap::new(),
             changes: std::array::from_fn(|_| Vec::new()),
-            told: Index(0),
+            revealed: Index(0),
             ops: Vec::new(),
             names: ["bear", "fox"].map(|name| Name::new(name).unwrap()),
             violation: None,

@@ -1,5 +1,5 @@
 //! The leader's term: the pure core of one leadership. It keeps the attached catalogs, the index
-//! that is settled, and the catalogs that are let go.
+//! that is settled, and the catalogs that are fenced.
 //!
 //! The settled index is counted over the ledger, not over connections: it is the least index that
 //! any catalog attached in the applied ledger has seen. A lapsed, silent or disconnected catalog
@@ -56,11 +56,11 @@ pub enum AttachVerdict {
     /// This leader has not applied its own first entry yet, or has lost its majority: say hello
     /// later.
     NotYet,
-    /// The catalog was let go and is being detached: say hello again once that is applied.
-    LetGo,
+    /// The catalog was fenced and is being detached: say hello again once that is applied.
+    Fenced,
 }
 
-/// A decision to let a catalog go, to be proposed to the log.
+/// A decision to fence a catalog, to be proposed to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Detach {
     /// The catalog.
@@ -128,14 +128,14 @@ impl LeaderTerm {
         attached: &[(Incarnation, String)],
         now: Moment,
     ) -> Vec<(Incarnation, Option<StreamId>)> {
-        let gone = |who: &Incarnation| !attached.iter().any(|(other, _)| other == who);
-        let gone: Vec<_> = self.names.keys().copied().filter(gone).collect();
+        let detached = |who: &Incarnation| !attached.iter().any(|(other, _)| other == who);
+        let detached: Vec<_> = self.names.keys().copied().filter(detached).collect();
         for (who, name) in attached {
             if !self.names.contains_key(who) {
                 self.attached(*who, name, now);
             }
         }
-        gone.into_iter().map(|who| (who, self.detached(who))).collect()
+        detached.into_iter().map(|who| (who, self.detached(who))).collect()
     }
 
     /// A detach entry is applied: the catalog counts no more. Its stream, if any, must be closed.
@@ -160,7 +160,7 @@ impl LeaderTerm {
         !std::mem::replace(&mut self.majority_lost, true)
     }
 
-    /// The lease is back after a gap: no catalog is let go for a missing grant that this leader
+    /// The lease is back after a gap: no catalog is fenced for a missing grant that this leader
     /// caused.
     pub fn resume(&mut self, now: Moment) {
         self.watchers.restart_waits(now);
@@ -175,7 +175,7 @@ impl LeaderTerm {
             return AttachVerdict::Attach;
         }
         match self.watchers.accept(who, stream, hello) {
-            HelloVerdict::LetGo => AttachVerdict::LetGo,
+            HelloVerdict::Fenced => AttachVerdict::Fenced,
             HelloVerdict::Served { replaced } => {
                 self.count();
                 AttachVerdict::Served { replaced }
@@ -206,12 +206,12 @@ impl LeaderTerm {
         self.count();
     }
 
-    /// A catalog has stopped answering by itself and says goodbye: it is let go without a grace.
+    /// A catalog has stopped answering by itself and says goodbye: it is fenced without a grace.
     pub fn goodbye(&mut self, who: Incarnation, stream: StreamId) -> Option<Detach> {
         if !self.watchers.is_current(who, stream) {
             return None;
         }
-        Some(Detach { who, term: self.term, stream: self.watchers.let_go(who) })
+        Some(Detach { who, term: self.term, stream: self.watchers.fence(who) })
     }
 
     /// Lets go of the catalogs whose grace has passed: their streams end, and these detaches are
@@ -256,7 +256,7 @@ impl LeaderTerm {
         self.open
     }
 
-    /// The earliest moment at which [`Self::lapse`] may let a catalog go.
+    /// The earliest moment at which [`Self::lapse`] may fence a catalog.
     pub fn next_lapse(&self) -> Option<Moment> {
         self.watchers.next_lapse()
     }

@@ -155,9 +155,9 @@ impl LogEnd {
 }
 
 impl From<&proto::StartHistory> for LogEnd {
-    fn from(told: &proto::StartHistory) -> Self {
-        let last = told.log_end.map(|last| (last.term, last.node, last.index));
-        Self { term: told.vote_term, last }
+    fn from(message: &proto::StartHistory) -> Self {
+        let last = message.log_end.map(|last| (last.term, last.node, last.index));
+        Self { term: message.vote_term, last }
     }
 }
 
@@ -170,9 +170,9 @@ impl From<Acknowledged> for proto::Acknowledged {
 }
 
 impl From<proto::Acknowledged> for Acknowledged {
-    fn from(told: proto::Acknowledged) -> Self {
-        let last = told.last.map(|last| (last.term, last.node, last.index));
-        Self { term: told.term, last: last.unwrap_or_default(), committed: told.committed }
+    fn from(message: proto::Acknowledged) -> Self {
+        let last = message.last.map(|last| (last.term, last.node, last.index));
+        Self { term: message.term, last: last.unwrap_or_default(), committed: message.committed }
     }
 }
 
@@ -230,10 +230,12 @@ mod tests {
     #[test]
     fn an_acknowledgement_far_beyond_the_end_of_the_log_is_not_believed() {
         let own = end(3, Some((3, 1, 20)));
-        let told = |index| Acknowledged::to_leader(3, Some((3, 1, index)), 0);
-        assert!(own.may_have(&told(20)) && own.may_have(&told(20 + LOST_MAX)));
-        assert!(!own.may_have(&told(21 + LOST_MAX)) && !own.may_have(&told(u64::MAX)));
-        let committed = Acknowledged { committed: u64::MAX, ..told(20) };
+        let acknowledged = |index| Acknowledged::to_leader(3, Some((3, 1, index)), 0);
+        assert!(own.may_have(&acknowledged(20)) && own.may_have(&acknowledged(20 + LOST_MAX)));
+        assert!(
+            !own.may_have(&acknowledged(21 + LOST_MAX)) && !own.may_have(&acknowledged(u64::MAX))
+        );
+        let committed = Acknowledged { committed: u64::MAX, ..acknowledged(20) };
         assert!(!own.may_have(&committed));
     }
 

@@ -53,7 +53,7 @@ impl LeaderTerm {
     /// Rule 14: an attached catalog counts until its detach entry is applied, even if it was let
     /// go.
     pub(super) fn still_counts(&self, who: Incarnation) -> bool {
-        !self.watchers.is_let_go(who) || !self.rules.broken(Mutant::UncountedBeforeDetach)
+        !self.watchers.is_fenced(who) || !self.rules.broken(Mutant::UncountedBeforeDetach)
     }
 
     /// Rule 14: a detach entry names the term that decided it.

@@ -120,10 +120,10 @@ impl From<&StartHistory> for proto::StartHistory {
 }
 
 impl From<&proto::StartHistory> for StartHistory {
-    fn from(told: &proto::StartHistory) -> Self {
-        let newest = told.starts.len().saturating_sub(STARTS_MAX);
-        let last = told.starts.iter().skip(newest).copied().map(digits);
-        Self { count: told.count, last: last.collect() }
+    fn from(message: &proto::StartHistory) -> Self {
+        let newest = message.starts.len().saturating_sub(STARTS_MAX);
+        let last = message.starts.iter().skip(newest).copied().map(digits);
+        Self { count: message.count, last: last.collect() }
     }
 }
 

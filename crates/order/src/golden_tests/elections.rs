@@ -25,21 +25,21 @@ pub(super) fn choose(command: &Command) -> Result<String, Failure> {
     let mut args = command.consume_args();
     let me: u64 = args.next_pos().ok_or("which replica is elected?")?.parse()?;
     let after = Duration::from_millis(args.take_key("after").unwrap_or("0").parse()?);
-    let mut rivals = Vec::new();
+    let mut views = Vec::new();
     while let Some((id, state)) = args.next_key() {
-        let mut rival =
+        let mut voter =
             VoterView { id: id.parse()?, reach: Reach::Unknown, lag: None, lost: false };
         for word in state.split(' ') {
             match word {
-                "lost" => rival.lost = true,
-                _ if word.starts_with('+') => rival.lag = Some(word[1..].parse()?),
-                _ => rival.reach = reach(word)?,
+                "lost" => voter.lost = true,
+                _ if word.starts_with('+') => voter.lag = Some(word[1..].parse()?),
+                _ => voter.reach = reach(word)?,
             }
         }
-        rivals.push(rival);
+        views.push(voter);
     }
     args.reject_next()?;
-    Ok(match role::choose(me, &rivals, after) {
+    Ok(match role::choose(me, &views, after) {
         Choice::Lead => format!("{me} leads\n"),
         Choice::Wait => format!("{me} waits\n"),
         Choice::HandOver(to) => format!("{me} hands over to {to}\n"),

@@ -58,7 +58,7 @@ pub struct AppliedEntry {
 /// The state that the view, the state machine and the writing thread share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) books: RwLock<Applied>,
+    pub(crate) applied_state: RwLock<Applied>,
     pub(crate) blocks: Blocks,
     pub(crate) durable: RwLock<Arc<Durable>>,
     /// Held while a position is taken and written: an earlier position never overwrites a later
@@ -190,7 +190,7 @@ impl Shared {
         let progress = WriteProgress { durable: durable.applied, failure: None };
         Self {
             applied: watch::Sender::new(ledger.applied()),
-            books: RwLock::new(Applied {
+            applied_state: RwLock::new(Applied {
                 ledger: AppliedLedger::Whole(ledger),
                 applied: durable.applied,
                 ids: AppliedIds::start(durable.applied),
@@ -213,15 +213,15 @@ impl Shared {
     }
 
     /// Waits while more bytes are applied than may wait for the disk.
-    pub(crate) async fn room(&self) -> io::Result<()> {
+    pub(crate) async fn await_capacity(&self) -> io::Result<()> {
         self.progress.borrow().check()?;
-        if self.has_room() {
+        if self.has_capacity() {
             return Ok(());
         }
         let mut progress = self.progress.subscribe();
         loop {
             progress.borrow_and_update().check()?;
-            if self.has_room() {
+            if self.has_capacity() {
                 return Ok(());
             }
             self.demand.urge();
@@ -229,19 +229,20 @@ impl Shared {
         }
     }
 
-    fn has_room(&self) -> bool {
-        self.books.read().unwritten_bytes <= self.pace.bytes
+    fn has_capacity(&self) -> bool {
+        self.applied_state.read().unwritten_bytes <= self.pace.bytes
     }
 
-    /// Publishes an entry to the feed. Called under the lock of `books`, so that the order is kept.
+    /// Publishes an entry to the feed. Called under the lock of `applied_state`, so that the
+    /// order is kept.
     pub(crate) fn publish(
         &self,
-        books: &Applied,
+        applied_state: &Applied,
         after: Index,
         changes: Option<Arc<[Change]>>,
         attaches: bool,
     ) {
-        let shop = books.ledger.shop();
+        let shop = applied_state.ledger.shop();
         let index = shop.applied();
         self.applied.send_replace(index);
         if self.feed.receiver_count() == 0 {

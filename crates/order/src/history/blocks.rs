@@ -48,10 +48,10 @@ pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta
 const POSITION: &str = "position";
 const STATE: &str = "state";
 /// What the log had on disk at that moment; absent if the log did not report it.
-const WITNESS: &str = "log";
+const DURABLE_MARK: &str = "log";
 /// The key summary at that moment. If it belongs to the stored state, the key tables are complete
 /// above the first block that it names.
-const ROLLS: &str = "keys";
+const KEY_SUMMARY: &str = "keys";
 
 /// Pages kept in memory: 8 MB; the system caches more while memory is free. Most look-ups are of
 /// recent orders.
@@ -67,9 +67,9 @@ pub struct Durable {
     /// The ledger's state in its own encoding: everything but the keys.
     pub state: Bytes,
     /// What the log had on disk when this was written.
-    pub witness: Option<DurableMark>,
+    pub durable_mark: Option<DurableMark>,
     /// The key summary of the ledger, if the key tables can be trusted.
-    pub rolls: Option<KeySummary>,
+    pub key_summary: Option<KeySummary>,
 }
 
 impl Durable {
@@ -126,18 +126,20 @@ impl Blocks {
             let meta = write.open_table(META).map_err(broken)?;
             let position = meta.get(POSITION).map_err(broken)?.map(|row| row.value().to_vec());
             let state = meta.get(STATE).map_err(broken)?.map(|row| row.value().to_vec());
-            let witness = meta.get(WITNESS).map_err(broken)?;
-            let witness = witness.map(|row| DurableMark::decode(row.value())).transpose()?;
-            let rolls = meta.get(ROLLS).map_err(broken)?;
+            let durable_mark = meta.get(DURABLE_MARK).map_err(broken)?;
+            let durable_mark =
+                durable_mark.map(|row| DurableMark::decode(row.value())).transpose()?;
+            let key_summary = meta.get(KEY_SUMMARY).map_err(broken)?;
             // The key summary only speeds up a start: a damaged one is treated as absent.
-            let rolls = rolls.and_then(|row| KeySummary::decode(row.value()).ok());
+            let key_summary = key_summary.and_then(|row| KeySummary::decode(row.value()).ok());
             match (position, state) {
                 (Some(position), Some(state)) => {
                     let (applied, members) = decode_position(&position).map_err(invalid)?;
                     // A summary of another state: an older program went on from there without one.
                     let index = applied.map_or(0, |log_id| log_id.index);
-                    let rolls = rolls.filter(|rolls| rolls.applied.0 == index);
-                    Durable { applied, members, state: state.into(), witness, rolls }
+                    let key_summary =
+                        key_summary.filter(|key_summary| key_summary.applied.0 == index);
+                    Durable { applied, members, state: state.into(), durable_mark, key_summary }
                 }
                 (None, None) => Durable::default(),
                 _ => return Err(invalid("the position and the state are not both there")),
@@ -181,11 +183,11 @@ impl Blocks {
                 let position = encode_position(durable.applied, &durable.members)?;
                 meta.insert(POSITION, position.as_slice()).map_err(broken)?;
                 meta.insert(STATE, durable.state.as_ref()).map_err(broken)?;
-                if let Some(witness) = &durable.witness {
-                    meta.insert(WITNESS, witness.encode()?.as_slice()).map_err(broken)?;
+                if let Some(durable_mark) = &durable.durable_mark {
+                    meta.insert(DURABLE_MARK, durable_mark.encode()?.as_slice()).map_err(broken)?;
                 }
-                if let Some(rolls) = &durable.rolls {
-                    meta.insert(ROLLS, rolls.encode().as_slice()).map_err(broken)?;
+                if let Some(key_summary) = &durable.key_summary {
+                    meta.insert(KEY_SUMMARY, key_summary.encode().as_slice()).map_err(broken)?;
                 }
             }
         }
@@ -199,7 +201,7 @@ impl Blocks {
         &self,
         (after, to): (Index, Index),
         keyed: &[(Index, KeyedWindows)],
-        rolls: &KeySummary,
+        key_summary: &KeySummary,
     ) -> io::Result<()> {
         let write = self.begin_write()?;
         {
@@ -212,7 +214,7 @@ impl Blocks {
                 note_keys(&mut key_tables, *index, *keys)?;
             }
             let mut meta = write.open_table(META).map_err(broken)?;
-            meta.insert(ROLLS, rolls.encode().as_slice()).map_err(broken)?;
+            meta.insert(KEY_SUMMARY, key_summary.encode().as_slice()).map_err(broken)?;
         }
         write.commit().map_err(broken)
     }

@@ -77,12 +77,12 @@ impl DurableMark {
 /// What a running log has on disk: updated by the log, read by the writer of the history.
 #[derive(Clone, Debug, Default)]
 pub struct OnDisk {
-    kept: Arc<Mutex<Kept>>,
+    state: Arc<Mutex<OnDiskState>>,
     failed: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct OnDiskState {
     durable_mark: DurableMark,
     /// Grows with each truncation: an append that was under way before does not count any more.
     epoch: u64,
@@ -93,50 +93,50 @@ struct Kept {
 impl OnDisk {
     /// The current mark.
     pub fn now(&self) -> DurableMark {
-        self.kept.lock().durable_mark
+        self.state.lock().durable_mark
     }
 
     /// Sets the mark of a log that was just opened.
     pub(crate) fn open(&self, durable_mark: DurableMark) {
-        self.kept.lock().durable_mark = durable_mark;
+        self.state.lock().durable_mark = durable_mark;
     }
 
     /// The epoch for entries that are appended now.
     pub(crate) fn epoch(&self) -> u64 {
-        self.kept.lock().epoch
+        self.state.lock().epoch
     }
 
     /// Entries up to `last`, appended in `epoch`, are on disk.
     pub(crate) fn reach(&self, last: LogId, epoch: u64) {
-        let mut kept = self.kept.lock();
-        if kept.epoch == epoch {
-            kept.durable_mark.last = Some(last);
+        let mut state = self.state.lock();
+        if state.epoch == epoch {
+            state.durable_mark.last = Some(last);
         }
     }
 
     /// Records that nothing more reaches the disk.
     pub(crate) fn fail(&self, error: &io::Error) {
-        self.kept.lock().failure.get_or_insert_with(|| (error.kind(), error.to_string()));
+        self.state.lock().failure.get_or_insert_with(|| (error.kind(), error.to_string()));
         self.failed.notify_waiters();
     }
 
     /// Resolves with the reason when nothing more reaches the disk: the replica must stop.
     pub(crate) async fn failed(&self) -> String {
-        let mut told = pin!(self.failed.notified());
+        let mut notified = pin!(self.failed.notified());
         loop {
-            told.as_mut().enable();
-            if let Some((_, text)) = &self.kept.lock().failure {
+            notified.as_mut().enable();
+            if let Some((_, text)) = &self.state.lock().failure {
                 return text.clone();
             }
-            told.as_mut().await;
-            told.set(self.failed.notified());
+            notified.as_mut().await;
+            notified.set(self.failed.notified());
         }
     }
 
     /// Replaces a later failure, which only says that the writing thread is gone, by the first
     /// failure.
     pub(crate) fn why(&self, error: io::Error) -> io::Error {
-        match &self.kept.lock().failure {
+        match &self.state.lock().failure {
             Some((kind, text)) => io::Error::new(*kind, text.clone()),
             None => error,
         }
@@ -144,14 +144,14 @@ impl OnDisk {
 
     /// Everything after `last` is truncated.
     pub(crate) fn take_back(&self, last: Option<LogId>) {
-        let mut kept = self.kept.lock();
-        kept.epoch += 1;
-        kept.durable_mark = kept.durable_mark.up_to(last);
+        let mut state = self.state.lock();
+        state.epoch += 1;
+        state.durable_mark = state.durable_mark.up_to(last);
     }
 
     /// A vote is on disk.
     pub(crate) fn vote(&self, vote: Vote) {
-        self.kept.lock().durable_mark.vote = Some(vote);
+        self.state.lock().durable_mark.vote = Some(vote);
     }
 }
 

@@ -15,11 +15,11 @@ const REPAIR: &str = "`oppidum ctl repair` mends a running replica; one that doe
                       be replaced (`oppidum ctl replace`)";
 
 /// The system's message for a full disk; it stays part of the text of every wrapping error.
-const NO_ROOM: &str = "No space left on device";
+const NO_SPACE: &str = "No space left on device";
 
 /// The advice for the operator after a disk failure of a running replica.
 pub(crate) fn advice(reason: &str) -> &'static str {
-    if reason.contains(NO_ROOM) {
+    if reason.contains(NO_SPACE) {
         "its disk is full: free some space, then start the replica again; nothing \
              acknowledged is lost"
     } else {
@@ -91,7 +91,11 @@ impl OpenError {
     pub(crate) fn folder(path: &Path, reason: &impl ToString) -> Self {
         let path = path.to_path_buf();
         let reason = reason.to_string();
-        if reason.contains(NO_ROOM) { Self::Full { path } } else { Self::Unusable { path, reason } }
+        if reason.contains(NO_SPACE) {
+            Self::Full { path }
+        } else {
+            Self::Unusable { path, reason }
+        }
     }
 
     /// A file that does not hold what was written.

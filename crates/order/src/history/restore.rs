@@ -30,8 +30,8 @@ impl Blocks {
         let state = State::decode(&durable.state).map_err(invalid)?;
         let after = state.keys_after;
         let to = durable.index();
-        if let Some(rolls) = &durable.rolls {
-            let missing = match self.recall((to, &state), windows, rolls) {
+        if let Some(key_summary) = &durable.key_summary {
+            let missing = match self.recall((to, &state), windows, key_summary) {
                 Ok(Ok(ledger)) => return Ok(ledger),
                 Ok(Err(error)) => error.to_string(),
                 // A block is damaged or absent: reading the whole chain tells which.
@@ -59,10 +59,10 @@ impl Blocks {
         &self,
         (to, state): (Index, &State),
         windows: Windows,
-        rolls: &KeySummary,
+        key_summary: &KeySummary,
     ) -> io::Result<Result<Ledger, RestoreError>> {
-        let blocks = self.called(*rolls, to)?;
-        let restoring = Restoring::from_summary(windows, state.clone(), rolls);
+        let blocks = self.called(*key_summary, to)?;
+        let restoring = Restoring::from_summary(windows, state.clone(), key_summary);
         until_failure(blocks, |blocks| restoring.finish_with(blocks))
     }
 }
@@ -157,8 +157,8 @@ mod tests {
         ledger.skip_entry(Index(7));
         let (blocks, _) = Blocks::open(&folder.join("blocks.redb")).unwrap();
         let applied = Some(LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index: 7 });
-        let (state, rolls) = (ledger.state().encode().into(), Some(ledger.key_summary()));
-        let durable = Durable { applied, state, rolls, ..Durable::default() };
+        let (state, key_summary) = (ledger.state().encode().into(), Some(ledger.key_summary()));
+        let durable = Durable { applied, state, key_summary, ..Durable::default() };
         blocks.write(&rows, Some(&durable)).unwrap();
         (blocks, durable, ledger)
     }
@@ -185,7 +185,7 @@ mod tests {
         spoil(&blocks, 5);
         assert_eq!(restored(&blocks, &durable).unwrap(), expected);
         // Without a key summary all blocks are read.
-        let uncalled = Durable { rolls: None, ..durable.clone() };
+        let uncalled = Durable { key_summary: None, ..durable.clone() };
         let error = restored(&blocks, &uncalled).unwrap_err().to_string();
         assert!(error.contains("the block of index 3"), "{error}");
         // A block with a key is needed, of a client or of a frontend.
@@ -240,23 +240,23 @@ mod tests {
         drop(blocks);
         let path = folder.path().join("blocks.redb");
         let (blocks, found) = Blocks::open(&path).unwrap();
-        assert_eq!(found.rolls, None);
-        let (_, rolls) = restored(&blocks, &found).unwrap();
+        assert_eq!(found.key_summary, None);
+        let (_, key_summary) = restored(&blocks, &found).unwrap();
         let before = ledger.key_summary().windows;
         assert_eq!(
-            (rolls.windows.clients, rolls.windows.frontends),
+            (key_summary.windows.clients, key_summary.windows.frontends),
             (before.clients, before.frontends)
         );
         // From now on the summary exists.
         drop(blocks);
         let (blocks, found) = Blocks::open(&path).unwrap();
-        assert_eq!(found.rolls, Some(rolls));
-        assert_eq!(blocks.called(rolls, Index(8)).unwrap().count(), 3);
+        assert_eq!(found.key_summary, Some(key_summary));
+        assert_eq!(blocks.called(key_summary, Index(8)).unwrap().count(), 3);
         // A damaged summary is ignored, too.
         let write = blocks.rows.begin_write().unwrap();
         write.open_table(META).unwrap().insert("keys", [7_u8; 61].as_slice()).unwrap();
         write.commit().unwrap();
         drop(blocks);
-        assert_eq!(Blocks::open(&path).unwrap().1.rolls, None);
+        assert_eq!(Blocks::open(&path).unwrap().1.key_summary, None);
     }
 }

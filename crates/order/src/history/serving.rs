@@ -27,7 +27,7 @@ const BUSY_BYTES: u64 = 8 << 20;
 
 /// From this many bytes of applied batches per second on, orders count as coming in: some hundreds
 /// of orders.
-const QUIET_BYTES: u64 = 32 << 10;
+const IDLE_BYTES_MAX: u64 = 32 << 10;
 
 /// The interval over which applied bytes are counted. With a shorter interval, the gap between two
 /// entries would look like idle time.
@@ -53,8 +53,8 @@ impl ServingPace {
     fn sent(&mut self, bytes: usize, applied: u64, now: Instant) -> Duration {
         let span = now - self.since;
         if COUNT <= span {
-            let came = u128::from(applied.saturating_sub(self.applied)) * 1_000;
-            self.busy = u128::from(QUIET_BYTES) * span.as_millis() <= came;
+            let rate = u128::from(applied.saturating_sub(self.applied)) * 1_000;
+            self.busy = u128::from(IDLE_BYTES_MAX) * span.as_millis() <= rate;
             (self.since, self.applied) = (now, applied);
         }
         if !self.busy {

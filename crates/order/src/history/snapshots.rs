@@ -86,7 +86,7 @@ pub(crate) async fn install(
         )));
     }
     let digest = state.digest;
-    let restoring = view.shared.books.write().ledger.begin_restoring(state)?;
+    let restoring = view.shared.applied_state.write().ledger.begin_restoring(state)?;
     let restoring = Arc::new(Mutex::new(restoring));
     let view = view.clone();
     let mut installation = Installation { view, to, digest, chain, restoring };
@@ -224,9 +224,9 @@ impl Installation {
         let task = move || {
             let restoring = Arc::into_inner(restoring).expect("every task before has ended");
             let ledger = restoring.into_inner().finish().map_err(invalid)?;
-            let rolls = Some(ledger.key_summary());
+            let key_summary = Some(ledger.key_summary());
             let _in_turn = target.shared.positions.lock();
-            let durable = Durable { applied, members, state, witness: None, rolls };
+            let durable = Durable { applied, members, state, durable_mark: None, key_summary };
             target.shared.blocks.write(&[], Some(&durable))?;
             change_over(&target, ledger, durable);
             Ok(())
@@ -239,17 +239,17 @@ impl Installation {
 fn change_over(view: &View, ledger: Ledger, durable: Durable) {
     let shared = &view.shared;
     let applied = durable.applied;
-    let mut books = shared.books.write();
-    let after = books.ledger.shop().applied();
-    let before = std::mem::replace(&mut books.ledger, AppliedLedger::Whole(ledger));
-    books.applied = applied;
-    books.ids = AppliedIds::start(applied);
-    books.members = durable.members.clone();
-    books.unwritten.clear();
-    books.unwritten_bytes = 0;
+    let mut applied_state = shared.applied_state.write();
+    let after = applied_state.ledger.shop().applied();
+    let before = std::mem::replace(&mut applied_state.ledger, AppliedLedger::Whole(ledger));
+    applied_state.applied = applied;
+    applied_state.ids = AppliedIds::start(applied);
+    applied_state.members = durable.members.clone();
+    applied_state.unwritten.clear();
+    applied_state.unwritten_bytes = 0;
     *shared.durable.write() = Arc::new(durable);
-    shared.publish(&books, after, None, true);
-    drop(books);
+    shared.publish(&applied_state, after, None, true);
+    drop(applied_state);
     drop(before);
     shared.progress.send_modify(|progress| progress.durable = applied);
 }

@@ -35,7 +35,7 @@ pub(crate) struct Sources {
     /// The table of reachable peers.
     pub(crate) peers: Peers,
     /// The free disk space: fetching waits for it.
-    pub(crate) room: DiskSpace,
+    pub(crate) disk_space: DiskSpace,
 }
 
 impl BlockSource for Sources {
@@ -100,7 +100,7 @@ impl Sources {
         let request = proto::BlocksRequest { sender, after: after.0, to: to.0 };
         let mut parts = client.blocks(request).await?.into_inner();
         while let Some(part) = parts.message().await? {
-            self.room.await_space().await;
+            self.disk_space.await_space().await;
             for block in part.blocks {
                 let header = ledger::block::Block::peek(&block)
                     .map_err(|error| tonic::Status::data_loss(error.to_string()))?;

@@ -73,13 +73,13 @@ impl Blocks {
     /// The blocks up to `to` that may hold keys of this summary, oldest first, checked.
     pub(crate) fn called(
         &self,
-        rolls: KeySummary,
+        key_summary: KeySummary,
         to: Index,
     ) -> io::Result<impl Iterator<Item = io::Result<EncodedBlock<Bytes>>> + use<'_>> {
         let read = self.rows.begin_read().map_err(broken)?;
         let mut indexes = Vec::new();
         for id in WindowId::ALL {
-            let after = rolls.after(id);
+            let after = key_summary.after(id);
             if after < to {
                 let table = read.open_table(*KEYS.get(id)).map_err(broken)?;
                 for row in table.range(after.0 + 1..=to.0).map_err(broken)? {

@@ -61,13 +61,13 @@ impl View {
 
     /// Reads the shop as of one index. Keep `look` short: applying waits for it.
     pub fn read<T>(&self, look: impl FnOnce(&ShopState) -> T) -> T {
-        look(self.shared.books.read().ledger.shop())
+        look(self.shared.applied_state.read().ledger.shop())
     }
 
     /// Reads the whole ledger, with its keys. `None`: it has none, because a snapshot is being
     /// installed.
     pub fn read_ledger<T>(&self, look: impl FnOnce(&Ledger) -> T) -> Option<T> {
-        self.shared.books.read().ledger.whole().map(look)
+        self.shared.applied_state.read().ledger.whole().map(look)
     }
 
     /// Reads the shop, and subscribes to exactly the entries after the state that `look` sees.
@@ -77,8 +77,8 @@ impl View {
         &self,
         look: impl FnOnce(&ShopState) -> T,
     ) -> (T, broadcast::Receiver<Arc<AppliedEntry>>) {
-        let books = self.shared.books.read();
-        (look(books.ledger.shop()), self.shared.feed.subscribe())
+        let applied_state = self.shared.applied_state.read();
+        (look(applied_state.ledger.shop()), self.shared.feed.subscribe())
     }
 
     /// Does blocking or long work off the runtime's thread.
@@ -108,18 +108,18 @@ impl View {
 
     /// The last applied entry.
     pub fn applied_log_id(&self) -> Option<LogId> {
-        self.shared.books.read().applied
+        self.shared.applied_state.read().applied
     }
 
     /// The first id of `named` at whose index this replica has applied another entry.
     pub(crate) fn contradicts(&self, named: impl IntoIterator<Item = LogId>) -> Option<LogId> {
-        let books = self.shared.books.read();
-        named.into_iter().find(|id| books.ids.contradict(*id))
+        let applied_state = self.shared.applied_state.read();
+        named.into_iter().find(|id| applied_state.ids.contradict(*id))
     }
 
     /// The members of the store, by the last applied entry that names them.
     pub(crate) fn members(&self) -> Membership {
-        convert::membership(&self.shared.books.read().members)
+        convert::membership(&self.shared.applied_state.read().members)
     }
 
     /// How far the history is on disk, and the ledger's state there.
@@ -143,19 +143,19 @@ impl View {
     /// What memory knows of an order: `Some(Some)` the order, `Some(None)` there is no such order,
     /// `None` unknown.
     pub fn recent(&self, number: OrderNumber) -> Option<Option<Order>> {
-        let young = {
-            let books = self.shared.books.read();
-            let shop = books.ledger.shop();
+        let unwritten = {
+            let applied_state = self.shared.applied_state.read();
+            let shop = applied_state.ledger.shop();
             if number < shop.first_order_number() || shop.next_order_number() <= number {
                 return Some(None);
             }
             // The last block that begins at this number or before; the block itself tells whether
             // it holds it.
             let begins = |block: &EncodedBlock<Bytes>| block.header().first_order_number <= number;
-            let after = books.unwritten.partition_point(begins);
-            after.checked_sub(1).and_then(|place| books.unwritten.get(place).cloned())
+            let after = applied_state.unwritten.partition_point(begins);
+            after.checked_sub(1).and_then(|place| applied_state.unwritten.get(place).cloned())
         };
-        young.and_then(|block| block.order(number)).map(Some)
+        unwritten.and_then(|block| block.order(number)).map(Some)
     }
 
     /// Encoded blocks of the entries in `(after, to]` that are on disk here, oldest first: about

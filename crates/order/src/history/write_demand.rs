@@ -28,14 +28,14 @@ impl Default for WritePace {
 /// The requests to the writing thread.
 #[derive(Debug, Default)]
 pub(crate) struct Demand {
-    wishes: Mutex<Wishes>,
+    state: Mutex<DemandState>,
     changed: Condvar,
     /// The same signal for a writer that is a task.
     stirred: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Wishes {
+struct DemandState {
     /// An entry was applied since the last write.
     dirty: bool,
     /// Write without waiting for the pace.
@@ -46,23 +46,23 @@ struct Wishes {
 impl Demand {
     /// Reports that an entry was applied.
     pub(crate) fn note(&self) {
-        let mut wishes = self.wishes.lock();
-        if !wishes.dirty {
-            wishes.dirty = true;
+        let mut state = self.state.lock();
+        if !state.dirty {
+            state.dirty = true;
             self.wake();
         }
     }
 
     /// Makes the thread write at once, because a task waits for the write.
     pub(crate) fn urge(&self) {
-        let mut wishes = self.wishes.lock();
-        wishes.urgent = true;
+        let mut state = self.state.lock();
+        state.urgent = true;
         self.wake();
     }
 
     /// Stops the thread; unwritten blocks will be replayed from the log.
     pub(crate) fn stop(&self) {
-        self.wishes.lock().stop = true;
+        self.state.lock().stop = true;
         self.wake();
     }
 
@@ -73,19 +73,19 @@ impl Demand {
 
     /// Waits until there is something to write and its time has come. False: the writer is stopped.
     pub(super) fn wait(&self, not_before: Instant) -> bool {
-        let mut wishes = self.wishes.lock();
+        let mut state = self.state.lock();
         loop {
-            if wishes.stop {
+            if state.stop {
                 return false;
             }
-            if wishes.urgent || (wishes.dirty && not_before <= Instant::now()) {
-                *wishes = Wishes::default();
+            if state.urgent || (state.dirty && not_before <= Instant::now()) {
+                *state = DemandState::default();
                 return true;
             }
-            if wishes.dirty {
-                self.changed.wait_until(&mut wishes, not_before);
+            if state.dirty {
+                self.changed.wait_until(&mut state, not_before);
             } else {
-                self.changed.wait(&mut wishes);
+                self.changed.wait(&mut state);
             }
         }
     }
@@ -96,16 +96,16 @@ impl Demand {
     pub(super) async fn waited(&self, not_before: tokio::time::Instant) -> bool {
         loop {
             let dirty = {
-                let mut wishes = self.wishes.lock();
-                if wishes.stop {
+                let mut state = self.state.lock();
+                if state.stop {
                     return false;
                 }
                 let is_time = not_before <= tokio::time::Instant::now();
-                if wishes.urgent || (wishes.dirty && is_time) {
-                    *wishes = Wishes::default();
+                if state.urgent || (state.dirty && is_time) {
+                    *state = DemandState::default();
                     return true;
                 }
-                wishes.dirty
+                state.dirty
             };
             if dirty {
                 // Late or woken: the loop checks again in either case.

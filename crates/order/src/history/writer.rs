@@ -60,23 +60,29 @@ fn write(shared: &Shared) -> io::Result<Durable> {
     let _in_turn = shared.positions.lock();
     let before = shared.durable.read().clone();
     let (now, blocks) = {
-        let books = shared.books.read();
-        let blocks: Vec<_> = books.unwritten.iter().cloned().collect();
+        let applied_state = shared.applied_state.read();
+        let blocks: Vec<_> = applied_state.unwritten.iter().cloned().collect();
         // While a snapshot is installed, nothing is applied: there is nothing new to write.
-        let ledger = books.ledger.whole().filter(|_| books.applied != before.applied);
+        let ledger =
+            applied_state.ledger.whole().filter(|_| applied_state.applied != before.applied);
         let now = ledger.map(|ledger| {
-            (ledger.state(), ledger.key_summary(), books.applied, books.members.clone())
+            (
+                ledger.state(),
+                ledger.key_summary(),
+                applied_state.applied,
+                applied_state.members.clone(),
+            )
         });
         (now, blocks)
     };
-    let witness = |applied| shared.on_disk.get().map(|on_disk| on_disk.now().up_to(applied));
+    let durable_mark = |applied| shared.on_disk.get().map(|on_disk| on_disk.now().up_to(applied));
     let durable = match now {
-        Some((state, rolls, applied, members)) => {
+        Some((state, key_summary, applied, members)) => {
             let state = state.encode().into();
-            let rolls = Some(rolls);
-            Durable { applied, members, state, witness: witness(applied), rolls }
+            let key_summary = Some(key_summary);
+            Durable { applied, members, state, durable_mark: durable_mark(applied), key_summary }
         }
-        None => Durable { witness: witness(before.applied), ..Durable::clone(&before) },
+        None => Durable { durable_mark: durable_mark(before.applied), ..Durable::clone(&before) },
     };
     let rows: Vec<Row> = blocks.iter().map(Row::new).collect();
     shared.blocks.write(&rows, Some(&durable))?;
@@ -95,12 +101,12 @@ fn written(shared: &Shared, durable: Durable) {
     }
     *known = Arc::new(durable);
     drop(known);
-    let mut books = shared.books.write();
+    let mut applied_state = shared.applied_state.write();
     // These blocks are on disk: memory may drop them.
-    while books.unwritten.front().is_some_and(|block| block.header().index <= index) {
-        books.pop();
+    while applied_state.unwritten.front().is_some_and(|block| block.header().index <= index) {
+        applied_state.pop();
     }
-    drop(books);
+    drop(applied_state);
     shared.progress.send_modify(|progress| progress.durable = progress.durable.max(applied));
 }
 
@@ -237,8 +243,8 @@ mod tests {
         apply(&mut machine, 1..=8).await;
         view.flush().await.unwrap();
         let before = on_disk(ours.path());
-        let rolls = view.read_ledger(Ledger::key_summary);
-        assert_eq!((before.index(), before.rolls), (Index(8), rolls));
+        let key_summary = view.read_ledger(Ledger::key_summary);
+        assert_eq!((before.index(), before.key_summary), (Index(8), key_summary));
 
         let snapshot = snapshots::current(&ahead).unwrap();
         let installing = async move {
@@ -253,7 +259,7 @@ mod tests {
         progress.changed().await.unwrap();
         let meanwhile = on_disk(ours.path());
         assert_eq!(meanwhile.applied, before.applied);
-        assert_eq!((meanwhile.state, meanwhile.rolls), (before.state, before.rolls));
+        assert_eq!((meanwhile.state, meanwhile.key_summary), (before.state, before.key_summary));
         source.go_on.add_permits(1);
         let _machine = installing.await.unwrap();
         let both = |view: &View| view.read_ledger(|ledger| (ledger.state(), ledger.key_summary()));
@@ -302,11 +308,11 @@ mod tests {
         let durable = write(&view.shared).unwrap();
         apply(&mut machine, 5..=6).await;
         written(&view.shared, durable);
-        let young = |view: &View| -> Vec<u64> {
-            let books = view.shared.books.read();
-            books.unwritten.iter().map(|block| block.header().index.0).collect()
+        let unwritten = |view: &View| -> Vec<u64> {
+            let applied_state = view.shared.applied_state.read();
+            applied_state.unwritten.iter().map(|block| block.header().index.0).collect()
         };
-        assert_eq!(young(&view), [5, 6]);
+        assert_eq!(unwritten(&view), [5, 6]);
         let (first, next) =
             view.read(|ledger| (ledger.first_order_number().0, ledger.next_order_number().0));
         assert_eq!(next - first, 5, "one order in each entry but the first");

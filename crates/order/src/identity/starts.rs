@@ -48,10 +48,10 @@ impl Identity {
     pub(crate) fn judge_starts(
         &self,
         id: u64,
-        told: &proto::StartHistory,
+        reported: &proto::StartHistory,
     ) -> Result<Option<MetStart>, HandshakeError> {
         let record = self.record.lock();
-        match StartHistory::from(told).compare(record.met.get(&id.to_string())) {
+        match StartHistory::from(reported).compare(record.met.get(&id.to_string())) {
             Folder::Met => Ok(None),
             Folder::OlderCopy => Err(HandshakeError::OlderCopy { id, by: record.id }),
             Folder::StartedAgain(start) => Ok(Some(start)),
@@ -63,9 +63,9 @@ impl Identity {
     pub(crate) fn compare_starts(
         &self,
         id: u64,
-        told: &proto::StartHistory,
+        reported: &proto::StartHistory,
     ) -> Result<(), HandshakeError> {
-        let Some(start) = self.judge_starts(id, told)? else { return Ok(()) };
+        let Some(start) = self.judge_starts(id, reported)? else { return Ok(()) };
         let mut record = self.record.lock();
         let key = id.to_string();
         if !record.peers.contains_key(&key) {

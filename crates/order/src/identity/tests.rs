@@ -149,19 +149,19 @@ fn a_caller_gives_way_to_the_replica_that_answers_at_the_address() {
 fn data_folders_learned_from_peers_are_kept_for_members_alone_and_within_a_bound() {
     let folder = tempfile::tempdir().unwrap();
     let identity = open(&settings(folder.path())).unwrap();
-    let tell = |ids: std::ops::Range<u64>| -> Vec<proto::Known> {
+    let known_ids = |ids: std::ops::Range<u64>| -> Vec<proto::Known> {
         ids.map(|id| proto::Known { id, incarnation: format!("{id:032x}"), met: None }).collect()
     };
-    identity.learn(123, &tell(300..350));
+    identity.learn(123, &known_ids(300..350));
     assert!(identity.known().is_empty(), "123 was not met");
     identity.meet(Some(&caller(123, 7))).unwrap();
     let size = || fs::metadata(folder.path().join(IDENTITY_FILE)).unwrap().len();
     let before = size();
-    identity.learn(123, &tell(1_000..31_000));
-    identity.learn(123, &tell(300..30_300));
-    identity.learn(123, &tell(1_000..1_050));
+    identity.learn(123, &known_ids(1_000..31_000));
+    identity.learn(123, &known_ids(300..30_300));
+    identity.learn(123, &known_ids(1_000..1_050));
     assert_eq!((identity.known().len(), size()), (1, before));
-    identity.learn(123, &tell(300..350));
+    identity.learn(123, &known_ids(300..350));
     let ids: Vec<u64> = identity.known().iter().map(|known| known.id).collect();
     assert_eq!(ids, [123, 345], "members alone");
     // A replica that waits to be added does not know the members yet.
@@ -169,7 +169,7 @@ fn data_folders_learned_from_peers_are_kept_for_members_alone_and_within_a_bound
     let joining = open(&Settings { join: true, ..settings(folder.path()) }).unwrap();
     joining.meet(Some(&caller(123, 7))).unwrap();
     for at in 0..40 {
-        joining.learn(123, &tell(1_000 + at * 10..1_010 + at * 10));
+        joining.learn(123, &known_ids(1_000 + at * 10..1_010 + at * 10));
     }
     assert_eq!(joining.known().len(), KNOWN_MAX);
 }
@@ -235,8 +235,8 @@ fn an_answer_shows_a_caller_nothing_with_which_it_could_act_as_a_replica() {
     let added = proto::Sender { incarnation: format!("{:032x}", 9), ..added };
     assert_eq!(second.admit(Some(&added)), Err(HandshakeError::Unknown(999)));
     // A member passes the incarnation on to a replica that it dials.
-    let told = second.known().into_iter().find(|known| known.id == 123).unwrap();
-    assert_eq!(told.incarnation, first.sender(456).incarnation);
+    let learned = second.known().into_iter().find(|known| known.id == 123).unwrap();
+    assert_eq!(learned.incarnation, first.sender(456).incarnation);
     let added = proto::Sender { to_incarnation: second.sender(123).incarnation, ..added };
     assert_eq!(second.admit(Some(&added)), Ok(999));
     assert!(second.is_proven(&added));
@@ -255,10 +255,10 @@ fn a_folder_that_holds_incarnations_knows_their_fingerprints() {
     let refused = identity.meet(Some(&answer(8)));
     assert_eq!(refused, Err(HandshakeError::OtherIncarnation { id: 123 }));
     assert_eq!(identity.admit(Some(&caller(123, 7))), Ok(123));
-    let told =
+    let report =
         |number: u128| proto::Known { id: 345, incarnation: format!("{number:032x}"), met: None };
-    let print = proto::Known { incarnation: fingerprint(&told(5).incarnation), ..told(5) };
-    for (known, kept) in [(print.clone(), &print), (told(6), &print), (told(5), &told(5))] {
+    let print = proto::Known { incarnation: fingerprint(&report(5).incarnation), ..report(5) };
+    for (known, kept) in [(print.clone(), &print), (report(6), &print), (report(5), &report(5))] {
         identity.learn(123, &[known]);
         assert!(identity.known().contains(kept), "{kept:?}");
     }

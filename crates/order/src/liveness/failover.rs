@@ -44,7 +44,7 @@ const ASLEEP: Duration = Duration::from_millis(50);
 const AGREEING: Duration = Duration::from_millis(50);
 
 /// How long a candidate has to win.
-const STANDING: Duration = Duration::from_millis(120);
+const ELECTION_WAIT: Duration = Duration::from_millis(120);
 
 /// The number of failover attempts; after them the engine's ordinary timeouts decide.
 const ROUNDS_MAX: u32 = 8;
@@ -124,22 +124,24 @@ struct Listener {
     /// The time of the last check.
     looked: Instant,
     /// Since when the checks have come without a gap.
-    awake: Instant,
+    awake_since: Instant,
 }
 
 impl Listener {
     fn new(now: Instant) -> Self {
-        Self { looked: now, awake: now }
+        Self { looked: now, awake_since: now }
     }
 
-    /// Checks: has the leader, last heard at `heard`, been silent too long while this replica was
-    /// awake?
-    fn is_silent(&mut self, heard: Option<Instant>, now: Instant) -> bool {
+    /// Checks: has the leader, last heard at `last_heard`, been silent too long while this replica
+    /// was awake?
+    fn is_silent(&mut self, last_heard: Option<Instant>, now: Instant) -> bool {
         if LISTEN + ASLEEP < now - self.looked {
-            self.awake = now;
+            self.awake_since = now;
         }
         self.looked = now;
-        heard.is_some_and(|heard| SILENT <= now.saturating_duration_since(heard.max(self.awake)))
+        last_heard.is_some_and(|last_heard| {
+            SILENT <= now.saturating_duration_since(last_heard.max(self.awake_since))
+        })
     }
 }
 
@@ -150,8 +152,8 @@ pub(crate) fn best(
     leader: u64,
     peers: &BTreeMap<u64, PeerView>,
 ) -> Verdict {
-    let stands = |peer: &PeerView| peer.reach == Reach::Up && !peer.learner;
-    let others = peers.iter().filter(|(id, peer)| **id != leader && stands(peer));
+    let is_eligible = |peer: &PeerView| peer.reach == Reach::Up && !peer.learner;
+    let others = peers.iter().filter(|(id, peer)| **id != leader && is_eligible(peer));
     let best = others.map(|(id, peer)| (peer.last_log, *id)).max();
     match best {
         Some((reaches, id)) if (last_log, me) < (reaches, id) => Verdict::Yield(id),
@@ -176,8 +178,8 @@ pub(crate) async fn run(
     loop {
         last = leaders.borrow_and_update().leader.or(last);
         let silent = {
-            let heard = last.and_then(|leader| peers.heard(leader));
-            listener.is_silent(heard, Instant::now())
+            let last_heard = last.and_then(|leader| peers.last_heard(leader));
+            listener.is_silent(last_heard, Instant::now())
         };
         let loss = last.and_then(|leader| {
             let proven = table.borrow_and_update().get(&leader).copied().is_some_and(is_dead);
@@ -239,7 +241,7 @@ async fn succeed(
         {
             tracing::debug!("cannot stand for election: {error}");
         }
-        if engine.await_other_leader(lost, STANDING).await {
+        if engine.await_other_leader(lost, ELECTION_WAIT).await {
             return false;
         }
         reported_loss.send_replace(None);

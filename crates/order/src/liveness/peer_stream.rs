@@ -26,7 +26,7 @@ use crate::raft::bounds::INDEX_MAX;
 use crate::raft::convert;
 use crate::raft::transport;
 use crate::role::Reach;
-use crate::voting::VotingNews;
+use crate::voting::VotingReport;
 
 /// The pause between two connects to a peer that cannot be reached.
 const RETRY: Duration = Duration::from_millis(50);
@@ -64,9 +64,9 @@ pub(crate) struct PeerStream {
     /// The lost leader, to be reported.
     pub(crate) reported_loss: watch::Receiver<ReportedLoss>,
     /// The free disk space of this replica, to be reported.
-    pub(crate) room: watch::Receiver<SpaceReading>,
+    pub(crate) disk_space: watch::Receiver<SpaceReading>,
     /// The state of the voters, to be reported while this replica leads.
-    pub(crate) voting: watch::Receiver<VotingNews>,
+    pub(crate) voting: watch::Receiver<VotingReport>,
 }
 
 impl std::fmt::Debug for PeerStream {
@@ -190,7 +190,9 @@ impl PeerStream {
         pings: &mpsc::Sender<proto::HoldPing>,
         reported: ReportedLoss,
     ) -> Result<(), End> {
-        self.introduction.hear(self.to, hello.acknowledged).map_err(End::Forgotten)?;
+        self.introduction
+            .compare_acknowledged(self.to, hello.acknowledged)
+            .map_err(End::Forgotten)?;
         let known = self
             .introduction
             .meet(self.to, hello.starts.as_ref())
@@ -214,7 +216,7 @@ impl PeerStream {
                     Err(status) if is_verdict(&status) => return End::Stranger(status),
                     Ok(None) | Err(_) => return End::Broke,
                 },
-                changed = self.room.changed() => {
+                changed = self.disk_space.changed() => {
                     if changed.is_err() {
                         return End::Broke;
                     }
@@ -259,7 +261,7 @@ impl PeerStream {
     }
 
     fn is_full(&mut self) -> bool {
-        self.room.borrow_and_update().level != Level::Normal
+        self.disk_space.borrow_and_update().level != Level::Normal
     }
 
     fn ping(&self, reported_loss: ReportedLoss) -> proto::HoldPing {
@@ -268,7 +270,7 @@ impl PeerStream {
             sender: Some(self.identity.sender(self.to)),
             last_log: convert::position_out(last_log),
             dead,
-            full: self.room.borrow().level != Level::Normal,
+            full: self.disk_space.borrow().level != Level::Normal,
             voting: self.voting.borrow().clone(),
             // In each ping: the peer may not have met this replica when the first ping arrived.
             known: self.identity.known(),

@@ -14,7 +14,7 @@ use crate::disk_space::SpaceReading;
 use crate::identity::Identity;
 use crate::introduction::Introduction;
 use crate::peers::Peers;
-use crate::voting::VotingNews;
+use crate::voting::VotingReport;
 
 /// Keeps the liveness streams.
 #[derive(Debug)]
@@ -28,9 +28,9 @@ pub(crate) struct StreamKeeper {
     /// The lost leader, to be reported.
     pub(crate) reported_loss: watch::Receiver<ReportedLoss>,
     /// The free disk space of this replica, to be reported.
-    pub(crate) room: watch::Receiver<SpaceReading>,
+    pub(crate) disk_space: watch::Receiver<SpaceReading>,
     /// The state of the voters, to be reported while this replica leads.
-    pub(crate) voting: watch::Receiver<VotingNews>,
+    pub(crate) voting: watch::Receiver<VotingReport>,
     /// Receives the reason when the other replicas reject this one.
     pub(crate) failures: mpsc::Sender<Stop>,
     /// The tracker that runs the streams.
@@ -70,7 +70,7 @@ impl StreamKeeper {
             peers: self.peers.clone(),
             introduction: self.introduction.clone(),
             reported_loss: self.reported_loss.clone(),
-            room: self.room.clone(),
+            disk_space: self.disk_space.clone(),
             voting: self.voting.clone(),
         };
         let failures = self.failures.clone();

@@ -62,7 +62,7 @@ impl Backend for Folders {
 
     fn gauge(&self, settings: &Settings) -> Option<Gauge> {
         let folder = settings.data.clone();
-        if settings.faults.pretended_room {
+        if settings.faults.simulated_space {
             let file = folder.join("free-bytes");
             return Some(Arc::new(move || {
                 let text = std::fs::read_to_string(&file);
@@ -105,8 +105,8 @@ impl Backend for Folders {
             let (machine, view) = opened?;
             let read_history = began.elapsed().saturating_sub(read_log);
             tracing::debug!("read the log in {read_log:.1?}, the history in {read_history:.1?}");
-            if let Some(witness) = view.durable().witness
-                && let Err(lost) = witness.check(log.on_disk().now(), &log_folder)
+            if let Some(durable_mark) = view.durable().durable_mark
+                && let Err(lost) = durable_mark.check(log.on_disk().now(), &log_folder)
             {
                 drop(log);
                 leave_as_before(&log_folder, &before);

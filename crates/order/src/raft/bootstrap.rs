@@ -37,7 +37,7 @@ const RANK: Duration = Duration::from_millis(100);
 
 /// Starts the engine on its storage.
 pub(crate) async fn start<G: Backend>(
-    ground: &G,
+    backend: &G,
     (settings, members): (&Settings, &Members),
     transport: Transport,
     mut log: G::Log,
@@ -56,7 +56,7 @@ pub(crate) async fn start<G: Backend>(
         Stop::Defect(format!("the engine's settings contradict each other: {error}"))
     })?;
     config.max_in_snapshot_log_to_keep = settings.log_kept();
-    ground.tune(&mut config);
+    backend.tune(&mut config);
     let (applied, _) = machine.applied_state().await.map_err(|error| cannot(&error))?;
     cut_overruled(&mut log, applied).await.map_err(|error| cannot(&error))?;
     let voted = log.get_log_reader().await.read_vote().await.map_err(|error| cannot(&error))?;

@@ -191,10 +191,10 @@ pub(crate) fn decode_durable_mark(bytes: &[u8]) -> io::Result<(Option<Vote>, Opt
         return Err(io::ErrorKind::UnexpectedEof.into());
     };
     if crc32fast::hash(content).to_le_bytes() != *check {
-        return Err(invalid("the log's witness does not match its checksum"));
+        return Err(invalid("the durable mark does not match its checksum"));
     }
     whole(content, |r| {
-        version(r, "log's witness")?;
+        version(r, "durable mark")?;
         let voted = flag(r, "vote")?;
         let vote = if voted { Some(StoredVote::decode(&mut *r)?.0) } else { None };
         Ok((vote, decode_optional(r)?))

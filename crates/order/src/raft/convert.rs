@@ -186,7 +186,7 @@ pub(crate) fn voted_in(response: proto::VoteResponse) -> Result<VoteResponse<Typ
 
 pub(crate) fn transfer_out(
     request: &TransferLeaderRequest<Types>,
-    wished: bool,
+    is_requested: bool,
     sender: proto::Sender,
 ) -> proto::TransferRequest {
     proto::TransferRequest {
@@ -194,7 +194,7 @@ pub(crate) fn transfer_out(
         from: Some(vote_out(request.from_leader())),
         to: *request.to_node_id(),
         last_log: request.last_log_id().map(id_out),
-        wished,
+        wished: is_requested,
     }
 }
 

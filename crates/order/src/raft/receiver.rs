@@ -52,7 +52,7 @@ struct Shared {
     identity: Arc<Identity>,
     view: Arc<View>,
     peers: Peers,
-    room: DiskSpace,
+    disk_space: DiskSpace,
     /// The log of rejected calls.
     complaints: Complaints,
     introduction: Introduction,
@@ -78,7 +78,7 @@ impl Receiver {
         raft: Raft,
         identity: Arc<Identity>,
         view: Arc<View>,
-        (peers, room): (Peers, DiskSpace),
+        (peers, disk_space): (Peers, DiskSpace),
         (introduction, failures): (Introduction, mpsc::Sender<Stop>),
         (leaving, stop): (CancellationToken, CancellationToken),
     ) -> Self {
@@ -87,7 +87,7 @@ impl Receiver {
             identity,
             view,
             peers,
-            room,
+            disk_space,
             complaints: Complaints::default(),
             introduction,
             failures,
@@ -234,13 +234,13 @@ fn full() -> Status {
 
 /// Whether the disk has space for a leader's request. A request without batches is small, and
 /// without it a store could not have a leader at all.
-fn takes(room: &DiskSpace, request: &AppendEntriesRequest<Types>) -> bool {
+fn has_space_for(disk_space: &DiskSpace, request: &AppendEntriesRequest<Types>) -> bool {
     let is_batch = |entry: &Entry| matches!(entry.payload, EntryPayload::Normal(_));
-    room.level() != Level::Critical || !request.entries.iter().any(is_batch)
+    disk_space.level() != Level::Critical || !request.entries.iter().any(is_batch)
 }
 
 /// The log ids that a leader's call names.
-fn named(request: &AppendEntriesRequest<Types>) -> impl Iterator<Item = LogId> {
+fn log_ids_of(request: &AppendEntriesRequest<Types>) -> impl Iterator<Item = LogId> {
     let known = [request.prev_log_id, request.leader_commit];
     let sent = request.entries.iter().map(|entry| entry.log_id);
     known.into_iter().flatten().chain(sent)
@@ -271,10 +271,10 @@ impl Peer for Receiver {
         let id = self.admit_introduced(first.sender.as_ref())?;
         let first = convert::append_in(first).map_err(malformed)?;
         self.judged(id, self.bounds().append(id, &first))?;
-        self.agrees(id, &first.vote, named(&first)).await?;
-        self.shared.peers.hear(id);
-        let room = self.shared.room.clone();
-        if !takes(&room, &first) {
+        self.agrees(id, &first.vote, log_ids_of(&first)).await?;
+        self.shared.peers.note_leader_message(id);
+        let disk_space = self.shared.disk_space.clone();
+        if !has_space_for(&disk_space, &first) {
             return Err(full());
         }
         let turned_away = Arc::new(AtomicBool::new(false));
@@ -283,15 +283,15 @@ impl Peer for Receiver {
         let this = self.clone();
         // A broken or malformed stream just ends: the engine of the sender opens another.
         let rest = futures::stream::unfold((requests, reading), move |mut state| {
-            let room = room.clone();
+            let disk_space = disk_space.clone();
             let turned_away = turned_away.clone();
             let this = this.clone();
             async move {
                 let request = state.0.message().await.ok().flatten()?;
                 let request = convert::append_in(request).ok()?;
                 this.judged(id, this.bounds().append(id, &request)).ok()?;
-                this.agrees(id, &request.vote, named(&request)).await.ok()?;
-                if !takes(&room, &request) {
+                this.agrees(id, &request.vote, log_ids_of(&request)).await.ok()?;
+                if !has_space_for(&disk_space, &request) {
                     turned_away.store(true, Ordering::Relaxed);
                     return None;
                 }
@@ -320,8 +320,8 @@ impl Peer for Receiver {
         let id = self.admit_introduced(request.sender.as_ref())?;
         let request = convert::append_in(request).map_err(malformed)?;
         self.judged(id, self.bounds().append(id, &request))?;
-        self.agrees(id, &request.vote, named(&request)).await?;
-        self.shared.peers.hear(id);
+        self.agrees(id, &request.vote, log_ids_of(&request)).await?;
+        self.shared.peers.note_leader_message(id);
         let previous = request.prev_log_id;
         let last = request.entries.last().map(|e| e.log_id);
         let conflicts = previous.is_some();
@@ -357,10 +357,10 @@ impl Peer for Receiver {
     ) -> Result<Response<proto::TransferResponse>, Status> {
         let request = request.into_inner();
         let id = self.admit_introduced(request.sender.as_ref())?;
-        let wished = request.wished;
+        let is_requested = request.wished;
         let request = convert::transfer_in(&request).map_err(malformed)?;
         self.judged(id, self.bounds().transfer(id, &request))?;
-        if wished && *request.to_node_id() == self.shared.identity.id() {
+        if is_requested && *request.to_node_id() == self.shared.identity.id() {
             self.shared.peers.ask_to_lead();
         }
         let result = self.shared.raft.handle_transfer_leader(request).await.map_err(stopped)?;
@@ -376,7 +376,7 @@ impl Peer for Receiver {
         let (vote, snapshot) = convert::snapshot_in(request).map_err(malformed)?;
         self.judged(id, self.bounds().snapshot(id, &vote, &snapshot))?;
         self.agrees(id, &vote, snapshot.meta.last_log_id).await?;
-        if self.shared.room.level() != Level::Normal {
+        if self.shared.disk_space.level() != Level::Normal {
             return Err(full());
         }
         tracing::info!("Updating log, from a snapshot");
@@ -452,8 +452,8 @@ impl Peer for Receiver {
         };
         let held = futures::stream::iter([Ok(pong)]).chain(listening).take_until(Box::pin(over));
         let last = async move {
-            let gone = removed.borrow().contains(&id);
-            Err(if gone { refusal(&HandshakeError::Removed(id)) } else { goodbye() })
+            let is_removed = removed.borrow().contains(&id);
+            Err(if is_removed { refusal(&HandshakeError::Removed(id)) } else { goodbye() })
         };
         Ok(self.until_stop(held.chain(futures::stream::once(last))))
     }
@@ -470,14 +470,17 @@ impl Receiver {
         self.shared.peers.set_full(id, ping.full);
         // A replica that was not met at its own address cannot stop this one.
         let known = self.shared.identity.knows(id);
-        let is_plausible = |told: &&proto::Voting| known && self.bounds().term(told.term).is_ok();
+        let is_plausible =
+            |report: &&proto::Voting| known && self.bounds().term(report.term).is_ok();
         if let Some(voting) = ping.voting.as_ref().filter(is_plausible) {
-            voting::hear(id, voting, &self.shared.identity, &self.shared.peers);
+            voting::take_over(id, voting, &self.shared.identity, &self.shared.peers);
         }
         self.shared.identity.learn(id, &ping.known);
-        let Some(told) = ping.acknowledged else { return };
-        let is_sound = known && self.bounds().term(told.term).is_ok();
-        if let Err(stop) = self.shared.introduction.hear(id, is_sound.then_some(told)) {
+        let Some(acknowledged) = ping.acknowledged else { return };
+        let is_sound = known && self.bounds().term(acknowledged.term).is_ok();
+        if let Err(stop) =
+            self.shared.introduction.compare_acknowledged(id, is_sound.then_some(acknowledged))
+        {
             // A full channel already holds another reason to stop.
             let _ = self.shared.failures.try_send(stop);
         }

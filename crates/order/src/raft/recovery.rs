@@ -86,7 +86,7 @@ impl Survivor {
         };
         let ledger = blocks.restore(&durable, Windows::default()).map_err(cannot)?;
         let found = replay(&mut log, ledger, &durable).await.map_err(cannot)?;
-        let Found { ledger, members, last, committed } = found;
+        let Replayed { ledger, members, last, committed } = found;
         let Some(last) = last else {
             return Err(Stop::Setup(format!(
                 "the folder {} knows of no store yet: try another survivor",
@@ -207,12 +207,12 @@ async fn copy_entries(log: &mut LogStore, copy: &mut LogStore) -> io::Result<()>
 /// Restores a log that a crash during the copying has left beside its place.
 fn put_back(folder: &Path) -> io::Result<()> {
     let place = folder.join("log");
-    let kept = folder.join(BEFORE);
-    if !place.exists() && kept.exists() { std::fs::rename(kept, place) } else { Ok(()) }
+    let backup = folder.join(BEFORE);
+    if !place.exists() && backup.exists() { std::fs::rename(backup, place) } else { Ok(()) }
 }
 
 /// The result of replaying the log beyond the history.
-struct Found {
+struct Replayed {
     ledger: Ledger,
     members: StoredMembership,
     last: Option<LogId>,
@@ -220,7 +220,7 @@ struct Found {
 }
 
 /// Applies the entries that the history lacks, committed or not, to a separate ledger.
-async fn replay(log: &mut LogStore, mut ledger: Ledger, durable: &Durable) -> io::Result<Found> {
+async fn replay(log: &mut LogStore, mut ledger: Ledger, durable: &Durable) -> io::Result<Replayed> {
     let state = log.get_log_state().await?;
     let committed = log.read_committed().await?.max(durable.applied).map_or(0, |id| id.index);
     let mut members = durable.members.clone();
@@ -248,7 +248,7 @@ async fn replay(log: &mut LogStore, mut ledger: Ledger, durable: &Durable) -> io
             }
         }
     }
-    Ok(Found { ledger, members, last, committed })
+    Ok(Replayed { ledger, members, last, committed })
 }
 
 fn skip(ledger: &mut Ledger, index: u64) {

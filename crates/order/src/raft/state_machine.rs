@@ -138,8 +138,8 @@ impl StateMachine {
                 }
             })
         })?;
-        let rolls = durable.applied.map(|_| ledger.key_summary());
-        let durable = Durable { rolls, ..durable };
+        let key_summary = durable.applied.map(|_| ledger.key_summary());
+        let durable = Durable { key_summary, ..durable };
         let view = View::start(blocks, durable, ledger, (pace, hand))
             .map_err(|error| OpenError::folder(path, &error))?;
         let view = Arc::new(view);
@@ -174,27 +174,27 @@ impl Shared {
     }
 
     fn apply_batch(&self, log_id: LogId, payload: &Payload) -> io::Result<Outcomes> {
-        let mut books = self.books.write();
-        let after = books.ledger.shop().applied();
-        let entry = apply_to(books.ledger.whole_mut()?, log_id, payload)?;
-        Ok(self.accept(&mut books, (after, log_id, payload), entry))
+        let mut applied_state = self.applied_state.write();
+        let after = applied_state.ledger.shop().applied();
+        let entry = apply_to(applied_state.ledger.whole_mut()?, log_id, payload)?;
+        Ok(self.accept(&mut applied_state, (after, log_id, payload), entry))
     }
 
     /// Records the consequences of an entry that the ledger has applied, under the same lock.
     fn accept(
         &self,
-        books: &mut Applied,
+        applied_state: &mut Applied,
         (after, log_id, payload): (Index, LogId, &Payload),
         entry: ledger::ledger::Entry,
     ) -> Outcomes {
         let size = u64::try_from(payload.0.len()).unwrap_or(u64::MAX);
         self.applied_bytes.fetch_add(size, Ordering::Relaxed);
-        books.applied = Some(log_id);
-        books.ids.note(log_id);
+        applied_state.applied = Some(log_id);
+        applied_state.ids.note(log_id);
         if let Some(block) = entry.block {
-            books.push(block.held_by());
+            applied_state.push(block.held_by());
         }
-        self.publish(books, after, Some(entry.changes.into()), entry.attaches);
+        self.publish(applied_state, after, Some(entry.changes.into()), entry.attaches);
         Outcomes { index: Index(log_id.index), outcomes: entry.outcomes.into() }
     }
 
@@ -202,7 +202,7 @@ impl Shared {
     /// tenths of a second, and the replica's one thread must also send the signs of life.
     fn opens_large_shop(&self, entry: &Entry) -> bool {
         let EntryPayload::Normal(payload) = &entry.payload else { return false };
-        LARGE_BYTES <= payload.0.len() && !self.books.read().ledger.shop().is_open()
+        LARGE_BYTES <= payload.0.len() && !self.applied_state.read().ledger.shop().is_open()
     }
 
     /// Applies an entry to a copy of a ledger without products, off the runtime's thread and
@@ -211,7 +211,7 @@ impl Shared {
     async fn apply_aside(shared: &Arc<Self>, entry: Entry) -> io::Result<Outcomes> {
         let log_id = entry.log_id;
         let EntryPayload::Normal(payload) = entry.payload else { return shared.apply(entry) };
-        let ledger = shared.books.read().ledger.whole().cloned();
+        let ledger = shared.applied_state.read().ledger.whole().cloned();
         let mut ledger = ledger.ok_or_else(half_installed)?;
         let after = ledger.applied();
         let own = payload.clone();
@@ -220,10 +220,10 @@ impl Shared {
             Ok((ledger, entry))
         };
         let (ledger, entry) = shared.hand.aside(task).await?;
-        let mut books = shared.books.write();
-        books.ledger = AppliedLedger::Whole(ledger);
-        let outcomes = shared.accept(&mut books, (after, log_id, &payload), entry);
-        drop(books);
+        let mut applied_state = shared.applied_state.write();
+        applied_state.ledger = AppliedLedger::Whole(ledger);
+        let outcomes = shared.accept(&mut applied_state, (after, log_id, &payload), entry);
+        drop(applied_state);
         shared.demand.note();
         Ok(outcomes)
     }
@@ -231,19 +231,19 @@ impl Shared {
     /// Applies an entry without requests: it moves the ledger's index, and may change the members.
     fn skip(&self, log_id: LogId, members: Option<StoredMembership>) -> io::Result<Outcomes> {
         let index = Index(log_id.index);
-        let mut books = self.books.write();
-        let ledger = books.ledger.whole_mut()?;
+        let mut applied_state = self.applied_state.write();
+        let ledger = applied_state.ledger.whole_mut()?;
         let after = ledger.applied();
         // The very first entry has index 0, where every new ledger already is.
         if after < index {
             ledger.skip_entry(index);
         }
-        books.applied = Some(log_id);
-        books.ids.note(log_id);
+        applied_state.applied = Some(log_id);
+        applied_state.ids.note(log_id);
         if let Some(members) = members {
-            books.members = members;
+            applied_state.members = members;
         }
-        self.publish(&books, after, Some([].into()), false);
+        self.publish(&applied_state, after, Some([].into()), false);
         Ok(Outcomes { index, outcomes: Arc::default() })
     }
 }
@@ -253,8 +253,8 @@ impl RaftStateMachine<Types> for StateMachine {
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
-        let books = self.view.shared.books.read();
-        Ok((books.applied, books.members.clone()))
+        let applied_state = self.view.shared.applied_state.read();
+        Ok((applied_state.applied, applied_state.members.clone()))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
@@ -267,7 +267,7 @@ impl RaftStateMachine<Types> for StateMachine {
             if let Some(other) = self.view.contradicts(Some(entry.log_id)) {
                 return Err(invalid(format!("{DIVERGED}: {other} is to be applied")));
             }
-            shared.room().await?;
+            shared.await_capacity().await?;
             let outcomes = if shared.opens_large_shop(&entry) {
                 Shared::apply_aside(shared, entry).await?
             } else {

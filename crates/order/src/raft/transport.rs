@@ -388,7 +388,11 @@ impl RaftNetworkV2<Types> for Link {
         req: TransferLeaderRequest<Types>,
         _option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, Failed> {
-        let request = convert::transfer_out(&req, self.transport.peers.is_wished(), self.sender());
+        let request = convert::transfer_out(
+            &req,
+            self.transport.peers.is_transfer_requested(),
+            self.sender(),
+        );
         let mut client = self.client(Purpose::Beat)?;
         let answered = tokio::time::timeout(VOTE_MAX, client.transfer(request)).await;
         let response = answered.map_err(|_| self.late(RPCTypes::TransferLeader, VOTE_MAX))?;

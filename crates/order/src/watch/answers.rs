@@ -62,7 +62,7 @@ impl Held {
                 drop(awaiting);
             }
             // A read that has gone away needs no answer.
-            Self::Read(tell) => drop(tell.send(())),
+            Self::Read(reply) => drop(reply.send(())),
         }
     }
 
@@ -70,7 +70,7 @@ impl Held {
     pub(super) fn give_up(self) {
         match self {
             Self::Answer(reply, ..) => reply.problem(&problems::lost()),
-            Self::Read(tell) => drop(tell),
+            Self::Read(reply) => drop(reply),
         }
     }
 }

@@ -17,11 +17,11 @@ impl Settling {
     /// Stops serving the catalogs that have been silent for a grace, and proposes to detach them.
     pub(super) fn lapse(&self) {
         let lapse = self.with(|state| state.lapse(clock::now()));
-        for name in &lapse.let_go {
+        for name in &lapse.fenced {
             let name = escaped(name);
             tracing::info!(peer = %name, "detaching {name}: silent for a whole grace");
         }
-        if !lapse.let_go.is_empty() {
+        if !lapse.fenced.is_empty() {
             // Their streams end; they still count until their detaches are applied.
             self.send_due();
         }
@@ -48,11 +48,11 @@ impl Settling {
         let name = convert::name(name).map_err(|problem| problem.message)?;
         let command = Command::Attach { incarnation: who.0, name };
         let request = Request { key: None, deadline: None, command };
-        let (tell, told) = oneshot::channel();
+        let (reply, answer) = oneshot::channel();
         // A stream that has ended meanwhile needs no answer; its attach lapses after a grace.
-        let respond = move |decisions: Decisions| drop(tell.send(decisions));
+        let respond = move |decisions: Decisions| drop(reply.send(decisions));
         self.batcher().offer(Pending::lone(&request), Box::new(respond));
-        let (_, outcomes) = match told.await {
+        let (_, outcomes) = match answer.await {
             Ok(decided) => decided.map_err(|problem| problem.message)?,
             Err(_) => return Err("not decided".into()),
         };

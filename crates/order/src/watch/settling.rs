@@ -35,10 +35,10 @@ use crate::raft::engine::Engine;
 use crate::read_index::ReadIndex;
 use crate::role::Role;
 use crate::watch::answers::{DecidedAnswer, Held};
-use crate::watch::state::{Standing, WatchState};
+use crate::watch::state::{LedgerReading, WatchState};
 
 /// How long a read waits until the index that it reveals is settled.
-const PATIENCE: Duration = Duration::from_secs(4);
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// A round of questions to the majority that takes longer than this counts as failed: five
 /// heartbeats. The followers give a leader up after 350 ms of silence, and by then its catalogs
@@ -105,12 +105,12 @@ impl Settling {
 
     /// Waits until the index that a read reveals is settled.
     pub(crate) async fn reading(&self, index: Index) -> Result<(), Problem> {
-        let (tell, told) = oneshot::channel();
-        let due = self.with(|state| state.hold(Reveals::Reading, index, Held::Read(tell)));
+        let (reply, settled) = oneshot::channel();
+        let due = self.with(|state| state.hold(Reveals::Reading, index, Held::Read(reply)));
         if due.is_some() {
             return Ok(());
         }
-        match tokio::time::timeout(PATIENCE, told).await {
+        match tokio::time::timeout(SETTLE_TIMEOUT, settled).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(problems::no_leader()),
             Err(_) => Err(problems::unsettled()),
@@ -127,9 +127,9 @@ impl Settling {
         self.with(|state| state.held())
     }
 
-    /// The number of silent catalogs let go since the start.
-    pub(crate) fn let_go(&self) -> u64 {
-        self.with(|state| state.let_go())
+    /// The number of silent catalogs fenced since the start.
+    pub(crate) fn fenced_count(&self) -> u64 {
+        self.with(|state| state.fenced_count())
     }
 
     /// The names of the attached catalogs, and the index that each has seen; empty unless this
@@ -177,7 +177,7 @@ impl Settling {
     pub(super) fn settle<T>(&self, act: impl FnOnce(&mut WatchState) -> T) -> T {
         let (result, due) = self.with(|state| (act(state), state.due()));
         due.into_iter().for_each(Held::give);
-        self.tell();
+        self.notify();
         result
     }
 
@@ -186,7 +186,7 @@ impl Settling {
         self.settle(|_| ());
     }
 
-    fn tell(&self) {
+    fn notify(&self) {
         self.shared.news.send_modify(|count| *count = count.wrapping_add(1));
     }
 
@@ -220,7 +220,7 @@ impl Settling {
         }
     }
 
-    /// Renews the leader's lease while a catalog is attached, and lets silent catalogs go.
+    /// Renews the leader's lease while a catalog is attached, and fences silent catalogs.
     pub(crate) async fn keep_lease(self, engine: Engine, reader: ReadIndex) {
         let beat = self.shared.times.beat;
         let mut beats = tokio::time::interval(beat);
@@ -263,10 +263,10 @@ impl Settling {
             }
             Role::Leading { term } => {
                 let Shared { times, rules, view, .. } = &*self.shared;
-                let standing = view.read(Standing::of);
+                let reading = view.read(LedgerReading::of);
                 self.settle(|state| {
                     let given_up = state.end_term(self.streams());
-                    state.begin(LeaderTerm::new(term, clock::now(), *times, *rules), &standing);
+                    state.begin(LeaderTerm::new(term, clock::now(), *times, *rules), &reading);
                     given_up
                 })
             }
@@ -278,7 +278,7 @@ impl Settling {
                     given_up.extend(state.release());
                     given_up
                 });
-                self.tell();
+                self.notify();
                 given_up
             }
         };
@@ -287,8 +287,8 @@ impl Settling {
 
     /// Frames are missing: starts over from the applied state.
     fn restart(&self, start: Index) {
-        let standing = self.shared.view.read(Standing::of);
-        self.settle(|state| state.restart(start, &standing, clock::now()));
+        let reading = self.shared.view.read(LedgerReading::of);
+        self.settle(|state| state.restart(start, &reading, clock::now()));
     }
 
     fn take(&self, entry: &AppliedEntry) {
@@ -297,7 +297,7 @@ impl Settling {
 
     fn confirmed(&self, term: u64, asked: Moment) {
         if self.with(|state| state.confirmed(term, asked, clock::now())) {
-            self.tell();
+            self.notify();
         }
     }
 
@@ -309,7 +309,7 @@ impl Settling {
                 term,
                 "no majority confirms this leader: it lets its catalogs look for another"
             );
-            self.tell();
+            self.notify();
         }
     }
 }

@@ -106,7 +106,7 @@ impl Leader {
         Some(match introduced {
             HelloAnswer::Attach => return None,
             HelloAnswer::NotYet => Err(Status::unavailable("this replica does not lead yet")),
-            HelloAnswer::LetGo => Err(Status::aborted("detached: attach again")),
+            HelloAnswer::Fenced => Err(Status::aborted("detached: attach again")),
             HelloAnswer::Served => {
                 self.settling.send_due();
                 self.settling.urge();
@@ -158,8 +158,8 @@ impl Source for Leader {
                 }
                 if proposed {
                     // Decided, and not applied here yet.
-                    let gone = |_| Status::unavailable("this replica is stopping");
-                    news.changed().await.map_err(gone)?;
+                    let stopping = |_| Status::unavailable("this replica is stopping");
+                    news.changed().await.map_err(stopping)?;
                     continue;
                 }
                 self.admit(&hello.name, origin)?;
@@ -172,8 +172,8 @@ impl Source for Leader {
                 proposed = true;
             }
         };
-        let patience = tokio::time::timeout(ATTACHING, attaching).await;
-        patience.unwrap_or_else(|_| Err(Status::unavailable("not attached in time")))?;
+        let attached = tokio::time::timeout(ATTACHING, attaching).await;
+        attached.unwrap_or_else(|_| Err(Status::unavailable("not attached in time")))?;
         settling.with(|state| state.serve(who, origin));
         let name = escaped(&hello.name);
         tracing::info!(peer = %name, "{name} watches");

@@ -22,8 +22,8 @@ use crate::history::applied_state::AppliedEntry;
 use crate::leader_term::{AttachVerdict, Detach, LeaderTerm};
 use crate::watch::answers::Held;
 
-/// The most catalogs remembered as let go in one term: more than a crash loop makes in an hour.
-const GONE_MAX: usize = 4_096;
+/// The most catalogs remembered as fenced in one term: more than a crash loop makes in an hour.
+const FENCED_MAX: usize = 4_096;
 
 /// The catalogs, the recent frames, and the answers that wait.
 pub(super) struct WatchState {
@@ -35,11 +35,11 @@ pub(super) struct WatchState {
     known: Index,
     backoff: ReattachBackoff,
     detaching: BTreeMap<Incarnation, Detaching>,
-    /// Catalogs let go in this term: their detaches may be applied late, so they must come back
+    /// Catalogs fenced in this term: their detaches may be applied late, so they must come back
     /// under a new incarnation.
-    gone: BTreeSet<Incarnation>,
-    /// The number of catalogs let go since the start.
-    let_go: u64,
+    fenced: BTreeSet<Incarnation>,
+    /// The number of catalogs fenced since the start.
+    fenced_count: u64,
     /// Closes the streams of this term.
     streams: CancellationToken,
 }
@@ -52,7 +52,7 @@ struct Detaching {
 }
 
 /// What a leadership begins with.
-pub(super) struct Standing {
+pub(super) struct LedgerReading {
     pub(super) applied: Index,
     pub(super) settled: Index,
     pub(super) attached: Vec<(Incarnation, String)>,
@@ -66,8 +66,8 @@ pub(super) enum HelloAnswer {
     Served,
     /// This replica does not lead, or not yet.
     NotYet,
-    /// The catalog was let go.
-    LetGo,
+    /// The catalog was fenced.
+    Fenced,
 }
 
 /// Why a catalog is not attached for now.
@@ -78,16 +78,16 @@ pub(super) enum NotAdmitted {
     Backoff(Duration),
 }
 
-/// The result of letting silent catalogs go.
+/// The result of fencing silent catalogs.
 pub(super) struct Lapse {
-    /// The names of the catalogs that were let go.
-    pub(super) let_go: Vec<String>,
+    /// The names of the catalogs that were fenced.
+    pub(super) fenced: Vec<String>,
     /// The detaches to propose.
     pub(super) detaches: Vec<Detach>,
 }
 
-impl Standing {
-    /// The standing of a shop.
+impl LedgerReading {
+    /// What the ledger says now.
     pub(super) fn of(shop: &ShopState) -> Self {
         let attached = shop.attached();
         let attached = attached.map(|(who, name)| (Incarnation(who), name.to_string())).collect();
@@ -105,8 +105,8 @@ impl WatchState {
             known: settled,
             backoff: ReattachBackoff::default(),
             detaching: BTreeMap::new(),
-            gone: BTreeSet::new(),
-            let_go: 0,
+            fenced: BTreeSet::new(),
+            fenced_count: 0,
             streams,
         }
     }
@@ -137,9 +137,9 @@ impl WatchState {
         self.acknowledger.held()
     }
 
-    /// The number of silent catalogs let go since the start.
-    pub(super) fn let_go(&self) -> u64 {
-        self.let_go
+    /// The number of silent catalogs fenced since the start.
+    pub(super) fn fenced_count(&self) -> u64 {
+        self.fenced_count
     }
 
     /// The names of the attached catalogs, and the index that each has seen; empty unless this
@@ -167,9 +167,9 @@ impl WatchState {
     }
 
     /// This replica leads from now on; the leadership before it has ended.
-    pub(super) fn begin(&mut self, mut term: LeaderTerm, standing: &Standing) {
-        let settled = standing.settled.max(self.settled());
-        term.begin(standing.applied, settled, &standing.attached);
+    pub(super) fn begin(&mut self, mut term: LeaderTerm, reading: &LedgerReading) {
+        let settled = reading.settled.max(self.settled());
+        term.begin(reading.applied, settled, &reading.attached);
         self.term = Some(term);
     }
 
@@ -182,7 +182,7 @@ impl WatchState {
         self.close_streams(streams);
         self.detaching.clear();
         self.backoff.clear();
-        self.gone.clear();
+        self.fenced.clear();
         self.release()
     }
 
@@ -192,13 +192,13 @@ impl WatchState {
     }
 
     /// Frames are missing: starts over from the applied state.
-    pub(super) fn restart(&mut self, start: Index, standing: &Standing, now: Moment) {
+    pub(super) fn restart(&mut self, start: Index, reading: &LedgerReading, now: Moment) {
         self.window = Window::at(start);
-        self.align(&standing.attached, now);
+        self.align(&reading.attached, now);
         if let Some(term) = &mut self.term {
-            term.applied(standing.applied);
+            term.applied(reading.applied);
         }
-        self.known = self.known.max(standing.settled);
+        self.known = self.known.max(reading.settled);
     }
 
     /// Takes in an applied entry.
@@ -254,19 +254,19 @@ impl WatchState {
 
     /// Stops serving the catalogs that have been silent for a grace.
     pub(super) fn lapse(&mut self, now: Moment) -> Lapse {
-        let mut lapse = Lapse { let_go: Vec::new(), detaches: Vec::new() };
+        let mut lapse = Lapse { fenced: Vec::new(), detaches: Vec::new() };
         let Some(term) = &mut self.term else { return lapse };
         // Without a lease of its own the leader can grant nothing: then a silent catalog is not to
         // blame, and no detach could be committed.
         let lapsed = if term.quorum().live(now) { term.lapse(now) } else { Vec::new() };
         for detach in lapsed {
-            lapse.let_go.push(term.name(detach.who).unwrap_or("a catalog").to_owned());
+            lapse.fenced.push(term.name(detach.who).unwrap_or("a catalog").to_owned());
             self.backoff.fail(detach.who, now);
             self.detaching.insert(detach.who, Detaching { detach, is_proposed: false });
-            self.let_go += 1;
-            self.gone.insert(detach.who);
-            if GONE_MAX < self.gone.len() {
-                self.gone.pop_first();
+            self.fenced_count += 1;
+            self.fenced.insert(detach.who);
+            if FENCED_MAX < self.fenced.len() {
+                self.fenced.pop_first();
             }
         }
         for detaching in self.detaching.values_mut().filter(|detaching| !detaching.is_proposed) {
@@ -291,8 +291,8 @@ impl WatchState {
         (cursor, seen): (Index, Index),
         now: Moment,
     ) -> HelloAnswer {
-        if self.gone.contains(&who) {
-            return HelloAnswer::LetGo;
+        if self.fenced.contains(&who) {
+            return HelloAnswer::Fenced;
         }
         let Some(term) = &mut self.term else { return HelloAnswer::NotYet };
         let source_cursor = term.applied_index();
@@ -300,7 +300,7 @@ impl WatchState {
         match term.hello(who, stream, hello) {
             AttachVerdict::Attach => HelloAnswer::Attach,
             AttachVerdict::NotYet => HelloAnswer::NotYet,
-            AttachVerdict::LetGo => HelloAnswer::LetGo,
+            AttachVerdict::Fenced => HelloAnswer::Fenced,
             AttachVerdict::Served { .. } => HelloAnswer::Served,
         }
     }
@@ -364,7 +364,7 @@ impl WatchState {
         self.term.as_ref().is_some_and(|term| term.watchers().is_current(who, stream))
     }
 
-    /// A catalog says goodbye: it is let go without a grace. `Some`: the detach to propose.
+    /// A catalog says goodbye: it is fenced without a grace. `Some`: the detach to propose.
     pub(super) fn goodbye(&mut self, who: Incarnation, stream: StreamId) -> Option<Detach> {
         let detach = self.term.as_mut()?.goodbye(who, stream)?;
         self.backoff.leave(who);
@@ -396,12 +396,12 @@ impl WatchState {
         self.backoff.fail(who, now);
     }
 
-    /// The catalog was let go in this term.
+    /// Notes that the catalog was fenced in this term.
     pub(super) fn forget(&mut self, who: Incarnation) {
-        self.gone.insert(who);
+        self.fenced.insert(who);
     }
 
-    pub(super) fn is_gone(&self, who: Incarnation) -> bool {
-        self.gone.contains(&who)
+    pub(super) fn is_fenced(&self, who: Incarnation) -> bool {
+        self.fenced.contains(&who)
     }
 }

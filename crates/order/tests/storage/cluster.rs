@@ -31,7 +31,7 @@ use crate::kit::killed;
 pub(crate) const IDS: [u64; 3] = [1, 2, 3];
 
 /// The time limit for events that must happen. Nothing takes nearly as long.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const WAIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The replicas that can be reached.
 #[derive(Clone, Default)]
@@ -63,7 +63,7 @@ impl Cluster {
         let members = IDS.map(|id| (id, Address { address: format!("replica-{id}") }));
         let third = &cluster.replicas[&3].raft;
         third.initialize(BTreeMap::from(members)).await.unwrap();
-        third.wait(Some(PATIENCE)).current_leader(3, "the third leads").await.unwrap();
+        third.wait(Some(WAIT_TIMEOUT)).current_leader(3, "the third leads").await.unwrap();
         cluster
     }
 
@@ -108,14 +108,14 @@ impl Cluster {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, trying).await.ok()
+        tokio::time::timeout(WAIT_TIMEOUT, trying).await.ok()
     }
 
     /// Waits until a replica has applied an index. False: the time limit has passed.
     pub(crate) async fn reaches(&self, id: u64, index: u64) -> bool {
         let mut applied = self.replicas[&id].view.applied();
         let reached = applied.wait_for(|applied| index <= applied.0);
-        tokio::time::timeout(PATIENCE, reached).await.is_ok_and(|reached| reached.is_ok())
+        tokio::time::timeout(WAIT_TIMEOUT, reached).await.is_ok_and(|reached| reached.is_ok())
     }
 }
 

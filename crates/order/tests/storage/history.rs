@@ -248,8 +248,8 @@ async fn a_large_shop_opens_in_one_moment_and_leaves_the_replicas_thread_free() 
     let mut feed = view.watch(ShopState::applied).1;
     apply(&mut machine, vec![entry(1, open_shop_of(PRODUCTS)), entry(2, buy("after"))]).await;
     assert!(0 < look.await.unwrap(), "the thread was blocked until the shop was open");
-    let told = feed.recv().await.unwrap();
-    assert_eq!((told.index, told.changes.as_ref().unwrap().len()), (Index(1), 5_000));
+    let published = feed.recv().await.unwrap();
+    assert_eq!((published.index, published.changes.as_ref().unwrap().len()), (Index(1), 5_000));
     // The result equals that of a ledger that applies the entry directly.
     let mut alone = Ledger::new(Windows::default());
     for (index, payload) in [(1, open_shop_of(PRODUCTS)), (2, buy("after"))] {

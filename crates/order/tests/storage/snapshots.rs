@@ -29,19 +29,19 @@ type Spoil = fn(Vec<io::Result<Bytes>>) -> Vec<io::Result<Bytes>>;
 struct Other {
     view: Arc<View>,
     spoil: Spoil,
-    asked: Mutex<Vec<(Index, Index)>>,
+    requested: Mutex<Vec<(Index, Index)>>,
 }
 
 impl BlockSource for Other {
     fn blocks(&self, after: Index, to: Index) -> BoxStream<'static, io::Result<Bytes>> {
-        self.asked.lock().push((after, to));
+        self.requested.lock().push((after, to));
         let blocks = self.view.blocks(after, to, usize::MAX).unwrap();
         stream::iter((self.spoil)(blocks.into_iter().map(|(_, bytes)| Ok(bytes)).collect())).boxed()
     }
 }
 
 fn behind(folder: &Path, view: &Arc<View>, spoil: Spoil) -> (StateMachine, Arc<View>, Arc<Other>) {
-    let other = Arc::new(Other { view: view.clone(), spoil, asked: Mutex::default() });
+    let other = Arc::new(Other { view: view.clone(), spoil, requested: Mutex::default() });
     let (machine, view) =
         StateMachine::open(folder, Windows::default(), SLOW, other.clone()).unwrap();
     (machine, view, other)
@@ -79,7 +79,7 @@ async fn a_returning_replica_fetches_only_what_it_lacks_and_ends_identical() {
     apply(&mut machine, entries(1..=8)).await;
     let ((), mut feed) = view.watch(|_| ());
     machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
-    assert_eq!(*other.asked.lock(), [(Index(8), Index(20))]);
+    assert_eq!(*other.requested.lock(), [(Index(8), Index(20))]);
     assert_eq!(view.read(ShopState::digest), first.read(ShopState::digest));
     assert_eq!(view.read_ledger(Ledger::state), first.read_ledger(Ledger::state));
     assert_eq!(
@@ -91,8 +91,11 @@ async fn a_returning_replica_fetches_only_what_it_lacks_and_ends_identical() {
     // The state is the same after a crash at this moment.
     let (_, crashed) = open(killed(ours.path()).path(), SLOW);
     assert_eq!(crashed.read_ledger(Ledger::key_summary), first.read_ledger(Ledger::key_summary));
-    let told = feed.recv().await.unwrap();
-    assert_eq!((told.after, told.index, &told.changes), (Index(8), Index(20), &None));
+    let published = feed.recv().await.unwrap();
+    assert_eq!(
+        (published.after, published.index, &published.changes),
+        (Index(8), Index(20), &None)
+    );
 
     // The replica goes on like the others, also across a crash.
     apply(&mut machine, entries(21..=30)).await;
@@ -190,7 +193,7 @@ async fn a_broken_block_stream_resumes_where_it_broke() {
     });
     apply(&mut machine, entries(1..=8)).await;
     machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
-    assert_eq!(*other.asked.lock(), [(Index(8), Index(20)), (Index(14), Index(20))]);
+    assert_eq!(*other.requested.lock(), [(Index(8), Index(20)), (Index(14), Index(20))]);
     assert_eq!(view.read(ShopState::digest), first.read(ShopState::digest));
 }
 
@@ -200,7 +203,7 @@ async fn an_empty_replica_builds_the_whole_history_from_a_snapshot() {
     let (first, snapshot) = ahead(theirs.path()).await;
     let (mut machine, view, other) = behind(ours.path(), &first, |blocks| blocks);
     machine.install_snapshot(&snapshot.meta, snapshot.snapshot).await.unwrap();
-    assert_eq!(*other.asked.lock(), [(Index(0), Index(20))]);
+    assert_eq!(*other.requested.lock(), [(Index(0), Index(20))]);
     assert_eq!(view.read(ShopState::digest), first.read(ShopState::digest));
     assert!(view.order(OrderNumber(FIRST)).unwrap().is_some());
 }

@@ -127,7 +127,7 @@ async fn test_13_a_damaged_history_returns_the_truth_or_an_error() {
     drop((machine, view));
     let path = folder.path().join(FILE);
     let whole = fs::read(&path).unwrap();
-    let (mut refused, mut told, mut stopped) = (0, 0, 0);
+    let (mut refused, mut opened_count, mut stopped) = (0, 0, 0);
     let silent = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     let mut wrong = Vec::new();
@@ -146,7 +146,7 @@ async fn test_13_a_damaged_history_returns_the_truth_or_an_error() {
             Err(_) => stopped += 1,
             Ok(None) => refused += 1,
             Ok(Some((found, orders))) => {
-                told += 1;
+                opened_count += 1;
                 if found != state {
                     wrong.push(format!("{what}: another state"));
                 }
@@ -159,9 +159,9 @@ async fn test_13_a_damaged_history_returns_the_truth_or_an_error() {
         }
     }
     std::panic::set_hook(silent);
-    eprintln!("{refused} refused, {stopped} stopped, {told} told");
+    eprintln!("{refused} refused, {stopped} stopped, {opened_count} opened");
     assert_eq!(wrong, Vec::<String>::new());
-    assert!(0 < refused && 0 < told);
+    assert!(0 < refused && 0 < opened_count);
 }
 
 /// Another replica's blocks.

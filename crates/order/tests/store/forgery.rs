@@ -5,14 +5,14 @@ use tonic::Code;
 use wire::proto;
 use wire::proto::peer_client::PeerClient;
 
-use super::{PATIENCE, Store};
+use super::{ANSWER_TIMEOUT, Store};
 
 impl Store {
     /// The term of each running replica.
     pub(crate) async fn terms(&self) -> Vec<u64> {
         let mut terms = Vec::new();
         for id in self.replicas.keys() {
-            let status = wire::status::fetch(self.address(*id), PATIENCE).await.unwrap();
+            let status = wire::status::fetch(self.address(*id), ANSWER_TIMEOUT).await.unwrap();
             terms.push(status.term.unwrap());
         }
         terms
@@ -20,7 +20,7 @@ impl Store {
 
     /// The sender of a process that is no member, with only the values that every client can see.
     pub(crate) async fn stranger(&self, to: u64) -> proto::Sender {
-        let status = wire::status::fetch(self.address(to), PATIENCE).await.unwrap();
+        let status = wire::status::fetch(self.address(to), ANSWER_TIMEOUT).await.unwrap();
         proto::Sender {
             id: 999,
             cluster: "test".into(),
@@ -55,7 +55,7 @@ impl Store {
     }
 
     async fn peer(&self, to: u64) -> PeerClient<tonic::transport::Channel> {
-        let channel = wire::net::channel(self.address(to), PATIENCE).await.unwrap();
+        let channel = wire::net::channel(self.address(to), ANSWER_TIMEOUT).await.unwrap();
         PeerClient::new(channel)
     }
 

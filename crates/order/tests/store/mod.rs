@@ -22,7 +22,7 @@ use wire::proto::{self, answer::What, ask::What as Asked, outcome::What as Decid
 use wire::stream::Caller;
 
 /// The time limit of one request.
-const PATIENCE: Duration = Duration::from_secs(3);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The pause between two checks of a condition.
 const LOOK: Duration = Duration::from_millis(2);
@@ -137,7 +137,7 @@ impl Store {
         let caller = Caller::connect(self.address(id))
             .await
             .map_err(|error| Problem::definite(Code::Refused, error.to_string()))?;
-        caller.ask(what, PATIENCE).await
+        caller.ask(what, ANSWER_TIMEOUT).await
     }
 
     /// Buys `quantity` of a product.
@@ -192,7 +192,7 @@ impl Store {
         self.until(within, async |store| {
             let mut named = Vec::new();
             for id in store.replicas.keys() {
-                let status = wire::status::fetch(store.address(*id), PATIENCE).await.ok()?;
+                let status = wire::status::fetch(store.address(*id), ANSWER_TIMEOUT).await.ok()?;
                 named.push(status.leader?);
             }
             named.iter().all(|leader| *leader == named[0]).then_some(named[0])
@@ -205,7 +205,7 @@ impl Store {
         self.until(within, async |store| {
             let mut at = Vec::new();
             for id in ids {
-                let status = wire::status::fetch(store.address(*id), PATIENCE).await.ok()?;
+                let status = wire::status::fetch(store.address(*id), ANSWER_TIMEOUT).await.ok()?;
                 status.leader?;
                 at.push((status.digest_index?, status.digest?));
             }

@@ -15,12 +15,12 @@ const SOON: Duration = Duration::from_secs(20);
 /// The patience of a call that must not time out.
 const LONG: Duration = Duration::from_hours(1);
 
-type Asked = (proto::Ask, Reply);
+type Question = (proto::Ask, Reply);
 
 /// The answering side: hands every call to the test.
 #[derive(Clone, Debug)]
 struct StreamServer {
-    asked: mpsc::UnboundedSender<Asked>,
+    questions: mpsc::UnboundedSender<Question>,
     hint: watch::Sender<LeaderHint>,
     roster: watch::Sender<Roster>,
     stop: CancellationToken,
@@ -30,7 +30,7 @@ struct StreamServer {
 impl Answerer for StreamServer {
     fn ask(&self, ask: proto::Ask, reply: Reply) {
         // An error: the test receives no more calls.
-        let _ = self.asked.send((ask, reply));
+        let _ = self.questions.send((ask, reply));
     }
 
     fn hint(&self) -> watch::Receiver<LeaderHint> {
@@ -74,19 +74,20 @@ impl Facts for StreamServer {
 }
 
 impl StreamServer {
-    async fn start() -> (Self, mpsc::UnboundedReceiver<Asked>) {
+    async fn start() -> (Self, mpsc::UnboundedReceiver<Question>) {
         let listener =
             net::TcpListener::bind("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap())
                 .await
                 .unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (asked, asks) = mpsc::unbounded_channel();
+        let (sender, questions) = mpsc::unbounded_channel();
         let (hint, roster) = (watch::Sender::default(), watch::Sender::default());
-        let server = Self { asked, hint, roster, stop: CancellationToken::new(), address };
+        let server =
+            Self { questions: sender, hint, roster, stop: CancellationToken::new(), address };
         let routes = Routes::new(StoreServer::new(server.clone()));
         let facts = Arc::new(server.clone());
         tokio::spawn(serve::internal(listener, routes, facts, server.stop.clone()));
-        (server, asks)
+        (server, questions)
     }
 
     async fn caller(&self) -> Caller {
@@ -108,7 +109,7 @@ fn done() -> proto::Answer {
 
 #[tokio::test]
 async fn a_call_beyond_the_limit_is_rejected_unsent_and_an_answer_makes_room_for_another() {
-    let (server, mut asks) = StreamServer::start().await;
+    let (server, mut questions) = StreamServer::start().await;
     let caller = server.caller().await;
     let mut open: Vec<_> =
         (0..CALLS_OPEN_MAX).map(|_| Box::pin(caller.ask(what(), LONG))).collect();
@@ -117,7 +118,7 @@ async fn a_call_beyond_the_limit_is_rejected_unsent_and_an_answer_makes_room_for
     }
     let mut replies = Vec::new();
     for _ in 0..CALLS_OPEN_MAX {
-        replies.push(soon(asks.recv()).await.unwrap().1);
+        replies.push(soon(questions.recv()).await.unwrap().1);
     }
     let problem = caller.ask(what(), LONG).now_or_never().expect("rejected at once").unwrap_err();
     assert_eq!((problem.code, problem.definite), (Code::Overloaded, true));
@@ -132,14 +133,14 @@ async fn a_call_beyond_the_limit_is_rejected_unsent_and_an_answer_makes_room_for
     let mut more: Vec<_> = (0..2).map(|_| Box::pin(caller.ask(what(), LONG))).collect();
     for call in &mut more {
         assert!(call.now_or_never().is_none());
-        replies.push(soon(asks.recv()).await.unwrap().1);
+        replies.push(soon(questions.recv()).await.unwrap().1);
     }
     assert!(caller.ask(what(), LONG).now_or_never().expect("rejected at once").is_err());
 }
 
 #[tokio::test]
 async fn a_stream_that_ignores_the_limit_gets_an_overloaded_problem() {
-    let (server, mut asks) = StreamServer::start().await;
+    let (server, mut questions) = StreamServer::start().await;
     let channel = net::channel(&server.address, CONNECT_TIMEOUT).await.unwrap();
     let many = 0..=u64::try_from(CALLS_OPEN_MAX).unwrap();
     let many = many.map(|call| proto::Ask { call, patience_ms: 1, what: Some(what()) });
@@ -160,7 +161,7 @@ async fn a_stream_that_ignores_the_limit_gets_an_overloaded_problem() {
     let Some(answer::What::Problem(problem)) = refused.what else { panic!("{refused:?}") };
     assert_eq!((Code::from_number(problem.code), problem.definite), (Code::Overloaded, true));
     let mut taken = 0;
-    while asks.try_recv().is_ok() {
+    while questions.try_recv().is_ok() {
         taken += 1;
     }
     assert_eq!(taken, CALLS_OPEN_MAX);
@@ -168,7 +169,7 @@ async fn a_stream_that_ignores_the_limit_gets_an_overloaded_problem() {
 
 #[tokio::test]
 async fn a_caller_that_stops_waiting_leaves_no_open_call_behind() {
-    let (server, mut asks) = StreamServer::start().await;
+    let (server, mut questions) = StreamServer::start().await;
     let caller = server.caller().await;
     let problem = soon(caller.ask(what(), Duration::ZERO)).await.unwrap_err();
     assert_eq!((problem.code, problem.definite), (Code::TimedOut, false), "may be decided later");
@@ -180,30 +181,30 @@ async fn a_caller_that_stops_waiting_leaves_no_open_call_behind() {
     assert_eq!(caller.shared.open.lock().len(), 0);
     // Late answers are dropped.
     for _ in 0..2 {
-        soon(asks.recv()).await.unwrap().1.send(done());
+        soon(questions.recv()).await.unwrap().1.send(done());
     }
     let call = tokio::spawn({
         let caller = caller.clone();
         async move { caller.ask(what(), LONG).await }
     });
-    soon(asks.recv()).await.unwrap().1.send(done());
+    soon(questions.recv()).await.unwrap().1.send(done());
     assert!(soon(call).await.unwrap().is_ok());
 }
 
 #[tokio::test]
 async fn a_call_without_an_answer_has_an_unknown_outcome() {
-    let (server, mut asks) = StreamServer::start().await;
+    let (server, mut questions) = StreamServer::start().await;
     let caller = server.caller().await;
     let ask = || {
         let caller = caller.clone();
         tokio::spawn(async move { caller.ask(what(), LONG).await })
     };
     let call = ask();
-    drop(soon(asks.recv()).await.unwrap());
+    drop(soon(questions.recv()).await.unwrap());
     let problem = soon(call).await.unwrap().unwrap_err();
     assert_eq!((problem.code, problem.definite), (Code::Lost, false), "the reply was dropped");
     let call = ask();
-    let held = soon(asks.recv()).await.unwrap();
+    let held = soon(questions.recv()).await.unwrap();
     server.stop.cancel();
     let problem = soon(call).await.unwrap().unwrap_err();
     assert_eq!((problem.code, problem.definite), (Code::Lost, false), "the stream broke");
@@ -221,17 +222,22 @@ async fn a_new_term_a_later_log_time_and_a_new_roster_are_pushed() {
     let hint =
         |term, log_time_ms| LeaderHint { leader: Some(345), term, log_time_ms, replica: 456 };
     server.hint.send_replace(hint(1, 9));
-    soon(hints.wait_for(|told| told.term == 1)).await.unwrap();
+    soon(hints.wait_for(|latest| latest.term == 1)).await.unwrap();
     while caller.shared.age_ms() < 2 {
         tokio::task::yield_now().await;
     }
     server.hint.send_replace(hint(2, 7));
-    soon(hints.wait_for(|told| told.term == 2)).await.expect("the same leader, in another term");
+    soon(hints.wait_for(|latest| latest.term == 2))
+        .await
+        .expect("the same leader, in another term");
     assert_eq!(caller.log_time_ms(), 9, "log time does not go back");
-    assert!(2 <= caller.shared.heard_ms.load(Ordering::Relaxed), "a hint counts as a message");
+    assert!(
+        2 <= caller.shared.last_message_ms.load(Ordering::Relaxed),
+        "a hint counts as a message"
+    );
     for index in [1, 2] {
         let voters = vec![crate::peers::Peer { id: index, address: "a:1".into() }];
         server.roster.send_replace(Roster { at: (1, index), voters, ..Roster::default() });
-        soon(rosters.wait_for(|told| told.at == (1, index))).await.unwrap();
+        soon(rosters.wait_for(|latest| latest.at == (1, index))).await.unwrap();
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! New frames are sent at once, and a grant with every beat if the core allows one. The settled
 //! index is sent with a frame, or in a beat of its own if no frame comes. A slow watcher delays no
-//! other: its own task waits for space in its queue, it gets no grants meanwhile, and so is let go
+//! other: its own task waits for space in its queue, it gets no grants meanwhile, and so is fenced
 //! by the ordinary rule.
 
 use std::sync::Arc;
@@ -108,8 +108,8 @@ pub fn serve<S: Source>(
     let origin = request.extensions().get::<Origin>().copied().unwrap_or_default();
     let incoming = request.into_inner();
     tokio::spawn(async move {
-        let heard = Notify::new();
-        let served = SourceStream { source, stream, outgoing: outgoing.clone(), heard };
+        let first_heartbeat = Notify::new();
+        let served = SourceStream { source, stream, outgoing: outgoing.clone(), first_heartbeat };
         if let Err(status) = served.run(origin, incoming, stop).await {
             // An error: the watcher has already disconnected.
             let _ = outgoing.send(Err(status)).await;
@@ -123,7 +123,7 @@ struct SourceStream<S> {
     stream: StreamId,
     outgoing: mpsc::Sender<Result<proto::FromSource, Status>>,
     /// Notified at the first heartbeat, which can be echoed at once.
-    heard: Notify,
+    first_heartbeat: Notify,
 }
 
 /// The progress of one watcher on its stream.
@@ -162,7 +162,7 @@ impl<S: Source> SourceStream<S> {
         self.send(from_source::What::Welcome(self.source.welcome())).await?;
         let ended = tokio::select! {
             ended = self.feed(&mut progress) => ended,
-            ended = self.hear(who, incoming) => ended,
+            ended = self.receive(who, incoming) => ended,
             () = stop.cancelled() => Ok(()),
         };
         drop(over);
@@ -186,7 +186,7 @@ impl<S: Source> SourceStream<S> {
                 self.grant(progress).await?;
             }
             tokio::select! {
-                () = self.heard.notified() => {}
+                () = self.first_heartbeat.notified() => {}
                 changed = news.changed() => {
                     if changed.is_err() {
                         return Err(Status::unavailable("this process is no longer a source"));
@@ -199,7 +199,7 @@ impl<S: Source> SourceStream<S> {
                 }
                 () = until(progress.due) => {
                     let beat = self.plain_beat(progress);
-                    self.say(progress, beat).await?;
+                    self.send_beat(progress, beat).await?;
                 }
             }
         }
@@ -233,7 +233,7 @@ impl<S: Source> SourceStream<S> {
             progress.due = None;
         } else if self.source.settled_wait().is_zero() {
             let beat = self.plain_beat(progress);
-            self.say(progress, beat).await?;
+            self.send_beat(progress, beat).await?;
         } else if progress.due.is_none() {
             progress.due = Some(Instant::now() + self.source.settled_wait());
         }
@@ -241,7 +241,7 @@ impl<S: Source> SourceStream<S> {
     }
 
     /// Sends a beat, which carries the settled index.
-    async fn say(&self, progress: &mut Progress, beat: proto::Beat) -> Result<(), Status> {
+    async fn send_beat(&self, progress: &mut Progress, beat: proto::Beat) -> Result<(), Status> {
         (progress.settled, progress.due) = (Index(beat.settled), None);
         self.send(from_source::What::Beat(beat)).await
     }
@@ -272,7 +272,7 @@ impl<S: Source> SourceStream<S> {
         }
         progress.owed = true;
         let beat = self.plain_beat(progress);
-        self.say(progress, beat).await
+        self.send_beat(progress, beat).await
     }
 
     /// Sends a beat that grants or that asks the watcher to leave; false: there is neither to send.
@@ -289,12 +289,12 @@ impl<S: Source> SourceStream<S> {
         } else {
             return Ok(false);
         }
-        self.say(progress, beat).await?;
+        self.send_beat(progress, beat).await?;
         Ok(true)
     }
 
     /// Receives heartbeats and the goodbye.
-    async fn hear(
+    async fn receive(
         &self,
         who: Incarnation,
         mut incoming: Streaming<proto::FromWatcher>,
@@ -307,7 +307,7 @@ impl<S: Source> SourceStream<S> {
                     let beat = Heartbeat { local, seen: Index(beat.seen), now: clock::now() };
                     self.source.heartbeat(who, self.stream, beat);
                     if std::mem::take(&mut first) {
-                        self.heard.notify_one();
+                        self.first_heartbeat.notify_one();
                     }
                 }
                 Some(from_watcher::What::Goodbye(_)) => {
@@ -449,9 +449,9 @@ mod tests {
     async fn watched(wait: Duration) -> (Arc<FakeSource>, SentFrames) {
         let (window, settled) = (Mutex::new(Window::at(Index(7))), Mutex::new(Index(7)));
         let source = Arc::new(FakeSource { window, settled, news: watch::Sender::new(0), wait });
-        let (outgoing, mut told) = mpsc::channel(FRAMES_QUEUED_MAX);
-        let (stream, heard) = (StreamId(1), Notify::new());
-        let served = SourceStream { source: source.clone(), stream, outgoing, heard };
+        let (outgoing, mut frames) = mpsc::channel(FRAMES_QUEUED_MAX);
+        let (stream, first_heartbeat) = (StreamId(1), Notify::new());
+        let served = SourceStream { source: source.clone(), stream, outgoing, first_heartbeat };
         tokio::spawn(async move {
             let (who, wants_products, sent) = (Incarnation(1), true, Index(7));
             // Settled is up to date, so one beat is due; a second could come at any later moment.
@@ -461,13 +461,13 @@ mod tests {
                 Progress { who, wants_products, sent, settled, due, owed, dismissed };
             served.feed(&mut progress).await
         });
-        while next(&mut told).await != (0, 7) {}
-        (source, told)
+        while next(&mut frames).await != (0, 7) {}
+        (source, frames)
     }
 
     /// The next message: the last index of a frame, or 0 for a beat; and the settled index.
-    async fn next(told: &mut SentFrames) -> (u64, u64) {
-        match told.recv().await.unwrap().unwrap().what.unwrap() {
+    async fn next(frames: &mut SentFrames) -> (u64, u64) {
+        match frames.recv().await.unwrap().unwrap().what.unwrap() {
             from_source::What::Change(frame) => (frame.index, frame.settled),
             from_source::What::Beat(beat) => (0, beat.settled),
             other => panic!("{other:?}"),
@@ -478,23 +478,23 @@ mod tests {
     async fn a_settled_index_is_sent_with_a_frame_or_in_a_beat_of_its_own() {
         let hour = Duration::from_hours(1);
         for (wait, alone) in [(Duration::ZERO, true), (hour, false)] {
-            let (source, mut told) = watched(wait).await;
+            let (source, mut frames) = watched(wait).await;
             source.moves(8, 7);
-            assert_eq!(next(&mut told).await, (8, 7));
+            assert_eq!(next(&mut frames).await, (8, 7));
             source.moves(8, 8);
             tokio::task::yield_now().await;
             source.moves(9, 8);
             if alone {
-                assert_eq!(next(&mut told).await, (0, 8));
+                assert_eq!(next(&mut frames).await, (0, 8));
             }
-            assert_eq!(next(&mut told).await, (9, 8));
+            assert_eq!(next(&mut frames).await, (9, 8));
         }
-        let (source, mut told) = watched(Duration::from_millis(1)).await;
+        let (source, mut frames) = watched(Duration::from_millis(1)).await;
         source.moves(8, 8);
-        assert_eq!(next(&mut told).await, (8, 8));
+        assert_eq!(next(&mut frames).await, (8, 8));
         source.moves(8, 9);
         tokio::task::yield_now().await;
         source.news.send_modify(|count| *count += 1);
-        assert_eq!(next(&mut told).await, (0, 9), "no frame came");
+        assert_eq!(next(&mut frames).await, (0, 9), "no frame came");
     }
 }

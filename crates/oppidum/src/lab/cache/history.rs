@@ -126,7 +126,7 @@ mod tests {
             event(15, "invalidated", "owl"),
         ];
         let spans = spans(&["hare".to_owned()], &events);
-        let told: Vec<_> = spans
+        let drawn: Vec<_> = spans
             .iter()
             .map(|s| (s.product.as_str(), s.from_ms, s.to_ms, s.ended.as_str()))
             .collect();
@@ -137,7 +137,7 @@ mod tests {
             ("owl", 2, 9, "reset"),
             ("owl", 12, 15, "end"),
         ];
-        assert_eq!(told, expected);
+        assert_eq!(drawn, expected);
     }
 
     #[test]

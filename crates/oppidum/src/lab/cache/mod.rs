@@ -141,12 +141,12 @@ fn write(
     }
     answer!("written: {}, {}", drawn.display(), written.display());
     answer!("At the end it held {}.", last.join(", "));
-    let asked = (hits + misses).max(1);
+    let queries = (hits + misses).max(1);
     answer!(
-        "With room for {capacity} of {all} products {hits} of {asked} queries were hits ({} %); \
+        "With room for {capacity} of {all} products {hits} of {queries} queries were hits ({} %); \
          {evicted} times a product made room for another, {invalidated} times an order changed \
          one that was cached.",
-        100 * hits / asked
+        100 * hits / queries
     );
     Ok(())
 }

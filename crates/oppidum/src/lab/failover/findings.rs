@@ -25,7 +25,7 @@ pub(super) struct Findings {
     /// The finding for each fault.
     pub(super) faults: Vec<FailoverFinding>,
     /// The finding for the time without a fault.
-    pub(super) calm: FailoverFinding,
+    pub(super) undisturbed: FailoverFinding,
     /// The latency without a fault, as its 99th percentile. The promise limits what a fault adds to
     /// it.
     pub(super) usual: Duration,
@@ -50,10 +50,10 @@ impl Findings {
         let gaps = gaps(samples);
         let spans: Vec<(Instant, Instant)> = (0..faults.len()).map(|n| span(faults, n)).collect();
         let is_hit = |own: (Instant, Instant)| spans.iter().any(|span| touches(*span, own));
-        let calm = samples.iter().filter(|sample| !is_hit(sample_span(sample)));
-        let mut calm: Vec<Duration> = calm.map(|sample| sample.took).collect();
-        calm.sort_unstable();
-        let usual = calm.get(calm.len() * 99 / 100).copied().unwrap_or_default();
+        let undisturbed = samples.iter().filter(|sample| !is_hit(sample_span(sample)));
+        let mut undisturbed: Vec<Duration> = undisturbed.map(|sample| sample.took).collect();
+        undisturbed.sort_unstable();
+        let usual = undisturbed.get(undisturbed.len() * 99 / 100).copied().unwrap_or_default();
         let found = faults.iter().zip(&spans).map(|(fault, span)| {
             let own = samples.iter().filter(|sample| touches(*span, sample_span(sample)));
             let own: Vec<&Sample> =
@@ -71,9 +71,9 @@ impl Findings {
             moved: count(|sample| sample.moved != 0),
             moves_clients,
             faults: found.collect(),
-            calm: FailoverFinding {
+            undisturbed: FailoverFinding {
                 gap: longest(gaps.iter().filter(|gap| !is_hit(**gap)).map(length)),
-                slowest: calm.last().copied().unwrap_or_default(),
+                slowest: undisturbed.last().copied().unwrap_or_default(),
                 late: 0,
             },
             usual,
@@ -95,8 +95,8 @@ impl Findings {
     pub(super) fn longest_gap(&self) -> (Duration, Option<usize>) {
         let worst = self.faults.iter().enumerate().max_by_key(|(_, found)| found.gap);
         match worst {
-            Some((place, found)) if self.calm.gap <= found.gap => (found.gap, Some(place)),
-            _ => (self.calm.gap, None),
+            Some((place, found)) if self.undisturbed.gap <= found.gap => (found.gap, Some(place)),
+            _ => (self.undisturbed.gap, None),
         }
     }
 }
@@ -163,11 +163,11 @@ mod tests {
         let mut samples: Vec<_> = (0..400).map(|n| order(start, 20 * n, 5)).collect();
         samples.push(order(start, 700, 150));
         let faults = [kill(start, "order-456", 2_000), kill(start, "order-345", 5_000)];
-        let calm = Findings::of(&samples, &faults);
-        assert!(!calm.noticed(), "{calm:?}");
-        assert_eq!(calm.calm.slowest, MS(150));
-        assert_eq!(calm.longest_gap().0, MS(20));
-        assert_eq!(calm.usual, MS(5));
+        let undisturbed = Findings::of(&samples, &faults);
+        assert!(!undisturbed.noticed(), "{undisturbed:?}");
+        assert_eq!(undisturbed.undisturbed.slowest, MS(150));
+        assert_eq!(undisturbed.longest_gap().0, MS(20));
+        assert_eq!(undisturbed.usual, MS(5));
         // The usual 5 ms, and 100 ms that a fault may add.
         samples.push(order(start, 4_990, 104));
         assert!(!Findings::of(&samples, &faults).noticed());

@@ -31,10 +31,10 @@ use fault::InjectedFault;
 use findings::Findings;
 
 /// How long orders flow before the first fault, and between two faults.
-const CALM: Duration = Duration::from_secs(1);
+const FAULT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a client waits for an answer before it tries another frontend.
-const PATIENCE: Duration = Duration::from_millis(1_500);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// The results of the experiment.
 struct FailoverRun {
@@ -80,7 +80,8 @@ pub(super) async fn run(flags: &Failover, interrupt: &Interrupt) -> Result<bool,
 async fn experiment(cluster: &LocalCluster, flags: &Failover) -> Result<FailoverRun, Stop> {
     let shop = load::fetch_shop(&cluster.url()).await?;
     let workload = Workload::quiet(flags.crowd.clients, u64::MAX, flags.p, flags.crowd.seed);
-    let workload = Workload { pause: flags.pause, patience: PATIENCE, samples: true, ..workload };
+    let workload =
+        Workload { pause: flags.pause, patience: ATTEMPT_TIMEOUT, samples: true, ..workload };
     let closing = CancellationToken::new();
     let tally = Arc::new(LoadProgress::default());
     let began = Instant::now();
@@ -112,11 +113,11 @@ async fn inject_faults(
     for place in 0..flags.repeat {
         let what = format!("accident {} of {}", place + 1, flags.repeat);
         progress.show(&what, place.into());
-        tokio::time::sleep(CALM).await;
+        tokio::time::sleep(FAULT_INTERVAL).await;
         faults.push(fault::inject(cluster, flags, &mut rng).await?);
     }
     progress.show("confirming every order", flags.repeat.into());
-    tokio::time::sleep(CALM).await;
+    tokio::time::sleep(FAULT_INTERVAL).await;
     Ok(faults)
 }
 
@@ -168,8 +169,8 @@ fn show(seen: &FailoverRun, findings: &Findings) {
             ms(fault.within)
         );
     }
-    let gap = ms(findings.calm.gap);
-    let slowest = ms(findings.calm.slowest);
+    let gap = ms(findings.undisturbed.gap);
+    let slowest = ms(findings.undisturbed.slowest);
     let wide = wide + 19;
     answer!("{:<3} {:<wide$} {gap:>12} {slowest:>16}", "", "without a fault");
     answer!(
@@ -205,10 +206,13 @@ fn answer(seen: &FailoverRun, findings: &Findings) -> bool {
         return false;
     }
     print_failures(failures);
-    say("Do clients notice?", &noticed(findings));
+    print_finding("Do clients notice?", &noticed(findings));
     let (gap, at) = findings.longest_gap();
     let at = at.map_or("without a fault".into(), |place| format!("at #{}", place + 1));
-    say("The longest gap?", &format!("{} between two acknowledged orders, {at}.", ms(gap)));
+    print_finding(
+        "The longest gap?",
+        &format!("{} between two acknowledged orders, {at}.", ms(gap)),
+    );
     let Verdict { replicas, violation } = &seen.verdict;
     match (violation, replicas.first()) {
         (None, Some(found)) => {
@@ -216,42 +220,48 @@ fn answer(seen: &FailoverRun, findings: &Findings) -> bool {
             let digest = found.digest.get(..12).unwrap_or(&found.digest);
             let identical =
                 format!("Yes: digest {digest}… at index {} on {}.", found.as_of, ids.join(", "));
-            say("Are all replicas identical?", &identical);
-            say("Are the numbers dense?", &format!("Yes: {} orders without a gap.", found.orders));
-            say("Is the stock conserved?", "Yes: every history was replayed from its beginning.");
+            print_finding("Are all replicas identical?", &identical);
+            print_finding(
+                "Are the numbers dense?",
+                &format!("Yes: {} orders without a gap.", found.orders),
+            );
+            print_finding(
+                "Is the stock conserved?",
+                "Yes: every history was replayed from its beginning.",
+            );
         }
         (violation, _) => {
             let why = violation.as_deref().unwrap_or("no replica was found");
-            say("Is every replica correct?", &format!("No. {why}"));
+            print_finding("Is every replica correct?", &format!("No. {why}"));
         }
     }
     let all = orders == confirmed;
     let yes = if all { "Yes" } else { "No" };
     let of = format!("{confirmed} of {orders}");
-    say("Is every order confirmed?", &format!("{yes}: {of}, each as it was placed."));
+    print_finding("Is every order confirmed?", &format!("{yes}: {of}, each as it was placed."));
     !findings.noticed() && violation.is_none() && all && failures.is_empty()
 }
 
 fn noticed(findings: &Findings) -> String {
     let Findings { requests, failed, put_off, moved, moves_clients, .. } = findings;
-    let went = match (moves_clients, moved) {
+    let rerouted = match (moves_clients, moved) {
         (true, 1..) => format!("; {moved} went on at the other frontend"),
         _ => String::new(),
     };
     if !findings.noticed() {
         return format!(
             "No: of {requests} requests none failed, none was put off, and no wait was longer than \
-             promised{went}."
+             promised{rerouted}."
         );
     }
     let broke = if *moves_clients { 0 } else { *moved };
     format!(
         "Yes: of {requests} requests {failed} failed, {put_off} were put off with 503 or 504, \
-         {broke} lost their connection, and {} waited longer than promised{went}.",
+         {broke} lost their connection, and {} waited longer than promised{rerouted}.",
         findings.late()
     )
 }
 
-fn say(question: &str, answer: &str) {
+fn print_finding(question: &str, answer: &str) {
     answer!("{question:<29} {answer}");
 }

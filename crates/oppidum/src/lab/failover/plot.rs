@@ -110,8 +110,8 @@ fn marks(canvas: &mut Canvas, plot: &FailoverPlot<'_>, area: Area, place: impl F
         let leader = election.leader.to_string();
         match words {
             Some((from, first)) if at - from < TOGETHER => {
-                let said: &mut String = &mut lines[first].2;
-                *said = format!("{}, {leader} lead", said.trim_end_matches(" leads"));
+                let label: &mut String = &mut lines[first].2;
+                *label = format!("{}, {leader} lead", label.trim_end_matches(" leads"));
                 lines.push((1, at, String::new(), PURPLE, "2 2"));
             }
             _ => {

@@ -14,7 +14,7 @@ use crate::client::encode;
 use crate::http::{Client, Reply};
 
 /// How long a store may take to answer: longer than this project's store ever takes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an order is repeated under its key until it is decided.
 const INSIST: Duration = Duration::from_secs(30);
@@ -70,7 +70,7 @@ pub(crate) struct StoreApi {
 impl StoreApi {
     /// For a URL such as `http://127.0.0.1:1234`.
     pub(crate) fn new(url: &str, dialect: Dialect) -> Result<Self, Stop> {
-        let client = Client::patient(url, PATIENCE)?;
+        let client = Client::patient(url, ANSWER_TIMEOUT)?;
         Ok(Self { url: url.to_owned(), dialect, client, fresh: false })
     }
 

@@ -76,8 +76,8 @@ async fn measure(
     let expected = there - i64::try_from(answers.placed().len()).unwrap_or(i64::MAX);
     let left = showing(&mut api, &name, expected).await;
     if own.is_none() {
-        let gone = there - left.unwrap_or(there);
-        give_back(&mut api, store.dialect, &name, gone).await;
+        let sold = there - left.unwrap_or(there);
+        give_back(&mut api, store.dialect, &name, sold).await;
     }
     Ok(answers.judge(there, left))
 }
@@ -238,11 +238,11 @@ impl AnswerCounts {
                 "{head}: only {placed} were placed: {why}"
             ));
         }
-        let gone = left.map(|left| there - left);
-        if gone != i64::try_from(placed).ok() {
-            let gone = gone.map_or("an unknown number of".into(), |gone| gone.to_string());
+        let sold = left.map(|left| there - left);
+        if sold != i64::try_from(placed).ok() {
+            let sold = sold.map_or("an unknown number of".into(), |sold| sold.to_string());
             return ExperimentResult::Broken(format!(
-                "{head}: each has one order, but {gone} pieces are gone and not {placed} (if \
+                "{head}: each has one order, but {sold} pieces are gone and not {placed} (if \
                  no other client trades)"
             ));
         }

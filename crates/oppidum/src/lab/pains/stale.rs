@@ -149,7 +149,7 @@ impl SharedReadings {
     /// Sends a query, and checks whether its answer can have been true when it was sent.
     async fn look(&self, api: &mut StoreApi) {
         let before = self.acknowledged.lock().len();
-        let asked = Instant::now();
+        let sent_at = Instant::now();
         let shown = match api.look(&self.name).await {
             Ok(shown) => shown,
             Err(why) => {
@@ -172,7 +172,7 @@ impl SharedReadings {
         self.lies.fetch_add(1, Ordering::Relaxed);
         let mut evidence = self.evidence.lock();
         if evidence.is_none() {
-            *evidence = Some(self.describe(shown.quantity, asked, api.url(), hit));
+            *evidence = Some(self.describe(shown.quantity, sent_at, api.url(), hit));
         }
     }
 
@@ -182,7 +182,7 @@ impl SharedReadings {
     }
 
     /// The order that the reader should have seen and did not, as a sentence.
-    fn describe(&self, shown: i64, asked: Instant, url: &str, hit: bool) -> String {
+    fn describe(&self, shown: i64, sent_at: Instant, url: &str, hit: bool) -> String {
         let acknowledged = self.acknowledged.lock();
         let missed = usize::try_from(self.first - shown).ok();
         let Some((number, when)) = missed.and_then(|missed| acknowledged.get(missed)) else {
@@ -195,7 +195,7 @@ impl SharedReadings {
              still showed {shown} at {url}{how}",
             shown - 1,
             self.name,
-            asked.saturating_duration_since(*when).as_millis()
+            sent_at.saturating_duration_since(*when).as_millis()
         )
     }
 
@@ -248,10 +248,10 @@ mod tests {
         let now = Instant::now();
         *readings.acknowledged.lock() = vec![(7, now), (9, now), (12, now)];
         let later = now + Duration::from_millis(4);
-        let told = readings.describe(99, later, "http://here", true);
+        let evidence = readings.describe(99, later, "http://here", true);
         let expected = "order #9 left 98 of owl; a query that began 4 ms after it was acknowledged \
                         still showed 99 at http://here, from its cache";
-        assert_eq!(told, expected);
+        assert_eq!(evidence, expected);
         assert!(readings.describe(101, later, "http://here", false).contains("and there were 100"));
         let found = readings.judge("here", None);
         assert!(matches!(found, ExperimentResult::Unmeasured(_)), "no query: {found:?}");

@@ -15,7 +15,7 @@ use crate::http::Client;
 use crate::shop;
 
 /// How long a store may take to report its dialect.
-const PATIENCE: Duration = Duration::from_secs(5);
+const DIALECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The most products that are queried.
 const KNOWN_MAX: usize = 50;
@@ -59,9 +59,9 @@ pub(crate) async fn discover(
     let Some(url) = urls.first() else {
         return Err(Stop::Setup("no address of a store was given".into()));
     };
-    let mut client = Client::patient(url, PATIENCE)?;
-    let said = said_dialect(&mut client, url).await?;
-    let dialect = dialect.or(said);
+    let mut client = Client::patient(url, DIALECT_TIMEOUT)?;
+    let reported = reported_dialect(&mut client, url).await?;
+    let dialect = dialect.or(reported);
     let dialects = match dialect {
         Some(dialect) => vec![dialect],
         None => vec![Dialect::Stock, Dialect::Toy],
@@ -91,19 +91,19 @@ pub(crate) async fn discover(
 }
 
 /// The dialect that a store reports, if it does. The error: no store answers at this address.
-async fn said_dialect(client: &mut Client, url: &str) -> Result<Option<Dialect>, Stop> {
+async fn reported_dialect(client: &mut Client, url: &str) -> Result<Option<Dialect>, Stop> {
     let no = |why: String| Stop::Setup(format!("no store answers at {url}: {why}"));
     client.open().await.map_err(no)?;
     let began = Instant::now();
     let status = match client.get("/status").await {
         Ok(reply) => reply.json().unwrap_or_default(),
-        Err(why) if PATIENCE <= began.elapsed() => return Err(no(why)),
+        Err(why) if DIALECT_TIMEOUT <= began.elapsed() => return Err(no(why)),
         // A store without this route may break the connection.
         Err(_) => Value::Null,
     };
     let mut processes = status["processes"].as_array().into_iter().flatten();
-    let said = processes.find_map(|process| process["dialect"].as_str());
-    Ok(match said {
+    let reported = processes.find_map(|process| process["dialect"].as_str());
+    Ok(match reported {
         Some("stock") => Some(Dialect::Stock),
         Some("toy") => Some(Dialect::Toy),
         _ => None,

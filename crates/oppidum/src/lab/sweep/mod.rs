@@ -293,15 +293,18 @@ mod tests {
 
     #[test]
     fn the_summary_claims_only_what_was_measured() {
-        let said = worth(&report(50, 0.1, 50, 0.3), &report(0, 0.0, 100, 0.4), true);
+        let sentence = worth(&report(50, 0.1, 50, 0.3), &report(0, 0.0, 100, 0.4), true);
         for part in ["3.0 times as long", "50 % of the queries", "2.00 times as long"] {
-            assert!(said.contains(part), "no {part:?} in {said}");
+            assert!(sentence.contains(part), "no {part:?} in {sentence}");
         }
         let none = Report::default();
         assert_eq!(worth(&none, &none, true), "Nothing was measured.");
-        let said = worth(&report(0, 0.0, 9, 0.3), &none, false);
-        assert!(said.contains("no query was a hit") && said.contains("not measured"), "{said}");
-        let said = worth(&none, &report(0, 0.0, 9, 0.3), false);
-        assert!(said.contains("store without one"), "{said}");
+        let sentence = worth(&report(0, 0.0, 9, 0.3), &none, false);
+        assert!(
+            sentence.contains("no query was a hit") && sentence.contains("not measured"),
+            "{sentence}"
+        );
+        let sentence = worth(&none, &report(0, 0.0, 9, 0.3), false);
+        assert!(sentence.contains("store without one"), "{sentence}");
     }
 }

@@ -127,9 +127,9 @@ pub(crate) fn clear_left_behind() {
 fn run(tool: &str, arguments: &[&str]) -> Result<(), String> {
     let output = Command::new(tool).args(arguments).output();
     let output = output.map_err(|error| format!("{tool} cannot be run: {error}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    let said = said.lines().next().unwrap_or("it failed");
-    if output.status.success() { Ok(()) } else { Err(format!("{tool}: {said}")) }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let stderr = stderr.lines().next().unwrap_or("it failed");
+    if output.status.success() { Ok(()) } else { Err(format!("{tool}: {stderr}")) }
 }
 
 fn text(path: &Path) -> &str {

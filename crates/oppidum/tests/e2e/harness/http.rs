@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 /// Longer than any answer may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// An answer.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// To a public port on this machine.
     pub(crate) fn open(port: u16) -> std::io::Result<Self> {
-        Self::open_for(port, PATIENCE)
+        Self::open_for(port, READ_TIMEOUT)
     }
 
     /// The same with a shorter timeout, for a client that may meet a frozen process.
@@ -60,7 +60,7 @@ impl Connection {
     /// Over a connection that is open already.
     pub(crate) fn over(stream: TcpStream) -> Self {
         // A test that waits longer fails.
-        let _ = stream.set_read_timeout(Some(PATIENCE));
+        let _ = stream.set_read_timeout(Some(READ_TIMEOUT));
         Self { stream: BufReader::new(stream) }
     }
 
@@ -129,9 +129,9 @@ pub(crate) fn ask(
     headers: &[(&str, &str)],
     body: &str,
 ) -> Reply {
-    let asked = Connection::open(port)
+    let reply = Connection::open(port)
         .and_then(|mut connection| connection.ask(method, path, headers, body));
-    asked.unwrap_or_else(|error| panic!("{method} {path} at {port}: {error}"))
+    reply.unwrap_or_else(|error| panic!("{method} {path} at {port}: {error}"))
 }
 
 /// `GET`.

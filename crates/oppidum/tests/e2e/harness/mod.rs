@@ -15,7 +15,7 @@ pub(crate) use http::{Connection, Reply, ask, get, post};
 pub(crate) use process::{
     Ended, Process, children, is_frozen, run, run_in, run_to, run_with_input, runs, signal_to,
 };
-pub(crate) use store::{IDS, PATIENCE, Plan, Store, ports};
+pub(crate) use store::{IDS, Plan, REFUSED_WITHIN, Store, ports};
 pub(crate) use town::Town;
 
 /// The timeout for events that take milliseconds, on a machine busy with other tests.

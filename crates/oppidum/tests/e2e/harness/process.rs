@@ -71,7 +71,7 @@ pub(crate) struct Process {
     name: String,
     child: Child,
     folder: PathBuf,
-    said_before: usize,
+    printed_before: usize,
     ended: Option<ExitStatus>,
 }
 
@@ -113,10 +113,10 @@ impl Process {
             std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap()
         };
         let (out, err) = (lines("out"), lines("err"));
-        let said_before = usize::try_from(out.metadata().unwrap().len()).unwrap();
+        let printed_before = usize::try_from(out.metadata().unwrap().len()).unwrap();
         command.current_dir(folder);
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
-        Self { name: name.into(), child, folder: folder.to_owned(), said_before, ended: None }
+        Self { name: name.into(), child, folder: folder.to_owned(), printed_before, ended: None }
     }
 
     /// The same, from another binary and with another stderr.
@@ -132,7 +132,7 @@ impl Process {
         let mut command = program(path);
         command.current_dir(folder).envs(variables.iter().copied()).args(arguments);
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn().unwrap();
-        Self { name, child, folder: folder.to_owned(), said_before: 0, ended: None }
+        Self { name, child, folder: folder.to_owned(), printed_before: 0, ended: None }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -140,8 +140,8 @@ impl Process {
     }
 
     /// The number of bytes that earlier processes of this name had written to stdout.
-    pub(crate) fn said_before(&self) -> usize {
-        self.said_before
+    pub(crate) fn printed_before(&self) -> usize {
+        self.printed_before
     }
 
     /// Everything written to stdout so far, by all processes of this name.

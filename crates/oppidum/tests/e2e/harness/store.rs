@@ -391,11 +391,11 @@ impl Store {
     /// The status of each reachable replica.
     pub(crate) fn replicas(&self) -> Vec<Value> {
         let running = self.orders.iter().filter(|(_, _, process)| process.is_some());
-        let asked = running.filter_map(|(_, port, _)| {
+        let statuses = running.filter_map(|(_, port, _)| {
             let reply = Connection::open(*port).ok()?.ask("GET", "/status", &[], "").ok()?;
             serde_json::from_str(&reply.body).ok()
         });
-        asked.collect()
+        statuses.collect()
     }
 
     /// Waits until all running replicas agree on the leader; None: on any leader.
@@ -494,6 +494,6 @@ fn strings(texts: &[&str]) -> Vec<String> {
 
 /// A little less than a frontend's timeout of five seconds: an earlier rejection is a decision, not
 /// a timeout. No test checks how fast it is.
-pub(crate) const PATIENCE: std::time::Duration = std::time::Duration::from_secs(4);
+pub(crate) const REFUSED_WITHIN: std::time::Duration = std::time::Duration::from_secs(4);
 
-const _: () = assert!(PATIENCE.as_millis() < SOON.as_millis());
+const _: () = assert!(REFUSED_WITHIN.as_millis() < SOON.as_millis());

@@ -36,9 +36,9 @@ impl Town {
     }
 
     fn opened(up: Process) -> Self {
-        let said = up.said_before();
+        let printed_before = up.printed_before();
         let port = until("the store is open", || {
-            let out = up.stdout().split_off(said);
+            let out = up.stdout().split_off(printed_before);
             // The last lines of the opening: everything before has been written.
             out.contains("Ctrl-C").then_some(())?;
             let url = out.split("http://127.0.0.1:").nth(1)?;

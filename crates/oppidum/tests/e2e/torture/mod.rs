@@ -165,7 +165,7 @@ fn no_acknowledged_order_is_lost_under_any_fault() {
     crowd.go_on(20);
     let mut torture = Torture { store, crowd, luck: seed };
     let mut gaps: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
-    let (began, mut told) = (Instant::now(), Instant::now());
+    let (began, mut reported_at) = (Instant::now(), Instant::now());
     while began.elapsed() < span {
         let (name, strike) = faults[torture.pick(faults.len())];
         let struck = Instant::now();
@@ -173,8 +173,8 @@ fn no_acknowledged_order_is_lost_under_any_fault() {
         torture.crowd.go_on(20);
         gaps.entry(name).or_default().push(torture.crowd.history.longest_gap(struck));
         torture.store.await_all_ready();
-        if Duration::from_mins(1) < told.elapsed() {
-            told = Instant::now();
+        if Duration::from_mins(1) < reported_at.elapsed() {
+            reported_at = Instant::now();
             let struck: usize = gaps.values().map(Vec::len).sum();
             let placed = torture.crowd.history.placed();
             println!("{:>5} s: {struck} faults, {placed} orders", began.elapsed().as_secs());

@@ -105,8 +105,8 @@ impl Led {
 }
 
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
-    let patience = Duration::from_secs(20);
-    tokio::time::timeout(patience, what).await.expect("it did not come within 20 s")
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, what).await.expect("it did not come within 20 s")
 }
 
 /// Rule 12: a catalog that could not be granted a lease is not to blame for its silence.
@@ -115,10 +115,10 @@ async fn a_leader_that_had_no_lease_lets_no_catalog_go() {
     let led = Led::since(3 * LEASE);
     let settling = &led.settling;
     settling.lapse();
-    assert_eq!(led.settling.let_go(), 0, "without a lease it could grant nothing");
+    assert_eq!(led.settling.fenced_count(), 0, "without a lease it could grant nothing");
     settling.confirmed(1, clock::now());
     settling.lapse();
-    assert_eq!(led.settling.let_go(), 0, "and from now on each catalog has a grace again");
+    assert_eq!(led.settling.fenced_count(), 0, "and from now on each catalog has a grace again");
     settling.confirmed(2, clock::now().plus(LEASE));
     let until = settling.with(|state| state.term().quorum().until());
     assert!(until <= clock::now().plus(LEASE), "a round of another term does not count");
@@ -146,8 +146,8 @@ async fn a_silent_catalog_is_proposed_to_be_detached_until_that_is_decided() {
     }
     settling.with(|state| state.fail(Incarnation(99), clock::now()));
     settling.lapse();
-    assert_eq!(led.settling.let_go(), 1);
-    assert!(settling.with(|state| state.is_gone(WHO)), "it may not come back as it was");
+    assert_eq!(led.settling.fenced_count(), 1);
+    assert!(settling.with(|state| state.is_fenced(WHO)), "it may not come back as it was");
     let admitted = settling.with(|state| state.admit(here, clock::now()));
     assert!(admitted.is_err(), "nor at once: its address failed before");
     assert_eq!(led.settling.settled(), Index(7));
@@ -239,19 +239,19 @@ impl Asker {
         let listener =
             TcpListener::bind("127.0.0.1:0".parse::<SocketAddr>().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (told, replies) = mpsc::unbounded_channel();
-        let window = ReplyCollector(told, watch::Sender::default());
+        let (sender, replies) = mpsc::unbounded_channel();
+        let window = ReplyCollector(sender, watch::Sender::default());
         let routes = Routes::new(StoreServer::new(window.clone()));
         tokio::spawn(serve::internal(listener, routes, Arc::new(window), CancellationToken::new()));
         Self { caller: Caller::connect(&address).await.unwrap(), replies }
     }
 
     /// A reply, and the answer that arrives for it.
-    async fn asks(&mut self) -> (Reply, PendingAnswer) {
+    async fn ask(&mut self) -> (Reply, PendingAnswer) {
         let caller = self.caller.clone();
         let what = proto::ask::What::Lookup(proto::Lookup { number: 0 });
-        let told = tokio::spawn(async move { caller.ask(what, Duration::from_hours(1)).await });
-        (soon(self.replies.recv()).await.unwrap(), told)
+        let answer = tokio::spawn(async move { caller.ask(what, Duration::from_hours(1)).await });
+        (soon(self.replies.recv()).await.unwrap(), answer)
     }
 }
 
@@ -265,11 +265,11 @@ async fn held_answers_are_given_up_when_a_replica_leads_no_more() {
     let (led, mut asker) = (Led::since(Duration::ZERO), Asker::new().await);
     let settling = &led.settling;
     let accepted = Outcome::Accepted(Accepted::Placed(OrderNumber(3)));
-    let (reply, told) = asker.asks().await;
+    let (reply, answer) = asker.ask().await;
     settling.answer(reply, lone(9, &accepted));
     assert_eq!(settling.held(), 1);
     // The answer to a repeated key is sent at once: its index is settled.
-    let (reply, repeated) = asker.asks().await;
+    let (reply, repeated) = asker.ask().await;
     let first = Box::new(accepted.clone());
     settling.answer(reply, lone(9, &Outcome::Repeated { index: Index(4), first }));
     assert_eq!(soon(repeated).await.unwrap().unwrap().as_of, 4);
@@ -279,16 +279,17 @@ async fn held_answers_are_given_up_when_a_replica_leads_no_more() {
     settling.obey(Role::TakingOver { term: 1 });
     assert_eq!(settling.held(), 1, "about to hand over, it leads on");
     settling.obey(Role::TakingOver { term: 2 });
-    let problem = soon(told).await.unwrap().unwrap_err();
+    let problem = soon(answer).await.unwrap().unwrap_err();
     assert_eq!((problem.code, problem.definite), (Code::Lost, false));
     assert!(streams.is_cancelled(), "its watchers look for another leader");
-    let is_fresh =
-        |state: &mut WatchState| !state.is_gone(Incarnation(8)) && !state.streams().is_cancelled();
+    let is_fresh = |state: &mut WatchState| {
+        !state.is_fenced(Incarnation(8)) && !state.streams().is_cancelled()
+    };
     assert!(settling.with(is_fresh));
 
     led.role.send_replace(Role::Following { leader: 2, term: 3 });
-    let (reply, told) = asker.asks().await;
+    let (reply, answer) = asker.ask().await;
     settling.answer(reply, lone(10, &accepted));
-    assert_eq!(soon(told).await.unwrap().unwrap_err().code, Code::Lost);
+    assert_eq!(soon(answer).await.unwrap().unwrap_err().code, Code::Lost);
     assert_eq!(settling.held(), 0);
 }

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 /// The longest grace. A frontend waits for a process for 600 ms and accepts a stale answer after
-/// three such waits; a source that does not report is let go after three graces. With a longer
+/// three such waits; a source that does not report is fenced after three graces. With a longer
 /// grace a healthy store would show stale answers while it waits for one dead process.
 pub const GRACE_MAX: Duration = Duration::from_millis(600);
 
@@ -56,7 +56,7 @@ pub enum TimesError {
     /// A source with a beat interval of zero would never sleep.
     #[error("the beat interval is shorter than 1 ms")]
     BeatTooShort,
-    /// A frontend would give up waiting, and show stale answers, before a dead process is let go.
+    /// A frontend would give up waiting, and show stale answers, before a dead process is fenced.
     #[error(
         "the lease ({lease:?}) and the drift bound make a grace of {grace:?}, and {GRACE_MAX:?} is \
          the most: lower the lease"

@@ -29,50 +29,47 @@ impl WatcherState {
 }
 
 impl SourceState {
-    /// Rules 12 and 14: a watcher that was let go is served no more.
+    /// Rules 12 and 14: a watcher that was fenced is served no more.
     pub(super) fn may_serve(&self, who: Incarnation) -> bool {
-        !self.is_let_go(who) || self.serves_past_grace()
+        !self.is_fenced(who) || self.serves_past_grace()
     }
 
     /// Rule 11: frames before grants. Every frame up to the source's `cursor` was sent.
     pub(super) fn has_all_frames(&self, who: Incarnation, cursor: Index) -> bool {
-        let Some(standing) = self.standing.get(&who) else { return false };
-        let present = if self.rules.broken(Mutant::FramesUpToAccepting) {
-            standing.accepted_at
-        } else {
-            cursor
-        };
-        present <= standing.sent || self.rules.broken(Mutant::GrantBeforeFrames)
+        let Some(entry) = self.entries.get(&who) else { return false };
+        let present =
+            if self.rules.broken(Mutant::FramesUpToAccepting) { entry.accepted_at } else { cursor };
+        present <= entry.sent || self.rules.broken(Mutant::GrantBeforeFrames)
     }
 
     /// Rule 12: a broken stream alone does not end the wait for its watcher.
     pub(super) fn keep_waiting(&mut self, who: Incarnation) {
         if self.rules.broken(Mutant::BreakEndsWaiting) {
-            self.standing.remove(&who);
+            self.entries.remove(&who);
         }
     }
 
     /// Rule 12: the grace, a lease and a margin for clocks that drift, has passed since the wait
     /// began. Whether the watcher is connected makes no difference.
-    pub(super) fn grace_has_passed(&self, standing: &WatcherEntry, now: Moment) -> bool {
+    pub(super) fn grace_has_passed(&self, entry: &WatcherEntry, now: Moment) -> bool {
         let grace = if self.rules.broken(Mutant::GraceWithoutMargin) {
             self.times.lease
         } else {
             self.times.grace()
         };
-        let ended_by_break = self.rules.broken(Mutant::BreakEndsGrace) && standing.stream.is_none();
-        grace <= now.since(standing.waited_since) || ended_by_break
+        let ended_by_break = self.rules.broken(Mutant::BreakEndsGrace) && entry.stream.is_none();
+        grace <= now.since(entry.waited_since) || ended_by_break
     }
 
-    /// Rules 12 and 14: a watcher whose grace has passed is let go and its stream closed.
+    /// Rules 12 and 14: a watcher whose grace has passed is fenced and its stream closed.
     pub(super) fn stop_serving(&mut self, who: Incarnation) -> Option<StreamId> {
         let serves_on = self.serves_past_grace();
-        let standing = self.standing.get_mut(&who)?;
-        standing.let_go = true;
-        if serves_on { None } else { standing.stream.take() }
+        let entry = self.entries.get_mut(&who)?;
+        entry.fenced = true;
+        if serves_on { None } else { entry.stream.take() }
     }
 
-    /// No source serves a watcher that it let go, unless the mutant of its kind is switched on.
+    /// No source serves a watcher that it fenced, unless the mutant of its kind is switched on.
     fn serves_past_grace(&self) -> bool {
         self.rules.broken(match self.kind {
             SourceKind::Leader => Mutant::GrantWhileDetaching,

@@ -5,7 +5,7 @@
 //! its second failure an address waits before its next watcher is attached, and each further
 //! failure doubles the wait. Failures are counted by the watcher's address and not by its name,
 //! because new names are free. So an address costs the store at most three graces per wait (a
-//! watcher that sends heartbeats and never reports is let go only after three), under any number of
+//! watcher that sends heartbeats and never reports is fenced only after three), under any number of
 //! names at once.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ const WAIT: Duration = Duration::from_millis(500);
 const WAIT_MAX: Duration = Duration::from_secs(16);
 
 /// After this long without a failure, the record of an address is forgotten.
-const CALM: Duration = Duration::from_mins(1);
+const FORGET_AFTER: Duration = Duration::from_mins(1);
 
 /// The most attaches of one address within a minute, because each is an entry of the log. A store
 /// on one machine attaches at most 100 watchers at once when it restarts.
@@ -60,7 +60,7 @@ impl Default for Origin {
 /// The failures and attaches of one address.
 #[derive(Clone, Copy, Debug, Default)]
 struct OriginRecord {
-    /// The number of its watchers that were let go.
+    /// The number of its watchers that were fenced.
     failures: u32,
     /// The time of the last failure, or of the attach that followed it.
     last: Moment,
@@ -102,11 +102,11 @@ impl ReattachBackoff {
             // One watcher at a time: a grace passes before it is known whether it fails.
             past.last = now;
         }
-        if CALM <= now.since(past.minute) {
+        if FORGET_AFTER <= now.since(past.minute) {
             (past.attaches, past.minute) = (0, now);
         }
         if ATTACHES_MAX <= past.attaches {
-            return Err(CALM.saturating_sub(now.since(past.minute)));
+            return Err(FORGET_AFTER.saturating_sub(now.since(past.minute)));
         }
         past.attaches += 1;
         Ok(())
@@ -119,7 +119,7 @@ impl ReattachBackoff {
         }
     }
 
-    /// Counts a failure: a watcher fell silent and is let go.
+    /// Counts a failure: a watcher fell silent and is fenced.
     pub fn fail(&mut self, who: Incarnation, now: Moment) {
         let Some(origin) = self.origins.remove(&who) else { return };
         self.forget(now);
@@ -141,7 +141,7 @@ impl ReattachBackoff {
     }
 
     fn forget(&mut self, now: Moment) {
-        self.pasts.retain(|_, past| now.since(past.last.max(past.minute)) < CALM);
+        self.pasts.retain(|_, past| now.since(past.last.max(past.minute)) < FORGET_AFTER);
     }
 }
 

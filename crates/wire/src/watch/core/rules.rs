@@ -70,10 +70,10 @@ pub enum Mutant {
     GraceWithoutMargin,
     /// 12: a source stops waiting for a watcher whose stream breaks.
     BreakEndsWaiting,
-    /// 12: a watcher whose stream broke is let go before its grace has passed, and a catalog is
+    /// 12: a watcher whose stream broke is fenced before its grace has passed, and a catalog is
     /// detached.
     BreakEndsGrace,
-    /// 12: a watcher that was let go still gets grants on its stream.
+    /// 12: a watcher that was fenced still gets grants on its stream.
     GrantAfterLettingGo,
     /// 13: a catalog gets grants before its attach entry is applied.
     GrantBeforeAttach,

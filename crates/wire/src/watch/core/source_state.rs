@@ -36,7 +36,7 @@ pub struct SourceState {
     pub(super) rules: Rules,
     /// Read only by `predicates.rs`: the rules are the same for both kinds.
     pub(super) kind: SourceKind,
-    pub(super) standing: BTreeMap<Incarnation, WatcherEntry>,
+    pub(super) entries: BTreeMap<Incarnation, WatcherEntry>,
 }
 
 /// The process that is the source.
@@ -64,23 +64,23 @@ pub(super) struct WatcherEntry {
     heartbeat: Option<(Moment, Moment)>,
     /// When the source received the hello, or the last heartbeat that it echoed in a grant.
     pub(super) waited_since: Moment,
-    /// The watcher was let go: its grace has passed, or it said goodbye.
-    pub(super) let_go: bool,
+    /// The watcher was fenced: its grace has passed, or it said goodbye.
+    pub(super) fenced: bool,
     /// An index that was sent and is not seen yet, and since when. A watcher that stays behind gets
     /// no grants.
     behind: Option<(Index, Moment)>,
 }
 
 impl WatcherEntry {
-    /// True when the watcher has not seen a sent index for longer than `patience`: frames pile up
+    /// True when the watcher has not seen a sent index for longer than `longest`: frames pile up
     /// while its heartbeats arrive. Every order waits for it, so it must not keep its lease.
-    fn stays_behind(&mut self, now: Moment, patience: Duration) -> bool {
+    fn stays_behind(&mut self, now: Moment, longest: Duration) -> bool {
         let newer = (self.seen < self.sent).then_some((self.sent, now));
         self.behind = match self.behind {
             Some((mark, since)) if self.seen < mark => Some((mark, since)),
             Some(_) | None => newer,
         };
-        self.behind.is_some_and(|(_, since)| patience < now.since(since))
+        self.behind.is_some_and(|(_, since)| longest < now.since(since))
     }
 }
 
@@ -98,20 +98,20 @@ pub struct Grant {
 impl SourceState {
     /// A leader without watchers.
     pub fn of_leader(times: Times, rules: Rules) -> Self {
-        Self { times, rules, kind: SourceKind::Leader, standing: BTreeMap::new() }
+        Self { times, rules, kind: SourceKind::Leader, entries: BTreeMap::new() }
     }
 
     /// A catalog without watchers.
     pub fn of_catalog(times: Times, rules: Rules) -> Self {
-        Self { times, rules, kind: SourceKind::Catalog, standing: BTreeMap::new() }
+        Self { times, rules, kind: SourceKind::Catalog, entries: BTreeMap::new() }
     }
 
     /// Accepts a new stream of a watcher, which resumes at `hello.cursor`. The verdict names the
-    /// stream that this one replaces, to be closed. A watcher that was let go is not accepted: it
+    /// stream that this one replaces, to be closed. A watcher that was fenced is not accepted: it
     /// must start over under a new incarnation.
     pub fn accept(&mut self, who: Incarnation, stream: StreamId, hello: Hello) -> HelloVerdict {
         if !self.may_serve(who) {
-            return HelloVerdict::LetGo;
+            return HelloVerdict::Fenced;
         }
         let fresh = WatcherEntry {
             stream: Some(stream),
@@ -120,18 +120,18 @@ impl SourceState {
             seen: hello.seen,
             heartbeat: None,
             waited_since: hello.now,
-            let_go: false,
+            fenced: false,
             behind: None,
         };
-        match self.standing.get_mut(&who) {
+        match self.entries.get_mut(&who) {
             None => {
-                self.standing.insert(who, fresh);
+                self.entries.insert(who, fresh);
                 HelloVerdict::Served { replaced: None }
             }
             Some(old) => {
                 let replaced = old.stream;
                 let seen = old.seen.max(hello.seen);
-                *old = WatcherEntry { seen, let_go: old.let_go, behind: old.behind, ..fresh };
+                *old = WatcherEntry { seen, fenced: old.fenced, behind: old.behind, ..fresh };
                 HelloVerdict::Served { replaced }
             }
         }
@@ -140,29 +140,29 @@ impl SourceState {
     /// Waits from `now` on for a watcher that has not connected yet: a catalog that is attached in
     /// the ledger.
     pub fn expect(&mut self, who: Incarnation, now: Moment) {
-        self.standing.entry(who).or_insert(WatcherEntry {
+        self.entries.entry(who).or_insert(WatcherEntry {
             stream: None,
             sent: Index(0),
             accepted_at: Index(0),
             seen: Index(0),
             heartbeat: None,
             waited_since: now,
-            let_go: false,
+            fenced: false,
             behind: None,
         });
     }
 
     /// Notes a heartbeat: the watcher's clock and its seen index. Ignored on a replaced stream.
     pub fn heartbeat(&mut self, who: Incarnation, stream: StreamId, beat: Heartbeat) {
-        let Some(standing) = self.current(who, stream) else { return };
-        standing.seen = standing.seen.max(beat.seen);
-        standing.heartbeat = Some((beat.local, beat.now));
+        let Some(entry) = self.current(who, stream) else { return };
+        entry.seen = entry.seen.max(beat.seen);
+        entry.heartbeat = Some((beat.local, beat.now));
     }
 
     /// Notes that frames up to `index` were sent on this stream.
     pub fn sent(&mut self, who: Incarnation, stream: StreamId, index: Index) {
-        let Some(standing) = self.current(who, stream) else { return };
-        standing.sent = standing.sent.max(index);
+        let Some(entry) = self.current(who, stream) else { return };
+        entry.sent = entry.sent.max(index);
     }
 
     /// The grant of the next beat on this stream; None: the beat grants nothing.
@@ -176,27 +176,27 @@ impl SourceState {
         own: SourcePosition,
     ) -> Option<Grant> {
         // A catalog below may itself be waiting one grace for a watcher of its own.
-        let patience = self.times.grace().saturating_mul(2);
+        let longest = self.times.grace().saturating_mul(2);
         let lease = own.lease.remaining(own.now).min(self.times.lease);
         let may_grant = self.may_serve(who) && self.has_all_frames(who, own.cursor);
-        let standing = self.current(who, stream)?;
-        let (echo, received) = standing.heartbeat?;
-        if standing.stays_behind(own.now, patience) {
+        let entry = self.current(who, stream)?;
+        let (echo, received) = entry.heartbeat?;
+        if entry.stays_behind(own.now, longest) {
             return None;
         }
         if !may_grant || lease.is_zero() {
             return None;
         }
-        standing.waited_since = standing.waited_since.max(received);
-        let index = standing.sent.min(own.cursor);
+        entry.waited_since = entry.waited_since.max(received);
+        let index = entry.sent.min(own.cursor);
         Some(Grant { echo, lease, index })
     }
 
     /// Notes that a stream broke or was closed. The source still waits for the watcher.
     pub fn broke(&mut self, who: Incarnation, stream: StreamId) {
-        let Some(standing) = self.current(who, stream) else { return };
-        standing.stream = None;
-        standing.heartbeat = None;
+        let Some(entry) = self.current(who, stream) else { return };
+        entry.stream = None;
+        entry.heartbeat = None;
         self.keep_waiting(who);
     }
 
@@ -205,88 +205,88 @@ impl SourceState {
     pub fn goodbye(&mut self, who: Incarnation, stream: StreamId) -> bool {
         let known = self.current(who, stream).is_some();
         if known {
-            self.standing.remove(&who);
+            self.entries.remove(&who);
         }
         known
     }
 
-    /// Lets a watcher go at its goodbye, without a grace, and rejects its later streams. Returns
+    /// Fences a watcher at its goodbye, without a grace: its later streams are rejected. Returns
     /// the stream to close.
-    pub fn let_go(&mut self, who: Incarnation) -> Option<StreamId> {
-        let standing = self.standing.get_mut(&who)?;
-        standing.let_go = true;
-        standing.stream.take()
+    pub fn fence(&mut self, who: Incarnation) -> Option<StreamId> {
+        let entry = self.entries.get_mut(&who)?;
+        entry.fenced = true;
+        entry.stream.take()
     }
 
     /// Waits a whole grace from `now` on for each watcher, because this source was unable to grant
     /// anything before.
     pub fn restart_waits(&mut self, now: Moment) {
-        for standing in self.standing.values_mut().filter(|standing| !standing.let_go) {
-            standing.waited_since = standing.waited_since.max(now);
+        for entry in self.entries.values_mut().filter(|entry| !entry.fenced) {
+            entry.waited_since = entry.waited_since.max(now);
         }
     }
 
-    /// Lets each watcher go whose grace has passed, and returns it with the stream to close. A
+    /// Fences each watcher whose grace has passed, and returns it with the stream to close. A
     /// leader still counts it until its detach entry is applied; a catalog stops at once.
     pub fn lapse(&mut self, now: Moment) -> Vec<(Incarnation, Option<StreamId>)> {
-        let waiting = self.standing.iter().filter(|(_, standing)| !standing.let_go);
-        let late = waiting.filter(|(_, standing)| self.grace_has_passed(standing, now));
+        let waiting = self.entries.iter().filter(|(_, entry)| !entry.fenced);
+        let late = waiting.filter(|(_, entry)| self.grace_has_passed(entry, now));
         let lapsed: Vec<Incarnation> = late.map(|(who, _)| *who).collect();
         lapsed.into_iter().map(|who| (who, self.stop_serving(who))).collect()
     }
 
-    /// Forgets each watcher that was let go. Only for a catalog, which no longer counts them.
-    pub fn forget_let_go(&mut self) {
+    /// Forgets each watcher that was fenced. Only for a catalog, which no longer counts them.
+    pub fn forget_fenced(&mut self) {
         let gone: Vec<_> = self.watchers().filter(|who| !self.may_serve(*who)).collect();
         for who in gone {
-            self.standing.remove(&who);
+            self.entries.remove(&who);
         }
     }
 
     /// Stops waiting for a watcher.
     pub fn forget(&mut self, who: Incarnation) -> Option<StreamId> {
-        self.standing.remove(&who)?.stream
+        self.entries.remove(&who)?.stream
     }
 
-    /// The lowest seen index of all watchers that were not let go. None: there is no such watcher.
+    /// The lowest seen index of all watchers that are not fenced. None: there is no such watcher.
     pub fn seen(&self) -> Option<Index> {
-        let waited = self.standing.values().filter(|standing| !standing.let_go);
-        waited.map(|standing| standing.seen).min()
+        let waited = self.entries.values().filter(|entry| !entry.fenced);
+        waited.map(|entry| entry.seen).min()
     }
 
     /// The seen index of one watcher.
     pub fn seen_by(&self, who: Incarnation) -> Option<Index> {
-        self.standing.get(&who).map(|standing| standing.seen)
+        self.entries.get(&who).map(|entry| entry.seen)
     }
 
     /// True when this stream is the watcher's current one.
     pub fn is_current(&self, who: Incarnation, stream: StreamId) -> bool {
-        self.standing.get(&who).is_some_and(|standing| standing.stream == Some(stream))
+        self.entries.get(&who).is_some_and(|entry| entry.stream == Some(stream))
     }
 
     /// True when the watcher is served on a stream.
     pub fn is_connected(&self, who: Incarnation) -> bool {
-        self.standing.get(&who).is_some_and(|standing| standing.stream.is_some())
+        self.entries.get(&who).is_some_and(|entry| entry.stream.is_some())
     }
 
-    /// True when the watcher was let go: this source itself no longer waits for it.
-    pub fn is_let_go(&self, who: Incarnation) -> bool {
-        self.standing.get(&who).is_some_and(|standing| standing.let_go)
+    /// True when the watcher was fenced: this source itself no longer waits for it.
+    pub fn is_fenced(&self, who: Incarnation) -> bool {
+        self.entries.get(&who).is_some_and(|entry| entry.fenced)
     }
 
     /// All watchers that are served or waited for, in the order of their incarnations.
     pub fn watchers(&self) -> impl Iterator<Item = Incarnation> + '_ {
-        self.standing.keys().copied()
+        self.entries.keys().copied()
     }
 
-    /// The earliest moment at which [`Self::lapse`] may let a watcher go.
+    /// The earliest moment at which [`Self::lapse`] may fence a watcher.
     pub fn next_lapse(&self) -> Option<Moment> {
-        let waiting = self.standing.values().filter(|standing| !standing.let_go);
-        waiting.map(|standing| standing.waited_since.plus(self.times.grace())).min()
+        let waiting = self.entries.values().filter(|entry| !entry.fenced);
+        waiting.map(|entry| entry.waited_since.plus(self.times.grace())).min()
     }
 
     fn current(&mut self, who: Incarnation, stream: StreamId) -> Option<&mut WatcherEntry> {
-        self.standing.get_mut(&who).filter(|standing| standing.stream == Some(stream))
+        self.entries.get_mut(&who).filter(|entry| entry.stream == Some(stream))
     }
 }
 
@@ -333,8 +333,8 @@ pub enum HelloVerdict {
         /// The replaced stream, whose messages are ignored from now on.
         replaced: Option<StreamId>,
     },
-    /// The watcher was let go and is not served.
-    LetGo,
+    /// The watcher was fenced and is not served.
+    Fenced,
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ async fn soon<T>(what: impl Future<Output = T>) -> T {
 
 /// The calls of the source shell to its core.
 #[derive(Debug, PartialEq, Eq)]
-enum Did {
+enum SourceCall {
     Heartbeat,
     Sent(Index),
     Goodbye,
@@ -42,7 +42,7 @@ struct Scripted {
     grants: Mutex<VecDeque<Grant>>,
     current: Mutex<bool>,
     leaving: Mutex<bool>,
-    did: mpsc::UnboundedSender<Did>,
+    calls: mpsc::UnboundedSender<SourceCall>,
     news: watch::Sender<u64>,
     beat: Duration,
     sent: Mutex<Index>,
@@ -66,12 +66,12 @@ impl Source for Scripted {
     }
 
     fn heartbeat(&self, _: Incarnation, _: StreamId, _: Heartbeat) {
-        self.did.send(Did::Heartbeat).unwrap();
+        self.calls.send(SourceCall::Heartbeat).unwrap();
     }
 
     fn sent(&self, _: Incarnation, _: StreamId, index: Index) {
         *self.sent.lock() = index;
-        self.did.send(Did::Sent(index)).unwrap();
+        self.calls.send(SourceCall::Sent(index)).unwrap();
     }
 
     fn grant(&self, _: Incarnation, _: StreamId) -> Option<Grant> {
@@ -104,12 +104,12 @@ impl Source for Scripted {
     }
 
     fn goodbye(&self, _: Incarnation, _: StreamId) {
-        self.did.send(Did::Goodbye).unwrap();
+        self.calls.send(SourceCall::Goodbye).unwrap();
     }
 
     fn broke(&self, _: Incarnation, _: StreamId) {
         // An error: the test has ended.
-        let _ = self.did.send(Did::Broke);
+        let _ = self.calls.send(SourceCall::Broke);
     }
 
     fn news(&self) -> watch::Receiver<u64> {
@@ -180,20 +180,20 @@ fn up(what: from_watcher::What) -> proto::FromWatcher {
 /// A watcher at index 7, played by the test, and the source that has welcomed it.
 struct Spoken {
     source: Arc<Scripted>,
-    did: mpsc::UnboundedReceiver<Did>,
+    calls: mpsc::UnboundedReceiver<SourceCall>,
     up: Up,
     down: Streaming<proto::FromSource>,
 }
 
 impl Spoken {
     async fn welcomed(beat: Duration) -> Self {
-        let (report, did) = mpsc::unbounded_channel();
+        let (report, calls) = mpsc::unbounded_channel();
         let source = Arc::new(Scripted {
             window: Mutex::new(Window::at(Index(7))),
             grants: Mutex::default(),
             current: Mutex::new(true),
             leaving: Mutex::new(false),
-            did: report,
+            calls: report,
             news: watch::Sender::new(0),
             beat,
             sent: Mutex::default(),
@@ -206,7 +206,7 @@ impl Spoken {
         sender.send(up(from_watcher::What::Hello(hello))).unwrap();
         let outgoing = tokio_stream::wrappers::UnboundedReceiverStream::new(outgoing);
         let following = WatchClient::new(channel).follow(outgoing).await;
-        let mut spoken = Self { source, did, up: sender, down: following.unwrap().into_inner() };
+        let mut spoken = Self { source, calls, up: sender, down: following.unwrap().into_inner() };
         let from_source::What::Welcome(welcome) = spoken.next().await else { panic!() };
         assert_eq!(welcome.term, 4);
         // One beat carries the settled index, and one is due at once.
@@ -221,11 +221,11 @@ impl Spoken {
         soon(self.down.message()).await.unwrap().unwrap().what.unwrap()
     }
 
-    async fn does(&mut self, what: &Did) {
-        while soon(self.did.recv()).await.unwrap() != *what {}
+    async fn expect_call(&mut self, what: &SourceCall) {
+        while soon(self.calls.recv()).await.unwrap() != *what {}
     }
 
-    fn say(&self, what: from_watcher::What) {
+    fn send(&self, what: from_watcher::What) {
         self.up.send(up(what)).unwrap();
     }
 }
@@ -236,7 +236,7 @@ async fn the_first_grant_waits_for_no_beat_and_names_its_index() {
     let echo = Moment(Duration::from_micros(1_234_567));
     let grant = Grant { echo, lease: Duration::from_micros(400_001), index: Index(6) };
     watcher.source.grants.lock().push_back(grant);
-    watcher.say(from_watcher::What::Heartbeat(proto::Heartbeat { local_time_us: 1, seen: 7 }));
+    watcher.send(from_watcher::What::Heartbeat(proto::Heartbeat { local_time_us: 1, seen: 7 }));
     let from_source::What::Beat(beat) = watcher.next().await else { panic!() };
     assert_eq!((beat.echo_us, beat.grant_us, beat.grant_index), (1_234_567, 400_001, 6));
     assert_eq!((beat.after, beat.index, beat.leaving), (7, 7, false));
@@ -245,7 +245,7 @@ async fn the_first_grant_waits_for_no_beat_and_names_its_index() {
 #[tokio::test]
 async fn a_watcher_that_lacks_no_frame_counts_as_sent_up_to_its_cursor() {
     let mut watcher = Spoken::welcomed(HOUR).await;
-    watcher.does(&Did::Sent(Index(7))).await;
+    watcher.expect_call(&SourceCall::Sent(Index(7))).await;
 }
 
 #[tokio::test]
@@ -271,22 +271,22 @@ async fn a_replaced_stream_is_closed() {
     watcher.source.announce();
     let status = soon(watcher.down.message()).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Aborted);
-    watcher.does(&Did::Broke).await;
+    watcher.expect_call(&SourceCall::Broke).await;
 }
 
 #[tokio::test]
 async fn a_goodbye_and_a_break_are_distinguished() {
     let mut watcher = Spoken::welcomed(HOUR).await;
-    watcher.say(from_watcher::What::Goodbye(proto::Goodbye {}));
-    watcher.does(&Did::Goodbye).await;
-    watcher.does(&Did::Broke).await;
+    watcher.send(from_watcher::What::Goodbye(proto::Goodbye {}));
+    watcher.expect_call(&SourceCall::Goodbye).await;
+    watcher.expect_call(&SourceCall::Broke).await;
     assert!(soon(watcher.down.message()).await.unwrap().is_none(), "it ends without an error");
-    let Spoken { mut did, down, up, source } = Spoken::welcomed(HOUR).await;
+    let Spoken { mut calls, down, up, source } = Spoken::welcomed(HOUR).await;
     drop((down, up));
     loop {
-        match soon(did.recv()).await.unwrap() {
-            Did::Broke => break,
-            other => assert_ne!(other, Did::Goodbye),
+        match soon(calls.recv()).await.unwrap() {
+            SourceCall::Broke => break,
+            other => assert_ne!(other, SourceCall::Goodbye),
         }
     }
     drop(source);
@@ -303,7 +303,7 @@ async fn a_source_that_stops_asks_its_watchers_to_leave_at_once() {
 
 /// The calls of the watcher shell to its core.
 #[derive(Debug, PartialEq, Eq)]
-enum Heard {
+enum WatcherCall {
     Change(Index),
     Settled(Index),
     Renounced,
@@ -311,7 +311,7 @@ enum Heard {
 
 /// A watcher with a scripted core.
 struct Follower {
-    heard: mpsc::UnboundedSender<Heard>,
+    calls: mpsc::UnboundedSender<WatcherCall>,
     seen: Mutex<Index>,
     seen_news: watch::Sender<u64>,
     abandoned: bool,
@@ -331,7 +331,7 @@ impl Watcher for Follower {
     }
 
     fn change(&self, _: Index, index: Index, _: Vec<Change>) -> Verdict {
-        self.heard.send(Heard::Change(index)).unwrap();
+        self.calls.send(WatcherCall::Change(index)).unwrap();
         Verdict::Take
     }
 
@@ -340,7 +340,7 @@ impl Watcher for Follower {
     }
 
     fn settle(&self, settled: Index) {
-        self.heard.send(Heard::Settled(settled)).unwrap();
+        self.calls.send(WatcherCall::Settled(settled)).unwrap();
     }
 
     fn take(&self, _: Grant, _: Moment) {}
@@ -358,7 +358,7 @@ impl Watcher for Follower {
     }
 
     fn renounce(&self) {
-        self.heard.send(Heard::Renounced).unwrap();
+        self.calls.send(WatcherCall::Renounced).unwrap();
     }
 
     fn beat(&self) -> Duration {
@@ -369,7 +369,7 @@ impl Watcher for Follower {
 /// A running watcher that has sent its hello, and the source, played by the test.
 struct Watching {
     follower: Arc<Follower>,
-    heard: mpsc::UnboundedReceiver<Heard>,
+    calls: mpsc::UnboundedReceiver<WatcherCall>,
     up: Streaming<proto::FromWatcher>,
     down: mpsc::Sender<Result<proto::FromSource, Status>>,
     ended: tokio::task::JoinHandle<Ended>,
@@ -379,9 +379,9 @@ impl Watching {
     async fn begun(abandoned: bool) -> Self {
         let (streams, mut served) = mpsc::unbounded_channel();
         let address = start(Server::Script(streams)).await;
-        let (report, heard) = mpsc::unbounded_channel();
+        let (report, calls) = mpsc::unbounded_channel();
         let (seen, seen_news) = (Mutex::default(), watch::Sender::new(0));
-        let follower = Arc::new(Follower { heard: report, seen, seen_news, abandoned });
+        let follower = Arc::new(Follower { calls: report, seen, seen_news, abandoned });
         let theirs = follower.clone();
         let ended = tokio::spawn(async move {
             watcher::watch(&*theirs, &address, &CancellationToken::new()).await
@@ -389,16 +389,16 @@ impl Watching {
         let (mut up, down) = soon(served.recv()).await.unwrap();
         let hello = soon(up.message()).await.unwrap().unwrap();
         assert!(matches!(hello.what, Some(from_watcher::What::Hello(_))));
-        Self { follower, heard, up, down, ended }
+        Self { follower, calls, up, down, ended }
     }
 
     async fn welcomed() -> Self {
         let watching = Self::begun(false).await;
-        watching.say(from_source::What::Welcome(proto::Welcome::default())).await;
+        watching.send(from_source::What::Welcome(proto::Welcome::default())).await;
         watching
     }
 
-    async fn say(&self, what: from_source::What) {
+    async fn send(&self, what: from_source::What) {
         self.down.send(Ok(proto::FromSource { what: Some(what) })).await.unwrap();
     }
 
@@ -424,8 +424,8 @@ async fn a_heartbeat_carries_its_sending_time_and_a_new_seen_index_is_reported_a
     let before = clock::now();
     let mut watching = Watching::welcomed().await;
     let from_watcher::What::Heartbeat(first) = watching.next().await else { panic!() };
-    let told = Moment(Duration::from_micros(first.local_time_us));
-    assert!(before <= told.plus(Duration::from_micros(1)) && told <= clock::now());
+    let local_time = Moment(Duration::from_micros(first.local_time_us));
+    assert!(before <= local_time.plus(Duration::from_micros(1)) && local_time <= clock::now());
     *watching.follower.seen.lock() = Index(9);
     watching.follower.seen_news.send_modify(|count| *count += 1);
     let from_watcher::What::Heartbeat(next) = watching.next().await else { panic!() };
@@ -435,18 +435,18 @@ async fn a_heartbeat_carries_its_sending_time_and_a_new_seen_index_is_reported_a
 #[tokio::test]
 async fn the_settled_index_of_a_beat_reaches_the_core() {
     let mut watching = Watching::welcomed().await;
-    watching.say(from_source::What::Beat(beat())).await;
-    for expected in [Heard::Change(Index(3)), Heard::Settled(Index(2))] {
-        assert_eq!(soon(watching.heard.recv()).await.unwrap(), expected);
+    watching.send(from_source::What::Beat(beat())).await;
+    for expected in [WatcherCall::Change(Index(3)), WatcherCall::Settled(Index(2))] {
+        assert_eq!(soon(watching.calls.recv()).await.unwrap(), expected);
     }
 }
 
 #[tokio::test]
 async fn a_watcher_that_is_asked_to_leave_ends_its_lease_and_says_goodbye() {
     let mut watching = Watching::welcomed().await;
-    watching.say(from_source::What::Beat(proto::Beat { leaving: true, ..beat() })).await;
+    watching.send(from_source::What::Beat(proto::Beat { leaving: true, ..beat() })).await;
     while !matches!(watching.next().await, from_watcher::What::Goodbye(_)) {}
-    assert_eq!(watching.heard.try_recv().unwrap(), Heard::Renounced);
+    assert_eq!(watching.calls.try_recv().unwrap(), WatcherCall::Renounced);
     drop(watching.down);
     assert_eq!(soon(watching.ended).await.unwrap(), Ended::Left);
 }

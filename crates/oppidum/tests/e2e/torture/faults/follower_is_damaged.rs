@@ -31,10 +31,10 @@ fn block(torture: &mut Torture, follower: u64, data: &Path) {
 fn log(torture: &mut Torture, follower: u64, data: &Path, part: usize) {
     // A log that is too short has no bit to flip.
     if let Some((file, whole)) = flip_log(torture, data, part) {
-        let said = torture.store.order(follower).stderr().len();
+        let logged_before = torture.store.order(follower).stderr().len();
         torture.store.start_order(follower, &[]);
         assert_eq!(torture.store.end_of(follower), Some(2), "damage of {}", file.display());
-        let says = torture.store.order(follower).stderr().split_off(said);
+        let says = torture.store.order(follower).stderr().split_off(logged_before);
         let name = file.file_name().unwrap().to_str().unwrap();
         assert!(says.contains(name) && says.contains("is damaged at"), "{name}: {says}");
         fs::write(&file, &whole).unwrap();
