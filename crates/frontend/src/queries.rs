@@ -30,7 +30,7 @@ use crate::replicas::Replicas;
 use crate::timeline::{Timeline, TimelineEntry};
 
 /// How long a failed connect is remembered.
-const FAILED_FOR: Duration = Duration::from_millis(50);
+const FAILURE_TTL: Duration = Duration::from_millis(50);
 
 /// While a majority may be reachable, stale answers are given only after this long without a fresh
 /// one.
@@ -79,7 +79,7 @@ impl CatalogConnection {
             return Ok(caller.clone());
         }
         if let Some((at, problem)) = &self.failed
-            && clock::now().since(*at) < FAILED_FOR
+            && clock::now().since(*at) < FAILURE_TTL
         {
             return Err(problem.clone());
         }

@@ -23,7 +23,7 @@ use crate::outage::Outage;
 use crate::retry::{Reach, ReplicaView};
 
 /// How often the log of outages is checked if no change is reported.
-const OUTAGE_LOOK: Duration = Duration::from_millis(200);
+const OUTAGE_POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The shortest pause before reconnecting; it doubles each time.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -36,7 +36,7 @@ const DIAL_MAX: Duration = Duration::from_millis(100);
 
 /// The pause before a replica at another one's address is dialed again: the list may be corrected,
 /// or the other replica may move.
-const MISPLACED: Duration = Duration::from_secs(1);
+const MISPLACED_PAUSE: Duration = Duration::from_secs(1);
 
 /// All connections. Clones share them.
 #[derive(Clone, Debug)]
@@ -115,7 +115,7 @@ impl Replicas {
             }
             tokio::select! {
                 _ = news.changed() => {}
-                () = tokio::time::sleep(OUTAGE_LOOK) => {}
+                () = tokio::time::sleep(OUTAGE_POLL_INTERVAL) => {}
             }
         }
     }
@@ -241,7 +241,7 @@ impl Replicas {
                     if let Some(found) = self.listen(peer, &caller).await {
                         self.broke(peer);
                         self.misplaced(peer, found);
-                        tokio::time::sleep(MISPLACED).await;
+                        tokio::time::sleep(MISPLACED_PAUSE).await;
                         continue;
                     }
                     self.broke(peer);

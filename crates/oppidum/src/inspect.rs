@@ -27,7 +27,7 @@ use crate::settings::{self, Settings};
 mod tests;
 
 /// How long a replica may take to accept a connection.
-const CONNECT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A page of `/status`: of a public port, or of a frontend's internal listener, which adds its own
 /// role first.
@@ -243,7 +243,7 @@ pub(crate) async fn verify(url: &str) -> Result<bool, Stop> {
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 
 /// The pause between two looks at a replica that lags.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Reads every replica's whole history and compares them up to an index that all must reach: the
 /// newest index that any replica had applied at the beginning.
@@ -296,8 +296,8 @@ async fn lags(replica: &ProcessStatus, newest: u64, until: Instant) -> Option<u6
         if until <= Instant::now() {
             return Some(stands);
         }
-        tokio::time::sleep(LOOK).await;
-        let now = wire::status::fetch(&replica.address, CONNECT).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
+        let now = wire::status::fetch(&replica.address, CONNECT_TIMEOUT).await;
         stands = now.map_or(stands, |now| now.applied_index.unwrap_or(stands));
     }
     None
@@ -353,7 +353,8 @@ impl Audit {
 /// Reads every block of a replica, in order.
 async fn read(id: u64, address: &str, mut each: impl FnMut(&Block)) -> Result<HistoryHead, Stop> {
     let no = |why: String| Stop::Setup(format!("replica {id} could not be asked: {why}"));
-    let channel = net::channel(address, CONNECT).await.map_err(|error| no(error.to_string()))?;
+    let channel =
+        net::channel(address, CONNECT_TIMEOUT).await.map_err(|error| no(error.to_string()))?;
     let mut client = StoreClient::new(channel).max_decoding_message_size(RPC_BYTES_MAX);
     let response = client.history(HistoryAsk { after: 0 }).await;
     let mut parts = response.map_err(|status| no(status.message().to_owned()))?.into_inner();

@@ -18,7 +18,7 @@ use crate::membership::{self, counted};
 use crate::settings::Settings;
 
 /// How long a connection to the leader may take.
-const CONNECT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a command looks for a reachable leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -134,7 +134,7 @@ async fn leader(url: &str, began: Instant) -> Result<(u64, ControlChannel), Stop
         let store = inspect::fetch(url).await?;
         let mut why = "no replica leads just now: see `oppidum status`".to_owned();
         if let Some(leader) = store.leading() {
-            match net::channel(&leader.address, CONNECT).await {
+            match net::channel(&leader.address, CONNECT_TIMEOUT).await {
                 Ok(channel) => return Ok((leader.id.unwrap_or(0), ControlClient::new(channel))),
                 Err(error) => why = format!("the leader cannot be asked: {error}"),
             }

@@ -15,14 +15,15 @@ use crate::inspect;
 use crate::output::ms;
 
 /// How long a connection to the leader may take.
-const CONNECT: Duration = Duration::from_secs(2);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `oppidum ctl transfer`. False: the leader denies it, with the reason.
 pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
     let store = inspect::fetch(url).await?;
     let (id, address) = leading(&store)?;
     let no = |why: String| Stop::Setup(format!("replica {id} at {address} cannot be asked: {why}"));
-    let channel = net::channel(address, CONNECT).await.map_err(|error| no(error.to_string()))?;
+    let channel =
+        net::channel(address, CONNECT_TIMEOUT).await.map_err(|error| no(error.to_string()))?;
     match ControlClient::new(channel).transfer(TransferTo { to }).await {
         Ok(done) => {
             let pause = Duration::from_micros(done.into_inner().pause_us);
@@ -59,7 +60,8 @@ pub(crate) async fn repair(url: &str, id: u64) -> Result<bool, Stop> {
     };
     let address = &replica.address;
     let no = |why: String| Stop::Setup(format!("replica {id} at {address} cannot be asked: {why}"));
-    let channel = net::channel(address, CONNECT).await.map_err(|error| no(error.to_string()))?;
+    let channel =
+        net::channel(address, CONNECT_TIMEOUT).await.map_err(|error| no(error.to_string()))?;
     match ControlClient::new(channel).repair(RepairAsk {}).await {
         Ok(done) => {
             let done = done.into_inner();

@@ -65,7 +65,7 @@ impl CatchUpProgress {
 }
 
 /// How often the progress is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Logs how far this replica is behind, until `stop`.
 pub(crate) async fn run(view: Arc<View>, peers: Peers, stop: CancellationToken) {
@@ -76,7 +76,7 @@ pub(crate) async fn run(view: Arc<View>, peers: Peers, stop: CancellationToken) 
             tracing::info!("{line}");
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
             () = stop.cancelled() => return,
         }
     }

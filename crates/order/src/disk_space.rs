@@ -32,10 +32,10 @@ use crate::problems;
 pub(crate) const RESERVE_MAX: u64 = 64_000_000;
 
 /// How often the disk is asked: in that time a replica at full speed writes a tenth of the reserve.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A leader that could not hand over for lack of space does not try again before.
-const TRY_AGAIN: Duration = Duration::from_secs(3);
+const HANDOVER_RETRY_PAUSE: Duration = Duration::from_secs(3);
 
 /// The free and the total space of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +148,7 @@ impl DiskSpace {
         }
     }
 
-    /// Reads the disk every [`LOOK`], until `stop`.
+    /// Reads the disk every [`POLL_INTERVAL`], until `stop`.
     pub(crate) async fn keep(self, gauge: Gauge, folder: String, stop: CancellationToken) {
         loop {
             let look = gauge.clone();
@@ -158,7 +158,7 @@ impl DiskSpace {
                 Err(_) => return,
             }
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = stop.cancelled() => return,
             }
         }
@@ -183,13 +183,13 @@ impl DiskSpace {
     }
 
     /// True for a leader that is short of space, while a majority of others has it; at most once
-    /// per [`TRY_AGAIN`].
+    /// per [`HANDOVER_RETRY_PAUSE`].
     pub(crate) fn wants_successor(&self, peers: &Peers, majority: usize) -> bool {
         if self.level() == Level::Normal || peers.taking().0 < majority {
             return false;
         }
         let mut tried = self.tried.lock();
-        let is_due = tried.is_none_or(|tried| TRY_AGAIN <= tried.elapsed());
+        let is_due = tried.is_none_or(|tried| HANDOVER_RETRY_PAUSE <= tried.elapsed());
         if is_due {
             *tried = Some(Instant::now());
         }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 /// How often the file is read.
-const LOOK: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Set and cleared with `GATE` held; read without it first, for it is nearly always false.
 static STALLED: AtomicBool = AtomicBool::new(false);
@@ -63,7 +63,7 @@ pub(crate) fn watch(data: &Path) -> std::io::Result<()> {
     look(&file, &mut known);
     std::thread::Builder::new().name("switches".into()).spawn(move || {
         loop {
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL_INTERVAL);
             look(&file, &mut known);
         }
     })?;

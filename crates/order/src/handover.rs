@@ -19,13 +19,13 @@ use crate::transfer::Pause;
 
 /// Within this the entries in flight must have landed, and the successor must have them; else
 /// nothing changes.
-const READY: Duration = Duration::from_millis(500);
+const LANDING_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The successor leads within this, or the ordinary timeouts choose a leader.
-const TAKING: Duration = Duration::from_secs(1);
+const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often the landing is checked.
-const LOOK: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
 
 impl Takeover {
     /// Hands over to `to`. The error says why it did not, for the operator; then this replica leads
@@ -52,24 +52,24 @@ impl Takeover {
         role.send_replace(Role::TakingOver { term });
         while !(batcher.is_idle() && self.voter_views().iter().any(|r| r.id == to && r.caught_up()))
         {
-            if READY < began.elapsed() {
+            if LANDING_TIMEOUT < began.elapsed() {
                 role.send_replace(now);
-                return Err(format!("replica {to} did not catch up within {READY:?}"));
+                return Err(format!("replica {to} did not catch up within {LANDING_TIMEOUT:?}"));
             }
             if self.engine.leader().leader != Some(me) {
                 return Err("another leader was chosen meanwhile: ask again".into());
             }
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
         tracing::info!(peer = to, "handing over to {to}");
         self.engine.hand_over(to).await;
-        self.engine.await_other_leader(me, TAKING).await;
+        self.engine.await_other_leader(me, TAKEOVER_TIMEOUT).await;
         match self.engine.leader().leader {
             Some(leader) if leader == to => Ok(Pause(began.elapsed())),
             Some(leader) if leader != me => Err(format!("replica {leader} leads, not {to}")),
             _ => Err(format!(
-                "replica {to} did not take over within {TAKING:?}; the replicas choose by \
-                 themselves: see `oppidum status`"
+                "replica {to} did not take over within {TAKEOVER_TIMEOUT:?}; the replicas choose \
+                 by themselves: see `oppidum status`"
             )),
         }
     }

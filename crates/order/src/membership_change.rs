@@ -26,13 +26,13 @@ use crate::takeover::Takeover;
 use crate::transfer::TransferRequest;
 
 /// How long the new replica may take to report its status.
-const PROBE: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a fresh leader waits for healthy voters, before it reports that they are not healthy.
-const HEARING: Duration = Duration::from_secs(1);
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How often the progress of the new replica is looked at.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The operator gets a report after this many looks.
 const LOOKS_PER_REPORT: u32 = 5;
@@ -167,7 +167,7 @@ impl MembershipChange {
                 }
             }
             look += 1;
-            tokio::time::sleep(LOOK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
@@ -203,16 +203,16 @@ impl MembershipChange {
         Ok(Removal::Removed(self.members().look(Membership::voters).len()))
     }
 
-    /// Waits until a voter can be removed; says why not after [`HEARING`], for a fresh leader has
-    /// not heard from every voter yet.
+    /// Waits until a voter can be removed; says why not after [`HEALTH_TIMEOUT`], for a fresh
+    /// leader has not heard from every voter yet.
     async fn await_health(&self, now: &Membership, id: u64) -> Result<(), Denied> {
         let me = self.takeover.settings.id;
         let began = Instant::now();
         loop {
             self.leads()?;
             match may_remove(now, me, id, &self.takeover.voter_views()) {
-                Err(why) if HEARING <= began.elapsed() => return Err(Denied::No(why)),
-                Err(_) => tokio::time::sleep(LOOK).await,
+                Err(why) if HEALTH_TIMEOUT <= began.elapsed() => return Err(Denied::No(why)),
+                Err(_) => tokio::time::sleep(POLL_INTERVAL).await,
                 Ok(()) => return Ok(()),
             }
         }
@@ -247,7 +247,7 @@ impl MembershipChange {
 
 /// Asks the new replica for its status.
 async fn probe(address: &str) -> Result<ProcessStatus, String> {
-    status::fetch(address, PROBE).await
+    status::fetch(address, PROBE_TIMEOUT).await
 }
 
 /// Checks the members; says why a replica cannot be added.

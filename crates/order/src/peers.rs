@@ -46,9 +46,9 @@ impl PeerView {
         VoterView { id, reach, lag, lost: self.is_lost() }
     }
 
-    /// The peer was reachable, and was lost within [`LOST`].
+    /// The peer was reachable, and was lost within [`RECENT_LOSS`].
     pub(crate) fn is_lost(&self) -> bool {
-        self.lost.is_some_and(|when| when.elapsed() < LOST)
+        self.lost.is_some_and(|when| when.elapsed() < RECENT_LOSS)
     }
 }
 
@@ -110,7 +110,7 @@ struct TransferState {
 }
 
 /// A peer that was lost within this time counts as lost.
-const LOST: Duration = Duration::from_secs(3);
+const RECENT_LOSS: Duration = Duration::from_secs(3);
 
 /// An election later than this was not caused by a request to lead.
 const ASKED_MAX: Duration = Duration::from_secs(2);

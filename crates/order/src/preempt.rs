@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::role::{Reach, VoterView};
 
 /// A higher replica must have been healthy for this long before a leader hands over to it unasked.
-const STEADY: Duration = Duration::from_secs(2);
+const HEALTHY_FOR: Duration = Duration::from_secs(2);
 
 /// Whether a leader hands over unasked: the pure core of `--preempt`.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,7 +18,7 @@ pub(crate) struct Preempt {
 
 impl Preempt {
     /// Looks at the other voters. `Some(id)`: the higher replica `id` has been healthy for
-    /// [`STEADY`]; hand over to it.
+    /// [`HEALTHY_FOR`]; hand over to it.
     pub(crate) fn look(&mut self, me: u64, views: &[VoterView], now: Instant) -> Option<u64> {
         let healthy = views.iter().filter(|voter| me < voter.id && is_healthy(voter));
         let Some(best) = healthy.map(|voter| voter.id).max() else {
@@ -26,7 +26,7 @@ impl Preempt {
             return None;
         };
         match self.candidate {
-            Some((id, since)) if id == best => (STEADY <= now - since).then_some(best),
+            Some((id, since)) if id == best => (HEALTHY_FOR <= now - since).then_some(best),
             _ => {
                 self.candidate = Some((best, now));
                 None
@@ -73,9 +73,9 @@ mod tests {
         let (start, mut preempt) = (Instant::now(), Preempt::default());
         let (lower, higher) = (voter(456, Reach::Up, 0), voter(567, Reach::Up, 0));
         assert_eq!(preempt.look(345, &[lower], start), None);
-        let soon = start + STEADY / 2;
+        let soon = start + HEALTHY_FOR / 2;
         assert_eq!(preempt.look(345, &[lower, higher], soon), None);
-        assert_eq!(preempt.look(345, &[lower, higher], start + STEADY), None);
-        assert_eq!(preempt.look(345, &[lower, higher], soon + STEADY), Some(567));
+        assert_eq!(preempt.look(345, &[lower, higher], start + HEALTHY_FOR), None);
+        assert_eq!(preempt.look(345, &[lower, higher], soon + HEALTHY_FOR), Some(567));
     }
 }

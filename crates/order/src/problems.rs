@@ -8,7 +8,7 @@ use std::time::Duration;
 use wire::problem::{Code, Problem};
 
 /// When to ask again while a leader is being chosen.
-const SHORTLY: Duration = Duration::from_millis(20);
+const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 fn problem(code: Code, message: impl Into<String>, definite: bool) -> Problem {
     Problem { code, message: message.into(), definite, leader: None, retry_after: None }
@@ -23,13 +23,13 @@ pub(crate) fn not_leader(leader: u64) -> Problem {
 /// No leader is known now.
 pub(crate) fn no_leader() -> Problem {
     let problem = problem(Code::NoLeader, "a leader is being chosen", true);
-    Problem { retry_after: Some(SHORTLY), ..problem }
+    Problem { retry_after: Some(RETRY_AFTER), ..problem }
 }
 
 /// This replica leads, but could not confirm it at that moment: ask here again.
 pub(crate) fn unsure() -> Problem {
     let problem = problem(Code::NoLeader, "the leader is waiting for its majority", true);
-    Problem { retry_after: Some(SHORTLY), ..problem }
+    Problem { retry_after: Some(RETRY_AFTER), ..problem }
 }
 
 /// Too few replicas are reachable; nothing was proposed.
@@ -78,7 +78,7 @@ pub(crate) fn disk_full(full: &[u64]) -> Problem {
 /// The replica is about to stop; nothing was proposed.
 pub(crate) fn stopping() -> Problem {
     let problem = problem(Code::NoLeader, "this replica is stopping", true);
-    Problem { retry_after: Some(SHORTLY), ..problem }
+    Problem { retry_after: Some(RETRY_AFTER), ..problem }
 }
 
 /// The request is malformed.

@@ -44,10 +44,10 @@ use crate::watch::source::Publisher;
 use crate::{catch_up_progress, raft, shop, transfer, voting};
 
 /// How long a leader that stops waits for a successor.
-const HAND_OVER: Duration = Duration::from_secs(1);
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long all tasks may take to end after that.
-const ENDING: Duration = Duration::from_secs(5);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the log time is sent, with the name of the leader.
 const HINT_EVERY: Duration = Duration::from_millis(500);
@@ -264,9 +264,9 @@ impl Replica {
             takeover.closing.cancel();
             role.send_replace(Role::TakingOver { term: self.engine.leader().term });
             let leave = async {
-                takeover::wait_for_idle(&batcher, &settling, HAND_OVER).await;
+                takeover::wait_for_idle(&batcher, &settling, HANDOVER_TIMEOUT).await;
                 self.leaving.cancel();
-                takeover.leave(HAND_OVER).await;
+                takeover.leave(HANDOVER_TIMEOUT).await;
             };
             tokio::select! {
                 () = leave => {}
@@ -289,15 +289,15 @@ impl Replica {
             self.tasks.wait().await;
             self.engine.shut_down().await;
         };
-        if tokio::time::timeout(ENDING, ended).await.is_err() {
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, ended).await.is_err() {
             tracing::warn!(
-                "not everything ended within {ENDING:?}; what is acknowledged is on disk"
+                "not everything ended within {SHUTDOWN_TIMEOUT:?}; what is acknowledged is on disk"
             );
         }
         if let Some(failure) = failure {
             return Err(failure);
         }
-        let flushed = tokio::time::timeout(ENDING, self.view.flush()).await;
+        let flushed = tokio::time::timeout(SHUTDOWN_TIMEOUT, self.view.flush()).await;
         if let Ok(Err(error)) = flushed {
             tracing::warn!("the last of the history is not on disk, the log has it: {error}");
         }

@@ -34,7 +34,7 @@ use crate::watch::settling::Settling;
 use crate::{problems, shop};
 
 /// How often a waiting replica looks again.
-const LOOK: Duration = Duration::from_millis(5);
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A leader that has not been heard for this long may lead no more: twelve heartbeats.
 const LEADER_SILENCE_MAX: Duration = Duration::from_millis(600);
@@ -113,7 +113,7 @@ impl Takeover {
                     Err(problem) => {
                         tracing::debug!("cannot take the lead yet: {}", problem.message);
                         tokio::select! {
-                            () = tokio::time::sleep(LOOK) => continue,
+                            () = tokio::time::sleep(POLL_INTERVAL) => continue,
                             () = stop.cancelled() => return,
                         }
                     }
@@ -223,7 +223,7 @@ impl Takeover {
                     // Nothing is decided here until another replica leads, which cancels this.
                     return std::future::pending().await;
                 }
-                Choice::Wait => tokio::time::sleep(LOOK).await,
+                Choice::Wait => tokio::time::sleep(POLL_INTERVAL).await,
                 Choice::Lead => break,
             }
         }

@@ -25,10 +25,10 @@ use crate::starts::MetStart;
 use crate::takeover::Takeover;
 
 /// How often the leader looks.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// An unchanged report is repeated after this.
-const REPEAT: Duration = Duration::from_millis(500);
+const REPEAT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// A leader's report is believed for this long.
 pub(crate) const VOTING_VALID: Duration = Duration::from_millis(1_500);
@@ -72,7 +72,7 @@ impl Watch {
                     None
                 }
             };
-            let is_due = REPEAT <= now - reported_at;
+            let is_due = REPEAT_INTERVAL <= now - reported_at;
             let is_sent = sender.send_if_modified(|last| {
                 let is_new = *last != report;
                 last.clone_from(&report);
@@ -80,7 +80,7 @@ impl Watch {
             });
             reported_at = if is_sent { now } else { reported_at };
             tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(POLL_INTERVAL) => {}
                 () = stop.cancelled() => return,
             }
         }

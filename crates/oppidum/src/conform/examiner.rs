@@ -32,7 +32,7 @@ const BUSY_MAX: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// How long a store may take to show the effect of an accepted order.
-const SETTLING: Duration = Duration::from_millis(1_500);
+const EFFECT_TIMEOUT: Duration = Duration::from_millis(1_500);
 
 /// After this many consecutive requests without an answer the store counts as gone.
 const SILENT_MAX: u32 = 6;
@@ -232,17 +232,17 @@ impl Examiner {
         let Ok(mut api) = self.api() else { return };
         let began = Instant::now();
         let mut last = None;
-        while began.elapsed() < SETTLING {
+        while began.elapsed() < EFFECT_TIMEOUT {
             let shown = api.look(&self.name).await.ok().map(|shown| shown.quantity);
             if let Some(quantity) = shown
                 && shown == last
-                && (quantity != self.stock || SETTLING / 3 < began.elapsed())
+                && (quantity != self.stock || EFFECT_TIMEOUT / 3 < began.elapsed())
             {
                 self.stock = quantity;
                 return;
             }
             last = shown;
-            tokio::time::sleep(SETTLING / 15).await;
+            tokio::time::sleep(EFFECT_TIMEOUT / 15).await;
         }
         self.stock = last.unwrap_or(self.stock);
     }

@@ -25,7 +25,7 @@ use crate::up::supervisor::{AfterExit, Lines, Supervisor};
 const CLUSTER_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// How long a reading of the status may take.
-const LOOK: Duration = Duration::from_secs(2);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The pause between two readings.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -217,7 +217,7 @@ impl LocalCluster {
     pub(crate) async fn status(&self) -> Result<StoreStatus, Stop> {
         let mut last = Stop::Setup("there is no frontend".into());
         for url in self.urls() {
-            match tokio::time::timeout(LOOK, inspect::fetch(&url)).await {
+            match tokio::time::timeout(STATUS_TIMEOUT, inspect::fetch(&url)).await {
                 Ok(Ok(status)) => return Ok(status),
                 Ok(Err(stop)) => last = stop,
                 Err(_) => last = Stop::Setup(format!("{url} does not answer")),
@@ -322,7 +322,7 @@ impl LocalCluster {
 
 /// Asks a process whether it is ready; the error names it.
 async fn is_ready(url: &str, name: &str) -> Result<(), String> {
-    let client = Client::patient_for(url, LOOK);
+    let client = Client::patient_for(url, STATUS_TIMEOUT);
     let ready = client.map_err(|stop| stop.to_string())?.get("/readyz").await;
     let is_ready = ready.is_ok_and(|reply| reply.status == 200);
     if is_ready { Ok(()) } else { Err(format!("{name} is not ready")) }

@@ -25,7 +25,7 @@ use plan::{OVERRIDDEN, Plan, UpRequest};
 use supervisor::{AfterExit, Lines, Supervisor};
 
 /// How long the store may take to open before a line says that it is slow.
-const OPENING: Duration = Duration::from_secs(15);
+const SLOW_OPEN_AFTER: Duration = Duration::from_secs(15);
 
 /// The line about settings that are set and have no effect under `up`.
 fn ignored(settings: &Settings, ephemeral: bool) -> Option<String> {
@@ -145,7 +145,7 @@ async fn opened(plan: &Plan) {
             {
                 break;
             }
-            if OPENING < began.elapsed() && !is_noted {
+            if SLOW_OPEN_AFTER < began.elapsed() && !is_noted {
                 note!("oppidum: the store takes long to open; the lines above say why");
                 is_noted = true;
             }

@@ -37,10 +37,10 @@ const PUBLIC: u16 = 1234;
 
 /// How long a store that was just killed may still hold a port: its processes notice, stop in
 /// order, and may take a second under load.
-const FREED: Duration = Duration::from_secs(2);
+const PORT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The pause before a taken port is tried again.
-const LOOK: Duration = Duration::from_millis(20);
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
 
 /// The most ports that are tried.
 const TRIES: u32 = 1_000;
@@ -144,11 +144,11 @@ impl Plan {
 
     /// Fails when a port is taken for longer than a killed store needs to stop.
     pub(crate) async fn check_ports(&self) -> Result<(), Stop> {
-        let until = Instant::now() + FREED;
+        let until = Instant::now() + PORT_TIMEOUT;
         for (name, port) in &self.ports {
             while !is_free(*port) {
                 if Instant::now() < until {
-                    tokio::time::sleep(LOOK).await;
+                    tokio::time::sleep(RETRY_PAUSE).await;
                     continue;
                 }
                 return Err(Stop::Setup(self.taken(name, *port)));

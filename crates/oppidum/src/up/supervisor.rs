@@ -24,7 +24,7 @@ use super::restart::{self, Backoff, End};
 
 /// How long a child must be unable to run before that counts as settled: ports and folders of a
 /// store that has just stopped become free within this time.
-const SETTLED: Duration = Duration::from_secs(1);
+const UNABLE_AFTER: Duration = Duration::from_secs(1);
 
 /// The pause before a child is retried whose port another process has borrowed.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -36,7 +36,7 @@ const LINE_BYTES_MAX: u64 = 64 << 10;
 const BORROWED_MAX: u32 = 20;
 
 /// How long a child may take to stop in order.
-const ENDING: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The action when a child dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -176,7 +176,7 @@ impl Supervisor {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        let _ = tokio::time::timeout(ENDING, frontends_ended).await;
+        let _ = tokio::time::timeout(STOP_TIMEOUT, frontends_ended).await;
         self.others.cancel();
         self.tasks.wait().await;
     }
@@ -240,7 +240,8 @@ impl ChildKeeper {
                 End::Died => unusable_since = None,
                 End::CannotRun => drop(unusable_since.get_or_insert(began)),
             }
-            let settled = unusable_since.is_some_and(|since: Instant| SETTLED <= since.elapsed());
+            let settled =
+                unusable_since.is_some_and(|since: Instant| UNABLE_AFTER <= since.elapsed());
             self.note_usable(end == End::Died || !(settled || never));
             if never {
                 note!("oppidum: {name} {how} and stays down");
@@ -349,13 +350,13 @@ fn without_given(mut command: Command) -> Command {
     command
 }
 
-/// Stops a child in order, by closing its stdin; after [`ENDING`] by force.
+/// Stops a child in order, by closing its stdin; after [`STOP_TIMEOUT`] by force.
 async fn end(
     running: &mut process::Child,
     held: Option<process::ChildStdin>,
 ) -> std::io::Result<()> {
     drop(held);
-    if tokio::time::timeout(ENDING, running.wait()).await.is_err() {
+    if tokio::time::timeout(STOP_TIMEOUT, running.wait()).await.is_err() {
         running.kill().await?;
     }
     Ok(())

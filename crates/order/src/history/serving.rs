@@ -31,7 +31,7 @@ const IDLE_BYTES_MAX: u64 = 32 << 10;
 
 /// The interval over which applied bytes are counted. With a shorter interval, the gap between two
 /// entries would look like idle time.
-const COUNT: Duration = Duration::from_millis(100);
+const COUNT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The pure core: how long to wait after each part.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,7 @@ impl ServingPace {
     /// Records that a part of `bytes` went out. Returns the wait before the next part.
     fn sent(&mut self, bytes: usize, applied: u64, now: Instant) -> Duration {
         let span = now - self.since;
-        if COUNT <= span {
+        if COUNT_INTERVAL <= span {
             let rate = u128::from(applied.saturating_sub(self.applied)) * 1_000;
             self.busy = u128::from(IDLE_BYTES_MAX) * span.as_millis() <= rate;
             (self.since, self.applied) = (now, applied);

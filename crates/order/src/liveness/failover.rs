@@ -28,23 +28,23 @@ use crate::role::Reach;
 
 /// How long the survivors wait for each other's reports before they decide without the missing
 /// ones.
-const HEARING: Duration = Duration::from_millis(15);
+const REPORT_TIMEOUT: Duration = Duration::from_millis(15);
 
 /// A leader that was not heard for this long is silent: seven heartbeats, longer than its lease.
-const SILENT: Duration = Duration::from_millis(350);
+const LEADER_SILENCE: Duration = Duration::from_millis(350);
 
 /// How often a replica checks whether it hears the leader.
-const LISTEN: Duration = Duration::from_millis(25);
+const LISTEN_INTERVAL: Duration = Duration::from_millis(25);
 
 /// A replica that checks this late was suspended, and may have missed the leader's heartbeats.
-const ASLEEP: Duration = Duration::from_millis(50);
+const SUSPENDED_AFTER: Duration = Duration::from_millis(50);
 
 /// How long replicas that do not hear the leader wait for a majority that does not hear it either:
 /// two checks.
-const AGREEING: Duration = Duration::from_millis(50);
+const AGREEMENT_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// How long a candidate has to win.
-const ELECTION_WAIT: Duration = Duration::from_millis(120);
+const ELECTION_TIMEOUT: Duration = Duration::from_millis(120);
 
 /// The number of failover attempts; after them the engine's ordinary timeouts decide.
 const ROUNDS_MAX: u32 = 8;
@@ -135,12 +135,12 @@ impl Listener {
     /// Checks: has the leader, last heard at `last_heard`, been silent too long while this replica
     /// was awake?
     fn is_silent(&mut self, last_heard: Option<Instant>, now: Instant) -> bool {
-        if LISTEN + ASLEEP < now - self.looked {
+        if LISTEN_INTERVAL + SUSPENDED_AFTER < now - self.looked {
             self.awake_since = now;
         }
         self.looked = now;
         last_heard.is_some_and(|last_heard| {
-            SILENT <= now.saturating_duration_since(last_heard.max(self.awake_since))
+            LEADER_SILENCE <= now.saturating_duration_since(last_heard.max(self.awake_since))
         })
     }
 }
@@ -202,7 +202,7 @@ pub(crate) async fn run(
         tokio::select! {
             changed = table.changed() => if changed.is_err() { return },
             changed = leaders.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(LISTEN) => {}
+            () = tokio::time::sleep(LISTEN_INTERVAL) => {}
             () = stop.cancelled() => return,
         }
     }
@@ -241,7 +241,7 @@ async fn succeed(
         {
             tracing::debug!("cannot stand for election: {error}");
         }
-        if engine.await_other_leader(lost, ELECTION_WAIT).await {
+        if engine.await_other_leader(lost, ELECTION_TIMEOUT).await {
             return false;
         }
         reported_loss.send_replace(None);
@@ -249,20 +249,20 @@ async fn succeed(
     true
 }
 
-/// Drains the dead leader's connections, for at most [`HEARING`]: data still in the sockets may
-/// make a log longer, and a vote is judged by the whole log.
+/// Drains the dead leader's connections, for at most [`REPORT_TIMEOUT`]: data still in the sockets
+/// may make a log longer, and a vote is judged by the whole log.
 async fn drain_inbound(peers: &Peers, dead: u64) {
     let mut table = peers.watch();
     let ended = table.wait_for(|table| table.get(&dead).is_none_or(|peer| peer.reading == 0));
     // The failover continues in either case.
-    let _ = tokio::time::timeout(HEARING, ended).await;
+    let _ = tokio::time::timeout(REPORT_TIMEOUT, ended).await;
 }
 
-/// Waits for the reports of the reachable replicas, for at most [`HEARING`] or [`AGREEING`].
-/// `None`: the leader is not lost after all, or too few replicas are left.
+/// Waits for the reports of the reachable replicas, for at most [`REPORT_TIMEOUT`] or
+/// [`AGREEMENT_TIMEOUT`]. `None`: the leader is not lost after all, or too few replicas are left.
 async fn hear(me: u64, last_log: Position, peers: &Peers, loss: Loss) -> Option<Verdict> {
     let mut table = peers.watch();
-    let until = Instant::now() + if loss.proven { HEARING } else { AGREEING };
+    let until = Instant::now() + if loss.proven { REPORT_TIMEOUT } else { AGREEMENT_TIMEOUT };
     loop {
         let mut verdict = loss.judge(me, last_log, &table.borrow_and_update());
         if verdict == Verdict::Hear

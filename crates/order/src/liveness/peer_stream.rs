@@ -29,7 +29,7 @@ use crate::role::Reach;
 use crate::voting::VotingReport;
 
 /// The pause between two connects to a peer that cannot be reached.
-const RETRY: Duration = Duration::from_millis(50);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The number of immediate reconnects after a break: a dying process may still accept a connection.
 const AT_ONCE_MAX: u32 = 8;
@@ -120,7 +120,7 @@ impl PeerStream {
                 continue;
             }
             tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
                 () = stop.cancelled() => return None,
             }
         }

@@ -30,10 +30,10 @@ use crate::role::Reach;
 
 /// How long a replica without a log waits for the other listed replicas once a majority is
 /// reachable: replicas that are started by hand come one after another.
-const GATHERING: Duration = Duration::from_secs(2);
+const GATHER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The extra wait of each lower rank, so that the highest id begins.
-const RANK: Duration = Duration::from_millis(100);
+const RANK_DELAY: Duration = Duration::from_millis(100);
 
 /// Starts the engine on its storage.
 pub(crate) async fn start<G: Backend>(
@@ -134,7 +134,7 @@ pub(crate) async fn begin(
     let ids = settings.ids();
     let rank = ids.iter().filter(|id| settings.id < **id).count();
     tokio::select! {
-        () = tokio::time::sleep(RANK * u32::try_from(rank).unwrap_or(u32::MAX)) => {}
+        () = tokio::time::sleep(RANK_DELAY * u32::try_from(rank).unwrap_or(u32::MAX)) => {}
         () = stop.cancelled() => return,
     }
     // The log may have arrived during the wait.
@@ -171,13 +171,13 @@ impl Gathering {
             self.majority_since.get_or_insert(now);
         }
         let waited = self.majority_since.map_or(Duration::ZERO, |since| now - since);
-        let left = GATHERING.saturating_sub(waited);
+        let left = GATHER_TIMEOUT.saturating_sub(waited);
         (reachable < others && !left.is_zero()).then_some(left)
     }
 }
 
 /// Waits until all listed replicas are reachable, or a majority has been reachable for
-/// [`GATHERING`].
+/// [`GATHER_TIMEOUT`].
 async fn gather(peers: &Peers) {
     let mut gathering = Gathering::default();
     let mut table = peers.watch();
@@ -268,9 +268,9 @@ mod tests {
         let ms = Duration::from_millis;
         let mut gathering = Gathering::default();
         let mut left = |reachable, millis| gathering.left(reachable, 4, start + ms(millis));
-        assert_eq!(left(0, 0), Some(GATHERING));
-        assert_eq!(left(1, 60_000), Some(GATHERING), "without a majority no store begins");
-        assert_eq!(left(2, 61_000), Some(GATHERING), "three of five");
+        assert_eq!(left(0, 0), Some(GATHER_TIMEOUT));
+        assert_eq!(left(1, 60_000), Some(GATHER_TIMEOUT), "without a majority no store begins");
+        assert_eq!(left(2, 61_000), Some(GATHER_TIMEOUT), "three of five");
         assert_eq!(left(3, 62_000), Some(ms(1_000)), "2 s in all, and not for each");
         assert_eq!(
             left(1, 62_010),
@@ -280,7 +280,7 @@ mod tests {
         assert_eq!(left(4, 62_020), None, "all are reachable");
         assert_eq!(left(3, 63_000), None, "one replica never becomes reachable");
         let mut gathering = Gathering::default();
-        assert_eq!(gathering.left(1, 2, start), Some(GATHERING));
+        assert_eq!(gathering.left(1, 2, start), Some(GATHER_TIMEOUT));
         assert_eq!(gathering.left(2, 2, start + ms(1)), None);
         assert_eq!(Gathering::default().left(0, 0, start), None, "a store of one replica");
     }

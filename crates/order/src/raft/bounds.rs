@@ -49,7 +49,7 @@ pub(crate) const INDEX_MAX: u64 = 1 << 60;
 
 /// The shortest time between two log lines about rejected calls: forged calls must not fill the
 /// log.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a call is rejected.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -246,7 +246,7 @@ impl Complaints {
     /// A call, or an answer, of replica `id` was rejected.
     pub(crate) fn rejected(&self, id: u64, why: &Implausible) {
         let mut last = self.0.lock();
-        if last.is_none_or(|last| COMPLAIN_EVERY <= last.elapsed()) {
+        if last.is_none_or(|last| LOG_INTERVAL <= last.elapsed()) {
             *last = Some(Instant::now());
             tracing::warn!(
                 peer = id,

@@ -14,7 +14,7 @@ use super::engine::Engine;
 use super::types::{Address, Types};
 
 /// A change that is not committed within this is not awaited any longer; it may still be committed.
-const COMMITTED: Duration = Duration::from_secs(10);
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a change was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +66,7 @@ impl Engine {
 
     async fn change(&self, change: ChangeMembers<u64, Address>) -> Result<(), NotChanged> {
         let changing = self.raft().change_membership(change, false);
-        match tokio::time::timeout(COMMITTED, changing).await {
+        match tokio::time::timeout(COMMIT_TIMEOUT, changing).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(refused(error)),
             Err(_) => Err(NotChanged::Unknown),

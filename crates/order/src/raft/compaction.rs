@@ -19,7 +19,7 @@ use super::state_machine::Raft;
 use crate::history::view::View;
 
 /// How often compaction checks the totals.
-const LOOK: Duration = Duration::from_millis(200);
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A position in the log is noted each time this many bytes have been applied.
 const NOTE_BYTES: u64 = 1 << 20;
@@ -97,7 +97,7 @@ pub(crate) async fn run(raft: Raft, view: Arc<View>, limits: Limits, stop: Cance
             tracing::debug!("no snapshot at {index}: {error}");
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(POLL_INTERVAL) => {}
             () = stop.cancelled() => return,
         }
         // The engine never purges above the last snapshot, even when asked to. By itself it purges

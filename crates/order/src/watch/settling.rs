@@ -43,7 +43,7 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(4);
 /// A round of questions to the majority that takes longer than this counts as failed: five
 /// heartbeats. The followers give a leader up after 350 ms of silence, and by then its catalogs
 /// should look for the next.
-const MAJORITY_LOST: Duration = Duration::from_millis(250);
+const QUORUM_ROUND_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The owner of the watch's state. Clones share it.
 #[derive(Clone)]
@@ -245,7 +245,7 @@ impl Settling {
             if !leads() {
                 continue;
             }
-            let round = tokio::time::timeout(MAJORITY_LOST, reader.confirm());
+            let round = tokio::time::timeout(QUORUM_ROUND_TIMEOUT, reader.confirm());
             match round.await {
                 Ok(Ok(_)) if leads() => self.confirmed(term, asked),
                 _ => self.lost_majority(term),

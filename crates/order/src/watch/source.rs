@@ -32,7 +32,7 @@ use crate::watch::settling::Settling;
 use crate::watch::state::{HelloAnswer, NotAdmitted};
 
 /// How long a hello may wait for its attach to be decided and applied.
-const ATTACHING: Duration = Duration::from_secs(2);
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a rise of the settled index waits for a frame that can carry it; with the runtime's
 /// clock this is up to 3 ms. Under load the next frame comes within it, which saves a message to
@@ -172,7 +172,7 @@ impl Source for Leader {
                 proposed = true;
             }
         };
-        let attached = tokio::time::timeout(ATTACHING, attaching).await;
+        let attached = tokio::time::timeout(ATTACH_TIMEOUT, attaching).await;
         attached.unwrap_or_else(|_| Err(Status::unavailable("not attached in time")))?;
         settling.with(|state| state.serve(who, origin));
         let name = escaped(&hello.name);

@@ -28,10 +28,10 @@ const REPORTS_QUEUED_MAX: usize = 64;
 
 /// How long a source may take to open the stream. Short, because a frozen process still accepts
 /// connections and never answers, and orders wait for this watcher meanwhile.
-const OPENING: Duration = Duration::from_millis(300);
+const OPEN_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// How long sending a goodbye may take.
-const GOODBYE: Duration = Duration::from_millis(200);
+const GOODBYE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The core behind the shell: a catalog's or a frontend's.
 pub trait Watcher: Send + Sync + 'static {
@@ -118,7 +118,7 @@ pub async fn watch<W: Watcher>(watcher: &W, address: &str, stop: &CancellationTo
     }
     let opening = client.follow(ReceiverStream::new(outgoing));
     let opened = tokio::select! {
-        opened = tokio::time::timeout(OPENING, opening) => opened,
+        opened = tokio::time::timeout(OPEN_TIMEOUT, opening) => opened,
         () = stop.cancelled() => return Ended::Stopped,
     };
     let frames = match opened {
@@ -258,7 +258,7 @@ impl<W: Watcher> WatcherStream<'_, W> {
         self.watcher.renounce();
         let goodbye = from_watcher::What::Goodbye(proto::Goodbye {});
         // If the goodbye is lost, the source waits for one grace.
-        let _ = tokio::time::timeout(GOODBYE, async {
+        let _ = tokio::time::timeout(GOODBYE_TIMEOUT, async {
             report(&self.reports, goodbye).await?;
             // The source closes the stream once it has the goodbye.
             while let Ok(Some(_)) = frames.message().await {}

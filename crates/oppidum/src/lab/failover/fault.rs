@@ -10,13 +10,13 @@ use crate::cli::lab::{Failover, Victim};
 use crate::lab::cluster::LocalCluster;
 
 /// The most that a replica's death may add to a request's latency (P6).
-const DEATH: Duration = Duration::from_millis(100);
+const DEATH_DELAY: Duration = Duration::from_millis(100);
 
 /// The most that a frozen replica may add.
-const SILENCE: Duration = Duration::from_secs(1);
+const FREEZE_DELAY: Duration = Duration::from_secs(1);
 
 /// The most that a dead or frozen catalog or frontend may add: a lease and its margin.
-const LEASE: Duration = Duration::from_millis(555);
+const LEASE_DELAY: Duration = Duration::from_millis(555);
 
 /// A fault that was injected.
 #[derive(Clone, Debug)]
@@ -83,9 +83,9 @@ fn choose(kill: Victim, names: &[String], leader: &str, rng: &mut StdRng) -> Res
 
 fn promised(victim: &str, frozen: bool) -> Duration {
     match (victim.starts_with("order"), frozen) {
-        (true, false) => DEATH,
-        (true, true) => SILENCE,
-        (false, _) => LEASE,
+        (true, false) => DEATH_DELAY,
+        (true, true) => FREEZE_DELAY,
+        (false, _) => LEASE_DELAY,
     }
 }
 
@@ -113,8 +113,8 @@ mod tests {
 
     #[test]
     fn the_promised_limit_depends_on_the_process_and_the_fault() {
-        assert_eq!(promised("order-456", false), DEATH);
-        assert_eq!(promised("order-456", true), SILENCE);
-        assert_eq!(promised("catalog-1", false), LEASE);
+        assert_eq!(promised("order-456", false), DEATH_DELAY);
+        assert_eq!(promised("order-456", true), FREEZE_DELAY);
+        assert_eq!(promised("catalog-1", false), LEASE_DELAY);
     }
 }

@@ -17,10 +17,10 @@ use crate::http::{Client, Reply};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long an order is repeated under its key until it is decided.
-const INSIST: Duration = Duration::from_secs(30);
+const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a connection may take to open ahead of a request.
-const OPENING: Duration = Duration::from_secs(1);
+const OPEN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The pause before an order is repeated.
 const PAUSE: Duration = Duration::from_millis(40);
@@ -80,7 +80,7 @@ impl StoreApi {
 
     /// Connects ahead of the request. A failure is no error: the store may accept later.
     pub(crate) async fn open(&mut self) {
-        let opened = tokio::time::timeout(OPENING, self.client.open()).await;
+        let opened = tokio::time::timeout(OPEN_TIMEOUT, self.client.open()).await;
         self.fresh = matches!(opened, Ok(Ok(())));
     }
 
@@ -123,7 +123,7 @@ impl StoreApi {
         let began = Instant::now();
         loop {
             let answer = self.order(side, name, quantity, Some(key)).await;
-            if !matches!(answer, OrderReply::Unknown(_)) || INSIST < began.elapsed() {
+            if !matches!(answer, OrderReply::Unknown(_)) || RETRY_TIMEOUT < began.elapsed() {
                 return answer;
             }
             tokio::time::sleep(PAUSE).await;

@@ -21,7 +21,7 @@ use crate::shop::product_lines;
 use crate::signals::Interrupt;
 
 /// How long frontends may take to agree before the first order.
-const AGREEING: Duration = Duration::from_secs(2);
+const AGREEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The least number of orders for a measurement.
 const ORDERS_MIN: usize = 3;
@@ -89,7 +89,7 @@ async fn agreed(store: &StoreUnderTest, name: &str) -> Result<Result<i64, Experi
         let Some((other, there)) = shown.iter().find(|(other, _)| other != first) else {
             return Ok(Ok(*first));
         };
-        if AGREEING < began.elapsed() {
+        if AGREEMENT_TIMEOUT < began.elapsed() {
             return Ok(Err(ExperimentResult::Broken(format!(
                 "before anything was bought, {here} shows {first} of {name} and {there} {other}"
             ))));

@@ -13,10 +13,10 @@ const ORDER_MAX: u64 = 1_000_000;
 const ORDERS_MAX: u32 = 20;
 
 /// How long a store may take to show a purchase: freshness is not tested here.
-const SHOWING: Duration = Duration::from_secs(2);
+const SHOW_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a store may take to fill a sold-out product up.
-const FILLING: Duration = Duration::from_secs(12);
+const RESTOCK_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// Buys or sells until `pieces` are left; returns how many were bought in total. The error says
 /// what the experiment needs.
@@ -66,15 +66,16 @@ fn refused(name: &str, message: &str) -> String {
     format!("{name} cannot be bought down, the store says {message:?}: give another --product")
 }
 
-/// Waits until the store shows the expected stock, at most [`SHOWING`]; returns the stock shown.
+/// Waits until the store shows the expected stock, at most [`SHOW_TIMEOUT`]; returns the stock
+/// shown.
 pub(crate) async fn showing(api: &mut StoreApi, name: &str, expected: i64) -> Option<i64> {
-    last_shown(api, name, SHOWING, |shown| shown == expected).await
+    last_shown(api, name, SHOW_TIMEOUT, |shown| shown == expected).await
 }
 
-/// Waits until a store that fills up has at least `target` pieces, at most [`FILLING`]; returns
-/// their number then.
+/// Waits until a store that fills up has at least `target` pieces, at most [`RESTOCK_TIMEOUT`];
+/// returns their number then.
 pub(super) async fn filled(api: &mut StoreApi, name: &str, target: i64) -> Option<i64> {
-    let shown = last_shown(api, name, FILLING, |shown| target <= shown).await;
+    let shown = last_shown(api, name, RESTOCK_TIMEOUT, |shown| target <= shown).await;
     shown.filter(|shown| target <= *shown)
 }
 

@@ -29,7 +29,7 @@ use crate::signals::Interrupt;
 use table::Row;
 
 /// How often the bar is redrawn.
-const TICK: Duration = Duration::from_millis(200);
+const REDRAW_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The store that the sweep measures.
 enum SweepTarget {
@@ -125,7 +125,7 @@ async fn measure(
         let closing = CancellationToken::new();
         let customers = load::run_customers(urls, shop, workload, &closing, &tally);
         tokio::pin!(customers);
-        let mut tick = tokio::time::interval(TICK);
+        let mut tick = tokio::time::interval(REDRAW_INTERVAL);
         loop {
             tokio::select! {
                 report = &mut customers => return report,
