@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use wire::tls::certificate::ServerCertificate;
 
@@ -14,20 +14,24 @@ use crate::limits::RENEWAL_PERIOD;
 
 /// Renews until `stop`.
 pub(crate) async fn run(certificate: Arc<ServerCertificate>, stop: &CancellationToken) {
-    let mut hangups = match signal(SignalKind::hangup()) {
-        Ok(hangups) => hangups,
-        Err(error) => return tracing::warn!("SIGHUP cannot be caught: {error}"),
-    };
+    let caught = signal(SignalKind::hangup());
+    let mut hangups = caught.inspect_err(|error| tracing::warn!("no SIGHUP: {error}")).ok();
     let folder = certificate.folder().display().to_string();
     let mut reported = None;
     loop {
         let is_asked = tokio::select! {
             () = tokio::time::sleep(RENEWAL_PERIOD) => false,
-            _ = hangups.recv() => true,
+            () = hangup(hangups.as_mut()) => true,
             () = stop.cancelled() => return,
         };
         let read = certificate.clone();
-        let Ok(renewed) = tokio::task::spawn_blocking(move || read.renew()).await else { return };
+        let renewed = match tokio::task::spawn_blocking(move || read.renew()).await {
+            Ok(renewed) => renewed,
+            Err(error) => {
+                tracing::error!("the certificate in {folder} cannot be read again: {error}");
+                continue;
+            }
+        };
         match renewed {
             Ok(true) => tracing::info!("new connections use the new certificate in {folder}"),
             Ok(false) if is_asked => {
@@ -42,5 +46,13 @@ pub(crate) async fn run(certificate: Arc<ServerCertificate>, stop: &Cancellation
             Err(_) => continue,
         }
         reported = None;
+    }
+}
+
+/// Waits for the next SIGHUP.
+async fn hangup(signal: Option<&mut Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }

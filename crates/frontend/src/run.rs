@@ -14,6 +14,7 @@ use wire::net::TcpListener;
 use wire::peers::Peer;
 use wire::serve;
 use wire::tls::certificate::{self, ServerCertificate};
+use wire::tls::stream::Acceptor;
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 use wire::watch::watcher::{self, Ended};
@@ -82,6 +83,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     }
     let tls = settings.tls.clone().map(certificate::server_config).transpose();
     let tls = tls.map_err(|error| Stop::Setup(format!("public-tls: {error}")))?;
+    let tls = tls.map(Acceptor::new);
     let listener = bind("frontend's public port", settings.listen)?;
     let internal = bind("frontend's internal port", settings.internal)?;
     let listen = listener.local_addr().unwrap_or(settings.listen);

@@ -9,7 +9,7 @@
 mod api_requests;
 mod malformed;
 mod orders;
-mod store;
+pub(crate) mod store;
 
 use std::time::Duration;
 

@@ -200,9 +200,9 @@ impl Client {
         let stream = stream.map_err(|error| error.to_string())?;
         let Some(trust) = &self.trust else { return Ok(MaybeTlsStream::Plain(stream)) };
         let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
-        let shaken = trust.connect(host.trim_matches(['[', ']']), stream);
-        match tokio::time::timeout(self.connect_patience, shaken).await {
-            Ok(shaken) => shaken.map_err(|why| format!("no TLS with {}: {why}", self.authority)),
+        let handshake = trust.connect(host.trim_matches(['[', ']']), stream);
+        match tokio::time::timeout(self.connect_patience, handshake).await {
+            Ok(stream) => stream.map_err(|why| format!("no TLS with {}: {why}", self.authority)),
             Err(_) => Err(format!("no TLS handshake within {:?}", self.connect_patience)),
         }
     }

@@ -125,6 +125,7 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
     let access_log: OnOff = settings.want(settings::ACCESS_LOG, flags.access_log)?;
     let clients = clients(&mut settings, flags.clients)?;
     let tls: Option<FreeText> = settings.take(settings::PUBLIC_TLS, flags.public_tls)?;
+    let tls = tls.filter(|FreeText(folder)| folder != NONE);
     let tls = tls.map(|FreeText(folder)| ServerCertificate::load(folder.as_ref())).transpose();
     let tls = tls.map_err(|error| Stop::Setup(format!("public-tls: {error}")))?;
     let reloads = tls.is_some();

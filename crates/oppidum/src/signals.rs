@@ -119,6 +119,9 @@ fn catch(reloads: bool) -> Result<mpsc::Receiver<()>, Stop> {
             }
         });
     }
+    if reloads {
+        drop(signal(SignalKind::from_raw(HANGUP)).map_err(no)?);
+    }
     // The handler stays installed after the stream is dropped.
     drop(signal(SignalKind::from_raw(FILE_SIZE)).map_err(no)?);
     Ok(received)

@@ -99,7 +99,8 @@ pub fn reject(stream: TcpStream, _answer: &[u8]) {
     drop(stream);
 }
 
-/// Waits for the first byte of a connection, and leaves it there. `None`: there is none.
+/// Waits for the first byte of a connection, and leaves it there. `None`: the connection ended or
+/// failed before.
 #[cfg(not(feature = "simulated"))]
 pub async fn first_byte(stream: &TcpStream) -> Option<u8> {
     let mut first = [0];

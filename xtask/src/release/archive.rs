@@ -7,11 +7,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use super::{crate_list, said};
+use super::{crate_list, output_of};
 use crate::bench::process;
 
 /// What is packed beside the program, from the root of the repository.
-const BESIDE: [&str; 5] = ["README.md", "CHANGELOG.md", "LICENSE", "deploy", "shops"];
+const PACKED_FILES: [&str; 5] = ["README.md", "CHANGELOG.md", "LICENSE", "deploy", "shops"];
 
 /// The file with the checksum of the archive.
 const SUMS: &str = "SHA256SUMS";
@@ -29,20 +29,23 @@ pub(super) fn pack(root: &Path, version: &str) -> Result<PathBuf> {
     let program = staged.join("oppidum");
     let built = process::released(root, "oppidum");
     run(root, "strip", &["-o", text(&program)?, text(&built)?])?;
-    for beside in BESIDE {
-        run(root, "cp", &["-r", beside, text(&staged)?])?;
-    }
+    // Only what is committed: a folder may hold more.
+    let beside = target.join("files.tar");
+    let export = ["archive", "--output", text(&beside)?, "HEAD"];
+    run(root, "git", &[&export[..], &PACKED_FILES[..]].concat())?;
+    run(&staged, "tar", &["-xf", text(&beside)?])?;
+    fs::remove_file(&beside)?;
     let tree = ["tree", "-p", "oppidum", "-e", "normal", "--locked", "--prefix", "none"];
-    let tree = said(root, env!("CARGO"), &[&tree[..], &["--format", "{p}\t{l}"]].concat())?;
+    let tree = output_of(root, env!("CARGO"), &[&tree[..], &["--format", "{p}\t{l}"]].concat())?;
     let lock = fs::read_to_string(root.join("Cargo.lock"))?;
     let crates = crate_list::write("oppidum", version, &tree, &lock)?;
     fs::write(staged.join("crates.cdx.json"), crates)?;
     let archive = format!("{name}.tar.xz");
-    let at = format!("--mtime=@{}", said(root, "git", &["log", "-1", "--format=%ct"])?);
+    let at = format!("--mtime=@{}", output_of(root, "git", &["log", "-1", "--format=%ct"])?);
     let whose = ["--owner=0", "--group=0", "--numeric-owner", "--mode=go=rX,u+rw", "--sort=name"];
     let what = ["-cJf", &archive, &at, &name];
     run(&target, "tar", &[&whose[..], &what].concat())?;
-    let sum = said(&target, "sha256sum", &[&archive])?;
+    let sum = output_of(&target, "sha256sum", &[&archive])?;
     fs::write(target.join(SUMS), sum + "\n")?;
     fs::remove_dir_all(&staged)?;
     check(&target, &archive, &name, version)?;
@@ -54,7 +57,7 @@ fn check(target: &Path, archive: &str, name: &str, version: &str) -> Result<()> 
     run(target, "sha256sum", &["--check", "--quiet", SUMS])?;
     run(target, "tar", &["-xJf", archive])?;
     let program = target.join(name).join("oppidum");
-    let told = said(target, text(&program)?, &["--version"])?;
+    let told = output_of(target, text(&program)?, &["--version"])?;
     if told != format!("oppidum {version}") {
         bail!("the packed program calls itself {told:?}");
     }
@@ -75,5 +78,5 @@ fn text(path: &Path) -> Result<&str> {
 
 /// Runs a program in a folder; it must succeed.
 fn run(folder: &Path, program: &str, arguments: &[&str]) -> Result<()> {
-    said(folder, program, arguments).map(drop)
+    output_of(folder, program, arguments).map(drop)
 }

@@ -40,9 +40,13 @@ pub(super) fn write(program: &str, version: &str, tree: &str, lock: &str) -> Res
             "type": "library",
             "name": name,
             "version": version,
-            "purl": format!("pkg:cargo/{name}@{version}"),
-            "licenses": [{ "expression": licence }],
+            "purl": format!("pkg:cargo/{name}@{}", version.replace('+', "%2B")),
         });
+        if !licence.is_empty() {
+            // The old form of a choice.
+            let expression = licence.replace('/', " OR ");
+            component["licenses"] = json!([{ "expression": expression }]);
+        }
         if let Some(checksum) = checksums.get(&(name.clone(), version.clone())) {
             component["hashes"] = json!([{ "alg": "SHA-256", "content": checksum }]);
         }

@@ -30,6 +30,9 @@ pub(crate) struct Options {
     trial: bool,
 }
 
+/// The file with the commit that was recorded.
+const COMMIT: &str = "commit";
+
 /// The version that is released: that of the workspace.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -54,7 +57,12 @@ fn record(root: &Path) -> Result<()> {
     }
     let changes = root.join("CHANGELOG.md");
     let dated = changelog::date(&fs::read_to_string(&changes)?, VERSION, &machine::date())?;
-    fs::create_dir_all(&folder)?;
+    // Renamed when everything is in it: a release that was recorded in part is none.
+    let draft = root.join("releases").join(format!(".{VERSION}"));
+    if draft.exists() {
+        fs::remove_dir_all(&draft)?;
+    }
+    fs::create_dir_all(&draft)?;
     println!("Recording the contracts and a day of a store, with the program that tests build.");
     let tests = [
         ["-p", "wire", "--test", "contracts", "every_contract_of_every_release_is_kept"],
@@ -63,13 +71,13 @@ fn record(root: &Path) -> Result<()> {
     for test in tests {
         let mut command = Command::new(env!("CARGO"));
         command.current_dir(root).args(["test", "--quiet"]).args(test);
-        if !command.env("OPPIDUM_RECORD", &folder).status()?.success() {
-            fs::remove_dir_all(&folder)?;
+        if !command.env("OPPIDUM_RECORD", &draft).status()?.success() {
             bail!("the day failed, and nothing was recorded");
         }
     }
-    fs::write(folder.join("commit"), said(root, "git", &["rev-parse", "HEAD"])? + "\n")?;
+    fs::write(draft.join(COMMIT), output_of(root, "git", &["rev-parse", "HEAD"])? + "\n")?;
     fs::write(changes, dated)?;
+    fs::rename(&draft, &folder)?;
     println!("Recorded in {}. Commit it, then: cargo xtask release", folder.display());
     Ok(())
 }
@@ -81,6 +89,7 @@ fn pack(root: &Path, trial: bool) -> Result<()> {
             bail!("nothing is recorded for {VERSION}: first `cargo xtask release --record`");
         }
         changelog::must_be_dated(&fs::read_to_string(root.join("CHANGELOG.md"))?, VERSION)?;
+        must_be_recorded(root)?;
     }
     println!("Building what is deployed: some ten minutes on two cores, the first time.");
     let build = ["build", "--locked", "--profile", PROFILE, "--package", "oppidum"];
@@ -91,20 +100,37 @@ fn pack(root: &Path, trial: bool) -> Result<()> {
     let archive = archive::pack(root, VERSION)?;
     println!("{}", archive.display());
     if !trial {
-        let tag = format!("v{VERSION}");
-        said(
-            root,
-            "git",
-            &["tag", "--annotate", &tag, "--message", &format!("Release {VERSION}")],
-        )?;
+        let (tag, message) = (tag(), format!("Release {VERSION}"));
+        output_of(root, "git", &["tag", "--annotate", &tag, "--message", &message])?;
         println!("tagged {tag}");
+    }
+    Ok(())
+}
+
+fn tag() -> String {
+    format!("v{VERSION}")
+}
+
+/// What is packed is what was recorded, and has no tag yet.
+fn must_be_recorded(root: &Path) -> Result<()> {
+    let recorded = fs::read_to_string(folder(root).join(COMMIT))?;
+    let both = ["diff", "--name-only", recorded.trim(), "HEAD", "--", ".", ":!releases"];
+    let changed = output_of(root, "git", &[&both[..], &[":!CHANGELOG.md"]].concat())?;
+    if !changed.is_empty() {
+        bail!(
+            "these files have changed since {VERSION} was recorded; remove its folder in releases/ \
+             and record it again:\n{changed}"
+        );
+    }
+    if !output_of(root, "git", &["tag", "--list", &tag()])?.is_empty() {
+        bail!("the tag {} exists: {VERSION} is released", tag());
     }
     Ok(())
 }
 
 /// What is released is what is committed.
 fn must_be_clean(root: &Path) -> Result<()> {
-    let changed = said(root, "git", &["status", "--porcelain"])?;
+    let changed = output_of(root, "git", &["status", "--porcelain"])?;
     if !changed.is_empty() {
         bail!("a release is made from a clean tree; commit or remove:\n{changed}");
     }
@@ -112,7 +138,7 @@ fn must_be_clean(root: &Path) -> Result<()> {
 }
 
 /// The output of a program, without its last line end.
-fn said(root: &Path, program: &str, arguments: &[&str]) -> Result<String> {
+fn output_of(root: &Path, program: &str, arguments: &[&str]) -> Result<String> {
     let mut command = Command::new(program);
     let output = command.current_dir(root).args(arguments).output();
     let output = output.with_context(|| format!("start {program}"))?;

@@ -57,8 +57,8 @@ pub(crate) struct FastPath {
     stirred: Instant,
     /// The number of requests served.
     served: usize,
-    /// The last request was a query.
-    queries: bool,
+    /// Its last requests were queries: under overload it is read without a ticket.
+    only_queries: bool,
     /// May read: the last read found bytes, or the scheduler has called the connection.
     reads: bool,
     ticket: Option<u64>,
@@ -77,7 +77,7 @@ impl FastPath {
             gone: 0,
             stirred: Instant::now(),
             served: 0,
-            queries: false,
+            only_queries: false,
             reads: true,
             ticket: None,
             ends: false,
@@ -97,7 +97,8 @@ impl FastPath {
                 if let Poll::Ready(came) = self.poll(cx, api, client) {
                     return Poll::Ready(came);
                 }
-                let sent = self.gone == self.out.len();
+                // `out` is emptied when all of it is with the system.
+                let sent = self.out.is_empty();
                 if sent && stopping.as_mut().poll(cx).is_ready() {
                     return Poll::Ready(!self.ahead.is_empty() && !client.place.is_evicted());
                 }
@@ -116,7 +117,7 @@ impl FastPath {
                 Poll::Pending
             });
             if !came.await {
-                let closes = self.ends && self.gone == self.out.len();
+                let closes = self.ends && self.out.is_empty();
                 return if closes { FastPathEnd::Closes(self.stream) } else { FastPathEnd::Gone };
             }
             let Parsed::Plain(request) = parse::parse(&self.ahead) else {
@@ -127,7 +128,9 @@ impl FastPath {
             let began = Instant::now();
             let answer = api.answer_plain(&request).await;
             self.ends = request.last || stop.is_cancelled() || api.is_draining();
-            self.queries = matches!(request.content, Content::Query(_));
+            let is_query = matches!(request.content, Content::Query(_));
+            let may_begin = self.served == 0 || !api.is_overloaded();
+            self.only_queries = queries_on(self.only_queries, is_query, may_begin);
             api.write(&mut self.out, &answer, self.ends);
             if api.access_log().is_on() {
                 log(api, client, &line(&request), &answer, began);
@@ -167,7 +170,7 @@ impl FastPath {
             if self.ends {
                 return Poll::Ready(false);
             }
-            self.refuse(api, client);
+            self.reject_overloaded(api, client);
             if !self.out.is_empty() {
                 continue;
             }
@@ -176,7 +179,7 @@ impl FastPath {
             }
             // A client that only queries takes no part in the queue of the orders.
             if !self.reads
-                && !self.queries
+                && !self.only_queries
                 && api.is_overloaded()
                 && !api.read_scheduler().poll_turn(&mut self.ticket, cx)
             {
@@ -203,7 +206,7 @@ impl FastPath {
     }
 
     /// Rejects the plain orders at the beginning of the unserved bytes that are beyond the limit.
-    fn refuse(&mut self, api: &impl Handler, client: &Client) {
+    fn reject_overloaded(&mut self, api: &impl Handler, client: &Client) {
         while api.is_overloaded()
             && !api.is_draining()
             && let Parsed::Plain(order) = parse::parse(&self.ahead)
@@ -222,6 +225,7 @@ impl FastPath {
             });
             let length = order.length;
             self.done(length);
+            self.only_queries = false;
         }
     }
 }
@@ -233,5 +237,32 @@ fn line(request: &PlainRequest<'_>) -> RequestLine {
         Content::Query(path) => {
             RequestLine::Other(Method::GET, path.parse().unwrap_or_default(), Version::HTTP_11)
         }
+    }
+}
+
+/// True if a connection counts as one that only queries after another request. `may_begin`: it is
+/// its first request, or there is no overload; a client that orders under overload does not leave
+/// the queue by a query.
+fn queries_on(before: bool, is_query: bool, may_begin: bool) -> bool {
+    is_query && (before || may_begin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kind: a client that passes the queue of the orders, because it queries between them.
+    #[test]
+    fn under_overload_an_order_among_queries_waits_its_turn() {
+        let after = |requests: &[(bool, bool)]| {
+            requests.iter().fold(false, |before, (is_query, may_begin)| {
+                queries_on(before, *is_query, *may_begin)
+            })
+        };
+        let (order, query) = (false, true);
+        assert!(after(&[(query, true), (query, false), (query, false)]), "it only queries");
+        assert!(!after(&[(query, true), (order, false)]), "its next order waits");
+        assert!(!after(&[(query, true), (order, false), (query, false)]), "and so until the end");
+        assert!(after(&[(order, true), (query, true)]), "without an overload it is read at once");
     }
 }

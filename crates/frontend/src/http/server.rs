@@ -6,14 +6,13 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustls::ServerConfig;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::connections::{Connections, Places, Rejected};
 use wire::net::{self, TcpListener, TcpStream};
 use wire::problem::{Code, Problem};
-use wire::tls::stream::{self, HandshakeError, MaybeTlsStream};
+use wire::tls::stream::{self, Acceptor, HandshakeError, MaybeTlsStream};
 
 use crate::answer;
 use crate::api::Api;
@@ -31,7 +30,7 @@ pub(crate) struct PublicPort {
     pub(crate) listener: TcpListener,
     pub(crate) places: Places,
     /// With TLS, and with this configuration.
-    pub(crate) tls: Option<Arc<ServerConfig>>,
+    pub(crate) tls: Option<Acceptor>,
 }
 
 /// Serves until `stop`, then lets the requests in progress finish.
@@ -54,7 +53,7 @@ pub(crate) async fn serve(port: PublicPort, api: Api, stop: CancellationToken) {
 async fn accept(port: PublicPort, api: &Api, tasks: &TaskTracker, stop: &CancellationToken) {
     let PublicPort { listener, places, tls } = port;
     let open = Connections::new(places);
-    let rejections = Rejections::new(places, tls.clone());
+    let rejections = Rejections::new(places, tls.is_some());
     let mut accepted_now = 0;
     loop {
         accepted_now += 1;
@@ -81,7 +80,9 @@ async fn accept(port: PublicPort, api: &Api, tasks: &TaskTracker, stop: &Cancell
                     tasks.spawn(async move {
                         let closing = client.place.closing();
                         let stream = tokio::select! {
-                            stream = secured(stream, tls) => stream,
+                            // Without TLS there is nothing to wait for, also at a stop.
+                            biased;
+                            stream = perform_handshake(stream, tls) => stream,
                             () = closing.cancelled() => None,
                         };
                         if let Some(stream) = stream {
@@ -101,7 +102,7 @@ async fn accept(port: PublicPort, api: &Api, tasks: &TaskTracker, stop: &Cancell
 }
 
 /// The connection after its handshake, if it has TLS. `None`: the handshake failed.
-async fn secured(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> Option<MaybeTlsStream> {
+async fn perform_handshake(stream: TcpStream, tls: Option<Acceptor>) -> Option<MaybeTlsStream> {
     stream.set_nodelay(true).ok()?;
     let Some(tls) = tls else { return Some(MaybeTlsStream::Plain(stream)) };
     let handshake = stream::accept(tls, stream);
@@ -128,7 +129,8 @@ fn not_tls() -> String {
 
 /// The answers to connections that are not admitted, as bytes on the wire.
 struct Rejections {
-    tls: Option<Arc<ServerConfig>>,
+    /// The port speaks TLS: a rejected connection is closed without a handshake, which costs CPU.
+    tls: bool,
     address_full: Bytes,
     full: Bytes,
     /// Permits to linger: a client that sends its head and its body in two pieces would lose the
@@ -137,7 +139,7 @@ struct Rejections {
 }
 
 impl Rejections {
-    fn new(places: Places, tls: Option<Arc<ServerConfig>>) -> Self {
+    fn new(places: Places, tls: bool) -> Self {
         // No request was read, so there is no id to repeat.
         let answer = |why: String| -> Bytes {
             let [before, after] = answer::on_the_wire(&Problem::definite(Code::Overloaded, why));
@@ -162,15 +164,15 @@ impl Rejections {
             Rejected::AddressFull => &self.address_full,
             Rejected::Full => &self.full,
         };
+        if self.tls {
+            return net::reject(stream, b"");
+        }
         let Ok(permit) = self.lingering.clone().try_acquire_owned() else {
-            // Without a handshake there is no answer.
-            return net::reject(stream, if self.tls.is_some() { b"" } else { answer });
+            return net::reject(stream, answer);
         };
-        let (answer, tls) = (answer.clone(), self.tls.clone());
+        let answer = answer.clone();
         tasks.spawn(async move {
-            if let Some(stream) = secured(stream, tls).await {
-                linger::close(stream, &answer).await;
-            }
+            linger::close(MaybeTlsStream::Plain(stream), &answer).await;
             drop(permit);
         });
     }
@@ -187,7 +189,7 @@ mod tests {
     async fn a_rejected_connection_gets_its_503_before_its_body_arrives() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (rejections, tasks) = (Rejections::new(Places::new(8, 1), None), TaskTracker::new());
+        let (rejections, tasks) = (Rejections::new(Places::new(8, 1), false), TaskTracker::new());
         let head = b"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 2\r\n\r\n";
         client.write_all(head).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();

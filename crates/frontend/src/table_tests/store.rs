@@ -10,7 +10,6 @@ use futures::stream::BoxStream;
 use ledger::codec::bulk;
 use ledger::outcome::{Accepted, Outcome};
 use ledger::terms::OrderNumber;
-use rustls::ServerConfig;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -28,7 +27,7 @@ use wire::serve::Facts;
 use wire::status::ProcessStatus;
 use wire::stream::{self, Answerer, LeaderHint, Reply};
 use wire::tls::certificate::{self, ServerCertificate};
-use wire::tls::stream::MaybeTlsStream;
+use wire::tls::stream::{Acceptor, MaybeTlsStream};
 use wire::tls::trust::Trust;
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
@@ -103,8 +102,8 @@ impl OpenStore {
     }
 }
 
-/// A configuration with a new certificate, and what trusts it.
-fn certified() -> (Arc<ServerConfig>, Trust) {
+/// An acceptor with a new certificate, and what trusts it.
+pub(crate) fn certified() -> (Acceptor, Trust) {
     let folder = tempfile::tempdir().expect("there is room");
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("it is a name");
     let file = folder.path().join("cert.pem");
@@ -113,7 +112,7 @@ fn certified() -> (Arc<ServerConfig>, Trust) {
     std::fs::write(folder.path().join("key.pem"), key).expect("there is room");
     let certificate = ServerCertificate::load(folder.path()).expect("it is a pair");
     let config = certificate::server_config(certificate).expect("the versions are known");
-    (config, Trust::load(Some(&file)).expect("it is a certificate"))
+    (Acceptor::new(config), Trust::load(Some(&file)).expect("it is a certificate"))
 }
 
 /// A leader sends something at least twice a second.

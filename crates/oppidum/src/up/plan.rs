@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use wire::exit::Stop;
 
+use crate::cli::values::NONE;
 use crate::settings::{self, Setting};
 
 /// The settings that `up` passes to each process as flags: they override the environment.
-pub(crate) const OVERRIDDEN: [Setting; 10] = [
+pub(crate) const OVERRIDDEN: [Setting; 11] = [
     settings::ORDERS,
     settings::ID,
     settings::LISTEN,
@@ -22,6 +23,7 @@ pub(crate) const OVERRIDDEN: [Setting; 10] = [
     settings::INTERNAL,
     settings::GATEWAYS,
     settings::PUBLIC_STATUS,
+    settings::PUBLIC_TLS,
     settings::LOG_FORMAT,
 ];
 
@@ -246,13 +248,14 @@ fn frontend(
         ("--port", ports.public.to_string()),
         ("--internal", format!("127.0.0.1:{}", ports.internal)),
         ("--orders", orders.to_owned()),
-        ("--catalogs", if catalogs.is_empty() { "none" } else { catalogs }.to_owned()),
+        ("--catalogs", if catalogs.is_empty() { NONE } else { catalogs }.to_owned()),
         ("--cache", request.cache.clone()),
         ("--dialect", request.dialect.clone()),
         ("--access-log", request.access_log.clone()),
         // It listens only on loopback: local users see the full status, and loopback has no limit.
         ("--public-status", "full".to_owned()),
         ("--gateways", "loopback".to_owned()),
+        ("--public-tls", NONE.to_owned()),
         ("--log", request.log.clone()),
     ];
     let name = format!("frontend-{}", place + 1);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
@@ -115,6 +116,9 @@ pub fn server_config(
     let builder = builder.with_protocol_versions(&versions)?;
     let mut config = builder.with_no_client_auth().with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // A returning client needs no signature, and the server remembers no session.
+    config.ticketer = ring::Ticketer::new()?;
+    config.send_tls13_tickets = 1;
     Ok(Arc::new(config))
 }
 
@@ -127,12 +131,12 @@ fn read(folder: &Path) -> Result<CertifiedKey, CertificateError> {
     };
     let chain = bytes(&file)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
-    let chain = chain.map_err(|error| malformed(&file, "certificate", &error))?;
+    // The parser's errors quote lines, and a misplaced key would be one of them.
+    let chain = chain.map_err(|_| malformed(&file, "certificate", &"it is not PEM, or cut off"))?;
     let Some(first) = chain.first() else {
         return Err(malformed(&file, "certificate", &"there is no BEGIN CERTIFICATE in it"));
     };
     check(first, &file)?;
-    // The parser's error could quote the file, and so a part of the key.
     let key = PrivateKeyDer::from_pem_slice(&bytes(&key_file)?);
     let key = key.map_err(|_| malformed(&key_file, "private key", &"it is no PEM of a key"))?;
     CertifiedKey::from_der(chain.clone(), key, &provider()).map_err(|error| match error {
@@ -175,6 +179,9 @@ fn check(certificate: &CertificateDer<'_>, file: &Path) -> Result<(), Certificat
         Some(webpki::Error::CertNotValidYet { not_before, .. }) => {
             let begins = moment(not_before);
             Err(not_valid(format!("is not valid before {begins}: set this machine's clock")))
+        }
+        Some(webpki::Error::RequiredEkuNotFoundContext(_)) => {
+            Err(not_valid("is not a certificate for a server".to_owned()))
         }
         // Without trust anchors the issuer is always unknown.
         _ => Ok(()),
@@ -242,7 +249,10 @@ mod tests {
             assert!(words.iter().all(|word| text.contains(word)), "{words:?}: {text}");
             assert!(!text.contains(&secret), "{text}");
         };
+        // A key whose line ends were lost, in the wrong file.
+        let one_line = key.replace('\n', "");
         for (content, words) in [
+            (&*one_line, ["cert.pem", "not PEM"]),
             ("", ["cert.pem", "no certificate"]),
             (&key, ["cert.pem", "no certificate"]),
             ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", ["cert.pem", "no"]),

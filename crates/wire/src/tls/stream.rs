@@ -5,13 +5,14 @@
 //! that waits, as it does without TLS.
 
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
 use crate::net::{self, TcpStream};
 
@@ -53,9 +54,24 @@ impl From<TlsStream<TcpStream>> for MaybeTlsStream {
     }
 }
 
+/// What a listener performs handshakes with.
+#[derive(Clone, Debug)]
+pub struct Acceptor {
+    config: Arc<ServerConfig>,
+    /// The turn to make a signature.
+    turn: Arc<Semaphore>,
+}
+
+impl Acceptor {
+    /// With this configuration.
+    pub fn new(config: Arc<ServerConfig>) -> Self {
+        Self { config, turn: Arc::new(Semaphore::new(1)) }
+    }
+}
+
 /// Performs the server's part of a handshake.
 pub async fn accept(
-    config: Arc<ServerConfig>,
+    acceptor: Acceptor,
     stream: TcpStream,
 ) -> Result<MaybeTlsStream, HandshakeError> {
     let bounded = |session: &mut rustls::ServerConnection| {
@@ -65,7 +81,17 @@ pub async fn accept(
     if net::first_byte(&stream).await.is_some_and(|byte| byte != HANDSHAKE) {
         return Err(HandshakeError::NotTls(stream));
     }
-    let accepted = TlsAcceptor::from(config).accept_with(stream, bounded).await;
+    let hello = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await;
+    let hello = hello.map_err(HandshakeError::Failed)?;
+    let turn = acceptor.turn.acquire().await;
+    tokio::task::yield_now().await;
+    let mut rest = pin!(hello.into_stream_with(acceptor.config, bounded));
+    let signed = futures::poll!(rest.as_mut());
+    drop(turn);
+    let accepted = match signed {
+        Poll::Ready(accepted) => accepted,
+        Poll::Pending => rest.await,
+    };
     accepted.map(|stream| TlsStream::from(stream).into()).map_err(HandshakeError::Failed)
 }
 

@@ -1,4 +1,4 @@
-//! What a client of a store believes: the certificates that it accepts from a server.
+//! The certificate authorities that a client trusts, and its part of a handshake.
 
 use std::io;
 use std::path::Path;
@@ -28,7 +28,7 @@ impl Trust {
     ///
     /// # Errors
     ///
-    /// Why there is none, as a sentence for the operator.
+    /// Why no authority could be loaded, as a sentence for the operator.
     pub fn load(file: Option<&Path>) -> Result<Self, String> {
         let certificates = match file {
             Some(file) => of_file(file)?,
@@ -70,6 +70,9 @@ fn advised(error: &io::Error) -> String {
             "; its certificate authority is not trusted here: name its file (`--ca-file`)"
         }
         Some(rustls::Error::InvalidMessage(_)) => "; the server speaks no TLS: try http://",
+        Some(error) if error.to_string().contains("CaUsedAsEndEntity") => {
+            "; the server shows the certificate of an authority (CA:TRUE), not one of its own"
+        }
         _ => "",
     };
     format!("{error}{advice}")
@@ -79,5 +82,5 @@ fn of_file(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     let odd = |why: String| format!("{} cannot be read: {why}", file.display());
     let bytes = std::fs::read(file).map_err(|error| odd(error.to_string()))?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    all.map_err(|error| odd(error.to_string()))
+    all.map_err(|_| odd("it is not PEM, or cut off".to_owned()))
 }

@@ -33,9 +33,9 @@ pub(super) fn repeated() -> [(&'static str, &'static str, u16, Option<u64>); 3] 
     ]
 }
 
-/// Lives the day, stops the store, and packs its data folders into `folder`; returns the answers
+/// Runs the day, stops the store, and packs its data folders into `folder`; returns the answers
 /// that the store gave before it stopped.
-pub(super) fn live(folder: &Path) -> Answers {
+pub(super) fn run(folder: &Path) -> Answers {
     // A short log, so that snapshots are made and a new replica gets one.
     let flags = &["--fault", "log-kept=20"];
     let mut store = Store::start(Plan { flags, ..Plan::stock() });

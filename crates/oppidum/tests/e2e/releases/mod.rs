@@ -24,11 +24,17 @@ const DATA: &str = "data.tar.gz";
 /// The file with the answers.
 const ANSWERS: &str = "answers.json";
 
+/// True for the folder of a release; the name of an unfinished one begins with a dot.
+fn is_release(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.is_dir() && !name.starts_with('.')
+}
+
 /// The folders of all releases.
 fn releases() -> Vec<PathBuf> {
     let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../releases");
     let entries = fs::read_dir(all).unwrap().map(|entry| entry.unwrap().path());
-    let mut releases: Vec<_> = entries.filter(|path| path.is_dir()).collect();
+    let mut releases: Vec<_> = entries.filter(|path| is_release(path)).collect();
     releases.sort();
     releases
 }
@@ -70,7 +76,7 @@ fn a_day_with_every_kind_of_record_survives_a_restart() {
     let scratch = tempfile::tempdir().unwrap();
     let kept = std::env::var_os(RECORD).map(PathBuf::from);
     let folder = kept.as_deref().unwrap_or(scratch.path());
-    let answers = day::live(folder);
+    let answers = day::run(folder);
     answers.write(&folder.join(ANSWERS));
     assert!(Answers::read(&folder.join(ANSWERS)) == answers);
     let store = reopened(&folder.join(DATA), &answers);

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::*;
 use crate::http::send_timer::SendTimer;
 use crate::limits;
+use crate::table_tests::store::certified;
 
 /// For each kind of request that hyper reads: a query, and an order that is not plain.
 #[tokio::test]
@@ -120,4 +121,34 @@ async fn a_malformed_request_gets_an_answer_before_the_connection_closes() {
         drop(customer);
         served.await.unwrap();
     }
+}
+
+/// Kind: an answer that counts as sent while its encrypted bytes are still in the process.
+#[tokio::test]
+async fn with_tls_an_answer_that_is_read_late_arrives_whole_after_a_stop() {
+    let Visit { shop, customer, stop, stream, .. } = arrive(Some(4 * 1024)).await;
+    shop.0.body.store(16 * 1024, Ordering::Relaxed);
+    let (stream, from) = stream.expect("the connection is not served yet");
+    let (acceptor, trust) = certified();
+    let (served, until) = (shop.clone(), stop.clone());
+    let serving = tokio::spawn(async move {
+        let stream = wire::tls::stream::accept(acceptor, stream).await.unwrap();
+        serve(stream, client(from, &until), served).await;
+    });
+    let mut customer = trust.connect("localhost", customer.0).await.unwrap();
+    customer.write_all(ORDER.as_bytes()).await.unwrap();
+    customer.flush().await.unwrap();
+    while shop.0.answered.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // The answer is written as far as the system's buffers reach.
+    for _ in 0..32 {
+        tokio::task::yield_now().await;
+    }
+    stop.cancel();
+    let mut answer = Vec::new();
+    // The connection may end without a notice.
+    let _ = customer.read_to_end(&mut answer).await;
+    assert!(16 * 1024 < answer.len(), "{} bytes arrived", answer.len());
+    serving.await.unwrap();
 }
