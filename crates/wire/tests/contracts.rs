@@ -116,13 +116,14 @@ fn is_release(path: &Path) -> bool {
 #[test]
 fn every_contract_of_every_release_is_kept() {
     let current = current();
-    if let Some(folder) = std::env::var_os("OPPIDUM_RECORD") {
-        fs::write(Path::new(&folder).join(FILE), current.encode_to_vec()).unwrap();
+    let recording = std::env::var_os("OPPIDUM_RECORD");
+    if let Some(folder) = &recording {
+        fs::write(Path::new(folder).join(FILE), current.encode_to_vec()).unwrap();
     }
     let releases = fs::read_dir(root().join("releases")).unwrap();
     let releases: Vec<_> =
         releases.map(|entry| entry.unwrap().path()).filter(|path| is_release(path)).collect();
-    assert!(!releases.is_empty());
+    assert!(!releases.is_empty() || recording.is_some());
     for release in releases {
         let bytes = fs::read(release.join(FILE)).unwrap();
         let old = FileDescriptorSet::decode(&bytes[..]).unwrap();
