@@ -33,6 +33,9 @@ pub(crate) struct Options {
 /// The file with the commit that was recorded.
 const COMMIT: &str = "commit";
 
+/// What the program is made from.
+const PROGRAM: [&str; 5] = ["Cargo.lock", "Cargo.toml", "crates", "proto", "shops"];
+
 /// The version that is released: that of the workspace.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -114,8 +117,8 @@ fn tag() -> String {
 /// What is packed is what was recorded, and has no tag yet.
 fn must_be_recorded(root: &Path) -> Result<()> {
     let recorded = fs::read_to_string(folder(root).join(COMMIT))?;
-    let both = ["diff", "--name-only", recorded.trim(), "HEAD", "--", ".", ":!releases"];
-    let changed = output_of(root, "git", &[&both[..], &[":!CHANGELOG.md"]].concat())?;
+    let both = ["diff", "--name-only", recorded.trim(), "HEAD", "--"];
+    let changed = output_of(root, "git", &[&both[..], &PROGRAM[..]].concat())?;
     if !changed.is_empty() {
         bail!(
             "these files have changed since {VERSION} was recorded; remove its folder in releases/ \
