@@ -97,7 +97,10 @@ fn an_experiment_that_cannot_measure_reports_no_finding() {
     }
     not_measured(&lab("oversell", &["--url", &breaking]), &breaking);
     not_measured(&lab("oversell", &["--url", &silent]), "no answer within");
-    not_measured(&lab("stale", &["--url", "ftp://here"]), "only http:// is spoken here");
+    not_measured(
+        &lab("stale", &["--url", "ftp://here"]),
+        "only http:// and https:// are spoken here",
+    );
 }
 
 /// A signal during the experiment ends its store as well.
