@@ -16,8 +16,8 @@ use crate::output;
 /// The lines, each read when it is asked for: signals reach the program while a command runs.
 #[derive(Debug)]
 pub(super) struct TypedLines {
-    prompts: mpsc::UnboundedSender<String>,
-    lines: mpsc::UnboundedReceiver<rustyline::Result<String>>,
+    prompts: mpsc::Sender<String>,
+    lines: mpsc::Receiver<rustyline::Result<String>>,
     stop: CancellationToken,
     /// The terminal's mode before the editor changes it. None: the lines are not edited.
     mode: Option<Termios>,
@@ -27,8 +27,8 @@ impl TypedLines {
     /// Starts the thread, which ends with the program. Ctrl-C cancels `stop`.
     pub(super) fn open(stop: CancellationToken) -> Self {
         let is_edited = io::stdin().is_terminal() && output::answers_a_terminal();
-        let (prompts, mut asked) = mpsc::unbounded_channel::<String>();
-        let (sender, lines) = mpsc::unbounded_channel();
+        let (prompts, mut asked) = mpsc::channel::<String>(1);
+        let (sender, lines) = mpsc::channel(1);
         std::thread::spawn(move || {
             // A pasted text is as many commands as it has lines.
             let config = Config::builder().auto_add_history(true).bracketed_paste(false).build();
@@ -42,7 +42,7 @@ impl TypedLines {
                         line.map_or(Err(ReadlineError::Eof), |line| line.map_err(Into::into))
                     }
                 };
-                if sender.send(line).is_err() {
+                if sender.blocking_send(line).is_err() {
                     return;
                 }
             }
@@ -58,7 +58,7 @@ impl TypedLines {
 
     /// Shows the prompt, and reads the next line. None: the input has ended.
     pub(super) async fn next(&mut self, prompt: String) -> Option<String> {
-        self.prompts.send(prompt).ok()?;
+        self.prompts.send(prompt).await.ok()?;
         match self.lines.recv().await? {
             Ok(line) => Some(line),
             Err(ReadlineError::Interrupted) => {
