@@ -17,14 +17,15 @@ struct Authority {
 }
 
 impl Authority {
-    fn new(folder: &Path) -> Self {
+    /// `name`: the file of its own certificate.
+    fn new(folder: &Path, name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        let file = folder.join("ca.pem");
+        let file = folder.join(name);
         fs::write(&file, issuer.pem()).unwrap();
         let folder = folder.join("tls");
-        fs::create_dir(&folder).unwrap();
+        fs::create_dir_all(&folder).unwrap();
         Self { issuer, folder, file: file.to_str().unwrap().to_owned() }
     }
 
@@ -59,7 +60,7 @@ fn frontend(store: &Store, folder: &Path) -> (Process, u16) {
 #[test]
 fn a_certificate_is_renewed_under_load_without_a_failed_request() {
     let store = Store::start(Plan::stock());
-    let authority = Authority::new(store.folder());
+    let authority = Authority::new(store.folder(), "ca.pem");
     authority.issue(3000);
     let (process, port) = frontend(&store, &authority.folder);
     process.says(&format!("Starting Front End Server on https://127.0.0.1:{port}"));
@@ -69,15 +70,19 @@ fn a_certificate_is_renewed_under_load_without_a_failed_request() {
     let arguments: Vec<_> = flags.iter().map(|&flag| flag.to_owned()).collect();
     let mut load = Process::start("load", store.folder(), &arguments);
     await_transactions(&load, 20);
-    for (time, year) in [(1, 3001), (2, 3002)] {
-        authority.issue(year);
+    let other = Authority::new(store.folder(), "other-ca.pem");
+    let lists = |authority: &Authority| {
+        let flags = ["ctl", "product", "list", "--url", &url, "--ca-file", &authority.file];
+        run(&flags).code
+    };
+    for (time, issuer, former) in [(1, &other, &authority), (2, &authority, &other)] {
+        issuer.issue(3001);
         process.signal(Signal::HUP);
         until("the new certificate is used", || {
             (process.stderr().matches("use the new certificate").count() == time).then_some(())
         });
-        // A new connection: the tools trust the authority, not one certificate.
-        let listed = ["ctl", "product", "list", "--url", &url, "--ca-file", &authority.file];
-        assert_eq!(run(&listed).code, Some(0));
+        // New connections see the new certificate, which only its own authority vouches for.
+        assert_eq!((lists(issuer), lists(former)), (Some(0), Some(2)));
         await_transactions(&load, placed(&load) + 20);
     }
     fs::write(authority.folder.join("key.pem"), KeyPair::generate().unwrap().serialize_pem())
@@ -94,7 +99,7 @@ fn a_certificate_is_renewed_under_load_without_a_failed_request() {
 #[test]
 fn the_tools_say_what_is_wrong_with_a_connection() {
     let store = Store::start(Plan::stock());
-    let authority = Authority::new(store.folder());
+    let authority = Authority::new(store.folder(), "ca.pem");
     authority.issue(3000);
     let (process, port) = frontend(&store, &authority.folder);
     process.says("Starting Front End Server on https://");
@@ -123,7 +128,7 @@ fn the_tools_say_what_is_wrong_with_a_connection() {
 #[test]
 fn a_frontend_without_a_usable_certificate_does_not_start() {
     let store = Store::start(Plan::stock());
-    let authority = Authority::new(store.folder());
+    let authority = Authority::new(store.folder(), "ca.pem");
     let starts_not = |words: &str| {
         let (mut process, _) = frontend(&store, &authority.folder);
         assert_eq!(process.wait(), Some(2), "{}", process.stderr());
