@@ -76,6 +76,7 @@ impl Replica {
             cluster: "sim".into(),
             shop: plan::shop(),
             shop_source: "the plan".into(),
+            root_key: None,
             windows: Windows::default(),
             times: Times::default(),
             rules: Rules::default(),

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use bytes::Bytes;
 use http::header::{
     ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue,
-    RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+    RETRY_AFTER, WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{Response, StatusCode};
 use ledger::terms::Index;
@@ -53,6 +53,15 @@ pub(crate) fn text(status: StatusCode, body: &'static str) -> Answer {
 /// An error in the envelope.
 pub(crate) fn error(status: StatusCode, message: &str) -> Answer {
     json(status, render_error(status.as_u16(), message))
+}
+
+/// An error in the envelope; a 401 says which authentication is asked for.
+pub(crate) fn rejection(status: StatusCode, message: &str) -> Answer {
+    let mut answer = error(status, message);
+    if status == StatusCode::UNAUTHORIZED {
+        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    answer
 }
 
 /// A problem in the envelope: 503 with `Retry-After` if it is definite, 504 if the outcome is

@@ -2,6 +2,8 @@
 //!
 //! Routes are few, so they are a `match`. Errors are in the envelope; the connection stays usable.
 
+mod authorization;
+
 mod batching;
 
 mod body;
@@ -17,6 +19,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use http::header::HeaderValue;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use ledger::api_key::Scopes;
 use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::Key;
 use parking_lot::Mutex;
@@ -28,6 +31,7 @@ use wire::wall_clock::since_epoch;
 use crate::access_log::AccessLog;
 use crate::admission::Admission;
 use crate::answer::{self, Answer, REQUEST_ID};
+use crate::authentication::{Authorization, Sender};
 use crate::body_quota::Bodies;
 use crate::cache_report::CacheReport;
 use crate::classic::{self, Dialect, Noun};
@@ -147,23 +151,24 @@ impl Api {
                 Err(_) => return too_many(),
             },
         };
+        let sent = Authorization::of(request.headers());
         match place {
             // `OPTIONS` for the whole server: `*`, or its root.
             (None | Some(""), None, None) if request.method() == Method::OPTIONS => {
                 answer::options(ON_SERVER)
             }
             (Some("orders"), Some(number), None) => {
-                on_get(request.method(), || self.look_up(number)).await
+                on_get(request.method(), || self.look_up(sent, number)).await
             }
             (Some("stocks" | "products"), None, None) => {
                 let query = request.uri().query().unwrap_or_default();
-                on_get(request.method(), || Box::pin(self.list(query))).await
+                on_get(request.method(), || Box::pin(self.list(sent, query))).await
             }
             (Some("stocks"), Some(name), None) => {
-                on_get(request.method(), || self.product(Noun::Stock, name)).await
+                on_get(request.method(), || self.product(sent, Noun::Stock, name)).await
             }
             (Some("products"), Some(name), None) => {
-                on_get(request.method(), || self.product(Noun::Product, name)).await
+                on_get(request.method(), || self.product(sent, Noun::Product, name)).await
             }
             (Some("livez"), None, None) => {
                 on_get(request.method(), || async { answer::text(StatusCode::OK, "alive\n") }).await
@@ -173,25 +178,28 @@ impl Api {
             }
             (Some("status"), None, None) => {
                 let whole = shows_whole(self.shared.clients.public_status, from, request.headers());
-                on_get(request.method(), || self.status(whole)).await
+                on_get(request.method(), || self.status(sent, whole)).await
             }
             (Some("status"), Some("cache"), None) => {
-                on_get(request.method(), || std::future::ready(self.cache())).await
+                on_get(request.method(), || std::future::ready(self.cache(sent))).await
             }
             _ => answer::error(StatusCode::NOT_FOUND, "no such route"),
         }
     }
 
     /// Answers a query of one product by its path.
-    async fn query(&self, path: &str) -> Answer {
+    async fn query(&self, sent: Authorization<'_>, path: &str) -> Answer {
         match (path.strip_prefix("/products/"), path.strip_prefix("/stocks/")) {
-            (Some(name), _) => self.product(Noun::Product, name).await,
-            (None, Some(name)) => self.product(Noun::Stock, name).await,
+            (Some(name), _) => self.product(sent, Noun::Product, name).await,
+            (None, Some(name)) => self.product(sent, Noun::Stock, name).await,
             (None, None) => answer::error(StatusCode::NOT_FOUND, "no such route"),
         }
     }
 
-    async fn product(&self, noun: Noun, segment: &str) -> Answer {
+    async fn product(&self, sent: Authorization<'_>, noun: Noun, segment: &str) -> Answer {
+        if let Err(rejection) = self.allowed(sent, Scopes::QUERY) {
+            return *rejection;
+        }
         let not_found = || answer::error(StatusCode::NOT_FOUND, noun.not_found());
         let Some(name) = classic::percent_decode(segment) else { return not_found() };
         if ledger::terms::Name::new(&name).is_none() {
@@ -214,7 +222,10 @@ impl Api {
         }
     }
 
-    async fn list(&self, query: &str) -> Answer {
+    async fn list(&self, sent: Authorization<'_>, query: &str) -> Answer {
+        if let Err(rejection) = self.allowed(sent, Scopes::QUERY) {
+            return *rejection;
+        }
         let mut after = String::new();
         let mut limit = limits::LIST_PRODUCTS_MAX;
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -244,10 +255,18 @@ impl Api {
         }
     }
 
-    async fn look_up(&self, segment: &str) -> Answer {
+    async fn look_up(&self, sent: Authorization<'_>, segment: &str) -> Answer {
+        let sender = match self.sender(sent) {
+            Ok(sender) if sender.may(Scopes::ORDER_ANY) => sender,
+            Ok(sender) => match sender.check(Scopes::ORDER) {
+                Ok(()) => sender,
+                Err(why) => return *authorization::rejected(why),
+            },
+            Err(rejection) => return *rejection,
+        };
         let not_found = || answer::error(StatusCode::NOT_FOUND, "order not found");
         let Some(number) = classic::parse_number(segment) else { return not_found() };
-        match submit::look_up(&self.shared.replicas, number).await {
+        match submit::look_up(&self.shared.replicas, number, sender.actor_text()).await {
             Ok(found) => {
                 let order = found.order.as_ref();
                 let body =
@@ -270,6 +289,11 @@ impl Api {
             Method::OPTIONS => return answer::options(ON_ORDERS),
             _ => return answer::not_allowed(ON_ORDERS),
         }
+        let sent = Authorization::of(request.headers());
+        let sender = match self.allowed(sent, Scopes::ORDER) {
+            Ok(sender) => sender,
+            Err(rejection) => return *rejection,
+        };
         let key = match keys::of_client(request.headers()) {
             Ok(key) => key,
             Err(why) => return bad_request(why),
@@ -280,11 +304,11 @@ impl Api {
         };
         phase.note_read();
         let Ok(_permit) = self.shared.places.try_acquire() else { return too_many() };
-        self.order_of(key, &body).await
+        self.order_of(sender, key, &body).await
     }
 
     /// Answers the order in `body`, under the client's key if there is one.
-    async fn order_of(&self, key: Option<Key>, body: &[u8]) -> Answer {
+    async fn order_of(&self, sender: Sender, key: Option<Key>, body: &[u8]) -> Answer {
         let line = match classic::parse_order(self.shared.dialect, body) {
             Ok(line) => line,
             Err(why) => return bad_request(&why),
@@ -301,7 +325,7 @@ impl Api {
         let Some(mut permit) = self.shared.admission.enter(late, now) else {
             return answer::problem(&no_room());
         };
-        let key = key.unwrap_or_else(keys::own);
+        let key = key.unwrap_or_else(keys::own).sent_by(sender.actor);
         let name = line.name.clone();
         let asked = self.shared.queries.incarnation();
         match self.shared.coalescer.place(line, key.clone()).await {
@@ -417,13 +441,15 @@ impl Handler for Api {
     }
 
     async fn answer_plain(&self, request: &PlainRequest<'_>) -> Answer {
+        let sent = request.authorization.map_or(Authorization::None, Authorization::One);
         let mut answer = match (self.shared.places.try_acquire(), request.content) {
             (Err(_), _) => too_many(),
-            (Ok(_permit), Content::Query(path)) => self.query(path).await,
+            (Ok(_permit), Content::Query(path)) => self.query(sent, path).await,
             (Ok(_permit), Content::Order { key, body }) => {
-                match key.map(keys::given_as).transpose() {
-                    Ok(key) => self.order_of(key, body).await,
-                    Err(why) => bad_request(why),
+                match (self.allowed(sent, Scopes::ORDER), key.map(keys::given_as).transpose()) {
+                    (Ok(sender), Ok(key)) => self.order_of(sender, key, body).await,
+                    (Err(rejection), _) => *rejection,
+                    (_, Err(why)) => bad_request(why),
                 }
             }
         };

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use ledger::api_key::Actor;
 use ledger::codec::bulk::{Bulk, Draft};
 use ledger::command::Line;
 use ledger::outcome::Outcome;
@@ -109,6 +110,7 @@ fn bulk(pending: &[PendingOrder], deadline: Option<Timestamp>) -> Bulk {
     for PendingOrder { line, key, .. } in pending {
         bulk.push(&Draft {
             origin: key.origin,
+            actor: key.actor.as_ref().map_or("", Actor::as_str),
             key: key.text(),
             deadline,
             name: line.name.as_str(),

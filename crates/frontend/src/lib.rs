@@ -8,7 +8,7 @@
 //!
 //! [`limits`] has every limit. The pure cores: [`classic`] (the bodies of the API), [`cache`]
 //! (hits, fills, floors), [`retry`] (which replica an order is sent to next), `core/admission` (how
-//! many orders may be in flight). Their shells: `admission`, `replicas` (connections to the
+//! many orders may be in flight), `core/authentication` (who asks). Their shells: `admission`, `replicas` (connections to the
 //! order replicas; `outage` logs when too few are up), `coalescer` (sends orders in batches),
 //! `submit`, `queries`. `api` turns requests into answers; `http` reads and writes them. `clients`
 //! holds the limits per client, `drain` the end of a frontend, `body_quota` bounds the memory of
@@ -59,7 +59,7 @@ mod run;
 #[cfg(test)]
 mod table_tests;
 
-use self::core::{batch, order_json, refusals};
+use self::core::{authentication, batch, order_json, refusals};
 pub use self::core::{cache, classic, retry, timeline};
 pub use clients::{Clients, Gateways};
 pub use run::{Settings, run};

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use ledger::access::Access;
+use parking_lot::{Mutex, RwLock};
 use rand::RngExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -54,6 +55,9 @@ struct Shared {
     wanted: watch::Sender<u64>,
     /// Counts finished connects.
     dialed: watch::Sender<u64>,
+    /// Who may do what, by the connected replica that knows the latest change, or by the last one
+    /// that was connected. `None`: no replica has said so yet.
+    access: RwLock<Option<Arc<Access>>>,
 }
 
 #[derive(Debug, Default)]
@@ -71,6 +75,8 @@ struct Links {
     choosing: bool,
     /// The log time last received, and when.
     log_time: Option<(u64, Instant)>,
+    /// Who may do what, by each connected replica.
+    accesses: BTreeMap<u64, Arc<Access>>,
 }
 
 impl Links {
@@ -91,6 +97,7 @@ impl Replicas {
             news: watch::Sender::new(0),
             wanted: watch::Sender::new(0),
             dialed: watch::Sender::new(0),
+            access: RwLock::default(),
         };
         let replicas = Self { shared: Arc::new(shared) };
         let keeping = replicas.clone();
@@ -156,6 +163,7 @@ impl Replicas {
     fn forget(&self, id: u64) {
         let mut links = self.shared.links.lock();
         links.callers.remove(&id);
+        links.accesses.remove(&id);
         links.hints.remove(&id);
         links.refused.remove(&id);
         links.misplaced.remove(&id);
@@ -212,6 +220,27 @@ impl Replicas {
         let _ = tokio::time::timeout(DIAL_MAX, all).await;
     }
 
+    /// Who may do what, as far as the replicas have said so.
+    pub(crate) fn access(&self) -> Option<Arc<Access>> {
+        self.shared.access.read().clone()
+    }
+
+    /// True if some replica has been heard within [`SILENCE_MAX`]: what it revokes is known here.
+    pub(crate) fn hear_any(&self) -> bool {
+        let links = self.shared.links.lock();
+        links.callers.values().any(|caller| caller.silence() < SILENCE_MAX)
+    }
+
+    fn note_access(&self, id: u64, access: Arc<Access>) {
+        let mut links = self.shared.links.lock();
+        if access.is_unknown() {
+            return;
+        }
+        links.accesses.insert(id, access);
+        let latest = links.accesses.values().max_by_key(|access| access.changed).cloned();
+        *self.shared.access.write() = latest;
+    }
+
     /// A receiver that is notified of every change.
     pub(crate) fn news(&self) -> watch::Receiver<u64> {
         self.shared.news.subscribe()
@@ -263,6 +292,7 @@ impl Replicas {
     async fn listen(&self, peer: &Peer, caller: &Caller) -> Option<u64> {
         let mut hints = caller.leader();
         let mut rosters = caller.roster();
+        let mut accesses = caller.access();
         loop {
             let hint = *hints.borrow_and_update();
             if hint.replica != 0 && hint.replica != peer.id {
@@ -274,10 +304,15 @@ impl Replicas {
             if self.shared.directory.adopt(&rosters.borrow_and_update()) {
                 self.changed();
             }
+            let access = accesses.borrow_and_update().clone();
+            if let Some(access) = access {
+                self.note_access(peer.id, access);
+            }
             self.hinted(peer.id, hint.leader, hint.term, caller.log_time_ms());
             tokio::select! {
                 changed = hints.changed() => if changed.is_err() { return None },
                 changed = rosters.changed() => if changed.is_err() { return None },
+                changed = accesses.changed() => if changed.is_err() { return None },
                 () = caller.closed() => return None,
                 // Log time advances even if nothing else changes.
                 () = tokio::time::sleep(Duration::from_millis(500)) => {}
@@ -331,6 +366,7 @@ impl Replicas {
     fn broke(&self, peer: &Peer) {
         let mut links = self.shared.links.lock();
         links.callers.remove(&peer.id);
+        links.accesses.remove(&peer.id);
         let led = links.logged_leader == Some(peer.id);
         if led {
             links.logged_leader = None;

@@ -156,14 +156,19 @@ async fn deposed(replicas: &Replicas, leader: u64) {
 
 /// Looks an order up: at the leader, else at any replica that has it, because an order never
 /// changes.
-pub(crate) async fn look_up(replicas: &Replicas, number: OrderNumber) -> Result<LookedUp, Problem> {
+pub(crate) async fn look_up(
+    replicas: &Replicas,
+    number: OrderNumber,
+    actor: &str,
+) -> Result<LookedUp, Problem> {
     let began = Instant::now();
     let mut news = replicas.news();
     loop {
         news.mark_unchanged();
         let mut last = None;
         for (_, caller) in replicas.callers() {
-            let what = ask::What::Lookup(proto::Lookup { number: number.0 });
+            let actor = actor.to_owned();
+            let what = ask::What::Lookup(proto::Lookup { number: number.0, actor });
             match caller.ask(what, LOOKUP_ATTEMPT_MAX).await.and_then(found) {
                 Ok(found) => return Ok(found),
                 Err(problem) => last = Some(problem),

@@ -12,9 +12,11 @@
 
 mod answered;
 mod naive;
+mod rights;
 
 use crate::audit::answered::Answered;
 use crate::audit::naive::Naive;
+use crate::audit::rights::Rights;
 use crate::block::{Block, Header, Record};
 use crate::command::Request;
 use crate::outcome::{Accepted, Outcome, Refusal};
@@ -99,6 +101,7 @@ pub struct Auditor {
     at: Timestamp,
     digest: Digest,
     naive: Naive,
+    rights: Rights,
     clients: Answered,
     client_refusals: Answered,
     frontends: Answered,
@@ -186,13 +189,16 @@ impl Auditor {
         }
     }
 
-    /// Audits one record: its key first, then its deadline, then the rules. (Records are read one
+    /// Audits one record: its rights first, then its key, its deadline and the rules. (Records are read one
     /// by one, so no counter reaches 2^64.)
     fn record(&mut self, header: &Header, record: &Record) -> Result<(), Violation> {
         let index = header.index;
         let Record { request, outcome } = record;
         if let Outcome::Refused(_) = outcome {
             self.refusals = self.refusals.saturating_add(1);
+        }
+        if let Some(refusal) = self.rights.refusal(request, header.at) {
+            return self.judge(index, outcome, &Outcome::Refused(refusal));
         }
         if let Some(key) = &request.key {
             let (accepted, refused) = match key.origin {
@@ -210,7 +216,10 @@ impl Auditor {
         if deadline.is_some_and(|deadline| deadline < header.at) {
             return self.judge(index, outcome, &Outcome::Refused(Refusal::Late));
         }
-        let expected = self.naive.decide(header.term, &request.command);
+        let expected = match self.rights.decide(request, header.at) {
+            Some(decided) => decided.map_or_else(Outcome::Refused, Outcome::Accepted),
+            None => self.naive.decide(header.term, &request.command),
+        };
         self.judge(index, outcome, &expected)?;
         if let Outcome::Accepted(Accepted::Placed(_)) = outcome {
             self.orders = self.orders.saturating_add(1);
@@ -220,7 +229,8 @@ impl Auditor {
     }
 
     fn remember(&mut self, header: &Header, request: &Request, outcome: &Outcome) {
-        let Some(key) = &request.key else { return };
+        // What lacks the right decides nothing.
+        let Some(key) = request.key.as_ref().filter(|_| !lacks_right(outcome)) else { return };
         let Windows { client_keys_max, client_refusals_max, .. } = self.windows;
         let Windows { frontend_keys_max, frontend_refusals_max, .. } = self.windows;
         let is_effective =
@@ -253,6 +263,11 @@ impl Auditor {
             _ => Violation::Rules { index, found: describe(found), expected: describe(expected) },
         })
     }
+}
+
+/// True if the request was refused because its sender may not ask for it.
+fn lacks_right(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Refused(Refusal::NotAuthenticated | Refusal::NotAllowed))
 }
 
 /// Describes an outcome in words.

@@ -3,6 +3,7 @@
 //! A [`Request`] is one command with its key and its deadline. A [`Batch`] is the content of one
 //! log entry: requests in order, under one time stamp.
 
+use crate::api_key::{ApiKeyDigest, ApiKeyId, Principal, Scopes};
 use crate::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Quantity, Timestamp};
 
 /// The most lines that an order may have.
@@ -73,6 +74,35 @@ pub enum Command {
         /// The term of the leader that decided to detach the catalog.
         term: u64,
     },
+    /// Issues an API key.
+    IssueApiKey(NewApiKey),
+    /// Ends an API key.
+    RevokeApiKey {
+        /// The key's id.
+        id: ApiKeyId,
+        /// The log time at which it ends. `None`: now. A later revocation can only make it end
+        /// earlier.
+        ends: Option<Timestamp>,
+    },
+    /// Sets what requests without an API key may do.
+    SetAnonymousScopes(Scopes),
+}
+
+/// An API key that is to be issued.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewApiKey {
+    /// The id; an id that exists is refused.
+    pub id: ApiKeyId,
+    /// The digest of the whole key.
+    pub digest: ApiKeyDigest,
+    /// The owner of the key. A name that is new is a new principal.
+    pub principal: Principal,
+    /// What the key allows.
+    pub scopes: Scopes,
+    /// The log time from which on the key allows nothing. `None`: never.
+    pub ends: Option<Timestamp>,
+    /// A note for people, as [`is_note`](crate::api_key::is_note) accepts it.
+    pub note: String,
 }
 
 /// One line of an order.

@@ -54,10 +54,11 @@ pub(crate) enum KeyLookup {
 impl BoundKey {
     /// Hashes a key, and binds it to a command with this fingerprint.
     pub(crate) fn new(key: &KeyRef<'_>, fingerprint: u64) -> Self {
-        let length = u64::try_from(key.principal.len()).unwrap_or(u64::MAX).to_le_bytes();
+        let principal = key.principal();
+        let length = u64::try_from(principal.len()).unwrap_or(u64::MAX).to_le_bytes();
         let mut bytes = [0; HASHED_BYTES_MAX];
         let mut free = bytes.as_mut_slice();
-        for from in [length.as_slice(), key.principal, key.text] {
+        for from in [length.as_slice(), principal, key.text] {
             let (to, rest) = free.split_at_mut_checked(from.len()).expect("a length fits one byte");
             to.copy_from_slice(from);
             free = rest;

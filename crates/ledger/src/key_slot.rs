@@ -98,6 +98,7 @@ impl CompactOutcome {
             Outcome::Accepted(Accepted::Placed(number)) => Some(Self::Placed(*number)),
             Outcome::Accepted(Accepted::Done) => Some(Self::Done),
             Outcome::Accepted(Accepted::Unchanged) => Some(Self::Unchanged),
+            Outcome::Refused(refusal) if refusal.is_about_rights() => None,
             Outcome::Refused(Refusal::KeyReused | Refusal::Late) | Outcome::Repeated { .. } => None,
             Outcome::Refused(refusal) => {
                 let line = refusal.product().and_then(|about| match command().borrow() {
@@ -124,7 +125,12 @@ impl CompactOutcome {
             Command::SetPrice { name, .. }
             | Command::RestockBy { name, .. }
             | Command::RestockTo { name, .. } => Some(name),
-            Command::Open(_) | Command::Attach { .. } | Command::Detach { .. } => None,
+            Command::Open(_)
+            | Command::Attach { .. }
+            | Command::Detach { .. }
+            | Command::IssueApiKey(_)
+            | Command::RevokeApiKey { .. }
+            | Command::SetAnonymousScopes(_) => None,
         };
         Outcome::Refused(match (code, name) {
             (3, _) => Refusal::NotOpen,
@@ -135,6 +141,9 @@ impl CompactOutcome {
             (8, Some(name)) => Refusal::StockLimit(name.clone()),
             (9, _) => Refusal::CatalogsLimit,
             (10, _) => Refusal::NumbersExhausted,
+            (13, _) => Refusal::ApiKeyExists,
+            (14, _) => Refusal::NoSuchApiKey,
+            (15, _) => Refusal::ApiKeysLimit,
             (code, name) => {
                 unreachable!("a remembered refusal has code {code} and product {name:?}")
             }

@@ -19,6 +19,7 @@ use std::ops::Deref;
 
 use crate::block::{BlockBuilder, EncodedBlock, Header};
 use crate::change::Change;
+use crate::codec::refs::KeyRef;
 use crate::codec::{BatchRef, DecodeError};
 use crate::command::{Batch, Request};
 use crate::idempotency::{Idempotency, KeyLookup};
@@ -182,9 +183,13 @@ impl Ledger {
         EntryContext { index, term, at, order_number_max }
     }
 
-    /// Decides one request: first by its key, then by its deadline, then by the rules.
+    /// Decides one request: by its rights, its key, its deadline, then by the rules.
     fn decide(&mut self, entry: EntryContext, prepared: &PreparedRequest<'_, '_>) -> Outcome {
         let PreparedRequest { request, key, command } = *prepared;
+        let actor = request.key.as_ref().and_then(KeyRef::actor);
+        if let Err(refusal) = self.shop.check_rights(entry, actor, command) {
+            return Outcome::Refused(refusal);
+        }
         let decoded = || command.decoded();
         match key.map_or(KeyLookup::Fresh, |key| self.idempotency.find(key, decoded)) {
             KeyLookup::Fresh => {}
@@ -196,7 +201,7 @@ impl Ledger {
         if request.deadline.is_some_and(|deadline| deadline < entry.at) {
             return Outcome::Refused(Refusal::Late);
         }
-        let outcome = match self.shop.carry_out(entry, command) {
+        let outcome = match self.shop.carry_out(entry, actor, command) {
             Ok(accepted) => Outcome::Accepted(accepted),
             Err(refusal) => Outcome::Refused(refusal),
         };

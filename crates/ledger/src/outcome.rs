@@ -48,6 +48,12 @@ pub enum Accepted {
 /// Why the rules refuse a request, in the order in which they are checked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// The request came without an API key and needs one, or its key is unknown or has ended.
+    #[error("the request needs an API key that is in force")]
+    NotAuthenticated,
+    /// The API key does not allow this.
+    #[error("the API key does not allow this")]
+    NotAllowed,
     /// The key was used with another request.
     #[error("the idempotency key was used with another request")]
     KeyReused,
@@ -79,6 +85,23 @@ pub enum Refusal {
     /// The stock would exceed its limit.
     #[error("stock of {0} would exceed its limit")]
     StockLimit(Name),
+    /// An API key has this id already.
+    #[error("an API key with this id exists already")]
+    ApiKeyExists,
+    /// No API key has this id.
+    #[error("no such API key")]
+    NoSuchApiKey,
+    /// The limit of API keys is reached.
+    #[error("there are 10000 API keys already: revoke some first")]
+    ApiKeysLimit,
+}
+
+impl Refusal {
+    /// True if the request was refused before its key and the rules were looked at: it decided
+    /// nothing, and is not remembered.
+    pub fn is_about_rights(&self) -> bool {
+        matches!(self, Self::NotAuthenticated | Self::NotAllowed)
+    }
 }
 
 /// The result of one request.

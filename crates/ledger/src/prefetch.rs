@@ -183,6 +183,11 @@ impl<'a> PreparedCommand<'a> {
         self.decoded.get_or_init(|| self.bytes.command())
     }
 
+    /// True if the command is an order.
+    pub(crate) fn is_order(&self) -> bool {
+        self.bytes.lines().is_some()
+    }
+
     /// True if the command attaches or detaches a catalog.
     pub(crate) fn is_about_catalogs(&self) -> bool {
         self.bytes.lines().is_none()

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::access::{Access, ActorParts};
+use crate::api_key::Scopes;
 use crate::block::Header;
 use crate::change::Change;
 use crate::codec::BatchRef;
@@ -29,6 +31,7 @@ pub struct ShopState {
     digest: Digest,
     stock: Stock,
     attached: BTreeMap<u64, Name>,
+    access: Access,
 }
 
 /// What all decisions of an entry depend on, besides the ledger.
@@ -112,6 +115,16 @@ impl ShopState {
         self.attached.contains_key(&incarnation)
     }
 
+    /// The API keys, and what requests without one may do.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
+    /// The same for other processes, which count on it only once the shop is open.
+    pub fn told_access(&self) -> Access {
+        if self.is_open() { self.access.clone() } else { Access::unknown() }
+    }
+
     /// The state in memory of a snapshot's state.
     pub(crate) fn from_state(state: State) -> Self {
         let mut stock = Stock::default();
@@ -126,6 +139,7 @@ impl ShopState {
             digest: state.digest,
             stock,
             attached: state.attached.into_iter().collect(),
+            access: state.access,
         }
     }
 
@@ -145,6 +159,7 @@ impl ShopState {
             key_counts,
             products: self.stock.iter().map(|(name, p)| (name.clone(), p.clone())).collect(),
             attached: attached.collect(),
+            access: self.access.clone(),
         }
     }
 
@@ -183,29 +198,58 @@ impl ShopState {
         self.stock.changes()
     }
 
+    /// Checks that the API key of a request, or everybody, may ask for this command.
+    pub(crate) fn check_rights(
+        &self,
+        entry: EntryContext,
+        actor: ActorParts<'_>,
+        command: &PreparedCommand<'_>,
+    ) -> Result<(), Refusal> {
+        let needed = if command.is_order() { Scopes::ORDER } else { needed(command.decoded()) };
+        // Requests of processes and operators have no API key; they are no orders of clients.
+        if actor.is_none() && !command.is_order() {
+            return Ok(());
+        }
+        self.access.check(actor, needed, entry.at)
+    }
+
     /// Carries out a command, or refuses it.
     pub(crate) fn carry_out(
         &mut self,
         entry: EntryContext,
+        actor: ActorParts<'_>,
         command: &PreparedCommand<'_>,
     ) -> Result<Accepted, Refusal> {
         // A product exists only in an open shop, so this order needs no check for that.
         let Some((row, line)) = command.product() else {
-            return self.perform(entry, command.decoded());
+            return self.perform(entry, actor, command.decoded());
         };
         self.check_numbers_left(entry)?;
         self.stock.place_one(row, line.quantity, line.side, entry.index)?;
         Ok(self.placed())
     }
 
-    fn perform(&mut self, entry: EntryContext, command: &Command) -> Result<Accepted, Refusal> {
-        let EntryContext { index, term, .. } = entry;
+    fn perform(
+        &mut self,
+        entry: EntryContext,
+        actor: ActorParts<'_>,
+        command: &Command,
+    ) -> Result<Accepted, Refusal> {
+        let EntryContext { index, term, at, .. } = entry;
         match command {
             Command::Open(shop) => return Ok(self.open(shop, index)),
             Command::Attach { incarnation, name } => return self.attach(*incarnation, name),
             Command::Detach { incarnation, term: decided } => {
                 let valid = *decided == term && self.attached.remove(incarnation).is_some();
                 return Ok(if valid { Accepted::Done } else { Accepted::Unchanged });
+            }
+            // A closed store gets its first API key before it opens.
+            Command::IssueApiKey(new) => return self.access.issue(new, actor, (index, at)),
+            Command::RevokeApiKey { id, ends } => {
+                return self.access.revoke(*id, *ends, (index, at));
+            }
+            Command::SetAnonymousScopes(scopes) => {
+                return self.access.set_anonymous(*scopes, index);
             }
             _ if !self.is_open() => return Err(Refusal::NotOpen),
             Command::Define(definition) => self.stock.define(definition, index)?,
@@ -268,5 +312,20 @@ impl ShopState {
         }
         self.attached.insert(incarnation, name.clone());
         Ok(Accepted::Done)
+    }
+}
+
+/// What an API key needs for a command. No API key attaches catalogs or opens shops.
+fn needed(command: &Command) -> Scopes {
+    match command {
+        Command::Place(_) => Scopes::ORDER,
+        Command::Define(_)
+        | Command::SetPrice { .. }
+        | Command::RestockBy { .. }
+        | Command::RestockTo { .. } => Scopes::SHOP,
+        Command::IssueApiKey(_) | Command::RevokeApiKey { .. } | Command::SetAnonymousScopes(_) => {
+            Scopes::KEYS
+        }
+        Command::Open(_) | Command::Attach { .. } | Command::Detach { .. } => Scopes::NEVER,
     }
 }

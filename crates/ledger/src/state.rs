@@ -3,17 +3,24 @@
 //! The keys are not part of a state. They are rebuilt from the blocks above [`State::keys_after`],
 //! so a state stays as small as its table of products.
 //!
-//! # Layout, version 2
+//! # Layout, version 3
 //!
 //! u8 version, u32 CRC-32 of all bytes after it, u64 applied, u64 settled, u64 log time, u8 open,
 //! 16 bytes ledger id, u64 first number, u64 next number, 32 bytes digest, u64 keys after; u64
 //! number of keys of clients, clients' refusals, frontends and frontends' refusals; u32 number of
 //! products, each: name, u64 price, u64 stock, u32 restock to, u64 version, u64 supplied, u64 sold
-//! in, u64 bought out; u32 number of attached catalogs, each: u64 incarnation, name.
+//! in, u64 bought out; u32 number of attached catalogs, each: u64 incarnation, name; u64 index of
+//! the last change of access, u16 anonymous scopes, u32 number of API keys, each: 8 bytes id, 16
+//! bytes digest, principal (u8 text), u16 scopes, u64 ends, u64 issued, issuer (u8 text), note (u8
+//! text).
+//!
+//! Version 2 has no access. It is written as long as nothing about access was ever changed.
 //!
 //! Version 1 has no numbers of keys. It is written as long as refusals have no windows of their own
 //! ([`State::key_counts`]).
 
+use crate::access::{API_KEYS_MAX, Access};
+use crate::api_key::ApiKey;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::CATALOGS_MAX;
 use crate::stock::Product;
@@ -21,7 +28,10 @@ use crate::terms::{Digest, Index, LedgerId, Name, OrderNumber, Timestamp};
 use crate::windows::PerWindow;
 
 /// The version byte of a state.
-pub const STATE_VERSION: u8 = 2;
+pub const STATE_VERSION: u8 = 3;
+
+/// The version of states in which nothing about access was ever changed.
+const OPEN_VERSION: u8 = 2;
 
 /// The version of states in which refusals have no windows of their own.
 const MIXED_VERSION: u8 = 1;
@@ -53,14 +63,25 @@ pub struct State {
     pub products: Vec<(Name, Product)>,
     /// The attached catalogs, by incarnation.
     pub attached: Vec<(u64, Name)>,
+    /// The API keys, and what requests without one may do.
+    pub access: Access,
 }
 
 impl State {
+    /// The oldest version that holds everything.
+    fn version(&self) -> u8 {
+        match self.key_counts {
+            None => MIXED_VERSION,
+            Some(_) if self.access.changed == Index(0) => OPEN_VERSION,
+            Some(_) => STATE_VERSION,
+        }
+    }
+
     /// Encodes the state.
     pub fn encode(&self) -> Vec<u8> {
         let mut out =
             Vec::with_capacity(self.products.len().saturating_mul(96).saturating_add(160));
-        out.u8(if self.key_counts.is_some() { STATE_VERSION } else { MIXED_VERSION });
+        out.u8(self.version());
         out.u32(0);
         out.u64(self.applied.0);
         out.u64(self.settled.0);
@@ -80,6 +101,9 @@ impl State {
         for (incarnation, name) in &self.attached {
             out.u64(*incarnation);
             out.name(name);
+        }
+        if self.version() == STATE_VERSION {
+            encode_access(&self.access, &mut out);
         }
         let crc = crc32fast::hash(out.get(5..).unwrap_or_default());
         if let Some(place) = out.get_mut(1..5) {
@@ -135,6 +159,10 @@ impl State {
         if !attached.is_sorted_by(|(before, _), (after, _)| before < after) {
             return Err(DecodeError::Value("order of catalogs"));
         }
+        let access = match version {
+            STATE_VERSION => decode_access(&mut reader, applied)?,
+            _ => Access::default(),
+        };
         reader.end()?;
         Ok(Self {
             applied,
@@ -148,6 +176,7 @@ impl State {
             key_counts,
             products,
             attached,
+            access,
         })
     }
 }
@@ -179,4 +208,29 @@ fn decode_product(reader: &mut Reader<'_>) -> Result<(Name, Product), DecodeErro
         return Err(DecodeError::Value("stock of a product"));
     }
     Ok((name, product))
+}
+
+fn encode_access(access: &Access, out: &mut Vec<u8>) {
+    out.u64(access.changed.0);
+    out.u16(access.anonymous.bits());
+    out.count(access.keys.len());
+    for (id, key) in &access.keys {
+        out.raw(id.as_str().as_bytes());
+        key.encode_to(out);
+    }
+}
+
+fn decode_access(reader: &mut Reader<'_>, applied: Index) -> Result<Access, DecodeError> {
+    let changed = Index(reader.u64()?);
+    if changed == Index(0) || applied < changed {
+        return Err(DecodeError::Value("change of access"));
+    }
+    let anonymous = reader.scopes()?;
+    let count = reader.count(45, API_KEYS_MAX)?;
+    let keys = (0..count).map(|_| Ok((reader.api_key_id()?, ApiKey::decode_from(reader)?)));
+    let keys = keys.collect::<Result<Vec<_>, DecodeError>>()?;
+    if !keys.is_sorted_by(|(before, _), (after, _)| before < after) {
+        return Err(DecodeError::Value("order of API keys"));
+    }
+    Ok(Access { changed, anonymous, keys: keys.into_iter().collect() })
 }

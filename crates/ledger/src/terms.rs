@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
+use crate::api_key::Actor;
+
 /// The greatest quantity in one line of an order or one restock: 1,000,000 pieces.
 pub const QUANTITY_MAX: u64 = 1_000_000;
 
@@ -86,8 +88,9 @@ pub enum Origin {
 pub struct Key {
     /// The maker of the key, which selects its window.
     pub origin: Origin,
-    /// The user of the key. Empty until there is authentication.
-    pub principal: Arc<str>,
+    /// The API key that the request came with. `None`: none. An idempotency key belongs to the
+    /// principal: the same text of another principal is another key.
+    pub actor: Option<Actor>,
     /// 1 to [`KEY_BYTES_MAX`] visible ASCII characters.
     text: Arc<str>,
 }
@@ -168,8 +171,7 @@ impl std::borrow::Borrow<str> for Name {
 impl Key {
     /// A key, or `None` if it is empty, too long or not visible ASCII.
     pub fn new(origin: Origin, text: &str) -> Option<Self> {
-        // All keys share one empty principal, which takes no memory.
-        let key = || Self { origin, principal: Arc::default(), text: text.into() };
+        let key = || Self { origin, actor: None, text: text.into() };
         Self::fits(text.as_bytes()).then(key)
     }
 
@@ -177,6 +179,16 @@ impl Key {
     pub fn fits(text: &[u8]) -> bool {
         let short = !text.is_empty() && text.len() <= KEY_BYTES_MAX;
         short && text.iter().all(u8::is_ascii_graphic)
+    }
+
+    /// The same key, sent with this API key.
+    pub fn sent_by(self, actor: Option<Actor>) -> Self {
+        Self { actor, ..self }
+    }
+
+    /// The name of the key's principal; empty for a request without an API key.
+    pub fn principal(&self) -> &str {
+        self.actor.as_ref().map_or("", Actor::principal)
     }
 
     /// The key as text.

@@ -77,6 +77,7 @@ impl WindowId {
     pub(crate) fn of(origin: Origin, outcome: &Outcome) -> Option<Self> {
         match outcome {
             Outcome::Accepted(Accepted::Placed(_) | Accepted::Done) => Some(Self::accepted(origin)),
+            Outcome::Refused(refusal) if refusal.is_about_rights() => None,
             Outcome::Refused(Refusal::KeyReused | Refusal::Late) | Outcome::Repeated { .. } => None,
             Outcome::Accepted(Accepted::Unchanged) | Outcome::Refused(_) => {
                 Some(Self::refused(origin))

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "likewise")]
 
+use ledger::api_key::Actor;
 use ledger::codec::bulk::{Bulk, Draft, Encoded, entry, read_outcomes, write_outcomes};
 use ledger::command::{Batch, Command, Line, Request, Side};
 use ledger::outcome::{Accepted, Outcome, Refusal};
@@ -37,6 +38,7 @@ fn bulk(requests: &[Request]) -> Vec<u8> {
         let Line { name, quantity, side } = &lines[0];
         bulk.push(&Draft {
             origin: key.origin,
+            actor: key.actor.as_ref().map_or("", Actor::as_str),
             key: key.text(),
             deadline: *deadline,
             name: name.as_str(),

@@ -12,9 +12,10 @@
 
 use std::fmt::Write as _;
 
+use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, Scopes};
 use ledger::block::Block;
 use ledger::codec::DecodeError;
-use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
+use ledger::command::{Batch, Command, Definition, Line, NewApiKey, Request, Shop, Side};
 use ledger::key_summary::KeySummary;
 use ledger::ledger::{Ledger, Windows};
 use ledger::state::State;
@@ -73,6 +74,49 @@ fn batches() -> Vec<Batch> {
     ]
 }
 
+/// A batch with every command about API keys, and with requests that came with one.
+fn about_api_keys() -> Batch {
+    let id = |text: &str| ApiKeyId::new(text.as_bytes()).unwrap();
+    let webshop = Principal::new("webshop").unwrap();
+    let plain = |command| Request { key: None, deadline: None, command };
+    let issue = |text: &str, scopes, note: &str| {
+        let (digest, note) = (ApiKeyDigest([0xcd; 16]), note.to_owned());
+        let (principal, ends) = (webshop.clone(), Some(Timestamp(9_000_000)));
+        Command::IssueApiKey(NewApiKey { id: id(text), digest, principal, scopes, ends, note })
+    };
+    let by = |number: &str, command| {
+        let actor = Some(Actor::new(&webshop, id("7f3kq2mw")));
+        let key = Key::new(Origin::Client, number).unwrap().sent_by(actor);
+        Request { key: Some(key), deadline: None, command }
+    };
+    let line = Line {
+        name: Name::new("bear").unwrap(),
+        quantity: Quantity::new(1).unwrap(),
+        side: Side::Buy,
+    };
+    let requests = vec![
+        plain(issue("7f3kq2mw", Scopes::ALL, "the first, für alle")),
+        plain(Command::SetAnonymousScopes(Scopes::QUERY)),
+        by("1", Command::Place(vec![line.clone()])),
+        by("2", issue("00000000", Scopes::ORDER, "")),
+        by("3", Command::RevokeApiKey { id: id("00000000"), ends: Some(Timestamp(8_900)) }),
+        plain(Command::RevokeApiKey { id: id("00000001"), ends: None }),
+        plain(Command::Place(vec![line])),
+        by("4", Command::Attach { incarnation: 1, name: Name::new("catalog").unwrap() }),
+    ];
+    Batch { at: Timestamp(8_700), settled: Index(7), requests }
+}
+
+/// The state and the last block of a ledger to which that batch was applied.
+fn history_with_api_keys() -> (State, Block) {
+    let mut ledger = Ledger::new(Windows::default());
+    for (batch, index) in batches().iter().zip([3, 7]) {
+        ledger.apply_entry(Index(index), 3, batch);
+    }
+    let entry = ledger.apply_entry(Index(8), 3, &about_api_keys());
+    (ledger.state(), entry.block.unwrap().block())
+}
+
 /// Encodes a batch as a program of that version did.
 fn encoded(batch: &Batch, version: u8) -> Vec<u8> {
     let mut bytes = batch.encode();
@@ -98,6 +142,7 @@ fn written() -> Vec<(&'static str, Vec<u8>)> {
     let (old_state, old_summary, _) = history(1);
     let (state, summary, blocks) = history(2);
     let batches = batches();
+    let with_keys = history_with_api_keys();
     vec![
         ("batch_open_v1", encoded(&batches[0], 1)),
         ("batch_v1", encoded(&batches[1], 1)),
@@ -106,6 +151,9 @@ fn written() -> Vec<(&'static str, Vec<u8>)> {
         ("block_v1", blocks[1].encode()),
         ("state_v1", old_state.encode()),
         ("state_v2", state.encode()),
+        ("batch_api_keys_v2", about_api_keys().encode()),
+        ("block_api_keys_v1", with_keys.1.encode()),
+        ("state_v3", with_keys.0.encode()),
         ("rolls_v1", old_summary.encode()),
         ("rolls_v2", summary.encode()),
     ]
@@ -159,6 +207,10 @@ fn bytes_of_every_version_are_read_and_written() {
     assert_eq!(KeySummary::decode(&read("rolls_v1")).unwrap(), old_summary);
     assert_eq!(KeySummary::decode(&read("rolls_v2")).unwrap(), summary);
     assert_ne!(old_state, state);
+    let (state, block) = history_with_api_keys();
+    assert_eq!(Batch::decode(&read("batch_api_keys_v2")).unwrap(), about_api_keys());
+    assert_eq!(Block::decode(&read("block_api_keys_v1")).unwrap(), block);
+    assert_eq!(State::decode(&read("state_v3")).unwrap(), state);
 }
 
 /// Every golden file is read, and every format has one.
@@ -177,7 +229,7 @@ fn every_golden_file_is_read() {
 #[test]
 fn a_newer_version_is_refused_by_name() {
     for (name, mut bytes) in written() {
-        bytes[0] = 3;
+        bytes[0] = 4;
         let error = if name.starts_with("batch") {
             Batch::decode(&bytes).unwrap_err()
         } else if name.starts_with("block") {
@@ -187,7 +239,7 @@ fn a_newer_version_is_refused_by_name() {
         } else {
             State::decode(&bytes).unwrap_err()
         };
-        assert!(matches!(error, DecodeError::Version(3)), "{name}: {error}");
+        assert!(matches!(error, DecodeError::Version(4)), "{name}: {error}");
     }
 }
 

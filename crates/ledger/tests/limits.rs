@@ -199,23 +199,6 @@ fn every_refusal_is_repeated_word_for_word() {
     assert_eq!(closed.ask(&early), Outcome::Repeated { index: Index(1), first });
 }
 
-/// Keys of two principals differ, even if principal and text together read the same. [P4]
-#[test]
-fn a_key_belongs_to_its_principal() {
-    let mut shopping = Shopping::open();
-    let key = |principal: &str, text: &str| {
-        let mut key = Key::new(Origin::Client, text).unwrap();
-        key.principal = principal.into();
-        Request { key: Some(key), ..plain(bears(1)) }
-    };
-    let requests = [key("", "ab"), key("a", "b"), key("b", "ab"), key("c", "ab")];
-    for (number, request) in (3..).zip(&requests) {
-        let placed = Outcome::Accepted(Accepted::Placed(OrderNumber(number)));
-        assert_eq!(shopping.ask(request), placed);
-    }
-    assert!(matches!(shopping.ask(&requests[1]), Outcome::Repeated { index: Index(3), .. }));
-}
-
 #[test]
 fn products_are_listed_in_pages() {
     let shopping = Shopping::open();

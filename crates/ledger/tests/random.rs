@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 
 use kit::upgraded_steps;
 use kit::{Step, WINDOWS, apply, bears, open_steps, opening, plain, run, sealed, steps};
+use ledger::api_key::{Actor, Scopes};
 use ledger::block::{Block, EncodedBlock};
 use ledger::command::{Batch, Command, Request, Side};
 use ledger::ledger::Ledger;
@@ -36,10 +37,96 @@ struct Naive {
     /// Price, stock, and the index of the last change.
     products: Products,
     attached: BTreeMap<u64, Name>,
+    rights: Rights,
     /// Answers that changed nothing are counted separately.
     separate: bool,
     /// Key, command, index, log time, outcome; oldest first.
     answered: Vec<(Key, Command, u64, u64, Outcome)>,
+}
+
+fn is_about_rights(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Refused(No::NotAuthenticated | No::NotAllowed))
+}
+
+/// Who may do what: each API key's principal, scopes and end.
+#[derive(Default)]
+struct Rights {
+    keys: BTreeMap<String, (String, Scopes, u64)>,
+    /// Without an API key: `None` as in an open store.
+    anonymous: Option<Scopes>,
+}
+
+impl Rights {
+    fn check(&self, request: &Request, now: u64) -> Result<(), No> {
+        let needed = match &request.command {
+            Command::Place(_) => Scopes::ORDER,
+            Command::Define(_)
+            | Command::SetPrice { .. }
+            | Command::RestockBy { .. }
+            | Command::RestockTo { .. } => Scopes::SHOP,
+            Command::IssueApiKey(_)
+            | Command::RevokeApiKey { .. }
+            | Command::SetAnonymousScopes(_) => Scopes::KEYS,
+            Command::Open(_) | Command::Attach { .. } | Command::Detach { .. } => {
+                let actor = request.key.as_ref().and_then(|key| key.actor.as_ref());
+                let Some(actor) = actor else { return Ok(()) };
+                return Err(self.of(actor, now).map_or(No::NotAuthenticated, |_| No::NotAllowed));
+            }
+        };
+        match request.key.as_ref().and_then(|key| key.actor.as_ref()) {
+            Some(actor) => match self.of(actor, now) {
+                Some(scopes) if scopes.contain(needed) => Ok(()),
+                Some(_) => Err(No::NotAllowed),
+                None => Err(No::NotAuthenticated),
+            },
+            None if needed != Scopes::ORDER => Ok(()),
+            None if self.anonymous.is_none_or(|scopes| scopes.contain(needed)) => Ok(()),
+            None => Err(No::NotAuthenticated),
+        }
+    }
+
+    fn of(&self, actor: &Actor, now: u64) -> Option<Scopes> {
+        let (principal, id) = actor.as_str().split_once('/')?;
+        let (owner, scopes, ends) = self.keys.get(id)?;
+        (owner == principal && now < *ends).then_some(*scopes)
+    }
+
+    /// `None`: the command changes no right.
+    fn change(&mut self, request: &Request, now: u64) -> Option<Result<Accepted, No>> {
+        Some(match &request.command {
+            Command::IssueApiKey(new) => {
+                let actor = request.key.as_ref().and_then(|key| key.actor.as_ref());
+                let lacks = |own: Scopes| !own.contain(new.scopes);
+                if actor.and_then(|actor| self.of(actor, now)).is_some_and(lacks) {
+                    Err(No::NotAllowed)
+                } else if self.keys.contains_key(new.id.as_str()) {
+                    Err(No::ApiKeyExists)
+                } else {
+                    let ends = new.ends.map_or(u64::MAX, |ends| ends.0);
+                    let key = (new.principal.to_string(), new.scopes, ends);
+                    self.keys.insert(new.id.to_string(), key);
+                    Ok(Accepted::Done)
+                }
+            }
+            Command::RevokeApiKey { id, ends } => match self.keys.get_mut(id.as_str()) {
+                None => Err(No::NoSuchApiKey),
+                Some((.., known)) => {
+                    let ends = ends.map_or(now, |ends| ends.0.max(now));
+                    let earlier = ends < *known;
+                    *known = ends.min(*known);
+                    Ok(if earlier { Accepted::Done } else { Accepted::Unchanged })
+                }
+            },
+            Command::SetAnonymousScopes(scopes) if scopes.contain(Scopes::KEYS) => {
+                Err(No::NotAllowed)
+            }
+            Command::SetAnonymousScopes(scopes) => {
+                let before = self.anonymous.replace(*scopes).unwrap_or(Scopes::OPEN);
+                Ok(if before == *scopes { Accepted::Unchanged } else { Accepted::Done })
+            }
+            _ => return None,
+        })
+    }
 }
 
 impl Naive {
@@ -47,7 +134,16 @@ impl Naive {
         let (now, command) = (self.now, &request.command);
         let age = |origin| if origin == Origin::Client { 40 } else { 15 };
         self.answered.retain(|(key, _, _, at, _)| now <= at + age(key.origin));
-        let mut known = self.answered.iter().filter(|(key, ..)| Some(key) == request.key.as_ref());
+        if let Err(refusal) = self.rights.check(request, now) {
+            return Outcome::Refused(refusal);
+        }
+        let same = |key: &Key, other: &Key| {
+            (key.origin, key.principal(), key.text())
+                == (other.origin, other.principal(), other.text())
+        };
+        let own = request.key.as_ref();
+        let mut known =
+            self.answered.iter().filter(|(key, ..)| own.is_some_and(|own| same(own, key)));
         match known.next() {
             Some((_, other, ..)) if other != command => return Outcome::Refused(No::KeyReused),
             Some((_, _, index, _, first)) => {
@@ -59,8 +155,9 @@ impl Naive {
         if request.deadline.is_some_and(|deadline| deadline.0 != 0 && deadline.0 < now) {
             return Outcome::Refused(No::Late);
         }
-        let outcome = self.perform(command).map_or_else(Outcome::Refused, Outcome::Accepted);
-        if let Some(key) = &request.key {
+        let done = self.rights.change(request, now).unwrap_or_else(|| self.perform(command));
+        let outcome = done.map_or_else(Outcome::Refused, Outcome::Accepted);
+        if let Some(key) = request.key.as_ref().filter(|_| !is_about_rights(&outcome)) {
             self.answered.push((key.clone(), command.clone(), self.index, now, outcome.clone()));
             self.forget();
         }
@@ -107,6 +204,9 @@ impl Naive {
                 Some(_) => {}
                 None => return Ok(Accepted::Unchanged),
             },
+            Command::IssueApiKey(_)
+            | Command::RevokeApiKey { .. }
+            | Command::SetAnonymousScopes(_) => unreachable!("they change rights"),
             _ if !self.open => return Err(No::NotOpen),
             Command::Define(new) if self.products.contains_key(&new.name) => {
                 return Err(No::ProductExists(new.name.clone()));

@@ -58,7 +58,7 @@ pub(crate) async fn product(product: Product) -> Result<bool, Stop> {
     }
 }
 
-fn report(outcome: Outcome, done: &str) -> Result<bool, Stop> {
+pub(crate) fn report(outcome: Outcome, done: &str) -> Result<bool, Stop> {
     match outcome {
         Outcome::Accepted(Accepted::Unchanged) => answer!("nothing to do"),
         Outcome::Accepted(_) => answer!("done: {done}"),
@@ -100,7 +100,7 @@ async fn list(url: &str) -> Result<(), Stop> {
 }
 
 /// Proposes the command to the leader under one key, until it is decided.
-async fn decide(url: &str, command: Command) -> Result<Outcome, Stop> {
+pub(crate) async fn decide(url: &str, command: Command) -> Result<Outcome, Stop> {
     let text = format!("owner-{:032x}", rand::random::<u128>());
     let key = Key::new(Origin::Client, &text);
     let request = Request { key, deadline: None, command };

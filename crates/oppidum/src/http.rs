@@ -6,11 +6,12 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderName, HeaderValue};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use ledger::api_key_text::ApiKeyText;
 use wire::exit::Stop;
 use wire::net;
 use wire::tls::stream::MaybeTlsStream;
@@ -33,6 +34,9 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// The file of the authorities that this process trusts; none: those of the system.
 static CA_FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
 
+/// The `Authorization` of this process; none: it sends none.
+static AUTHORIZED_BY: OnceLock<HeaderValue> = OnceLock::new();
+
 /// What this process trusts, once it has needed it.
 static TRUST: OnceLock<Result<Trust, String>> = OnceLock::new();
 
@@ -40,6 +44,14 @@ static TRUST: OnceLock<Result<Trust, String>> = OnceLock::new();
 /// counts; a command without the flag reads the variable at its first connection.
 pub(crate) fn trust(file: Option<PathBuf>) {
     let _ = CA_FILE.set(file);
+}
+
+/// Sends this API key with every request from now on. Only the first call counts.
+pub(crate) fn authenticate(key: &ApiKeyText) {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", key.reveal()))
+        .expect("an API key has only letters and digits");
+    value.set_sensitive(true);
+    let _ = AUTHORIZED_BY.set(value);
 }
 
 fn trusted() -> Result<Trust, Stop> {
@@ -175,6 +187,9 @@ impl Client {
     ) -> Result<Reply, String> {
         let host = HeaderValue::from_str(&self.authority).map_err(|error| error.to_string())?;
         request.headers_mut().entry(HOST).or_insert(host);
+        if let Some(key) = AUTHORIZED_BY.get() {
+            request.headers_mut().entry(AUTHORIZATION).or_insert(key.clone());
+        }
         let patience = self.patience;
         let exchange = async {
             let connection = self.connect().await?;

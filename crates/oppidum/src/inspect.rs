@@ -430,9 +430,13 @@ pub(crate) async fn dump(url: &str, id: u64) -> Result<(), Stop> {
             };
             let name = line.name.as_str();
             let quantity = line.quantity.get();
+            let principal = match order.principal.as_str() {
+                "" => String::new(),
+                name => format!(",\n      \"principal\": {}", json!(name)),
+            };
             orders.push(format!(
                 "    \"{}\": {{\n      \"name\": {},\n      \"quantity\": {quantity},\n      \
-                 \"type\": \"{side}\"\n    }}",
+                 \"type\": \"{side}\"{principal}\n    }}",
                 order.number.0,
                 json!(name)
             ));

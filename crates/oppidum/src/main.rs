@@ -23,6 +23,9 @@ mod roles;
 
 mod up;
 
+mod api_keys;
+mod key_file;
+
 mod http;
 mod listeners;
 
@@ -123,6 +126,7 @@ async fn run(command: Command) -> Result<bool, Stop> {
     let url = |flag: Url| -> Result<String, Stop> { flag.resolve(&mut Settings::load()?) };
     match command {
         Command::Up(flags) => up::run(flags).await.map(|()| true),
+        Command::Init(flags) => api_keys::init(flags),
         Command::Order(flags) => roles::order(flags).await.map(|()| true),
         Command::Catalog(flags) => roles::catalog(flags).await.map(|()| true),
         Command::Frontend(flags) => roles::frontend(flags).await.map(|()| true),
@@ -140,6 +144,7 @@ async fn run(command: Command) -> Result<bool, Stop> {
         Command::Dump(flags) => inspect::dump(&url(flags.url)?, flags.id).await.map(|()| true),
         Command::Ctl(flags) => match flags.on {
             CtlOn::Product(product) => ctl::product(product).await,
+            CtlOn::Key(what) => api_keys::run(what).await,
             CtlOn::Repair { id, url: at } => operator::repair(&url(at)?, id).await,
             CtlOn::Member(what) => members::member(what).await,
             CtlOn::Replace(what) => members::replace(what).await,

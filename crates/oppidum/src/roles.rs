@@ -18,7 +18,7 @@ use wire::watch::rules::Rules;
 
 use crate::address::{Addresses, Host, HostPort, Peers, ReplicaId};
 use crate::cli::values::{
-    Capacity, DialectName, Filter, FreeText, NONE, OnOff, OrNone, StatusForm,
+    Capacity, DialectName, Filter, FreeText, NONE, OnOff, OrNone, RootKeyLine, StatusForm,
 };
 use crate::cli::{self, Catalog, Common, Frontend, Order, WatchTimes};
 use crate::failpoints;
@@ -48,6 +48,17 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
     let source: String = settings.want(settings::SHOP, flags.shop)?;
     let folder = data.join(format!("order-{id}"));
     let (shop, shop_source) = shop::load(&source, shop::Age::of(&folder))?;
+    let root_key: Option<RootKeyLine> = settings.take(settings::ROOT_KEY, None)?;
+    let root_key = root_key.filter(|_| !flags.open).map(|RootKeyLine(key)| key);
+    let begins = !flags.join && !folder.exists();
+    if begins && root_key.is_none() && !flags.open && !listen.ip().is_loopback() {
+        return Err(Stop::Setup(
+            "a new store beyond this machine needs its first API key: type `oppidum init` and set \
+             OPPIDUM_ROOT_KEY to what it prints, on every replica; or give --open, for a store that \
+             everybody may use"
+                .into(),
+        ));
+    }
     let reserve = settings.take::<u64>(settings::RESERVE, flags.reserve_mb)?;
     let faults = flags.faults.parse()?;
     let failpoints = [flags.faults.descriptions(), flags.times.mutants.descriptions()].concat();
@@ -60,6 +71,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         cluster,
         shop,
         shop_source,
+        root_key,
         windows: ledger::ledger::Windows::default(),
         reserve: reserve.map(|megabytes| megabytes.saturating_mul(1_000_000)),
         preempt: flags.preempt,

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
 
+use ledger::api_key_text::API_KEY_PREFIX;
 use wire::exit::Stop;
 
 use crate::dot_env::{self, EnvLine};
@@ -98,11 +99,15 @@ pub(crate) const LOG_FORMAT: Setting = setting("log-format", &["OPPIDUM_LOG_FORM
 pub(crate) const PUBLIC_TLS: Setting = setting("public-tls", &["OPPIDUM_PUBLIC_TLS"], "");
 /// The certificate authorities that the client's commands trust.
 pub(crate) const CA_FILE: Setting = setting("ca-file", &["OPPIDUM_CA_FILE"], "");
+/// The file of the API key that the client's commands send.
+pub(crate) const KEY_FILE: Setting = setting("key-file", &["OPPIDUM_KEY_FILE"], "");
+/// The first API key of a new store, by its id and its digest.
+pub(crate) const ROOT_KEY: Setting = setting("root-key", &["OPPIDUM_ROOT_KEY"], "");
 /// The store that the client's commands talk to.
 pub(crate) const URL: Setting = setting("url", &["OPPIDUM_URL"], "http://127.0.0.1:1234");
 
 /// Every setting.
-pub(crate) const ALL: [Setting; 30] = [
+pub(crate) const ALL: [Setting; 32] = [
     ORDERS,
     ID,
     LISTEN,
@@ -132,6 +137,8 @@ pub(crate) const ALL: [Setting; 30] = [
     LOG_FORMAT,
     PUBLIC_TLS,
     CA_FILE,
+    KEY_FILE,
+    ROOT_KEY,
     URL,
 ];
 
@@ -204,7 +211,10 @@ impl Settings {
         let Some((text, source)) = self.find(setting, flag)? else { return Ok(None) };
         let name = setting.name;
         let value = text.parse().map_err(|error| {
-            Stop::Setup(format!("{name}: {text:?} from {source} makes no sense: {error}"))
+            // A whole API key in the wrong place is not repeated.
+            let shown =
+                if text.contains(API_KEY_PREFIX) { "a secret".into() } else { format!("{text:?}") };
+            Stop::Setup(format!("{name}: {shown} from {source} makes no sense: {error}"))
         })?;
         self.notes.push(format!("{name}: {text} ({source})"));
         Ok(Some(value))

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ledger::api_key::{ApiKeyDigest, ApiKeyId};
 use ledger::command::Definition;
 use ledger::ledger::Windows;
 use ledger::terms::OrderNumber;
@@ -39,6 +40,8 @@ pub struct Settings {
     pub cluster: String,
     /// The shop that the first leader opens.
     pub shop: Shop,
+    /// The first API key of a store that begins closed. `None`: the store begins open.
+    pub root_key: Option<RootKey>,
     /// Where the shop came from, for people: a file name, or `built in`.
     pub shop_source: String,
     /// How many idempotency keys are remembered, and for how long.
@@ -54,6 +57,15 @@ pub struct Settings {
     pub rules: Rules,
     /// Faults that tests inject.
     pub faults: Faults,
+}
+
+/// The first API key of a store: what its first leader issues. It is not the key itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RootKey {
+    /// The key's id.
+    pub id: ApiKeyId,
+    /// The key's digest.
+    pub digest: ApiKeyDigest,
 }
 
 /// A shop before it has a ledger.
@@ -161,6 +173,7 @@ pub(crate) mod tests {
             data: PathBuf::from("unused"),
             cluster: "test".into(),
             shop: Shop::default(),
+            root_key: None,
             shop_source: "a test".into(),
             windows: Windows::default(),
             times: Times::default(),

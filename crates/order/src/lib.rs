@@ -27,6 +27,7 @@ mod read_index;
 mod watch;
 
 mod control;
+mod formats;
 mod handover;
 mod membership_change;
 mod preempt;
@@ -63,7 +64,7 @@ pub mod raft;
 #[cfg(test)]
 mod golden_tests;
 
-pub use config::{Faults, Settings, Shop};
+pub use config::{Faults, RootKey, Settings, Shop};
 pub use replica::{run, run_on};
 
 pub use self::core::{acknowledger, leader_term};

@@ -35,6 +35,8 @@ pub(crate) struct PeerView {
     pub(crate) full: bool,
     /// It receives the log and has no vote.
     pub(crate) learner: bool,
+    /// The newest formats that it reads; 0: it has not said so.
+    pub(crate) formats: u32,
 }
 
 impl PeerView {
@@ -290,6 +292,20 @@ impl Peers {
             let Some(peer) = table.get_mut(&id) else { return false };
             std::mem::replace(&mut peer.full, full) != full
         });
+    }
+
+    /// Notes which formats `id` reads.
+    pub(crate) fn set_formats(&self, id: u64, formats: u32) {
+        self.table.send_if_modified(|table| {
+            let Some(peer) = table.get_mut(&id) else { return false };
+            std::mem::replace(&mut peer.formats, formats) != formats
+        });
+    }
+
+    /// The other replicas that are not known to read these formats.
+    pub(crate) fn reading_less_than(&self, formats: u32) -> Vec<u64> {
+        let table = self.table.borrow();
+        table.iter().filter(|(_, peer)| peer.formats < formats).map(|(id, _)| *id).collect()
     }
 
     /// The number of other voters that may take an entry, being not known to be dead and having

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use ledger::access::Access;
+use ledger::api_key::Actor;
 use ledger::block::Order;
 use ledger::codec::bulk::Encoded;
 use ledger::outcome::Outcome;
@@ -23,6 +25,7 @@ use wire::stream::{Answerer, LeaderHint, Reply};
 use crate::batcher::Batcher;
 use crate::config::Settings;
 use crate::disk_space::DiskSpace;
+use crate::formats;
 use crate::history::view::View;
 use crate::membership::{Members, Membership};
 use crate::peers::Peers;
@@ -76,7 +79,7 @@ impl Answerer for Service {
     fn ask(&self, ask: proto::Ask, reply: Reply) {
         match ask.what {
             Some(Asked::Request(request)) => {
-                self.decide(reply, DecidedAnswer::lone, || lone(request));
+                self.decide(reply, DecidedAnswer::lone, || self.lone(request));
             }
             Some(Asked::Bulk(orders)) => {
                 self.decide(reply, DecidedAnswer::bulk, || bulk(orders));
@@ -103,6 +106,10 @@ impl Answerer for Service {
 
     fn roster(&self) -> Option<watch::Receiver<Roster>> {
         Some(self.shared.members.rosters())
+    }
+
+    fn access(&self) -> Option<watch::Receiver<Arc<Access>>> {
+        Some(self.shared.view.access())
     }
 }
 
@@ -164,9 +171,20 @@ impl Service {
         self.shared.batcher.offer(pending, Box::new(respond));
     }
 
+    /// A lone request of a caller.
+    fn lone(&self, request: proto::Request) -> Result<Pending, Problem> {
+        let request = convert::request(request)?;
+        let Shared { view, peers, .. } = &*self.shared;
+        let hindrance = view.read(|shop| formats::hindrance(&request.command, shop, peers));
+        hindrance.map_or_else(|| Ok(Pending::lone(&request)), Err)
+    }
+
     async fn read(&self, asked: Asked) -> Result<Read, Problem> {
         match asked {
-            Asked::Lookup(lookup) => self.lookup(OrderNumber(lookup.number)).await,
+            Asked::Lookup(lookup) => {
+                let actor = wire::access::actor(&lookup.actor)?;
+                self.lookup(OrderNumber(lookup.number), actor.as_ref()).await
+            }
             Asked::Query(query) => {
                 let stale = self.is_stale(Index(query.floor), query.stale_ok).await?;
                 let look = |ledger: &ShopState| (ledger.applied(), ledger.product(&query.name));
@@ -206,11 +224,13 @@ impl Service {
 
     /// Any replica shows an order at once that it has and that is settled. That there is none, only
     /// a confirmed leader can say. A leaderless replica shows what it has, marked as stale.
-    async fn lookup(&self, number: OrderNumber) -> Result<Read, Problem> {
+    ///
+    /// An order that the actor may not see takes the same way as one that does not exist.
+    async fn lookup(&self, number: OrderNumber, actor: Option<&Actor>) -> Result<Read, Problem> {
         let role = *self.shared.role.borrow();
         let leads = matches!(role, Role::Leading { .. } | Role::TakingOver { .. });
         let stale = matches!(role, Role::Leaderless { .. });
-        if let Some(order) = self.order(number).await? {
+        if let Some(order) = self.visible(number, actor).await? {
             if !leads && !stale && self.shared.settling.settled() < order.index {
                 return Err(self.elsewhere(role));
             }
@@ -220,11 +240,26 @@ impl Service {
             return Err(self.elsewhere(role));
         }
         let as_of = self.confirm().await?;
-        if let Some(order) = self.order(number).await? {
+        if let Some(order) = self.visible(number, actor).await? {
             return self.show(&order, false).await;
         }
         self.await_settled(Some(as_of), false).await?;
         Ok(Read { as_of, stale: false, what: Answered::Nothing(proto::Nothing {}) })
+    }
+
+    /// The order, if it is here and this actor may see it now.
+    async fn visible(
+        &self,
+        number: OrderNumber,
+        actor: Option<&Actor>,
+    ) -> Result<Option<Order>, Problem> {
+        let found = self.order(number).await?;
+        let shows = |order: &Order| {
+            self.shared.view.read(|shop| {
+                shop.access().shows_orders_of(&order.principal, actor, shop.log_time())
+            })
+        };
+        Ok(found.filter(shows))
     }
 
     /// The order, from memory, or from the disk on a thread that may wait for it.
@@ -293,11 +328,6 @@ impl Service {
     fn elsewhere(&self, role: Role) -> Problem {
         cannot_decide(role, self.may_decide())
     }
-}
-
-/// A lone request of a caller.
-fn lone(request: proto::Request) -> Result<Pending, Problem> {
-    Ok(Pending::lone(&convert::request(request)?))
 }
 
 /// A bulk of orders of a caller.

@@ -3,18 +3,37 @@
 use std::io;
 use std::sync::Arc;
 
-use ledger::command::{Command, Request, Shop};
+use ledger::api_key::{Principal, Scopes};
+use ledger::command::{Command, NewApiKey, Request, Shop};
 use ledger::shop::ShopState;
 use ledger::terms::{Index, LedgerId};
 
-use crate::config::{self, Settings};
+use crate::config::{self, RootKey, Settings};
 use crate::history::view::View;
 
 /// With more products, the shop file is compared beside the thread of the runtime.
 const LARGE: usize = 1_000;
 
+/// The requests that open the shop, decided in one entry: a store with a root key is closed from its
+/// first order on.
+pub(crate) fn openings(settings: &Settings) -> Vec<Request> {
+    let plain = |command| Request { key: None, deadline: None, command };
+    let root = settings.root_key.iter().flat_map(|RootKey { id, digest }| {
+        let root = NewApiKey {
+            id: *id,
+            digest: *digest,
+            principal: Principal::new("root").expect("its letters are allowed"),
+            scopes: Scopes::ALL,
+            ends: None,
+            note: "the first API key".to_owned(),
+        };
+        [plain(Command::IssueApiKey(root)), plain(Command::SetAnonymousScopes(Scopes::NONE))]
+    });
+    root.chain([opening(&settings.shop)]).collect()
+}
+
 /// The request that opens the shop, under a fresh identity of the ledger.
-pub(crate) fn opening(shop: &config::Shop) -> Request {
+fn opening(shop: &config::Shop) -> Request {
     let shop = Shop {
         ledger_id: LedgerId(rand::random()),
         first_order_number: shop.first_order_number,

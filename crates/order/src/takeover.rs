@@ -243,10 +243,14 @@ impl Takeover {
         if self.view.read(ShopState::is_open) {
             return Ok(());
         }
-        let opening = Pending::lone(&shop::opening(&self.settings.shop));
+        let openings = shop::openings(&self.settings);
+        let openings: Vec<_> = openings.iter().map(Pending::lone).collect();
         let settled = self.view.read(ShopState::settled);
-        self.engine.propose(batch(&self.view, settled, &[opening])).await?;
+        self.engine.propose(batch(&self.view, settled, &openings)).await?;
         tracing::info!("the shop is open, from {}", self.settings.shop_source);
+        if let Some(root) = &self.settings.root_key {
+            tracing::info!("the store is closed: API key {} of root opens it", root.id);
+        }
         Ok(())
     }
 

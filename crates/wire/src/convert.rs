@@ -7,13 +7,14 @@ use ledger::command::{Command, Definition, LINES_MAX, Line, Request, Side};
 use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::{Cents, Index, Key, Name, OrderNumber, Origin, Quantity, STOCK_MAX, Timestamp};
 
+use crate::access;
 use crate::names::new_name;
 use crate::problem::{Code, Problem};
 use crate::proto::{self, outcome::What as Told, request::Command as Asked};
 
-type Converted<T> = Result<T, Problem>;
+pub(crate) type Converted<T> = Result<T, Problem>;
 
-fn malformed(what: &str) -> Problem {
+pub(crate) fn malformed(what: &str) -> Problem {
     Problem::definite(Code::Malformed, format!("{what} is missing or out of range"))
 }
 
@@ -32,6 +33,11 @@ pub fn request(request: proto::Request) -> Converted<Request> {
         "" => None,
         text => Some(Key::new(origin, text).ok_or_else(|| malformed("an idempotency key"))?),
     };
+    let actor = access::actor(&request.actor)?;
+    if key.is_none() && actor.is_some() {
+        return Err(malformed("the idempotency key of an actor"));
+    }
+    let key = key.map(|key| key.sent_by(actor));
     let deadline = Some(Timestamp(request.deadline_ms)).filter(|deadline| deadline.0 != 0);
     let command = request.command.ok_or_else(|| malformed("a command"))?;
     Ok(Request { key, deadline, command: command_from(command)? })
@@ -48,6 +54,7 @@ pub fn request_to(request: &Request) -> proto::Request {
         origin: origin.into(),
         deadline_ms: request.deadline.map_or(0, |deadline| deadline.0),
         command: command_to(&request.command),
+        actor: request.key.as_ref().map(access::actor_text).unwrap_or_default(),
     }
 }
 
@@ -74,6 +81,12 @@ fn command_from(command: Asked) -> Converted<Command> {
         Asked::RestockTo(to) => {
             Command::RestockTo { name: name(&to.name)?, quantity: quantity(to.quantity)? }
         }
+        Asked::IssueApiKey(issue) => Command::IssueApiKey(access::new_api_key(issue)?),
+        Asked::RevokeApiKey(revoke) => Command::RevokeApiKey {
+            id: access::id(&revoke.id)?,
+            ends: access::ends(revoke.ends_ms),
+        },
+        Asked::SetAnonymousScopes(set) => Command::SetAnonymousScopes(access::scopes(set.scopes)?),
     })
 }
 
@@ -94,6 +107,14 @@ fn command_to(command: &Command) -> Option<Asked> {
         }),
         Command::RestockBy { name, quantity } => Asked::RestockBy(restock(name, *quantity)),
         Command::RestockTo { name, quantity } => Asked::RestockTo(restock(name, *quantity)),
+        Command::IssueApiKey(new) => Asked::IssueApiKey(access::new_api_key_to(new)),
+        Command::RevokeApiKey { id, ends } => Asked::RevokeApiKey(proto::RevokeApiKey {
+            id: id.to_string(),
+            ends_ms: ends.map_or(0, |ends| ends.0),
+        }),
+        Command::SetAnonymousScopes(scopes) => {
+            Asked::SetAnonymousScopes(proto::SetAnonymousScopes { scopes: scopes.bits().into() })
+        }
         // Only a replica proposes these commands, to its own log, so they never cross the wire.
         Command::Open(_) | Command::Attach { .. } | Command::Detach { .. } => return None,
     })
@@ -168,7 +189,9 @@ pub fn order(order: &Order) -> proto::Order {
 /// An order from the wire, looked up as of `index`.
 pub fn order_from(order: &proto::Order, index: Index) -> Converted<Order> {
     let lines = order.lines.iter().map(line).collect::<Converted<_>>()?;
-    Ok(Order { number: OrderNumber(order.number), lines, at: Timestamp(order.at_ms), index })
+    // A replica shows an order only to those who may see it, so nothing asks whose it is.
+    let (number, principal) = (OrderNumber(order.number), String::new());
+    Ok(Order { number, lines, principal, at: Timestamp(order.at_ms), index })
 }
 
 /// An outcome for the wire.
@@ -222,6 +245,11 @@ fn refusal_from(refusal: &proto::Refusal) -> Converted<Refusal> {
         proto::Reason::StockLimit => Refusal::StockLimit(about()?),
         proto::Reason::CatalogsLimit => Refusal::CatalogsLimit,
         proto::Reason::NumbersExhausted => Refusal::NumbersExhausted,
+        proto::Reason::NotAuthenticated => Refusal::NotAuthenticated,
+        proto::Reason::NotAllowed => Refusal::NotAllowed,
+        proto::Reason::ApiKeyExists => Refusal::ApiKeyExists,
+        proto::Reason::NoSuchApiKey => Refusal::NoSuchApiKey,
+        proto::Reason::ApiKeysLimit => Refusal::ApiKeysLimit,
         proto::Reason::Unknown => return Err(malformed("the reason of a refusal")),
     })
 }

@@ -19,6 +19,8 @@ pub mod exit;
 
 pub mod peers;
 
+pub mod access;
+
 pub mod convert;
 
 pub mod names;

@@ -13,12 +13,14 @@ use std::time::Duration;
 
 use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
+use ledger::access::Access;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
+use crate::access;
 use crate::limits::{CALLS_OPEN_MAX, CALLS_PER_BATCH_MAX, CONNECT_TIMEOUT, RPC_BYTES_MAX};
 use crate::net::{self, ConnectError};
 use crate::peers::Roster;
@@ -57,6 +59,7 @@ struct Shared {
     opened: Instant,
     hint: watch::Receiver<LeaderHint>,
     roster: watch::Receiver<Roster>,
+    access: watch::Receiver<Option<Arc<Access>>>,
     closed: CancellationToken,
 }
 
@@ -79,6 +82,7 @@ impl Caller {
         })?;
         let (hints, hint) = watch::channel(LeaderHint::default());
         let (rosters, roster) = watch::channel(Roster::default());
+        let (accesses, access) = watch::channel(None);
         let shared = Arc::new(Shared {
             asks,
             open: Mutex::default(),
@@ -88,9 +92,11 @@ impl Caller {
             opened: Instant::now(),
             hint,
             roster,
+            access,
             closed: CancellationToken::new(),
         });
-        tokio::spawn(listen(answers.into_inner(), Arc::downgrade(&shared), hints, rosters));
+        let pushed = Pushed { hints, rosters, accesses };
+        tokio::spawn(listen(answers.into_inner(), Arc::downgrade(&shared), pushed));
         Ok(Self { shared })
     }
 
@@ -143,6 +149,12 @@ impl Caller {
     /// without voters: none has come yet.
     pub fn roster(&self) -> watch::Receiver<Roster> {
         self.shared.roster.clone()
+    }
+
+    /// Who may do what, as the other process knows it, which pushes each change. `None`: no message
+    /// has come yet.
+    pub fn access(&self) -> watch::Receiver<Option<Arc<Access>>> {
+        self.shared.access.clone()
     }
 
     /// The highest log time that the other process sent, in milliseconds since the Unix epoch. 0:
@@ -210,17 +222,34 @@ impl Stream for Batches {
     }
 }
 
+/// What the other process pushes.
+struct Pushed {
+    hints: watch::Sender<LeaderHint>,
+    rosters: watch::Sender<Roster>,
+    accesses: watch::Sender<Option<Arc<Access>>>,
+}
+
 /// Delivers answers to their callers until the stream breaks or the last [`Caller`] is dropped.
 async fn listen(
     mut answers: Streaming<proto::Answers>,
     shared: std::sync::Weak<Shared>,
-    hints: watch::Sender<LeaderHint>,
-    rosters: watch::Sender<Roster>,
+    pushed: Pushed,
 ) {
+    let Pushed { hints, rosters, accesses } = pushed;
     while let Ok(Some(batch)) = answers.message().await {
         let Some(shared) = shared.upgrade() else { return };
         if let Some(replicas) = batch.replicas {
             rosters.send_replace(replicas.into());
+        }
+        match batch.access.map(access::access) {
+            Some(Ok(access)) => drop(accesses.send_replace(Some(access.into()))),
+            Some(Err(problem)) => tracing::error!("cannot read who may do what: {problem}"),
+            // A replica of release 0.1, which has no API keys: its store is open.
+            None => drop(accesses.send_if_modified(|access| {
+                let is_first = access.is_none();
+                access.get_or_insert_default();
+                is_first
+            })),
         }
         shared.log_time_ms.fetch_max(batch.log_time_ms, Ordering::Relaxed);
         shared.last_message_ms.store(shared.age_ms(), Ordering::Relaxed);
@@ -258,6 +287,12 @@ pub trait Answerer: Send + Sync + 'static {
     /// The store's replicas; the roster and each change are pushed to every caller. None: this
     /// process is no replica.
     fn roster(&self) -> Option<watch::Receiver<Roster>> {
+        None
+    }
+
+    /// Who may do what; the access and each change are pushed to every caller. None: this process
+    /// is no replica.
+    fn access(&self) -> Option<watch::Receiver<Arc<Access>>> {
         None
     }
 }
@@ -317,8 +352,18 @@ pub fn answer<A: Answerer>(
     let (answers, waiting) = mpsc::channel(2 * CALLS_OPEN_MAX);
     let hint = answerer.hint();
     let roster = answerer.roster();
+    let access = answerer.access();
     tokio::spawn(receive(asks, answerer, answers, stop.clone()));
-    let speaker = AnswerStream { waiting, hint, sent_hint: None, roster, replicas: None, stop };
+    let speaker = AnswerStream {
+        waiting,
+        hint,
+        sent_hint: None,
+        roster,
+        replicas: None,
+        access,
+        sent_access: None,
+        stop,
+    };
     stream::unfold(speaker, AnswerStream::next).boxed()
 }
 
@@ -356,6 +401,9 @@ struct AnswerStream {
     roster: Option<watch::Receiver<Roster>>,
     /// The log entry of the roster that was sent last.
     replicas: Option<(u64, u64)>,
+    access: Option<watch::Receiver<Arc<Access>>>,
+    /// The access that was sent last.
+    sent_access: Option<Arc<Access>>,
     stop: CancellationToken,
 }
 
@@ -364,7 +412,8 @@ impl AnswerStream {
         // `borrow` does not mark the hint as seen, so a change between two calls is not lost.
         let latest = *self.hint.borrow();
         let mut answers = Vec::new();
-        if self.sent_hint == Some(latest) && self.unsent_roster().is_none() {
+        let is_pushed = self.unsent_roster().is_some() || self.unsent_access().is_some();
+        if self.sent_hint == Some(latest) && !is_pushed {
             tokio::select! {
                 count = self.waiting.recv_many(&mut answers, CALLS_PER_BATCH_MAX) => {
                     if count == 0 {
@@ -375,6 +424,7 @@ impl AnswerStream {
                 // silent replica for lost.
                 changed = self.hint.changed() => if changed.is_err() { return None },
                 () = change(&mut self.roster) => {}
+                () = change(&mut self.access) => {}
                 () = self.stop.cancelled() => return None,
             }
         }
@@ -386,9 +436,15 @@ impl AnswerStream {
         if let Some(roster) = &replicas {
             self.replicas = Some((roster.term, roster.index));
         }
+        let access = self.unsent_access().map(|access| {
+            let message = access::access_to(&access);
+            self.sent_access = Some(access);
+            message
+        });
         let log_time_ms = hint.log_time_ms;
         let replica = hint.replica;
-        let batch = proto::Answers { answers, log_time_ms, leader, term, replicas, replica };
+        let batch =
+            proto::Answers { answers, log_time_ms, leader, term, replicas, replica, access };
         Some((Ok(batch), self))
     }
 
@@ -398,12 +454,19 @@ impl AnswerStream {
         let is_changed = !roster.voters.is_empty() && self.replicas != Some(roster.at);
         is_changed.then(|| (&*roster).into())
     }
+
+    /// The access, if it changed after the access that was sent last.
+    fn unsent_access(&self) -> Option<Arc<Access>> {
+        let access = self.access.as_ref()?.borrow();
+        let is_sent = self.sent_access.as_ref().is_some_and(|sent| Arc::ptr_eq(sent, &access));
+        (!is_sent).then(|| access.clone())
+    }
 }
 
-/// Waits for a change of the roster; for ever if there is no roster or its sender is gone.
-async fn change(roster: &mut Option<watch::Receiver<Roster>>) {
-    let changed = match roster {
-        Some(roster) => roster.changed().await.is_ok(),
+/// Waits for a change of a pushed value; for ever if there is none or its sender is gone.
+async fn change<T>(pushed: &mut Option<watch::Receiver<T>>) {
+    let changed = match pushed {
+        Some(pushed) => pushed.changed().await.is_ok(),
         None => false,
     };
     if !changed {
@@ -428,6 +491,8 @@ mod tests {
             sent_hint: None,
             roster: None,
             replicas: None,
+            access: None,
+            sent_access: None,
             stop: CancellationToken::new(),
         };
         for _ in 0..3 {

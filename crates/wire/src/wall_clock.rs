@@ -48,6 +48,12 @@ pub(crate) fn date(since_epoch: Duration) -> String {
     format!("{year:04}-{month:02}-{day:02}")
 }
 
+/// The date and the minute in UTC: `2024-04-26 22:21`.
+pub fn minute(since_epoch: Duration) -> String {
+    let time = time_of_day(since_epoch);
+    format!("{} {}", date(since_epoch), time.get(..5).unwrap_or_default())
+}
+
 /// The time in UTC in the format of access logs: `26/Apr/2024 22:21:55`.
 pub fn access_time(since_epoch: Duration) -> String {
     const MONTHS: [&str; 12] =

@@ -114,7 +114,7 @@ impl Shop {
     /// A client asks, and waits until `until`.
     async fn ask(&mut self, lookup: CatalogQuery, until: Moment, stale_ok: bool) -> Asking {
         let caller = self.caller.clone();
-        let what = proto::ask::What::Lookup(proto::Lookup { number: 0 });
+        let what = proto::ask::What::Lookup(proto::Lookup::default());
         let answer = tokio::spawn(async move { caller.ask(what, HOUR).await });
         let reply = self.replies.recv().await.unwrap();
         let list = matches!(lookup, CatalogQuery::List { .. });

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
+use ledger::api_key::Scopes;
 use ledger::terms::Index;
 use wire::problem::{Code, Problem};
 
 use super::{Api, ON_ORDERS, bad_request, too_many};
 use crate::answer::{self, Answer, IDEMPOTENCY_KEY};
+use crate::authentication::Authorization;
 use crate::batch::{Batch, BatchOutcome};
 use crate::limits;
 use crate::submit::{self, DecidedMany};
@@ -21,6 +23,11 @@ impl Api {
             Method::OPTIONS => return answer::options(ON_ORDERS),
             _ => return answer::not_allowed(ON_ORDERS),
         }
+        let needed = Scopes::IMPORT.with(Scopes::ORDER);
+        let sender = match self.allowed(Authorization::of(request.headers()), needed) {
+            Ok(sender) => sender,
+            Err(rejection) => return *rejection,
+        };
         if request.headers().contains_key(IDEMPOTENCY_KEY) {
             return bad_request("each order of a batch has a key of its own: leave the header out");
         }
@@ -43,7 +50,8 @@ impl Api {
             return answer::json(StatusCode::OK, nothing);
         }
         let incarnation = self.shared.queries.incarnation();
-        match submit::place(&self.shared.replicas, count, |deadline| batch.bulk(deadline)).await {
+        let bulk = |deadline| batch.bulk(sender.actor_text(), deadline);
+        match submit::place(&self.shared.replicas, count, bulk).await {
             Ok(DecidedMany { outcomes, index, retried }) => {
                 self.note_answered(incarnation, &batch, index);
                 let body = batch.render(dialect, &BatchOutcome::Decided(&outcomes, retried));

@@ -3,8 +3,11 @@
 use http::StatusCode;
 use http::header::{HeaderValue, RETRY_AFTER};
 
+use ledger::api_key::Scopes;
+
 use super::Api;
 use crate::answer::{self, Answer};
+use crate::authentication::Authorization;
 use crate::limits;
 
 impl Api {
@@ -12,18 +15,26 @@ impl Api {
         if self.shared.closing.drains() {
             return not_ready("not ready: stopping\n");
         }
+        if self.shared.replicas.access().is_none() {
+            return not_ready("not ready: no replica has said yet who may do what\n");
+        }
         match self.shared.replicas.view().leader_up() {
             Some(_) => answer::text(StatusCode::OK, "ready\n"),
             None => not_ready("not ready: no leader\n"),
         }
     }
 
-    pub(super) async fn status(&self, whole: bool) -> Answer {
+    /// The short form, or the whole to those who may see it.
+    pub(super) async fn status(&self, sent: Authorization<'_>, whole: bool) -> Answer {
+        let whole = whole || self.sender(sent).is_ok_and(|sender| sender.may(Scopes::MONITOR));
         let view = self.shared.view.get(limits::VIEW_AGE_MAX).await;
         answer::json(StatusCode::OK, if whole { view.whole.clone() } else { view.short.clone() })
     }
 
-    pub(super) fn cache(&self) -> Answer {
+    pub(super) fn cache(&self, sent: Authorization<'_>) -> Answer {
+        if let Err(rejection) = self.allowed(sent, Scopes::QUERY) {
+            return *rejection;
+        }
         let story = || self.shared.view.store().describe_cache();
         match self.shared.cache_report.page(|| serde_json::to_vec(&story())) {
             Ok(page) => answer::json(StatusCode::OK, page),

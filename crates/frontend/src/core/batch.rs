@@ -122,11 +122,12 @@ impl<'a> Batch<'a> {
     }
 
     /// The valid orders, encoded for the leader.
-    pub(crate) fn bulk(&self, deadline: Option<Timestamp>) -> Bulk {
+    pub(crate) fn bulk(&self, actor: &str, deadline: Option<Timestamp>) -> Bulk {
         let mut bulk = Bulk::with_room(self.items.len());
         for Item { wanted, origin, key, .. } in self.good() {
             bulk.push(&Draft {
                 origin: *origin,
+                actor,
                 key,
                 deadline,
                 name: wanted.name.as_ref(),
@@ -253,7 +254,7 @@ mod tests {
         assert_eq!(second, &Err("quantity must be an integer".to_owned()));
         assert_eq!(third.key, "frontend-00000000000000000000000000000009");
         assert_eq!(third.origin, Origin::Frontend);
-        let bytes = batch.bulk(None).into_bytes();
+        let bytes = batch.bulk("", None).into_bytes();
         assert!(ledger::codec::bulk::Encoded::open(&bytes, 2).is_ok());
     }
 

@@ -1,6 +1,7 @@
 //! The cores of the frontend: plain functions and structs without I/O, clock or randomness.
 
 pub(crate) mod admission;
+pub(crate) mod authentication;
 pub(crate) mod batch;
 pub mod cache;
 pub mod classic;

@@ -24,10 +24,15 @@ pub(crate) fn status_and_message(
         Refusal::OutOfStock(_)
         | Refusal::StockLimit(_)
         | Refusal::ProductExists(_)
+        | Refusal::ApiKeyExists
+        | Refusal::NoSuchApiKey
+        | Refusal::ApiKeysLimit
         | Refusal::NumbersExhausted => StatusCode::CONFLICT,
         Refusal::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
         Refusal::LinesOutOfRange | Refusal::CatalogsLimit => StatusCode::BAD_REQUEST,
         Refusal::Late | Refusal::NotOpen => StatusCode::SERVICE_UNAVAILABLE,
+        Refusal::NotAuthenticated => StatusCode::UNAUTHORIZED,
+        Refusal::NotAllowed => StatusCode::FORBIDDEN,
     };
     (status, Cow::Owned(refusal.to_string()))
 }
@@ -38,6 +43,6 @@ pub(crate) fn answer(dialect: Dialect, refusal: &Refusal) -> Answer {
         (StatusCode::SERVICE_UNAVAILABLE, message) => {
             answer::problem(&Problem::definite(Code::NoLeader, message))
         }
-        (status, message) => answer::error(status, &message),
+        (status, message) => answer::rejection(status, &message),
     }
 }

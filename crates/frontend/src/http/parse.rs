@@ -1,8 +1,8 @@
 //! The parser of plain requests: recognizes orders and queries of one product, the most frequent
 //! requests of a shop, by their bytes.
 //!
-//! It finds where the request ends and what its answer needs: the key and the body of an order, the
-//! path of a query, whether the connection closes afterwards, and the request id to repeat. Any
+//! It finds where the request ends and what its answer needs: who sends it, the key and the body of
+//! an order, the path of a query, whether the connection closes afterwards, and the request id to repeat. Any
 //! unusual request is unsupported and goes to hyper: another route or version, a chunked body or
 //! one with another media type than JSON, a query with a body, a head that is not valid, or more
 //! than [`BYTES_MAX`]. The parser of heads is the one that hyper uses; only the policy of what is
@@ -45,6 +45,8 @@ pub(crate) struct PlainRequest<'a> {
     pub(crate) id: Option<&'a str>,
     /// The connection closes after its answer.
     pub(crate) last: bool,
+    /// The value of its `Authorization`, as it was sent.
+    pub(crate) authorization: Option<&'a [u8]>,
     /// What it asks for.
     pub(crate) content: Content<'a>,
 }
@@ -78,7 +80,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Parsed<'_> {
         Ok(httparse::Status::Partial) | Err(_) => return Parsed::Unsupported,
     };
     let Some(head) = PlainHead::of(request.headers) else { return Parsed::Unsupported };
-    let PlainHead { length, key, id, last } = head;
+    let PlainHead { length, key, id, authorization, last } = head;
     let body = if is_order { length } else { Some(0).filter(|_| length.is_none()) };
     let Some(length) = body.map(|body| end + body).filter(|length| *length <= BYTES_MAX) else {
         return Parsed::Unsupported;
@@ -89,7 +91,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Parsed<'_> {
         Some(path) if request.version == Some(1) && is_plain(path) => Content::Query(path),
         _ => return Parsed::Unsupported,
     };
-    Parsed::Plain(PlainRequest { length, id, last, content })
+    Parsed::Plain(PlainRequest { length, id, last, authorization, content })
 }
 
 /// True for the path of one product: two segments without special characters.
@@ -106,6 +108,7 @@ struct PlainHead<'a> {
     length: Option<usize>,
     key: Option<&'a str>,
     id: Option<&'a str>,
+    authorization: Option<&'a [u8]>,
     last: bool,
 }
 
@@ -124,6 +127,8 @@ impl<'a> PlainHead<'a> {
                 head.key.replace(text(value)?).is_some()
             } else if is("x-request-id") {
                 head.id.replace(text(value)?).is_some()
+            } else if is("authorization") {
+                head.authorization.replace(value).is_some()
             } else if is("connection") {
                 head.last = value.eq_ignore_ascii_case(b"close");
                 let is_known = head.last || value.eq_ignore_ascii_case(b"keep-alive");

@@ -9,9 +9,16 @@ use crate::terms::{EntryTime, Index, Key, Timestamp};
 /// The keys of one window: one origin, and one kind of answer.
 #[derive(Debug, Default)]
 pub(super) struct Answered {
-    first: BTreeMap<Key, FirstAnswer>,
+    first: BTreeMap<OwnedKey, FirstAnswer>,
     /// Keys and the log time of their answers, oldest first.
-    order: VecDeque<(Key, Timestamp)>,
+    order: VecDeque<(OwnedKey, Timestamp)>,
+}
+
+/// A key's principal and text: whichever of its API keys a principal uses, the key is the same.
+type OwnedKey = (String, String);
+
+fn owned(key: &Key) -> OwnedKey {
+    (key.principal().to_owned(), key.text().to_owned())
 }
 
 /// A first answer, with its index and the fingerprint of its command.
@@ -26,7 +33,7 @@ impl Answered {
     /// The answer that a request with this key must get, and the index of the first one. `None`:
     /// the key is fresh.
     pub(super) fn expected(&self, key: &Key, request: &Request) -> Option<(Index, Outcome)> {
-        let FirstAnswer { index, fingerprint, outcome } = self.first.get(key)?;
+        let FirstAnswer { index, fingerprint, outcome } = self.first.get(&owned(key))?;
         let expected = if *fingerprint == request.command.fingerprint() {
             Outcome::Repeated { index: *index, first: Box::new(outcome.clone()) }
         } else {
@@ -46,8 +53,8 @@ impl Answered {
     ) {
         let fingerprint = request.command.fingerprint();
         let first = FirstAnswer { index: decided.index, fingerprint, outcome: outcome.clone() };
-        self.first.insert(key.clone(), first);
-        self.order.push_back((key.clone(), decided.at));
+        self.first.insert(owned(key), first);
+        self.order.push_back((owned(key), decided.at));
         while keys_max < self.order.len() {
             self.forget();
         }

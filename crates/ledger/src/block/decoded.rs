@@ -5,7 +5,7 @@ use crate::block::header::{Header, write_checksum};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::{Command, Request};
 use crate::outcome::Outcome;
-use crate::terms::{Digest, OrderNumber};
+use crate::terms::{Digest, Key, OrderNumber};
 
 /// The record of one entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +65,9 @@ impl Block {
         self.records.iter().filter_map(move |record| {
             let number = record.number()?;
             let Command::Place(lines) = &record.request.command else { return None };
-            Some(Order { number, lines: lines.clone(), at, index })
+            let key = record.request.key.as_ref();
+            let principal = key.map(Key::principal).unwrap_or_default().into();
+            Some(Order { number, lines: lines.clone(), principal, at, index })
         })
     }
 

@@ -37,6 +37,8 @@ pub struct Order {
     pub number: OrderNumber,
     /// The order's lines.
     pub lines: Vec<Line>,
+    /// The name of the principal that placed the order; empty: it came without an API key.
+    pub principal: String,
     /// The log time at which the order was placed.
     pub at: Timestamp,
     /// The entry that placed the order.
@@ -170,7 +172,8 @@ pub fn find_order(
             && let Command::Place(lines) = record.request.command.command()
         {
             let Header { at, index, .. } = *header;
-            return Ok(Some(Order { number, lines, at, index }));
+            let principal = record.request.principal();
+            return Ok(Some(Order { number, lines, principal, at, index }));
         }
     }
     Ok(None)

@@ -45,6 +45,8 @@ pub struct Bulk {
 pub struct Draft<'a> {
     /// The maker of the key: a client or a frontend.
     pub origin: Origin,
+    /// The text of the [`Actor`](crate::api_key::Actor); empty: the order came without an API key.
+    pub actor: &'a str,
     /// The key's text, as [`Key::fits`](crate::terms::Key::fits) accepts it.
     pub key: &'a str,
     /// The log time after which the order is refused as late.
@@ -114,8 +116,7 @@ impl Bulk {
             Origin::Client => 1,
             Origin::Frontend => 2,
         });
-        // The principal is empty as long as there is no authentication.
-        out.short_text("");
+        out.short_text(draft.actor);
         out.short_text(draft.key);
         out.u64(draft.deadline.map_or(0, |deadline| deadline.0));
         out.u8(5);
@@ -154,9 +155,8 @@ fn check_order<'a>(
     last: Option<CommandRef<'a>>,
 ) -> Result<CommandRef<'a>, DecodeError> {
     let request = RequestRef::read_after(reader, last)?;
-    let Some(key) = request.key else { return Err(DecodeError::Value("origin of a key")) };
-    if !key.principal.is_empty() {
-        return Err(DecodeError::Value("principal"));
+    if request.key.is_none() {
+        return Err(DecodeError::Value("origin of a key"));
     }
     match request.command.lines() {
         None => Err(DecodeError::Value("command")),

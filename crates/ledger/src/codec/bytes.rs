@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
         if self.0.len() < least { Err(DecodeError::Short) } else { Ok(count) }
     }
 
-    pub(super) fn text(&mut self, length: usize) -> Result<&'a str, DecodeError> {
+    pub(crate) fn text(&mut self, length: usize) -> Result<&'a str, DecodeError> {
         std::str::from_utf8(self.take(length)?).map_err(|_| DecodeError::Value("text"))
     }
 
@@ -163,7 +163,7 @@ pub(crate) trait Writer {
     }
 
     fn short_text(&mut self, text: &str) {
-        self.u8(u8::try_from(text.len()).expect("keys and principals are at most 255 bytes long"));
+        self.u8(u8::try_from(text.len()).expect("such texts are at most 255 bytes long"));
         self.raw(text.as_bytes());
     }
 

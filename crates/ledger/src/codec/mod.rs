@@ -7,7 +7,8 @@
 //! # Layout, version 1
 //!
 //! * text: u8 or u16 length, then UTF-8
-//! * key: u8 (0 none, 1 client, 2 frontend); unless none: principal (u8 text), key (u8 text)
+//! * key: u8 (0 none, 1 client, 2 frontend); unless none: actor (u8 text), key (u8 text)
+//! * actor: empty, or a principal, `/` and the id of an API key
 //! * request: key, u64 deadline (0: none), u8 command tag, the command's fields in order
 //! * batch: u8 version, u64 at, u64 settled, u32 count, requests; version 2 has the same layout
 //!

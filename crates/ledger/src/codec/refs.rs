@@ -11,6 +11,8 @@
 //! parts is decoded. `skim` is only for bytes that were checked before: of an order it reads
 //! nothing but the lengths.
 
+use crate::access::ActorParts;
+use crate::api_key::{principal_of, split_actor};
 use crate::codec::bytes::{DecodeError, Reader};
 use crate::command::{Command, LINES_MAX, Side};
 use crate::outcome::Outcome;
@@ -23,7 +25,8 @@ const PLACE: u8 = 5;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KeyRef<'a> {
     pub(crate) origin: Origin,
-    pub(crate) principal: &'a [u8],
+    /// The actor; empty: the request came without an API key.
+    actor: &'a [u8],
     pub(crate) text: &'a [u8],
 }
 
@@ -60,16 +63,26 @@ pub(crate) struct RecordRef<'a> {
 impl<'a> KeyRef<'a> {
     fn skim(origin: Origin, reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let length = usize::from(reader.u8()?);
-        let principal = reader.take(length)?;
+        let actor = reader.take(length)?;
         let length = usize::from(reader.u8()?);
-        Ok(Self { origin, principal, text: reader.take(length)? })
+        Ok(Self { origin, actor, text: reader.take(length)? })
     }
 
     fn check(&self) -> Result<(), DecodeError> {
-        if std::str::from_utf8(self.principal).is_err() {
-            return Err(DecodeError::Value("text"));
+        if !self.actor.is_empty() && split_actor(self.actor).is_none() {
+            return Err(DecodeError::Value("actor"));
         }
         if Key::fits(self.text) { Ok(()) } else { Err(DecodeError::Value("key")) }
+    }
+
+    /// The name of the principal; empty for a request without an API key.
+    pub(crate) fn principal(&self) -> &'a [u8] {
+        principal_of(self.actor)
+    }
+
+    /// The principal and the API key.
+    pub(crate) fn actor(&self) -> ActorParts<'a> {
+        split_actor(self.actor)
     }
 }
 
@@ -103,6 +116,14 @@ impl<'a> RequestRef<'a> {
         };
         let command = CommandRef::skim(reader)?;
         Ok(Self { key, deadline, command, bytes: whole.up_to(reader) })
+    }
+}
+
+impl RequestRef<'_> {
+    /// The name of the principal; empty for a request without an API key.
+    pub(crate) fn principal(&self) -> String {
+        let principal = self.key.map(|key| key.principal()).unwrap_or_default();
+        std::str::from_utf8(principal).unwrap_or_default().into()
     }
 }
 

@@ -1,8 +1,9 @@
 //! Requests, commands and outcomes as bytes.
 
+use crate::api_key::{Actor, ApiKeyDigest};
 use crate::codec::bytes::{DecodeError, Reader, Writer};
 use crate::command::{Command, Definition, LINES_MAX, Line, Request, SHOP_PRODUCTS_MAX};
-use crate::command::{Shop, Side};
+use crate::command::{NewApiKey, Shop, Side};
 use crate::outcome::{Accepted, Outcome, Refusal};
 use crate::terms::{Index, Key, LedgerId, Name, OrderNumber, Origin, Timestamp};
 
@@ -16,7 +17,7 @@ impl Request {
                     Origin::Client => 1,
                     Origin::Frontend => 2,
                 });
-                out.short_text(&key.principal);
+                out.short_text(key.actor.as_ref().map_or("", Actor::as_str));
                 out.short_text(key.text());
             }
         }
@@ -46,14 +47,10 @@ impl Request {
 }
 
 fn decode_key(origin: Origin, reader: &mut Reader<'_>) -> Result<Key, DecodeError> {
-    let principal_length = usize::from(reader.u8()?);
-    let principal = reader.text(principal_length)?;
+    let actor = reader.actor()?;
     let text_length = usize::from(reader.u8()?);
-    let mut key = Key::new(origin, reader.text(text_length)?).ok_or(DecodeError::Value("key"))?;
-    if !principal.is_empty() {
-        key.principal = principal.into();
-    }
-    Ok(key)
+    let key = Key::new(origin, reader.text(text_length)?).ok_or(DecodeError::Value("key"))?;
+    Ok(key.sent_by(actor))
 }
 
 impl Command {
@@ -104,6 +101,19 @@ impl Command {
                 out.u64(*incarnation);
                 out.u64(*term);
             }
+            Self::IssueApiKey(new) => {
+                out.u8(8);
+                new.encode_to(out);
+            }
+            Self::RevokeApiKey { id, ends } => {
+                out.u8(9);
+                out.raw(id.as_str().as_bytes());
+                out.u64(ends.map_or(0, |ends| ends.0));
+            }
+            Self::SetAnonymousScopes(scopes) => {
+                out.u8(10);
+                out.u16(scopes.bits());
+            }
         }
     }
 
@@ -120,6 +130,9 @@ impl Command {
             5 => Self::Place(decode_lines(reader, last)?),
             6 => Self::Attach { incarnation: reader.u64()?, name: reader.name()? },
             7 => Self::Detach { incarnation: reader.u64()?, term: reader.u64()? },
+            8 => Self::IssueApiKey(NewApiKey::decode_from(reader)?),
+            9 => Self::RevokeApiKey { id: reader.api_key_id()?, ends: reader.time_maybe()? },
+            10 => Self::SetAnonymousScopes(reader.scopes()?),
             _ => return Err(DecodeError::Value("command")),
         })
     }
@@ -199,6 +212,28 @@ impl Definition {
     }
 }
 
+impl NewApiKey {
+    fn encode_to(&self, out: &mut Vec<u8>) {
+        out.raw(self.id.as_str().as_bytes());
+        out.raw(&self.digest.0);
+        out.short_text(self.principal.as_str());
+        out.u16(self.scopes.bits());
+        out.u64(self.ends.map_or(0, |ends| ends.0));
+        out.short_text(&self.note);
+    }
+
+    fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            id: reader.api_key_id()?,
+            digest: ApiKeyDigest(reader.array()?),
+            principal: reader.principal()?,
+            scopes: reader.scopes()?,
+            ends: reader.time_maybe()?,
+            note: reader.note()?,
+        })
+    }
+}
+
 impl Outcome {
     pub(crate) fn encode_to(&self, out: &mut Vec<u8>) {
         match self {
@@ -262,6 +297,11 @@ impl Refusal {
             8 => Self::StockLimit(reader.name()?),
             9 => Self::CatalogsLimit,
             10 => Self::NumbersExhausted,
+            11 => Self::NotAuthenticated,
+            12 => Self::NotAllowed,
+            13 => Self::ApiKeyExists,
+            14 => Self::NoSuchApiKey,
+            15 => Self::ApiKeysLimit,
             _ => return Err(DecodeError::Value("refusal")),
         })
     }
@@ -279,6 +319,11 @@ impl Refusal {
             Self::StockLimit(_) => 8,
             Self::CatalogsLimit => 9,
             Self::NumbersExhausted => 10,
+            Self::NotAuthenticated => 11,
+            Self::NotAllowed => 12,
+            Self::ApiKeyExists => 13,
+            Self::NoSuchApiKey => 14,
+            Self::ApiKeysLimit => 15,
         }
     }
 
@@ -294,7 +339,12 @@ impl Refusal {
             | Self::NotOpen
             | Self::LinesOutOfRange
             | Self::NumbersExhausted
-            | Self::CatalogsLimit => None,
+            | Self::CatalogsLimit
+            | Self::NotAuthenticated
+            | Self::NotAllowed
+            | Self::ApiKeyExists
+            | Self::NoSuchApiKey
+            | Self::ApiKeysLimit => None,
         }
     }
 }

@@ -8,9 +8,10 @@
     reason = "a test that panics has found something"
 )]
 
+use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, Scopes};
 use ledger::block::{Block, EncodedBlock};
 use ledger::codec::BATCH_VERSION;
-use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
+use ledger::command::{Batch, Command, Definition, Line, NewApiKey, Request, Shop, Side};
 use ledger::ledger::{Entry, Ledger, Windows};
 use ledger::outcome::Outcome;
 use ledger::terms::{
@@ -112,6 +113,43 @@ fn line() -> impl Strategy<Value = Line> {
     })
 }
 
+/// One of three API keys.
+fn api_key_id() -> impl Strategy<Value = ApiKeyId> {
+    (0..3_u8).prop_map(|number| ApiKeyId::new(format!("0000000{number}").as_bytes()).unwrap())
+}
+
+/// One of two principals.
+fn principal() -> impl Strategy<Value = Principal> {
+    any::<bool>().prop_map(|shop| Principal::new(if shop { "shop" } else { "press" }).unwrap())
+}
+
+fn scopes() -> impl Strategy<Value = Scopes> {
+    let list = prop_oneof![Just("none"), Just("storefront"), Just("owner,keys"), Just("root")];
+    list.prop_map(|list| Scopes::parse(list).unwrap())
+}
+
+/// A command about API keys.
+fn about_api_keys() -> impl Strategy<Value = Command> {
+    let ends = || proptest::option::weighted(0.4, (1..90_u64).prop_map(Timestamp));
+    let new = (api_key_id(), principal(), scopes(), ends());
+    let anonymous = prop_oneof![4 => Just(Scopes::OPEN), 1 => scopes()];
+    prop_oneof![
+        4 => new.prop_map(|(id, principal, scopes, ends)| {
+            let (digest, note) = (ApiKeyDigest([3; 16]), String::new());
+            Command::IssueApiKey(NewApiKey { id, digest, principal, scopes, ends, note })
+        }),
+        1 => (api_key_id(), ends()).prop_map(|(id, ends)| Command::RevokeApiKey { id, ends }),
+        2 => anonymous.prop_map(Command::SetAnonymousScopes),
+    ]
+}
+
+fn is_about_api_keys(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::IssueApiKey(_) | Command::RevokeApiKey { .. } | Command::SetAnonymousScopes(_)
+    )
+}
+
 /// Any command; most are orders.
 pub(crate) fn command() -> impl Strategy<Value = Command> {
     let any_name = || (0..4_usize).prop_map(name);
@@ -133,6 +171,7 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         1 => (0..3_u64, 1..3_u64)
             .prop_map(|(incarnation, term)| Command::Detach { incarnation, term }),
         1 => Just(opening()),
+        3 => about_api_keys(),
     ]
 }
 
@@ -140,7 +179,11 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
 pub(crate) fn request() -> impl Strategy<Value = Request> {
     let origin = prop_oneof![Just(Origin::Client), Just(Origin::Frontend)];
     let key = proptest::option::of((origin, 0..9_u8));
-    let key = key.prop_map(|key| key.map(|(o, n)| Key::new(o, &n.to_string()).unwrap()));
+    let actor = (principal(), api_key_id()).prop_map(|(principal, id)| Actor::new(&principal, id));
+    let actor = proptest::option::weighted(0.3, actor);
+    let key = (key, actor).prop_map(|(key, actor)| {
+        key.map(|(o, n)| Key::new(o, &n.to_string()).unwrap().sent_by(actor))
+    });
     let deadline = proptest::option::weighted(0.2, (0..80_u64).prop_map(Timestamp));
     (key, deadline, command()).prop_map(|(key, deadline, command)| Request {
         key,
@@ -181,7 +224,11 @@ pub(crate) fn open_steps() -> impl Strategy<Value = Vec<Step>> {
 pub(crate) fn upgraded_steps() -> impl Strategy<Value = Vec<Step>> {
     (open_steps(), any::<prop::sample::Index>()).prop_map(|(mut steps, first)| {
         let first = first.index(steps.len() + 1);
-        steps.iter_mut().take(first).for_each(|step| step.version = 1);
+        for step in steps.iter_mut().take(first) {
+            step.version = 1;
+            // That program knew no API keys.
+            step.requests.retain(|request| !is_about_api_keys(&request.command));
+        }
         steps
     })
 }

@@ -1,5 +1,7 @@
 //! The command line: every command and flag, with its help text.
 
+pub(crate) mod keys;
+
 pub(crate) mod lab;
 
 pub(crate) mod members;
@@ -9,6 +11,7 @@ pub(crate) mod values;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::failpoints::{Faults, Mutants};
+use keys::{ApiKeys, Init};
 use lab::{Demo, Lab};
 use members::{Member, Recover, Replace};
 use values::{DialectName, Url};
@@ -38,6 +41,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Starts a whole store on this machine: three replicas, catalogs, frontends
     Up(Up),
+    /// Makes the first API key of a new store, which begins closed
+    Init(Init),
     /// Runs one order replica
     Order(Order),
     /// Runs one catalog
@@ -197,6 +202,9 @@ pub(crate) struct Order {
     /// Hand leadership to a healthy replica with a higher id, without waiting for a failure
     #[arg(long)]
     pub(crate) preempt: bool,
+    /// A new store begins open: requests without an API key may query and order
+    #[arg(long)]
+    pub(crate) open: bool,
     /// Wait to be added to an existing store: for a new replica with an empty folder
     #[arg(long)]
     pub(crate) join: bool,
@@ -243,7 +251,7 @@ pub(crate) struct Catalog {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  oppidum frontend\n  \
     oppidum frontend --host 127.0.0.1 --port 8080 --cache off --dialect toy\n\n\
-    Without --host it listens on every network, and says so: there is no authentication.")]
+    Without --host it listens on every network.")]
 pub(crate) struct Frontend {
     /// The public address [default: 0.0.0.0]
     #[arg(long)]
@@ -369,6 +377,9 @@ pub(crate) enum CtlOn {
     /// Products: list, define, price, restock
     #[command(subcommand)]
     Product(Product),
+    /// API keys: issue, list, rotate, revoke
+    #[command(subcommand)]
+    Key(ApiKeys),
     /// Replicas: list, add, remove, while the store is open
     #[command(subcommand)]
     Member(Member),

@@ -8,12 +8,15 @@ use std::time::Duration;
 use ::frontend::PublicStatus;
 use ::frontend::classic::Dialect;
 use clap::Args;
+use ledger::api_key::{ApiKeyDigest, ApiKeyId};
+use ledger::api_key_text::API_KEY_PREFIX;
+use order::RootKey;
 use wire::exit::Stop;
 use wire::telemetry;
 
 use crate::address::Addresses;
-use crate::http;
 use crate::settings::{self, Settings};
+use crate::{http, key_file};
 
 /// The store that a client talks to.
 #[derive(Clone, Debug, Args)]
@@ -24,14 +27,22 @@ pub(crate) struct Url {
     /// With https: a file of the certificate authorities to trust [default: those of the system]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<String>,
+    /// The file of the API key to send [default: none is sent]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<String>,
 }
 
 impl Url {
-    /// The address of the store. From now on, connections to `https://` trust these authorities.
+    /// The address of the store. From now on, connections to `https://` trust these authorities, and
+    /// requests carry this API key.
     pub(crate) fn resolve(self, settings: &mut Settings) -> Result<String, Stop> {
         let url: String = settings.want(settings::URL, self.url)?;
         let file: Option<FreeText> = settings.take(settings::CA_FILE, self.ca_file)?;
         http::trust(file.map(|FreeText(file)| file.into()));
+        let file: Option<FreeText> = settings.take(settings::KEY_FILE, self.key_file)?;
+        if let Some(FreeText(file)) = file {
+            http::authenticate(&key_file::read(file.as_ref())?);
+        }
         Ok(url)
     }
 }
@@ -98,6 +109,32 @@ impl FromStr for FreeText {
         } else {
             Ok(Self(text.to_owned()))
         }
+    }
+}
+
+/// The first API key of a new store, as `oppidum init` prints it: `ID:DIGEST`.
+#[derive(Debug)]
+pub(crate) struct RootKeyLine(pub(crate) RootKey);
+
+impl FromStr for RootKeyLine {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let odd = || "expected ID:DIGEST, as `oppidum init` prints it".to_owned();
+        if text.starts_with(API_KEY_PREFIX) {
+            return Err("this is a whole API key, which no replica may have".into());
+        }
+        let (id, digest) = text.split_once(':').ok_or_else(odd)?;
+        let id = ApiKeyId::new(id.as_bytes()).ok_or_else(odd)?;
+        if digest.len() != 32 || !digest.is_ascii() {
+            return Err(odd());
+        }
+        let mut bytes = [0; 16];
+        for (byte, pair) in bytes.iter_mut().zip(digest.as_bytes().chunks(2)) {
+            let pair = str::from_utf8(pair).map_err(|_| odd())?;
+            *byte = u8::from_str_radix(pair, 16).map_err(|_| odd())?;
+        }
+        Ok(Self(RootKey { id, digest: ApiKeyDigest(bytes) }))
     }
 }
 

@@ -215,6 +215,8 @@ fn order(id: u64, port: u16, list: &str, request: &UpRequest) -> Child {
     let cluster = request.cluster.iter().map(|name| ("--cluster", name.clone()));
     let flags: Vec<_> = flags.into_iter().chain(cluster).collect();
     let mut arguments = arguments("order", &flags);
+    // Whatever the environment says of a root key: a store of `up` is for this machine.
+    arguments.push("--open".to_owned());
     arguments.extend(request.preempt.then(|| "--preempt".to_owned()));
     Child { name: format!("order-{id}"), arguments, address: format!("127.0.0.1:{port}") }
 }

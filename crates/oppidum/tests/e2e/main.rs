@@ -27,6 +27,7 @@ mod batch;
 
 mod sold_out;
 
+mod api_keys;
 mod away;
 
 mod failover;

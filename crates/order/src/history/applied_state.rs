@@ -17,6 +17,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use ledger::access::Access;
 use ledger::block::EncodedBlock;
 use ledger::change::Change;
 use ledger::ledger::Ledger;
@@ -75,6 +76,8 @@ pub(crate) struct Shared {
     /// What the log has on disk, if the log reports it.
     pub(crate) on_disk: OnceLock<OnDisk>,
     pub(super) applied: watch::Sender<Index>,
+    /// Who may do what, as of the last change.
+    pub(super) access: watch::Sender<Arc<Access>>,
     pub(super) feed: broadcast::Sender<Arc<AppliedEntry>>,
 }
 
@@ -190,6 +193,7 @@ impl Shared {
         let progress = WriteProgress { durable: durable.applied, failure: None };
         Self {
             applied: watch::Sender::new(ledger.applied()),
+            access: watch::Sender::new(Arc::new(ledger.told_access())),
             applied_state: RwLock::new(Applied {
                 ledger: AppliedLedger::Whole(ledger),
                 applied: durable.applied,
@@ -245,6 +249,10 @@ impl Shared {
         let shop = applied_state.ledger.shop();
         let index = shop.applied();
         self.applied.send_replace(index);
+        let told = self.access.borrow().clone();
+        if told.changed != shop.access().changed || (told.is_unknown() && shop.is_open()) {
+            self.access.send_replace(Arc::new(shop.told_access()));
+        }
         if self.feed.receiver_count() == 0 {
             return;
         }

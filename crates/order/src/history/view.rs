@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use ledger::access::Access;
 use ledger::block::{EncodedBlock, Order};
 use ledger::ledger::Ledger;
 use ledger::shop::ShopState;
@@ -92,6 +93,11 @@ impl View {
     /// A receiver of the last applied index.
     pub fn applied(&self) -> watch::Receiver<Index> {
         self.shared.applied.subscribe()
+    }
+
+    /// A receiver of who may do what.
+    pub(crate) fn access(&self) -> watch::Receiver<Arc<Access>> {
+        self.shared.access.subscribe()
     }
 
     /// The bytes of batches applied since the process started.

@@ -19,6 +19,7 @@ use wire::proto;
 
 use super::failover::ReportedLoss;
 use crate::disk_space::{Level, SpaceReading};
+use crate::formats::FORMATS;
 use crate::identity::Identity;
 use crate::introduction::Introduction;
 use crate::peers::Peers;
@@ -274,6 +275,7 @@ impl PeerStream {
             voting: self.voting.borrow().clone(),
             // In each ping: the peer may not have met this replica when the first ping arrived.
             known: self.identity.known(),
+            formats: FORMATS,
             ..proto::HoldPing::default()
         }
     }

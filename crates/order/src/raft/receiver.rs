@@ -468,6 +468,7 @@ impl Receiver {
         }
         self.shared.peers.set_report(id, reaches, dead);
         self.shared.peers.set_full(id, ping.full);
+        self.shared.peers.set_formats(id, ping.formats);
         // A replica that was not met at its own address cannot stop this one.
         let known = self.shared.identity.knows(id);
         let is_plausible =

@@ -173,7 +173,7 @@ impl Store {
 
     /// Reads an order.
     pub(crate) async fn lookup(&self, id: u64, number: u64) -> Answered {
-        self.ask(id, Asked::Lookup(proto::Lookup { number })).await
+        self.ask(id, Asked::Lookup(proto::Lookup { number, ..proto::Lookup::default() })).await
     }
 
     /// Reads a product.
@@ -267,6 +267,7 @@ fn settings(id: u64, peers: Vec<Peer>, listen: SocketAddr, folder: &Path) -> Set
             ],
         },
         shop_source: "a test".into(),
+        root_key: None,
         windows: Windows::default(),
         reserve: None,
         faults: Faults::default(),

@@ -96,7 +96,7 @@ impl StreamServer {
 }
 
 fn what() -> ask::What {
-    ask::What::Lookup(proto::Lookup { number: 7 })
+    ask::What::Lookup(proto::Lookup { number: 7, ..proto::Lookup::default() })
 }
 
 async fn soon<T>(what: impl Future<Output = T>) -> T {

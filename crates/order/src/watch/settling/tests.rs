@@ -249,7 +249,7 @@ impl Asker {
     /// A reply, and the answer that arrives for it.
     async fn ask(&mut self) -> (Reply, PendingAnswer) {
         let caller = self.caller.clone();
-        let what = proto::ask::What::Lookup(proto::Lookup { number: 0 });
+        let what = proto::ask::What::Lookup(proto::Lookup::default());
         let answer = tokio::spawn(async move { caller.ask(what, Duration::from_hours(1)).await });
         (soon(self.replies.recv()).await.unwrap(), answer)
     }

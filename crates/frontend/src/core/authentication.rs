@@ -1,0 +1,214 @@
+//! Authentication: who sent a request, by its `Authorization` header, and what it may do.
+//!
+//! The frontend decides this early, to answer fast; the ledger decides it again, for every order.
+//! As long as a store has no API keys at all, the header means nothing, as in release 0.1.
+
+use http::StatusCode;
+use ledger::access::Access;
+use ledger::api_key::{Actor, Scopes};
+use ledger::api_key_text::{NotAnApiKey, identify};
+use ledger::terms::Timestamp;
+
+/// The sender of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sender {
+    /// The principal and its API key. `None`: the request came without one.
+    pub(crate) actor: Option<Actor>,
+    scopes: Scopes,
+}
+
+/// Why a request is rejected before it is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unauthorized {
+    #[error("an API key is needed here: send `Authorization: Bearer opk_…`")]
+    NoKey,
+    #[error("the Authorization header must be sent once, as `Bearer` and one API key")]
+    Malformed,
+    #[error("the API key is malformed: {0}")]
+    NotAKey(NotAnApiKey),
+    #[error("this store has no such API key")]
+    Unknown,
+    #[error("the API key has ended: it was revoked, or its time is over")]
+    Ended,
+    #[error("the API key does not allow this: it lacks the scope `{0}`")]
+    Lacks(Scopes),
+}
+
+impl Unauthorized {
+    /// 401 if another API key would help, else 403.
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Self::Lacks(_) => StatusCode::FORBIDDEN,
+            _ => StatusCode::UNAUTHORIZED,
+        }
+    }
+}
+
+/// What a request sent as its `Authorization`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Authorization<'a> {
+    /// No header.
+    None,
+    /// One header with this value.
+    One(&'a [u8]),
+    /// More than one.
+    Several,
+}
+
+impl Sender {
+    /// The sender of a request, as of a log time.
+    pub(crate) fn of(
+        sent: Authorization<'_>,
+        access: &Access,
+        at: Option<Timestamp>,
+    ) -> Result<Self, Unauthorized> {
+        let token = match sent {
+            Authorization::One(value) if !access.keys.is_empty() => {
+                bearer(value).ok_or(Unauthorized::Malformed)?
+            }
+            Authorization::Several if !access.keys.is_empty() => {
+                return Err(Unauthorized::Malformed);
+            }
+            _ => return Ok(Self { actor: None, scopes: access.anonymous }),
+        };
+        let (id, digest) = identify(token).map_err(Unauthorized::NotAKey)?;
+        let key = access.keys.get(&id).filter(|key| key.digest == digest);
+        let key = key.ok_or(Unauthorized::Unknown)?;
+        if at.is_some_and(|at| !key.is_live(at)) {
+            return Err(Unauthorized::Ended);
+        }
+        Ok(Self { actor: Some(Actor::new(&key.principal, id)), scopes: key.scopes })
+    }
+
+    /// Checks that the sender may do what needs all of `needed`.
+    pub(crate) fn check(&self, needed: Scopes) -> Result<(), Unauthorized> {
+        match self.actor {
+            _ if self.scopes.contain(needed) => Ok(()),
+            None => Err(Unauthorized::NoKey),
+            Some(_) => Err(Unauthorized::Lacks(needed.without(self.scopes))),
+        }
+    }
+
+    /// True if the sender may do what needs `scope`.
+    pub(crate) fn may(&self, scope: Scopes) -> bool {
+        self.scopes.contain(scope)
+    }
+
+    /// The sender's actor as it travels with an order.
+    pub(crate) fn actor_text(&self) -> &str {
+        self.actor.as_ref().map_or("", Actor::as_str)
+    }
+}
+
+/// The token of a value `Bearer TOKEN` (RFC 6750). The scheme has no case.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.trim_ascii().split_at_checked(6)?;
+    let token = scheme.eq_ignore_ascii_case(b"bearer").then(|| token.trim_ascii_start())?;
+    let is_apart = value.trim_ascii().get(6).is_some_and(u8::is_ascii_whitespace);
+    is_apart.then_some(token)
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::api_key::{ApiKey, ApiKeyDigest, Principal};
+    use ledger::api_key_text::{ApiKeyText, RANDOM_BYTES};
+    use ledger::terms::Index;
+
+    use super::*;
+
+    const AT: Option<Timestamp> = Some(Timestamp(1_000));
+
+    fn text(seed: u8) -> ApiKeyText {
+        ApiKeyText::new(&[seed; RANDOM_BYTES])
+    }
+
+    /// A closed store with one key that ends at 2,000.
+    fn closed() -> Access {
+        let key = ApiKey {
+            digest: text(1).digest(),
+            principal: Principal::new("webshop").unwrap(),
+            scopes: Scopes::parse("storefront").unwrap(),
+            ends: Some(Timestamp(2_000)),
+            issued: Timestamp(1),
+            issuer: None,
+            note: String::new(),
+        };
+        let mut access = Access { changed: Index(9), anonymous: Scopes::NONE, ..Access::default() };
+        access.keys.insert(text(1).id(), key);
+        access
+    }
+
+    fn sent(value: &str) -> Result<Sender, Unauthorized> {
+        Sender::of(Authorization::One(value.as_bytes()), &closed(), AT)
+    }
+
+    #[test]
+    fn a_key_is_taken_in_each_legal_form() {
+        let key = text(1);
+        let secret = key.reveal();
+        for value in
+            [format!("Bearer {secret}"), format!("bearer   {secret}"), format!(" BEARER {secret} ")]
+        {
+            let sender = sent(&value).unwrap();
+            assert_eq!(sender.actor_text(), format!("webshop/{}", key.id()));
+            assert_eq!(sender.check(Scopes::ORDER), Ok(()));
+            assert_eq!(sender.check(Scopes::SHOP), Err(Unauthorized::Lacks(Scopes::SHOP)));
+        }
+    }
+
+    #[test]
+    fn each_other_header_says_what_is_wrong() {
+        let key = text(1);
+        let secret = key.reveal();
+        let unknown = text(2);
+        let mistyped = format!("{}0", &secret[..42]);
+        for (value, why) in [
+            (String::new(), Unauthorized::Malformed),
+            ("Bearer".into(), Unauthorized::Malformed),
+            (format!("Bearer{secret}"), Unauthorized::Malformed),
+            (format!("Basic {secret}"), Unauthorized::Malformed),
+            (secret.to_owned(), Unauthorized::Malformed),
+            ("Bearer eyJhbGciOi".into(), Unauthorized::NotAKey(NotAnApiKey::Form)),
+            (format!("Bearer {secret}, {secret}"), Unauthorized::NotAKey(NotAnApiKey::Form)),
+            (format!("Bearer {mistyped}"), Unauthorized::NotAKey(NotAnApiKey::Mistyped)),
+            (format!("Bearer {}", unknown.reveal()), Unauthorized::Unknown),
+        ] {
+            assert_eq!(sent(&value), Err(why), "{value:?}");
+            assert!(!why.to_string().contains(secret), "no message repeats a key");
+        }
+        let several = Sender::of(Authorization::Several, &closed(), AT);
+        assert_eq!(several, Err(Unauthorized::Malformed));
+    }
+
+    #[test]
+    fn a_key_of_the_same_id_and_another_secret_is_unknown() {
+        let mut access = closed();
+        access.keys.values_mut().for_each(|key| key.digest = ApiKeyDigest([0; 16]));
+        let value = format!("Bearer {}", text(1).reveal());
+        let found = Sender::of(Authorization::One(value.as_bytes()), &access, AT);
+        assert_eq!(found, Err(Unauthorized::Unknown));
+    }
+
+    #[test]
+    fn a_key_ends_at_its_time() {
+        let value = format!("Bearer {}", text(1).reveal());
+        let at = |millis| {
+            let sent = Authorization::One(value.as_bytes());
+            Sender::of(sent, &closed(), Some(Timestamp(millis))).map(|_| ())
+        };
+        assert_eq!((at(1_999), at(2_000)), (Ok(()), Err(Unauthorized::Ended)));
+    }
+
+    #[test]
+    fn without_a_key_the_anonymous_scopes_count_and_a_store_without_keys_ignores_the_header() {
+        let nobody = Sender::of(Authorization::None, &closed(), AT).unwrap();
+        assert_eq!(nobody.check(Scopes::QUERY), Err(Unauthorized::NoKey));
+        let open = Access::default();
+        for sent in [Authorization::None, Authorization::One(b"Basic eA=="), Authorization::Several]
+        {
+            let sender = Sender::of(sent, &open, AT).unwrap();
+            assert_eq!((sender.actor_text(), sender.check(Scopes::ORDER)), ("", Ok(())));
+            assert!(!sender.may(Scopes::MONITOR));
+        }
+    }
+}

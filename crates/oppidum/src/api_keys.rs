@@ -1,0 +1,214 @@
+//! The operator's work on API keys: issue, list, rotate, revoke, and what nobody needs one for.
+//!
+//! These commands go to the leader's internal listener: who reaches the replicas is an operator.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ledger::access::Access;
+use ledger::api_key::{Actor, ApiKey, ApiKeyId, Principal, Scopes, is_note};
+use ledger::api_key_text::ApiKeyText;
+use ledger::command::{Command, NewApiKey};
+use ledger::outcome::Outcome;
+use ledger::terms::Timestamp;
+use wire::exit::Stop;
+use wire::stream::Caller;
+
+use crate::cli::keys::{ApiKeys, Init};
+use crate::cli::values::{FreeText, Url};
+use crate::settings::{self, Settings};
+use crate::{ctl, inspect, key_file};
+
+/// How long the leader may take to say who may do what.
+const ACCESS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// The file of the root key in the folder of `oppidum init`.
+const ROOT_KEY_FILE: &str = "root.key";
+
+/// `oppidum init`: the first API key of a new store.
+pub(crate) fn init(flags: Init) -> Result<bool, Stop> {
+    let FreeText(data) = Settings::load()?.want(settings::DATA, flags.data)?;
+    crate::roles::keep_private();
+    let no = |error: std::io::Error| Stop::Setup(format!("{data}: {error}"));
+    std::fs::create_dir_all(&data).map_err(no)?;
+    let file = std::path::Path::new(&data).join(ROOT_KEY_FILE);
+    let key = if file.exists() { key_file::read(&file)? } else { key_file::new_api_key() };
+    if file.exists() {
+        note!("{} is there already, and is kept", file.display());
+    } else {
+        key_file::write(&file, &key)?;
+        note!("{} holds the root key, which allows everything: keep it", file.display());
+    }
+    note!("the environment of every replica of the new store needs this line:");
+    answer!("OPPIDUM_ROOT_KEY={}:{:032x}", key.id(), u128::from_be_bytes(key.digest().0));
+    Ok(true)
+}
+
+/// Runs `oppidum ctl key`. False: the ledger refused it.
+pub(crate) async fn run(what: ApiKeys) -> Result<bool, Stop> {
+    let mut settings = Settings::load()?;
+    let mut at = |flag: Url| flag.resolve(&mut settings);
+    match what {
+        ApiKeys::List(url) => list(&at(url)?).await,
+        ApiKeys::Issue { principal, scopes, lifetime, note, url } => {
+            if !is_note(&note) {
+                let why = "a note has at most 64 bytes and no control characters";
+                return Err(Stop::Setup(why.into()));
+            }
+            let url = at(url)?;
+            let store = Known::of(&url).await?;
+            let ends = lifetime.map(|lifetime| store.later(lifetime));
+            issue(&url, Wish { principal, scopes, ends, note }).await
+        }
+        ApiKeys::Rotate { principal, overlap, url } => rotate(&at(url)?, &principal, overlap).await,
+        ApiKeys::Revoke { id, later, url } => {
+            let url = at(url)?;
+            let ends = match later {
+                Some(later) => Some(Known::of(&url).await?.later(later)),
+                None => None,
+            };
+            let outcome = ctl::decide(&url, Command::RevokeApiKey { id, ends }).await?;
+            let when = ends.map_or_else(|| "now".to_owned(), |ends| format!("at {}", time(ends)));
+            ctl::report(outcome, &format!("API key {id} ends {when}"))
+        }
+        ApiKeys::Anonymous { scopes, url } => {
+            let outcome = ctl::decide(&at(url)?, Command::SetAnonymousScopes(scopes)).await?;
+            let done = match scopes {
+                Scopes::NONE => "the store is closed: without an API key nothing is allowed".into(),
+                scopes => format!("without an API key a request may: {scopes}"),
+            };
+            ctl::report(outcome, &done)
+        }
+    }
+}
+
+/// An API key to be issued.
+struct Wish {
+    principal: Principal,
+    scopes: Scopes,
+    ends: Option<Timestamp>,
+    note: String,
+}
+
+/// Issues an API key, and prints it: the only line on stdout.
+async fn issue(url: &str, wish: Wish) -> Result<bool, Stop> {
+    let Wish { principal, scopes, ends, note } = wish;
+    let key: ApiKeyText = key_file::new_api_key();
+    let told = format!("this API key of {principal} allows {scopes}");
+    let new = NewApiKey { id: key.id(), digest: key.digest(), principal, scopes, ends, note };
+    let outcome = ctl::decide(url, Command::IssueApiKey(new)).await?;
+    if let Some(refusal) = refused(&outcome) {
+        note!("refused: {refusal}");
+        return Ok(false);
+    }
+    answer!("{}", key.reveal());
+    let until =
+        ends.map_or_else(|| "until it is revoked".into(), |at| format!("until {}", time(at)));
+    note!("{told} {until}; it is not shown again");
+    Ok(true)
+}
+
+async fn rotate(url: &str, principal: &Principal, overlap: Duration) -> Result<bool, Stop> {
+    let store = Known::of(url).await?;
+    let own = store.access.keys.iter();
+    let own = own.filter(|(_, key)| key.principal == *principal && key.is_live(store.log_time));
+    let own: Vec<(&ApiKeyId, &ApiKey)> = own.collect();
+    let Some((_, newest)) = own.iter().max_by_key(|(_, key)| key.issued) else {
+        let why = format!("{principal} has no API key that could be rotated: issue one");
+        return Err(Stop::Setup(why));
+    };
+    let lifetime = newest.ends.map(|ends| ends.0.saturating_sub(newest.issued.0));
+    let ends = lifetime.map(|millis| store.later(Duration::from_millis(millis)));
+    let note = newest.note.clone();
+    let wish = Wish { principal: principal.clone(), scopes: newest.scopes, ends, note };
+    if !issue(url, wish).await? {
+        return Ok(false);
+    }
+    let ends = store.later(overlap);
+    for (id, _) in own {
+        let outcome = ctl::decide(url, Command::RevokeApiKey { id: *id, ends: Some(ends) }).await?;
+        match refused(&outcome) {
+            Some(refusal) => note!("API key {id} goes on: {refusal}"),
+            None => note!("API key {id} ends at {}, or before", time(ends)),
+        }
+    }
+    Ok(true)
+}
+
+fn refused(outcome: &Outcome) -> Option<&ledger::outcome::Refusal> {
+    match outcome {
+        Outcome::Refused(refusal) => Some(refusal),
+        Outcome::Repeated { first, .. } => refused(first),
+        Outcome::Accepted(_) => None,
+    }
+}
+
+async fn list(url: &str) -> Result<bool, Stop> {
+    let Known { access, log_time } = Known::of(url).await?;
+    if !access.keys.is_empty() {
+        answer!(
+            "{:<8}  {:<16}  {:<28}  {:<20}  {:<24}  {:<20}  note",
+            "id",
+            "principal",
+            "scopes",
+            "issued (UTC)",
+            "by",
+            "ends (UTC)"
+        );
+    }
+    for (id, key) in &access.keys {
+        let by = key.issuer.as_ref().map_or("operator", Actor::as_str);
+        let ends = match key.ends {
+            Some(ends) if ends <= log_time => "has ended".to_owned(),
+            Some(ends) => time(ends),
+            None => "-".to_owned(),
+        };
+        let scopes = match key.scopes {
+            Scopes::ALL => "all".to_owned(),
+            scopes => scopes.to_string(),
+        };
+        answer!(
+            "{id}  {:<16}  {scopes:<28}  {:<20}  {by:<24}  {ends:<20}  {}",
+            key.principal.as_str(),
+            time(key.issued),
+            key.note
+        );
+    }
+    answer!("without an API key a request may: {}", access.anonymous);
+    Ok(true)
+}
+
+/// What the leader knows of the store's API keys.
+struct Known {
+    access: Arc<Access>,
+    log_time: Timestamp,
+}
+
+impl Known {
+    async fn of(url: &str) -> Result<Self, Stop> {
+        let store = inspect::fetch(url).await?;
+        let leader = store.leading().ok_or_else(|| {
+            Stop::Setup("no replica leads just now: see `oppidum status`, and try again".into())
+        })?;
+        let no = |why: String| Stop::Setup(format!("the leader cannot be asked: {why}"));
+        let caller = Caller::connect(&leader.address).await.map_err(|e| no(e.to_string()))?;
+        let mut accesses = caller.access();
+        let told = tokio::time::timeout(ACCESS_TIMEOUT, accesses.wait_for(Option::is_some)).await;
+        let access = match told {
+            Ok(Ok(access)) => access.clone().unwrap_or_default(),
+            _ => return Err(no("it does not say who may do what".into())),
+        };
+        Ok(Self { access, log_time: Timestamp(caller.log_time_ms()) })
+    }
+
+    /// The log time after this much more time.
+    fn later(&self, time: Duration) -> Timestamp {
+        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Timestamp(self.log_time.0.saturating_add(millis))
+    }
+}
+
+/// A log time for people: `2027-02-26 15:00`.
+fn time(at: Timestamp) -> String {
+    wire::wall_clock::minute(Duration::from_millis(at.0))
+}
