@@ -2,11 +2,15 @@
 //!
 //! They do the work of a frontend: after an unknown outcome they send the same key again, to the
 //! current leader. Sometimes they repeat an order that was answered long ago, or query a product.
+//! Half of them have an API key, which they replace now and then: the old one must decide nothing any
+//! more.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ledger::command::{Command, Line, Request, Side};
+use ledger::api_key::{ALPHABET, Actor, ApiKeyDigest, ApiKeyId, Principal, Scopes};
+use ledger::command::{Command, Line, NewApiKey, Request, Side};
+use ledger::outcome::{Outcome, Refusal};
 use ledger::terms::{Index, Key, Name, Origin, Quantity};
 use tokio_util::sync::CancellationToken;
 use wire::convert;
@@ -36,6 +40,10 @@ pub struct Customer {
     /// The next replica to ask.
     favourite: usize,
     wanted_orders: Vec<WantedOrder>,
+    /// The API key of a customer that has one.
+    actor: Option<Actor>,
+    /// How many orders were sent under API keys that had ended.
+    probes: u64,
 }
 
 impl std::fmt::Debug for Customer {
@@ -56,12 +64,20 @@ impl Customer {
             callers: BTreeMap::new(),
             favourite: 0,
             wanted_orders: Vec::new(),
+            actor: None,
+            probes: 0,
         }
     }
 
     /// Orders until stopped; every order that was sent is repeated until it is answered.
     pub async fn shop(mut self, stop: CancellationToken) -> Self {
+        if self.luck.percent(50) {
+            self.renew_api_key().await;
+        }
         while !stop.is_cancelled() {
+            if self.actor.is_some() && self.luck.percent(5) {
+                self.renew_api_key().await;
+            }
             match self.luck.below(10) {
                 0 if !self.wanted_orders.is_empty() => {
                     let again =
@@ -101,22 +117,67 @@ impl Customer {
     /// Repeats an order until it has a definite answer.
     async fn settle(&mut self, wanted: &WantedOrder) {
         self.history.note_sent(wanted, self.net.now());
-        let what = Asks::Request(convert::request_to(&request(wanted)));
+        let request = request(wanted, self.actor.clone());
+        if let Some((index, outcome)) = self.decide(&request).await {
+            self.history.note_answer(&wanted.key, self.net.now(), index, outcome);
+        }
+    }
+
+    /// Sends a request until it is decided. `None`: it got an answer that cannot be.
+    async fn decide(&mut self, request: &Request) -> Option<(Index, Outcome)> {
+        let what = Asks::Request(convert::request_to(request));
         loop {
             match self.ask(what.clone()).await {
                 Ok(proto::Answer { as_of, what: Some(Answered::Outcome(outcome)), .. }) => {
                     let index = Index(as_of);
-                    match convert::outcome_from(outcome, index) {
-                        Ok(outcome) => {
-                            self.history.note_answer(&wanted.key, self.net.now(), index, outcome);
+                    let outcome = convert::outcome_from(outcome, index);
+                    return match outcome {
+                        Ok(outcome) => Some((index, outcome)),
+                        Err(problem) => {
+                            self.history.is_wrong(problem.message);
+                            None
                         }
-                        Err(problem) => self.history.is_wrong(problem.message),
-                    }
-                    return;
+                    };
                 }
-                Ok(other) => return self.history.is_wrong(format!("{other:?} answers an order")),
+                Ok(other) => {
+                    self.history.is_wrong(format!("{other:?} answers a command"));
+                    return None;
+                }
                 Err(problem) => self.elsewhere(&problem).await,
             }
+        }
+    }
+
+    /// Issues a new API key of this customer and ends the one before, under which an order must be
+    /// refused from then on.
+    async fn renew_api_key(&mut self) {
+        let id: Vec<u8> = (0..8).map(|_| self.luck.one(ALPHABET.as_slice())).collect();
+        let id = ApiKeyId::new(&id).expect("its letters are from the alphabet");
+        let principal = Principal::new(&self.name).expect("names of customers are short");
+        let new = NewApiKey {
+            id,
+            digest: ApiKeyDigest([0; 16]),
+            principal: principal.clone(),
+            scopes: Scopes::ORDER,
+            ends: None,
+            note: String::new(),
+        };
+        let command = Command::IssueApiKey(new);
+        let issue = Request { key: Key::new(Origin::Client, id.as_str()), deadline: None, command };
+        self.decide(&issue).await;
+        let Some(old) = self.actor.replace(Actor::new(&principal, id)) else { return };
+        let Some(old_id) = old.id() else { return };
+        let command = Command::RevokeApiKey { id: old_id, ends: None };
+        let key = Key::new(Origin::Client, &format!("{old_id}-ends"));
+        self.decide(&Request { key, deadline: None, command }).await;
+        self.probes += 1;
+        let probe =
+            WantedOrder { key: format!("{}-probe-{}", self.name, self.probes), ..self.wanted() };
+        let decided = self.decide(&request(&probe, Some(old))).await;
+        let is_refused =
+            |outcome: &Outcome| *outcome == Outcome::Refused(Refusal::NotAuthenticated);
+        if !decided.as_ref().is_none_or(|(_, outcome)| is_refused(outcome)) {
+            self.history.is_wrong(format!("an API key that had ended got {decided:?}"));
         }
     }
 
@@ -166,12 +227,12 @@ impl Customer {
     }
 }
 
-fn request(wanted: &WantedOrder) -> Request {
+fn request(wanted: &WantedOrder, actor: Option<Actor>) -> Request {
     let line = Line {
         name: Name::new(&wanted.name).expect("names of the plan are short"),
         quantity: Quantity::new(wanted.quantity).expect("customers want one to three"),
         side: wanted.side,
     };
     let key = Key::new(Origin::Client, &wanted.key).expect("keys are short and visible");
-    Request { key: Some(key), deadline: None, command: Command::Place(vec![line]) }
+    Request { key: Some(key.sent_by(actor)), deadline: None, command: Command::Place(vec![line]) }
 }

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ledger::access::Access;
+use ledger::api_key::Scopes;
 use rand::RngExt;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -88,7 +90,6 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     let internal = bind("frontend's internal port", settings.internal)?;
     let listen = listener.local_addr().unwrap_or(settings.listen);
     let address = internal.local_addr().unwrap_or(settings.internal).to_string();
-    warn_if_open(listen);
     let Share { internal: internal_places, public: places } = places(&settings);
     let places = Places::new(places, settings.clients.connections_per_address);
     let port = PublicPort { listener, places, tls };
@@ -146,13 +147,23 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     Ok(())
 }
 
-/// Warns of a public port that every network can reach.
-fn warn_if_open(listen: SocketAddr) {
-    if listen.ip().is_unspecified() {
+/// Warns of a public port that every network can reach: of plaintext, and of an open store.
+fn warn_if_reachable(listen: SocketAddr, is_tls: bool, access: Option<&Access>) {
+    if !listen.ip().is_unspecified() {
+        return;
+    }
+    let port = listen.port();
+    if !is_tls {
         tracing::warn!(
-            "the public port {} is open to every network, without authentication: \
-            put a gateway in front, or listen on 127.0.0.1",
-            listen.port()
+            "the public port {port} is open to every network, in plaintext: give --public-tls, put \
+             a gateway in front, or listen on 127.0.0.1"
+        );
+    }
+    let anonymous = access.map(|access| access.anonymous).unwrap_or_default();
+    if anonymous.contain(Scopes::ORDER) {
+        tracing::warn!(
+            "this store is open: who reaches the public port {port} may do this without an API key: \
+             {anonymous}; `oppidum ctl key --help` says how it is closed"
         );
     }
 }
@@ -222,6 +233,7 @@ async fn open(
         }
         warn_of_size(queries, settings.cache).await;
     }
+    warn_if_reachable(listen, port.tls.is_some(), replicas.access().as_deref());
     let scheme = if port.tls.is_some() { "https" } else { "http" };
     tracing::info!("Starting Front End Server on {scheme}://{listen}");
     server::serve(port, api, stop.clone()).await;

@@ -198,7 +198,10 @@ impl Known {
             Ok(Ok(access)) => access.clone().unwrap_or_default(),
             _ => return Err(no("it does not say who may do what".into())),
         };
-        Ok(Self { access, log_time: Timestamp(caller.log_time_ms()) })
+        match caller.log_time_ms() {
+            0 => Err(no("it does not say the log time".into())),
+            millis => Ok(Self { access, log_time: Timestamp(millis) }),
+        }
     }
 
     /// The log time after this much more time.

@@ -49,9 +49,10 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
     let folder = data.join(format!("order-{id}"));
     let (shop, shop_source) = shop::load(&source, shop::Age::of(&folder))?;
     let root_key: Option<RootKeyLine> = settings.take(settings::ROOT_KEY, None)?;
-    let root_key = root_key.filter(|_| !flags.open).map(|RootKeyLine(key)| key);
+    let is_decided = flags.open || root_key.is_some();
+    let root_key = root_key.filter(|_| !flags.open).and_then(|RootKeyLine(key)| key);
     let begins = !flags.join && !folder.exists();
-    if begins && root_key.is_none() && !flags.open && !listen.ip().is_loopback() {
+    if begins && !is_decided && !listen.ip().is_loopback() {
         return Err(Stop::Setup(
             "a new store beyond this machine needs its first API key: type `oppidum init` and set \
              OPPIDUM_ROOT_KEY to what it prints, on every replica; or give --open, for a store that \

@@ -238,6 +238,8 @@ async fn listen(
     let Pushed { hints, rosters, accesses } = pushed;
     while let Ok(Some(batch)) = answers.message().await {
         let Some(shared) = shared.upgrade() else { return };
+        // Before what is pushed: who waits for that reads the log time next.
+        shared.log_time_ms.fetch_max(batch.log_time_ms, Ordering::Relaxed);
         if let Some(replicas) = batch.replicas {
             rosters.send_replace(replicas.into());
         }
@@ -251,7 +253,6 @@ async fn listen(
                 is_first
             })),
         }
-        shared.log_time_ms.fetch_max(batch.log_time_ms, Ordering::Relaxed);
         shared.last_message_ms.store(shared.age_ms(), Ordering::Relaxed);
         let leader = Some(batch.leader).filter(|leader| *leader != 0);
         hints.send_if_modified(|hint| {

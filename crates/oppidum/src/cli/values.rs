@@ -39,8 +39,8 @@ impl Url {
         let url: String = settings.want(settings::URL, self.url)?;
         let file: Option<FreeText> = settings.take(settings::CA_FILE, self.ca_file)?;
         http::trust(file.map(|FreeText(file)| file.into()));
-        let file: Option<FreeText> = settings.take(settings::KEY_FILE, self.key_file)?;
-        if let Some(FreeText(file)) = file {
+        let file: Option<KeyFile> = settings.take(settings::KEY_FILE, self.key_file)?;
+        if let Some(KeyFile(FreeText(file))) = file {
             http::authenticate(&key_file::read(file.as_ref())?);
         }
         Ok(url)
@@ -112,15 +112,35 @@ impl FromStr for FreeText {
     }
 }
 
-/// The first API key of a new store, as `oppidum init` prints it: `ID:DIGEST`.
+/// The file of an API key, and not the key itself, which other users could read there.
 #[derive(Debug)]
-pub(crate) struct RootKeyLine(pub(crate) RootKey);
+struct KeyFile(FreeText);
+
+impl FromStr for KeyFile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.contains(API_KEY_PREFIX) {
+            return Err("this is an API key: write it to a file that only you can read, and give \
+                        the name of the file"
+                .into());
+        }
+        text.parse().map(Self)
+    }
+}
+
+/// The first API key of a new store, as `oppidum init` prints it: `ID:DIGEST`, or `none`.
+#[derive(Debug)]
+pub(crate) struct RootKeyLine(pub(crate) Option<RootKey>);
 
 impl FromStr for RootKeyLine {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let odd = || "expected ID:DIGEST, as `oppidum init` prints it".to_owned();
+        if text == NONE {
+            return Ok(Self(None));
+        }
         if text.starts_with(API_KEY_PREFIX) {
             return Err("this is a whole API key, which no replica may have".into());
         }
@@ -134,7 +154,7 @@ impl FromStr for RootKeyLine {
             let pair = str::from_utf8(pair).map_err(|_| odd())?;
             *byte = u8::from_str_radix(pair, 16).map_err(|_| odd())?;
         }
-        Ok(Self(RootKey { id, digest: ApiKeyDigest(bytes) }))
+        Ok(Self(Some(RootKey { id, digest: ApiKeyDigest(bytes) })))
     }
 }
 

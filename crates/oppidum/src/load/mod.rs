@@ -99,6 +99,9 @@ pub(crate) async fn fetch_shop(url: &str) -> Result<LoadedShop, Stop> {
     let no = |why: String| Stop::Setup(format!("the shop at {url} cannot be seen: {why}"));
     let reply = Client::new(url)?.get("/products?limit=1000").await.map_err(no)?;
     let listed = reply.json().map_err(no)?;
+    if let Some(why) = listed["error"]["message"].as_str() {
+        return Err(no(why.to_owned()));
+    }
     let names = listed["data"].as_array().into_iter().flatten();
     let names: Vec<_> = names.filter_map(|p| p["name"].as_str().map(str::to_owned)).collect();
     if names.is_empty() {

@@ -35,7 +35,8 @@ fn order(
     authorization: Option<&str>,
     key: &str,
 ) -> Reply {
-    let mut headers: Vec<_> = authorization.map(|value| ("Authorization", value)).into_iter().collect();
+    let mut headers: Vec<_> =
+        authorization.map(|value| ("Authorization", value)).into_iter().collect();
     headers.extend((!key.is_empty()).then_some(("Idempotency-Key", key)));
     let body = match path {
         "/orders" => r#"{"name":"FishCo","quantity":1,"type":"buy"}"#,
@@ -73,8 +74,14 @@ fn each_scope_opens_its_routes_and_no_others() {
     assert!(closed.stdout.contains("the store is closed"), "{closed:?}");
     until_answered(&store, None, 401);
     // The statuses of: query, list, order, batch, look-up of an order that came without a key.
-    let table = [[200, 200, 403, 403, 403], [403, 403, 200, 403, 404], [403, 403, 403, 403, 200],
-        [403, 403, 200, 200, 404], [403; 5], [403; 5]];
+    let table = [
+        [200, 200, 403, 403, 403],
+        [403, 403, 200, 403, 404],
+        [403, 403, 403, 403, 200],
+        [403, 403, 200, 200, 404],
+        [403; 5],
+        [403; 5],
+    ];
     for ((key, scopes), statuses) in keys.iter().zip(presets).zip(table) {
         for (route, status) in [QUERY, LIST, ORDER, BATCH, LOOK_UP].into_iter().zip(statuses) {
             let reply = ask(&store, route, Some(key));
@@ -207,7 +214,7 @@ fn a_revoked_key_decides_nothing_under_load() {
     until("another leader decides", || (sell(&kept).status == 200).then_some(()));
     assert_eq!(sell(&value).status, 401, "a new leader knows the revocation");
     store.start_order(456, &[]);
-    store.await_open();
+    store.await_all_ready();
     assert_eq!(sell(&value).status, 401);
     store.verify();
 }
@@ -273,6 +280,8 @@ fn no_secret_leaves_its_file() {
         assert!(!format!("{ended:?}").contains(secret), "a tool shows the key: {ended:?}");
     }
     assert!(outputs[0].stderr.contains("other users can read"), "{:?}", outputs[0]);
+    let ended = &outputs[4];
+    assert!(ended.code == Some(2) && ended.stderr.contains("this is an API key"), "{ended:?}");
     let pages = ["/status", "/status/cache", "/products"];
     for page in pages.map(|path| ask(&store, ("GET", path), Some(&bearer(&key)))) {
         assert!(!page.body.contains(secret), "{page:?}");
@@ -284,7 +293,10 @@ fn no_secret_leaves_its_file() {
     let folder = store.folder().join("beyond");
     let beyond = run(&["order", "--id", "1", "--orders", list, "--data", folder.to_str().unwrap()]);
     assert_eq!(beyond.code, Some(2), "{beyond:?}");
-    assert!(beyond.stderr.contains("oppidum init") && beyond.stderr.contains("--open"), "{beyond:?}");
+    assert!(
+        beyond.stderr.contains("oppidum init") && beyond.stderr.contains("--open"),
+        "{beyond:?}"
+    );
     store.verify();
     for entry in fs::read_dir(store.folder()).unwrap().flatten() {
         let is_log = entry.path().extension().is_some_and(|ext| ext == "err" || ext == "out");
