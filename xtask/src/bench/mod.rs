@@ -12,6 +12,7 @@ mod floor;
 mod legs;
 pub(crate) mod load;
 pub(crate) mod machine;
+mod name;
 mod peers;
 pub(crate) mod process;
 mod report;
@@ -27,11 +28,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use name::Name;
 use process::Bare;
-use report::Book;
-use rows::Name;
+use report::{Book, Row};
 use shop::Shop;
 use store::{Folder, Store};
+
+/// The page that is written, and the figures that it is written from.
+const PAGE: &str = "docs/performance.md";
+const FIGURES: &str = "docs/performance.json";
 
 /// What to measure, and for how long.
 #[derive(Clone, Debug, Args)]
@@ -116,16 +121,18 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
     if 0.5 < busy {
         println!("The machine is busy with other things (load average {busy}): expect noise.");
     }
-    let file = if options.quick { "bench-quick.json" } else { "bench.json" };
-    let json = process::target(root).join(file);
+    let json = match options.quick {
+        true => process::target(root).join("bench-quick.json"),
+        false => root.join(FIGURES),
+    };
     let mut book = Book::open(&json, machine, machine::compiler());
     let bare = Bare::start(root, &folder.0)?;
     let root = root.to_path_buf();
     let mut bench = Bench { root, times, folder, bare, store: None, greatest: None };
     let mut failed = Vec::new();
     for name in names(options) {
-        let mut row = match rows::measure(&mut bench, name, options) {
-            Ok(row) => row,
+        let figures = match rows::measure(&mut bench, name, options) {
+            Ok(figures) => figures,
             Err(error) => {
                 // The other rows are worth having.
                 println!("{} could not be measured: {error:#}", name.text());
@@ -133,30 +140,26 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
                 continue;
             }
         };
-        name.text().clone_into(&mut row.name);
-        row.date = machine::date();
-        row.command = command();
-        row.busy = busy;
-        println!("\n{}{}", row.table(), row.verdicts());
+        let row = Row { name, date: machine::date(), command: command(), busy, figures };
+        println!("\n{}", row.text());
         book.enter(row);
         book.save(&json)?;
+        if !options.quick {
+            write_page(&bench.root, &book)?;
+        }
     }
     println!("as JSON in {}", json.display());
-    if !options.quick {
-        write_page(&bench.root, &mut book)?;
-    }
     match failed.is_empty() {
         true => Ok(()),
         false => bail!("could not be measured: {}", failed.join(", ")),
     }
 }
 
-fn write_page(root: &Path, book: &mut Book) -> Result<()> {
-    book.rows.sort_by_key(|row| Name::place(&row.name));
-    let page = root.join("docs/performance.md");
+fn write_page(root: &Path, book: &Book) -> Result<()> {
+    let page = root.join(PAGE);
     let before = fs::read_to_string(&page).unwrap_or_default();
     fs::write(&page, book.page(&before)).with_context(|| format!("write {}", page.display()))?;
-    println!("written down in docs/performance.md");
+    println!("written down in {PAGE}");
     Ok(())
 }
 

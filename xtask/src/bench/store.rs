@@ -29,8 +29,6 @@ pub(crate) struct Store {
     frontend: Option<Process>,
     /// The public address of the frontend.
     pub(crate) address: String,
-    /// The log level of its processes: `warn`, or a lower one for a row that reads the log.
-    pub(crate) log: &'static str,
     // Last, so that the folder is removed after the processes that write into it.
     folder: Folder,
 }
@@ -64,7 +62,6 @@ impl Store {
             catalogs: Vec::new(),
             frontend: None,
             address: format!("127.0.0.1:{public}"),
-            log: "warn",
             folder,
         };
         for id in IDS {
@@ -132,7 +129,7 @@ impl Store {
     fn run(&self, name: &str, role: &str, flags: &[&str]) -> Result<Process> {
         let mut command = process::measured(&self.program);
         command.current_dir(&self.folder.0).arg(role).args(flags);
-        command.args(["--log", self.log, "--stop-with-stdin"]);
+        command.args(["--log", "warn", "--stop-with-stdin"]);
         Process::start(&mut command, PathBuf::from(self.folder.path(&format!("{name}.lines"))))
     }
 
@@ -191,11 +188,6 @@ impl Store {
     /// The number of orders that a replica reports, if it answers.
     pub(crate) fn orders_of(&self, id: u64) -> Option<u64> {
         status(&self.order_address(id).ok()?).ok()?.next_order_number
-    }
-
-    /// The log lines of a replica since the store was started.
-    pub(crate) fn said(&self, id: u64) -> String {
-        fs::read_to_string(self.folder.path(&format!("order-{id}.lines"))).unwrap_or_default()
     }
 
     /// The CPU time that all processes have used together.

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::bench::load::Spread;
 use crate::bench::load::closed::Closed;
 use crate::bench::load::script::{Expect, Script};
-use crate::bench::report::{Line, Row};
+use crate::bench::report::{ClosedLoop, ClosedSide, CpuShares};
 use crate::bench::store::Store;
 use crate::bench::{Times, float, machine, ratio};
 
@@ -47,9 +47,6 @@ impl fmt::Display for Run {
         )
     }
 }
-
-/// A measure of one run.
-pub(crate) type Measure = fn(&Run) -> f64;
 
 impl Side<'_> {
     /// Measures the side once.
@@ -112,60 +109,54 @@ pub(crate) fn turns(times: &Times, sides: &[Side<'_>]) -> Result<Vec<Vec<Run>>> 
 
 /// Divides the `each` µs of one order among the store's processes, by their CPU times before and
 /// after.
-pub(crate) fn whose(
+pub(crate) fn cpu_shares(
     store: &Store,
     before: &[(String, Duration)],
     after: &[(String, Duration)],
     each: f64,
-) -> String {
+) -> Result<CpuShares> {
+    let leader = format!("order {}", store.await_leader(None)?);
     let used = |(was, is): (&(String, Duration), &(String, Duration))| {
         (is.0.clone(), is.1.saturating_sub(was.1).as_secs_f64())
     };
     let used: Vec<_> = before.iter().zip(after).map(used).collect();
+    Ok(divide(&used, &leader, each))
+}
+
+/// Divides `each` among processes by name, as they have used seconds of CPU.
+fn divide(used: &[(String, f64)], leader: &str, each: f64) -> CpuShares {
     let all: f64 = used.iter().map(|(_, seconds)| seconds).sum();
-    let leader = store.await_leader(None).map(|id| format!("order {id}")).unwrap_or_default();
-    let part = |(name, seconds): &(String, f64)| {
-        let leads = if *name == leader { ", which leads," } else { "" };
-        format!("{name}{leads} {:.1}", each * ratio(*seconds, all))
-    };
-    format!("Of these µs: {}.", used.iter().map(part).collect::<Vec<_>>().join("; "))
+    let mut shares = CpuShares::default();
+    for (name, seconds) in used {
+        let us = each * ratio(*seconds, all);
+        match name.as_str() {
+            "frontend" => shares.frontend += us,
+            "catalog" => shares.catalog += us,
+            name if name == leader => shares.leader += us,
+            _ => shares.followers.push(us),
+        }
+    }
+    shares
 }
 
-/// The name of what is counted, singular and plural.
-pub(crate) type Unit = (&'static str, &'static str);
-
-pub(crate) const ORDER: Unit = ("order", "orders");
-
-/// A row of the measured sides.
-pub(crate) fn row(
-    title: &str,
-    how: &str,
-    unit: Unit,
-    sides: &[Side<'_>],
-    runs: &[Vec<Run>],
-) -> Row {
-    let names: Vec<&str> = sides.iter().map(|side| side.name).collect();
-    let mut row = Row::new(title, how, &names);
-    row.lines = lines(unit, runs);
-    row
+/// The medians of each side.
+pub(crate) fn closed_loop(runs: &[Vec<Run>]) -> ClosedLoop {
+    let sides = runs.iter().map(|runs| closed_side(runs)).collect();
+    ClosedLoop { sides, ..ClosedLoop::default() }
 }
 
-/// The medians of all measures of a closed loop.
-fn lines((one, many): Unit, runs: &[Vec<Run>]) -> Vec<Line> {
-    let measures: [(String, Measure); 5] = [
-        (format!("{many} per second"), |run| run.rate),
-        (format!("CPU, µs per {one}"), |run| run.server_us),
-        ("latency, median, ms".into(), |run| run.latency.p50),
-        ("latency, 99th percentile, ms".into(), |run| run.latency.p99),
-        ("latency, 99.9th percentile, ms".into(), |run| run.latency.p999),
-    ];
-    let line = |(what, measure)| Line { what, values: medians(runs, measure) };
-    measures.into_iter().map(line).collect()
+/// The medians of the runs of one side.
+pub(crate) fn closed_side(runs: &[Run]) -> ClosedSide {
+    ClosedSide {
+        rate: median(runs.iter().map(|run| run.rate)),
+        cpu_us: median(runs.iter().map(|run| run.server_us)),
+        latency: median_spread(runs.iter().map(|run| run.latency)),
+    }
 }
 
-/// The median of each side.
-pub(crate) fn medians(runs: &[Vec<Run>], measure: Measure) -> Vec<f64> {
-    runs.iter().map(|runs| median(runs.iter().map(measure))).collect()
+/// The median of each percentile.
+pub(crate) fn median_spread(spreads: impl IntoIterator<Item = Spread>) -> Spread {
+    Spread::of_each(&spreads.into_iter().collect::<Vec<_>>(), median)
 }
 
 /// The median; of an even count, the upper of the two in the middle.
@@ -186,13 +177,18 @@ mod tests {
     #[test]
     fn medians_are_of_each_measure_by_itself() {
         let store = vec![run(500.0, 100.0), run(4_500.0, 0.2), run(1_000.0, 90.0)];
-        let lines = lines(ORDER, &[store, vec![run(2_000.0, 50.0)]]);
-        assert_eq!(
-            lines[0],
-            Line { what: "orders per second".into(), values: vec![1_000.0, 2_000.0] }
-        );
-        assert_eq!(lines[1].values, [90.0, 50.0]);
-        assert_eq!(lines[2].values, [1.0, 1.0]);
+        let sides = closed_loop(&[store, vec![run(2_000.0, 50.0)]]).sides;
+        let latency = Spread { p50: 1.0, ..Spread::default() };
+        let expected = [(1_000.0, 90.0), (2_000.0, 50.0)];
+        assert_eq!(sides, expected.map(|(rate, cpu_us)| ClosedSide { rate, cpu_us, latency }));
         assert!((median([]) - 0.0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn the_cpu_of_an_order_is_divided_among_the_processes_by_their_roles() {
+        let used = [("order 1", 1.0), ("order 2", 2.0), ("catalog", 3.0), ("frontend", 4.0)];
+        let used = used.map(|(name, seconds)| (name.to_owned(), seconds));
+        let expected = CpuShares { followers: vec![2.0], leader: 4.0, catalog: 6.0, frontend: 8.0 };
+        assert_eq!(divide(&used, "order 2", 20.0), expected);
     }
 }

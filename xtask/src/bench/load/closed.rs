@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 
 use super::crowd::{Crowd, Said};
 use super::script::{Expect, Heard, Script};
@@ -83,7 +84,7 @@ impl Closed<'_> {
 }
 
 /// The results of all orders of a load that runs until it is stopped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Done {
     pub(crate) good: u64,
     pub(crate) shed: u64,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
 
 /// The longest latency that is recorded as it is, in µs: 60 s.
 const LONGEST: u64 = 60_000_000;
@@ -45,14 +46,39 @@ impl Latencies {
     }
 }
 
-/// The distribution of latencies, in ms.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// The distribution of latencies, in ms. A percentile that is not kept is 0, and a 0 is not
+/// written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Spread {
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) p50: f64,
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) p90: f64,
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) p99: f64,
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) p999: f64,
+    #[serde(skip_serializing_if = "is_default")]
     pub(crate) max: f64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl Spread {
+    /// Each percentile by itself, as `middle` picks it from those of all `spreads`.
+    pub(crate) fn of_each(spreads: &[Self], middle: impl Fn(Vec<f64>) -> f64) -> Self {
+        let all = |measure: fn(&Self) -> f64| middle(spreads.iter().map(measure).collect());
+        Self {
+            p50: all(|spread| spread.p50),
+            p90: all(|spread| spread.p90),
+            p99: all(|spread| spread.p99),
+            p999: all(|spread| spread.p999),
+            max: all(|spread| spread.max),
+        }
+    }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a minute has far fewer than 2^52 µs")]

@@ -10,26 +10,23 @@ mod redis;
 use anyhow::Result;
 
 use crate::bench::Bench;
-use crate::bench::report::Row;
+use crate::bench::report::Figures;
 use cluster::Programs;
 
 /// Measures `PostgreSQL`, if it is installed.
-pub(crate) fn postgresql(bench: &mut Bench) -> Result<Row> {
-    let title = "The same job by PostgreSQL";
+pub(crate) fn postgresql(bench: &mut Bench) -> Result<Figures> {
     match Programs::find() {
-        Some(programs) => postgres::measure(bench, title, programs),
-        None => Ok(Row::skipped(
-            title,
-            "`postgres`, `initdb`, `pg_basebackup`, `pgbench` and `psql` are not all here.",
+        Some(programs) => postgres::measure(bench, programs),
+        None => Ok(Figures::Skipped(
+            "`postgres`, `initdb`, `pg_basebackup`, `pgbench` and `psql` are not all here.".into(),
         )),
     }
 }
 
 /// Measures Redis, if it is installed.
-pub(crate) fn redis(bench: &mut Bench) -> Result<Row> {
-    let title = "The same job by Redis";
+pub(crate) fn redis(bench: &mut Bench) -> Result<Figures> {
     match redis::find() {
-        Some(program) => redis::measure(bench, title, &program),
-        None => Ok(Row::skipped(title, "`redis-server` is not here.")),
+        Some(program) => redis::measure(bench, &program),
+        None => Ok(Figures::Skipped("`redis-server` is not here.".into())),
     }
 }

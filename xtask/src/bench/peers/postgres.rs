@@ -14,10 +14,10 @@ use rustix::process::Signal;
 
 use super::cluster::{Node, Programs, USER};
 use crate::bench::load::Latencies;
-use crate::bench::report::Row;
+use crate::bench::report::Figures;
 use crate::bench::rows::side;
 use crate::bench::store::{Folder, free_ports};
-use crate::bench::turns::{self, ORDER, Run, Side};
+use crate::bench::turns::{Run, Side, closed_loop};
 use crate::bench::{Bench, Times, float, machine, process, ratio};
 
 /// Kept connections, each with one order in flight.
@@ -56,7 +56,7 @@ struct Cluster {
 }
 
 /// Measures the store and `PostgreSQL` in turns.
-pub(crate) fn measure(bench: &mut Bench, title: &str, programs: Programs) -> Result<Row> {
+pub(crate) fn measure(bench: &mut Bench, programs: Programs) -> Result<Figures> {
     let folder = Folder::new(&process::target(&bench.root).join("bench").join("postgres"))?;
     let cluster = Cluster::start(programs, folder)?;
     let (store, _, times) = bench.both()?;
@@ -73,14 +73,9 @@ pub(crate) fn measure(bench: &mut Bench, title: &str, programs: Programs) -> Res
         }
     }
     cluster.check()?;
-    let how = format!(
-        "64 connections, one hot product; an order takes one from its stock, gets the next number \
-         without a gap, is remembered under a key, and is on two of three disks. {}, a primary and \
-         two standbys (`synchronous_standby_names = 'ANY 1'`), one prepared statement per order by \
-         `pgbench`; the store over HTTP.",
-        cluster.programs.version()?
-    );
-    Ok(turns::row(title, &how, ORDER, &sides, &runs))
+    let mut figures = closed_loop(&runs);
+    figures.other_store = Some(cluster.programs.version()?);
+    Ok(Figures::ClosedLoop(figures))
 }
 
 impl Cluster {

@@ -15,10 +15,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::bench::load::script::{Expect, Script};
 use crate::bench::process::{self, Process};
-use crate::bench::report::Row;
+use crate::bench::report::Figures;
 use crate::bench::rows::side;
 use crate::bench::store::{Folder, free_ports};
-use crate::bench::turns::{self, ORDER, Side, turns};
+use crate::bench::turns::{Side, closed_loop, turns};
 use crate::bench::{Bench, machine};
 
 /// The initial stock of the hot product.
@@ -54,7 +54,7 @@ pub(crate) fn find() -> Option<PathBuf> {
 }
 
 /// Measures the store and Redis in turns.
-pub(crate) fn measure(bench: &mut Bench, title: &str, program: &Path) -> Result<Row> {
+pub(crate) fn measure(bench: &mut Bench, program: &Path) -> Result<Figures> {
     let folder = Folder::new(&process::target(&bench.root).join("bench").join("redis"))?;
     let trio = Trio::start(program, folder)?;
     let (store, _, times) = bench.both()?;
@@ -76,14 +76,9 @@ pub(crate) fn measure(bench: &mut Bench, title: &str, program: &Path) -> Result<
     ];
     let runs = turns(times, &sides)?;
     trio.check()?;
-    let how = format!(
-        "64 and 256 connections, one hot product; an order takes one from its stock, gets the next \
-         number without a gap, and is remembered under a key. {}, a master and two replicas with \
-         `appendfsync always`, one script and `WAIT 1` per order: no HTTP, no consensus, and a \
-         failover may lose what was acknowledged. The store over HTTP.",
-        version(program)?
-    );
-    Ok(turns::row(title, &how, ORDER, &sides, &runs))
+    let mut figures = closed_loop(&runs);
+    figures.other_store = Some(version(program)?);
+    Ok(Figures::ClosedLoop(figures))
 }
 
 impl Trio {

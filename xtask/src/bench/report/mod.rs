@@ -1,8 +1,16 @@
-//! Reports: rows for the terminal, for the page in the repository, and as JSON.
+//! Reports: figures as they were measured, and the sentences, tables and targets around them.
 
 mod book;
+mod closed;
+mod figures;
+mod markdown;
 mod page;
-mod row;
+mod runs;
+mod sections;
+mod targets;
 
 pub(crate) use book::Book;
-pub(crate) use row::{Aim, Line, Row, figure};
+pub(crate) use figures::{
+    Alone, Answers, ClosedLoop, ClosedSide, CpuShares, Failover, Figures, Growth, HalfRate, Memory,
+    OpenSide, Overload, OverloadCost, Phase, Return, Row, StoreState,
+};

@@ -5,15 +5,15 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::orders::side;
+use crate::bench::Bench;
 use crate::bench::floor::{round_trips, syncs};
 use crate::bench::legs::walk;
 use crate::bench::load::Spread;
-use crate::bench::report::{Aim, Row};
-use crate::bench::turns::median;
-use crate::bench::{Bench, ratio};
+use crate::bench::report::{Alone, Figures};
+use crate::bench::turns::{median, median_spread};
 
 /// An order needs one sync to disk, and two round trips: client and frontend, leader and follower.
-pub(super) fn measure(bench: &mut Bench) -> Result<Row> {
+pub(super) fn measure(bench: &mut Bench) -> Result<Figures> {
     bench.both()?;
     let length = (bench.times.length / 5).min(Duration::from_secs(1));
     let folder = bench.folder.0.clone();
@@ -44,30 +44,15 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Row> {
             column.push(spread);
         }
     }
-    let how = "In turns, on the same disk: an order of the only client; its ten legs and three \
-               syncs, by threads that do nothing else; a record synced, appending and \
-               overwriting; a record sent over loopback and back.";
-    let names =
-        ["an order", "its legs, bare", "a sync, appending", "a sync, overwriting", "a round trip"];
-    let mut row = Row::new("One client by itself", how, &names);
-    let line = |measure: fn(&Spread) -> f64| {
-        columns.each_ref().map(|column| median(column.iter().map(measure)))
-    };
-    row.line("median, ms", &line(|spread| spread.p50));
-    row.line("99th percentile, ms", &line(|spread| spread.p99));
-    let (server, bare) = (median(server), median(bare));
-    row.notes.push(format!(
-        "CPU of what serves: {server:.0} µs per order; of the bare legs, without the client: \
-         {bare:.0} µs."
-    ));
-    let [order, legs, appends, overwrites, trip] = line(|spread| spread.p50);
-    row.notes.push(format!(
-        "The legs alone take {:.2} of what the target allows with a sync that appends.",
-        ratio(legs, 2.0 * (appends + 2.0 * trip))
-    ));
-    for (what, sync) in [("appending", appends), ("overwriting", overwrites)] {
-        let what = format!("median against a sync, {what}, and two round trips");
-        row.aims.push(Aim::at_most(&what, 2.0, " ×", ratio(order, sync + 2.0 * trip)));
-    }
-    Ok(row)
+    let [order, legs, sync_appending, sync_overwriting, round_trip] = columns.map(median_spread);
+    let (order_cpu_us, legs_cpu_us) = (median(server), median(bare));
+    Ok(Figures::Alone(Alone {
+        order,
+        legs,
+        sync_appending,
+        sync_overwriting,
+        round_trip,
+        order_cpu_us,
+        legs_cpu_us,
+    }))
 }

@@ -6,21 +6,19 @@ use super::orders::side;
 use crate::bench::Bench;
 use crate::bench::load::script::{BATCH, Script};
 use crate::bench::process;
-use crate::bench::report::{Aim, Row};
+use crate::bench::report::Figures;
 use crate::bench::shop::HOT;
 use crate::bench::store::Store;
-use crate::bench::turns::{self, ORDER, Side, medians, turns};
+use crate::bench::turns::{Side, closed_loop, cpu_shares, turns};
 
 /// The number of batches in flight.
 pub(super) const CLIENTS: usize = 8;
 
-const TITLE: &str = "Batches of 1,000 orders";
-
 /// Every client sends batches on the hot product.
-pub(super) fn measure(bench: &mut Bench) -> Result<Row> {
+pub(super) fn measure(bench: &mut Bench) -> Result<Figures> {
     let (store, bare, times) = bench.both()?;
     if !is_there(store)? {
-        return Ok(Row::skipped(TITLE, "`POST /v1/orders/batch` answers 404 here."));
+        return Ok(Figures::Skipped("`POST /v1/orders/batch` answers 404 here.".into()));
     }
     let (store_cpu, bare_cpu) = (|| store.cpu(), || bare.cpu());
     let sides = [
@@ -39,16 +37,10 @@ pub(super) fn measure(bench: &mut Bench) -> Result<Row> {
     let before = store.cpu_of_each()?;
     let runs = turns(times, &sides)?;
     let after = store.cpu_of_each()?;
-    let how = "8 connections, each with a batch of 1,000 orders under way, all on one product, \
-               every order with a key of its own. Latencies are those of a batch.";
-    let mut row = turns::row(TITLE, how, ORDER, &sides, &runs);
-    let (rate, cpu) = (medians(&runs, |run| run.rate), medians(&runs, |run| run.server_us));
-    row.notes.push(turns::whose(store, &before, &after, cpu[0]));
-    row.aims = vec![
-        Aim::at_most("CPU per order", 3.0, " µs", cpu[0]),
-        Aim::at_least("orders per second", 300_000.0, "", rate[0]),
-    ];
-    Ok(row)
+    let mut figures = closed_loop(&runs);
+    let each = figures.sides[0].cpu_us;
+    figures.cpu_shares = Some(cpu_shares(store, &before, &after, each)?);
+    Ok(Figures::ClosedLoop(figures))
 }
 
 /// True if the store accepts batches.

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use rustix::process::Signal;
 
+use crate::bench::Bench;
+use crate::bench::load::Latencies;
 use crate::bench::load::closed::{Done, until_stopped};
 use crate::bench::load::script::{Expect, Heard, Script};
-use crate::bench::load::{Latencies, Spread};
-use crate::bench::report::{Aim, Row, figure};
+use crate::bench::report::{Failover, Figures};
 use crate::bench::shop::{HOT, Shop};
 use crate::bench::store::Store;
 use crate::bench::turns::check_growth;
-use crate::bench::{Bench, float};
 
 /// Clients, each with one order in flight.
 const CLIENTS: usize = 8;
@@ -60,7 +60,7 @@ impl Seen {
 }
 
 /// Kills the leader `kills` times (or freezes it), and brings it back each time.
-pub(super) fn measure(bench: &mut Bench, kills: u32, freeze: bool) -> Result<Row> {
+pub(super) fn measure(bench: &mut Bench, kills: u32, freeze: bool) -> Result<Figures> {
     if kills == 0 {
         bail!("the leader is killed once at least");
     }
@@ -98,7 +98,12 @@ pub(super) fn measure(bench: &mut Bench, kills: u32, freeze: bool) -> Result<Row
         done
     })?;
     check_growth(&store, before, (done.good, done.unknown))?;
-    Ok(row((kills, freeze), &gaps.spread(), &quiet.spread(), done))
+    Ok(Figures::Failover(Failover {
+        times: kills,
+        gap: gaps.spread(),
+        quiet: quiet.spread(),
+        under_load: done,
+    }))
 }
 
 /// Takes the leader away, waits for another leader, brings the old one back, and waits until it has
@@ -116,36 +121,6 @@ fn depose(store: &mut Store, freeze: bool) -> Result<()> {
     }
     store.await_caught_up(leader)?;
     store.await_ready()
-}
-
-fn row(
-    (kills, freeze): (u32, bool),
-    gaps: &Spread,
-    quiet: &Spread,
-    Done { good, shed, unknown }: Done,
-) -> Row {
-    let (title, did, back, limit) = match freeze {
-        false => ("The leader is killed", "`kill -9` of the leader", "started again", 100.0),
-        true => ("The leader is frozen", "SIGSTOP to the leader", "continued", 1_000.0),
-    };
-    let how = format!(
-        "{kills} times {did} under 8 clients; the old leader is {back}. The longest time without \
-         an acknowledged order, from before the signal until all are ready again; beside it, that \
-         of the second before."
-    );
-    let (gone, left) = (if freeze { "frozen" } else { "killed" }, "left alone");
-    let mut row = Row::new(title, &how, &[gone, left]);
-    row.line("median, ms", &[gaps.p50, quiet.p50]);
-    row.line("90th percentile, ms", &[gaps.p90, quiet.p90]);
-    row.line("99th percentile, ms", &[gaps.p99, quiet.p99]);
-    row.line("longest, ms", &[gaps.max, quiet.max]);
-    row.notes.push(format!(
-        "{} orders were acknowledged and are in the ledger, once; {shed} got 503, {unknown} got \
-         504.",
-        figure(float(good))
-    ));
-    row.aims = vec![Aim::at_most("the longest gap (P6)", limit, " ms", gaps.max)];
-    row
 }
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ use crate::bench::load::Spread;
 use crate::bench::load::open::{Arrived, Open};
 use crate::bench::load::script::{Expect, Script};
 use crate::bench::machine;
-use crate::bench::report::{Aim, Row, figure};
+use crate::bench::report::{Answers, Figures, HalfRate, Memory, OpenSide, Overload, OverloadCost};
 use crate::bench::shop::HOT;
-use crate::bench::turns::{check_growth, median};
+use crate::bench::turns::{check_growth, median, median_spread};
 use crate::bench::{Bench, Times, float, ratio};
 
 /// The number of clients that find the greatest rate, if its own row was left out.
@@ -30,7 +30,7 @@ const CLIENTS_MAX: usize = 9_500;
 type Run = Arrived<(Duration, Duration)>;
 
 /// Latency at half of the greatest rate, where no order should wait for long.
-pub(super) fn latency(bench: &mut Bench) -> Result<Row> {
+pub(super) fn latency(bench: &mut Bench) -> Result<Figures> {
     let rate = greatest(bench)? / 2.0;
     let (store, bare, times) = bench.both()?;
     println!("{rate:.0} orders per second, open loop");
@@ -45,40 +45,25 @@ pub(super) fn latency(bench: &mut Bench) -> Result<Row> {
         tell(turn, times, "a bare handler", &run);
         bares.push(run);
     }
-    let how = format!(
-        "{} orders per second on one hot product, open loop: each is timed from when it is due.",
-        figure(rate)
-    );
-    let names = ["the store", "a bare handler"];
     let refused = ours.iter().map(|run| run.shed).sum::<u64>();
     let due = ours.iter().map(|run| run.due).sum::<u64>();
-    let mut row = Row::new("Latency at half of the greatest rate", &how, &names);
-    let both = |measure: fn(&Run) -> f64| [&ours, &bares].map(|runs| mid(runs, measure));
-    row.line("median, ms", &both(|run| run.latency.p50));
-    row.line("90th percentile, ms", &both(|run| run.latency.p90));
-    row.line("99th percentile, ms", &both(|run| run.latency.p99));
-    row.line("99.9th percentile, ms", &both(|run| run.latency.p999));
-    row.line("longest, ms", &both(|run| run.latency.max));
-    row.line("sent late by the load, 99th percentile, ms", &both(|run| run.late.p99));
-    row.line("CPU, µs per order", &both(cpu_each));
-    let [p50, p99, p999] = [
-        mid(&ours, |run| run.latency.p50),
-        mid(&ours, |run| run.latency.p99),
-        mid(&ours, |run| run.latency.p999),
-    ];
-    row.aims = vec![
-        Aim::at_most("99th percentile against the median", 5.0, " ×", ratio(p99, p50)),
-        Aim::at_most("99.9th percentile", 20.0, " ms", p999),
-        // The latencies are those of accepted orders: they say little if other orders were refused.
-        Aim::at_most("orders refused", 0.0, " %", 100.0 * ratio(float(refused), float(due))),
-    ];
-    Ok(row)
+    let side = |runs: &[Run]| OpenSide {
+        latency: percentiles(runs, |run| run.latency),
+        late_p99: mid(runs, |run| run.late.p99),
+        cpu_us: mid(runs, cpu_each),
+    };
+    Ok(Figures::HalfRate(HalfRate {
+        rate,
+        refused_percent: 100.0 * ratio(float(refused), float(due)),
+        store: side(&ours),
+        bare: side(&bares),
+    }))
 }
 
 /// Overload at twice the greatest rate: the half that cannot be done should be refused soon, and
 /// the rest done. `apart`: the load has a core of its own, here and for the greatest rate, so that
 /// it measures the store and not itself.
-pub(super) fn overload(bench: &mut Bench, apart: bool) -> Result<Row> {
+pub(super) fn overload(bench: &mut Bench, apart: bool) -> Result<Figures> {
     let (store, bare, _) = bench.both()?;
     let everybody = store.pids().chain([bare.pid()]).collect();
     let kept = apart.then(|| OwnCore::keep(everybody)).transpose()?;
@@ -114,77 +99,40 @@ pub(super) fn overload(bench: &mut Bench, apart: bool) -> Result<Row> {
         bares.push(run);
     }
     let memory_after = total(store.memory()?);
-    let how = format!(
-        "{} orders per second on one hot product, open loop, each on a free connection or a new \
-         one. The bare handler refuses none: its rate is the limit of this machine.",
-        figure(rate)
-    );
     drop(kept);
-    let (title, how) = match apart {
-        false => ("Twice the greatest rate", how),
-        true => (
-            "Twice the greatest rate, the load on a core of its own",
-            format!(
-                "{} orders per second, as in `overload`; the load has one core, and what it \
-                 measures the others, here and for the greatest rate.",
-                figure(rate)
-            ),
-        ),
-    };
-    let mut row = Row::new(title, &how, &["accepted", "refused", "a bare handler"]);
-    row.apart = true;
-    overload_lines(&mut row, &runs, &bares);
-    row.notes.push(format!(
-        "Memory of all processes: {memory_before:.0} MB before, at most {most:.0} MB, \
-         {memory_after:.0} MB after."
-    ));
-    Ok(row)
+    let memory = Memory { before: memory_before, most, after: memory_after };
+    Ok(Figures::Overload(overload_figures(rate, (&runs, &bares), memory)))
 }
 
-fn overload_lines(row: &mut Row, runs: &[Run], bares: &[Run]) {
-    let spread = |measure: fn(&Spread) -> f64| {
-        let accepted = |run: &Run| measure(&run.latency);
-        [mid(runs, accepted), mid(runs, |run| measure(&run.shed_latency)), mid(bares, accepted)]
-    };
+fn overload_figures(rate: f64, (runs, bares): (&[Run], &[Run]), memory: Memory) -> Overload {
     let per_second = |count: u64, run: &Run| ratio(float(count), run.seconds);
-    let accepted = |run: &Run| per_second(run.accepted, run);
-    let shed = mid(runs, |run| per_second(run.shed, run));
-    row.line("of those due in a second", &[mid(runs, accepted), shed, mid(bares, accepted)]);
-    let accepted = |run: &Run| per_second(run.meanwhile.0, run);
-    let shed = mid(runs, |run| per_second(run.meanwhile.1, run));
-    let all = [mid(runs, accepted), shed, mid(bares, accepted)];
-    row.line("answered per second while it lasted", &all);
-    row.line("median, ms", &spread(|spread| spread.p50));
-    row.line("99th percentile, ms", &spread(|spread| spread.p99));
-    row.line("99.9th percentile, ms", &spread(|spread| spread.p999));
-    row.line("longest, ms", &spread(|spread| spread.max));
-    let answer = mid(runs, |run| run.shed_answer.p99);
-    let share = mid(runs, |run| 100.0 * ratio(float(run.shed), float(run.due)));
-    row.notes.push(match share {
-        0.0 => "Nothing was refused.".to_owned(),
-        _ => format!("{share:.1} % were refused, 99 of 100 within {answer:.0} ms of being sent."),
-    });
-    row.notes.push(format!(
-        "{} got 504. At most {} connections; the load sent 99 of 100 within {:.0} ms of when they \
-         were due. CPU of what serves: {:.1} µs per answer, of the load {:.1} µs.",
-        runs.iter().map(|run| run.unknown).sum::<u64>(),
-        runs.iter().map(|run| run.clients).max().unwrap_or_default(),
-        mid(runs, |run| run.late.p99),
-        mid(runs, cpu_each),
-        mid(runs, load_each),
-    ));
-    row.notes.push(format!(
-        "The same for the bare handler: {} connections, {:.0} ms, {:.1} µs and {:.1} µs.",
-        bares.iter().map(|run| run.clients).max().unwrap_or_default(),
-        mid(bares, |run| run.late.p99),
-        mid(bares, cpu_each),
-        mid(bares, load_each),
-    ));
-    let p99 = mid(runs, |run| run.latency.p99);
-    row.aims.push(Aim::at_most("99th percentile of what is accepted", 50.0, " ms", p99));
-    if 0.0 < share {
-        let what = "a refusal after its request, 99th percentile";
-        row.aims.push(Aim::at_most(what, 5.0, " ms", answer));
+    let accepted = |runs: &[Run]| Answers {
+        due: mid(runs, |run| per_second(run.accepted, run)),
+        answered: mid(runs, |run| per_second(run.meanwhile.0, run)),
+        latency: percentiles(runs, |run| run.latency),
+    };
+    let cost = |runs: &[Run]| OverloadCost {
+        late_p99: mid(runs, |run| run.late.p99),
+        cpu_us: mid(runs, cpu_each),
+        load_cpu_us: mid(runs, load_each),
+    };
+    let connections = runs.iter().chain(bares).map(|run| run.clients).max().unwrap_or_default();
+    Overload {
+        rate,
+        accepted: accepted(runs),
+        refused: Answers {
+            due: mid(runs, |run| per_second(run.shed, run)),
+            answered: mid(runs, |run| per_second(run.meanwhile.1, run)),
+            latency: percentiles(runs, |run| run.shed_latency),
+        },
+        bare: accepted(bares),
+        refused_percent: mid(runs, |run| 100.0 * ratio(float(run.shed), float(run.due))),
+        refusal_p99: mid(runs, |run| run.shed_answer.p99),
+        unknown: runs.iter().map(|run| run.unknown).sum(),
+        connections: u64::try_from(connections).unwrap_or(u64::MAX),
+        cost: cost(runs),
+        bare_cost: cost(bares),
+        memory,
     }
 }
 
@@ -242,6 +190,10 @@ fn tell(turn: usize, times: &Times, name: &str, run: &Run) {
 
 fn mid(runs: &[Run], measure: impl Fn(&Run) -> f64) -> f64 {
     median(runs.iter().map(measure))
+}
+
+fn percentiles(runs: &[Run], of: impl Fn(&Run) -> Spread) -> Spread {
+    median_spread(runs.iter().map(of))
 }
 
 fn cpu_each(run: &Run) -> f64 {

@@ -8,9 +8,9 @@ use anyhow::{Context, Result, bail};
 
 use super::batch;
 use super::growth::fill;
-use crate::bench::load::closed::{Done, until_stopped};
+use crate::bench::load::closed::until_stopped;
 use crate::bench::load::script::{Expect, Heard, Script};
-use crate::bench::report::{Aim, Row, figure};
+use crate::bench::report::{Figures, Phase, Return};
 use crate::bench::shop::{HOT, Shop};
 use crate::bench::store::{IDS, Store};
 use crate::bench::turns::check_growth;
@@ -31,19 +31,8 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A return that takes longer has failed.
 const RETURN_MAX: Duration = Duration::from_mins(30);
 
-/// A span of time under load.
-#[derive(Clone, Copy, Debug, Default)]
-struct Phase {
-    seconds: f64,
-    rate: f64,
-    /// CPU of all processes, µs per order, including the replica that returns.
-    server_us: f64,
-    /// The most memory of the replica that was away, and of the others, in MB.
-    memory: [f64; 2],
-}
-
 /// Uses a store of its own, which takes `orders` orders; one replica misses the second half.
-pub(super) fn measure(bench: &mut Bench, orders: u64) -> Result<Row> {
+pub(super) fn measure(bench: &mut Bench, orders: u64) -> Result<Figures> {
     let mut store = Store::start(&bench.root, "return", Shop::of(10), 1)?;
     let batches = batch::is_there(&store)?;
     fill(&store, orders / 2, batches)?;
@@ -70,7 +59,8 @@ pub(super) fn measure(bench: &mut Bench, orders: u64) -> Result<Row> {
         Ok((phases?, done?))
     })?;
     check_growth(&store, before, (done.good, done.unknown))?;
-    Ok(row(&store, (orders, missed), &phases, done))
+    let [away, returning, back] = phases;
+    Ok(Figures::Return(Return { orders, missed, away, returning, back, under_load: done }))
 }
 
 /// Three phases under one continuous load: the replica is away, returns, and is back.
@@ -79,7 +69,6 @@ fn phases(store: &mut Store, times: &Times, counted: &AtomicU64) -> Result<[Phas
     let length = times.length * u32::try_from(times.runs).unwrap_or(1);
     let over = |began: Instant| move |_: &Store| Ok(length <= began.elapsed());
     let away = phase(store, counted, over(Instant::now()))?;
-    store.log = "info";
     store.start_order(AWAY)?;
     let began = Instant::now();
     let returning = phase(store, counted, |store| {
@@ -116,61 +105,9 @@ fn phase(
     let seconds = began.elapsed().as_secs_f64();
     let count = float(counted.load(Ordering::Relaxed) - before);
     let used = store.cpu()?.saturating_sub(cpu).as_secs_f64();
-    let phase =
-        Phase { seconds, rate: ratio(count, seconds), server_us: ratio(used * 1e6, count), memory };
+    let [memory, others_memory] = memory;
+    let (rate, cpu_us) = (ratio(count, seconds), ratio(used * 1e6, count));
+    let phase = Phase { seconds, rate, cpu_us, memory, others_memory };
     println!("{phase:.1?}");
     Ok(phase)
-}
-
-fn row(store: &Store, (orders, missed): (u64, u64), phases: &[Phase; 3], done: Done) -> Row {
-    let how = format!(
-        "{} orders, of which one replica missed the second half, which is in no log any more. \
-         {CLIENTS} connections order on one product: while it is away, until it has caught up, and \
-         afterwards.",
-        figure(float(orders)),
-    );
-    let names = ["one is away", "it returns", "it is back"];
-    let mut row = Row::new("While a replica returns", &how, &names);
-    let line = |measure: fn(&Phase) -> f64| phases.map(|phase| measure(&phase));
-    row.line("seconds", &line(|phase| phase.seconds));
-    row.line("orders per second", &line(|phase| phase.rate));
-    row.line("CPU, µs per order", &line(|phase| phase.server_us));
-    row.line("most memory of the one that returns, MB", &line(|phase| phase.memory[0]));
-    row.line("most memory of the others, MB", &line(|phase| phase.memory[1]));
-    let [away, returning, there] = phases;
-    let speed = ratio(float(missed), returning.seconds);
-    row.notes.push(format!(
-        "{} missed orders came at {} per second; {} were placed under load, {} refused, {} of \
-         unknown outcome.",
-        figure(float(missed)),
-        figure(speed),
-        figure(float(done.good)),
-        done.shed,
-        done.unknown
-    ));
-    let said = store.said(AWAY);
-    let first = said.lines().find(|line| line.contains("left"));
-    let last = said.lines().rfind(|line| line.contains("caught up"));
-    for line in first.into_iter().chain(last) {
-        // Without the time of day.
-        let text = line.split_once(" INFO ").map_or(line, |(_, text)| text);
-        row.notes.push(format!("It said: `{}`.", text.trim()));
-    }
-    let memory = returning.memory[0].max(returning.memory[1]);
-    row.aims = vec![
-        Aim::at_least(
-            "orders per second while it returns, against those before",
-            0.8,
-            " ×",
-            ratio(returning.rate, away.rate),
-        ),
-        Aim::at_least(
-            "orders per second while it returns, against those afterwards",
-            0.8,
-            " ×",
-            ratio(returning.rate, there.rate),
-        ),
-        Aim::at_most("memory of a replica meanwhile", 300.0, " MB", memory),
-    ];
-    row
 }
