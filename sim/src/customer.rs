@@ -2,15 +2,15 @@
 //!
 //! They do the work of a frontend: after an unknown outcome they send the same key again, to the
 //! current leader. Sometimes they repeat an order that was answered long ago, or query a product.
-//! Half of them have an API key, which they replace now and then: the old one must decide nothing any
-//! more.
+//! Half of them have an API key, which they replace now and then: the old one must decide nothing
+//! any more.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ledger::api_key::{ALPHABET, Actor, ApiKeyDigest, ApiKeyId, Principal, Scopes};
 use ledger::command::{Command, Line, NewApiKey, Request, Side};
-use ledger::outcome::{Outcome, Refusal};
+use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::{Index, Key, Name, Origin, Quantity};
 use tokio_util::sync::CancellationToken;
 use wire::convert;
@@ -119,6 +119,9 @@ impl Customer {
         self.history.note_sent(wanted, self.net.now());
         let request = request(wanted, self.actor.clone());
         if let Some((index, outcome)) = self.decide(&request).await {
+            if matches!(&outcome, Outcome::Refused(refusal) if refusal.is_about_rights()) {
+                self.history.is_wrong(format!("a live API key got {outcome:?}"));
+            }
             self.history.note_answer(&wanted.key, self.net.now(), index, outcome);
         }
     }
@@ -164,12 +167,14 @@ impl Customer {
         };
         let command = Command::IssueApiKey(new);
         let issue = Request { key: Key::new(Origin::Client, id.as_str()), deadline: None, command };
-        self.decide(&issue).await;
+        let issued = self.decide(&issue).await;
+        self.expect_done("an API key is issued", issued);
         let Some(old) = self.actor.replace(Actor::new(&principal, id)) else { return };
         let Some(old_id) = old.id() else { return };
         let command = Command::RevokeApiKey { id: old_id, ends: None };
         let key = Key::new(Origin::Client, &format!("{old_id}-ends"));
-        self.decide(&Request { key, deadline: None, command }).await;
+        let revoked = self.decide(&Request { key, deadline: None, command }).await;
+        self.expect_done("an API key is revoked", revoked);
         self.probes += 1;
         let probe =
             WantedOrder { key: format!("{}-probe-{}", self.name, self.probes), ..self.wanted() };
@@ -178,6 +183,16 @@ impl Customer {
             |outcome: &Outcome| *outcome == Outcome::Refused(Refusal::NotAuthenticated);
         if !decided.as_ref().is_none_or(|(_, outcome)| is_refused(outcome)) {
             self.history.is_wrong(format!("an API key that had ended got {decided:?}"));
+        }
+    }
+
+    /// A command was accepted, now or in an earlier try.
+    fn expect_done(&self, what: &str, decided: Option<(Index, Outcome)>) {
+        let done = Outcome::Accepted(Accepted::Done);
+        match decided {
+            Some((_, outcome)) if outcome == done => {}
+            Some((_, Outcome::Repeated { first, .. })) if *first == done => {}
+            other => self.history.is_wrong(format!("{what}: {other:?}")),
         }
     }
 

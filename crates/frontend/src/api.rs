@@ -8,6 +8,8 @@ mod batching;
 
 mod body;
 
+mod ordering;
+
 mod pages;
 
 use std::io::Write as _;
@@ -20,35 +22,32 @@ use http::header::HeaderValue;
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use ledger::api_key::Scopes;
-use ledger::outcome::{Accepted, Outcome, Refusal};
-use ledger::terms::Key;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
 use wire::problem::{Code, Problem};
 use wire::wall_clock::since_epoch;
 
 use crate::access_log::AccessLog;
 use crate::admission::Admission;
 use crate::answer::{self, Answer, REQUEST_ID};
-use crate::authentication::{Authorization, Sender};
+use crate::authentication::Authorization;
 use crate::body_quota::Bodies;
 use crate::cache_report::CacheReport;
 use crate::classic::{self, Dialect, Noun};
 use crate::clients::Clients;
-use crate::coalescer::{Decided, OrderCoalescer};
+use crate::coalescer::OrderCoalescer;
 use crate::drain::Closing;
 use crate::http::handler::{Handler, Written};
 use crate::http::head::Rejection;
 use crate::http::parse::{Content, PlainRequest};
 use crate::http::phase::RequestPhase;
 use crate::http::scheduler::ReadScheduler;
+use crate::keys;
 use crate::limits;
 use crate::queries::Queries;
 use crate::replicas::Replicas;
 use crate::status_view::{StatusView, shows_whole};
 use crate::submit;
-use crate::{keys, refusals};
 
 const ON_PRODUCTS: &str = "GET, HEAD, OPTIONS";
 const ON_SERVER: &str = "GET, HEAD, POST, OPTIONS";
@@ -256,12 +255,8 @@ impl Api {
     }
 
     async fn look_up(&self, sent: Authorization<'_>, segment: &str) -> Answer {
-        let sender = match self.sender(sent) {
-            Ok(sender) if sender.may(Scopes::ORDER_ANY) => sender,
-            Ok(sender) => match sender.check(Scopes::ORDER) {
-                Ok(()) => sender,
-                Err(why) => return *authorization::rejected(why),
-            },
+        let sender = match self.allowed_to_look_up(sent) {
+            Ok(sender) => sender,
             Err(rejection) => return *rejection,
         };
         let not_found = || answer::error(StatusCode::NOT_FOUND, "order not found");
@@ -276,88 +271,6 @@ impl Api {
             }
             Err(problem) => answer::problem(&problem),
         }
-    }
-
-    async fn orders(
-        &self,
-        request: Request<Incoming>,
-        from: IpAddr,
-        phase: &RequestPhase,
-    ) -> Answer {
-        match *request.method() {
-            Method::POST => {}
-            Method::OPTIONS => return answer::options(ON_ORDERS),
-            _ => return answer::not_allowed(ON_ORDERS),
-        }
-        let sent = Authorization::of(request.headers());
-        let sender = match self.allowed(sent, Scopes::ORDER) {
-            Ok(sender) => sender,
-            Err(rejection) => return *rejection,
-        };
-        let key = match keys::of_client(request.headers()) {
-            Ok(key) => key,
-            Err(why) => return bad_request(why),
-        };
-        let body = match self.read_body(request, from, limits::BODY_BYTES_MAX).await {
-            Ok(body) => body,
-            Err(refusal) => return refusal,
-        };
-        phase.note_read();
-        let Ok(_permit) = self.shared.places.try_acquire() else { return too_many() };
-        self.order_of(sender, key, &body).await
-    }
-
-    /// Answers the order in `body`, under the client's key if there is one.
-    async fn order_of(&self, sender: Sender, key: Option<Key>, body: &[u8]) -> Answer {
-        let line = match classic::parse_order(self.shared.dialect, body) {
-            Ok(line) => line,
-            Err(why) => return bad_request(&why),
-        };
-        // An order with a key may have been accepted before: only the leader knows.
-        if key.is_none()
-            && let Some(short) = self.shared.queries.reject_from_cache(&line)
-        {
-            let answer = refusals::answer(self.shared.dialect, &short.refusal);
-            return answer::cached(answer::as_of(answer, short.as_of, false), "oppidum; hit");
-        }
-        let now = Instant::now();
-        let late = self.shared.scheduler.is_late(now);
-        let Some(mut permit) = self.shared.admission.enter(late, now) else {
-            return answer::problem(&no_room());
-        };
-        let key = key.unwrap_or_else(keys::own).sent_by(sender.actor);
-        let name = line.name.clone();
-        let asked = self.shared.queries.incarnation();
-        match self.shared.coalescer.place(line, key.clone()).await {
-            Ok(decided) => {
-                permit.answered();
-                self.shared.queries.note_answered(asked, name.as_str(), decided.index);
-                if matches!(decided.outcome, Outcome::Refused(Refusal::OutOfStock(_))) {
-                    self.shared.queries.look_up_soon(&name);
-                }
-                self.decided(decided, &key)
-            }
-            Err(problem) => answer::keyed(answer::problem(&problem), key.text(), false),
-        }
-    }
-
-    fn decided(&self, decided: Decided, key: &Key) -> Answer {
-        let Decided { outcome, index, retried } = decided;
-        let (repeated, outcome) = match outcome {
-            Outcome::Repeated { first, .. } => (true, *first),
-            first => (false, first),
-        };
-        let answer = match outcome {
-            Outcome::Accepted(Accepted::Placed(number)) => {
-                answer::json(StatusCode::OK, classic::render_placed(self.shared.dialect, number))
-            }
-            Outcome::Refused(refusal) => refusals::answer(self.shared.dialect, &refusal),
-            Outcome::Accepted(_) | Outcome::Repeated { .. } => {
-                let status = StatusCode::INTERNAL_SERVER_ERROR;
-                answer::error(status, refusals::OF_ANOTHER_REQUEST)
-            }
-        };
-        answer::keyed(answer::as_of(answer, index, false), key.text(), repeated && !retried)
     }
 
     /// True for a proxy that brings the customers of many addresses.

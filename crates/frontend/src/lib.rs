@@ -8,12 +8,13 @@
 //!
 //! [`limits`] has every limit. The pure cores: [`classic`] (the bodies of the API), [`cache`]
 //! (hits, fills, floors), [`retry`] (which replica an order is sent to next), `core/admission` (how
-//! many orders may be in flight), `core/authentication` (who asks). Their shells: `admission`, `replicas` (connections to the
-//! order replicas; `outage` logs when too few are up), `coalescer` (sends orders in batches),
-//! `submit`, `queries`. `api` turns requests into answers; `http` reads and writes them. `clients`
-//! holds the limits per client, `drain` the end of a frontend, `body_quota` bounds the memory of
-//! request bodies, `access_log` logs requests. `cluster_status` collects the state of the whole
-//! store, `status_view` renders it. [`run()`] starts the process.
+//! many orders may be in flight), `core/authentication` (the sender of a request). Their shells:
+//! `admission`, `replicas` (connections to the order replicas; `outage` logs when too few are up),
+//! `coalescer` (sends orders in batches), `submit`, `queries`. `api` turns requests into answers;
+//! `http` reads and writes them. `clients` holds the limits per client, `drain` the end of a
+//! frontend, `body_quota` bounds the memory of request bodies, `access_log` logs requests.
+//! `cluster_status` collects the state of the whole store, `status_view` renders it. [`run()`]
+//! starts the process.
 
 pub mod limits;
 

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use wire::peers::{Directory, Peer};
 use wire::stream::Caller;
 
+use crate::authentication::KnownAccess;
 use crate::limits::SILENCE_MAX;
 use crate::outage::Outage;
 use crate::retry::{Reach, ReplicaView};
@@ -55,9 +56,9 @@ struct Shared {
     wanted: watch::Sender<u64>,
     /// Counts finished connects.
     dialed: watch::Sender<u64>,
-    /// Who may do what, by the connected replica that knows the latest change, or by the last one
-    /// that was connected. `None`: no replica has said so yet.
-    access: RwLock<Option<Arc<Access>>>,
+    /// The access to the store, as of the latest change that a replica has told. `None`: none has
+    /// told it yet.
+    access: RwLock<Option<KnownAccess>>,
 }
 
 #[derive(Debug, Default)]
@@ -75,8 +76,6 @@ struct Links {
     choosing: bool,
     /// The log time last received, and when.
     log_time: Option<(u64, Instant)>,
-    /// Who may do what, by each connected replica.
-    accesses: BTreeMap<u64, Arc<Access>>,
 }
 
 impl Links {
@@ -163,7 +162,6 @@ impl Replicas {
     fn forget(&self, id: u64) {
         let mut links = self.shared.links.lock();
         links.callers.remove(&id);
-        links.accesses.remove(&id);
         links.hints.remove(&id);
         links.refused.remove(&id);
         links.misplaced.remove(&id);
@@ -220,9 +218,9 @@ impl Replicas {
         let _ = tokio::time::timeout(DIAL_MAX, all).await;
     }
 
-    /// Who may do what, as far as the replicas have said so.
+    /// The access to the store, once a replica has told it.
     pub(crate) fn access(&self) -> Option<Arc<Access>> {
-        self.shared.access.read().clone()
+        self.shared.access.read().as_ref().map(|known| known.access.clone())
     }
 
     /// True if some replica has been heard within [`SILENCE_MAX`]: what it revokes is known here.
@@ -231,14 +229,11 @@ impl Replicas {
         links.callers.values().any(|caller| caller.silence() < SILENCE_MAX)
     }
 
-    fn note_access(&self, id: u64, access: Arc<Access>) {
-        let mut links = self.shared.links.lock();
-        if access.is_unknown() {
-            return;
+    fn note_access(&self, told: KnownAccess) {
+        let mut known = self.shared.access.write();
+        if told.replaces(known.as_ref()) {
+            *known = Some(told);
         }
-        links.accesses.insert(id, access);
-        let latest = links.accesses.values().max_by_key(|access| access.changed).cloned();
-        *self.shared.access.write() = latest;
     }
 
     /// A receiver that is notified of every change.
@@ -304,9 +299,9 @@ impl Replicas {
             if self.shared.directory.adopt(&rosters.borrow_and_update()) {
                 self.changed();
             }
-            let access = accesses.borrow_and_update().clone();
-            if let Some(access) = access {
-                self.note_access(peer.id, access);
+            let told = KnownAccess::told(&accesses.borrow_and_update(), hint.term);
+            if let Some(told) = told.filter(|_| hint.replica == peer.id) {
+                self.note_access(told);
             }
             self.hinted(peer.id, hint.leader, hint.term, caller.log_time_ms());
             tokio::select! {
@@ -366,7 +361,6 @@ impl Replicas {
     fn broke(&self, peer: &Peer) {
         let mut links = self.shared.links.lock();
         links.callers.remove(&peer.id);
-        links.accesses.remove(&peer.id);
         let led = links.logged_leader == Some(peer.id);
         if led {
             links.logged_leader = None;

@@ -162,8 +162,8 @@ fn warn_if_reachable(listen: SocketAddr, is_tls: bool, access: Option<&Access>) 
     let anonymous = access.map(|access| access.anonymous).unwrap_or_default();
     if anonymous.contain(Scopes::ORDER) {
         tracing::warn!(
-            "this store is open: who reaches the public port {port} may do this without an API key: \
-             {anonymous}; `oppidum ctl key --help` says how it is closed"
+            "this store is open: on the public port {port} a request without an API key may: \
+             {anonymous}; `oppidum ctl key anonymous --help` says how it is closed"
         );
     }
 }

@@ -1,7 +1,7 @@
 //! Access: the API keys that are live, what each allows, and what requests without one may do.
 //!
-//! A ledger in which nobody has ever issued an API key is *open*: requests without one may query
-//! and order, as in stores of release 0.1. Its formats are those of release 0.1, too.
+//! A ledger that has met no command about API keys is *open*: requests without one may query and
+//! order, as in stores of release 0.1. Its formats are those of release 0.1, too.
 //!
 //! # Invariants
 //!
@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::api_key::{Actor, ApiKey, ApiKeyId, Scopes};
+use crate::api_key::{Actor, ActorParts, ApiKeyDigest, ApiKeyId, Principal, Scopes};
 use crate::command::NewApiKey;
 use crate::outcome::{Accepted, Refusal};
 use crate::terms::{Index, Timestamp};
@@ -19,15 +19,41 @@ use crate::terms::{Index, Timestamp};
 /// The most API keys that a ledger holds at the same time.
 pub const API_KEYS_MAX: usize = 10_000;
 
-/// Who may do what, as of an index.
+/// The API keys of a store, and the rights of requests without one, as of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
-    /// The index of the last change; 0: nothing was ever changed.
+    /// The index of the last change; 0: there was no command about API keys yet.
     pub changed: Index,
     /// What requests without an API key may do.
     pub anonymous: Scopes,
     /// The API keys, by id: those that are live, and some that have ended.
     pub keys: BTreeMap<ApiKeyId, ApiKey>,
+}
+
+/// An API key as the ledger holds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKey {
+    /// The digest of the whole key.
+    pub digest: ApiKeyDigest,
+    /// The owner.
+    pub principal: Principal,
+    /// What the key allows.
+    pub scopes: Scopes,
+    /// The log time from which on the key allows nothing. `None`: never.
+    pub ends: Option<Timestamp>,
+    /// The log time at which the key was issued.
+    pub issued: Timestamp,
+    /// Who issued the key. `None`: an operator without an API key.
+    pub issuer: Option<Actor>,
+    /// A note for people, as [`is_note`](crate::api_key::is_note) accepts it.
+    pub note: String,
+}
+
+impl ApiKey {
+    /// True if the key allows anything at this log time.
+    pub fn is_live(&self, at: Timestamp) -> bool {
+        self.ends.is_none_or(|ends| at < ends)
+    }
 }
 
 impl Default for Access {
@@ -37,18 +63,13 @@ impl Default for Access {
     }
 }
 
-/// A request's principal and API key, as bytes that were checked; `None`: it came without one.
-pub(crate) type ActorParts<'a> = Option<(&'a [u8], ApiKeyId)>;
-
 impl Access {
-    /// What a replica knows before it has the opening of its shop: nothing.
-    pub fn unknown() -> Self {
-        Self { anonymous: Scopes::NONE, ..Self::default() }
-    }
-
-    /// True for [`Self::unknown`].
-    pub fn is_unknown(&self) -> bool {
-        self.changed == Index(0) && self.anonymous == Scopes::NONE
+    /// Notes that a command about API keys was decided at this index, even if it was refused: from
+    /// now on this ledger is not one of release 0.1.
+    pub(crate) fn begin(&mut self, index: Index) {
+        if self.changed == Index(0) {
+            self.changed = index;
+        }
     }
 
     /// What this API key allows at a log time. `None`: there is no such key of this principal, or
@@ -79,7 +100,8 @@ impl Access {
         }
     }
 
-    /// True if this actor, or everybody, may look at the orders of this principal.
+    /// True if this actor may look at the orders of this principal. `None`: a request without an
+    /// API key.
     pub fn shows_orders_of(&self, principal: &str, actor: Option<&Actor>, at: Timestamp) -> bool {
         let (own, scopes) = match actor {
             None => ("", self.anonymous),

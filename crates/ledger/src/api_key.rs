@@ -7,9 +7,6 @@ use std::fmt;
 
 use smol_str::SmolStr;
 
-use crate::codec::{DecodeError, Reader, Writer};
-use crate::terms::Timestamp;
-
 /// The length of an API key's id, in characters.
 pub const API_KEY_ID_BYTES: usize = 8;
 
@@ -41,25 +38,6 @@ pub struct Actor(SmolStr);
 /// A set of rights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scopes(u16);
-
-/// An API key as the ledger holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiKey {
-    /// The digest of the whole key.
-    pub digest: ApiKeyDigest,
-    /// The owner.
-    pub principal: Principal,
-    /// What the key allows.
-    pub scopes: Scopes,
-    /// The log time from which on the key allows nothing. `None`: never.
-    pub ends: Option<Timestamp>,
-    /// The log time at which the key was issued.
-    pub issued: Timestamp,
-    /// Who issued the key. `None`: an operator without an API key.
-    pub issuer: Option<Actor>,
-    /// A note for people, at most [`NOTE_BYTES_MAX`] bytes without control characters.
-    pub note: String,
-}
 
 impl ApiKeyId {
     /// An id, or `None` if it is not 8 characters of the alphabet.
@@ -117,6 +95,9 @@ impl Actor {
         split_actor(self.0.as_bytes()).map(|(_, id)| id)
     }
 }
+
+/// A request's principal and API key, as bytes that were checked; `None`: it came without one.
+pub(crate) type ActorParts<'a> = Option<(&'a [u8], ApiKeyId)>;
 
 /// Splits the bytes of an actor into its principal and the id of its API key.
 pub(crate) fn split_actor(actor: &[u8]) -> Option<(&[u8], ApiKeyId)> {
@@ -261,76 +242,9 @@ impl fmt::Display for Actor {
     }
 }
 
-impl ApiKey {
-    /// True if the key allows anything at this log time.
-    pub fn is_live(&self, at: Timestamp) -> bool {
-        self.ends.is_none_or(|ends| at < ends)
-    }
-
-    pub(crate) fn encode_to(&self, out: &mut Vec<u8>) {
-        out.raw(&self.digest.0);
-        out.short_text(self.principal.as_str());
-        out.u16(self.scopes.bits());
-        out.u64(self.ends.map_or(0, |ends| ends.0));
-        out.u64(self.issued.0);
-        out.short_text(self.issuer.as_ref().map_or("", Actor::as_str));
-        out.short_text(&self.note);
-    }
-
-    pub(crate) fn decode_from(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            digest: ApiKeyDigest(reader.array()?),
-            principal: reader.principal()?,
-            scopes: reader.scopes()?,
-            ends: reader.time_maybe()?,
-            issued: Timestamp(reader.u64()?),
-            issuer: reader.actor()?,
-            note: reader.note()?,
-        })
-    }
-}
-
 /// True if a text can be the note of an API key.
 pub fn is_note(note: &str) -> bool {
     note.len() <= NOTE_BYTES_MAX && !note.chars().any(char::is_control)
-}
-
-impl<'a> Reader<'a> {
-    /// Reads a text with a length of one byte.
-    fn short_text(&mut self) -> Result<&'a str, DecodeError> {
-        let length = usize::from(self.u8()?);
-        self.text(length)
-    }
-
-    pub(crate) fn principal(&mut self) -> Result<Principal, DecodeError> {
-        Principal::new(self.short_text()?).ok_or(DecodeError::Value("principal"))
-    }
-
-    pub(crate) fn api_key_id(&mut self) -> Result<ApiKeyId, DecodeError> {
-        ApiKeyId::new(&self.array::<API_KEY_ID_BYTES>()?).ok_or(DecodeError::Value("API key id"))
-    }
-
-    pub(crate) fn scopes(&mut self) -> Result<Scopes, DecodeError> {
-        Scopes::from_bits(self.u16()?).ok_or(DecodeError::Value("scopes"))
-    }
-
-    /// Reads a time; 0 stands for none.
-    pub(crate) fn time_maybe(&mut self) -> Result<Option<Timestamp>, DecodeError> {
-        Ok(Some(Timestamp(self.u64()?)).filter(|time| time.0 != 0))
-    }
-
-    /// Reads an actor; an empty text stands for none.
-    pub(crate) fn actor(&mut self) -> Result<Option<Actor>, DecodeError> {
-        match self.short_text()? {
-            "" => Ok(None),
-            text => Actor::parse(text).map(Some).ok_or(DecodeError::Value("actor")),
-        }
-    }
-
-    pub(crate) fn note(&mut self) -> Result<String, DecodeError> {
-        let note = self.short_text()?;
-        if is_note(note) { Ok(note.into()) } else { Err(DecodeError::Value("note")) }
-    }
 }
 
 #[cfg(test)]

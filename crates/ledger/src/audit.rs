@@ -189,8 +189,8 @@ impl Auditor {
         }
     }
 
-    /// Audits one record: its rights first, then its key, its deadline and the rules. (Records are read one
-    /// by one, so no counter reaches 2^64.)
+    /// Audits one record: its rights first, then its key, its deadline and the rules. (Records are
+    /// read one by one, so no counter reaches 2^64.)
     fn record(&mut self, header: &Header, record: &Record) -> Result<(), Violation> {
         let index = header.index;
         let Record { request, outcome } = record;

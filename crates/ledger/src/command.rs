@@ -88,6 +88,16 @@ pub enum Command {
     SetAnonymousScopes(Scopes),
 }
 
+impl Command {
+    /// True for the commands that release 0.1 cannot read.
+    pub fn is_about_api_keys(&self) -> bool {
+        matches!(
+            self,
+            Self::IssueApiKey(_) | Self::RevokeApiKey { .. } | Self::SetAnonymousScopes(_)
+        )
+    }
+}
+
 /// An API key that is to be issued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewApiKey {

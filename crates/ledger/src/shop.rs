@@ -6,8 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::access::{Access, ActorParts};
-use crate::api_key::Scopes;
+use crate::access::Access;
+use crate::api_key::{ActorParts, Scopes};
 use crate::block::Header;
 use crate::change::Change;
 use crate::codec::BatchRef;
@@ -120,11 +120,6 @@ impl ShopState {
         &self.access
     }
 
-    /// The same for other processes, which count on it only once the shop is open.
-    pub fn told_access(&self) -> Access {
-        if self.is_open() { self.access.clone() } else { Access::unknown() }
-    }
-
     /// The state in memory of a snapshot's state.
     pub(crate) fn from_state(state: State) -> Self {
         let mut stock = Stock::default();
@@ -198,7 +193,7 @@ impl ShopState {
         self.stock.changes()
     }
 
-    /// Checks that the API key of a request, or everybody, may ask for this command.
+    /// Checks that the API key of a request allows this command, or that none is needed.
     pub(crate) fn check_rights(
         &self,
         entry: EntryContext,
@@ -236,6 +231,9 @@ impl ShopState {
         command: &Command,
     ) -> Result<Accepted, Refusal> {
         let EntryContext { index, term, at, .. } = entry;
+        if command.is_about_api_keys() {
+            self.access.begin(index);
+        }
         match command {
             Command::Open(shop) => return Ok(self.open(shop, index)),
             Command::Attach { incarnation, name } => return self.attach(*incarnation, name),

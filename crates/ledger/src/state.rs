@@ -19,8 +19,7 @@
 //! Version 1 has no numbers of keys. It is written as long as refusals have no windows of their own
 //! ([`State::key_counts`]).
 
-use crate::access::{API_KEYS_MAX, Access};
-use crate::api_key::ApiKey;
+use crate::access::{API_KEYS_MAX, Access, ApiKey};
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::CATALOGS_MAX;
 use crate::stock::Product;
@@ -70,9 +69,12 @@ pub struct State {
 impl State {
     /// The oldest version that holds everything.
     fn version(&self) -> u8 {
+        let is_open = self.access.changed == Index(0);
+        // Only leaders that separate refusals propose commands about API keys.
+        assert!(is_open || self.key_counts.is_some(), "API keys before windows of refusals");
         match self.key_counts {
             None => MIXED_VERSION,
-            Some(_) if self.access.changed == Index(0) => OPEN_VERSION,
+            Some(_) if is_open => OPEN_VERSION,
             Some(_) => STATE_VERSION,
         }
     }

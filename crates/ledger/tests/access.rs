@@ -203,7 +203,7 @@ fn an_api_key_of_another_principal_is_unknown() {
     assert_eq!(store.ask(&unknown), refused(Refusal::NotAuthenticated));
 }
 
-/// One key of one principal has one answer, whichever of its API keys sends it. [P4]
+/// One key of one principal has one answer, from each of its API keys. [P4]
 #[test]
 fn an_idempotency_key_belongs_to_its_principal() {
     let mut store = Store::open();

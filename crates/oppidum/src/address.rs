@@ -311,6 +311,12 @@ pub(crate) fn of_url(url: &str) -> Result<(String, bool), String> {
     authority.parse::<HostPort>()?.reachable().map(|address| (address.to_string(), is_tls))
 }
 
+/// True for a host that is this machine.
+pub(crate) fn is_loopback(host: &str) -> bool {
+    let number = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    number.map_or(host == "localhost", |address| address.to_canonical().is_loopback())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

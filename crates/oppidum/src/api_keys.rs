@@ -1,16 +1,18 @@
-//! The operator's work on API keys: issue, list, rotate, revoke, and what nobody needs one for.
+//! The operator's work on API keys: issue, list, rotate, revoke, and the rights of requests without
+//! one.
 //!
-//! These commands go to the leader's internal listener: who reaches the replicas is an operator.
+//! These commands go to the leader's internal listener, which has no authentication yet.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ledger::access::Access;
-use ledger::api_key::{Actor, ApiKey, ApiKeyId, Principal, Scopes, is_note};
+use ledger::access::{Access, ApiKey};
+use ledger::api_key::{Actor, ApiKeyId, Principal, Scopes, is_note};
 use ledger::api_key_text::ApiKeyText;
 use ledger::command::{Command, NewApiKey};
 use ledger::outcome::Outcome;
 use ledger::terms::Timestamp;
+use wire::access::AccessNews;
 use wire::exit::Stop;
 use wire::stream::Caller;
 
@@ -56,23 +58,29 @@ pub(crate) async fn run(what: ApiKeys) -> Result<bool, Stop> {
                 return Err(Stop::Setup(why.into()));
             }
             let url = at(url)?;
-            let store = Known::of(&url).await?;
+            let store = LeaderView::of(&url).await?;
             let ends = lifetime.map(|lifetime| store.later(lifetime));
-            issue(&url, Wish { principal, scopes, ends, note }).await
+            issue(&url, KeyRequest { principal, scopes, ends, note }).await
         }
         ApiKeys::Rotate { principal, overlap, url } => rotate(&at(url)?, &principal, overlap).await,
         ApiKeys::Revoke { id, later, url } => {
             let url = at(url)?;
             let ends = match later {
-                Some(later) => Some(Known::of(&url).await?.later(later)),
+                Some(later) => Some(LeaderView::of(&url).await?.later(later)),
                 None => None,
             };
             let outcome = ctl::decide(&url, Command::RevokeApiKey { id, ends }).await?;
-            let when = ends.map_or_else(|| "now".to_owned(), |ends| format!("at {}", time(ends)));
+            let when =
+                ends.map_or_else(|| "now".to_owned(), |ends| format!("at {} UTC", time(ends)));
             ctl::report(outcome, &format!("API key {id} ends {when}"))
         }
         ApiKeys::Anonymous { scopes, url } => {
-            let outcome = ctl::decide(&at(url)?, Command::SetAnonymousScopes(scopes)).await?;
+            let url = at(url)?;
+            let store = LeaderView::of(&url).await?;
+            if scopes == Scopes::NONE && !store.has_live_key() {
+                note!("oppidum: no API key is in force: `oppidum ctl key issue` makes one");
+            }
+            let outcome = ctl::decide(&url, Command::SetAnonymousScopes(scopes)).await?;
             let done = match scopes {
                 Scopes::NONE => "the store is closed: without an API key nothing is allowed".into(),
                 scopes => format!("without an API key a request may: {scopes}"),
@@ -83,7 +91,7 @@ pub(crate) async fn run(what: ApiKeys) -> Result<bool, Stop> {
 }
 
 /// An API key to be issued.
-struct Wish {
+struct KeyRequest {
     principal: Principal,
     scopes: Scopes,
     ends: Option<Timestamp>,
@@ -91,8 +99,8 @@ struct Wish {
 }
 
 /// Issues an API key, and prints it: the only line on stdout.
-async fn issue(url: &str, wish: Wish) -> Result<bool, Stop> {
-    let Wish { principal, scopes, ends, note } = wish;
+async fn issue(url: &str, request: KeyRequest) -> Result<bool, Stop> {
+    let KeyRequest { principal, scopes, ends, note } = request;
     let key: ApiKeyText = key_file::new_api_key();
     let told = format!("this API key of {principal} allows {scopes}");
     let new = NewApiKey { id: key.id(), digest: key.digest(), principal, scopes, ends, note };
@@ -103,13 +111,13 @@ async fn issue(url: &str, wish: Wish) -> Result<bool, Stop> {
     }
     answer!("{}", key.reveal());
     let until =
-        ends.map_or_else(|| "until it is revoked".into(), |at| format!("until {}", time(at)));
+        ends.map_or_else(|| "until it is revoked".into(), |at| format!("until {} UTC", time(at)));
     note!("{told} {until}; it is not shown again");
     Ok(true)
 }
 
 async fn rotate(url: &str, principal: &Principal, overlap: Duration) -> Result<bool, Stop> {
-    let store = Known::of(url).await?;
+    let store = LeaderView::of(url).await?;
     let own = store.access.keys.iter();
     let own = own.filter(|(_, key)| key.principal == *principal && key.is_live(store.log_time));
     let own: Vec<(&ApiKeyId, &ApiKey)> = own.collect();
@@ -120,8 +128,8 @@ async fn rotate(url: &str, principal: &Principal, overlap: Duration) -> Result<b
     let lifetime = newest.ends.map(|ends| ends.0.saturating_sub(newest.issued.0));
     let ends = lifetime.map(|millis| store.later(Duration::from_millis(millis)));
     let note = newest.note.clone();
-    let wish = Wish { principal: principal.clone(), scopes: newest.scopes, ends, note };
-    if !issue(url, wish).await? {
+    let request = KeyRequest { principal: principal.clone(), scopes: newest.scopes, ends, note };
+    if !issue(url, request).await? {
         return Ok(false);
     }
     let ends = store.later(overlap);
@@ -129,7 +137,7 @@ async fn rotate(url: &str, principal: &Principal, overlap: Duration) -> Result<b
         let outcome = ctl::decide(url, Command::RevokeApiKey { id: *id, ends: Some(ends) }).await?;
         match refused(&outcome) {
             Some(refusal) => note!("API key {id} goes on: {refusal}"),
-            None => note!("API key {id} ends at {}, or before", time(ends)),
+            None => note!("API key {id} ends at {} UTC, or before", time(ends)),
         }
     }
     Ok(true)
@@ -144,7 +152,7 @@ fn refused(outcome: &Outcome) -> Option<&ledger::outcome::Refusal> {
 }
 
 async fn list(url: &str) -> Result<bool, Stop> {
-    let Known { access, log_time } = Known::of(url).await?;
+    let LeaderView { access, log_time } = LeaderView::of(url).await?;
     if !access.keys.is_empty() {
         answer!(
             "{:<8}  {:<16}  {:<28}  {:<20}  {:<24}  {:<20}  note",
@@ -179,12 +187,12 @@ async fn list(url: &str) -> Result<bool, Stop> {
 }
 
 /// What the leader knows of the store's API keys.
-struct Known {
+struct LeaderView {
     access: Arc<Access>,
     log_time: Timestamp,
 }
 
-impl Known {
+impl LeaderView {
     async fn of(url: &str) -> Result<Self, Stop> {
         let store = inspect::fetch(url).await?;
         let leader = store.leading().ok_or_else(|| {
@@ -193,15 +201,23 @@ impl Known {
         let no = |why: String| Stop::Setup(format!("the leader cannot be asked: {why}"));
         let caller = Caller::connect(&leader.address).await.map_err(|e| no(e.to_string()))?;
         let mut accesses = caller.access();
-        let told = tokio::time::timeout(ACCESS_TIMEOUT, accesses.wait_for(Option::is_some)).await;
-        let access = match told {
-            Ok(Ok(access)) => access.clone().unwrap_or_default(),
-            _ => return Err(no("it does not say who may do what".into())),
+        let is_told = |news: &AccessNews| !matches!(news, AccessNews::Unknown);
+        let told = tokio::time::timeout(ACCESS_TIMEOUT, accesses.wait_for(is_told)).await;
+        let access = match told.ok().and_then(Result::ok).as_deref() {
+            Some(AccessNews::Told(store)) => Arc::new(store.access.clone()),
+            Some(AccessNews::Release01) => return Err(no("it is of release 0.1".into())),
+            Some(AccessNews::Unknown) | None => {
+                return Err(no("it does not tell its API keys".into()));
+            }
         };
         match caller.log_time_ms() {
             0 => Err(no("it does not say the log time".into())),
             millis => Ok(Self { access, log_time: Timestamp(millis) }),
         }
+    }
+
+    fn has_live_key(&self) -> bool {
+        self.access.keys.values().any(|key| key.is_live(self.log_time))
     }
 
     /// The log time after this much more time.

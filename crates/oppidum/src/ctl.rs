@@ -12,6 +12,7 @@ use serde_json::Value;
 use wire::convert;
 use wire::exit::Stop;
 use wire::names::new_name;
+use wire::problem::{Code, Problem};
 use wire::proto::{answer, ask};
 use wire::stream::Caller;
 
@@ -112,7 +113,11 @@ pub(crate) async fn decide(url: &str, command: Command) -> Result<Outcome, Stop>
         if let Some(leader) = store.leading() {
             match ask_once(&leader.address, what.clone()).await {
                 Ok(outcome) => return Ok(outcome),
-                Err(why) => last = why,
+                // The leader does not take this command, however often it is asked.
+                Err(problem) if problem.code == Code::Malformed => {
+                    return Err(Stop::Setup(problem.message));
+                }
+                Err(problem) => last = problem.message,
             }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -120,13 +125,15 @@ pub(crate) async fn decide(url: &str, command: Command) -> Result<Outcome, Stop>
     Err(Stop::Setup(format!("it could not be decided: {last}; ask `oppidum status`")))
 }
 
-async fn ask_once(address: &str, what: ask::What) -> Result<Outcome, String> {
-    let caller = Caller::connect(address).await.map_err(|error| error.to_string())?;
-    let answer = caller.ask(what, Duration::from_secs(3)).await.map_err(|p| p.to_string())?;
+async fn ask_once(address: &str, what: ask::What) -> Result<Outcome, Problem> {
+    let caller = Caller::connect(address).await;
+    let caller = caller.map_err(|error| Problem::definite(Code::Refused, error.to_string()))?;
+    let answer = caller.ask(what, Duration::from_secs(3)).await?;
     let Some(answer::What::Outcome(outcome)) = answer.what else {
-        return Err("the leader sent an answer of another kind".into());
+        let why = "the leader sent an answer of another kind";
+        return Err(Problem::indefinite(Code::Unknown, why));
     };
-    convert::outcome_from(outcome, Index(answer.as_of)).map_err(|problem| problem.to_string())
+    convert::outcome_from(outcome, Index(answer.as_of))
 }
 
 fn named(name: &str) -> Result<Name, Stop> {

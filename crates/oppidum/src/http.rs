@@ -34,8 +34,11 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// The file of the authorities that this process trusts; none: those of the system.
 static CA_FILE: OnceLock<Option<PathBuf>> = OnceLock::new();
 
-/// The `Authorization` of this process; none: it sends none.
-static AUTHORIZED_BY: OnceLock<HeaderValue> = OnceLock::new();
+/// The `Authorization` that this process sends, and the only server to which it sends it.
+static AUTHORIZATION_OF: OnceLock<(Server, HeaderValue)> = OnceLock::new();
+
+/// A server: its `host:port`, and whether it speaks TLS.
+type Server = (String, bool);
 
 /// What this process trusts, once it has needed it.
 static TRUST: OnceLock<Result<Trust, String>> = OnceLock::new();
@@ -46,12 +49,21 @@ pub(crate) fn trust(file: Option<PathBuf>) {
     let _ = CA_FILE.set(file);
 }
 
-/// Sends this API key with every request from now on. Only the first call counts.
-pub(crate) fn authenticate(key: &ApiKeyText) {
+/// Sends this API key with every request to the server of this URL from now on, and to no other: an
+/// answer may name other servers. Only the first call counts.
+pub(crate) fn authenticate(url: &str, key: &ApiKeyText) -> Result<(), Stop> {
+    let odd = |why| Stop::Setup(format!("{url:?} is no URL of a store: {why}"));
+    let server = address::of_url(url).map_err(odd)?;
+    let (authority, is_tls) = &server;
+    let host = authority.rsplit_once(':').map_or(&**authority, |(host, _)| host);
+    if !is_tls && !address::is_loopback(host) {
+        note!("oppidum: the API key travels to {authority} in plaintext: use https://");
+    }
     let mut value = HeaderValue::try_from(format!("Bearer {}", key.reveal()))
         .expect("an API key has only letters and digits");
     value.set_sensitive(true);
-    let _ = AUTHORIZED_BY.set(value);
+    let _ = AUTHORIZATION_OF.set((server, value));
+    Ok(())
 }
 
 fn trusted() -> Result<Trust, Stop> {
@@ -187,7 +199,9 @@ impl Client {
     ) -> Result<Reply, String> {
         let host = HeaderValue::from_str(&self.authority).map_err(|error| error.to_string())?;
         request.headers_mut().entry(HOST).or_insert(host);
-        if let Some(key) = AUTHORIZED_BY.get() {
+        if let Some(((authority, is_tls), key)) = AUTHORIZATION_OF.get()
+            && (authority, *is_tls) == (&self.authority, self.trust.is_some())
+        {
             request.headers_mut().entry(AUTHORIZATION).or_insert(key.clone());
         }
         let patience = self.patience;

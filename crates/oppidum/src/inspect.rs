@@ -1,7 +1,6 @@
 //! Inspection of a running store: `status`, `verify` and `dump`.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ledger::audit::{Auditor, Summary, Violation};
@@ -18,6 +17,7 @@ use wire::proto::store_client::StoreClient;
 use wire::proto::{HistoryAsk, HistoryHead, history_part};
 use wire::status::{ProcessStatus, StoreStatus};
 
+use crate::address::is_loopback;
 use crate::http::Client;
 use crate::listeners;
 use crate::membership;
@@ -115,11 +115,6 @@ async fn page(url: &str) -> Result<Page, Stop> {
 /// The port of `HOST:PORT`.
 fn port_of(address: &str) -> Option<&str> {
     address.rsplit_once(':').map(|(_, port)| port)
-}
-
-fn is_loopback(host: &str) -> bool {
-    let number = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    number.map_or(host == "localhost", |address| address.to_canonical().is_loopback())
 }
 
 /// `oppidum status`

@@ -48,15 +48,15 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
     let source: String = settings.want(settings::SHOP, flags.shop)?;
     let folder = data.join(format!("order-{id}"));
     let (shop, shop_source) = shop::load(&source, shop::Age::of(&folder))?;
-    let root_key: Option<RootKeyLine> = settings.take(settings::ROOT_KEY, None)?;
+    let root_key = if flags.open { None } else { settings.take(settings::ROOT_KEY, None)? };
     let is_decided = flags.open || root_key.is_some();
-    let root_key = root_key.filter(|_| !flags.open).and_then(|RootKeyLine(key)| key);
-    let begins = !flags.join && !folder.exists();
+    let root_key = root_key.and_then(|RootKeyLine(key)| key);
+    let begins = !flags.join && !::order::has_replica(&folder);
     if begins && !is_decided && !listen.ip().is_loopback() {
         return Err(Stop::Setup(
             "a new store beyond this machine needs its first API key: type `oppidum init` and set \
-             OPPIDUM_ROOT_KEY to what it prints, on every replica; or give --open, for a store that \
-             everybody may use"
+             OPPIDUM_ROOT_KEY to what it prints, on every replica; or give --open, for a store \
+             that needs no API key"
                 .into(),
         ));
     }

@@ -13,7 +13,7 @@ pub(crate) const IDENTITY_FILE: &str = "identity.toml";
 pub(crate) const LOCK: &str = "lock";
 
 /// True for a folder that belongs to a replica already.
-pub(crate) fn is_known(folder: &Path) -> bool {
+pub fn is_known(folder: &Path) -> bool {
     folder.join(IDENTITY_FILE).exists()
 }
 

@@ -1,9 +1,10 @@
 //! The versions of what replicas write, and when a new one may be written.
 //!
 //! Every replica of a store applies the same log, so nothing may be written that one of them cannot
-//! read. Each replica tells the others which formats it reads. Until the first command of a newer
-//! version is in the log, all that is written is of the version before, and the former program may
-//! be put back.
+//! read. Each replica tells the others which formats it reads. Until the first command about API
+//! keys is in the log, all that is written is of version 1, and the former program may be put back.
+//! (A new store with a root key begins with version 2: release 0.1 does not start with that
+//! setting.)
 //!
 //! | version | what is new |
 //! |---|---|
@@ -23,20 +24,79 @@ pub(crate) const FORMATS: u32 = 2;
 /// The formats with API keys.
 const API_KEYS: u32 = 2;
 
-/// Why a command cannot be proposed yet: another replica could not read it.
-pub(crate) fn hindrance(command: &Command, shop: &ShopState, peers: &Peers) -> Option<Problem> {
-    let is_new = matches!(
-        command,
-        Command::IssueApiKey(_) | Command::RevokeApiKey { .. } | Command::SetAnonymousScopes(_)
-    );
-    if !is_new || shop.access().changed != Index(0) {
-        return None;
+/// Checks that every replica can read a command about API keys.
+///
+/// # Errors
+///
+/// The replica that could not, or might not.
+pub(crate) fn check_command(
+    command: &Command,
+    shop: &ShopState,
+    peers: &Peers,
+) -> Result<(), Problem> {
+    if !command.is_about_api_keys() || is_activated(shop) {
+        return Ok(());
     }
-    let ids = peers.reading_less_than(API_KEYS);
-    let first = ids.first()?;
+    let Some(first) = peers.not_reading(API_KEYS).into_iter().next() else { return Ok(()) };
     let why = format!(
         "replica {first} has not said that it reads API keys: start it with this program, or \
          remove it from the store, and try again"
     );
-    Some(Problem::definite(Code::Malformed, why))
+    Err(Problem::definite(Code::Malformed, why))
+}
+
+/// Checks that a request comes without an API key as long as the store has none: an older replica
+/// would decide it otherwise.
+pub(crate) fn check_actor(has_actor: bool, shop: &ShopState) -> Result<(), Problem> {
+    if has_actor && !is_activated(shop) {
+        return Err(Problem::definite(Code::Malformed, "this store has no API keys"));
+    }
+    Ok(())
+}
+
+fn is_activated(shop: &ShopState) -> bool {
+    shop.access().changed != Index(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::api_key::Scopes;
+
+    use super::*;
+    use crate::config::tests::three;
+    use crate::membership::Members;
+    use crate::role::Reach;
+
+    /// Kind: a command that one replica of the store cannot read, and stops at.
+    #[test]
+    fn no_api_key_is_issued_before_every_replica_reads_it() {
+        let settings = three();
+        let peers = Peers::new();
+        peers.sync(settings.id, &Members::new(&settings).now());
+        let closing = Command::SetAnonymousScopes(Scopes::NONE);
+        let allowed = || check_command(&closing, &ShopState::default(), &peers).is_ok();
+        assert!(!allowed(), "no other replica has been met");
+        peers.set_formats(123, FORMATS);
+        peers.set_reach(123, Reach::Up);
+        assert!(!allowed(), "345 has not said it");
+        peers.set_reach(345, Reach::Up);
+        peers.set_formats(345, API_KEYS - 1);
+        assert!(!allowed(), "345 is older");
+        peers.set_formats(345, API_KEYS);
+        assert!(allowed());
+        peers.set_reach(123, Reach::Refused);
+        peers.set_reach(123, Reach::Up);
+        assert!(!allowed(), "123 may have come back with an older program");
+        peers.set_formats(123, FORMATS);
+        assert!(allowed());
+        let restock = Command::Place(Vec::new());
+        peers.set_reach(123, Reach::Refused);
+        assert!(check_command(&restock, &ShopState::default(), &peers).is_ok());
+    }
+
+    #[test]
+    fn a_store_without_api_keys_takes_no_request_of_one() {
+        let shop = ShopState::default();
+        assert!(check_actor(false, &shop).is_ok() && check_actor(true, &shop).is_err());
+    }
 }

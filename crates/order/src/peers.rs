@@ -239,6 +239,9 @@ impl Peers {
             peer.was_up |= reach == Reach::Up;
             if reach == Reach::Up {
                 peer.knows_dead = None;
+            } else {
+                // It may come back with another program.
+                peer.formats = 0;
             }
             true
         });
@@ -302,10 +305,11 @@ impl Peers {
         });
     }
 
-    /// The other replicas that are not known to read these formats.
-    pub(crate) fn reading_less_than(&self, formats: u32) -> Vec<u64> {
+    /// The other replicas that are not known to read these formats now.
+    pub(crate) fn not_reading(&self, formats: u32) -> Vec<u64> {
         let table = self.table.borrow();
-        table.iter().filter(|(_, peer)| peer.formats < formats).map(|(id, _)| *id).collect()
+        let reads = |peer: &PeerView| formats <= peer.formats && peer.reach == Reach::Up;
+        table.iter().filter(|(_, peer)| !reads(peer)).map(|(id, _)| *id).collect()
     }
 
     /// The number of other voters that may take an entry, being not known to be dead and having

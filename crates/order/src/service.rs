@@ -6,15 +6,16 @@
 
 use std::sync::Arc;
 
-use ledger::access::Access;
+use bytes::Bytes;
 use ledger::api_key::Actor;
 use ledger::block::Order;
 use ledger::codec::bulk::Encoded;
 use ledger::outcome::Outcome;
 use ledger::shop::ShopState;
-use ledger::terms::{Index, OrderNumber};
+use ledger::terms::{Index, OrderNumber, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use wire::access::StoreAccess;
 use wire::convert;
 use wire::limits::BULK_ORDERS_MAX;
 use wire::peers::Roster;
@@ -82,7 +83,7 @@ impl Answerer for Service {
                 self.decide(reply, DecidedAnswer::lone, || self.lone(request));
             }
             Some(Asked::Bulk(orders)) => {
-                self.decide(reply, DecidedAnswer::bulk, || bulk(orders));
+                self.decide(reply, DecidedAnswer::bulk, || self.bulk(orders));
             }
             Some(read) => {
                 let this = self.clone();
@@ -108,7 +109,7 @@ impl Answerer for Service {
         Some(self.shared.members.rosters())
     }
 
-    fn access(&self) -> Option<watch::Receiver<Arc<Access>>> {
+    fn access(&self) -> Option<watch::Receiver<Arc<StoreAccess>>> {
         Some(self.shared.view.access())
     }
 }
@@ -175,8 +176,19 @@ impl Service {
     fn lone(&self, request: proto::Request) -> Result<Pending, Problem> {
         let request = convert::request(request)?;
         let Shared { view, peers, .. } = &*self.shared;
-        let hindrance = view.read(|shop| formats::hindrance(&request.command, shop, peers));
-        hindrance.map_or_else(|| Ok(Pending::lone(&request)), Err)
+        let has_actor = request.key.as_ref().is_some_and(|key| key.actor.is_some());
+        view.read(|shop| {
+            formats::check_command(&request.command, shop, peers)?;
+            formats::check_actor(has_actor, shop)
+        })?;
+        Ok(Pending::lone(&request))
+    }
+
+    /// A bulk of orders of a caller.
+    fn bulk(&self, orders: proto::Bulk) -> Result<Pending, Problem> {
+        let orders = bulk(orders)?;
+        self.shared.view.read(|shop| formats::check_actor(orders.has_actors(), shop))?;
+        Ok(Pending::bulk(orders))
     }
 
     async fn read(&self, asked: Asked) -> Result<Read, Problem> {
@@ -254,9 +266,11 @@ impl Service {
         actor: Option<&Actor>,
     ) -> Result<Option<Order>, Problem> {
         let found = self.order(number).await?;
+        // Without orders the last entry's log time stands still.
+        let now = Timestamp(self.shared.hint.borrow().log_time_ms);
         let shows = |order: &Order| {
             self.shared.view.read(|shop| {
-                shop.access().shows_orders_of(&order.principal, actor, shop.log_time())
+                shop.access().shows_orders_of(&order.principal, actor, now.max(shop.log_time()))
             })
         };
         Ok(found.filter(shows))
@@ -331,15 +345,14 @@ impl Service {
 }
 
 /// A bulk of orders of a caller.
-fn bulk(bulk: proto::Bulk) -> Result<Pending, Problem> {
+fn bulk(bulk: proto::Bulk) -> Result<Encoded<Bytes>, Problem> {
     let malformed =
         |why: &dyn std::fmt::Display| problems::malformed(format!("a bulk of orders: {why}"));
     let count = usize::try_from(bulk.count).unwrap_or(usize::MAX);
     if BULK_ORDERS_MAX < count {
         return Err(malformed(&format!("more than {BULK_ORDERS_MAX} orders")));
     }
-    let orders = Encoded::open(bulk.orders, count).map_err(|error| malformed(&error))?;
-    Ok(Pending::bulk(orders))
+    Encoded::open(bulk.orders, count).map_err(|error| malformed(&error))
 }
 
 fn problem_answer(problem: &Problem) -> proto::Answer {

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use ledger::access::Access;
 use ledger::api_key::{Principal, Scopes};
 use ledger::command::{Command, NewApiKey, Request, Shop};
 use ledger::shop::ShopState;
@@ -14,9 +15,9 @@ use crate::history::view::View;
 /// With more products, the shop file is compared beside the thread of the runtime.
 const LARGE: usize = 1_000;
 
-/// The requests that open the shop, decided in one entry: a store with a root key is closed from its
-/// first order on.
-pub(crate) fn openings(settings: &Settings) -> Vec<Request> {
+/// The requests that open the shop, decided in one entry: a store with a root key is closed from
+/// its first order on.
+pub(crate) fn first_entry(settings: &Settings) -> Vec<Request> {
     let plain = |command| Request { key: None, deadline: None, command };
     let root = settings.root_key.iter().flat_map(|RootKey { id, digest }| {
         let root = NewApiKey {
@@ -60,8 +61,24 @@ pub(crate) fn difference(settings: &Settings, opened: &Shop) -> Option<String> {
     ))
 }
 
-/// Warns when the shop file is not the one that the ledger was opened with.
+/// The warning for the operator when the root key of the settings is not one of this store.
+fn unused_root_key(settings: &Settings, access: &Access) -> Option<String> {
+    let root = settings.root_key.as_ref()?;
+    let is_used = access.keys.contains_key(&root.id);
+    (!is_used).then(|| {
+        format!(
+            "OPPIDUM_ROOT_KEY has no effect: this store does not know API key {}; type `oppidum \
+             ctl key issue root --as root` and `oppidum ctl key anonymous none` to close it",
+            root.id
+        )
+    })
+}
+
+/// Warns when the shop file or the root key is not the one that the ledger was opened with.
 pub(crate) async fn compare(settings: &Arc<Settings>, view: &Arc<View>) {
+    if let Some(warning) = view.read(|shop| unused_root_key(settings, shop.access())) {
+        tracing::warn!("{warning}");
+    }
     let compared = match view.flush().await {
         // Reading and comparing 100,000 products takes tenths of a second.
         Ok(()) if LARGE < view.read(ShopState::product_count) => {

@@ -243,14 +243,11 @@ impl Takeover {
         if self.view.read(ShopState::is_open) {
             return Ok(());
         }
-        let openings = shop::openings(&self.settings);
-        let openings: Vec<_> = openings.iter().map(Pending::lone).collect();
+        let first = shop::first_entry(&self.settings);
+        let first: Vec<_> = first.iter().map(Pending::lone).collect();
         let settled = self.view.read(ShopState::settled);
-        self.engine.propose(batch(&self.view, settled, &openings)).await?;
+        self.engine.propose(batch(&self.view, settled, &first)).await?;
         tracing::info!("the shop is open, from {}", self.settings.shop_source);
-        if let Some(root) = &self.settings.root_key {
-            tracing::info!("the store is closed: API key {} of root opens it", root.id);
-        }
         Ok(())
     }
 

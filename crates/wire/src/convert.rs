@@ -12,10 +12,10 @@ use crate::names::new_name;
 use crate::problem::{Code, Problem};
 use crate::proto::{self, outcome::What as Told, request::Command as Asked};
 
-pub(crate) type Converted<T> = Result<T, Problem>;
+type Converted<T> = Result<T, Problem>;
 
-pub(crate) fn malformed(what: &str) -> Problem {
-    Problem::definite(Code::Malformed, format!("{what} is missing or out of range"))
+fn malformed(what: &str) -> Problem {
+    Problem::malformed(what)
 }
 
 /// A name from the wire.

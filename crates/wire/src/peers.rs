@@ -160,6 +160,23 @@ impl Changes {
     }
 }
 
+/// The leader and the log time, as a process knows them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaderHint {
+    /// The leader; None: the process knows none.
+    pub leader: Option<u64>,
+    /// The term of that leader; a hint of a lower term is older.
+    pub term: u64,
+    /// The log time of the process, in milliseconds since the Unix epoch; 0 from a catalog.
+    pub log_time_ms: u64,
+    /// The replica that gives the hint; 0: a catalog.
+    pub replica: u64,
+}
+
+/// The terms of one epoch: a store that is recovered goes on in the next epoch. Elections count the
+/// terms within it.
+pub const EPOCH_TERMS: u64 = 1_000_000_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -90,6 +90,11 @@ impl fmt::Display for Code {
 }
 
 impl Problem {
+    /// A part of a message is missing or out of range.
+    pub(crate) fn malformed(what: &str) -> Self {
+        Self::definite(Code::Malformed, format!("{what} is missing or out of range"))
+    }
+
     /// A problem after which nothing has happened.
     pub fn definite(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), definite: true, leader: None, retry_after: None }

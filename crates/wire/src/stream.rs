@@ -4,6 +4,8 @@
 //! a busy connection pays once for many calls. Answers come in any order. The calling side is
 //! [`Caller`], the answering side [`answer()`].
 
+mod answer_stream;
+
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,35 +13,24 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::stream::{self, BoxStream};
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use ledger::access::Access;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use crate::access;
+use self::answer_stream::answer_stream;
+
+use crate::access::{AccessNews, StoreAccess};
 use crate::limits::{CALLS_OPEN_MAX, CALLS_PER_BATCH_MAX, CONNECT_TIMEOUT, RPC_BYTES_MAX};
 use crate::net::{self, ConnectError};
+pub use crate::peers::LeaderHint;
 use crate::peers::Roster;
 use crate::problem::{Code, Problem};
 use crate::proto::store_client::StoreClient;
 use crate::proto::{self, answer, ask};
-
-/// The leader and the log time, as a process knows them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LeaderHint {
-    /// The leader; None: the process knows none.
-    pub leader: Option<u64>,
-    /// The term of that leader; a hint of a lower term is older.
-    pub term: u64,
-    /// The log time of the process, in milliseconds since the Unix epoch; 0 from a catalog.
-    pub log_time_ms: u64,
-    /// The replica that gives the hint; 0: a catalog.
-    pub replica: u64,
-}
 
 /// The calling side of one stream. Clones share it.
 #[derive(Clone, Debug)]
@@ -59,7 +50,7 @@ struct Shared {
     opened: Instant,
     hint: watch::Receiver<LeaderHint>,
     roster: watch::Receiver<Roster>,
-    access: watch::Receiver<Option<Arc<Access>>>,
+    access: watch::Receiver<AccessNews>,
     closed: CancellationToken,
 }
 
@@ -82,7 +73,7 @@ impl Caller {
         })?;
         let (hints, hint) = watch::channel(LeaderHint::default());
         let (rosters, roster) = watch::channel(Roster::default());
-        let (accesses, access) = watch::channel(None);
+        let (accesses, access) = watch::channel(AccessNews::default());
         let shared = Arc::new(Shared {
             asks,
             open: Mutex::default(),
@@ -151,9 +142,8 @@ impl Caller {
         self.shared.roster.clone()
     }
 
-    /// Who may do what, as the other process knows it, which pushes each change. `None`: no message
-    /// has come yet.
-    pub fn access(&self) -> watch::Receiver<Option<Arc<Access>>> {
+    /// The access to the store, as the other process knows it, which pushes each change.
+    pub fn access(&self) -> watch::Receiver<AccessNews> {
         self.shared.access.clone()
     }
 
@@ -226,7 +216,7 @@ impl Stream for Batches {
 struct Pushed {
     hints: watch::Sender<LeaderHint>,
     rosters: watch::Sender<Roster>,
-    accesses: watch::Sender<Option<Arc<Access>>>,
+    accesses: watch::Sender<AccessNews>,
 }
 
 /// Delivers answers to their callers until the stream breaks or the last [`Caller`] is dropped.
@@ -236,22 +226,13 @@ async fn listen(
     pushed: Pushed,
 ) {
     let Pushed { hints, rosters, accesses } = pushed;
+    let mut has_told = false;
     while let Ok(Some(batch)) = answers.message().await {
         let Some(shared) = shared.upgrade() else { return };
         // Before what is pushed: who waits for that reads the log time next.
         shared.log_time_ms.fetch_max(batch.log_time_ms, Ordering::Relaxed);
         if let Some(replicas) = batch.replicas {
             rosters.send_replace(replicas.into());
-        }
-        match batch.access.map(access::access) {
-            Some(Ok(access)) => drop(accesses.send_replace(Some(access.into()))),
-            Some(Err(problem)) => tracing::error!("cannot read who may do what: {problem}"),
-            // A replica of release 0.1, which has no API keys: its store is open.
-            None => drop(accesses.send_if_modified(|access| {
-                let is_first = access.is_none();
-                access.get_or_insert_default();
-                is_first
-            })),
         }
         shared.last_message_ms.store(shared.age_ms(), Ordering::Relaxed);
         let leader = Some(batch.leader).filter(|leader| *leader != 0);
@@ -262,6 +243,8 @@ async fn listen(
             (hint.leader, hint.term, hint.replica) = latest;
             is_changed
         });
+        // After the hint: who reads the access knows whose it is.
+        accesses.send_if_modified(|news| news.note(&mut has_told, batch.access));
         let mut open = shared.open.lock();
         for answer in batch.answers {
             if let Some(reply) = open.remove(&answer.call) {
@@ -291,9 +274,9 @@ pub trait Answerer: Send + Sync + 'static {
         None
     }
 
-    /// Who may do what; the access and each change are pushed to every caller. None: this process
+    /// The access to the store; it and each change are pushed to every caller. None: this process
     /// is no replica.
-    fn access(&self) -> Option<watch::Receiver<Arc<Access>>> {
+    fn access(&self) -> Option<watch::Receiver<Arc<StoreAccess>>> {
         None
     }
 }
@@ -355,17 +338,7 @@ pub fn answer<A: Answerer>(
     let roster = answerer.roster();
     let access = answerer.access();
     tokio::spawn(receive(asks, answerer, answers, stop.clone()));
-    let speaker = AnswerStream {
-        waiting,
-        hint,
-        sent_hint: None,
-        roster,
-        replicas: None,
-        access,
-        sent_access: None,
-        stop,
-    };
-    stream::unfold(speaker, AnswerStream::next).boxed()
+    answer_stream(waiting, hint, roster, access, stop).boxed()
 }
 
 async fn receive<A: Answerer>(
@@ -394,114 +367,5 @@ async fn receive<A: Answerer>(
     }
 }
 
-/// The outgoing stream: batches waiting answers, and pushes changes of the leader and the roster.
-struct AnswerStream {
-    waiting: mpsc::Receiver<proto::Answer>,
-    hint: watch::Receiver<LeaderHint>,
-    sent_hint: Option<LeaderHint>,
-    roster: Option<watch::Receiver<Roster>>,
-    /// The log entry of the roster that was sent last.
-    replicas: Option<(u64, u64)>,
-    access: Option<watch::Receiver<Arc<Access>>>,
-    /// The access that was sent last.
-    sent_access: Option<Arc<Access>>,
-    stop: CancellationToken,
-}
-
-impl AnswerStream {
-    async fn next(mut self) -> Option<(Result<proto::Answers, Status>, Self)> {
-        // `borrow` does not mark the hint as seen, so a change between two calls is not lost.
-        let latest = *self.hint.borrow();
-        let mut answers = Vec::new();
-        let is_pushed = self.unsent_roster().is_some() || self.unsent_access().is_some();
-        if self.sent_hint == Some(latest) && !is_pushed {
-            tokio::select! {
-                count = self.waiting.recv_many(&mut answers, CALLS_PER_BATCH_MAX) => {
-                    if count == 0 {
-                        return None;
-                    }
-                }
-                // An unchanged hint is sent as well, while log time stands still: a caller takes a
-                // silent replica for lost.
-                changed = self.hint.changed() => if changed.is_err() { return None },
-                () = change(&mut self.roster) => {}
-                () = change(&mut self.access) => {}
-                () = self.stop.cancelled() => return None,
-            }
-        }
-        let hint = *self.hint.borrow_and_update();
-        self.sent_hint = Some(hint);
-        let leader = hint.leader.unwrap_or(0);
-        let term = hint.term;
-        let replicas = self.unsent_roster();
-        if let Some(roster) = &replicas {
-            self.replicas = Some((roster.term, roster.index));
-        }
-        let access = self.unsent_access().map(|access| {
-            let message = access::access_to(&access);
-            self.sent_access = Some(access);
-            message
-        });
-        let log_time_ms = hint.log_time_ms;
-        let replica = hint.replica;
-        let batch =
-            proto::Answers { answers, log_time_ms, leader, term, replicas, replica, access };
-        Some((Ok(batch), self))
-    }
-
-    /// The roster, if it differs from the roster that was sent last.
-    fn unsent_roster(&self) -> Option<proto::Replicas> {
-        let roster = self.roster.as_ref()?.borrow();
-        let is_changed = !roster.voters.is_empty() && self.replicas != Some(roster.at);
-        is_changed.then(|| (&*roster).into())
-    }
-
-    /// The access, if it changed after the access that was sent last.
-    fn unsent_access(&self) -> Option<Arc<Access>> {
-        let access = self.access.as_ref()?.borrow();
-        let is_sent = self.sent_access.as_ref().is_some_and(|sent| Arc::ptr_eq(sent, &access));
-        (!is_sent).then(|| access.clone())
-    }
-}
-
-/// Waits for a change of a pushed value; for ever if there is none or its sender is gone.
-async fn change<T>(pushed: &mut Option<watch::Receiver<T>>) {
-    let changed = match pushed {
-        Some(pushed) => pushed.changed().await.is_ok(),
-        None => false,
-    };
-    if !changed {
-        std::future::pending::<()>().await;
-    }
-}
-
 #[cfg(test)]
 mod loopback_tests;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_replica_sends_a_message_even_if_its_hint_is_unchanged() {
-        let (hints, hint) = watch::channel(LeaderHint { log_time_ms: 7, ..LeaderHint::default() });
-        let (_answers, waiting) = mpsc::channel(1);
-        let mut speaker = AnswerStream {
-            waiting,
-            hint,
-            sent_hint: None,
-            roster: None,
-            replicas: None,
-            access: None,
-            sent_access: None,
-            stop: CancellationToken::new(),
-        };
-        for _ in 0..3 {
-            hints.send_modify(|_| {});
-            let next = tokio::time::timeout(Duration::from_secs(10), speaker.next());
-            let (batch, rest) = next.await.expect("a message comes").unwrap();
-            assert_eq!(batch.unwrap().log_time_ms, 7);
-            speaker = rest;
-        }
-    }
-}

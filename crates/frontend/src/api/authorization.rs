@@ -34,6 +34,26 @@ impl Api {
         Ok(sender)
     }
 
+    /// The sender of a look-up, if it may see its own orders or every order; else the answer.
+    pub(super) fn allowed_to_look_up(
+        &self,
+        sent: Authorization<'_>,
+    ) -> Result<Sender, Box<Answer>> {
+        let sender = self.sender(sent)?;
+        if !sender.may(Scopes::ORDER_ANY) {
+            sender.check(Scopes::ORDER).map_err(rejected)?;
+        }
+        Ok(sender)
+    }
+
+    /// Checks again what a sender may do, after its body has arrived.
+    pub(super) fn still_allowed(&self, sender: &Sender, needed: Scopes) -> Result<(), Box<Answer>> {
+        let replicas = &self.shared.replicas;
+        let at = replicas.log_time_ms().map(Timestamp);
+        let access = replicas.access().unwrap_or_default();
+        sender.still(&access, at).and_then(|now| now.check(needed)).map_err(rejected)
+    }
+
     /// The sender of a request; else the answer.
     pub(super) fn sender(&self, sent: Authorization<'_>) -> Result<Sender, Box<Answer>> {
         let replicas = &self.shared.replicas;
@@ -52,6 +72,6 @@ impl Api {
     }
 }
 
-pub(super) fn rejected(why: Unauthorized) -> Box<Answer> {
+fn rejected(why: Unauthorized) -> Box<Answer> {
     answer::rejection(why.status(), &why.to_string()).into()
 }

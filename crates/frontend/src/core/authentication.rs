@@ -3,11 +3,15 @@
 //! The frontend decides this early, to answer fast; the ledger decides it again, for every order.
 //! As long as a store has no API keys at all, the header means nothing, as in release 0.1.
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use ledger::access::Access;
 use ledger::api_key::{Actor, Scopes};
 use ledger::api_key_text::{NotAnApiKey, identify};
-use ledger::terms::Timestamp;
+use ledger::terms::{LedgerId, Timestamp};
+use wire::access::AccessNews;
+use wire::peers::EPOCH_TERMS;
 
 /// The sender of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,13 +21,50 @@ pub(crate) struct Sender {
     scopes: Scopes,
 }
 
+/// The access to the store as a frontend knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct KnownAccess {
+    /// The ledger, and the number of recoveries, after which the ledger may have lost its last
+    /// changes. `None`: a replica of release 0.1 told nothing of either.
+    origin: Option<(LedgerId, u64)>,
+    pub(crate) access: Arc<Access>,
+}
+
+impl KnownAccess {
+    /// What a replica has told in this term. `None`: it knows nothing.
+    pub(crate) fn told(news: &AccessNews, term: u64) -> Option<Self> {
+        match news {
+            AccessNews::Unknown => None,
+            AccessNews::Release01 => Some(Self { origin: None, access: Arc::default() }),
+            AccessNews::Told(store) => {
+                let origin = Some((store.ledger_id?, term / EPOCH_TERMS));
+                Some(Self { origin, access: Arc::new(store.access.clone()) })
+            }
+        }
+    }
+
+    /// True if this replaces what was known: a replica that lags never reopens a store, or brings
+    /// an API key back that was revoked.
+    pub(crate) fn replaces(&self, known: Option<&Self>) -> bool {
+        let Some(known) = known else { return true };
+        match (self.origin, known.origin) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some((ledger, epoch)), Some((known_ledger, known_epoch))) => {
+                let later = (known_epoch, known.access.changed) < (epoch, self.access.changed);
+                ledger != known_ledger || later
+            }
+        }
+    }
+}
+
 /// Why a request is rejected before it is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unauthorized {
     #[error("an API key is needed here: send `Authorization: Bearer opk_…`")]
     NoKey,
-    #[error("the Authorization header must be sent once, as `Bearer` and one API key")]
-    Malformed,
+    #[error("the Authorization header must be sent once")]
+    Several,
     #[error("the API key is malformed: {0}")]
     NotAKey(NotAnApiKey),
     #[error("this store has no such API key")]
@@ -63,13 +104,13 @@ impl Sender {
         at: Option<Timestamp>,
     ) -> Result<Self, Unauthorized> {
         let token = match sent {
-            Authorization::One(value) if !access.keys.is_empty() => {
-                bearer(value).ok_or(Unauthorized::Malformed)?
-            }
-            Authorization::Several if !access.keys.is_empty() => {
-                return Err(Unauthorized::Malformed);
-            }
-            _ => return Ok(Self { actor: None, scopes: access.anonymous }),
+            Authorization::One(value) => bearer(value),
+            Authorization::Several if !access.keys.is_empty() => return Err(Unauthorized::Several),
+            Authorization::Several | Authorization::None => None,
+        };
+        // Other schemes are for a gateway in front, and a store without API keys asks for none.
+        let Some(token) = token.filter(|_| !access.keys.is_empty()) else {
+            return Ok(Self { actor: None, scopes: access.anonymous });
         };
         let (id, digest) = identify(token).map_err(Unauthorized::NotAKey)?;
         let key = access.keys.get(&id).filter(|key| key.digest == digest);
@@ -78,6 +119,21 @@ impl Sender {
             return Err(Unauthorized::Ended);
         }
         Ok(Self { actor: Some(Actor::new(&key.principal, id)), scopes: key.scopes })
+    }
+
+    /// The same sender, as of now.
+    pub(crate) fn still(
+        &self,
+        access: &Access,
+        at: Option<Timestamp>,
+    ) -> Result<Self, Unauthorized> {
+        let Some(actor) = &self.actor else {
+            return Ok(Self { actor: None, scopes: access.anonymous });
+        };
+        let id = actor.id().ok_or(Unauthorized::Unknown)?;
+        let principal = actor.principal().as_bytes();
+        let scopes = access.scopes(principal, id, at.unwrap_or_default());
+        Ok(Self { actor: Some(actor.clone()), scopes: scopes.ok_or(Unauthorized::Ended)? })
     }
 
     /// Checks that the sender may do what needs all of `needed`.
@@ -103,16 +159,17 @@ impl Sender {
 /// The token of a value `Bearer TOKEN` (RFC 6750). The scheme has no case.
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.trim_ascii().split_at_checked(6)?;
-    let token = scheme.eq_ignore_ascii_case(b"bearer").then(|| token.trim_ascii_start())?;
-    let is_apart = value.trim_ascii().get(6).is_some_and(u8::is_ascii_whitespace);
-    is_apart.then_some(token)
+    let is_apart = token.first().is_none_or(u8::is_ascii_whitespace);
+    (scheme.eq_ignore_ascii_case(b"bearer") && is_apart).then(|| token.trim_ascii_start())
 }
 
 #[cfg(test)]
 mod tests {
-    use ledger::api_key::{ApiKey, ApiKeyDigest, Principal};
+    use ledger::access::ApiKey;
+    use ledger::api_key::{ApiKeyDigest, Principal};
     use ledger::api_key_text::{ApiKeyText, RANDOM_BYTES};
     use ledger::terms::Index;
+    use wire::access::StoreAccess;
 
     use super::*;
 
@@ -163,11 +220,7 @@ mod tests {
         let unknown = text(2);
         let mistyped = format!("{}0", &secret[..42]);
         for (value, why) in [
-            (String::new(), Unauthorized::Malformed),
-            ("Bearer".into(), Unauthorized::Malformed),
-            (format!("Bearer{secret}"), Unauthorized::Malformed),
-            (format!("Basic {secret}"), Unauthorized::Malformed),
-            (secret.to_owned(), Unauthorized::Malformed),
+            ("Bearer".into(), Unauthorized::NotAKey(NotAnApiKey::Form)),
             ("Bearer eyJhbGciOi".into(), Unauthorized::NotAKey(NotAnApiKey::Form)),
             (format!("Bearer {secret}, {secret}"), Unauthorized::NotAKey(NotAnApiKey::Form)),
             (format!("Bearer {mistyped}"), Unauthorized::NotAKey(NotAnApiKey::Mistyped)),
@@ -177,7 +230,35 @@ mod tests {
             assert!(!why.to_string().contains(secret), "no message repeats a key");
         }
         let several = Sender::of(Authorization::Several, &closed(), AT);
-        assert_eq!(several, Err(Unauthorized::Malformed));
+        assert_eq!(several, Err(Unauthorized::Several));
+        for other in ["", "Basic eA==", &format!("Bearer{secret}"), secret] {
+            let sender = sent(other).unwrap();
+            assert_eq!(sender.check(Scopes::QUERY), Err(Unauthorized::NoKey), "{other:?}");
+        }
+    }
+
+    fn told(ledger: u8, epoch: u64, changed: u64) -> KnownAccess {
+        let access = Access { changed: Index(changed), ..closed() };
+        let store = StoreAccess { ledger_id: Some(LedgerId([ledger; 16])), access };
+        KnownAccess::told(&AccessNews::Told(Arc::new(store)), epoch * EPOCH_TERMS + 7).unwrap()
+    }
+
+    /// Kind: a replica that is behind, and the only one that is heard.
+    #[test]
+    fn a_replica_that_lags_does_not_reopen_a_store() {
+        let known = told(1, 2, 50);
+        let replaces = |other: &KnownAccess| other.replaces(Some(&known));
+        assert!(
+            !replaces(&told(1, 2, 0)) && !replaces(&told(1, 2, 49)) && !replaces(&told(1, 1, 90))
+        );
+        assert!(replaces(&told(1, 2, 51)), "a later change");
+        assert!(replaces(&told(1, 3, 9)), "a recovered store, which has lost some");
+        assert!(replaces(&told(2, 0, 0)), "another store");
+        let old = KnownAccess::told(&AccessNews::Release01, 1).unwrap();
+        assert!(old.replaces(None) && !replaces(&old) && known.replaces(Some(&old)));
+        let empty = StoreAccess { ledger_id: None, access: Access::default() };
+        assert!(KnownAccess::told(&AccessNews::Told(Arc::new(empty)), 7).is_none());
+        assert!(KnownAccess::told(&AccessNews::Unknown, 7).is_none());
     }
 
     #[test]

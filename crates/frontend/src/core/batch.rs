@@ -196,6 +196,12 @@ fn write_outcome(out: &mut String, dialect: Dialect, outcome: &Outcome, retried:
             write_number(out, number.0);
             out.push('}');
         }
+        Outcome::Refused(refusal)
+            if let Some(unknown) = refusals::unknown_before(refusal, retried) =>
+        {
+            let status = StatusCode::from_u16(unknown.http_status());
+            write_error(out, status.unwrap_or_default(), &unknown.message);
+        }
         Outcome::Refused(refusal) => {
             let (status, message) = refusals::status_and_message(dialect, refusal);
             write_error(out, status, &message);

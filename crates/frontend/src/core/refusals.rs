@@ -37,6 +37,15 @@ pub(crate) fn status_and_message(
     (status, Cow::Owned(refusal.to_string()))
 }
 
+/// The problem of a request that was refused for want of rights after a try whose outcome is not
+/// known: rights are checked before the key is looked up, and that try may have been decided while
+/// the API key was in force.
+pub(crate) fn unknown_before(refusal: &Refusal, retried: bool) -> Option<Problem> {
+    let why = "the outcome of an earlier try is unknown, and the API key has ended: ask again with \
+               the same Idempotency-Key and another API key of the same principal";
+    (retried && refusal.is_about_rights()).then(|| Problem::indefinite(Code::TimedOut, why))
+}
+
 /// The answer to a refused request.
 pub(crate) fn answer(dialect: Dialect, refusal: &Refusal) -> Answer {
     match status_and_message(dialect, refusal) {
@@ -44,5 +53,21 @@ pub(crate) fn answer(dialect: Dialect, refusal: &Refusal) -> Answer {
             answer::problem(&Problem::definite(Code::NoLeader, message))
         }
         (status, message) => answer::rejection(status, &message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kind: an order that was placed by an earlier try, and reported as refused.
+    #[test]
+    fn a_missing_right_after_an_unknown_try_is_no_definite_answer() {
+        for refusal in [Refusal::NotAuthenticated, Refusal::NotAllowed] {
+            let unknown = unknown_before(&refusal, true).unwrap();
+            assert!(!unknown.definite && unknown.http_status() == 504, "{unknown:?}");
+            assert_eq!(unknown_before(&refusal, false), None);
+        }
+        assert_eq!(unknown_before(&Refusal::Late, true), None, "the key was looked up before");
     }
 }

@@ -1,12 +1,12 @@
 //! The parser of plain requests: recognizes orders and queries of one product, the most frequent
 //! requests of a shop, by their bytes.
 //!
-//! It finds where the request ends and what its answer needs: who sends it, the key and the body of
-//! an order, the path of a query, whether the connection closes afterwards, and the request id to repeat. Any
-//! unusual request is unsupported and goes to hyper: another route or version, a chunked body or
-//! one with another media type than JSON, a query with a body, a head that is not valid, or more
-//! than [`BYTES_MAX`]. The parser of heads is the one that hyper uses; only the policy of what is
-//! plain stands here.
+//! It finds where the request ends and what its answer needs: the `Authorization`, the key and the
+//! body of an order, the path of a query, whether the connection closes afterwards, and the request
+//! id to repeat. Any unusual request is unsupported and goes to hyper: another route or version, a
+//! chunked body or one with another media type than JSON, a query with a body, a head that is not
+//! valid, or more than [`BYTES_MAX`]. The parser of heads is the one that hyper uses; only the
+//! policy of what is plain stands here.
 
 use std::mem::MaybeUninit;
 

@@ -9,15 +9,15 @@ use crate::terms::{EntryTime, Index, Key, Timestamp};
 /// The keys of one window: one origin, and one kind of answer.
 #[derive(Debug, Default)]
 pub(super) struct Answered {
-    first: BTreeMap<OwnedKey, FirstAnswer>,
+    first: BTreeMap<PrincipalKey, FirstAnswer>,
     /// Keys and the log time of their answers, oldest first.
-    order: VecDeque<(OwnedKey, Timestamp)>,
+    order: VecDeque<(PrincipalKey, Timestamp)>,
 }
 
-/// A key's principal and text: whichever of its API keys a principal uses, the key is the same.
-type OwnedKey = (String, String);
+/// A key's principal and text: with each API key of a principal, the key is the same.
+type PrincipalKey = (String, String);
 
-fn owned(key: &Key) -> OwnedKey {
+fn owned(key: &Key) -> PrincipalKey {
     (key.principal().to_owned(), key.text().to_owned())
 }
 

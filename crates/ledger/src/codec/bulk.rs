@@ -63,6 +63,8 @@ pub struct Draft<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded<B = Vec<u8>> {
     count: usize,
+    /// Some of the requests came with an API key.
+    has_actors: bool,
     /// In the layout of a bulk.
     bytes: B,
 }
@@ -70,8 +72,8 @@ pub struct Encoded<B = Vec<u8>> {
 impl<B: AsRef<[u8]>> Encoded<B> {
     /// The bytes of a bulk, checked to be exactly `count` orders; they are not decoded.
     pub fn open(bytes: B, count: usize) -> Result<Self, DecodeError> {
-        check(bytes.as_ref(), count)?;
-        Ok(Self { count, bytes })
+        let has_actors = check(bytes.as_ref(), count)?;
+        Ok(Self { count, has_actors, bytes })
     }
 
     /// One request of any kind.
@@ -82,7 +84,13 @@ impl<B: AsRef<[u8]>> Encoded<B> {
         let mut bytes = Vec::with_capacity(96);
         bytes.u8(BULK_VERSION);
         request.encode_to(&mut bytes);
-        Self { count: 1, bytes: bytes.into() }
+        let has_actors = request.key.as_ref().is_some_and(|key| key.actor.is_some());
+        Self { count: 1, has_actors, bytes: bytes.into() }
+    }
+
+    /// True if some of the requests came with an API key.
+    pub fn has_actors(&self) -> bool {
+        self.has_actors
     }
 
     /// The number of requests.
@@ -133,8 +141,9 @@ impl Bulk {
     }
 }
 
-/// Checks that these bytes are exactly `count` orders, without decoding them.
-fn check(bytes: &[u8], count: usize) -> Result<(), DecodeError> {
+/// Checks that these bytes are exactly `count` orders, without decoding them. True: some of them
+/// came with an API key.
+fn check(bytes: &[u8], count: usize) -> Result<bool, DecodeError> {
     let mut reader = requests(bytes)?;
     let least = count.checked_mul(ORDER_BYTES_MIN).ok_or(DecodeError::Value("count"))?;
     if count == 0 {
@@ -144,23 +153,25 @@ fn check(bytes: &[u8], count: usize) -> Result<(), DecodeError> {
         return Err(DecodeError::Short);
     }
     let mut last = None;
+    let mut has_actors = false;
     for _ in 0..count {
-        last = Some(check_order(&mut reader, last)?);
+        let (command, has_actor) = check_order(&mut reader, last)?;
+        has_actors |= has_actor;
+        last = Some(command);
     }
-    reader.end()
+    reader.end()?;
+    Ok(has_actors)
 }
 
 fn check_order<'a>(
     reader: &mut Reader<'a>,
     last: Option<CommandRef<'a>>,
-) -> Result<CommandRef<'a>, DecodeError> {
+) -> Result<(CommandRef<'a>, bool), DecodeError> {
     let request = RequestRef::read_after(reader, last)?;
-    if request.key.is_none() {
-        return Err(DecodeError::Value("origin of a key"));
-    }
+    let Some(key) = request.key else { return Err(DecodeError::Value("origin of a key")) };
     match request.command.lines() {
         None => Err(DecodeError::Value("command")),
-        Some(lines) if (1..=LINES_MAX).contains(&lines) => Ok(request.command),
+        Some(lines) if (1..=LINES_MAX).contains(&lines) => Ok((request.command, key.has_actor())),
         Some(_) => Err(DecodeError::Value("count")),
     }
 }

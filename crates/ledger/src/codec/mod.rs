@@ -16,6 +16,7 @@
 //! reads encoded requests in place, and `batch` a whole log entry. [`bulk`] holds many orders on
 //! their way to an entry.
 
+mod api_keys;
 mod batch;
 pub mod bulk;
 mod bytes;

@@ -11,8 +11,7 @@
 //! parts is decoded. `skim` is only for bytes that were checked before: of an order it reads
 //! nothing but the lengths.
 
-use crate::access::ActorParts;
-use crate::api_key::{principal_of, split_actor};
+use crate::api_key::{ActorParts, principal_of, split_actor};
 use crate::codec::bytes::{DecodeError, Reader};
 use crate::command::{Command, LINES_MAX, Side};
 use crate::outcome::Outcome;
@@ -78,6 +77,11 @@ impl<'a> KeyRef<'a> {
     /// The name of the principal; empty for a request without an API key.
     pub(crate) fn principal(&self) -> &'a [u8] {
         principal_of(self.actor)
+    }
+
+    /// True if the request came with an API key.
+    pub(crate) fn has_actor(&self) -> bool {
+        !self.actor.is_empty()
     }
 
     /// The principal and the API key.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use ledger::api_key::{ApiKeyId, Principal, Scopes};
+use ledger::api_key::{API_KEY_ID_BYTES, ApiKeyId, Principal, Scopes};
+use ledger::api_key_text::API_KEY_PREFIX;
 
 use super::values::Url;
 
@@ -56,7 +57,7 @@ pub(crate) enum ApiKeys {
     #[command(
         after_help = "Example:\n  oppidum ctl key rotate webshop --overlap 24h > new.key\n\n\
         The new key allows what the principal's newest key allows, and lasts as long as that one \
-        was issued for. The older keys end after the overlap."
+        lasts from its issue. The older keys end after the overlap."
     )]
     /// Issues a new API key of a principal, and ends its others after an overlap
     Rotate {
@@ -122,7 +123,9 @@ fn anonymous_scopes(list: &str) -> Result<Scopes, String> {
 }
 
 fn key_id(text: &str) -> Result<ApiKeyId, String> {
-    ApiKeyId::new(text.as_bytes())
+    // Of a whole key only the id is taken.
+    let id = text.strip_prefix(API_KEY_PREFIX).and_then(|rest| rest.get(..API_KEY_ID_BYTES));
+    ApiKeyId::new(id.unwrap_or(text).as_bytes())
         .ok_or_else(|| "an id has 8 letters: see `oppidum ctl key list`".into())
 }
 
@@ -157,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_operates_a_store_without_an_api_key() {
+    fn requests_without_an_api_key_operate_no_store() {
         assert_eq!(
             anonymous_scopes("query,order").map(|it| it.to_string()).as_deref(),
             Ok("query, order")

@@ -377,7 +377,7 @@ pub(crate) enum CtlOn {
     /// Products: list, define, price, restock
     #[command(subcommand)]
     Product(Product),
-    /// API keys: issue, list, rotate, revoke
+    /// API keys: issue, list, rotate, revoke; what requests without one may do
     #[command(subcommand)]
     Key(ApiKeys),
     /// Replicas: list, add, remove, while the store is open

@@ -33,15 +33,15 @@ pub(crate) struct Url {
 }
 
 impl Url {
-    /// The address of the store. From now on, connections to `https://` trust these authorities, and
-    /// requests carry this API key.
+    /// The address of the store. From now on, connections to `https://` trust these authorities,
+    /// and requests to this address carry this API key.
     pub(crate) fn resolve(self, settings: &mut Settings) -> Result<String, Stop> {
         let url: String = settings.want(settings::URL, self.url)?;
         let file: Option<FreeText> = settings.take(settings::CA_FILE, self.ca_file)?;
         http::trust(file.map(|FreeText(file)| file.into()));
         let file: Option<KeyFile> = settings.take(settings::KEY_FILE, self.key_file)?;
         if let Some(KeyFile(FreeText(file))) = file {
-            http::authenticate(&key_file::read(file.as_ref())?);
+            http::authenticate(&url, &key_file::read(file.as_ref())?)?;
         }
         Ok(url)
     }
@@ -146,7 +146,7 @@ impl FromStr for RootKeyLine {
         }
         let (id, digest) = text.split_once(':').ok_or_else(odd)?;
         let id = ApiKeyId::new(id.as_bytes()).ok_or_else(odd)?;
-        if digest.len() != 32 || !digest.is_ascii() {
+        if digest.len() != 32 || !digest.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Err(odd());
         }
         let mut bytes = [0; 16];

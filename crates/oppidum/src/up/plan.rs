@@ -13,8 +13,9 @@ use crate::cli::values::NONE;
 use crate::settings::{self, Setting};
 
 /// The settings that `up` passes to each process as flags: they override the environment.
-pub(crate) const OVERRIDDEN: [Setting; 11] = [
+pub(crate) const OVERRIDDEN: [Setting; 12] = [
     settings::ORDERS,
+    settings::ROOT_KEY,
     settings::ID,
     settings::LISTEN,
     settings::CATALOG_LISTEN,
@@ -215,7 +216,7 @@ fn order(id: u64, port: u16, list: &str, request: &UpRequest) -> Child {
     let cluster = request.cluster.iter().map(|name| ("--cluster", name.clone()));
     let flags: Vec<_> = flags.into_iter().chain(cluster).collect();
     let mut arguments = arguments("order", &flags);
-    // Whatever the environment says of a root key: a store of `up` is for this machine.
+    // A store of `up` is for this machine, and needs no root key of the environment.
     arguments.push("--open".to_owned());
     arguments.extend(request.preempt.then(|| "--preempt".to_owned()));
     Child { name: format!("order-{id}"), arguments, address: format!("127.0.0.1:{port}") }

@@ -120,8 +120,7 @@ fn a_bad_key_is_told_from_a_mistyped_and_an_ended_one() {
         (bearer(other_store), "no such API key"),
         (bearer(&ended), "has ended"),
         (bearer(&key[..42]), "malformed"),
-        (format!("Basic {key}"), "must be sent once"),
-        ("Bearer".to_owned(), "must be sent once"),
+        ("Bearer".to_owned(), "malformed"),
     ] {
         for route in [QUERY, ORDER, BATCH, LIST] {
             let reply = ask(&store, route, Some(&value));
@@ -171,8 +170,8 @@ fn orders_and_idempotency_keys_belong_to_a_principal() {
     store.verify();
 }
 
-/// A key decides nothing after its revocation, also while orders are under way and the leader is
-/// killed; another key of the same principal goes on.
+/// A key decides nothing after its revocation, while orders are under way and the leader is killed;
+/// another key of the same principal goes on.
 #[test]
 fn a_revoked_key_decides_nothing_under_load() {
     let mut store = Store::start(Plan { shop: "stock".into(), ..Plan::stock() });
@@ -199,20 +198,22 @@ fn a_revoked_key_decides_nothing_under_load() {
                             200 if late => panic!("decided after its revocation: {reply:?}"),
                             200 => placed += 1,
                             401 => return placed,
-                            status => assert!(status >= 500 && !late, "{reply:?}"),
+                            // The leader is gone for a moment, or an earlier try is unknown.
+                            status => assert!(matches!(status, 503 | 504), "{reply:?}"),
                         }
                     }
                 })
             })
             .collect();
         until("some orders are placed", || (20 < sell(&kept).number()).then_some(()));
+        store.order(456).signal(Signal::KILL);
         ctl(&store, &["revoke", &revoked[4..12]]);
         is_revoked.store(true, Ordering::SeqCst);
         assert!(customers.into_iter().all(|customer| 0 < customer.join().unwrap()));
     });
-    store.kill(456);
     until("another leader decides", || (sell(&kept).status == 200).then_some(()));
     assert_eq!(sell(&value).status, 401, "a new leader knows the revocation");
+    store.kill(456);
     store.start_order(456, &[]);
     store.await_all_ready();
     assert_eq!(sell(&value).status, 401);

@@ -17,7 +17,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use ledger::access::Access;
 use ledger::block::EncodedBlock;
 use ledger::change::Change;
 use ledger::ledger::Ledger;
@@ -27,6 +26,7 @@ use ledger::state::State;
 use ledger::terms::{Index, Name, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
+use wire::access::StoreAccess;
 
 use crate::history::blocks::{Blocks, Durable, invalid};
 use crate::history::durable_mark::OnDisk;
@@ -76,8 +76,8 @@ pub(crate) struct Shared {
     /// What the log has on disk, if the log reports it.
     pub(crate) on_disk: OnceLock<OnDisk>,
     pub(super) applied: watch::Sender<Index>,
-    /// Who may do what, as of the last change.
-    pub(super) access: watch::Sender<Arc<Access>>,
+    /// The access to the store, as of its last change.
+    pub(super) access: watch::Sender<Arc<StoreAccess>>,
     pub(super) feed: broadcast::Sender<Arc<AppliedEntry>>,
 }
 
@@ -193,7 +193,7 @@ impl Shared {
         let progress = WriteProgress { durable: durable.applied, failure: None };
         Self {
             applied: watch::Sender::new(ledger.applied()),
-            access: watch::Sender::new(Arc::new(ledger.told_access())),
+            access: watch::Sender::new(Arc::new(access_of(&ledger))),
             applied_state: RwLock::new(Applied {
                 ledger: AppliedLedger::Whole(ledger),
                 applied: durable.applied,
@@ -249,9 +249,13 @@ impl Shared {
         let shop = applied_state.ledger.shop();
         let index = shop.applied();
         self.applied.send_replace(index);
-        let told = self.access.borrow().clone();
-        if told.changed != shop.access().changed || (told.is_unknown() && shop.is_open()) {
-            self.access.send_replace(Arc::new(shop.told_access()));
+        let is_published = {
+            let published = self.access.borrow();
+            published.access.changed == shop.access().changed
+                && published.ledger_id == shop.ledger_id()
+        };
+        if !is_published {
+            self.access.send_replace(Arc::new(access_of(shop)));
         }
         if self.feed.receiver_count() == 0 {
             return;
@@ -264,6 +268,11 @@ impl Shared {
         // An error means that the feed has no receiver, which is fine.
         drop(self.feed.send(Arc::new(entry)));
     }
+}
+
+/// The access to the store, as of the last applied entry.
+fn access_of(shop: &ShopState) -> StoreAccess {
+    StoreAccess { ledger_id: shop.ledger_id(), access: shop.access().clone() }
 }
 
 impl WriteProgress {

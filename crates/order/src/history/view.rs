@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use ledger::access::Access;
 use ledger::block::{EncodedBlock, Order};
 use ledger::ledger::Ledger;
 use ledger::shop::ShopState;
 use ledger::terms::{Index, OrderNumber};
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
+use wire::access::StoreAccess;
 
 use crate::clock::LogClock;
 use crate::history::applied_state::{AppliedEntry, Shared};
@@ -95,8 +95,8 @@ impl View {
         self.shared.applied.subscribe()
     }
 
-    /// A receiver of who may do what.
-    pub(crate) fn access(&self) -> watch::Receiver<Arc<Access>> {
+    /// A receiver of the access to the store.
+    pub(crate) fn access(&self) -> watch::Receiver<Arc<StoreAccess>> {
         self.shared.access.subscribe()
     }
 

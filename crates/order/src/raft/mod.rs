@@ -55,7 +55,7 @@ pub const LOG_KEPT: u64 = 20_000;
 
 /// The number of terms in an epoch: a recovery from a lost majority begins at the next multiple of
 /// this, so that every term of the lost replicas is lower.
-pub const EPOCH: u64 = 1_000_000_000;
+pub use wire::peers::EPOCH_TERMS as EPOCH;
 
 /// The epoch of a term: how often the store has been recovered from a lost majority.
 pub fn epoch(term: u64) -> u64 {

@@ -145,7 +145,7 @@ async fn a_stream_that_ignores_the_limit_gets_an_overloaded_problem() {
     let many = 0..=u64::try_from(CALLS_OPEN_MAX).unwrap();
     let many = many.map(|call| proto::Ask { call, patience_ms: 1, what: Some(what()) });
     let batch = proto::Asks { asks: many.collect() };
-    let outgoing = stream::iter([batch]).chain(stream::pending());
+    let outgoing = futures::stream::iter([batch]).chain(futures::stream::pending());
     let mut client = StoreClient::new(channel);
     let mut answers = client.calls(outgoing).await.unwrap().into_inner();
     let refused = async {
