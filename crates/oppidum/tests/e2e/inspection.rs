@@ -50,7 +50,7 @@ fn a_replica_that_listens_on_all_interfaces_is_shown_at_its_address() {
     store.start_catalog(0);
     for id in IDS {
         let everywhere = format!("0.0.0.0:{}", store.order_port(id));
-        store.start_order(id, &["--listen", &everywhere]);
+        store.start_order(id, &["--listen", &everywhere, "--open"]);
     }
     store.start_frontend(0);
     store.await_open();
