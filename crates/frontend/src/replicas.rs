@@ -16,6 +16,7 @@ use rand::RngExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use wire::access::AccessNews;
 use wire::peers::{Directory, Peer};
 use wire::stream::Caller;
 
@@ -223,15 +224,18 @@ impl Replicas {
         self.shared.access.read().as_ref().map(|known| known.access.clone())
     }
 
-    /// True if some replica has been heard within [`SILENCE_MAX`]: what it revokes is known here.
+    /// True if a replica whose API keys can be read was heard within [`SILENCE_MAX`]: what it
+    /// revokes is known here.
     pub(crate) fn hear_any(&self) -> bool {
         let links = self.shared.links.lock();
-        links.callers.values().any(|caller| caller.silence() < SILENCE_MAX)
+        let tells = |caller: &Caller| !matches!(*caller.access().borrow(), AccessNews::Unknown);
+        links.callers.values().any(|caller| caller.silence() < SILENCE_MAX && tells(caller))
     }
 
-    fn note_access(&self, told: KnownAccess) {
+    fn note_access(&self, id: u64, told: KnownAccess) {
+        let leads = self.shared.links.lock().leader() == Some(id);
         let mut known = self.shared.access.write();
-        if told.replaces(known.as_ref()) {
+        if told.replaces(known.as_ref(), leads) {
             *known = Some(told);
         }
     }
@@ -299,11 +303,11 @@ impl Replicas {
             if self.shared.directory.adopt(&rosters.borrow_and_update()) {
                 self.changed();
             }
+            self.hinted(peer.id, hint.leader, hint.term, caller.log_time_ms());
             let told = KnownAccess::told(&accesses.borrow_and_update(), hint.term);
             if let Some(told) = told.filter(|_| hint.replica == peer.id) {
-                self.note_access(told);
+                self.note_access(peer.id, told);
             }
-            self.hinted(peer.id, hint.leader, hint.term, caller.log_time_ms());
             tokio::select! {
                 changed = hints.changed() => if changed.is_err() { return None },
                 changed = rosters.changed() => if changed.is_err() { return None },

@@ -186,6 +186,7 @@ impl Ledger {
     /// Decides one request: by its rights, its key, its deadline, then by the rules.
     fn decide(&mut self, entry: EntryContext, prepared: &PreparedRequest<'_, '_>) -> Outcome {
         let PreparedRequest { request, key, command } = *prepared;
+        self.shop.note_command(entry, command);
         let actor = request.key.as_ref().and_then(KeyRef::actor);
         if let Err(refusal) = self.shop.check_rights(entry, actor, command) {
             return Outcome::Refused(refusal);

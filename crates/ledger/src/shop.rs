@@ -193,6 +193,14 @@ impl ShopState {
         self.stock.changes()
     }
 
+    /// Notes a command about API keys, also one that is refused: from then on the log is not one of
+    /// release 0.1.
+    pub(crate) fn note_command(&mut self, entry: EntryContext, command: &PreparedCommand<'_>) {
+        if !command.is_order() && command.decoded().is_about_api_keys() {
+            self.access.begin(entry.index);
+        }
+    }
+
     /// Checks that the API key of a request allows this command, or that none is needed.
     pub(crate) fn check_rights(
         &self,
@@ -231,9 +239,6 @@ impl ShopState {
         command: &Command,
     ) -> Result<Accepted, Refusal> {
         let EntryContext { index, term, at, .. } = entry;
-        if command.is_about_api_keys() {
-            self.access.begin(index);
-        }
         match command {
             Command::Open(shop) => return Ok(self.open(shop, index)),
             Command::Attach { incarnation, name } => return self.attach(*incarnation, name),

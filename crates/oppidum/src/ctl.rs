@@ -108,16 +108,20 @@ pub(crate) async fn decide(url: &str, command: Command) -> Result<Outcome, Stop>
     let what = ask::What::Request(convert::request_to(&request));
     let began = Instant::now();
     let mut last = "no leader".to_owned();
+    let mut is_new = true;
     while began.elapsed() < DECISION_TIMEOUT {
         let store = inspect::fetch(url).await?;
         if let Some(leader) = store.leading() {
             match ask_once(&leader.address, what.clone()).await {
                 Ok(outcome) => return Ok(outcome),
-                // The leader does not take this command, however often it is asked.
-                Err(problem) if problem.code == Code::Malformed => {
+                // The leader does not take this command, and no earlier try can have been decided.
+                Err(problem) if problem.code == Code::Malformed && is_new => {
                     return Err(Stop::Setup(problem.message));
                 }
-                Err(problem) => last = problem.message,
+                Err(problem) => {
+                    is_new &= problem.definite;
+                    last = problem.message;
+                }
             }
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

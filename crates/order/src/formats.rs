@@ -1,10 +1,10 @@
 //! The versions of what replicas write, and when a new one may be written.
 //!
 //! Every replica of a store applies the same log, so nothing may be written that one of them cannot
-//! read. Each replica tells the others which formats it reads. Until the first command about API
-//! keys is in the log, all that is written is of version 1, and the former program may be put back.
-//! (A new store with a root key begins with version 2: release 0.1 does not start with that
-//! setting.)
+//! read. Each replica tells the others, when they connect, which formats it reads. Until the first
+//! command about API keys is in the log, all that is written is of version 1, and the former
+//! program may be put back. (A new store with a root key begins with version 2: release 0.1 does not
+//! start with that setting.)
 //!
 //! | version | what is new |
 //! |---|---|
@@ -24,7 +24,8 @@ pub(crate) const FORMATS: u32 = 2;
 /// The formats with API keys.
 const API_KEYS: u32 = 2;
 
-/// Checks that every replica can read a command about API keys.
+/// Checks that every replica can read a command about API keys, and that it has an effect: the
+/// first one is the end of what release 0.1 reads.
 ///
 /// # Errors
 ///
@@ -36,6 +37,9 @@ pub(crate) fn check_command(
 ) -> Result<(), Problem> {
     if !command.is_about_api_keys() || is_activated(shop) {
         return Ok(());
+    }
+    if matches!(command, Command::RevokeApiKey { .. }) {
+        return Err(no_api_keys());
     }
     let Some(first) = peers.not_reading(API_KEYS).into_iter().next() else { return Ok(()) };
     let why = format!(
@@ -49,9 +53,13 @@ pub(crate) fn check_command(
 /// would decide it otherwise.
 pub(crate) fn check_actor(has_actor: bool, shop: &ShopState) -> Result<(), Problem> {
     if has_actor && !is_activated(shop) {
-        return Err(Problem::definite(Code::Malformed, "this store has no API keys"));
+        return Err(no_api_keys());
     }
     Ok(())
+}
+
+fn no_api_keys() -> Problem {
+    Problem::definite(Code::Malformed, "this store has no API keys")
 }
 
 fn is_activated(shop: &ShopState) -> bool {
@@ -60,7 +68,7 @@ fn is_activated(shop: &ShopState) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use ledger::api_key::Scopes;
+    use ledger::api_key::{ApiKeyId, Scopes};
 
     use super::*;
     use crate::config::tests::three;
@@ -76,8 +84,8 @@ mod tests {
         let closing = Command::SetAnonymousScopes(Scopes::NONE);
         let allowed = || check_command(&closing, &ShopState::default(), &peers).is_ok();
         assert!(!allowed(), "no other replica has been met");
-        peers.set_formats(123, FORMATS);
         peers.set_reach(123, Reach::Up);
+        peers.set_formats(123, FORMATS);
         assert!(!allowed(), "345 has not said it");
         peers.set_reach(345, Reach::Up);
         peers.set_formats(345, API_KEYS - 1);
@@ -89,6 +97,9 @@ mod tests {
         assert!(!allowed(), "123 may have come back with an older program");
         peers.set_formats(123, FORMATS);
         assert!(allowed());
+        let id = ApiKeyId::new(b"7f3kq2mw").unwrap();
+        let revoke = Command::RevokeApiKey { id, ends: None };
+        assert!(check_command(&revoke, &ShopState::default(), &peers).is_err(), "there is none");
         let restock = Command::Place(Vec::new());
         peers.set_reach(123, Reach::Refused);
         assert!(check_command(&restock, &ShopState::default(), &peers).is_ok());

@@ -177,18 +177,28 @@ impl Service {
         let request = convert::request(request)?;
         let Shared { view, peers, .. } = &*self.shared;
         let has_actor = request.key.as_ref().is_some_and(|key| key.actor.is_some());
-        view.read(|shop| {
+        let checked = view.read(|shop| {
             formats::check_command(&request.command, shop, peers)?;
             formats::check_actor(has_actor, shop)
-        })?;
+        });
+        checked.map_err(|problem| self.unless_taking_over(problem))?;
         Ok(Pending::lone(&request))
     }
 
     /// A bulk of orders of a caller.
     fn bulk(&self, orders: proto::Bulk) -> Result<Pending, Problem> {
         let orders = bulk(orders)?;
-        self.shared.view.read(|shop| formats::check_actor(orders.has_actors(), shop))?;
+        let checked = self.shared.view.read(|shop| formats::check_actor(orders.has_actors(), shop));
+        checked.map_err(|problem| self.unless_taking_over(problem))?;
         Ok(Pending::bulk(orders))
+    }
+
+    /// A leader that is taking over may not have applied the command that would allow it.
+    fn unless_taking_over(&self, problem: Problem) -> Problem {
+        match *self.shared.role.borrow() {
+            Role::Leading { .. } => problem,
+            _ => problems::no_leader(),
+        }
     }
 
     async fn read(&self, asked: Asked) -> Result<Read, Problem> {

@@ -67,8 +67,9 @@ fn unused_root_key(settings: &Settings, access: &Access) -> Option<String> {
     let is_used = access.keys.contains_key(&root.id);
     (!is_used).then(|| {
         format!(
-            "OPPIDUM_ROOT_KEY has no effect: this store does not know API key {}; type `oppidum \
-             ctl key issue root --as root` and `oppidum ctl key anonymous none` to close it",
+            "OPPIDUM_ROOT_KEY has no effect: this store does not know API key {}; `oppidum ctl key \
+             issue root --as root` makes a root key, `oppidum ctl key anonymous none` closes an \
+             open store",
             root.id
         )
     })

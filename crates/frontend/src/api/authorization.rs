@@ -61,7 +61,11 @@ impl Api {
             let why = "starting: no replica has said yet who may do what";
             return Err(answer::problem(&Problem::definite(Code::Starting, why)).into());
         };
-        let at = replicas.log_time_ms().map(Timestamp);
+        // Most requests of an open store come without a key, and need no time.
+        let at = match sent {
+            Authorization::None => None,
+            _ => replicas.log_time_ms().map(Timestamp),
+        };
         let sender = Sender::of(sent, &access, at).map_err(rejected)?;
         if sender.actor.is_some() && !replicas.hear_any() {
             // A key may have been revoked meanwhile.

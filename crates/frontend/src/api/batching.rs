@@ -35,6 +35,9 @@ impl Api {
             Ok(body) => body,
             Err(refusal) => return refusal,
         };
+        if let Err(rejection) = self.still_allowed(&sender, needed) {
+            return *rejection;
+        }
         let Ok(_permit) = self.shared.places.try_acquire() else { return too_many() };
         let Ok(_batch) = self.shared.batches.try_acquire() else {
             return answer::problem(&Problem::definite(Code::Overloaded, "too many batches"));

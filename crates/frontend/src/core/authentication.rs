@@ -45,14 +45,15 @@ impl KnownAccess {
 
     /// True if this replaces what was known: a replica that lags never reopens a store, or brings
     /// an API key back that was revoked.
-    pub(crate) fn replaces(&self, known: Option<&Self>) -> bool {
+    /// `from_leader`: only the leader's word counts for another ledger.
+    pub(crate) fn replaces(&self, known: Option<&Self>, from_leader: bool) -> bool {
         let Some(known) = known else { return true };
         match (self.origin, known.origin) {
             (None, _) => false,
             (Some(_), None) => true,
             (Some((ledger, epoch)), Some((known_ledger, known_epoch))) => {
                 let later = (known_epoch, known.access.changed) < (epoch, self.access.changed);
-                ledger != known_ledger || later
+                if ledger == known_ledger { later } else { from_leader }
             }
         }
     }
@@ -247,15 +248,17 @@ mod tests {
     #[test]
     fn a_replica_that_lags_does_not_reopen_a_store() {
         let known = told(1, 2, 50);
-        let replaces = |other: &KnownAccess| other.replaces(Some(&known));
+        let replaces = |other: &KnownAccess| other.replaces(Some(&known), true);
         assert!(
             !replaces(&told(1, 2, 0)) && !replaces(&told(1, 2, 49)) && !replaces(&told(1, 1, 90))
         );
         assert!(replaces(&told(1, 2, 51)), "a later change");
         assert!(replaces(&told(1, 3, 9)), "a recovered store, which has lost some");
-        assert!(replaces(&told(2, 0, 0)), "another store");
+        let other = told(2, 0, 0);
+        assert!(replaces(&other) && !other.replaces(Some(&known), false), "another store");
         let old = KnownAccess::told(&AccessNews::Release01, 1).unwrap();
-        assert!(old.replaces(None) && !replaces(&old) && known.replaces(Some(&old)));
+        assert!(old.replaces(None, false) && !replaces(&old));
+        assert!(known.replaces(Some(&old), false));
         let empty = StoreAccess { ledger_id: None, access: Access::default() };
         assert!(KnownAccess::told(&AccessNews::Told(Arc::new(empty)), 7).is_none());
         assert!(KnownAccess::told(&AccessNews::Unknown, 7).is_none());

@@ -39,10 +39,11 @@ pub(crate) fn status_and_message(
 
 /// The problem of a request that was refused for want of rights after a try whose outcome is not
 /// known: rights are checked before the key is looked up, and that try may have been decided while
-/// the API key was in force.
+/// the request was allowed.
 pub(crate) fn unknown_before(refusal: &Refusal, retried: bool) -> Option<Problem> {
-    let why = "the outcome of an earlier try is unknown, and the API key has ended: ask again with \
-               the same Idempotency-Key and another API key of the same principal";
+    let why = "the outcome of an earlier try is unknown, and the request is not allowed any more: \
+               only the same Idempotency-Key of the same principal finds it out, under any other \
+               it would be another order";
     (retried && refusal.is_about_rights()).then(|| Problem::indefinite(Code::TimedOut, why))
 }
 

@@ -19,7 +19,6 @@ use wire::proto;
 
 use super::failover::ReportedLoss;
 use crate::disk_space::{Level, SpaceReading};
-use crate::formats::FORMATS;
 use crate::identity::Identity;
 use crate::introduction::Introduction;
 use crate::peers::Peers;
@@ -181,6 +180,7 @@ impl PeerStream {
             self.peers.hear_orders(hello.next_order_number);
         }
         self.peers.set_reach(self.to, Reach::Up);
+        self.peers.set_formats(self.to, hello.formats);
         self.stay(answers, &pings, full).await
     }
 
@@ -275,7 +275,6 @@ impl PeerStream {
             voting: self.voting.borrow().clone(),
             // In each ping: the peer may not have met this replica when the first ping arrived.
             known: self.identity.known(),
-            formats: FORMATS,
             ..proto::HoldPing::default()
         }
     }

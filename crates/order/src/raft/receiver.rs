@@ -31,6 +31,7 @@ use super::state_machine::Raft;
 use super::transport::MESSAGE_BYTES_MAX;
 use super::types::{Entry, LogId, Types, Vote};
 use crate::disk_space::{DiskSpace, Level};
+use crate::formats::FORMATS;
 use crate::handshake_error::HandshakeError;
 use crate::history::serving::{PARTS_AHEAD, send_blocks};
 use crate::history::view::View;
@@ -428,6 +429,7 @@ impl Peer for Receiver {
             known: self.shared.identity.known_fingerprints(),
             starts: Some(introduction.starts()),
             acknowledged: Some(known.into()),
+            formats: FORMATS,
         };
         let this = self.clone();
         // The pings are only read; the stream stays open as long as pings may come.
@@ -468,7 +470,6 @@ impl Receiver {
         }
         self.shared.peers.set_report(id, reaches, dead);
         self.shared.peers.set_full(id, ping.full);
-        self.shared.peers.set_formats(id, ping.formats);
         // A replica that was not met at its own address cannot stop this one.
         let known = self.shared.identity.knows(id);
         let is_plausible =
