@@ -3,8 +3,8 @@
 //! Every replica of a store applies the same log, so nothing may be written that one of them cannot
 //! read. Each replica tells the others, when they connect, which formats it reads. Until the first
 //! command about API keys is in the log, all that is written is of version 1, and the former
-//! program may be put back. (A new store with a root key begins with version 2: release 0.1 does not
-//! start with that setting.)
+//! program may be put back. (A new store with a root key begins with version 2: release 0.1 does
+//! not start with that setting.)
 //!
 //! | version | what is new |
 //! |---|---|
