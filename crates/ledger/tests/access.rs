@@ -190,7 +190,7 @@ fn an_api_key_issues_no_scope_that_it_lacks() {
     assert_eq!(
         store.ask(&anonymous("keys")),
         refused(Refusal::NotAllowed),
-        "nobody is an operator"
+        "without a key no request operates"
     );
 }
 

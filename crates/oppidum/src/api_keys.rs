@@ -204,7 +204,7 @@ impl LeaderView {
         let is_told = |news: &AccessNews| !matches!(news, AccessNews::Unknown);
         let told = tokio::time::timeout(ACCESS_TIMEOUT, accesses.wait_for(is_told)).await;
         let access = match told.ok().and_then(Result::ok).as_deref() {
-            Some(AccessNews::Told(store)) => Arc::new(store.access.clone()),
+            Some(AccessNews::Told(store)) => store.access.clone(),
             Some(AccessNews::Release01) => return Err(no("it is of release 0.1".into())),
             Some(AccessNews::Unknown) | None => {
                 return Err(no("it does not tell its API keys".into()));

@@ -23,7 +23,7 @@ pub struct StoreAccess {
     /// knows nothing.
     pub ledger_id: Option<LedgerId>,
     /// The API keys, and what requests without one may do.
-    pub access: Access,
+    pub access: Arc<Access>,
 }
 
 /// What a process has said about the access to its store.
@@ -127,7 +127,7 @@ fn store_access(access: proto::Access) -> Result<StoreAccess, Problem> {
         anonymous: scopes(access.anonymous_scopes)?,
         keys: keys.collect::<Result<BTreeMap<_, _>, Problem>>()?,
     };
-    Ok(StoreAccess { ledger_id: ledger_id.map(LedgerId), access })
+    Ok(StoreAccess { ledger_id: ledger_id.map(LedgerId), access: Arc::new(access) })
 }
 
 /// The access to a store, for the wire.

@@ -38,7 +38,7 @@ impl KnownAccess {
             AccessNews::Release01 => Some(Self { origin: None, access: Arc::default() }),
             AccessNews::Told(store) => {
                 let origin = Some((store.ledger_id?, term / EPOCH_TERMS));
-                Some(Self { origin, access: Arc::new(store.access.clone()) })
+                Some(Self { origin, access: store.access.clone() })
             }
         }
     }
@@ -239,7 +239,7 @@ mod tests {
     }
 
     fn told(ledger: u8, epoch: u64, changed: u64) -> KnownAccess {
-        let access = Access { changed: Index(changed), ..closed() };
+        let access = Arc::new(Access { changed: Index(changed), ..closed() });
         let store = StoreAccess { ledger_id: Some(LedgerId([ledger; 16])), access };
         KnownAccess::told(&AccessNews::Told(Arc::new(store)), epoch * EPOCH_TERMS + 7).unwrap()
     }
@@ -259,7 +259,7 @@ mod tests {
         let old = KnownAccess::told(&AccessNews::Release01, 1).unwrap();
         assert!(old.replaces(None, false) && !replaces(&old));
         assert!(known.replaces(Some(&old), false));
-        let empty = StoreAccess { ledger_id: None, access: Access::default() };
+        let empty = StoreAccess { ledger_id: None, access: Arc::default() };
         assert!(KnownAccess::told(&AccessNews::Told(Arc::new(empty)), 7).is_none());
         assert!(KnownAccess::told(&AccessNews::Unknown, 7).is_none());
     }
@@ -285,8 +285,8 @@ mod tests {
 
     #[test]
     fn without_a_key_the_anonymous_scopes_count_and_a_store_without_keys_ignores_the_header() {
-        let nobody = Sender::of(Authorization::None, &closed(), AT).unwrap();
-        assert_eq!(nobody.check(Scopes::QUERY), Err(Unauthorized::NoKey));
+        let anonymous = Sender::of(Authorization::None, &closed(), AT).unwrap();
+        assert_eq!(anonymous.check(Scopes::QUERY), Err(Unauthorized::NoKey));
         let open = Access::default();
         for sent in [Authorization::None, Authorization::One(b"Basic eA=="), Authorization::Several]
         {

@@ -272,7 +272,7 @@ impl Shared {
 
 /// The access to the store, as of the last applied entry.
 fn access_of(shop: &ShopState) -> StoreAccess {
-    StoreAccess { ledger_id: shop.ledger_id(), access: shop.access().clone() }
+    StoreAccess { ledger_id: shop.ledger_id(), access: Arc::new(shop.access().clone()) }
 }
 
 impl WriteProgress {
