@@ -43,13 +43,18 @@ impl ApiKeyId {
     /// An id, or `None` if it is not 8 characters of the alphabet.
     pub fn new(text: &[u8]) -> Option<Self> {
         let id: [u8; API_KEY_ID_BYTES] = text.try_into().ok()?;
-        id.iter().all(|character| ALPHABET.contains(character)).then_some(Self(id))
+        id.iter().copied().all(is_in_alphabet).then_some(Self(id))
     }
 
     /// The id as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()
     }
+}
+
+/// True for a character of the [`ALPHABET`]. Every record with an actor is checked by it.
+fn is_in_alphabet(byte: u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'a'..=b'z') && !matches!(byte, b'i' | b'l' | b'o' | b'u')
 }
 
 impl Principal {
@@ -65,6 +70,12 @@ impl Principal {
 
     /// The name.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::borrow::Borrow<str> for Principal {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }
@@ -111,6 +122,11 @@ pub(crate) fn split_actor(actor: &[u8]) -> Option<(&[u8], ApiKeyId)> {
 pub(crate) fn principal_of(actor: &[u8]) -> &[u8] {
     let end = actor.len().saturating_sub(API_KEY_ID_BYTES.saturating_add(1));
     actor.get(..end).unwrap_or_default()
+}
+
+/// The parts of checked bytes of an actor; empty bytes are no actor.
+pub(crate) fn parts_of(actor: &[u8]) -> ActorParts<'_> {
+    Some((principal_of(actor), ApiKeyId(*actor.last_chunk()?)))
 }
 
 /// Each scope with its name, in the order in which people see them.
@@ -264,6 +280,12 @@ mod tests {
         {
             assert_eq!(Actor::parse(odd), None, "{odd}");
         }
+    }
+
+    #[test]
+    fn the_characters_of_an_id_are_those_of_the_alphabet() {
+        let found: Vec<_> = (0..=255).filter(|byte| is_in_alphabet(*byte)).collect();
+        assert_eq!(found, ALPHABET);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Idempotency: remembers the answer of each key, so that one key has one answer (P4).
 //!
-//! [Four windows](crate::windows) are bounded by count and by log time. Clients send keys and rely
+//! [The windows](crate::windows) are bounded by count and by log time. Clients send keys and rely
 //! on them, frontends make keys for their own retries only, and refusals cost nothing; so no kind
-//! of key can push out another. The log alone decides which keys a window forgets, so every replica
-//! forgets the same key at the same entry.
+//! of key can push out another, and no principal can push out a key of one that holds no more than
+//! its [fair share](crate::principal_windows). The log alone decides which keys a window forgets,
+//! so every replica forgets the same key at the same entry.
 //!
 //! A store that was opened by a program without windows for refusals has them among the other
 //! answers. The first entry of [`BATCH_VERSION`](crate::codec::BATCH_VERSION) 2 moves them to their
@@ -12,19 +13,24 @@
 
 use std::borrow::Borrow;
 
+use crate::api_key::Principal;
 use crate::codec::refs::KeyRef;
 use crate::command::Command;
 use crate::key_slot::{CompactOutcome, KeySlot};
 use crate::key_summary::KeySummary;
 use crate::key_window::KeyWindow;
 use crate::outcome::Outcome;
+use crate::principal_windows::{Owner, PrincipalWindows};
 use crate::terms::{EntryTime, Index, Origin, Timestamp};
-use crate::windows::{PerWindow, WindowId, Windows};
+use crate::windows::{PerAnswer, PerOwner, PerWindow, WindowId, Windows};
 
 /// All key windows.
 #[derive(Clone, Debug)]
 pub(crate) struct Idempotency {
-    windows: PerWindow<KeyWindow>,
+    windows: PerWindow<PrincipalWindows>,
+    /// The principals that have windows of their own, in order: all that were met since the replica
+    /// started.
+    principals: Vec<Principal>,
     /// True if refusals have windows of their own.
     separate: bool,
 }
@@ -33,6 +39,7 @@ pub(crate) struct Idempotency {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BoundKey {
     origin: Origin,
+    owner: Owner,
     hash: u128,
     fingerprint: u64,
 }
@@ -51,9 +58,27 @@ pub(crate) enum KeyLookup {
     Other,
 }
 
+/// The principal whose windows hold a key; empty for the shared windows.
+fn principal_of<'a>(key: &KeyRef<'a>) -> &'a [u8] {
+    match key.origin {
+        Origin::Client => key.principal(),
+        Origin::Frontend => &[],
+    }
+}
+
+/// The names of owners.
+struct Names<'a>(&'a [Principal]);
+
+impl<'a> Names<'a> {
+    fn of(&self, owner: Owner) -> &'a str {
+        let place = owner.0.checked_sub(1).and_then(|place| self.0.get(place));
+        place.map_or("", Principal::as_str)
+    }
+}
+
 impl BoundKey {
-    /// Hashes a key, and binds it to a command with this fingerprint.
-    pub(crate) fn new(key: &KeyRef<'_>, fingerprint: u64) -> Self {
+    /// Hashes a key of this owner, and binds it to a command with this fingerprint.
+    pub(crate) fn new(key: &KeyRef<'_>, owner: Owner, fingerprint: u64) -> Self {
         let principal = key.principal();
         let length = u64::try_from(principal.len()).unwrap_or(u64::MAX).to_le_bytes();
         let mut bytes = [0; HASHED_BYTES_MAX];
@@ -66,12 +91,17 @@ impl BoundKey {
         let end = HASHED_BYTES_MAX.saturating_sub(free.len());
         let hash = blake3::hash(bytes.get(..end).unwrap_or_default());
         let half = hash.as_bytes().first_chunk::<16>().copied().unwrap_or_default();
-        Self { origin: key.origin, hash: u128::from_le_bytes(half), fingerprint }
+        Self { origin: key.origin, owner, hash: u128::from_le_bytes(half), fingerprint }
     }
 
     /// The maker of the key.
     pub(crate) fn origin(self) -> Origin {
         self.origin
+    }
+
+    /// The owner of the key.
+    pub(crate) fn owner(self) -> Owner {
+        self.owner
     }
 
     /// The key's hash.
@@ -83,16 +113,14 @@ impl BoundKey {
 impl Idempotency {
     /// Empty windows, with refusals in those of the other answers.
     pub(crate) fn new(windows: Windows) -> Self {
+        let new = PrincipalWindows::new;
         let windows = PerWindow {
-            clients: KeyWindow::new(windows.client_keys_max, windows.client_age_max_ms),
-            client_refusals: KeyWindow::new(windows.client_refusals_max, windows.client_age_max_ms),
-            frontends: KeyWindow::new(windows.frontend_keys_max, windows.frontend_age_max_ms),
-            frontend_refusals: KeyWindow::new(
-                windows.frontend_refusals_max,
-                windows.frontend_age_max_ms,
-            ),
+            clients: new(windows.client_keys_max, windows.client_age_max_ms),
+            client_refusals: new(windows.client_refusals_max, windows.client_age_max_ms),
+            frontends: new(windows.frontend_keys_max, windows.frontend_age_max_ms),
+            frontend_refusals: new(windows.frontend_refusals_max, windows.frontend_age_max_ms),
         };
-        Self { windows, separate: false }
+        Self { windows, principals: Vec::new(), separate: false }
     }
 
     /// From now on refusals have windows of their own. Remembered refusals move there.
@@ -112,9 +140,52 @@ impl Idempotency {
         }
     }
 
-    /// One of the windows.
-    pub(crate) fn window(&self, id: WindowId) -> &KeyWindow {
+    /// The windows of all principals for one kind of answer.
+    pub(crate) fn windows(&self, id: WindowId) -> &PrincipalWindows {
         self.windows.get(id)
+    }
+
+    /// The owner of each of these keys. Principals that are met for the first time get windows, so
+    /// no [`Owner`] from before is valid afterwards.
+    pub(crate) fn owners<'k, 'a: 'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k KeyRef<'a>> + Clone,
+    ) -> impl Iterator<Item = Owner> {
+        let mut last: &[u8] = &[];
+        for principal in keys.clone().map(principal_of) {
+            if principal != last {
+                if self.place(principal).is_err() {
+                    let name = std::str::from_utf8(principal).ok();
+                    name.and_then(Principal::new).into_iter().for_each(|new| self.add(new));
+                }
+                last = principal;
+            }
+        }
+        let mut last: (&[u8], Owner) = (&[], Owner::SHARED);
+        keys.map(principal_of).map(move |principal| {
+            if principal != last.0 {
+                last = (principal, self.place(principal).unwrap_or(Owner::SHARED));
+            }
+            last.1
+        })
+    }
+
+    /// The owner with this name, or the one that it would be.
+    fn place(&self, principal: &[u8]) -> Result<Owner, Owner> {
+        if principal.is_empty() {
+            return Ok(Owner::SHARED);
+        }
+        let place = self.principals.binary_search_by(|own| own.as_str().as_bytes().cmp(principal));
+        let owner = |place: usize| Owner(place.saturating_add(1));
+        place.map(owner).map_err(owner)
+    }
+
+    fn add(&mut self, principal: Principal) {
+        if let Err(owner) = self.place(principal.as_str().as_bytes()) {
+            self.principals.insert(owner.0.saturating_sub(1), principal);
+            self.windows.clients.add(owner);
+            self.windows.client_refusals.add(owner);
+        }
     }
 
     /// The remembered answer of this key.
@@ -123,7 +194,7 @@ impl Idempotency {
         key: BoundKey,
         command: impl FnOnce() -> &'a Command,
     ) -> KeyLookup {
-        let find = |id| self.windows.get(id).find(key.hash);
+        let find = |id| self.windows.get(id).window(key.owner).find(key.hash);
         let found = find(WindowId::accepted(key.origin));
         let Some((slot, index)) = found.or_else(|| find(WindowId::refused(key.origin))) else {
             return KeyLookup::Fresh;
@@ -147,7 +218,7 @@ impl Idempotency {
         let Some(compact) = CompactOutcome::of(outcome, command) else { return };
         let id = if self.separate { own } else { WindowId::accepted(key.origin) };
         let slot = KeySlot::new(key.hash, key.fingerprint, compact);
-        self.windows.get_mut(id).push(slot, decided);
+        self.windows.get_mut(id).push(key.owner, slot, decided);
     }
 
     /// Forgets keys that were answered at this index or before it.
@@ -157,17 +228,31 @@ impl Idempotency {
         }
     }
 
-    /// Forgets the oldest keys until each window holds at most its number in `keys`.
-    pub(crate) fn keep_youngest(&mut self, keys: &PerWindow<u64>) {
+    /// Prepares for the keys of a state: each window takes at most as many as it held there.
+    pub(crate) fn restore_to(&mut self, counts: &PerOwner<u64>) {
+        counts.principals.keys().for_each(|principal| self.add(principal.clone()));
         for id in WindowId::ALL {
-            self.windows.get_mut(id).keep_youngest(*keys.get(id));
+            let names = Names(&self.principals);
+            let keys = |owner| counts.get(id, names.of(owner)).copied().unwrap_or_default();
+            self.windows.get_mut(id).restore_to(keys);
+        }
+    }
+
+    /// Ends a restoration.
+    pub(crate) fn end_restoration(&mut self) {
+        for id in WindowId::ALL {
+            self.windows.get_mut(id).end_restoration();
         }
     }
 
     /// Reserves room for the keys that the summary counts.
     pub(crate) fn expect(&mut self, summary: &KeySummary) {
+        summary.windows.principals.keys().for_each(|principal| self.add(principal.clone()));
         for id in WindowId::ALL {
-            self.windows.get_mut(id).expect(summary.windows.get(id).keys);
+            let names = Names(&self.principals);
+            let window = |owner| summary.windows.get(id, names.of(owner));
+            let keys = |owner| window(owner).map_or(0, |window| window.keys);
+            self.windows.get_mut(id).expect(keys);
         }
     }
 
@@ -179,13 +264,29 @@ impl Idempotency {
 
     /// A summary of the keys in all windows.
     pub(crate) fn key_summary(&self, applied: Index) -> KeySummary {
-        let windows = self.windows.map(|window| window.summary(applied));
+        let windows = self.every(|window| window.summary(applied));
         KeySummary { applied, separate: self.separate, windows }
     }
 
     /// The number of keys that each window remembers.
-    pub(crate) fn counts(&self) -> PerWindow<u64> {
-        self.windows.map(|window| u64::try_from(window.len()).unwrap_or(u64::MAX))
+    pub(crate) fn counts(&self) -> PerOwner<u64> {
+        self.every(|window| u64::try_from(window.len()).unwrap_or(u64::MAX))
+    }
+
+    /// Computes a value for each window, except for principals that have no keys.
+    fn every<T>(&self, value: impl Fn(&KeyWindow) -> T) -> PerOwner<T> {
+        let PerWindow { clients, client_refusals, .. } = &self.windows;
+        let owners = (1..).map(Owner).zip(&self.principals);
+        let principals = owners.filter_map(|(owner, principal)| {
+            let (accepted, refused) = (clients.window(owner), client_refusals.window(owner));
+            let has_keys = accepted.len() != 0 || refused.len() != 0;
+            let values = PerAnswer { accepted: value(accepted), refused: value(refused) };
+            has_keys.then(|| (principal.clone(), values))
+        });
+        PerOwner {
+            shared: self.windows.map(|windows| value(windows.window(Owner::SHARED))),
+            principals: principals.collect(),
+        }
     }
 
     /// True if refusals have windows of their own.
@@ -194,7 +295,7 @@ impl Idempotency {
     }
 
     /// The number of keys in each window. `None`: refusals have no windows of their own yet.
-    pub(crate) fn separate_counts(&self) -> Option<PerWindow<u64>> {
+    pub(crate) fn separate_counts(&self) -> Option<PerOwner<u64>> {
         self.separate.then(|| self.counts())
     }
 }

@@ -18,7 +18,7 @@ use crate::key_slot::KeySlot;
 use crate::key_summary::WindowSummary;
 use crate::terms::{EntryTime, Index, Timestamp};
 
-/// The keys of one kind of answer, bounded by count and by log time.
+/// The keys of one principal and one kind of answer, bounded by count and by log time.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyWindow {
     keys_max: usize,
@@ -77,9 +77,10 @@ impl KeyWindow {
         }
     }
 
-    /// Forgets the oldest keys until at most `keys` are left.
-    pub(crate) fn keep_youngest(&mut self, keys: u64) {
-        while keys < u64::try_from(self.slots.len()).unwrap_or(u64::MAX) {
+    /// Sets the limit of keys, and forgets the oldest beyond it.
+    pub(crate) fn limit(&mut self, keys_max: usize) {
+        self.keys_max = keys_max;
+        while self.keys_max < self.slots.len() {
             self.pop();
         }
     }
@@ -109,10 +110,14 @@ impl KeyWindow {
         self.positions.first_bucket(key)
     }
 
-    /// The oldest keys: those that `new` further keys push out.
-    pub(crate) fn pushed_out_by(&self, new: usize) -> impl Iterator<Item = u128> {
-        let surplus = self.slots.len().saturating_add(new).saturating_sub(self.keys_max);
-        self.slots.iter().take(surplus).map(|slot| slot.key())
+    /// The `count` oldest keys.
+    pub(crate) fn oldest(&self, count: usize) -> impl Iterator<Item = u128> {
+        self.slots.iter().take(count).map(|slot| slot.key())
+    }
+
+    /// The log time of the oldest key.
+    pub(crate) fn oldest_time(&self) -> Option<Timestamp> {
+        self.entries.front().map(|entry| entry.time.at)
     }
 
     /// The slot of a key, and the index of its answer.
@@ -188,7 +193,8 @@ impl KeyWindow {
         }
     }
 
-    fn pop(&mut self) {
+    /// Forgets the oldest key.
+    pub(crate) fn pop(&mut self) {
         let Some(slot) = self.slots.pop_front() else { return };
         let entry = self.entries.front().expect("every slot belongs to an entry");
         self.sum = self.sum.wrapping_sub(slot.sum(entry.time.index));

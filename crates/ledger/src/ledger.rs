@@ -29,7 +29,7 @@ use crate::prefetch::{PreparedRequest, in_chunks, prefetch};
 use crate::shop::{EntryContext, ShopState};
 use crate::state::State;
 use crate::terms::{EntryTime, Index, ORDER_NUMBER_MAX, Timestamp};
-use crate::windows::PerWindow;
+use crate::windows::PerOwner;
 
 pub use crate::windows::Windows;
 
@@ -117,7 +117,7 @@ impl Ledger {
         let context = self.advance(index, term, Some(&batch));
         let mut recorder = EntryRecorder::new(self.shop.next_header(context), &batch);
         in_chunks(batch.requests(), |requests| {
-            let chunk = prefetch(requests, &self.idempotency, self.shop.stock());
+            let chunk = prefetch(requests, &mut self.idempotency, self.shop.stock());
             for request in chunk.requests() {
                 let outcome = self.decide(context, &request);
                 recorder.record(&request, outcome);
@@ -160,7 +160,7 @@ impl Ledger {
     }
 
     /// The number of keys that each window remembers.
-    pub fn key_counts(&self) -> PerWindow<u64> {
+    pub fn key_counts(&self) -> PerOwner<u64> {
         self.idempotency.counts()
     }
 

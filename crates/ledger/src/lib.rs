@@ -46,6 +46,8 @@ pub mod windows;
 
 mod key_window;
 
+pub mod principal_windows;
+
 mod key_slot;
 
 mod hash_index;

@@ -72,21 +72,27 @@ struct PreparedLine<'a> {
 /// Prepares a chunk of checked requests, and prefetches what their decisions read.
 pub(crate) fn prefetch<'c, 'a>(
     requests: &'c [RequestRef<'a>],
-    idempotency: &Idempotency,
+    idempotency: &mut Idempotency,
     stock: &Stock,
 ) -> Prefetched<'c, 'a> {
     let mut prepared = Vec::with_capacity(requests.len());
     let mut commands: Vec<PreparedCommand<'a>> = Vec::with_capacity(requests.len());
     let mut fingerprint = 0;
+    let keys = requests.iter().filter_map(|request| request.key.as_ref());
+    let mut owners = idempotency.owners(keys);
     for request in requests {
         if commands.last().is_none_or(|last| last.bytes != request.command) {
             let command = PreparedCommand::new(request.command);
             fingerprint = command.fingerprint;
             commands.push(command);
         }
-        let key = request.key.as_ref().map(|key| BoundKey::new(key, fingerprint));
+        let key = request.key.as_ref().map(|key| {
+            let owner = owners.next().expect("every key has an owner");
+            BoundKey::new(key, owner, fingerprint)
+        });
         prepared.push(PreparedKey { key, command: commands.len().saturating_sub(1) });
     }
+    drop(owners);
     prefetch_keys(idempotency, &prepared.iter().filter_map(|request| request.key));
     find_products(&mut commands, stock.products());
     Prefetched { requests, prepared, commands }
@@ -98,13 +104,14 @@ pub(crate) fn prefetch_keys(
     keys: &(impl Iterator<Item = BoundKey> + Clone),
 ) {
     for origin in [Origin::Client, Origin::Frontend] {
-        let keys = keys.clone().filter(|key| key.origin() == origin).map(BoundKey::hash);
-        let accepted = idempotency.window(WindowId::accepted(origin));
-        let refused = idempotency.window(WindowId::refused(origin));
+        let keys = keys.clone().filter(|key| key.origin() == origin);
+        let keys = keys.map(|key| (key.owner(), key.hash()));
+        let accepted = idempotency.windows(WindowId::accepted(origin));
+        let refused = idempotency.windows(WindowId::refused(origin));
         let pushed_out = accepted.pushed_out_by(keys.clone().count());
-        touch(keys.clone().map(|key| accepted.first_bucket(key)));
-        touch(pushed_out.map(|key| accepted.first_bucket(key)));
-        touch(keys.map(|key| refused.first_bucket(key)));
+        touch(keys.clone().map(|(owner, key)| accepted.window(owner).first_bucket(key)));
+        touch(pushed_out.map(|(owner, key)| accepted.window(owner).first_bucket(key)));
+        touch(keys.map(|(owner, key)| refused.window(owner).first_bucket(key)));
     }
 }
 

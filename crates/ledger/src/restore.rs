@@ -12,7 +12,7 @@
 //!   ledger's keys, and loads only the blocks that the ledger lacks.
 
 use crate::block::{EncodedBlock, Header};
-use crate::codec::refs::{CommandRef, RecordRef};
+use crate::codec::refs::{CommandRef, KeyRef, RecordRef};
 use crate::idempotency::{BoundKey, Idempotency};
 use crate::key_summary::KeySummary;
 use crate::ledger::Ledger;
@@ -34,7 +34,7 @@ pub struct Restoring {
 }
 
 /// What shows that no block with a key is missing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Proof {
     /// The digests of all blocks since the oldest key.
     Chain,
@@ -80,7 +80,7 @@ impl Restoring {
             idempotency.separate();
         }
         idempotency.expect(summary);
-        Self { state, idempotency, proof: Proof::Summary(*summary), last: None }
+        Self::new(state, idempotency, Proof::Summary(summary.clone()))
     }
 
     /// Restores to a later state from a running ledger, and from the blocks that it lacks. The
@@ -92,8 +92,9 @@ impl Restoring {
     }
 
     fn new(state: State, mut idempotency: Idempotency, proof: Proof) -> Self {
-        if state.key_counts.is_some() {
+        if let Some(counts) = &state.key_counts {
             idempotency.separate();
+            idempotency.restore_to(counts);
         }
         Self { state, idempotency, proof, last: None }
     }
@@ -108,11 +109,12 @@ impl Restoring {
         self.check_order(header)?;
         self.last = Some(*header);
         if let Proof::Summary(summary) = &self.proof {
-            let remembers = |id| summary.may_remember(id, header.index);
+            let remembers =
+                |id, principal: &str| summary.may_remember((id, principal), header.index);
             remember_again(&mut self.idempotency, block, remembers);
         } else if self.state.keys_after < header.index {
             self.idempotency.expire(header.at);
-            remember_again(&mut self.idempotency, block, |_| true);
+            remember_again(&mut self.idempotency, block, |_, _| true);
         }
         Ok(())
     }
@@ -143,10 +145,7 @@ impl Restoring {
         let Self { state, mut idempotency, proof, .. } = self;
         idempotency.forget_up_to(state.keys_after);
         idempotency.expire(state.at);
-        if let Some(counts) = &state.key_counts {
-            // Before refusals had windows of their own, they may have pushed out other answers.
-            idempotency.keep_youngest(counts);
-        }
+        idempotency.end_restoration();
         let summary = idempotency.key_summary(state.applied);
         let is_complete = idempotency.after(state.applied) == state.keys_after
             && idempotency.separate_counts() == state.key_counts;
@@ -187,35 +186,43 @@ impl Restoring {
 /// A record of a block, with its key.
 #[derive(Debug)]
 struct KeyedRecord<'a> {
-    key: BoundKey,
+    key: KeyRef<'a>,
+    fingerprint: u64,
     command: CommandRef<'a>,
     outcome: Outcome,
 }
 
-/// Remembers the keys of a block again, in the windows for which `remembers` is true.
+/// Remembers the keys of a block again, in the windows for whose kind and principal `remembers` is
+/// true.
 fn remember_again<B: AsRef<[u8]>>(
     idempotency: &mut Idempotency,
     block: &EncodedBlock<B>,
-    remembers: impl Fn(WindowId) -> bool,
+    remembers: impl Fn(WindowId, &str) -> bool,
 ) {
     let decided = EntryTime { index: block.header().index, at: block.header().at };
     // The fingerprint of the last command, which often comes again.
     let mut last: Option<(CommandRef<'_>, u64)> = None;
     let keyed = block.records().filter_map(|RecordRef { request, outcome }| {
         let key = request.key.as_ref()?;
-        WindowId::of(key.origin, &outcome).filter(|id| remembers(*id))?;
+        let principal = std::str::from_utf8(key.principal()).unwrap_or_default();
+        WindowId::of(key.origin, &outcome).filter(|id| remembers(*id, principal))?;
         let command = request.command;
         let fingerprint = match last {
             Some((same, fingerprint)) if same == command => fingerprint,
             _ => command.fingerprint64(),
         };
         last = Some((command, fingerprint));
-        Some(KeyedRecord { key: BoundKey::new(key, fingerprint), command, outcome })
+        Some(KeyedRecord { key: *key, fingerprint, command, outcome })
     });
     in_chunks(keyed, |chunk| {
-        prefetch_keys(idempotency, &chunk.iter().map(|record| record.key));
-        for KeyedRecord { key, command, outcome } in chunk {
-            idempotency.remember(*key, decided, outcome, || command.command());
+        let owners = idempotency.owners(chunk.iter().map(|record| &record.key));
+        let keys = owners.zip(chunk).map(|(owner, KeyedRecord { key, fingerprint, .. })| {
+            BoundKey::new(key, owner, *fingerprint)
+        });
+        let keys: Vec<_> = keys.collect();
+        prefetch_keys(idempotency, &keys.iter().copied());
+        for (key, KeyedRecord { command, outcome, .. }) in keys.into_iter().zip(chunk) {
+            idempotency.remember(key, decided, outcome, || command.command());
         }
     });
 }

@@ -17,7 +17,7 @@ use crate::prefetch::PreparedCommand;
 use crate::state::State;
 use crate::stock::{Product, Stock};
 use crate::terms::{Digest, Index, LedgerId, Name, OrderNumber, Timestamp};
-use crate::windows::PerWindow;
+use crate::windows::PerOwner;
 
 /// Everything that holds at an index, except the blocks and the keys.
 #[derive(Clone, Debug, Default)]
@@ -140,7 +140,7 @@ impl ShopState {
 
     /// The state for a snapshot. The blocks above `keys_after` hold the keys, whose numbers are
     /// `key_counts`.
-    pub(crate) fn to_state(&self, keys_after: Index, key_counts: Option<PerWindow<u64>>) -> State {
+    pub(crate) fn to_state(&self, keys_after: Index, key_counts: Option<PerOwner<u64>>) -> State {
         let attached = self.attached().map(|(incarnation, name)| (incarnation, name.clone()));
         State {
             applied: self.applied,

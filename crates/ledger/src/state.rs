@@ -12,19 +12,24 @@
 //! in, u64 bought out; u32 number of attached catalogs, each: u64 incarnation, name; u64 index of
 //! the last change of access, u16 anonymous scopes, u32 number of API keys, each: 8 bytes id, 16
 //! bytes digest, principal (u8 text), u16 scopes, u64 ends, u64 issued, issuer (u8 text), note (u8
-//! text).
+//! text); u32 number of principals with keys, each: principal (u8 text), u64 number of keys, u64
+//! number of keys of refusals.
 //!
-//! Version 2 has no access. It is written as long as nothing about access was ever changed.
+//! Version 2 has no access and no principals. It is written as long as nothing about access was
+//! ever changed.
 //!
 //! Version 1 has no numbers of keys. It is written as long as refusals have no windows of their own
 //! ([`State::key_counts`]).
 
+use std::collections::BTreeMap;
+
 use crate::access::{API_KEYS_MAX, Access, ApiKey};
+use crate::api_key::Principal;
 use crate::codec::{DecodeError, Reader, Writer};
 use crate::command::CATALOGS_MAX;
 use crate::stock::Product;
 use crate::terms::{Digest, Index, LedgerId, Name, OrderNumber, Timestamp};
-use crate::windows::PerWindow;
+use crate::windows::{PerAnswer, PerOwner, PerWindow};
 
 /// The version byte of a state.
 pub const STATE_VERSION: u8 = 3;
@@ -54,10 +59,11 @@ pub struct State {
     pub digest: Digest,
     /// The blocks above this index hold every key that is still remembered.
     pub keys_after: Index,
-    /// The number of keys in each window. A window holds the youngest answers of its kind, so these
-    /// numbers and the blocks determine its keys. `None`: refusals have no windows of their own
-    /// yet, as in a store that was opened by a program without windows for refusals.
-    pub key_counts: Option<PerWindow<u64>>,
+    /// The number of keys in each window. A window holds the youngest answers of its kind and
+    /// principal, so these numbers and the blocks determine its keys. `None`: refusals have no
+    /// windows of their own yet, as in a store that was opened by a program without windows for
+    /// refusals.
+    pub key_counts: Option<PerOwner<u64>>,
     /// Every product, in name order.
     pub products: Vec<(Name, Product)>,
     /// The attached catalogs, by incarnation.
@@ -94,7 +100,8 @@ impl State {
         out.u64(self.next_order_number.0);
         out.raw(&self.digest.0);
         out.u64(self.keys_after.0);
-        self.key_counts.iter().flat_map(PerWindow::iter).for_each(|keys| out.u64(*keys));
+        let shared = self.key_counts.iter().flat_map(|counts| counts.shared.iter());
+        shared.for_each(|keys| out.u64(*keys));
         out.count(self.products.len());
         for (name, product) in &self.products {
             encode_product(name, product, &mut out);
@@ -106,6 +113,8 @@ impl State {
         }
         if self.version() == STATE_VERSION {
             encode_access(&self.access, &mut out);
+            let principals = self.key_counts.iter().flat_map(|counts| &counts.principals);
+            encode_principals(&principals.collect::<Vec<_>>(), &mut out);
         }
         let crc = crc32fast::hash(out.get(5..).unwrap_or_default());
         if let Some(place) = out.get_mut(1..5) {
@@ -134,7 +143,7 @@ impl State {
         let next_order_number = OrderNumber(reader.u64()?);
         let digest = Digest(reader.array()?);
         let keys_after = Index(reader.u64()?);
-        let key_counts = match version {
+        let mut key_counts = match version {
             MIXED_VERSION => None,
             _ => Some(PerWindow {
                 clients: reader.u64()?,
@@ -142,7 +151,8 @@ impl State {
                 frontends: reader.u64()?,
                 frontend_refusals: reader.u64()?,
             }),
-        };
+        }
+        .map(|shared| PerOwner { shared, ..PerOwner::default() });
         let count = reader.count(55, usize::MAX)?;
         let products = (0..count).map(|_| decode_product(&mut reader));
         let products = products.collect::<Result<Vec<_>, _>>()?;
@@ -165,6 +175,9 @@ impl State {
             STATE_VERSION => decode_access(&mut reader, applied)?,
             _ => Access::default(),
         };
+        if let (Some(counts), STATE_VERSION) = (&mut key_counts, version) {
+            counts.principals = decode_principals(&mut reader)?;
+        }
         reader.end()?;
         Ok(Self {
             applied,
@@ -235,4 +248,28 @@ fn decode_access(reader: &mut Reader<'_>, applied: Index) -> Result<Access, Deco
         return Err(DecodeError::Value("order of API keys"));
     }
     Ok(Access { changed, anonymous, keys: keys.into_iter().collect() })
+}
+
+fn encode_principals(principals: &[(&Principal, &PerAnswer<u64>)], out: &mut Vec<u8>) {
+    out.count(principals.len());
+    for (principal, keys) in principals {
+        out.short_text(principal.as_str());
+        out.u64(keys.accepted);
+        out.u64(keys.refused);
+    }
+}
+
+fn decode_principals(
+    reader: &mut Reader<'_>,
+) -> Result<BTreeMap<Principal, PerAnswer<u64>>, DecodeError> {
+    let count = reader.count(18, usize::MAX)?;
+    let principals = (0..count).map(|_| {
+        let principal = reader.principal()?;
+        Ok((principal, PerAnswer { accepted: reader.u64()?, refused: reader.u64()? }))
+    });
+    let principals = principals.collect::<Result<Vec<_>, DecodeError>>()?;
+    if !principals.is_sorted_by(|(before, _), (after, _)| before < after) {
+        return Err(DecodeError::Value("order of principals"));
+    }
+    Ok(principals.into_iter().collect())
 }

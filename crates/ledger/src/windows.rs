@@ -5,7 +5,13 @@
 //! a million refusals in seconds. Their keys push out only each other, never the key of an accepted
 //! order, whose retry would be placed a second time (P4). A forgotten refusal changed nothing: its
 //! retry is decided anew.
+//!
+//! Each principal has two windows of its own for its clients' keys, which
+//! [share their limits](crate::principal_windows) with those of the other principals.
 
+use std::collections::BTreeMap;
+
+use crate::api_key::Principal;
 use crate::outcome::{Accepted, Outcome, Refusal};
 use crate::terms::Origin;
 
@@ -13,10 +19,10 @@ use crate::terms::Origin;
 /// keys are remembered. A data folder that was written with other limits is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Windows {
-    /// The most keys of clients whose answer changed the shop. Default 2,000,000.
+    /// The most keys of clients of all principals whose answer changed the shop. Default 2,000,000.
     pub client_keys_max: usize,
-    /// The most keys of clients whose answer changed nothing. Default 250,000: an eighth of the
-    /// memory of the window above.
+    /// The most keys of clients of all principals whose answer changed nothing. Default 250,000: an
+    /// eighth of the memory of the windows above.
     pub client_refusals_max: usize,
     /// The greatest age of a client's key, in milliseconds of log time. Default 7 days.
     pub client_age_max_ms: u64,
@@ -41,7 +47,7 @@ impl Default for Windows {
     }
 }
 
-/// One of the four key windows.
+/// One of the four kinds of key windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WindowId {
     /// Clients' keys whose answer changed the shop.
@@ -54,7 +60,7 @@ pub enum WindowId {
     FrontendRefusals,
 }
 
-/// One value for each key window.
+/// One value for each kind of key window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerWindow<T> {
     /// The value of [`WindowId::Clients`].
@@ -65,6 +71,24 @@ pub struct PerWindow<T> {
     pub frontends: T,
     /// The value of [`WindowId::FrontendRefusals`].
     pub frontend_refusals: T,
+}
+
+/// A value for each window of one principal's clients.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PerAnswer<T> {
+    /// The value of the window of answers that changed the shop.
+    pub accepted: T,
+    /// The value of the window of answers that changed nothing.
+    pub refused: T,
+}
+
+/// A value for each key window of each owner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PerOwner<T> {
+    /// The values of the windows of requests without an API key, and of all frontends' keys.
+    pub shared: PerWindow<T>,
+    /// The values of the clients of each principal.
+    pub principals: BTreeMap<Principal, PerAnswer<T>>,
 }
 
 impl WindowId {
@@ -99,6 +123,11 @@ impl WindowId {
             Origin::Client => Self::ClientRefusals,
             Origin::Frontend => Self::FrontendRefusals,
         }
+    }
+
+    /// True for the windows of answers that changed nothing.
+    pub(crate) fn is_of_refusals(self) -> bool {
+        matches!(self, Self::ClientRefusals | Self::FrontendRefusals)
     }
 
     /// The origin of the keys in this window.
@@ -149,5 +178,28 @@ impl<T> PerWindow<T> {
     /// The values, in the order in which formats list them.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         WindowId::ALL.into_iter().map(|id| self.get(id))
+    }
+}
+
+impl<T> PerAnswer<T> {
+    /// The value of the window of this kind of answer.
+    pub fn get(&self, id: WindowId) -> &T {
+        if id.is_of_refusals() { &self.refused } else { &self.accepted }
+    }
+
+    /// The value of the window of this kind of answer, mutable.
+    pub fn get_mut(&mut self, id: WindowId) -> &mut T {
+        if id.is_of_refusals() { &mut self.refused } else { &mut self.accepted }
+    }
+}
+
+impl<T> PerOwner<T> {
+    /// The value of a principal's window; frontends' keys have windows that all principals share,
+    /// and requests without an API key have the empty principal. `None`: no such window is in use.
+    pub fn get(&self, id: WindowId, principal: &str) -> Option<&T> {
+        if principal.is_empty() || id.origin() == Origin::Frontend {
+            return Some(self.shared.get(id));
+        }
+        self.principals.get(principal).map(|values| values.get(id))
     }
 }

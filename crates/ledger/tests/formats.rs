@@ -107,14 +107,14 @@ fn about_api_keys() -> Batch {
     Batch { at: Timestamp(8_700), settled: Index(7), requests }
 }
 
-/// The state and the last block of a ledger to which that batch was applied.
-fn history_with_api_keys() -> (State, Block) {
+/// The state, the key summary and the last block of a ledger to which that batch was applied.
+fn history_with_api_keys() -> (State, KeySummary, Block) {
     let mut ledger = Ledger::new(Windows::default());
     for (batch, index) in batches().iter().zip([3, 7]) {
         ledger.apply_entry(Index(index), 3, batch);
     }
     let entry = ledger.apply_entry(Index(8), 3, &about_api_keys());
-    (ledger.state(), entry.block.unwrap().block())
+    (ledger.state(), ledger.key_summary(), entry.block.unwrap().block())
 }
 
 /// Encodes a batch as a program of that version did.
@@ -152,10 +152,11 @@ fn written() -> Vec<(&'static str, Vec<u8>)> {
         ("state_v1", old_state.encode()),
         ("state_v2", state.encode()),
         ("batch_api_keys_v2", about_api_keys().encode()),
-        ("block_api_keys_v1", with_keys.1.encode()),
+        ("block_api_keys_v1", with_keys.2.encode()),
         ("state_v3", with_keys.0.encode()),
         ("rolls_v1", old_summary.encode()),
         ("rolls_v2", summary.encode()),
+        ("rolls_v3", with_keys.1.encode()),
     ]
 }
 
@@ -207,10 +208,11 @@ fn bytes_of_every_version_are_read_and_written() {
     assert_eq!(KeySummary::decode(&read("rolls_v1")).unwrap(), old_summary);
     assert_eq!(KeySummary::decode(&read("rolls_v2")).unwrap(), summary);
     assert_ne!(old_state, state);
-    let (state, block) = history_with_api_keys();
+    let (state, summary, block) = history_with_api_keys();
     assert_eq!(Batch::decode(&read("batch_api_keys_v2")).unwrap(), about_api_keys());
     assert_eq!(Block::decode(&read("block_api_keys_v1")).unwrap(), block);
     assert_eq!(State::decode(&read("state_v3")).unwrap(), state);
+    assert_eq!(KeySummary::decode(&read("rolls_v3")).unwrap(), summary);
 }
 
 /// Every golden file is read, and every format has one.

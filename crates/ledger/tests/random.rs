@@ -164,7 +164,8 @@ impl Naive {
         outcome
     }
 
-    /// Keeps only the youngest answers of each kind.
+    /// Keeps the most answers of each kind that it may. Of clients, the principal with the most
+    /// answers loses its oldest; of several, the last in name order.
     fn forget(&mut self) {
         for (origin, refused, most) in [
             (Origin::Client, false, 6),
@@ -172,15 +173,29 @@ impl Naive {
             (Origin::Frontend, false, 4),
             (Origin::Frontend, true, 2),
         ] {
-            let is_one = |(key, .., outcome): &(Key, Command, u64, u64, Outcome)| {
-                let none =
-                    matches!(outcome, Outcome::Refused(_) | Outcome::Accepted(Accepted::Unchanged));
-                key.origin == origin && (self.separate && none) == refused
-            };
-            let ones = self.answered.iter().enumerate().filter(|(_, answer)| is_one(answer));
-            let ones: Vec<_> = ones.map(|(place, _)| place).collect();
-            for place in ones.iter().rev().skip(most) {
-                self.answered.remove(*place);
+            loop {
+                let is_one = |(key, .., outcome): &(Key, Command, u64, u64, Outcome)| {
+                    let none = matches!(
+                        outcome,
+                        Outcome::Refused(_) | Outcome::Accepted(Accepted::Unchanged)
+                    );
+                    key.origin == origin && (self.separate && none) == refused
+                };
+                let owner = |key: &Key| match origin {
+                    Origin::Client => key.principal().to_owned(),
+                    Origin::Frontend => String::new(),
+                };
+                let mut counts = BTreeMap::<String, usize>::new();
+                for (key, ..) in self.answered.iter().filter(|answer| is_one(answer)) {
+                    *counts.entry(owner(key)).or_default() += 1;
+                }
+                if counts.values().sum::<usize>() <= most {
+                    break;
+                }
+                let (loser, _) = counts.iter().max_by_key(|(who, count)| (**count, *who)).unwrap();
+                let is_lost = |answer: &_| is_one(answer) && owner(&answer.0) == *loser;
+                let oldest = self.answered.iter().position(is_lost).unwrap();
+                self.answered.remove(oldest);
             }
         }
     }

@@ -22,7 +22,7 @@ use ledger::ledger::{Ledger, Windows};
 use ledger::restore::Restoring;
 use ledger::state::State;
 use ledger::terms::{Index, LedgerId, Name, OrderNumber, Timestamp};
-use ledger::windows::PerWindow;
+use ledger::windows::PerOwner;
 use proptest::prelude::*;
 
 /// Where the parts of a block and of a state begin.
@@ -72,7 +72,7 @@ fn refused_or_same(bytes: &[u8]) {
     if let Ok(state) = State::decode(&sealed) {
         assert_eq!(state.encode(), sealed);
         // A ledger can hold every state that is decoded.
-        let key_counts = state.key_counts.map(|_| PerWindow::default());
+        let key_counts = state.key_counts.as_ref().map(|_| PerOwner::default());
         let lone = State { keys_after: state.applied, key_counts, ..state.clone() };
         assert_eq!(
             Restoring::from_chain(WINDOWS, lone.clone())

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::command::Request;
 use crate::outcome::{Outcome, Refusal};
-use crate::terms::{EntryTime, Index, Key, Timestamp};
+use crate::terms::{EntryTime, Index, Key, Origin, Timestamp};
 
-/// The keys of one window: one origin, and one kind of answer.
+/// The keys of one origin and one kind of answer.
 #[derive(Debug, Default)]
 pub(super) struct Answered {
     first: BTreeMap<PrincipalKey, FirstAnswer>,
-    /// Keys and the log time of their answers, oldest first.
-    order: VecDeque<(PrincipalKey, Timestamp)>,
+    /// Keys and the log time of their answers, oldest first: of each principal's clients, or of all
+    /// frontends under the empty name.
+    orders: BTreeMap<String, VecDeque<(PrincipalKey, Timestamp)>>,
 }
 
 /// A key's principal and text: with each API key of a principal, the key is the same.
@@ -42,7 +43,8 @@ impl Answered {
         Some((*index, expected))
     }
 
-    /// Remembers a first answer; beyond `keys_max`, the oldest is forgotten.
+    /// Remembers a first answer. Beyond `keys_max`, the principal with the most keys loses its
+    /// oldest; of several, the last in name order.
     pub(super) fn remember(
         &mut self,
         key: &Key,
@@ -54,23 +56,26 @@ impl Answered {
         let fingerprint = request.command.fingerprint();
         let first = FirstAnswer { index: decided.index, fingerprint, outcome: outcome.clone() };
         self.first.insert(owned(key), first);
-        self.order.push_back((owned(key), decided.at));
-        while keys_max < self.order.len() {
-            self.forget();
+        let owner = match key.origin {
+            Origin::Client => key.principal(),
+            Origin::Frontend => "",
+        };
+        self.orders.entry(owner.to_owned()).or_default().push_back((owned(key), decided.at));
+        // A key that comes again was forgotten before, so each key is counted once.
+        while keys_max < self.first.len() {
+            let most = self.orders.iter_mut().max_by_key(|(name, keys)| (keys.len(), *name));
+            let Some((key, _)) = most.and_then(|(_, keys)| keys.pop_front()) else { break };
+            self.first.remove(&key);
         }
     }
 
     /// Forgets answers older than `age_max_ms`.
     pub(super) fn expire(&mut self, now: Timestamp, age_max_ms: u64) {
         let old = |at: Timestamp| at.0.saturating_add(age_max_ms) < now.0;
-        while self.order.front().is_some_and(|(_, at)| old(*at)) {
-            self.forget();
-        }
-    }
-
-    fn forget(&mut self) {
-        if let Some((key, _)) = self.order.pop_front() {
-            self.first.remove(&key);
+        for keys in self.orders.values_mut() {
+            while let Some((key, _)) = keys.pop_front_if(|(_, at)| old(*at)) {
+                self.first.remove(&key);
+            }
         }
     }
 }

@@ -84,8 +84,8 @@ impl<B: AsRef<[u8]>> EncodedBlock<B> {
     }
 
     /// The windows that remember keys of this block.
-    pub fn keyed(&self) -> KeyedWindows {
-        self.keyed
+    pub fn keyed(&self) -> &KeyedWindows {
+        &self.keyed
     }
 
     /// All bytes of the block.

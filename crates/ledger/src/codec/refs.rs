@@ -11,7 +11,7 @@
 //! parts is decoded. `skim` is only for bytes that were checked before: of an order it reads
 //! nothing but the lengths.
 
-use crate::api_key::{ActorParts, principal_of, split_actor};
+use crate::api_key::{ActorParts, parts_of, principal_of, split_actor};
 use crate::codec::bytes::{DecodeError, Reader};
 use crate::command::{Command, LINES_MAX, Side};
 use crate::outcome::Outcome;
@@ -86,7 +86,7 @@ impl<'a> KeyRef<'a> {
 
     /// The principal and the API key.
     pub(crate) fn actor(&self) -> ActorParts<'a> {
-        split_actor(self.actor)
+        parts_of(self.actor)
     }
 }
 

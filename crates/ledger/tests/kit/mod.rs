@@ -12,11 +12,13 @@ use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, Scopes};
 use ledger::block::{Block, EncodedBlock};
 use ledger::codec::BATCH_VERSION;
 use ledger::command::{Batch, Command, Definition, Line, NewApiKey, Request, Shop, Side};
+use ledger::key_summary::KeySummary;
 use ledger::ledger::{Entry, Ledger, Windows};
 use ledger::outcome::Outcome;
 use ledger::terms::{
     Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, STOCK_MAX, Timestamp,
 };
+use ledger::windows::WindowId;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -252,7 +254,28 @@ pub(crate) fn run(ledger: &mut Ledger, steps: &[Step]) -> (Vec<Outcome>, Vec<Blo
 
 /// These blocks as a replica keeps them: encoded.
 pub(crate) fn sealed(blocks: &[Block]) -> Vec<EncodedBlock> {
-    blocks.iter().map(|block| EncodedBlock::open(block.encode()).unwrap()).collect()
+    blocks.iter().map(seal).collect()
+}
+
+/// This block as a replica keeps it.
+pub(crate) fn seal(block: &Block) -> EncodedBlock {
+    EncodedBlock::open(block.encode()).unwrap()
+}
+
+/// What a replica reads at a start: the blocks with keys that the key summary locates.
+pub(crate) fn blocks_to_recall(summary: &KeySummary, blocks: &[Block]) -> Vec<Block> {
+    let wanted = |block: &&Block| {
+        let (index, sealed) = (block.header.index, seal(block));
+        let keyed = sealed.keyed();
+        let principals = keyed.principals.keys().map(Principal::as_str);
+        let mut windows = principals
+            .chain([""])
+            .flat_map(|principal| WindowId::ALL.into_iter().map(move |id| (id, principal)));
+        windows.any(|(id, principal)| {
+            keyed.get(id, principal) == Some(&true) && summary.after(id, principal) < index
+        })
+    };
+    blocks.iter().filter(wanted).cloned().collect()
 }
 
 /// Each product's stock, by name.

@@ -100,7 +100,7 @@ impl Story {
 
     fn describe(&self) -> Result<String, Failure> {
         let PerWindow { clients, client_refusals, frontends, frontend_refusals } =
-            self.ledger.key_counts();
+            self.ledger.key_counts().shared;
         let next = self.ledger.next_order_number();
         let mut told =
             format!("next order #{next}; keys: {clients} of clients, {frontends} of frontends");

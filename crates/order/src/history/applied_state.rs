@@ -28,8 +28,9 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{broadcast, watch};
 use wire::access::StoreAccess;
 
-use crate::history::blocks::{Blocks, Durable, invalid};
+use crate::history::blocks::{Blocks, Durable};
 use crate::history::durable_mark::OnDisk;
+use crate::history::errors::invalid;
 use crate::history::write_demand::{Demand, WritePace};
 use crate::raft::divergence::AppliedIds;
 use crate::raft::executor::Executor;

@@ -4,9 +4,9 @@
 //! A block is immutable. Its key is (its first order number, its index), so that a look-up of an
 //! order is one step back from the end of a range, and a batch that holds only refusals has a row
 //! of its own. The pieces of a large block (`rows.rs`) are in a second table. A third, narrow table
-//! finds blocks by index, and four more tell which blocks hold keys. The position (the last applied
-//! entry, the members), the ledger's state and the summary of its keys are written in the same
-//! transaction as the blocks that lead to them.
+//! finds blocks by index, and [five more](crate::history::key_tables) tell which blocks hold keys.
+//! The position (the last applied entry, the members), the ledger's state and the summary of its
+//! keys are written in the same transaction as the blocks that lead to them.
 //!
 //! Blocks beyond the position may exist, if the power failed while a snapshot was installed. They
 //! are committed history, wait for their position, and are written again with the same bytes.
@@ -19,12 +19,13 @@ use ledger::block::{EncodedBlock, Header, Order};
 use ledger::codec::DecodeError;
 use ledger::key_summary::{KeySummary, KeyedWindows};
 use ledger::terms::{Index, OrderNumber};
-use ledger::windows::{PerWindow, WindowId};
 pub use redb::StorageBackend;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, Table, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
 
 use crate::failpoints;
 use crate::history::durable_mark::DurableMark;
+use crate::history::errors::{broken, invalid, is_damage};
+use crate::history::key_tables::KeyTables;
 use crate::history::open_error::OpenError;
 use crate::history::rows::{Row, Stored};
 use crate::raft::codec::{decode_position, encode_position};
@@ -36,13 +37,6 @@ pub(super) const BLOCKS: TableDefinition<(u64, u64), &[u8]> = TableDefinition::n
 pub(super) const PIECES: TableDefinition<(u64, u64), &[u8]> = TableDefinition::new("pieces");
 /// The first order number of the block of an index.
 pub(super) const PLACES: TableDefinition<u64, u64> = TableDefinition::new("places");
-/// For each key window, the indexes of the blocks that hold keys of it.
-pub(super) const KEYS: PerWindow<TableDefinition<u64, ()>> = PerWindow {
-    clients: TableDefinition::new("client keys"),
-    client_refusals: TableDefinition::new("client refusals"),
-    frontends: TableDefinition::new("frontend keys"),
-    frontend_refusals: TableDefinition::new("frontend refusals"),
-};
 /// The position and the state.
 pub(super) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const POSITION: &str = "position";
@@ -122,7 +116,7 @@ impl Blocks {
             write.open_table(BLOCKS).map_err(broken)?;
             write.open_table(PIECES).map_err(broken)?;
             write.open_table(PLACES).map_err(broken)?;
-            key_tables(&write)?;
+            KeyTables::open(&write)?;
             let meta = write.open_table(META).map_err(broken)?;
             let position = meta.get(POSITION).map_err(broken)?.map(|row| row.value().to_vec());
             let state = meta.get(STATE).map_err(broken)?.map(|row| row.value().to_vec());
@@ -169,14 +163,14 @@ impl Blocks {
             let mut blocks = write.open_table(BLOCKS).map_err(broken)?;
             let mut pieces = write.open_table(PIECES).map_err(broken)?;
             let mut places = write.open_table(PLACES).map_err(broken)?;
-            let mut key_tables = key_tables(&write)?;
+            let mut key_tables = KeyTables::open(&write)?;
             for Row { first, index, row, pieces: beside, keys } in rows {
                 blocks.insert((first.0, index.0), row.as_ref()).map_err(broken)?;
                 for (place, piece) in (0..).zip(beside) {
                     pieces.insert((index.0, place), piece.as_ref()).map_err(broken)?;
                 }
                 places.insert(index.0, first.0).map_err(broken)?;
-                note_keys(&mut key_tables, *index, *keys)?;
+                key_tables.note(*index, keys)?;
             }
             if let Some(durable) = durable {
                 let mut meta = write.open_table(META).map_err(broken)?;
@@ -205,13 +199,10 @@ impl Blocks {
     ) -> io::Result<()> {
         let write = self.begin_write()?;
         {
-            let mut key_tables = key_tables(&write)?;
-            for id in WindowId::ALL {
-                let table = key_tables.get_mut(id);
-                table.retain_in(after.0 + 1..=to.0, |_, ()| false).map_err(broken)?;
-            }
+            let mut key_tables = KeyTables::open(&write)?;
+            key_tables.clear(after, to)?;
             for (index, keys) in keyed {
-                note_keys(&mut key_tables, *index, *keys)?;
+                key_tables.note(*index, keys)?;
             }
             let mut meta = write.open_table(META).map_err(broken)?;
             meta.insert(KEY_SUMMARY, key_summary.encode().as_slice()).map_err(broken)?;
@@ -317,29 +308,6 @@ impl Blocks {
     }
 }
 
-/// The tables that name the blocks with keys, open for writing.
-fn key_tables(write: &redb::WriteTransaction) -> io::Result<PerWindow<Table<'_, u64, ()>>> {
-    let open = |definition| write.open_table(definition).map_err(broken);
-    Ok(PerWindow {
-        clients: open(KEYS.clients)?,
-        client_refusals: open(KEYS.client_refusals)?,
-        frontends: open(KEYS.frontends)?,
-        frontend_refusals: open(KEYS.frontend_refusals)?,
-    })
-}
-
-/// Notes in which windows a block's keys are.
-fn note_keys(
-    key_tables: &mut PerWindow<Table<'_, u64, ()>>,
-    index: Index,
-    keys: KeyedWindows,
-) -> io::Result<()> {
-    for id in WindowId::ALL.into_iter().filter(|id| *keys.get(*id)) {
-        key_tables.get_mut(id).insert(index.0, ()).map_err(broken)?;
-    }
-    Ok(())
-}
-
 /// Whether a block with this header belongs under this key.
 pub(super) fn stands(header: &Header, first: u64, index: u64) -> bool {
     (header.first_order_number.0, header.index.0) == (first, index)
@@ -362,33 +330,6 @@ fn open_error(path: &Path, error: &redb::DatabaseError) -> OpenError {
         }
         other => OpenError::folder(path, other),
     }
-}
-
-/// The error kinds of a file that does not hold what it should.
-fn is_damage(kind: io::ErrorKind) -> bool {
-    matches!(kind, io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
-}
-
-/// An error of the database: an I/O error is kept as it is.
-pub(super) fn broken(error: impl Into<redb::Error>) -> io::Error {
-    use redb::Error;
-    match error.into() {
-        Error::Io(error) if is_damage(error.kind()) => invalid(error),
-        Error::Io(error) => error,
-        Error::Corrupted(reason) => invalid(reason),
-        // The schema never changes: a table of another type is damaged.
-        error @ (Error::TableTypeMismatch { .. }
-        | Error::TableIsMultimap(_)
-        | Error::TableIsNotMultimap(_)
-        | Error::TypeDefinitionChanged { .. }
-        | Error::TableDoesNotExist(_)) => invalid(error),
-        other => io::Error::other(other.to_string()),
-    }
-}
-
-/// The data cannot have been written as it was read.
-pub(crate) fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ pub mod applied_state;
 pub mod block_source;
 pub mod blocks;
 pub mod durable_mark;
+pub(crate) mod errors;
+pub(crate) mod key_tables;
 pub mod manifest;
 pub mod open_error;
 pub mod repair;

@@ -14,7 +14,8 @@ use ledger::state::State;
 use ledger::terms::{Digest, Index};
 
 use crate::history::block_source::BlockSource;
-use crate::history::blocks::{Blocks, Durable, invalid};
+use crate::history::blocks::{Blocks, Durable};
+use crate::history::errors::invalid;
 use crate::history::rows::Row;
 
 /// The bytes of blocks that are checked at once.

@@ -16,7 +16,8 @@ use ledger::restore::{RestoreError, Restoring};
 use ledger::state::State;
 use ledger::terms::Index;
 
-use crate::history::blocks::{Blocks, Durable, invalid};
+use crate::history::blocks::{Blocks, Durable};
+use crate::history::errors::invalid;
 
 /// The bytes of blocks that are read at once.
 const PART_BYTES: usize = 1 << 20;
@@ -44,7 +45,7 @@ impl Blocks {
         let parts = BlockParts { blocks: self, after, to };
         let whole = until_failure(parts, |parts| {
             let blocks = parts.flatten().inspect(|block| {
-                keyed.push((block.header().index, block.keyed()));
+                keyed.push((block.header().index, block.keyed().clone()));
             });
             Restoring::from_chain(windows, state).finish_with(blocks)
         })?;
@@ -61,7 +62,7 @@ impl Blocks {
         windows: Windows,
         key_summary: &KeySummary,
     ) -> io::Result<Result<Ledger, RestoreError>> {
-        let blocks = self.called(*key_summary, to)?;
+        let blocks = self.called(key_summary, to)?;
         let restoring = Restoring::from_summary(windows, state.clone(), key_summary);
         until_failure(blocks, |blocks| restoring.finish_with(blocks))
     }
@@ -106,11 +107,13 @@ impl Iterator for BlockParts<'_> {
 
 #[cfg(test)]
 mod tests {
-    use ledger::command::{Batch, Command, Definition, Line, Request, Shop, Side};
+    use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, Scopes};
+    use ledger::command::{Batch, Command, Definition, Line, NewApiKey, Request, Shop, Side};
     use ledger::terms::{Cents, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
 
     use super::*;
-    use crate::history::blocks::{KEYS, META};
+    use crate::history::blocks::META;
+    use crate::history::key_tables::{KEYS, PRINCIPAL_KEYS};
     use crate::history::rows::Row;
     use crate::raft::codec::encode_position;
     use crate::raft::types::{LeaderId, LogId};
@@ -172,7 +175,7 @@ mod tests {
     fn spoil(blocks: &Blocks, index: u64) {
         let (index, first) = (Index(index), OrderNumber(5 + index));
         let row = Bytes::from_static(b"spoilt");
-        let keys = blocks.tables().unwrap().checked(index).unwrap().keyed();
+        let keys = blocks.tables().unwrap().checked(index).unwrap().keyed().clone();
         blocks.write(&[Row { first, index, row, pieces: Vec::new(), keys }], None).unwrap();
     }
 
@@ -198,6 +201,68 @@ mod tests {
         }
     }
 
+    /// Two principals order: the quiet one at 3 and the busy one from 4 on, until only the youngest
+    /// two keys of both fit.
+    #[test]
+    fn a_start_reads_of_a_quiet_principal_only_the_blocks_with_its_keys() {
+        let windows = Windows { client_keys_max: 3, ..Windows::default() };
+        let folder = tempfile::tempdir().unwrap();
+        let (blocks, _) = Blocks::open(&folder.path().join("blocks.redb")).unwrap();
+        let mut ledger = Ledger::new(windows);
+        let mut rows = Vec::new();
+        let who = |name: &str| Principal::new(name).unwrap();
+        let id = |name: &str| ApiKeyId::new(format!("0000{name}").as_bytes()).unwrap();
+        let issue = |name| {
+            Command::IssueApiKey(NewApiKey {
+                id: id(name),
+                digest: ApiKeyDigest([1; 16]),
+                principal: who(name),
+                scopes: Scopes::ORDER,
+                ends: None,
+                note: String::new(),
+            })
+        };
+        let price = Cents::new(1).unwrap();
+        let bear = Definition { name: name(), price, stock: 9, restock_to: None };
+        let (ledger_id, first_order_number) = (LedgerId([1; 16]), OrderNumber(7));
+        let shop = Shop { ledger_id, first_order_number, products: vec![bear] };
+        let open = [Command::Open(shop), issue("rare"), issue("many")];
+        let line = Line { name: name(), quantity: Quantity::new(1).unwrap(), side: Side::Sell };
+        let order = |name, number: u64| {
+            let key = Key::new(Origin::Client, &number.to_string());
+            let key = key.map(|key| key.sent_by(Some(Actor::new(&who(name), id(name)))));
+            request(key, Command::Place(vec![line.clone()]))
+        };
+        let mut entries = vec![open.map(|command| request(None, command)).to_vec()];
+        entries.push(vec![order("rare", 2)]);
+        entries.extend((3..=9).map(|number| vec![order("many", number)]));
+        for (index, requests) in (1..).map(Index).zip(entries) {
+            let batch = Batch { at: Timestamp(9), settled: Index(0), requests };
+            rows.push(Row::new(&ledger.apply_entry(index, 1, &batch).block.unwrap().held_by()));
+        }
+        let applied = Some(LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index: 9 });
+        let (state, key_summary) = (ledger.state().encode().into(), Some(ledger.key_summary()));
+        let durable = Durable { applied, state, key_summary, ..Durable::default() };
+        blocks.write(&rows, Some(&durable)).unwrap();
+        let expected = (ledger.state(), ledger.key_summary());
+        assert_eq!(ledger.state().keys_after, Index(1));
+        let read = blocks.called(&ledger.key_summary(), Index(9)).unwrap();
+        let read: Vec<_> = read.map(|block| block.unwrap().header().index.0).collect();
+        assert_eq!(read, [2, 8, 9]);
+        let restored = |durable: &Durable| {
+            let ledger = blocks.restore(durable, windows).unwrap();
+            (ledger.state(), ledger.key_summary())
+        };
+        assert_eq!(restored(&durable), expected);
+        // A row is lost: all blocks are read, and the row is written again.
+        let write = blocks.rows.begin_write().unwrap();
+        write.open_table(PRINCIPAL_KEYS).unwrap().remove(("rare", 2)).unwrap();
+        write.commit().unwrap();
+        assert_eq!(blocks.called(&ledger.key_summary(), Index(9)).unwrap().count(), 2);
+        assert_eq!(restored(&durable), expected);
+        assert_eq!(blocks.called(&ledger.key_summary(), Index(9)).unwrap().count(), 3);
+    }
+
     #[test]
     fn a_key_summary_that_does_not_match_is_rejected_and_rewritten() {
         let folder = tempfile::tempdir().unwrap();
@@ -208,7 +273,7 @@ mod tests {
             change(&mut write.open_table(KEYS.clients).unwrap());
             write.commit().unwrap();
         };
-        let called = || blocks.called(ledger.key_summary(), Index(7)).unwrap().count();
+        let called = || blocks.called(&ledger.key_summary(), Index(7)).unwrap().count();
         // Ann's block is missing from the table; then the table names a block that does not exist.
         let spoils: [(Spoil, usize); 2] = [
             (|clients| drop(clients.remove(2).unwrap()), 2),
@@ -244,14 +309,14 @@ mod tests {
         let (_, key_summary) = restored(&blocks, &found).unwrap();
         let before = ledger.key_summary().windows;
         assert_eq!(
-            (key_summary.windows.clients, key_summary.windows.frontends),
-            (before.clients, before.frontends)
+            (key_summary.windows.shared.clients, key_summary.windows.shared.frontends),
+            (before.shared.clients, before.shared.frontends)
         );
         // From now on the summary exists.
         drop(blocks);
         let (blocks, found) = Blocks::open(&path).unwrap();
-        assert_eq!(found.key_summary, Some(key_summary));
-        assert_eq!(blocks.called(key_summary, Index(8)).unwrap().count(), 3);
+        assert_eq!(found.key_summary.as_ref(), Some(&key_summary));
+        assert_eq!(blocks.called(&key_summary, Index(8)).unwrap().count(), 3);
         // A damaged summary is ignored, too.
         let write = blocks.rows.begin_write().unwrap();
         write.open_table(META).unwrap().insert("keys", [7_u8; 61].as_slice()).unwrap();

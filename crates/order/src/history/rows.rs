@@ -83,7 +83,7 @@ impl Row {
         let first = header.first_order_number;
         let index = header.index;
         let bytes = block.bytes();
-        let keys = block.keyed();
+        let keys = block.keyed().clone();
         if bytes.len() <= bytes_max {
             return Self { first, index, row: bytes.clone(), pieces: Vec::new(), keys };
         }

@@ -24,7 +24,8 @@ use parking_lot::Mutex;
 
 use crate::history::applied_state::AppliedLedger;
 use crate::history::block_source::BlockSource;
-use crate::history::blocks::{Durable, invalid};
+use crate::history::blocks::Durable;
+use crate::history::errors::invalid;
 use crate::history::manifest::Manifest;
 use crate::history::rows::Row;
 use crate::history::view::View;

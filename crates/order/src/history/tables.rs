@@ -6,10 +6,11 @@ use bytes::Bytes;
 use ledger::block::EncodedBlock;
 use ledger::key_summary::KeySummary;
 use ledger::terms::Index;
-use ledger::windows::WindowId;
 use redb::{ReadOnlyTable, ReadableDatabase};
 
-use crate::history::blocks::{BLOCKS, Blocks, KEYS, PIECES, PLACES, broken, stands};
+use crate::history::blocks::{BLOCKS, Blocks, PIECES, PLACES, stands};
+use crate::history::errors::broken;
+use crate::history::key_tables::indexes_of;
 use crate::history::rows::Stored;
 
 /// The tables that hold blocks, in one read transaction.
@@ -73,22 +74,11 @@ impl Blocks {
     /// The blocks up to `to` that may hold keys of this summary, oldest first, checked.
     pub(crate) fn called(
         &self,
-        key_summary: KeySummary,
+        key_summary: &KeySummary,
         to: Index,
     ) -> io::Result<impl Iterator<Item = io::Result<EncodedBlock<Bytes>>> + use<'_>> {
         let read = self.rows.begin_read().map_err(broken)?;
-        let mut indexes = Vec::new();
-        for id in WindowId::ALL {
-            let after = key_summary.after(id);
-            if after < to {
-                let table = read.open_table(*KEYS.get(id)).map_err(broken)?;
-                for row in table.range(after.0 + 1..=to.0).map_err(broken)? {
-                    indexes.push(row.map_err(broken)?.0.value());
-                }
-            }
-        }
-        indexes.sort_unstable();
-        indexes.dedup();
+        let indexes = indexes_of(&read, key_summary, to)?;
         let tables = self.tables()?;
         Ok(indexes.into_iter().map(move |index| tables.checked(Index(index))))
     }

@@ -244,7 +244,7 @@ mod tests {
         view.flush().await.unwrap();
         let before = on_disk(ours.path());
         let key_summary = view.read_ledger(Ledger::key_summary);
-        assert_eq!((before.index(), before.key_summary), (Index(8), key_summary));
+        assert_eq!((before.index(), &before.key_summary), (Index(8), &key_summary));
 
         let snapshot = snapshots::current(&ahead).unwrap();
         let installing = async move {

@@ -25,7 +25,8 @@ use super::bounds::{Bounds, next_epoch};
 use super::log_store::LogStore;
 use super::types::{Address, Entry, LeaderId, LogId, RaftMembership, StoredMembership, Vote};
 use crate::data_folder::cannot_use;
-use crate::history::blocks::{Blocks, Durable, invalid};
+use crate::history::blocks::{Blocks, Durable};
+use crate::history::errors::invalid;
 use crate::history::open_error::OpenError;
 use crate::identity::Identity;
 
