@@ -61,7 +61,7 @@ impl Host {
 
     /// The canonical text of the host, equal for all its spellings: the case of a name and a dot at
     /// its end do not matter.
-    fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         match self.number() {
             Some(number) => number.to_string(),
             None => self.0.trim_end_matches('.').to_ascii_lowercase(),

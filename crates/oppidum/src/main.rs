@@ -24,6 +24,7 @@ mod roles;
 mod up;
 
 mod api_keys;
+mod ca;
 mod key_file;
 
 mod http;
@@ -145,6 +146,7 @@ async fn run(command: Command) -> Result<bool, Stop> {
         Command::Ctl(flags) => match flags.on {
             CtlOn::Product(product) => ctl::product(product).await,
             CtlOn::Key(what) => api_keys::run(what).await,
+            CtlOn::Ca(what) => ca::run(what),
             CtlOn::Repair { id, url: at } => operator::repair(&url(at)?, id).await,
             CtlOn::Member(what) => members::member(what).await,
             CtlOn::Replace(what) => members::replace(what).await,

@@ -130,7 +130,7 @@ fn key_id(text: &str) -> Result<ApiKeyId, String> {
 }
 
 /// Parses a time such as `90d`, `24h`, `30m` or `45s`, up to ten years.
-fn lifetime(text: &str) -> Result<Duration, String> {
+pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
     const DAY: u64 = 24 * 60 * 60;
     let odd = || format!("a time is written as 90d, 24h, 30m or 45s, up to 3650d, not {text:?}");
     let unit = match text.chars().last() {

@@ -1,5 +1,7 @@
 //! The command line: every command and flag, with its help text.
 
+pub(crate) mod ca;
+
 pub(crate) mod keys;
 
 pub(crate) mod lab;
@@ -11,6 +13,7 @@ pub(crate) mod values;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::failpoints::{Faults, Mutants};
+use ca::Ca;
 use keys::{ApiKeys, Init};
 use lab::{Demo, Lab};
 use members::{Member, Recover, Replace};
@@ -64,7 +67,7 @@ pub(crate) enum Command {
     Verify(Url),
     /// Prints one replica's orders as JSON
     Dump(Dump),
-    /// Manages products, prices and stock, replicas and leadership
+    /// Manages products, API keys, certificates, replicas and leadership
     Ctl(Ctl),
     /// Experiments, each with numbers and a picture
     Lab(Lab),
@@ -380,6 +383,9 @@ pub(crate) enum CtlOn {
     /// API keys: issue, list, rotate, revoke; what requests without one may do
     #[command(subcommand)]
     Key(ApiKeys),
+    /// The store's certificate authority: make it, issue certificates, list them
+    #[command(subcommand)]
+    Ca(Ca),
     /// Replicas: list, add, remove, while the store is open
     #[command(subcommand)]
     Member(Member),
