@@ -58,7 +58,7 @@ fn main() {
     }
 }
 
-/// Of what, and from whom, the orders are.
+/// Over how many products and principals the orders are spread.
 #[derive(Clone, Copy, Debug)]
 struct Origins {
     products: u64,

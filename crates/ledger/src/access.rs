@@ -9,7 +9,7 @@
 //!   every request of a key is checked when it is applied.
 //! * No key issues a scope that it lacks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::api_key::{Actor, ActorParts, ApiKeyDigest, ApiKeyId, Principal, Scopes};
 use crate::command::NewApiKey;
@@ -18,6 +18,10 @@ use crate::terms::{Index, Timestamp};
 
 /// The most API keys that a ledger holds at the same time.
 pub const API_KEYS_MAX: usize = 10_000;
+
+/// The most principals whose API keys a ledger holds at the same time. Each has key windows of its
+/// own.
+pub const PRINCIPALS_MAX: usize = 1_000;
 
 /// The API keys of a store, and the rights of requests without one, as of an index.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +119,13 @@ impl Access {
         scopes.contain(needed) || scopes.contain(Scopes::ORDER_ANY)
     }
 
+    /// True if another API key of this principal would be one too many.
+    fn is_full_for(&self, principal: &Principal) -> bool {
+        let principals: BTreeSet<_> = self.keys.values().map(|key| &key.principal).collect();
+        API_KEYS_MAX <= self.keys.len()
+            || (PRINCIPALS_MAX <= principals.len() && !principals.contains(principal))
+    }
+
     /// Issues an API key; `issuer` is the API key that asks for it.
     pub(crate) fn issue(
         &mut self,
@@ -131,10 +142,10 @@ impl Access {
         if self.keys.contains_key(&new.id) {
             return Err(Refusal::ApiKeyExists);
         }
-        if API_KEYS_MAX <= self.keys.len() {
+        if self.is_full_for(&new.principal) {
             self.keys.retain(|_, key| key.is_live(at));
         }
-        if API_KEYS_MAX <= self.keys.len() {
+        if self.is_full_for(&new.principal) {
             return Err(Refusal::ApiKeysLimit);
         }
         let issuer = issuer.and_then(|(_, id)| {

@@ -13,6 +13,7 @@
 
 use std::borrow::Borrow;
 
+use crate::access::PRINCIPALS_MAX;
 use crate::api_key::Principal;
 use crate::codec::refs::KeyRef;
 use crate::command::Command;
@@ -23,6 +24,9 @@ use crate::outcome::Outcome;
 use crate::principal_windows::{Owner, PrincipalWindows};
 use crate::terms::{EntryTime, Index, Origin, Timestamp};
 use crate::windows::{PerAnswer, PerOwner, PerWindow, WindowId, Windows};
+
+/// With more principals than this, those without keys lose their windows.
+const PRINCIPALS_KEPT: usize = 2 * PRINCIPALS_MAX;
 
 /// All key windows.
 #[derive(Clone, Debug)]
@@ -154,7 +158,7 @@ impl Idempotency {
         let mut last: &[u8] = &[];
         for principal in keys.clone().map(principal_of) {
             if principal != last {
-                if self.place(principal).is_err() {
+                if self.find_owner(principal).is_err() {
                     let name = std::str::from_utf8(principal).ok();
                     name.and_then(Principal::new).into_iter().for_each(|new| self.add(new));
                 }
@@ -164,14 +168,14 @@ impl Idempotency {
         let mut last: (&[u8], Owner) = (&[], Owner::SHARED);
         keys.map(principal_of).map(move |principal| {
             if principal != last.0 {
-                last = (principal, self.place(principal).unwrap_or(Owner::SHARED));
+                last = (principal, self.find_owner(principal).unwrap_or(Owner::SHARED));
             }
             last.1
         })
     }
 
-    /// The owner with this name, or the one that it would be.
-    fn place(&self, principal: &[u8]) -> Result<Owner, Owner> {
+    /// The owner with this name. `Err`: the position where it would be inserted.
+    fn find_owner(&self, principal: &[u8]) -> Result<Owner, Owner> {
         if principal.is_empty() {
             return Ok(Owner::SHARED);
         }
@@ -180,11 +184,28 @@ impl Idempotency {
         place.map(owner).map_err(owner)
     }
 
+    /// Adds a principal, before any [`Owner`] of this chunk of requests is used.
     fn add(&mut self, principal: Principal) {
-        if let Err(owner) = self.place(principal.as_str().as_bytes()) {
+        if PRINCIPALS_KEPT <= self.principals.len() {
+            self.remove_empty();
+        }
+        if let Err(owner) = self.find_owner(principal.as_str().as_bytes()) {
             self.principals.insert(owner.0.saturating_sub(1), principal);
             self.windows.clients.add(owner);
             self.windows.client_refusals.add(owner);
+        }
+    }
+
+    /// Removes the windows of principals without keys.
+    fn remove_empty(&mut self) {
+        let PerWindow { clients, client_refusals, .. } = &mut self.windows;
+        for place in (0..self.principals.len()).rev() {
+            let owner = Owner(place.saturating_add(1));
+            if clients.window(owner).len() == 0 && client_refusals.window(owner).len() == 0 {
+                self.principals.remove(place);
+                clients.remove(owner);
+                client_refusals.remove(owner);
+            }
         }
     }
 
@@ -264,17 +285,17 @@ impl Idempotency {
 
     /// A summary of the keys in all windows.
     pub(crate) fn key_summary(&self, applied: Index) -> KeySummary {
-        let windows = self.every(|window| window.summary(applied));
+        let windows = self.per_owner(|window| window.summary(applied));
         KeySummary { applied, separate: self.separate, windows }
     }
 
     /// The number of keys that each window remembers.
     pub(crate) fn counts(&self) -> PerOwner<u64> {
-        self.every(|window| u64::try_from(window.len()).unwrap_or(u64::MAX))
+        self.per_owner(|window| u64::try_from(window.len()).unwrap_or(u64::MAX))
     }
 
     /// Computes a value for each window, except for principals that have no keys.
-    fn every<T>(&self, value: impl Fn(&KeyWindow) -> T) -> PerOwner<T> {
+    fn per_owner<T>(&self, value: impl Fn(&KeyWindow) -> T) -> PerOwner<T> {
         let PerWindow { clients, client_refusals, .. } = &self.windows;
         let owners = (1..).map(Owner).zip(&self.principals);
         let principals = owners.filter_map(|(owner, principal)| {

@@ -88,7 +88,7 @@ impl KeySummary {
 
     /// True if a principal's window may still remember an answer at this index. (Some keys of the
     /// oldest entry may be forgotten.)
-    pub(crate) fn may_remember(&self, (id, principal): (WindowId, &str), index: Index) -> bool {
+    pub(crate) fn may_remember(&self, id: WindowId, principal: &str, index: Index) -> bool {
         self.after(id, principal) < index
     }
 
@@ -146,6 +146,9 @@ impl KeySummary {
                 let last = windows.principals.last_key_value().map(|(last, _)| last);
                 if last.is_some_and(|last| principal <= *last) {
                     return Err(DecodeError::Value("order of principals"));
+                }
+                if accepted.keys == 0 && refused.keys == 0 {
+                    return Err(DecodeError::Value("number of a principal's keys"));
                 }
                 windows.principals.insert(principal, PerAnswer { accepted, refused });
             }

@@ -18,6 +18,9 @@ use crate::key_slot::KeySlot;
 use crate::key_summary::WindowSummary;
 use crate::terms::{EntryTime, Index, Timestamp};
 
+/// Room for fewer keys than this is never given back.
+const ROOM_KEPT: usize = 1_024;
+
 /// The keys of one principal and one kind of answer, bounded by count and by log time.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyWindow {
@@ -66,23 +69,41 @@ impl KeyWindow {
 
     /// Moves answers that changed nothing to another window, oldest first.
     pub(crate) fn move_refusals(&mut self, refusals: &mut Self) {
-        let empty = Self::new(self.keys_max, self.age_max_ms);
-        let Self { slots, entries, forgotten, .. } = std::mem::replace(self, empty);
-        let mut entries = entries.into_iter().peekable();
-        for (position, slot) in (forgotten..).zip(slots) {
-            while entries.next_if(|entry| entry.end <= position).is_some() {}
-            let entry = entries.peek().expect("every slot belongs to an entry");
+        for (slot, time) in self.take().into_keys() {
             let window = if slot.changed_nothing() { &mut *refusals } else { &mut *self };
-            window.push(slot, entry.time);
+            window.push(slot, time);
         }
     }
 
     /// Sets the limit of keys, and forgets the oldest beyond it.
     pub(crate) fn limit(&mut self, keys_max: usize) {
         self.keys_max = keys_max;
+        let surplus = self.slots.len().saturating_sub(keys_max);
+        if keys_max < surplus {
+            // Fewer keys stay than go: they are pushed again.
+            let old = self.take();
+            old.into_keys().skip(surplus).for_each(|(slot, time)| self.push(slot, time));
+        }
         while self.keys_max < self.slots.len() {
             self.pop();
         }
+    }
+
+    /// Takes all keys out.
+    fn take(&mut self) -> Self {
+        let empty = Self::new(self.keys_max, self.age_max_ms);
+        std::mem::replace(self, empty)
+    }
+
+    /// The keys with the entries of their answers, oldest first.
+    fn into_keys(self) -> impl Iterator<Item = (KeySlot, EntryTime)> {
+        let Self { slots, entries, forgotten, .. } = self;
+        let mut entries = entries.into_iter().peekable();
+        (forgotten..).zip(slots).map(move |(position, slot)| {
+            while entries.next_if(|entry| entry.end <= position).is_some() {}
+            let entry = entries.peek().expect("every slot belongs to an entry");
+            (slot, entry.time)
+        })
     }
 
     /// The number of keys.
@@ -182,8 +203,8 @@ impl KeyWindow {
         if self.entries.back().is_some_and(&old) {
             let forgotten = u64::try_from(self.slots.len()).unwrap_or(u64::MAX);
             self.forgotten = self.forgotten.saturating_add(forgotten);
-            self.slots.clear();
-            self.entries.clear();
+            self.slots = VecDeque::new();
+            self.entries = VecDeque::new();
             self.positions = HashIndex::default();
             self.sum = 0;
             return;
@@ -203,6 +224,64 @@ impl KeyWindow {
         self.forgotten = self.forgotten.saturating_add(1);
         if entry.end <= self.forgotten {
             self.entries.pop_front();
+        }
+        if ROOM_KEPT < self.slots.capacity() && self.slots.len() < self.slots.capacity() / 4 {
+            self.shrink();
+        }
+    }
+
+    /// Gives memory back: principals may hold many keys one after the other, and the memory is that
+    /// of the keys that all of them hold at once.
+    fn shrink(&mut self) {
+        let room = self.slots.len().saturating_mul(2);
+        self.slots.shrink_to(room);
+        self.entries.shrink_to(self.entries.len().saturating_mul(2));
+        let mut positions = HashIndex::with_room(room);
+        for (position, slot) in (self.forgotten..).zip(&self.slots) {
+            positions.put(slot.key(), position, |_| false);
+        }
+        self.positions = positions;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key_slot::CompactOutcome;
+
+    fn push(window: &mut KeyWindow, key: u64) {
+        let slot = KeySlot::new(u128::from(key) << 64, key, CompactOutcome::Done);
+        window.push(slot, EntryTime { index: Index(key), at: Timestamp(key) });
+    }
+
+    fn found(window: &KeyWindow) -> Vec<u64> {
+        let found = (0..20_000).filter(|key| window.find(u128::from(*key) << 64).is_some());
+        found.collect()
+    }
+
+    #[test]
+    fn a_window_that_has_emptied_gives_its_memory_back() {
+        let mut window = KeyWindow::new(usize::MAX, u64::MAX);
+        (0..20_000).for_each(|key| push(&mut window, key));
+        let full = window.slots.capacity();
+        (0..19_000).for_each(|_| window.pop());
+        assert!(window.slots.capacity() * 4 < full, "{} of {full}", window.slots.capacity());
+        assert_eq!(found(&window), (19_000..20_000).collect::<Vec<_>>());
+        window.forget_up_to(Index(20_000));
+        assert_eq!((window.len(), window.slots.capacity(), window.sum), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_limit_keeps_the_youngest_keys_whether_few_or_many_go() {
+        for limit in [0, 10, 15_000, 30_000] {
+            let mut window = KeyWindow::new(usize::MAX, u64::MAX);
+            (0..20_000).for_each(|key| push(&mut window, key));
+            window.limit(limit);
+            let mut expected = KeyWindow::new(usize::MAX, u64::MAX);
+            let first = 20_000_u64.saturating_sub(u64::try_from(limit).unwrap());
+            (first..20_000).for_each(|key| push(&mut expected, key));
+            assert_eq!(found(&window), (first..20_000).collect::<Vec<_>>());
+            assert_eq!(window.summary(Index(1)), expected.summary(Index(1)), "{limit}");
         }
     }
 }

@@ -46,7 +46,7 @@ pub mod windows;
 
 mod key_window;
 
-pub mod principal_windows;
+mod principal_windows;
 
 mod key_slot;
 

@@ -91,8 +91,8 @@ pub enum Refusal {
     /// No API key has this id.
     #[error("no such API key")]
     NoSuchApiKey,
-    /// The limit of API keys is reached.
-    #[error("there are 10000 API keys already: revoke some first")]
+    /// The limit of API keys, or of their principals, is reached.
+    #[error("there are 10000 API keys or 1000 principals already: revoke some first")]
     ApiKeysLimit,
 }
 

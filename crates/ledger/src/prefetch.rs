@@ -98,7 +98,7 @@ pub(crate) fn prefetch<'c, 'a>(
     Prefetched { requests, prepared, commands }
 }
 
-/// Prefetches the buckets of these keys, and of the keys that they push out if all are accepted.
+/// Prefetches the buckets of these keys, and of keys that they are likely to push out.
 pub(crate) fn prefetch_keys(
     idempotency: &Idempotency,
     keys: &(impl Iterator<Item = BoundKey> + Clone),

@@ -37,6 +37,10 @@ pub(crate) struct PrincipalWindows {
     counts: Vec<usize>,
     /// The number of keys in all windows.
     keys: usize,
+    /// The owner with the most keys, unless others have as many: see `others_max`.
+    most: Owner,
+    /// No other owner has more keys than this.
+    others_max: usize,
     /// No key is too old until this log time.
     expires: Timestamp,
 }
@@ -51,6 +55,8 @@ impl PrincipalWindows {
             windows: vec![KeyWindow::new(keys_max, age_max_ms)],
             counts: vec![0],
             keys: 0,
+            most: Owner::SHARED,
+            others_max: 0,
             expires: Timestamp(u64::MAX),
         }
     }
@@ -59,6 +65,14 @@ impl PrincipalWindows {
     pub(crate) fn add(&mut self, owner: Owner) {
         self.windows.insert(owner.0, KeyWindow::new(self.new_max, self.age_max_ms));
         self.counts.insert(owner.0, 0);
+        self.find_most();
+    }
+
+    /// Removes the window of an owner that has no keys. Those after it move back by one.
+    pub(crate) fn remove(&mut self, owner: Owner) {
+        self.windows.remove(owner.0);
+        self.counts.remove(owner.0);
+        self.find_most();
     }
 
     /// The window of an owner.
@@ -71,7 +85,8 @@ impl PrincipalWindows {
     pub(crate) fn push(&mut self, owner: Owner, slot: KeySlot, decided: EntryTime) {
         self.change(owner, |window| window.push(slot, decided));
         while self.keys_max < self.keys {
-            self.change(self.owner_of_most(), KeyWindow::pop);
+            let most = self.owner_of_most();
+            self.change(most, KeyWindow::pop);
         }
         self.expires = self.expires.min(self.expiry(decided.at));
     }
@@ -81,16 +96,32 @@ impl PrincipalWindows {
         Timestamp(at.0.saturating_add(self.age_max_ms))
     }
 
-    fn owner_of_most(&self) -> Owner {
-        let most = self.counts.iter().max();
-        let last = self.counts.iter().rposition(|keys| Some(keys) == most);
-        last.map_or(Owner::SHARED, Owner)
+    /// The owner with the most keys; of several, the last in name order.
+    fn owner_of_most(&mut self) -> Owner {
+        if self.count(self.most) <= self.others_max {
+            self.find_most();
+        }
+        self.most
     }
 
-    /// The keys that `new` further keys push out, if these leave the same owner with the most.
+    /// Finds the owner with the most keys among all.
+    fn find_most(&mut self) {
+        let most = self.counts.iter().max();
+        let last = self.counts.iter().rposition(|keys| Some(keys) == most).unwrap_or(0);
+        let others = self.counts.iter().enumerate().filter(|(owner, _)| *owner != last);
+        self.others_max = others.map(|(_, keys)| *keys).max().unwrap_or(0);
+        self.most = Owner(last);
+    }
+
+    fn count(&self, owner: Owner) -> usize {
+        self.counts.get(owner.0).copied().unwrap_or_default()
+    }
+
+    /// The keys that `new` further keys push out, if the same owner keeps the most: for
+    /// [`crate::prefetch`].
     pub(crate) fn pushed_out_by(&self, new: usize) -> impl Iterator<Item = (Owner, u128)> {
         let surplus = self.keys.saturating_add(new).saturating_sub(self.keys_max);
-        let owner = self.owner_of_most();
+        let owner = self.most;
         self.window(owner).oldest(surplus).map(move |key| (owner, key))
     }
 
@@ -137,6 +168,12 @@ impl PrincipalWindows {
 
     /// Reserves room for as many keys as each window will hold.
     pub(crate) fn expect(&mut self, keys: impl Fn(Owner) -> u64) {
+        let owners = (0..self.windows.len()).map(Owner);
+        let all = owners.fold(0_u64, |sum, owner| sum.saturating_add(keys(owner)));
+        if u64::try_from(self.keys_max).unwrap_or(u64::MAX) < all {
+            // No windows with this limit hold so many: the numbers are wrong.
+            return;
+        }
         for (owner, window) in (0..).map(Owner).zip(&mut self.windows) {
             window.expect(keys(owner));
         }
@@ -163,12 +200,21 @@ impl PrincipalWindows {
         let count = self.counts.get_mut(owner.0).expect("every owner has a count");
         let before = std::mem::replace(count, after);
         self.keys = self.keys.saturating_add(after).saturating_sub(before);
+        if owner != self.most {
+            let most = self.count(self.most);
+            if most < after {
+                (self.most, self.others_max) = (owner, self.others_max.max(most));
+            } else {
+                self.others_max = self.others_max.max(after);
+            }
+        }
     }
 
     /// Counts all keys anew.
     fn recount(&mut self) {
         self.counts = self.windows.iter().map(KeyWindow::len).collect();
         self.keys = self.counts.iter().fold(0, |sum, keys| sum.saturating_add(*keys));
+        self.find_most();
         self.expires = self.next_expiry();
     }
 }

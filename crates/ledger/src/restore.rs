@@ -109,8 +109,7 @@ impl Restoring {
         self.check_order(header)?;
         self.last = Some(*header);
         if let Proof::Summary(summary) = &self.proof {
-            let remembers =
-                |id, principal: &str| summary.may_remember((id, principal), header.index);
+            let remembers = |id, principal: &str| summary.may_remember(id, principal, header.index);
             remember_again(&mut self.idempotency, block, remembers);
         } else if self.state.keys_after < header.index {
             self.idempotency.expire(header.at);
@@ -192,8 +191,7 @@ struct KeyedRecord<'a> {
     outcome: Outcome,
 }
 
-/// Remembers the keys of a block again, in the windows for whose kind and principal `remembers` is
-/// true.
+/// Remembers the keys of a block again, in the windows that `remembers` selects.
 fn remember_again<B: AsRef<[u8]>>(
     idempotency: &mut Idempotency,
     block: &EncodedBlock<B>,

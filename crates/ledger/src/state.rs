@@ -265,7 +265,11 @@ fn decode_principals(
     let count = reader.count(18, usize::MAX)?;
     let principals = (0..count).map(|_| {
         let principal = reader.principal()?;
-        Ok((principal, PerAnswer { accepted: reader.u64()?, refused: reader.u64()? }))
+        let keys = PerAnswer { accepted: reader.u64()?, refused: reader.u64()? };
+        if keys == PerAnswer::default() {
+            return Err(DecodeError::Value("number of a principal's keys"));
+        }
+        Ok((principal, keys))
     });
     let principals = principals.collect::<Result<Vec<_>, DecodeError>>()?;
     if !principals.is_sorted_by(|(before, _), (after, _)| before < after) {

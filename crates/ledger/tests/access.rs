@@ -10,7 +10,7 @@
 mod kit;
 
 use kit::{WINDOWS, bears, keyed, opening, plain};
-use ledger::access::API_KEYS_MAX;
+use ledger::access::{API_KEYS_MAX, PRINCIPALS_MAX};
 use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, Scopes};
 use ledger::api_key_text::{ApiKeyText, RANDOM_BYTES};
 use ledger::audit::Auditor;
@@ -255,6 +255,20 @@ fn ten_thousand_api_keys_are_the_most_and_ended_ones_make_room() {
     assert_eq!(store.ask(&issue(API_KEYS_MAX, "x", "order")), DONE);
     let state = State::decode(&store.ledger.state().encode()).unwrap();
     assert_eq!(state.access, *store.ledger.access());
+}
+
+#[test]
+fn a_thousand_principals_are_the_most_and_those_whose_keys_have_ended_make_room() {
+    let mut store = Store::open();
+    let all: Vec<_> =
+        (0..PRINCIPALS_MAX).map(|n| issue(n, &format!("shop-{n}"), "order")).collect();
+    assert!(store.ask_all(&all).iter().all(|outcome| *outcome == DONE));
+    assert_eq!(store.ask(&issue(5_000, "x", "order")), refused(Refusal::ApiKeysLimit));
+    assert_eq!(store.ask(&issue(5_000, "shop-7", "order")), DONE, "it has windows already");
+    assert_eq!(store.ask(&revoke(3, None)), DONE);
+    assert_eq!(store.ask(&issue(5_001, "x", "order")), DONE);
+    let mut auditor = Auditor::new(Windows::default());
+    store.blocks.iter().for_each(|block| auditor.read(block).unwrap());
 }
 
 /// A restart forgets no API key, no revocation, and whose each idempotency key is.

@@ -5,48 +5,31 @@
 
 mod kit;
 
-use kit::{Step, WINDOWS, apply, blocks_to_recall, opening, plain, sealed};
-use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, Scopes};
+use kit::{PRINCIPALS, Step, WINDOWS, apply, blocks_to_recall, opening, plain, sealed};
+use ledger::api_key::Principal;
 use ledger::block::Block;
-use ledger::command::{Command, Line, NewApiKey, Request, Side};
+use ledger::command::{Command, Line, Request, Side};
 use ledger::key_summary::KeySummary;
 use ledger::ledger::{Ledger, Windows};
 use ledger::outcome::Outcome;
 use ledger::restore::Restoring;
 use ledger::state::State;
-use ledger::terms::{Key, Name, Origin};
+use ledger::terms::Name;
 use ledger::windows::{PerAnswer, PerOwner};
 use proptest::collection::vec;
 use proptest::prelude::*;
-
-/// In name order; the empty one has no API key.
-const PRINCIPALS: [&str; 4] = ["", "ant", "bee", "cat"];
-
-fn actor(who: usize) -> Option<Actor> {
-    let principal = Principal::new(PRINCIPALS.get(who)?)?;
-    Some(Actor::new(&principal, ApiKeyId::new(format!("0000000{who}").as_bytes())?))
-}
-
-fn issue(who: usize) -> Option<Request> {
-    let actor = actor(who)?;
-    let principal = Principal::new(actor.principal())?;
-    let (digest, scopes, note) = (ApiKeyDigest([7; 16]), Scopes::ORDER, String::new());
-    let id = actor.id()?;
-    Some(plain(Command::IssueApiKey(NewApiKey { id, digest, principal, scopes, ends: None, note })))
-}
 
 /// A principal's order with a key. It sells a bear, or something that the shop does not know.
 fn order(who: usize, key: u64, refused: bool) -> Request {
     let name = Name::new(if refused { "unicorn" } else { "bear" }).unwrap();
     let lines = vec![Line { name, quantity: kit::pieces(1), side: Side::Sell }];
-    let key = Key::new(Origin::Client, &key.to_string()).unwrap().sent_by(actor(who));
-    Request { key: Some(key), ..plain(Command::Place(lines)) }
+    kit::sent_by(who, &key.to_string(), Command::Place(lines))
 }
 
 /// A shop in which each principal has an API key.
 fn shop(windows: Windows) -> (Ledger, Vec<Block>) {
     let mut ledger = Ledger::new(windows);
-    let keys = (0..PRINCIPALS.len()).filter_map(issue);
+    let keys = (1..PRINCIPALS.len()).map(kit::issue);
     let first = Step::new(3, std::iter::once(plain(opening())).chain(keys).collect());
     let block = apply(&mut ledger, &first).block.unwrap().block();
     (ledger, vec![block])
@@ -101,7 +84,7 @@ fn a_flood_of_one_principals_refusals_pushes_out_only_its_refusals() {
     assert_eq!((refused("ant"), refused("bee")), (Some(1), Some(2)));
 }
 
-/// What one kind of answer is remembered of: principal, key and log time, oldest first.
+/// The remembered answers of one kind: principal, key and log time, oldest first.
 #[derive(Default)]
 struct Naive(Vec<(usize, u64, u64)>);
 

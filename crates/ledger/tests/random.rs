@@ -164,7 +164,7 @@ impl Naive {
         outcome
     }
 
-    /// Keeps the most answers of each kind that it may. Of clients, the principal with the most
+    /// Forgets answers beyond the limit of each kind. Of clients, the principal with the most
     /// answers loses its oldest; of several, the last in name order.
     fn forget(&mut self) {
         for (origin, refused, most) in [

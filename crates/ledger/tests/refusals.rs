@@ -47,7 +47,7 @@ proptest! {
         let mut counts = BTreeMap::from([(Origin::Client, 0_usize), (Origin::Frontend, 0)]);
         for (number, (step, (count, client))) in steps.iter().zip(floods).enumerate() {
             let origin = if client { Origin::Client } else { Origin::Frontend };
-            // Those of several principals share their windows: tests/principals.rs.
+            // Several principals share the limits: tests/principals.rs.
             let requests = step.requests.clone().into_iter().map(|request| Request {
                 key: request.key.map(|key| key.sent_by(None)),
                 ..request

@@ -18,6 +18,7 @@ use ledger::block::{Block, EncodedBlock, HEADER_BYTES, find_order};
 use ledger::codec::DecodeError;
 use ledger::command::{Batch, CATALOGS_MAX, Command, LINES_MAX, Line, Side};
 use ledger::command::{SHOP_PRODUCTS_MAX, Shop};
+use ledger::key_summary::KeySummary;
 use ledger::ledger::{Ledger, Windows};
 use ledger::restore::Restoring;
 use ledger::state::State;
@@ -82,6 +83,9 @@ fn refused_or_same(bytes: &[u8]) {
             lone
         );
     }
+    if let Ok(summary) = KeySummary::decode(&sealed) {
+        assert_eq!(summary.encode(), sealed);
+    }
     seal_block(&mut sealed);
     if let Ok(block) = Block::decode(&sealed) {
         assert_eq!(block.encode(), sealed);
@@ -114,6 +118,23 @@ fn samples() -> Vec<Vec<u8>> {
     vec![written, block.bytes().clone(), ledger.state().encode()]
 }
 
+/// A state and a key summary of a ledger in which two principals have keys, both of version 3.
+fn samples_of_principals() -> [Vec<u8>; 2] {
+    let mut ledger = Ledger::new(Windows::default());
+    let orders = [(1, bears(2)), (2, bears(1)), (2, bears(9))].into_iter().enumerate();
+    let orders = orders.map(|(key, (who, order))| kit::sent_by(who, &key.to_string(), order));
+    let requests = [plain(opening()), kit::issue(1), kit::issue(2)].into_iter().chain(orders);
+    let batch = Batch { at: Timestamp(5), settled: Index(1), requests: requests.collect() };
+    ledger.apply_entry(Index(4), 3, &batch);
+    assert_eq!(ledger.key_counts().principals.len(), 2);
+    [ledger.state().encode(), ledger.key_summary().encode()]
+}
+
+/// All samples.
+fn all_samples() -> impl Iterator<Item = Vec<u8>> {
+    samples().into_iter().chain(samples_of_principals())
+}
+
 #[test]
 fn this_file_seals_blocks_and_states_as_their_writers_do() {
     let [_, block, state]: [Vec<u8>; 3] = samples().try_into().unwrap();
@@ -125,7 +146,7 @@ fn this_file_seals_blocks_and_states_as_their_writers_do() {
 
 #[test]
 fn a_flipped_bit_under_a_valid_checksum_is_rejected_or_preserved() {
-    for sample in samples() {
+    for sample in all_samples() {
         for bit in SEALED * 8..sample.len() * 8 {
             let mut bytes = sample.clone();
             bytes[bit / 8] ^= 1 << (bit % 8);
@@ -158,7 +179,7 @@ fn bytes_cut_under_a_valid_checksum_are_rejected() {
 /// A length or a count of up to four billion, at any place, is rejected without allocating for it.
 #[test]
 fn a_count_that_the_bytes_do_not_cover_is_refused() {
-    for sample in samples() {
+    for sample in all_samples() {
         for at in SEALED..sample.len() - 3 {
             for count in [u32::MAX, 1 << 31, 1 << 24] {
                 let mut bytes = sample.clone();
@@ -325,12 +346,12 @@ proptest! {
     /// Pieces of valid bytes, inserted at random places, and sealed.
     #[test]
     fn shuffled_bytes_under_a_valid_checksum_are_rejected_or_preserved(
-        pick in 0..3_usize,
+        pick in 0..5_usize,
         from in any::<prop::sample::Index>(),
         to in any::<prop::sample::Index>(),
         (taken, left_out) in (0..60_usize, 0..60_usize),
     ) {
-        let mut bytes = samples().swap_remove(pick);
+        let mut bytes = all_samples().nth(pick).unwrap();
         let (from, to) = (from.index(bytes.len()), to.index(bytes.len()).max(SEALED));
         let piece: Vec<u8> = bytes[from..].iter().take(taken).copied().collect();
         let end = (to + left_out).min(bytes.len());

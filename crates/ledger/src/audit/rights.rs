@@ -12,6 +12,9 @@ use crate::terms::Timestamp;
 /// The most API keys of a ledger, defined again: the auditor shares no limit with the rules.
 const KEYS_MAX: usize = 10_000;
 
+/// The most principals that they belong to.
+const OWNERS_MAX: usize = 1_000;
+
 /// The live API keys, and what requests without one may do.
 #[derive(Debug, Default)]
 pub(super) struct Rights {
@@ -71,7 +74,7 @@ impl Rights {
                     Err(Refusal::NotAllowed)
                 } else if self.keys.contains_key(&id) {
                     Err(Refusal::ApiKeyExists)
-                } else if self.is_full(at) {
+                } else if self.is_full(new.principal.as_str(), at) {
                     Err(Refusal::ApiKeysLimit)
                 } else {
                     self.keys.insert(id, (new.clone(), new.ends));
@@ -102,13 +105,20 @@ impl Rights {
         })
     }
 
-    /// True if no further key fits, even without those that have ended.
-    fn is_full(&mut self, at: Timestamp) -> bool {
-        if self.keys.len() < KEYS_MAX {
+    /// True if no further key of this principal fits, even without those that have ended.
+    fn is_full(&mut self, principal: &str, at: Timestamp) -> bool {
+        let fits = |keys: &BTreeMap<String, (NewApiKey, Option<Timestamp>)>| {
+            let mut principals: Vec<_> =
+                keys.values().map(|(key, _)| key.principal.as_str()).chain([principal]).collect();
+            principals.sort_unstable();
+            principals.dedup();
+            keys.len() < KEYS_MAX && principals.len() <= OWNERS_MAX
+        };
+        if fits(&self.keys) {
             return false;
         }
         self.keys.retain(|_, (_, ends)| ends.is_none_or(|ends| at < ends));
-        KEYS_MAX <= self.keys.len()
+        !fits(&self.keys)
     }
 }
 

@@ -88,6 +88,29 @@ pub(crate) fn keyed(text: &str, command: Command) -> Request {
     Request { key: Key::new(Origin::Client, text), ..plain(command) }
 }
 
+/// In name order; the empty one has no API key.
+pub(crate) const PRINCIPALS: [&str; 4] = ["", "ant", "bee", "cat"];
+
+fn actor(who: usize) -> Option<Actor> {
+    let principal = Principal::new(PRINCIPALS[who])?;
+    Some(Actor::new(&principal, ApiKeyId::new(format!("0000000{who}").as_bytes())?))
+}
+
+/// Issues the API key of one of the [`PRINCIPALS`].
+pub(crate) fn issue(who: usize) -> Request {
+    let actor = actor(who).unwrap();
+    let id = actor.id().unwrap();
+    let principal = Principal::new(actor.principal()).unwrap();
+    let (digest, scopes, note) = (ApiKeyDigest([7; 16]), Scopes::ORDER, String::new());
+    plain(Command::IssueApiKey(NewApiKey { id, digest, principal, scopes, ends: None, note }))
+}
+
+/// A command with an idempotency key, from one of the [`PRINCIPALS`].
+pub(crate) fn sent_by(who: usize, key: &str, command: Command) -> Request {
+    let key = Key::new(Origin::Client, key).unwrap().sent_by(actor(who));
+    Request { key: Some(key), ..plain(command) }
+}
+
 /// An order of `count` bears in one line.
 pub(crate) fn bears(count: u64) -> Command {
     Command::Place(vec![Line { name: name(0), quantity: pieces(count), side: Side::Buy }])

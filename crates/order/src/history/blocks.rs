@@ -172,6 +172,9 @@ impl Blocks {
                 places.insert(index.0, first.0).map_err(broken)?;
                 key_tables.note(*index, keys)?;
             }
+            if let Some(key_summary) = durable.and_then(|durable| durable.key_summary.as_ref()) {
+                rows.iter().try_for_each(|row| key_tables.prune(&row.keys, key_summary))?;
+            }
             if let Some(durable) = durable {
                 let mut meta = write.open_table(META).map_err(broken)?;
                 let position = encode_position(durable.applied, &durable.members)?;
@@ -190,23 +193,32 @@ impl Blocks {
         Ok(())
     }
 
-    /// Rewrites which blocks in `(after, to]` hold keys, and the key summary there.
-    pub(crate) fn call_anew(
-        &self,
-        (after, to): (Index, Index),
-        keyed: &[(Index, KeyedWindows)],
-        key_summary: &KeySummary,
-    ) -> io::Result<()> {
+    /// Begins to note anew which blocks in `(after, to]` hold keys. Until [`Self::end_noting`]
+    /// there is no key summary.
+    pub(crate) fn begin_noting(&self, after: Index, to: Index) -> io::Result<()> {
+        let write = self.begin_write()?;
+        KeyTables::open(&write)?.clear(after, to)?;
+        write.open_table(META).map_err(broken)?.remove(KEY_SUMMARY).map_err(broken)?;
+        write.commit().map_err(broken)
+    }
+
+    /// Notes which keys these blocks hold, and forgets the list.
+    pub(crate) fn note(&self, keyed: &mut Vec<(Index, KeyedWindows)>) -> io::Result<()> {
         let write = self.begin_write()?;
         {
             let mut key_tables = KeyTables::open(&write)?;
-            key_tables.clear(after, to)?;
-            for (index, keys) in keyed {
-                key_tables.note(*index, keys)?;
-            }
-            let mut meta = write.open_table(META).map_err(broken)?;
-            meta.insert(KEY_SUMMARY, key_summary.encode().as_slice()).map_err(broken)?;
+            keyed.drain(..).try_for_each(|(index, keys)| key_tables.note(index, &keys))?;
         }
+        write.commit().map_err(broken)
+    }
+
+    /// Ends with the key summary for which blocks were noted.
+    pub(crate) fn end_noting(&self, key_summary: &KeySummary) -> io::Result<()> {
+        let write = self.begin_write()?;
+        let encoded = key_summary.encode();
+        let mut meta = write.open_table(META).map_err(broken)?;
+        meta.insert(KEY_SUMMARY, encoded.as_slice()).map_err(broken)?;
+        drop(meta);
         write.commit().map_err(broken)
     }
 

@@ -6,9 +6,10 @@
 
 use std::io;
 
+use ledger::api_key::Principal;
 use ledger::key_summary::{KeySummary, KeyedWindows};
 use ledger::terms::Index;
-use ledger::windows::{PerAnswer, PerWindow, WindowId};
+use ledger::windows::{PerWindow, WindowId};
 use redb::{ReadTransaction, Table, TableDefinition, WriteTransaction};
 
 use crate::history::errors::broken;
@@ -21,17 +22,18 @@ pub(super) const KEYS: PerWindow<TableDefinition<u64, ()>> = PerWindow {
     frontend_refusals: TableDefinition::new("frontend refusals"),
 };
 
-/// By principal and index: 1 if the block holds keys of its accepted requests, 2 if of refused
-/// ones, 3 if of both.
-pub(super) const PRINCIPAL_KEYS: TableDefinition<(&str, u64), u8> =
+/// By principal, kind of answer and index: the blocks that hold keys of the principal's clients.
+/// Rows that no start needs any more go when the principal gets new ones.
+pub(super) const PRINCIPAL_KEYS: TableDefinition<(&str, u8, u64), ()> =
     TableDefinition::new("principal keys");
-const ACCEPTED: u8 = 1;
-const REFUSED: u8 = 2;
+
+/// The kinds of answers in rows of principals.
+const KINDS: [(u8, WindowId); 2] = [(1, WindowId::Clients), (2, WindowId::ClientRefusals)];
 
 /// The tables that name the blocks with keys, open for writing.
 pub(super) struct KeyTables<'a> {
     shared: PerWindow<Table<'a, u64, ()>>,
-    principals: Table<'a, (&'static str, u64), u8>,
+    principals: Table<'a, (&'static str, u8, u64), ()>,
 }
 
 impl<'a> KeyTables<'a> {
@@ -52,9 +54,27 @@ impl<'a> KeyTables<'a> {
         for id in WindowId::ALL.into_iter().filter(|id| *keys.shared.get(*id)) {
             self.shared.get_mut(id).insert(index.0, ()).map_err(broken)?;
         }
-        for (principal, PerAnswer { accepted, refused }) in &keys.principals {
-            let windows = u8::from(*accepted) * ACCEPTED + u8::from(*refused) * REFUSED;
-            self.principals.insert((principal.as_str(), index.0), windows).map_err(broken)?;
+        for (principal, windows) in &keys.principals {
+            for (kind, _) in KINDS.iter().filter(|(_, id)| *windows.get(*id)) {
+                let row = (principal.as_str(), *kind, index.0);
+                self.principals.insert(row, ()).map_err(broken)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes rows of these principals' blocks that a start with this summary does not read.
+    pub(super) fn prune(
+        &mut self,
+        keys: &KeyedWindows,
+        key_summary: &KeySummary,
+    ) -> io::Result<()> {
+        for principal in keys.principals.keys().map(Principal::as_str) {
+            for (kind, id) in KINDS {
+                let after = key_summary.after(id, principal).0;
+                let rows = (principal, kind, 0)..=(principal, kind, after);
+                self.principals.retain_in(rows, |_, ()| false).map_err(broken)?;
+            }
         }
         Ok(())
     }
@@ -66,7 +86,7 @@ impl<'a> KeyTables<'a> {
             table.retain_in(after.0 + 1..=to.0, |_, ()| false).map_err(broken)?;
         }
         let stays = |index: u64| index <= after.0 || to.0 < index;
-        self.principals.retain(|(_, index), _| stays(index)).map_err(broken)
+        self.principals.retain(|(_, _, index), ()| stays(index)).map_err(broken)
     }
 }
 
@@ -87,18 +107,14 @@ pub(super) fn indexes_of(
         }
     }
     let table = read.open_table(PRINCIPAL_KEYS).map_err(broken)?;
-    for (principal, PerAnswer { accepted, refused }) in &key_summary.windows.principals {
-        let after = accepted.after.min(refused.after);
-        if to <= after {
-            continue;
-        }
-        let rows = (principal.as_str(), after.0 + 1)..=(principal.as_str(), to.0);
-        for row in table.range(rows).map_err(broken)? {
-            let (key, windows) = row.map_err(broken)?;
-            let ((_, index), windows) = (key.value(), windows.value());
-            let holds = |window, after: Index| windows & window != 0 && after.0 < index;
-            if holds(ACCEPTED, accepted.after) || holds(REFUSED, refused.after) {
-                indexes.push(index);
+    for principal in key_summary.windows.principals.keys().map(Principal::as_str) {
+        for (kind, id) in KINDS {
+            let after = key_summary.after(id, principal);
+            if after < to {
+                let rows = (principal, kind, after.0 + 1)..=(principal, kind, to.0);
+                for row in table.range(rows).map_err(broken)? {
+                    indexes.push(row.map_err(broken)?.0.value().2);
+                }
             }
         }
     }

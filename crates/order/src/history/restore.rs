@@ -19,6 +19,9 @@ use ledger::terms::Index;
 use crate::history::blocks::{Blocks, Durable};
 use crate::history::errors::invalid;
 
+/// The blocks whose keys are noted in one transaction: a week may have millions.
+const NOTED_TOGETHER: usize = 10_000;
+
 /// The bytes of blocks that are read at once.
 const PART_BYTES: usize = 1 << 20;
 
@@ -41,16 +44,22 @@ impl Blocks {
             };
             tracing::warn!("{missing}; reading all blocks after index {after}");
         }
+        self.begin_noting(after, to)?;
         let mut keyed = Vec::new();
-        let parts = BlockParts { blocks: self, after, to };
+        let parts = BlockParts { blocks: self, after, to }.map(|part| {
+            let part = part?;
+            keyed.extend(part.iter().map(|block| (block.header().index, block.keyed().clone())));
+            if NOTED_TOGETHER < keyed.len() {
+                self.note(&mut keyed)?;
+            }
+            Ok(part)
+        });
         let whole = until_failure(parts, |parts| {
-            let blocks = parts.flatten().inspect(|block| {
-                keyed.push((block.header().index, block.keyed().clone()));
-            });
-            Restoring::from_chain(windows, state).finish_with(blocks)
+            Restoring::from_chain(windows, state).finish_with(parts.flatten())
         })?;
         let ledger = whole.map_err(invalid)?;
-        self.call_anew((after, to), &keyed, &ledger.key_summary())?;
+        self.note(&mut keyed)?;
+        self.end_noting(&ledger.key_summary())?;
         Ok(ledger)
     }
 
@@ -110,6 +119,7 @@ mod tests {
     use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, Scopes};
     use ledger::command::{Batch, Command, Definition, Line, NewApiKey, Request, Shop, Side};
     use ledger::terms::{Cents, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
+    use redb::{ReadableDatabase, ReadableTable};
 
     use super::*;
     use crate::history::blocks::META;
@@ -120,6 +130,9 @@ mod tests {
 
     /// A change to a table of indexes.
     type Spoil = fn(&mut redb::Table<'_, u64, ()>);
+
+    /// A change to the table of principals.
+    type SpoilRows = fn(&mut redb::Table<'_, (&'static str, u8, u64), ()>);
 
     fn name() -> Name {
         Name::new("bear").unwrap()
@@ -201,8 +214,8 @@ mod tests {
         }
     }
 
-    /// Two principals order: the quiet one at 3 and the busy one from 4 on, until only the youngest
-    /// two keys of both fit.
+    /// Two principals order: the quiet one at 2 and, in vain, at 3; the busy one from 4 to 9. Three
+    /// accepted keys fit. 10 is blank.
     #[test]
     fn a_start_reads_of_a_quiet_principal_only_the_blocks_with_its_keys() {
         let windows = Windows { client_keys_max: 3, ..Windows::default() };
@@ -227,40 +240,58 @@ mod tests {
         let (ledger_id, first_order_number) = (LedgerId([1; 16]), OrderNumber(7));
         let shop = Shop { ledger_id, first_order_number, products: vec![bear] };
         let open = [Command::Open(shop), issue("rare"), issue("many")];
-        let line = Line { name: name(), quantity: Quantity::new(1).unwrap(), side: Side::Sell };
-        let order = |name, number: u64| {
+        let order = |name, number: u64, toy: &str| {
             let key = Key::new(Origin::Client, &number.to_string());
             let key = key.map(|key| key.sent_by(Some(Actor::new(&who(name), id(name)))));
-            request(key, Command::Place(vec![line.clone()]))
+            let (name, quantity) = (Name::new(toy).unwrap(), Quantity::new(1).unwrap());
+            request(key, Command::Place(vec![Line { name, quantity, side: Side::Sell }]))
         };
         let mut entries = vec![open.map(|command| request(None, command)).to_vec()];
-        entries.push(vec![order("rare", 2)]);
-        entries.extend((3..=9).map(|number| vec![order("many", number)]));
+        entries.extend([("bear", 2), ("wolf", 3)].map(|(toy, at)| vec![order("rare", at, toy)]));
+        entries.extend((4..=9).map(|number| vec![order("many", number, "bear")]));
         for (index, requests) in (1..).map(Index).zip(entries) {
             let batch = Batch { at: Timestamp(9), settled: Index(0), requests };
             rows.push(Row::new(&ledger.apply_entry(index, 1, &batch).block.unwrap().held_by()));
         }
-        let applied = Some(LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index: 9 });
+        ledger.skip_entry(Index(10));
+        let applied = Some(LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index: 10 });
         let (state, key_summary) = (ledger.state().encode().into(), Some(ledger.key_summary()));
         let durable = Durable { applied, state, key_summary, ..Durable::default() };
         blocks.write(&rows, Some(&durable)).unwrap();
         let expected = (ledger.state(), ledger.key_summary());
         assert_eq!(ledger.state().keys_after, Index(1));
-        let read = blocks.called(&ledger.key_summary(), Index(9)).unwrap();
-        let read: Vec<_> = read.map(|block| block.unwrap().header().index.0).collect();
-        assert_eq!(read, [2, 8, 9]);
+        let called = || {
+            let called = blocks.called(&ledger.key_summary(), Index(10)).unwrap();
+            called.map(|block| block.map_or(0, |block| block.header().index.0)).collect::<Vec<_>>()
+        };
+        let rows = || {
+            let read = blocks.rows.begin_read().unwrap();
+            let read = read.open_table(PRINCIPAL_KEYS).unwrap();
+            let rows = read.iter().unwrap().map(|row| row.unwrap().0.value().2);
+            rows.collect::<Vec<_>>()
+        };
+        assert_eq!(called(), [2, 3, 8, 9]);
+        assert_eq!(rows(), [8, 9, 2, 3], "rows that no start needs are gone");
         let restored = |durable: &Durable| {
             let ledger = blocks.restore(durable, windows).unwrap();
             (ledger.state(), ledger.key_summary())
         };
         assert_eq!(restored(&durable), expected);
-        // A row is lost: all blocks are read, and the row is written again.
-        let write = blocks.rows.begin_write().unwrap();
-        write.open_table(PRINCIPAL_KEYS).unwrap().remove(("rare", 2)).unwrap();
-        write.commit().unwrap();
-        assert_eq!(blocks.called(&ledger.key_summary(), Index(9)).unwrap().count(), 2);
-        assert_eq!(restored(&durable), expected);
-        assert_eq!(blocks.called(&ledger.key_summary(), Index(9)).unwrap().count(), 3);
+        // A row is lost, of an accepted or of a refused request, or names a block that does not
+        // exist: all blocks are read, and the rows are written again.
+        let changes: [(SpoilRows, &[u64]); 3] = [
+            (|rows| drop(rows.remove(("rare", 1, 2)).unwrap()), &[3, 8, 9]),
+            (|rows| drop(rows.remove(("rare", 2, 3)).unwrap()), &[2, 8, 9]),
+            (|rows| drop(rows.insert(("rare", 1, 10), ()).unwrap()), &[2, 3, 8, 9, 0]),
+        ];
+        for (change, found) in changes {
+            let write = blocks.rows.begin_write().unwrap();
+            change(&mut write.open_table(PRINCIPAL_KEYS).unwrap());
+            write.commit().unwrap();
+            assert_eq!(called(), found);
+            assert_eq!(restored(&durable), expected);
+            assert_eq!(called(), [2, 3, 8, 9]);
+        }
     }
 
     #[test]
