@@ -171,7 +171,7 @@ impl PrincipalWindows {
         let owners = (0..self.windows.len()).map(Owner);
         let all = owners.fold(0_u64, |sum, owner| sum.saturating_add(keys(owner)));
         if u64::try_from(self.keys_max).unwrap_or(u64::MAX) < all {
-            // No windows with this limit hold so many: the numbers are wrong.
+            // More keys than the windows may hold: the numbers are wrong.
             return;
         }
         for (owner, window) in (0..).map(Owner).zip(&mut self.windows) {

@@ -216,11 +216,8 @@ mod tests {
 
     /// Two principals order: the quiet one at 2 and, in vain, at 3; the busy one from 4 to 9. Three
     /// accepted keys fit. 10 is blank.
-    #[test]
-    fn a_start_reads_of_a_quiet_principal_only_the_blocks_with_its_keys() {
-        let windows = Windows { client_keys_max: 3, ..Windows::default() };
-        let folder = tempfile::tempdir().unwrap();
-        let (blocks, _) = Blocks::open(&folder.path().join("blocks.redb")).unwrap();
+    fn history_of_two(folder: &std::path::Path, windows: Windows) -> (Blocks, Durable, Ledger) {
+        let (blocks, _) = Blocks::open(&folder.join("blocks.redb")).unwrap();
         let mut ledger = Ledger::new(windows);
         let mut rows = Vec::new();
         let who = |name: &str| Principal::new(name).unwrap();
@@ -258,6 +255,14 @@ mod tests {
         let (state, key_summary) = (ledger.state().encode().into(), Some(ledger.key_summary()));
         let durable = Durable { applied, state, key_summary, ..Durable::default() };
         blocks.write(&rows, Some(&durable)).unwrap();
+        (blocks, durable, ledger)
+    }
+
+    #[test]
+    fn a_start_reads_of_a_quiet_principal_only_the_blocks_with_its_keys() {
+        let windows = Windows { client_keys_max: 3, ..Windows::default() };
+        let folder = tempfile::tempdir().unwrap();
+        let (blocks, durable, ledger) = history_of_two(folder.path(), windows);
         let expected = (ledger.state(), ledger.key_summary());
         assert_eq!(ledger.state().keys_after, Index(1));
         let called = || {
