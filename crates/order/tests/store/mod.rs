@@ -15,6 +15,7 @@ use ledger::terms::{Cents, Name, OrderNumber};
 use order::{Faults, Settings, Shop};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
+use wire::dial::Route;
 use wire::exit::Stop;
 use wire::peers::Peer;
 use wire::problem::{Code, Problem};
@@ -134,7 +135,7 @@ impl Store {
 
     /// Sends one request to replica `id`.
     pub(crate) async fn ask(&self, id: u64, what: Asked) -> Answered {
-        let caller = Caller::connect(self.address(id))
+        let caller = Caller::connect(&Route::plaintext(), self.address(id))
             .await
             .map_err(|error| Problem::definite(Code::Refused, error.to_string()))?;
         caller.ask(what, ANSWER_TIMEOUT).await
@@ -192,7 +193,10 @@ impl Store {
         self.until(within, async |store| {
             let mut named = Vec::new();
             for id in store.replicas.keys() {
-                let status = wire::status::fetch(store.address(*id), ANSWER_TIMEOUT).await.ok()?;
+                let status =
+                    wire::status::fetch(&Route::plaintext(), store.address(*id), ANSWER_TIMEOUT)
+                        .await
+                        .ok()?;
                 named.push(status.leader?);
             }
             named.iter().all(|leader| *leader == named[0]).then_some(named[0])
@@ -205,7 +209,10 @@ impl Store {
         self.until(within, async |store| {
             let mut at = Vec::new();
             for id in ids {
-                let status = wire::status::fetch(store.address(*id), ANSWER_TIMEOUT).await.ok()?;
+                let status =
+                    wire::status::fetch(&Route::plaintext(), store.address(*id), ANSWER_TIMEOUT)
+                        .await
+                        .ok()?;
                 status.leader?;
                 at.push((status.digest_index?, status.digest?));
             }
@@ -270,6 +277,7 @@ fn settings(id: u64, peers: Vec<Peer>, listen: SocketAddr, folder: &Path) -> Set
         root_key: None,
         windows: Windows::default(),
         reserve: None,
+        credentials: None,
         faults: Faults::default(),
     }
 }
