@@ -10,7 +10,7 @@ use ledger::ledger::Windows;
 use ledger::terms::Digest;
 use serde::Deserialize;
 use serde_json::json;
-use wire::dial;
+use wire::dial::{self, Route};
 use wire::exit::Stop;
 use wire::limits::RPC_BYTES_MAX;
 use wire::proto::store_client::StoreClient;
@@ -67,13 +67,19 @@ pub(crate) async fn public(url: &str) -> Result<StoreStatus, Stop> {
 /// The whole store's status, as of now: from the internal listener of the frontend at `url`, which
 /// is its public or its internal address.
 pub(crate) async fn fetch(url: &str) -> Result<StoreStatus, Stop> {
+    let route = internal_plane::route(CertificateRole::Frontend)?;
     let uri: http::Uri = url.parse().unwrap_or_default();
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let shown = match page(url).await {
-        Ok(shown) => shown,
+        Ok(shown) if shown.role.is_empty() || internal_plane::is_plaintext() => shown,
+        Ok(_) => {
+            return Err(Stop::Setup(format!(
+                "the process at {url} runs without TLS: leave --tls out, or start it with --tls"
+            )));
+        }
         // An internal listener with mutual TLS: its page needs the operator's certificate.
         Err(stop) if internal_plane::is_plaintext() => return Err(stop),
-        Err(_) => internal_page(authority)
+        Err(_) => internal_page(&route, authority)
             .await
             .map_err(|why| Stop::Setup(format!("no store answers at {url}: {why}")))?,
     };
@@ -93,7 +99,7 @@ pub(crate) async fn fetch(url: &str) -> Result<StoreStatus, Stop> {
     };
     let mut denied = None;
     for inside in inside {
-        match internal_page(&inside).await {
+        match internal_page(&route, &inside).await {
             Ok(page) if page.is_inside_of(port) => return Ok(page.store),
             Ok(_) => {}
             Err(why) => denied = denied.or(Some(why).filter(|why| why.contains(NEEDS_TLS))),
@@ -116,13 +122,11 @@ pub(crate) async fn fetch(url: &str) -> Result<StoreStatus, Stop> {
 
 /// The page of an internal listener, by the operator's certificate if this tool has a folder of
 /// them.
-async fn internal_page(address: &str) -> Result<Page, String> {
+async fn internal_page(route: &Route, address: &str) -> Result<Page, String> {
     if internal_plane::is_plaintext() {
         return page(&format!("http://{address}")).await.map_err(|stop| stop.to_string());
     }
-    let route =
-        internal_plane::route(CertificateRole::Frontend).map_err(|stop| stop.to_string())?;
-    let body = wire::status::get(&route, address, "/status", CONNECT_TIMEOUT).await?;
+    let body = wire::status::get(route, address, "/status", CONNECT_TIMEOUT).await?;
     serde_json::from_slice(&body).map_err(|error| format!("{address} sent no status: {error}"))
 }
 

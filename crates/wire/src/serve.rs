@@ -74,7 +74,7 @@ pub trait Facts: Send + Sync + 'static {
 
 /// The answer to a connection without TLS, for people.
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
-    content-length: 67\r\nconnection: close\r\n\r\n\
+    content-length: 68\r\nconnection: close\r\n\r\n\
     this port speaks TLS: use --tls DIR, or https:// with a certificate\n";
 
 /// A listener, and the credentials with which it demands mutual TLS.
@@ -189,7 +189,7 @@ impl Handshakes {
                 net::reject(stream, NOT_TLS);
             }
             // The connection of a process that died is no reason for a warning.
-            Ok(Err(HandshakeError::Failed(error))) if error.get_ref().is_some() => {
+            Ok(Err(HandshakeError::Failed(error))) if stream::is_rejection(&error) => {
                 credentials.warn(format_args!("a caller failed in the TLS handshake: {error}"));
             }
             Ok(Err(HandshakeError::Failed(error))) => tracing::debug!("no TLS handshake: {error}"),

@@ -159,8 +159,10 @@ fn the_tools_need_the_certificate_of_an_operator() {
     let denied = run(&["status", "--url", &url]);
     assert_eq!(denied.code, Some(2), "{denied:?}");
     assert!(denied.stderr.contains("demand a certificate: give --tls DIR"), "{denied:?}");
-    let allowed = run(&["status", "--url", &url, "--tls", authority.folder()]);
-    assert!(allowed.code == Some(0) && allowed.stdout.contains("leader: "), "{allowed:?}");
+    until("the operator sees the leader", || {
+        let allowed = run(&["status", "--url", &url, "--tls", authority.folder()]);
+        (allowed.code == Some(0) && allowed.stdout.contains("leader: 456")).then_some(())
+    });
     // Plain HTTP gets one sentence from every internal port.
     for port in [store.order_port(123), store.catalog_port(0), port] {
         let reply = get(port, "/livez");

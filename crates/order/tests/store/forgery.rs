@@ -2,7 +2,6 @@
 
 use futures::StreamExt;
 use tonic::Code;
-use wire::dial::Route;
 use wire::proto;
 use wire::proto::peer_client::PeerClient;
 
@@ -13,10 +12,9 @@ impl Store {
     pub(crate) async fn terms(&self) -> Vec<u64> {
         let mut terms = Vec::new();
         for id in self.replicas.keys() {
-            let status =
-                wire::status::fetch(&Route::plaintext(), self.address(*id), ANSWER_TIMEOUT)
-                    .await
-                    .unwrap();
+            let status = wire::status::fetch(&self.operator(), self.address(*id), ANSWER_TIMEOUT)
+                .await
+                .unwrap();
             terms.push(status.term.unwrap());
         }
         terms
@@ -24,9 +22,8 @@ impl Store {
 
     /// The sender of a process that is no member, with only the values that every client can see.
     pub(crate) async fn stranger(&self, to: u64) -> proto::Sender {
-        let status = wire::status::fetch(&Route::plaintext(), self.address(to), ANSWER_TIMEOUT)
-            .await
-            .unwrap();
+        let status =
+            wire::status::fetch(&self.operator(), self.address(to), ANSWER_TIMEOUT).await.unwrap();
         proto::Sender {
             id: 999,
             cluster: "test".into(),
@@ -61,9 +58,8 @@ impl Store {
     }
 
     async fn peer(&self, to: u64) -> PeerClient<tonic::transport::Channel> {
-        let channel = wire::dial::channel(&Route::plaintext(), self.address(to), ANSWER_TIMEOUT)
-            .await
-            .unwrap();
+        let channel =
+            wire::dial::channel(&self.operator(), self.address(to), ANSWER_TIMEOUT).await.unwrap();
         PeerClient::new(channel)
     }
 

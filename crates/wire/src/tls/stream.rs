@@ -65,6 +65,11 @@ impl From<TlsStream<TcpStream>> for MaybeTlsStream {
     }
 }
 
+/// True if one end rejects the other in a handshake; false if the connection itself failed.
+pub fn is_rejection(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
 /// What a listener performs handshakes with.
 #[derive(Clone, Debug)]
 pub struct Acceptor {
