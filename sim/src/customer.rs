@@ -234,7 +234,8 @@ impl Customer {
             None => {
                 let refused =
                     |error| Problem::definite(wire::problem::Code::Refused, format!("{error}"));
-                let caller = Caller::connect(&Route::plaintext(), &peer.address).await.map_err(refused)?;
+                let caller = Caller::connect(&Route::plaintext(), &peer.address).await;
+                let caller = caller.map_err(refused)?;
                 self.callers.insert(peer.id, caller.clone());
                 caller
             }

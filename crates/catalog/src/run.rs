@@ -8,7 +8,7 @@ use rand::RngExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use wire::dial::StoreRoutes;
+use wire::dial::{Route, StoreRoutes};
 use wire::exit::Stop;
 use wire::limits::RPC_BYTES_MAX;
 use wire::net::TcpListener;
@@ -76,10 +76,11 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     let routes = StoreRoutes::with(credentials.as_ref());
     let directory = Directory::new(orders.clone());
     let sources = if upstream.is_empty() {
-        WatchedSources::Replicas(directory.clone())
+        WatchedSources::Replicas(directory.clone(), routes.replicas.clone())
     } else {
         let numbered = upstream.into_iter().zip(1..);
-        WatchedSources::Catalogs(numbered.map(|(address, id)| Peer { id, address }).collect())
+        let catalogs = numbered.map(|(address, id)| Peer { id, address }).collect();
+        WatchedSources::Catalogs(catalogs, routes.catalogs.clone())
     };
     times.check().map_err(|error| Stop::Setup(error.to_string()))?;
     if orders.is_empty() {
@@ -109,7 +110,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     tokio::join!(
         serving,
         tick(&state, times.beat / 4, &ending),
-        follow(&state, &sources, &routes, &ending),
+        follow(&state, &sources, &ending),
         restocker::run(state.clone(), orders, restock_every, stop.clone()),
         directory::keep(&directory, &routes.replicas, &ending),
         leave(&state, &stop, &ending),
@@ -143,16 +144,22 @@ async fn tick(state: &CatalogState, every: Duration, stop: &CancellationToken) {
 /// The sources that a catalog may watch.
 enum WatchedSources {
     /// Replicas, as the membership changes.
-    Replicas(Directory),
+    Replicas(Directory, Route),
     /// Catalogs, numbered in the order of the list.
-    Catalogs(Vec<Peer>),
+    Catalogs(Vec<Peer>, Route),
 }
 
 impl WatchedSources {
+    fn route(&self) -> &Route {
+        match self {
+            Self::Replicas(_, route) | Self::Catalogs(_, route) => route,
+        }
+    }
+
     fn now(&self) -> Vec<Peer> {
         match self {
-            Self::Replicas(directory) => directory.voters(),
-            Self::Catalogs(catalogs) => catalogs.clone(),
+            Self::Replicas(directory, _) => directory.voters(),
+            Self::Catalogs(catalogs, _) => catalogs.clone(),
         }
     }
 }
@@ -168,16 +175,7 @@ struct LostSource {
 
 /// Watches the leader. Followers reject at once, so asking each replica in turn finds the leader. A
 /// catalog that is watched instead serves for as long as it runs.
-async fn follow(
-    state: &CatalogState,
-    sources: &WatchedSources,
-    routes: &StoreRoutes,
-    stop: &CancellationToken,
-) {
-    let route = match sources {
-        WatchedSources::Replicas(_) => &routes.replicas,
-        WatchedSources::Catalogs(_) => &routes.catalogs,
-    };
+async fn follow(state: &CatalogState, sources: &WatchedSources, stop: &CancellationToken) {
     let mut pause = PAUSE;
     let mut lost = Instant::now();
     let mut avoided: Option<LostSource> = None;
@@ -192,7 +190,7 @@ async fn follow(
             if avoided.is_some_and(pauses) && several {
                 continue;
             }
-            let ended = watcher::watch(state, route, &peer.address, stop).await;
+            let ended = watcher::watch(state, sources.route(), &peer.address, stop).await;
             if let Some(source) = &mut avoided
                 && source.id == peer.id
             {

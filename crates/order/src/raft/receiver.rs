@@ -22,10 +22,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use wire::exit::Stop;
-use wire::proto::{
-    self,
-    peer_server::{Peer, PeerServer},
-};
+use wire::proto;
+use wire::proto::peer_server::{Peer, PeerServer};
 
 use super::bounds::{Bounds, Complaints, Implausible};
 use super::certified::{self, CertifiedReplica};
@@ -407,8 +405,7 @@ impl Peer for Receiver {
         self.is_proven(request.sender.as_ref())?;
         let (parts, outgoing) = mpsc::channel(PARTS_AHEAD);
         let view = self.shared.view.clone();
-        let after = Index(request.after);
-        let to = Index(request.to);
+        let (after, to) = (Index(request.after), Index(request.to));
         tokio::spawn(send_blocks(view, after, to, parts));
         Ok(self.until_stop(ReceiverStream::new(outgoing)))
     }
@@ -431,8 +428,8 @@ impl Peer for Receiver {
             tracing::info!(peer = id, "sending missing logs to {id}");
         }
         let introduction = &self.shared.introduction;
-        let known = introduction.meet(id, hello.starts.as_ref());
-        let known = known.map_err(|error| refusal(&error))?;
+        let known =
+            introduction.meet(id, hello.starts.as_ref()).map_err(|error| refusal(&error))?;
         self.shared.peers.hear_alive(id);
         self.report(id, &hello);
         let pong = proto::HoldPong {

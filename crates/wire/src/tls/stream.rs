@@ -67,7 +67,7 @@ impl From<TlsStream<TcpStream>> for MaybeTlsStream {
 
 /// True if one end rejects the other in a handshake; false if the connection itself failed.
 pub fn is_rejection(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+    error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some()
 }
 
 /// What a listener performs handshakes with.
