@@ -14,6 +14,7 @@ use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::{Index, Key, Name, Origin, Quantity};
 use tokio_util::sync::CancellationToken;
 use wire::convert;
+use wire::dial::Route;
 use wire::peers::Peer;
 use wire::problem::Problem;
 use wire::proto::answer::What as Answered;
@@ -233,7 +234,8 @@ impl Customer {
             None => {
                 let refused =
                     |error| Problem::definite(wire::problem::Code::Refused, format!("{error}"));
-                let caller = Caller::connect(&peer.address).await.map_err(refused)?;
+                let caller = Caller::connect(&Route::plaintext(), &peer.address).await;
+                let caller = caller.map_err(refused)?;
                 self.callers.insert(peer.id, caller.clone());
                 caller
             }

@@ -81,6 +81,7 @@ impl Replica {
             times: Times::default(),
             rules: Rules::default(),
             reserve: None,
+            credentials: None,
             faults: Faults::default(),
         };
         Self {

@@ -62,6 +62,7 @@ pub fn all(plan: &Plan, net: &Net) -> Vec<StatelessProcess> {
             orders: replica::peers(plan),
             upstream: Vec::new(),
             name: format!("catalog {listen}"),
+            credentials: None,
             restock_every: Duration::from_secs(10),
             times: Times::default(),
             rules: Rules::default(),
@@ -82,6 +83,7 @@ pub fn all(plan: &Plan, net: &Net) -> Vec<StatelessProcess> {
             access_log: false,
             clients: frontend::Clients::default(),
             tls: None,
+            credentials: None,
             times: Times::default(),
             rules: Rules::default(),
         };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use tokio_util::sync::CancellationToken;
+use wire::dial::Route;
 use wire::peers::Directory;
 use wire::stream::Caller;
 
@@ -16,17 +17,17 @@ const PAUSE: Duration = Duration::from_millis(500);
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// Keeps the directory current until `stop`.
-pub(crate) async fn keep(directory: &Directory, stop: &CancellationToken) {
+pub(crate) async fn keep(directory: &Directory, route: &Route, stop: &CancellationToken) {
     tokio::select! {
-        () = follow(directory) => {}
+        () = follow(directory, route) => {}
         () = stop.cancelled() => {}
     }
 }
 
-async fn follow(directory: &Directory) {
+async fn follow(directory: &Directory, route: &Route) {
     loop {
         for peer in directory.replicas().iter().rev() {
-            if let Ok(caller) = Caller::connect(&peer.address).await {
+            if let Ok(caller) = Caller::connect(route, &peer.address).await {
                 listen(directory, &caller).await;
             }
         }

@@ -12,6 +12,7 @@ use ledger::terms::Quantity;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use wire::convert;
+use wire::dial::Route;
 use wire::peers::{Directory, Peer};
 use wire::problem::Problem;
 use wire::proto::{answer, ask};
@@ -25,7 +26,7 @@ const PROPOSAL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Looks for products that are sold out at intervals of `every`, until `stop`.
 pub(crate) async fn run(
     state: Arc<CatalogState>,
-    orders: Directory,
+    (orders, route): (Directory, Route),
     every: Duration,
     stop: CancellationToken,
 ) {
@@ -42,7 +43,7 @@ pub(crate) async fn run(
             let Some(quantity) = product.restock_to else { continue };
             let command = proposal(&product, quantity);
             let voters = orders.voters();
-            let proposing = propose(&voters, &mut leader, &command);
+            let proposing = propose(&voters, &route, &mut leader, &command);
             let proposed = tokio::select! {
                 proposed = proposing => proposed,
                 () = stop.cancelled() => return,
@@ -76,6 +77,7 @@ fn proposal(product: &Change, quantity: Quantity) -> Command {
 /// Proposes to the leader: first to the replica that led last time, then to every other one.
 async fn propose(
     orders: &[Peer],
+    route: &Route,
     leader: &mut Option<Caller>,
     command: &Command,
 ) -> Result<(), Problem> {
@@ -92,7 +94,7 @@ async fn propose(
         }
     }
     for peer in orders.iter().rev() {
-        let Ok(caller) = Caller::connect(&peer.address).await else { continue };
+        let Ok(caller) = Caller::connect(route, &peer.address).await else { continue };
         match caller.ask(what.clone(), PROPOSAL_TIMEOUT).await {
             Ok(answer) if matches!(answer.what, Some(answer::What::Outcome(_))) => {
                 *leader = Some(caller);

@@ -8,13 +8,15 @@ use rand::RngExt;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
+use wire::dial::{Route, StoreRoutes};
 use wire::exit::Stop;
 use wire::limits::RPC_BYTES_MAX;
 use wire::net::TcpListener;
 use wire::peers::{Directory, Peer};
 use wire::proto::store_server::StoreServer;
 use wire::proto::watch_server::WatchServer;
-use wire::serve;
+use wire::serve::{self, InternalPort};
+use wire::tls::credentials::Credentials;
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 use wire::watch::source::Source;
@@ -55,6 +57,8 @@ pub struct Settings {
     pub name: String,
     /// The interval at which it looks for products that are sold out.
     pub restock_every: Duration,
+    /// The credentials on the internal plane. `None`: it is in plaintext.
+    pub credentials: Option<Arc<Credentials>>,
     /// The times of the watch protocol, the same in the whole store.
     pub times: Times,
     /// All rules hold, unless a test breaks one.
@@ -67,13 +71,16 @@ pub struct Settings {
 ///
 /// [`Stop::Setup`] when the settings do not allow it to start.
 pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop> {
-    let Settings { listen, orders, upstream, name, restock_every, times, rules } = settings;
+    let Settings { listen, orders, upstream, name, restock_every, credentials, times, rules } =
+        settings;
+    let routes = StoreRoutes::with(credentials.as_ref());
     let directory = Directory::new(orders.clone());
     let sources = if upstream.is_empty() {
-        WatchedSources::Replicas(directory.clone())
+        WatchedSources::Replicas(directory.clone(), routes.replicas.clone())
     } else {
         let numbered = upstream.into_iter().zip(1..);
-        WatchedSources::Catalogs(numbered.map(|(address, id)| Peer { id, address }).collect())
+        let catalogs = numbered.map(|(address, id)| Peer { id, address }).collect();
+        WatchedSources::Catalogs(catalogs, routes.catalogs.clone())
     };
     times.check().map_err(|error| Stop::Setup(error.to_string()))?;
     if orders.is_empty() {
@@ -84,6 +91,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
         Stop::Setup(format!("the catalog cannot listen on {listen}: {error}; {advice}"))
     })?;
     let address = listener.local_addr().unwrap_or(listen);
+    let port = InternalPort { listener, tls: credentials };
     tracing::info!("Catalog socket bound to port {}", address.port());
     tracing::info!("socket is listening");
     let state = Arc::new(CatalogState::new(name, address.to_string(), times, rules));
@@ -96,14 +104,15 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     let watch = WatchServer::new(service)
         .max_decoding_message_size(RPC_BYTES_MAX)
         .max_encoding_message_size(RPC_BYTES_MAX);
+    let orders = (directory.clone(), routes.replicas.clone());
     let grpc = Routes::new(store).add_service(watch);
-    let serving = serve::internal(listener, grpc, state.clone(), ending.clone());
+    let serving = serve::internal(port, grpc, state.clone(), ending.clone());
     tokio::join!(
         serving,
         tick(&state, times.beat / 4, &ending),
         follow(&state, &sources, &ending),
-        restocker::run(state.clone(), directory.clone(), restock_every, stop.clone()),
-        directory::keep(&directory, &ending),
+        restocker::run(state.clone(), orders, restock_every, stop.clone()),
+        directory::keep(&directory, &routes.replicas, &ending),
         leave(&state, &stop, &ending),
     );
     Ok(())
@@ -135,16 +144,22 @@ async fn tick(state: &CatalogState, every: Duration, stop: &CancellationToken) {
 /// The sources that a catalog may watch.
 enum WatchedSources {
     /// Replicas, as the membership changes.
-    Replicas(Directory),
+    Replicas(Directory, Route),
     /// Catalogs, numbered in the order of the list.
-    Catalogs(Vec<Peer>),
+    Catalogs(Vec<Peer>, Route),
 }
 
 impl WatchedSources {
+    fn route(&self) -> &Route {
+        match self {
+            Self::Replicas(_, route) | Self::Catalogs(_, route) => route,
+        }
+    }
+
     fn now(&self) -> Vec<Peer> {
         match self {
-            Self::Replicas(directory) => directory.voters(),
-            Self::Catalogs(catalogs) => catalogs.clone(),
+            Self::Replicas(directory, _) => directory.voters(),
+            Self::Catalogs(catalogs, _) => catalogs.clone(),
         }
     }
 }
@@ -175,7 +190,7 @@ async fn follow(state: &CatalogState, sources: &WatchedSources, stop: &Cancellat
             if avoided.is_some_and(pauses) && several {
                 continue;
             }
-            let ended = watcher::watch(state, &peer.address, stop).await;
+            let ended = watcher::watch(state, sources.route(), &peer.address, stop).await;
             if let Some(source) = &mut avoided
                 && source.id == peer.id
             {

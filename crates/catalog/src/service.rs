@@ -98,7 +98,7 @@ impl Store for Service {
         request: Request<Streaming<proto::Asks>>,
     ) -> Result<Response<Self::CallsStream>, Status> {
         let answerer = Arc::new(self.clone());
-        Ok(Response::new(stream::answer(request.into_inner(), answerer, self.stop.clone())))
+        Ok(Response::new(stream::answer(request, answerer, self.stop.clone())))
     }
 
     async fn history(

@@ -57,6 +57,7 @@ impl ClusterStatus {
     /// Asks every process for its status.
     pub(crate) async fn describe(&self) -> StoreStatus {
         let shared = &self.shared;
+        let routes = shared.replicas.routes();
         let replicas = shared.replicas.peers().into_iter().map(|peer| {
             let absent = ProcessStatus {
                 role: "order".into(),
@@ -64,7 +65,7 @@ impl ClusterStatus {
                 address: peer.address.clone(),
                 ..ProcessStatus::default()
             };
-            (peer.address.clone(), absent)
+            (&routes.replicas, peer.address.clone(), absent)
         });
         let catalogs = shared.catalogs.iter().map(|address| {
             let absent = ProcessStatus {
@@ -72,10 +73,10 @@ impl ClusterStatus {
                 address: address.clone(),
                 ..ProcessStatus::default()
             };
-            (address.clone(), absent)
+            (&routes.catalogs, address.clone(), absent)
         });
-        let asking = replicas.chain(catalogs).map(|(address, absent)| async move {
-            match status::fetch(&address, STATUS_TIMEOUT).await {
+        let asking = replicas.chain(catalogs).map(|(route, address, absent)| async move {
+            match status::fetch(route, &address, STATUS_TIMEOUT).await {
                 // A process may listen on 0.0.0.0, an address that no other machine can use.
                 Ok(found) => ProcessStatus { address, ..found },
                 Err(why) => ProcessStatus { error: Some(why), ..absent },

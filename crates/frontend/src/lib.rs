@@ -22,7 +22,6 @@ mod core;
 
 mod keys;
 
-mod renewal;
 mod replicas;
 
 mod outage;

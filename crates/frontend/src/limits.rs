@@ -68,12 +68,6 @@ pub const REJECTED_LINGERING_MAX: usize = 64;
 /// The most connections accepted in a row: then the open connections have a turn.
 pub const ACCEPTED_MAX: usize = 4;
 
-/// The time-out for a TLS handshake.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How often a certificate is read again.
-pub const RENEWAL_PERIOD: Duration = Duration::from_secs(30);
-
 /// The time-out for the head of a request, from its first byte.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 

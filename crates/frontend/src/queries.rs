@@ -13,6 +13,7 @@ use ledger::terms::{Index, Name};
 use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 use wire::convert;
+use wire::dial::Route;
 use wire::problem::{Code, Problem};
 use wire::proto::{self, answer::What as Answered, ask};
 use wire::stream::Caller;
@@ -74,7 +75,7 @@ struct CatalogConnection {
 }
 
 impl CatalogConnection {
-    async fn caller(&mut self, address: &str) -> Result<Caller, Problem> {
+    async fn caller(&mut self, route: &Route, address: &str) -> Result<Caller, Problem> {
         if let Some(caller) = self.caller.as_ref().filter(|caller| !caller.is_closed()) {
             return Ok(caller.clone());
         }
@@ -83,7 +84,7 @@ impl CatalogConnection {
         {
             return Err(problem.clone());
         }
-        match Caller::connect(address).await {
+        match Caller::connect(route, address).await {
             Ok(caller) => {
                 self.caller = Some(caller.clone());
                 Ok(caller)
@@ -377,6 +378,10 @@ impl Queries {
         let _ = tokio::time::timeout(Duration::from_millis(50), news.changed()).await;
     }
 
+    pub(crate) fn catalog_route(&self) -> &Route {
+        &self.shared.replicas.routes().catalogs
+    }
+
     fn by_preference(&self) -> Vec<String> {
         let watched = self.watched();
         let mut catalogs = self.shared.catalogs.clone();
@@ -386,7 +391,7 @@ impl Queries {
 
     async fn ask_catalog(&self, address: &str, what: ask::What) -> Result<proto::Answer, Problem> {
         let line = self.shared.callers.lock().entry(address.to_owned()).or_default().clone();
-        let caller = line.lock().await.caller(address).await?;
+        let caller = line.lock().await.caller(self.catalog_route(), address).await?;
         caller.ask(what, CATALOG_TIMEOUT).await
     }
 

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use wire::access::AccessNews;
+use wire::dial::StoreRoutes;
 use wire::peers::{Directory, Peer};
 use wire::stream::Caller;
 
@@ -49,6 +50,7 @@ pub(crate) struct Replicas {
 
 #[derive(Debug)]
 struct Shared {
+    routes: StoreRoutes,
     directory: Directory,
     links: Mutex<Links>,
     /// Counts changes.
@@ -90,8 +92,9 @@ impl Links {
 
 impl Replicas {
     /// Starts to connect to all peers, until `stop`.
-    pub(crate) fn start(peers: Vec<Peer>, stop: &CancellationToken) -> Self {
+    pub(crate) fn start(peers: Vec<Peer>, routes: StoreRoutes, stop: &CancellationToken) -> Self {
         let shared = Shared {
+            routes,
             directory: Directory::new(peers),
             links: Mutex::default(),
             news: watch::Sender::new(0),
@@ -170,6 +173,11 @@ impl Replicas {
         drop(links);
         tracing::info!(peer = id, "{id} is no replica any more");
         self.changed();
+    }
+
+    /// How this frontend reaches the other processes.
+    pub(crate) fn routes(&self) -> &StoreRoutes {
+        &self.shared.routes
     }
 
     /// The view of the replicas now.
@@ -262,7 +270,7 @@ impl Replicas {
         let mut wanted = self.shared.wanted.subscribe();
         loop {
             wanted.mark_unchanged();
-            match Caller::connect(&peer.address).await {
+            match Caller::connect(&self.shared.routes.replicas, &peer.address).await {
                 Ok(caller) => {
                     pause = PAUSE;
                     self.connected(peer, caller.clone());

@@ -11,11 +11,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use wire::connections::Places;
 use wire::descriptors::{self, Share};
+use wire::dial::StoreRoutes;
 use wire::exit::Stop;
 use wire::net::TcpListener;
 use wire::peers::Peer;
-use wire::serve;
+use wire::serve::{self, InternalPort};
 use wire::tls::certificate::{self, ServerCertificate};
+use wire::tls::credentials::Credentials;
 use wire::tls::stream::Acceptor;
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
@@ -30,7 +32,6 @@ use crate::drain::Closing;
 use crate::http::server::{self, PublicPort};
 use crate::limits;
 use crate::queries::{Queries, Setup};
-use crate::renewal;
 use crate::replicas::Replicas;
 use crate::status_view::StatusView;
 
@@ -67,6 +68,8 @@ pub struct Settings {
     pub clients: Clients,
     /// The certificate of the public port; `None`: it speaks plain HTTP.
     pub tls: Option<Arc<ServerCertificate>>,
+    /// The credentials on the internal plane. `None`: it is in plaintext.
+    pub credentials: Option<Arc<Credentials>>,
     /// The times of the watch protocol, the same in the whole store.
     pub times: Times,
     /// All rules hold, unless a test breaks one.
@@ -96,7 +99,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     tracing::info!("choosing leader");
     let closing = Arc::new(Closing::default());
     let end = closing.end.clone();
-    let replicas = Replicas::start(settings.orders.clone(), &end);
+    let routes = StoreRoutes::with(settings.credentials.as_ref());
+    let replicas = Replicas::start(settings.orders.clone(), routes, &end);
     let queries = Queries::new(Setup {
         capacity: settings.cache,
         times: settings.times,
@@ -119,6 +123,7 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     };
     let view = StatusView::new(store);
     let facts = Arc::new(view.clone());
+    let internal = InternalPort { listener: internal, tls: settings.credentials.clone() };
     let serving =
         serve::internal_within(internal, Routes::default(), facts, internal_places, end.clone());
     let api = Api::new(Parts {
@@ -137,13 +142,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     };
     let shop = CatalogLink { api, queries: &queries, replicas: &replicas };
     let opening = open(port, listen, &settings, shop, &end);
-    let renewing = async {
-        if let Some(certificate) = settings.tls.clone() {
-            renewal::run(certificate, &end).await;
-        }
-    };
     let closing = closing.run(settings.clients.drain, &stop);
-    tokio::join!(serving, watching, opening, renewing, closing);
+    tokio::join!(serving, watching, opening, closing);
     Ok(())
 }
 
@@ -269,7 +269,7 @@ async fn follow(queries: &Queries, catalogs: &[String], stop: &CancellationToken
         let address = &catalogs[next % catalogs.len()];
         queries.set_watched(Some(address));
         let began = tokio::time::Instant::now();
-        let ended = watcher::watch(queries, address, stop).await;
+        let ended = watcher::watch(queries, queries.catalog_route(), address, stop).await;
         queries.set_watched(None);
         match &ended {
             Ended::Stopped => return,

@@ -1,7 +1,7 @@
 //! The operator's work on API keys: issue, list, rotate, revoke, and the rights of requests without
 //! one.
 //!
-//! These commands go to the leader's internal listener, which has no authentication yet.
+//! These commands go to the leader's internal listener.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use wire::stream::Caller;
 use crate::cli::keys::{ApiKeys, Init};
 use crate::cli::values::{FreeText, Url};
 use crate::settings::{self, Settings};
-use crate::{ctl, inspect, key_file};
+use crate::{ctl, inspect, internal_plane, key_file};
 
 /// How long the leader may take to say who may do what.
 const ACCESS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -199,7 +199,9 @@ impl LeaderView {
             Stop::Setup("no replica leads just now: see `oppidum status`, and try again".into())
         })?;
         let no = |why: String| Stop::Setup(format!("the leader cannot be asked: {why}"));
-        let caller = Caller::connect(&leader.address).await.map_err(|e| no(e.to_string()))?;
+        let route = internal_plane::to_replicas()?;
+        let caller =
+            Caller::connect(&route, &leader.address).await.map_err(|e| no(e.to_string()))?;
         let mut accesses = caller.access();
         let is_told = |news: &AccessNews| !matches!(news, AccessNews::Unknown);
         let told = tokio::time::timeout(ACCESS_TIMEOUT, accesses.wait_for(is_told)).await;

@@ -1,7 +1,8 @@
 //! The shop owner's commands: define, price and restock products while the store is open.
 //!
-//! These commands go to the leader's internal listener, because the public one has no owner: every
-//! process that can reach the replicas is trusted with the shop.
+//! These commands go to the leader's internal listener, because the public one has no owner. With
+//! mutual TLS they need an operator's certificate; without, every process that can reach the
+//! replicas is trusted with the shop.
 
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use ledger::outcome::{Accepted, Outcome};
 use ledger::terms::{Cents, Index, Key, Name, Origin, Quantity};
 use serde_json::Value;
 use wire::convert;
+use wire::dial::Route;
 use wire::exit::Stop;
 use wire::names::new_name;
 use wire::problem::{Code, Problem};
@@ -21,6 +23,7 @@ use crate::cli::values::Url;
 use crate::client::encode;
 use crate::http::Client;
 use crate::inspect;
+use crate::internal_plane;
 use crate::price::cents;
 use crate::settings::Settings;
 
@@ -106,16 +109,19 @@ pub(crate) async fn decide(url: &str, command: Command) -> Result<Outcome, Stop>
     let key = Key::new(Origin::Client, &text);
     let request = Request { key, deadline: None, command };
     let what = ask::What::Request(convert::request_to(&request));
+    let route = internal_plane::to_replicas()?;
     let began = Instant::now();
     let mut last = "no leader".to_owned();
     let mut is_new = true;
     while began.elapsed() < DECISION_TIMEOUT {
         let store = inspect::fetch(url).await?;
         if let Some(leader) = store.leading() {
-            match ask_once(&leader.address, what.clone()).await {
+            match ask_once(&route, &leader.address, what.clone()).await {
                 Ok(outcome) => return Ok(outcome),
                 // The leader does not take this command, and no earlier try can have been decided.
-                Err(problem) if problem.code == Code::Malformed && is_new => {
+                Err(problem)
+                    if matches!(problem.code, Code::Malformed | Code::NotPermitted) && is_new =>
+                {
                     return Err(Stop::Setup(problem.message));
                 }
                 Err(problem) => {
@@ -129,8 +135,8 @@ pub(crate) async fn decide(url: &str, command: Command) -> Result<Outcome, Stop>
     Err(Stop::Setup(format!("it could not be decided: {last}; ask `oppidum status`")))
 }
 
-async fn ask_once(address: &str, what: ask::What) -> Result<Outcome, Problem> {
-    let caller = Caller::connect(address).await;
+async fn ask_once(route: &Route, address: &str, what: ask::What) -> Result<Outcome, Problem> {
+    let caller = Caller::connect(route, address).await;
     let caller = caller.map_err(|error| Problem::definite(Code::Refused, error.to_string()))?;
     let answer = caller.ask(what, Duration::from_secs(3)).await?;
     let Some(answer::What::Outcome(outcome)) = answer.what else {

@@ -10,21 +10,26 @@ use ledger::ledger::Windows;
 use ledger::terms::Digest;
 use serde::Deserialize;
 use serde_json::json;
+use wire::dial::{self, Route};
 use wire::exit::Stop;
 use wire::limits::RPC_BYTES_MAX;
-use wire::net;
 use wire::proto::store_client::StoreClient;
 use wire::proto::{HistoryAsk, HistoryHead, history_part};
 use wire::status::{ProcessStatus, StoreStatus};
+use wire::tls::subject::CertificateRole;
 
 use crate::address::is_loopback;
 use crate::http::Client;
+use crate::internal_plane;
 use crate::listeners;
 use crate::membership;
 use crate::settings::{self, Settings};
 
 #[cfg(test)]
 mod tests;
+
+/// The words by which an internal listener refuses a connection without TLS.
+const NEEDS_TLS: &str = "--tls DIR";
 
 /// How long a replica may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -62,7 +67,22 @@ pub(crate) async fn public(url: &str) -> Result<StoreStatus, Stop> {
 /// The whole store's status, as of now: from the internal listener of the frontend at `url`, which
 /// is its public or its internal address.
 pub(crate) async fn fetch(url: &str) -> Result<StoreStatus, Stop> {
-    let shown = page(url).await?;
+    let route = internal_plane::route(CertificateRole::Frontend)?;
+    let uri: http::Uri = url.parse().unwrap_or_default();
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let shown = match page(url).await {
+        Ok(shown) if shown.role.is_empty() || internal_plane::is_plaintext() => shown,
+        Ok(_) => {
+            return Err(Stop::Setup(format!(
+                "the process at {url} runs without TLS: leave --tls out, or start it with --tls"
+            )));
+        }
+        // An internal listener with mutual TLS: its page needs the operator's certificate.
+        Err(stop) if internal_plane::is_plaintext() => return Err(stop),
+        Err(_) => internal_page(&route, authority)
+            .await
+            .map_err(|why| Stop::Setup(format!("no store answers at {url}: {why}")))?,
+    };
     if shown.role == "frontend" {
         return Ok(shown.store);
     }
@@ -70,28 +90,44 @@ pub(crate) async fn fetch(url: &str) -> Result<StoreStatus, Stop> {
         let role = shown.role;
         return Err(Stop::Setup(format!("{url} is a process of role {role}: ask a frontend")));
     }
-    let uri: http::Uri = url.parse().unwrap_or_default();
-    let port = uri.authority().and_then(|authority| port_of(authority.as_str()));
+    let port = port_of(authority);
     let own = shown.store.processes.iter().find(|process| process.role == "frontend");
     let inside = match own.filter(|_| shown.is_whole()) {
         Some(own) => vec![own.address.clone()],
         None if uri.host().is_some_and(is_loopback) => on_this_machine(port).await?,
         None => Vec::new(),
     };
+    let mut denied = None;
     for inside in inside {
-        if let Ok(page) = page(&format!("http://{inside}")).await
-            && page.is_inside_of(port)
-        {
-            return Ok(page.store);
+        match internal_page(&route, &inside).await {
+            Ok(page) if page.is_inside_of(port) => return Ok(page.store),
+            Ok(_) => {}
+            Err(why) => denied = denied.or(Some(why).filter(|why| why.contains(NEEDS_TLS))),
         }
     }
     if shown.is_whole() {
         return Ok(shown.store);
     }
+    if denied.is_some() {
+        return Err(Stop::Setup(format!(
+            "the processes of the store at {url} demand a certificate: give --tls DIR, the folder \
+             of ca.pem and of an operator's pair (`oppidum ctl ca issue --dir … operator NAME`)"
+        )));
+    }
     Err(Stop::Setup(format!(
         "{url} is public and does not show where the processes are: give the frontend's internal \
          listener, such as --url http://127.0.0.1:6789, or set OPPIDUM_INTERNAL"
     )))
+}
+
+/// The page of an internal listener, by the operator's certificate if this tool has a folder of
+/// them.
+async fn internal_page(route: &Route, address: &str) -> Result<Page, String> {
+    if internal_plane::is_plaintext() {
+        return page(&format!("http://{address}")).await.map_err(|stop| stop.to_string());
+    }
+    let body = wire::status::get(route, address, "/status", CONNECT_TIMEOUT).await?;
+    serde_json::from_slice(&body).map_err(|error| format!("{address} sent no status: {error}"))
 }
 
 /// The addresses where this machine's frontend with the public `port` may have its internal
@@ -109,7 +145,14 @@ async fn on_this_machine(port: Option<&str>) -> Result<Vec<String>, Stop> {
 async fn page(url: &str) -> Result<Page, Stop> {
     let no = |why: String| Stop::Setup(format!("no store answers at {url}: {why}"));
     let reply = Client::new(url)?.get("/status").await.map_err(no)?;
-    serde_json::from_slice(&reply.body).map_err(|error| no(error.to_string()))
+    serde_json::from_slice(&reply.body).map_err(|error| {
+        // An internal listener with mutual TLS says so in a line.
+        let line = String::from_utf8_lossy(&reply.body);
+        match line.lines().next().filter(|line| line.contains(NEEDS_TLS)) {
+            Some(line) => no(line.to_owned()),
+            None => no(error.to_string()),
+        }
+    })
 }
 
 /// The port of `HOST:PORT`.
@@ -285,6 +328,7 @@ pub(crate) async fn judge(url: &str) -> Result<Verdict, Stop> {
 
 /// Waits until a replica has applied entry `newest`. Returns its index if it does not in time.
 async fn lags(replica: &ProcessStatus, newest: u64, until: Instant) -> Option<u64> {
+    let route = internal_plane::to_replicas().ok()?;
     let mut stands = replica.applied_index.unwrap_or(0);
     // A replica that cannot be reached is not waited for: reading its history says why.
     while stands < newest && replica.error.is_none() {
@@ -292,7 +336,7 @@ async fn lags(replica: &ProcessStatus, newest: u64, until: Instant) -> Option<u6
             return Some(stands);
         }
         tokio::time::sleep(POLL_INTERVAL).await;
-        let now = wire::status::fetch(&replica.address, CONNECT_TIMEOUT).await;
+        let now = wire::status::fetch(&route, &replica.address, CONNECT_TIMEOUT).await;
         stands = now.map_or(stands, |now| now.applied_index.unwrap_or(stands));
     }
     None
@@ -348,8 +392,9 @@ impl Audit {
 /// Reads every block of a replica, in order.
 async fn read(id: u64, address: &str, mut each: impl FnMut(&Block)) -> Result<HistoryHead, Stop> {
     let no = |why: String| Stop::Setup(format!("replica {id} could not be asked: {why}"));
-    let channel =
-        net::channel(address, CONNECT_TIMEOUT).await.map_err(|error| no(error.to_string()))?;
+    let route = internal_plane::to_replicas()?;
+    let channel = dial::channel(&route, address, CONNECT_TIMEOUT).await;
+    let channel = channel.map_err(|error| no(error.to_string()))?;
     let mut client = StoreClient::new(channel).max_decoding_message_size(RPC_BYTES_MAX);
     let response = client.history(HistoryAsk { after: 0 }).await;
     let mut parts = response.map_err(|status| no(status.message().to_owned()))?.into_inner();

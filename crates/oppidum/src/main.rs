@@ -40,6 +40,8 @@ mod ctl;
 
 mod operator;
 
+mod internal_plane;
+
 mod members;
 
 mod membership;

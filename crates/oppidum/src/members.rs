@@ -6,14 +6,15 @@
 use std::time::{Duration, Instant};
 
 use tonic::{Code, Status};
+use wire::dial;
 use wire::exit::Stop;
-use wire::net;
 use wire::proto::control_client::ControlClient;
 use wire::proto::{AddReplica, Adding, RemoveReplica, Removed};
 
 use crate::cli::members::{Member, Replace};
 use crate::cli::values::Url;
 use crate::inspect;
+use crate::internal_plane;
 use crate::membership::{self, counted};
 use crate::settings::Settings;
 
@@ -130,11 +131,12 @@ async fn remove(url: &str, id: u64) -> Result<bool, Stop> {
 
 /// Finds the leader, and opens a channel to it.
 async fn leader(url: &str, began: Instant) -> Result<(u64, ControlChannel), Stop> {
+    let route = internal_plane::to_replicas()?;
     loop {
         let store = inspect::fetch(url).await?;
         let mut why = "no replica leads just now: see `oppidum status`".to_owned();
         if let Some(leader) = store.leading() {
-            match net::channel(&leader.address, CONNECT_TIMEOUT).await {
+            match dial::channel(&route, &leader.address, CONNECT_TIMEOUT).await {
                 Ok(channel) => return Ok((leader.id.unwrap_or(0), ControlClient::new(channel))),
                 Err(error) => why = format!("the leader cannot be asked: {error}"),
             }

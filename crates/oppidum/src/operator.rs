@@ -5,13 +5,14 @@
 use std::time::Duration;
 
 use tonic::Code;
+use wire::dial;
 use wire::exit::Stop;
-use wire::net;
 use wire::proto::control_client::ControlClient;
 use wire::proto::{RepairAsk, TransferTo};
 use wire::status::StoreStatus;
 
 use crate::inspect;
+use crate::internal_plane;
 use crate::output::ms;
 
 /// How long a connection to the leader may take.
@@ -22,8 +23,9 @@ pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
     let store = inspect::fetch(url).await?;
     let (id, address) = leading(&store)?;
     let no = |why: String| Stop::Setup(format!("replica {id} at {address} cannot be asked: {why}"));
-    let channel =
-        net::channel(address, CONNECT_TIMEOUT).await.map_err(|error| no(error.to_string()))?;
+    let route = internal_plane::to_replicas()?;
+    let channel = dial::channel(&route, address, CONNECT_TIMEOUT).await;
+    let channel = channel.map_err(|error| no(error.to_string()))?;
     match ControlClient::new(channel).transfer(TransferTo { to }).await {
         Ok(done) => {
             let pause = Duration::from_micros(done.into_inner().pause_us);
@@ -60,8 +62,9 @@ pub(crate) async fn repair(url: &str, id: u64) -> Result<bool, Stop> {
     };
     let address = &replica.address;
     let no = |why: String| Stop::Setup(format!("replica {id} at {address} cannot be asked: {why}"));
-    let channel =
-        net::channel(address, CONNECT_TIMEOUT).await.map_err(|error| no(error.to_string()))?;
+    let route = internal_plane::to_replicas()?;
+    let channel = dial::channel(&route, address, CONNECT_TIMEOUT).await;
+    let channel = channel.map_err(|error| no(error.to_string()))?;
     match ControlClient::new(channel).repair(RepairAsk {}).await {
         Ok(done) => {
             let done = done.into_inner();

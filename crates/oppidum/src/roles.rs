@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::frontend::{Clients, Gateways};
@@ -13,15 +14,20 @@ use wire::exit::Stop;
 use wire::log_format::{LogFormat, LogSource};
 use wire::telemetry;
 use wire::tls::certificate::ServerCertificate;
+use wire::tls::credentials::Credentials;
+use wire::tls::renewal::{self, Renewable};
+use wire::tls::subject::{CertificateRole, Holder};
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 
 use crate::address::{Addresses, Host, HostPort, Peers, ReplicaId};
 use crate::cli::values::{
     Capacity, DialectName, Filter, FreeText, NONE, OnOff, OrNone, RootKeyLine, StatusForm,
+    tls_folder,
 };
 use crate::cli::{self, Catalog, Common, Frontend, Order, WatchTimes};
 use crate::failpoints;
+use crate::internal_plane;
 use crate::output;
 use crate::settings::{self, Settings};
 use crate::shop;
@@ -60,6 +66,9 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
                 .into(),
         ));
     }
+    let credentials = credentials(&mut settings, &flags.common, Holder::Replica(id))?;
+    check_store(credentials.as_deref(), &cluster)?;
+    let certificates = renewable(credentials.as_ref());
     let reserve = settings.take::<u64>(settings::RESERVE, flags.reserve_mb)?;
     let faults = flags.faults.parse()?;
     let failpoints = [flags.faults.descriptions(), flags.times.mutants.descriptions()].concat();
@@ -74,6 +83,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         shop_source,
         root_key,
         windows: ledger::ledger::Windows::default(),
+        credentials,
         reserve: reserve.map(|megabytes| megabytes.saturating_mul(1_000_000)),
         preempt: flags.preempt,
         join: flags.join,
@@ -81,10 +91,10 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         rules,
         faults,
     };
-    let stop =
-        begin(&settings, log, LogSource { role: "order", id: Some(id) }, &flags.common, false)?;
+    let source = LogSource { role: "order", id: Some(id) };
+    let stop = begin(&settings, log, source, &flags.common, &certificates)?;
     failpoints::warn(&failpoints);
-    finish(::order::run(role, stop.clone()), stop).await
+    finish(::order::run(role, stop.clone()), certificates, stop).await
 }
 
 /// Runs a catalog.
@@ -105,9 +115,13 @@ pub(crate) async fn catalog(flags: Catalog) -> Result<(), Stop> {
     if !(0.05..=3_600.0).contains(&seconds) {
         return Err(Stop::Setup("restock-seconds: from 0.05 to 3600".into()));
     }
+    let holder = Holder::Any(CertificateRole::Catalog);
+    let credentials = credentials(&mut settings, &flags.common, holder)?;
+    let certificates = renewable(credentials.as_ref());
     let failpoints = flags.times.mutants.descriptions();
     let (times, rules) = times(&mut settings, flags.times)?;
     let role = ::catalog::Settings {
+        credentials,
         listen,
         orders: peers.0,
         upstream: upstream.map_or_else(Vec::new, |upstream| upstream.0),
@@ -116,10 +130,10 @@ pub(crate) async fn catalog(flags: Catalog) -> Result<(), Stop> {
         times,
         rules,
     };
-    let stop =
-        begin(&settings, log, LogSource { role: "catalog", id: None }, &flags.common, false)?;
+    let source = LogSource { role: "catalog", id: None };
+    let stop = begin(&settings, log, source, &flags.common, &certificates)?;
     failpoints::warn(&failpoints);
-    finish(::catalog::run(role, stop.clone()), stop).await
+    finish(::catalog::run(role, stop.clone()), certificates, stop).await
 }
 
 /// Runs a frontend.
@@ -141,7 +155,10 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
     let tls = tls.filter(|FreeText(folder)| folder != NONE);
     let tls = tls.map(|FreeText(folder)| ServerCertificate::load(folder.as_ref())).transpose();
     let tls = tls.map_err(|error| Stop::Setup(format!("public-tls: {error}")))?;
-    let reloads = tls.is_some();
+    let holder = Holder::Any(CertificateRole::Frontend);
+    let credentials = credentials(&mut settings, &flags.common, holder)?;
+    let mut certificates = renewable(credentials.as_ref());
+    certificates.extend(tls.clone().map(|tls| tls as Arc<dyn Renewable>));
     let failpoints = flags.times.mutants.descriptions();
     let (times, rules) = times(&mut settings, flags.times)?;
     let role = ::frontend::Settings {
@@ -154,13 +171,14 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
         access_log: access_log.0,
         clients,
         tls,
+        credentials,
         times,
         rules,
     };
-    let stop =
-        begin(&settings, log, LogSource { role: "frontend", id: None }, &flags.common, reloads)?;
+    let source = LogSource { role: "frontend", id: None };
+    let stop = begin(&settings, log, source, &flags.common, &certificates)?;
     failpoints::warn(&failpoints);
-    finish(::frontend::run(role, stop.clone()), stop).await
+    finish(::frontend::run(role, stop.clone()), certificates, stop).await
 }
 
 /// The limits of a frontend for its clients.
@@ -210,14 +228,42 @@ fn log(settings: &mut Settings, flags: &Common) -> Result<Logging, Stop> {
     Ok(Logging { filter, format })
 }
 
-/// Starts logging, logs every setting, and makes the token that ends the process. `reloads`: SIGHUP
-/// does not end it.
+/// The credentials of a process on the internal plane. `None`: it is in plaintext.
+fn credentials(
+    settings: &mut Settings,
+    flags: &Common,
+    holder: Holder,
+) -> Result<Option<Arc<Credentials>>, Stop> {
+    let folder = tls_folder(settings, flags.tls.clone())?;
+    folder.map(|folder| internal_plane::load(&folder, holder)).transpose()
+}
+
+/// Checks that a replica's certificate is of its store.
+fn check_store(credentials: Option<&Credentials>, cluster: &str) -> Result<(), Stop> {
+    let Some(own) = credentials.map(Credentials::subject) else { return Ok(()) };
+    if own.store == cluster {
+        return Ok(());
+    }
+    Err(Stop::Setup(format!(
+        "tls: the certificate is that of {own}, and this store is {cluster}: give --cluster {}, or \
+         type `oppidum ctl ca issue --dir … order {}` with the authority of store {cluster}",
+        own.store, own.name
+    )))
+}
+
+/// The internal certificate of a process, as one that is renewed.
+fn renewable(credentials: Option<&Arc<Credentials>>) -> Vec<Arc<dyn Renewable>> {
+    credentials.map(|own| own.clone() as Arc<dyn Renewable>).into_iter().collect()
+}
+
+/// Starts logging, logs every setting, and makes the token that ends the process. With certificates
+/// SIGHUP renews them, and does not end the process.
 fn begin(
     settings: &Settings,
     log: Logging,
     source: LogSource,
     common: &Common,
-    reloads: bool,
+    certificates: &[Arc<dyn Renewable>],
 ) -> Result<CancellationToken, Stop> {
     output::queue_lines();
     let Logging { filter: Filter(filter), format } = log;
@@ -226,7 +272,7 @@ fn begin(
     for line in settings.notes() {
         tracing::info!("{line}");
     }
-    let interrupt = Interrupt::listen_and(reloads, || tracing::info!("stopping"))?;
+    let interrupt = Interrupt::listen_and(!certificates.is_empty(), || tracing::info!("stopping"))?;
     interrupt.exit_when_hurried();
     let stop = interrupt.stop;
     if common.stop_with_stdin {
@@ -247,10 +293,14 @@ pub(crate) async fn stdin_closed(stop: CancellationToken) {
     stop.cancel();
 }
 
+/// Runs the role to its end, and renews its certificates meanwhile.
 async fn finish(
     role: impl Future<Output = Result<(), Stop>>,
+    certificates: Vec<Arc<dyn Renewable>>,
     stop: CancellationToken,
 ) -> Result<(), Stop> {
+    let until = stop.clone();
+    tokio::spawn(async move { renewal::run(certificates, &until).await });
     let ended = role.await;
     stop.cancel();
     if ended.is_ok() {

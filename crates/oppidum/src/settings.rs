@@ -97,6 +97,8 @@ pub(crate) const LOG: Setting = setting("log", &["OPPIDUM_LOG"], "info");
 pub(crate) const LOG_FORMAT: Setting = setting("log-format", &["OPPIDUM_LOG_FORMAT"], "text");
 /// The folder of the certificate of a frontend's public port.
 pub(crate) const PUBLIC_TLS: Setting = setting("public-tls", &["OPPIDUM_PUBLIC_TLS"], "");
+/// The folder of the certificates of the internal plane.
+pub(crate) const TLS: Setting = setting("tls", &["OPPIDUM_TLS"], "");
 /// The certificate authorities that the client's commands trust.
 pub(crate) const CA_FILE: Setting = setting("ca-file", &["OPPIDUM_CA_FILE"], "");
 /// The file of the API key that the client's commands send.
@@ -107,7 +109,7 @@ pub(crate) const ROOT_KEY: Setting = setting("root-key", &["OPPIDUM_ROOT_KEY"], 
 pub(crate) const URL: Setting = setting("url", &["OPPIDUM_URL"], "http://127.0.0.1:1234");
 
 /// Every setting.
-pub(crate) const ALL: [Setting; 32] = [
+pub(crate) const ALL: [Setting; 33] = [
     ORDERS,
     ID,
     LISTEN,
@@ -136,6 +138,7 @@ pub(crate) const ALL: [Setting; 32] = [
     LOG,
     LOG_FORMAT,
     PUBLIC_TLS,
+    TLS,
     CA_FILE,
     KEY_FILE,
     ROOT_KEY,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::api_key::{ApiKeyDigest, ApiKeyId};
@@ -10,6 +11,7 @@ use ledger::ledger::Windows;
 use ledger::terms::OrderNumber;
 use wire::exit::Stop;
 use wire::peers::Peer;
+use wire::tls::credentials::Credentials;
 use wire::watch::lease::Times;
 use wire::watch::rules::Rules;
 
@@ -48,6 +50,8 @@ pub struct Settings {
     pub windows: Windows,
     /// Bytes of the disk that are kept free; `None`: 64 MB, or a tenth of a smaller disk.
     pub reserve: Option<u64>,
+    /// The credentials on the internal plane. `None`: it is in plaintext.
+    pub credentials: Option<Arc<Credentials>>,
     /// A leader hands over to a higher replica that has been healthy for
     /// `handover::STEADY`.
     pub preempt: bool,
@@ -165,6 +169,7 @@ pub(crate) mod tests {
         let peer = |id, port: u16| Peer { id, address: format!("127.0.0.1:{port}") };
         Settings {
             reserve: None,
+            credentials: None,
             preempt: false,
             join: false,
             id: 456,

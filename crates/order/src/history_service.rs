@@ -48,7 +48,7 @@ impl Store for HistoryService {
         request: Request<Streaming<proto::Asks>>,
     ) -> Result<Response<Self::CallsStream>, Status> {
         let answerer = std::sync::Arc::new(self.service.clone());
-        Ok(Response::new(stream::answer(request.into_inner(), answerer, self.stop.clone())))
+        Ok(Response::new(stream::answer(request, answerer, self.stop.clone())))
     }
 
     async fn history(

@@ -25,12 +25,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ledger::terms::LedgerId;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use wire::dial::Route;
 use wire::exit::Stop;
 use wire::proto;
+use wire::tls::credentials::Credentials;
+use wire::tls::subject::Holder;
 
 use crate::config::{HINTS_MAX, REPLICAS_MAX, Settings};
 use crate::data_folder::{IDENTITY_FILE, cannot_use, cannot_write, is_known, lock};
@@ -61,6 +65,8 @@ pub(crate) struct Identity {
     callers: Mutex<BTreeMap<u64, Hex>>,
     /// The replica joins: until it has a log, it believes any replica that holds a ledger.
     joins: bool,
+    /// The credentials with which this replica dials the others.
+    credentials: Option<Arc<Credentials>>,
     /// Held for its lock.
     _lock: File,
 }
@@ -85,8 +91,17 @@ impl Identity {
         let removals = watch::Sender::new(record.removed.clone());
         let record = Mutex::new(record);
         let callers = Mutex::default();
-        let joins = settings.join;
-        Ok(Self { folder, members, removals, start, record, callers, joins, _lock: lock })
+        Ok(Self {
+            folder,
+            members,
+            removals,
+            start,
+            record,
+            callers,
+            joins: settings.join,
+            credentials: settings.credentials.clone(),
+            _lock: lock,
+        })
     }
 
     /// Opens the folder of a replica that does not run, for the operator's tools; it must exist.
@@ -107,8 +122,17 @@ impl Identity {
         let members = Members::none();
         let record = Mutex::new(record);
         let callers = Mutex::default();
-        let joins = false;
-        Ok(Self { folder, members, removals, start: 0, record, callers, joins, _lock: lock })
+        Ok(Self {
+            folder,
+            members,
+            removals,
+            start: 0,
+            record,
+            callers,
+            joins: false,
+            credentials: None,
+            _lock: lock,
+        })
     }
 
     /// This replica's id.
@@ -139,6 +163,11 @@ impl Identity {
             fingerprint(&sender.to_incarnation)
         };
         proto::Sender { incarnation: fingerprint(&sender.incarnation), to_incarnation, ..sender }
+    }
+
+    /// The route to replica `to`, which must show its own certificate.
+    pub(crate) fn route(&self, to: u64) -> Route {
+        Route::to(Holder::Replica(to), self.credentials.as_ref())
     }
 
     /// The members of the store, as the log says.

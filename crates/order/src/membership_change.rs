@@ -118,7 +118,7 @@ impl MembershipChange {
         may_add(&now, &self.identity.removals().borrow(), id, address)?;
         if !now.is_voter(id) {
             let known = now.is_member(id);
-            let found = probe(address).await.map_err(|why| {
+            let found = self.probe(id, address).await.map_err(|why| {
                 let begin = "start it first, with an empty folder";
                 format!("{why}; {begin}: `oppidum order --id {id} --orders LIST --join`")
             })?;
@@ -156,7 +156,8 @@ impl MembershipChange {
                 return Ok(());
             }
             if look.is_multiple_of(LOOKS_PER_REPORT) {
-                let theirs = probe(address).await.ok().and_then(|found| found.next_order_number);
+                let theirs =
+                    self.probe(id, address).await.ok().and_then(|found| found.next_order_number);
                 let ours = self.takeover.view.read(ShopState::next_order_number).0;
                 let orders_behind = ours.saturating_sub(theirs.unwrap_or(0));
                 let entries_behind = behind;
@@ -226,6 +227,11 @@ impl MembershipChange {
         Ok(())
     }
 
+    /// Asks the new replica for its status.
+    async fn probe(&self, id: u64, address: &str) -> Result<ProcessStatus, String> {
+        status::fetch(&self.identity.route(id), address, PROBE_TIMEOUT).await
+    }
+
     /// Ends a change that a dead leader left half done, while this replica leads, until `stop`.
     pub(crate) async fn end_interrupted(self, stop: CancellationToken) {
         loop {
@@ -243,11 +249,6 @@ impl MembershipChange {
             }
         }
     }
-}
-
-/// Asks the new replica for its status.
-async fn probe(address: &str) -> Result<ProcessStatus, String> {
-    status::fetch(address, PROBE_TIMEOUT).await
 }
 
 /// Checks the members; says why a replica cannot be added.

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::exit::Stop;
-use wire::net::TcpListener;
+use wire::serve::InternalPort;
 use wire::stream::LeaderHint;
 
 use crate::batcher::Batcher;
@@ -73,18 +73,18 @@ pub async fn run_on<G: Backend>(
     stop: CancellationToken,
 ) -> Result<(), Stop> {
     settings.check()?;
-    let listener = bind(&settings).await?;
+    let port = bind(&settings).await?;
     let replica = Replica::open(backend, settings, &stop).await?;
-    replica.serve(listener, stop).await
+    replica.serve(port, stop).await
 }
 
-async fn bind(settings: &Settings) -> Result<TcpListener, Stop> {
-    TcpListener::bind(settings.listen).await.map_err(|error| {
-        let id = settings.id;
-        let listen = settings.listen;
+async fn bind(settings: &Settings) -> Result<InternalPort, Stop> {
+    let Settings { id, listen, credentials, .. } = settings;
+    let listener = wire::net::TcpListener::bind(*listen).await.map_err(|error| {
         let advice = wire::net::listen_advice(&error);
         Stop::Setup(format!("replica {id} cannot listen on {listen}: {error}; {advice}"))
-    })
+    })?;
+    Ok(InternalPort { listener, tls: credentials.clone() })
 }
 
 /// A replica that is open, with all that its tasks share.
@@ -205,7 +205,7 @@ impl Replica {
     }
 
     /// Serves until `stop`, or until the replica cannot go on.
-    async fn serve(mut self, listener: TcpListener, stop: CancellationToken) -> Result<(), Stop> {
+    async fn serve(mut self, port: InternalPort, stop: CancellationToken) -> Result<(), Stop> {
         let (role, watch_role) = watch::channel(Role::Leaderless { term: 0, no_quorum: false });
         let takeover = self.takeover();
         let batcher = Batcher::new();
@@ -238,7 +238,7 @@ impl Replica {
         let publisher = Publisher::new(self.settings.id, settling.clone());
         self.tasks.spawn(self.keep_ledger(watch_role.clone()));
         self.spawn_maintenance();
-        let address = listener.local_addr().unwrap_or(self.settings.listen);
+        let address = port.listener.local_addr().unwrap_or(self.settings.listen);
         let facts = Arc::new(Status {
             id: self.settings.id,
             address,
@@ -253,7 +253,7 @@ impl Replica {
         let routes = self.routes(service, publisher).add_service(operator.service());
         tracing::info!("Order socket bound to port {}", address.port());
         tracing::info!("socket is listening");
-        let internal = wire::serve::internal(listener, routes, facts, self.ending.clone());
+        let internal = wire::serve::internal(port, routes, facts, self.ending.clone());
         let mut internal = Box::pin(internal);
         let failure = tokio::select! {
             () = &mut internal => None,

@@ -19,6 +19,24 @@ use wire::proto::answer::What;
 /// The time limit for events that take milliseconds, on a machine that may be busy.
 const SOON: Duration = Duration::from_secs(20);
 
+/// A certificate lets a replica speak for itself only, in each call between replicas.
+#[test]
+fn a_replica_with_a_certificate_speaks_for_no_other() {
+    let mut store = Store::start_certified();
+    store.block_on(async |store| {
+        assert_eq!(store.leader(SOON).await, 456);
+        assert_eq!(placed(&store.place(456, "key", "owl", 1).await.unwrap()), 0);
+        let denied = store.lookup_as_catalog(456).await.unwrap_err();
+        assert_eq!((denied.code, denied.definite), (Code::NotPermitted, true), "{denied}");
+        let other = store.member(345, 456);
+        assert!(store.believed(123, 456, other).await.is_empty());
+        let own = store.member(123, 456);
+        assert_eq!(store.believed(123, 456, own).await.len(), 8, "its own name is not rejected");
+        store.crash(456);
+        assert_eq!(placed(&store.persist("key-1", "owl", 1, SOON).await), 1);
+    });
+}
+
 #[test]
 fn after_a_leader_crash_no_acknowledged_order_is_lost_or_repeated() {
     let mut store = Store::start();

@@ -1,10 +1,10 @@
 //! Cross-origin protection of the internal listener: rejects every request that a web page could
 //! make a browser send.
 //!
-//! Internal listeners have no authentication yet, and a browser on the operator's machine reaches
-//! them. A browser speaks HTTP/1.1 to them, names the page's origin, and under DNS rebinding names
-//! a host of the attacker's. So a call must be gRPC over HTTP/2, no request may come from a page,
-//! and the host in each request must be a name of this process.
+//! Internal listeners may be without TLS, and a browser on the operator's machine reaches them. A
+//! browser speaks HTTP/1.1 to them, names the page's origin, and under DNS rebinding names a host
+//! of the attacker's. So a call must be gRPC over HTTP/2, no request may come from a page, and the
+//! host in each request must be a name of this process.
 //!
 //! The clients of this crate name [`AUTHORITY`] as the host: the address is dialed already, and the
 //! called process may not know the name by which it was dialed.

@@ -4,8 +4,9 @@
 //!
 //! [`limits`] holds every limit, [`problem`] every error. [`convert`] translates between the wire
 //! and the ledger's terms, [`names`] checks the name of a new product, [`peers`] lists the
-//! replicas. [`net`] makes connections, [`tls`] encrypts them, [`stream`] carries many calls over
-//! one of them, [`watch`] keeps caches true, [`timer`] waits. [`connections`], [`descriptors`] and
+//! replicas. [`net`] makes connections, [`tls`] encrypts them, [`dial`] makes calls over them,
+//! [`permissions`] says who may call what, [`stream`] carries many calls over one connection,
+//! [`watch`] keeps caches true, [`timer`] waits. [`connections`], [`descriptors`] and
 //! [`cross_origin`] decide which clients and requests a listener accepts. [`serve`], [`status`],
 //! [`metrics`], [`telemetry`], [`log_format`] and [`lines`] publish a process's state and log,
 //! [`escaped`] escapes untrusted text, [`wall_clock`] reads and writes times, [`exit`] says why a
@@ -28,6 +29,10 @@ pub mod names;
 pub mod net;
 
 pub mod tls;
+
+pub mod dial;
+
+pub mod permissions;
 
 pub mod connections;
 

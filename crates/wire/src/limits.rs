@@ -33,6 +33,12 @@ pub const INTERNAL_CONNECTIONS_MAX: usize = 4_096;
 /// How long a peer may take to send the head of an HTTP/1.1 request on an internal listener.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long a TLS handshake may take at a listener; then the connection is closed.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it takes at most until a new certificate in the files is noticed.
+pub const RENEWAL_PERIOD: Duration = Duration::from_secs(30);
+
 /// How long a connect may take before the other process counts as silent. Loopback and LAN answer
 /// in microseconds; 500 ms allow for one lost packet within the second of promise P9.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);

@@ -1,25 +1,18 @@
 //! Connections between processes: a failed connect says whether it was refused or met silence.
 //!
-//! A refused connect proves that a process is dead; silence proves nothing. A broken channel stays
-//! broken, so that its user notices the break; only channels over a [`Connector`] reconnect. Every
-//! socket between processes comes from this file: [`TcpListener`] and [`TcpStream`] are those of
-//! `tokio`, or the simulator's.
+//! A refused connect proves that a process is dead; silence proves nothing. Every socket between
+//! processes comes from this file: [`TcpListener`] and [`TcpStream`] are those of `tokio`, or the
+//! simulator's.
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Mutex;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use hyper_util::rt::TokioIo;
 #[cfg(not(feature = "simulated"))]
 use tokio::net::TcpSocket;
 #[cfg(not(feature = "simulated"))]
 pub use tokio::net::{TcpListener, TcpStream};
-use tonic::transport::{Channel, Endpoint};
 
-use crate::limits;
 #[cfg(feature = "simulated")]
 pub use crate::simulated::{TcpListener, TcpStream};
 
@@ -35,6 +28,14 @@ pub enum ConnectError {
         /// The address that was dialed.
         address: String,
         /// The system's error.
+        why: String,
+    },
+    /// A process listens at the address, and the TLS handshake with it failed.
+    #[error("no TLS with {address}: {why}")]
+    NotSecured {
+        /// The address that was dialed.
+        address: String,
+        /// Why it failed.
         why: String,
     },
     /// No response came in time, which proves nothing about the process.
@@ -133,82 +134,10 @@ fn no_connection(address: &str, error: &io::Error) -> ConnectError {
     }
 }
 
-/// Opens a gRPC channel over one new connection. The channel is unusable once that breaks.
-pub async fn channel(address: &str, within: Duration) -> Result<Channel, ConnectError> {
-    let stream = connect(address, within).await?;
-    let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| unreachable(address, &error))?
-        .origin(authority())
-        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-        .http2_keep_alive_interval(limits::KEEPALIVE)
-        .keep_alive_timeout(limits::KEEPALIVE)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
-    let connecting = endpoint.connect_with_connector(Once(Mutex::new(Some(stream))));
-    match tokio::time::timeout(within, connecting).await {
-        Ok(Ok(channel)) => Ok(channel),
-        Ok(Err(error)) => Err(unreachable(address, &error)),
-        Err(_) => Err(ConnectError::TimedOut { address: address.to_owned(), within }),
-    }
-}
-
-/// The URI whose host every call between processes names.
-pub fn authority() -> http::Uri {
-    http::Uri::from_static("http://localhost")
-}
-
-fn unreachable(address: &str, error: &tonic::transport::Error) -> ConnectError {
-    ConnectError::Unreachable { address: address.to_owned(), why: error.to_string() }
-}
-
-/// Connects by TCP whenever a channel needs a connection: for channels that reconnect.
-#[derive(Clone, Copy, Debug)]
-pub struct Connector;
-
-impl tower::Service<http::Uri> for Connector {
-    type Response = TokioIo<TcpStream>;
-    type Error = io::Error;
-    type Future = BoxFuture<'static, io::Result<Self::Response>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, uri: http::Uri) -> Self::Future {
-        Box::pin(async move {
-            let nowhere =
-                || io::Error::new(io::ErrorKind::InvalidInput, "no address to connect to");
-            let address = uri.authority().ok_or_else(nowhere)?.as_str();
-            let stream = TcpStream::connect(address).await?;
-            stream.set_nodelay(true)?;
-            Ok(TokioIo::new(stream))
-        })
-    }
-}
-
-/// Connects once: hands out a connection that exists already.
-struct Once(Mutex<Option<TcpStream>>);
-
-impl tower::Service<http::Uri> for Once {
-    type Response = TokioIo<TcpStream>;
-    type Error = io::Error;
-    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: http::Uri) -> Self::Future {
-        let stream = self.0.lock().map(|mut stream| stream.take()).unwrap_or_default();
-        let broken = || io::Error::new(io::ErrorKind::NotConnected, "the connection broke");
-        std::future::ready(stream.map(TokioIo::new).ok_or_else(broken))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits;
 
     /// Guards against advice to stop a process that does not exist.
     #[test]

@@ -53,10 +53,12 @@ pub enum Code {
     WrongLedger = 10,
     /// No process listens at the address.
     Refused = 11,
+    /// The certificate of the caller does not allow this call.
+    NotPermitted = 12,
 }
 
 /// Every code, for tables and tests.
-pub const CODES: [Code; 12] = [
+pub const CODES: [Code; 13] = [
     Code::Unknown,
     Code::NotLeader,
     Code::NoLeader,
@@ -69,6 +71,7 @@ pub const CODES: [Code; 12] = [
     Code::Malformed,
     Code::WrongLedger,
     Code::Refused,
+    Code::NotPermitted,
 ];
 
 impl Code {

@@ -28,8 +28,11 @@ use crate::cross_origin;
 use crate::descriptors;
 use crate::limits;
 use crate::metrics;
-use crate::net::{TcpListener, TcpStream};
+use crate::net::{self, TcpListener, TcpStream};
+use crate::permissions::{self, AccessDenied, AuthenticatedCaller};
 use crate::status::ProcessStatus;
+use crate::tls::credentials::Credentials;
+use crate::tls::stream::{self, Acceptor, HandshakeError, MaybeTlsStream};
 use crate::watch::reattach_backoff::Origin;
 
 /// How long open connections may take to finish when the process stops.
@@ -69,27 +72,49 @@ pub trait Facts: Send + Sync + 'static {
     }
 }
 
+/// The answer to a connection without TLS, for people.
+const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
+    content-length: 68\r\nconnection: close\r\n\r\n\
+    this port speaks TLS: use --tls DIR, or https:// with a certificate\n";
+
+/// A listener, and the credentials with which it demands mutual TLS.
+#[derive(Debug)]
+pub struct InternalPort {
+    /// The listener.
+    pub listener: TcpListener,
+    /// The credentials of this process. `None`: in plaintext, and without permissions.
+    pub tls: Option<Arc<Credentials>>,
+}
+
+impl From<TcpListener> for InternalPort {
+    fn from(listener: TcpListener) -> Self {
+        Self { listener, tls: None }
+    }
+}
+
 /// Serves until `stop`, and then gives open calls 500 ms to finish. The limit of connections is the
 /// number of file descriptors that the process does not need for its files and its own calls.
 pub async fn internal(
-    listener: TcpListener,
+    port: impl Into<InternalPort>,
     grpc: Routes,
     facts: Arc<dyn Facts>,
     stop: CancellationToken,
 ) {
     let share = descriptors::share(descriptors::limit(), PEERS, FILES, false);
-    internal_within(listener, grpc, facts, share.internal, stop).await;
+    internal_within(port, grpc, facts, share.internal, stop).await;
 }
 
 /// Serves like [`internal`], with at most `connections_max` connections.
 pub async fn internal_within(
-    listener: TcpListener,
+    port: impl Into<InternalPort>,
     grpc: Routes,
     facts: Arc<dyn Facts>,
     connections_max: usize,
     stop: CancellationToken,
 ) {
-    let router = guarded(grpc.into_axum_router().merge(pages(facts.clone())), facts);
+    let InternalPort { listener, tls } = port.into();
+    let router = guarded(grpc.into_axum_router().merge(pages(facts.clone())), facts, tls.is_some());
+    let tls = tls.map(Handshakes::new);
     // Members on one host share an address, so there is no limit per address.
     let total = connections_max.min(limits::INTERNAL_CONNECTIONS_MAX);
     let connections = Connections::new(Places::new(total, 0));
@@ -123,17 +148,92 @@ pub async fn internal_within(
             continue;
         };
         let router = router.clone().layer(Extension(Origin::of(from.ip())));
-        tokio::spawn(serve(stream, router, graceful.watcher(), place));
+        let serving = serve(stream, tls.clone(), router, graceful.watcher(), place);
+        tokio::spawn(serving);
     }
     drop(listener);
     // Streams end by themselves at `stop`; connections that are open after the timeout are cut.
     let _ = tokio::time::timeout(GOODBYE, graceful.shutdown()).await;
 }
 
-async fn serve(stream: TcpStream, router: Router, watcher: Watcher, place: OpenConnection) {
+/// How a listener with TLS performs handshakes. Clones share the turns.
+#[derive(Clone)]
+struct Handshakes {
+    credentials: Arc<Credentials>,
+    acceptor: Acceptor,
+}
+
+impl Handshakes {
+    fn new(credentials: Arc<Credentials>) -> Self {
+        let acceptor = Acceptor::new(credentials.server_config());
+        Self { credentials, acceptor }
+    }
+
+    /// The connection after its handshake, and the caller if it has shown a certificate. `None`:
+    /// the handshake failed.
+    async fn perform(
+        self,
+        stream: TcpStream,
+    ) -> Option<(MaybeTlsStream, Option<AuthenticatedCaller>)> {
+        let Self { credentials, acceptor } = self;
+        let handshake = stream::accept(acceptor.with_config(credentials.server_config()), stream);
+        match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, handshake).await {
+            Ok(Ok(stream)) => {
+                let subject = credentials.caller(stream.shown_certificates());
+                let listener = credentials.subject().role;
+                let caller = subject.map(|subject| AuthenticatedCaller { subject, listener });
+                return Some((stream, caller));
+            }
+            Ok(Err(HandshakeError::NotTls(stream))) => {
+                credentials.warn(format_args!("a connection without TLS was refused"));
+                net::reject(stream, NOT_TLS);
+            }
+            // The connection of a process that died is no reason for a warning.
+            Ok(Err(HandshakeError::Failed(error))) if stream::is_rejection(&error) => {
+                credentials.warn(format_args!("a caller failed in the TLS handshake: {error}"));
+            }
+            Ok(Err(HandshakeError::Failed(error))) => tracing::debug!("no TLS handshake: {error}"),
+            Err(_) => tracing::debug!("no TLS handshake within {:?}", limits::HANDSHAKE_TIMEOUT),
+        }
+        None
+    }
+}
+
+async fn serve(
+    stream: TcpStream,
+    tls: Option<Handshakes>,
+    router: Router,
+    watcher: Watcher,
+    place: OpenConnection,
+) {
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let closing = place.closing().clone();
+    let (stream, caller) = match tls {
+        None => (MaybeTlsStream::Plain(stream), None),
+        Some(handshakes) => {
+            let performed = tokio::select! {
+                performed = handshakes.perform(stream) => performed,
+                () = closing.cancelled() => None,
+            };
+            let Some(performed) = performed else { return };
+            performed
+        }
+    };
+    let router = match caller {
+        Some(caller) => router.layer(Extension(caller)),
+        None => router,
+    };
+    serve_http(stream, router, watcher, place).await;
+}
+
+async fn serve_http(
+    stream: MaybeTlsStream,
+    router: Router,
+    watcher: Watcher,
+    place: OpenConnection,
+) {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -170,19 +270,39 @@ async fn serve(stream: TcpStream, router: Router, watcher: Watcher, place: OpenC
     }
 }
 
-/// Wraps a router so that requests which a web page could have made are rejected.
-fn guarded(router: Router, facts: Arc<dyn Facts>) -> Router {
+/// Wraps a router so that requests which a web page could have made are rejected, and on a listener
+/// with TLS those that the caller's certificate does not allow.
+fn guarded(router: Router, facts: Arc<dyn Facts>, has_tls: bool) -> Router {
     let guard = move |request: extract::Request, next: Next| {
         let facts = facts.clone();
         async move {
             let (head, body) = request.into_parts();
-            match cross_origin::judge(&head, |name| facts.is_called(name)) {
-                Ok(()) => next.run(extract::Request::from_parts(head, body)).await,
-                Err(rejected) => rejected.into_response(),
+            if let Err(rejected) = cross_origin::judge(&head, |name| facts.is_called(name)) {
+                return rejected.into_response();
             }
+            if has_tls {
+                let caller = head.extensions.get::<AuthenticatedCaller>();
+                let is_call = head.uri.path().contains('.');
+                if let Err(denied) = permissions::check_path(caller, head.uri.path()) {
+                    return denial(&denied, is_call);
+                }
+            }
+            next.run(extract::Request::from_parts(head, body)).await
         }
     };
     router.layer(middleware::from_fn(guard))
+}
+
+/// The answer to a request that is denied: of a call, or of a page.
+fn denial(denied: &AccessDenied, is_call: bool) -> axum::response::Response {
+    if !is_call {
+        return (StatusCode::FORBIDDEN, format!("{denied}\n")).into_response();
+    }
+    let status = match denied {
+        AccessDenied::NoCertificate => tonic::Status::unauthenticated(denied.to_string()),
+        AccessDenied::NotAllowed { .. } => tonic::Status::permission_denied(denied.to_string()),
+    };
+    status.into_http()
 }
 
 /// The pages for operators and their tools.
@@ -271,6 +391,7 @@ mod cross_origin_tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::dial::Route;
 
     struct NamedProcess;
 
@@ -329,7 +450,9 @@ mod cross_origin_tests {
             assert!(line.starts_with(expected), "{head}{more}: {line}");
         }
         let address = address.to_string();
-        let page = crate::status::get(&address, "/livez", Duration::from_secs(20)).await;
+        let page =
+            crate::status::get(&Route::plaintext(), &address, "/livez", Duration::from_secs(20))
+                .await;
         assert_eq!(page.unwrap(), "alive\n");
         stop.cancel();
         serving.await.unwrap();

@@ -9,8 +9,9 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 
 use crate::cross_origin::AUTHORITY;
+use crate::dial::{self, Route};
 use crate::limits::STATUS_BYTES_MAX;
-use crate::net;
+use crate::tls::credentials::Protocol;
 
 /// The status of one process. Fields that its role does not have are absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -167,9 +168,13 @@ impl StoreStatus {
 
 /// Reads the status of the process whose internal listener is at `address`. The error is a message
 /// for people.
-pub async fn fetch(address: &str, within: Duration) -> Result<ProcessStatus, String> {
+pub async fn fetch(
+    route: &Route,
+    address: &str,
+    within: Duration,
+) -> Result<ProcessStatus, String> {
     let asking = async {
-        let body = get(address, "/status", within).await?;
+        let body = get(route, address, "/status", within).await?;
         serde_json::from_slice(&body)
             .map_err(|error| format!("{address} sent an invalid answer: {error}"))
     };
@@ -178,8 +183,14 @@ pub async fn fetch(address: &str, within: Duration) -> Result<ProcessStatus, Str
 }
 
 /// Sends a `GET` over HTTP/1.1 and reads a body of at most [`STATUS_BYTES_MAX`] bytes.
-pub async fn get(address: &str, path: &str, within: Duration) -> Result<Bytes, String> {
-    let stream = net::connect(address, within).await.map_err(|error| error.to_string())?;
+pub async fn get(
+    route: &Route,
+    address: &str,
+    path: &str,
+    within: Duration,
+) -> Result<Bytes, String> {
+    let stream = dial::connect(route, Protocol::Http1, address, within).await;
+    let stream = stream.map_err(|error| error.to_string())?;
     let oddly = |error: hyper::Error| format!("{address} sent an invalid answer: {error}");
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(oddly)?;
     let driving = tokio::spawn(connection);

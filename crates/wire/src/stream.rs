@@ -19,15 +19,17 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use self::answer_stream::answer_stream;
 
 use crate::access::{AccessNews, StoreAccess};
+use crate::dial::{self, Route};
 use crate::limits::{CALLS_OPEN_MAX, CALLS_PER_BATCH_MAX, CONNECT_TIMEOUT, RPC_BYTES_MAX};
-use crate::net::{self, ConnectError};
+use crate::net::ConnectError;
 pub use crate::peers::LeaderHint;
 use crate::peers::Roster;
+use crate::permissions::{self, AuthenticatedCaller};
 use crate::problem::{Code, Problem};
 use crate::proto::store_client::StoreClient;
 use crate::proto::{self, answer, ask};
@@ -56,8 +58,8 @@ struct Shared {
 
 impl Caller {
     /// Connects to a replica or a catalog at `host:port` and opens the stream.
-    pub async fn connect(address: &str) -> Result<Self, ConnectError> {
-        let channel = net::channel(address, CONNECT_TIMEOUT).await?;
+    pub async fn connect(route: &Route, address: &str) -> Result<Self, ConnectError> {
+        let channel = dial::channel(route, address, CONNECT_TIMEOUT).await?;
         let mut client = StoreClient::new(channel)
             .max_decoding_message_size(RPC_BYTES_MAX)
             .max_encoding_message_size(RPC_BYTES_MAX);
@@ -328,21 +330,24 @@ pub type Answers = BoxStream<'static, Result<proto::Answers, Status>>;
 
 /// Answers the calls of one stream until it ends or `stop` is cancelled.
 pub fn answer<A: Answerer>(
-    asks: Streaming<proto::Asks>,
+    asks: Request<Streaming<proto::Asks>>,
     answerer: Arc<A>,
     stop: CancellationToken,
 ) -> Answers {
+    let caller = asks.extensions().get::<AuthenticatedCaller>().cloned();
+    let asks = asks.into_inner();
     // The limit of open calls is below the queue's length, so the queue has space for each answer.
     let (answers, waiting) = mpsc::channel(2 * CALLS_OPEN_MAX);
     let hint = answerer.hint();
     let roster = answerer.roster();
     let access = answerer.access();
-    tokio::spawn(receive(asks, answerer, answers, stop.clone()));
+    tokio::spawn(receive(asks, caller, answerer, answers, stop.clone()));
     answer_stream(waiting, hint, roster, access, stop).boxed()
 }
 
 async fn receive<A: Answerer>(
     mut asks: Streaming<proto::Asks>,
+    caller: Option<AuthenticatedCaller>,
     answerer: Arc<A>,
     answers: mpsc::Sender<proto::Answer>,
     stop: CancellationToken,
@@ -358,10 +363,14 @@ async fn receive<A: Answerer>(
             let before = open.fetch_add(1, Ordering::Relaxed);
             let answers = Some(answers.clone());
             let reply = Reply { call: ask.call, answers, open: open.clone() };
-            if CALLS_OPEN_MAX <= before {
-                reply.problem(&overloaded());
-            } else {
-                answerer.ask(ask, reply);
+            let checked = match (&caller, &ask.what) {
+                _ if CALLS_OPEN_MAX <= before => Err(overloaded()),
+                (Some(caller), Some(what)) => permissions::check_call(caller, what),
+                _ => Ok(()),
+            };
+            match checked {
+                Ok(()) => answerer.ask(ask, reply),
+                Err(problem) => reply.problem(&problem),
             }
         }
     }

@@ -65,7 +65,7 @@ async fn a_dropped_catalog_returns_under_a_new_incarnation() {
     met(&state);
     let routes = Routes::new(WatchServer::new(FencingSource(sender)));
     tokio::spawn(serve::internal(listener, routes, state.clone(), stop.clone()));
-    let sources = WatchedSources::Catalogs(vec![Peer { id: 1, address }]);
+    let sources = WatchedSources::Catalogs(vec![Peer { id: 1, address }], Route::plaintext());
     let following = follow(&state, &sources, &stop);
     let coming = async {
         let first = soon(hellos.recv()).await.unwrap();

@@ -37,7 +37,7 @@ async fn shop(products: usize) -> (Arc<CatalogState>, Caller) {
     let service = Service::new(state.clone(), stop.clone());
     let routes = Routes::new(StoreServer::new(service));
     tokio::spawn(serve::internal(listener, routes, state.clone(), stop));
-    (state, Caller::connect(&at).await.unwrap())
+    (state, Caller::connect(&wire::dial::Route::plaintext(), &at).await.unwrap())
 }
 
 /// Rule 17: a store without replicas still shows what its catalogs have, marked as stale.

@@ -43,7 +43,7 @@ impl Store for ReplyCollector {
         request: Request<Streaming<proto::Asks>>,
     ) -> Result<Response<stream::Answers>, Status> {
         let stop = CancellationToken::new();
-        Ok(Response::new(stream::answer(request.into_inner(), Arc::new(self.clone()), stop)))
+        Ok(Response::new(stream::answer(request, Arc::new(self.clone()), stop)))
     }
 
     async fn history(
@@ -107,7 +107,7 @@ impl Shop {
         let routes =
             Routes::new(StoreServer::new(ReplyCollector(sender, watch::Sender::default())));
         tokio::spawn(serve::internal(listener, routes, state.clone(), CancellationToken::new()));
-        let caller = Caller::connect(&address).await.unwrap();
+        let caller = Caller::connect(&wire::dial::Route::plaintext(), &address).await.unwrap();
         Self { state, caller, replies }
     }
 

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
+use wire::dial::StoreRoutes;
 use wire::net::TcpListener;
 use wire::peers::Peer;
 use wire::proto::store_server::{Store, StoreServer};
@@ -56,8 +57,7 @@ impl Store for Replica {
         &self,
         request: Request<Streaming<proto::Asks>>,
     ) -> Result<Response<stream::Answers>, Status> {
-        let asks = request.into_inner();
-        Ok(Response::new(stream::answer(asks, Arc::new(self.clone()), self.stop.clone())))
+        Ok(Response::new(stream::answer(request, Arc::new(self.clone()), self.stop.clone())))
     }
 
     async fn history(
@@ -146,7 +146,7 @@ async fn led() -> (OrderCoalescer, Replica, Asks, CancellationToken) {
     let (replica, asks) = Replica::start(1).await;
     replica.announce(1, 1, 1_000_000);
     let stop = CancellationToken::new();
-    let replicas = Replicas::start(vec![replica.peer.clone()], &stop);
+    let replicas = Replicas::start(vec![replica.peer.clone()], StoreRoutes::with(None), &stop);
     until(&replicas, |replicas| replicas.view().leader_up() == Some(1)).await;
     (OrderCoalescer::new(replicas), replica, asks, stop)
 }
@@ -221,7 +221,11 @@ async fn an_order_sent_to_a_deposed_leader_is_retried_and_marked_as_retried() {
         (Replica::start(1).await, Replica::start(2).await);
     first.announce(1, 1, 1_000_000);
     let stop = CancellationToken::new();
-    let replicas = Replicas::start(vec![first.peer.clone(), second.peer.clone()], &stop);
+    let replicas = Replicas::start(
+        vec![first.peer.clone(), second.peer.clone()],
+        StoreRoutes::with(None),
+        &stop,
+    );
     until(&replicas, |replicas| replicas.view().leader_up() == Some(1)).await;
     let coalescer = OrderCoalescer::new(replicas);
     let placing = coalescer.place(line(), key(1));
@@ -243,7 +247,11 @@ async fn the_leader_is_named_by_the_latest_term_among_reachable_replicas() {
     first.announce(1, 5, 1_000_000);
     second.announce(2, 4, 1_000_000);
     let stop = CancellationToken::new();
-    let replicas = Replicas::start(vec![first.peer.clone(), second.peer.clone()], &stop);
+    let replicas = Replicas::start(
+        vec![first.peer.clone(), second.peer.clone()],
+        StoreRoutes::with(None),
+        &stop,
+    );
     let up = |replicas: &Replicas| replicas.view().replicas == [(1, Reach::Up), (2, Reach::Up)];
     until(&replicas, up).await;
     until(&replicas, |replicas| replicas.view().leader == Some(1)).await;

@@ -137,7 +137,7 @@ impl Retry {
         self.unknown |= !problem.definite;
         self.tries = self.tries.saturating_add(1);
         let final_now = match problem.code {
-            Code::Overloaded | Code::DiskFull | Code::Malformed => true,
+            Code::Overloaded | Code::DiskFull | Code::Malformed | Code::NotPermitted => true,
             // A replica, too, only knows the results of its last connects.
             Code::NoQuorum => NO_QUORUM_BELIEVED_AFTER <= since,
             Code::Unknown

@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::connections::{Connections, Places, Rejected};
+use wire::limits::HANDSHAKE_TIMEOUT;
 use wire::net::{self, TcpListener, TcpStream};
 use wire::problem::{Code, Problem};
 use wire::tls::stream::{self, Acceptor, HandshakeError, MaybeTlsStream};
@@ -106,13 +107,13 @@ async fn perform_handshake(stream: TcpStream, tls: Option<Acceptor>) -> Option<M
     stream.set_nodelay(true).ok()?;
     let Some(tls) = tls else { return Some(MaybeTlsStream::Plain(stream)) };
     let handshake = stream::accept(tls, stream);
-    match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, handshake).await {
+    match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => return Some(stream),
         Ok(Err(HandshakeError::NotTls(stream))) => {
             linger::close(MaybeTlsStream::Plain(stream), not_tls().as_bytes()).await;
         }
         Ok(Err(HandshakeError::Failed(error))) => tracing::debug!("no TLS handshake: {error}"),
-        Err(_) => tracing::debug!("no TLS handshake within {:?}", limits::HANDSHAKE_TIMEOUT),
+        Err(_) => tracing::debug!("no TLS handshake within {:?}", HANDSHAKE_TIMEOUT),
     }
     None
 }

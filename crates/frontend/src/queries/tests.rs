@@ -19,7 +19,7 @@ fn queries() -> Queries {
         rules: Rules::default(),
         name: "frontend".into(),
         catalogs: Vec::new(),
-        replicas: Replicas::start(Vec::new(), &stop),
+        replicas: Replicas::start(Vec::new(), wire::dial::StoreRoutes::with(None), &stop),
     })
 }
 

@@ -10,12 +10,15 @@ async fn a_replica_counts_as_down_only_after_a_refused_connect() {
     let (replica, _asks) = Replica::start(1).await;
     let (peer, stop) = (replica.peer.clone(), CancellationToken::new());
     stop.cancel();
-    let replicas = Replicas::start(vec![peer.clone()], &stop);
+    let replicas = Replicas::start(vec![peer.clone()], wire::dial::StoreRoutes::with(None), &stop);
     let reach = || replicas.view().replicas[0].1;
     assert_eq!(reach(), Reach::Silent);
     replicas.not_connected(&peer, true);
     assert_eq!(reach(), Reach::Refused);
-    replicas.connected(&peer, Caller::connect(&peer.address).await.unwrap());
+    replicas.connected(
+        &peer,
+        Caller::connect(&wire::dial::Route::plaintext(), &peer.address).await.unwrap(),
+    );
     assert_eq!(reach(), Reach::Up);
     replicas.broke(&peer);
     assert_eq!(reach(), Reach::Silent);

@@ -16,6 +16,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 use wire::connections::Places;
+use wire::dial::StoreRoutes;
 use wire::net::{TcpListener, listen};
 use wire::peers::Peer;
 use wire::problem::{Code, Problem};
@@ -70,7 +71,7 @@ impl OpenStore {
         let facts = Arc::new(NoFacts);
         tokio::spawn(wire::serve::internal(internal, routes, facts, stop.clone()));
         let peers = vec![Peer { id: 1, address: at.to_string() }];
-        let replicas = Replicas::start(peers, &stop);
+        let replicas = Replicas::start(peers, StoreRoutes::with(None), &stop);
         let mut news = replicas.news();
         while replicas.view().leader_up().is_none() {
             news.changed().await.expect("the replicas are kept");
@@ -214,7 +215,7 @@ impl StoreService for Service {
         request: Request<Streaming<proto::Asks>>,
     ) -> Result<Response<Self::CallsStream>, Status> {
         let leader = Arc::new(self.0.clone());
-        Ok(Response::new(stream::answer(request.into_inner(), leader, self.1.clone())))
+        Ok(Response::new(stream::answer(request, leader, self.1.clone())))
     }
 
     async fn history(

@@ -89,6 +89,10 @@ pub(crate) struct Common {
     /// All replicas of the store: ID=HOST:PORT,… [default: the toy store's three on this machine]
     #[arg(long, value_name = "LIST")]
     pub(crate) orders: Option<String>,
+    /// Mutual TLS between the processes: the folder of ca.pem and of this process's certificate and
+    /// key, which may be renewed while it runs
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tls: Option<String>,
     /// Stop when stdin is closed: `oppidum up` uses it so that no process outlives it
     #[arg(long, hide = true)]
     pub(crate) stop_with_stdin: bool,

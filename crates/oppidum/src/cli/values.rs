@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::marker::PhantomData;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use wire::telemetry;
 
 use crate::address::Addresses;
 use crate::settings::{self, Settings};
-use crate::{http, key_file};
+use crate::{http, internal_plane, key_file};
 
 /// The store that a client talks to.
 #[derive(Clone, Debug, Args)]
@@ -30,6 +31,9 @@ pub(crate) struct Url {
     /// The file of the API key to send [default: none is sent]
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<String>,
+    /// Of a store with mutual TLS: the folder of ca.pem and of the operator's certificate and key
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tls: Option<String>,
 }
 
 impl Url {
@@ -39,12 +43,23 @@ impl Url {
         let url: String = settings.want(settings::URL, self.url)?;
         let file: Option<FreeText> = settings.take(settings::CA_FILE, self.ca_file)?;
         http::trust(file.map(|FreeText(file)| file.into()));
+        internal_plane::set_folder(tls_folder(settings, self.tls)?);
         let file: Option<KeyFile> = settings.take(settings::KEY_FILE, self.key_file)?;
         if let Some(KeyFile(FreeText(file))) = file {
             http::authenticate(&url, &key_file::read(file.as_ref())?)?;
         }
         Ok(url)
     }
+}
+
+/// The folder of certificates that `--tls` or `OPPIDUM_TLS` names. `None`: neither, or `none`.
+pub(crate) fn tls_folder(
+    settings: &mut Settings,
+    flag: Option<String>,
+) -> Result<Option<PathBuf>, Stop> {
+    let folder: Option<FreeText> = settings.take(settings::TLS, flag)?;
+    let folder = folder.filter(|FreeText(folder)| folder != NONE);
+    Ok(folder.map(|FreeText(folder)| folder.into()))
 }
 
 /// The word for an empty list.

@@ -13,7 +13,7 @@ use crate::cli::values::NONE;
 use crate::settings::{self, Setting};
 
 /// The settings that `up` passes to each process as flags: they override the environment.
-pub(crate) const OVERRIDDEN: [Setting; 12] = [
+pub(crate) const OVERRIDDEN: [Setting; 13] = [
     settings::ORDERS,
     settings::ROOT_KEY,
     settings::ID,
@@ -25,6 +25,7 @@ pub(crate) const OVERRIDDEN: [Setting; 12] = [
     settings::GATEWAYS,
     settings::PUBLIC_STATUS,
     settings::PUBLIC_TLS,
+    settings::TLS,
     settings::LOG_FORMAT,
 ];
 
@@ -211,6 +212,7 @@ fn order(id: u64, port: u16, list: &str, request: &UpRequest) -> Child {
         ("--listen", format!("127.0.0.1:{port}")),
         ("--data", data),
         ("--shop", request.shop.clone()),
+        ("--tls", NONE.to_owned()),
         ("--log", request.log.clone()),
     ];
     let cluster = request.cluster.iter().map(|name| ("--cluster", name.clone()));
@@ -227,6 +229,7 @@ fn catalog(place: usize, port: u16, list: &str, request: &UpRequest) -> Child {
     let flags = [
         ("--listen", address.clone()),
         ("--orders", list.to_owned()),
+        ("--tls", NONE.to_owned()),
         ("--log", request.log.clone()),
     ];
     let name = format!("catalog-{}", place + 1);
@@ -259,6 +262,7 @@ fn frontend(
         ("--public-status", "full".to_owned()),
         ("--gateways", "loopback".to_owned()),
         ("--public-tls", NONE.to_owned()),
+        ("--tls", NONE.to_owned()),
         ("--log", request.log.clone()),
     ];
     let name = format!("frontend-{}", place + 1);

@@ -59,6 +59,8 @@ mod disks;
 
 mod tls;
 
+mod mutual_tls;
+
 mod torture;
 
 mod up;

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
+use wire::dial::Connector;
 use wire::exit::Stop;
 use wire::proto;
 
@@ -136,7 +137,8 @@ impl PeerStream {
             Ok(endpoint) => endpoint,
             Err(error) => return End::Stranger(Status::invalid_argument(error.to_string())),
         };
-        let channel = match endpoint.connect_with_connector(wire::net::Connector).await {
+        let connector = Connector::new(self.identity.route(self.to));
+        let channel = match endpoint.connect_with_connector(connector).await {
             Ok(channel) => channel,
             Err(error) if is_refused(&error) => return End::Refused,
             Err(_) => return End::Unreachable,

@@ -13,6 +13,7 @@
 
 pub(crate) mod bootstrap;
 pub(crate) mod bounds;
+mod certified;
 pub(crate) mod change_membership;
 pub(crate) mod commit_coalescing;
 pub(crate) mod confirm;

@@ -26,6 +26,7 @@ use wire::proto;
 use wire::proto::peer_server::{Peer, PeerServer};
 
 use super::bounds::{Bounds, Complaints, Implausible};
+use super::certified::{self, CertifiedReplica};
 use super::convert::{self, Malformed};
 use super::state_machine::Raft;
 use super::transport::MESSAGE_BYTES_MAX;
@@ -106,13 +107,19 @@ impl Receiver {
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
-    fn admit(&self, sender: Option<&proto::Sender>) -> Result<u64, Status> {
+    fn admit(&self, by: CertifiedReplica, sender: Option<&proto::Sender>) -> Result<u64, Status> {
+        certified::check(by, sender)?;
         self.shared.identity.admit(sender).map_err(|error| refusal(&error))
     }
 
     /// Admits a call that is safe only if neither side has forgotten what it acknowledged: both
     /// must have compared that before.
-    fn admit_introduced(&self, sender: Option<&proto::Sender>) -> Result<u64, Status> {
+    fn admit_introduced(
+        &self,
+        by: CertifiedReplica,
+        sender: Option<&proto::Sender>,
+    ) -> Result<u64, Status> {
+        certified::check(by, sender)?;
         let id = self.shared.identity.admit_met(sender).map_err(|error| refusal(&error))?;
         self.is_proven(sender)?;
         if self.shared.peers.is_introduced(id) {
@@ -189,10 +196,13 @@ impl Receiver {
     }
 
     /// Admits and decodes a candidate's request for a vote.
-    fn ballot(&self, request: &proto::VoteRequest) -> Result<VoteRequest<Types>, Status> {
-        let id = self.admit_introduced(request.sender.as_ref())?;
+    fn ballot(
+        &self,
+        (by, request): (CertifiedReplica, proto::VoteRequest),
+    ) -> Result<VoteRequest<Types>, Status> {
+        let id = self.admit_introduced(by, request.sender.as_ref())?;
         self.may_vote()?;
-        let ballot = convert::ballot_in(request).map_err(malformed)?;
+        let ballot = convert::ballot_in(&request).map_err(malformed)?;
         self.judged(id, self.bounds().ballot(id, &ballot))?;
         Ok(ballot)
     }
@@ -265,11 +275,11 @@ impl Peer for Receiver {
         &self,
         request: Request<Streaming<proto::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let mut requests = request.into_inner();
+        let (by, mut requests) = certified::open(request);
         let Some(first) = requests.message().await? else {
             return Ok(self.until_stop(futures::stream::empty()));
         };
-        let id = self.admit_introduced(first.sender.as_ref())?;
+        let id = self.admit_introduced(by, first.sender.as_ref())?;
         let first = convert::append_in(first).map_err(malformed)?;
         self.judged(id, self.bounds().append(id, &first))?;
         self.agrees(id, &first.vote, log_ids_of(&first)).await?;
@@ -317,8 +327,8 @@ impl Peer for Receiver {
         &self,
         request: Request<proto::AppendRequest>,
     ) -> Result<Response<proto::AppendResponse>, Status> {
-        let request = request.into_inner();
-        let id = self.admit_introduced(request.sender.as_ref())?;
+        let (by, request) = certified::open(request);
+        let id = self.admit_introduced(by, request.sender.as_ref())?;
         let request = convert::append_in(request).map_err(malformed)?;
         self.judged(id, self.bounds().append(id, &request))?;
         self.agrees(id, &request.vote, log_ids_of(&request)).await?;
@@ -338,7 +348,7 @@ impl Peer for Receiver {
         &self,
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteResponse>, Status> {
-        let ballot = self.ballot(&request.into_inner())?;
+        let ballot = self.ballot(certified::open(request))?;
         let voted = self.shared.raft.vote(ballot).await.map_err(stopped::<RaftError<Types>>)?;
         Ok(Response::new(convert::voted_out(&voted)))
     }
@@ -347,7 +357,7 @@ impl Peer for Receiver {
         &self,
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteResponse>, Status> {
-        let ballot = self.ballot(&request.into_inner())?;
+        let ballot = self.ballot(certified::open(request))?;
         let voted = self.shared.raft.pre_vote(ballot).await.map_err(stopped::<RaftError<Types>>)?;
         Ok(Response::new(convert::voted_out(&voted)))
     }
@@ -356,8 +366,8 @@ impl Peer for Receiver {
         &self,
         request: Request<proto::TransferRequest>,
     ) -> Result<Response<proto::TransferResponse>, Status> {
-        let request = request.into_inner();
-        let id = self.admit_introduced(request.sender.as_ref())?;
+        let (by, request) = certified::open(request);
+        let id = self.admit_introduced(by, request.sender.as_ref())?;
         let is_requested = request.wished;
         let request = convert::transfer_in(&request).map_err(malformed)?;
         self.judged(id, self.bounds().transfer(id, &request))?;
@@ -372,8 +382,8 @@ impl Peer for Receiver {
         &self,
         request: Request<proto::SnapshotRequest>,
     ) -> Result<Response<proto::SnapshotResponse>, Status> {
-        let request = request.into_inner();
-        let id = self.admit_introduced(request.sender.as_ref())?;
+        let (by, request) = certified::open(request);
+        let id = self.admit_introduced(by, request.sender.as_ref())?;
         let (vote, snapshot) = convert::snapshot_in(request).map_err(malformed)?;
         self.judged(id, self.bounds().snapshot(id, &vote, &snapshot))?;
         self.agrees(id, &vote, snapshot.meta.last_log_id).await?;
@@ -390,13 +400,12 @@ impl Peer for Receiver {
         &self,
         request: Request<proto::BlocksRequest>,
     ) -> Result<Response<Self::BlocksStream>, Status> {
-        let request = request.into_inner();
-        self.admit(request.sender.as_ref())?;
+        let (by, request) = certified::open(request);
+        self.admit(by, request.sender.as_ref())?;
         self.is_proven(request.sender.as_ref())?;
         let (parts, outgoing) = mpsc::channel(PARTS_AHEAD);
         let view = self.shared.view.clone();
-        let after = Index(request.after);
-        let to = Index(request.to);
+        let (after, to) = (Index(request.after), Index(request.to));
         tokio::spawn(send_blocks(view, after, to, parts));
         Ok(self.until_stop(ReceiverStream::new(outgoing)))
     }
@@ -405,11 +414,11 @@ impl Peer for Receiver {
         &self,
         request: Request<Streaming<proto::HoldPing>>,
     ) -> Result<Response<Self::HoldStream>, Status> {
-        let mut pings = request.into_inner();
+        let (by, mut pings) = certified::open(request);
         let Some(hello) = pings.message().await? else {
             return Err(Status::invalid_argument("a liveness stream without a hello"));
         };
-        let id = self.admit(hello.sender.as_ref())?;
+        let id = self.admit(by, hello.sender.as_ref())?;
         if self.shared.leaving.is_cancelled() {
             return Err(goodbye());
         }
@@ -419,8 +428,8 @@ impl Peer for Receiver {
             tracing::info!(peer = id, "sending missing logs to {id}");
         }
         let introduction = &self.shared.introduction;
-        let known = introduction.meet(id, hello.starts.as_ref());
-        let known = known.map_err(|error| refusal(&error))?;
+        let known =
+            introduction.meet(id, hello.starts.as_ref()).map_err(|error| refusal(&error))?;
         self.shared.peers.hear_alive(id);
         self.report(id, &hello);
         let pong = proto::HoldPong {

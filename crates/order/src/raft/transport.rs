@@ -32,6 +32,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
+use wire::dial::Connector;
 use wire::proto::peer_client::PeerClient;
 
 use super::bounds::{Bounds, Complaints, Implausible};
@@ -73,7 +74,7 @@ type Failed = RPCError<Types>;
 /// The connection settings for a replica's address.
 pub(crate) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
-        .origin(wire::net::authority())
+        .origin(wire::dial::authority())
         .connect_timeout(CONNECT_MAX)
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -132,7 +133,8 @@ impl Transport {
             return Ok(channel.clone());
         }
         let endpoint = endpoint(address).map_err(|error| error.to_string())?;
-        let channel = endpoint.connect_with_connector_lazy(wire::net::Connector);
+        let connector = Connector::new(self.identity.route(id));
+        let channel = endpoint.connect_with_connector_lazy(connector);
         channels.insert((id, purpose), (address.to_owned(), channel.clone()));
         Ok(channel)
     }

@@ -12,7 +12,9 @@ impl Store {
     pub(crate) async fn terms(&self) -> Vec<u64> {
         let mut terms = Vec::new();
         for id in self.replicas.keys() {
-            let status = wire::status::fetch(self.address(*id), ANSWER_TIMEOUT).await.unwrap();
+            let status = wire::status::fetch(&self.operator(), self.address(*id), ANSWER_TIMEOUT)
+                .await
+                .unwrap();
             terms.push(status.term.unwrap());
         }
         terms
@@ -20,7 +22,8 @@ impl Store {
 
     /// The sender of a process that is no member, with only the values that every client can see.
     pub(crate) async fn stranger(&self, to: u64) -> proto::Sender {
-        let status = wire::status::fetch(self.address(to), ANSWER_TIMEOUT).await.unwrap();
+        let status =
+            wire::status::fetch(&self.operator(), self.address(to), ANSWER_TIMEOUT).await.unwrap();
         proto::Sender {
             id: 999,
             cluster: "test".into(),
@@ -55,7 +58,8 @@ impl Store {
     }
 
     async fn peer(&self, to: u64) -> PeerClient<tonic::transport::Channel> {
-        let channel = wire::net::channel(self.address(to), ANSWER_TIMEOUT).await.unwrap();
+        let channel =
+            wire::dial::channel(&self.operator(), self.address(to), ANSWER_TIMEOUT).await.unwrap();
         PeerClient::new(channel)
     }
 

@@ -2,24 +2,33 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[allow(dead_code, reason = "the tests of `wire` use the rest")]
+#[path = "../../../wire/tests/mutual_tls/authority.rs"]
+mod authority;
+mod certified;
 mod forgery;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use authority::Authority;
 use ledger::command::Definition;
 use ledger::ledger::Windows;
 use ledger::terms::{Cents, Name, OrderNumber};
 use order::{Faults, Settings, Shop};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
+use wire::dial::Route;
 use wire::exit::Stop;
 use wire::peers::Peer;
 use wire::problem::{Code, Problem};
 use wire::proto::{self, answer::What, ask::What as Asked, outcome::What as Decided};
 use wire::stream::Caller;
+use wire::tls::credentials::Credentials;
+use wire::tls::subject::{CertificateRole, Holder};
 
 /// The time limit of one request.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
@@ -34,6 +43,8 @@ pub(crate) struct Store {
     folder: tempfile::TempDir,
     peers: Vec<Peer>,
     replicas: BTreeMap<u64, Replica>,
+    /// The authority of its certificates, if it has any.
+    authority: Option<Authority>,
 }
 
 struct Replica {
@@ -50,6 +61,10 @@ impl Store {
 
     /// Starts only these of the three replicas.
     pub(crate) fn start_some(ids: &[u64]) -> Self {
+        Self::start_by(ids, None)
+    }
+
+    fn start_by(ids: &[u64], authority: Option<Authority>) -> Self {
         let held: Vec<TcpListener> =
             (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let address = |listener: &TcpListener| listener.local_addr().unwrap().to_string();
@@ -59,8 +74,8 @@ impl Store {
             .map(|(id, address)| Peer { id, address })
             .collect();
         drop(held);
-        let mut store =
-            Self { folder: tempfile::tempdir().unwrap(), peers, replicas: BTreeMap::new() };
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Self { folder, peers, replicas: BTreeMap::new(), authority };
         for id in ids {
             store.restart(*id);
         }
@@ -83,7 +98,8 @@ impl Store {
         let peer = self.peers.iter().find(|peer| peer.id == id).unwrap();
         let listen: SocketAddr = peer.address.parse().unwrap();
         let settings = settings(id, self.peers.clone(), listen, self.folder.path());
-        let settings = Settings { faults, ..settings };
+        let credentials = self.credentials(Holder::Replica(id));
+        let settings = Settings { faults, credentials, ..settings };
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -128,13 +144,24 @@ impl Store {
         }
     }
 
+    /// The route of an operator to any replica.
+    fn operator(&self) -> Route {
+        let own = self.credentials(Holder::Any(CertificateRole::Operator));
+        Route::to(Holder::Any(CertificateRole::Order), own.as_ref())
+    }
+
+    fn credentials(&self, holder: Holder) -> Option<Arc<Credentials>> {
+        let folder = self.authority.as_ref()?.folder();
+        Some(Credentials::load(folder, holder).unwrap())
+    }
+
     fn address(&self, id: u64) -> &str {
         &self.peers.iter().find(|peer| peer.id == id).unwrap().address
     }
 
     /// Sends one request to replica `id`.
     pub(crate) async fn ask(&self, id: u64, what: Asked) -> Answered {
-        let caller = Caller::connect(self.address(id))
+        let caller = Caller::connect(&self.operator(), self.address(id))
             .await
             .map_err(|error| Problem::definite(Code::Refused, error.to_string()))?;
         caller.ask(what, ANSWER_TIMEOUT).await
@@ -192,7 +219,10 @@ impl Store {
         self.until(within, async |store| {
             let mut named = Vec::new();
             for id in store.replicas.keys() {
-                let status = wire::status::fetch(store.address(*id), ANSWER_TIMEOUT).await.ok()?;
+                let status =
+                    wire::status::fetch(&store.operator(), store.address(*id), ANSWER_TIMEOUT)
+                        .await
+                        .ok()?;
                 named.push(status.leader?);
             }
             named.iter().all(|leader| *leader == named[0]).then_some(named[0])
@@ -205,7 +235,10 @@ impl Store {
         self.until(within, async |store| {
             let mut at = Vec::new();
             for id in ids {
-                let status = wire::status::fetch(store.address(*id), ANSWER_TIMEOUT).await.ok()?;
+                let status =
+                    wire::status::fetch(&store.operator(), store.address(*id), ANSWER_TIMEOUT)
+                        .await
+                        .ok()?;
                 status.leader?;
                 at.push((status.digest_index?, status.digest?));
             }
@@ -270,6 +303,7 @@ fn settings(id: u64, peers: Vec<Peer>, listen: SocketAddr, folder: &Path) -> Set
         root_key: None,
         windows: Windows::default(),
         reserve: None,
+        credentials: None,
         faults: Faults::default(),
     }
 }

@@ -51,7 +51,7 @@ impl Store for StreamServer {
         &self,
         request: Request<Streaming<proto::Asks>>,
     ) -> Result<Response<Answers>, Status> {
-        let answers = answer(request.into_inner(), Arc::new(self.clone()), self.stop.clone());
+        let answers = answer(request, Arc::new(self.clone()), self.stop.clone());
         Ok(Response::new(answers))
     }
 
@@ -76,7 +76,7 @@ impl Facts for StreamServer {
 impl StreamServer {
     async fn start() -> (Self, mpsc::UnboundedReceiver<Question>) {
         let listener =
-            net::TcpListener::bind("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap())
+            crate::net::TcpListener::bind("127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap())
                 .await
                 .unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -91,7 +91,7 @@ impl StreamServer {
     }
 
     async fn caller(&self) -> Caller {
-        Caller::connect(&self.address).await.unwrap()
+        Caller::connect(&Route::plaintext(), &self.address).await.unwrap()
     }
 }
 
@@ -141,7 +141,8 @@ async fn a_call_beyond_the_limit_is_rejected_unsent_and_an_answer_makes_room_for
 #[tokio::test]
 async fn a_stream_that_ignores_the_limit_gets_an_overloaded_problem() {
     let (server, mut questions) = StreamServer::start().await;
-    let channel = net::channel(&server.address, CONNECT_TIMEOUT).await.unwrap();
+    let channel =
+        dial::channel(&Route::plaintext(), &server.address, CONNECT_TIMEOUT).await.unwrap();
     let many = 0..=u64::try_from(CALLS_OPEN_MAX).unwrap();
     let many = many.map(|call| proto::Ask { call, patience_ms: 1, what: Some(what()) });
     let batch = proto::Asks { asks: many.collect() };

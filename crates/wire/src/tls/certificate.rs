@@ -13,13 +13,14 @@ use std::time::Duration;
 use parking_lot::RwLock;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor, UnixTime};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, version};
 use webpki::{EndEntityCert, KeyUsage};
 
 use super::provider;
+use super::renewal::Renewable;
 use crate::wall_clock::{date, since_epoch, time_of_day};
 
 /// The file of the certificate and its chain.
@@ -50,11 +51,11 @@ pub enum CertificateError {
         why: String,
     },
     /// The certificate and the key belong to different pairs.
-    #[error(
-        "{CERTIFICATE} and {KEY} in {} are not a pair: put the key of this certificate beside it",
-        .0.display()
-    )]
-    Mismatch(PathBuf),
+    #[error("{0} are not a pair: put the key of this certificate beside it")]
+    Mismatch(PairFiles),
+    /// No authority that is trusted has issued the certificate.
+    #[error("{} was issued by no authority in ca.pem", .0.display())]
+    Foreign(PathBuf),
     /// The certificate is not valid now.
     #[error("{} {why}", file.display())]
     NotValid {
@@ -63,6 +64,39 @@ pub enum CertificateError {
         /// Since when, or until when.
         why: String,
     },
+}
+
+/// The two files of a pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PairFiles {
+    folder: PathBuf,
+    certificate: String,
+    key: String,
+}
+
+impl PairFiles {
+    /// The files of a public port: `cert.pem` and `key.pem`.
+    fn of_public_port(folder: &Path) -> Self {
+        let (certificate, key) = (CERTIFICATE.to_owned(), KEY.to_owned());
+        Self { folder: folder.to_owned(), certificate, key }
+    }
+
+    /// The files `NAME.pem` and `NAME.key`.
+    pub(super) fn named(folder: &Path, name: &str) -> Self {
+        let (certificate, key) = (format!("{name}.pem"), format!("{name}.key"));
+        Self { folder: folder.to_owned(), certificate, key }
+    }
+
+    /// The file of the certificate.
+    pub(super) fn certificate(&self) -> PathBuf {
+        self.folder.join(&self.certificate)
+    }
+}
+
+impl fmt::Display for PairFiles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} and {} in {}", self.certificate, self.key, self.folder.display())
+    }
 }
 
 /// The certificate that a listener shows.
@@ -80,23 +114,28 @@ impl fmt::Debug for ServerCertificate {
 impl ServerCertificate {
     /// Reads the pair in a folder.
     pub fn load(folder: &Path) -> Result<Arc<Self>, CertificateError> {
-        let now = RwLock::new(Arc::new(read(folder)?));
+        let now = RwLock::new(Arc::new(read(&PairFiles::of_public_port(folder))?));
         Ok(Arc::new(Self { folder: folder.to_owned(), now }))
     }
 
     /// Reads the pair again. True: it is another one, and new connections use it. This reads files:
     /// it belongs on a thread that may block.
     pub fn renew(&self) -> Result<bool, CertificateError> {
-        let new = read(&self.folder)?;
+        let new = read(&PairFiles::of_public_port(&self.folder))?;
         let is_new = self.now.read().cert != new.cert;
         if is_new {
             *self.now.write() = Arc::new(new);
         }
         Ok(is_new)
     }
+}
 
-    /// The folder of the pair.
-    pub fn folder(&self) -> &Path {
+impl Renewable for ServerCertificate {
+    fn read_again(&self) -> Result<bool, String> {
+        self.renew().map_err(|error| error.to_string())
+    }
+
+    fn folder(&self) -> &Path {
         &self.folder
     }
 }
@@ -122,27 +161,32 @@ pub fn server_config(
     Ok(Arc::new(config))
 }
 
-fn read(folder: &Path) -> Result<CertifiedKey, CertificateError> {
-    let (file, key_file) = (folder.join(CERTIFICATE), folder.join(KEY));
-    let malformed = |file: &Path, what, why: &dyn fmt::Display| CertificateError::Malformed {
-        file: file.to_owned(),
-        what,
-        why: why.to_string(),
-    };
-    let chain = bytes(&file)?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
-    // The parser's errors quote lines, and a misplaced key would be one of them.
-    let chain = chain.map_err(|_| malformed(&file, "certificate", &"it is not PEM, or cut off"))?;
+/// Reads a pair that is valid now. The issuer is not checked.
+pub(super) fn read(files: &PairFiles) -> Result<CertifiedKey, CertificateError> {
+    let (file, key_file) = (files.certificate(), files.folder.join(&files.key));
+    let chain = certificates(&file)?;
     let Some(first) = chain.first() else {
-        return Err(malformed(&file, "certificate", &"there is no BEGIN CERTIFICATE in it"));
+        return Err(malformed(&file, "certificate", "there is no BEGIN CERTIFICATE in it"));
     };
     check(first, &file)?;
     let key = PrivateKeyDer::from_pem_slice(&bytes(&key_file)?);
-    let key = key.map_err(|_| malformed(&key_file, "private key", &"it is no PEM of a key"))?;
+    let key = key.map_err(|_| malformed(&key_file, "private key", "it is no PEM of a key"))?;
     CertifiedKey::from_der(chain.clone(), key, &provider()).map_err(|error| match error {
-        rustls::Error::InconsistentKeys(_) => CertificateError::Mismatch(folder.to_owned()),
-        error => malformed(&key_file, "usable private key", &error),
+        rustls::Error::InconsistentKeys(_) => CertificateError::Mismatch(files.clone()),
+        error => malformed(&key_file, "usable private key", &error.to_string()),
     })
+}
+
+/// Reads the certificates in a file.
+pub(super) fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let pem = bytes(file)?;
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    // The parser's errors quote lines, and a misplaced key would be one of them.
+    all.map_err(|_| malformed(file, "certificate", "it is not PEM, or cut off"))
+}
+
+fn malformed(file: &Path, what: &'static str, why: &str) -> CertificateError {
+    CertificateError::Malformed { file: file.to_owned(), what, why: why.to_owned() }
 }
 
 fn bytes(file: &Path) -> Result<Vec<u8>, CertificateError> {
@@ -155,23 +199,44 @@ fn bytes(file: &Path) -> Result<Vec<u8>, CertificateError> {
 
 /// Checks that a certificate is valid now, for a server. Its issuer is for the client to judge.
 fn check(certificate: &CertificateDer<'_>, file: &Path) -> Result<(), CertificateError> {
+    // Without trust anchors the issuer is always unknown.
+    match verify((certificate, &[]), &[], Usage::Server, file) {
+        Err(CertificateError::Foreign(_)) => Ok(()),
+        checked => checked,
+    }
+}
+
+/// The end of a connection that shows a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Usage {
+    Server,
+    Client,
+}
+
+/// Checks that a certificate with its chain is valid now for this usage, under these authorities.
+pub(super) fn verify(
+    (certificate, chain): (&CertificateDer<'_>, &[CertificateDer<'_>]),
+    authorities: &[TrustAnchor<'_>],
+    usage: Usage,
+    file: &Path,
+) -> Result<(), CertificateError> {
     let not_valid = |why: String| CertificateError::NotValid { file: file.to_owned(), why };
-    let parsed = EndEntityCert::try_from(certificate).map_err(|error| {
-        let why = format!("{error:?}");
-        CertificateError::Malformed { file: file.to_owned(), what: "certificate", why }
-    })?;
-    let algorithms = webpki::ALL_VERIFICATION_ALGS;
-    let usage = KeyUsage::server_auth();
+    let parsed = EndEntityCert::try_from(certificate)
+        .map_err(|error| malformed(file, "certificate", &format!("{error:?}")))?;
     let checked = parsed.verify_for_usage(
-        algorithms,
-        &[],
-        &[],
+        webpki::ALL_VERIFICATION_ALGS,
+        authorities,
+        chain,
         UnixTime::since_unix_epoch(since_epoch()),
-        usage,
+        match usage {
+            Usage::Server => KeyUsage::server_auth(),
+            Usage::Client => KeyUsage::client_auth(),
+        },
         None,
         None,
     );
     match checked.err() {
+        None => Ok(()),
         Some(webpki::Error::CertExpired { not_after, .. }) => {
             let ended = moment(not_after);
             Err(not_valid(format!("expired at {ended}: renew it, or set this machine's clock")))
@@ -181,10 +246,13 @@ fn check(certificate: &CertificateDer<'_>, file: &Path) -> Result<(), Certificat
             Err(not_valid(format!("is not valid before {begins}: set this machine's clock")))
         }
         Some(webpki::Error::RequiredEkuNotFoundContext(_)) => {
-            Err(not_valid("is not a certificate for a server".to_owned()))
+            let end = match usage {
+                Usage::Server => "server",
+                Usage::Client => "client",
+            };
+            Err(not_valid(format!("is not a certificate for a {end}")))
         }
-        // Without trust anchors the issuer is always unknown.
-        _ => Ok(()),
+        Some(_) => Err(CertificateError::Foreign(file.to_owned())),
     }
 }
 
@@ -227,7 +295,8 @@ mod tests {
         // Half of a renewal, an expired pair, and a missing file.
         fs::write(folder.path().join(KEY), KeyPair::generate().unwrap().serialize_pem()).unwrap();
         let mismatch = certificate.renew().unwrap_err();
-        assert_eq!(mismatch, CertificateError::Mismatch(folder.path().to_owned()));
+        let files = PairFiles::of_public_port(folder.path());
+        assert_eq!(mismatch, CertificateError::Mismatch(files));
         write(folder.path(), 2020, 2021);
         assert!(certificate.renew().is_err());
         fs::remove_file(folder.path().join(KEY)).unwrap();

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Semaphore;
 use tokio_rustls::{LazyConfigAcceptor, TlsStream};
@@ -48,10 +49,25 @@ pub enum HandshakeError {
     Failed(io::Error),
 }
 
+impl MaybeTlsStream {
+    /// The certificates that the other end has shown, its own first. `None`: none, or no TLS.
+    pub fn shown_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Tls(tls) => tls.stream.get_ref().1.peer_certificates(),
+        }
+    }
+}
+
 impl From<TlsStream<TcpStream>> for MaybeTlsStream {
     fn from(stream: TlsStream<TcpStream>) -> Self {
         Self::Tls(Box::new(Tls { stream, unsent: false }))
     }
+}
+
+/// True if one end rejects the other in a handshake; false if the connection itself failed.
+pub fn is_rejection(error: &io::Error) -> bool {
+    error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some()
 }
 
 /// What a listener performs handshakes with.
@@ -66,6 +82,11 @@ impl Acceptor {
     /// With this configuration.
     pub fn new(config: Arc<ServerConfig>) -> Self {
         Self { config, turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// With another configuration, and the same turns.
+    pub fn with_config(&self, config: Arc<ServerConfig>) -> Self {
+        Self { config, turn: self.turn.clone() }
     }
 }
 

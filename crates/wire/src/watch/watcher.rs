@@ -18,8 +18,8 @@ use super::lease::Moment;
 use super::position::Verdict;
 use super::source_state::Grant;
 use crate::convert;
+use crate::dial::{self, Route};
 use crate::limits::{CONNECT_TIMEOUT, RPC_BYTES_MAX};
-use crate::net;
 use crate::proto::watch_client::WatchClient;
 use crate::proto::{self, from_source, from_watcher};
 
@@ -102,9 +102,14 @@ pub enum Ended {
 }
 
 /// Watches the source at `address` until the stream ends.
-pub async fn watch<W: Watcher>(watcher: &W, address: &str, stop: &CancellationToken) -> Ended {
+pub async fn watch<W: Watcher>(
+    watcher: &W,
+    route: &Route,
+    address: &str,
+    stop: &CancellationToken,
+) -> Ended {
     let refused = |why: String| Ended::Refused(why);
-    let channel = match net::channel(address, CONNECT_TIMEOUT).await {
+    let channel = match dial::channel(route, address, CONNECT_TIMEOUT).await {
         Ok(channel) => channel,
         Err(error) => return refused(error.to_string()),
     };

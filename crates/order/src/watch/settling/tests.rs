@@ -205,7 +205,7 @@ impl Store for ReplyCollector {
         request: Asking<Streaming<proto::Asks>>,
     ) -> Result<Response<stream::Answers>, Status> {
         let stop = CancellationToken::new();
-        Ok(Response::new(stream::answer(request.into_inner(), Arc::new(self.clone()), stop)))
+        Ok(Response::new(stream::answer(request, Arc::new(self.clone()), stop)))
     }
 
     async fn history(
@@ -243,7 +243,10 @@ impl Asker {
         let window = ReplyCollector(sender, watch::Sender::default());
         let routes = Routes::new(StoreServer::new(window.clone()));
         tokio::spawn(serve::internal(listener, routes, Arc::new(window), CancellationToken::new()));
-        Self { caller: Caller::connect(&address).await.unwrap(), replies }
+        Self {
+            caller: Caller::connect(&wire::dial::Route::plaintext(), &address).await.unwrap(),
+            replies,
+        }
     }
 
     /// A reply, and the answer that arrives for it.

@@ -8,8 +8,9 @@ use tonic::service::Routes;
 use tonic::{Request, Response};
 
 use super::*;
+use crate::dial::{self, Route};
 use crate::limits::CONNECT_TIMEOUT;
-use crate::net::{self, TcpListener};
+use crate::net::TcpListener;
 use crate::proto::watch_client::WatchClient;
 use crate::proto::watch_server::{Watch, WatchServer};
 use crate::serve::{self, Facts};
@@ -200,7 +201,7 @@ impl Spoken {
             early: Mutex::new(false),
         });
         let address = start(Server::Source(source.clone())).await;
-        let channel = net::channel(&address, CONNECT_TIMEOUT).await.unwrap();
+        let channel = dial::channel(&Route::plaintext(), &address, CONNECT_TIMEOUT).await.unwrap();
         let (sender, outgoing) = mpsc::unbounded_channel();
         let hello = proto::Hello { incarnation: 5, cursor: 7, seen: 7, ..proto::Hello::default() };
         sender.send(up(from_watcher::What::Hello(hello))).unwrap();
@@ -384,7 +385,7 @@ impl Watching {
         let follower = Arc::new(Follower { calls: report, seen, seen_news, abandoned });
         let theirs = follower.clone();
         let ended = tokio::spawn(async move {
-            watcher::watch(&*theirs, &address, &CancellationToken::new()).await
+            watcher::watch(&*theirs, &Route::plaintext(), &address, &CancellationToken::new()).await
         });
         let (mut up, down) = soon(served.recv()).await.unwrap();
         let hello = soon(up.message()).await.unwrap().unwrap();

@@ -1,0 +1,52 @@
+//! The internal plane: the credentials of a process, and the routes of the tools.
+//!
+//! A tool reads the operator's certificate when it first dials a process, so that commands of the
+//! public plane need none.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use wire::dial::Route;
+use wire::exit::Stop;
+use wire::tls::credentials::Credentials;
+use wire::tls::subject::{CertificateRole, Holder};
+
+/// The folder of the operator's certificate. `None`: the tools dial in plaintext.
+static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
+
+/// The operator's credentials, once a tool has needed them.
+static OPERATOR: OnceLock<Arc<Credentials>> = OnceLock::new();
+
+/// The credentials of a process or of an operator, in a folder.
+pub(crate) fn load(folder: &Path, holder: Holder) -> Result<Arc<Credentials>, Stop> {
+    Credentials::load(folder, holder).map_err(|error| Stop::Setup(format!("tls: {error}")))
+}
+
+/// Notes the folder from which this tool takes the operator's certificate. Only the first call
+/// counts.
+pub(crate) fn set_folder(folder: Option<PathBuf>) {
+    let _ = FOLDER.set(folder);
+}
+
+/// True if this tool has no folder of certificates, and dials in plaintext.
+pub(crate) fn is_plaintext() -> bool {
+    FOLDER.get().is_none_or(Option::is_none)
+}
+
+/// The route of a tool to processes of this role.
+pub(crate) fn route(role: CertificateRole) -> Result<Route, Stop> {
+    let server = Holder::Any(role);
+    let Some(folder) = FOLDER.get().and_then(Option::as_ref) else {
+        return Ok(Route::plaintext());
+    };
+    if let Some(credentials) = OPERATOR.get() {
+        return Ok(Route::to(server, Some(credentials)));
+    }
+    let credentials = load(folder, Holder::Any(CertificateRole::Operator))?;
+    Ok(Route::to(server, Some(OPERATOR.get_or_init(|| credentials))))
+}
+
+/// The route of a tool to any replica.
+pub(crate) fn to_replicas() -> Result<Route, Stop> {
+    route(CertificateRole::Order)
+}
