@@ -109,12 +109,12 @@ fn a_whole_store_with_certificates_outlives_its_leader() {
     store.kill(456);
     assert_eq!(store.buy("GameStart", 1), 1);
     store.start_order(456, &[]);
-    let leader = await_ready(&store, None);
+    await_ready(&store, None);
     assert_eq!(store.buy("GameStart", 1), 2);
     let verified = operate(&store, &authority, &["verify"]);
     assert!(verified.code == Some(0) && verified.stdout.contains("identical"), "{verified:?}");
-    let to = IDS.into_iter().find(|id| *id != leader).unwrap().to_string();
-    let moved = operate(&store, &authority, &["ctl", "transfer", "--to", &to]);
+    // The highest id: on a busy machine no other replica wins the election in its place.
+    let moved = operate(&store, &authority, &["ctl", "transfer", "--to", "456"]);
     assert_eq!(moved.code, Some(0), "{moved:?}");
     let listed = operate(&store, &authority, &["ctl", "member", "list"]);
     assert!(listed.code == Some(0) && listed.stdout.contains("leads"), "{listed:?}");
