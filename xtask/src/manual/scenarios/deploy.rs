@@ -26,6 +26,24 @@ pub(crate) fn one_host(stage: &Stage<'_>) -> Result<()> {
     moved(stage, &host)
 }
 
+/// From plain HTTP to locked: nothing is reached without a certificate or an API key any more.
+pub(crate) fn locked(stage: &Stage<'_>) -> Result<()> {
+    let host = open(stage, "locked")?;
+    host.await_store(3)?;
+    host.order(5)?;
+    host.follow(stage.deploy("From plain HTTP to locked", 1)?)?;
+    let product = "http://127.0.0.1:1234/stocks/GameStart";
+    host.ok(&format!("curl --fail {product}"))?;
+    host.follow(stage.deploy("From plain HTTP to locked", 2)?)?;
+    let closed = host.run(&format!("curl --include {product}"))?.text;
+    ensure!(closed.contains("401 Unauthorized"), "a query without an API key got {closed}");
+    let plain = host.run("oppidum status")?;
+    ensure!(plain.code == 2 && plain.text.contains("--tls DIR"), "the status: {}", plain.text);
+    let dialed = host.run("curl http://127.0.0.1:1115/status")?.text;
+    ensure!(dialed.contains("this port speaks TLS"), "a replica told {dialed}");
+    host.ok("OPPIDUM_TLS=ca oppidum verify").map(|_| ())
+}
+
 /// Exit codes: a unit that ends with 1 is restarted, with 2 it is not, and the last line says why.
 fn exit_codes(host: &Host) -> Result<()> {
     host.kill("KILL", "order --id 123")?;

@@ -26,7 +26,7 @@ pub(crate) struct Scenario {
 }
 
 /// All scenarios, the longest first.
-pub(crate) const SCENARIOS: [Scenario; 15] = [
+pub(crate) const SCENARIOS: [Scenario; 16] = [
     Scenario { name: "nginx", play: gateways::nginx },
     Scenario { name: "haproxy", play: gateways::haproxy },
     Scenario { name: "lost", play: lost::play },
@@ -42,6 +42,7 @@ pub(crate) const SCENARIOS: [Scenario; 15] = [
     Scenario { name: "mishaps", play: mishaps::play },
     Scenario { name: "two-of-three", play: deaths::two_of_three },
     Scenario { name: "does-not-start", play: start::play },
+    Scenario { name: "locked", play: deploy::locked },
 ];
 
 /// A block that the chore cannot run.
