@@ -199,7 +199,7 @@ impl LeaderView {
             Stop::Setup("no replica leads just now: see `oppidum status`, and try again".into())
         })?;
         let no = |why: String| Stop::Setup(format!("the leader cannot be asked: {why}"));
-        let route = internal_plane::to_replicas()?;
+        let route = internal_plane::to_replica(leader.id)?;
         let caller =
             Caller::connect(&route, &leader.address).await.map_err(|e| no(e.to_string()))?;
         let mut accesses = caller.access();

@@ -109,13 +109,13 @@ pub(crate) async fn decide(url: &str, command: Command) -> Result<Outcome, Stop>
     let key = Key::new(Origin::Client, &text);
     let request = Request { key, deadline: None, command };
     let what = ask::What::Request(convert::request_to(&request));
-    let route = internal_plane::to_replicas()?;
     let began = Instant::now();
     let mut last = "no leader".to_owned();
     let mut is_new = true;
     while began.elapsed() < DECISION_TIMEOUT {
         let store = inspect::fetch(url).await?;
         if let Some(leader) = store.leading() {
+            let route = internal_plane::to_replica(leader.id)?;
             match ask_once(&route, &leader.address, what.clone()).await {
                 Ok(outcome) => return Ok(outcome),
                 // The leader does not take this command, and no earlier try can have been decided.

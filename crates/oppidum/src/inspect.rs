@@ -328,7 +328,7 @@ pub(crate) async fn judge(url: &str) -> Result<Verdict, Stop> {
 
 /// Waits until a replica has applied entry `newest`. Returns its index if it does not in time.
 async fn lags(replica: &ProcessStatus, newest: u64, until: Instant) -> Option<u64> {
-    let route = internal_plane::to_replicas().ok()?;
+    let route = internal_plane::to_replica(replica.id).ok()?;
     let mut stands = replica.applied_index.unwrap_or(0);
     // A replica that cannot be reached is not waited for: reading its history says why.
     while stands < newest && replica.error.is_none() {
@@ -392,7 +392,7 @@ impl Audit {
 /// Reads every block of a replica, in order.
 async fn read(id: u64, address: &str, mut each: impl FnMut(&Block)) -> Result<HistoryHead, Stop> {
     let no = |why: String| Stop::Setup(format!("replica {id} could not be asked: {why}"));
-    let route = internal_plane::to_replicas()?;
+    let route = internal_plane::to_replica(Some(id))?;
     let channel = dial::channel(&route, address, CONNECT_TIMEOUT).await;
     let channel = channel.map_err(|error| no(error.to_string()))?;
     let mut client = StoreClient::new(channel).max_decoding_message_size(RPC_BYTES_MAX);

@@ -35,7 +35,10 @@ pub(crate) fn is_plaintext() -> bool {
 
 /// The route of a tool to processes of this role.
 pub(crate) fn route(role: CertificateRole) -> Result<Route, Stop> {
-    let server = Holder::Any(role);
+    route_to(Holder::Any(role))
+}
+
+fn route_to(server: Holder) -> Result<Route, Stop> {
     let Some(folder) = FOLDER.get().and_then(Option::as_ref) else {
         return Ok(Route::plaintext());
     };
@@ -46,7 +49,8 @@ pub(crate) fn route(role: CertificateRole) -> Result<Route, Stop> {
     Ok(Route::to(server, Some(OPERATOR.get_or_init(|| credentials))))
 }
 
-/// The route of a tool to any replica.
-pub(crate) fn to_replicas() -> Result<Route, Stop> {
-    route(CertificateRole::Order)
+/// The route of a tool to the replica with this id, or to any if the id is not known. No other
+/// process passes for it, even at an address that a page told wrongly.
+pub(crate) fn to_replica(id: Option<u64>) -> Result<Route, Stop> {
+    route_to(id.map_or(Holder::Any(CertificateRole::Order), Holder::Replica))
 }

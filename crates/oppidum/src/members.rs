@@ -131,11 +131,11 @@ async fn remove(url: &str, id: u64) -> Result<bool, Stop> {
 
 /// Finds the leader, and opens a channel to it.
 async fn leader(url: &str, began: Instant) -> Result<(u64, ControlChannel), Stop> {
-    let route = internal_plane::to_replicas()?;
     loop {
         let store = inspect::fetch(url).await?;
         let mut why = "no replica leads just now: see `oppidum status`".to_owned();
         if let Some(leader) = store.leading() {
+            let route = internal_plane::to_replica(leader.id)?;
             match dial::channel(&route, &leader.address, CONNECT_TIMEOUT).await {
                 Ok(channel) => return Ok((leader.id.unwrap_or(0), ControlClient::new(channel))),
                 Err(error) => why = format!("the leader cannot be asked: {error}"),

@@ -23,7 +23,7 @@ pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
     let store = inspect::fetch(url).await?;
     let (id, address) = leading(&store)?;
     let no = |why: String| Stop::Setup(format!("replica {id} at {address} cannot be asked: {why}"));
-    let route = internal_plane::to_replicas()?;
+    let route = internal_plane::to_replica(Some(id))?;
     let channel = dial::channel(&route, address, CONNECT_TIMEOUT).await;
     let channel = channel.map_err(|error| no(error.to_string()))?;
     match ControlClient::new(channel).transfer(TransferTo { to }).await {
@@ -62,7 +62,7 @@ pub(crate) async fn repair(url: &str, id: u64) -> Result<bool, Stop> {
     };
     let address = &replica.address;
     let no = |why: String| Stop::Setup(format!("replica {id} at {address} cannot be asked: {why}"));
-    let route = internal_plane::to_replicas()?;
+    let route = internal_plane::to_replica(Some(id))?;
     let channel = dial::channel(&route, address, CONNECT_TIMEOUT).await;
     let channel = channel.map_err(|error| no(error.to_string()))?;
     match ControlClient::new(channel).repair(RepairAsk {}).await {

@@ -1,11 +1,13 @@
 //! Internal listener of every process: serves gRPC to the other processes and `/livez`, `/readyz`,
 //! `/metrics` and `/status` to operators and their tools, on one port.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::extract;
-use axum::http::{Request, StatusCode, Version};
+use axum::http::{Request, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::get;
@@ -31,7 +33,7 @@ use crate::metrics;
 use crate::net::{self, TcpListener, TcpStream};
 use crate::permissions::{self, AccessDenied, AuthenticatedCaller};
 use crate::status::ProcessStatus;
-use crate::tls::credentials::Credentials;
+use crate::tls::credentials::{Credentials, Mismatch};
 use crate::tls::stream::{self, Acceptor, HandshakeError, MaybeTlsStream};
 use crate::watch::reattach_backoff::Origin;
 
@@ -148,8 +150,8 @@ pub async fn internal_within(
             continue;
         };
         let router = router.clone().layer(Extension(Origin::of(from.ip())));
-        let serving = serve(stream, tls.clone(), router, graceful.watcher(), place);
-        tokio::spawn(serving);
+        let serving = Serving { router, watcher: graceful.watcher(), place, stop: stop.clone() };
+        tokio::spawn(serving.accept((stream, from), tls.clone()));
     }
     drop(listener);
     // Streams end by themselves at `stop`; connections that are open after the timeout are cut.
@@ -173,24 +175,26 @@ impl Handshakes {
     /// the handshake failed.
     async fn perform(
         self,
-        stream: TcpStream,
+        (stream, from): (TcpStream, SocketAddr),
     ) -> Option<(MaybeTlsStream, Option<AuthenticatedCaller>)> {
         let Self { credentials, acceptor } = self;
         let handshake = stream::accept(acceptor.with_config(credentials.server_config()), stream);
         match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(stream)) => {
-                let subject = credentials.caller(stream.shown_certificates());
+                let subject = credentials.caller(stream.shown_certificates(), from.ip());
                 let listener = credentials.subject().role;
                 let caller = subject.map(|subject| AuthenticatedCaller { subject, listener });
                 return Some((stream, caller));
             }
             Ok(Err(HandshakeError::NotTls(stream))) => {
-                credentials.warn(format_args!("a connection without TLS was refused"));
+                let what = format_args!("a connection without TLS from {} was refused", from.ip());
+                credentials.warn(Mismatch::Plaintext, what);
                 net::reject(stream, NOT_TLS);
             }
             // The connection of a process that died is no reason for a warning.
             Ok(Err(HandshakeError::Failed(error))) if stream::is_rejection(&error) => {
-                credentials.warn(format_args!("a caller failed in the TLS handshake: {error}"));
+                let what = format_args!("no TLS handshake with {}: {error}", from.ip());
+                credentials.warn(Mismatch::Handshake, what);
             }
             Ok(Err(HandshakeError::Failed(error))) => tracing::debug!("no TLS handshake: {error}"),
             Err(_) => tracing::debug!("no TLS handshake within {:?}", limits::HANDSHAKE_TIMEOUT),
@@ -199,75 +203,83 @@ impl Handshakes {
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    tls: Option<Handshakes>,
+/// An accepted connection that is to be served.
+struct Serving {
     router: Router,
     watcher: Watcher,
     place: OpenConnection,
-) {
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
-    let closing = place.closing().clone();
-    let (stream, caller) = match tls {
-        None => (MaybeTlsStream::Plain(stream), None),
-        Some(handshakes) => {
-            let performed = tokio::select! {
-                performed = handshakes.perform(stream) => performed,
-                () = closing.cancelled() => None,
-            };
-            let Some(performed) = performed else { return };
-            performed
-        }
-    };
-    let router = match caller {
-        Some(caller) => router.layer(Extension(caller)),
-        None => router,
-    };
-    serve_http(stream, router, watcher, place).await;
+    stop: CancellationToken,
 }
 
-async fn serve_http(
-    stream: MaybeTlsStream,
-    router: Router,
-    watcher: Watcher,
-    place: OpenConnection,
-) {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits::HEADER_TIMEOUT)
-        .http2()
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
-        .keep_alive_interval(limits::KEEPALIVE)
-        .keep_alive_timeout(limits::KEEPALIVE);
-    let place = Arc::new(place);
-    let router = TowerToHyperService::new(router);
-    let closing = place.closing().clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        // Processes call over HTTP/2 and keep their connections, so these are never idle. A request
-        // for a page comes over HTTP/1.1, and its connection is idle after the answer.
-        let page = (request.version() < Version::HTTP_2).then(|| place.clone());
-        place.note_request();
-        let answering = router.call(request);
-        async move {
-            let answer = answering.await;
-            if let Some(place) = page {
-                place.note_idle();
-            }
-            answer
+impl Serving {
+    async fn accept(self, (stream, from): (TcpStream, SocketAddr), tls: Option<Handshakes>) {
+        if stream.set_nodelay(true).is_err() {
+            return;
         }
-    });
-    let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-    tokio::select! {
-        // A broken connection is not reported here: each stream on it notices the break itself.
-        _ = watcher.watch(connection) => {}
-        () = closing.cancelled() => {}
+        let closing = self.place.closing().clone();
+        let Some(handshakes) = tls else {
+            return self.serve_http(MaybeTlsStream::Plain(stream), true).await;
+        };
+        let performed = tokio::select! {
+            performed = handshakes.perform((stream, from)) => performed,
+            () = closing.cancelled() => None,
+            () = self.stop.cancelled() => None,
+        };
+        match performed {
+            Some((stream, Some(caller))) => {
+                let router = self.router.layer(Extension(caller));
+                Self { router, ..self }.serve_http(stream, true).await;
+            }
+            Some((stream, None)) => self.serve_http(stream, false).await,
+            None => {}
+        }
     }
+
+    /// `may_call`: false for a client without a certificate, which can only probe.
+    async fn serve_http(self, stream: MaybeTlsStream, may_call: bool) {
+        let Self { router, watcher, place, .. } = self;
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits::HEADER_TIMEOUT)
+            .http2()
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
+            .keep_alive_interval(limits::KEEPALIVE)
+            .keep_alive_timeout(limits::KEEPALIVE);
+        let place = Arc::new(place);
+        let router = TowerToHyperService::new(router);
+        let closing = place.closing().clone();
+        let has_call = Arc::new(AtomicBool::new(false));
+        let service = service_fn(move |request: Request<Incoming>| {
+            // Processes keep the connections of their calls, so these are never idle. A connection
+            // on which only pages were requested is idle after each answer, and makes room.
+            has_call.fetch_or(may_call && is_call(request.uri().path()), Ordering::Relaxed);
+            let (place, has_call) = (place.clone(), has_call.clone());
+            place.note_request();
+            let answering = router.call(request);
+            async move {
+                let answer = answering.await;
+                if !has_call.load(Ordering::Relaxed) {
+                    place.note_idle();
+                }
+                answer
+            }
+        });
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        tokio::select! {
+            // A broken connection is not reported here: each stream on it notices the break itself.
+            _ = watcher.watch(connection) => {}
+            () = closing.cancelled() => {}
+        }
+    }
+}
+
+/// True for the path of a gRPC call, which has a dot; the path of a page has none.
+fn is_call(path: &str) -> bool {
+    path.contains('.')
 }
 
 /// Wraps a router so that requests which a web page could have made are rejected, and on a listener
@@ -277,14 +289,15 @@ fn guarded(router: Router, facts: Arc<dyn Facts>, has_tls: bool) -> Router {
         let facts = facts.clone();
         async move {
             let (head, body) = request.into_parts();
-            if let Err(rejected) = cross_origin::judge(&head, |name| facts.is_called(name)) {
+            // With TLS a browser accepts only the names in the certificate of this process.
+            let is_ours = |name: &str| has_tls || facts.is_called(name);
+            if let Err(rejected) = cross_origin::judge(&head, is_ours) {
                 return rejected.into_response();
             }
             if has_tls {
                 let caller = head.extensions.get::<AuthenticatedCaller>();
-                let is_call = head.uri.path().contains('.');
                 if let Err(denied) = permissions::check_path(caller, head.uri.path()) {
-                    return denial(&denied, is_call);
+                    return denial(&denied, is_call(head.uri.path()));
                 }
             }
             next.run(extract::Request::from_parts(head, body)).await
@@ -326,64 +339,7 @@ fn pages(facts: Arc<dyn Facts>) -> Router {
 
 #[cfg(test)]
 #[cfg(not(feature = "simulated"))]
-mod tests {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpSocket;
-
-    use super::*;
-
-    struct QuietProcess;
-
-    impl Facts for QuietProcess {
-        fn status(&self) -> ProcessStatus {
-            ProcessStatus::default()
-        }
-
-        fn ready(&self) -> bool {
-            true
-        }
-    }
-
-    /// Connects from 127.0.0.`host`: every such address is on this machine's loopback.
-    async fn connect(host: u8, port: u16) -> TcpStream {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind(([127, 0, 0, host], 0).into()).unwrap();
-        socket.connect(([127, 0, 0, 1], port).into()).await.unwrap()
-    }
-
-    /// Requests a page and returns the answer; empty when the connection ends.
-    async fn ask(stream: &mut TcpStream) -> String {
-        let mut bytes = vec![0; 1_024];
-        let asked = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await;
-        let read = match asked {
-            Ok(()) => stream.read(&mut bytes).await.unwrap_or(0),
-            Err(_) => 0,
-        };
-        String::from_utf8_lossy(&bytes[..read]).into_owned()
-    }
-
-    #[tokio::test]
-    async fn a_member_gets_a_place_while_one_address_holds_all_of_them() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let stop = CancellationToken::new();
-        let serving =
-            internal_within(listener, Routes::default(), Arc::new(QuietProcess), 2, stop.clone());
-        let serving = tokio::spawn(serving);
-        let mut held = [connect(2, port).await, connect(2, port).await];
-        for client in &mut held {
-            assert!(ask(client).await.starts_with("HTTP/1.1 200 "));
-        }
-        let mut third = connect(2, port).await;
-        assert_eq!(ask(&mut third).await, "", "its address holds all places");
-        let mut member = connect(3, port).await;
-        assert!(ask(&mut member).await.starts_with("HTTP/1.1 200 "));
-        assert_eq!(held[0].read(&mut [0]).await.unwrap(), 0, "idle longest, so evicted");
-        assert!(ask(&mut held[1]).await.starts_with("HTTP/1.1 200 "));
-        stop.cancel();
-        serving.await.unwrap();
-    }
-}
+mod tests;
 
 #[cfg(test)]
 #[cfg(not(feature = "simulated"))]

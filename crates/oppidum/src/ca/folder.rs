@@ -75,7 +75,8 @@ impl CaFolder {
             (Some(views), Some(key)) => (views, key),
             (Some(_), None) => return Err(lost(&key_file)),
             (None, Some(_)) => {
-                let why = "is missing: copy it from the folder of any process";
+                let why = "is missing: copy it from the folder of any process; if no certificate \
+                           was issued yet, remove ca.key and begin again";
                 return Err(Stop::Setup(format!("{} {why}", file.display())));
             }
         };
@@ -127,7 +128,7 @@ pub(super) fn no_ca(path: &Path) -> Stop {
 fn lost(key_file: &Path) -> Stop {
     Stop::Setup(format!(
         "{} is missing: issue certificates on the machine that keeps it. To replace a CA that is \
-         lost, type `oppidum ctl ca init --dir NEW`, and follow docs/security.md",
+         lost, type `oppidum ctl ca init --dir NEW --store STORE`, and follow docs/security.md",
         key_file.display()
     ))
 }

@@ -92,8 +92,8 @@ fn issue(request: &IssueCertificate, now: Duration) -> Result<(), Stop> {
         }
     }
     note!(
-        "copy {subject}.key, {subject}.pem and ca.pem to the folder of its --tls; a process that \
-         runs uses them within 30 s"
+        "copy {subject}.key and {subject}.pem to the folder of its --tls, and ca.pem if it has \
+         none; a process that runs uses the new pair within 30 s"
     );
     Ok(())
 }

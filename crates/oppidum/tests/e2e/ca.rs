@@ -33,7 +33,10 @@ fn an_operator_makes_a_ca_issues_renews_and_lists() {
     assert_eq!(issued.code, Some(0), "{issued:?}");
     let line = "ca/order-123.pem: order 123 of shop-1, until 20";
     assert!(issued.stdout.starts_with(line) && issued.stdout.lines().count() == 1, "{issued:?}");
-    assert!(issued.stderr.contains("copy order-123.key, order-123.pem and ca.pem"), "{issued:?}");
+    assert!(
+        issued.stderr.contains("copy order-123.key and order-123.pem to the folder of its --tls"),
+        "{issued:?}"
+    );
     let renewed = ca(folder, "issue --dir ca/ order 123 --host 10.0.0.1");
     assert!(renewed.stderr.contains("it replaces the certificate that ends at"), "{renewed:?}");
     assert!(renewed.stderr.contains("was also for one.example: repeat `--host`"), "{renewed:?}");
@@ -81,7 +84,9 @@ fn each_bad_argument_gets_one_sentence() {
     let lost = ca(folder, "issue --dir ca/ order 123");
     assert_eq!(lost.code, Some(2), "{lost:?}");
     assert!(
-        lost.stderr.contains("To replace a CA that is lost, type `oppidum ctl ca init --dir NEW`"),
+        lost.stderr.contains(
+            "To replace a CA that is lost, type `oppidum ctl ca init --dir NEW --store STORE`"
+        ),
         "{lost:?}"
     );
     assert_eq!(ca(folder, "list --dir ca/").code, Some(0), "it needs no key");

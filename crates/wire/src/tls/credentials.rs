@@ -7,8 +7,10 @@
 //! never used: at the start it is an error, and later the pair in use stays. No error and no
 //! `Debug` output contains a key.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,14 +98,27 @@ pub enum Protocol {
     Http1,
 }
 
+/// Why another process is not accepted: each kind has warnings of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Mismatch {
+    /// A caller speaks no TLS.
+    Plaintext,
+    /// The handshake with a caller failed.
+    Handshake,
+    /// The certificate of a caller has no role in the store.
+    Caller,
+    /// A server is not the expected one.
+    Server,
+}
+
 /// The credentials of one process. They change when its files change.
 pub struct Credentials {
     folder: PathBuf,
     holder: Holder,
     subject: Arc<Subject>,
     now: RwLock<Material>,
-    /// When the last warning about another process's certificate was logged.
-    warned: Mutex<Option<Instant>>,
+    /// When the last warning of each kind was logged.
+    warned: Mutex<BTreeMap<Mismatch, Instant>>,
 }
 
 /// What both ends of new connections use.
@@ -166,7 +181,11 @@ impl Credentials {
 
     /// The subject of the certificate that a client has shown, which the handshake has verified.
     /// `None`: it has shown none.
-    pub(crate) fn caller(&self, shown: Option<&[CertificateDer<'_>]>) -> Option<Arc<Subject>> {
+    pub(crate) fn caller(
+        &self,
+        shown: Option<&[CertificateDer<'_>]>,
+        from: IpAddr,
+    ) -> Option<Arc<Subject>> {
         let certificate = shown?.first()?;
         let subject = subject_of(certificate);
         let subject = subject.and_then(|subject| match subject.store == self.subject.store {
@@ -176,7 +195,8 @@ impl Credentials {
         match subject {
             Ok(subject) => Some(Arc::new(subject)),
             Err(why) => {
-                self.warn(format_args!("the certificate of a caller {why}"));
+                let what = format_args!("the certificate of the caller at {from} {why}");
+                self.warn(Mismatch::Caller, what);
                 None
             }
         }
@@ -203,14 +223,41 @@ impl Credentials {
         let store = &self.subject.store;
         let name = ServerName::try_from(server.dns_name(store)).map_err(|e| e.to_string())?;
         match TlsConnector::from(config).connect(name, stream).await {
-            Ok(connected) => Ok(TlsStream::from(connected).into()),
+            Ok(connected) => {
+                let stream = MaybeTlsStream::from(TlsStream::from(connected));
+                match self.check_server(server, stream.shown_certificates()) {
+                    Ok(()) => Ok(stream),
+                    Err(why) => {
+                        self.warn(Mismatch::Server, format_args!("{why}"));
+                        Err(why)
+                    }
+                }
+            }
             Err(error) => {
                 let why = self.explained(server, &error);
                 if let Some(why) = &why {
-                    self.warn(format_args!("{why}"));
+                    self.warn(Mismatch::Server, format_args!("{why}"));
                 }
                 Err(why.unwrap_or_else(|| format!("the handshake failed: {error}")))
             }
+        }
+    }
+
+    /// Checks that the certificate of a server has this role and no other name under `oppidum`.
+    fn check_server(
+        &self,
+        server: Holder,
+        shown: Option<&[CertificateDer<'_>]>,
+    ) -> Result<(), String> {
+        let store = &self.subject.store;
+        let first =
+            shown.and_then(|shown| shown.first()).ok_or("the server shows no certificate")?;
+        let subject =
+            subject_of(first).map_err(|why| format!("the certificate of {server} {why}"))?;
+        if subject.store == *store && server.is(&subject) {
+            Ok(())
+        } else {
+            Err(format!("a server is not accepted as {server} of store {store}: it is {subject}"))
         }
     }
 
@@ -221,7 +268,8 @@ impl Credentials {
         let why = match inner {
             rustls::Error::InvalidMessage(_) => {
                 return Some(format!(
-                    "no TLS with {server} of store {store}: it runs without --tls"
+                    "no TLS with {server} of store {store}: a process without --tls, or another \
+                     program, answers at its address"
                 ));
             }
             rustls::Error::InvalidCertificate(why) => why.to_string(),
@@ -230,11 +278,11 @@ impl Credentials {
         Some(format!("a server is not accepted as {server} of store {store}: {why}"))
     }
 
-    /// Warns about another process, at most once a minute.
-    pub(crate) fn warn(&self, what: fmt::Arguments<'_>) {
+    /// Warns about another process, at most once a minute for each kind.
+    pub(crate) fn warn(&self, kind: Mismatch, what: fmt::Arguments<'_>) {
         let mut warned = self.warned.lock();
-        if warned.is_none_or(|last| WARNED_EVERY <= last.elapsed()) {
-            *warned = Some(Instant::now());
+        if warned.get(&kind).is_none_or(|last| WARNED_EVERY <= last.elapsed()) {
+            warned.insert(kind, Instant::now());
             drop(warned);
             tracing::warn!("{what}");
         }
@@ -280,11 +328,7 @@ fn read(folder: &Path, holder: Holder) -> Result<(Subject, Material), Credential
     }
     let other = |why| CredentialsError::OtherSubject { holder, file: file.clone(), why };
     let subject = subject_of(first).map_err(other)?;
-    let is_right = match holder {
-        Holder::Replica(id) => subject.replica() == Some(id),
-        Holder::Any(role) => subject.role == role,
-    };
-    if !is_right {
+    if !holder.is(&subject) {
         return Err(other(format!("is that of {subject}")));
     }
     let material = configure(authorities, key).map_err(|error| unusable(&error))?;

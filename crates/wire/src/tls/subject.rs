@@ -77,6 +77,14 @@ impl Holder {
         }
     }
 
+    /// True if a certificate of this subject is what is wanted.
+    pub(crate) fn is(self, subject: &Subject) -> bool {
+        match self {
+            Self::Replica(id) => subject.replica() == Some(id),
+            Self::Any(role) => subject.role == role,
+        }
+    }
+
     /// The DNS name that the certificate must have in this store.
     pub fn dns_name(self, store: &str) -> String {
         format!("{self}.{store}.{DOMAIN}")
