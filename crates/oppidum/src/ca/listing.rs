@@ -44,7 +44,7 @@ impl Listing {
         for (file, subject) in files(folder)? {
             match leaf(&folder.join(&file), &subject) {
                 Ok(view) => {
-                    let role = subject.role().as_str().to_owned();
+                    let role = subject.role().word().to_owned();
                     let whose = [file, role, subject.name().to_owned()];
                     let hosts = view.hosts().collect::<Vec<_>>().join(",");
                     let hosts = if hosts.is_empty() { "-".to_owned() } else { hosts };
@@ -108,7 +108,7 @@ fn leaf(file: &Path, subject: &Subject) -> Result<CertificateView, Stop> {
     if own(&first) {
         return Ok(first);
     }
-    let (role, name) = (subject.role().as_str(), subject.name());
+    let (role, name) = (subject.role().word(), subject.name());
     Err(Stop::Setup(format!(
         "{} is not the certificate of {role} {name}: issue it again",
         file.display()

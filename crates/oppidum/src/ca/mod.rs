@@ -26,7 +26,7 @@ use crate::cli::ca::{Ca, IssueCertificate};
 use authority::{Authority, Validity};
 use folder::{CA, CaFolder};
 use listing::Listing;
-use subject::{HOSTS_MAX, StoreName, Subject};
+use subject::{HOSTS_MAX, StoreName, Subject, default_lifetime};
 
 /// Runs `oppidum ctl ca`. False: a certificate ends soon.
 pub(crate) fn run(what: Ca) -> Result<bool, Stop> {
@@ -72,7 +72,7 @@ fn issue(request: &IssueCertificate, now: Duration) -> Result<(), Stop> {
     }
     let folder = CaFolder::open(dir)?;
     let authority = folder.authority()?.ok_or_else(|| folder::no_ca(dir))?;
-    let validity = Validity::new(now, lifetime.unwrap_or_else(|| role.lifetime()));
+    let validity = Validity::new(now, lifetime.unwrap_or_else(|| default_lifetime(role)));
     let pair = authority.issue(&subject, hosts, validity);
     let pair = pair.map_err(|why| Stop::Setup(format!("{}: {why}", dir.display())))?;
     let file = folder.file(&format!("{subject}.pem"));
@@ -80,7 +80,7 @@ fn issue(request: &IssueCertificate, now: Duration) -> Result<(), Stop> {
     let former = folder::certificates(&file).ok().flatten();
     folder.write(&subject.to_string(), &pair)?;
     let (until, store) = (minute(validity.ends()), authority.store());
-    let (role, name) = (role.as_str(), subject.name());
+    let (role, name) = (role.word(), subject.name());
     answer!("{}: {role} {name} of {store}, until {until} UTC", file.display());
     if let Some(former) = former.iter().flatten().next() {
         note!("it replaces the certificate that ends at {} UTC", minute(former.ends));

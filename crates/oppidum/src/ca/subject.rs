@@ -9,6 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
+use wire::tls::subject::CertificateRole;
 
 use crate::address::{Host, ReplicaId};
 
@@ -25,54 +26,11 @@ const DOMAIN: &str = ".oppidum";
 /// One day.
 pub(super) const DAY: Duration = Duration::from_hours(24);
 
-/// What the holder of a certificate may do in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CertificateRole {
-    /// A replica.
-    Order,
-    /// A catalog.
-    Catalog,
-    /// A frontend.
-    Frontend,
-    /// Reads status and metrics.
-    Monitor,
-    /// Operates the store.
-    Operator,
-}
-
-impl CertificateRole {
-    /// Every role.
-    const ALL: [Self; 5] =
-        [Self::Order, Self::Catalog, Self::Frontend, Self::Monitor, Self::Operator];
-
-    /// The role, as commands and DNS names spell it.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Order => "order",
-            Self::Catalog => "catalog",
-            Self::Frontend => "frontend",
-            Self::Monitor => "monitor",
-            Self::Operator => "operator",
-        }
-    }
-
-    /// How long its certificates last. A person's is copied to more places than a process's.
-    pub(super) fn lifetime(self) -> Duration {
-        match self {
-            Self::Operator => DAY * 30,
-            _ => DAY * 90,
-        }
-    }
-}
-
-impl FromStr for CertificateRole {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let role = Self::ALL.into_iter().find(|role| role.as_str() == text);
-        role.ok_or_else(|| {
-            format!("{text:?} is no role: type order, catalog, frontend, monitor or operator")
-        })
+/// How long certificates of a role last by default. A person's is copied to more places than a process's.
+pub(super) fn default_lifetime(role: CertificateRole) -> Duration {
+    match role {
+        CertificateRole::Operator => DAY * 30,
+        _ => DAY * 90,
     }
 }
 
@@ -121,7 +79,7 @@ impl Subject {
 
     /// The names that say its role, in its store.
     pub(super) fn dns_names(&self, store: &StoreName) -> [String; 2] {
-        let role = self.role.as_str();
+        let role = self.role.word();
         [format!("{role}.{store}{DOMAIN}"), format!("{self}.{store}{DOMAIN}")]
     }
 
@@ -139,7 +97,7 @@ impl Subject {
 /// `ROLE-NAME`, the name of its files.
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}", self.role.as_str(), self.name)
+        write!(f, "{}-{}", self.role.word(), self.name)
     }
 }
 

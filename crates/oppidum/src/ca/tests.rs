@@ -11,8 +11,9 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
+use wire::tls::subject::CertificateRole;
 
-use super::subject::{CertificateHost, CertificateRole, DAY};
+use super::subject::{CertificateHost, DAY};
 use super::*;
 
 /// A CA in a scratch folder.

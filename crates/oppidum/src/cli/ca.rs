@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
+use wire::tls::subject::CertificateRole;
 
 use super::keys::lifetime;
 use super::values::FreeText;
-use crate::ca::subject::{CertificateHost, CertificateRole, StoreName};
+use crate::ca::subject::{CertificateHost, StoreName};
 
 /// The operator's work on certificates.
 #[derive(Debug, Subcommand)]

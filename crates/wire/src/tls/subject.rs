@@ -5,6 +5,7 @@
 //! and `ROLE-NAME.STORE.oppidum`. Its other names and addresses are those of hosts. A pure module.
 
 use std::fmt;
+use std::str::FromStr;
 
 /// The top level of the names that say a role.
 const DOMAIN: &str = "oppidum";
@@ -47,9 +48,16 @@ impl CertificateRole {
             Self::Operator => "operator",
         }
     }
+}
 
-    fn of_word(word: &str) -> Option<Self> {
-        CERTIFICATE_ROLES.into_iter().find(|role| role.word() == word)
+impl FromStr for CertificateRole {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let role = CERTIFICATE_ROLES.into_iter().find(|role| role.word() == word);
+        role.ok_or_else(|| {
+            format!("{word:?} is no role: type order, catalog, frontend, monitor or operator")
+        })
     }
 }
 
@@ -150,7 +158,7 @@ impl Subject {
     /// The role and the name of a pair such as `order-123`.
     pub(super) fn parse_pair(pair: &str) -> Option<(CertificateRole, &str)> {
         let (role, name) = pair.split_once('-')?;
-        let role = CertificateRole::of_word(role)?;
+        let role = role.parse::<CertificateRole>().ok()?;
         let is_sound = match role {
             // The digits of an id have one form only.
             CertificateRole::Order => {
