@@ -3,7 +3,7 @@
 //! [The windows](crate::windows) are bounded by count and by log time. Clients send keys and rely
 //! on them, frontends make keys for their own retries only, and refusals cost nothing; so no kind
 //! of key can push out another, and no principal can push out a key of one that holds no more than
-//! its [fair share](crate::principal_windows). The log alone decides which keys a window forgets,
+//! its fair share (`principal_windows`). The log alone decides which keys a window forgets,
 //! so every replica forgets the same key at the same entry.
 //!
 //! A store that was opened by a program without windows for refusals has them among the other

@@ -7,7 +7,7 @@
 //! retry is decided anew.
 //!
 //! Each principal has two windows of its own for its clients' keys, which
-//! [share their limits](crate::principal_windows) with those of the other principals.
+//! share their limits with those of the other principals (`principal_windows`).
 
 use std::collections::BTreeMap;
 

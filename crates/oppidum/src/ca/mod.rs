@@ -72,7 +72,7 @@ fn issue(request: &IssueCertificate, now: Duration) -> Result<(), Stop> {
     }
     let folder = CaFolder::open(dir)?;
     let authority = folder.authority()?.ok_or_else(|| folder::no_ca(dir))?;
-    let validity = Validity::new(now, lifetime.unwrap_or_else(|| default_lifetime(role)));
+    let validity = Validity::new(now, lifetime.unwrap_or_else(|| default_lifetime(*role)));
     let pair = authority.issue(&subject, hosts, validity);
     let pair = pair.map_err(|why| Stop::Setup(format!("{}: {why}", dir.display())))?;
     let file = folder.file(&format!("{subject}.pem"));

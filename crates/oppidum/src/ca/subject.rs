@@ -26,7 +26,8 @@ const DOMAIN: &str = ".oppidum";
 /// One day.
 pub(super) const DAY: Duration = Duration::from_hours(24);
 
-/// How long certificates of a role last by default. A person's is copied to more places than a process's.
+/// How long certificates of a role last by default. A person's is copied to more places than a
+/// process's.
 pub(super) fn default_lifetime(role: CertificateRole) -> Duration {
     match role {
         CertificateRole::Operator => DAY * 30,

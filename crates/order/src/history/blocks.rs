@@ -4,7 +4,7 @@
 //! A block is immutable. Its key is (its first order number, its index), so that a look-up of an
 //! order is one step back from the end of a range, and a batch that holds only refusals has a row
 //! of its own. The pieces of a large block (`rows.rs`) are in a second table. A third, narrow table
-//! finds blocks by index, and [five more](crate::history::key_tables) tell which blocks hold keys.
+//! finds blocks by index, and five more (`key_tables.rs`) tell which blocks hold keys.
 //! The position (the last applied entry, the members), the ledger's state and the summary of its
 //! keys are written in the same transaction as the blocks that lead to them.
 //!
