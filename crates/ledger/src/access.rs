@@ -121,9 +121,12 @@ impl Access {
 
     /// True if another API key of this principal would be one too many.
     fn is_full_for(&self, principal: &Principal) -> bool {
-        let principals: BTreeSet<_> = self.keys.values().map(|key| &key.principal).collect();
-        API_KEYS_MAX <= self.keys.len()
-            || (PRINCIPALS_MAX <= principals.len() && !principals.contains(principal))
+        if API_KEYS_MAX <= self.keys.len() {
+            return true;
+        }
+        let principals = || self.keys.values().map(|key| &key.principal);
+        let is_new = !principals().any(|own| own == principal);
+        is_new && PRINCIPALS_MAX <= principals().collect::<BTreeSet<_>>().len()
     }
 
     /// Issues an API key; `issuer` is the API key that asks for it.

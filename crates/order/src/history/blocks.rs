@@ -20,7 +20,7 @@ use ledger::codec::DecodeError;
 use ledger::key_summary::{KeySummary, KeyedWindows};
 use ledger::terms::{Index, OrderNumber};
 pub use redb::StorageBackend;
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, TableHandle};
 
 use crate::failpoints;
 use crate::history::durable_mark::DurableMark;
@@ -111,6 +111,7 @@ impl Blocks {
 
     fn load(&self) -> io::Result<Durable> {
         let write = self.begin_write()?;
+        check_tables(&write)?;
         // Opening a table creates it, so that readers find all tables.
         let durable = {
             write.open_table(BLOCKS).map_err(broken)?;
@@ -317,6 +318,18 @@ impl Blocks {
     /// An error that names a place in the history.
     pub(crate) fn damage(&self, index: Index, reason: &impl ToString) -> io::Error {
         invalid(OpenError::damaged_block(&self.path, format!("the block of index {index}"), reason))
+    }
+}
+
+/// Fails if a file that has tables lacks one that every history has: its name is damaged, and an
+/// empty table would take its place.
+fn check_tables(write: &redb::WriteTransaction) -> io::Result<()> {
+    let tables = write.list_tables().map_err(broken)?;
+    let found: Vec<String> = tables.map(|table| table.name().to_owned()).collect();
+    let needed = [BLOCKS.name(), PIECES.name(), PLACES.name(), META.name()];
+    match needed.into_iter().find(|needed| !found.iter().any(|name| name == needed)) {
+        Some(missing) if !found.is_empty() => Err(invalid(format!("the table {missing} is gone"))),
+        _ => Ok(()),
     }
 }
 
