@@ -155,6 +155,10 @@ impl Idempotency {
         &mut self,
         keys: impl Iterator<Item = &'k KeyRef<'a>> + Clone,
     ) -> impl Iterator<Item = Owner> {
+        // Before the first of them is found: a principal of these keys may have none yet.
+        if PRINCIPALS_KEPT <= self.principals.len() {
+            self.remove_empty();
+        }
         let mut last: &[u8] = &[];
         for principal in keys.clone().map(principal_of) {
             if principal != last {
@@ -184,11 +188,7 @@ impl Idempotency {
         place.map(owner).map_err(owner)
     }
 
-    /// Adds a principal, before any [`Owner`] of this chunk of requests is used.
     fn add(&mut self, principal: Principal) {
-        if PRINCIPALS_KEPT <= self.principals.len() {
-            self.remove_empty();
-        }
         if let Err(owner) = self.find_owner(principal.as_str().as_bytes()) {
             self.principals.insert(owner.0.saturating_sub(1), principal);
             self.windows.clients.add(owner);

@@ -6,7 +6,8 @@
 mod kit;
 
 use kit::{PRINCIPALS, Step, WINDOWS, apply, blocks_to_recall, opening, plain, sealed};
-use ledger::api_key::Principal;
+use ledger::access::PRINCIPALS_MAX;
+use ledger::api_key::{Actor, Principal};
 use ledger::block::Block;
 use ledger::command::{Command, Line, Request, Side};
 use ledger::key_summary::KeySummary;
@@ -82,6 +83,30 @@ fn a_flood_of_one_principals_refusals_pushes_out_only_its_refusals() {
     assert_eq!(decided(&mut ledger, others), [false; 3]);
     let refused = |who| ledger.key_counts().principals.get(who).map(|counts| counts.refused);
     assert_eq!((refused("ant"), refused("bee")), (Some(1), Some(2)));
+}
+
+/// Two thousand names without an API key are met, then a principal in one chunk with another name:
+/// its key stays in its own windows, as on a replica that has met none of them.
+#[test]
+fn names_without_keys_make_room_and_take_no_window_away() {
+    let (mut ledger, _) = shop(WINDOWS);
+    let stranger = |number: usize| {
+        let actor = Actor::parse(&format!("x{number}/0000000{}", number % 10)).unwrap();
+        let request = order(0, 1, false);
+        Request { key: request.key.map(|key| key.sent_by(Some(actor))), ..request }
+    };
+    apply(&mut ledger, &Step::new(2, (0..2 * PRINCIPALS_MAX - 1).map(stranger).collect()));
+    let mut fresh = ledger.clone();
+    let requests = vec![order(1, 1, false), stranger(9_999), order(2, 1, false)];
+    apply(&mut ledger, &Step::new(2, requests.clone()));
+    assert_eq!((accepted(&ledger, "ant"), accepted(&ledger, "bee")), (1, 1));
+    assert_eq!(ledger.key_counts().shared.clients, 0);
+    let (_, restoring) = Restoring::from_ledger(shop(WINDOWS).0, fresh.state());
+    fresh = restoring.finish_with(sealed(&[])).unwrap();
+    apply(&mut fresh, &Step::new(2, requests));
+    assert_eq!((fresh.state(), fresh.key_summary()), (ledger.state(), ledger.key_summary()));
+    let again = vec![order(1, 1, false), order(2, 1, false)];
+    assert_eq!(decided(&mut ledger, again), [false, false]);
 }
 
 /// The remembered answers of one kind: principal, key and log time, oldest first.
