@@ -2,6 +2,7 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
+use tokio::task::JoinHandle;
 
 use super::*;
 
@@ -35,14 +36,19 @@ async fn ask(stream: &mut TcpStream) -> String {
     String::from_utf8_lossy(&bytes[..read]).into_owned()
 }
 
-#[tokio::test]
-async fn a_member_gets_a_place_while_one_address_holds_all_of_them() {
+/// A listener with two places: its port, and its end.
+async fn serve_two(stop: &CancellationToken) -> (u16, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let stop = CancellationToken::new();
     let serving =
         internal_within(listener, Routes::default(), Arc::new(QuietProcess), 2, stop.clone());
-    let serving = tokio::spawn(serving);
+    (port, tokio::spawn(serving))
+}
+
+#[tokio::test]
+async fn a_member_gets_a_place_while_one_address_holds_all_of_them() {
+    let stop = CancellationToken::new();
+    let (port, serving) = serve_two(&stop).await;
     let mut held = [connect(2, port).await, connect(2, port).await];
     for client in &mut held {
         assert!(ask(client).await.starts_with("HTTP/1.1 200 "));
@@ -60,12 +66,8 @@ async fn a_member_gets_a_place_while_one_address_holds_all_of_them() {
 /// A client that requests pages over HTTP/2 makes no calls, and holds no place for good.
 #[tokio::test]
 async fn a_connection_for_pages_over_http2_makes_room_for_a_member() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
     let stop = CancellationToken::new();
-    let serving =
-        internal_within(listener, Routes::default(), Arc::new(QuietProcess), 2, stop.clone());
-    let serving = tokio::spawn(serving);
+    let (port, serving) = serve_two(&stop).await;
     let mut held = Vec::new();
     for _ in 0..2 {
         let stream = TokioIo::new(connect(2, port).await);
