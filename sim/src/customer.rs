@@ -164,6 +164,7 @@ impl Customer {
             principal: principal.clone(),
             scopes: Scopes::ORDER,
             ends: None,
+            rate: None,
             note: String::new(),
         };
         let command = Command::IssueApiKey(new);

@@ -1,6 +1,7 @@
 //! HTTP answers of the public API: one envelope, and the headers that accompany it.
 
 use std::io::Write as _;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
@@ -19,6 +20,8 @@ pub(crate) type Answer = Response<Bytes>;
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(crate) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const AS_OF: HeaderName = HeaderName::from_static("x-as-of");
 const CONSISTENCY: HeaderName = HeaderName::from_static("x-consistency");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -62,6 +65,20 @@ pub(crate) fn rejection(status: StatusCode, message: &str) -> Answer {
         answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     answer
+}
+
+/// Says for how long a client has no request left (the IETF's draft of the fields of rate limits).
+pub(crate) fn rate_limited(answer: &mut Answer, whose: &str, per_second: u32, wait: Duration) {
+    let seconds = wait.as_millis().div_ceil(1_000).max(1);
+    let policy = format!("\"{whose}\";q={per_second};w=1");
+    let limit = format!("\"{whose}\";r=0;t={seconds}");
+    let fields =
+        [(RETRY_AFTER, seconds.to_string()), (RATE_LIMIT_POLICY, policy), (RATE_LIMIT, limit)];
+    for (name, value) in fields {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            answer.headers_mut().insert(name, value);
+        }
+    }
 }
 
 /// A problem in the envelope: 503 with `Retry-After` if it is definite, 504 if the outcome is

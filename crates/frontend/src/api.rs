@@ -12,14 +12,15 @@ mod ordering;
 
 mod pages;
 
+mod scope_check;
+
 use std::io::Write as _;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use http::header::HeaderValue;
-use http::{Method, Request, StatusCode};
+use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use ledger::api_key::Scopes;
 use parking_lot::Mutex;
@@ -27,6 +28,7 @@ use tokio::sync::Semaphore;
 use wire::problem::{Code, Problem};
 use wire::wall_clock::since_epoch;
 
+use self::scope_check::{Identified, allowed, allowed_to_look_up};
 use crate::access_log::AccessLog;
 use crate::admission::Admission;
 use crate::answer::{self, Answer, REQUEST_ID};
@@ -34,6 +36,7 @@ use crate::authentication::Authorization;
 use crate::body_quota::Bodies;
 use crate::cache_report::CacheReport;
 use crate::classic::{self, Dialect, Noun};
+use crate::client_address::{self, ClientAddress, CustomerAddress};
 use crate::clients::Clients;
 use crate::coalescer::OrderCoalescer;
 use crate::drain::Closing;
@@ -45,6 +48,7 @@ use crate::http::scheduler::ReadScheduler;
 use crate::keys;
 use crate::limits;
 use crate::queries::Queries;
+use crate::rates::{Pause, Rates};
 use crate::replicas::Replicas;
 use crate::status_view::{StatusView, shows_whole};
 use crate::submit;
@@ -71,6 +75,7 @@ struct Shared {
     clients: Clients,
     places: Semaphore,
     bodies: Bodies,
+    rates: Rates,
     cache_report: CacheReport,
     admission: Admission,
     scheduler: ReadScheduler,
@@ -98,6 +103,7 @@ impl Api {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { dialect, queries, replicas, view, closing, access_log, clients } = parts;
         let places = Semaphore::new(limits::REQUESTS_OPEN_MAX);
+        let rates = Rates::new(clients.requests_per_address);
         let shared = Shared {
             dialect,
             queries,
@@ -109,6 +115,7 @@ impl Api {
             clients,
             places,
             bodies: Bodies::default(),
+            rates,
             cache_report: CacheReport::default(),
             admission: Admission::new(),
             scheduler: ReadScheduler::new(),
@@ -125,7 +132,7 @@ impl Api {
     async fn route(
         &self,
         request: Request<Incoming>,
-        from: IpAddr,
+        from: ClientAddress,
         phase: &RequestPhase,
     ) -> Answer {
         if !is_known(request.method()) {
@@ -135,68 +142,68 @@ impl Api {
         let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
         let mut segments = path.split('/').skip(1);
         let place = (segments.next(), segments.next(), segments.next());
-        // Orders take a permit after their body, health pages none: slow senders must not block
-        // them.
+        if let (Some("livez" | "readyz"), None, None) = place {
+            return self.health(request.method(), place.0 == Some("livez")).await;
+        }
+        let sender = match self.identify(Authorization::of(request.headers()), from) {
+            Err(answer) if answer.status() == StatusCode::TOO_MANY_REQUESTS => return *answer,
+            sender => sender,
+        };
+        // Orders take a permit after their body, `/status` none: slow senders must not block them.
         let _permit = match place {
             (Some("v1"), Some("orders"), Some("batch")) if segments.next().is_none() => {
-                return Box::pin(self.batch(request, from)).await;
+                return Box::pin(self.batch(request, sender, from)).await;
             }
             (Some("orders"), None, None) => {
-                return Box::pin(self.orders(request, from, phase)).await;
+                return Box::pin(self.orders(request, sender, from, phase)).await;
             }
-            (Some("livez" | "readyz" | "status"), None, None) => None,
+            (Some("status"), None, None) => None,
             _ => match self.shared.places.try_acquire() {
                 Ok(permit) => Some(permit),
                 Err(_) => return too_many(),
             },
         };
-        let sent = Authorization::of(request.headers());
         match place {
             // `OPTIONS` for the whole server: `*`, or its root.
             (None | Some(""), None, None) if request.method() == Method::OPTIONS => {
                 answer::options(ON_SERVER)
             }
             (Some("orders"), Some(number), None) => {
-                on_get(request.method(), || self.look_up(sent, number)).await
+                on_get(request.method(), || self.look_up(sender, number)).await
             }
             (Some("stocks" | "products"), None, None) => {
                 let query = request.uri().query().unwrap_or_default();
-                on_get(request.method(), || Box::pin(self.list(sent, query))).await
+                on_get(request.method(), || Box::pin(self.list(sender, query))).await
             }
             (Some("stocks"), Some(name), None) => {
-                on_get(request.method(), || self.product(sent, Noun::Stock, name)).await
+                on_get(request.method(), || self.product(sender, Noun::Stock, name)).await
             }
             (Some("products"), Some(name), None) => {
-                on_get(request.method(), || self.product(sent, Noun::Product, name)).await
-            }
-            (Some("livez"), None, None) => {
-                on_get(request.method(), || async { answer::text(StatusCode::OK, "alive\n") }).await
-            }
-            (Some("readyz"), None, None) => {
-                on_get(request.method(), || std::future::ready(self.readyz())).await
+                on_get(request.method(), || self.product(sender, Noun::Product, name)).await
             }
             (Some("status"), None, None) => {
-                let whole = shows_whole(self.shared.clients.public_status, from, request.headers());
-                on_get(request.method(), || self.status(sent, whole)).await
+                let public = self.shared.clients.public_status;
+                let whole = from.is_peer() && shows_whole(public, from.address, request.headers());
+                on_get(request.method(), || self.status(sender, whole)).await
             }
             (Some("status"), Some("cache"), None) => {
-                on_get(request.method(), || std::future::ready(self.cache(sent))).await
+                on_get(request.method(), || std::future::ready(self.cache(sender))).await
             }
             _ => answer::error(StatusCode::NOT_FOUND, "no such route"),
         }
     }
 
     /// Answers a query of one product by its path.
-    async fn query(&self, sent: Authorization<'_>, path: &str) -> Answer {
+    async fn query(&self, sender: Identified, path: &str) -> Answer {
         match (path.strip_prefix("/products/"), path.strip_prefix("/stocks/")) {
-            (Some(name), _) => self.product(sent, Noun::Product, name).await,
-            (None, Some(name)) => self.product(sent, Noun::Stock, name).await,
+            (Some(name), _) => self.product(sender, Noun::Product, name).await,
+            (None, Some(name)) => self.product(sender, Noun::Stock, name).await,
             (None, None) => answer::error(StatusCode::NOT_FOUND, "no such route"),
         }
     }
 
-    async fn product(&self, sent: Authorization<'_>, noun: Noun, segment: &str) -> Answer {
-        if let Err(rejection) = self.allowed(sent, Scopes::QUERY) {
+    async fn product(&self, sender: Identified, noun: Noun, segment: &str) -> Answer {
+        if let Err(rejection) = allowed(sender, Scopes::QUERY) {
             return *rejection;
         }
         let not_found = || answer::error(StatusCode::NOT_FOUND, noun.not_found());
@@ -221,8 +228,8 @@ impl Api {
         }
     }
 
-    async fn list(&self, sent: Authorization<'_>, query: &str) -> Answer {
-        if let Err(rejection) = self.allowed(sent, Scopes::QUERY) {
+    async fn list(&self, sender: Identified, query: &str) -> Answer {
+        if let Err(rejection) = allowed(sender, Scopes::QUERY) {
             return *rejection;
         }
         let mut after = String::new();
@@ -254,8 +261,8 @@ impl Api {
         }
     }
 
-    async fn look_up(&self, sent: Authorization<'_>, segment: &str) -> Answer {
-        let sender = match self.allowed_to_look_up(sent) {
+    async fn look_up(&self, sender: Identified, segment: &str) -> Answer {
+        let sender = match allowed_to_look_up(sender) {
             Ok(sender) => sender,
             Err(rejection) => return *rejection,
         };
@@ -273,9 +280,21 @@ impl Api {
         }
     }
 
-    /// True for a proxy that brings the customers of many addresses.
-    pub(crate) fn is_gateway(&self, from: IpAddr) -> bool {
-        self.shared.clients.gateways.contain(from)
+    async fn health(&self, method: &Method, is_livez: bool) -> Answer {
+        on_get(method, || async move {
+            if is_livez { answer::text(StatusCode::OK, "alive\n") } else { self.readyz() }
+        })
+        .await
+    }
+
+    /// What clients have sent lately.
+    pub(crate) fn rates(&self) -> &Rates {
+        &self.shared.rates
+    }
+
+    /// The settings of the public port.
+    pub(crate) fn clients(&self) -> &Clients {
+        &self.shared.clients
     }
 
     fn next_id(&self) -> u64 {
@@ -353,13 +372,14 @@ impl Handler for Api {
         answer
     }
 
-    async fn answer_plain(&self, request: &PlainRequest<'_>) -> Answer {
+    async fn answer_plain(&self, request: &PlainRequest<'_>, from: ClientAddress) -> Answer {
         let sent = request.authorization.map_or(Authorization::None, Authorization::One);
+        let sender = self.identify(sent, from);
         let mut answer = match (self.shared.places.try_acquire(), request.content) {
             (Err(_), _) => too_many(),
-            (Ok(_permit), Content::Query(path)) => self.query(sent, path).await,
+            (Ok(_permit), Content::Query(path)) => self.query(sender, path).await,
             (Ok(_permit), Content::Order { key, body }) => {
-                match (self.allowed(sent, Scopes::ORDER), key.map(keys::given_as).transpose()) {
+                match (allowed(sender, Scopes::ORDER), key.map(keys::given_as).transpose()) {
                     (Ok(sender), Ok(key)) => self.order_of(sender, key, body).await,
                     (Err(rejection), _) => *rejection,
                     (_, Err(why)) => bad_request(why),
@@ -367,20 +387,48 @@ impl Handler for Api {
             }
         };
         answer.headers_mut().insert(REQUEST_ID, self.id_or(request.id.map(str::as_bytes)));
-        answer
+        after_pause(answer).await
     }
 
     async fn answer(
         &self,
         request: Request<Incoming>,
-        from: IpAddr,
+        from: ClientAddress,
         phase: &RequestPhase,
     ) -> Answer {
         let id = self.id_or(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
         let mut answer = self.route(request, from, phase).await;
         answer.headers_mut().insert(REQUEST_ID, id);
-        answer::with_constant_headers(answer)
+        answer::with_constant_headers(after_pause(answer).await)
     }
+
+    fn client_of(&self, connection: ClientAddress, headers: &HeaderMap) -> ClientAddress {
+        let how = self.shared.clients.customer_address;
+        let values = client_address::values(how, headers);
+        connection.of_request(how, values, &self.shared.clients.gateways)
+    }
+
+    fn client_of_plain(
+        &self,
+        connection: ClientAddress,
+        request: &PlainRequest<'_>,
+    ) -> ClientAddress {
+        let how = self.shared.clients.customer_address;
+        let value = match how {
+            CustomerAddress::XForwardedFor => request.x_forwarded_for,
+            CustomerAddress::Forwarded => request.forwarded,
+            CustomerAddress::Unknown | CustomerAddress::ProxyProtocol => return connection,
+        };
+        connection.of_request(how, value.into_iter(), &self.shared.clients.gateways)
+    }
+}
+
+/// The answer, after its pause if it has one: the request holds no permit meanwhile.
+async fn after_pause(mut answer: Answer) -> Answer {
+    if let Some(Pause(time)) = answer.extensions_mut().remove() {
+        tokio::time::sleep(time).await;
+    }
+    answer
 }
 
 /// True if a client's request id is repeated in the answer.

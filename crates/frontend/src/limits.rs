@@ -33,6 +33,32 @@ pub const CONNECTIONS_MAX: usize = 10_000;
 /// six, and connection pools of services some dozens.
 pub const CONNECTIONS_PER_ADDRESS_MAX: usize = 128;
 
+/// The most requests per second of one address without an API key, unless a setting says otherwise:
+/// a page of a shop asks for some dozens.
+pub const REQUESTS_PER_ADDRESS_MAX: u32 = 1_000;
+
+/// This many seconds' worth of those requests may come at once.
+pub const REQUESTS_BURST_FACTOR: u32 = 2;
+
+/// A request beyond the rate of its client gets 429 after this pause, on a connection of the
+/// client's own: its 128 connections get at most 1,280 such answers per second.
+pub const RATE_EXCEEDED_PAUSE: Duration = Duration::from_millis(100);
+
+/// A TLS handshake counts as this many requests without an API key: it takes as much CPU.
+pub const HANDSHAKE_REQUESTS: u32 = 10;
+
+/// The failed authentications of one address in a minute that are answered at once.
+pub const FAILED_AUTHENTICATIONS_MAX: u32 = 10;
+
+/// A failed authentication beyond them is answered after this pause.
+pub const FAILED_AUTHENTICATION_PAUSE: Duration = Duration::from_secs(1);
+
+/// The most addresses whose requests are counted: those that were met last, in some 8 MB.
+pub const ADDRESSES_COUNTED_MAX: usize = 65_536;
+
+/// The most principals whose requests are counted: more than a ledger holds.
+pub const PRINCIPALS_COUNTED_MAX: usize = 2_048;
+
 /// The most bytes of all bodies that have arrived only in part.
 pub const BODIES_BYTES_MAX: usize = 64 << 20;
 

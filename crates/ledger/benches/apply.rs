@@ -120,6 +120,7 @@ fn issue(principal: u64) -> Request {
         principal: Principal::new(actor.principal()).expect("an actor has a principal"),
         scopes: Scopes::ORDER,
         ends: None,
+        rate: None,
         note: String::new(),
     };
     Request { key: None, deadline: None, command: Command::IssueApiKey(new) }

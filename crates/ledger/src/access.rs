@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::api_key::{Actor, ActorParts, ApiKeyDigest, ApiKeyId, Principal, Scopes};
+use crate::api_key::{Actor, ActorParts, ApiKeyDigest, ApiKeyId, Principal, RequestRate, Scopes};
 use crate::command::NewApiKey;
 use crate::outcome::{Accepted, Refusal};
 use crate::terms::{Index, Timestamp};
@@ -45,6 +45,8 @@ pub struct ApiKey {
     pub scopes: Scopes,
     /// The log time from which on the key allows nothing. `None`: never.
     pub ends: Option<Timestamp>,
+    /// How many requests frontends take from its holder. `None`: any number.
+    pub rate: Option<RequestRate>,
     /// The log time at which the key was issued.
     pub issued: Timestamp,
     /// Who issued the key. `None`: an operator without an API key.
@@ -160,6 +162,7 @@ impl Access {
             principal: new.principal.clone(),
             scopes: new.scopes,
             ends: new.ends,
+            rate: new.rate,
             issued: at,
             issuer,
             note: new.note.clone(),

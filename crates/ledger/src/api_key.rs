@@ -35,6 +35,16 @@ pub struct Principal(SmolStr);
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Actor(SmolStr);
 
+/// The most requests per second, and at once, of a [`RequestRate`].
+pub const REQUEST_RATE_MAX: u32 = 1_000_000;
+
+/// How many requests frontends take from the holder of an API key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestRate {
+    per_second: u32,
+    burst: u32,
+}
+
 /// A set of rights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scopes(u16);
@@ -55,6 +65,30 @@ impl ApiKeyId {
 /// True for a character of the [`ALPHABET`]. Every record with an actor is checked by it.
 fn is_in_alphabet(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'z') && !matches!(byte, b'i' | b'l' | b'o' | b'u')
+}
+
+impl RequestRate {
+    /// A rate, or `None` if either number is not from 1 to [`REQUEST_RATE_MAX`]. `burst`: how many
+    /// requests may come at once.
+    pub fn new(per_second: u32, burst: u32) -> Option<Self> {
+        let is_allowed = |number| (1..=REQUEST_RATE_MAX).contains(&number);
+        (is_allowed(per_second) && is_allowed(burst)).then_some(Self { per_second, burst })
+    }
+
+    /// The numbers of a rate, as formats and the wire hold them: twice 0 if there is none.
+    pub fn numbers(rate: Option<Self>) -> (u32, u32) {
+        rate.map_or((0, 0), |rate| (rate.per_second, rate.burst))
+    }
+
+    /// Requests per second on average.
+    pub fn per_second(self) -> u32 {
+        self.per_second
+    }
+
+    /// How many requests may come at once.
+    pub fn burst(self) -> u32 {
+        self.burst
+    }
 }
 
 impl Principal {

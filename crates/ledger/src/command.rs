@@ -3,7 +3,7 @@
 //! A [`Request`] is one command with its key and its deadline. A [`Batch`] is the content of one
 //! log entry: requests in order, under one time stamp.
 
-use crate::api_key::{ApiKeyDigest, ApiKeyId, Principal, Scopes};
+use crate::api_key::{ApiKeyDigest, ApiKeyId, Principal, RequestRate, Scopes};
 use crate::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Quantity, Timestamp};
 
 /// The most lines that an order may have.
@@ -111,6 +111,8 @@ pub struct NewApiKey {
     pub scopes: Scopes,
     /// The log time from which on the key allows nothing. `None`: never.
     pub ends: Option<Timestamp>,
+    /// How many requests frontends take from its holder. `None`: any number.
+    pub rate: Option<RequestRate>,
     /// A note for people, as [`is_note`](crate::api_key::is_note) accepts it.
     pub note: String,
 }

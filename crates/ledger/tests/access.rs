@@ -39,6 +39,7 @@ fn new_key(number: usize, principal: &str, scopes: &str) -> NewApiKey {
         principal: Principal::new(principal).unwrap(),
         scopes: Scopes::parse(scopes).unwrap(),
         ends: None,
+        rate: None,
         note: String::new(),
     }
 }

@@ -12,7 +12,7 @@
 
 use std::fmt::Write as _;
 
-use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, Scopes};
+use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, RequestRate, Scopes};
 use ledger::block::Block;
 use ledger::codec::DecodeError;
 use ledger::command::{Batch, Command, Definition, Line, NewApiKey, Request, Shop, Side};
@@ -82,7 +82,16 @@ fn about_api_keys() -> Batch {
     let issue = |text: &str, scopes, note: &str| {
         let (digest, note) = (ApiKeyDigest([0xcd; 16]), note.to_owned());
         let (principal, ends) = (webshop.clone(), Some(Timestamp(9_000_000)));
-        Command::IssueApiKey(NewApiKey { id: id(text), digest, principal, scopes, ends, note })
+        let rate = RequestRate::new(500, 1_000).filter(|_| !note.is_empty());
+        Command::IssueApiKey(NewApiKey {
+            id: id(text),
+            digest,
+            principal,
+            scopes,
+            ends,
+            rate,
+            note,
+        })
     };
     let by = |number: &str, command| {
         let actor = Some(Actor::new(&webshop, id("7f3kq2mw")));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::access::{Access, ApiKey};
-use ledger::api_key::{Actor, ApiKeyId, Principal, Scopes, is_note};
+use ledger::api_key::{Actor, ApiKeyId, Principal, REQUEST_RATE_MAX, RequestRate, Scopes, is_note};
 use ledger::api_key_text::ApiKeyText;
 use ledger::command::{Command, NewApiKey};
 use ledger::outcome::Outcome;
@@ -52,7 +52,7 @@ pub(crate) async fn run(what: ApiKeys) -> Result<bool, Stop> {
     let mut at = |flag: Url| flag.resolve(&mut settings);
     match what {
         ApiKeys::List(url) => list(&at(url)?).await,
-        ApiKeys::Issue { principal, scopes, lifetime, note, url } => {
+        ApiKeys::Issue { principal, scopes, lifetime, rate, burst, note, url } => {
             if !is_note(&note) {
                 let why = "a note has at most 64 bytes and no control characters";
                 return Err(Stop::Setup(why.into()));
@@ -60,7 +60,10 @@ pub(crate) async fn run(what: ApiKeys) -> Result<bool, Stop> {
             let url = at(url)?;
             let store = LeaderView::of(&url).await?;
             let ends = lifetime.map(|lifetime| store.later(lifetime));
-            issue(&url, KeyRequest { principal, scopes, ends, note }).await
+            let rate = rate.map(|rate| (rate, burst.unwrap_or(rate.saturating_mul(2))));
+            let rate =
+                rate.and_then(|(rate, burst)| RequestRate::new(rate, burst.min(REQUEST_RATE_MAX)));
+            issue(&url, KeyRequest { principal, scopes, ends, rate, note }).await
         }
         ApiKeys::Rotate { principal, overlap, url } => rotate(&at(url)?, &principal, overlap).await,
         ApiKeys::Revoke { id, later, url } => {
@@ -95,15 +98,17 @@ struct KeyRequest {
     principal: Principal,
     scopes: Scopes,
     ends: Option<Timestamp>,
+    rate: Option<RequestRate>,
     note: String,
 }
 
 /// Issues an API key, and prints it: the only line on stdout.
 async fn issue(url: &str, request: KeyRequest) -> Result<bool, Stop> {
-    let KeyRequest { principal, scopes, ends, note } = request;
+    let KeyRequest { principal, scopes, ends, rate, note } = request;
     let key: ApiKeyText = key_file::new_api_key();
-    let told = format!("this API key of {principal} allows {scopes}");
-    let new = NewApiKey { id: key.id(), digest: key.digest(), principal, scopes, ends, note };
+    let often = rate.map_or_else(String::new, |rate| format!(", {},", at_most(rate)));
+    let told = format!("this API key of {principal} allows {scopes}{often}");
+    let new = NewApiKey { id: key.id(), digest: key.digest(), principal, scopes, ends, rate, note };
     let outcome = ctl::decide(url, Command::IssueApiKey(new)).await?;
     if let Some(refusal) = refused(&outcome) {
         note!("refused: {refusal}");
@@ -128,7 +133,8 @@ async fn rotate(url: &str, principal: &Principal, overlap: Duration) -> Result<b
     let lifetime = newest.ends.map(|ends| ends.0.saturating_sub(newest.issued.0));
     let ends = lifetime.map(|millis| store.later(Duration::from_millis(millis)));
     let note = newest.note.clone();
-    let request = KeyRequest { principal: principal.clone(), scopes: newest.scopes, ends, note };
+    let (principal, scopes) = (principal.clone(), newest.scopes);
+    let request = KeyRequest { principal, scopes, ends, rate: newest.rate, note };
     if !issue(url, request).await? {
         return Ok(false);
     }
@@ -155,10 +161,11 @@ async fn list(url: &str) -> Result<bool, Stop> {
     let LeaderView { access, log_time } = LeaderView::of(url).await?;
     if !access.keys.is_empty() {
         answer!(
-            "{:<8}  {:<16}  {:<28}  {:<20}  {:<24}  {:<20}  note",
+            "{:<8}  {:<16}  {:<28}  {:<9}  {:<20}  {:<24}  {:<20}  note",
             "id",
             "principal",
             "scopes",
+            "rate",
             "issued (UTC)",
             "by",
             "ends (UTC)"
@@ -175,8 +182,10 @@ async fn list(url: &str) -> Result<bool, Stop> {
             Scopes::ALL => "all".to_owned(),
             scopes => scopes.to_string(),
         };
+        let rate =
+            key.rate.map_or_else(|| "-".to_owned(), |rate| format!("{}/s", rate.per_second()));
         answer!(
-            "{id}  {:<16}  {scopes:<28}  {:<20}  {by:<24}  {ends:<20}  {}",
+            "{id}  {:<16}  {scopes:<28}  {rate:<9}  {:<20}  {by:<24}  {ends:<20}  {}",
             key.principal.as_str(),
             time(key.issued),
             key.note
@@ -227,6 +236,11 @@ impl LeaderView {
         let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Timestamp(self.log_time.0.saturating_add(millis))
     }
+}
+
+/// A rate for people: `at most 500 requests per second`.
+fn at_most(rate: RequestRate) -> String {
+    format!("at most {} requests per second, {} at once", rate.per_second(), rate.burst())
 }
 
 /// A log time for people: `2027-02-26 15:00`.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::frontend::{Clients, Gateways};
+use ::frontend::{Clients, CustomerAddress, Gateways};
 use rustix::process::Signal;
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
@@ -22,8 +22,8 @@ use wire::watch::rules::Rules;
 
 use crate::address::{Addresses, Host, HostPort, Peers, ReplicaId};
 use crate::cli::values::{
-    Capacity, DialectName, Filter, FreeText, NONE, OnOff, OrNone, RootKeyLine, StatusForm,
-    tls_folder,
+    Capacity, CustomerAddressName, DialectName, Filter, FreeText, NONE, OnOff, OrNone, RootKeyLine,
+    StatusForm, tls_folder,
 };
 use crate::cli::{self, Catalog, Common, Frontend, Order, WatchTimes};
 use crate::failpoints;
@@ -182,13 +182,22 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
 }
 
 /// The limits of a frontend for its clients.
-fn clients(settings: &mut Settings, flags: cli::Clients) -> Result<Clients, Stop> {
+fn clients(settings: &mut Settings, flags: cli::clients::Clients) -> Result<Clients, Stop> {
     let form: StatusForm = settings.want(settings::PUBLIC_STATUS, flags.public_status)?;
     let connections_per_address: usize =
         settings.want(settings::CONNECTIONS_PER_ADDRESS, flags.connections_per_address)?;
+    let requests_per_address: u32 =
+        settings.want(settings::REQUESTS_PER_ADDRESS, flags.requests_per_address)?;
+    let CustomerAddressName(customer_address) =
+        settings.want(settings::CUSTOMER_ADDRESS, flags.customer_address)?;
     let gateways: Option<Gateways> = settings.take(settings::GATEWAYS, flags.gateways)?;
     let idle: u64 = settings.want(settings::IDLE, flags.idle_seconds)?;
     let drain: u64 = settings.want(settings::DRAIN, flags.drain)?;
+    let gateways = gateways.unwrap_or_default();
+    if customer_address != CustomerAddress::Unknown && gateways == Gateways::default() {
+        let why = "customer-address: name the gateways that are believed in --gateways";
+        return Err(Stop::Setup(why.into()));
+    }
     if !(1..=3_600).contains(&idle) {
         return Err(Stop::Setup("idle-seconds: from 1 to 3600".into()));
     }
@@ -198,7 +207,9 @@ fn clients(settings: &mut Settings, flags: cli::Clients) -> Result<Clients, Stop
     Ok(Clients {
         public_status: form.0,
         connections_per_address,
-        gateways: gateways.unwrap_or_default(),
+        requests_per_address,
+        gateways,
+        customer_address,
         idle: Duration::from_secs(idle),
         drain: Duration::from_secs(drain),
     })

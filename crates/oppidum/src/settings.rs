@@ -73,8 +73,14 @@ pub(crate) const PUBLIC_STATUS: Setting =
 /// The limit of connections per address.
 pub(crate) const CONNECTIONS_PER_ADDRESS: Setting =
     setting("connections-per-address", &["OPPIDUM_CONNECTIONS_PER_ADDRESS"], "128");
-/// Addresses without a limit of connections.
+/// The limit of requests without an API key per address.
+pub(crate) const REQUESTS_PER_ADDRESS: Setting =
+    setting("requests-per-address", &["OPPIDUM_REQUESTS_PER_ADDRESS"], "1000");
+/// Addresses without limits.
 pub(crate) const GATEWAYS: Setting = setting("gateways", &["OPPIDUM_GATEWAYS"], "");
+/// How gateways name the addresses of their customers.
+pub(crate) const CUSTOMER_ADDRESS: Setting =
+    setting("customer-address", &["OPPIDUM_CUSTOMER_ADDRESS"], "unknown");
 /// How long an idle connection is kept.
 pub(crate) const IDLE: Setting = setting("idle-seconds", &["OPPIDUM_IDLE_SECONDS"], "75");
 /// How long a stopping frontend goes on answering.

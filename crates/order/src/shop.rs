@@ -26,6 +26,7 @@ pub(crate) fn first_entry(settings: &Settings) -> Vec<Request> {
             principal: Principal::new("root").expect("its letters are allowed"),
             scopes: Scopes::ALL,
             ends: None,
+            rate: None,
             note: "the first API key".to_owned(),
         };
         [plain(Command::IssueApiKey(root)), plain(Command::SetAnonymousScopes(Scopes::NONE))]

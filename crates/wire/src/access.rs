@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ledger::access::{Access, ApiKey};
-use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, Scopes, is_note};
+use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, RequestRate, Scopes, is_note};
 use ledger::command::NewApiKey;
 use ledger::terms::{Index, Key, LedgerId, Timestamp};
 
@@ -93,6 +93,15 @@ fn note(note: String) -> Result<String, Problem> {
     if is_note(&note) { Ok(note) } else { Err(malformed("the note of an API key")) }
 }
 
+fn rate(numbers: (u32, u32)) -> Result<Option<RequestRate>, Problem> {
+    match numbers {
+        (0, 0) => Ok(None),
+        (per_second, burst) => RequestRate::new(per_second, burst)
+            .map(Some)
+            .ok_or_else(|| malformed("the rate of an API key")),
+    }
+}
+
 pub(crate) fn new_api_key(issue: proto::IssueApiKey) -> Result<NewApiKey, Problem> {
     Ok(NewApiKey {
         id: id(&issue.id)?,
@@ -100,11 +109,13 @@ pub(crate) fn new_api_key(issue: proto::IssueApiKey) -> Result<NewApiKey, Proble
         principal: principal(&issue.principal)?,
         scopes: scopes(issue.scopes)?,
         ends: ends(issue.ends_ms),
+        rate: rate((issue.rate, issue.burst))?,
         note: note(issue.note)?,
     })
 }
 
 pub(crate) fn new_api_key_to(new: &NewApiKey) -> proto::IssueApiKey {
+    let (rate, burst) = RequestRate::numbers(new.rate);
     proto::IssueApiKey {
         id: new.id.to_string(),
         digest: new.digest.0.to_vec().into(),
@@ -112,6 +123,8 @@ pub(crate) fn new_api_key_to(new: &NewApiKey) -> proto::IssueApiKey {
         scopes: u32::from(new.scopes.bits()),
         ends_ms: new.ends.map_or(0, |ends| ends.0),
         note: new.note.clone(),
+        rate,
+        burst,
     }
 }
 
@@ -142,6 +155,8 @@ pub(crate) fn store_access_to(store: &StoreAccess) -> proto::Access {
         issued_ms: key.issued.0,
         issuer: key.issuer.as_ref().map_or_else(String::new, ToString::to_string),
         note: key.note.clone(),
+        rate: RequestRate::numbers(key.rate).0,
+        burst: RequestRate::numbers(key.rate).1,
     };
     proto::Access {
         changed: access.changed.0,
@@ -157,6 +172,7 @@ fn api_key(key: proto::ApiKey) -> Result<ApiKey, Problem> {
         principal: principal(&key.principal)?,
         scopes: scopes(key.scopes)?,
         ends: ends(key.ends_ms),
+        rate: rate((key.rate, key.burst))?,
         issued: Timestamp(key.issued_ms),
         issuer: actor(&key.issuer)?,
         note: note(key.note)?,

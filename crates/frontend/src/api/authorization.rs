@@ -1,14 +1,16 @@
 //! Whether a request may be answered: its sender is authenticated, and may do what it asks.
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, StatusCode};
 use ledger::api_key::Scopes;
 use ledger::terms::Timestamp;
 use wire::problem::{Code, Problem};
 
 use super::Api;
+use super::scope_check::{Identified, rejected};
 use crate::answer::{self, Answer};
-use crate::authentication::{Authorization, Sender, Unauthorized};
+use crate::authentication::{Authorization, Sender};
+use crate::client_address::ClientAddress;
 
 impl<'a> Authorization<'a> {
     /// What these headers hold.
@@ -23,27 +25,17 @@ impl<'a> Authorization<'a> {
 }
 
 impl Api {
-    /// The sender of a request, if it may do what needs `needed`; else the answer.
-    pub(super) fn allowed(
-        &self,
-        sent: Authorization<'_>,
-        needed: Scopes,
-    ) -> Result<Sender, Box<Answer>> {
-        let sender = self.sender(sent)?;
-        sender.check(needed).map_err(rejected)?;
-        Ok(sender)
-    }
-
-    /// The sender of a look-up, if it may see its own orders or every order; else the answer.
-    pub(super) fn allowed_to_look_up(
-        &self,
-        sent: Authorization<'_>,
-    ) -> Result<Sender, Box<Answer>> {
-        let sender = self.sender(sent)?;
-        if !sender.may(Scopes::ORDER_ANY) {
-            sender.check(Scopes::ORDER).map_err(rejected)?;
+    /// The sender of a request that is within the rate of its client; else the answer, 429 for a
+    /// request that is one too many.
+    pub(super) fn identify(&self, sent: Authorization<'_>, from: ClientAddress) -> Identified {
+        let mut sender = self.sender(sent);
+        self.shared.rates.take(from, sender.as_ref().ok())?;
+        if let Err(answer) = &mut sender
+            && answer.status() == StatusCode::UNAUTHORIZED
+        {
+            self.shared.rates.note_failure(from, answer);
         }
-        Ok(sender)
+        sender
     }
 
     /// Checks again what a sender may do, after its body has arrived.
@@ -55,7 +47,7 @@ impl Api {
     }
 
     /// The sender of a request; else the answer.
-    pub(super) fn sender(&self, sent: Authorization<'_>) -> Result<Sender, Box<Answer>> {
+    fn sender(&self, sent: Authorization<'_>) -> Identified {
         let replicas = &self.shared.replicas;
         let Some(access) = replicas.access() else {
             let why = "starting: no replica has said yet who may do what";
@@ -74,8 +66,4 @@ impl Api {
         }
         Ok(sender)
     }
-}
-
-fn rejected(why: Unauthorized) -> Box<Answer> {
-    answer::rejection(why.status(), &why.to_string()).into()
 }

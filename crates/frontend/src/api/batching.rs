@@ -1,30 +1,34 @@
 //! `POST /v1/orders/batch`: many orders in one request, an outcome for each.
 
-use std::net::IpAddr;
-
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use ledger::api_key::Scopes;
 use ledger::terms::Index;
 use wire::problem::{Code, Problem};
 
+use super::scope_check::{Identified, allowed};
 use super::{Api, ON_ORDERS, bad_request, too_many};
 use crate::answer::{self, Answer, IDEMPOTENCY_KEY};
-use crate::authentication::Authorization;
 use crate::batch::{Batch, BatchOutcome};
+use crate::client_address::ClientAddress;
 use crate::limits;
 use crate::submit::{self, DecidedMany};
 
 impl Api {
     /// Answers a batch: whole, with 200 and a result for each order, or not at all.
-    pub(super) async fn batch(&self, request: Request<Incoming>, from: IpAddr) -> Answer {
+    pub(super) async fn batch(
+        &self,
+        request: Request<Incoming>,
+        sender: Identified,
+        from: ClientAddress,
+    ) -> Answer {
         match *request.method() {
             Method::POST => {}
             Method::OPTIONS => return answer::options(ON_ORDERS),
             _ => return answer::not_allowed(ON_ORDERS),
         }
         let needed = Scopes::IMPORT.with(Scopes::ORDER);
-        let sender = match self.allowed(Authorization::of(request.headers()), needed) {
+        let sender = match allowed(sender, needed) {
             Ok(sender) => sender,
             Err(rejection) => return *rejection,
         };
@@ -48,6 +52,7 @@ impl Api {
             Err((status, why)) => return answer::error(status, &why),
         };
         let count = batch.good().count();
+        self.shared.rates.charge(from, &sender, count.saturating_sub(1));
         if count == 0 {
             let nothing = batch.render(dialect, &BatchOutcome::Decided(&[], false));
             return answer::json(StatusCode::OK, nothing);

@@ -1,7 +1,6 @@
 //! Reads a request's body: bounded in length, in time, and in the memory that slow senders may
 //! hold.
 
-use std::net::IpAddr;
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
@@ -14,6 +13,7 @@ use wire::problem::{Code, Problem};
 use super::{Api, bad_request};
 use crate::answer::{self, Answer};
 use crate::body_quota::Reservation;
+use crate::client_address::ClientAddress;
 use crate::limits;
 
 impl Api {
@@ -21,7 +21,7 @@ impl Api {
     pub(super) async fn read_body(
         &self,
         request: Request<Incoming>,
-        from: IpAddr,
+        from: ClientAddress,
         bytes_max: usize,
     ) -> Result<Bytes, Answer> {
         if let Some(refusal) = refuse_content_type(&request) {
@@ -37,7 +37,11 @@ impl Api {
     }
 
     /// Reads a body to its end. While it is waited for, the received bytes need quota.
-    async fn collect(&self, mut body: Limited<Incoming>, from: IpAddr) -> Result<Bytes, Answer> {
+    async fn collect(
+        &self,
+        mut body: Limited<Incoming>,
+        from: ClientAddress,
+    ) -> Result<Bytes, Answer> {
         let mut read = BytesMut::new();
         let mut reservation: Option<Reservation<'_>> = None;
         loop {
@@ -46,8 +50,8 @@ impl Api {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => {
                     if reservation.is_none() {
-                        let exempt = self.is_gateway(from);
-                        let reserved = self.shared.bodies.reserve(from, read.len(), exempt);
+                        let ClientAddress { address, is_exempt, .. } = from;
+                        let reserved = self.shared.bodies.reserve(address, read.len(), is_exempt);
                         reservation = Some(reserved.ok_or_else(no_quota)?);
                     }
                     frame.await

@@ -1,7 +1,5 @@
 //! `POST /orders`: one order, answered when it is decided.
 
-use std::net::IpAddr;
-
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use ledger::api_key::Scopes;
@@ -9,10 +7,12 @@ use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::Key;
 use tokio::time::Instant;
 
+use super::scope_check::{Identified, allowed};
 use super::{Api, ON_ORDERS, bad_request, no_room, too_many};
 use crate::answer::{self, Answer};
-use crate::authentication::{Authorization, Sender};
+use crate::authentication::Sender;
 use crate::classic;
+use crate::client_address::ClientAddress;
 use crate::coalescer::Decided;
 use crate::http::phase::RequestPhase;
 use crate::limits;
@@ -22,7 +22,8 @@ impl Api {
     pub(super) async fn orders(
         &self,
         request: Request<Incoming>,
-        from: IpAddr,
+        sender: Identified,
+        from: ClientAddress,
         phase: &RequestPhase,
     ) -> Answer {
         match *request.method() {
@@ -30,8 +31,7 @@ impl Api {
             Method::OPTIONS => return answer::options(ON_ORDERS),
             _ => return answer::not_allowed(ON_ORDERS),
         }
-        let sent = Authorization::of(request.headers());
-        let sender = match self.allowed(sent, Scopes::ORDER) {
+        let sender = match allowed(sender, Scopes::ORDER) {
             Ok(sender) => sender,
             Err(rejection) => return *rejection,
         };

@@ -6,8 +6,8 @@ use http::header::{HeaderValue, RETRY_AFTER};
 use ledger::api_key::Scopes;
 
 use super::Api;
+use super::scope_check::{Identified, allowed};
 use crate::answer::{self, Answer};
-use crate::authentication::Authorization;
 use crate::limits;
 
 impl Api {
@@ -25,14 +25,14 @@ impl Api {
     }
 
     /// The short form, or the whole to those who may see it.
-    pub(super) async fn status(&self, sent: Authorization<'_>, whole: bool) -> Answer {
-        let whole = whole || self.sender(sent).is_ok_and(|sender| sender.may(Scopes::MONITOR));
+    pub(super) async fn status(&self, sender: Identified, whole: bool) -> Answer {
+        let whole = whole || sender.is_ok_and(|sender| sender.may(Scopes::MONITOR));
         let view = self.shared.view.get(limits::VIEW_AGE_MAX).await;
         answer::json(StatusCode::OK, if whole { view.whole.clone() } else { view.short.clone() })
     }
 
-    pub(super) fn cache(&self, sent: Authorization<'_>) -> Answer {
-        if let Err(rejection) = self.allowed(sent, Scopes::QUERY) {
+    pub(super) fn cache(&self, sender: Identified) -> Answer {
+        if let Err(rejection) = allowed(sender, Scopes::QUERY) {
             return *rejection;
         }
         let story = || self.shared.view.store().describe_cache();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use ledger::access::Access;
-use ledger::api_key::{Actor, Scopes};
+use ledger::api_key::{Actor, RequestRate, Scopes};
 use ledger::api_key_text::{NotAnApiKey, identify};
 use ledger::terms::{LedgerId, Timestamp};
 use wire::access::AccessNews;
@@ -19,6 +19,8 @@ pub(crate) struct Sender {
     /// The principal and its API key. `None`: the request came without one.
     pub(crate) actor: Option<Actor>,
     scopes: Scopes,
+    /// How many requests the API key allows. `None`: any number.
+    rate: Option<RequestRate>,
 }
 
 /// The access to the store as a frontend knows it.
@@ -111,7 +113,7 @@ impl Sender {
         };
         // Other schemes are for a gateway in front, and a store without API keys asks for none.
         let Some(token) = token.filter(|_| !access.keys.is_empty()) else {
-            return Ok(Self { actor: None, scopes: access.anonymous });
+            return Ok(Self::without_key(access));
         };
         let (id, digest) = identify(token).map_err(Unauthorized::NotAKey)?;
         let key = access.keys.get(&id).filter(|key| key.digest == digest);
@@ -119,7 +121,8 @@ impl Sender {
         if at.is_some_and(|at| !key.is_live(at)) {
             return Err(Unauthorized::Ended);
         }
-        Ok(Self { actor: Some(Actor::new(&key.principal, id)), scopes: key.scopes })
+        let actor = Some(Actor::new(&key.principal, id));
+        Ok(Self { actor, scopes: key.scopes, rate: key.rate })
     }
 
     /// The same sender, as of now.
@@ -129,12 +132,21 @@ impl Sender {
         at: Option<Timestamp>,
     ) -> Result<Self, Unauthorized> {
         let Some(actor) = &self.actor else {
-            return Ok(Self { actor: None, scopes: access.anonymous });
+            return Ok(Self::without_key(access));
         };
         let id = actor.id().ok_or(Unauthorized::Unknown)?;
         let principal = actor.principal().as_bytes();
         let scopes = access.scopes(principal, id, at.unwrap_or_default());
-        Ok(Self { actor: Some(actor.clone()), scopes: scopes.ok_or(Unauthorized::Ended)? })
+        Ok(Self { scopes: scopes.ok_or(Unauthorized::Ended)?, ..self.clone() })
+    }
+
+    fn without_key(access: &Access) -> Self {
+        Self { actor: None, scopes: access.anonymous, rate: None }
+    }
+
+    /// The principal and the rate of the sender's API key, if it has one.
+    pub(crate) fn principal(&self) -> Option<(&str, Option<RequestRate>)> {
+        self.actor.as_ref().map(|actor| (actor.principal(), self.rate))
     }
 
     /// Checks that the sender may do what needs all of `needed`.
@@ -188,6 +200,7 @@ mod tests {
             scopes: Scopes::parse("storefront").unwrap(),
             ends: Some(Timestamp(2_000)),
             issued: Timestamp(1),
+            rate: None,
             issuer: None,
             note: String::new(),
         };

@@ -80,7 +80,7 @@ async fn close(over: TrackedStream, api: &impl Handler, client: &Client) {
             if over.unread.starts_with(b"HEAD ") {
                 drop_body(&mut out);
             }
-            log(api, client, &RequestLine::Malformed, &answer, Instant::now());
+            log(api, client.address.address, &RequestLine::Malformed, &answer, Instant::now());
         }
         Some(End::Idle) => return,
         Some(End::Closed) | None => {}
@@ -112,12 +112,13 @@ async fn serve_with_hyper(
         async move {
             let line = api.access_log().is_on().then(|| (request_line(&request), Instant::now()));
             let unread = Unread::of(&request);
-            let mut answer = api.answer(request, client.address, &phase).await;
+            let from = api.client_of(client.address, request.headers());
+            let mut answer = api.answer(request, from, &phase).await;
             if api.is_draining() || stop.is_cancelled() || unread.is_left(&phase, &answer) {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             if let Some((line, began)) = &line {
-                log(&api, client, line, &answer, *began);
+                log(&api, from.address, line, &answer, *began);
             }
             phase.note_answered();
             client.place.note_idle();

@@ -126,14 +126,15 @@ impl FastPath {
             };
             client.place.note_request();
             let began = Instant::now();
-            let answer = api.answer_plain(&request).await;
+            let from = api.client_of_plain(client.address, &request);
+            let answer = api.answer_plain(&request, from).await;
             self.ends = request.last || stop.is_cancelled() || api.is_draining();
             let is_query = matches!(request.content, Content::Query(_));
             let may_begin = self.served == 0 || !api.is_overloaded();
             self.only_queries = queries_on(self.only_queries, is_query, may_begin);
             api.write(&mut self.out, &answer, self.ends);
             if api.access_log().is_on() {
-                log(api, client, &line(&request), &answer, began);
+                log(api, from.address, &line(&request), &answer, began);
             }
             let length = request.length;
             self.done(length);
@@ -216,7 +217,7 @@ impl FastPath {
         {
             let Written { id, bytes } = api.write_overloaded(&mut self.out, order.id);
             api.access_log().note(&Answered {
-                client: client.address,
+                client: api.client_of_plain(client.address, &order).address,
                 request: &RequestLine::Order,
                 status: 503,
                 bytes,

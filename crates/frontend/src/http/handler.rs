@@ -4,14 +4,15 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::time::Duration;
 
-use http::Request;
 use http::header::HeaderValue;
+use http::{HeaderMap, Request};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 use wire::connections::OpenConnection;
 
 use crate::access_log::{AccessLog, Answered, RequestLine};
 use crate::answer::{Answer, REQUEST_ID};
+use crate::client_address::ClientAddress;
 use crate::http::head::Rejection;
 use crate::http::parse::PlainRequest;
 use crate::http::phase::RequestPhase;
@@ -48,14 +49,28 @@ pub(crate) trait Handler: Clone {
     /// The access log.
     fn access_log(&self) -> &AccessLog;
 
-    /// Answers a plain request.
-    fn answer_plain(&self, request: &PlainRequest<'_>) -> impl Future<Output = Answer> + Send;
+    /// The client of a request on a connection, which a gateway may name in the headers.
+    fn client_of(&self, connection: ClientAddress, headers: &HeaderMap) -> ClientAddress;
 
-    /// Answers any request. `from`: the client's address. `phase`: notes how far the request is.
+    /// The client of a plain request.
+    fn client_of_plain(
+        &self,
+        connection: ClientAddress,
+        request: &PlainRequest<'_>,
+    ) -> ClientAddress;
+
+    /// Answers a plain request. `from`: its client.
+    fn answer_plain(
+        &self,
+        request: &PlainRequest<'_>,
+        from: ClientAddress,
+    ) -> impl Future<Output = Answer> + Send;
+
+    /// Answers any request. `from`: its client. `phase`: notes how far the request is.
     fn answer(
         &self,
         request: Request<Incoming>,
-        from: IpAddr,
+        from: ClientAddress,
         phase: &RequestPhase,
     ) -> impl Future<Output = Answer> + Send;
 }
@@ -70,21 +85,21 @@ pub(crate) struct Written {
 
 /// The client of a connection.
 pub(crate) struct Client {
-    pub(crate) address: IpAddr,
+    pub(crate) address: ClientAddress,
     pub(crate) place: OpenConnection,
 }
 
 /// Logs an answered request in the access log.
 pub(crate) fn log(
     api: &impl Handler,
-    client: &Client,
+    client: IpAddr,
     request: &RequestLine,
     answer: &Answer,
     began: Instant,
 ) {
     let id = answer.headers().get(REQUEST_ID).map_or(&b"-"[..], HeaderValue::as_bytes);
     api.access_log().note(&Answered {
-        client: client.address,
+        client,
         request,
         status: answer.status().as_u16(),
         bytes: answer.body().len(),

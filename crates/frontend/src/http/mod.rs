@@ -20,6 +20,7 @@ pub(crate) mod head;
 pub(crate) mod linger;
 pub(crate) mod parse;
 pub(crate) mod phase;
+mod proxy_protocol;
 pub(crate) mod scheduler;
 pub(crate) mod send_timer;
 pub(crate) mod server;

@@ -47,6 +47,10 @@ pub(crate) struct PlainRequest<'a> {
     pub(crate) last: bool,
     /// The value of its `Authorization`, as it was sent.
     pub(crate) authorization: Option<&'a [u8]>,
+    /// The value of its `Forwarded`.
+    pub(crate) forwarded: Option<&'a [u8]>,
+    /// The value of its `X-Forwarded-For`.
+    pub(crate) x_forwarded_for: Option<&'a [u8]>,
     /// What it asks for.
     pub(crate) content: Content<'a>,
 }
@@ -80,18 +84,26 @@ pub(crate) fn parse(bytes: &[u8]) -> Parsed<'_> {
         Ok(httparse::Status::Partial) | Err(_) => return Parsed::Unsupported,
     };
     let Some(head) = PlainHead::of(request.headers) else { return Parsed::Unsupported };
-    let PlainHead { length, key, id, authorization, last } = head;
-    let body = if is_order { length } else { Some(0).filter(|_| length.is_none()) };
+    let body = if is_order { head.length } else { Some(0).filter(|_| head.length.is_none()) };
     let Some(length) = body.map(|body| end + body).filter(|length| *length <= BYTES_MAX) else {
         return Parsed::Unsupported;
     };
     let Some(body) = bytes.get(end..length) else { return Parsed::Incomplete };
     let content = match request.path {
-        _ if is_order => Content::Order { key, body },
+        _ if is_order => Content::Order { key: head.key, body },
         Some(path) if request.version == Some(1) && is_plain(path) => Content::Query(path),
         _ => return Parsed::Unsupported,
     };
-    Parsed::Plain(PlainRequest { length, id, last, authorization, content })
+    let PlainHead { id, authorization, forwarded, x_forwarded_for, last, .. } = head;
+    Parsed::Plain(PlainRequest {
+        length,
+        id,
+        last,
+        authorization,
+        forwarded,
+        x_forwarded_for,
+        content,
+    })
 }
 
 /// True for the path of one product: two segments without special characters.
@@ -109,6 +121,8 @@ struct PlainHead<'a> {
     key: Option<&'a str>,
     id: Option<&'a str>,
     authorization: Option<&'a [u8]>,
+    forwarded: Option<&'a [u8]>,
+    x_forwarded_for: Option<&'a [u8]>,
     last: bool,
 }
 
@@ -129,6 +143,10 @@ impl<'a> PlainHead<'a> {
                 head.id.replace(text(value)?).is_some()
             } else if is("authorization") {
                 head.authorization.replace(value).is_some()
+            } else if is("x-forwarded-for") {
+                head.x_forwarded_for.replace(value).is_some()
+            } else if is("forwarded") {
+                head.forwarded.replace(value).is_some()
             } else if is("connection") {
                 head.last = value.eq_ignore_ascii_case(b"close");
                 let is_known = head.last || value.eq_ignore_ascii_case(b"keep-alive");

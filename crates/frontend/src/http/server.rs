@@ -1,5 +1,6 @@
 //! The public listener: admits connections, and stops gracefully.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -18,9 +19,11 @@ use wire::tls::stream::{self, Acceptor, HandshakeError, MaybeTlsStream};
 use crate::answer;
 use crate::api::Api;
 use crate::classic::render_error;
+use crate::client_address::{ClientAddress, CustomerAddress, Gateways};
 use crate::http::connection;
 use crate::http::handler::{Client, Handler};
 use crate::http::linger;
+use crate::http::proxy_protocol;
 use crate::limits;
 
 /// How long requests in progress may take to finish once the process stops.
@@ -53,8 +56,9 @@ pub(crate) async fn serve(port: PublicPort, api: Api, stop: CancellationToken) {
 /// Accepts connections until `stop`.
 async fn accept(port: PublicPort, api: &Api, tasks: &TaskTracker, stop: &CancellationToken) {
     let PublicPort { listener, places, tls } = port;
-    let open = Connections::new(places);
-    let rejections = Rejections::new(places, tls.is_some());
+    let rejections = Arc::new(Rejections::new(places, tls.is_some()));
+    let (open, stop) = (Connections::new(places), stop.clone());
+    let server = ConnectionServer { open, rejections, tls, stop: stop.clone() };
     let mut accepted_now = 0;
     loop {
         accepted_now += 1;
@@ -74,30 +78,98 @@ async fn accept(port: PublicPort, api: &Api, tasks: &TaskTracker, stop: &Cancell
             },
         };
         match accepted {
-            Ok((stream, from)) => match open.open(from.ip(), api.is_gateway(from.ip()), stop) {
-                Ok(place) => {
-                    let client = Client { address: from.ip(), place };
-                    let (api, tls) = (api.clone(), tls.clone());
-                    tasks.spawn(async move {
-                        let closing = client.place.closing();
-                        let stream = tokio::select! {
-                            // Without TLS there is nothing to wait for, also at a stop.
-                            biased;
-                            stream = perform_handshake(stream, tls) => stream,
-                            () = closing.cancelled() => None,
-                        };
-                        if let Some(stream) = stream {
-                            connection::serve(stream, client, api).await;
-                        }
-                    });
-                }
-                Err(why) => rejections.send(stream, why, tasks),
-            },
+            Ok((stream, from)) => server.admit(stream, from.ip(), api, tasks),
             Err(error) => {
                 tracing::warn!("cannot accept a connection: {error}");
                 // Most likely out of file descriptors: wait until some are closed.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
+        }
+    }
+}
+
+/// What a new connection needs to be served or rejected.
+#[derive(Clone)]
+struct ConnectionServer {
+    open: Connections,
+    rejections: Arc<Rejections>,
+    tls: Option<Acceptor>,
+    stop: CancellationToken,
+}
+
+impl ConnectionServer {
+    /// Gives a connection a place and serves it, or rejects it.
+    fn admit(&self, stream: TcpStream, peer: IpAddr, api: &Api, tasks: &TaskTracker) {
+        let clients = api.clients();
+        let address = ClientAddress::of_connection(peer, &clients.gateways);
+        match self.open.open(peer, address.is_exempt, &self.stop) {
+            Err(why) => self.rejections.send(stream, why, tasks),
+            Ok(place) => {
+                let client = Client { address, place };
+                let has_header =
+                    address.is_exempt && clients.customer_address == CustomerAddress::ProxyProtocol;
+                let (server, api, tasks) = (self.clone(), api.clone(), tasks.clone());
+                tasks.clone().spawn(async move {
+                    let begun = if has_header {
+                        server.with_customer(stream, client, &tasks).await
+                    } else {
+                        Some((stream, client))
+                    };
+                    if let Some((stream, client)) = begun {
+                        server.serve(stream, client, api).await;
+                    }
+                });
+            }
+        }
+    }
+
+    /// The connection with the customer that its gateway names: the limits per address are those of
+    /// the customer. `None`: the connection is over.
+    async fn with_customer(
+        &self,
+        mut stream: TcpStream,
+        client: Client,
+        tasks: &TaskTracker,
+    ) -> Option<(TcpStream, Client)> {
+        let header = tokio::time::timeout(HANDSHAKE_TIMEOUT, proxy_protocol::read(&mut stream));
+        let named = tokio::select! {
+            named = header => named,
+            () = client.place.closing().cancelled() => return None,
+        };
+        let customer = match named {
+            Ok(Ok(Some(customer))) => customer,
+            Ok(Ok(None)) => return Some((stream, client)),
+            Ok(Err(error)) => {
+                let gateway = client.address.address;
+                tracing::debug!("no PROXY protocol header from {gateway}: {error}");
+                return None;
+            }
+            Err(_) => return None,
+        };
+        drop(client);
+        let address = ClientAddress::of_connection(customer, &Gateways::default());
+        match self.open.open(customer, false, &self.stop) {
+            Ok(place) => Some((stream, Client { address, place })),
+            Err(why) => {
+                self.rejections.send(stream, why, tasks);
+                None
+            }
+        }
+    }
+
+    async fn serve(&self, stream: TcpStream, client: Client, api: Api) {
+        if self.tls.is_some() && !api.rates().take_handshake(client.address) {
+            return net::reject(stream, b"");
+        }
+        let closing = client.place.closing();
+        let stream = tokio::select! {
+            // Without TLS there is nothing to wait for, also at a stop.
+            biased;
+            stream = perform_handshake(stream, self.tls.clone()) => stream,
+            () = closing.cancelled() => None,
+        };
+        if let Some(stream) = stream {
+            connection::serve(stream, client, api).await;
         }
     }
 }

@@ -159,7 +159,7 @@ fn api(replicas: Replicas) -> Api {
         view: StatusView::new(ClusterStatus { shared: Arc::new(shared) }),
         closing,
         access_log: AccessLog::new(false),
-        clients: Clients::default(),
+        clients: Clients { requests_per_address: 0, ..Clients::default() },
     })
 }
 

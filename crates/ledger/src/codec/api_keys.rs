@@ -1,7 +1,9 @@
 //! API keys as bytes.
 
 use crate::access::ApiKey;
-use crate::api_key::{API_KEY_ID_BYTES, Actor, ApiKeyDigest, ApiKeyId, Principal, Scopes, is_note};
+use crate::api_key::{
+    API_KEY_ID_BYTES, Actor, ApiKeyDigest, ApiKeyId, Principal, RequestRate, Scopes, is_note,
+};
 use crate::codec::bytes::{DecodeError, Reader, Writer};
 use crate::terms::Timestamp;
 
@@ -11,6 +13,7 @@ impl ApiKey {
         out.short_text(self.principal.as_str());
         out.u16(self.scopes.bits());
         out.u64(self.ends.map_or(0, |ends| ends.0));
+        write_request_rate(out, self.rate);
         out.u64(self.issued.0);
         out.short_text(self.issuer.as_ref().map_or("", Actor::as_str));
         out.short_text(&self.note);
@@ -22,11 +25,19 @@ impl ApiKey {
             principal: reader.principal()?,
             scopes: reader.scopes()?,
             ends: reader.time_maybe()?,
+            rate: reader.request_rate()?,
             issued: Timestamp(reader.u64()?),
             issuer: reader.actor()?,
             note: reader.note()?,
         })
     }
+}
+
+/// Writes a rate; twice 0 stands for none.
+pub(crate) fn write_request_rate(out: &mut Vec<u8>, rate: Option<RequestRate>) {
+    let (per_second, burst) = RequestRate::numbers(rate);
+    out.u32(per_second);
+    out.u32(burst);
 }
 
 impl<'a> Reader<'a> {
@@ -51,6 +62,16 @@ impl<'a> Reader<'a> {
     /// Reads a time; 0 stands for none.
     pub(crate) fn time_maybe(&mut self) -> Result<Option<Timestamp>, DecodeError> {
         Ok(Some(Timestamp(self.u64()?)).filter(|time| time.0 != 0))
+    }
+
+    /// Reads a rate; twice 0 stands for none.
+    pub(crate) fn request_rate(&mut self) -> Result<Option<RequestRate>, DecodeError> {
+        match (self.u32()?, self.u32()?) {
+            (0, 0) => Ok(None),
+            (per_second, burst) => RequestRate::new(per_second, burst)
+                .map(Some)
+                .ok_or(DecodeError::Value("rate of an API key")),
+        }
     }
 
     /// Reads an actor; an empty text stands for none.

@@ -1,6 +1,7 @@
 //! Requests, commands and outcomes as bytes.
 
 use crate::api_key::{Actor, ApiKeyDigest};
+use crate::codec::api_keys::write_request_rate;
 use crate::codec::bytes::{DecodeError, Reader, Writer};
 use crate::command::{Command, Definition, LINES_MAX, Line, Request, SHOP_PRODUCTS_MAX};
 use crate::command::{NewApiKey, Shop, Side};
@@ -219,6 +220,7 @@ impl NewApiKey {
         out.short_text(self.principal.as_str());
         out.u16(self.scopes.bits());
         out.u64(self.ends.map_or(0, |ends| ends.0));
+        write_request_rate(out, self.rate);
         out.short_text(&self.note);
     }
 
@@ -229,6 +231,7 @@ impl NewApiKey {
             principal: reader.principal()?,
             scopes: reader.scopes()?,
             ends: reader.time_maybe()?,
+            rate: reader.request_rate()?,
             note: reader.note()?,
         })
     }

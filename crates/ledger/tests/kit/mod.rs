@@ -8,7 +8,7 @@
     reason = "a test that panics has found something"
 )]
 
-use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, Scopes};
+use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, RequestRate, Scopes};
 use ledger::block::{Block, EncodedBlock};
 use ledger::codec::BATCH_VERSION;
 use ledger::command::{Batch, Command, Definition, Line, NewApiKey, Request, Shop, Side};
@@ -102,7 +102,15 @@ pub(crate) fn issue(who: usize) -> Request {
     let id = actor.id().unwrap();
     let principal = Principal::new(actor.principal()).unwrap();
     let (digest, scopes, note) = (ApiKeyDigest([7; 16]), Scopes::ORDER, String::new());
-    plain(Command::IssueApiKey(NewApiKey { id, digest, principal, scopes, ends: None, note }))
+    plain(Command::IssueApiKey(NewApiKey {
+        id,
+        digest,
+        principal,
+        scopes,
+        ends: None,
+        rate: None,
+        note,
+    }))
 }
 
 /// A command with an idempotency key, from one of the [`PRINCIPALS`].
@@ -156,12 +164,14 @@ fn scopes() -> impl Strategy<Value = Scopes> {
 /// A command about API keys.
 fn about_api_keys() -> impl Strategy<Value = Command> {
     let ends = || proptest::option::weighted(0.4, (1..90_u64).prop_map(Timestamp));
-    let new = (api_key_id(), principal(), scopes(), ends());
+    let rate = proptest::option::of((1..9_u32, 1..9_u32));
+    let rate = rate.prop_map(|rate| rate.and_then(|(rate, burst)| RequestRate::new(rate, burst)));
+    let new = (api_key_id(), principal(), scopes(), ends(), rate);
     let anonymous = prop_oneof![4 => Just(Scopes::OPEN), 1 => scopes()];
     prop_oneof![
-        4 => new.prop_map(|(id, principal, scopes, ends)| {
+        4 => new.prop_map(|(id, principal, scopes, ends, rate)| {
             let (digest, note) = (ApiKeyDigest([3; 16]), String::new());
-            Command::IssueApiKey(NewApiKey { id, digest, principal, scopes, ends, note })
+            Command::IssueApiKey(NewApiKey { id, digest, principal, scopes, ends, rate, note })
         }),
         1 => (api_key_id(), ends()).prop_map(|(id, ends)| Command::RevokeApiKey { id, ends }),
         2 => anonymous.prop_map(Command::SetAnonymousScopes),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use ledger::api_key::{API_KEY_ID_BYTES, ApiKeyId, Principal, Scopes};
+use ledger::api_key::{API_KEY_ID_BYTES, ApiKeyId, Principal, REQUEST_RATE_MAX, Scopes};
 use ledger::api_key_text::API_KEY_PREFIX;
 
 use super::values::Url;
@@ -26,6 +26,7 @@ pub(crate) struct Init {
 pub(crate) enum ApiKeys {
     #[command(after_help = "Examples:\n  \
         oppidum ctl key issue webshop --as storefront --for 90d > webshop.key\n  \
+        oppidum ctl key issue partner --as storefront --rate 500/s > partner.key\n  \
         oppidum ctl key issue nightly --as importer,query --note 'from the warehouse'\n\n\
         SCOPES are names and presets, separated by commas:\n  \
         query order order:any import shop monitor operate keys\n  \
@@ -44,6 +45,12 @@ pub(crate) enum ApiKeys {
         /// How long the key lasts: 90d, 24h, 30m [default: until it is revoked]
         #[arg(long = "for", value_name = "TIME", value_parser = lifetime)]
         lifetime: Option<Duration>,
+        /// How many requests per second a frontend takes from the principal [default: any number]
+        #[arg(long, value_name = "N", value_parser = requests)]
+        rate: Option<u32>,
+        /// How many requests may come at once [default: twice the rate]
+        #[arg(long, value_name = "N", value_parser = requests, requires = "rate")]
+        burst: Option<u32>,
         /// A note for people
         #[arg(long, default_value = "")]
         note: String,
@@ -129,6 +136,13 @@ fn key_id(text: &str) -> Result<ApiKeyId, String> {
         .ok_or_else(|| "an id has 8 letters: see `oppidum ctl key list`".into())
 }
 
+/// Parses a number of requests such as `500` or `500/s`.
+fn requests(text: &str) -> Result<u32, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text).parse().ok();
+    let number = number.filter(|number| (1..=REQUEST_RATE_MAX).contains(number));
+    number.ok_or_else(|| format!("a rate is written as 500 or 500/s, from 1 to {REQUEST_RATE_MAX}"))
+}
+
 /// Parses a time such as `90d`, `24h`, `30m` or `45s`, up to ten years.
 pub(super) fn lifetime(text: &str) -> Result<Duration, String> {
     const DAY: u64 = 24 * 60 * 60;
@@ -156,6 +170,14 @@ mod tests {
         }
         for odd in ["", "d", "90", "-1d", "0s", "1.5h", "3651d", "9999999999999999999d", "1é"] {
             assert!(lifetime(odd).is_err(), "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_a_number_per_second() {
+        assert_eq!((requests("500"), requests("1/s")), (Ok(500), Ok(1)));
+        for odd in ["", "0", "/s", "500/m", "-1", "1.5", "1000001", "99999999999"] {
+            assert!(requests(odd).is_err(), "{odd}");
         }
     }
 

@@ -2,6 +2,8 @@
 
 pub(crate) mod ca;
 
+pub(crate) mod clients;
+
 pub(crate) mod keys;
 
 pub(crate) mod lab;
@@ -14,6 +16,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::failpoints::{Faults, Mutants};
 use ca::Ca;
+use clients::Clients;
 use keys::{ApiKeys, Init};
 use lab::{Demo, Lab};
 use members::{Member, Recover, Replace};
@@ -294,27 +297,6 @@ pub(crate) struct Frontend {
     /// The flags of every process.
     #[command(flatten)]
     pub(crate) common: Common,
-}
-
-/// The limits of a frontend for its clients.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct Clients {
-    /// What GET /status shows on the public port: `short` to all clients, `full` to clients on
-    /// loopback [default: short]
-    #[arg(long, value_name = "full|short")]
-    pub(crate) public_status: Option<String>,
-    /// How many connections one address may hold; 0: no limit [default: 128]
-    #[arg(long, value_name = "N")]
-    pub(crate) connections_per_address: Option<String>,
-    /// Addresses of gateways, which have no limit; `loopback`: those of this machine
-    #[arg(long, value_name = "ADDRESS,…")]
-    pub(crate) gateways: Option<String>,
-    /// How long an idle connection is kept, in seconds [default: 75]
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) idle_seconds: Option<String>,
-    /// How long to go on answering after SIGTERM, so that gateways notice: 0 to 60 [default: 0]
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) drain: Option<String>,
 }
 
 /// `oppidum load`

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use ::frontend::PublicStatus;
 use ::frontend::classic::Dialect;
+use ::frontend::{CustomerAddress, PublicStatus};
 use clap::Args;
 use ledger::api_key::{ApiKeyDigest, ApiKeyId};
 use ledger::api_key_text::API_KEY_PREFIX;
@@ -228,6 +228,23 @@ impl FromStr for StatusForm {
             "short" => Ok(Self(PublicStatus::Short)),
             "full" => Ok(Self(PublicStatus::Full)),
             _ => Err("expected full or short".into()),
+        }
+    }
+}
+
+/// How gateways name their customers, by its name.
+pub(crate) struct CustomerAddressName(pub(crate) CustomerAddress);
+
+impl FromStr for CustomerAddressName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "unknown" => Ok(Self(CustomerAddress::Unknown)),
+            "x-forwarded-for" => Ok(Self(CustomerAddress::XForwardedFor)),
+            "forwarded" => Ok(Self(CustomerAddress::Forwarded)),
+            "proxy-protocol" => Ok(Self(CustomerAddress::ProxyProtocol)),
+            _ => Err("expected unknown, x-forwarded-for, forwarded or proxy-protocol".into()),
         }
     }
 }

@@ -131,10 +131,10 @@ impl Examiner {
         let mut client = self.client().map_err(|stop| stop.to_string())?;
         let mut reply = send(&mut client, ask).await;
         for _ in 0..BUSY_MAX {
-            if !reply.as_ref().is_ok_and(|reply| reply.status == 503) {
+            if !reply.as_ref().is_ok_and(|reply| matches!(reply.status, 429 | 503)) {
                 break;
             }
-            // A 503 is definite: nothing happened, and the client may try again.
+            // 429 and 503 are definite: nothing happened, and the client may try again.
             tokio::time::sleep(PAUSE).await;
             client.let_go();
             reply = send(&mut client, ask).await;

@@ -155,7 +155,7 @@ async fn at_once(examiner: &mut Examiner, key: &str) -> Result<String, String> {
                 first.get_or_insert_with(|| reply.clone());
             }
             // A copy that is refused because another copy is in flight.
-            Ok(reply) if matches!(reply.status, 409 | 425 | 503 | 504) => {}
+            Ok(reply) if matches!(reply.status, 409 | 425 | 429 | 503 | 504) => {}
             Ok(reply) => odd = Some(answered("a copy", reply)),
             Err(why) => odd = Some(why.clone()),
         }

@@ -259,7 +259,7 @@ impl Customer {
         reply: Result<Reply, String>,
     ) -> Option<Option<Reply>> {
         let why = match reply {
-            Ok(reply) if !matches!(reply.status, 503 | 504) => return Some(Some(reply)),
+            Ok(reply) if !matches!(reply.status, 429 | 503 | 504) => return Some(Some(reply)),
             Ok(reply) => {
                 attempts.put_off += 1;
                 format!("{path} was answered {}", reply.status)

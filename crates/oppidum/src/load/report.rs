@@ -44,7 +44,7 @@ pub(crate) struct Sample {
     pub(crate) result: RequestResult,
     /// How often it was sent again because a connection broke or timed out.
     pub(crate) moved: u32,
-    /// How often it was sent again because the store answered 503 or 504.
+    /// How often it was sent again because the store answered 429, 503 or 504.
     pub(crate) put_off: u32,
 }
 

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::harness::{Connection, Ended, IDS, Plan, Reply, Store, run, until};
 
 /// Issues an API key, and returns it.
-fn issue(store: &Store, principal: &str, scopes: &str) -> String {
+pub(crate) fn issue(store: &Store, principal: &str, scopes: &str) -> String {
     let ended = store.run(&["ctl", "key", "issue", principal, "--as", scopes]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let key = ended.stdout.trim().to_owned();
@@ -46,7 +46,7 @@ fn order(
     Connection::open(store.port()).unwrap().ask(method, path, &headers, body).unwrap()
 }
 
-fn bearer(key: &str) -> String {
+pub(crate) fn bearer(key: &str) -> String {
     format!("Bearer {key}")
 }
 

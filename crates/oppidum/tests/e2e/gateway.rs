@@ -17,11 +17,12 @@ struct Nginx {
 }
 
 impl Nginx {
-    fn start(program: &Path, store: &Store) -> Self {
+    /// Before two frontends, by their public ports.
+    fn start(program: &Path, store: &Store, frontends: [u16; 2]) -> Self {
         let [port, _] = ports();
         let text = PAGE.split("```nginx\n").nth(1).and_then(|rest| rest.split("```").next());
-        let text = text.unwrap().replace("127.0.0.1:1234", &local(store.port_of(0)));
-        let text = text.replace("127.0.0.1:1235", &local(store.port_of(1)));
+        let text = text.unwrap().replace("127.0.0.1:1234", &local(frontends[0]));
+        let text = text.replace("127.0.0.1:1235", &local(frontends[1]));
         let text = text.replace("127.0.0.1:8080", &local(port));
         let folder = store.folder().display();
         let temp = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"];
@@ -72,7 +73,7 @@ fn nginx() -> Option<PathBuf> {
 fn malformed_requests_behind_a_gateway_cost_no_other_customer_an_answer() {
     let Some(program) = nginx() else { return };
     let store = Store::start(Plan { frontends: 2, ..Plan::stock() });
-    let nginx = Nginx::start(&program, &store);
+    let nginx = Nginx::start(&program, &store, [store.port_of(0), store.port_of(1)]);
     let many = "X-A: 1\r\n".repeat(101);
     let get = |target: &str, more: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\n{more}\r\n");
     let latin = [b"GET /stocks/caf\xe9 HTTP/1.1\r\nHost: a\r\n\r\n".as_slice()].concat();
@@ -98,6 +99,26 @@ fn malformed_requests_behind_a_gateway_cost_no_other_customer_an_answer() {
             assert_eq!(reply.status, 200, "in round {round}, after {shown:?}: {reply:?}");
         }
     }
+}
+
+/// nginx names its customers, and each has limits of its own.
+#[test]
+fn a_greedy_customer_behind_a_gateway_costs_no_other_customer_an_answer() {
+    let Some(program) = nginx() else { return };
+    let store = Store::start(Plan::stock());
+    let gateway = ["--gateways", "127.0.0.1", "--customer-address", "x-forwarded-for"];
+    let limit = ["--requests-per-address", "1"];
+    let deployed = Deployed::start(&store, &[&gateway[..], &limit].concat());
+    let nginx = Nginx::start(&program, &store, [deployed.port; 2]);
+    let ask = |connection: &mut Connection| {
+        connection.ask("GET", "/stocks/GameStart", &[], "").unwrap().status
+    };
+    let mut greedy = Connection::over(connect_from(2, nginx.port).unwrap());
+    let statuses: Vec<u16> = (0..40).map(|_| ask(&mut greedy)).collect();
+    assert!(statuses.contains(&429) && statuses[0] == 200, "{statuses:?}");
+    let mut customer = Connection::over(connect_from(3, nginx.port).unwrap());
+    assert_eq!((ask(&mut customer), ask(&mut customer)), (200, 200));
+    deployed.process.says("127.0.0.3 - - [");
 }
 
 /// A gateway that checks readiness notices before the port is closed.

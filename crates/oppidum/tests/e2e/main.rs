@@ -48,6 +48,7 @@ mod bad_input;
 mod inspection;
 
 mod hostile;
+mod limits;
 
 mod gateway;
 

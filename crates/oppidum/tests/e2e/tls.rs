@@ -1,13 +1,14 @@
 //! TLS on the public port: the tools over https, a renewed certificate, and bad files.
 
 use std::fs;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
 use rustix::process::Signal;
 
 use crate::customers::{await_transactions, finish, placed};
-use crate::harness::{IDS, Plan, Process, Store, get, ports, run, until};
+use crate::harness::{IDS, Plan, Process, Store, connect_from, get, ports, run, until};
 
 /// A certificate authority, and the folder in which it issues certificates.
 struct Authority {
@@ -42,16 +43,20 @@ impl Authority {
 
 /// Starts a frontend of the store with these files, and returns it with its public port.
 fn frontend(store: &Store, folder: &Path) -> (Process, u16) {
+    let folder = folder.to_str().unwrap();
+    frontend_with(store, &["--gateways", "loopback", "--public-tls", folder])
+}
+
+fn frontend_with(store: &Store, more: &[&str]) -> (Process, u16) {
     let [port, internal] = ports();
     let orders = IDS.map(|id| format!("{id}={}", store.order_address(id))).join(",");
     let arguments = [
-        "frontend --host 127.0.0.1 --public-status full --gateways loopback".to_owned(),
+        "frontend --host 127.0.0.1 --public-status full".to_owned(),
         format!("--port {port} --internal 127.0.0.1:{internal} --orders {orders}"),
         format!("--catalogs 127.0.0.1:{}", store.catalog_port(0)),
-        format!("--public-tls {}", folder.display()),
     ];
-    let arguments: Vec<_> =
-        arguments.iter().flat_map(|line| line.split(' ')).map(str::to_owned).collect();
+    let arguments = arguments.iter().flat_map(|line| line.split(' ')).chain(more.iter().copied());
+    let arguments: Vec<_> = arguments.map(str::to_owned).collect();
     (Process::start("frontend-tls", store.folder(), &arguments), port)
 }
 
@@ -93,6 +98,29 @@ fn a_certificate_is_renewed_under_load_without_a_failed_request() {
     await_transactions(&load, placed(&load) + 20);
     finish(&mut load);
     store.verify();
+}
+
+/// A handshake takes as much CPU as ten requests, and counts as many.
+#[test]
+fn an_address_that_begins_too_many_handshakes_is_not_served() {
+    let store = Store::start(Plan::stock());
+    let authority = Authority::new(store.folder(), "ca.pem");
+    authority.issue(3000);
+    let folder = authority.folder.to_str().unwrap();
+    let limit = ["--public-tls", folder, "--requests-per-address", "1"];
+    let (process, port) = frontend_with(&store, &limit);
+    process.says("Starting Front End Server on https://");
+    let is_served = |host: u8| {
+        let mut stream = connect_from(host, port).unwrap();
+        // A handshake that begins without TLS is answered in plaintext.
+        let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer.contains("this port speaks TLS")
+    };
+    assert!(is_served(2) && !is_served(2), "ten requests at once are too many");
+    assert!(is_served(3), "another address");
+    until("the address may begin a handshake again", || is_served(2).then_some(()));
 }
 
 /// [P10] Each wrong protocol or missing trust gets a line that says what to type.

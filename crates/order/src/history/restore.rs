@@ -229,6 +229,7 @@ mod tests {
                 principal: who(name),
                 scopes: Scopes::ORDER,
                 ends: None,
+                rate: None,
                 note: String::new(),
             })
         };

@@ -2,12 +2,12 @@
 
 mod sending;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -18,6 +18,7 @@ use wire::connections::{Connections, Places};
 use super::*;
 use crate::access_log::AccessLog;
 use crate::answer;
+use crate::client_address::{ClientAddress, Gateways};
 use crate::http::handler::Written;
 use crate::http::head::Rejection;
 use crate::http::parse::{Content, PlainRequest};
@@ -112,7 +113,15 @@ impl Handler for TestShop {
         answer
     }
 
-    async fn answer_plain(&self, request: &PlainRequest<'_>) -> Answer {
+    fn client_of(&self, connection: ClientAddress, _: &HeaderMap) -> ClientAddress {
+        connection
+    }
+
+    fn client_of_plain(&self, connection: ClientAddress, _: &PlainRequest<'_>) -> ClientAddress {
+        connection
+    }
+
+    async fn answer_plain(&self, request: &PlainRequest<'_>, _: ClientAddress) -> Answer {
         tokio::task::yield_now().await;
         match request.content {
             Content::Order { key: None, body: b"{}" } => self.respond(b"placed".to_vec()),
@@ -121,7 +130,12 @@ impl Handler for TestShop {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, _: IpAddr, phase: &RequestPhase) -> Answer {
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        _: ClientAddress,
+        phase: &RequestPhase,
+    ) -> Answer {
         self.0.comes.notify_one();
         let (head, body) = request.into_parts();
         let Ok(body) = body.collect().await else {
@@ -201,7 +215,8 @@ impl Visit {
 fn client(from: SocketAddr, stop: &CancellationToken) -> Client {
     let places = Connections::new(Places::new(1, 0));
     let place = places.open(from.ip(), false, stop).unwrap();
-    Client { address: from.ip(), place }
+    let address = ClientAddress::of_connection(from.ip(), &Gateways::default());
+    Client { address, place }
 }
 
 /// Serves a connection. On a runtime with one thread, the serving task runs to its next wait before

@@ -16,7 +16,7 @@ pub(super) struct Findings {
     pub(super) requests: usize,
     /// The number of failed requests.
     pub(super) failed: usize,
-    /// The number of requests that were sent again because the store answered 503 or 504.
+    /// The number of requests that were sent again because the store answered 429, 503 or 504.
     pub(super) put_off: usize,
     /// The number of requests that were sent again over another connection.
     pub(super) moved: usize,
