@@ -26,7 +26,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How long an answer may take: longer than a frontend ever takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a connection may take to open.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -80,9 +80,9 @@ pub(crate) struct Client {
     /// What it trusts, if the server speaks TLS.
     trust: Option<Trust>,
     /// The timeout of a connection.
-    connect_patience: Duration,
+    connect_timeout: Duration,
     /// The timeout of an answer.
-    patience: Duration,
+    timeout: Duration,
     connection: Option<SendRequest<Full<Bytes>>>,
 }
 
@@ -123,20 +123,20 @@ impl Client {
         Ok(Self {
             authority,
             trust: is_tls.then(trusted).transpose()?,
-            connect_patience: CONNECT,
-            patience: PATIENCE,
+            connect_timeout: CONNECT,
+            timeout: ANSWER_TIMEOUT,
             connection: None,
         })
     }
 
     /// The same, with another timeout for an answer.
-    pub(crate) fn patient_for(url: &str, patience: Duration) -> Result<Self, Stop> {
-        Ok(Self { patience, ..Self::new(url)? })
+    pub(crate) fn with_answer_timeout(url: &str, timeout: Duration) -> Result<Self, Stop> {
+        Ok(Self { timeout, ..Self::new(url)? })
     }
 
     /// The same for an unknown server: a connection may take as long as an answer.
-    pub(crate) fn patient(url: &str, patience: Duration) -> Result<Self, Stop> {
-        Ok(Self { connect_patience: patience, patience, ..Self::new(url)? })
+    pub(crate) fn with_timeout(url: &str, timeout: Duration) -> Result<Self, Stop> {
+        Ok(Self { connect_timeout: timeout, timeout, ..Self::new(url)? })
     }
 
     /// `host:port` of the server.
@@ -204,7 +204,7 @@ impl Client {
         {
             request.headers_mut().entry(AUTHORIZATION).or_insert(key.clone());
         }
-        let patience = self.patience;
+        let timeout = self.timeout;
         let exchange = async {
             let connection = self.connect().await?;
             let answer = connection.send_request(request).await.map_err(|e| e.to_string())?;
@@ -213,9 +213,9 @@ impl Client {
             let body = body.map_err(|error| error.to_string())?.to_bytes();
             Ok(Reply { status: head.status.as_u16(), headers: head.headers, body })
         };
-        let reply = match tokio::time::timeout(patience, exchange).await {
+        let reply = match tokio::time::timeout(timeout, exchange).await {
             Ok(reply) => reply,
-            Err(_) => Err(format!("no answer within {patience:?}")),
+            Err(_) => Err(format!("no answer within {timeout:?}")),
         };
         if reply.is_err() {
             self.connection = None;
@@ -225,14 +225,14 @@ impl Client {
 
     /// Opens a connection, and performs the handshake if the server speaks TLS.
     async fn dial(&self) -> Result<MaybeTlsStream, String> {
-        let stream = net::connect(&self.authority, self.connect_patience).await;
+        let stream = net::connect(&self.authority, self.connect_timeout).await;
         let stream = stream.map_err(|error| error.to_string())?;
         let Some(trust) = &self.trust else { return Ok(MaybeTlsStream::Plain(stream)) };
         let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
         let handshake = trust.connect(host.trim_matches(['[', ']']), stream);
-        match tokio::time::timeout(self.connect_patience, handshake).await {
+        match tokio::time::timeout(self.connect_timeout, handshake).await {
             Ok(stream) => stream.map_err(|why| format!("no TLS with {}: {why}", self.authority)),
-            Err(_) => Err(format!("no TLS handshake within {:?}", self.connect_patience)),
+            Err(_) => Err(format!("no TLS handshake within {:?}", self.connect_timeout)),
         }
     }
 

@@ -216,7 +216,7 @@ pub(crate) fn is_ready(address: &str) -> bool {
 /// Sends one request on a connection of its own; returns status and body.
 pub(crate) fn ask(address: &str, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect(address).context("connect")?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).context("set the patience")?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).context("set the timeout")?;
     let length = body.len();
     let kind = if body.is_empty() { "" } else { "Content-Type: application/json\r\n" };
     let ask = format!(

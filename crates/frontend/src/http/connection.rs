@@ -35,28 +35,28 @@ use crate::limits;
 /// Serves a connection to its end or, when its place is to be closed, to the end of the request in
 /// progress.
 pub(crate) async fn serve(mut stream: MaybeTlsStream, client: Client, api: impl Handler) {
-    let mut ahead = Vec::new();
+    let mut unread = Vec::new();
     // A connection whose orders hyper has to read would only be handed over again.
     let mut first = true;
-    let mut comes_out = true;
+    let mut may_return = true;
     loop {
         // Each reader waits for the client before it hands the connection over. Should a reader
         // ever not do so, this budget still gives other connections their turn.
         tokio::task::consume_budget().await;
-        let served = match FastPath::new(stream, ahead).serve(&api, &client).await {
-            FastPathEnd::Inside(comes) => {
-                (stream, ahead) = (comes.stream, comes.ahead);
-                comes.served
+        let served = match FastPath::new(stream, unread).serve(&api, &client).await {
+            FastPathEnd::ToHyper(handoff) => {
+                (stream, unread) = (handoff.stream, handoff.unread);
+                handoff.served
             }
             FastPathEnd::Closes(stream) => return linger::close(stream, &[]).await,
-            FastPathEnd::Gone => return,
+            FastPathEnd::Ended => return,
         };
-        comes_out &= served || std::mem::take(&mut first);
-        let tracked = TrackedStream::new(stream, ahead, api.idle());
-        match serve_with_hyper(tracked, comes_out, &api, &client).await {
-            ServedByHyper::Idle(idle) => (stream, ahead) = (idle.stream, idle.unread),
+        may_return &= served || std::mem::take(&mut first);
+        let tracked = TrackedStream::new(stream, unread, api.idle());
+        match serve_with_hyper(tracked, may_return, &api, &client).await {
+            ServedByHyper::Idle(idle) => (stream, unread) = (idle.stream, idle.unread),
             ServedByHyper::Over(over) => return close(over, &api, &client).await,
-            ServedByHyper::Gone => return,
+            ServedByHyper::Ended => return,
         }
     }
 }
@@ -68,7 +68,7 @@ enum ServedByHyper {
     /// The connection is to be closed; an answer may be in flight.
     Over(TrackedStream),
     /// The connection is broken, or was idle for too long.
-    Gone,
+    Ended,
 }
 
 /// Closes a connection; if its last bytes were no valid request, after a last answer.
@@ -95,11 +95,11 @@ fn drop_body(answer: &mut Vec<u8>) {
 }
 
 /// Serves a connection with hyper until it ends, or is idle and should return to the fast path:
-/// under overload, or, if `comes_out`, after four orders in a
+/// under overload, or, if `may_return`, after four orders in a
 /// row.
 async fn serve_with_hyper(
     tracked: TrackedStream,
-    comes_out: bool,
+    may_return: bool,
     api: &impl Handler,
     client: &Client,
 ) -> ServedByHyper {
@@ -134,14 +134,14 @@ async fn serve_with_hyper(
     let mut stops = false;
     let mut stopped_idle = false;
     let left = poll_fn(|cx| -> Poll<fn(TrackedStream) -> ServedByHyper> {
-        let better = || api.is_overloaded() || (comes_out && phase.has_only_orders());
+        let better = || api.is_overloaded() || (may_return && phase.has_only_orders());
         loop {
             match Pin::new(&mut connection).poll(cx) {
                 // A connection that was idle at the stop has no answer in flight.
-                Poll::Ready(Ok(())) if stopped_idle => return Poll::Ready(ServedByHyper::gone),
+                Poll::Ready(Ok(())) if stopped_idle => return Poll::Ready(ServedByHyper::ended),
                 Poll::Ready(Ok(())) => return Poll::Ready(ServedByHyper::Over),
                 // A client that disappears is not logged.
-                Poll::Ready(Err(_)) => return Poll::Ready(ServedByHyper::gone),
+                Poll::Ready(Err(_)) => return Poll::Ready(ServedByHyper::ended),
                 Poll::Pending if !stops && phase.is_idle() && better() => {
                     return Poll::Ready(ServedByHyper::Idle);
                 }
@@ -153,7 +153,7 @@ async fn serve_with_hyper(
                 return Poll::Pending;
             }
             if phase.has_begun() && client.place.is_evicted() {
-                return Poll::Ready(ServedByHyper::gone);
+                return Poll::Ready(ServedByHyper::ended);
             }
             if phase.has_begun() {
                 return Poll::Pending;
@@ -168,8 +168,8 @@ async fn serve_with_hyper(
 }
 
 impl ServedByHyper {
-    fn gone(_: TrackedStream) -> Self {
-        Self::Gone
+    fn ended(_: TrackedStream) -> Self {
+        Self::Ended
     }
 }
 

@@ -29,18 +29,18 @@ const PARTIAL_HEAD_MAX: Duration = Duration::from_millis(500);
 /// How a connection leaves the fast path.
 pub(crate) enum FastPathEnd {
     /// A request that hyper must read has arrived.
-    Inside(Handoff),
+    ToHyper(Handoff),
     /// The connection is to be closed after the answer just sent.
     Closes(MaybeTlsStream),
     /// The connection is broken, was idle for too long, or is idle at a stop.
-    Gone,
+    Ended,
 }
 
 /// A connection that leaves the fast path for hyper.
 pub(crate) struct Handoff {
     pub(crate) stream: MaybeTlsStream,
     /// Bytes that were read and not served.
-    pub(crate) ahead: Vec<u8>,
+    pub(crate) unread: Vec<u8>,
     /// The fast path has served requests of this connection.
     pub(crate) served: bool,
 }
@@ -49,12 +49,12 @@ pub(crate) struct Handoff {
 pub(crate) struct FastPath {
     stream: MaybeTlsStream,
     /// Bytes that were read and are not served yet.
-    ahead: Vec<u8>,
+    unread: Vec<u8>,
     /// Answers to send, and how many of their bytes have been sent.
     out: Vec<u8>,
-    gone: usize,
+    sent: usize,
     /// When the last request began to arrive, or was served.
-    stirred: Instant,
+    active_at: Instant,
     /// The number of requests served.
     served: usize,
     /// Its last requests were queries: under overload it is read without a ticket.
@@ -68,14 +68,14 @@ pub(crate) struct FastPath {
 }
 
 impl FastPath {
-    /// `ahead`: bytes that have been read from the stream already.
-    pub(crate) fn new(stream: MaybeTlsStream, ahead: Vec<u8>) -> Self {
+    /// `unread`: bytes that have been read from the stream already.
+    pub(crate) fn new(stream: MaybeTlsStream, unread: Vec<u8>) -> Self {
         Self {
             stream,
-            ahead,
+            unread,
             out: Vec::new(),
-            gone: 0,
-            stirred: Instant::now(),
+            sent: 0,
+            active_at: Instant::now(),
             served: 0,
             only_queries: false,
             reads: true,
@@ -89,40 +89,40 @@ impl FastPath {
     pub(crate) async fn serve(mut self, api: &impl Handler, client: &Client) -> FastPathEnd {
         let stop = client.place.closing();
         let mut stopping = pin!(stop.cancelled());
-        let mut patience = pin!(tokio::time::sleep(api.idle()));
+        let mut timer = pin!(tokio::time::sleep(api.idle()));
         // The timer runs for a request that has arrived in part.
         let mut part = false;
         loop {
-            let came = poll_fn(|cx| {
-                if let Poll::Ready(came) = self.poll(cx, api, client) {
-                    return Poll::Ready(came);
+            let has_request = poll_fn(|cx| {
+                if let Poll::Ready(has_request) = self.poll(cx, api, client) {
+                    return Poll::Ready(has_request);
                 }
                 // `out` is emptied when all of it is with the system.
                 let sent = self.out.is_empty();
                 if sent && stopping.as_mut().poll(cx).is_ready() {
-                    return Poll::Ready(!self.ahead.is_empty() && !client.place.is_evicted());
+                    return Poll::Ready(!self.unread.is_empty() && !client.place.is_evicted());
                 }
-                if part != (sent && !self.ahead.is_empty()) {
+                if part != (sent && !self.unread.is_empty()) {
                     part = !part;
                     let patient = if part { PARTIAL_HEAD_MAX } else { api.idle() };
-                    patience.as_mut().reset(Instant::now() + patient);
+                    timer.as_mut().reset(Instant::now() + patient);
                 }
-                while patience.as_mut().poll(cx).is_ready() {
-                    let ends = self.stirred + api.idle();
+                while timer.as_mut().poll(cx).is_ready() {
+                    let ends = self.active_at + api.idle();
                     if part || ends <= Instant::now() {
                         return Poll::Ready(part);
                     }
-                    patience.as_mut().reset(ends);
+                    timer.as_mut().reset(ends);
                 }
                 Poll::Pending
             });
-            if !came.await {
+            if !has_request.await {
                 let closes = self.ends && self.out.is_empty();
-                return if closes { FastPathEnd::Closes(self.stream) } else { FastPathEnd::Gone };
+                return if closes { FastPathEnd::Closes(self.stream) } else { FastPathEnd::Ended };
             }
-            let Parsed::Plain(request) = parse::parse(&self.ahead) else {
-                let Self { stream, ahead, served, .. } = self;
-                return FastPathEnd::Inside(Handoff { stream, ahead, served: 0 < served });
+            let Parsed::Plain(request) = parse::parse(&self.unread) else {
+                let Self { stream, unread, served, .. } = self;
+                return FastPathEnd::ToHyper(Handoff { stream, unread, served: 0 < served });
             };
             client.place.note_request();
             let began = Instant::now();
@@ -144,8 +144,8 @@ impl FastPath {
 
     /// The first `length` of the unserved bytes are served.
     fn done(&mut self, length: usize) {
-        drop_first(&mut self.ahead, length);
-        self.stirred = Instant::now();
+        drop_first(&mut self.unread, length);
+        self.active_at = Instant::now();
         self.served += 1;
     }
 
@@ -153,10 +153,10 @@ impl FastPath {
     /// is over.
     fn poll(&mut self, cx: &mut Context<'_>, api: &impl Handler, client: &Client) -> Poll<bool> {
         loop {
-            while self.gone < self.out.len() {
-                let sent = Pin::new(&mut self.stream).poll_write(cx, &self.out[self.gone..]);
+            while self.sent < self.out.len() {
+                let sent = Pin::new(&mut self.stream).poll_write(cx, &self.out[self.sent..]);
                 match ready!(self.sending.check(sent, cx)) {
-                    Ok(count) if 0 < count => self.gone += count,
+                    Ok(count) if 0 < count => self.sent += count,
                     Ok(_) | Err(_) => return Poll::Ready(false),
                 }
             }
@@ -166,8 +166,8 @@ impl FastPath {
                     return Poll::Ready(false);
                 }
             }
-            let gone = std::mem::take(&mut self.gone);
-            drop_first(&mut self.out, gone);
+            let sent = std::mem::take(&mut self.sent);
+            drop_first(&mut self.out, sent);
             if self.ends {
                 return Poll::Ready(false);
             }
@@ -175,7 +175,7 @@ impl FastPath {
             if !self.out.is_empty() {
                 continue;
             }
-            if !self.ahead.is_empty() && parse::parse(&self.ahead) != Parsed::Incomplete {
+            if !self.unread.is_empty() && parse::parse(&self.unread) != Parsed::Incomplete {
                 return Poll::Ready(true);
             }
             // A client that only queries takes no part in the queue of the orders.
@@ -196,13 +196,13 @@ impl FastPath {
             if room.filled().is_empty() {
                 // The stream has ended. A request that is cut off goes to hyper's reader, which
                 // answers it.
-                return Poll::Ready(!self.ahead.is_empty());
+                return Poll::Ready(!self.unread.is_empty());
             }
             // Further parts of one request do not restart the idle time.
-            if self.ahead.is_empty() {
-                self.stirred = Instant::now();
+            if self.unread.is_empty() {
+                self.active_at = Instant::now();
             }
-            self.ahead.extend_from_slice(room.filled());
+            self.unread.extend_from_slice(room.filled());
         }
     }
 
@@ -210,7 +210,7 @@ impl FastPath {
     fn reject_overloaded(&mut self, api: &impl Handler, client: &Client) {
         while api.is_overloaded()
             && !api.is_draining()
-            && let Parsed::Plain(order) = parse::parse(&self.ahead)
+            && let Parsed::Plain(order) = parse::parse(&self.unread)
             && matches!(order.content, Content::Order { .. })
             && !order.last
             && api.should_reject()

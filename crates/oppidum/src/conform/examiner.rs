@@ -115,7 +115,7 @@ impl Examiner {
 
     /// A new client, for a check that needs its own connection.
     pub(super) fn client(&self) -> Result<Client, Stop> {
-        Client::patient(&self.store.urls[0], ANSWER_TIMEOUT)
+        Client::with_timeout(&self.store.urls[0], ANSWER_TIMEOUT)
     }
 
     pub(super) fn api(&self) -> Result<StoreApi, Stop> {

@@ -27,7 +27,7 @@ const PIECES: u64 = 5;
 const REST: Duration = Duration::from_millis(25);
 
 /// How long a customer waits for one answer.
-const PATIENCE: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A store with customers in it.
 pub(super) struct DemoStore<'a> {
@@ -48,7 +48,8 @@ impl<'a> DemoStore<'a> {
         let url = cluster.url();
         let shop = load::fetch_shop(&url).await?;
         let workload = Workload::quiet(CUSTOMERS, u64::MAX, 0.8, seed);
-        let workload = Workload { pieces: PIECES, pause: REST, patience: PATIENCE, ..workload };
+        let workload =
+            Workload { pieces: PIECES, pause: REST, timeout: ANSWER_TIMEOUT, ..workload };
         let tally = Arc::new(LoadProgress::default());
         let closing = CancellationToken::new();
         let own_tally = tally.clone();

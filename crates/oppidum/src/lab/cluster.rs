@@ -322,7 +322,7 @@ impl LocalCluster {
 
 /// Asks a process whether it is ready; the error names it.
 async fn is_ready(url: &str, name: &str) -> Result<(), String> {
-    let client = Client::patient_for(url, STATUS_TIMEOUT);
+    let client = Client::with_answer_timeout(url, STATUS_TIMEOUT);
     let ready = client.map_err(|stop| stop.to_string())?.get("/readyz").await;
     let is_ready = ready.is_ok_and(|reply| reply.status == 200);
     if is_ready { Ok(()) } else { Err(format!("{name} is not ready")) }

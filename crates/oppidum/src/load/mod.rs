@@ -52,7 +52,7 @@ pub(crate) async fn run_customers(
 ) -> Result<Report, Stop> {
     let mut customers = tokio::task::JoinSet::new();
     for number in 0..workload.clients {
-        let clients = urls.iter().map(|url| Client::patient_for(url, workload.patience));
+        let clients = urls.iter().map(|url| Client::with_answer_timeout(url, workload.timeout));
         let clients = clients.collect::<Result<Vec<_>, Stop>>()?;
         let seed = workload.seed.wrapping_mul(1_000_003).wrapping_add(number.into());
         let customer = Customer::new(

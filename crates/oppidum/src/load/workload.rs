@@ -34,7 +34,7 @@ pub(crate) struct Workload {
     /// The pause after a request.
     pub(crate) pause: Duration,
     /// The timeout of one attempt.
-    pub(crate) patience: Duration,
+    pub(crate) timeout: Duration,
     /// Whether nothing is printed for a single request.
     pub(crate) quiet: bool,
     /// Whether every request is kept as a sample.
@@ -51,7 +51,7 @@ impl Workload {
             seed,
             pieces: PIECES,
             pause: Duration::ZERO,
-            patience: http::PATIENCE,
+            timeout: http::ANSWER_TIMEOUT,
             quiet: true,
             samples: false,
         }

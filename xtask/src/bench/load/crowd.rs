@@ -18,7 +18,7 @@ use super::script::{Expect, Heard, Script};
 const INBOX_BYTES: usize = 4 * 1_024;
 
 /// The run fails if no awaited answer arrives within this time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// One client.
 #[derive(Debug)]
@@ -156,8 +156,8 @@ impl<'a> Crowd<'a> {
             }
         }
         self.ready = ready;
-        if 0 < self.under_way && PATIENCE < self.last.elapsed() {
-            bail!("no answer has come for {PATIENCE:?}, and {} are awaited", self.under_way);
+        if 0 < self.under_way && ANSWER_TIMEOUT < self.last.elapsed() {
+            bail!("no answer has come for {ANSWER_TIMEOUT:?}, and {} are awaited", self.under_way);
         }
         Ok(())
     }

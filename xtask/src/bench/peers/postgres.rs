@@ -123,7 +123,7 @@ impl Cluster {
     /// One run. On a very busy machine, the clients may not have connected when the time is over;
     /// then the run is repeated with more time.
     fn run(&self, times: &Times) -> Result<Run> {
-        let once = |patience: u32| self.run_for(times.length + patience * CONNECTING);
+        let once = |factor: u32| self.run_for(times.length + factor * CONNECTING);
         once(1).or_else(|_| once(5)).or_else(|_| once(25))
     }
 

@@ -34,7 +34,7 @@ const ORDER_SCRIPT: &str = "\
     return number";
 
 /// The timeout of a question.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The master, then its replicas.
 #[derive(Debug)]
@@ -143,7 +143,7 @@ impl Trio {
     /// The master's answer, as its protocol writes it, without the end of the last line.
     fn ask(&self, words: &[&str]) -> Result<String> {
         let mut stream = TcpStream::connect(("127.0.0.1", self.ports[0])).context("connect")?;
-        stream.set_read_timeout(Some(PATIENCE)).context("set a timeout")?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT)).context("set a timeout")?;
         stream.write_all(&command(words)).context("ask Redis")?;
         stream.write_all(&command(&["QUIT"])).context("ask Redis")?;
         let mut said = String::new();

@@ -81,7 +81,7 @@ async fn experiment(cluster: &LocalCluster, flags: &Failover) -> Result<Failover
     let shop = load::fetch_shop(&cluster.url()).await?;
     let workload = Workload::quiet(flags.crowd.clients, u64::MAX, flags.p, flags.crowd.seed);
     let workload =
-        Workload { pause: flags.pause, patience: ATTEMPT_TIMEOUT, samples: true, ..workload };
+        Workload { pause: flags.pause, timeout: ATTEMPT_TIMEOUT, samples: true, ..workload };
     let closing = CancellationToken::new();
     let tally = Arc::new(LoadProgress::default());
     let began = Instant::now();

@@ -70,7 +70,7 @@ pub(crate) struct StoreApi {
 impl StoreApi {
     /// For a URL such as `http://127.0.0.1:1234`.
     pub(crate) fn new(url: &str, dialect: Dialect) -> Result<Self, Stop> {
-        let client = Client::patient(url, ANSWER_TIMEOUT)?;
+        let client = Client::with_timeout(url, ANSWER_TIMEOUT)?;
         Ok(Self { url: url.to_owned(), dialect, client, fresh: false })
     }
 

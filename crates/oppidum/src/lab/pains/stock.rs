@@ -79,20 +79,20 @@ pub(super) async fn filled(api: &mut StoreApi, name: &str, target: i64) -> Optio
     shown.filter(|shown| target <= *shown)
 }
 
-/// Queries the stock until it is as wanted, or patience ends; returns the last answer.
+/// Queries the stock until it is as wanted, or the timeout ends; returns the last answer.
 async fn last_shown(
     api: &mut StoreApi,
     name: &str,
-    patience: Duration,
+    timeout: Duration,
     is_wanted: impl Fn(i64) -> bool,
 ) -> Option<i64> {
     let began = Instant::now();
     loop {
         let shown = api.look(name).await.ok().map(|shown| shown.quantity);
-        if shown.is_some_and(&is_wanted) || patience < began.elapsed() {
+        if shown.is_some_and(&is_wanted) || timeout < began.elapsed() {
             return shown;
         }
-        tokio::time::sleep(patience / 100).await;
+        tokio::time::sleep(timeout / 100).await;
     }
 }
 

@@ -59,7 +59,7 @@ pub(crate) async fn discover(
     let Some(url) = urls.first() else {
         return Err(Stop::Setup("no address of a store was given".into()));
     };
-    let mut client = Client::patient(url, DIALECT_TIMEOUT)?;
+    let mut client = Client::with_timeout(url, DIALECT_TIMEOUT)?;
     let reported = reported_dialect(&mut client, url).await?;
     let dialect = dialect.or(reported);
     let dialects = match dialect {

@@ -72,12 +72,12 @@ async fn a_client_that_reads_nothing_for_too_long_is_disconnected() {
             let mut fast_path = FastPath::new(MaybeTlsStream::Plain(stream), Vec::new());
             fast_path.sending = soon();
             let left = fast_path.serve(&shop, &client).await;
-            assert!(matches!(left, FastPathEnd::Gone));
+            assert!(matches!(left, FastPathEnd::Ended));
         } else {
             let mut tracked = TrackedStream::new(MaybeTlsStream::Plain(stream), Vec::new(), IDLE);
             tracked.sending = soon();
             let left = serve_with_hyper(tracked, false, &shop, &client).await;
-            assert!(matches!(left, ServedByHyper::Gone));
+            assert!(matches!(left, ServedByHyper::Ended));
         }
         drop(customer);
     }
