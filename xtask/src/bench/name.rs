@@ -39,6 +39,10 @@ pub(crate) enum Name {
     #[value(name = "settling-1")]
     #[serde(rename = "settling-1")]
     Settling1,
+    /// What API keys cost.
+    ApiKeys,
+    /// What certificates between the processes cost.
+    Certificates,
     /// The same job by `PostgreSQL`, if it is installed.
     #[value(name = "postgresql")]
     #[serde(rename = "postgresql")]
@@ -71,6 +75,8 @@ impl Name {
             Self::OverloadApart => "overload-apart",
             Self::Settling64 => "settling-64",
             Self::Settling1 => "settling-1",
+            Self::ApiKeys => "api-keys",
+            Self::Certificates => "certificates",
             Self::PostgreSql => "postgresql",
             Self::Redis => "redis",
             Self::Growth => "growth",

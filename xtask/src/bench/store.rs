@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,13 @@ use crate::bench::shop::{HOT, Shop};
 /// The replicas' ids.
 pub(crate) const IDS: [u64; 3] = [123, 345, 456];
 
+/// How the processes of a store talk to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Plane {
+    Plaintext,
+    MutualTls,
+}
+
 /// Three replicas, a frontend, and a catalog or none.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -27,6 +35,9 @@ pub(crate) struct Store {
     orders: BTreeMap<u64, (u16, Option<Process>)>,
     catalogs: Vec<(u16, Process)>,
     frontend: Option<Process>,
+    plane: Plane,
+    /// The internal address of the frontend.
+    internal: String,
     /// The public address of the frontend.
     pub(crate) address: String,
     // Last, so that the folder is removed after the processes that write into it.
@@ -36,15 +47,39 @@ pub(crate) struct Store {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Status {
+    id: Option<u64>,
+    ready: bool,
     leader: Option<u64>,
     next_order_number: Option<u64>,
     applied_index: Option<u64>,
 }
 
+/// The state of a whole store, as a frontend shows it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct WholeStatus {
+    leader: Option<u64>,
+    processes: Vec<Status>,
+}
+
+/// More than the greatest age of what a frontend shows on its public port.
+const VIEW_AGE: Duration = Duration::from_millis(250);
+
 impl Store {
     /// Starts a store whose data is removed with it. [`process::build`] must have built its
     /// programs.
     pub(crate) fn start(root: &Path, name: &str, shop: Shop, catalogs: u16) -> Result<Self> {
+        Self::start_on(root, name, shop, catalogs, Plane::Plaintext)
+    }
+
+    /// The same, with or without certificates.
+    pub(crate) fn start_on(
+        root: &Path,
+        name: &str,
+        shop: Shop,
+        catalogs: u16,
+        plane: Plane,
+    ) -> Result<Self> {
         let folder = Folder::new(&process::target(root).join("bench").join(name))?;
         let shop_file = shop.write(&folder.0)?;
         let mut ports = free_ports(5 + usize::from(catalogs))?.into_iter();
@@ -61,9 +96,14 @@ impl Store {
             orders,
             catalogs: Vec::new(),
             frontend: None,
+            plane,
+            internal: local(internal),
             address: format!("127.0.0.1:{public}"),
             folder,
         };
+        if plane == Plane::MutualTls {
+            store.issue_certificates()?;
+        }
         for id in IDS {
             store.start_order(id)?;
         }
@@ -75,8 +115,43 @@ impl Store {
         Ok(store)
     }
 
+    /// Makes a certificate authority, and a certificate for each process.
+    fn issue_certificates(&self) -> Result<()> {
+        let folder = self.folder.path("tls");
+        let ca = |arguments: &[&str]| {
+            self.tool(&[&["ctl", "ca"], arguments, &["--dir", &folder]].concat()).map(drop)
+        };
+        ca(&["init"])?;
+        for id in IDS {
+            ca(&["issue", "order", &id.to_string()])?;
+        }
+        ca(&["issue", "catalog", "bench"])?;
+        ca(&["issue", "frontend", "bench"])
+    }
+
+    /// Issues an API key with these scopes.
+    pub(crate) fn issue_api_key(&self, scopes: &str) -> Result<String> {
+        let url = format!("http://{}", self.internal);
+        let key = self.tool(&["ctl", "key", "issue", "bench", "--as", scopes, "--url", &url])?;
+        Ok(key.trim().to_owned())
+    }
+
+    /// Runs a tool of the program; its answer.
+    fn tool(&self, arguments: &[&str]) -> Result<String> {
+        let mut command = Command::new(&self.program);
+        let output = command.current_dir(&self.folder.0).args(arguments).output();
+        let output = output.with_context(|| format!("run {arguments:?}"))?;
+        if !output.status.success() {
+            bail!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr).trim());
+        }
+        String::from_utf8(output.stdout).context("read the answer of a tool")
+    }
+
     /// Waits until every replica, every catalog and the frontend report that they are ready.
     pub(crate) fn await_ready(&mut self) -> Result<()> {
+        if self.plane == Plane::MutualTls {
+            return self.await_ready_by_frontend();
+        }
         for (port, process) in self.orders.values_mut() {
             let process = process.as_mut().context("wait for a replica that does not run")?;
             process.await_ready(&local(*port))?;
@@ -86,6 +161,20 @@ impl Store {
         }
         let frontend = self.frontend.as_mut().context("wait for the frontend")?;
         frontend.await_ready(&self.address)
+    }
+
+    /// The same, by the frontend: the other listeners speak TLS.
+    fn await_ready_by_frontend(&mut self) -> Result<()> {
+        let frontend = self.frontend.as_mut().context("wait for the frontend")?;
+        frontend.await_ready(&self.address)?;
+        let began = Instant::now();
+        while began.elapsed() < READY_MAX {
+            if public_status(&self.address)?.processes.iter().all(|process| process.ready) {
+                return Ok(());
+            }
+            thread::sleep(VIEW_AGE);
+        }
+        bail!("the store is not ready after {READY_MAX:?}")
     }
 
     /// `kill -9` of one replica.
@@ -121,7 +210,8 @@ impl Store {
         let listen = ["--host", "127.0.0.1", "--port", &public, "--internal", &internal];
         let peers = ["--orders", &orders, "--catalogs", &catalogs, "--access-log", "off"];
         // All clients of the load are on this machine.
-        let peers = [&peers[..], &["--gateways", "loopback"]].concat();
+        let local = ["--gateways", "loopback", "--public-status", "full"];
+        let peers = [&peers[..], &local].concat();
         self.frontend = Some(self.run("frontend", "frontend", &[&listen[..], &peers].concat())?);
         Ok(())
     }
@@ -130,6 +220,9 @@ impl Store {
         let mut command = process::measured(&self.program);
         command.current_dir(&self.folder.0).arg(role).args(flags);
         command.args(["--log", "warn", "--stop-with-stdin"]);
+        if self.plane == Plane::MutualTls {
+            command.args(["--tls", &self.folder.path("tls")]);
+        }
         Process::start(&mut command, PathBuf::from(self.folder.path(&format!("{name}.lines"))))
     }
 
@@ -181,6 +274,14 @@ impl Store {
 
     /// The number of the next order, as the leader reports it.
     pub(crate) fn next_order_number(&self) -> Result<u64> {
+        if self.plane == Plane::MutualTls {
+            // What the public port shows is younger then.
+            thread::sleep(VIEW_AGE);
+            let status = public_status(&self.address)?;
+            let leads = |process: &&Status| process.id.is_some() && process.id == status.leader;
+            let leader = status.processes.iter().find(leads).context("find the leader")?;
+            return leader.next_order_number.context("ask for the next order's number");
+        }
         let leader = self.order_address(self.await_leader(None)?)?;
         status(&leader)?.next_order_number.context("ask for the next order's number")
     }
@@ -256,6 +357,11 @@ impl Store {
 fn status(address: &str) -> Result<Status> {
     let (_, body) = process::ask(address, "GET", "/status", "")?;
     serde_json::from_str(&body).context("understand /status")
+}
+
+fn public_status(address: &str) -> Result<WholeStatus> {
+    let (_, body) = process::ask(address, "GET", "/status", "")?;
+    serde_json::from_str(&body).context("understand the public /status")
 }
 
 fn local(port: u16) -> String {

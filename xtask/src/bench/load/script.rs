@@ -86,6 +86,17 @@ impl Script {
         Self::Spread(products.iter().map(both).collect())
     }
 
+    /// The same requests with an API key, of scripts whose requests are ready.
+    pub(crate) fn with_key(self, key: &str) -> Self {
+        let Self::Turns(requests) = self else { return self };
+        let with_key = |request: Vec<u8>| {
+            let line = request.iter().position(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            let (first, rest) = request.split_at(line);
+            [first, format!("Authorization: Bearer {key}\r\n").as_bytes(), rest].concat()
+        };
+        Self::Turns(requests.into_iter().map(with_key).collect())
+    }
+
     /// The same script for another run: batches get new keys.
     pub(crate) fn again(&self) -> Self {
         let mut script = self.clone();
@@ -181,6 +192,17 @@ mod tests {
         let mut out = Vec::new();
         script.write(client, turn, &mut out);
         String::from_utf8(out).expect("the request is text")
+    }
+
+    #[test]
+    fn a_key_is_sent_with_every_request() {
+        let script = Script::hot("a:1", "thing").with_key("opk_7");
+        for turn in 0..2 {
+            let request = said(&script, 3, turn);
+            let (line, rest) = request.split_once("\r\n").expect("a line ends");
+            assert_eq!(line, "POST /orders HTTP/1.1");
+            assert!(rest.starts_with("Authorization: Bearer opk_7\r\nHost: a:1\r\n"), "{rest}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::bench::name::Name;
 const HEAD: [&str; 6] = ["`--only`", "per second", "CPU", "median", "99 %", "99.9 %"];
 
 /// The rows of the table, and the names of their sides in the order in which they are measured.
-const ROWS: [(Name, &[&str]); 10] = [
+const ROWS: [(Name, &[&str]); 12] = [
     (Name::Hot64, &["`hot-64`", "bare handler"]),
     (Name::Hot256, &["`hot-256`", "bare handler"]),
     (Name::Products, &["`products`, one product", "10 products", "10,000 products"]),
@@ -17,6 +17,11 @@ const ROWS: [(Name, &[&str]); 10] = [
     (Name::Batch, &["`batch`", "bare handler"]),
     (Name::Settling64, &["`settling-64`", "without settling"]),
     (Name::Settling1, &["`settling-1`", "without settling"]),
+    (
+        Name::ApiKeys,
+        &["`api-keys`, an order", "without a key", "`api-keys`, a query", "without a key"],
+    ),
+    (Name::Certificates, &["`certificates`", "without certificates"]),
     (Name::PostgreSql, &["`postgresql`", "PostgreSQL"]),
     (Name::Redis, &["`redis`, 64", "Redis, 64", "`redis`, 256", "Redis, 256"]),
 ];
@@ -79,6 +84,16 @@ fn notes(book: &Book) -> Vec<String> {
         ),
         batch(book),
         settling(is_measured(Name::Settling64), is_measured(Name::Settling1)),
+        fixed(
+            Name::ApiKeys,
+            "64 connections; orders of one product, and queries from the cache, with an API key \
+             and without.",
+        ),
+        fixed(
+            Name::Certificates,
+            "64 connections; orders of a store whose processes speak mutual TLS with each other, \
+             and of one in plaintext. The public port speaks plain HTTP.",
+        ),
         other_stores(book),
     ];
     let skipped = book.rows.iter().filter_map(|row| match &row.figures {

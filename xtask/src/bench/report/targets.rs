@@ -115,6 +115,23 @@ fn closed_loop(name: Name, ClosedLoop { sides, .. }: &ClosedLoop) -> Option<Stri
             let target = target.or("the bare handler's rate where that is less");
             Some(item("Refusals of what is sold out", &[Target { is_met, ..target }]))
         }
+        Name::ApiKeys => {
+            let [order, bare, query, bare_query] = sides.as_slice() else { return None };
+            let more = order.cpu_us - bare.cpu_us;
+            let times = ratio(query.cpu_us, bare_query.cpu_us);
+            Some(item(
+                "An API key",
+                &[
+                    Target::at_most(1.0, &[more], format!("{} µs more per order", figure(more))),
+                    Target::at_most(1.05, &[times], format!("{} × per query", figure(times))),
+                ],
+            ))
+        }
+        Name::Certificates => {
+            let times = ratio(store.cpu_us, other.cpu_us);
+            let target = Target::at_most(1.1, &[times], format!("{} × the CPU", figure(times)));
+            Some(item("Certificates between the processes, per order", &[target]))
+        }
         Name::Batch => Some(item("Batches of 1,000 orders", &[cpu(3.0), rate(300_000.0)])),
         _ => None,
     }

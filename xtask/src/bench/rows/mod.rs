@@ -8,6 +8,7 @@ mod open;
 mod orders;
 mod queries;
 mod returning;
+mod security;
 
 pub(crate) use orders::side;
 
@@ -36,6 +37,8 @@ pub(crate) fn measure(bench: &mut Bench, name: Name, options: &Options) -> Resul
         Name::OverloadApart => open::overload(bench, true),
         Name::Settling64 => orders::settling(bench, 64),
         Name::Settling1 => orders::settling(bench, 1),
+        Name::ApiKeys => security::api_keys(bench),
+        Name::Certificates => security::certificates(bench),
         Name::PostgreSql => peers::postgresql(bench),
         Name::Redis => peers::redis(bench),
         Name::Growth => growth::measure(bench, many(options, options.growth, MANY, "--growth")?),
