@@ -40,7 +40,7 @@ use crate::client_address::{self, ClientAddress, CustomerAddress};
 use crate::clients::Clients;
 use crate::coalescer::OrderCoalescer;
 use crate::drain::Closing;
-use crate::http::handler::{Handler, Written};
+use crate::http::handler::{Handler, Pause, Written};
 use crate::http::head::Rejection;
 use crate::http::parse::{Content, PlainRequest};
 use crate::http::phase::RequestPhase;
@@ -48,7 +48,7 @@ use crate::http::scheduler::ReadScheduler;
 use crate::keys;
 use crate::limits;
 use crate::queries::Queries;
-use crate::rates::{Pause, Rates};
+use crate::rates::Rates;
 use crate::replicas::Replicas;
 use crate::status_view::{StatusView, shows_whole};
 use crate::submit;
@@ -132,21 +132,25 @@ impl Api {
     async fn route(
         &self,
         request: Request<Incoming>,
+        sender: Identified,
         from: ClientAddress,
         phase: &RequestPhase,
     ) -> Answer {
-        if !is_known(request.method()) {
-            return answer::error(StatusCode::NOT_IMPLEMENTED, "no such method");
-        }
         let path = request.uri().path();
         let path = path.strip_suffix('/').filter(|path| !path.is_empty()).unwrap_or(path);
         let mut segments = path.split('/').skip(1);
         let place = (segments.next(), segments.next(), segments.next());
-        if let (Some("livez" | "readyz"), None, None) = place {
+        // Health requests count, and are answered beyond the rate, too.
+        if let (Some("livez" | "readyz"), None, None) = place
+            && is_known(request.method())
+        {
             return self.health(request.method(), place.0 == Some("livez")).await;
         }
-        let sender = match self.identify(Authorization::of(request.headers()), from) {
+        let sender = match sender {
             Err(answer) if answer.status() == StatusCode::TOO_MANY_REQUESTS => return *answer,
+            _ if !is_known(request.method()) => {
+                return answer::error(StatusCode::NOT_IMPLEMENTED, "no such method");
+            }
             sender => sender,
         };
         // Orders take a permit after their body, `/status` none: slow senders must not block them.
@@ -183,7 +187,7 @@ impl Api {
             }
             (Some("status"), None, None) => {
                 let public = self.shared.clients.public_status;
-                let whole = from.is_peer() && shows_whole(public, from.address, request.headers());
+                let whole = from.is_peer && shows_whole(public, from.address, request.headers());
                 on_get(request.method(), || self.status(sender, whole)).await
             }
             (Some("status"), Some("cache"), None) => {
@@ -375,8 +379,9 @@ impl Handler for Api {
     async fn answer_plain(&self, request: &PlainRequest<'_>, from: ClientAddress) -> Answer {
         let sent = request.authorization.map_or(Authorization::None, Authorization::One);
         let sender = self.identify(sent, from);
-        let mut answer = match (self.shared.places.try_acquire(), request.content) {
-            (Err(_), _) => too_many(),
+        let permit = self.shared.places.try_acquire();
+        let mut answer = match (permit, request.content) {
+            (Err(_), _) => sender.err().map_or_else(too_many, |rejection| *rejection),
             (Ok(_permit), Content::Query(path)) => self.query(sender, path).await,
             (Ok(_permit), Content::Order { key, body }) => {
                 match (allowed(sender, Scopes::ORDER), key.map(keys::given_as).transpose()) {
@@ -387,7 +392,7 @@ impl Handler for Api {
             }
         };
         answer.headers_mut().insert(REQUEST_ID, self.id_or(request.id.map(str::as_bytes)));
-        after_pause(answer).await
+        answer
     }
 
     async fn answer(
@@ -397,9 +402,15 @@ impl Handler for Api {
         phase: &RequestPhase,
     ) -> Answer {
         let id = self.id_or(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
-        let mut answer = self.route(request, from, phase).await;
+        let sender = self.identify(Authorization::of(request.headers()), from);
+        // The pause of a rejected sender is that of any answer.
+        let pause = sender.as_ref().err().and_then(|answer| answer.extensions().get().copied());
+        let mut answer = self.route(request, sender, from, phase).await;
+        if let Some(pause) = pause {
+            answer.extensions_mut().insert::<Pause>(pause);
+        }
         answer.headers_mut().insert(REQUEST_ID, id);
-        answer::with_constant_headers(after_pause(answer).await)
+        answer::with_constant_headers(answer)
     }
 
     fn client_of(&self, connection: ClientAddress, headers: &HeaderMap) -> ClientAddress {
@@ -421,14 +432,6 @@ impl Handler for Api {
         };
         connection.of_request(how, value.into_iter(), &self.shared.clients.gateways)
     }
-}
-
-/// The answer, after its pause if it has one: the request holds no permit meanwhile.
-async fn after_pause(mut answer: Answer) -> Answer {
-    if let Some(Pause(time)) = answer.extensions_mut().remove() {
-        tokio::time::sleep(time).await;
-    }
-    answer
 }
 
 /// True if a client's request id is repeated in the answer.

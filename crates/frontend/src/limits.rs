@@ -44,7 +44,8 @@ pub const REQUESTS_BURST_FACTOR: u32 = 2;
 /// client's own: its 128 connections get at most 1,280 such answers per second.
 pub const RATE_EXCEEDED_PAUSE: Duration = Duration::from_millis(100);
 
-/// A TLS handshake counts as this many requests without an API key: it takes as much CPU.
+/// One address may begin as many TLS handshakes per second as requests divided by this: a handshake
+/// takes as much CPU as 10 requests.
 pub const HANDSHAKE_REQUESTS: u32 = 10;
 
 /// The failed authentications of one address in a minute that are answered at once.
@@ -53,7 +54,7 @@ pub const FAILED_AUTHENTICATIONS_MAX: u32 = 10;
 /// A failed authentication beyond them is answered after this pause.
 pub const FAILED_AUTHENTICATION_PAUSE: Duration = Duration::from_secs(1);
 
-/// The most addresses whose requests are counted: those that were met last, in some 8 MB.
+/// The most addresses whose requests are counted, those that were met last: some 10 MB when full.
 pub const ADDRESSES_COUNTED_MAX: usize = 65_536;
 
 /// The most principals whose requests are counted: more than a ledger holds.

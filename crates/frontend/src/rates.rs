@@ -1,15 +1,15 @@
 //! Rates: bounds how many requests of one address, and of one principal, a frontend takes.
 //!
 //! Requests of an API key count for its principal, by the rate of the key; all others for their
-//! address. A request that is one too many gets 429. On a connection of the client's own it gets it
-//! after a pause, so that a client that does not slow down is slowed down. [`RateTable`] decides;
-//! this is the shell, with the clock.
+//! address. A request that is one too many gets 429. A client that is no gateway waits for that
+//! answer, so that a client that does not slow down is slowed down. [`RateTable`] decides; this is
+//! the shell, with the clock.
 
 use std::net::IpAddr;
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use http::StatusCode;
+use ledger::api_key::{Principal, RequestRate};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 use wire::connections::group;
@@ -17,14 +17,16 @@ use wire::connections::group;
 use crate::answer::{self, Answer};
 use crate::authentication::Sender;
 use crate::client_address::ClientAddress;
+use crate::http::handler::Pause;
 use crate::limits::{
     ADDRESSES_COUNTED_MAX, FAILED_AUTHENTICATION_PAUSE, FAILED_AUTHENTICATIONS_MAX,
     HANDSHAKE_REQUESTS, PRINCIPALS_COUNTED_MAX, RATE_EXCEEDED_PAUSE, REQUESTS_BURST_FACTOR,
 };
-use crate::rate::{Quota, RateTable};
+use crate::rate::{Exceeded, Quota, RateTable};
 
-/// The shortest time between two warnings about clients that exceed their rate.
-const WARNING_INTERVAL: Duration = Duration::from_mins(1);
+/// The shortest time between two warnings about clients that exceed their rate: each client gets
+/// one a minute at most.
+const WARNING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The failed authentications of an address that are answered without a pause.
 const FAILED_AUTHENTICATIONS: Quota = Quota {
@@ -33,15 +35,16 @@ const FAILED_AUTHENTICATIONS: Quota = Quota {
     burst: FAILED_AUTHENTICATIONS_MAX,
 };
 
-/// The answer waits this long before it is sent.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Pause(pub(crate) Duration);
+/// The keys of a principal that allow the same rate: they share one count.
+type PrincipalRate = (Principal, RequestRate);
 
 /// What a request counts for.
-#[derive(Clone, Copy, Debug)]
-enum Counted<'a> {
-    Principal(&'a str),
+#[derive(Clone, Debug)]
+enum Counted {
+    Principal(PrincipalRate),
     Address(IpAddr),
+    /// TLS handshakes of an address.
+    Handshakes(IpAddr),
 }
 
 /// What clients have sent lately.
@@ -51,24 +54,23 @@ pub(crate) struct Rates {
     /// The quota of an address for requests without an API key. `None`: any number.
     without_key: Option<Quota>,
     addresses: Mutex<RateTable<IpAddr>>,
-    principals: Mutex<RateTable<String>>,
+    handshakes: Mutex<RateTable<IpAddr>>,
     failures: Mutex<RateTable<IpAddr>>,
+    principals: Mutex<RateTable<PrincipalRate>>,
     warned: Mutex<Option<Instant>>,
 }
 
 impl Rates {
     /// `per_address`: requests per second of one address without an API key; 0: any number.
     pub(crate) fn new(per_address: u32) -> Self {
-        let table = |clients_max| NonZeroUsize::new(clients_max).unwrap_or(NonZeroUsize::MIN);
-        let addresses = table(ADDRESSES_COUNTED_MAX);
+        let table = || Mutex::new(RateTable::new(ADDRESSES_COUNTED_MAX));
         Self {
             start: Instant::now(),
-            without_key: (0 < per_address).then(|| {
-                per_second(per_address, per_address.saturating_mul(REQUESTS_BURST_FACTOR))
-            }),
-            addresses: Mutex::new(RateTable::new(addresses)),
-            principals: Mutex::new(RateTable::new(table(PRINCIPALS_COUNTED_MAX))),
-            failures: Mutex::new(RateTable::new(addresses)),
+            without_key: (0 < per_address).then(|| per_second(per_address)),
+            addresses: table(),
+            handshakes: table(),
+            failures: table(),
+            principals: Mutex::new(RateTable::new(PRINCIPALS_COUNTED_MAX)),
             warned: Mutex::new(None),
         }
     }
@@ -81,61 +83,73 @@ impl Rates {
         sender: Option<&Sender>,
     ) -> Result<(), Box<Answer>> {
         let Some((counted, quota)) = self.quota(client, sender) else { return Ok(()) };
-        let now = self.start.elapsed();
-        let taken = match counted {
-            Counted::Principal(name) => self.principals.lock().take(name, quota, now),
-            Counted::Address(address) => self.addresses.lock().take(&address, quota, now),
-        };
-        taken.map_err(|exceeded| {
-            if exceeded.lasts {
-                self.warn(counted, quota);
-            }
-            rejected(client, counted, quota, exceeded.wait)
-        })
+        self.note_exceeded(client, &counted, quota, self.count(&counted, quota, None))
+    }
+
+    /// Counts further requests of a client; the answer if it has sent too many already. A batch
+    /// counts its orders, and is taken whole.
+    pub(crate) fn charge(
+        &self,
+        client: ClientAddress,
+        sender: &Sender,
+        requests: usize,
+    ) -> Result<(), Box<Answer>> {
+        let Some((counted, quota)) = self.quota(client, Some(sender)) else { return Ok(()) };
+        let requests = u32::try_from(requests).unwrap_or(u32::MAX);
+        self.note_exceeded(client, &counted, quota, self.count(&counted, quota, Some(requests)))
     }
 
     /// Counts a TLS handshake of a client. False: it is one too many.
     pub(crate) fn take_handshake(&self, client: ClientAddress) -> bool {
-        let Some((Counted::Address(address), quota)) = self.quota(client, None) else {
-            return true;
-        };
-        let now = self.start.elapsed();
-        let mut addresses = self.addresses.lock();
-        let is_taken = addresses.take(&address, quota, now).is_ok();
-        if is_taken {
-            addresses.charge(&address, quota, HANDSHAKE_REQUESTS - 1, now);
-        }
-        is_taken
+        let Some(requests) = self.without_key.filter(|_| !client.is_exempt) else { return true };
+        let quota = per_second((requests.count / HANDSHAKE_REQUESTS).max(1));
+        let counted = Counted::Handshakes(group(client.address));
+        let taken = self.count(&counted, quota, None);
+        self.note_exceeded(client, &counted, quota, taken).is_ok()
     }
 
-    /// Counts further requests of a client: a batch counts its orders, and is taken whole.
-    pub(crate) fn charge(&self, client: ClientAddress, sender: &Sender, requests: usize) {
-        let Some((counted, quota)) = self.quota(client, Some(sender)) else { return };
-        let requests = u32::try_from(requests).unwrap_or(u32::MAX);
+    /// Counts one request, or `more` requests, for what they count.
+    fn count(&self, counted: &Counted, quota: Quota, more: Option<u32>) -> Result<(), Exceeded> {
         let now = self.start.elapsed();
+        let of_address = |table: &Mutex<RateTable<IpAddr>>, address: &IpAddr| match more {
+            None => table.lock().take(address, quota, now),
+            Some(requests) => table.lock().charge(address, quota, requests, now),
+        };
         match counted {
-            Counted::Principal(name) => self.principals.lock().charge(name, quota, requests, now),
-            Counted::Address(address) => {
-                self.addresses.lock().charge(&address, quota, requests, now);
-            }
+            Counted::Address(address) => of_address(&self.addresses, address),
+            Counted::Handshakes(address) => of_address(&self.handshakes, address),
+            Counted::Principal(key) => match more {
+                None => self.principals.lock().take(key, quota, now),
+                Some(requests) => self.principals.lock().charge(key, quota, requests, now),
+            },
         }
     }
 
     /// What a request counts for. `None`: it is not counted.
-    fn quota<'a>(
-        &self,
-        client: ClientAddress,
-        sender: Option<&'a Sender>,
-    ) -> Option<(Counted<'a>, Quota)> {
+    fn quota(&self, client: ClientAddress, sender: Option<&Sender>) -> Option<(Counted, Quota)> {
         if let Some((principal, rate)) = sender.and_then(Sender::principal) {
             let rate = rate?;
-            return Some((
-                Counted::Principal(principal),
-                per_second(rate.per_second(), rate.burst()),
-            ));
+            let (count, burst) = (rate.per_second(), rate.burst());
+            let quota = Quota { burst, ..per_second(count) };
+            return Some((Counted::Principal((Principal::new(principal)?, rate)), quota));
         }
         let quota = self.without_key.filter(|_| !client.is_exempt)?;
         Some((Counted::Address(group(client.address)), quota))
+    }
+
+    /// The answer to a request that is one too many; the first of them for some time are logged.
+    fn note_exceeded(
+        &self,
+        client: ClientAddress,
+        counted: &Counted,
+        quota: Quota,
+        taken: Result<(), Exceeded>,
+    ) -> Result<(), Box<Answer>> {
+        let Err(Exceeded { wait, is_reported }) = taken else { return Ok(()) };
+        if is_reported {
+            self.warn(counted, quota);
+        }
+        Err(rejected(client, counted, quota, wait))
     }
 
     /// Counts a failed authentication. Beyond [`FAILED_AUTHENTICATIONS_MAX`] a minute its answer
@@ -151,7 +165,7 @@ impl Rates {
     }
 
     /// Logs that a client keeps exceeding its quota.
-    fn warn(&self, counted: Counted<'_>, quota: Quota) {
+    fn warn(&self, counted: &Counted, quota: Quota) {
         let mut warned = self.warned.lock();
         if warned.is_some_and(|warned| warned.elapsed() < WARNING_INTERVAL) {
             return;
@@ -159,37 +173,41 @@ impl Rates {
         *warned = Some(Instant::now());
         let count = quota.count;
         match counted {
-            Counted::Principal(name) => tracing::warn!(
-                principal = name,
-                "{name} sends more than the {count} requests per second of its API key: 429"
+            Counted::Principal((principal, _)) => tracing::warn!(
+                %principal,
+                "{principal} sends more than the {count} requests per second of its API key, and \
+                 gets 429: `oppidum ctl key issue --rate` allows more"
             ),
             Counted::Address(address) => tracing::warn!(
                 %address,
-                "{address} sends more than {count} requests per second without an API key: 429; a \
-                 gateway is named in --gateways, another limit in --requests-per-address"
+                "{address} sends more than {count} requests per second without an API key, and \
+                 gets 429: name it in --gateways if it is a gateway, or raise \
+                 --requests-per-address"
+            ),
+            Counted::Handshakes(address) => tracing::warn!(
+                %address,
+                "{address} begins more than {count} TLS handshakes per second, and some are \
+                 closed: name it in --gateways if it is a gateway, or raise --requests-per-address"
             ),
         }
     }
 }
 
-fn per_second(count: u32, burst: u32) -> Quota {
+/// A quota with the burst of an address.
+fn per_second(count: u32) -> Quota {
+    let burst = count.saturating_mul(REQUESTS_BURST_FACTOR);
     Quota { count, window: Duration::from_secs(1), burst }
 }
 
 /// The answer to a request that is one too many.
-fn rejected(
-    client: ClientAddress,
-    counted: Counted<'_>,
-    quota: Quota,
-    wait: Duration,
-) -> Box<Answer> {
+fn rejected(client: ClientAddress, counted: &Counted, quota: Quota, wait: Duration) -> Box<Answer> {
     let count = quota.count;
     let (whose, why) = match counted {
-        Counted::Principal(name) => (
+        Counted::Principal((principal, _)) => (
             "principal",
-            format!("too many requests: the API key of {name} allows {count} per second"),
+            format!("too many requests: the API key of {principal} allows {count} per second"),
         ),
-        Counted::Address(_) => (
+        Counted::Address(_) | Counted::Handshakes(_) => (
             "address",
             format!(
                 "too many requests without an API key from this address: at most {count} per second"

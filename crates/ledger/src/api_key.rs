@@ -39,7 +39,7 @@ pub struct Actor(SmolStr);
 pub const REQUEST_RATE_MAX: u32 = 1_000_000;
 
 /// How many requests frontends take from the holder of an API key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestRate {
     per_second: u32,
     burst: u32,

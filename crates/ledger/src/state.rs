@@ -11,9 +11,9 @@
 //! products, each: name, u64 price, u64 stock, u32 restock to, u64 version, u64 supplied, u64 sold
 //! in, u64 bought out; u32 number of attached catalogs, each: u64 incarnation, name; u64 index of
 //! the last change of access, u16 anonymous scopes, u32 number of API keys, each: 8 bytes id, 16
-//! bytes digest, principal (u8 text), u16 scopes, u64 ends, u64 issued, issuer (u8 text), note (u8
-//! text); u32 number of principals with keys, each: principal (u8 text), u64 number of keys, u64
-//! number of keys of refusals.
+//! bytes digest, principal (u8 text), u16 scopes, u64 ends, u32 requests per second, u32 burst, u64
+//! issued, issuer (u8 text), note (u8 text); u32 number of principals with keys, each: principal
+//! (u8 text), u64 number of keys, u64 number of keys of refusals.
 //!
 //! Version 2 has no access and no principals. It is written as long as nothing about access was
 //! ever changed.

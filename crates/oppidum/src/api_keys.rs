@@ -161,7 +161,7 @@ async fn list(url: &str) -> Result<bool, Stop> {
     let LeaderView { access, log_time } = LeaderView::of(url).await?;
     if !access.keys.is_empty() {
         answer!(
-            "{:<8}  {:<16}  {:<28}  {:<9}  {:<20}  {:<24}  {:<20}  note",
+            "{:<8}  {:<16}  {:<28}  {:<13}  {:<20}  {:<24}  {:<20}  note",
             "id",
             "principal",
             "scopes",
@@ -182,10 +182,12 @@ async fn list(url: &str) -> Result<bool, Stop> {
             Scopes::ALL => "all".to_owned(),
             scopes => scopes.to_string(),
         };
-        let rate =
-            key.rate.map_or_else(|| "-".to_owned(), |rate| format!("{}/s", rate.per_second()));
+        let rate = key.rate.map_or_else(
+            || "-".to_owned(),
+            |rate| format!("{}/s, {}", rate.per_second(), rate.burst()),
+        );
         answer!(
-            "{id}  {:<16}  {scopes:<28}  {rate:<9}  {:<20}  {by:<24}  {ends:<20}  {}",
+            "{id}  {:<16}  {scopes:<28}  {rate:<13}  {:<20}  {by:<24}  {ends:<20}  {}",
             key.principal.as_str(),
             time(key.issued),
             key.note

@@ -115,7 +115,7 @@ pub(crate) const ROOT_KEY: Setting = setting("root-key", &["OPPIDUM_ROOT_KEY"], 
 pub(crate) const URL: Setting = setting("url", &["OPPIDUM_URL"], "http://127.0.0.1:1234");
 
 /// Every setting.
-pub(crate) const ALL: [Setting; 33] = [
+pub(crate) const ALL: [Setting; 35] = [
     ORDERS,
     ID,
     LISTEN,
@@ -132,7 +132,9 @@ pub(crate) const ALL: [Setting; 33] = [
     ACCESS_LOG,
     PUBLIC_STATUS,
     CONNECTIONS_PER_ADDRESS,
+    REQUESTS_PER_ADDRESS,
     GATEWAYS,
+    CUSTOMER_ADDRESS,
     IDLE,
     DRAIN,
     UPSTREAM,

@@ -29,11 +29,14 @@ impl Api {
     /// request that is one too many.
     pub(super) fn identify(&self, sent: Authorization<'_>, from: ClientAddress) -> Identified {
         let mut sender = self.sender(sent);
-        self.shared.rates.take(from, sender.as_ref().ok())?;
-        if let Err(answer) = &mut sender
-            && answer.status() == StatusCode::UNAUTHORIZED
-        {
-            self.shared.rates.note_failure(from, answer);
+        match &mut sender {
+            Ok(sender) => self.shared.rates.take(from, Some(sender))?,
+            Err(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
+                self.shared.rates.take(from, None)?;
+                self.shared.rates.note_failure(from, answer);
+            }
+            // While no replica is heard, no API key is told from none.
+            Err(_) => {}
         }
         sender
     }

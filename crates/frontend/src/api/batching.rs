@@ -51,8 +51,11 @@ impl Api {
             Ok(batch) => batch,
             Err((status, why)) => return answer::error(status, &why),
         };
+        let orders = batch.items.len().saturating_sub(1);
+        if let Err(limited) = self.shared.rates.charge(from, &sender, orders) {
+            return *limited;
+        }
         let count = batch.good().count();
-        self.shared.rates.charge(from, &sender, count.saturating_sub(1));
         if count == 0 {
             let nothing = batch.render(dialect, &BatchOutcome::Decided(&[], false));
             return answer::json(StatusCode::OK, nothing);

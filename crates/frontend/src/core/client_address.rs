@@ -45,6 +45,8 @@ pub(crate) struct ClientAddress {
     pub(crate) is_exempt: bool,
     /// The connection is the client's own.
     pub(crate) is_direct: bool,
+    /// The address is the one at the other end of the connection.
+    pub(crate) is_peer: bool,
 }
 
 impl Gateways {
@@ -67,7 +69,9 @@ impl FromStr for Gateways {
         for part in text.split(',').map(str::trim) {
             match (part.parse::<IpAddr>(), part.parse::<IpNet>()) {
                 (Ok(address), _) => gateways.networks.push(address.to_canonical().into()),
-                (_, Ok(network)) => gateways.networks.push(network.trunc()),
+                (_, Ok(network)) if network == network.trunc() && !is_mapped(network) => {
+                    gateways.networks.push(network);
+                }
                 _ if part == "loopback" => gateways.loopback = true,
                 _ => {
                     let wanted = "expected addresses, networks such as 10.0.0.0/8, or loopback";
@@ -83,46 +87,62 @@ impl ClientAddress {
     /// The address at the other end of a connection.
     pub(crate) fn of_connection(peer: IpAddr, gateways: &Gateways) -> Self {
         let is_gateway = gateways.contain(peer);
-        Self { address: peer, is_exempt: is_gateway, is_direct: !is_gateway }
+        Self { address: peer, is_exempt: is_gateway, is_direct: !is_gateway, is_peer: true }
     }
 
-    /// True if the address is that of the other end of the connection.
-    pub(crate) fn is_peer(self) -> bool {
-        self.is_direct || self.is_exempt
-    }
-
-    /// The customer of a gateway.
-    pub(crate) fn behind_gateway(address: IpAddr) -> Self {
-        Self { address: address.to_canonical(), is_exempt: false, is_direct: false }
+    /// The customer to whom a whole connection of a gateway belongs.
+    pub(crate) fn of_customer(address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        Self { address, is_exempt: false, is_direct: true, is_peer: false }
     }
 
     /// The client of a request on this connection, by the values of the header in which gateways
-    /// name it, in their order.
+    /// name it, in their order. Requests for which a gateway names nothing that is an address count
+    /// for the gateway.
     pub(crate) fn of_request<'a>(
         self,
         how: CustomerAddress,
         values: impl DoubleEndedIterator<Item = &'a [u8]>,
         gateways: &Gateways,
     ) -> Self {
-        let address_of = match how {
-            CustomerAddress::XForwardedFor => plain_hop,
-            CustomerAddress::Forwarded => forwarded_hop,
-            CustomerAddress::Unknown | CustomerAddress::ProxyProtocol => return self,
-        };
-        if !self.is_exempt {
+        if !self.is_exempt || header(how).is_none() {
             return self;
         }
-        let hops = values.rev().flat_map(|value| split(value, b',').into_iter().rev());
-        for hop in hops.map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()) {
-            match address_of(hop) {
-                Some(hop) if gateways.contain(hop) => {}
-                Some(customer) => return Self::behind_gateway(customer),
-                // A gateway has written something else, such as `unknown`.
-                None => return self,
+        let customer = match how {
+            CustomerAddress::Forwarded => {
+                let hops = values.rev().flat_map(|value| split(value, b',').into_iter().rev());
+                last_customer(hops, forwarded_hop, gateways)
             }
-        }
-        self
+            // No quotation mark has a meaning here: a customer may have sent one.
+            _ => {
+                let hops = values.rev().flat_map(|value| value.rsplit(|byte| *byte == b','));
+                last_customer(hops, plain_hop, gateways)
+            }
+        };
+        let is_peer = customer.is_none();
+        let address = customer.map_or(self.address, |customer| customer.to_canonical());
+        Self { address, is_exempt: false, is_direct: false, is_peer }
     }
+}
+
+/// The last hop that is no gateway. `None`: there is none, or a later hop is no address.
+fn last_customer<'a>(
+    hops: impl Iterator<Item = &'a [u8]>,
+    address_of: fn(&[u8]) -> Option<IpAddr>,
+    gateways: &Gateways,
+) -> Option<IpAddr> {
+    for hop in hops.map(<[u8]>::trim_ascii).filter(|hop| !hop.is_empty()) {
+        let address = address_of(hop)?;
+        if !gateways.contain(address) {
+            return Some(address);
+        }
+    }
+    None
+}
+
+/// True for a network of IPv6 addresses that stand for IPv4 addresses: write that of IPv4 instead.
+fn is_mapped(network: IpNet) -> bool {
+    matches!(network, IpNet::V6(network) if network.addr().to_ipv4_mapped().is_some())
 }
 
 /// The header in which gateways name their customers, if they do so in one.
@@ -189,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_list_of_gateways_has_addresses_networks_and_loopback_if_named() {
-        let list = gateways("10.0.0.5, 2001:db8::5,192.168.7.9/16");
+        let list = gateways("10.0.0.5, 2001:db8::5,192.168.0.0/16");
         assert!(list.contain("10.0.0.5".parse().unwrap()));
         assert!(list.contain("::ffff:10.0.0.5".parse().unwrap()));
         assert!(list.contain("192.168.200.1".parse().unwrap()));
@@ -200,8 +220,16 @@ mod tests {
         assert!(loopback.contain("::1".parse().unwrap()));
         assert!(!loopback.contain("10.0.0.5".parse().unwrap()));
         assert_eq!(gateways(""), Gateways::default());
-        let odd = ["10.0.0", "10.0.0.1,,10.0.0.2", "10.0.0.1,", ",loopback", ",", "10.0.0.0/33"];
-        for odd in odd {
+        for odd in [
+            "10.0.0",
+            "10.0.0.1,,10.0.0.2",
+            "10.0.0.1,",
+            ",loopback",
+            ",",
+            "10.0.0.0/33",
+            "10.0.0.5/8",
+            "::ffff:10.0.0.0/104",
+        ] {
             assert!(odd.parse::<Gateways>().is_err(), "{odd}");
         }
     }
@@ -212,8 +240,8 @@ mod tests {
         let connection = ClientAddress::of_connection("10.0.0.5".parse().unwrap(), &gateways);
         let values = values.iter().map(|value| value.as_bytes());
         let client = connection.of_request(how, values, &gateways);
-        assert!(!client.is_direct);
-        assert_eq!(client.is_exempt, client == connection);
+        assert!(!client.is_direct && !client.is_exempt);
+        assert_eq!(client.is_peer, client.address == connection.address);
         client.address.to_string()
     }
 
@@ -227,6 +255,8 @@ mod tests {
         assert_eq!(client(&["2001:db8::1"]), "2001:db8::1");
         assert_eq!(client(&["[2001:db8::1]:80"]), "2001:db8::1");
         assert_eq!(client(&["::ffff:198.51.100.7"]), "198.51.100.7");
+        assert_eq!(client(&["\", 198.51.100.7"]), "198.51.100.7", "a quotation mark was invented");
+        assert_eq!(client(&["a\"b", "198.51.100.7"]), "198.51.100.7");
         for unnamed in [&[][..], &[""], &["10.0.0.6"], &["1.2.3.4, unknown"], &["1.2.3.4, \u{e9}"]]
         {
             assert_eq!(client(unnamed), "10.0.0.5", "{unnamed:?}");
@@ -242,7 +272,14 @@ mod tests {
         assert_eq!(client(&["for=1.2.3.4, for=198.51.100.7, for=10.0.0.6"]), "198.51.100.7");
         let quoted = "for=198.51.100.7;host=\"a, for=1.2.3.4; \\\", for=1.2.3.5\"";
         assert_eq!(client(&[quoted]), "198.51.100.7");
-        for unnamed in ["for=unknown", "for=_hidden", "proto=https", "198.51.100.7", "for"] {
+        for unnamed in [
+            "for=unknown",
+            "for=_hidden",
+            "proto=https",
+            "198.51.100.7",
+            "for",
+            "for=\", for=198.51.100.7",
+        ] {
             assert_eq!(client(&[unnamed]), "10.0.0.5", "{unnamed}");
         }
     }

@@ -3,19 +3,19 @@
 //! Each client has a leaky bucket: a request fills it, time drains it at the rate of the client's
 //! quota, and a request that does not fit any more is one too many (Turner, "New Directions in
 //! Communications", 1986). A table holds the buckets of the clients that were met last. A client
-//! whose bucket was dropped begins with an empty one, so the number of buckets must exceed the
-//! number of addresses that a client commands.
+//! whose bucket was dropped begins with an empty one.
 
 use std::borrow::Borrow;
 use std::hash::Hash;
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use lru::LruCache;
 
-/// A client that has exceeded its quota for this long, with no longer pause than
-/// [`EXCEEDED_PAUSE_MAX`], is worth a line in the log.
-const EXCEEDED_FOR: Duration = Duration::from_secs(10);
+/// A client that has exceeded its quota for this long is worth a line in the log.
+const REPORTED_AFTER: Duration = Duration::from_secs(10);
+
+/// The shortest time between two such lines about one client.
+const REPORTED_AGAIN_AFTER: Duration = Duration::from_mins(1);
 
 /// A client that stays within its quota for longer than this has stopped exceeding it.
 const EXCEEDED_PAUSE_MAX: Duration = Duration::from_secs(2);
@@ -42,8 +42,8 @@ impl Quota {
 pub(crate) struct Exceeded {
     /// When the next request will fit.
     pub(crate) wait: Duration,
-    /// The client has exceeded its quota for [`EXCEEDED_FOR`].
-    pub(crate) lasts: bool,
+    /// The client has exceeded its quota for some time, which is to be logged now.
+    pub(crate) is_reported: bool,
 }
 
 /// A client's bucket. Times are counted from the start of the frontend.
@@ -54,6 +54,7 @@ struct Bucket {
     at: Duration,
     /// The first and the last rejection since the client stayed within its quota.
     exceeded: Option<(Duration, Duration)>,
+    reported: Option<Duration>,
 }
 
 impl Bucket {
@@ -63,20 +64,28 @@ impl Bucket {
         self.at = self.at.max(now);
     }
 
-    /// Adds requests, also beyond the brim: then the requests after them wait longer.
-    fn charge(&mut self, quota: Quota, requests: u32, now: Duration) {
+    /// Adds requests, also more than there is room for: then the requests after them wait longer.
+    /// A bucket that is too full already takes none.
+    fn charge(&mut self, quota: Quota, requests: u32, now: Duration) -> Result<(), Exceeded> {
         self.drain(quota, now);
+        self.check(quota, 0, now)?;
         self.level = self.level.saturating_add(quota.unit().saturating_mul(requests.into()));
+        Ok(())
     }
 
     /// Adds a request, if there is room for it.
     fn take(&mut self, quota: Quota, now: Duration) -> Result<(), Exceeded> {
         self.drain(quota, now);
-        let unit = quota.unit();
-        let brim = unit.saturating_mul(quota.burst.into());
-        let excess = self.level.saturating_add(unit).saturating_sub(brim);
+        self.check(quota, quota.unit(), now)?;
+        self.level = self.level.saturating_add(quota.unit());
+        Ok(())
+    }
+
+    /// Checks that there is room for more.
+    fn check(&mut self, quota: Quota, more: u64, now: Duration) -> Result<(), Exceeded> {
+        let capacity = quota.unit().saturating_mul(quota.burst.into());
+        let excess = self.level.saturating_add(more).saturating_sub(capacity);
         if excess == 0 {
-            self.level = self.level.saturating_add(unit);
             return Ok(());
         }
         let first = match self.exceeded {
@@ -84,10 +93,14 @@ impl Bucket {
             _ => now,
         };
         self.exceeded = Some((first, now));
-        Err(Exceeded {
-            wait: Duration::from_nanos(excess.div_ceil(quota.count.max(1).into())),
-            lasts: EXCEEDED_FOR <= now.saturating_sub(first),
-        })
+        let is_due = |reported| REPORTED_AGAIN_AFTER <= now.saturating_sub(reported);
+        let is_reported =
+            REPORTED_AFTER <= now.saturating_sub(first) && self.reported.is_none_or(is_due);
+        if is_reported {
+            self.reported = Some(now);
+        }
+        let wait = Duration::from_nanos(excess.div_ceil(quota.count.max(1).into()));
+        Err(Exceeded { wait, is_reported })
     }
 }
 
@@ -95,12 +108,13 @@ impl Bucket {
 #[derive(Debug)]
 pub(crate) struct RateTable<K: Hash + Eq> {
     buckets: LruCache<K, Bucket>,
+    clients_max: usize,
 }
 
 impl<K: Hash + Eq> RateTable<K> {
     /// A table of at most `clients_max` buckets.
-    pub(crate) fn new(clients_max: NonZeroUsize) -> Self {
-        Self { buckets: LruCache::new(clients_max) }
+    pub(crate) fn new(clients_max: usize) -> Self {
+        Self { buckets: LruCache::unbounded(), clients_max }
     }
 
     /// Takes a request of a client, if there is room for it.
@@ -114,16 +128,34 @@ impl<K: Hash + Eq> RateTable<K> {
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        self.buckets.get_or_insert_mut_ref(client, Bucket::default).take(quota, now)
+        self.bucket(client).take(quota, now)
     }
 
-    /// Takes requests of a client, also beyond its quota: the ones after them wait longer.
-    pub(crate) fn charge<Q>(&mut self, client: &Q, quota: Quota, requests: u32, now: Duration)
+    /// Takes requests of a client, also more than there is room for, unless its bucket is too full
+    /// already.
+    pub(crate) fn charge<Q>(
+        &mut self,
+        client: &Q,
+        quota: Quota,
+        requests: u32,
+        now: Duration,
+    ) -> Result<(), Exceeded>
     where
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        self.buckets.get_or_insert_mut_ref(client, Bucket::default).charge(quota, requests, now);
+        self.bucket(client).charge(quota, requests, now)
+    }
+
+    fn bucket<Q>(&mut self, client: &Q) -> &mut Bucket
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        if self.clients_max <= self.buckets.len() && !self.buckets.contains(client) {
+            self.buckets.pop_lru();
+        }
+        self.buckets.get_or_insert_mut_ref(client, Bucket::default)
     }
 }
 
@@ -156,7 +188,8 @@ mod tests {
     fn a_batch_is_taken_whole_and_paid_for_afterwards() {
         let mut bucket = Bucket::default();
         assert_eq!(bucket.take(QUOTA, ms(0)), Ok(()));
-        bucket.charge(QUOTA, 999, ms(0));
+        assert_eq!(bucket.charge(QUOTA, 999, ms(0)), Ok(()));
+        assert!(bucket.charge(QUOTA, 1, ms(0)).is_err(), "a batch that overtook it");
         let wait = |bucket: &mut Bucket, at| bucket.take(QUOTA, ms(at)).map_err(|it| it.wait);
         assert_eq!(wait(&mut bucket, 0), Err(ms(99_800)));
         assert_eq!(wait(&mut bucket, 99_799), Err(ms(1)));
@@ -166,16 +199,19 @@ mod tests {
     #[test]
     fn a_quota_that_is_exceeded_for_ten_seconds_is_reported() {
         let mut bucket = Bucket::default();
-        let mut lasts = |at| bucket.take(QUOTA, ms(at)).is_err_and(|exceeded| exceeded.lasts);
         // 20 requests a second, of which every other one is rejected.
-        assert!(!(0..200).any(|number| lasts(50 * number)));
-        assert!((200..210).any(|number| lasts(50 * number)));
-        assert!(!(0..200).any(|number| lasts(20_000 + 50 * number)), "it had stopped");
+        let mut reports = |from: u64, seconds: u64| {
+            let moments = (0..20 * seconds).map(|number| ms(1_000 * from + 50 * number));
+            moments.filter(|at| bucket.take(QUOTA, *at).is_err_and(|it| it.is_reported)).count()
+        };
+        assert_eq!((reports(0, 10), reports(10, 1), reports(11, 50)), (0, 1, 0));
+        assert_eq!(reports(61, 60), 1, "once a minute");
+        assert_eq!(reports(200, 10), 0, "it had stopped");
     }
 
     #[test]
     fn clients_have_buckets_of_their_own_and_the_last_met_stay() {
-        let mut table: RateTable<String> = RateTable::new(NonZeroUsize::new(2).unwrap());
+        let mut table: RateTable<String> = RateTable::new(2);
         let mut take = |client: &str| table.take(client, Quota { burst: 1, ..QUOTA }, ms(0));
         assert!(take("a").is_ok() && take("a").is_err() && take("b").is_ok());
         assert!(take("a").is_err() && take("c").is_ok() && take("a").is_err());

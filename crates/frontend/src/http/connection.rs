@@ -26,7 +26,7 @@ use wire::tls::stream::MaybeTlsStream;
 use crate::access_log::RequestLine;
 use crate::answer::Answer;
 use crate::http::fast_path::{FastPath, FastPathEnd};
-use crate::http::handler::{Client, Handler, log};
+use crate::http::handler::{Client, Handler, log, pause};
 use crate::http::linger;
 use crate::http::phase::RequestPhase;
 use crate::http::tracked_stream::{End, TrackedStream};
@@ -114,6 +114,7 @@ async fn serve_with_hyper(
             let unread = Unread::of(&request);
             let from = api.client_of(client.address, request.headers());
             let mut answer = api.answer(request, from, &phase).await;
+            pause(client, &mut answer).await;
             if api.is_draining() || stop.is_cancelled() || unread.is_left(&phase, &answer) {
                 answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }

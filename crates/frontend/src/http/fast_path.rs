@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use wire::tls::stream::MaybeTlsStream;
 
 use crate::access_log::{Answered, RequestLine};
-use crate::http::handler::{Client, Handler, Written, log};
+use crate::http::handler::{Client, Handler, Written, log, pause};
 use crate::http::parse::{self, Content, Parsed, PlainRequest};
 use crate::http::send_timer::SendTimer;
 use crate::http::tracked_stream::drop_first;
@@ -127,7 +127,8 @@ impl FastPath {
             client.place.note_request();
             let began = Instant::now();
             let from = api.client_of_plain(client.address, &request);
-            let answer = api.answer_plain(&request, from).await;
+            let mut answer = api.answer_plain(&request, from).await;
+            pause(client, &mut answer).await;
             self.ends = request.last || stop.is_cancelled() || api.is_draining();
             let is_query = matches!(request.content, Content::Query(_));
             let may_begin = self.served == 0 || !api.is_overloaded();

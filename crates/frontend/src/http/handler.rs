@@ -75,6 +75,21 @@ pub(crate) trait Handler: Clone {
     ) -> impl Future<Output = Answer> + Send;
 }
 
+/// The answer waits this long before it is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pause(pub(crate) Duration);
+
+/// Waits for the pause of an answer, if it has one. The connection counts as idle meanwhile, and
+/// the pause ends when it is to close.
+pub(crate) async fn pause(client: &Client, answer: &mut Answer) {
+    let Some(Pause(time)) = answer.extensions_mut().remove() else { return };
+    client.place.note_idle();
+    tokio::select! {
+        () = tokio::time::sleep(time) => {}
+        () = client.place.closing().cancelled() => {}
+    }
+}
+
 /// The 503 that was written to an order beyond the limit.
 pub(crate) struct Written {
     /// The position of the request's id.

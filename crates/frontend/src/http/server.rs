@@ -7,7 +7,9 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use wire::connections::{Connections, Places, Rejected};
@@ -19,7 +21,7 @@ use wire::tls::stream::{self, Acceptor, HandshakeError, MaybeTlsStream};
 use crate::answer;
 use crate::api::Api;
 use crate::classic::render_error;
-use crate::client_address::{ClientAddress, CustomerAddress, Gateways};
+use crate::client_address::{ClientAddress, CustomerAddress};
 use crate::http::connection;
 use crate::http::handler::{Client, Handler};
 use crate::http::linger;
@@ -28,6 +30,9 @@ use crate::limits;
 
 /// How long requests in progress may take to finish once the process stops.
 const GOODBYE: Duration = Duration::from_secs(6);
+
+/// The shortest time between two warnings about a gateway without a header.
+const GATEWAY_WARNING_INTERVAL: Duration = Duration::from_mins(1);
 
 /// A listener, and how it serves its connections.
 pub(crate) struct PublicPort {
@@ -58,7 +63,8 @@ async fn accept(port: PublicPort, api: &Api, tasks: &TaskTracker, stop: &Cancell
     let PublicPort { listener, places, tls } = port;
     let rejections = Arc::new(Rejections::new(places, tls.is_some()));
     let (open, stop) = (Connections::new(places), stop.clone());
-    let server = ConnectionServer { open, rejections, tls, stop: stop.clone() };
+    let server =
+        ConnectionServer { open, rejections, tls, stop: stop.clone(), warned: Arc::default() };
     let mut accepted_now = 0;
     loop {
         accepted_now += 1;
@@ -95,6 +101,8 @@ struct ConnectionServer {
     rejections: Arc<Rejections>,
     tls: Option<Acceptor>,
     stop: CancellationToken,
+    /// When a gateway without a header was last reported.
+    warned: Arc<Mutex<Option<Instant>>>,
 }
 
 impl ConnectionServer {
@@ -140,20 +148,34 @@ impl ConnectionServer {
             Ok(Ok(Some(customer))) => customer,
             Ok(Ok(None)) => return Some((stream, client)),
             Ok(Err(error)) => {
-                let gateway = client.address.address;
-                tracing::debug!("no PROXY protocol header from {gateway}: {error}");
+                self.warn_of_gateway(client.address.address, &error.to_string());
                 return None;
             }
-            Err(_) => return None,
+            Err(_) => {
+                self.warn_of_gateway(client.address.address, "none came in time");
+                return None;
+            }
         };
         drop(client);
-        let address = ClientAddress::of_connection(customer, &Gateways::default());
+        let address = ClientAddress::of_customer(customer);
         match self.open.open(customer, false, &self.stop) {
             Ok(place) => Some((stream, Client { address, place })),
             Err(why) => {
                 self.rejections.send(stream, why, tasks);
                 None
             }
+        }
+    }
+
+    fn warn_of_gateway(&self, gateway: IpAddr, why: &str) {
+        let mut warned = self.warned.lock();
+        if warned.is_none_or(|warned| GATEWAY_WARNING_INTERVAL <= warned.elapsed()) {
+            *warned = Some(Instant::now());
+            tracing::warn!(
+                %gateway,
+                "{gateway} sends no PROXY protocol header of version 2, so its connections are \
+                 closed: {why}"
+            );
         }
     }
 

@@ -46,7 +46,7 @@ pub(crate) enum ApiKeys {
         #[arg(long = "for", value_name = "TIME", value_parser = lifetime)]
         lifetime: Option<Duration>,
         /// How many requests per second a frontend takes from the principal [default: any number]
-        #[arg(long, value_name = "N", value_parser = requests)]
+        #[arg(long, value_name = "N", value_parser = rate)]
         rate: Option<u32>,
         /// How many requests may come at once [default: twice the rate]
         #[arg(long, value_name = "N", value_parser = requests, requires = "rate")]
@@ -136,11 +136,16 @@ fn key_id(text: &str) -> Result<ApiKeyId, String> {
         .ok_or_else(|| "an id has 8 letters: see `oppidum ctl key list`".into())
 }
 
-/// Parses a number of requests such as `500` or `500/s`.
+/// Parses a rate such as `500` or `500/s`.
+fn rate(text: &str) -> Result<u32, String> {
+    requests(text.strip_suffix("/s").unwrap_or(text))
+        .map_err(|_| format!("a rate is written as 500 or 500/s, from 1 to {REQUEST_RATE_MAX}"))
+}
+
+/// Parses a number of requests.
 fn requests(text: &str) -> Result<u32, String> {
-    let number = text.strip_suffix("/s").unwrap_or(text).parse().ok();
-    let number = number.filter(|number| (1..=REQUEST_RATE_MAX).contains(number));
-    number.ok_or_else(|| format!("a rate is written as 500 or 500/s, from 1 to {REQUEST_RATE_MAX}"))
+    let number = text.parse().ok().filter(|number| (1..=REQUEST_RATE_MAX).contains(number));
+    number.ok_or_else(|| format!("a number from 1 to {REQUEST_RATE_MAX} is expected"))
 }
 
 /// Parses a time such as `90d`, `24h`, `30m` or `45s`, up to ten years.
@@ -175,9 +180,10 @@ mod tests {
 
     #[test]
     fn a_rate_is_a_number_per_second() {
-        assert_eq!((requests("500"), requests("1/s")), (Ok(500), Ok(1)));
+        assert_eq!((rate("500"), rate("1/s"), requests("7")), (Ok(500), Ok(1), Ok(7)));
+        assert!(requests("7/s").is_err(), "a burst is no rate");
         for odd in ["", "0", "/s", "500/m", "-1", "1.5", "1000001", "99999999999"] {
-            assert!(requests(odd).is_err(), "{odd}");
+            assert!(rate(odd).is_err() && requests(odd).is_err(), "{odd}");
         }
     }
 

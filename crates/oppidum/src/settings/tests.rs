@@ -28,6 +28,31 @@ fn flags_beat_the_environment_beats_dot_env_beats_the_default() {
     );
 }
 
+/// Kind: a setting that a page names, and that stops every process.
+#[test]
+fn every_variable_of_the_pages_and_of_the_files_for_deployment_is_known() {
+    let pages = [
+        include_str!("../../../../docs/reference.md"),
+        include_str!("../../../../docs/deploy.md"),
+        include_str!("../../../../docs/operating.md"),
+        include_str!("../../../../docs/security.md"),
+        include_str!("../../../../deploy/systemd/oppidum.env"),
+    ];
+    // Mistakes and service links, which the reference shows as such.
+    let odd = ["OPPIDUM_", "OPPIDUM_CASHE", "OPPIDUM_SERVICE_HOST", "OPPIDUM_PORT_1234_TCP"];
+    let is_name = |letter: char| letter.is_ascii_uppercase() || "_0123456789".contains(letter);
+    let mut found = 0;
+    for page in pages {
+        for (at, _) in page.match_indices("OPPIDUM_") {
+            let name = page[at..].split(|letter| !is_name(letter)).next().unwrap_or_default();
+            let is_known = ALL.iter().any(|setting| setting.variables.contains(&name));
+            assert!(is_known || odd.contains(&name), "{name} is on a page, and is no setting");
+            found += 1;
+        }
+    }
+    assert!(40 < found, "{found}");
+}
+
 #[test]
 fn an_unknown_or_invalid_setting_is_an_error() {
     let unknown = Settings::new(texts(&[("OPPIDUM_CASHE", "5")]), None).unwrap_err().to_string();

@@ -13,7 +13,7 @@ use crate::cli::values::NONE;
 use crate::settings::{self, Setting};
 
 /// The settings that `up` passes to each process as flags: they override the environment.
-pub(crate) const OVERRIDDEN: [Setting; 13] = [
+pub(crate) const OVERRIDDEN: [Setting; 15] = [
     settings::ORDERS,
     settings::ROOT_KEY,
     settings::ID,
@@ -23,6 +23,8 @@ pub(crate) const OVERRIDDEN: [Setting; 13] = [
     settings::HOST,
     settings::INTERNAL,
     settings::GATEWAYS,
+    settings::REQUESTS_PER_ADDRESS,
+    settings::CUSTOMER_ADDRESS,
     settings::PUBLIC_STATUS,
     settings::PUBLIC_TLS,
     settings::TLS,
@@ -261,6 +263,8 @@ fn frontend(
         // It listens only on loopback: local users see the full status, and loopback has no limit.
         ("--public-status", "full".to_owned()),
         ("--gateways", "loopback".to_owned()),
+        ("--requests-per-address", "0".to_owned()),
+        ("--customer-address", "unknown".to_owned()),
         ("--public-tls", NONE.to_owned()),
         ("--tls", NONE.to_owned()),
         ("--log", request.log.clone()),

@@ -100,7 +100,7 @@ fn a_certificate_is_renewed_under_load_without_a_failed_request() {
     store.verify();
 }
 
-/// A handshake takes as much CPU as ten requests, and counts as many.
+/// A handshake takes as much CPU as ten requests: an address may begin a tenth as many.
 #[test]
 fn an_address_that_begins_too_many_handshakes_is_not_served() {
     let store = Store::start(Plan::stock());
@@ -118,7 +118,7 @@ fn an_address_that_begins_too_many_handshakes_is_not_served() {
         let _ = stream.read_to_string(&mut answer);
         answer.contains("this port speaks TLS")
     };
-    assert!(is_served(2) && !is_served(2), "ten requests at once are too many");
+    assert!(is_served(2) && is_served(2) && !is_served(2), "the third at once is too many");
     assert!(is_served(3), "another address");
     until("the address may begin a handshake again", || is_served(2).then_some(()));
 }

@@ -256,7 +256,7 @@ fn noticed(findings: &Findings) -> String {
     }
     let broke = if *moves_clients { 0 } else { *moved };
     format!(
-        "Yes: of {requests} requests {failed} failed, {put_off} were put off with 503 or 504, \
+        "Yes: of {requests} requests {failed} failed, {put_off} were put off with 429, 503 or 504, \
          {broke} lost their connection, and {} waited longer than promised{rerouted}.",
         findings.late()
     )

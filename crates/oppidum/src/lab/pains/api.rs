@@ -233,6 +233,7 @@ fn read_order_reply(reply: &Reply) -> OrderReply {
     let number = order_number(&body);
     let message = body["error"]["message"].as_str().map(str::to_owned);
     match (reply.status, number, message) {
+        (429, ..) => OrderReply::Unknown(format!("an order was answered {}", in_short(reply))),
         (200..300, Some(number), _) => OrderReply::Placed(number),
         // Some stores refuse with a status of 200.
         (status @ (200..300 | 400..500), None, Some(message)) => {
