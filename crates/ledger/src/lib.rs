@@ -7,7 +7,8 @@
 //! # Reading order
 //!
 //! [`terms`] holds the domain's types, [`api_key`] those of requests' senders ([`api_key_text`] is
-//! a key as it is sent), [`command`] every command, [`outcome`] every outcome, and [`change`] what
+//! a key as it is sent, [`certificate_actor`] the holder of a certificate), [`operator_action`] what
+//! operators do to replicas, [`command`] every command, [`outcome`] every outcome, and [`change`] what
 //! watchers receive. [`ledger`] applies each entry: [`access`] holds the API keys, [`idempotency`]
 //! remembers the answer of each key, and [`shop`] holds the rules, with [`stock`] (products and
 //! quantities, in a [`name_table`]). [`prefetch`] overlaps their memory reads. [`block`] is the
@@ -21,6 +22,10 @@ pub mod terms;
 pub mod api_key;
 
 pub mod api_key_text;
+
+pub mod certificate_actor;
+
+pub mod operator_action;
 
 pub mod command;
 
