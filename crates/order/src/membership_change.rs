@@ -9,13 +9,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ledger::operator_action::{OperatorAction, ReplicaAddress};
 use ledger::shop::ShopState;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use wire::problem::{Code, Problem};
 use wire::proto::Adding;
 use wire::status::{self, ProcessStatus};
 
+use crate::announcement::Announcer;
 use crate::config::{REPLICA_ID_MAX, REPLICAS_MAX};
 use crate::identity::Identity;
 use crate::membership::{Members, Membership};
@@ -66,6 +69,15 @@ impl From<String> for Denied {
     }
 }
 
+impl From<Problem> for Denied {
+    fn from(why: Problem) -> Self {
+        match why.code {
+            Code::Malformed => Self::No(why.message),
+            _ => Self::Later(why.message),
+        }
+    }
+}
+
 impl From<NotChanged> for Denied {
     fn from(why: NotChanged) -> Self {
         match why {
@@ -93,7 +105,7 @@ impl MembershipChange {
         &self.takeover.members
     }
 
-    fn leads(&self) -> Result<(), Denied> {
+    pub(crate) fn leads(&self) -> Result<(), Denied> {
         let role = *self.role.borrow();
         let me = self.takeover.settings.id;
         match (role, role.leader(me)) {
@@ -108,8 +120,8 @@ impl MembershipChange {
     /// Adds a replica, and reports its progress; returns when it votes.
     pub(crate) async fn add(
         &self,
-        id: u64,
-        address: &str,
+        (id, address): (u64, &str),
+        by: &Announcer,
         progress: &mpsc::Sender<Adding>,
     ) -> Result<(), Denied> {
         self.leads()?;
@@ -123,6 +135,7 @@ impl MembershipChange {
                 format!("{why}; {begin}: `oppidum order --id {id} --orders LIST --join`")
             })?;
             may_join(&found, known, id, address)?;
+            self.announce(adding(id, address)?, by).await?;
             if !known {
                 self.engine().add_learner(id, address).await?;
                 tracing::info!(peer = id, "replica {id} at {address} is added, without a vote");
@@ -173,7 +186,7 @@ impl MembershipChange {
     }
 
     /// Removes a replica, or hands over if it is this one.
-    pub(crate) async fn remove(&self, id: u64) -> Result<Removal, Denied> {
+    pub(crate) async fn remove(&self, id: u64, by: &Announcer) -> Result<Removal, Denied> {
         self.leads()?;
         let _turn = self.turn.try_lock().map_err(|_| NotChanged::Busy)?;
         let now = self.members().now();
@@ -189,6 +202,7 @@ impl MembershipChange {
         if votes {
             self.await_health(&now, id).await?;
         }
+        self.announce(OperatorAction::RemoveReplica { id }, by).await?;
         if id == me {
             let voter_views = self.takeover.voter_views();
             let healthy =
@@ -249,6 +263,13 @@ impl MembershipChange {
             }
         }
     }
+}
+
+/// The action of adding a replica.
+fn adding(id: u64, address: &str) -> Result<OperatorAction, String> {
+    let odd = || format!("{address} is no address of a replica");
+    let address = ReplicaAddress::new(address).ok_or_else(odd)?;
+    Ok(OperatorAction::AddReplica { id, address })
 }
 
 /// Checks the members; says why a replica cannot be added.

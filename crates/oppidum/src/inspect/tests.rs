@@ -51,6 +51,7 @@ fn head(id: u64, ledger: &Ledger) -> HistoryHead {
         first_order_number: ledger.first_order_number().0,
         digest: ledger.digest().0.to_vec().into(),
         products: ledger.products(None, usize::MAX).iter().map(convert::product).collect(),
+        formats: 1,
     }
 }
 
