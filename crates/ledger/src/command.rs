@@ -26,8 +26,8 @@ pub struct Request {
     /// In log time: a request that reaches the log later is refused as late. `None` or 0: no
     /// deadline.
     pub deadline: Option<Timestamp>,
-    /// The certificate that the request came with, noted by the replica that accepted it. It decides
-    /// nothing.
+    /// The certificate that the request came with, noted by the replica that accepted it. It
+    /// decides nothing.
     pub certificate: Option<CertificateActor>,
     /// The command.
     pub command: Command,

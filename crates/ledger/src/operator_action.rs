@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-/// The longest address of a replica, in bytes.
-pub const ADDRESS_BYTES_MAX: usize = 255;
+/// The longest address of a replica, in bytes: as among the members.
+pub const REPLICA_ADDRESS_BYTES_MAX: usize = 1_024;
 
 /// An action, which the log announces before it is done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,14 +38,14 @@ pub enum OperatorAction {
     },
 }
 
-/// The address of a replica: 1 to [`ADDRESS_BYTES_MAX`] visible ASCII characters.
+/// The address of a replica: 1 to [`REPLICA_ADDRESS_BYTES_MAX`] visible ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplicaAddress(String);
 
 impl ReplicaAddress {
     /// An address, or `None` if the text is empty, too long, or has other characters.
     pub fn new(text: &str) -> Option<Self> {
-        let fits = (1..=ADDRESS_BYTES_MAX).contains(&text.len());
+        let fits = (1..=REPLICA_ADDRESS_BYTES_MAX).contains(&text.len());
         (fits && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| Self(text.to_owned()))
     }
 

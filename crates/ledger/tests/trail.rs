@@ -16,7 +16,7 @@ use ledger::certificate_actor::{ActorRole, CERTIFICATE_NAME_BYTES_MAX, Certifica
 use ledger::codec::bulk::{BULK_VERSION, Encoded};
 use ledger::command::{Batch, Command, Request};
 use ledger::ledger::{Ledger, Windows};
-use ledger::operator_action::{ADDRESS_BYTES_MAX, OperatorAction, ReplicaAddress};
+use ledger::operator_action::{OperatorAction, REPLICA_ADDRESS_BYTES_MAX, ReplicaAddress};
 use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::terms::{Index, Timestamp};
 
@@ -131,8 +131,8 @@ fn a_holder_of_a_certificate_is_no_api_key_and_no_free_text() {
     {
         assert_eq!(named(odd), None, "{odd:?}");
     }
-    assert!(ReplicaAddress::new(&"a".repeat(ADDRESS_BYTES_MAX)).is_some());
-    for odd in ["", "a b:1", "\u{1b}[31m:1", "ä:1", &"a".repeat(ADDRESS_BYTES_MAX + 1)] {
+    assert!(ReplicaAddress::new(&"a".repeat(REPLICA_ADDRESS_BYTES_MAX)).is_some());
+    for odd in ["", "a b:1", "\u{1b}[31m:1", "ä:1", &"a".repeat(REPLICA_ADDRESS_BYTES_MAX + 1)] {
         assert_eq!(ReplicaAddress::new(odd), None, "{odd:?}");
     }
 }

@@ -16,6 +16,7 @@ use wire::proto::HistoryHead;
 use wire::status::{ProcessStatus, StoreStatus};
 use wire::tls::subject::CertificateRole;
 
+use self::block_stream::CONNECT_TIMEOUT;
 use crate::address::is_loopback;
 use crate::http::Client;
 use crate::internal_plane;
@@ -30,9 +31,6 @@ mod tests;
 
 /// The words by which an internal listener refuses a connection without TLS.
 const NEEDS_TLS: &str = "--tls DIR";
-
-/// How long a replica may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A page of `/status`: of a public port, or of a frontend's internal listener, which adds its own
 /// role first.

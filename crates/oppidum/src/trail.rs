@@ -33,7 +33,7 @@ pub(crate) async fn trail(url: &str, flags: &Trail) -> Result<bool, Stop> {
     let head = block_stream::read((id, address), Some(since), |block| {
         let is_order = |record: &Record| matches!(record.request.command, Command::Place(_));
         let records = block.records.iter().filter(|record| flags.orders || !is_order(record));
-        for row in records.filter_map(|record| Row::of(&block.header, record)) {
+        for row in records.filter_map(|record| TrailRow::of(&block.header, record)) {
             if flags.json {
                 answer!("{}", row.to_json());
             } else {
@@ -65,7 +65,7 @@ fn best_replica(store: &StoreStatus) -> Option<&ProcessStatus> {
 }
 
 /// One record, as the trail shows it.
-struct Row {
+struct TrailRow {
     index: u64,
     at: Timestamp,
     /// `None`: the request came without a certificate and without an API key.
@@ -76,28 +76,28 @@ struct Row {
     action: String,
     /// What the action is about, for scripts.
     details: Value,
-    outcome: RowOutcome,
+    outcome: TrailOutcome,
 }
 
-enum RowOutcome {
+enum TrailOutcome {
     Done,
     Unchanged,
     Refused(String),
 }
 
-impl Row {
+impl TrailRow {
     /// `None`: the record repeats another one, or is not for the trail.
     fn of(header: &Header, record: &Record) -> Option<Self> {
         let command = &record.request.command;
         let outcome = match &record.outcome {
             Outcome::Repeated { .. } => return None,
-            Outcome::Refused(refusal) => RowOutcome::Refused(refusal.to_string()),
+            Outcome::Refused(refusal) => TrailOutcome::Refused(refusal.to_string()),
             Outcome::Accepted(Accepted::Unchanged) => match command {
                 // Every catalog proposes to restock, and every first leader to open.
                 Command::RestockTo { .. } | Command::Open(_) => return None,
-                _ => RowOutcome::Unchanged,
+                _ => TrailOutcome::Unchanged,
             },
-            Outcome::Accepted(Accepted::Done | Accepted::Placed(_)) => RowOutcome::Done,
+            Outcome::Accepted(Accepted::Done | Accepted::Placed(_)) => TrailOutcome::Done,
         };
         let (kind, action, details) = describe(record, header.at)?;
         let (index, at) = (header.index.0, header.at);
@@ -108,18 +108,18 @@ impl Row {
         let Self { index, action, .. } = self;
         let actor = self.actor.as_deref().unwrap_or("-");
         let end = match &self.outcome {
-            RowOutcome::Done => String::new(),
-            RowOutcome::Unchanged => " (nothing changed)".to_owned(),
-            RowOutcome::Refused(refusal) => format!(" (refused: {refusal})"),
+            TrailOutcome::Done => String::new(),
+            TrailOutcome::Unchanged => " (nothing changed)".to_owned(),
+            TrailOutcome::Refused(refusal) => format!(" (refused: {refusal})"),
         };
         format!("{index:<8} {:<19}   {actor:<24}   {action}{end}", time(self.at))
     }
 
     fn to_json(&self) -> Value {
         let (outcome, refusal) = match &self.outcome {
-            RowOutcome::Done => ("done", None),
-            RowOutcome::Unchanged => ("unchanged", None),
-            RowOutcome::Refused(refusal) => ("refused", Some(refusal)),
+            TrailOutcome::Done => ("done", None),
+            TrailOutcome::Unchanged => ("unchanged", None),
+            TrailOutcome::Refused(refusal) => ("refused", Some(refusal)),
         };
         json!({
             "index": self.index,

@@ -7,6 +7,7 @@
 //!
 //! As long as the log is one of release 0.1, nothing is announced.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ledger::certificate_actor::{ActorRole, CertificateActor};
@@ -15,6 +16,7 @@ use ledger::operator_action::OperatorAction;
 use ledger::outcome::Outcome;
 use ledger::shop::ShopState;
 use ledger::terms::{Key, Origin};
+use tokio::sync::watch;
 use tonic::{Extensions, Status};
 use wire::dial;
 use wire::permissions::AuthenticatedCaller;
@@ -23,10 +25,11 @@ use wire::proto::RepairAnnouncement;
 use wire::proto::control_client::ControlClient;
 
 use crate::formats;
-use crate::membership_change::MembershipChange;
+use crate::identity::Identity;
 use crate::pending::Pending;
 use crate::problems;
-use crate::takeover::batch;
+use crate::role::Role;
+use crate::takeover::{Takeover, batch};
 
 /// How long an announcement may take to be decided.
 const ANNOUNCEMENT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -65,7 +68,19 @@ impl Announcer {
     }
 }
 
-impl MembershipChange {
+/// Announces actions at one replica.
+#[derive(Debug)]
+pub(crate) struct Announcements {
+    pub(crate) takeover: Takeover,
+    pub(crate) identity: Arc<Identity>,
+    pub(crate) role: watch::Receiver<Role>,
+}
+
+impl Announcements {
+    fn leads(&self) -> bool {
+        matches!(*self.role.borrow(), Role::Leading { .. })
+    }
+
     /// Announces an action in the log of this leader. A repetition under the same key is announced
     /// once.
     pub(crate) async fn announce(
@@ -94,7 +109,7 @@ impl MembershipChange {
     /// Announces a transfer that this leader is about to make, if nothing stands against it.
     pub(crate) async fn announce_transfer(&self, to: u64, by: &Announcer) {
         let me = self.takeover.settings.id;
-        if to == me || self.leads().is_err() || self.takeover.check(to).is_err() {
+        if to == me || !self.leads() || self.takeover.check(to).is_err() {
             return;
         }
         let announced = self.announce(OperatorAction::TransferLead { to }, by).await;
@@ -105,7 +120,7 @@ impl MembershipChange {
     /// Announces a repair of this replica, through the leader.
     pub(crate) async fn announce_repair(&self, by: &Announcer) {
         let me = self.takeover.settings.id;
-        let announced = if self.leads().is_ok() {
+        let announced = if self.leads() {
             let repair = OperatorAction::Repair { id: me };
             self.announce(repair, by).await.map_err(|problem| problem.message)
         } else if self.takeover.view.read(formats::is_activated) {

@@ -57,7 +57,7 @@ impl Control for Operator {
 
     async fn repair(&self, request: Request<RepairAsk>) -> Result<Response<Repaired>, Status> {
         let by = Announcer::of(request.extensions(), &request.get_ref().key)?;
-        self.changing.announce_repair(&by).await;
+        self.changing.announcements().announce_repair(&by).await;
         match self.view.repair(Arc::new(self.sources.clone())).await {
             Ok(done) => {
                 let mended = done.mended.into_iter().map(|index| index.0).collect();
@@ -73,7 +73,7 @@ impl Control for Operator {
     ) -> Result<Response<Transferred>, Status> {
         let TransferTo { to, key } = request.get_ref();
         let by = Announcer::of(request.extensions(), key)?;
-        self.changing.announce_transfer(*to, &by).await;
+        self.changing.announcements().announce_transfer(*to, &by).await;
         let (reply, answer) = oneshot::channel();
         let transfer = TransferRequest { to: *to, reply };
         let busy =
@@ -137,7 +137,8 @@ impl Control for Operator {
         }
         let by = Announcer::named(&operator, &key)?;
         self.changing.leads().map_err(refusal)?;
-        let announced = self.changing.announce(OperatorAction::Repair { id: replica }, &by).await;
+        let repair = OperatorAction::Repair { id: replica };
+        let announced = self.changing.announcements().announce(repair, &by).await;
         announced.map_err(|problem| refusal(problem.into()))?;
         Ok(Response::new(Announced {}))
     }

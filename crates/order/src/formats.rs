@@ -9,8 +9,8 @@
 //! | version | what is new |
 //! |---|---|
 //! | 1 | release 0.1 |
-//! | 2 | API keys: their commands, the actor of a request, states that hold them; operators' actions |
-//! |   | and the certificates of requests, for the audit trail |
+//! | 2 | API keys: their commands, the actor of a request, states that hold them |
+//! | 2 | the audit trail: the certificate of a request, operators' actions |
 
 use ledger::command::Command;
 use ledger::shop::ShopState;

@@ -18,7 +18,7 @@ use wire::problem::{Code, Problem};
 use wire::proto::Adding;
 use wire::status::{self, ProcessStatus};
 
-use crate::announcement::Announcer;
+use crate::announcement::{Announcements, Announcer};
 use crate::config::{REPLICA_ID_MAX, REPLICAS_MAX};
 use crate::identity::Identity;
 use crate::membership::{Members, Membership};
@@ -105,6 +105,12 @@ impl MembershipChange {
         &self.takeover.members
     }
 
+    /// Announces what is about to be changed.
+    pub(crate) fn announcements(&self) -> Announcements {
+        let Self { takeover, identity, role, .. } = self.clone();
+        Announcements { takeover, identity, role }
+    }
+
     pub(crate) fn leads(&self) -> Result<(), Denied> {
         let role = *self.role.borrow();
         let me = self.takeover.settings.id;
@@ -135,7 +141,7 @@ impl MembershipChange {
                 format!("{why}; {begin}: `oppidum order --id {id} --orders LIST --join`")
             })?;
             may_join(&found, known, id, address)?;
-            self.announce(adding(id, address)?, by).await?;
+            self.announcements().announce(adding(id, address)?, by).await?;
             if !known {
                 self.engine().add_learner(id, address).await?;
                 tracing::info!(peer = id, "replica {id} at {address} is added, without a vote");
@@ -202,7 +208,7 @@ impl MembershipChange {
         if votes {
             self.await_health(&now, id).await?;
         }
-        self.announce(OperatorAction::RemoveReplica { id }, by).await?;
+        self.announcements().announce(OperatorAction::RemoveReplica { id }, by).await?;
         if id == me {
             let voter_views = self.takeover.voter_views();
             let healthy =

@@ -36,7 +36,9 @@ impl OperatorAction {
         out.u8(tag);
         out.u64(*id);
         if let Self::AddReplica { address, .. } = self {
-            out.short_text(address.as_str());
+            let length = address.as_str().len();
+            out.u16(u16::try_from(length).expect("an address is at most 1,024 bytes long"));
+            out.raw(address.as_str().as_bytes());
         }
     }
 
@@ -45,7 +47,7 @@ impl OperatorAction {
         let id = reader.u64()?;
         Ok(match tag {
             1 => {
-                let length = usize::from(reader.u8()?);
+                let length = usize::from(reader.u16()?);
                 let address = ReplicaAddress::new(reader.text(length)?);
                 let address = address.ok_or(DecodeError::Value("address of a replica"))?;
                 Self::AddReplica { id, address }

@@ -1,5 +1,7 @@
 //! A replica's history, read block by block.
 
+use std::time::Duration;
+
 use ledger::block::Block;
 use ledger::terms::Timestamp;
 use wire::dial;
@@ -8,9 +10,11 @@ use wire::limits::RPC_BYTES_MAX;
 use wire::proto::store_client::StoreClient;
 use wire::proto::{HistoryAsk, HistoryHead, history_part};
 
-use super::CONNECT_TIMEOUT;
 use crate::internal_plane;
 use crate::output;
+
+/// How long a replica may take to accept a connection.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Reads the blocks of the replica with this id at this address, in order: those since a log time,
 /// or all. Ends early when the reader of stdout is gone.

@@ -1,3 +1,5 @@
+//! Tests of the rows of the audit trail.
+
 use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, Scopes};
 use ledger::block::Block;
 use ledger::certificate_actor::{ActorRole, CertificateActor};
@@ -108,14 +110,14 @@ fn history() -> Vec<Block> {
     blocks.collect()
 }
 
-fn rows() -> Vec<Row> {
-    let of = |block: &Block| Row::of(&block.header, &block.records[0]);
+fn rows() -> Vec<TrailRow> {
+    let of = |block: &Block| TrailRow::of(&block.header, &block.records[0]);
     history().iter().filter_map(of).collect()
 }
 
 #[test]
 fn every_change_is_listed_once_with_its_actor_and_refusals_with_their_reason() {
-    let lines: Vec<String> = rows().iter().map(Row::to_line).collect();
+    let lines: Vec<String> = rows().iter().map(TrailRow::to_line).collect();
     let mut expected = Vec::new();
     for (index, actor, action) in [
         (1, "-", "shop opened: 1 products, first order 7"),
@@ -127,8 +129,8 @@ fn every_change_is_listed_once_with_its_actor_and_refusals_with_their_reason() {
         (
             5,
             "operator anna",
-            "API key 7f3kq2mw issued for webshop: query, order, until 2027-01-15 08:00:00 (refused: \
-             an API key with this id exists already)",
+            "API key 7f3kq2mw issued for webshop: query, order, until 2027-01-15 08:00:00 \
+             (refused: an API key with this id exists already)",
         ),
         (6, "key webshop/7f3kq2mw", "order 7: buy 2 fox"),
         (8, "key webshop/7f3kq2mw", "order: buy 1 fox (refused: out of stock: fox)"),

@@ -36,39 +36,50 @@ fn operated(store: &Store, authority: &Authority, line: &str) -> String {
     ended.stdout
 }
 
+/// An operator changes products; a catalog, and a client with this API key, do their work.
+fn change_products(store: &Store, authority: &Authority, key: &str) {
+    operated(store, authority, "ctl product define Owl --price 1.50 --quantity 0 --restock-to 9");
+    until("the catalog restocks", || is_restocked(store));
+    operated(store, authority, "ctl product price Owl 1.75");
+    operated(store, authority, "ctl product restock FishCo 5");
+    let refused = operate(store, authority, &["ctl", "product", "price", "Wolf", "2.50"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    let bearer = format!("Bearer {key}");
+    until("the API key is known to the frontend", || {
+        let body = r#"{"name":"FishCo","quantity":1,"type":"buy"}"#;
+        let headers = [("Authorization", &*bearer), ("Idempotency-Key", "one")];
+        (ask(store.port(), "POST", "/orders", &headers, body).status == 200).then_some(())
+    });
+}
+
+/// An operator adds a replica, makes it lead, repairs another, and removes the leader again: then
+/// the leader hands over, and the command goes on at the next one. Returns the added address.
+fn change_replicas(store: &mut Store, authority: &Authority) -> String {
+    authority.issue(("order", "567"), "oppidum", 3000);
+    store.join_order(567, &[]);
+    let address = store.order_address(567);
+    let add = format!("ctl member add --id 567 --address {address}");
+    operated(store, authority, &add);
+    operated(store, authority, &add);
+    // The highest id: on a busy machine no other replica wins the election in its place.
+    operated(store, authority, "ctl transfer --to 567");
+    operated(store, authority, "ctl transfer --to 567");
+    operated(store, authority, "ctl repair --id 123");
+    operated(store, authority, "ctl member remove --id 567");
+    assert_eq!(store.end_of(567), Some(2));
+    store.drop_order(567);
+    address
+}
+
 /// Every change of an operator, a catalog and an API key is listed once, with its actor: also a
 /// removal that is repeated at the next leader, and after a restart of all replicas.
 #[test]
 fn the_trail_names_operators_catalogs_and_api_keys_and_outlives_a_restart() {
     let (mut store, authority) = secured();
     let key = operated(&store, &authority, "ctl key issue webshop --as storefront");
-    let key_id = key.get(4..12).unwrap().to_owned();
-    operated(&store, &authority, "ctl product define Owl --price 1.50 --quantity 0 --restock-to 9");
-    until("the catalog restocks", || is_restocked(&store));
-    operated(&store, &authority, "ctl product price Owl 1.75");
-    operated(&store, &authority, "ctl product restock FishCo 5");
-    let refused = operate(&store, &authority, &["ctl", "product", "price", "Wolf", "2.50"]);
-    assert_eq!(refused.code, Some(1), "{refused:?}");
-    let bearer = format!("Bearer {}", key.trim());
-    until("the API key is known to the frontend", || {
-        let body = r#"{"name":"FishCo","quantity":1,"type":"buy"}"#;
-        let headers = [("Authorization", &*bearer), ("Idempotency-Key", "one")];
-        (ask(store.port(), "POST", "/orders", &headers, body).status == 200).then_some(())
-    });
-
-    authority.issue(("order", "567"), "oppidum", 3000);
-    store.join_order(567, &[]);
-    let add = format!("ctl member add --id 567 --address {}", store.order_address(567));
-    operated(&store, &authority, &add);
-    operated(&store, &authority, &add);
-    // The highest id: on a busy machine no other replica wins the election in its place.
-    operated(&store, &authority, "ctl transfer --to 567");
-    operated(&store, &authority, "ctl transfer --to 567");
-    operated(&store, &authority, "ctl repair --id 123");
-    // The leader hands over, and the command goes on at the next one.
-    operated(&store, &authority, "ctl member remove --id 567");
-    assert_eq!(store.end_of(567), Some(2));
-    store.drop_order(567);
+    let (key, key_id) = (key.trim(), key.get(4..12).unwrap());
+    change_products(&store, &authority, key);
+    let address = change_replicas(&mut store, &authority);
     operated(&store, &authority, "ctl key anonymous query,order,order:any");
 
     let anna = "operator anna";
@@ -95,7 +106,6 @@ fn the_trail_names_operators_catalogs_and_api_keys_and_outlives_a_restart() {
     let table = operated(&store, &authority, "ctl trail");
     assert!(table.starts_with("index    time (UTC)"), "{table}");
     assert_eq!(table.lines().count(), 1 + expected.len(), "{table}");
-    let address = format!("member add 567 at {}", json_address(&json));
     for words in [
         &*format!("API key {key_id} issued for webshop: query, order"),
         "price of Wolf: 2.50 (refused: no such product: Wolf)",
@@ -103,31 +113,26 @@ fn the_trail_names_operators_catalogs_and_api_keys_and_outlives_a_restart() {
         "transfer of the lead to 567",
         "repair of 123",
         "member remove 567",
-        &*address,
+        &*format!("member add 567 at {address}"),
     ] {
         assert_eq!(table.matches(words).count(), 1, "{words}: {table}");
     }
-    assert!(!json.contains(key.trim()) && !table.contains(key.trim()));
-
-    for id in IDS {
-        store.kill(id);
-    }
-    for id in IDS {
-        store.start_order(id, &[]);
-    }
-    await_ready(&store, None);
+    assert!(!json.contains(key) && !table.contains(key));
+    restart_all(&mut store);
     assert_eq!(operated(&store, &authority, "ctl trail --json"), json);
     let verified = operated(&store, &authority, "verify");
     assert!(verified.contains("identical"), "{verified}");
     store.no_process_reports_a_defect();
 }
 
-/// The address of the replica that was added.
-fn json_address(json: &str) -> String {
-    let rows = json.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let added = rows.into_iter().find(|row| row["kind"] == "member_add").unwrap();
-    assert_eq!(added["details"]["replica"], 567);
-    added["details"]["address"].as_str().unwrap().to_owned()
+fn restart_all(store: &mut Store) {
+    for id in IDS {
+        store.kill(id);
+    }
+    for id in IDS {
+        store.start_order(id, &[]);
+    }
+    await_ready(store, None);
 }
 
 /// A store without certificates and API keys writes nothing that release 0.1 cannot read: its trail
@@ -159,7 +164,7 @@ fn without_certificates_and_api_keys_the_trail_has_the_changes_of_the_ledger() {
 }
 
 /// A repair may be what a store in trouble needs: it goes on without a majority, and says that the
-/// trail does not show it. The trail is shown as far as a replica knows it.
+/// trail does not show it. The trail is shown as far as a replica knows it, and shows a recovery.
 #[test]
 fn without_a_majority_a_repair_goes_on_and_the_trail_is_shown() {
     let mut store = Store::start(Plan::stock());
@@ -180,6 +185,21 @@ fn without_a_majority_a_repair_goes_on_and_the_trail_is_shown() {
     let expected = [row("open", "", "done"), row("issue_key", "", "done")];
     assert_eq!(rows(&shown.stdout), expected, "{shown:?}");
     assert!(shown.stderr.contains("this is what replica 123 knows"), "{shown:?}");
+
+    store.kill(123);
+    let data = store.all_data().to_str().unwrap().to_owned();
+    let force = ["ctl", "recover", "--data", &data, "--id", "123", "--force-new-cluster", "--yes"];
+    let recovered = run(&force);
+    assert_eq!(recovered.code, Some(0), "{recovered:?}");
+    store.drop_order(345);
+    store.drop_order(456);
+    store.start_order(123, &[]);
+    store.await_status("/readyz", 200);
+    let shown = store.run(&["ctl", "trail", "--json"]);
+    let expected = [&expected[..], &[row("recover", "", "done")]].concat();
+    assert_eq!(rows(&shown.stdout), expected, "{shown:?}");
+    assert!(!shown.stderr.contains("no replica leads"), "{shown:?}");
+    store.verify();
 }
 
 /// Kind: bad input that says nothing of what to type.
