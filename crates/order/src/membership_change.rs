@@ -69,12 +69,11 @@ impl From<String> for Denied {
     }
 }
 
+/// A change that could not be announced.
 impl From<Problem> for Denied {
-    fn from(why: Problem) -> Self {
-        match why.code {
-            Code::Malformed => Self::No(why.message),
-            _ => Self::Later(why.message),
-        }
+    fn from(Problem { code, message, .. }: Problem) -> Self {
+        let why = format!("it could not be announced in the log: {message}");
+        if code == Code::Malformed { Self::No(why) } else { Self::Later(why) }
     }
 }
 

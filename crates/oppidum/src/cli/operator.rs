@@ -43,7 +43,8 @@ pub(crate) struct Repair {
     An actor is an operator or a catalog by its certificate, or an API key; `-` showed neither. \
     Members, transfers and repairs are listed from the first command about API keys on, when they \
     were begun. Repetitions are left out, and so are proposals of catalogs that came too late.\n\
-    Exit codes: 0 listed, also if there is nothing; 2 no replica could be asked.")]
+    Exit codes: 0 listed, also if there is nothing; 1 a replica sent no valid block; 2 no replica \
+    could be asked.")]
 pub(crate) struct Trail {
     /// How far back: 90d, 24h, 30m
     #[arg(long, value_name = "TIME", value_parser = lifetime, default_value = "7d")]
