@@ -76,6 +76,8 @@ fn change_replicas(store: &mut Store, authority: &Authority) -> String {
 #[test]
 fn the_trail_names_operators_catalogs_and_api_keys_and_outlives_a_restart() {
     let (mut store, authority) = secured();
+    // Release 0.1 could still read this: its record names no certificate.
+    operated(&store, &authority, "ctl product restock BoarCo 1");
     let key = operated(&store, &authority, "ctl key issue webshop --as storefront");
     let (key, key_id) = (key.trim(), key.get(4..12).unwrap());
     change_products(&store, &authority, key);
@@ -85,6 +87,7 @@ fn the_trail_names_operators_catalogs_and_api_keys_and_outlives_a_restart() {
     let anna = "operator anna";
     let expected = [
         row("open", "", "done"),
+        row("restock", "", "done"),
         row("issue_key", anna, "done"),
         row("define", anna, "done"),
         row("restock_to", "catalog a", "done"),
@@ -101,7 +104,7 @@ fn the_trail_names_operators_catalogs_and_api_keys_and_outlives_a_restart() {
     assert_eq!(rows(&json), expected, "{json}");
     let orders = operated(&store, &authority, "ctl trail --json --orders --since 24h");
     let mut with_order = expected.to_vec();
-    with_order.insert(7, row("order", &format!("key webshop/{key_id}"), "done"));
+    with_order.insert(8, row("order", &format!("key webshop/{key_id}"), "done"));
     assert_eq!(rows(&orders), with_order, "{orders}");
     let table = operated(&store, &authority, "ctl trail");
     assert!(table.starts_with("index    time (UTC)"), "{table}");
