@@ -168,14 +168,20 @@ impl Customer {
             note: String::new(),
         };
         let command = Command::IssueApiKey(new);
-        let issue = Request { key: Key::new(Origin::Client, id.as_str()), deadline: None, command };
+        let issue = Request {
+            key: Key::new(Origin::Client, id.as_str()),
+            deadline: None,
+            certificate: None,
+            command,
+        };
         let issued = self.decide(&issue).await;
         self.expect_done("an API key is issued", issued);
         let Some(old) = self.actor.replace(Actor::new(&principal, id)) else { return };
         let Some(old_id) = old.id() else { return };
         let command = Command::RevokeApiKey { id: old_id, ends: None };
         let key = Key::new(Origin::Client, &format!("{old_id}-ends"));
-        let revoked = self.decide(&Request { key, deadline: None, command }).await;
+        let revoked =
+            self.decide(&Request { key, deadline: None, certificate: None, command }).await;
         self.expect_done("an API key is revoked", revoked);
         self.probes += 1;
         let probe =
@@ -252,5 +258,10 @@ fn request(wanted: &WantedOrder, actor: Option<Actor>) -> Request {
         side: wanted.side,
     };
     let key = Key::new(Origin::Client, &wanted.key).expect("keys are short and visible");
-    Request { key: Some(key.sent_by(actor)), deadline: None, command: Command::Place(vec![line]) }
+    Request {
+        key: Some(key.sent_by(actor)),
+        deadline: None,
+        certificate: None,
+        command: Command::Place(vec![line]),
+    }
 }

@@ -81,7 +81,8 @@ async fn propose(
     leader: &mut Option<Caller>,
     command: &Command,
 ) -> Result<(), Problem> {
-    let request = Request { key: None, deadline: None, command: command.clone() };
+    let request =
+        Request { key: None, deadline: None, certificate: None, command: command.clone() };
     let what = ask::What::Request(convert::request_to(&request));
     let mut last = None;
     if let Some(caller) = leader.take() {
@@ -128,7 +129,7 @@ mod tests {
         let open = Command::Open(Shop { ledger_id, first_order_number, products });
         let mut ledger = Ledger::new(Windows::default());
         let decide = |ledger: &mut Ledger, command| {
-            let request = Request { key: None, deadline: None, command };
+            let request = Request { key: None, deadline: None, certificate: None, command };
             ledger.apply(ledger.applied().next(), Timestamp(1), &request).outcome
         };
         decide(&mut ledger, open);

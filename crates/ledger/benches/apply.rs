@@ -103,7 +103,7 @@ fn opening(products: u64) -> Request {
     });
     let (ledger_id, first_order_number) = (LedgerId([1; 16]), OrderNumber(0));
     let shop = Shop { ledger_id, first_order_number, products: products.collect() };
-    Request { key: None, deadline: None, command: Command::Open(shop) }
+    Request { key: None, deadline: None, certificate: None, command: Command::Open(shop) }
 }
 
 fn actor(principal: u64) -> Actor {
@@ -123,7 +123,7 @@ fn issue(principal: u64) -> Request {
         rate: None,
         note: String::new(),
     };
-    Request { key: None, deadline: None, command: Command::IssueApiKey(new) }
+    Request { key: None, deadline: None, certificate: None, command: Command::IssueApiKey(new) }
 }
 
 fn entry(number: u64, commands: u64, from: Origins) -> Batch {
@@ -135,7 +135,7 @@ fn entry(number: u64, commands: u64, from: Origins) -> Batch {
         let key = Key::new(Origin::Client, &format!("0f0f0f0f-0f0f-4f0f-8f0f-{serial:012}"));
         let key = key.map(|key| key.sent_by(serial.checked_rem(from.principals).map(actor)));
         let deadline = Some(Timestamp(at.0.saturating_add(10_000)));
-        Request { key, deadline, command: Command::Place(vec![line]) }
+        Request { key, deadline, certificate: None, command: Command::Place(vec![line]) }
     });
     Batch { at, settled: Index(number), requests: requests.collect() }
 }

@@ -4,6 +4,8 @@
 //! log entry: requests in order, under one time stamp.
 
 use crate::api_key::{ApiKeyDigest, ApiKeyId, Principal, RequestRate, Scopes};
+use crate::certificate_actor::CertificateActor;
+use crate::operator_action::OperatorAction;
 use crate::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Quantity, Timestamp};
 
 /// The most lines that an order may have.
@@ -24,6 +26,9 @@ pub struct Request {
     /// In log time: a request that reaches the log later is refused as late. `None` or 0: no
     /// deadline.
     pub deadline: Option<Timestamp>,
+    /// The certificate that the request came with, noted by the replica that accepted it. It
+    /// decides nothing.
+    pub certificate: Option<CertificateActor>,
     /// The command.
     pub command: Command,
 }
@@ -86,6 +91,8 @@ pub enum Command {
     },
     /// Sets what requests without an API key may do.
     SetAnonymousScopes(Scopes),
+    /// Announces an operator's action, for the audit trail. It changes nothing here.
+    OperatorAction(OperatorAction),
 }
 
 impl Command {

@@ -130,7 +130,8 @@ impl CompactOutcome {
             | Command::Detach { .. }
             | Command::IssueApiKey(_)
             | Command::RevokeApiKey { .. }
-            | Command::SetAnonymousScopes(_) => None,
+            | Command::SetAnonymousScopes(_)
+            | Command::OperatorAction(_) => None,
         };
         Outcome::Refused(match (code, name) {
             (3, _) => Refusal::NotOpen,

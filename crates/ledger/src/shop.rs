@@ -254,6 +254,7 @@ impl ShopState {
             Command::SetAnonymousScopes(scopes) => {
                 return self.access.set_anonymous(*scopes, index);
             }
+            Command::OperatorAction(_) => {}
             _ if !self.is_open() => return Err(Refusal::NotOpen),
             Command::Define(definition) => self.stock.define(definition, index)?,
             Command::SetPrice { name, price } => self.stock.set_price(name, *price, index)?,
@@ -329,6 +330,7 @@ fn needed(command: &Command) -> Scopes {
         Command::IssueApiKey(_) | Command::RevokeApiKey { .. } | Command::SetAnonymousScopes(_) => {
             Scopes::KEYS
         }
+        Command::OperatorAction(_) => Scopes::OPERATE,
         Command::Open(_) | Command::Attach { .. } | Command::Detach { .. } => Scopes::NEVER,
     }
 }

@@ -17,6 +17,7 @@ use ledger::audit::Auditor;
 use ledger::block::Block;
 use ledger::command::{Batch, Command, NewApiKey, Request};
 use ledger::ledger::{Ledger, Windows};
+use ledger::operator_action::OperatorAction;
 use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::restore::Restoring;
 use ledger::state::State;
@@ -60,7 +61,7 @@ fn anonymous(scopes: &str) -> Request {
 fn by(principal: &str, number: usize, key: &str, command: Command) -> Request {
     let actor = Some(Actor::new(&Principal::new(principal).unwrap(), id(number)));
     let key = Key::new(Origin::Client, key).unwrap().sent_by(actor);
-    Request { key: Some(key), deadline: None, command }
+    Request { key: Some(key), deadline: None, certificate: None, command }
 }
 
 /// A ledger whose every block is audited.
@@ -161,6 +162,7 @@ fn each_command_needs_its_scope_and_no_api_key_opens_shops_or_attaches_catalogs(
         (Command::IssueApiKey(new_key(2, "x", "query")), "keys"),
         (Command::RevokeApiKey { id: id(2), ends: None }, "keys"),
         (Command::SetAnonymousScopes(Scopes::NONE), "keys"),
+        (Command::OperatorAction(OperatorAction::Repair { id: 7 }), "operate"),
         (Command::Attach { incarnation: 1, name: kit::name(1) }, ""),
         (Command::Detach { incarnation: 1, term: 1 }, ""),
         (opening(), ""),

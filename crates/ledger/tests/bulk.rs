@@ -27,13 +27,14 @@ fn request((client, key, deadline, name, quantity, buy): &Values) -> Request {
     Request {
         key: Key::new(origin, key),
         deadline: Some(Timestamp(*deadline)).filter(|deadline| deadline.0 != 0),
+        certificate: None,
         command: Command::Place(vec![line]),
     }
 }
 
 fn bulk(requests: &[Request]) -> Vec<u8> {
     let mut bulk = Bulk::with_room(requests.len());
-    for Request { key, deadline, command } in requests {
+    for Request { key, deadline, command, .. } in requests {
         let (Some(key), Command::Place(lines)) = (key, command) else { panic!("no order") };
         let Line { name, quantity, side } = &lines[0];
         bulk.push(&Draft {

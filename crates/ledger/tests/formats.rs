@@ -14,10 +14,12 @@ use std::fmt::Write as _;
 
 use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, RequestRate, Scopes};
 use ledger::block::Block;
+use ledger::certificate_actor::{ActorRole, CERTIFICATE_NAME_BYTES_MAX, CertificateActor};
 use ledger::codec::DecodeError;
 use ledger::command::{Batch, Command, Definition, Line, NewApiKey, Request, Shop, Side};
 use ledger::key_summary::KeySummary;
 use ledger::ledger::{Ledger, Windows};
+use ledger::operator_action::{OperatorAction, ReplicaAddress};
 use ledger::state::State;
 use ledger::terms::{Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, Timestamp};
 use proptest::collection::vec;
@@ -27,7 +29,7 @@ use proptest::prelude::*;
 fn batches() -> Vec<Batch> {
     let name = |text: &str| Name::new(text).unwrap();
     let quantity = |pieces| Quantity::new(pieces).unwrap();
-    let plain = |command| Request { key: None, deadline: None, command };
+    let plain = |command| Request { key: None, deadline: None, certificate: None, command };
     let product = |text: &str, stock, restock_to| Definition {
         name: name(text),
         price: Cents::new(2_999).unwrap(),
@@ -44,6 +46,7 @@ fn batches() -> Vec<Batch> {
     let place = |key: Option<Key>, lines| Request {
         key,
         deadline: Some(Timestamp(9_000)),
+        certificate: None,
         command: Command::Place(lines),
     };
     let client = || Key::new(Origin::Client, "mine");
@@ -78,7 +81,7 @@ fn batches() -> Vec<Batch> {
 fn about_api_keys() -> Batch {
     let id = |text: &str| ApiKeyId::new(text.as_bytes()).unwrap();
     let webshop = Principal::new("webshop").unwrap();
-    let plain = |command| Request { key: None, deadline: None, command };
+    let plain = |command| Request { key: None, deadline: None, certificate: None, command };
     let issue = |text: &str, scopes, note: &str| {
         let (digest, note) = (ApiKeyDigest([0xcd; 16]), note.to_owned());
         let (principal, ends) = (webshop.clone(), Some(Timestamp(9_000_000)));
@@ -96,7 +99,7 @@ fn about_api_keys() -> Batch {
     let by = |number: &str, command| {
         let actor = Some(Actor::new(&webshop, id("7f3kq2mw")));
         let key = Key::new(Origin::Client, number).unwrap().sent_by(actor);
-        Request { key: Some(key), deadline: None, command }
+        Request { key: Some(key), deadline: None, certificate: None, command }
     };
     let line = Line {
         name: Name::new("bear").unwrap(),
@@ -114,6 +117,48 @@ fn about_api_keys() -> Batch {
         by("4", Command::Attach { incarnation: 1, name: Name::new("catalog").unwrap() }),
     ];
     Batch { at: Timestamp(8_700), settled: Index(7), requests }
+}
+
+/// A batch with every action of an operator, and with requests that came with a certificate.
+fn about_operators() -> Batch {
+    let holder = |role, name| CertificateActor::new(role, name);
+    let plain = |command| Request { key: None, deadline: None, certificate: None, command };
+    let anna = |key: &str, command| Request {
+        key: Key::new(Origin::Client, key),
+        certificate: holder(ActorRole::Operator, "anna"),
+        ..plain(command)
+    };
+    let address = ReplicaAddress::new("10.0.0.4:1115").unwrap();
+    let webshop = Principal::new("webshop").unwrap();
+    let actor = Actor::new(&webshop, ApiKeyId::new(b"7f3kq2mw").unwrap());
+    let (bear, quantity) = (Name::new("bear").unwrap(), Quantity::new(9).unwrap());
+    let mut of_both = anna("5", Command::RestockBy { name: bear.clone(), quantity });
+    of_both.key = of_both.key.map(|key| key.sent_by(Some(actor)));
+    let act = Command::OperatorAction;
+    let requests = vec![
+        anna("1", act(OperatorAction::AddReplica { id: 567, address })),
+        anna("1", act(OperatorAction::RemoveReplica { id: 567 })),
+        anna("3", act(OperatorAction::RemoveReplica { id: u64::MAX })),
+        anna("4", act(OperatorAction::TransferLead { to: 345 })),
+        plain(act(OperatorAction::Repair { id: 345 })),
+        plain(act(OperatorAction::Recover { id: 123 })),
+        of_both,
+        Request {
+            certificate: holder(ActorRole::Catalog, &"c".repeat(CERTIFICATE_NAME_BYTES_MAX)),
+            ..plain(Command::RestockTo { name: bear, quantity })
+        },
+    ];
+    Batch { at: Timestamp(8_800), settled: Index(8), requests }
+}
+
+/// The block of that batch, after that about API keys.
+fn block_about_operators() -> Block {
+    let mut ledger = Ledger::new(Windows::default());
+    let batches = batches().into_iter().chain([about_api_keys()]);
+    for (batch, index) in batches.zip([3, 7, 8]) {
+        ledger.apply_entry(Index(index), 3, &batch);
+    }
+    ledger.apply_entry(Index(9), 3, &about_operators()).block.unwrap().block()
 }
 
 /// The state, the key summary and the last block of a ledger to which that batch was applied.
@@ -163,6 +208,8 @@ fn written() -> Vec<(&'static str, Vec<u8>)> {
         ("batch_api_keys_v2", about_api_keys().encode()),
         ("block_api_keys_v1", with_keys.2.encode()),
         ("state_v3", with_keys.0.encode()),
+        ("batch_operators_v2", about_operators().encode()),
+        ("block_operators_v1", block_about_operators().encode()),
         ("rolls_v1", old_summary.encode()),
         ("rolls_v2", summary.encode()),
         ("rolls_v3", with_keys.1.encode()),
@@ -221,6 +268,8 @@ fn bytes_of_every_version_are_read_and_written() {
     assert_eq!(Batch::decode(&read("batch_api_keys_v2")).unwrap(), about_api_keys());
     assert_eq!(Block::decode(&read("block_api_keys_v1")).unwrap(), block);
     assert_eq!(State::decode(&read("state_v3")).unwrap(), state);
+    assert_eq!(Batch::decode(&read("batch_operators_v2")).unwrap(), about_operators());
+    assert_eq!(Block::decode(&read("block_operators_v1")).unwrap(), block_about_operators());
     assert_eq!(KeySummary::decode(&read("rolls_v3")).unwrap(), summary);
 }
 
@@ -321,7 +370,7 @@ proptest! {
     /// Pieces of valid bytes, inserted at random places.
     #[test]
     fn shuffled_bytes_never_panic(
-        pick in 0..9_usize, from in 0..600_usize, to in 0..600_usize, count in 0..100_usize
+        pick in 0..12_usize, from in 0..600_usize, to in 0..600_usize, count in 0..100_usize
     ) {
         let (_, mut bytes) = written().swap_remove(pick);
         let (from, to) = (from % bytes.len(), to % bytes.len());

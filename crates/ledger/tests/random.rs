@@ -67,6 +67,7 @@ impl Rights {
             Command::IssueApiKey(_)
             | Command::RevokeApiKey { .. }
             | Command::SetAnonymousScopes(_) => Scopes::KEYS,
+            Command::OperatorAction(_) => Scopes::OPERATE,
             Command::Open(_) | Command::Attach { .. } | Command::Detach { .. } => {
                 let actor = request.key.as_ref().and_then(|key| key.actor.as_ref());
                 let Some(actor) = actor else { return Ok(()) };
@@ -222,6 +223,7 @@ impl Naive {
             Command::IssueApiKey(_)
             | Command::RevokeApiKey { .. }
             | Command::SetAnonymousScopes(_) => unreachable!("they change rights"),
+            Command::OperatorAction(_) => {}
             _ if !self.open => return Err(No::NotOpen),
             Command::Define(new) if self.products.contains_key(&new.name) => {
                 return Err(No::ProductExists(new.name.clone()));

@@ -107,7 +107,7 @@ async fn list(url: &str) -> Result<(), Stop> {
 pub(crate) async fn decide(url: &str, command: Command) -> Result<Outcome, Stop> {
     let text = format!("owner-{:032x}", rand::random::<u128>());
     let key = Key::new(Origin::Client, &text);
-    let request = Request { key, deadline: None, command };
+    let request = Request { key, deadline: None, certificate: None, command };
     let what = ask::What::Request(convert::request_to(&request));
     let began = Instant::now();
     let mut last = "no leader".to_owned();

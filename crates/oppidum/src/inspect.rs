@@ -10,14 +10,13 @@ use ledger::ledger::Windows;
 use ledger::terms::Digest;
 use serde::Deserialize;
 use serde_json::json;
-use wire::dial::{self, Route};
+use wire::dial::Route;
 use wire::exit::Stop;
-use wire::limits::RPC_BYTES_MAX;
-use wire::proto::store_client::StoreClient;
-use wire::proto::{HistoryAsk, HistoryHead, history_part};
+use wire::proto::HistoryHead;
 use wire::status::{ProcessStatus, StoreStatus};
 use wire::tls::subject::CertificateRole;
 
+use self::block_stream::CONNECT_TIMEOUT;
 use crate::address::is_loopback;
 use crate::http::Client;
 use crate::internal_plane;
@@ -25,14 +24,13 @@ use crate::listeners;
 use crate::membership;
 use crate::settings::{self, Settings};
 
+pub(crate) mod block_stream;
+
 #[cfg(test)]
 mod tests;
 
 /// The words by which an internal listener refuses a connection without TLS.
 const NEEDS_TLS: &str = "--tls DIR";
-
-/// How long a replica may take to accept a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A page of `/status`: of a public port, or of a frontend's internal listener, which adds its own
 /// role first.
@@ -345,7 +343,7 @@ async fn lags(replica: &ProcessStatus, newest: u64, until: Instant) -> Option<u6
 /// Reads a replica's history from its first block. The outer error: the replica cannot be reached.
 async fn history(id: u64, address: &str) -> Result<Result<History, String>, Stop> {
     let mut audit = Audit::new();
-    let head = read(id, address, |block| audit.read(block)).await?;
+    let head = block_stream::read((id, address), None, |block| audit.read(block)).await?;
     Ok(audit.finish(id, head))
 }
 
@@ -387,33 +385,6 @@ impl Audit {
         }
         Ok(History { id, head, summary, digests })
     }
-}
-
-/// Reads every block of a replica, in order.
-async fn read(id: u64, address: &str, mut each: impl FnMut(&Block)) -> Result<HistoryHead, Stop> {
-    let no = |why: String| Stop::Setup(format!("replica {id} could not be asked: {why}"));
-    let route = internal_plane::to_replica(Some(id))?;
-    let channel = dial::channel(&route, address, CONNECT_TIMEOUT).await;
-    let channel = channel.map_err(|error| no(error.to_string()))?;
-    let mut client = StoreClient::new(channel).max_decoding_message_size(RPC_BYTES_MAX);
-    let response = client.history(HistoryAsk { after: 0 }).await;
-    let mut parts = response.map_err(|status| no(status.message().to_owned()))?.into_inner();
-    let mut head = None;
-    while let Some(part) =
-        parts.message().await.map_err(|status| no(status.message().to_owned()))?
-    {
-        match part.what {
-            Some(history_part::What::Head(found)) => head = Some(found),
-            Some(history_part::What::Block(bytes)) => {
-                let block = Block::decode(&bytes).map_err(|error| {
-                    Stop::Defect(format!("replica {id} sent a bad block: {error}"))
-                })?;
-                each(&block);
-            }
-            None => {}
-        }
-    }
-    head.ok_or_else(|| no("it sent no state".into()))
 }
 
 /// The first difference between two replicas, up to the last index that all of them have reached;
@@ -461,7 +432,7 @@ pub(crate) async fn dump(url: &str, id: u64) -> Result<(), Stop> {
         return Err(Stop::Setup(format!("there is no replica {id}: there are {ids}")));
     };
     let mut orders = Vec::new();
-    let head = read(id, &replica.address, |block| {
+    let head = block_stream::read((id, &replica.address), None, |block| {
         for order in block.orders() {
             let Some(line) = order.lines.first() else { continue };
             let side = match line.side {

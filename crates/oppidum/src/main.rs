@@ -40,6 +40,8 @@ mod ctl;
 
 mod operator;
 
+mod trail;
+
 mod internal_plane;
 
 mod members;
@@ -149,11 +151,12 @@ async fn run(command: Command) -> Result<bool, Stop> {
             CtlOn::Product(product) => ctl::product(product).await,
             CtlOn::Key(what) => api_keys::run(what).await,
             CtlOn::Ca(what) => ca::run(what),
-            CtlOn::Repair { id, url: at } => operator::repair(&url(at)?, id).await,
+            CtlOn::Repair(flags) => operator::repair(&url(flags.url)?, flags.id).await,
             CtlOn::Member(what) => members::member(what).await,
             CtlOn::Replace(what) => members::replace(what).await,
             CtlOn::Recover(what) => recover::recover(what).await,
-            CtlOn::Transfer { to, url: at } => operator::transfer(&url(at)?, to).await,
+            CtlOn::Transfer(flags) => operator::transfer(&url(flags.url)?, flags.to).await,
+            CtlOn::Trail(flags) => trail::trail(&url(flags.url.clone())?, &flags).await,
         },
         Command::Lab(flags) => lab::run(flags).await,
         Command::Demo(flags) => demo::run(flags).await,

@@ -16,6 +16,7 @@ use crate::cli::values::Url;
 use crate::inspect;
 use crate::internal_plane;
 use crate::membership::{self, counted};
+use crate::operator::command_key;
 use crate::settings::Settings;
 
 /// How long a connection to the leader may take.
@@ -67,10 +68,11 @@ async fn list(url: &str) -> Result<bool, Stop> {
 
 async fn add(url: &str, id: u64, address: &str) -> Result<bool, Stop> {
     let mut progress = CatchUpReport::new(id);
+    let key = command_key();
     let began = Instant::now();
     loop {
         let (leader, mut client) = leader(url, began).await?;
-        let request = AddReplica { id, address: address.to_owned() };
+        let request = AddReplica { id, address: address.to_owned(), key: key.clone() };
         let ended = match client.add(request).await {
             Ok(told) => follow(told.into_inner(), &mut progress).await,
             Err(status) => Err(status),
@@ -109,9 +111,11 @@ async fn follow(
 
 async fn remove(url: &str, id: u64) -> Result<bool, Stop> {
     let began = Instant::now();
+    let key = command_key();
     loop {
         let (leader, mut client) = leader(url, began).await?;
-        match client.remove(RemoveReplica { id }).await.map(tonic::Response::into_inner) {
+        let request = RemoveReplica { id, key: key.clone() };
+        match client.remove(request).await.map(tonic::Response::into_inner) {
             Ok(Removed { leader: 0, voters }) => {
                 let voters = usize::try_from(voters).unwrap_or(0);
                 answer!("{id} is removed; {}", counted(voters));

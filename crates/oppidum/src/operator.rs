@@ -18,6 +18,11 @@ use crate::output::ms;
 /// How long a connection to the leader may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// A fresh idempotency key of a command, which the log announces once.
+pub(crate) fn command_key() -> String {
+    format!("operator-{:032x}", rand::random::<u128>())
+}
+
 /// `oppidum ctl transfer`. False: the leader denies it, with the reason.
 pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
     let store = inspect::fetch(url).await?;
@@ -26,7 +31,8 @@ pub(crate) async fn transfer(url: &str, to: u64) -> Result<bool, Stop> {
     let route = internal_plane::to_replica(Some(id))?;
     let channel = dial::channel(&route, address, CONNECT_TIMEOUT).await;
     let channel = channel.map_err(|error| no(error.to_string()))?;
-    match ControlClient::new(channel).transfer(TransferTo { to }).await {
+    let request = TransferTo { to, key: command_key() };
+    match ControlClient::new(channel).transfer(request).await {
         Ok(done) => {
             let pause = Duration::from_micros(done.into_inner().pause_us);
             if pause.is_zero() {
@@ -65,7 +71,7 @@ pub(crate) async fn repair(url: &str, id: u64) -> Result<bool, Stop> {
     let route = internal_plane::to_replica(Some(id))?;
     let channel = dial::channel(&route, address, CONNECT_TIMEOUT).await;
     let channel = channel.map_err(|error| no(error.to_string()))?;
-    match ControlClient::new(channel).repair(RepairAsk {}).await {
+    match ControlClient::new(channel).repair(RepairAsk { key: command_key() }).await {
         Ok(done) => {
             let done = done.into_inner();
             let at: Vec<String> = done.mended.iter().map(u64::to_string).collect();

@@ -248,7 +248,7 @@ mod tests {
         let (name, quantity) = (Name::new("fox").unwrap(), Quantity::new(1).unwrap());
         let key = Key::new(Origin::Client, "key");
         let command = Command::Place(vec![OrderLine { name, quantity, side: Side::Buy }]);
-        Request { key, deadline: None, command }
+        Request { key, deadline: None, certificate: None, command }
     }
 
     /// A log whose entries land when the test permits it.

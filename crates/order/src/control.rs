@@ -8,15 +8,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures::Stream;
+use ledger::operator_action::OperatorAction;
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
+use wire::permissions::CertifiedReplica;
 use wire::proto::control_server::{Control, ControlServer};
 use wire::proto::{
-    AddReplica, Adding, RemoveReplica, Removed, RepairAsk, Repaired, TransferTo, Transferred,
+    AddReplica, Adding, Announced, RemoveReplica, Removed, RepairAnnouncement, RepairAsk, Repaired,
+    TransferTo, Transferred,
 };
 
+use crate::announcement::Announcer;
 use crate::history::sources::Sources;
 use crate::history::view::View;
 use crate::membership_change::{Denied, MembershipChange, Removal};
@@ -51,7 +55,9 @@ type AddingStream = Pin<Box<dyn Stream<Item = Result<Adding, Status>> + Send>>;
 impl Control for Operator {
     type AddStream = AddingStream;
 
-    async fn repair(&self, _: Request<RepairAsk>) -> Result<Response<Repaired>, Status> {
+    async fn repair(&self, request: Request<RepairAsk>) -> Result<Response<Repaired>, Status> {
+        let by = Announcer::of(request.extensions(), &request.get_ref().key)?;
+        self.changing.announcements().announce_repair(&by).await;
         match self.view.repair(Arc::new(self.sources.clone())).await {
             Ok(done) => {
                 let mended = done.mended.into_iter().map(|index| index.0).collect();
@@ -65,8 +71,11 @@ impl Control for Operator {
         &self,
         request: Request<TransferTo>,
     ) -> Result<Response<Transferred>, Status> {
+        let TransferTo { to, key } = request.get_ref();
+        let by = Announcer::of(request.extensions(), key)?;
+        self.changing.announcements().announce_transfer(*to, &by).await;
         let (reply, answer) = oneshot::channel();
-        let transfer = TransferRequest { to: request.into_inner().to, reply };
+        let transfer = TransferRequest { to: *to, reply };
         let busy =
             |_| Status::resource_exhausted("other leadership transfers are waiting: ask again");
         self.changing.transfers.try_send(transfer).map_err(busy)?;
@@ -81,12 +90,13 @@ impl Control for Operator {
     }
 
     async fn add(&self, request: Request<AddReplica>) -> Result<Response<AddingStream>, Status> {
-        let AddReplica { id, address } = request.into_inner();
+        let by = Announcer::of(request.extensions(), &request.get_ref().key)?;
+        let AddReplica { id, address, .. } = request.into_inner();
         let (progress, reports) = mpsc::channel(REPORTS_MAX);
         let (why, refused) = oneshot::channel();
         let changing = self.changing.clone();
         tokio::spawn(async move {
-            let added = changing.add(id, &address, &progress).await;
+            let added = changing.add((id, &address), &by, &progress).await;
             drop(progress);
             // A client that has hung up needs no result.
             let _ = why.send(added);
@@ -103,7 +113,9 @@ impl Control for Operator {
     }
 
     async fn remove(&self, request: Request<RemoveReplica>) -> Result<Response<Removed>, Status> {
-        let removed = self.changing.remove(request.into_inner().id).await;
+        let RemoveReplica { id, key } = request.get_ref();
+        let by = Announcer::of(request.extensions(), key)?;
+        let removed = self.changing.remove(*id, &by).await;
         let removed = removed.map_err(refusal)?;
         Ok(Response::new(match removed {
             Removal::Removed(voters) => {
@@ -111,6 +123,24 @@ impl Control for Operator {
             }
             Removal::Ask(leader) => Removed { leader, voters: 0 },
         }))
+    }
+
+    async fn announce_repair(
+        &self,
+        request: Request<RepairAnnouncement>,
+    ) -> Result<Response<Announced>, Status> {
+        let certified = CertifiedReplica::of(request.extensions());
+        let RepairAnnouncement { replica, key, operator } = request.into_inner();
+        if !certified.allows(replica) {
+            let why = format!("the sender says replica {replica}, its certificate {certified}");
+            return Err(Status::permission_denied(why));
+        }
+        let by = Announcer::named(&operator, &key)?;
+        self.changing.leads().map_err(refusal)?;
+        let repair = OperatorAction::Repair { id: replica };
+        let announced = self.changing.announcements().announce(repair, &by).await;
+        announced.map_err(|problem| refusal(problem.into()))?;
+        Ok(Response::new(Announced {}))
     }
 }
 

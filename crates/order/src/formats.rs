@@ -10,6 +10,7 @@
 //! |---|---|
 //! | 1 | release 0.1 |
 //! | 2 | API keys: their commands, the actor of a request, states that hold them |
+//! | 2 | the audit trail: the certificate of a request, operators' actions |
 
 use ledger::command::Command;
 use ledger::shop::ShopState;
@@ -23,6 +24,9 @@ pub(crate) const FORMATS: u32 = 2;
 
 /// The formats with API keys.
 const API_KEYS: u32 = 2;
+
+/// The formats of release 0.1.
+const RELEASE_0_1: u32 = 1;
 
 /// Checks that every replica can read a command about API keys, and that it has an effect: the
 /// first one is the end of what release 0.1 reads.
@@ -62,13 +66,28 @@ fn no_api_keys() -> Problem {
     Problem::definite(Code::Malformed, "this store has no API keys")
 }
 
-fn is_activated(shop: &ShopState) -> bool {
+/// True if the log is beyond what release 0.1 reads.
+pub(crate) fn is_activated(shop: &ShopState) -> bool {
     shop.access().changed != Index(0)
+}
+
+/// True if the record of this command may name the certificate that its request came with: release
+/// 0.1 could not read it.
+pub(crate) fn names_certificates(command: &Command, shop: &ShopState) -> bool {
+    command.is_about_api_keys() || is_activated(shop)
+}
+
+/// The formats that are written to this log.
+pub(crate) fn written(shop: &ShopState) -> u32 {
+    if is_activated(shop) { FORMATS } else { RELEASE_0_1 }
 }
 
 #[cfg(test)]
 mod tests {
     use ledger::api_key::{ApiKeyId, Scopes};
+    use ledger::command::Request;
+    use ledger::ledger::{Ledger, Windows};
+    use ledger::terms::Timestamp;
 
     use super::*;
     use crate::config::tests::three;
@@ -103,6 +122,20 @@ mod tests {
         let restock = Command::Place(Vec::new());
         peers.set_reach(123, Reach::Refused);
         assert!(check_command(&restock, &ShopState::default(), &peers).is_ok());
+    }
+
+    /// Kind: a record that release 0.1 cannot read, in a store that has used nothing newer.
+    #[test]
+    fn a_certificate_is_named_from_the_first_command_about_api_keys_on() {
+        let mut ledger = Ledger::new(Windows::default());
+        let restock = Command::Place(Vec::new());
+        let issue = Command::SetAnonymousScopes(Scopes::OPEN);
+        assert!(!names_certificates(&restock, &ledger) && names_certificates(&issue, &ledger));
+        assert_eq!(written(&ledger), RELEASE_0_1);
+        let request = Request { key: None, deadline: None, certificate: None, command: issue };
+        ledger.apply(Index(1), Timestamp(1), &request);
+        assert!(names_certificates(&restock, &ledger));
+        assert_eq!(written(&ledger), FORMATS);
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Takeover {
     }
 
     /// Says why `to` cannot lead, if it cannot.
-    fn check(&self, to: u64) -> Result<(), String> {
+    pub(crate) fn check(&self, to: u64) -> Result<(), String> {
         let voter_views = self.voter_views();
         let Some(voter) = voter_views.iter().find(|voter| voter.id == to) else {
             if self.members.look(|now| now.is_member(to) && !now.is_voter(to)) {

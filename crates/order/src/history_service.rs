@@ -1,10 +1,14 @@
 //! The history stream, for `verify` and `dump`: the state of a replica, then all its blocks.
 
+use std::io;
 use std::pin::Pin;
 
+use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use ledger::block::Block;
+use ledger::codec::DecodeError;
 use ledger::shop::ShopState;
-use ledger::terms::Index;
+use ledger::terms::{Index, Timestamp};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -13,6 +17,8 @@ use wire::proto::store_server::Store;
 use wire::proto::{self, history_part::What};
 use wire::{convert, stream};
 
+use crate::formats;
+use crate::history::errors::invalid;
 use crate::history::view::View;
 use crate::service::Service;
 
@@ -55,7 +61,7 @@ impl Store for HistoryService {
         &self,
         request: Request<proto::HistoryAsk>,
     ) -> Result<Response<Self::HistoryStream>, Status> {
-        let after = Index(request.into_inner().after);
+        let proto::HistoryAsk { after, since_ms } = request.into_inner();
         let view = self.service.view().clone();
         let id = self.service.id();
         let head = view.read(|shop| head(id, shop));
@@ -64,8 +70,13 @@ impl Store for HistoryService {
         view.flush().await.map_err(|error| Status::data_loss(error.to_string()))?;
         let (parts, outgoing) = mpsc::channel(BLOCKS_AHEAD);
         tokio::task::spawn_blocking(move || {
-            if parts.blocking_send(part(What::Head(head))).is_ok() {
-                send_blocks(&view, after, to, &parts);
+            if parts.blocking_send(part(What::Head(head))).is_err() {
+                return;
+            }
+            let above = |index| first_above(&view, index);
+            match index_before(Timestamp(since_ms), (Index(after), to), above) {
+                Ok(after) => send_blocks(&view, after, to, &parts),
+                Err(error) => send_error(&error, &parts),
             }
         });
         let stop = self.stop.clone().cancelled_owned();
@@ -83,12 +94,41 @@ fn head(id: u64, shop: &ShopState) -> proto::HistoryHead {
         first_order_number: shop.first_order_number().0,
         digest: shop.digest().0.to_vec().into(),
         products: shop.products(None, usize::MAX).iter().map(convert::product).collect(),
+        formats: formats::written(shop),
     }
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the item of the stream")]
 fn part(what: What) -> Result<proto::HistoryPart, Status> {
     Ok(proto::HistoryPart { what: Some(what) })
+}
+
+/// The time of the first block above an index, and its own index.
+fn first_above(view: &View, index: Index) -> io::Result<Option<(Index, Timestamp)>> {
+    let blocks = view.blocks(index, Index(u64::MAX), 1)?;
+    let time = |(index, block): &(Index, Bytes)| Ok((*index, Block::peek(block)?.at));
+    blocks.first().map(time).transpose().map_err(|error: DecodeError| invalid(error))
+}
+
+/// An index in this range, up to which every block is older than `since`, and above which none is.
+/// Log time never goes back, so a binary search finds it; `first_above` is as above.
+fn index_before(
+    since: Timestamp,
+    (after, to): (Index, Index),
+    first_above: impl Fn(Index) -> io::Result<Option<(Index, Timestamp)>>,
+) -> io::Result<Index> {
+    if since == Timestamp(0) {
+        return Ok(after);
+    }
+    let (mut low, mut high) = (after.0, to.0);
+    while low < high {
+        let middle = low.midpoint(high);
+        match first_above(Index(middle))? {
+            Some((index, at)) if at < since => low = index.0,
+            _ => high = middle,
+        }
+    }
+    Ok(Index(low))
 }
 
 /// Sends blocks in chunks of about [`BYTES_AT_ONCE`], until all are sent or the receiver is gone.
@@ -101,11 +141,7 @@ fn send_blocks(
     loop {
         let blocks = match view.blocks(after, to, BYTES_AT_ONCE) {
             Ok(blocks) => blocks,
-            Err(error) => {
-                // A receiver that is gone needs no error.
-                let _ = parts.blocking_send(Err(Status::data_loss(error.to_string())));
-                return;
-            }
+            Err(error) => return send_error(&error, parts),
         };
         if blocks.is_empty() {
             return;
@@ -116,5 +152,48 @@ fn send_blocks(
                 return;
             }
         }
+    }
+}
+
+fn send_error(error: &io::Error, parts: &mpsc::Sender<Result<proto::HistoryPart, Status>>) {
+    // A receiver that is gone needs no error.
+    let _ = parts.blocking_send(Err(Status::data_loss(error.to_string())));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// Kind: a change that is left out of the audit trail.
+    #[test]
+    fn the_blocks_since_a_time_are_found_in_few_reads() {
+        // Entries without a block lie between, and several blocks have one time.
+        let blocks = [(3, 10), (4, 10), (9, 20), (12, 20), (13, 30)];
+        let reads = Cell::new(0);
+        let first_above = |index: Index| {
+            reads.set(reads.get() + 1);
+            let block = blocks.iter().find(|(own, _)| index.0 < *own);
+            Ok(block.map(|(own, at)| (Index(*own), Timestamp(*at))))
+        };
+        let shown = |since, after, to| {
+            let from = index_before(Timestamp(since), (Index(after), Index(to)), first_above);
+            let from = from.unwrap().0;
+            let shown = blocks.iter().map(|(index, _)| *index).filter(|index| from < *index);
+            shown.collect::<Vec<u64>>()
+        };
+        for to in [13, 14, 1_000_000_000] {
+            assert_eq!(shown(0, 0, to), [3, 4, 9, 12, 13]);
+            assert_eq!(shown(10, 0, to), [3, 4, 9, 12, 13]);
+            assert_eq!(shown(11, 0, to), [9, 12, 13]);
+            assert_eq!(shown(20, 0, to), [9, 12, 13]);
+            assert_eq!(shown(20, 9, to), [12, 13]);
+            assert_eq!(shown(30, 0, to), [13]);
+            assert_eq!(shown(31, 0, to), [0; 0]);
+        }
+        reads.set(0);
+        shown(20, 0, 1_000_000_000);
+        assert!(reads.get() <= 31, "{} reads", reads.get());
     }
 }

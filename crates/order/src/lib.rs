@@ -26,6 +26,7 @@ mod read_index;
 
 mod watch;
 
+mod announcement;
 mod control;
 mod formats;
 mod handover;

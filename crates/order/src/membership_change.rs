@@ -9,13 +9,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ledger::operator_action::{OperatorAction, ReplicaAddress};
 use ledger::shop::ShopState;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use wire::problem::{Code, Problem};
 use wire::proto::Adding;
 use wire::status::{self, ProcessStatus};
 
+use crate::announcement::{Announcements, Announcer};
 use crate::config::{REPLICA_ID_MAX, REPLICAS_MAX};
 use crate::identity::Identity;
 use crate::membership::{Members, Membership};
@@ -66,6 +69,14 @@ impl From<String> for Denied {
     }
 }
 
+/// A change that could not be announced.
+impl From<Problem> for Denied {
+    fn from(Problem { code, message, .. }: Problem) -> Self {
+        let why = format!("it could not be announced in the log: {message}");
+        if code == Code::Malformed { Self::No(why) } else { Self::Later(why) }
+    }
+}
+
 impl From<NotChanged> for Denied {
     fn from(why: NotChanged) -> Self {
         match why {
@@ -93,7 +104,13 @@ impl MembershipChange {
         &self.takeover.members
     }
 
-    fn leads(&self) -> Result<(), Denied> {
+    /// Announces what is about to be changed.
+    pub(crate) fn announcements(&self) -> Announcements {
+        let Self { takeover, identity, role, .. } = self.clone();
+        Announcements { takeover, identity, role }
+    }
+
+    pub(crate) fn leads(&self) -> Result<(), Denied> {
         let role = *self.role.borrow();
         let me = self.takeover.settings.id;
         match (role, role.leader(me)) {
@@ -108,8 +125,8 @@ impl MembershipChange {
     /// Adds a replica, and reports its progress; returns when it votes.
     pub(crate) async fn add(
         &self,
-        id: u64,
-        address: &str,
+        (id, address): (u64, &str),
+        by: &Announcer,
         progress: &mpsc::Sender<Adding>,
     ) -> Result<(), Denied> {
         self.leads()?;
@@ -123,6 +140,7 @@ impl MembershipChange {
                 format!("{why}; {begin}: `oppidum order --id {id} --orders LIST --join`")
             })?;
             may_join(&found, known, id, address)?;
+            self.announcements().announce(adding(id, address)?, by).await?;
             if !known {
                 self.engine().add_learner(id, address).await?;
                 tracing::info!(peer = id, "replica {id} at {address} is added, without a vote");
@@ -173,7 +191,7 @@ impl MembershipChange {
     }
 
     /// Removes a replica, or hands over if it is this one.
-    pub(crate) async fn remove(&self, id: u64) -> Result<Removal, Denied> {
+    pub(crate) async fn remove(&self, id: u64, by: &Announcer) -> Result<Removal, Denied> {
         self.leads()?;
         let _turn = self.turn.try_lock().map_err(|_| NotChanged::Busy)?;
         let now = self.members().now();
@@ -189,6 +207,7 @@ impl MembershipChange {
         if votes {
             self.await_health(&now, id).await?;
         }
+        self.announcements().announce(OperatorAction::RemoveReplica { id }, by).await?;
         if id == me {
             let voter_views = self.takeover.voter_views();
             let healthy =
@@ -249,6 +268,13 @@ impl MembershipChange {
             }
         }
     }
+}
+
+/// The action of adding a replica.
+fn adding(id: u64, address: &str) -> Result<OperatorAction, String> {
+    let odd = || format!("{address} is no address of a replica");
+    let address = ReplicaAddress::new(address).ok_or_else(odd)?;
+    Ok(OperatorAction::AddReplica { id, address })
 }
 
 /// Checks the members; says why a replica cannot be added.

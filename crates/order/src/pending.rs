@@ -150,6 +150,7 @@ pub(crate) mod tests {
         let order = Request {
             key: Key::new(Origin::Client, "key"),
             deadline: None,
+            certificate: None,
             command: Command::Place(vec![line; lines]),
         };
         let entry = |requests| {
@@ -164,7 +165,12 @@ pub(crate) mod tests {
 
     fn one() -> Pending {
         let key = Key::new(Origin::Client, "key");
-        Pending::lone(&Request { key, deadline: None, command: Command::Place(Vec::new()) })
+        Pending::lone(&Request {
+            key,
+            deadline: None,
+            certificate: None,
+            command: Command::Place(Vec::new()),
+        })
     }
 
     #[test]

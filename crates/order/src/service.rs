@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use ledger::api_key::Actor;
 use ledger::block::Order;
+use ledger::certificate_actor::CertificateActor;
 use ledger::codec::bulk::Encoded;
 use ledger::outcome::Outcome;
 use ledger::shop::ShopState;
@@ -19,6 +20,7 @@ use wire::access::StoreAccess;
 use wire::convert;
 use wire::limits::BULK_ORDERS_MAX;
 use wire::peers::Roster;
+use wire::permissions::AuthenticatedCaller;
 use wire::problem::Problem;
 use wire::proto::{self, answer::What as Answered, ask::What as Asked};
 use wire::stream::{Answerer, LeaderHint, Reply};
@@ -80,7 +82,8 @@ impl Answerer for Service {
     fn ask(&self, ask: proto::Ask, reply: Reply) {
         match ask.what {
             Some(Asked::Request(request)) => {
-                self.decide(reply, DecidedAnswer::lone, || self.lone(request));
+                let certificate = reply.caller().and_then(AuthenticatedCaller::actor);
+                self.decide(reply, DecidedAnswer::lone, || self.lone(request, certificate));
             }
             Some(Asked::Bulk(orders)) => {
                 self.decide(reply, DecidedAnswer::bulk, || self.bulk(orders));
@@ -172,16 +175,22 @@ impl Service {
         self.shared.batcher.offer(pending, Box::new(respond));
     }
 
-    /// A lone request of a caller.
-    fn lone(&self, request: proto::Request) -> Result<Pending, Problem> {
-        let request = convert::request(request)?;
+    /// A lone request of a caller, who has shown this certificate.
+    fn lone(
+        &self,
+        request: proto::Request,
+        certificate: Option<CertificateActor>,
+    ) -> Result<Pending, Problem> {
+        let mut request = convert::request(request)?;
         let Shared { view, peers, .. } = &*self.shared;
         let has_actor = request.key.as_ref().is_some_and(|key| key.actor.is_some());
         let checked = view.read(|shop| {
             formats::check_command(&request.command, shop, peers)?;
-            formats::check_actor(has_actor, shop)
+            formats::check_actor(has_actor, shop)?;
+            Ok(formats::names_certificates(&request.command, shop))
         });
-        checked.map_err(|problem| self.unless_taking_over(problem))?;
+        let names_certificate = checked.map_err(|problem| self.unless_taking_over(problem))?;
+        request.certificate = certificate.filter(|_| names_certificate);
         Ok(Pending::lone(&request))
     }
 

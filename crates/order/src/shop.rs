@@ -18,7 +18,7 @@ const LARGE: usize = 1_000;
 /// The requests that open the shop, decided in one entry: a store with a root key is closed from
 /// its first order on.
 pub(crate) fn first_entry(settings: &Settings) -> Vec<Request> {
-    let plain = |command| Request { key: None, deadline: None, command };
+    let plain = |command| Request { key: None, deadline: None, certificate: None, command };
     let root = settings.root_key.iter().flat_map(|RootKey { id, digest }| {
         let root = NewApiKey {
             id: *id,
@@ -41,7 +41,7 @@ fn opening(shop: &config::Shop) -> Request {
         first_order_number: shop.first_order_number,
         products: shop.products.clone(),
     };
-    Request { key: None, deadline: None, command: Command::Open(shop) }
+    Request { key: None, deadline: None, certificate: None, command: Command::Open(shop) }
 }
 
 /// The warning for the owner when the shop file is not the one that the ledger was opened with.

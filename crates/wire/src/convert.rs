@@ -23,7 +23,7 @@ pub fn name(text: &str) -> Converted<Name> {
     Name::new(text).ok_or_else(|| malformed("a product name"))
 }
 
-/// A request from the wire.
+/// A request from the wire. It has no certificate: that is noted by the replica that accepts it.
 pub fn request(request: proto::Request) -> Converted<Request> {
     let origin = match request.origin() {
         proto::Origin::Client => Origin::Client,
@@ -40,7 +40,7 @@ pub fn request(request: proto::Request) -> Converted<Request> {
     let key = key.map(|key| key.sent_by(actor));
     let deadline = Some(Timestamp(request.deadline_ms)).filter(|deadline| deadline.0 != 0);
     let command = request.command.ok_or_else(|| malformed("a command"))?;
-    Ok(Request { key, deadline, command: command_from(command)? })
+    Ok(Request { key, deadline, certificate: None, command: command_from(command)? })
 }
 
 /// A request for the wire.
@@ -116,7 +116,10 @@ fn command_to(command: &Command) -> Option<Asked> {
             Asked::SetAnonymousScopes(proto::SetAnonymousScopes { scopes: scopes.bits().into() })
         }
         // Only a replica proposes these commands, to its own log, so they never cross the wire.
-        Command::Open(_) | Command::Attach { .. } | Command::Detach { .. } => return None,
+        Command::Open(_)
+        | Command::Attach { .. }
+        | Command::Detach { .. }
+        | Command::OperatorAction(_) => return None,
     })
 }
 

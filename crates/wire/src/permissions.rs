@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use http::Extensions;
+use ledger::certificate_actor::{ActorRole, CertificateActor};
 
 use crate::problem::{Code, Problem};
 use crate::proto::{ask, request};
@@ -40,7 +41,7 @@ const CALLERS: RoleSet =
 type Row = (&'static str, RoleSet, RoleSet);
 
 /// Every method of every service. A frontend serves none.
-const METHODS: [Row; 15] = [
+const METHODS: [Row; 16] = [
     ("/oppidum.v1.Peer/Append", REPLICAS, NONE),
     ("/oppidum.v1.Peer/Beat", REPLICAS, NONE),
     ("/oppidum.v1.Peer/Vote", REPLICAS, NONE),
@@ -57,6 +58,7 @@ const METHODS: [Row; 15] = [
     ("/oppidum.v1.Control/Repair", OPERATORS, NONE),
     ("/oppidum.v1.Control/Add", OPERATORS, NONE),
     ("/oppidum.v1.Control/Remove", OPERATORS, NONE),
+    ("/oppidum.v1.Control/AnnounceRepair", REPLICAS, NONE),
 ];
 
 /// The roles that may make a call of this kind at a replica and at a catalog.
@@ -96,6 +98,21 @@ pub struct AuthenticatedCaller {
     pub subject: Arc<Subject>,
     /// The role of the listener.
     pub listener: CertificateRole,
+}
+
+impl AuthenticatedCaller {
+    /// The holder of the certificate, as a record names it. `None`: a frontend acts for clients,
+    /// and replicas and monitors send no requests.
+    pub fn actor(&self) -> Option<CertificateActor> {
+        let role = match self.subject.role {
+            CertificateRole::Operator => ActorRole::Operator,
+            CertificateRole::Catalog => ActorRole::Catalog,
+            CertificateRole::Order | CertificateRole::Frontend | CertificateRole::Monitor => {
+                return None;
+            }
+        };
+        CertificateActor::new(role, &self.subject.name)
+    }
 }
 
 /// Why a request is denied.
@@ -284,6 +301,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_record_names_operators_and_catalogs_only() {
+        let named = CERTIFICATE_ROLES.map(|role| caller(role, Order).actor());
+        let named: Vec<_> = named.into_iter().flatten().map(|actor| actor.to_string()).collect();
+        assert_eq!(named, ["catalog 7", "operator 7"]);
     }
 
     #[test]

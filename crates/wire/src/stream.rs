@@ -290,9 +290,15 @@ pub struct Reply {
     call: u64,
     answers: Option<mpsc::Sender<proto::Answer>>,
     open: Arc<AtomicUsize>,
+    caller: Option<AuthenticatedCaller>,
 }
 
 impl Reply {
+    /// The caller, by its certificate. `None`: the listener has no TLS.
+    pub fn caller(&self) -> Option<&AuthenticatedCaller> {
+        self.caller.as_ref()
+    }
+
     /// Sends the answer under the id of its call.
     pub fn send(mut self, answer: proto::Answer) {
         self.deliver(answer);
@@ -362,7 +368,8 @@ async fn receive<A: Answerer>(
         for ask in batch.asks {
             let before = open.fetch_add(1, Ordering::Relaxed);
             let answers = Some(answers.clone());
-            let reply = Reply { call: ask.call, answers, open: open.clone() };
+            let reply =
+                Reply { call: ask.call, answers, open: open.clone(), caller: caller.clone() };
             let checked = match (&caller, &ask.what) {
                 _ if CALLS_OPEN_MAX <= before => Err(overloaded()),
                 (Some(caller), Some(what)) => permissions::check_call(caller, what),

@@ -54,6 +54,12 @@ pub fn minute(since_epoch: Duration) -> String {
     format!("{} {}", date(since_epoch), time.get(..5).unwrap_or_default())
 }
 
+/// The date and the second in UTC: `2024-04-26 22:21:55`.
+pub fn second(since_epoch: Duration) -> String {
+    let time = time_of_day(since_epoch);
+    format!("{} {}", date(since_epoch), time.get(..8).unwrap_or_default())
+}
+
 /// The time in UTC in the format of access logs: `26/Apr/2024 22:21:55`.
 pub fn access_time(since_epoch: Duration) -> String {
     const MONTHS: [&str; 12] =
@@ -95,5 +101,6 @@ mod tests {
         for (seconds, text) in table {
             assert_eq!(access_time(Duration::from_secs(seconds)), text);
         }
+        assert_eq!(second(Duration::from_millis(1_714_170_115_999)), "2024-04-26 22:21:55");
     }
 }

@@ -29,6 +29,8 @@ impl Naive {
             Command::Open(_) | Command::Attach { .. } | Command::Detach { .. } => {
                 self.keep(term, command)
             }
+            // What is done to replicas changes no ledger.
+            Command::OperatorAction(_) => Ok(Accepted::Done),
             Command::Place(lines) => self.place(lines),
             _ if self.next.is_none() => Err(Refusal::NotOpen),
             _ => self.supply(command),

@@ -36,6 +36,7 @@ impl Rights {
             Command::IssueApiKey(_)
             | Command::RevokeApiKey { .. }
             | Command::SetAnonymousScopes(_) => "keys",
+            Command::OperatorAction(_) => "operate",
             Command::Open(_) | Command::Attach { .. } | Command::Detach { .. } => "no scope",
         };
         let Some(actor) = request.key.as_ref().and_then(|key| key.actor.as_ref()) else {

@@ -12,7 +12,8 @@
 //!
 //! # Layout, version 1
 //!
-//! * bulk: u8 version, requests; each request is an order with a client's or a frontend's key
+//! * bulk: u8 version, requests; each request is an order with a client's or a frontend's key, and
+//!   without a certificate, which only a replica notes
 //! * outcomes: u8 version, outcomes
 //!
 //! # Invariant
@@ -168,6 +169,9 @@ fn check_order<'a>(
     last: Option<CommandRef<'a>>,
 ) -> Result<(CommandRef<'a>, bool), DecodeError> {
     let request = RequestRef::read_after(reader, last)?;
+    if request.is_certified {
+        return Err(DecodeError::Value("certificate"));
+    }
     let Some(key) = request.key else { return Err(DecodeError::Value("origin of a key")) };
     match request.command.lines() {
         None => Err(DecodeError::Value("command")),

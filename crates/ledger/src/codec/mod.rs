@@ -9,7 +9,8 @@
 //! * text: u8 or u16 length, then UTF-8
 //! * key: u8 (0 none, 1 client, 2 frontend); unless none: actor (u8 text), key (u8 text)
 //! * actor: empty, or a principal, `/` and the id of an API key
-//! * request: key, u64 deadline (0: none), u8 command tag, the command's fields in order
+//! * request: key, u64 deadline (0: none), u8 command tag, the command's fields in order. If the
+//!   first byte has bit 2 set, a certificate follows it: u8 role, name (u8 text)
 //! * batch: u8 version, u64 at, u64 settled, u32 count, requests; version 2 has the same layout
 //!
 //! `bytes` reads and writes numbers and texts, and `values` the domain's types with them. `refs`
@@ -20,6 +21,7 @@ mod api_keys;
 mod batch;
 pub mod bulk;
 mod bytes;
+mod operators;
 pub(crate) mod refs;
 mod values;
 

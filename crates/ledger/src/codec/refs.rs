@@ -12,7 +12,9 @@
 //! nothing but the lengths.
 
 use crate::api_key::{ActorParts, parts_of, principal_of, split_actor};
+use crate::certificate_actor::CertificateActor;
 use crate::codec::bytes::{DecodeError, Reader};
+use crate::codec::values::CERTIFIED;
 use crate::command::{Command, LINES_MAX, Side};
 use crate::outcome::Outcome;
 use crate::terms::{Key, Name, Origin, Quantity, Timestamp};
@@ -32,6 +34,8 @@ pub(crate) struct KeyRef<'a> {
 /// A borrowed request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RequestRef<'a> {
+    /// True if a replica noted the certificate that the request came with.
+    pub(crate) is_certified: bool,
     pub(crate) key: Option<KeyRef<'a>>,
     pub(crate) deadline: Option<Timestamp>,
     /// The command, which can be decoded.
@@ -108,7 +112,13 @@ impl<'a> RequestRef<'a> {
     /// Finds the parts of a request that was checked before, without checking their content.
     pub(crate) fn skim(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let whole = *reader;
-        let key = match reader.u8()? {
+        let first = reader.u8()?;
+        let is_certified = first & CERTIFIED != 0;
+        if is_certified {
+            // Certificates are rare: they are decoded, and thereby checked, here.
+            drop(CertificateActor::decode_from(reader)?);
+        }
+        let key = match first & !CERTIFIED {
             0 => None,
             1 => Some(KeyRef::skim(Origin::Client, reader)?),
             2 => Some(KeyRef::skim(Origin::Frontend, reader)?),
@@ -119,7 +129,7 @@ impl<'a> RequestRef<'a> {
             millis => Some(Timestamp(millis)),
         };
         let command = CommandRef::skim(reader)?;
-        Ok(Self { key, deadline, command, bytes: whole.up_to(reader) })
+        Ok(Self { is_certified, key, deadline, command, bytes: whole.up_to(reader) })
     }
 }
 

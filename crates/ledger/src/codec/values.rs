@@ -1,26 +1,37 @@
 //! Requests, commands and outcomes as bytes.
 
 use crate::api_key::{Actor, ApiKeyDigest};
+use crate::certificate_actor::CertificateActor;
 use crate::codec::api_keys::write_request_rate;
 use crate::codec::bytes::{DecodeError, Reader, Writer};
 use crate::command::{Command, Definition, LINES_MAX, Line, Request, SHOP_PRODUCTS_MAX};
 use crate::command::{NewApiKey, Shop, Side};
+use crate::operator_action::OperatorAction;
 use crate::outcome::{Accepted, Outcome, Refusal};
 use crate::terms::{Index, Key, LedgerId, Name, OrderNumber, Origin, Timestamp};
+
+/// The bit of a request's first byte that says that a certificate follows. The rest of the byte is
+/// the origin of the key: 0 for no key.
+pub(super) const CERTIFIED: u8 = 4;
 
 impl Request {
     /// Appends the encoded request.
     pub fn encode_to(&self, out: &mut Vec<u8>) {
-        match &self.key {
-            None => out.u8(0),
-            Some(key) => {
-                out.u8(match key.origin {
-                    Origin::Client => 1,
-                    Origin::Frontend => 2,
-                });
-                out.short_text(key.actor.as_ref().map_or("", Actor::as_str));
-                out.short_text(key.text());
+        let origin = match self.key.as_ref().map(|key| key.origin) {
+            None => 0,
+            Some(Origin::Client) => 1,
+            Some(Origin::Frontend) => 2,
+        };
+        match &self.certificate {
+            None => out.u8(origin),
+            Some(certificate) => {
+                out.u8(origin | CERTIFIED);
+                certificate.encode_to(out);
             }
+        }
+        if let Some(key) = &self.key {
+            out.short_text(key.actor.as_ref().map_or("", Actor::as_str));
+            out.short_text(key.text());
         }
         out.u64(self.deadline.map_or(0, |deadline| deadline.0));
         self.command.encode_to(out);
@@ -31,7 +42,11 @@ impl Request {
         reader: &mut Reader<'_>,
         last: Option<&Self>,
     ) -> Result<Self, DecodeError> {
-        let origin = match reader.u8()? {
+        let first = reader.u8()?;
+        let is_certified = first & CERTIFIED != 0;
+        let certificate =
+            is_certified.then(|| CertificateActor::decode_from(reader)).transpose()?;
+        let origin = match first & !CERTIFIED {
             0 => None,
             1 => Some(Origin::Client),
             2 => Some(Origin::Frontend),
@@ -43,7 +58,7 @@ impl Request {
             millis => Some(Timestamp(millis)),
         };
         let command = Command::decode_from(reader, last.map(|last| &last.command))?;
-        Ok(Self { key, deadline, command })
+        Ok(Self { key, deadline, certificate, command })
     }
 }
 
@@ -115,6 +130,10 @@ impl Command {
                 out.u8(10);
                 out.u16(scopes.bits());
             }
+            Self::OperatorAction(action) => {
+                out.u8(11);
+                action.encode_to(out);
+            }
         }
     }
 
@@ -134,6 +153,7 @@ impl Command {
             8 => Self::IssueApiKey(NewApiKey::decode_from(reader)?),
             9 => Self::RevokeApiKey { id: reader.api_key_id()?, ends: reader.time_maybe()? },
             10 => Self::SetAnonymousScopes(reader.scopes()?),
+            11 => Self::OperatorAction(OperatorAction::decode_from(reader)?),
             _ => return Err(DecodeError::Value("command")),
         })
     }

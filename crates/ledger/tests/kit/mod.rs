@@ -10,10 +10,12 @@
 
 use ledger::api_key::{Actor, ApiKeyDigest, ApiKeyId, Principal, RequestRate, Scopes};
 use ledger::block::{Block, EncodedBlock};
+use ledger::certificate_actor::{ActorRole, CertificateActor};
 use ledger::codec::BATCH_VERSION;
 use ledger::command::{Batch, Command, Definition, Line, NewApiKey, Request, Shop, Side};
 use ledger::key_summary::KeySummary;
 use ledger::ledger::{Entry, Ledger, Windows};
+use ledger::operator_action::{OperatorAction, ReplicaAddress};
 use ledger::outcome::Outcome;
 use ledger::terms::{
     Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, STOCK_MAX, Timestamp,
@@ -81,7 +83,7 @@ pub(crate) fn pieces(pieces: u64) -> Quantity {
 }
 
 pub(crate) fn plain(command: Command) -> Request {
-    Request { key: None, deadline: None, command }
+    Request { key: None, deadline: None, certificate: None, command }
 }
 
 pub(crate) fn keyed(text: &str, command: Command) -> Request {
@@ -207,7 +209,30 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(incarnation, term)| Command::Detach { incarnation, term }),
         1 => Just(opening()),
         3 => about_api_keys(),
+        1 => (1..4_u64, operator_action())
+            .prop_map(|(id, action)| Command::OperatorAction(action(id))),
     ]
+}
+
+fn certificate() -> impl Strategy<Value = CertificateActor> {
+    let role = prop_oneof![Just(ActorRole::Operator), Just(ActorRole::Catalog)];
+    let name = prop_oneof![Just("anna"), Just("a-1")];
+    (role, name).prop_map(|(role, name)| CertificateActor::new(role, name).unwrap())
+}
+
+/// An action on some replica.
+fn operator_action() -> impl Strategy<Value = fn(u64) -> OperatorAction> {
+    let add: fn(u64) -> OperatorAction = |id| {
+        let address = ReplicaAddress::new("10.0.0.4:1115").unwrap();
+        OperatorAction::AddReplica { id, address }
+    };
+    let other: [fn(u64) -> OperatorAction; 4] = [
+        |id| OperatorAction::RemoveReplica { id },
+        |to| OperatorAction::TransferLead { to },
+        |id| OperatorAction::Repair { id },
+        |id| OperatorAction::Recover { id },
+    ];
+    prop_oneof![1 => Just(add), 4 => proptest::sample::select(other.to_vec())]
 }
 
 /// Any command, often with one of a few keys, sometimes with a deadline.
@@ -220,10 +245,9 @@ pub(crate) fn request() -> impl Strategy<Value = Request> {
         key.map(|(o, n)| Key::new(o, &n.to_string()).unwrap().sent_by(actor))
     });
     let deadline = proptest::option::weighted(0.2, (0..80_u64).prop_map(Timestamp));
-    (key, deadline, command()).prop_map(|(key, deadline, command)| Request {
-        key,
-        deadline,
-        command,
+    let certificate = proptest::option::weighted(0.2, certificate());
+    (key, deadline, certificate, command()).prop_map(|(key, deadline, certificate, command)| {
+        Request { key, deadline, certificate, command }
     })
 }
 

@@ -239,7 +239,7 @@ fn request(words: &Words) -> Result<Request, Failure> {
         other => return Err(format!("there is no command {other}").into()),
     };
     args.reject_next()?;
-    Ok(Request { key, deadline, command })
+    Ok(Request { key, deadline, certificate: None, command })
 }
 
 fn keyed(word: &str) -> Result<Option<Key>, Failure> {

@@ -10,6 +10,8 @@ pub(crate) mod lab;
 
 pub(crate) mod members;
 
+pub(crate) mod operator;
+
 pub(crate) mod values;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -20,6 +22,7 @@ use clients::Clients;
 use keys::{ApiKeys, Init};
 use lab::{Demo, Lab};
 use members::{Member, Recover, Replace};
+use operator::{Repair, Trail, Transfer};
 use values::{DialectName, Url};
 
 /// A store that stays open.
@@ -70,7 +73,7 @@ pub(crate) enum Command {
     Verify(Url),
     /// Prints one replica's orders as JSON
     Dump(Dump),
-    /// Manages products, API keys, certificates, replicas and leadership
+    /// Manages products, API keys, certificates, replicas and leadership; shows the audit trail
     Ctl(Ctl),
     /// Experiments, each with numbers and a picture
     Lab(Lab),
@@ -380,30 +383,12 @@ pub(crate) enum CtlOn {
     /// Recovers a store from one stopped replica, when a majority is lost for good
     Recover(Recover),
     /// Hands leadership to another replica, without a failed request
-    #[command(after_help = "Example, before the machine of 456 is switched off:\n  \
-        oppidum ctl transfer --to 345\n\n\
-        Exit codes: 0 it leads; 1 the leader says why it cannot; 2 no store there, or no leader.")]
-    Transfer {
-        /// The next leader
-        #[arg(long, value_name = "ID")]
-        to: u64,
-        /// The store.
-        #[command(flatten)]
-        url: Url,
-    },
+    Transfer(Transfer),
     /// Reads a replica's whole history, and repairs damaged blocks with the copies of other
     /// replicas
-    #[command(after_help = "Example:\n  oppidum ctl repair --id 123\n\n\
-        Exit codes: 0 nothing is damaged any more; 1 something cannot be mended; 2 it could not \
-        be asked.")]
-    Repair {
-        /// The replica, which must be running
-        #[arg(long, value_name = "ID")]
-        id: u64,
-        /// The store.
-        #[command(flatten)]
-        url: Url,
-    },
+    Repair(Repair),
+    /// Lists who changed what: products, API keys, replicas
+    Trail(Trail),
 }
 
 /// The operator's work on products.

@@ -33,7 +33,7 @@ fn replica(pieces: [u64; 3]) -> Replica {
     let mut replica = Replica { ledger: Ledger::new(Windows::default()), blocks: Vec::new() };
     for (index, command) in (1..).zip([shop].into_iter().chain(pieces.map(order))) {
         let key = Key::new(Origin::Client, &format!("key-{index}"));
-        let requests = vec![Request { key, deadline: None, command }];
+        let requests = vec![Request { key, deadline: None, certificate: None, command }];
         let batch = Batch { at: Timestamp(9), settled: Index(0), requests };
         let entry = replica.ledger.apply_entry(Index(index), 1, &batch);
         replica.blocks.push(entry.block.unwrap().block());
@@ -51,6 +51,7 @@ fn head(id: u64, ledger: &Ledger) -> HistoryHead {
         first_order_number: ledger.first_order_number().0,
         digest: ledger.digest().0.to_vec().into(),
         products: ledger.products(None, usize::MAX).iter().map(convert::product).collect(),
+        formats: 1,
     }
 }
 

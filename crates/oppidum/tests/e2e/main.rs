@@ -62,6 +62,8 @@ mod tls;
 
 mod mutual_tls;
 
+mod trail;
+
 mod torture;
 
 mod up;

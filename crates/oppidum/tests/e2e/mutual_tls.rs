@@ -23,7 +23,7 @@ const PAIRS: [(&str, &str); 6] = [
 ];
 
 /// The authority of a store, and the folder with all of its pairs.
-struct Authority {
+pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     folder: PathBuf,
 }
@@ -47,7 +47,7 @@ impl Authority {
     }
 
     /// Puts a pair into the folder; it ends with this year.
-    fn issue(&self, (role, name): (&str, &str), store: &str, year: i32) {
+    pub(crate) fn issue(&self, (role, name): (&str, &str), store: &str, year: i32) {
         let pair = format!("{role}-{name}");
         let names = [format!("{role}.{store}.oppidum"), format!("{pair}.{store}.oppidum")];
         let names: Vec<String> = names.into_iter().chain(["127.0.0.1".to_owned()]).collect();
@@ -67,7 +67,7 @@ impl Authority {
 }
 
 /// A store whose processes all have certificates, started and led.
-fn secured() -> (Store, Authority) {
+pub(crate) fn secured() -> (Store, Authority) {
     let mut store = Store::prepare(Plan::stock());
     let authority = Authority::new(&store.folder().join("tls"));
     // Every process reads the settings in its folder.
@@ -84,7 +84,7 @@ fn secured() -> (Store, Authority) {
 }
 
 /// Waits until every replica is ready, and this one or any leads; returns the leader.
-fn await_ready(store: &Store, expected: Option<u64>) -> u64 {
+pub(crate) fn await_ready(store: &Store, expected: Option<u64>) -> u64 {
     until("all replicas are ready", || {
         let page = store.get("/status").json();
         let leader = page["leader"].as_u64()?;
@@ -95,7 +95,7 @@ fn await_ready(store: &Store, expected: Option<u64>) -> u64 {
 }
 
 /// Runs a tool with the operator's certificate.
-fn operate(store: &Store, authority: &Authority, arguments: &[&str]) -> Ended {
+pub(crate) fn operate(store: &Store, authority: &Authority, arguments: &[&str]) -> Ended {
     let tls = ["--tls", authority.folder()];
     store.run(&[arguments, &tls].concat())
 }

@@ -11,7 +11,7 @@ fn request(lines: usize) -> Request {
     let (name, quantity) = (Name::new("fox").unwrap(), Quantity::new(1).unwrap());
     let line = OrderLine { name, quantity, side: Side::Buy };
     let key = Key::new(Origin::Client, "key");
-    Request { key, deadline: None, command: Command::Place(vec![line; lines]) }
+    Request { key, deadline: None, certificate: None, command: Command::Place(vec![line; lines]) }
 }
 
 fn offer(line: &mut BatchQueue<u64>, count: u64, now: Instant) {
@@ -162,7 +162,7 @@ fn expected_rearrivals_hold_up_no_full_entry_no_urgent_request_and_nothing_for_e
     let mut line = open();
     steady(&mut line, now);
     let command = Command::Detach { incarnation: 1, term: 1 };
-    let detach = Request { key: None, deadline: None, command };
+    let detach = Request { key: None, deadline: None, certificate: None, command };
     line.offer(Pending::lone(&detach), 7, now).unwrap();
     assert_eq!(leave(&mut line, now).unwrap(), [0, 1, 7]);
 
@@ -190,8 +190,12 @@ fn no_request_waits_longer_than_the_batch_wait() {
     assert_eq!(line.deadline(), None);
     // A catalog has died. The replies that are awaited wait for its detach.
     offer(&mut line, 1, now);
-    let detach =
-        Request { key: None, deadline: None, command: Command::Detach { incarnation: 1, term: 1 } };
+    let detach = Request {
+        key: None,
+        deadline: None,
+        certificate: None,
+        command: Command::Detach { incarnation: 1, term: 1 },
+    };
     line.offer(Pending::lone(&detach), 7, now).unwrap();
     assert_eq!(leave(&mut line, now).unwrap(), [0, 7]);
     offer(&mut line, 1, now);

@@ -53,7 +53,7 @@ impl QueueStory {
             }
             "detach" => {
                 let command = Command::Detach { incarnation: 1, term: 1 };
-                let detach = Request { key: None, deadline: None, command };
+                let detach = Request { key: None, deadline: None, certificate: None, command };
                 return Ok(self.offer(Pending::lone(&detach)));
             }
             "entry" => return Ok(self.entry()),
@@ -112,5 +112,5 @@ fn order() -> Request {
         side: Side::Buy,
     };
     let key = Key::new(Origin::Client, "key");
-    Request { key, deadline: None, command: Command::Place(vec![line]) }
+    Request { key, deadline: None, certificate: None, command: Command::Place(vec![line]) }
 }

@@ -139,7 +139,7 @@ mod tests {
     }
 
     fn request(key: Option<Key>, command: Command) -> Request {
-        Request { key, deadline: None, command }
+        Request { key, deadline: None, certificate: None, command }
     }
 
     /// The shop opens at 1; ann orders at 2, bob at 6 and a frontend at 4; the other orders have no

@@ -201,7 +201,7 @@ pub(crate) mod tests {
         };
         let (ledger_id, first_order_number) = (LedgerId([1; 16]), OrderNumber(7));
         let shop = Shop { ledger_id, first_order_number, products: vec![bear] };
-        let plain = |command| Request { key: None, deadline: None, command };
+        let plain = |command| Request { key: None, deadline: None, certificate: None, command };
         let mut ledger = Ledger::new(Windows::default());
         ledger.apply(Index(1), Timestamp(1), &plain(Command::Open(shop)));
         let order = |number: u64| {

@@ -161,7 +161,7 @@ mod tests {
             _ => Command::Place(vec![Line { name, quantity, side: Side::Buy }]),
         };
         let key = Key::new(Origin::Client, &format!("key-{index}"));
-        let requests = vec![Request { key, deadline: None, command }];
+        let requests = vec![Request { key, deadline: None, certificate: None, command }];
         let batch = Batch { at: Timestamp(9), settled: Index(0), requests };
         let log_id = LogId { leader_id: LeaderId { term: 1, node_id: 1 }, index };
         Entry { log_id, payload: EntryPayload::Normal(Payload(batch.encode().into())) }
@@ -346,7 +346,12 @@ mod tests {
             products: Vec::new(),
         };
         let far_ahead = Timestamp(u64::MAX / 4);
-        let requests = vec![Request { key: None, deadline: None, command: Command::Open(shop) }];
+        let requests = vec![Request {
+            key: None,
+            deadline: None,
+            certificate: None,
+            command: Command::Open(shop),
+        }];
         let ahead = Batch { at: far_ahead, settled: Index(0), requests };
         let ahead = EntryPayload::Normal(Payload(ahead.encode().into()));
         let ahead = Entry { payload: ahead, ..entry(1) };

@@ -5,7 +5,8 @@
 //! log's end that names this replica as the only member, in a term that no lost replica has
 //! reached, and draws a new incarnation: the other replicas are rejected when they come back, and
 //! watchers of the lost replicas start over. Everything in this folder is kept, even entries that
-//! no majority is known to have had; acknowledged entries that are not in it are lost.
+//! no majority is known to have had; acknowledged entries that are not in it are lost. A second
+//! entry announces the recovery for the audit trail, unless the log is one of release 0.1.
 //!
 //! The log's own term counts, and the vote's only within `bounds`: a vote for a forged term at the
 //! end of the range, which no election can follow, is not copied into the new log.
@@ -14,8 +15,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ledger::command::{Batch, Command, Request};
 use ledger::ledger::{Ledger, Windows};
-use ledger::terms::Index;
+use ledger::operator_action::OperatorAction;
+use ledger::terms::{Index, Timestamp};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{EntryPayload, RaftLogReader};
@@ -23,8 +26,12 @@ use wire::exit::Stop;
 
 use super::bounds::{Bounds, next_epoch};
 use super::log_store::LogStore;
-use super::types::{Address, Entry, LeaderId, LogId, RaftMembership, StoredMembership, Vote};
+use super::types::{
+    Address, Entry, LeaderId, LogId, Payload, RaftMembership, StoredMembership, Vote,
+};
+use crate::clock::LogClock;
 use crate::data_folder::cannot_use;
+use crate::formats;
 use crate::history::blocks::{Blocks, Durable};
 use crate::history::errors::invalid;
 use crate::history::open_error::OpenError;
@@ -65,6 +72,8 @@ pub struct Survivor {
     identity: Identity,
     log: LogStore,
     members: StoredMembership,
+    /// The log is beyond what release 0.1 reads.
+    is_activated: bool,
     knowledge: Knowledge,
 }
 
@@ -105,7 +114,8 @@ impl Survivor {
             next_order_number: ledger.next_order_number().0,
             log_time_ms: ledger.log_time().0,
         };
-        Ok(Self { identity, log, members, knowledge })
+        let is_activated = formats::is_activated(&ledger);
+        Ok(Self { identity, log, members, is_activated, knowledge })
     }
 
     /// What the folder knows.
@@ -150,13 +160,27 @@ impl Survivor {
         let alone = RaftMembership::new(vec![BTreeSet::from([id])], nodes)
             .map_err(|error| Stop::Defect(format!("one replica is no membership: {error}")))?;
         self.log.save_vote(&Vote { leader_id, committed: false }).await.map_err(failed)?;
-        let log_id = LogId { leader_id, index: last_index + 1 };
-        let entry = Entry::new(log_id, EntryPayload::Membership(alone));
-        self.log.append([entry], IOFlushed::noop()).await.map_err(failed)?;
+        let log_id = |index| LogId { leader_id, index };
+        let mut entries = vec![Entry::new(log_id(last_index + 1), EntryPayload::Membership(alone))];
+        if self.is_activated {
+            let batch = announcement(id, Timestamp(self.knowledge.log_time_ms));
+            let payload = EntryPayload::Normal(Payload(batch.encode().into()));
+            entries.push(Entry::new(log_id(last_index + 2), payload));
+        }
+        self.log.append(entries, IOFlushed::noop()).await.map_err(failed)?;
         self.log.flush().await.map_err(failed)?;
         self.identity.begin_anew()?;
         Ok(term)
     }
+}
+
+/// The batch that announces the recovery of a replica. The command is given on its host, so no
+/// certificate names an operator.
+fn announcement(id: u64, log_time: Timestamp) -> Batch {
+    let command = Command::OperatorAction(OperatorAction::Recover { id });
+    let request = Request { key: None, deadline: None, certificate: None, command };
+    let at = LogClock::default().stamp(log_time);
+    Batch { at, settled: Index(0), requests: vec![request] }
 }
 
 /// Copies a log without its vote, and replaces the log by the copy. The old log is kept beside it.
@@ -298,7 +322,28 @@ mod tests {
             next_order_number: 0,
             log_time_ms: 0,
         };
-        Survivor { identity, log, members: StoredMembership::default(), knowledge }
+        let members = StoredMembership::default();
+        Survivor { identity, log, members, is_activated: false, knowledge }
+    }
+
+    /// Kind: an entry that release 0.1 cannot read, in a store that has used nothing newer.
+    #[tokio::test]
+    async fn a_recovery_is_announced_if_the_log_is_beyond_release_0_1() {
+        for is_activated in [false, true] {
+            let data = tempfile::tempdir().unwrap();
+            let survivor = Survivor { is_activated, ..stopped(data.path(), 7, false).await };
+            survivor.go_on_alone().await.unwrap();
+            let mut log = LogStore::open(&data.path().join("log"), None).unwrap();
+            let entries = log.try_get_log_entries(2..9).await.unwrap();
+            assert!(matches!(entries[0].payload, EntryPayload::Membership(_)));
+            let announced = entries.get(1).map(|entry| match &entry.payload {
+                EntryPayload::Normal(payload) => Batch::decode(&payload.0).unwrap(),
+                other => panic!("{other:?}"),
+            });
+            let recover = Command::OperatorAction(OperatorAction::Recover { id: 456 });
+            let commands = announced.map(|batch| batch.requests[0].command.clone());
+            assert_eq!(commands, is_activated.then_some(recover));
+        }
     }
 
     /// Kind: arithmetic over a term that another replica may have forged.

@@ -33,7 +33,7 @@ impl Settling {
     pub(super) fn propose_detach(&self, detach: Detach) {
         let Detach { who, term, .. } = detach;
         let command = Command::Detach { incarnation: who.0, term };
-        let request = Request { key: None, deadline: None, command };
+        let request = Request { key: None, deadline: None, certificate: None, command };
         let this = self.clone();
         let respond = move |decisions: Decisions| {
             if decisions.is_err() {
@@ -47,7 +47,7 @@ impl Settling {
     pub(super) async fn attach(&self, who: Incarnation, name: &str) -> Result<(), String> {
         let name = convert::name(name).map_err(|problem| problem.message)?;
         let command = Command::Attach { incarnation: who.0, name };
-        let request = Request { key: None, deadline: None, command };
+        let request = Request { key: None, deadline: None, certificate: None, command };
         let (reply, answer) = oneshot::channel();
         // A stream that has ended meanwhile needs no answer; its attach lapses after a grace.
         let respond = move |decisions: Decisions| drop(reply.send(decisions));

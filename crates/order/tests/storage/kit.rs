@@ -25,7 +25,12 @@ pub(crate) fn open_shop() -> Payload {
     };
     let ledger_id = LedgerId([7; 16]);
     let shop = Shop { ledger_id, first_order_number: OrderNumber(FIRST), products: vec![fox] };
-    payload(vec![Request { key: None, deadline: None, command: Command::Open(shop) }])
+    payload(vec![Request {
+        key: None,
+        deadline: None,
+        certificate: None,
+        command: Command::Open(shop),
+    }])
 }
 
 /// A shop of `count` products, each with a stock of one.
@@ -38,7 +43,12 @@ pub(crate) fn open_shop_of(count: u32) -> Payload {
     };
     let (ledger_id, products) = (LedgerId([7; 16]), (0..count).map(product).collect());
     let shop = Shop { ledger_id, first_order_number: OrderNumber(FIRST), products };
-    payload(vec![Request { key: None, deadline: None, command: Command::Open(shop) }])
+    payload(vec![Request {
+        key: None,
+        deadline: None,
+        certificate: None,
+        command: Command::Open(shop),
+    }])
 }
 
 /// Buys one fox under a key of its own.
@@ -60,7 +70,7 @@ fn order(key: &str, product: &str) -> Request {
     let quantity = Quantity::new(1).unwrap();
     let line = Line { name: name(product), quantity, side: Side::Buy };
     let key = Key::new(Origin::Client, key);
-    Request { key, deadline: None, command: Command::Place(vec![line]) }
+    Request { key, deadline: None, certificate: None, command: Command::Place(vec![line]) }
 }
 
 fn payload(requests: Vec<Request>) -> Payload {

@@ -4,6 +4,7 @@ use tonic::{Code, Status};
 use wire::dial::{self, Route};
 use wire::proto;
 use wire::proto::ask::What as Asked;
+use wire::proto::control_client::ControlClient;
 use wire::proto::peer_client::PeerClient;
 use wire::stream::Caller;
 use wire::tls::subject::{CertificateRole, Holder};
@@ -36,7 +37,9 @@ impl Store {
         let credentials = self.credentials(Holder::Replica(own));
         let route = Route::to(Holder::Replica(to), credentials.as_ref());
         let channel = dial::channel(&route, self.address(to), ANSWER_TIMEOUT).await.unwrap();
+        let mut control = ControlClient::new(channel.clone());
         let mut peer = PeerClient::new(channel);
+        let repair = proto::RepairAnnouncement { replica: sender.id, ..Default::default() };
         let sender = Some(sender);
         let append = proto::AppendRequest { sender: sender.clone(), ..Default::default() };
         let vote = proto::VoteRequest { sender: sender.clone(), ..Default::default() };
@@ -54,6 +57,7 @@ impl Store {
             ("snapshot", peer.snapshot(snapshot).await.err()),
             ("blocks", peer.blocks(blocks).await.err()),
             ("hold", peer.hold(futures::stream::iter([ping])).await.err()),
+            ("announce_repair", control.announce_repair(repair).await.err()),
         ];
         let is_rejected = |status: &Option<Status>| {
             status.as_ref().is_some_and(|status| {

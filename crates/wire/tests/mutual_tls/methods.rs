@@ -37,6 +37,7 @@ fn allowed(path: &str, listener: CertificateRole) -> &'static [CertificateRole] 
         (Order, method) if method.starts_with("Peer/") => &[Order],
         (Order, "Watch/Follow") => &[Catalog],
         (Order, "Store/Calls") => &[Catalog, Frontend, Operator],
+        (Order, "Control/AnnounceRepair") => &[Order],
         (Order, _) => &[Operator],
         (Catalog, "Watch/Follow") => &[Catalog, Frontend],
         (Catalog, "Store/Calls") => &[Frontend, Operator],
@@ -75,7 +76,7 @@ async fn every_role_may_call_what_the_table_allows_and_nothing_else() {
             }
         }
     }
-    assert_eq!(methods.len(), 15);
+    assert_eq!(methods.len(), 16);
     assert!(!allowed("/oppidum.v1.Store/History", Order).contains(&Monitor));
 }
 

@@ -51,7 +51,7 @@ fn blocks() -> Vec<Bytes> {
     let line = Line { name, quantity: Quantity::new(1).unwrap(), side: Side::Buy };
     let mut ledger = Ledger::new(Windows::default());
     let mut block = |index, command| {
-        let requests = vec![Request { key: None, deadline: None, command }];
+        let requests = vec![Request { key: None, deadline: None, certificate: None, command }];
         let batch = Batch { at: Timestamp(9), settled: Index(0), requests };
         let applied = ledger.apply_entry(Index(index), 1, &batch);
         Bytes::copy_from_slice(applied.block.unwrap().bytes())

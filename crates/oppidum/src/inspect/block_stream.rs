@@ -1,0 +1,56 @@
+//! A replica's history, read block by block.
+
+use std::time::Duration;
+
+use ledger::block::Block;
+use ledger::terms::Timestamp;
+use wire::dial;
+use wire::exit::Stop;
+use wire::limits::RPC_BYTES_MAX;
+use wire::proto::store_client::StoreClient;
+use wire::proto::{HistoryAsk, HistoryHead, history_part};
+
+use crate::internal_plane;
+use crate::output;
+
+/// How long a replica may take to accept a connection.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Reads the blocks of the replica with this id at this address, in order: those since a log time,
+/// or all. Ends early when the reader of stdout is gone.
+pub(crate) async fn read(
+    (id, address): (u64, &str),
+    since: Option<Timestamp>,
+    mut each: impl FnMut(&Block),
+) -> Result<HistoryHead, Stop> {
+    let no = |why: String| Stop::Setup(format!("replica {id} could not be asked: {why}"));
+    let route = internal_plane::to_replica(Some(id))?;
+    let channel = dial::channel(&route, address, CONNECT_TIMEOUT).await;
+    let channel = channel.map_err(|error| no(error.to_string()))?;
+    let mut client = StoreClient::new(channel).max_decoding_message_size(RPC_BYTES_MAX);
+    let since = since.unwrap_or_default();
+    let response = client.history(HistoryAsk { after: 0, since_ms: since.0 }).await;
+    let mut parts = response.map_err(|status| no(status.message().to_owned()))?.into_inner();
+    let mut head = None;
+    while let Some(part) =
+        parts.message().await.map_err(|status| no(status.message().to_owned()))?
+    {
+        match part.what {
+            Some(history_part::What::Head(found)) => head = Some(found),
+            Some(history_part::What::Block(bytes)) => {
+                let block = Block::decode(&bytes).map_err(|error| {
+                    Stop::Defect(format!("replica {id} sent a bad block: {error}"))
+                })?;
+                // A replica of release 0.1 sends all blocks.
+                if since <= block.header.at {
+                    each(&block);
+                }
+            }
+            None => {}
+        }
+        if output::reader_gone().is_cancelled() {
+            break;
+        }
+    }
+    head.ok_or_else(|| no("it sent no state".into()))
+}

@@ -1,0 +1,267 @@
+//! `oppidum ctl trail`: lists who changed what, from a replica's history.
+
+use std::time::Duration;
+
+use ledger::api_key::RequestRate;
+use ledger::block::{Header, Record};
+use ledger::command::{Command, Definition, Line, NewApiKey, Side};
+use ledger::operator_action::OperatorAction;
+use ledger::outcome::{Accepted, Outcome};
+use ledger::terms::{Quantity, Timestamp};
+use serde_json::{Value, json};
+use wire::exit::Stop;
+use wire::status::{ProcessStatus, StoreStatus};
+use wire::wall_clock;
+
+use crate::cli::operator::Trail;
+use crate::inspect::{self, block_stream};
+
+/// The formats from which on records name certificates, and the log announces actions.
+const ANNOUNCING_FORMATS: u32 = 2;
+
+/// `oppidum ctl trail`
+pub(crate) async fn trail(url: &str, flags: &Trail) -> Result<bool, Stop> {
+    let store = inspect::fetch(url).await?;
+    let replica = best_replica(&store).ok_or_else(|| {
+        Stop::Setup(format!("{url} knows no replica that answers: see `oppidum status`"))
+    })?;
+    let (id, address) = (replica.id.unwrap_or(0), &replica.address);
+    let since = wall_clock::since_epoch().saturating_sub(flags.since);
+    let since = Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
+    if !flags.json {
+        answer!("{:<8} {:<19}   {ACTOR:<24}   action", "index", "time (UTC)", ACTOR = "actor");
+    }
+    let head = block_stream::read((id, address), Some(since), |block| {
+        let is_order = |record: &Record| matches!(record.request.command, Command::Place(_));
+        let records = block.records.iter().filter(|record| flags.orders || !is_order(record));
+        for row in records.filter_map(|record| TrailRow::of(&block.header, record)) {
+            if flags.json {
+                answer!("{}", row.to_json());
+            } else {
+                answer!("{}", row.to_line());
+            }
+        }
+    })
+    .await?;
+    if store.leader != Some(id) {
+        note!(
+            "no replica leads: this is what replica {id} knows, up to index {}",
+            head.applied_index
+        );
+    }
+    if head.formats < ANNOUNCING_FORMATS {
+        note!(
+            "names in certificates, members, transfers and repairs are recorded from the first \
+             command about API keys on"
+        );
+    }
+    Ok(true)
+}
+
+/// The leader; without one, the replica that has applied most.
+fn best_replica(store: &StoreStatus) -> Option<&ProcessStatus> {
+    let answers = |process: &&ProcessStatus| process.role == "order" && process.error.is_none();
+    let newest = || store.processes.iter().filter(answers).max_by_key(|it| it.applied_index);
+    store.leading().or_else(newest)
+}
+
+/// One record, as the trail shows it.
+struct TrailRow {
+    index: u64,
+    at: Timestamp,
+    /// `None`: the request came without a certificate and without an API key.
+    actor: Option<String>,
+    /// The kind of the action, for scripts.
+    kind: &'static str,
+    /// The action, for people.
+    action: String,
+    /// What the action is about, for scripts.
+    details: Value,
+    outcome: TrailOutcome,
+}
+
+enum TrailOutcome {
+    Done,
+    Unchanged,
+    Refused(String),
+}
+
+impl TrailRow {
+    /// `None`: the record repeats another one, or is not for the trail.
+    fn of(header: &Header, record: &Record) -> Option<Self> {
+        let command = &record.request.command;
+        let outcome = match &record.outcome {
+            Outcome::Repeated { .. } => return None,
+            Outcome::Refused(refusal) => TrailOutcome::Refused(refusal.to_string()),
+            Outcome::Accepted(Accepted::Unchanged) => match command {
+                // Every catalog proposes to restock, and every first leader to open.
+                Command::RestockTo { .. } | Command::Open(_) => return None,
+                _ => TrailOutcome::Unchanged,
+            },
+            Outcome::Accepted(Accepted::Done | Accepted::Placed(_)) => TrailOutcome::Done,
+        };
+        let (kind, action, details) = describe(record, header.at)?;
+        let (index, at) = (header.index.0, header.at);
+        Some(Self { index, at, actor: actor(record), kind, action, details, outcome })
+    }
+
+    fn to_line(&self) -> String {
+        let Self { index, action, .. } = self;
+        let actor = self.actor.as_deref().unwrap_or("-");
+        let end = match &self.outcome {
+            TrailOutcome::Done => String::new(),
+            TrailOutcome::Unchanged => " (nothing changed)".to_owned(),
+            TrailOutcome::Refused(refusal) => format!(" (refused: {refusal})"),
+        };
+        format!("{index:<8} {:<19}   {actor:<24}   {action}{end}", time(self.at))
+    }
+
+    fn to_json(&self) -> Value {
+        let (outcome, refusal) = match &self.outcome {
+            TrailOutcome::Done => ("done", None),
+            TrailOutcome::Unchanged => ("unchanged", None),
+            TrailOutcome::Refused(refusal) => ("refused", Some(refusal)),
+        };
+        json!({
+            "index": self.index,
+            "at_ms": self.at.0,
+            "time": time(self.at),
+            "actor": self.actor,
+            "kind": self.kind,
+            "action": self.action,
+            "details": self.details,
+            "outcome": outcome,
+            "refusal": refusal,
+        })
+    }
+}
+
+/// Who asked, by the certificate and the API key that the request came with.
+fn actor(record: &Record) -> Option<String> {
+    let key = record.request.key.as_ref().and_then(|key| key.actor.as_ref());
+    match (&record.request.certificate, key) {
+        (Some(certificate), Some(key)) => Some(format!("{certificate}, key {key}")),
+        (Some(certificate), None) => Some(certificate.to_string()),
+        (None, Some(key)) => Some(format!("key {key}")),
+        // Only catalogs propose it.
+        (None, None) if matches!(record.request.command, Command::RestockTo { .. }) => {
+            Some("catalog".to_owned())
+        }
+        (None, None) => None,
+    }
+}
+
+/// The kind of an action, the action in words, and its details. `None`: it is not for the trail.
+/// No text in a record has control characters, so none can steer a terminal.
+fn describe(record: &Record, at: Timestamp) -> Option<(&'static str, String, Value)> {
+    Some(match &record.request.command {
+        Command::Open(shop) => {
+            let (products, first) = (shop.products.len(), shop.first_order_number.0);
+            let action = format!("shop opened: {products} products, first order {first}");
+            ("open", action, json!({ "products": products, "first_order_number": first }))
+        }
+        Command::Define(definition) => define(definition),
+        Command::SetPrice { name, price } => {
+            let action = format!("price of {name}: {price}");
+            ("price", action, json!({ "product": name.as_str(), "price": price.to_string() }))
+        }
+        Command::RestockBy { name, quantity } => {
+            let action = format!("{} more of {name}", quantity.get());
+            ("restock", action, json!({ "product": name.as_str(), "quantity": quantity.get() }))
+        }
+        Command::RestockTo { name, quantity } => {
+            let action = format!("{name} restocked to {}", quantity.get());
+            ("restock_to", action, json!({ "product": name.as_str(), "quantity": quantity.get() }))
+        }
+        Command::Place(lines) => place(record, lines),
+        Command::Attach { .. } | Command::Detach { .. } => return None,
+        Command::IssueApiKey(new) => issue(new),
+        Command::RevokeApiKey { id, ends } => {
+            let ends = ends.filter(|ends| at < *ends);
+            let when =
+                ends.map_or_else(|| "ends now".into(), |ends| format!("ends at {}", time(ends)));
+            let details = json!({ "id": id.as_str(), "ends_ms": ends.map(|ends| ends.0) });
+            ("revoke_key", format!("API key {id} {when}"), details)
+        }
+        Command::SetAnonymousScopes(scopes) => {
+            let action = format!("without an API key a request may: {scopes}");
+            ("anonymous", action, json!({ "scopes": scopes.to_string() }))
+        }
+        Command::OperatorAction(action) => operator_action(action),
+    })
+}
+
+fn define(definition: &Definition) -> (&'static str, String, Value) {
+    let Definition { name, price, stock, restock_to } = definition;
+    let restock_to = restock_to.map(Quantity::get);
+    let restocked = restock_to.map_or_else(String::new, |to| format!(", restocked to {to}"));
+    let action = format!("{name} defined at {price}, {stock} in stock{restocked}");
+    let details = json!({
+        "product": name.as_str(),
+        "price": price.to_string(),
+        "quantity": stock,
+        "restock_to": restock_to,
+    });
+    ("define", action, details)
+}
+
+fn issue(new: &NewApiKey) -> (&'static str, String, Value) {
+    let NewApiKey { id, principal, scopes, ends, rate, note, .. } = new;
+    let (per_second, burst) = RequestRate::numbers(*rate);
+    let often = if per_second == 0 { String::new() } else { format!(", {per_second} per second") };
+    let until = ends.map_or_else(String::new, |ends| format!(", until {}", time(ends)));
+    let action = format!("API key {id} issued for {principal}: {scopes}{often}{until}");
+    let details = json!({
+        "id": id.as_str(),
+        "principal": principal.as_str(),
+        "scopes": scopes.to_string(),
+        "ends_ms": ends.map(|ends| ends.0),
+        "requests_per_second": rate.map(|_| per_second),
+        "burst": rate.map(|_| burst),
+        "note": note,
+    });
+    ("issue_key", action, details)
+}
+
+fn place(record: &Record, lines: &[Line]) -> (&'static str, String, Value) {
+    let side = |side| match side {
+        Side::Buy => "buy",
+        Side::Sell => "sell",
+    };
+    let words = lines
+        .iter()
+        .map(|line| format!("{} {} {}", side(line.side), line.quantity.get(), line.name));
+    let words = words.collect::<Vec<_>>().join(", ");
+    let number = record.number().map(|number| number.0);
+    let order = number.map_or_else(|| "order".to_owned(), |number| format!("order {number}"));
+    let rows = lines.iter().map(|line| {
+        json!({
+            "product": line.name.as_str(),
+            "quantity": line.quantity.get(),
+            "type": side(line.side),
+        })
+    });
+    let details = json!({ "number": number, "lines": rows.collect::<Vec<_>>() });
+    ("order", format!("{order}: {words}"), details)
+}
+
+fn operator_action(action: &OperatorAction) -> (&'static str, String, Value) {
+    let (kind, details) = match action {
+        OperatorAction::AddReplica { id, address } => {
+            ("member_add", json!({ "replica": id, "address": address.as_str() }))
+        }
+        OperatorAction::RemoveReplica { id } => ("member_remove", json!({ "replica": id })),
+        OperatorAction::TransferLead { to } => ("transfer", json!({ "replica": to })),
+        OperatorAction::Repair { id } => ("repair", json!({ "replica": id })),
+        OperatorAction::Recover { id } => ("recover", json!({ "replica": id })),
+    };
+    (kind, action.to_string(), details)
+}
+
+/// A moment in UTC: `2026-11-28 14:29:51`.
+fn time(at: Timestamp) -> String {
+    wall_clock::second(Duration::from_millis(at.0))
+}
+
+#[cfg(test)]
+mod tests;
