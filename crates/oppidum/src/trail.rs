@@ -1,6 +1,6 @@
 //! `oppidum ctl trail`: lists who changed what, from a replica's history.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ledger::api_key::RequestRate;
 use ledger::block::{Header, Record};
@@ -19,19 +19,24 @@ use crate::inspect::{self, block_stream};
 /// The formats from which on records name certificates, and the log announces actions.
 const ANNOUNCING_FORMATS: u32 = 2;
 
+/// How long the leader is looked for: a new one may be being chosen.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long any replica is looked for.
+const REPLICA_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(200);
+
 /// `oppidum ctl trail`
 pub(crate) async fn trail(url: &str, flags: &Trail) -> Result<bool, Stop> {
-    let store = inspect::fetch(url).await?;
-    let replica = best_replica(&store).ok_or_else(|| {
-        Stop::Setup(format!("{url} knows no replica that answers: see `oppidum status`"))
-    })?;
-    let (id, address) = (replica.id.unwrap_or(0), &replica.address);
+    let Source { id, address, leads } = find_replica(url).await?;
     let since = wall_clock::since_epoch().saturating_sub(flags.since);
     let since = Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX));
     if !flags.json {
         answer!("{:<8} {:<19}   {ACTOR:<24}   action", "index", "time (UTC)", ACTOR = "actor");
     }
-    let head = block_stream::read((id, address), Some(since), |block| {
+    let head = block_stream::read((id, &address), Some(since), |block| {
         let is_order = |record: &Record| matches!(record.request.command, Command::Place(_));
         let records = block.records.iter().filter(|record| flags.orders || !is_order(record));
         for row in records.filter_map(|record| TrailRow::of(&block.header, record)) {
@@ -43,7 +48,7 @@ pub(crate) async fn trail(url: &str, flags: &Trail) -> Result<bool, Stop> {
         }
     })
     .await?;
-    if store.leader != Some(id) {
+    if !leads {
         note!(
             "no replica leads: this is what replica {id} knows, up to index {}",
             head.applied_index
@@ -56,6 +61,31 @@ pub(crate) async fn trail(url: &str, flags: &Trail) -> Result<bool, Stop> {
         );
     }
     Ok(true)
+}
+
+/// The replica whose history is shown.
+struct Source {
+    id: u64,
+    address: String,
+    leads: bool,
+}
+
+/// Looks for the leader, and then for any replica.
+async fn find_replica(url: &str) -> Result<Source, Stop> {
+    let began = Instant::now();
+    loop {
+        let store = inspect::fetch(url).await?;
+        let waits_for_leader = store.leading().is_none() && began.elapsed() < LEADER_TIMEOUT;
+        if let Some(replica) = best_replica(&store).filter(|_| !waits_for_leader) {
+            let (id, address) = (replica.id.unwrap_or(0), replica.address.clone());
+            return Ok(Source { id, address, leads: store.leader == Some(id) });
+        }
+        if REPLICA_TIMEOUT < began.elapsed() {
+            let why = format!("{url} knows no replica that answers: see `oppidum status`");
+            return Err(Stop::Setup(why));
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }
 
 /// The leader; without one, the replica that has applied most.

@@ -17,6 +17,7 @@ use ledger::outcome::Outcome;
 use ledger::shop::ShopState;
 use ledger::terms::{Key, Origin};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::{Extensions, Status};
 use wire::dial;
 use wire::permissions::AuthenticatedCaller;
@@ -33,6 +34,12 @@ use crate::takeover::{Takeover, batch};
 
 /// How long an announcement may take to be decided.
 const ANNOUNCEMENT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long a repair, which is never urgent, waits to be announced.
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The pause between two attempts.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// The operator that asks for an action, and the idempotency key of the command.
 #[derive(Clone, Debug)]
@@ -117,19 +124,31 @@ impl Announcements {
         warn_unless(announced, format_args!("the transfer of the lead to {to}"));
     }
 
-    /// Announces a repair of this replica, through the leader.
+    /// Announces a repair of this replica, through the leader. It is tried again while a leader is
+    /// being chosen.
     pub(crate) async fn announce_repair(&self, by: &Announcer) {
         let me = self.takeover.settings.id;
-        let announced = if self.leads() {
-            let repair = OperatorAction::Repair { id: me };
-            self.announce(repair, by).await.map_err(|problem| problem.message)
-        } else if self.takeover.view.read(formats::is_activated) {
-            let asked = tokio::time::timeout(ANNOUNCEMENT_TIMEOUT, self.ask_leader(by)).await;
-            asked.unwrap_or_else(|_| Err("the leader does not answer".into()))
-        } else {
-            Ok(())
+        let began = Instant::now();
+        let announced = loop {
+            let tried = tokio::time::timeout(ANNOUNCEMENT_TIMEOUT, self.try_repair(by)).await;
+            let tried = tried.unwrap_or_else(|_| Err("the leader does not answer".into()));
+            if tried.is_ok() || REPAIR_TIMEOUT < began.elapsed() {
+                break tried;
+            }
+            tokio::time::sleep(PAUSE).await;
         };
         warn_unless(announced, format_args!("the repair of replica {me}"));
+    }
+
+    async fn try_repair(&self, by: &Announcer) -> Result<(), String> {
+        if !self.takeover.view.read(formats::is_activated) {
+            return Ok(());
+        }
+        if !self.leads() {
+            return self.ask_leader(by).await;
+        }
+        let repair = OperatorAction::Repair { id: self.takeover.settings.id };
+        self.announce(repair, by).await.map_err(|problem| problem.message)
     }
 
     /// Asks the leader to announce a repair of this replica.
