@@ -8,6 +8,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Error, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use wire::exit::Stop;
 
@@ -28,6 +29,12 @@ pub(super) struct CaFolder {
     handle: File,
 }
 
+/// How long another command may hold the folder: each takes some milliseconds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The pause before the folder is tried again.
+const LOCK_RETRY_PAUSE: Duration = Duration::from_millis(5);
+
 impl CaFolder {
     /// Opens a folder, and makes it if need be, for this user only.
     pub(super) fn create(path: &Path) -> Result<Self, Stop> {
@@ -47,7 +54,12 @@ impl CaFolder {
         }
         let handle = File::open(path).map_err(|error| failed(path, &error))?;
         // Not every file system has locks, as not every NFS.
-        if matches!(handle.try_lock(), Err(fs::TryLockError::WouldBlock)) {
+        let began = Instant::now();
+        while matches!(handle.try_lock(), Err(fs::TryLockError::WouldBlock)) {
+            if began.elapsed() < LOCK_TIMEOUT {
+                std::thread::sleep(LOCK_RETRY_PAUSE);
+                continue;
+            }
             let shown = path.display();
             let why = "another command is writing in it: try again when that one has ended";
             return Err(Stop::Setup(format!("{shown}: {why}")));

@@ -125,12 +125,14 @@ fn every_change_is_listed_once_with_its_actor_and_refusals_with_their_reason() {
         (
             4,
             "operator anna",
-            "API key 7f3kq2mw issued for webshop: query, order, 500 per second, until 2027-01-15 08:00:00",
+            "API key 7f3kq2mw issued for webshop: query, order, 500 per second, \
+             until 2027-01-15 08:00:00",
         ),
         (
             5,
             "operator anna",
-            "API key 7f3kq2mw issued for webshop: query, order, 500 per second, until 2027-01-15 08:00:00 \
+            "API key 7f3kq2mw issued for webshop: query, order, 500 per second, \
+             until 2027-01-15 08:00:00 \
              (refused: an API key with this id exists already)",
         ),
         (6, "key webshop/7f3kq2mw", "order 7: buy 2 fox"),
