@@ -1,10 +1,12 @@
 //! `oppidum ctl trail`: lists who changed what, from a replica's history.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use ledger::api_key::RequestRate;
 use ledger::block::{Header, Record};
-use ledger::command::{Command, Definition, Line, NewApiKey, Side};
+use ledger::certificate_actor::CertificateActor;
+use ledger::command::{Command, Definition, Line, NewApiKey, Request, Side};
 use ledger::operator_action::OperatorAction;
 use ledger::outcome::{Accepted, Outcome};
 use ledger::terms::{Quantity, Timestamp};
@@ -28,6 +30,9 @@ const REPLICA_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// How long a tool may take to repeat a command at the next leader.
+const REPEATED_MAX: Duration = Duration::from_mins(1);
+
 /// `oppidum ctl trail`
 pub(crate) async fn trail(url: &str, flags: &Trail) -> Result<bool, Stop> {
     let Source { id, address, leads } = find_replica(url).await?;
@@ -36,10 +41,11 @@ pub(crate) async fn trail(url: &str, flags: &Trail) -> Result<bool, Stop> {
     if !flags.json {
         answer!("{:<8} {:<19}   {ACTOR:<24}   action", "index", "time (UTC)", ACTOR = "actor");
     }
+    let mut seen = SeenActions::default();
     let head = block_stream::read((id, &address), Some(since), |block| {
         let is_order = |record: &Record| matches!(record.request.command, Command::Place(_));
         let records = block.records.iter().filter(|record| flags.orders || !is_order(record));
-        for row in records.filter_map(|record| TrailRow::of(&block.header, record)) {
+        for row in records.filter_map(|record| TrailRow::of(&block.header, record, &mut seen)) {
             if flags.json {
                 answer!("{}", row.to_json());
             } else {
@@ -114,14 +120,49 @@ enum TrailOutcome {
     Done,
     Unchanged,
     Refused(String),
+    /// An action was asked for again, under the key of an earlier one.
+    Again,
+}
+
+/// The operators' actions so far, by their idempotency keys.
+#[derive(Default)]
+struct SeenActions {
+    first: HashMap<String, (Option<CertificateActor>, Timestamp)>,
+}
+
+impl SeenActions {
+    /// True for an action that another operator repeats, or the same one later than a tool does
+    /// that goes on at the next leader: it may have been done twice.
+    fn is_asked_again(&mut self, header: &Header, record: &Record) -> bool {
+        let Request { key: Some(key), certificate, command, .. } = &record.request else {
+            return false;
+        };
+        if !matches!(command, Command::OperatorAction(_)) {
+            return false;
+        }
+        self.first.get(key.text()).is_none_or(|(first, at)| {
+            let passed = Duration::from_millis(header.at.0.saturating_sub(at.0));
+            first != certificate || REPEATED_MAX < passed
+        })
+    }
+
+    fn note(&mut self, header: &Header, record: &Record) {
+        let Request { key: Some(key), certificate, command, .. } = &record.request else { return };
+        let is_first = !matches!(record.outcome, Outcome::Repeated { .. });
+        if matches!(command, Command::OperatorAction(_)) && is_first {
+            self.first.insert(key.text().to_owned(), (certificate.clone(), header.at));
+        }
+    }
 }
 
 impl TrailRow {
     /// `None`: the record repeats another one, or is not for the trail.
-    fn of(header: &Header, record: &Record) -> Option<Self> {
+    fn of(header: &Header, record: &Record, seen: &mut SeenActions) -> Option<Self> {
         let command = &record.request.command;
+        seen.note(header, record);
         let outcome = match &record.outcome {
-            Outcome::Repeated { .. } => return None,
+            Outcome::Repeated { .. } if !seen.is_asked_again(header, record) => return None,
+            Outcome::Repeated { .. } => TrailOutcome::Again,
             Outcome::Refused(refusal) => TrailOutcome::Refused(refusal.to_string()),
             Outcome::Accepted(Accepted::Unchanged) => match command {
                 // Every catalog proposes to restock, and every first leader to open.
@@ -142,8 +183,10 @@ impl TrailRow {
             TrailOutcome::Done => String::new(),
             TrailOutcome::Unchanged => " (nothing changed)".to_owned(),
             TrailOutcome::Refused(refusal) => format!(" (refused: {refusal})"),
+            TrailOutcome::Again => " (asked for again)".to_owned(),
         };
-        format!("{index:<8} {:<19}   {actor:<24}   {action}{end}", time(self.at))
+        let action = visible(&format!("{action}{end}"));
+        format!("{index:<8} {:<19}   {actor:<24}   {action}", time(self.at))
     }
 
     fn to_json(&self) -> Value {
@@ -151,6 +194,7 @@ impl TrailRow {
             TrailOutcome::Done => ("done", None),
             TrailOutcome::Unchanged => ("unchanged", None),
             TrailOutcome::Refused(refusal) => ("refused", Some(refusal)),
+            TrailOutcome::Again => ("again", None),
         };
         json!({
             "index": self.index,
@@ -173,7 +217,7 @@ fn actor(record: &Record) -> Option<String> {
         (Some(certificate), Some(key)) => Some(format!("{certificate}, key {key}")),
         (Some(certificate), None) => Some(certificate.to_string()),
         (None, Some(key)) => Some(format!("key {key}")),
-        // Only catalogs propose it.
+        // Catalogs propose it, unless an operator calls a replica without a certificate.
         (None, None) if matches!(record.request.command, Command::RestockTo { .. }) => {
             Some("catalog".to_owned())
         }
@@ -182,7 +226,6 @@ fn actor(record: &Record) -> Option<String> {
 }
 
 /// The kind of an action, the action in words, and its details. `None`: it is not for the trail.
-/// No text in a record has control characters, so none can steer a terminal.
 fn describe(record: &Record, at: Timestamp) -> Option<(&'static str, String, Value)> {
     Some(match &record.request.command {
         Command::Open(shop) => {
@@ -286,6 +329,17 @@ fn operator_action(action: &OperatorAction) -> (&'static str, String, Value) {
         OperatorAction::Recover { id } => ("recover", json!({ "replica": id })),
     };
     (kind, action.to_string(), details)
+}
+
+/// The text without characters that do not show, or that change the direction of a line: a product
+/// of an order that is refused may have any name.
+fn visible(text: &str) -> String {
+    let is_odd = |letter: char| {
+        letter.is_control()
+            || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+            || matches!(letter, '\u{2060}'..='\u{206f}')
+    };
+    text.chars().map(|letter| if is_odd(letter) { '\u{fffd}' } else { letter }).collect()
 }
 
 /// A moment in UTC: `2026-11-28 14:29:51`.

@@ -18,10 +18,10 @@ use ledger::shop::ShopState;
 use ledger::terms::{Key, Origin};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tonic::{Extensions, Status};
+use tonic::{Code, Extensions, Status};
 use wire::dial;
 use wire::permissions::AuthenticatedCaller;
-use wire::problem::Problem;
+use wire::problem::{self, Problem};
 use wire::proto::RepairAnnouncement;
 use wire::proto::control_client::ControlClient;
 
@@ -32,8 +32,12 @@ use crate::problems;
 use crate::role::Role;
 use crate::takeover::{Takeover, batch};
 
-/// How long an announcement may take to be decided.
-const ANNOUNCEMENT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the announcement of a change of the members may take to be decided: as long as the
+/// change.
+pub(crate) const MEMBERS_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long any other announcement may take.
+pub(crate) const ANNOUNCEMENT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long a repair, which is never urgent, waits to be announced.
 const REPAIR_TIMEOUT: Duration = Duration::from_secs(5);
@@ -94,6 +98,7 @@ impl Announcements {
         &self,
         action: OperatorAction,
         by: &Announcer,
+        timeout: Duration,
     ) -> Result<(), Problem> {
         let view = &self.takeover.view;
         if !view.read(formats::is_activated) {
@@ -105,7 +110,7 @@ impl Announcements {
         let settled = view.read(ShopState::settled);
         let entry = batch(view, settled, &[Pending::lone(&request)]);
         let proposed = self.takeover.engine.propose(entry);
-        let decided = tokio::time::timeout(ANNOUNCEMENT_TIMEOUT, proposed).await;
+        let decided = tokio::time::timeout(timeout, proposed).await;
         let (_, outcomes) = decided.map_err(|_| problems::unknown())??;
         match outcomes.first() {
             Some(Outcome::Refused(refusal)) => Err(problems::malformed(refusal.to_string())),
@@ -113,53 +118,61 @@ impl Announcements {
         }
     }
 
-    /// Announces a transfer that this leader is about to make, if nothing stands against it.
-    pub(crate) async fn announce_transfer(&self, to: u64, by: &Announcer) {
+    /// Announces a transfer that this leader is about to make, if nothing stands against it. An
+    /// error: the log refuses to announce it.
+    pub(crate) async fn announce_transfer(&self, to: u64, by: &Announcer) -> Result<(), Status> {
         let me = self.takeover.settings.id;
-        if to == me || !self.leads() || self.takeover.check(to).is_err() {
-            return;
+        if to == me {
+            return Ok(());
         }
-        let announced = self.announce(OperatorAction::TransferLead { to }, by).await;
-        let announced = announced.map_err(|problem| problem.message);
-        warn_unless(announced, format_args!("the transfer of the lead to {to}"));
+        let announced = if !self.leads() {
+            Err(NotAnnounced::Now("this replica does not lead yet".into()))
+        } else if let Err(why) = self.takeover.check(to) {
+            Err(NotAnnounced::Now(why))
+        } else {
+            let transfer = OperatorAction::TransferLead { to };
+            self.announce(transfer, by, ANNOUNCEMENT_TIMEOUT).await.map_err(NotAnnounced::from)
+        };
+        go_on(announced, format_args!("the transfer of the lead to {to}"))
     }
 
     /// Announces a repair of this replica, through the leader. It is tried again while a leader is
-    /// being chosen.
-    pub(crate) async fn announce_repair(&self, by: &Announcer) {
+    /// being chosen. An error: the log refuses to announce it.
+    pub(crate) async fn announce_repair(&self, by: &Announcer) -> Result<(), Status> {
         let me = self.takeover.settings.id;
         let began = Instant::now();
         let announced = loop {
             let tried = tokio::time::timeout(ANNOUNCEMENT_TIMEOUT, self.try_repair(by)).await;
-            let tried = tried.unwrap_or_else(|_| Err("the leader does not answer".into()));
-            if tried.is_ok() || REPAIR_TIMEOUT < began.elapsed() {
+            let silent = || NotAnnounced::Now("the leader does not answer".into());
+            let tried = tried.unwrap_or_else(|_| Err(silent()));
+            if !matches!(tried, Err(NotAnnounced::Now(_))) || REPAIR_TIMEOUT < began.elapsed() {
                 break tried;
             }
             tokio::time::sleep(PAUSE).await;
         };
-        warn_unless(announced, format_args!("the repair of replica {me}"));
+        go_on(announced, format_args!("the repair of replica {me}"))
     }
 
-    async fn try_repair(&self, by: &Announcer) -> Result<(), String> {
-        if !self.takeover.view.read(formats::is_activated) {
-            return Ok(());
-        }
+    async fn try_repair(&self, by: &Announcer) -> Result<(), NotAnnounced> {
         if !self.leads() {
             return self.ask_leader(by).await;
         }
         let repair = OperatorAction::Repair { id: self.takeover.settings.id };
-        self.announce(repair, by).await.map_err(|problem| problem.message)
+        self.announce(repair, by, ANNOUNCEMENT_TIMEOUT).await.map_err(NotAnnounced::from)
     }
 
     /// Asks the leader to announce a repair of this replica.
-    async fn ask_leader(&self, by: &Announcer) -> Result<(), String> {
+    async fn ask_leader(&self, by: &Announcer) -> Result<(), NotAnnounced> {
+        let now = NotAnnounced::Now;
         let replica = self.takeover.settings.id;
-        let leader = self.role.borrow().leader(replica).ok_or("no leader is known")?;
+        let leader = self.role.borrow().leader(replica);
+        let leader = leader.ok_or_else(|| now("no leader is known".into()))?;
         let address = self.takeover.members.look(|now| now.addresses.get(&leader).cloned());
-        let address = address.ok_or_else(|| format!("the address of {leader} is not known"))?;
+        let address =
+            address.ok_or_else(|| now(format!("the address of {leader} is not known")))?;
         let route = self.identity.route(leader);
         let channel = dial::channel(&route, &address, ANNOUNCEMENT_TIMEOUT).await;
-        let channel = channel.map_err(|error| error.to_string())?;
+        let channel = channel.map_err(|error| now(error.to_string()))?;
         let name = by.certificate.as_ref().map_or("", CertificateActor::name);
         let announcement = RepairAnnouncement {
             replica,
@@ -167,13 +180,40 @@ impl Announcements {
             operator: name.to_owned(),
         };
         let asked = ControlClient::new(channel).announce_repair(announcement).await;
-        asked.map(drop).map_err(|status| status.message().to_owned())
+        match asked {
+            Ok(_) => Ok(()),
+            // A leader of release 0.1, whose log announces nothing.
+            Err(status) if status.code() == Code::Unimplemented => Ok(()),
+            Err(status) if status.code() == Code::FailedPrecondition => {
+                Err(NotAnnounced::Ever(status.message().to_owned()))
+            }
+            Err(status) => Err(now(status.message().to_owned())),
+        }
     }
 }
 
-/// Warns that an action goes on which the trail may not show.
-fn warn_unless(announced: Result<(), String>, what: std::fmt::Arguments<'_>) {
-    if let Err(why) = announced {
-        tracing::warn!("{what} goes on, but the audit trail may not show it: {why}");
+/// Why an action was not announced.
+enum NotAnnounced {
+    /// It might be announced later.
+    Now(String),
+    /// The ledger refuses it.
+    Ever(String),
+}
+
+impl From<Problem> for NotAnnounced {
+    fn from(Problem { code, message, .. }: Problem) -> Self {
+        if code == problem::Code::Malformed { Self::Ever(message) } else { Self::Now(message) }
+    }
+}
+
+/// Warns that an action may go on which the trail does not show. An error: it must not go on.
+fn go_on(announced: Result<(), NotAnnounced>, what: std::fmt::Arguments<'_>) -> Result<(), Status> {
+    match announced {
+        Ok(()) => Ok(()),
+        Err(NotAnnounced::Ever(why)) => Err(Status::failed_precondition(why)),
+        Err(NotAnnounced::Now(why)) => {
+            tracing::warn!("the audit trail may not show {what}: {why}");
+            Ok(())
+        }
     }
 }

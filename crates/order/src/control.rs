@@ -20,7 +20,7 @@ use wire::proto::{
     TransferTo, Transferred,
 };
 
-use crate::announcement::Announcer;
+use crate::announcement::{ANNOUNCEMENT_TIMEOUT, Announcer};
 use crate::history::sources::Sources;
 use crate::history::view::View;
 use crate::membership_change::{Denied, MembershipChange, Removal};
@@ -57,7 +57,7 @@ impl Control for Operator {
 
     async fn repair(&self, request: Request<RepairAsk>) -> Result<Response<Repaired>, Status> {
         let by = Announcer::of(request.extensions(), &request.get_ref().key)?;
-        self.changing.announcements().announce_repair(&by).await;
+        self.changing.announcements().announce_repair(&by).await?;
         match self.view.repair(Arc::new(self.sources.clone())).await {
             Ok(done) => {
                 let mended = done.mended.into_iter().map(|index| index.0).collect();
@@ -73,7 +73,7 @@ impl Control for Operator {
     ) -> Result<Response<Transferred>, Status> {
         let TransferTo { to, key } = request.get_ref();
         let by = Announcer::of(request.extensions(), key)?;
-        self.changing.announcements().announce_transfer(*to, &by).await;
+        self.changing.announcements().announce_transfer(*to, &by).await?;
         let (reply, answer) = oneshot::channel();
         let transfer = TransferRequest { to: *to, reply };
         let busy =
@@ -135,10 +135,16 @@ impl Control for Operator {
             let why = format!("the sender says replica {replica}, its certificate {certified}");
             return Err(Status::permission_denied(why));
         }
+        if !self.changing.members().now().is_member(replica) {
+            return Err(Status::failed_precondition(format!("there is no replica {replica}")));
+        }
+        // Without certificates any client could name any operator.
+        let operator = if certified == CertifiedReplica::Any { String::new() } else { operator };
         let by = Announcer::named(&operator, &key)?;
         self.changing.leads().map_err(refusal)?;
         let repair = OperatorAction::Repair { id: replica };
-        let announced = self.changing.announcements().announce(repair, &by).await;
+        let announced =
+            self.changing.announcements().announce(repair, &by, ANNOUNCEMENT_TIMEOUT).await;
         announced.map_err(|problem| refusal(problem.into()))?;
         Ok(Response::new(Announced {}))
     }

@@ -18,7 +18,7 @@ use wire::problem::{Code, Problem};
 use wire::proto::Adding;
 use wire::status::{self, ProcessStatus};
 
-use crate::announcement::{Announcements, Announcer};
+use crate::announcement::{Announcements, Announcer, MEMBERS_TIMEOUT};
 use crate::config::{REPLICA_ID_MAX, REPLICAS_MAX};
 use crate::identity::Identity;
 use crate::membership::{Members, Membership};
@@ -100,7 +100,7 @@ impl MembershipChange {
         &self.takeover.engine
     }
 
-    fn members(&self) -> &Members {
+    pub(crate) fn members(&self) -> &Members {
         &self.takeover.members
     }
 
@@ -140,7 +140,8 @@ impl MembershipChange {
                 format!("{why}; {begin}: `oppidum order --id {id} --orders LIST --join`")
             })?;
             may_join(&found, known, id, address)?;
-            self.announcements().announce(adding(id, address)?, by).await?;
+            let action = adding(id, address)?;
+            self.announcements().announce(action, by, MEMBERS_TIMEOUT).await?;
             if !known {
                 self.engine().add_learner(id, address).await?;
                 tracing::info!(peer = id, "replica {id} at {address} is added, without a vote");
@@ -207,7 +208,8 @@ impl MembershipChange {
         if votes {
             self.await_health(&now, id).await?;
         }
-        self.announcements().announce(OperatorAction::RemoveReplica { id }, by).await?;
+        let action = OperatorAction::RemoveReplica { id };
+        self.announcements().announce(action, by, MEMBERS_TIMEOUT).await?;
         if id == me {
             let voter_views = self.takeover.voter_views();
             let healthy =

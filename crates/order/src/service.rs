@@ -175,7 +175,7 @@ impl Service {
         self.shared.batcher.offer(pending, Box::new(respond));
     }
 
-    /// A lone request of a caller, who has shown this certificate.
+    /// A lone request of a caller with this certificate.
     fn lone(
         &self,
         request: proto::Request,
@@ -190,6 +190,10 @@ impl Service {
             Ok(formats::names_certificates(&request.command, shop))
         });
         let names_certificate = checked.map_err(|problem| self.unless_taking_over(problem))?;
+        if certificate.is_some() && !names_certificate {
+            // A leader that is taking over may lack the command that lets records name it.
+            self.check_leading()?;
+        }
         request.certificate = certificate.filter(|_| names_certificate);
         Ok(Pending::lone(&request))
     }
@@ -204,9 +208,13 @@ impl Service {
 
     /// A leader that is taking over may not have applied the command that would allow it.
     fn unless_taking_over(&self, problem: Problem) -> Problem {
+        self.check_leading().err().unwrap_or(problem)
+    }
+
+    fn check_leading(&self) -> Result<(), Problem> {
         match *self.shared.role.borrow() {
-            Role::Leading { .. } => problem,
-            _ => problems::no_leader(),
+            Role::Leading { .. } => Ok(()),
+            _ => Err(problems::no_leader()),
         }
     }
 

@@ -95,7 +95,7 @@ impl Takeover {
                 role.send_if_modified(|role| std::mem::replace(role, part) != part);
             }
             if let Role::Following { leader, .. } = part {
-                announce(&mut announced, leader);
+                log_leader(&mut announced, leader);
             }
             if matches!(part, Role::TakingOver { .. }) && !leads_on {
                 let taken = tokio::select! {
@@ -106,7 +106,7 @@ impl Takeover {
                 match taken {
                     Ok(()) if self.closing.is_cancelled() => {}
                     Ok(()) => {
-                        announce(&mut announced, me);
+                        log_leader(&mut announced, me);
                         role.send_replace(Role::Leading { term: now.term });
                     }
                     // Not sure of the lead: try again, unless another replica has it by now.
@@ -300,7 +300,7 @@ impl Propose for LogProposer {
 }
 
 /// Logs the leader, once per change.
-fn announce(announced: &mut Option<u64>, leader: u64) {
+fn log_leader(announced: &mut Option<u64>, leader: u64) {
     if announced.replace(leader) != Some(leader) {
         tracing::info!(leader, "New leader id: {leader}");
     }

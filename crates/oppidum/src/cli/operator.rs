@@ -24,7 +24,7 @@ pub(crate) struct Transfer {
 /// `oppidum ctl repair`
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  oppidum ctl repair --id 123\n\n\
-    Exit codes: 0 nothing is damaged any more; 1 something cannot be mended; 2 it could not be \
+    Exit codes: 0 nothing is damaged any more; 1 something cannot be repaired; 2 it could not be \
     asked.")]
 pub(crate) struct Repair {
     /// The replica, which must be running
@@ -40,10 +40,10 @@ pub(crate) struct Repair {
 #[command(after_help = "Examples:\n  oppidum ctl trail\n  \
     oppidum ctl trail --since 24h --orders\n  \
     oppidum ctl trail --since 90d --json | jq 'select(.actor == \"operator anna\")'\n\n\
-    An actor is an operator or a catalog by its certificate, or an API key; `-` showed neither. \
+    An actor is an operator or a catalog by its certificate, or an API key; `-`: neither. \
     Members, transfers and repairs are listed from the first command about API keys on, when they \
     were begun. Repetitions are left out, and so are proposals of catalogs that came too late.\n\
-    Exit codes: 0 listed, also if there is nothing; 1 a replica sent no valid block; 2 no replica \
+    Exit codes: 0 listed, also if there is nothing; 1 a replica sent a bad history; 2 no replica \
     could be asked.")]
 pub(crate) struct Trail {
     /// How far back: 90d, 24h, 30m

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ledger::block::Block;
-use ledger::terms::Timestamp;
+use ledger::terms::{Digest, Timestamp};
+use tonic::Code;
 use wire::dial;
 use wire::exit::Stop;
 use wire::limits::RPC_BYTES_MAX;
@@ -31,16 +32,24 @@ pub(crate) async fn read(
     let since = since.unwrap_or_default();
     let response = client.history(HistoryAsk { after: 0, since_ms: since.0 }).await;
     let mut parts = response.map_err(|status| no(status.message().to_owned()))?.into_inner();
-    let mut head = None;
-    while let Some(part) =
-        parts.message().await.map_err(|status| no(status.message().to_owned()))?
-    {
+    let bad = |why: String| Stop::Defect(format!("replica {id} sent a bad history: {why}"));
+    let mut head: Option<HistoryHead> = None;
+    let mut last: Option<Digest> = None;
+    while let Some(part) = parts.message().await.map_err(|status| match status.code() {
+        Code::DataLoss => bad(status.message().to_owned()),
+        _ => no(status.message().to_owned()),
+    })? {
         match part.what {
             Some(history_part::What::Head(found)) => head = Some(found),
             Some(history_part::What::Block(bytes)) => {
-                let block = Block::decode(&bytes).map_err(|error| {
-                    Stop::Defect(format!("replica {id} sent a bad block: {error}"))
-                })?;
+                let block = Block::decode(&bytes).map_err(|error| bad(error.to_string()))?;
+                if last.is_some_and(|last| last != block.header.previous) {
+                    return Err(bad(format!(
+                        "a block is missing before index {}",
+                        block.header.index
+                    )));
+                }
+                last = Some(block.header.digest);
                 // A replica of release 0.1 sends all blocks.
                 if since <= block.header.at {
                     each(&block);
@@ -49,8 +58,13 @@ pub(crate) async fn read(
             None => {}
         }
         if output::reader_gone().is_cancelled() {
-            break;
+            return head.ok_or_else(|| no("it sent no state".into()));
         }
     }
-    head.ok_or_else(|| no("it sent no state".into()))
+    let head = head.ok_or_else(|| no("it sent no state".into()))?;
+    // A stream of a replica that stops ends early.
+    if last.is_some_and(|last| last.0[..] != head.digest[..]) {
+        return Err(no("it stopped before the end of its history".into()));
+    }
+    Ok(head)
 }

@@ -112,8 +112,13 @@ fn history() -> Vec<Block> {
 }
 
 fn rows() -> Vec<TrailRow> {
-    let of = |block: &Block| TrailRow::of(&block.header, &block.records[0]);
-    history().iter().filter_map(of).collect()
+    rows_of(&history())
+}
+
+fn rows_of(blocks: &[Block]) -> Vec<TrailRow> {
+    let mut seen = SeenActions::default();
+    let of = |block: &Block| TrailRow::of(&block.header, &block.records[0], &mut seen);
+    blocks.iter().filter_map(of).collect()
 }
 
 #[test]
@@ -178,6 +183,49 @@ fn each_row_is_one_line_of_json_and_holds_no_digest() {
     let order = row(3);
     assert_eq!(order["details"]["number"], 7);
     assert_eq!(order["details"]["lines"][0]["product"], "fox");
+}
+
+/// Kind: an action without a row, because it repeats the idempotency key of an earlier one.
+#[test]
+fn an_action_that_is_asked_for_again_later_or_by_another_operator_has_a_row() {
+    let act = |operator: &str, key: &str| Request {
+        key: Key::new(Origin::Client, key),
+        ..of(
+            ActorRole::Operator,
+            operator,
+            Command::OperatorAction(OperatorAction::Repair { id: 1 }),
+        )
+    };
+    let minute = 60_000;
+    let mut ledger = Ledger::new(Windows::default());
+    let asked = [
+        (0, act("anna", "k")),
+        (minute, act("anna", "k")),
+        (minute + 1, act("anna", "k")),
+        (minute + 1, act("ben", "k")),
+        (minute + 1, act("ben", "other")),
+    ];
+    let blocks = (1..).zip(asked).filter_map(|(index, (after, request))| {
+        let at = Timestamp(1_714_170_115_000 + after);
+        let batch = Batch { at, settled: Index(0), requests: vec![request] };
+        ledger.apply_entry(Index(index), 1, &batch).block.map(|block| block.block())
+    });
+    let blocks: Vec<Block> = blocks.collect();
+    let rows = rows_of(&blocks);
+    let shown = rows.iter().map(|row| (row.index, row.to_json()["outcome"].clone()));
+    let shown: Vec<_> = shown.collect();
+    assert_eq!(
+        shown,
+        [(1, json!("done")), (3, json!("again")), (4, json!("again")), (5, json!("done"))]
+    );
+    assert!(rows[1].to_line().ends_with("repair of 1 (asked for again)"), "{}", rows[1].to_line());
+}
+
+/// Kind: a name that turns a line around, so that it reads like another action.
+#[test]
+fn a_line_shows_no_character_that_changes_its_direction() {
+    assert_eq!(visible("buy 1 a\u{202e}b\u{200b}\u{7}"), "buy 1 a\u{fffd}b\u{fffd}\u{fffd}");
+    assert_eq!(visible("füchse 狐"), "füchse 狐");
 }
 
 /// Without a certificate it is still known that a catalog restocks.
