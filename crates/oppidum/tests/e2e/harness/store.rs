@@ -87,6 +87,9 @@ impl Store {
     pub(crate) fn replace_orders(&mut self, ids: &[u64]) {
         let ports = free_ports(ids.len()).into_iter();
         self.orders = ids.iter().zip(ports).map(|(id, port)| (*id, port, None)).collect();
+        for id in ids {
+            self.certify(*id);
+        }
     }
 
     /// Starts everything that was prepared, and waits until it accepts orders.
@@ -129,6 +132,13 @@ impl Store {
     pub(super) fn admit_customers(&self, port: u16) {
         if let Some(lock) = &self.lock {
             lock.admit(port);
+        }
+    }
+
+    /// Gives a new replica of a locked store its certificate.
+    fn certify(&self, id: u64) {
+        if let Some(lock) = &self.lock {
+            lock.authority.issue(("order", &id.to_string()), "oppidum", 3000);
         }
     }
 
@@ -244,6 +254,7 @@ impl Store {
     /// Starts an additional replica, with an empty folder: it waits to be added.
     pub(crate) fn join_order(&mut self, id: u64, more: &[&str]) {
         self.orders.push((id, free_ports(1)[0], None));
+        self.certify(id);
         self.start_order(id, &[more, &["--join"]].concat());
         self.order(id).says("waiting to be added");
     }
