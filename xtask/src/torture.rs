@@ -20,6 +20,9 @@ pub(crate) struct Options {
     /// Names of faults, separated by commas [default: all].
     #[arg(long, default_value = "")]
     faults: String,
+    /// A store with certificates and API keys, and a hostile client beside the customers.
+    #[arg(long)]
+    locked: bool,
 }
 
 /// Builds the binary and tortures it. The run begins with a list of its faults, and of those left
@@ -35,7 +38,8 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<()> {
         .args(["--nocapture", "no_acknowledged_order_is_lost_under_any_fault"])
         .env("OPPIDUM_TORTURE_SECONDS", (60 * options.minutes).to_string())
         .env("OPPIDUM_TORTURE_SEED", options.seed.to_string())
-        .env("OPPIDUM_TORTURE_FAULTS", &options.faults);
+        .env("OPPIDUM_TORTURE_FAULTS", &options.faults)
+        .env("OPPIDUM_TORTURE_LOCKED", u8::from(options.locked).to_string());
     match command.status().context("start cargo test")?.success() {
         true => Ok(()),
         false => bail!("something was lost, doubled or shown too old"),

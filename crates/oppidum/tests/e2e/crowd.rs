@@ -11,6 +11,9 @@ use crate::history::{History, RecordedAnswer, What};
 /// The products that the clients buy and query.
 pub(crate) const PRODUCTS: [&str; 2] = ["bear", "fox"];
 
+/// A product that they leave alone, for hostile clients.
+pub(crate) const HOSTILE_PRODUCT: &str = "owl";
+
 /// The stock of each product: more than the clients buy in any test.
 pub(crate) const STOCK: u64 = 1_000_000;
 
@@ -20,12 +23,13 @@ pub(crate) const FRONTENDS: usize = 3;
 /// A client without an answer after this time goes to another frontend.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1_500);
 
-/// A shop file with the two products, in a folder of its own.
+/// A shop file with these products, in a folder of its own.
 pub(crate) fn shop() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("two.toml");
+    let path = folder.path().join("shop.toml");
     let product = |name| format!("[[product]]\nname = \"{name}\"\nprice = 1\nquantity = {STOCK}\n");
-    std::fs::write(&path, PRODUCTS.map(product).join("\n")).unwrap();
+    let all = PRODUCTS.into_iter().chain([HOSTILE_PRODUCT]).map(product);
+    std::fs::write(&path, all.collect::<Vec<_>>().join("\n")).unwrap();
     let shop = path.to_str().unwrap().to_owned();
     (folder, shop)
 }

@@ -50,6 +50,36 @@ impl History {
         self.keys.lock().unwrap().clone()
     }
 
+    /// The acknowledged order of this place, counted in circles: key, body, number.
+    pub(crate) fn key(&self, place: usize) -> Option<(String, String, u64)> {
+        let keys = self.keys.lock().unwrap();
+        keys.get(place.checked_rem(keys.len())?).cloned()
+    }
+
+    /// The last acknowledged order.
+    pub(crate) fn newest_key(&self) -> Option<(String, String, u64)> {
+        self.keys.lock().unwrap().last().cloned()
+    }
+
+    /// How long the orders took, from the first try to the answer; the shortest first.
+    pub(crate) fn order_times(&self) -> Vec<Duration> {
+        let answers = self.answers.lock().unwrap();
+        let placed = answers.iter().filter(|answer| matches!(answer.what, What::Placed { .. }));
+        let mut times: Vec<_> = placed.map(|it| it.answered.duration_since(it.sent_at)).collect();
+        times.sort_unstable();
+        times
+    }
+
+    /// The numbers of all acknowledged orders.
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        let answers = self.answers.lock().unwrap();
+        let number = |answer: &RecordedAnswer| match answer.what {
+            What::Placed { number, .. } => Some(number),
+            What::Shown { .. } => None,
+        };
+        answers.iter().filter_map(number).collect()
+    }
+
     /// The longest time without an acknowledged order that ended after `since`.
     pub(crate) fn longest_gap(&self, since: Instant) -> Duration {
         let answers = self.answers.lock().unwrap();

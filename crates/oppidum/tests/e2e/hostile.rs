@@ -6,6 +6,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
+use crate::api_keys::{bearer, issue};
 use crate::harness::{Connection, Deployed, IDS, Plan, Store, connect_from, until};
 
 /// The most memory that any process may use, in KB: in a debug build each starts with about 30 MB.
@@ -22,17 +23,35 @@ const ORDER: &str = r#"{"name":"GameStart","quantity":1,"type":"sell"}"#;
 struct Siege {
     store: Store,
     frontend: Deployed,
+    /// The header with which the hostile clients authenticate, if the store is locked.
+    authorization: String,
 }
 
 impl Siege {
     fn start() -> Self {
-        Self::start_with(&[])
+        Self::of(Plan::stock(), &[])
     }
 
-    fn start_with(flags: &[&str]) -> Self {
-        let store = Store::start(Plan::stock());
+    fn of(plan: Plan, flags: &[&str]) -> Self {
+        let is_locked = plan.locked;
+        let store = Store::start(plan);
         let frontend = Deployed::start(&store, flags);
-        Self { store, frontend }
+        let mut siege = Self { store, frontend, authorization: String::new() };
+        if is_locked {
+            let key = bearer(&issue(&siege.store, "hostile", "storefront,import"));
+            siege.authorization = format!("Authorization: {key}\r\n");
+            until("the frontend knows the API key", || {
+                let reply =
+                    siege.customer().ask("GET", "/products", &[("Authorization", &key)], "");
+                (reply.unwrap().status == 200).then_some(())
+            });
+        }
+        siege
+    }
+
+    /// The beginning of a hostile client's request.
+    fn head(&self, route: &str) -> String {
+        format!("{route} HTTP/1.1\r\nHost: shop\r\n{}", self.authorization)
     }
 
     /// Opens `count` connections from one address, each of which sends these bytes and nothing
@@ -109,7 +128,10 @@ fn await_rejections(clients: &[TcpStream], kept: usize) -> Vec<String> {
 
 #[test]
 fn one_address_holds_at_most_its_limit_of_connections() {
-    let siege = Siege::start();
+    hold_connections(&Siege::start());
+}
+
+fn hold_connections(siege: &Siege) {
     let clients = siege.clients(2, PER_ADDRESS + 60, b"");
     let rejections = await_rejections(&clients, PER_ADDRESS);
     assert_eq!(rejections.len(), 60);
@@ -127,25 +149,32 @@ fn one_address_holds_at_most_its_limit_of_connections() {
 
 #[test]
 fn unfinished_request_heads_block_no_customer() {
-    let siege = Siege::start();
-    let head = b"POST /orders HTTP/1.1\r\nHost: shop\r\nX-Slow: ";
-    let clients: Vec<_> = (2..5).flat_map(|host| siege.clients(host, PER_ADDRESS, head)).collect();
+    hold_heads(&Siege::start());
+}
+
+fn hold_heads(siege: &Siege) {
+    let head = siege.head("POST /orders") + "X-Slow: ";
+    let hold = |host| siege.clients(host, PER_ADDRESS, head.as_bytes());
+    let clients: Vec<_> = (2..5).flat_map(hold).collect();
     siege.customers_are_served();
     drop(clients);
 }
 
 #[test]
 fn unfinished_request_bodies_block_no_customer() {
-    let siege = Siege::start();
-    let order = b"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 16000\r\n\r\n{";
-    let orders = siege.clients(2, PER_ADDRESS, order);
-    let batch =
-        b"POST /v1/orders/batch HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n";
+    hold_bodies(&Siege::start());
+}
+
+fn hold_bodies(siege: &Siege) {
+    let order = siege.head("POST /orders") + "Content-Length: 16000\r\n\r\n{";
+    let orders = siege.clients(2, PER_ADDRESS, order.as_bytes());
+    let batch = siege.head("POST /v1/orders/batch") + "Transfer-Encoding: chunked\r\n\r\n";
+    let batch = batch.as_bytes();
     // A body counts with the bytes that have arrived, not with its declared length.
-    let begun = siege.clients(6, PER_ADDRESS, &[batch.as_slice(), b"1\r\n{\r\n"].concat());
+    let begun = siege.clients(6, PER_ADDRESS, &[batch, b"1\r\n{\r\n"].concat());
     // The limit of one address is 8 MB of bodies: twenty of these.
     let blanks = " ".repeat(400_000);
-    let part = [batch.as_slice(), b"61a80\r\n", blanks.as_bytes()].concat();
+    let part = [batch, b"61a80\r\n", blanks.as_bytes()].concat();
     let clients: Vec<_> = (3..6).map(|host| siege.clients(host, 40, &part)).collect();
     for clients in &clients {
         let rejections = await_rejections(clients, 20);
@@ -160,9 +189,12 @@ fn unfinished_request_bodies_block_no_customer() {
 #[test]
 fn clients_that_never_read_their_answers_take_no_memory() {
     // The rate of one address would leave too few answers to fill a buffer.
-    let siege = Siege::start_with(&["--requests-per-address", "0"]);
-    let all = "GET /stocks HTTP/1.1\r\nHost: a\r\n\r\nGET /status HTTP/1.1\r\nHost: a\r\n\r\n\
-               GET /stocks/GameStart HTTP/1.1\r\nHost: a\r\n\r\n";
+    read_no_answers(&Siege::of(Plan::stock(), &["--requests-per-address", "0"]));
+}
+
+fn read_no_answers(siege: &Siege) {
+    let pages = ["GET /stocks", "GET /status", "GET /stocks/GameStart"];
+    let all = pages.map(|page| siege.head(page) + "\r\n").concat();
     let clients: Vec<_> = (2..5).flat_map(|host| siege.clients(host, 40, b"")).collect();
     let asks = all.repeat(400);
     for _ in 0..20 {
@@ -176,11 +208,31 @@ fn clients_that_never_read_their_answers_take_no_memory() {
 
 #[test]
 fn clients_that_change_their_address_block_no_customer() {
-    let siege = Siege::start();
-    let order = b"POST /orders HTTP/1.1\r\nHost: shop\r\nContent-Length: 16000\r\n\r\n{";
-    let clients: Vec<_> = (100..200).flat_map(|host| siege.clients(host, 5, order)).collect();
+    change_addresses(&Siege::start());
+}
+
+fn change_addresses(siege: &Siege) {
+    let order = siege.head("POST /orders") + "Content-Length: 16000\r\n\r\n{";
+    let hold = |host| siege.clients(host, 5, order.as_bytes());
+    let clients: Vec<_> = (100..200).flat_map(hold).collect();
     siege.customers_are_served();
     drop(clients);
+}
+
+/// The same clients with an API key of another principal before a locked store, and bodies without
+/// an API key, which are not read at all. F10 and F11 with authentication on.
+#[test]
+fn hostile_clients_block_no_customer_of_a_locked_store() {
+    let siege = Siege::of(Plan { locked: true, ..Plan::stock() }, &[]);
+    hold_connections(&siege);
+    hold_bodies(&siege);
+    hold_heads(&siege);
+    change_addresses(&siege);
+    let batch = b"POST /v1/orders/batch HTTP/1.1\r\nHost: shop\r\nContent-Length: 900000\r\n\r\n{";
+    let rejections = await_rejections(&siege.clients(7, PER_ADDRESS, batch), 0);
+    assert!(rejections.iter().all(|text| text.starts_with("HTTP/1.1 401 ")), "{rejections:?}");
+    read_no_answers(&siege);
+    siege.store.verify();
 }
 
 /// Few files may be open: client connections must leave enough for the frontend's own.

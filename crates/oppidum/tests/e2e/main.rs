@@ -60,6 +60,7 @@ mod disks;
 
 mod tls;
 
+mod certified_calls;
 mod mutual_tls;
 
 mod trail;

@@ -1,126 +1,39 @@
 //! Mutual TLS between the processes of a whole store: orders, a failover, a renewal, the tools.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    date_time_ymd,
-};
+use rcgen::KeyPair;
 use rustix::process::Signal;
 
 use crate::customers::{await_transactions, finish, load, placed};
-use crate::harness::{Ended, IDS, Plan, Process, Store, get, ports, run, until};
+use crate::harness::{Authority, IDS, Plan, Process, Store, get, ports, run, until};
 
-/// Every certificate of the test's store.
-const PAIRS: [(&str, &str); 6] = [
-    ("order", "123"),
-    ("order", "345"),
-    ("order", "456"),
-    ("catalog", "a"),
-    ("frontend", "web"),
-    ("operator", "anna"),
-];
-
-/// The authority of a store, and the folder with all of its pairs.
-pub(crate) struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-    folder: PathBuf,
-}
-
-impl Authority {
-    fn new(folder: &Path) -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-        fs::create_dir_all(folder).unwrap();
-        fs::write(folder.join("ca.pem"), issuer.pem()).unwrap();
-        let authority = Self { issuer, folder: folder.to_owned() };
-        authority.issue_all();
-        authority
-    }
-
-    fn issue_all(&self) {
-        for pair in PAIRS {
-            self.issue(pair, "oppidum", 3000);
-        }
-    }
-
-    /// Puts a pair into the folder; it ends with this year.
-    pub(crate) fn issue(&self, (role, name): (&str, &str), store: &str, year: i32) {
-        let pair = format!("{role}-{name}");
-        let names = [format!("{role}.{store}.oppidum"), format!("{pair}.{store}.oppidum")];
-        let names: Vec<String> = names.into_iter().chain(["127.0.0.1".to_owned()]).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.not_after = date_time_ymd(year, 12, 31);
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        fs::write(self.folder.join(format!("{pair}.pem")), certificate.pem()).unwrap();
-        fs::write(self.folder.join(format!("{pair}.key")), key.serialize_pem()).unwrap();
-    }
-
-    fn folder(&self) -> &str {
-        self.folder.to_str().unwrap()
-    }
-}
-
-/// A store whose processes all have certificates, started and led.
-pub(crate) fn secured() -> (Store, Authority) {
-    let mut store = Store::prepare(Plan::stock());
-    let authority = Authority::new(&store.folder().join("tls"));
-    // Every process reads the settings in its folder.
-    fs::write(store.folder().join(".env"), format!("OPPIDUM_TLS={}\n", authority.folder()))
-        .unwrap();
-    store.start_catalog(0);
-    for id in IDS {
-        store.start_order(id, &[]);
-    }
-    store.start_frontend(0);
-    store.await_status("/products", 200);
-    await_ready(&store, Some(456));
-    (store, authority)
-}
-
-/// Waits until every replica is ready, and this one or any leads; returns the leader.
-pub(crate) fn await_ready(store: &Store, expected: Option<u64>) -> u64 {
-    until("all replicas are ready", || {
-        let page = store.get("/status").json();
-        let leader = page["leader"].as_u64()?;
-        let orders = page["processes"].as_array()?.iter().filter(|it| it["role"] == "order");
-        let are_ready = orders.filter(|it| it["ready"] == true).count() == IDS.len();
-        (are_ready && expected.is_none_or(|id| id == leader)).then_some(leader)
-    })
-}
-
-/// Runs a tool with the operator's certificate.
-pub(crate) fn operate(store: &Store, authority: &Authority, arguments: &[&str]) -> Ended {
-    let tls = ["--tls", authority.folder()];
-    store.run(&[arguments, &tls].concat())
+/// A locked store, started and led.
+fn secured() -> Store {
+    Store::start(Plan { locked: true, ..Plan::stock() })
 }
 
 /// [P1, P3, P4, P6, P10] Orders, a killed leader that comes back, and the tools, all with
 /// certificates.
 #[test]
 fn a_whole_store_with_certificates_outlives_its_leader() {
-    let (mut store, authority) = secured();
+    let mut store = secured();
     assert_eq!(store.buy("GameStart", 1), 0);
     store.kill(456);
     assert_eq!(store.buy("GameStart", 1), 1);
     store.start_order(456, &[]);
-    await_ready(&store, None);
+    store.await_all_ready();
     assert_eq!(store.buy("GameStart", 1), 2);
-    let verified = operate(&store, &authority, &["verify"]);
+    let verified = store.run(&["verify"]);
     assert!(verified.code == Some(0) && verified.stdout.contains("identical"), "{verified:?}");
     // The highest id: on a busy machine no other replica wins the election in its place.
-    let moved = operate(&store, &authority, &["ctl", "transfer", "--to", "456"]);
+    let moved = store.run(&["ctl", "transfer", "--to", "456"]);
     assert_eq!(moved.code, Some(0), "{moved:?}");
-    let listed = operate(&store, &authority, &["ctl", "member", "list"]);
+    let listed = store.run(&["ctl", "member", "list"]);
     assert!(listed.code == Some(0) && listed.stdout.contains("leads"), "{listed:?}");
-    let restocked = operate(&store, &authority, &["ctl", "product", "restock", "GameStart", "5"]);
+    let restocked = store.run(&["ctl", "product", "restock", "GameStart", "5"]);
     assert_eq!(restocked.code, Some(0), "{restocked:?}");
-    let dumped = operate(&store, &authority, &["dump", "--id", "123"]);
+    let dumped = store.run(&["dump", "--id", "123"]);
     assert!(dumped.code == Some(0) && dumped.stdout.contains("GameStart"), "{dumped:?}");
     store.no_process_reports_a_defect();
 }
@@ -128,10 +41,11 @@ fn a_whole_store_with_certificates_outlives_its_leader() {
 /// [P10] Without the operator's certificate the tools say what to type.
 #[test]
 fn the_tools_need_the_certificate_of_an_operator() {
-    let (store, authority) = secured();
+    let store = secured();
+    let authority = store.authority();
     let port = store.internal_port(0);
     let (plain, https) = (format!("http://127.0.0.1:{port}"), format!("https://127.0.0.1:{port}"));
-    let ca_file = authority.folder.join("ca.pem");
+    let ca_file = authority.file("ca.pem");
     let ca_file = ca_file.to_str().unwrap();
     for arguments in [
         &["status", "--url", &plain][..],
@@ -169,7 +83,7 @@ fn the_tools_need_the_certificate_of_an_operator() {
         assert!(reply.status == 400 && reply.body.contains("--tls DIR"), "{reply:?}");
     }
     // A folder with the certificates of processes alone.
-    fs::remove_file(authority.folder.join("operator-anna.pem")).unwrap();
+    fs::remove_file(authority.file("operator-anna.pem")).unwrap();
     let none = run(&["verify", "--url", &url, "--tls", authority.folder()]);
     assert_eq!(none.code, Some(2), "{none:?}");
     assert!(none.stderr.contains("ctl ca issue --dir … operator NAME"), "{none:?}");
@@ -179,11 +93,11 @@ fn the_tools_need_the_certificate_of_an_operator() {
 /// fails. A pair that cannot be used is reported, and the old one stays.
 #[test]
 fn certificates_are_renewed_under_load_without_a_failed_request() {
-    let (mut store, authority) = secured();
+    let mut store = secured();
     let more = ["--clients", "3", "--requests", "100000", "-p", "1"];
     let mut customers = load(&store, &more);
     await_transactions(&customers, 20);
-    authority.issue_all();
+    store.authority().issue_all();
     let renewed = "new connections use the new certificate";
     for id in IDS {
         store.order(id).signal(Signal::HUP);
@@ -197,19 +111,19 @@ fn certificates_are_renewed_under_load_without_a_failed_request() {
     store.kill(456);
     await_transactions(&customers, placed(&customers) + 20);
     store.start_order(456, &[]);
-    await_ready(&store, None);
-    authority.issue(("order", "345"), "other", 3000);
+    store.await_all_ready();
+    store.authority().issue(("order", "345"), "other", 3000);
     store.order(345).signal(Signal::HUP);
     store.order(345).says("is that of order-345 of store other, and this process is order-345");
     store.order(345).says("the certificate in use stays");
-    fs::write(authority.folder.join("order-123.key"), KeyPair::generate().unwrap().serialize_pem())
-        .unwrap();
+    let other_key = KeyPair::generate().unwrap().serialize_pem();
+    fs::write(store.authority().file("order-123.key"), other_key).unwrap();
     store.order(123).signal(Signal::HUP);
     store.order(123).says("order-123.pem and order-123.key in");
     store.order(123).says("are not a pair");
     await_transactions(&customers, placed(&customers) + 20);
     finish(&mut customers);
-    let verified = operate(&store, &authority, &["verify"]);
+    let verified = store.run(&["verify"]);
     assert_eq!(verified.code, Some(0), "{verified:?}");
     store.no_process_reports_a_defect();
 }
@@ -235,18 +149,16 @@ fn a_process_without_a_usable_certificate_does_not_start() {
     starts_not("order-123.pem expired at 1999-12-31 00:00:00 UTC");
     authority.issue(own, "other", 3000);
     starts_not("that of order-123 of store other, and this store is oppidum: give --cluster other");
-    fs::copy(authority.folder.join("order-345.pem"), authority.folder.join("order-123.pem"))
-        .unwrap();
-    fs::copy(authority.folder.join("order-345.key"), authority.folder.join("order-123.key"))
-        .unwrap();
+    fs::copy(authority.file("order-345.pem"), authority.file("order-123.pem")).unwrap();
+    fs::copy(authority.file("order-345.key"), authority.file("order-123.key")).unwrap();
     starts_not("is that of order-345 of store oppidum");
     stranger.issue(own, "oppidum", 3000);
     for end in ["pem", "key"] {
         let file = format!("order-123.{end}");
-        fs::copy(stranger.folder.join(&file), authority.folder.join(&file)).unwrap();
+        fs::copy(stranger.file(&file), authority.file(&file)).unwrap();
     }
     starts_not("was issued by no authority in ca.pem");
-    fs::remove_file(authority.folder.join("order-123.pem")).unwrap();
+    fs::remove_file(authority.file("order-123.pem")).unwrap();
     starts_not("holds no certificate of order-123, only catalog-a");
 }
 
@@ -254,7 +166,8 @@ fn a_process_without_a_usable_certificate_does_not_start() {
 /// connection falls back to plaintext.
 #[test]
 fn no_process_falls_back_to_plaintext() {
-    let (store, authority) = secured();
+    let store = secured();
+    let authority = store.authority();
     let start = |name: &str, tls: &str, orders: &str| {
         let [port, internal] = ports();
         let arguments = format!(

@@ -1,9 +1,44 @@
 //! `oppidum ctl trail`: who changed what, in stores with and without certificates.
 
+use std::fs;
+
 use serde_json::Value;
 
-use crate::harness::{IDS, Plan, Store, ask, run, until};
-use crate::mutual_tls::{Authority, await_ready, operate, secured};
+use crate::harness::{Authority, Ended, IDS, Plan, Store, ask, run, until};
+
+/// A store whose processes all have certificates, started and led.
+fn secured() -> (Store, Authority) {
+    let mut store = Store::prepare(Plan::stock());
+    let authority = Authority::new(&store.folder().join("tls"));
+    // Every process reads the settings in its folder.
+    fs::write(store.folder().join(".env"), format!("OPPIDUM_TLS={}\n", authority.folder()))
+        .unwrap();
+    store.start_catalog(0);
+    for id in IDS {
+        store.start_order(id, &[]);
+    }
+    store.start_frontend(0);
+    store.await_status("/products", 200);
+    await_ready(&store, Some(456));
+    (store, authority)
+}
+
+/// Waits until every replica is ready, and this one or any leads; returns the leader.
+fn await_ready(store: &Store, expected: Option<u64>) -> u64 {
+    until("all replicas are ready", || {
+        let page = store.get("/status").json();
+        let leader = page["leader"].as_u64()?;
+        let orders = page["processes"].as_array()?.iter().filter(|it| it["role"] == "order");
+        let are_ready = orders.filter(|it| it["ready"] == true).count() == IDS.len();
+        (are_ready && expected.is_none_or(|id| id == leader)).then_some(leader)
+    })
+}
+
+/// Runs a tool with the operator's certificate.
+fn operate(store: &Store, authority: &Authority, arguments: &[&str]) -> Ended {
+    let tls = ["--tls", authority.folder()];
+    store.run(&[arguments, &tls].concat())
+}
 
 /// A row of the trail: its kind, its actor (empty: none), its outcome.
 type Row = (String, String, String);

@@ -100,11 +100,16 @@ fn raw_client(
 
 /// Sends `GET` for a page over TLS, and returns the answer.
 async fn ask(client: ClientConfig, at: &str, page: &str) -> std::io::Result<String> {
+    send(client, at, &format!("GET {page} HTTP/1.1\r\n")).await
+}
+
+/// Sends a request without a body over TLS, and returns the answer.
+async fn send(client: ClientConfig, at: &str, head: &str) -> std::io::Result<String> {
     let stream = TcpStream::connect(at).await?;
     let name = ServerName::try_from("order.shop.oppidum").unwrap();
     let mut stream =
         tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, stream).await?;
-    let request = format!("GET {page} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n");
+    let request = format!("{head}Host: 127.0.0.1\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     // The server closes the connection, perhaps without TLS's own end.
@@ -133,6 +138,30 @@ async fn a_client_without_a_certificate_sees_probes_only_and_tls_below_1_3_nothi
     let trust = Trust::load(Some(&authority.file())).unwrap();
     let stream = TcpStream::connect(&*at).await.unwrap();
     assert!(trust.connect("127.0.0.1", stream).await.is_ok());
+}
+
+/// Kind: a page in the operator's browser, which has the operator's certificate.
+#[tokio::test]
+async fn a_request_of_a_web_page_is_rejected_with_a_valid_certificate_too() {
+    let authority = shop();
+    let at = listen(&credentials(&authority, Holder::Replica(1))).await;
+    let pair = tempfile::tempdir().unwrap();
+    authority.issue_into(pair.path(), ("operator", "o"), "shop");
+    let status = "GET /status HTTP/1.1\r\n";
+    let calls = "POST /oppidum.v1.Store/Calls HTTP/1.1\r\nContent-Length: 0\r\n";
+    let evil = "Origin: https://evil.example\r\n";
+    for (head, more, expected) in [
+        (status, "", "200"),
+        (status, evil, "403"),
+        (status, "Sec-Fetch-Site: cross-site\r\n", "403"),
+        (calls, evil, "403"),
+        (calls, "", "505"),
+        (calls, "Content-Type: application/grpc\r\n", "505"),
+    ] {
+        let client = raw_client(&authority, Some(pair.path()), &[&version::TLS13]);
+        let answer = send(client, &at, &format!("{head}{more}")).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{head}{more}: {answer}");
+    }
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ impl Deployed {
         let lists = ["--orders", &orders, "--catalogs", &catalogs];
         let arguments = [&["frontend"], &listen[..], &lists, more].concat();
         let arguments: Vec<String> = arguments.iter().map(|text| (*text).to_owned()).collect();
+        store.admit_customers(port);
         let process = start("deployed", store.folder(), &arguments);
         until("the deployed frontend is ready", || {
             let reply = Connection::open(port).ok()?.ask("GET", "/readyz", &[], "").ok()?;

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::lock::authorization;
+
 /// Longer than any answer may take.
-const READ_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// An answer.
 #[derive(Debug)]
@@ -41,6 +43,8 @@ impl Reply {
 /// One kept connection.
 pub(crate) struct Connection {
     stream: BufReader<TcpStream>,
+    /// Sent with each request that has no `Authorization`.
+    authorization: Option<String>,
 }
 
 impl Connection {
@@ -54,19 +58,26 @@ impl Connection {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(patience))?;
-        Ok(Self { stream: BufReader::new(stream) })
+        let authorization = authorization(&stream);
+        Ok(Self { stream: BufReader::new(stream), authorization })
     }
 
     /// Over a connection that is open already.
     pub(crate) fn over(stream: TcpStream) -> Self {
         // A test that waits longer fails.
         let _ = stream.set_read_timeout(Some(READ_TIMEOUT));
-        Self { stream: BufReader::new(stream) }
+        let authorization = authorization(&stream);
+        Self { stream: BufReader::new(stream), authorization }
     }
 
     /// Sends these bytes as they are, and reads nothing yet.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.get_mut().write_all(bytes)
+    }
+
+    /// Reads the next answer to what was sent, other than HEAD.
+    pub(crate) fn receive(&mut self) -> std::io::Result<Reply> {
+        self.read(false)
     }
 
     /// Sends these bytes as they are, and reads one answer.
@@ -84,7 +95,9 @@ impl Connection {
         body: &str,
     ) -> std::io::Result<Reply> {
         let mut request = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n");
-        for (name, value) in headers {
+        let has_own = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
+        let customers = self.authorization.as_deref().filter(|_| !has_own);
+        for (name, value) in customers.map(|it| ("Authorization", it)).iter().chain(headers) {
             request.extend([name, ": ", value, "\r\n"]);
         }
         if !body.is_empty() || method == "POST" {

@@ -1,21 +1,27 @@
 //! The harness: stores of real processes that a test starts, kills, queries, and removes.
 
+mod certificates;
+mod checks;
 mod clients;
 mod disk;
 mod http;
+mod lock;
+mod ports;
 mod process;
 mod store;
 mod town;
 
 use std::time::{Duration, Instant};
 
+pub(crate) use certificates::Authority;
 pub(crate) use clients::{Deployed, connect_from};
 pub(crate) use disk::Disk;
 pub(crate) use http::{Connection, Reply, ask, get, post};
+pub(crate) use ports::ports;
 pub(crate) use process::{
     Ended, Process, children, is_frozen, run, run_in, run_to, run_with_input, runs, signal_to,
 };
-pub(crate) use store::{IDS, Plan, REFUSED_WITHIN, Store, ports};
+pub(crate) use store::{IDS, Plan, REFUSED_WITHIN, Store};
 pub(crate) use town::Town;
 
 /// The timeout for events that take milliseconds, on a machine busy with other tests.

@@ -1,14 +1,16 @@
 //! A whole store, each process started by hand, so that a test can kill and restart any of them.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
-use rand::RngExt;
-use serde_json::Value;
 use tempfile::TempDir;
+use wire::tls::subject::{CertificateRole, Holder};
 
 use super::disk::{PREFIX, clear_left_behind};
-use super::{Connection, Disk, Ended, Process, Reply, SOON, ask, get, run, until};
+use super::lock::{CUSTOMERS, CUSTOMERS_SCOPES, Lock};
+use super::ports::free_ports;
+use super::{
+    Authority, Connection, Disk, Ended, Process, Reply, SOON, ask, get, run, run_in, until,
+};
 
 /// The replicas' ids, lowest first.
 pub(crate) const IDS: [u64; 3] = [123, 345, 456];
@@ -25,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) rule: Option<&'static str>,
     /// Flags that each replica is started with, each time.
     pub(crate) flags: &'static [&'static str],
+    /// Certificates for all processes and tools, and an API key for every client.
+    pub(crate) locked: bool,
 }
 
 impl Plan {
@@ -38,6 +42,7 @@ impl Plan {
             cache: "5",
             rule: None,
             flags: &[],
+            locked: false,
         }
     }
 
@@ -57,11 +62,12 @@ impl Plan {
 /// A running store. Every process is killed and every file removed when it is dropped.
 pub(crate) struct Store {
     plan: Plan,
-    orders: Vec<(u64, u16, Option<Process>)>,
-    catalogs: Vec<(u16, Option<Process>)>,
-    frontends: Vec<(u16, u16, Option<Process>)>,
+    pub(super) orders: Vec<(u64, u16, Option<Process>)>,
+    pub(super) catalogs: Vec<(u16, Option<Process>)>,
+    pub(super) frontends: Vec<(u16, u16, Option<Process>)>,
+    pub(super) lock: Option<Lock>,
     /// Words of defects that processes may log, because a test caused them.
-    excused: Vec<&'static str>,
+    pub(super) excused: Vec<&'static str>,
     /// The replicas' dedicated disks, if any. Dropped after the processes, so that no process uses
     /// them when they are unmounted.
     disks: Vec<Disk>,
@@ -81,6 +87,9 @@ impl Store {
     pub(crate) fn replace_orders(&mut self, ids: &[u64]) {
         let ports = free_ports(ids.len()).into_iter();
         self.orders = ids.iter().zip(ports).map(|(id, port)| (*id, port, None)).collect();
+        for id in ids {
+            self.certify(*id);
+        }
     }
 
     /// Starts everything that was prepared, and waits until it accepts orders.
@@ -95,33 +104,78 @@ impl Store {
             self.start_frontend(index);
         }
         self.await_open();
+        self.replace_root_key();
     }
 
     /// Ports and a folder, before any process is started.
     pub(crate) fn prepare(plan: Plan) -> Self {
         let mut ports = free_ports(3 + plan.catalogs + 2 * plan.frontends).into_iter();
         let mut port = || ports.next().unwrap();
-        Self {
+        let folder = folder();
+        let store = Self {
             orders: IDS.map(|id| (id, port(), None)).into(),
             catalogs: (0..plan.catalogs).map(|_| (port(), None)).collect(),
             frontends: (0..plan.frontends).map(|_| (port(), port(), None)).collect(),
+            lock: plan.locked.then(|| Lock::prepare(folder.path())),
             excused: Vec::new(),
             disks: Vec::new(),
-            folder: folder(),
+            folder,
             plan,
+        };
+        for index in 0..store.frontends.len() {
+            store.admit_customers(store.port_of(index));
         }
+        store
+    }
+
+    /// From now on requests to this frontend carry the customers' API key, if the store is locked.
+    pub(super) fn admit_customers(&self, port: u16) {
+        if let Some(lock) = &self.lock {
+            lock.admit(port);
+        }
+    }
+
+    /// Gives a new replica of a locked store its certificate.
+    fn certify(&self, id: u64) {
+        if let Some(lock) = &self.lock {
+            lock.authority.issue(("order", &id.to_string()), "oppidum", 3000);
+        }
+    }
+
+    /// The authority of a locked store.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.lock.as_ref().expect("the store is locked").authority
     }
 
     /// Waits until all replicas are ready, 456 leads, and every frontend serves.
     pub(crate) fn await_open(&self) {
         self.await_leader(Some(456));
         self.await_all_ready();
+        self.await_frontends();
+    }
+
+    /// Waits until every frontend serves customers.
+    fn await_frontends(&self) {
         for (port, ..) in &self.frontends {
             until("a frontend lists the shop", || {
                 let reply = Connection::open(*port).ok()?.ask("GET", "/products", &[], "").ok()?;
                 (reply.status == 200).then_some(())
             });
         }
+    }
+
+    /// The customers of a locked store get an API key of their own in place of the root key.
+    fn replace_root_key(&mut self) {
+        if self.lock.is_none() {
+            return;
+        }
+        let issue = ["ctl", "key", "issue", CUSTOMERS, "--as", CUSTOMERS_SCOPES];
+        let issued = self.run(&issue);
+        assert_eq!(issued.code, Some(0), "{issued:?}");
+        if let Some(lock) = &mut self.lock {
+            lock.replace_key(issued.stdout.trim());
+        }
+        self.await_frontends();
     }
 
     fn peers(&self) -> String {
@@ -200,6 +254,7 @@ impl Store {
     /// Starts an additional replica, with an empty folder: it waits to be added.
     pub(crate) fn join_order(&mut self, id: u64, more: &[&str]) {
         self.orders.push((id, free_ports(1)[0], None));
+        self.certify(id);
         self.start_order(id, &[more, &["--join"]].concat());
         self.order(id).says("waiting to be added");
     }
@@ -351,7 +406,9 @@ impl Store {
     /// Runs a client command against the store.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         let url = self.url();
-        run(&[arguments, &["--url", &url]].concat())
+        let arguments = [arguments, &["--url", &url]].concat();
+        // Tools of a locked store find the operator's certificate and their API key there.
+        if self.lock.is_some() { run_in(self.folder(), &[], &arguments) } else { run(&arguments) }
     }
 
     /// Buys on the first frontend, and expects success; returns the order number.
@@ -379,81 +436,15 @@ impl Store {
 
     /// The Prometheus metrics of a frontend.
     pub(crate) fn frontend_metrics(&self, index: usize) -> String {
-        get(self.frontends[index].1, "/metrics").body
+        let port = self.internal_port(index);
+        let Some(lock) = &self.lock else { return get(port, "/metrics").body };
+        lock.page(Holder::Any(CertificateRole::Frontend), port, "/metrics").unwrap()
     }
 
     /// A product's stock, from the first frontend.
     pub(crate) fn stock(&self, name: &str) -> u64 {
         let reply = self.get(&format!("/products/{name}"));
         reply.json()["data"]["quantity"].as_u64().unwrap_or_else(|| panic!("{reply:?}"))
-    }
-
-    /// The status of each reachable replica.
-    pub(crate) fn replicas(&self) -> Vec<Value> {
-        let running = self.orders.iter().filter(|(_, _, process)| process.is_some());
-        let statuses = running.filter_map(|(_, port, _)| {
-            let reply = Connection::open(*port).ok()?.ask("GET", "/status", &[], "").ok()?;
-            serde_json::from_str(&reply.body).ok()
-        });
-        statuses.collect()
-    }
-
-    /// Waits until all running replicas agree on the leader; None: on any leader.
-    pub(crate) fn await_leader(&self, expected: Option<u64>) -> u64 {
-        until(&format!("{expected:?} leads"), || {
-            let replicas = self.replicas();
-            let leader = replicas.first()?["leader"].as_u64()?;
-            let agreed = replicas.iter().all(|status| status["leader"].as_u64() == Some(leader));
-            let there = replicas.iter().any(|status| status["id"].as_u64() == Some(leader));
-            let wanted = expected.is_none_or(|expected| expected == leader);
-            (agreed && there && wanted).then_some(leader)
-        })
-    }
-
-    /// Waits until all replicas are ready, and have applied the same.
-    pub(crate) fn await_all_ready(&self) {
-        until("all replicas have applied the same", || self.are_all_ready().then_some(()));
-    }
-
-    /// True when all replicas are ready, and have applied the same.
-    pub(crate) fn are_all_ready(&self) -> bool {
-        let replicas = self.replicas();
-        let applied = |status: &Value| status["applied_index"].as_u64();
-        let Some(first) = replicas.first().and_then(applied) else { return false };
-        let same = |status: &Value| status["ready"] == true && applied(status) == Some(first);
-        replicas.len() == self.orders.len() && replicas.iter().all(same)
-    }
-
-    /// Repeats a GET until the public port answers with this status; other statuses are ignored.
-    pub(crate) fn await_status(&self, path: &str, status: u16) -> Reply {
-        until(&format!("{path} answers {status}"), || {
-            let reply = Connection::open(self.port()).ok()?.ask("GET", path, &[], "").ok()?;
-            (reply.status == status).then_some(reply)
-        })
-    }
-
-    /// `oppidum verify`, which must find nothing wrong. [P1, P2, P3, P8]
-    pub(crate) fn verify(&self) {
-        self.await_all_ready();
-        let ended = self.run(&["verify"]);
-        assert_eq!(ended.code, Some(0), "{ended:?}");
-        assert!(ended.stdout.contains("identical"), "{ended:?}");
-        self.no_process_reports_a_defect();
-    }
-
-    /// Asserts that no process has logged a defect.
-    pub(crate) fn no_process_reports_a_defect(&self) {
-        let orders = self.orders.iter().filter_map(|(_, _, process)| process.as_ref());
-        let catalogs = self.catalogs.iter().filter_map(|(_, process)| process.as_ref());
-        let frontends = self.frontends.iter().filter_map(|(_, _, process)| process.as_ref());
-        for process in orders.chain(catalogs).chain(frontends) {
-            for line in process.stderr().lines() {
-                let excused = self.excused.iter().any(|words| line.contains(words));
-                let bad = line.contains(" ERROR ") || line.contains("panicked");
-                let bad = bad && !excused;
-                assert!(!bad, "a process reports a defect: {line}");
-            }
-        }
     }
 }
 
@@ -470,22 +461,6 @@ impl Drop for Store {
 fn folder() -> TempDir {
     let prefix = format!("{PREFIX}{}-", std::process::id());
     tempfile::Builder::new().prefix(&prefix).tempdir().unwrap()
-}
-
-/// Free ports, released together. They are drawn at random from below the system's ephemeral range,
-/// because a port must still be free when its process is restarted.
-fn free_ports(count: usize) -> Vec<u16> {
-    let mut held: Vec<TcpListener> = Vec::new();
-    while held.len() < count {
-        let port = rand::rng().random_range(10_000..32_000);
-        held.extend(TcpListener::bind(("127.0.0.1", port)));
-    }
-    held.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
-}
-
-/// Two free ports.
-pub(crate) fn ports() -> [u16; 2] {
-    free_ports(2).try_into().unwrap()
 }
 
 fn strings(texts: &[&str]) -> Vec<String> {

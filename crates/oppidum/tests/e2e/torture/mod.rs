@@ -10,8 +10,12 @@
 //!
 //! * `OPPIDUM_TORTURE_SECONDS`, `OPPIDUM_TORTURE_SEED`: the length of the run, and its seed.
 //! * `OPPIDUM_TORTURE_FAULTS`: names of faults, separated by commas; by default all.
+//! * `OPPIDUM_TORTURE_LOCKED`: 1 for a locked store, with a [hostile client](hostile_client) beside
+//!   the customers.
 
 mod faults;
+mod hostile_client;
+mod hostile_flood;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -20,6 +24,7 @@ use crate::crowd::{Crowd, FRONTENDS, STOCK, shop};
 use crate::harness::{Connection, IDS, Plan, Store, until};
 use crate::history::History;
 use faults::{FAULTS, Needs, Strike};
+use hostile_client::{HostileClient, Report};
 
 /// The number of catalogs.
 const CATALOGS: usize = 2;
@@ -154,8 +159,21 @@ fn wanted(disks: Result<(), String>) -> Vec<(&'static str, Strike)> {
 fn no_acknowledged_order_is_lost_under_any_fault() {
     let seed = number("OPPIDUM_TORTURE_SEED", 1);
     let span = Duration::from_secs(number("OPPIDUM_TORTURE_SECONDS", 15));
+    torture(seed, span, number("OPPIDUM_TORTURE_LOCKED", 0) == 1);
+}
+
+/// A hostile client with a valid API key reads, doubles and alters no order of another principal,
+/// under any fault, and the customers lose nothing. [P1 to P5]
+#[test]
+fn a_hostile_client_with_an_api_key_harms_no_other_principal_under_any_fault() {
+    torture(2, Duration::from_secs(5), true);
+}
+
+/// Tortures a store for this time, and checks every promise.
+#[expect(clippy::print_stdout, reason = "the output says what happened")]
+fn torture(seed: u64, span: Duration, locked: bool) {
     let (_folder, shop) = shop();
-    let plan = Plan { shop, frontends: FRONTENDS, catalogs: CATALOGS, ..Plan::stock() };
+    let plan = Plan { shop, frontends: FRONTENDS, catalogs: CATALOGS, locked, ..Plan::stock() };
     let mut store = Store::prepare(Plan { flags: &SWITCHES, ..plan });
     let faults = wanted(store.mount_disks());
     // Replicas may log the disk faults that torture causes.
@@ -163,6 +181,7 @@ fn no_acknowledged_order_is_lost_under_any_fault() {
     store.start_all();
     let crowd = Crowd::new(&store, 4, 4);
     crowd.go_on(20);
+    let hostile = locked.then(|| HostileClient::start(&store, crowd.history.clone()));
     let mut torture = Torture { store, crowd, luck: seed };
     let mut gaps: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
     let (began, mut reported_at) = (Instant::now(), Instant::now());
@@ -173,6 +192,9 @@ fn no_acknowledged_order_is_lost_under_any_fault() {
         torture.crowd.go_on(20);
         gaps.entry(name).or_default().push(torture.crowd.history.longest_gap(struck));
         torture.store.await_all_ready();
+        if hostile.as_ref().is_some_and(|hostile| !hostile.is_at_work()) {
+            break;
+        }
         if Duration::from_mins(1) < reported_at.elapsed() {
             reported_at = Instant::now();
             let struck: usize = gaps.values().map(Vec::len).sum();
@@ -181,19 +203,49 @@ fn no_acknowledged_order_is_lost_under_any_fault() {
         }
     }
     let Torture { store, crowd, .. } = torture;
+    let report = hostile.map(HostileClient::end);
     let history = crowd.end();
+    let (placed, shown, times) = (history.placed(), history.shown(), history.order_times());
+    if let Some(report) = report {
+        check_hostile(&history, report);
+    }
     assert_eq!(history.violation(STOCK), None, "seed {seed}");
     store.verify();
     ask_again(&store, &history);
-    let (placed, shown) = (history.placed(), history.shown());
     println!("seed {seed}, {} s: {placed} orders, {shown} queries, no violation", span.as_secs());
+    let [p50, p99] = [50, 99].map(|per_cent| of_sorted(&times, per_cent));
+    println!("an order took {p50} ms (p50), {p99} ms (p99)");
     println!("{:<20} {:>6} {:>10} {:>10} {:>10}", "longest gap, ms", "times", "p50", "p99", "max");
     for (name, mut gaps) in gaps {
         gaps.sort_unstable();
-        let at = |per_cent: usize| gaps[(gaps.len() * per_cent / 100).min(gaps.len() - 1)];
-        let (p50, p99, max) = (at(50).as_millis(), at(99).as_millis(), at(100).as_millis());
+        let [p50, p99, max] = [50, 99, 100].map(|per_cent| of_sorted(&gaps, per_cent));
         println!("{name:<20} {:>6} {p50:>10} {p99:>10} {max:>10}", gaps.len());
     }
+}
+
+/// The percentile of sorted times, in milliseconds.
+fn of_sorted(times: &[Duration], per_cent: usize) -> u128 {
+    times[(times.len() * per_cent / 100).min(times.len() - 1)].as_millis()
+}
+
+/// Every order of the hostile client is one of its own.
+#[expect(clippy::print_stdout, reason = "the output says what happened")]
+fn check_hostile(history: &History, report: Report) {
+    let Report { copies, numbers, answered, limited, hidden, batches, rejected } = report;
+    println!(
+        "hostile client: {answered} requests, {limited} beyond its rate; {} orders, {} copies of \
+         customers' orders, {batches:?} batches (placed, not allowed), {hidden} customers' orders \
+         hidden, {rejected} orders with a revoked API key rejected",
+        numbers.len(),
+        copies.len()
+    );
+    for answer in copies {
+        history.record(answer);
+    }
+    let mut all = [numbers, history.numbers()].concat();
+    all.sort_unstable();
+    let twice = all.iter().zip(all.iter().skip(1)).find(|(one, next)| one == next);
+    assert_eq!(twice, None, "an order of two principals");
 }
 
 /// Repeats acknowledged keys: each must give its recorded answer. [P4]
@@ -210,5 +262,12 @@ fn ask_again(store: &Store, history: &History) {
             again.header("idempotent-replayed") == Some("true")
         });
         assert!(is_replayed, "{key}");
+        let order = connection.ask("GET", &format!("/orders/{number}"), &[], "").unwrap();
+        let [order, sent] = [&order.json()["data"], &serde_json::from_str(body).unwrap()].map(
+            |it: &serde_json::Value| {
+                [&it["name"], &it["quantity"], &it["type"]].map(ToString::to_string)
+            },
+        );
+        assert_eq!(order, sent, "{key}");
     }
 }
