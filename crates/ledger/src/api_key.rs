@@ -62,8 +62,9 @@ impl ApiKeyId {
     }
 }
 
-/// True for a character of the [`ALPHABET`]. Every record with an actor is checked by it.
-fn is_in_alphabet(byte: u8) -> bool {
+/// True for a character of the [`ALPHABET`]. Every record with an actor, and every API key that is
+/// sent, is checked by it.
+pub(crate) fn is_in_alphabet(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'a'..=b'z') && !matches!(byte, b'i' | b'l' | b'o' | b'u')
 }
 

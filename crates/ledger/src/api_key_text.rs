@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use crate::api_key::{ALPHABET, API_KEY_ID_BYTES, ApiKeyDigest, ApiKeyId};
+use crate::api_key::{ALPHABET, API_KEY_ID_BYTES, ApiKeyDigest, ApiKeyId, is_in_alphabet};
 
 /// The first characters of every API key.
 pub const API_KEY_PREFIX: &str = "opk_";
@@ -96,8 +96,7 @@ fn parts(text: &[u8]) -> Result<ApiKeyId, NotAnApiKey> {
     let secret = rest.strip_prefix(b"_").ok_or(NotAnApiKey::Form)?;
     let id = ApiKeyId::new(id).ok_or(NotAnApiKey::Form)?;
     let (checked, found) = text.split_at_checked(CHECKED_BYTES).ok_or(NotAnApiKey::Form)?;
-    let has_form =
-        found.len() == CHECK_BYTES && secret.iter().all(|letter| ALPHABET.contains(letter));
+    let has_form = found.len() == CHECK_BYTES && secret.iter().copied().all(is_in_alphabet);
     if !has_form {
         return Err(NotAnApiKey::Form);
     }
