@@ -1,9 +1,9 @@
 //! Rates: bounds how many requests of one address, and of one principal, a frontend takes.
 //!
 //! Requests of an API key count for its principal, by the rate of the key; all others for their
-//! address. A request that is one too many gets 429. A client that is no gateway waits for that
-//! answer, so that a client that does not slow down is slowed down. [`RateTable`] decides; this is
-//! the shell, with the clock.
+//! address. A request that is one too many gets 429. A client with a connection of its own waits
+//! for that answer, so that a client that does not slow down is slowed down. [`RateTable`] decides;
+//! this is the shell, with the clock.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -146,8 +146,12 @@ impl Rates {
         taken: Result<(), Exceeded>,
     ) -> Result<(), Box<Answer>> {
         let Err(Exceeded { wait, is_reported }) = taken else { return Ok(()) };
-        if is_reported {
-            self.warn(counted, quota);
+        if is_reported && !self.warn(counted, quota) {
+            match counted {
+                Counted::Principal(key) => self.principals.lock().forget_report(key),
+                Counted::Address(address) => self.addresses.lock().forget_report(address),
+                Counted::Handshakes(address) => self.handshakes.lock().forget_report(address),
+            }
         }
         Err(rejected(client, counted, quota, wait))
     }
@@ -164,11 +168,11 @@ impl Rates {
         }
     }
 
-    /// Logs that a client keeps exceeding its quota.
-    fn warn(&self, counted: &Counted, quota: Quota) {
+    /// Logs that a client keeps exceeding its quota. False: another client was named just before.
+    fn warn(&self, counted: &Counted, quota: Quota) -> bool {
         let mut warned = self.warned.lock();
         if warned.is_some_and(|warned| warned.elapsed() < WARNING_INTERVAL) {
-            return;
+            return false;
         }
         *warned = Some(Instant::now());
         let count = quota.count;
@@ -190,6 +194,7 @@ impl Rates {
                  closed: name it in --gateways if it is a gateway, or raise --requests-per-address"
             ),
         }
+        true
     }
 }
 

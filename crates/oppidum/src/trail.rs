@@ -337,7 +337,8 @@ fn visible(text: &str) -> String {
     let is_odd = |letter: char| {
         letter.is_control()
             || matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
-            || matches!(letter, '\u{2060}'..='\u{206f}')
+            || matches!(letter, '\u{2060}'..='\u{206f}' | '\u{e0000}'..='\u{e007f}')
+            || matches!(letter, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}')
     };
     text.chars().map(|letter| if is_odd(letter) { '\u{fffd}' } else { letter }).collect()
 }

@@ -78,8 +78,17 @@ impl Store for HistoryService {
             send_blocks(&view, after, to, &parts);
         });
         let stop = self.stop.clone().cancelled_owned();
-        Ok(Response::new(ReceiverStream::new(outgoing).take_until(stop).boxed()))
+        let parts = ReceiverStream::new(outgoing).take_until(stop);
+        // A history that is cut off must not pass for a whole one.
+        let stopped = self.stop.clone();
+        let cut_off = futures::stream::once(async move { stopped.is_cancelled() })
+            .filter_map(|is_cut_off| std::future::ready(is_cut_off.then(|| Err(stopping()))));
+        Ok(Response::new(parts.chain(cut_off).boxed()))
     }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("it stops: ask another replica")
 }
 
 fn head(id: u64, shop: &ShopState) -> proto::HistoryHead {
@@ -121,9 +130,15 @@ fn index_before(
     let (mut low, mut high) = (after.0, to.0);
     while low < high {
         let middle = low.midpoint(high);
-        match first_above(Index(middle)) {
-            Ok(Some((index, at))) if at < since => low = index.0,
-            // Beside a damaged block, more is sent than was asked for: the reader compares times.
+        // A damaged block is stepped over: a later block that can be read decides.
+        let steps = std::iter::successors(Some(0_u64), |step| step.checked_mul(2)?.checked_add(1));
+        let readable = steps
+            .map_while(|step| middle.checked_add(step))
+            .take_while(|at| *at < high)
+            .find_map(|at| first_above(Index(at)).ok());
+        match readable {
+            Some(Some((index, at))) if at < since => low = index.0,
+            // Where none can be read, more is sent than was asked for: the reader compares times.
             _ => high = middle,
         }
     }
@@ -176,8 +191,14 @@ mod tests {
             let from = index_before(Timestamp(since), (Index(0), Index(100)), first_above);
             assert!(from.0 < since, "{from:?} since {since}");
         }
-        let from = index_before(Timestamp(80), (Index(0), Index(100)), first_above);
-        assert_eq!(from, Index(79));
+        let one = |index: Index| match index.0 {
+            50 => Err(io::ErrorKind::InvalidData.into()),
+            above => Ok(Some((Index(above + 1), Timestamp(above + 1)))),
+        };
+        for since in 53..=100 {
+            let from = index_before(Timestamp(since), (Index(0), Index(100)), one);
+            assert_eq!(from, Index(since - 1), "the damaged block is before the asked time");
+        }
     }
 
     /// Kind: a change that is left out of the audit trail.

@@ -147,6 +147,17 @@ impl<K: Hash + Eq> RateTable<K> {
         self.bucket(client).charge(quota, requests, now)
     }
 
+    /// Forgets that a client was to be logged: its next rejection says so again.
+    pub(crate) fn forget_report<Q>(&mut self, client: &Q)
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        if let Some(bucket) = self.buckets.peek_mut(client) {
+            bucket.reported = None;
+        }
+    }
+
     fn bucket<Q>(&mut self, client: &Q) -> &mut Bucket
     where
         K: Borrow<Q>,

@@ -146,7 +146,11 @@ impl ConnectionServer {
         };
         let customer = match named {
             Ok(Ok(Some(customer))) => customer,
-            Ok(Ok(None)) => return Some((stream, client)),
+            // What names no customer counts for the gateway.
+            Ok(Ok(None)) => {
+                let address = ClientAddress { is_exempt: false, ..client.address };
+                return Some((stream, Client { address, ..client }));
+            }
             Ok(Err(error)) => {
                 self.warn_of_gateway(client.address.address, &error.to_string());
                 return None;

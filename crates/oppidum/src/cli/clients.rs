@@ -16,8 +16,8 @@ pub(crate) struct Clients {
     /// at once; 0: no limit [default: 1000]
     #[arg(long, value_name = "N")]
     pub(crate) requests_per_address: Option<String>,
-    /// Addresses of gateways, which have no limit, and networks of gateways alone; `loopback`:
-    /// the addresses of this machine
+    /// Addresses of gateways, and networks of gateways alone: no limit of connections, and none of
+    /// requests unless `--customer-address` is set; `loopback`: the addresses of this machine
     #[arg(long, value_name = "ADDRESS,…")]
     pub(crate) gateways: Option<String>,
     /// How gateways name the address of a customer, whose limits then apply: `unknown` (they do

@@ -45,10 +45,11 @@ pub(crate) enum ApiKeys {
         /// How long the key lasts: 90d, 24h, 30m [default: until it is revoked]
         #[arg(long = "for", value_name = "TIME", value_parser = lifetime)]
         lifetime: Option<Duration>,
-        /// How many requests per second a frontend takes from the principal [default: any number]
+        /// How many requests per second a frontend takes with all keys of the principal that have
+        /// this rate and burst [default: any number]
         #[arg(long, value_name = "N", value_parser = rate)]
         rate: Option<u32>,
-        /// How many requests may come at once [default: twice the rate]
+        /// How many requests may come at once [default: twice the rate, at most 1000000]
         #[arg(long, value_name = "N", value_parser = requests, requires = "rate")]
         burst: Option<u32>,
         /// A note for people

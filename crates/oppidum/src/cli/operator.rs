@@ -42,7 +42,8 @@ pub(crate) struct Repair {
     oppidum ctl trail --since 90d --json | jq 'select(.actor == \"operator anna\")'\n\n\
     An actor is an operator or a catalog by its certificate, or an API key; `-`: neither. \
     Members, transfers and repairs are listed from the first command about API keys on, when they \
-    were begun. Repetitions are left out, and so are proposals of catalogs that came too late.\n\
+    were begun. Repetitions are left out, except of actions that may have been done twice; so are \
+    proposals of catalogs that came too late.\n\
     Exit codes: 0 listed, also if there is nothing; 1 a replica sent a bad history; 2 no replica \
     could be asked.")]
 pub(crate) struct Trail {
