@@ -33,18 +33,21 @@ impl Store {
         })
     }
 
-    /// Waits until all replicas are ready, and have applied the same.
+    /// Waits until all replicas are ready, and none lacks what another had applied just before.
     pub(crate) fn await_all_ready(&self) {
         until("all replicas have applied the same", || self.are_all_ready().then_some(()));
     }
 
-    /// True when all replicas are ready, and have applied the same.
+    /// True when all replicas are ready, and none lacks what another had applied just before. While
+    /// orders go on, the replicas are never seen at one index: they are asked one after the other.
     pub(crate) fn are_all_ready(&self) -> bool {
-        let replicas = self.replicas();
         let applied = |status: &Value| status["applied_index"].as_u64();
-        let Some(first) = replicas.first().and_then(applied) else { return false };
-        let same = |status: &Value| status["ready"] == true && applied(status) == Some(first);
-        replicas.len() == self.orders.len() && replicas.iter().all(same)
+        let Some(before) = self.replicas().iter().filter_map(applied).max() else { return false };
+        let replicas = self.replicas();
+        let is_level = |status: &Value| {
+            status["ready"] == true && applied(status).is_some_and(|own| before <= own)
+        };
+        replicas.len() == self.orders.len() && replicas.iter().all(is_level)
     }
 
     /// Repeats a GET until the public port answers with this status; other statuses are ignored.
