@@ -54,7 +54,8 @@ pub const FAILED_AUTHENTICATIONS_MAX: u32 = 10;
 /// A failed authentication beyond them is answered after this pause.
 pub const FAILED_AUTHENTICATION_PAUSE: Duration = Duration::from_secs(1);
 
-/// The most addresses whose requests are counted, those that were met last: some 10 MB when full.
+/// The most addresses whose requests are counted, those that were met last; the same for handshakes
+/// and for bad API keys: some 10 MB each when full.
 pub const ADDRESSES_COUNTED_MAX: usize = 65_536;
 
 /// The most principals whose requests are counted: more than a ledger holds.

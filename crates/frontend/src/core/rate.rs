@@ -5,7 +5,6 @@
 //! Communications", 1986). A table holds the buckets of the clients that were met last. A client
 //! whose bucket was dropped begins with an empty one.
 
-use std::borrow::Borrow;
 use std::hash::Hash;
 use std::time::Duration;
 
@@ -111,58 +110,37 @@ pub(crate) struct RateTable<K: Hash + Eq> {
     clients_max: usize,
 }
 
-impl<K: Hash + Eq> RateTable<K> {
+impl<K: Hash + Eq + Clone> RateTable<K> {
     /// A table of at most `clients_max` buckets.
     pub(crate) fn new(clients_max: usize) -> Self {
         Self { buckets: LruCache::unbounded(), clients_max }
     }
 
     /// Takes a request of a client, if there is room for it.
-    pub(crate) fn take<Q>(
-        &mut self,
-        client: &Q,
-        quota: Quota,
-        now: Duration,
-    ) -> Result<(), Exceeded>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-    {
+    pub(crate) fn take(&mut self, client: &K, quota: Quota, now: Duration) -> Result<(), Exceeded> {
         self.bucket(client).take(quota, now)
     }
 
     /// Takes requests of a client, also more than there is room for, unless its bucket is too full
     /// already.
-    pub(crate) fn charge<Q>(
+    pub(crate) fn charge(
         &mut self,
-        client: &Q,
+        client: &K,
         quota: Quota,
         requests: u32,
         now: Duration,
-    ) -> Result<(), Exceeded>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-    {
+    ) -> Result<(), Exceeded> {
         self.bucket(client).charge(quota, requests, now)
     }
 
     /// Forgets that a client was to be logged: its next rejection says so again.
-    pub(crate) fn forget_report<Q>(&mut self, client: &Q)
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
+    pub(crate) fn forget_report(&mut self, client: &K) {
         if let Some(bucket) = self.buckets.peek_mut(client) {
             bucket.reported = None;
         }
     }
 
-    fn bucket<Q>(&mut self, client: &Q) -> &mut Bucket
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-    {
+    fn bucket(&mut self, client: &K) -> &mut Bucket {
         if self.clients_max <= self.buckets.len() && !self.buckets.contains(client) {
             self.buckets.pop_lru();
         }
@@ -222,8 +200,8 @@ mod tests {
 
     #[test]
     fn clients_have_buckets_of_their_own_and_the_last_met_stay() {
-        let mut table: RateTable<String> = RateTable::new(2);
-        let mut take = |client: &str| table.take(client, Quota { burst: 1, ..QUOTA }, ms(0));
+        let mut table: RateTable<&str> = RateTable::new(2);
+        let mut take = |client| table.take(&client, Quota { burst: 1, ..QUOTA }, ms(0));
         assert!(take("a").is_ok() && take("a").is_err() && take("b").is_ok());
         assert!(take("a").is_err() && take("c").is_ok() && take("a").is_err());
         assert!(take("b").is_ok(), "it was dropped for c");

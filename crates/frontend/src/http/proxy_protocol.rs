@@ -23,13 +23,13 @@ pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
     let mut start = [0; START_BYTES];
     stream.read_exact(&mut start).await?;
     let (signature, rest) = start.split_at(SIGNATURE.len());
-    let [command, family, length @ ..] = rest else { return Err(malformed("no header")) };
+    let [command, family, length @ ..] = rest else { return Err(malformed("too few bytes came")) };
     if signature != SIGNATURE || command >> 4 != 2 {
-        return Err(malformed("no header of PROXY protocol version 2"));
+        return Err(malformed("other bytes came first"));
     }
     let length = <[u8; 2]>::try_from(length).map_or(0, u16::from_be_bytes).into();
     if REST_BYTES_MAX < length {
-        return Err(malformed("a header of PROXY protocol that is too long"));
+        return Err(malformed("the header is too long"));
     }
     let mut rest = vec![0; length];
     stream.read_exact(&mut rest).await?;
@@ -39,7 +39,7 @@ pub(crate) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Op
         (0 | 1, _) => return Ok(None),
         _ => None,
     };
-    source.map(Some).ok_or_else(|| malformed("a malformed header of PROXY protocol"))
+    source.map(Some).ok_or_else(|| malformed("the header is malformed"))
 }
 
 fn malformed(why: &'static str) -> io::Error {
