@@ -49,6 +49,7 @@ use crate::keys;
 use crate::limits;
 use crate::queries::Queries;
 use crate::rates::Rates;
+use crate::remembered_key::RememberedKey;
 use crate::replicas::Replicas;
 use crate::status_view::{StatusView, shows_whole};
 use crate::submit;
@@ -376,9 +377,14 @@ impl Handler for Api {
         answer
     }
 
-    async fn answer_plain(&self, request: &PlainRequest<'_>, from: ClientAddress) -> Answer {
+    async fn answer_plain(
+        &self,
+        request: &PlainRequest<'_>,
+        remembered: &mut RememberedKey,
+        from: ClientAddress,
+    ) -> Answer {
         let sent = request.authorization.map_or(Authorization::None, Authorization::One);
-        let sender = self.identify(sent, from);
+        let sender = self.identify(sent, remembered, from);
         let permit = self.shared.places.try_acquire();
         let mut answer = match (permit, request.content) {
             (Err(_), _) => sender.err().map_or_else(too_many, |rejection| *rejection),
@@ -402,7 +408,8 @@ impl Handler for Api {
         phase: &RequestPhase,
     ) -> Answer {
         let id = self.id_or(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
-        let sender = self.identify(Authorization::of(request.headers()), from);
+        let sent = Authorization::of(request.headers());
+        let sender = self.identify(sent, &mut RememberedKey::default(), from);
         // The pause of a rejected sender is that of any answer.
         let pause = sender.as_ref().err().and_then(|answer| answer.extensions().get().copied());
         let mut answer = self.route(request, sender, from, phase).await;

@@ -63,7 +63,9 @@ mod run;
 mod table_tests;
 
 pub use self::core::client_address::{CustomerAddress, Gateways};
-use self::core::{authentication, batch, client_address, order_json, rate, refusals};
+use self::core::{
+    authentication, batch, client_address, order_json, rate, refusals, remembered_key,
+};
 pub use self::core::{cache, classic, retry, timeline};
 pub use clients::Clients;
 pub use run::{Settings, run};

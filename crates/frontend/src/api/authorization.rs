@@ -11,6 +11,7 @@ use super::scope_check::{Identified, rejected};
 use crate::answer::{self, Answer};
 use crate::authentication::{Authorization, Sender};
 use crate::client_address::ClientAddress;
+use crate::remembered_key::RememberedKey;
 
 impl<'a> Authorization<'a> {
     /// What these headers hold.
@@ -27,8 +28,13 @@ impl<'a> Authorization<'a> {
 impl Api {
     /// The sender of a request that is within the rate of its client; else the answer, 429 for a
     /// request that is one too many.
-    pub(super) fn identify(&self, sent: Authorization<'_>, from: ClientAddress) -> Identified {
-        let mut sender = self.sender(sent);
+    pub(super) fn identify(
+        &self,
+        sent: Authorization<'_>,
+        remembered: &mut RememberedKey,
+        from: ClientAddress,
+    ) -> Identified {
+        let mut sender = self.sender(sent, remembered);
         match &mut sender {
             Ok(sender) => self.shared.rates.take(from, Some(sender))?,
             Err(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
@@ -50,7 +56,7 @@ impl Api {
     }
 
     /// The sender of a request; else the answer.
-    fn sender(&self, sent: Authorization<'_>) -> Identified {
+    fn sender(&self, sent: Authorization<'_>, remembered: &mut RememberedKey) -> Identified {
         let replicas = &self.shared.replicas;
         let Some(access) = replicas.access() else {
             let why = "starting: no replica has said yet who may do what";
@@ -61,7 +67,7 @@ impl Api {
             Authorization::None => None,
             _ => replicas.log_time_ms().map(Timestamp),
         };
-        let sender = Sender::of(sent, &access, at).map_err(rejected)?;
+        let sender = remembered.sender(sent, &access, at).map_err(rejected)?;
         if sender.actor.is_some() && !replicas.hear_any() {
             // A key may have been revoked meanwhile.
             let why = "no replica is reachable, so no API key can be checked";

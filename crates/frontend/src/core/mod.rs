@@ -11,5 +11,6 @@ pub(crate) mod order_json;
 mod predicates;
 pub(crate) mod rate;
 pub(crate) mod refusals;
+pub(crate) mod remembered_key;
 pub mod retry;
 pub mod timeline;

@@ -21,6 +21,7 @@ use crate::http::handler::{Client, Handler, Written, log, pause};
 use crate::http::parse::{self, Content, Parsed, PlainRequest};
 use crate::http::send_timer::SendTimer;
 use crate::http::tracked_stream::drop_first;
+use crate::remembered_key::RememberedKey;
 
 /// A request that arrived in part may take this long to arrive whole before the connection goes to
 /// hyper, which answers the client when the time-out of a head ends.
@@ -64,6 +65,7 @@ pub(crate) struct FastPath {
     ticket: Option<u64>,
     /// The connection ends after the answers in `out`.
     ends: bool,
+    remembered: RememberedKey,
     pub(crate) sending: SendTimer,
 }
 
@@ -81,6 +83,7 @@ impl FastPath {
             reads: true,
             ticket: None,
             ends: false,
+            remembered: RememberedKey::default(),
             sending: SendTimer::default(),
         }
     }
@@ -127,7 +130,7 @@ impl FastPath {
             client.place.note_request();
             let began = Instant::now();
             let from = api.client_of_plain(client.address, &request);
-            let mut answer = api.answer_plain(&request, from).await;
+            let mut answer = api.answer_plain(&request, &mut self.remembered, from).await;
             pause(client, &mut answer).await;
             self.ends = request.last || stop.is_cancelled() || api.is_draining();
             let is_query = matches!(request.content, Content::Query(_));

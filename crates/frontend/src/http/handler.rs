@@ -17,6 +17,7 @@ use crate::http::head::Rejection;
 use crate::http::parse::PlainRequest;
 use crate::http::phase::RequestPhase;
 use crate::http::scheduler::ReadScheduler;
+use crate::remembered_key::RememberedKey;
 
 /// What a connection serves: the API.
 pub(crate) trait Handler: Clone {
@@ -59,10 +60,11 @@ pub(crate) trait Handler: Clone {
         request: &PlainRequest<'_>,
     ) -> ClientAddress;
 
-    /// Answers a plain request. `from`: its client.
+    /// Answers a plain request. `remembered`: the API key of its connection. `from`: its client.
     fn answer_plain(
         &self,
         request: &PlainRequest<'_>,
+        remembered: &mut RememberedKey,
         from: ClientAddress,
     ) -> impl Future<Output = Answer> + Send;
 

@@ -23,6 +23,7 @@ use crate::http::handler::Written;
 use crate::http::head::Rejection;
 use crate::http::parse::{Content, PlainRequest};
 use crate::http::scheduler::ReadScheduler;
+use crate::remembered_key::RememberedKey;
 
 const IDLE: Duration = Duration::from_secs(1);
 
@@ -121,7 +122,12 @@ impl Handler for TestShop {
         connection
     }
 
-    async fn answer_plain(&self, request: &PlainRequest<'_>, _: ClientAddress) -> Answer {
+    async fn answer_plain(
+        &self,
+        request: &PlainRequest<'_>,
+        _: &mut RememberedKey,
+        _: ClientAddress,
+    ) -> Answer {
         tokio::task::yield_now().await;
         match request.content {
             Content::Order { key: None, body: b"{}" } => self.respond(b"placed".to_vec()),
