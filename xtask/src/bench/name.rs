@@ -55,6 +55,8 @@ pub(crate) enum Name {
     Return,
     /// The leader is killed; needs --failover N.
     Failover,
+    /// The leader is killed, with certificates between the processes; needs --failover N.
+    FailoverCertificates,
     /// The leader is frozen; needs --failover N --freeze.
     Freeze,
 }
@@ -82,13 +84,15 @@ impl Name {
             Self::Growth => "growth",
             Self::Return => "return",
             Self::Failover => "failover",
+            Self::FailoverCertificates => "failover-certificates",
             Self::Freeze => "freeze",
         }
     }
 
     /// The rows that are measured by default.
     pub(crate) fn usual() -> Vec<Self> {
-        let rare = [Self::Growth, Self::Return, Self::Failover, Self::Freeze];
+        let rare =
+            [Self::Growth, Self::Return, Self::Failover, Self::FailoverCertificates, Self::Freeze];
         Self::every().into_iter().filter(|name| !rare.contains(name)).collect()
     }
 

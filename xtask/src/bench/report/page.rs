@@ -68,7 +68,8 @@ impl Book {
                 Figures::Growth(figures) => sections::growth(figures, page),
                 Figures::Return(figures) => sections::returning(figures, page),
                 Figures::Failover(figures) => {
-                    let is_second = *name == Name::Freeze && self.figures(Name::Failover).is_some();
+                    let is_second =
+                        *name != Name::Failover && self.figures(Name::Failover).is_some();
                     sections::failover(*name, is_second, figures, page);
                 }
                 Figures::ClosedLoop(_) | Figures::Skipped(_) => {}

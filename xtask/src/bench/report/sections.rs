@@ -242,6 +242,9 @@ pub(crate) fn failover(name: Name, is_second: bool, figures: &Failover, page: &m
     let Failover { times, gap, quiet, under_load: Done { good, shed, unknown } } = figures;
     let (gone, signal, of, back) = match name {
         Name::Freeze => ("frozen", "SIGSTOP", "to", "continued"),
+        Name::FailoverCertificates => {
+            ("killed, with certificates", "`kill -9`", "of", "started again")
+        }
         _ => ("killed", "`kill -9`", "of", "started again"),
     };
     let name = name.text();

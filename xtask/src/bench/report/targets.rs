@@ -235,7 +235,11 @@ fn returning(Return { away, returning, back, .. }: &Return) -> String {
 /// The item of both kinds of failover.
 fn gaps(book: &Book) -> Option<String> {
     let mut targets = Vec::new();
-    let kinds = [(Name::Failover, "killed", 100.0), (Name::Freeze, "frozen", 1_000.0)];
+    let kinds = [
+        (Name::Failover, "killed", 100.0),
+        (Name::FailoverCertificates, "killed, with certificates,", 100.0),
+        (Name::Freeze, "frozen", 1_000.0),
+    ];
     for (name, what, limit) in kinds {
         let Some(Figures::Failover(Failover { gap, .. })) = book.figures(name) else { continue };
         let leader = if targets.is_empty() { "the leader" } else { "it" };

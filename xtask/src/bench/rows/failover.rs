@@ -14,7 +14,7 @@ use crate::bench::load::closed::{Done, until_stopped};
 use crate::bench::load::script::{Expect, Heard, Script};
 use crate::bench::report::{Failover, Figures};
 use crate::bench::shop::{HOT, Shop};
-use crate::bench::store::Store;
+use crate::bench::store::{Plane, Store};
 use crate::bench::turns::check_growth;
 
 /// Clients, each with one order in flight.
@@ -60,11 +60,16 @@ impl Seen {
 }
 
 /// Kills the leader `kills` times (or freezes it), and brings it back each time.
-pub(super) fn measure(bench: &mut Bench, kills: u32, freeze: bool) -> Result<Figures> {
+pub(super) fn measure(
+    bench: &mut Bench,
+    plane: Plane,
+    kills: u32,
+    freeze: bool,
+) -> Result<Figures> {
     if kills == 0 {
         bail!("the leader is killed once at least");
     }
-    let mut store = Store::start(&bench.root, "failover", Shop::of(10), 1)?;
+    let mut store = Store::start_on(&bench.root, "failover", Shop::of(10), 1, plane)?;
     let before = store.next_order_number()?;
     let (address, seen, stop) = (store.address.clone(), Seen::new(), AtomicBool::new(false));
     let script = Script::hot(&address, HOT);

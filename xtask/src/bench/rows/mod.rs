@@ -16,6 +16,7 @@ use anyhow::Result;
 
 use crate::bench::name::Name;
 use crate::bench::report::Figures;
+use crate::bench::store::Plane;
 use crate::bench::{Bench, Options, many, peers};
 
 /// The number of orders by default, for rows with many orders.
@@ -45,11 +46,17 @@ pub(crate) fn measure(bench: &mut Bench, name: Name, options: &Options) -> Resul
         Name::Return => {
             returning::measure(bench, many(options, options.returning, MANY, "--return")?)
         }
-        Name::Failover => {
-            failover::measure(bench, many(options, options.failover, 200, "--failover")?, false)
+        Name::Failover | Name::FailoverCertificates => {
+            let plane = match name {
+                Name::FailoverCertificates => Plane::MutualTls,
+                _ => Plane::Plaintext,
+            };
+            let kills = many(options, options.failover, 200, "--failover")?;
+            failover::measure(bench, plane, kills, false)
         }
         Name::Freeze => {
-            failover::measure(bench, many(options, options.failover, 20, "--failover")?, true)
+            let freezes = many(options, options.failover, 20, "--failover")?;
+            failover::measure(bench, Plane::Plaintext, freezes, true)
         }
     }
 }
