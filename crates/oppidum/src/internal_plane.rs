@@ -1,7 +1,8 @@
 //! The internal plane: the credentials of a process, and the routes of the tools.
 //!
 //! A tool reads the operator's certificate when it first dials a process, so that commands of the
-//! public plane need none.
+//! public plane need none. Of a store that `up` runs on this machine, it finds the certificate
+//! without a flag.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -10,6 +11,9 @@ use wire::dial::Route;
 use wire::exit::Stop;
 use wire::tls::credentials::Credentials;
 use wire::tls::subject::{CertificateRole, Holder};
+
+use crate::address::is_loopback;
+use crate::listeners;
 
 /// The folder of the operator's certificate. `None`: the tools dial in plaintext.
 static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
@@ -26,6 +30,28 @@ pub(crate) fn load(folder: &Path, holder: Holder) -> Result<Arc<Credentials>, St
 /// counts.
 pub(crate) fn set_folder(folder: Option<PathBuf>) {
     let _ = FOLDER.set(folder);
+}
+
+/// Looks for the folder of the operator's certificate, if none was given: it is that of the
+/// frontend at `url`, if the frontend runs on this machine and `up` gave it the folder.
+pub(crate) async fn find_folder(url: &str) {
+    if FOLDER.get().is_some() {
+        return;
+    }
+    let uri: http::Uri = url.parse().unwrap_or_default();
+    let port = uri.port_u16().filter(|_| uri.host().is_some_and(is_loopback));
+    let found = match port {
+        Some(port) => tokio::task::spawn_blocking(move || of_process(port)).await.ok().flatten(),
+        None => None,
+    };
+    set_folder(found);
+}
+
+/// The folder of certificates of the process that listens on a port, if it holds the operator's,
+/// too. Blocking.
+fn of_process(port: u16) -> Option<PathBuf> {
+    let folder = listeners::folder_of(port, "--tls")?;
+    load(&folder, Holder::Any(CertificateRole::Operator)).is_ok().then_some(folder)
 }
 
 /// True if this tool has no folder of certificates, and dials in plaintext.

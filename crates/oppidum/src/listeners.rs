@@ -1,13 +1,15 @@
-//! Listening sockets of this machine, from `/proc` on Linux: finds the other addresses on which the
-//! process behind a port listens.
+//! Listening sockets of this machine, from `/proc` on Linux: finds the process behind a port, the
+//! other addresses on which it listens, and what it was started with.
 //!
 //! A frontend's internal listener shows where the processes of the store are; its public port need
 //! not. On the frontend's own machine a tool that was given the public port finds the internal one
 //! here, without further settings.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
 
 /// The state of a listening socket in the kernel's table (`TCP_LISTEN`).
 const LISTEN: &str = "0A";
@@ -15,15 +17,35 @@ const LISTEN: &str = "0A";
 /// The other addresses on which the process that listens on `port` listens. Empty where that
 /// process belongs to another user, or where there is no `/proc`. Blocking.
 pub(crate) fn beside(port: u16) -> Vec<SocketAddr> {
+    let sockets = sockets();
+    let mut owned = processes().map(|process| others(&sockets, &inodes(&process), port));
+    owned.find(|found| !found.is_empty()).unwrap_or_default()
+}
+
+/// The folder that the process that listens on `port` was given by this flag of its command line.
+/// Blocking.
+pub(crate) fn folder_of(port: u16, flag: &str) -> Option<PathBuf> {
+    let own = sockets().into_iter().filter(|socket| socket.address.port() == port);
+    let own: BTreeSet<u64> = own.map(|socket| socket.inode).collect();
+    let process = processes().find(|process| !inodes(process).is_disjoint(&own))?;
+    let arguments = std::fs::read(process.join("cmdline")).ok()?;
+    let mut arguments = arguments.split(|byte| *byte == 0);
+    arguments.find(|argument| *argument == flag.as_bytes())?;
+    let folder = Path::new(OsStr::from_bytes(arguments.next()?));
+    // A relative path counts from where that process runs.
+    Some(std::fs::read_link(process.join("cwd")).ok()?.join(folder))
+}
+
+/// All listening sockets.
+fn sockets() -> Vec<Listening> {
     let tables = ["/proc/net/tcp", "/proc/net/tcp6"];
     let texts = tables.iter().filter_map(|table| std::fs::read_to_string(table).ok());
-    let sockets: Vec<Listening> = texts.flat_map(|text| parse(&text)).collect();
-    let Ok(processes) = std::fs::read_dir("/proc") else { return Vec::new() };
-    let owned = processes.flatten().map(|process| inodes(&process.path().join("fd")));
-    owned
-        .map(|inodes| others(&sockets, &inodes, port))
-        .find(|found| !found.is_empty())
-        .unwrap_or_default()
+    texts.flat_map(|text| parse(&text)).collect()
+}
+
+/// The folders of all processes in `/proc`, and some others.
+fn processes() -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path())
 }
 
 /// A listening socket, with the inode by which a file descriptor names it.
@@ -44,9 +66,9 @@ fn others(sockets: &[Listening], inodes: &BTreeSet<u64>, port: u16) -> Vec<Socke
     other.map(|socket| dialed(socket.address)).collect()
 }
 
-/// The inodes of the sockets among the descriptors in a folder such as `/proc/7/fd`.
-fn inodes(descriptors: &Path) -> BTreeSet<u64> {
-    let Ok(descriptors) = std::fs::read_dir(descriptors) else { return BTreeSet::new() };
+/// The inodes of the sockets among the descriptors of the process in a folder such as `/proc/7`.
+fn inodes(process: &Path) -> BTreeSet<u64> {
+    let Ok(descriptors) = std::fs::read_dir(process.join("fd")) else { return BTreeSet::new() };
     let targets = descriptors.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
     let inode = |target: std::path::PathBuf| {
         target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()

@@ -10,7 +10,6 @@ use super::subject::{StoreName, Subject};
 
 /// Makes what is missing in a folder: a CA, and a pair for each of these subjects. What is there
 /// stays, unless its CA is new.
-#[cfg_attr(not(test), expect(dead_code, reason = "`up` has no TLS yet"))]
 pub(crate) fn complete(path: &Path, store: &StoreName, subjects: &[Subject]) -> Result<(), Stop> {
     let folder = CaFolder::create(path)?;
     let (authority, is_new) = match folder.authority()? {

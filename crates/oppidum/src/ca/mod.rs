@@ -11,7 +11,7 @@ mod authority;
 mod certificate;
 mod folder;
 mod listing;
-mod local;
+pub(crate) mod local;
 pub(crate) mod subject;
 #[cfg(test)]
 mod tests;

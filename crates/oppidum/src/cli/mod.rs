@@ -128,6 +128,7 @@ pub(crate) struct WatchTimes {
     oppidum up --ports auto --frontends 2 --catalogs 2 --shop my-shop.toml\n\n\
     Then kill one of the pids it prints with `kill -9` and go on ordering. Ctrl-C ends everything."
 )]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Up {
     /// The classic API to speak: stock (transactions, buy and sell) or toy (orders)
     #[arg(long)]
@@ -159,6 +160,10 @@ pub(crate) struct Up {
     /// Leaders hand over to a replica with a higher id that is back, without waiting for a failure
     #[arg(long)]
     pub(crate) preempt: bool,
+    /// The processes talk in plaintext, without certificates: any program of this machine can then
+    /// pass for one of them
+    #[arg(long)]
+    pub(crate) open_internal: bool,
     /// Whether to restart a process that died
     #[arg(long, value_enum, default_value = "always")]
     pub(crate) restart: Restart,

@@ -32,6 +32,7 @@ pub(crate) struct Url {
     #[arg(long, value_name = "FILE")]
     pub(crate) key_file: Option<String>,
     /// Of a store with mutual TLS: the folder of ca.pem and of the operator's certificate and key
+    /// [default: that of a store that `up` runs on this machine]
     #[arg(long, value_name = "DIR")]
     pub(crate) tls: Option<String>,
 }
@@ -43,7 +44,12 @@ impl Url {
         let url: String = settings.want(settings::URL, self.url)?;
         let file: Option<FreeText> = settings.take(settings::CA_FILE, self.ca_file)?;
         http::trust(file.map(|FreeText(file)| file.into()));
-        internal_plane::set_folder(tls_folder(settings, self.tls)?);
+        let folder: Option<FreeText> = settings.take(settings::TLS, self.tls)?;
+        if let Some(FreeText(folder)) = folder {
+            internal_plane::set_folder(
+                Some(folder).filter(|folder| folder != NONE).map(Into::into),
+            );
+        }
         let file: Option<KeyFile> = settings.take(settings::KEY_FILE, self.key_file)?;
         if let Some(KeyFile(FreeText(file))) = file {
             http::authenticate(&url, &key_file::read(file.as_ref())?)?;

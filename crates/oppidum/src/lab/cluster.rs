@@ -141,6 +141,8 @@ impl LocalCluster {
             cache: spec.cache.clone(),
             log: spec.log.into(),
             preempt: false,
+            // Its experiments are compared with those of stores without certificates.
+            tls: None,
             access_log: "off".into(),
             // A unique name: a process of another store that connects to one of these ports while
             // its process is down is rejected in the handshake.

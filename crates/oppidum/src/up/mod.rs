@@ -6,6 +6,8 @@ pub(crate) mod supervisor;
 
 mod restart;
 
+mod certificates;
+
 pub(crate) mod archive;
 
 use std::path::PathBuf;
@@ -60,23 +62,26 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
     if let Some(line) = ignored(&settings, flags.ephemeral) {
         note!("oppidum: {line}");
     }
-    let scratch = if flags.ephemeral {
-        let made = tempfile::Builder::new().prefix("oppidum-").tempdir();
-        Some(made.map_err(|error| Stop::Setup(format!("no temporary folder: {error}")))?)
-    } else {
-        None
-    };
+    let scratch = flags.ephemeral.then(temporary_folder).transpose()?;
     let data: PathBuf = match &scratch {
         Some(folder) => folder.path().to_owned(),
         None => settings.want::<FreeText>(settings::DATA, flags.data)?.0.into(),
     };
     // Reports a bad shop once, not once per replica.
     shop::load(&shop, shop::Age::of_store(&data))?;
+    let store = match flags.open_internal {
+        false => Some(certificates::store_name(&mut settings)?),
+        true => {
+            note!("oppidum: --open-internal: any program of this machine can pass for a replica");
+            None
+        }
+    };
     let request = UpRequest {
         dialect: dialect.0.name().to_owned(),
         shop,
         port,
         auto: flags.ports == cli::PortChoice::Auto,
+        tls: store.as_ref().map(|_| certificates::folder(&data)),
         data,
         frontends: flags.frontends,
         catalogs: flags.catalogs,
@@ -88,6 +93,9 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
     };
     let plan = Plan::make(&request)?;
     plan.check_ports().await?;
+    if let (Some(store), Some(folder)) = (&store, &request.tls) {
+        certificates::complete(folder, store)?;
+    }
     // A closed stdin stops the store, too, and does not count as the first of two signals.
     let interrupt = Interrupt { stop: interrupt.stop.child_token(), ..interrupt };
     if flags.stop_with_stdin {
@@ -102,6 +110,11 @@ pub(crate) async fn run(flags: cli::Up) -> Result<(), Stop> {
         std::process::exit(130);
     }
     ended
+}
+
+fn temporary_folder() -> Result<tempfile::TempDir, Stop> {
+    let made = tempfile::Builder::new().prefix("oppidum-").tempdir();
+    made.map_err(|error| Stop::Setup(format!("no temporary folder: {error}")))
 }
 
 /// Runs until the first signal, which stops the store in order; the second stops it at once.

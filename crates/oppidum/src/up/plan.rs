@@ -32,7 +32,7 @@ pub(crate) const OVERRIDDEN: [Setting; 15] = [
 ];
 
 /// The replicas' ids, the same as the toy store's.
-const IDS: [u64; 3] = [123, 345, 456];
+pub(super) const IDS: [u64; 3] = [123, 345, 456];
 
 /// The range of free ports: below the ephemeral ports of outgoing connections (from 32,768 on),
 /// because a port must still be free when its process restarts.
@@ -67,8 +67,17 @@ pub(crate) struct UpRequest {
     pub(crate) log: String,
     pub(crate) access_log: String,
     pub(crate) preempt: bool,
+    /// The folder of the certificates of its processes. `None`: they talk in plaintext.
+    pub(crate) tls: Option<PathBuf>,
     /// The store's name. None: as in the replicas' settings.
     pub(crate) cluster: Option<String>,
+}
+
+impl UpRequest {
+    /// The folder of certificates, as a flag.
+    fn tls(&self) -> String {
+        self.tls.as_ref().map_or_else(|| NONE.to_owned(), |folder| folder.display().to_string())
+    }
 }
 
 /// The processes to start.
@@ -214,7 +223,7 @@ fn order(id: u64, port: u16, list: &str, request: &UpRequest) -> Child {
         ("--listen", format!("127.0.0.1:{port}")),
         ("--data", data),
         ("--shop", request.shop.clone()),
-        ("--tls", NONE.to_owned()),
+        ("--tls", request.tls()),
         ("--log", request.log.clone()),
     ];
     let cluster = request.cluster.iter().map(|name| ("--cluster", name.clone()));
@@ -231,7 +240,7 @@ fn catalog(place: usize, port: u16, list: &str, request: &UpRequest) -> Child {
     let flags = [
         ("--listen", address.clone()),
         ("--orders", list.to_owned()),
-        ("--tls", NONE.to_owned()),
+        ("--tls", request.tls()),
         ("--log", request.log.clone()),
     ];
     let name = format!("catalog-{}", place + 1);
@@ -266,7 +275,7 @@ fn frontend(
         ("--requests-per-address", "0".to_owned()),
         ("--customer-address", "unknown".to_owned()),
         ("--public-tls", NONE.to_owned()),
-        ("--tls", NONE.to_owned()),
+        ("--tls", request.tls()),
         ("--log", request.log.clone()),
     ];
     let name = format!("frontend-{}", place + 1);
@@ -336,6 +345,7 @@ mod tests {
             log: "info".into(),
             access_log: "on".into(),
             preempt: false,
+            tls: None,
             cluster: None,
         }
     }

@@ -40,7 +40,7 @@ fn behind(stage: &Stage<'_>, host: &Host, gateway: &str) -> Result<()> {
     let frontend = |port: u16| -> Result<Process> {
         let script = format!(
             "set -a; {settings} set +a
-             exec oppidum frontend --port {port} --internal 127.0.0.1:{}",
+             exec oppidum frontend --tls oppidum-data/tls --port {port} --internal 127.0.0.1:{}",
             port + 6_000
         );
         let frontend = host.start("frontend", &script)?;
