@@ -384,7 +384,7 @@ impl Handler for Api {
         from: ClientAddress,
     ) -> Answer {
         let sent = request.authorization.map_or(Authorization::None, Authorization::One);
-        let sender = self.identify(sent, remembered, from);
+        let sender = self.identify(sent, Some(remembered), from);
         let permit = self.shared.places.try_acquire();
         let mut answer = match (permit, request.content) {
             (Err(_), _) => sender.err().map_or_else(too_many, |rejection| *rejection),
@@ -409,7 +409,7 @@ impl Handler for Api {
     ) -> Answer {
         let id = self.id_or(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
         let sent = Authorization::of(request.headers());
-        let sender = self.identify(sent, &mut RememberedKey::default(), from);
+        let sender = self.identify(sent, None, from);
         // The pause of a rejected sender is that of any answer.
         let pause = sender.as_ref().err().and_then(|answer| answer.extensions().get().copied());
         let mut answer = self.route(request, sender, from, phase).await;

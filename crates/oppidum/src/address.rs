@@ -314,7 +314,8 @@ pub(crate) fn of_url(url: &str) -> Result<(String, bool), String> {
 /// True for a host that is this machine.
 pub(crate) fn is_loopback(host: &str) -> bool {
     let number = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    number.map_or(host == "localhost", |address| address.to_canonical().is_loopback())
+    let is_named = || host.trim_end_matches('.').eq_ignore_ascii_case("localhost");
+    number.map_or_else(|_| is_named(), |address| address.to_canonical().is_loopback())
 }
 
 #[cfg(test)]

@@ -119,6 +119,18 @@ pub(crate) async fn fetch(url: &str) -> Result<StoreStatus, Stop> {
     )))
 }
 
+/// The whole store's status: as of now, if this tool may read that; else as the public port shows
+/// it.
+pub(crate) async fn readable(url: &str) -> Result<StoreStatus, Stop> {
+    match fetch(url).await {
+        Err(why) if internal_plane::is_plaintext() => match page(url).await {
+            Ok(page) if page.role.is_empty() && page.is_whole() => Ok(page.store),
+            _ => Err(why),
+        },
+        fetched => fetched,
+    }
+}
+
 /// The page of an internal listener, by the operator's certificate if this tool has a folder of
 /// them.
 async fn internal_page(route: &Route, address: &str) -> Result<Page, String> {
@@ -161,14 +173,7 @@ fn port_of(address: &str) -> Option<&str> {
 
 /// `oppidum status`
 pub(crate) async fn status(url: &str, as_json: bool) -> Result<bool, Stop> {
-    let store = match fetch(url).await {
-        Ok(store) => store,
-        // To read the status takes no certificate where the public port shows all of it.
-        Err(why) => match page(url).await {
-            Ok(page) if page.role.is_empty() && page.is_whole() => page.store,
-            _ => return Err(why),
-        },
-    };
+    let store = readable(url).await?;
     if as_json {
         answer!("{}", serde_json::to_string(&store).map_err(|e| Stop::Defect(e.to_string()))?);
         return Ok(store.leader.is_some());

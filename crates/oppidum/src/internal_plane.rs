@@ -32,8 +32,8 @@ pub(crate) fn set_folder(folder: Option<PathBuf>) {
     let _ = FOLDER.set(folder);
 }
 
-/// Looks for the folder of the operator's certificate, if none was given: it is that of the
-/// frontend at `url`, if the frontend runs on this machine and `up` gave it the folder.
+/// Looks for the folder of the operator's certificate, if none was given: the process at `url` may
+/// be one of this machine and this user, and have it in its command line, as under `up`.
 pub(crate) async fn find_folder(url: &str) {
     if FOLDER.get().is_some() {
         return;
@@ -47,11 +47,13 @@ pub(crate) async fn find_folder(url: &str) {
     set_folder(found);
 }
 
-/// The folder of certificates of the process that listens on a port, if it holds the operator's,
-/// too. Blocking.
+/// The folder of certificates of the process that listens on a port, if it has an operator's.
+/// Blocking.
 fn of_process(port: u16) -> Option<PathBuf> {
     let folder = listeners::folder_of(port, "--tls")?;
-    load(&folder, Holder::Any(CertificateRole::Operator)).is_ok().then_some(folder)
+    let operator = format!("{}-", CertificateRole::Operator);
+    let mut files = std::fs::read_dir(&folder).ok()?.flatten();
+    files.any(|file| file.file_name().to_string_lossy().starts_with(&operator)).then_some(folder)
 }
 
 /// True if this tool has no folder of certificates, and dials in plaintext.

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 /// The state of a listening socket in the kernel's table (`TCP_LISTEN`).
@@ -22,18 +23,39 @@ pub(crate) fn beside(port: u16) -> Vec<SocketAddr> {
     owned.find(|found| !found.is_empty()).unwrap_or_default()
 }
 
-/// The folder that the process that listens on `port` was given by this flag of its command line.
-/// Blocking.
+/// The folder that a process of this user, which listens on `port` of loopback, was given by this
+/// flag of its command line. Blocking.
 pub(crate) fn folder_of(port: u16, flag: &str) -> Option<PathBuf> {
-    let own = sockets().into_iter().filter(|socket| socket.address.port() == port);
+    let is_meant = |address: SocketAddr| {
+        let here: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        address.port() == port && here.contains(&dialed(address).ip())
+    };
+    let own = sockets().into_iter().filter(|socket| is_meant(socket.address));
     let own: BTreeSet<u64> = own.map(|socket| socket.inode).collect();
-    let process = processes().find(|process| !inodes(process).is_disjoint(&own))?;
+    let user = rustix::process::geteuid().as_raw();
+    let is_own = |process: &PathBuf| {
+        // Root sees the processes of other users, too, and does not read their folders.
+        std::fs::metadata(process).is_ok_and(|about| about.uid() == user)
+            && !inodes(process).is_disjoint(&own)
+    };
+    let process = processes().find(is_own)?;
     let arguments = std::fs::read(process.join("cmdline")).ok()?;
-    let mut arguments = arguments.split(|byte| *byte == 0);
-    arguments.find(|argument| *argument == flag.as_bytes())?;
-    let folder = Path::new(OsStr::from_bytes(arguments.next()?));
+    let folder = value_of(flag, &arguments)?;
     // A relative path counts from where that process runs.
-    Some(std::fs::read_link(process.join("cwd")).ok()?.join(folder))
+    Some(std::fs::read_link(process.join("cwd")).ok()?.join(OsStr::from_bytes(folder)))
+}
+
+/// The value of a flag in the arguments of a process, each of which ends with a zero byte.
+fn value_of<'a>(flag: &str, arguments: &'a [u8]) -> Option<&'a [u8]> {
+    let mut arguments = arguments.split(|byte| *byte == 0);
+    while let Some(argument) = arguments.next() {
+        match argument.strip_prefix(flag.as_bytes()) {
+            Some(b"") => return arguments.next(),
+            Some([b'=', value @ ..]) => return Some(value),
+            _ => {}
+        }
+    }
+    None
 }
 
 /// All listening sockets.
@@ -43,7 +65,7 @@ fn sockets() -> Vec<Listening> {
     texts.flat_map(|text| parse(&text)).collect()
 }
 
-/// The folders of all processes in `/proc`, and some others.
+/// The folders of all processes in `/proc`, and entries such as `/proc/net`.
 fn processes() -> impl Iterator<Item = PathBuf> {
     std::fs::read_dir("/proc").into_iter().flatten().flatten().map(|entry| entry.path())
 }
@@ -145,6 +167,26 @@ mod tests {
         assert_eq!(found(&[71, 72, 74, 99], 1_234), all);
         assert_eq!(found(&[72, 74], 1_234), [], "of another process");
         assert_eq!(found(&[71], 1_234), [], "it has no other");
+    }
+
+    #[test]
+    fn the_value_of_a_flag_is_found_in_both_spellings() {
+        let value = |arguments: &str| {
+            let bytes = arguments.replace(' ', "\0");
+            value_of("--tls", bytes.as_bytes())
+                .map(|value| String::from_utf8_lossy(value).into_owned())
+        };
+        assert_eq!(value("oppidum frontend --tls a/tls --log info ").as_deref(), Some("a/tls"));
+        assert_eq!(value("oppidum --tls=a/tls ").as_deref(), Some("a/tls"));
+        assert_eq!(value("oppidum --tlsx a --tl b "), None);
+        assert_eq!(value("oppidum --public-tls a "), None);
+    }
+
+    #[test]
+    fn a_process_that_was_given_no_such_folder_has_none() {
+        let own = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = own.local_addr().unwrap().port();
+        assert_eq!(folder_of(port, "--no-such-flag"), None);
     }
 
     #[test]

@@ -44,8 +44,8 @@ pub(crate) struct Options {
     /// Only this row; may be given more than once.
     #[arg(long, value_name = "NAME")]
     only: Vec<Name>,
-    /// Every row there is: growth and return with 10 million orders, 200 leaders killed and 20
-    /// frozen, unless --growth, --return and --failover say otherwise. Half an hour at least.
+    /// Every row there is: growth and return with 10 million orders, twice 200 leaders killed and
+    /// 20 frozen, unless --growth, --return and --failover say otherwise. Half an hour at least.
     #[arg(long, conflicts_with_all = ["only", "freeze"])]
     all: bool,
     /// Seconds of each run, after a second of warming up.

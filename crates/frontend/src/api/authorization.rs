@@ -31,7 +31,7 @@ impl Api {
     pub(super) fn identify(
         &self,
         sent: Authorization<'_>,
-        remembered: &mut RememberedKey,
+        remembered: Option<&mut RememberedKey>,
         from: ClientAddress,
     ) -> Identified {
         let mut sender = self.sender(sent, remembered);
@@ -56,7 +56,11 @@ impl Api {
     }
 
     /// The sender of a request; else the answer.
-    fn sender(&self, sent: Authorization<'_>, remembered: &mut RememberedKey) -> Identified {
+    fn sender(
+        &self,
+        sent: Authorization<'_>,
+        remembered: Option<&mut RememberedKey>,
+    ) -> Identified {
         let replicas = &self.shared.replicas;
         let Some(access) = replicas.access() else {
             let why = "starting: no replica has said yet who may do what";
@@ -67,7 +71,11 @@ impl Api {
             Authorization::None => None,
             _ => replicas.log_time_ms().map(Timestamp),
         };
-        let sender = remembered.sender(sent, &access, at).map_err(rejected)?;
+        let sender = match remembered {
+            Some(remembered) => remembered.sender(sent, &access, at),
+            None => Sender::of(sent, &access, at),
+        };
+        let sender = sender.map_err(rejected)?;
         if sender.actor.is_some() && !replicas.hear_any() {
             // A key may have been revoked meanwhile.
             let why = "no replica is reachable, so no API key can be checked";

@@ -179,7 +179,10 @@ impl FastPath {
             if !self.out.is_empty() {
                 continue;
             }
-            if !self.unread.is_empty() && parse::parse(&self.unread) != Parsed::Incomplete {
+            let unread = &self.unread;
+            if parse::end_with_query(unread)
+                || (!unread.is_empty() && parse::parse(unread) != Parsed::Incomplete)
+            {
                 return Poll::Ready(true);
             }
             // A client that only queries takes no part in the queue of the orders.

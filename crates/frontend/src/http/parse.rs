@@ -69,6 +69,12 @@ pub(crate) enum Content<'a> {
     Query(&'a str),
 }
 
+/// True if these bytes are whole requests without bodies: [`parse`] finds more than a beginning in
+/// them. So a query, which is parsed where it is answered, need not be parsed when it arrives.
+pub(crate) fn end_with_query(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"GET ") && bytes.ends_with(b"\r\n\r\n")
+}
+
 /// Parses the request that `bytes` begin with.
 pub(crate) fn parse(bytes: &[u8]) -> Parsed<'_> {
     let is_order = bytes.starts_with(ORDER);
@@ -184,7 +190,25 @@ fn digits(value: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// Parts of requests, whole and broken.
+    const PARTS: [&str; 12] = [
+        "/products/bear HTTP/1.1",
+        "/stocks/",
+        "GET /products/fox HTTP/1.1\r\n",
+        "POST /orders HTTP/1.1\r\n",
+        "Host: shop",
+        "Content-Length: 9\r\n",
+        "\r\n",
+        "\n",
+        "\r",
+        " ",
+        ": x\r\n ",
+        "\u{e9}",
+    ];
 
     const HEAD: &str = "POST /orders HTTP/1.1\r\nHost: shop\r\n";
 
@@ -300,10 +324,12 @@ mod tests {
                 for bytes in [&one, &two] {
                     let Parsed::Plain(query) = parse(bytes.as_bytes()) else { panic!("{bytes}") };
                     assert_eq!((query.length, query.last), (one.len(), false));
+                    assert!(end_with_query(bytes.as_bytes()));
                     assert_eq!(query.content, Content::Query(path));
                 }
                 for length in 0..one.len() {
                     assert_eq!(parse(&one.as_bytes()[..length]), Parsed::Incomplete, "cut off");
+                    assert!(!end_with_query(&one.as_bytes()[..length]));
                 }
             }
         }
@@ -334,6 +360,18 @@ mod tests {
         ] {
             let text = plain.replacen(from, to, 1);
             assert_eq!(parse(text.as_bytes()), Parsed::Unsupported, "{text}");
+        }
+    }
+
+    proptest! {
+        /// Kind: a request that waits for bytes that its client never sends.
+        #[test]
+        fn bytes_that_end_with_a_query_are_no_beginning(
+            parts in prop::collection::vec(prop::sample::select(PARTS.as_slice()), 0..6)
+        ) {
+            let bytes = ["GET ", &*parts.concat(), "\r\n\r\n"].concat();
+            prop_assert!(end_with_query(bytes.as_bytes()));
+            prop_assert_ne!(parse(bytes.as_bytes()), Parsed::Incomplete, "{}", bytes);
         }
     }
 }

@@ -13,7 +13,12 @@ use super::subject::{StoreName, Subject};
 pub(crate) fn complete(path: &Path, store: &StoreName, subjects: &[Subject]) -> Result<(), Stop> {
     let folder = CaFolder::create(path)?;
     let (authority, is_new) = match folder.authority()? {
-        Some(authority) => (authority, false),
+        Some(authority) if authority.store() == store => (authority, false),
+        Some(authority) => {
+            let why =
+                format!("holds the certificates of store {}, not of {store}", authority.store());
+            return Err(Stop::Setup(format!("{} {why}", path.display())));
+        }
         None => {
             let made = Authority::create(store, Validity::ALWAYS).map_err(Stop::Setup)?;
             let (authority, pair) = made;

@@ -19,7 +19,7 @@ const NAME: &str = "up";
 pub(super) fn store_name(settings: &mut Settings) -> Result<StoreName, Stop> {
     let FreeText(name) = settings.want(settings::CLUSTER, None)?;
     name.parse().map_err(|why| {
-        Stop::Setup(format!("cluster: {why}; choose another, or give --open-internal"))
+        Stop::Setup(format!("cluster: {why}. A store that has another name needs --open-internal"))
     })
 }
 
@@ -36,5 +36,8 @@ pub(super) fn complete(folder: &Path, store: &StoreName) -> Result<(), Stop> {
     let subjects = replicas.into_iter().chain(others);
     let subjects = subjects.map(|(role, name)| Subject::new(role, &name));
     let subjects = subjects.collect::<Result<Vec<_>, _>>().map_err(Stop::Setup)?;
-    local::complete(folder, store, &subjects)
+    local::complete(folder, store, &subjects).map_err(|why| {
+        let folder = folder.display();
+        Stop::Setup(format!("{why}. Remove {folder}, and `up` makes it again (OPPIDUM_CLUSTER)"))
+    })
 }

@@ -66,10 +66,10 @@ fn no_process_outlives_up_even_when_up_is_killed() {
     assert!(Connection::open(town.port).is_err());
 }
 
-/// Kind: any program of the machine votes, or changes prices, as if it were a process of the store.
-/// Tools on the same machine find the operator's certificate by themselves.
+/// Kind: any program of the machine passes for a process of the store. Tools on the same machine
+/// find the operator's certificate by themselves.
 #[test]
-fn the_processes_of_up_talk_to_none_without_a_certificate_of_the_store() {
+fn the_processes_of_up_refuse_callers_without_a_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let town = Town::start(folder.path(), &[]);
     let url = format!("http://127.0.0.1:{}", town.port);
@@ -78,7 +78,9 @@ fn the_processes_of_up_talk_to_none_without_a_certificate_of_the_store() {
     let address = replica.unwrap()["address"].as_str().unwrap().to_owned();
     let port: u16 = address.rsplit_once(':').unwrap().1.parse().unwrap();
     let plain = Connection::open(port).and_then(|mut own| own.ask("GET", "/status", &[], ""));
-    assert!(!plain.is_ok_and(|reply| reply.status == 200), "it shows itself without TLS");
+    let plain = plain.unwrap();
+    assert_eq!(plain.status, 400, "{}", plain.body);
+    assert!(plain.body.contains("TLS"), "{}", plain.body);
     town.sells();
     for command in [&["verify"][..], &["status"], &["ctl", "member", "list"]] {
         let ended = run(&[command, &["--url", &url]].concat());
@@ -87,7 +89,7 @@ fn the_processes_of_up_talk_to_none_without_a_certificate_of_the_store() {
     let ended = run(&["verify", "--url", &url, "--tls", "none"]);
     assert!(ended.code == Some(2) && ended.stderr.contains("--tls DIR"), "{ended:?}");
     let ended = run(&["status", "--url", &url, "--tls", "none"]);
-    assert!(ended.code == Some(0) && ended.stdout.contains("order 456 *"), "{ended:?}");
+    assert!(ended.code == Some(0) && ended.stdout.contains(" * "), "{ended:?}");
     let named = [("OPPIDUM_CLUSTER", "My Shop")];
     let ended = run_in(folder.path(), &named, &["up", "--ephemeral", "--ports", "auto"]);
     let line = "\"My Shop\" is no name for a certificate";

@@ -232,12 +232,12 @@ fn returning(Return { away, returning, back, .. }: &Return) -> String {
     )
 }
 
-/// The item of both kinds of failover.
+/// The item of each kind of failover.
 fn gaps(book: &Book) -> Option<String> {
     let mut targets = Vec::new();
     let kinds = [
         (Name::Failover, "killed", 100.0),
-        (Name::FailoverCertificates, "killed, with certificates,", 100.0),
+        (Name::FailoverCertificates, "killed in a store with certificates", 100.0),
         (Name::Freeze, "frozen", 1_000.0),
     ];
     for (name, what, limit) in kinds {

@@ -157,7 +157,7 @@ async fn measure(
 async fn there(url: &str, dialect: Option<&str>) -> Result<SweepTarget, Stop> {
     let alive = Client::new(url)?.get("/products").await;
     alive.map_err(|why| Stop::Setup(format!("no store answers at {url}: {why}")))?;
-    let ours = inspect::fetch(url).await.unwrap_or_default();
+    let ours = inspect::readable(url).await.unwrap_or_default();
     let frontend = ours.processes.iter().find(|process| process.cache.is_some());
     let cache = match frontend.and_then(|process| process.cache.as_ref()) {
         Some(cache) if cache.capacity == 0 => "off",
