@@ -227,6 +227,23 @@ fn an_idempotency_key_belongs_to_its_principal() {
     assert_eq!(owners, ["webshop", "other", ""]);
 }
 
+/// Kind: the answer of a request that was not even looked at stays with its idempotency key, and
+/// the order is never placed.
+#[test]
+fn a_request_that_was_not_allowed_is_decided_under_the_next_api_key_of_its_principal() {
+    let mut store = Store::closed();
+    assert_eq!(store.ask(&issue(2, "webshop", "query")), DONE);
+    let order = bears(1);
+    assert_eq!(store.ask(&by("webshop", 2, "k", order.clone())), refused(Refusal::NotAllowed));
+    let unknown = store.ask(&by("webshop", 3, "k", order.clone()));
+    assert_eq!(unknown, refused(Refusal::NotAuthenticated));
+    assert!(is_placed(&store.ask(&by("webshop", 1, "k", order.clone()))));
+    let repeated = store.ask(&by("webshop", 1, "k", order.clone()));
+    assert!(matches!(repeated, Outcome::Repeated { .. }), "{repeated:?}");
+    assert_eq!(store.ask(&by("webshop", 2, "k", order)), refused(Refusal::NotAllowed));
+    assert_eq!(store.placed(), 1);
+}
+
 #[test]
 fn an_order_is_shown_to_its_principal_and_to_who_may_see_all() {
     let mut store = Store::closed();
