@@ -26,7 +26,7 @@ use crate::cli::ca::{Ca, IssueCertificate};
 use authority::{Authority, Validity};
 use folder::{CA, CaFolder};
 use listing::Listing;
-use subject::{HOSTS_MAX, StoreName, Subject, default_lifetime};
+use subject::{CertificateHost, HOSTS_MAX, StoreName, Subject, default_lifetime};
 
 /// Runs `oppidum ctl ca`. False: a certificate ends soon.
 pub(crate) fn run(what: Ca) -> Result<bool, Stop> {
@@ -64,23 +64,44 @@ fn init(dir: &Path, store: &StoreName, now: Duration) -> Result<(), Stop> {
 }
 
 fn issue(request: &IssueCertificate, now: Duration) -> Result<(), Stop> {
-    let IssueCertificate { dir, role, name, hosts, lifetime } = request;
-    let subject = Subject::new(*role, name).map_err(Stop::Setup)?;
+    let IssueCertificate { dir, subjects, hosts, lifetime } = request;
+    let subjects = subject::all_of(subjects).map_err(Stop::Setup)?;
     if HOSTS_MAX < hosts.len() {
         let why = format!("a certificate has at most {HOSTS_MAX} values of `--host`");
         return Err(Stop::Setup(why));
     }
     let folder = CaFolder::open(dir)?;
     let authority = folder.authority()?.ok_or_else(|| folder::no_ca(dir))?;
-    let validity = Validity::new(now, lifetime.unwrap_or_else(|| default_lifetime(*role)));
-    let pair = authority.issue(&subject, hosts, validity);
-    let pair = pair.map_err(|why| Stop::Setup(format!("{}: {why}", dir.display())))?;
+    for subject in &subjects {
+        let lifetime = lifetime.unwrap_or_else(|| default_lifetime(subject.role()));
+        issue_one(&folder, &authority, subject, hosts, Validity::new(now, lifetime))?;
+    }
+    let pairs = match subjects.as_slice() {
+        [subject] => format!("{subject}.key and {subject}.pem"),
+        _ => "each pair".to_owned(),
+    };
+    note!(
+        "copy {pairs} to the folder of its --tls, and ca.pem if it has none; a process that runs \
+         uses the new pair within 30 s"
+    );
+    Ok(())
+}
+
+fn issue_one(
+    folder: &CaFolder,
+    authority: &Authority,
+    subject: &Subject,
+    hosts: &[CertificateHost],
+    validity: Validity,
+) -> Result<(), Stop> {
+    let pair = authority.issue(subject, hosts, validity);
+    let pair = pair.map_err(|why| Stop::Setup(format!("{}: {why}", folder.file("").display())))?;
     let file = folder.file(&format!("{subject}.pem"));
     // One that cannot be read is replaced as well.
     let former = folder::certificates(&file).ok().flatten();
     folder.write(&subject.to_string(), &pair)?;
     let (until, store) = (minute(validity.ends()), authority.store());
-    let (role, name) = (role.word(), subject.name());
+    let (role, name) = (subject.role().word(), subject.name());
     answer!("{}: {role} {name} of {store}, until {until} UTC", file.display());
     if let Some(former) = former.iter().flatten().next() {
         note!("it replaces the certificate that ends at {} UTC", minute(former.ends));
@@ -91,10 +112,6 @@ fn issue(request: &IssueCertificate, now: Duration) -> Result<(), Stop> {
             note!("that one was also for {}: repeat `--host` to keep them", dropped.join(", "));
         }
     }
-    note!(
-        "copy {subject}.key and {subject}.pem to the folder of its --tls, and ca.pem if it has \
-         none; a process that runs uses the new pair within 30 s"
-    );
     Ok(())
 }
 

@@ -95,6 +95,16 @@ impl Subject {
     }
 }
 
+/// The subjects of these words, in turn a role and a name.
+pub(super) fn all_of(words: &[String]) -> Result<Vec<Subject>, String> {
+    let subject = |pair: &[String]| match pair {
+        [role, name] => Subject::new(role.parse()?, name),
+        [role, ..] => Err(format!("give the name after the role {role:?}")),
+        [] => Err("give a role and a name".to_owned()),
+    };
+    words.chunks(2).map(subject).collect()
+}
+
 /// `ROLE-NAME`, the name of its files.
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -169,6 +179,17 @@ mod tests {
         for other in ["ca.pem", "order-0123.pem", "order-.pem", "shop-1.pem", "order-1.key", ""] {
             assert_eq!(Subject::of_file(other), None, "{other}");
         }
+    }
+
+    #[test]
+    fn several_subjects_are_named_in_one_line() {
+        let all = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            all_of(&words).map(|all| all.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(all("order 123 frontend web").unwrap(), ["order-123", "frontend-web"]);
+        assert!(all("order 123 frontend").unwrap_err().contains("after the role \"frontend\""));
+        assert!(all("order web").is_err() && all("web order").unwrap_err().contains("no role"));
     }
 
     /// Kind: a name that no certificate can have, or that says the role of another process.

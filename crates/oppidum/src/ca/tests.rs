@@ -45,7 +45,8 @@ impl Scratch {
 
     fn request(&self, role: CertificateRole, name: &str, hosts: &[&str]) -> IssueCertificate {
         let hosts = hosts.iter().map(|host| host.parse().unwrap()).collect();
-        IssueCertificate { dir: self.dir(), role, name: name.to_owned(), hosts, lifetime: None }
+        let subjects = vec![role.word().to_owned(), name.to_owned()];
+        IssueCertificate { dir: self.dir(), subjects, hosts, lifetime: None }
     }
 
     fn issue(&self, role: CertificateRole, name: &str, hosts: &[&str]) {

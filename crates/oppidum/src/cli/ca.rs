@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use wire::tls::subject::CertificateRole;
 
 use super::keys::lifetime;
 use super::values::FreeText;
@@ -26,7 +25,7 @@ pub(crate) enum Ca {
         #[arg(long, value_name = "NAME", default_value = "oppidum")]
         store: StoreName,
     },
-    /// Issues the certificate of a process or a person, or renews it
+    /// Issues the certificates of processes and people, or renews them
     Issue(IssueCertificate),
     #[command(after_help = "Example:\n  oppidum ctl ca list --dir ca/\n\n\
         Exit codes: 0 all last longer than 14 days; 1 one does not; 2 a file could not be read.")]
@@ -42,7 +41,7 @@ pub(crate) enum Ca {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     oppidum ctl ca issue --dir ca/ order 123 --host 10.0.0.1\n  \
-    oppidum ctl ca issue --dir ca/ frontend web-1\n  \
+    oppidum ctl ca issue --dir ca/ order 123 order 345 order 456 catalog main frontend web-1\n  \
     oppidum ctl ca issue --dir ca/ operator anna --for 7d\n\n\
     It writes ROLE-NAME.pem and ROLE-NAME.key. The same command again renews them: it replaces \
     both files. Processes of the store check the role only; curl and Prometheus check the host \
@@ -51,10 +50,10 @@ pub(crate) struct IssueCertificate {
     /// The folder of ca.pem and ca.key
     #[arg(long, value_name = "DIR", value_parser = folder)]
     pub(crate) dir: PathBuf,
-    /// order, catalog, frontend, monitor or operator
-    pub(crate) role: CertificateRole,
-    /// Of order the id of the replica, else a name: letters a-z, digits, `-`
-    pub(crate) name: String,
+    /// One or more of: order, catalog, frontend, monitor or operator; of order the id of the
+    /// replica, else a name: letters a-z, digits, `-`
+    #[arg(value_names = ["ROLE", "NAME"], num_args = 2.., required = true)]
+    pub(crate) subjects: Vec<String>,
     /// A DNS name or an IP address by which curl or Prometheus calls it; may be repeated
     #[arg(long = "host", value_name = "HOST")]
     pub(crate) hosts: Vec<CertificateHost>,
