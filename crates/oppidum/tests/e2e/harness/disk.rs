@@ -76,8 +76,22 @@ impl Disk {
 
     /// Power is back: mounts the disk again, with its synced bytes.
     pub(crate) fn again(&self) {
-        until("a disk can be unmounted", || run("umount", &[text(&self.mount)]).ok());
-        self.mount().unwrap();
+        // A mount namespace that another program made meanwhile keeps the file system in use, so
+        // that it stays shut down.
+        until("a disk can be written again, and is in no other mount namespace", || {
+            if self.is_mounted() {
+                run("umount", &[text(&self.mount)]).ok()?;
+            }
+            self.mount().ok()?;
+            let probe = self.mount.join("probe");
+            std::fs::write(&probe, []).and_then(|()| std::fs::remove_file(&probe)).ok()
+        });
+    }
+
+    fn is_mounted(&self) -> bool {
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let mut paths = mounts.lines().filter_map(|line| line.split_whitespace().nth(1));
+        paths.any(|path| path == text(&self.mount))
     }
 
     /// Fills the disk: no byte is free.
