@@ -91,6 +91,11 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         rules,
         faults,
     };
+    if flags.common.check {
+        ::order::check(&role)?;
+        could_start(&settings, &format!("replica {id}"));
+        return Ok(());
+    }
     let source = LogSource { role: "order", id: Some(id) };
     let stop = begin(&settings, log, source, &flags.common, &certificates)?;
     failpoints::warn(&failpoints);
@@ -130,6 +135,10 @@ pub(crate) async fn catalog(flags: Catalog) -> Result<(), Stop> {
         times,
         rules,
     };
+    if flags.common.check {
+        could_start(&settings, "a catalog");
+        return Ok(());
+    }
     let source = LogSource { role: "catalog", id: None };
     let stop = begin(&settings, log, source, &flags.common, &certificates)?;
     failpoints::warn(&failpoints);
@@ -175,6 +184,10 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
         times,
         rules,
     };
+    if flags.common.check {
+        could_start(&settings, "a frontend");
+        return Ok(());
+    }
     let source = LogSource { role: "frontend", id: None };
     let stop = begin(&settings, log, source, &flags.common, &certificates)?;
     failpoints::warn(&failpoints);
@@ -294,6 +307,14 @@ fn begin(
         tokio::spawn(stdin_closed(stop.clone()));
     }
     Ok(stop)
+}
+
+/// Prints every setting, with its source: the end of `--check`.
+fn could_start(settings: &Settings, what: &str) {
+    for line in settings.notes() {
+        answer!("{line}");
+    }
+    answer!("{what} could start with these settings");
 }
 
 /// Waits for the end of stdin, and then stops the process.

@@ -89,8 +89,28 @@ pub(crate) fn check_own(record: &IdentityFile, settings: &Settings) -> Result<()
     Ok(())
 }
 
+/// Checks the settings of a replica, and that it can use its data folder, also while a process has
+/// it in use. Writes nothing.
+///
+/// # Errors
+///
+/// Why a replica with these settings would not start, as far as it can be told before.
+pub fn check(settings: &Settings) -> Result<(), Stop> {
+    settings.check()?;
+    let folder = &settings.data;
+    let Some(record) = read(&folder.join(IDENTITY_FILE))? else {
+        return match folder.try_exists() {
+            Ok(true) => check_unused(folder),
+            Ok(false) => Ok(()),
+            Err(error) => Err(cannot_write(folder, &error)),
+        };
+    };
+    check_own(&record, settings)?;
+    record.refused.map_or(Ok(()), |why| Err(Stop::Setup(why)))
+}
+
 /// A folder without an identity must be empty: other files in it belong to another program.
-pub(crate) fn fresh(settings: &Settings, folder: &Path) -> Result<IdentityFile, Stop> {
+fn check_unused(folder: &Path) -> Result<(), Stop> {
     let entries = fs::read_dir(folder).map_err(|error| cannot_write(folder, &error))?;
     let names = entries.flatten().map(|entry| entry.file_name());
     // The first by name, so that the same folder is always refused with the same words.
@@ -104,6 +124,12 @@ pub(crate) fn fresh(settings: &Settings, folder: &Path) -> Result<IdentityFile, 
             strange.to_string_lossy()
         )));
     }
+    Ok(())
+}
+
+/// The identity of a new replica, written to its empty folder.
+pub(crate) fn fresh(settings: &Settings, folder: &Path) -> Result<IdentityFile, Stop> {
+    check_unused(folder)?;
     let record = IdentityFile {
         version: VERSION,
         cluster: settings.cluster.clone(),

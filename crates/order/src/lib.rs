@@ -67,6 +67,7 @@ mod golden_tests;
 
 pub use config::{Faults, RootKey, Settings, Shop};
 pub use data_folder::is_known as has_replica;
+pub use identity_file::check;
 pub use replica::{run, run_on};
 
 pub use self::core::{acknowledger, leader_term};

@@ -99,6 +99,10 @@ pub(crate) struct Common {
     /// key, which may be renewed while it runs
     #[arg(long, value_name = "DIR")]
     pub(crate) tls: Option<String>,
+    /// Only check the settings, the certificates and the data folder, and print the settings:
+    /// nothing is started, locked or written. Exit codes: 0 it could start; 2 it could not
+    #[arg(long)]
+    pub(crate) check: bool,
     /// Stop when stdin is closed: `oppidum up` uses it so that no process outlives it
     #[arg(long, hide = true)]
     pub(crate) stop_with_stdin: bool,

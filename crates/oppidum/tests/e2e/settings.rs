@@ -201,6 +201,38 @@ fn a_port_a_folder_or_an_id_of_another_process_is_refused() {
     refused(&order(&["--id", "456"]), &["123", "456"]);
 }
 
+/// Kind: a mistake in the settings that is found at the next restart.
+#[test]
+fn check_says_whether_a_process_could_start_also_while_it_runs() {
+    let store = Store::start(Plan::stock());
+    let folder = store.folder().to_owned();
+    let check = |arguments: &[&str]| run_in(&folder, &[], &[arguments, &["--check"]].concat());
+    let [free, _] = ports();
+    let orders = format!("123=127.0.0.1:1,345=127.0.0.1:2,456=127.0.0.1:{free}");
+    let order = |more: &[&str]| check(&[&["order", "--orders", &orders], more].concat());
+    for data in ["data", "new"] {
+        let checked = order(&["--id", "456", "--data", data]);
+        assert_eq!(checked.code, Some(0), "{checked:?}");
+        for line in ["id: 456 (flag --id)", "replica 456 could start with these settings"] {
+            assert!(checked.stdout.contains(line), "{line}: {checked:?}");
+        }
+    }
+    assert!(!folder.join("new").exists(), "it wrote nothing");
+    refused(&order(&["--id", "7", "--data", "data"]), &["7", "123, 345, 456"]);
+    let another = ["--id", "456", "--data", "data", "--cluster", "another"];
+    refused(&order(&another), &["another", "oppidum"]);
+    std::fs::create_dir_all(folder.join("odd/order-456")).unwrap();
+    std::fs::write(folder.join("odd/order-456/file"), "x").unwrap();
+    refused(&order(&["--id", "456", "--data", "odd"]), &["holds file"]);
+    for role in [&["catalog"][..], &["frontend"]] {
+        let checked = check(role);
+        assert!(checked.code == Some(0) && checked.stdout.contains("could start"), "{checked:?}");
+        refused(&check(&[role, &["--tls", "nowhere"]].concat()), &["nowhere"]);
+    }
+    refused(&check(&["catalog", "--restock-seconds", "0"]), &["restock-seconds"]);
+    refused(&check(&["frontend", "--drain", "61"]), &["drain"]);
+}
+
 /// [S0-26, S1-26] Signals end every process cleanly, without a traceback.
 #[test]
 fn a_signal_ends_every_process_cleanly() {
