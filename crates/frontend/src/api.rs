@@ -25,6 +25,7 @@ use hyper::body::Incoming;
 use ledger::api_key::Scopes;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use wire::problem::{Code, Problem};
 use wire::wall_clock::since_epoch;
 
@@ -50,6 +51,7 @@ use crate::limits;
 use crate::queries::Queries;
 use crate::rates::Rates;
 use crate::replicas::Replicas;
+use crate::request_metrics::{OrderOutcome, RequestMetrics, Route};
 use crate::status_view::{StatusView, shows_whole};
 use crate::submit;
 
@@ -86,6 +88,7 @@ struct Shared {
     date: Mutex<(u64, Arc<str>)>,
     request_base: u64,
     requests: AtomicU64,
+    metrics: RequestMetrics,
 }
 
 /// The parts that the API is built from.
@@ -124,6 +127,7 @@ impl Api {
             date: Mutex::new((u64::MAX, Arc::default())),
             request_base: rand::random(),
             requests: AtomicU64::new(0),
+            metrics: RequestMetrics::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -342,6 +346,7 @@ impl Handler for Api {
     }
 
     fn write_overloaded(&self, out: &mut Vec<u8>, given: Option<&str>) -> Written {
+        self.metrics().note_overloaded();
         let [before, after] = &self.shared.refusal;
         out.extend_from_slice(before.as_bytes());
         let id = out.len();
@@ -372,16 +377,23 @@ impl Handler for Api {
     fn write_rejection(&self, out: &mut Vec<u8>, rejection: &Rejection) -> Answer {
         let mut answer = answer::error(rejection.status, rejection.why);
         answer.headers_mut().insert(REQUEST_ID, self.id_or(None));
+        self.metrics().note_answered(Route::Malformed, answer.status(), Duration::ZERO);
         self.write(out, &answer, true);
         answer
     }
 
     async fn answer_plain(&self, request: &PlainRequest<'_>, from: ClientAddress) -> Answer {
+        let began = Instant::now();
         let sent = request.authorization.map_or(Authorization::None, Authorization::One);
         let sender = self.identify(sent, from);
         let permit = self.shared.places.try_acquire();
         let mut answer = match (permit, request.content) {
-            (Err(_), _) => sender.err().map_or_else(too_many, |rejection| *rejection),
+            (Err(_), content) => {
+                if matches!(content, Content::Order { .. }) && sender.is_ok() {
+                    self.metrics().note_order(OrderOutcome::Overloaded);
+                }
+                sender.err().map_or_else(too_many, |rejection| *rejection)
+            }
             (Ok(_permit), Content::Query(path)) => self.query(sender, path).await,
             (Ok(_permit), Content::Order { key, body }) => {
                 match (allowed(sender, Scopes::ORDER), key.map(keys::given_as).transpose()) {
@@ -392,6 +404,11 @@ impl Handler for Api {
             }
         };
         answer.headers_mut().insert(REQUEST_ID, self.id_or(request.id.map(str::as_bytes)));
+        let route = match request.content {
+            Content::Order { .. } => Route::Orders,
+            Content::Query(_) => Route::Product,
+        };
+        self.metrics().note_answered(route, answer.status(), began.elapsed());
         answer
     }
 
@@ -401,6 +418,7 @@ impl Handler for Api {
         from: ClientAddress,
         phase: &RequestPhase,
     ) -> Answer {
+        let (route, began) = (Route::of(request.uri().path()), Instant::now());
         let id = self.id_or(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
         let sender = self.identify(Authorization::of(request.headers()), from);
         // The pause of a rejected sender is that of any answer.
@@ -410,6 +428,7 @@ impl Handler for Api {
             answer.extensions_mut().insert::<Pause>(pause);
         }
         answer.headers_mut().insert(REQUEST_ID, id);
+        self.metrics().note_answered(route, answer.status(), began.elapsed());
         answer::with_constant_headers(answer)
     }
 

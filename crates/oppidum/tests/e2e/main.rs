@@ -78,4 +78,5 @@ mod double;
 mod pains;
 
 mod conform;
+mod metrics;
 mod watching;
