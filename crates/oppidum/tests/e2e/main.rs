@@ -79,4 +79,5 @@ mod pains;
 
 mod conform;
 mod metrics;
+mod prometheus;
 mod watching;
