@@ -1,12 +1,13 @@
 //! Every chore of the repository, as one program: `cargo xtask <chore>`.
 //!
-//! `ci` is the gate; `tidy` is the part of it that no compiler checks. Only `fix`, `bench`
-//! and `release --record` write into the repository.
+//! `ci` is the gate; `tidy` is the part of it that no compiler checks. Only `fix`, `bench`,
+//! `dashboard` and `release --record` write into the repository.
 
 #![expect(clippy::print_stdout, reason = "a chore talks to the person who runs it")]
 
 mod bench;
 mod ci;
+mod dashboard;
 mod manual;
 mod model;
 mod profile;
@@ -37,6 +38,8 @@ enum Chore {
     Fix,
     /// The rules of the repository that no compiler checks.
     Tidy,
+    /// Writes the dashboard for Grafana; `tidy` checks that it is current.
+    Dashboard,
     /// Measures rates, latencies and CPU, each beside a comparison; writes docs/performance.md.
     Bench(bench::Options),
     /// Profiles the CPU of one process under load with `perf`: a table and a flame graph.
@@ -77,6 +80,7 @@ fn run(chore: &Chore) -> Result<()> {
         Chore::Ci => ci::ci(&root()),
         Chore::Fix => ci::fix(&root()),
         Chore::Tidy => tidy::run(&root()),
+        Chore::Dashboard => dashboard::write(&root()),
         Chore::Bench(options) => bench::run(&root(), options),
         Chore::Profile(options) => profile::run(&root(), options),
         Chore::Release(options) => release::run(&root(), options),

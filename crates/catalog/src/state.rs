@@ -57,6 +57,8 @@ pub(crate) struct CatalogState {
     seen_news: watch::Sender<u64>,
     streams: AtomicU64,
     watches: Mutex<Option<String>>,
+    /// The number of silent watchers dropped since the start.
+    let_go: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -101,6 +103,7 @@ impl CatalogState {
             seen_news: watch::Sender::new(0),
             streams: AtomicU64::new(1),
             watches: Mutex::new(None),
+            let_go: AtomicU64::new(0),
         }
     }
 
@@ -121,6 +124,8 @@ impl CatalogState {
         let now = clock::now();
         let mut locked = self.locked.lock();
         let lapsed = locked.core.lapse(now);
+        let let_go = u64::try_from(lapsed.len()).unwrap_or_default();
+        self.let_go.fetch_add(let_go, Ordering::Relaxed);
         for (who, _) in &lapsed {
             locked.returns.fail(*who, now);
         }

@@ -43,6 +43,12 @@ impl Admission {
         self.is_overloaded() && self.core.lock().should_reject(behind, self.start.elapsed())
     }
 
+    /// The number of orders in flight, and the most that may be now.
+    pub(crate) fn lengths(&self) -> (usize, usize) {
+        let core = self.core.lock();
+        (core.in_flight(), core.limit_at(false, self.start.elapsed()))
+    }
+
     /// Admits an order, or rejects it. `late`: the frontend's own event loop lags.
     pub(crate) fn enter(&self, late: bool, entered: Instant) -> Option<Permit<'_>> {
         let entered = entered.saturating_duration_since(self.start);

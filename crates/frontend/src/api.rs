@@ -11,6 +11,7 @@ mod body;
 mod ordering;
 
 mod pages;
+mod products;
 
 mod scope_check;
 
@@ -25,6 +26,7 @@ use hyper::body::Incoming;
 use ledger::api_key::Scopes;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use wire::problem::{Code, Problem};
 use wire::wall_clock::since_epoch;
 
@@ -51,6 +53,7 @@ use crate::queries::Queries;
 use crate::rates::Rates;
 use crate::remembered_key::RememberedKey;
 use crate::replicas::Replicas;
+use crate::request_metrics::{OrderOutcome, RequestMetrics, Route};
 use crate::status_view::{StatusView, shows_whole};
 use crate::submit;
 
@@ -87,6 +90,7 @@ struct Shared {
     date: Mutex<(u64, Arc<str>)>,
     request_base: u64,
     requests: AtomicU64,
+    metrics: RequestMetrics,
 }
 
 /// The parts that the API is built from.
@@ -125,6 +129,7 @@ impl Api {
             date: Mutex::new((u64::MAX, Arc::default())),
             request_base: rand::random(),
             requests: AtomicU64::new(0),
+            metrics: RequestMetrics::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -195,74 +200,6 @@ impl Api {
                 on_get(request.method(), || std::future::ready(self.cache(sender))).await
             }
             _ => answer::error(StatusCode::NOT_FOUND, "no such route"),
-        }
-    }
-
-    /// Answers a query of one product by its path.
-    async fn query(&self, sender: Identified, path: &str) -> Answer {
-        match (path.strip_prefix("/products/"), path.strip_prefix("/stocks/")) {
-            (Some(name), _) => self.product(sender, Noun::Product, name).await,
-            (None, Some(name)) => self.product(sender, Noun::Stock, name).await,
-            (None, None) => answer::error(StatusCode::NOT_FOUND, "no such route"),
-        }
-    }
-
-    async fn product(&self, sender: Identified, noun: Noun, segment: &str) -> Answer {
-        if let Err(rejection) = allowed(sender, Scopes::QUERY) {
-            return *rejection;
-        }
-        let not_found = || answer::error(StatusCode::NOT_FOUND, noun.not_found());
-        let Some(name) = classic::percent_decode(segment) else { return not_found() };
-        if ledger::terms::Name::new(&name).is_none() {
-            return not_found();
-        }
-        match self.shared.queries.product(&name).await {
-            Ok(told) => {
-                let found = match &told.product {
-                    Some(product) => answer::json(StatusCode::OK, classic::render_product(product)),
-                    None => not_found(),
-                };
-                let how = match (told.hit, told.stored) {
-                    (true, _) => "oppidum; hit",
-                    (false, true) => "oppidum; fwd=miss; stored",
-                    (false, false) => "oppidum; fwd=miss",
-                };
-                answer::cached(answer::as_of(found, told.as_of, told.stale), how)
-            }
-            Err(problem) => answer::problem(&problem),
-        }
-    }
-
-    async fn list(&self, sender: Identified, query: &str) -> Answer {
-        if let Err(rejection) = allowed(sender, Scopes::QUERY) {
-            return *rejection;
-        }
-        let mut after = String::new();
-        let mut limit = limits::LIST_PRODUCTS_MAX;
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (field, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let value = value.replace('+', " ");
-            match (field, classic::percent_decode(&value)) {
-                ("after", Some(value)) => after = value.into_owned(),
-                ("limit", Some(value)) => match value.parse() {
-                    Ok(count) if (1..=limits::LIST_PRODUCTS_MAX).contains(&count) => limit = count,
-                    _ => return bad_request("limit must be from 1 to 1000"),
-                },
-                (_, None) => return bad_request("a percent sign in the query makes no sense"),
-                _ => {}
-            }
-        }
-        if !after.is_empty() && ledger::terms::Name::new(&after).is_none() {
-            return bad_request("after must be a product name");
-        }
-        match self.shared.queries.list(&after, limit).await {
-            Ok(listed) => {
-                let body = classic::render_products(&listed.products);
-                let answer = answer::json(StatusCode::OK, body);
-                let answer = answer::as_of(answer, listed.as_of, listed.stale);
-                answer::cached(answer, "oppidum; fwd=bypass")
-            }
-            Err(problem) => answer::problem(&problem),
         }
     }
 
@@ -343,6 +280,7 @@ impl Handler for Api {
     }
 
     fn write_overloaded(&self, out: &mut Vec<u8>, given: Option<&str>) -> Written {
+        self.metrics().note_overloaded();
         let [before, after] = &self.shared.refusal;
         out.extend_from_slice(before.as_bytes());
         let id = out.len();
@@ -373,6 +311,7 @@ impl Handler for Api {
     fn write_rejection(&self, out: &mut Vec<u8>, rejection: &Rejection) -> Answer {
         let mut answer = answer::error(rejection.status, rejection.why);
         answer.headers_mut().insert(REQUEST_ID, self.id_or(None));
+        self.metrics().note_answered(Route::Malformed, answer.status(), Duration::ZERO);
         self.write(out, &answer, true);
         answer
     }
@@ -383,11 +322,17 @@ impl Handler for Api {
         remembered: &mut RememberedKey,
         from: ClientAddress,
     ) -> Answer {
+        let began = Instant::now();
         let sent = request.authorization.map_or(Authorization::None, Authorization::One);
         let sender = self.identify(sent, Some(remembered), from);
         let permit = self.shared.places.try_acquire();
         let mut answer = match (permit, request.content) {
-            (Err(_), _) => sender.err().map_or_else(too_many, |rejection| *rejection),
+            (Err(_), content) => {
+                if matches!(content, Content::Order { .. }) && sender.is_ok() {
+                    self.metrics().note_order(OrderOutcome::Overloaded);
+                }
+                sender.err().map_or_else(too_many, |rejection| *rejection)
+            }
             (Ok(_permit), Content::Query(path)) => self.query(sender, path).await,
             (Ok(_permit), Content::Order { key, body }) => {
                 match (allowed(sender, Scopes::ORDER), key.map(keys::given_as).transpose()) {
@@ -398,6 +343,11 @@ impl Handler for Api {
             }
         };
         answer.headers_mut().insert(REQUEST_ID, self.id_or(request.id.map(str::as_bytes)));
+        let route = match request.content {
+            Content::Order { .. } => Route::Orders,
+            Content::Query(_) => Route::Product,
+        };
+        self.metrics().note_answered(route, answer.status(), began.elapsed());
         answer
     }
 
@@ -407,6 +357,7 @@ impl Handler for Api {
         from: ClientAddress,
         phase: &RequestPhase,
     ) -> Answer {
+        let (route, began) = (Route::of(request.uri().path()), Instant::now());
         let id = self.id_or(request.headers().get(REQUEST_ID).map(HeaderValue::as_bytes));
         let sent = Authorization::of(request.headers());
         let sender = self.identify(sent, None, from);
@@ -417,6 +368,7 @@ impl Handler for Api {
             answer.extensions_mut().insert::<Pause>(pause);
         }
         answer.headers_mut().insert(REQUEST_ID, id);
+        self.metrics().note_answered(route, answer.status(), began.elapsed());
         answer::with_constant_headers(answer)
     }
 

@@ -56,6 +56,11 @@ pub(crate) struct Bodies {
 }
 
 impl Bodies {
+    /// The bytes that are reserved.
+    pub(crate) fn reserved(&self) -> usize {
+        self.quota.lock().reserved
+    }
+
     /// Reserves quota for a body from `address`, of which `bytes` have arrived. `None`: no quota is
     /// left.
     pub(crate) fn reserve(

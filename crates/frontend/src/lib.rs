@@ -57,6 +57,10 @@ mod cluster_status;
 
 mod status_view;
 
+mod request_metrics;
+
+mod metrics;
+
 mod run;
 
 #[cfg(test)]

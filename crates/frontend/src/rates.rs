@@ -86,6 +86,11 @@ impl Rates {
         self.note_exceeded(client, &counted, quota, self.count(&counted, quota, None))
     }
 
+    /// The number of addresses, and of principals, whose requests are counted.
+    pub(crate) fn lengths(&self) -> (usize, usize) {
+        (self.addresses.lock().len(), self.principals.lock().len())
+    }
+
     /// Counts further requests of a client; the answer if it has sent too many already. A batch
     /// counts its orders, and is taken whole.
     pub(crate) fn charge(

@@ -9,7 +9,7 @@ use ledger::api_key::Scopes;
 use rand::RngExt;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
-use wire::connections::Places;
+use wire::connections::{Connections, Places};
 use wire::descriptors::{self, Share};
 use wire::dial::StoreRoutes;
 use wire::exit::Stop;
@@ -31,6 +31,7 @@ use crate::cluster_status::{ClusterStatus, StatusSources};
 use crate::drain::Closing;
 use crate::http::server::{self, PublicPort};
 use crate::limits;
+use crate::metrics::FrontendFacts;
 use crate::queries::{Queries, Setup};
 use crate::replicas::Replicas;
 use crate::status_view::StatusView;
@@ -95,7 +96,8 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
     let address = internal.local_addr().unwrap_or(settings.internal).to_string();
     let Share { internal: internal_places, public: places } = places(&settings);
     let places = Places::new(places, settings.clients.connections_per_address);
-    let port = PublicPort { listener, places, tls };
+    let connections = Connections::new(places);
+    let port = PublicPort { listener, connections: connections.clone(), tls };
     tracing::info!("choosing leader");
     let closing = Arc::new(Closing::default());
     let end = closing.end.clone();
@@ -122,10 +124,6 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
         }),
     };
     let view = StatusView::new(store);
-    let facts = Arc::new(view.clone());
-    let internal = InternalPort { listener: internal, tls: settings.credentials.clone() };
-    let serving =
-        serve::internal_within(internal, Routes::default(), facts, internal_places, end.clone());
     let api = Api::new(Parts {
         dialect: settings.dialect,
         queries: queries.clone(),
@@ -135,6 +133,11 @@ pub async fn run(settings: Settings, stop: CancellationToken) -> Result<(), Stop
         access_log: AccessLog::new(settings.access_log),
         clients: settings.clients.clone(),
     });
+    let certificate = settings.tls.clone();
+    let facts = Arc::new(FrontendFacts { api: api.clone(), connections, certificate });
+    let internal = InternalPort { listener: internal, tls: settings.credentials.clone() };
+    let serving =
+        serve::internal_within(internal, Routes::default(), facts, internal_places, end.clone());
     let watching = async {
         if 0 < settings.cache {
             follow(&queries, &settings.catalogs, &end).await;

@@ -121,14 +121,22 @@ impl Access {
         scopes.contain(needed) || scopes.contain(Scopes::ORDER_ANY)
     }
 
+    /// The number of principals that have API keys.
+    pub fn principal_count(&self) -> usize {
+        self.principals().collect::<BTreeSet<_>>().len()
+    }
+
+    fn principals(&self) -> impl Iterator<Item = &Principal> {
+        self.keys.values().map(|key| &key.principal)
+    }
+
     /// True if another API key of this principal would be one too many.
     fn is_full_for(&self, principal: &Principal) -> bool {
         if API_KEYS_MAX <= self.keys.len() {
             return true;
         }
-        let principals = || self.keys.values().map(|key| &key.principal);
-        let is_new = !principals().any(|own| own == principal);
-        is_new && PRINCIPALS_MAX <= principals().collect::<BTreeSet<_>>().len()
+        let is_new = !self.principals().any(|own| own == principal);
+        is_new && PRINCIPALS_MAX <= self.principal_count()
     }
 
     /// Issues an API key; `issuer` is the API key that asks for it.

@@ -21,7 +21,7 @@ use crate::key_slot::{CompactOutcome, KeySlot};
 use crate::key_summary::KeySummary;
 use crate::key_window::KeyWindow;
 use crate::outcome::Outcome;
-use crate::principal_windows::{Owner, PrincipalWindows};
+use crate::principal_windows::{Owner, PrincipalWindows, WindowCounts};
 use crate::terms::{EntryTime, Index, Origin, Timestamp};
 use crate::windows::{PerAnswer, PerOwner, PerWindow, WindowId, Windows};
 
@@ -292,6 +292,11 @@ impl Idempotency {
     /// The number of keys that each window remembers.
     pub(crate) fn counts(&self) -> PerOwner<u64> {
         self.per_owner(|window| u64::try_from(window.len()).unwrap_or(u64::MAX))
+    }
+
+    /// How much each kind of window holds at the log time `now`.
+    pub(crate) fn window_counts(&self, now: Timestamp) -> PerWindow<WindowCounts> {
+        self.windows.map(|windows| windows.window_counts(now))
     }
 
     /// Computes a value for each window, except for principals that have no keys.

@@ -35,6 +35,8 @@ pub(crate) struct KeyWindow {
     forgotten: u64,
     /// The sum of [`KeySlot::sum`] over all slots.
     sum: u64,
+    /// The log time of the youngest key that was forgotten for want of room. `None`: none was.
+    evicted: Option<Timestamp>,
 }
 
 /// The slots of one entry.
@@ -56,6 +58,7 @@ impl KeyWindow {
             entries: VecDeque::new(),
             forgotten: 0,
             sum: 0,
+            evicted: None,
         }
     }
 
@@ -182,8 +185,19 @@ impl KeyWindow {
             _ => self.entries.push_back(EntryKeys { time: decided, end }),
         }
         if self.keys_max < self.slots.len() {
-            self.pop();
+            self.evict();
         }
+    }
+
+    /// Forgets the oldest key for want of room.
+    pub(crate) fn evict(&mut self) {
+        self.evicted = self.evicted.max(self.oldest_time());
+        self.pop();
+    }
+
+    /// The log time of the youngest key that was forgotten for want of room.
+    pub(crate) fn evicted(&self) -> Option<Timestamp> {
+        self.evicted
     }
 
     /// Forgets keys that are too old at `now`. An age limit that reaches beyond 2^64 never expires.
@@ -215,7 +229,7 @@ impl KeyWindow {
     }
 
     /// Forgets the oldest key.
-    pub(crate) fn pop(&mut self) {
+    fn pop(&mut self) {
         let Some(slot) = self.slots.pop_front() else { return };
         let entry = self.entries.front().expect("every slot belongs to an entry");
         self.sum = self.sum.wrapping_sub(slot.sum(entry.time.index));

@@ -29,8 +29,9 @@ use crate::prefetch::{PreparedRequest, in_chunks, prefetch};
 use crate::shop::{EntryContext, ShopState};
 use crate::state::State;
 use crate::terms::{EntryTime, Index, ORDER_NUMBER_MAX, Timestamp};
-use crate::windows::PerOwner;
+use crate::windows::{PerOwner, PerWindow};
 
+pub use crate::principal_windows::WindowCounts;
 pub use crate::windows::Windows;
 
 /// The state of one shop and the keys that it remembers, advanced one entry at a time.
@@ -162,6 +163,11 @@ impl Ledger {
     /// The number of keys that each window remembers.
     pub fn key_counts(&self) -> PerOwner<u64> {
         self.idempotency.counts()
+    }
+
+    /// How much each kind of key window holds.
+    pub fn window_counts(&self) -> PerWindow<WindowCounts> {
+        self.idempotency.window_counts(self.log_time())
     }
 
     /// A summary of the keys remembered now.

@@ -23,6 +23,19 @@ impl Owner {
     pub(crate) const SHARED: Self = Self(0);
 }
 
+/// The key windows of all principals for one kind of answer, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WindowCounts {
+    /// The keys that are remembered.
+    pub keys: usize,
+    /// The most of them.
+    pub keys_max: usize,
+    /// How far back in log time, in milliseconds, every key of every principal is remembered: the
+    /// greatest age of a key while none was forgotten for want of room. Keys that were forgotten
+    /// before the process started may not count.
+    pub memory_ms: u64,
+}
+
 /// The windows of all principals for one kind of answer.
 #[derive(Clone, Debug)]
 pub(crate) struct PrincipalWindows {
@@ -86,9 +99,20 @@ impl PrincipalWindows {
         self.change(owner, |window| window.push(slot, decided));
         while self.keys_max < self.keys {
             let most = self.owner_of_most();
-            self.change(most, KeyWindow::pop);
+            self.change(most, KeyWindow::evict);
         }
         self.expires = self.expires.min(self.expiry(decided.at));
+    }
+
+    /// How much the windows hold, and how far back they are complete at the log time `now`.
+    pub(crate) fn window_counts(&self, now: Timestamp) -> WindowCounts {
+        let evicted = self.windows.iter().filter_map(KeyWindow::evicted).max();
+        let complete = evicted.map_or(self.age_max_ms, |at| now.0.saturating_sub(at.0));
+        WindowCounts {
+            keys: self.keys,
+            keys_max: self.keys_max,
+            memory_ms: complete.min(self.age_max_ms),
+        }
     }
 
     /// The last log time at which a key from this log time is remembered.

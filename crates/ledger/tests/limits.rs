@@ -8,7 +8,7 @@ use kit::{WINDOWS, bears, cents, keyed, name, opening, pieces, plain, product};
 use ledger::command::{
     Batch, CATALOGS_MAX, Command, Definition, LINES_MAX, Line, Request, Shop, Side,
 };
-use ledger::ledger::{Ledger, Windows};
+use ledger::ledger::{Ledger, WindowCounts, Windows};
 use ledger::outcome::{Accepted, Outcome, Refusal};
 use ledger::stock::Stock;
 use ledger::terms::{
@@ -232,4 +232,21 @@ fn a_block_finds_its_own_orders_only() {
 fn a_repeated_entry_stops_the_replica() {
     let mut shopping = Shopping::open();
     shopping.0.skip_entry(Index(1));
+}
+
+#[test]
+fn a_ledger_says_how_far_back_every_key_is_remembered() {
+    let windows = Windows { client_keys_max: 2, client_age_max_ms: 1_000, ..Windows::default() };
+    let mut ledger = Ledger::new(windows);
+    let mut ask = |at: u64, request: &Request| {
+        ledger.apply(ledger.applied().next(), Timestamp(at), request);
+        ledger.window_counts().clients
+    };
+    let counts = |keys, memory_ms| WindowCounts { keys, keys_max: 2, memory_ms };
+    assert_eq!(ask(100, &plain(opening())), counts(0, 1_000));
+    assert_eq!(ask(100, &keyed("a", bears(1))), counts(1, 1_000));
+    assert_eq!(ask(150, &keyed("b", bears(1))), counts(2, 1_000), "it is full, and complete");
+    assert_eq!(ask(200, &keyed("c", bears(1))), counts(2, 100), "the key of 100 is forgotten");
+    assert_eq!(ask(600, &plain(bears(1))), counts(2, 500), "its gap grows older");
+    assert_eq!(ask(1_500, &plain(bears(1))), counts(0, 1_000), "expired keys are no gap");
 }

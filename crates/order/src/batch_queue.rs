@@ -239,6 +239,11 @@ impl<T> BatchQueue<T> {
         self.waiting.drain(..).map(|waiting| waiting.companion).collect()
     }
 
+    /// The number of requests that wait, and of entries in flight.
+    pub(crate) fn lengths(&self) -> (usize, usize) {
+        (self.requests, self.in_flight)
+    }
+
     /// True when no entry is in flight.
     pub(crate) fn is_idle(&self) -> bool {
         self.in_flight == 0

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use wire::problem::Problem;
 use wire::timer::until;
 
+use crate::batch_metrics::BatchMetrics;
 use crate::batch_queue::{BatchQueue, ClosedEntry};
 use crate::pending::{Pending, Respond, Responder};
 use crate::problems;
@@ -51,6 +52,7 @@ struct Shared {
     queue: Mutex<BatchQueue<Responder>>,
     wake: Notify,
     stalled: AtomicBool,
+    metrics: BatchMetrics,
 }
 
 impl std::fmt::Debug for Batcher {
@@ -64,12 +66,15 @@ impl std::fmt::Debug for Batcher {
 pub(crate) struct AwaitingReply {
     batcher: Batcher,
     requests: usize,
+    since: Instant,
 }
 
 impl Drop for AwaitingReply {
     fn drop(&mut self) {
         let shared = &self.batcher.shared;
-        shared.queue.lock().replied(self.requests, Instant::now());
+        let now = Instant::now();
+        shared.metrics.settled.observe_many(now.duration_since(self.since), self.requests);
+        shared.queue.lock().replied(self.requests, now);
         shared.wake.notify_one();
     }
 }
@@ -88,6 +93,7 @@ impl Batcher {
             queue: Mutex::new(BatchQueue::default()),
             wake: Notify::new(),
             stalled: AtomicBool::new(false),
+            metrics: BatchMetrics::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -95,11 +101,12 @@ impl Batcher {
     /// Takes requests. `respond` is called exactly once: when they are decided, when another
     /// replica leads, or when an entry has not landed for [`LANDING_MAX`].
     pub(crate) fn offer(&self, pending: Pending, respond: Respond) {
-        let responder = Responder::new(pending.count(), respond);
+        let now = Instant::now();
+        let responder = Responder::new(pending.count(), now, respond);
         if self.is_stalled() {
             return responder.problem(&problems::no_quorum());
         }
-        let offered = self.shared.queue.lock().offer(pending, responder, Instant::now());
+        let offered = self.shared.queue.lock().offer(pending, responder, now);
         match offered {
             Ok(()) => self.shared.wake.notify_one(),
             Err(responder) => responder.problem(&problems::overloaded()),
@@ -109,7 +116,17 @@ impl Batcher {
     /// This many requests have landed and wait for their answers.
     pub(crate) fn awaiting_reply(&self, requests: usize) -> AwaitingReply {
         self.shared.queue.lock().decided(requests);
-        AwaitingReply { batcher: self.clone(), requests }
+        AwaitingReply { batcher: self.clone(), requests, since: Instant::now() }
+    }
+
+    /// The number of requests that wait, and of entries in flight.
+    pub(crate) fn lengths(&self) -> (usize, usize) {
+        self.shared.queue.lock().lengths()
+    }
+
+    /// What it has observed.
+    pub(crate) fn metrics(&self) -> &BatchMetrics {
+        &self.shared.metrics
     }
 
     /// True while an entry is overdue: the replica leads, but a majority does not answer it.
@@ -168,7 +185,15 @@ impl Batcher {
         if self.is_stalled() {
             return None;
         }
-        self.shared.queue.lock().close(Instant::now())
+        let now = Instant::now();
+        let closed = self.shared.queue.lock().close(now)?;
+        let metrics = &self.shared.metrics;
+        for Responder { since, requests, .. } in &closed.companions {
+            metrics.queue.observe_many(now.duration_since(*since), *requests);
+        }
+        metrics.entry_orders.observe_size(closed.count);
+        metrics.entry_bytes.observe_size(closed.requests.iter().map(Pending::size).sum());
+        Some(closed)
     }
 
     /// When the queued requests leave without waiting for more.
@@ -203,6 +228,7 @@ impl Batcher {
         self.shared.stalled.store(overdue, Ordering::Relaxed);
         match result {
             Ok((index, outcomes)) => {
+                self.shared.metrics.log.observe_many(flight.since.elapsed(), flight.requests);
                 let mut outcomes = outcomes.into_iter();
                 for responder in flight.responders {
                     responder.decided(index, &mut outcomes);

@@ -83,6 +83,8 @@ pub(crate) struct SpaceReading {
     pub(crate) level: Level,
     /// Bytes free; `None`: not read yet, or not readable.
     pub(crate) free: Option<u64>,
+    /// Bytes that are kept free; 0: not read yet.
+    pub(crate) reserve: u64,
 }
 
 /// The disk space of one replica. Clones share it.
@@ -127,7 +129,7 @@ impl DiskSpace {
         let reserve = self.reserve.unwrap_or_else(|| RESERVE_MAX.min(space.total / 10));
         let before = self.level();
         let level = before.after(space.free, reserve);
-        self.seen.send_replace(SpaceReading { level, free: Some(space.free) });
+        self.seen.send_replace(SpaceReading { level, free: Some(space.free), reserve });
         if level == before {
             return;
         }

@@ -47,10 +47,13 @@ mod membership;
 mod peers;
 mod private;
 
+mod batch_metrics;
 mod catch_up_progress;
 pub mod history;
 mod history_service;
+mod leader_metrics;
 mod liveness;
+mod metrics;
 mod readiness;
 mod status;
 mod voting;
@@ -71,4 +74,4 @@ pub use identity_file::check;
 pub use replica::{run, run_on};
 
 pub use self::core::{acknowledger, leader_term};
-use self::core::{log_end, starts};
+use self::core::{failover_timer, log_end, starts};

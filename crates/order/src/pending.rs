@@ -9,6 +9,7 @@ use ledger::codec::bulk::Encoded;
 use ledger::command::Request;
 use ledger::outcome::Outcome;
 use ledger::terms::Index;
+use tokio::time::Instant;
 use wire::problem::Problem;
 
 /// The most requests in an entry.
@@ -95,14 +96,16 @@ impl Pending {
 
 /// Answers what waited.
 pub(crate) struct Responder {
-    requests: usize,
+    pub(crate) requests: usize,
+    /// When the requests came.
+    pub(crate) since: Instant,
     respond: Respond,
 }
 
 impl Responder {
-    /// Answers `requests` requests.
-    pub(crate) fn new(requests: usize, respond: Respond) -> Self {
-        Self { requests, respond }
+    /// Answers `requests` requests that came at `since`.
+    pub(crate) fn new(requests: usize, since: Instant, respond: Respond) -> Self {
+        Self { requests, since, respond }
     }
 
     /// Answers with a problem: definite, or of unknown outcome.
@@ -126,7 +129,6 @@ pub(crate) mod tests {
     use ledger::codec::bulk::BULK_VERSION;
     use ledger::command::{Batch, Command, Line, Side};
     use ledger::terms::{Key, Name, Origin, Quantity, Timestamp};
-    use tokio::time::Instant;
 
     use super::*;
     use crate::batch_queue::{BatchQueue, IN_FLIGHT_MAX, WAITING_MAX};

@@ -1,6 +1,7 @@
 //! A replica's life: it opens its folder, fetches what it missed from the others, serves, and
 //! stops.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::history::view::View;
 use crate::history_service::HistoryService;
 use crate::identity::Identity;
 use crate::introduction::Introduction;
+use crate::leader_metrics::{LeaderEvents, LeaderMetrics};
 use crate::liveness::failover;
 use crate::liveness::stream_keeper::StreamKeeper;
 use crate::membership::Members;
@@ -41,16 +43,13 @@ use crate::status::Status;
 use crate::takeover::{self, Takeover};
 use crate::watch::settling::Settling;
 use crate::watch::source::Publisher;
-use crate::{catch_up_progress, raft, shop, transfer, voting};
+use crate::{catch_up_progress, raft, service, shop, transfer, voting};
 
 /// How long a leader that stops waits for a successor.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long all tasks may take to end after that.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// How often the log time is sent, with the name of the leader.
-const HINT_EVERY: Duration = Duration::from_millis(500);
 
 /// Runs a replica until `stop`, or until it cannot go on.
 ///
@@ -209,7 +208,7 @@ impl Replica {
         let (role, watch_role) = watch::channel(Role::Leaderless { term: 0, no_quorum: false });
         let takeover = self.takeover();
         let batcher = Batcher::new();
-        self.hold_streams(watch_role.clone());
+        let leaders = self.hold_streams(watch_role.clone());
         if let Some(gauge) = self.gauge.clone() {
             let folder = self.settings.data.display().to_string();
             self.tasks.spawn(self.disk_space.clone().keep(gauge, folder, self.ending.clone()));
@@ -239,17 +238,7 @@ impl Replica {
         self.tasks.spawn(self.keep_ledger(watch_role.clone()));
         self.spawn_maintenance();
         let address = port.listener.local_addr().unwrap_or(self.settings.listen);
-        let facts = Arc::new(Status {
-            id: self.settings.id,
-            address,
-            engine: self.engine.clone(),
-            members: self.identity.members().clone(),
-            view: self.view.clone(),
-            settling: settling.clone(),
-            disk_space: self.disk_space.clone(),
-            peers: self.peers.clone(),
-            role: watch_role,
-        });
+        let facts = Arc::new(self.status(address, settling.clone(), watch_role, leaders));
         let routes = self.routes(service, publisher).add_service(operator.service());
         tracing::info!("Order socket bound to port {}", address.port());
         tracing::info!("socket is listening");
@@ -274,6 +263,28 @@ impl Replica {
             }
         }
         self.end(internal, failure).await
+    }
+
+    fn status(
+        &self,
+        address: SocketAddr,
+        settling: Settling,
+        role: watch::Receiver<Role>,
+        leaders: Arc<LeaderMetrics>,
+    ) -> Status {
+        Status {
+            id: self.settings.id,
+            address,
+            engine: self.engine.clone(),
+            members: self.identity.members().clone(),
+            view: self.view.clone(),
+            settling,
+            disk_space: self.disk_space.clone(),
+            peers: self.peers.clone(),
+            role,
+            leaders,
+            data: self.settings.data.clone(),
+        }
     }
 
     /// Ends all tasks, flushes the applied entries, and returns the failure.
@@ -330,9 +341,18 @@ impl Replica {
     }
 
     /// Holds a stream to each of the others, and watches for the death of the leader.
-    fn hold_streams(&self, role: watch::Receiver<Role>) {
+    fn hold_streams(&self, role: watch::Receiver<Role>) -> Arc<LeaderMetrics> {
+        let leaders = Arc::<LeaderMetrics>::default();
         let (reported_loss, reported) = watch::channel(None);
         let (sender, voting) = watch::channel(None);
+        let events = LeaderEvents {
+            me: self.settings.id,
+            role: role.clone(),
+            reported_loss: reported.clone(),
+            peers: self.peers.clone(),
+            view: self.view.clone(),
+        };
+        self.tasks.spawn(leaders.clone().observe(events, self.ending.clone()));
         let watch = voting::Watch::new(self.identity.clone(), self.takeover(), role);
         self.tasks.spawn(watch.run(sender, self.ending.clone()));
         let holding = StreamKeeper {
@@ -350,6 +370,7 @@ impl Replica {
         let peers = self.peers.clone();
         let members = self.identity.members().clone();
         self.tasks.spawn(failover::run(engine, peers, members, reported_loss, self.ending.clone()));
+        leaders
     }
 
     fn reader(&self) -> ReadIndex {
@@ -371,7 +392,7 @@ impl Replica {
         role: watch::Receiver<Role>,
     ) -> Service {
         let (hint, hints) = watch::channel(LeaderHint::default());
-        self.tasks.spawn(tell_leader(
+        self.tasks.spawn(service::tell_leader(
             self.settings.id,
             role.clone(),
             self.view.clone(),
@@ -471,30 +492,6 @@ impl Replica {
                     Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
                 }
             }
-        }
-    }
-}
-
-/// Maintains the hint that goes out with answers: the leader, and the log time.
-async fn tell_leader(
-    me: u64,
-    mut role: watch::Receiver<Role>,
-    view: Arc<View>,
-    hint: watch::Sender<LeaderHint>,
-    stop: CancellationToken,
-) {
-    loop {
-        let now = *role.borrow_and_update();
-        hint.send_replace(LeaderHint {
-            leader: now.leader(me),
-            term: now.term(),
-            log_time_ms: view.clock.stamp(view.read(ShopState::log_time)).0,
-            replica: me,
-        });
-        tokio::select! {
-            changed = role.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(HINT_EVERY) => {}
-            () = stop.cancelled() => return,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! reading them takes the leader and a majority as well, unless the client accepts a stale answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use ledger::api_key::Actor;
@@ -16,6 +17,7 @@ use ledger::shop::ShopState;
 use ledger::terms::{Index, OrderNumber, Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use wire::access::StoreAccess;
 use wire::convert;
 use wire::limits::BULK_ORDERS_MAX;
@@ -42,6 +44,9 @@ use crate::watch::settling::Settling;
 
 /// The most products in one answer; the client continues after the last name.
 const LIST_MAX: usize = 1_000;
+
+/// How often the log time is sent, with the name of the leader.
+const HINT_EVERY: Duration = Duration::from_millis(500);
 
 /// Answers calls; clones share everything.
 #[derive(Clone)]
@@ -385,4 +390,28 @@ fn bulk(bulk: proto::Bulk) -> Result<Encoded<Bytes>, Problem> {
 fn problem_answer(problem: &Problem) -> proto::Answer {
     let what = Some(Answered::Problem(problem.into()));
     proto::Answer { call: 0, as_of: 0, stale: false, what }
+}
+
+/// Maintains the hint that goes out with answers: the leader, and the log time.
+pub(crate) async fn tell_leader(
+    me: u64,
+    mut role: watch::Receiver<Role>,
+    view: Arc<View>,
+    hint: watch::Sender<LeaderHint>,
+    stop: CancellationToken,
+) {
+    loop {
+        let now = *role.borrow_and_update();
+        hint.send_replace(LeaderHint {
+            leader: now.leader(me),
+            term: now.term(),
+            log_time_ms: view.clock.stamp(view.read(ShopState::log_time)).0,
+            replica: me,
+        });
+        tokio::select! {
+            changed = role.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(HINT_EVERY) => {}
+            () = stop.cancelled() => return,
+        }
+    }
 }

@@ -1,18 +1,21 @@
 //! The status: what a replica reports about itself at `/status`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ledger::shop::ShopState;
 use ledger::terms::Index;
 use tokio::sync::watch;
 use wire::cross_origin::name_of;
+use wire::metrics::Page;
 use wire::peers::Peer;
 use wire::serve::Facts;
 use wire::status::ProcessStatus;
 
 use crate::disk_space::{DiskSpace, Level};
 use crate::history::view::View;
+use crate::leader_metrics::LeaderMetrics;
 use crate::membership::Members;
 use crate::peers::Peers;
 use crate::raft::engine::Engine;
@@ -33,6 +36,9 @@ pub(crate) struct Status {
     pub(crate) disk_space: DiskSpace,
     pub(crate) peers: Peers,
     pub(crate) role: watch::Receiver<Role>,
+    pub(crate) leaders: Arc<LeaderMetrics>,
+    /// The data folder.
+    pub(crate) data: PathBuf,
 }
 
 impl Facts for Status {
@@ -84,6 +90,10 @@ impl Facts for Status {
         let role = *self.role.borrow();
         let marks = self.engine.marks();
         self.is_ready(role, marks.committed, self.view.read(ShopState::applied))
+    }
+
+    fn measure(&self, page: &mut Page<'_>) {
+        self.write_metrics(page);
     }
 
     fn readiness(&self) -> Result<(), String> {

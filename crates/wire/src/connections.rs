@@ -43,6 +43,17 @@ impl Places {
     }
 }
 
+/// The connections of a listener, in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionCounts {
+    /// The open connections.
+    pub open: usize,
+    /// The most of them.
+    pub limit: usize,
+    /// The connections that got no place since the start.
+    pub refused: u64,
+}
+
 /// Why a connection is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rejected {
@@ -229,12 +240,15 @@ struct Shared {
     table: ConnectionTable,
     /// By place: the token that asks its connection to close.
     closing: Vec<CancellationToken>,
+    /// The connections that got no place.
+    refused: u64,
 }
 
 impl Connections {
     /// A listener without open connections.
     pub fn new(places: Places) -> Self {
-        let shared = Shared { table: ConnectionTable::new(places), closing: Vec::new() };
+        let shared =
+            Shared { table: ConnectionTable::new(places), closing: Vec::new(), refused: 0 };
         Self { shared: Arc::new(Mutex::new(shared)) }
     }
 
@@ -249,7 +263,10 @@ impl Connections {
         let mut shared = self.shared.lock();
         let (place, evicted) = match shared.table.open(address, exempt, Instant::now()) {
             Admission::Admitted(place, evicted) => (place, evicted),
-            Admission::Rejected(why) => return Err(why),
+            Admission::Rejected(why) => {
+                shared.refused += 1;
+                return Err(why);
+            }
         };
         let evicted = evicted.map(|place| shared.closing[place].clone());
         let closing = stop.child_token();
@@ -263,6 +280,23 @@ impl Connections {
             evicted.cancel();
         }
         Ok(OpenConnection { shared: self.shared.clone(), place, closing })
+    }
+
+    /// Notes that a connection with a place was closed before it was served.
+    pub fn note_refused(&self) {
+        self.shared.lock().refused += 1;
+    }
+
+    /// The places of the listener.
+    pub fn places(&self) -> Places {
+        self.shared.lock().table.places
+    }
+
+    /// How many connections there are and may be.
+    pub fn counts(&self) -> ConnectionCounts {
+        let shared = self.shared.lock();
+        let (open, limit) = (shared.table.len(), shared.table.places.total);
+        ConnectionCounts { open, limit, refused: shared.refused }
     }
 }
 

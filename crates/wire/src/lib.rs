@@ -53,6 +53,8 @@ pub mod metrics;
 
 pub mod cross_origin;
 
+mod facts;
+
 pub mod serve;
 
 pub mod telemetry;

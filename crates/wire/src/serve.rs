@@ -12,15 +12,13 @@ use axum::middleware::{self, Next};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use futures::FutureExt;
-use futures::future::{BoxFuture, ready};
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use serde_json::Value;
+use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -28,11 +26,11 @@ use tonic::service::Routes;
 use crate::connections::{Connections, OpenConnection, Places};
 use crate::cross_origin;
 use crate::descriptors;
+pub use crate::facts::Facts;
 use crate::limits;
 use crate::metrics;
 use crate::net::{self, TcpListener, TcpStream};
 use crate::permissions::{self, AccessDenied, AuthenticatedCaller};
-use crate::status::ProcessStatus;
 use crate::tls::credentials::{Credentials, Mismatch};
 use crate::tls::stream::{self, Acceptor, HandshakeError, MaybeTlsStream};
 use crate::watch::reattach_backoff::Origin;
@@ -49,30 +47,6 @@ const PEERS: usize = 16;
 
 /// The minimum time between two warnings that all places are in use.
 const WARNED_EVERY: Duration = Duration::from_mins(1);
-
-/// The facts that a process publishes about itself.
-pub trait Facts: Send + Sync + 'static {
-    /// The status of the process.
-    fn status(&self) -> ProcessStatus;
-
-    /// True when the process is ready to do all of its work.
-    fn ready(&self) -> bool;
-
-    /// True for a host name of this process, apart from addresses and the machine's name.
-    fn is_called(&self, _name: &str) -> bool {
-        false
-    }
-
-    /// The JSON of `/status`.
-    fn page(&self) -> BoxFuture<'_, Value> {
-        ready(serde_json::to_value(self.status()).unwrap_or_default()).boxed()
-    }
-
-    /// Decides whether `/readyz` answers 200; the error is one line that says why not.
-    fn readiness(&self) -> Result<(), String> {
-        if self.ready() { Ok(()) } else { Err("not ready".into()) }
-    }
-}
 
 /// The answer to a connection without TLS, for people.
 const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
@@ -115,11 +89,13 @@ pub async fn internal_within(
     stop: CancellationToken,
 ) {
     let InternalPort { listener, tls } = port.into();
-    let router = guarded(grpc.into_axum_router().merge(pages(facts.clone())), facts, tls.is_some());
-    let tls = tls.map(Handshakes::new);
     // Members on one host share an address, so there is no limit per address.
     let total = connections_max.min(limits::INTERNAL_CONNECTIONS_MAX);
     let connections = Connections::new(Places::new(total, 0));
+    let registry = metrics::registry(facts.clone(), connections.clone(), tls.clone());
+    let pages = pages(facts.clone(), registry);
+    let router = guarded(grpc.into_axum_router().merge(pages), facts, tls.is_some());
+    let tls = tls.map(Handshakes::new);
     // Streams end by themselves at `stop`, so only an evicted connection is asked to close.
     let never = CancellationToken::new();
     let graceful = GracefulShutdown::new();
@@ -319,9 +295,9 @@ fn denial(denied: &AccessDenied, is_call: bool) -> axum::response::Response {
 }
 
 /// The pages for operators and their tools.
-fn pages(facts: Arc<dyn Facts>) -> Router {
+fn pages(facts: Arc<dyn Facts>, registry: Registry) -> Router {
     let status = facts.clone();
-    let numbers = facts.clone();
+    let registry = Arc::new(registry);
     Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route(
@@ -333,7 +309,7 @@ fn pages(facts: Arc<dyn Facts>) -> Router {
                 }
             }),
         )
-        .route("/metrics", get(move || async move { metrics::page(&numbers.status()) }))
+        .route("/metrics", get(move |headers| metrics::answer(registry, headers)))
         .route("/status", get(move || async move { Json(status.page().await) }))
 }
 
@@ -348,6 +324,7 @@ mod cross_origin_tests {
 
     use super::*;
     use crate::dial::Route;
+    use crate::status::ProcessStatus;
 
     struct NamedProcess;
 

@@ -161,6 +161,11 @@ impl Caller {
         Duration::from_millis(self.shared.age_ms().saturating_sub(last))
     }
 
+    /// The number of open calls.
+    pub fn open_calls(&self) -> usize {
+        self.shared.open.lock().len()
+    }
+
     /// Waits until the stream breaks.
     pub async fn closed(&self) {
         self.shared.closed.cancelled().await;

@@ -8,6 +8,7 @@ mod arrows;
 mod blank;
 mod cycles;
 mod links;
+mod metrics;
 mod names;
 mod reference;
 mod register;
@@ -87,6 +88,7 @@ fn check(sources: &[Source]) -> Vec<Complaint> {
     complaints.extend(arrows::check(sources));
     complaints.extend(cycles::check(sources));
     complaints.extend(links::check(sources));
+    complaints.extend(metrics::check(sources));
     complaints.extend(names::check(sources));
     complaints.extend(reference::check(sources));
     complaints.sort();

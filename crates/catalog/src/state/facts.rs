@@ -1,6 +1,10 @@
 //! The facts that a catalog shows on `/status` and `/readyz`.
 
+use std::sync::atomic::Ordering;
+
 use ledger::terms::LedgerId;
+use wire::limits::WATCHERS_MAX;
+use wire::metrics::Page;
 use wire::serve::Facts;
 use wire::status::ProcessStatus;
 use wire::watch::clock;
@@ -30,6 +34,17 @@ impl Facts for CatalogState {
             lease_ms: u64::try_from(millis).ok(),
             ..ProcessStatus::default()
         }
+    }
+
+    fn measure(&self, page: &mut Page<'_>) {
+        let watchers = self.locked.lock().core.watchers().watchers().count();
+        let let_go = self.let_go.load(Ordering::Relaxed);
+        page.build_info("catalog", None);
+        let help = "Watchers that this catalog serves: frontends, and catalogs below it";
+        page.gauge("oppidum_watchers", help, watchers);
+        let help = "Silent watchers that are waited for no longer";
+        page.counter("oppidum_watchers_let_go", help, let_go);
+        page.queues(&[("watchers", watchers, WATCHERS_MAX)]);
     }
 
     fn ready(&self) -> bool {

@@ -12,6 +12,7 @@ use crate::answer::{self, Answer, IDEMPOTENCY_KEY};
 use crate::batch::{Batch, BatchOutcome};
 use crate::client_address::ClientAddress;
 use crate::limits;
+use crate::request_metrics::OrderOutcome;
 use crate::submit::{self, DecidedMany};
 
 impl Api {
@@ -65,12 +66,19 @@ impl Api {
         match submit::place(&self.shared.replicas, count, bulk).await {
             Ok(DecidedMany { outcomes, index, retried }) => {
                 self.note_answered(incarnation, &batch, index);
+                for outcome in &outcomes {
+                    self.metrics().note_order(OrderOutcome::of(outcome, retried));
+                }
                 let body = batch.render(dialect, &BatchOutcome::Decided(&outcomes, retried));
                 answer::as_of(answer::json(StatusCode::OK, body), index, false)
             }
             // No order of the batch was placed: one problem stands for all.
-            Err(problem) if problem.definite => answer::problem(&problem),
+            Err(problem) if problem.definite => {
+                self.metrics().note_orders(OrderOutcome::of_problem(&problem), count);
+                answer::problem(&problem)
+            }
             Err(problem) => {
+                self.metrics().note_orders(OrderOutcome::Unknown, count);
                 let body = batch.render(dialect, &BatchOutcome::Unknown(&problem));
                 answer::json(StatusCode::OK, body)
             }

@@ -16,6 +16,7 @@ use crate::client_address::ClientAddress;
 use crate::coalescer::Decided;
 use crate::http::phase::RequestPhase;
 use crate::limits;
+use crate::request_metrics::OrderOutcome;
 use crate::{keys, refusals};
 
 impl Api {
@@ -44,7 +45,10 @@ impl Api {
             Err(refusal) => return refusal,
         };
         phase.note_read();
-        let Ok(_permit) = self.shared.places.try_acquire() else { return too_many() };
+        let Ok(_permit) = self.shared.places.try_acquire() else {
+            self.metrics().note_order(OrderOutcome::Overloaded);
+            return too_many();
+        };
         // The body may have taken seconds, in which the API key may have ended.
         if let Err(rejection) = self.still_allowed(&sender, Scopes::ORDER) {
             return *rejection;
@@ -62,12 +66,14 @@ impl Api {
         if key.is_none()
             && let Some(short) = self.shared.queries.reject_from_cache(&line)
         {
+            self.metrics().note_order(OrderOutcome::of_refusal(&short.refusal));
             let answer = refusals::answer(self.shared.dialect, &short.refusal);
             return answer::cached(answer::as_of(answer, short.as_of, false), "oppidum; hit");
         }
         let now = Instant::now();
         let late = self.shared.scheduler.is_late(now);
         let Some(mut permit) = self.shared.admission.enter(late, now) else {
+            self.metrics().note_order(OrderOutcome::Overloaded);
             return answer::problem(&no_room());
         };
         let key = key.unwrap_or_else(keys::own).sent_by(sender.actor);
@@ -82,12 +88,16 @@ impl Api {
                 }
                 self.decided(decided, &key)
             }
-            Err(problem) => answer::keyed(answer::problem(&problem), key.text(), false),
+            Err(problem) => {
+                self.metrics().note_order(OrderOutcome::of_problem(&problem));
+                answer::keyed(answer::problem(&problem), key.text(), false)
+            }
         }
     }
 
     fn decided(&self, decided: Decided, key: &Key) -> Answer {
         let Decided { outcome, index, retried } = decided;
+        self.metrics().note_order(OrderOutcome::of(&outcome, retried));
         let (repeated, outcome) = match outcome {
             Outcome::Repeated { first, .. } => (true, *first),
             first => (false, first),

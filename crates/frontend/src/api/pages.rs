@@ -4,13 +4,54 @@ use http::StatusCode;
 use http::header::{HeaderValue, RETRY_AFTER};
 
 use ledger::api_key::Scopes;
+use tokio::sync::Semaphore;
+use wire::limits::CALLS_OPEN_MAX;
+use wire::metrics::QueueFill;
 
 use super::Api;
 use super::scope_check::{Identified, allowed};
 use crate::answer::{self, Answer};
 use crate::limits;
+use crate::queries::Queries;
+use crate::request_metrics::RequestMetrics;
+use crate::status_view::StatusView;
 
 impl Api {
+    /// The view of the store.
+    pub(crate) fn view(&self) -> &StatusView {
+        &self.shared.view
+    }
+
+    /// The queries, with the cache.
+    pub(crate) fn queries(&self) -> &Queries {
+        &self.shared.queries
+    }
+
+    /// What it has observed of requests.
+    pub(crate) fn metrics(&self) -> &RequestMetrics {
+        &self.shared.metrics
+    }
+
+    /// How full this frontend is: every bound at which it rejects or forgets.
+    pub(crate) fn queues(&self) -> [QueueFill; 7] {
+        let shared = &self.shared;
+        let taken = |places: &Semaphore, all: usize| all.saturating_sub(places.available_permits());
+        let (orders, orders_max) = shared.admission.lengths();
+        let (addresses, principals) = shared.rates.lengths();
+        let calls = shared.replicas.callers().into_iter().map(|(_, caller)| caller.open_calls());
+        let requests = taken(&shared.places, limits::REQUESTS_OPEN_MAX);
+        let batches = taken(&shared.batches, limits::BATCHES_OPEN_MAX);
+        [
+            ("requests", requests, limits::REQUESTS_OPEN_MAX),
+            ("orders", orders, orders_max),
+            ("batches", batches, limits::BATCHES_OPEN_MAX),
+            ("body_bytes", shared.bodies.reserved(), limits::BODIES_BYTES_MAX),
+            ("calls_of_a_stream", calls.max().unwrap_or_default(), CALLS_OPEN_MAX),
+            ("counted_addresses", addresses, limits::ADDRESSES_COUNTED_MAX),
+            ("counted_principals", principals, limits::PRINCIPALS_COUNTED_MAX),
+        ]
+    }
+
     pub(super) fn readyz(&self) -> Answer {
         if self.shared.closing.drains() {
             return not_ready("not ready: stopping\n");

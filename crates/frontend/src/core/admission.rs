@@ -71,21 +71,31 @@ impl AdmissionCore {
             // The backlog is not the result of a stall.
             self.backlog = 0.0;
         }
-        let flows = now.saturating_sub(self.answered) < STALL_AFTER;
-        let strained = OVERLOAD_AFTER <= now.saturating_sub(self.soon);
-        let limit = if late || self.is_overloaded(now) || (strained && flows) {
-            self.limit()
-        } else if flows {
-            self.limit().max(ORDERS_BURST_MAX)
-        } else {
-            REQUESTS_OPEN_MAX
-        };
-        let enters = self.in_flight < limit;
+        let flows = self.flows(now);
+        let enters = self.in_flight < self.limit_at(late, now);
         self.in_flight += usize::from(enters);
         if (flows || late) && !enters {
             self.refused = Some(now);
         }
         enters
+    }
+
+    /// The most orders that may be in flight now.
+    pub(crate) fn limit_at(&self, late: bool, now: Duration) -> usize {
+        let flows = self.flows(now);
+        let strained = flows && OVERLOAD_AFTER <= now.saturating_sub(self.soon);
+        if late || self.is_overloaded(now) || (strained && 0 < self.in_flight) {
+            self.limit()
+        } else if flows {
+            self.limit().max(ORDERS_BURST_MAX)
+        } else {
+            REQUESTS_OPEN_MAX
+        }
+    }
+
+    /// True unless orders wait and none has been answered lately.
+    fn flows(&self, now: Duration) -> bool {
+        self.in_flight == 0 || now.saturating_sub(self.answered) < STALL_AFTER
     }
 
     /// True, and the order counts as rejected, if there is an overload and either the limit is
@@ -131,7 +141,6 @@ impl AdmissionCore {
     }
 
     /// The number of orders in flight.
-    #[cfg(test)]
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight
     }

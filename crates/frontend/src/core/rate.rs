@@ -116,6 +116,11 @@ impl<K: Hash + Eq + Clone> RateTable<K> {
         Self { buckets: LruCache::unbounded(), clients_max }
     }
 
+    /// The number of buckets.
+    pub(crate) fn len(&self) -> usize {
+        self.buckets.len()
+    }
+
     /// Takes a request of a client, if there is room for it.
     pub(crate) fn take(&mut self, client: &K, quota: Quota, now: Duration) -> Result<(), Exceeded> {
         self.bucket(client).take(quota, now)

@@ -37,7 +37,7 @@ const GATEWAY_WARNING_INTERVAL: Duration = Duration::from_mins(1);
 /// A listener, and how it serves its connections.
 pub(crate) struct PublicPort {
     pub(crate) listener: TcpListener,
-    pub(crate) places: Places,
+    pub(crate) connections: Connections,
     /// With TLS, and with this configuration.
     pub(crate) tls: Option<Acceptor>,
 }
@@ -60,9 +60,9 @@ pub(crate) async fn serve(port: PublicPort, api: Api, stop: CancellationToken) {
 
 /// Accepts connections until `stop`.
 async fn accept(port: PublicPort, api: &Api, tasks: &TaskTracker, stop: &CancellationToken) {
-    let PublicPort { listener, places, tls } = port;
-    let rejections = Arc::new(Rejections::new(places, tls.is_some()));
-    let (open, stop) = (Connections::new(places), stop.clone());
+    let PublicPort { listener, connections: open, tls } = port;
+    let rejections = Arc::new(Rejections::new(open.places(), tls.is_some()));
+    let stop = stop.clone();
     let server =
         ConnectionServer { open, rejections, tls, stop: stop.clone(), warned: Arc::default() };
     let mut accepted_now = 0;
@@ -185,6 +185,7 @@ impl ConnectionServer {
 
     async fn serve(&self, stream: TcpStream, client: Client, api: Api) {
         if self.tls.is_some() && !api.rates().take_handshake(client.address) {
+            self.open.note_refused();
             return net::reject(stream, b"");
         }
         let closing = client.place.closing();

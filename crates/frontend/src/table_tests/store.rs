@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
-use wire::connections::Places;
+use wire::connections::{Connections, Places};
 use wire::dial::StoreRoutes;
 use wire::net::{TcpListener, listen};
 use wire::peers::Peer;
@@ -77,9 +77,9 @@ impl OpenStore {
             news.changed().await.expect("the replicas are kept");
         }
         let (listener, address) = bind();
-        let places = Places::new(limits::CONNECTIONS_MAX, 0);
+        let connections = Connections::new(Places::new(limits::CONNECTIONS_MAX, 0));
         let (tls, trust) = tls.then(certified).unzip();
-        let port = PublicPort { listener, places, tls };
+        let port = PublicPort { listener, connections, tls };
         tokio::spawn(server::serve(port, api(replicas), stop.clone()));
         Self { address, trust, leader, _stop: stop.drop_guard() }
     }

@@ -78,4 +78,6 @@ mod double;
 mod pains;
 
 mod conform;
+mod metrics;
+mod prometheus;
 mod watching;

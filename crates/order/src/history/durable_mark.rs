@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use wire::metrics::Histogram;
 
 use crate::history::open_error::OpenError;
 use crate::raft::codec;
@@ -75,10 +76,11 @@ impl DurableMark {
 }
 
 /// What a running log has on disk: updated by the log, read by the writer of the history.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct OnDisk {
     state: Arc<Mutex<OnDiskState>>,
     failed: Arc<Notify>,
+    syncs: Arc<Histogram>,
 }
 
 #[derive(Debug, Default)]
@@ -90,7 +92,19 @@ struct OnDiskState {
     failure: Option<(io::ErrorKind, String)>,
 }
 
+impl Default for OnDisk {
+    fn default() -> Self {
+        let syncs = Arc::new(Histogram::of_durations());
+        Self { state: Arc::default(), failed: Arc::default(), syncs }
+    }
+}
+
 impl OnDisk {
+    /// How long appended entries took to reach the disk.
+    pub(crate) fn syncs(&self) -> &Arc<Histogram> {
+        &self.syncs
+    }
+
     /// The current mark.
     pub fn now(&self) -> DurableMark {
         self.state.lock().durable_mark

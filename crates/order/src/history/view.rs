@@ -14,6 +14,7 @@ use ledger::terms::{Index, OrderNumber};
 use parking_lot::Mutex;
 use tokio::sync::{broadcast, watch};
 use wire::access::StoreAccess;
+use wire::metrics::Histogram;
 
 use crate::clock::LogClock;
 use crate::history::applied_state::{AppliedEntry, Shared};
@@ -185,6 +186,11 @@ impl View {
     pub fn keep_durable_mark(&self, on_disk: OnDisk) {
         // A second call has no effect: the first log counts.
         let _ = self.shared.on_disk.set(on_disk);
+    }
+
+    /// How long appended entries took to reach the log's disk. `None`: the log does not report it.
+    pub(crate) fn log_syncs(&self) -> Option<Arc<Histogram>> {
+        self.shared.on_disk.get().map(|on_disk| on_disk.syncs().clone())
     }
 
     /// Checks every block on disk, and repairs damaged blocks with those of other replicas.

@@ -31,7 +31,7 @@ use crate::role::Reach;
 const REPORT_TIMEOUT: Duration = Duration::from_millis(15);
 
 /// A leader that was not heard for this long is silent: seven heartbeats, longer than its lease.
-const LEADER_SILENCE: Duration = Duration::from_millis(350);
+pub(crate) const LEADER_SILENCE: Duration = Duration::from_millis(350);
 
 /// How often a replica checks whether it hears the leader.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(25);

@@ -333,7 +333,7 @@ impl RaftLogStorage<Types> for LogStore {
         let on_disk = &self.inner.on_disk;
         log.append(records).map_err(|error| on_disk.why(error))?;
         let last = log.log_state().last().map(|id| (id.0, on_disk.epoch(), on_disk.clone()));
-        let flushed = self.inner.flush(&mut log, FlushWaiter::Append(done, last));
+        let flushed = self.inner.flush(&mut log, FlushWaiter::Append(done, Instant::now(), last));
         flushed.map_err(|error| on_disk.why(error))
     }
 

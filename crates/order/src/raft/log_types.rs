@@ -3,6 +3,7 @@
 
 use std::fmt::{self, Debug};
 use std::io;
+use std::time::Instant;
 
 use openraft::storage::IOFlushed;
 use tokio::sync::oneshot;
@@ -18,8 +19,9 @@ pub(crate) struct LogTypes;
 
 /// The receiver of a flush's result.
 pub(crate) enum FlushWaiter {
-    /// The engine, for appended entries; with the last entry and its epoch, for the durable mark.
-    Append(IOFlushed<Types>, Option<(LogId, u64, durable_mark::OnDisk)>),
+    /// The engine, for entries appended at this moment; with the last entry and its epoch, for the
+    /// durable mark.
+    Append(IOFlushed<Types>, Instant, Option<(LogId, u64, durable_mark::OnDisk)>),
     /// A task of the log store.
     Waiter(oneshot::Sender<io::Result<()>>),
     /// No receiver; only a failure is recorded.
@@ -36,9 +38,12 @@ impl raft_log::Callback for FlushWaiter {
     fn send(self, result: io::Result<()>) {
         failpoints::await_disk();
         match self {
-            Self::Append(done, up_to) => {
+            Self::Append(done, since, up_to) => {
                 match (&result, up_to) {
-                    (Ok(()), Some((last, epoch, on_disk))) => on_disk.reach(last, epoch),
+                    (Ok(()), Some((last, epoch, on_disk))) => {
+                        on_disk.syncs().observe(since.elapsed());
+                        on_disk.reach(last, epoch);
+                    }
                     (Err(error), Some((_, _, on_disk))) => on_disk.fail(error),
                     (_, None) => {}
                 }

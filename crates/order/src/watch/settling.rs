@@ -149,7 +149,7 @@ impl Settling {
     }
 
     /// The only way to the log.
-    pub(super) fn batcher(&self) -> &Batcher {
+    pub(crate) fn batcher(&self) -> &Batcher {
         &self.shared.batcher
     }
 

@@ -5,6 +5,7 @@ use tokio::net::TcpSocket;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::status::ProcessStatus;
 
 struct QuietProcess;
 

@@ -118,6 +118,11 @@ impl ServerCertificate {
         Ok(Arc::new(Self { folder: folder.to_owned(), now }))
     }
 
+    /// The Unix time at which the certificate in use ends.
+    pub fn not_after(&self) -> Option<u64> {
+        not_after(self.now.read().cert.first()?)
+    }
+
     /// Reads the pair again. True: it is another one, and new connections use it. This reads files:
     /// it belongs on a thread that may block.
     pub fn renew(&self) -> Result<bool, CertificateError> {
@@ -206,6 +211,24 @@ fn check(certificate: &CertificateDer<'_>, file: &Path) -> Result<(), Certificat
     }
 }
 
+/// The Unix time at which a certificate ends: what the library says of it at the end of time.
+pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let parsed = EndEntityCert::try_from(certificate).ok()?;
+    let checked = parsed.verify_for_usage(
+        webpki::ALL_VERIFICATION_ALGS,
+        &[],
+        &[],
+        UnixTime::since_unix_epoch(Duration::from_secs(u64::MAX)),
+        KeyUsage::server_auth(),
+        None,
+        None,
+    );
+    match checked.err()? {
+        webpki::Error::CertExpired { not_after, .. } => Some(not_after.as_secs()),
+        _ => None,
+    }
+}
+
 /// The end of a connection that shows a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Usage {
@@ -287,6 +310,7 @@ mod tests {
         write(folder.path(), 2020, 3000);
         let certificate = ServerCertificate::load(folder.path()).unwrap();
         let first = certificate.now.read().clone();
+        assert_eq!(certificate.not_after(), Some(32_503_680_000), "the first day of 3000");
         assert_eq!(certificate.renew(), Ok(false), "the files are the same");
         write(folder.path(), 2021, 3000);
         assert_eq!(certificate.renew(), Ok(true));

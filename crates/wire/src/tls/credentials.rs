@@ -156,6 +156,11 @@ impl Credentials {
         &self.subject
     }
 
+    /// The Unix time at which the certificate in use ends.
+    pub fn not_after(&self) -> Option<u64> {
+        certificate::not_after(self.now.read().key.cert.first()?)
+    }
+
     /// Reads the files again. True: they are others, and new connections use them. This reads
     /// files: it belongs on a thread that may block.
     pub fn renew(&self) -> Result<bool, CredentialsError> {

@@ -436,9 +436,13 @@ impl Store {
 
     /// The Prometheus metrics of a frontend.
     pub(crate) fn frontend_metrics(&self, index: usize) -> String {
-        let port = self.internal_port(index);
+        self.metrics(Holder::Any(CertificateRole::Frontend), self.internal_port(index))
+    }
+
+    /// The Prometheus metrics of a process, by its internal port.
+    pub(crate) fn metrics(&self, of: Holder, port: u16) -> String {
         let Some(lock) = &self.lock else { return get(port, "/metrics").body };
-        lock.page(Holder::Any(CertificateRole::Frontend), port, "/metrics").unwrap()
+        lock.page(of, port, "/metrics").unwrap()
     }
 
     /// A product's stock, from the first frontend.
