@@ -153,8 +153,8 @@ const ROWS: [Row; 4] = [
                 "Entries per second",
                 "ops",
                 &[
-                    ("rate(oppidum_applied_index[$__rate_interval])", "{{instance}} applied"),
-                    ("rate(oppidum_settled_index[$__rate_interval])", "{{instance}} settled"),
+                    ("deriv(oppidum_applied_index[$__rate_interval])", "{{instance}} applied"),
+                    ("deriv(oppidum_settled_index[$__rate_interval])", "{{instance}} settled"),
                 ],
             ),
             (

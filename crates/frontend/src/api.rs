@@ -53,7 +53,7 @@ use crate::queries::Queries;
 use crate::rates::Rates;
 use crate::remembered_key::RememberedKey;
 use crate::replicas::Replicas;
-use crate::request_metrics::{OrderOutcome, RequestMetrics, Route};
+use crate::request_metrics::{Arrived, OrderOutcome, RequestMetrics, Route};
 use crate::status_view::{StatusView, shows_whole};
 use crate::submit;
 
@@ -311,7 +311,7 @@ impl Handler for Api {
     fn write_rejection(&self, out: &mut Vec<u8>, rejection: &Rejection) -> Answer {
         let mut answer = answer::error(rejection.status, rejection.why);
         answer.headers_mut().insert(REQUEST_ID, self.id_or(None));
-        self.metrics().note_answered(Route::Malformed, answer.status(), Duration::ZERO);
+        self.metrics().note_rejected(Route::Malformed, answer.status());
         self.write(out, &answer, true);
         answer
     }
@@ -368,7 +368,8 @@ impl Handler for Api {
             answer.extensions_mut().insert::<Pause>(pause);
         }
         answer.headers_mut().insert(REQUEST_ID, id);
-        self.metrics().note_answered(route, answer.status(), began.elapsed());
+        let arrived = answer.extensions_mut().remove().map_or(began, |Arrived(at)| at);
+        self.metrics().note_answered(route, answer.status(), arrived.elapsed());
         answer::with_constant_headers(answer)
     }
 

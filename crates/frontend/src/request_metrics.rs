@@ -7,8 +7,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 use ledger::outcome::{Accepted, Outcome, Refusal};
+use tokio::time::Instant;
 use wire::metrics::{Histogram, Page};
 use wire::problem::{Code, Problem};
+
+use crate::answer::Answer;
 
 /// The routes of the public port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +147,18 @@ impl OrderOutcome {
     }
 }
 
+/// An extension of an answer: when its request, with a body, had arrived whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Arrived(pub(crate) Instant);
+
+impl Arrived {
+    /// The answer to a request that had arrived at this moment.
+    pub(crate) fn mark(self, mut answer: Answer) -> Answer {
+        answer.extensions_mut().insert(self);
+        answer
+    }
+}
+
 /// The requests and orders since the start.
 #[derive(Debug)]
 pub(crate) struct RequestMetrics {
@@ -164,19 +179,25 @@ impl Default for RequestMetrics {
 }
 
 impl RequestMetrics {
-    /// A request was answered.
+    /// A request was answered, `took` after it had arrived whole.
     pub(crate) fn note_answered(&self, route: Route, status: StatusCode, took: Duration) {
+        self.note_rejected(route, status);
+        self.durations[route as usize].observe(took);
+    }
+
+    /// A request was answered before it was read. That took no time, which would hide how long the
+    /// others take.
+    pub(crate) fn note_rejected(&self, route: Route, status: StatusCode) {
         let status = status.as_u16();
         let place = STATUSES.iter().position(|known| *known == status);
         let place = place.unwrap_or(STATUSES.len());
         self.answered[route as usize][place].fetch_add(1, Ordering::Relaxed);
-        self.durations[route as usize].observe(took);
     }
 
     /// An order was rejected for overload before its body was looked at.
     pub(crate) fn note_overloaded(&self) {
         self.note_order(OrderOutcome::Overloaded);
-        self.note_answered(Route::Orders, StatusCode::SERVICE_UNAVAILABLE, Duration::ZERO);
+        self.note_rejected(Route::Orders, StatusCode::SERVICE_UNAVAILABLE);
     }
 
     /// An order has this outcome.
@@ -209,8 +230,9 @@ impl RequestMetrics {
         let answered = answered.filter(|(_, count)| 0 < *count);
         let help = "Answered requests";
         page.counters("oppidum_http_requests", help, ["route", "status"], answered);
-        let help = "From the arrival of a request until its answer is written";
+        let help = "From the arrival of a whole request until its answer is written";
         let durations = Route::LABELS.map(|route| [route]).into_iter().zip(&self.durations);
+        let durations = durations.filter(|(_, of_route)| 0 < of_route.read().count);
         page.histograms("oppidum_http_request_duration_seconds", help, ["route"], durations);
         let orders = OrderOutcome::LABELS.into_iter().zip(&self.orders);
         let orders = orders.map(|(outcome, count)| ([outcome], count.load(Ordering::Relaxed)));
@@ -293,5 +315,15 @@ mod tests {
         }
         assert_eq!((metrics.with_status(401), metrics.with_status(429)), (2, 0));
         assert_eq!(metrics.durations[Route::Orders as usize].read().count, 2);
+    }
+
+    /// Kind: requests that are rejected in no time hide how long the others take.
+    #[test]
+    fn a_request_that_is_rejected_unread_counts_and_has_no_duration() {
+        let metrics = RequestMetrics::default();
+        metrics.note_overloaded();
+        metrics.note_rejected(Route::Malformed, StatusCode::BAD_REQUEST);
+        assert_eq!((metrics.with_status(503), metrics.with_status(400)), (1, 1));
+        assert!(metrics.durations.iter().all(|of_route| of_route.read().count == 0));
     }
 }

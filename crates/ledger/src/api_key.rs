@@ -249,7 +249,7 @@ impl Scopes {
     }
 
     /// These and the others.
-    pub fn with(self, others: Self) -> Self {
+    pub const fn with(self, others: Self) -> Self {
         Self(self.0 | others.0)
     }
 }

@@ -34,15 +34,23 @@ impl Status {
     }
 
     fn write_leader(&self, page: &mut Page<'_>) {
-        let role = *self.role.borrow();
-        let has_leader = u64::from(role.leader(self.id).is_some());
-        let help = "1 if this replica knows a leader that it hears";
-        page.gauge("oppidum_has_leader", help, has_leader);
-        let is_leader = u64::from(matches!(role, Role::Leading { .. }));
-        page.gauge("oppidum_is_leader", "1 if this replica leads", is_leader);
+        // A leader that hears no majority decides nothing, and another may lead by now.
+        let (has_leader, is_leader) = match *self.role.borrow() {
+            Role::Leading { .. } => {
+                let leads = self.peers.hears_majority(self.id, &self.members);
+                (leads, leads)
+            }
+            role => (role.leader(self.id).is_some(), false),
+        };
+        let help = "1 if this replica hears a leader, or leads and hears a majority";
+        page.gauge("oppidum_has_leader", help, u64::from(has_leader));
+        let help = "1 if this replica leads and hears a majority";
+        page.gauge("oppidum_is_leader", help, u64::from(is_leader));
+        let is_voter = self.members.look(|now| now.is_voter(self.id));
+        page.gauge("oppidum_is_voter", "1 if this replica votes", u64::from(is_voter));
         let help = "Leaders that this replica has followed, one after the other, or been";
         page.counter("oppidum_leader_changes", help, self.leaders.changes.get());
-        let help = "From the loss of a leader to the first applied entry of the next";
+        let help = "From a noticed loss of a leader to the first applied entry of the next";
         page.histogram("oppidum_failover_duration_seconds", help, &self.leaders.failovers);
         let help = "Watchers that this leader serves: the attached catalogs";
         page.gauge("oppidum_watchers", help, self.settling.watchers().len());
@@ -72,7 +80,8 @@ impl Status {
         page.gauge("oppidum_applied_index", "The last entry applied here", applied.0);
         let help = "The last entry known here to be committed";
         page.gauge("oppidum_committed_index", help, marks.committed.0);
-        let help = "The last entry that every attached catalog has seen";
+        let help =
+            "The last entry that every attached catalog has seen; of a follower, as the log says";
         page.gauge("oppidum_settled_index", help, settled.0);
         let voters = self.members.now().roster().voters.len();
         page.gauge("oppidum_voters", "Replicas that vote, as this one knows", voters);
@@ -103,7 +112,8 @@ impl Status {
         let seen = self.disk_space.seen();
         if let Some(free) = seen.free {
             page.gauge("oppidum_disk_free_bytes", "Free space of the replica's disk", free);
-            let help = "Free space that the replica keeps: below it, it takes no orders";
+            let help =
+                "Below this free space a leader gives up the lead; below half, no entry is taken";
             page.gauge("oppidum_disk_reserve_bytes", help, seen.reserve);
         }
         let folders = ["log", "history"];

@@ -215,6 +215,13 @@ impl Peers {
         members.look(|now| now.can_decide(|id| id == me || !is_refused(id)))
     }
 
+    /// True when `me` and the voters whose streams are open can decide.
+    pub(crate) fn hears_majority(&self, me: u64, members: &Members) -> bool {
+        let table = self.table.borrow();
+        let is_up = |id| table.get(&id).is_some_and(|peer| peer.reach == Reach::Up);
+        members.look(|now| now.can_decide(|id| id == me || is_up(id)))
+    }
+
     /// The table, and every change.
     pub(crate) fn watch(&self) -> watch::Receiver<BTreeMap<u64, PeerView>> {
         self.table.subscribe()
@@ -395,6 +402,21 @@ mod tests {
         assert_eq!(seen(&full, 7), voter_view(Reach::Refused, Some(2)));
         assert_eq!(choose(345, &[seen(&full, 9)], Duration::ZERO), Choice::Lead);
         assert_eq!(choose(345, &[seen(&view, 9)], Duration::ZERO), Choice::HandOver(456));
+    }
+
+    /// Kind: a leader whose followers are suspended, and which shows that all is well.
+    #[test]
+    fn a_leader_hears_a_majority_while_the_streams_to_one_are_open() {
+        let members = Members::new(&three());
+        let peers = Peers::new();
+        peers.sync(456, &members.now());
+        assert!(!peers.hears_majority(456, &members), "none has answered yet");
+        peers.set_reach(123, Reach::Up);
+        assert!(peers.hears_majority(456, &members));
+        peers.set_reach(123, Reach::Unknown);
+        assert!(!peers.hears_majority(456, &members), "both are silent, and refuse nothing");
+        peers.set_reach(345, Reach::Up);
+        assert!(peers.hears_majority(456, &members));
     }
 
     #[test]

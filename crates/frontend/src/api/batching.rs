@@ -4,16 +4,21 @@ use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use ledger::api_key::Scopes;
 use ledger::terms::Index;
+use tokio::time::Instant;
 use wire::problem::{Code, Problem};
 
 use super::scope_check::{Identified, allowed};
 use super::{Api, ON_ORDERS, bad_request, too_many};
 use crate::answer::{self, Answer, IDEMPOTENCY_KEY};
+use crate::authentication::Sender;
 use crate::batch::{Batch, BatchOutcome};
 use crate::client_address::ClientAddress;
 use crate::limits;
-use crate::request_metrics::OrderOutcome;
+use crate::request_metrics::{Arrived, OrderOutcome};
 use crate::submit::{self, DecidedMany};
+
+/// What an API key needs for a batch.
+const NEEDED: Scopes = Scopes::IMPORT.with(Scopes::ORDER);
 
 impl Api {
     /// Answers a batch: whole, with 200 and a result for each order, or not at all.
@@ -28,19 +33,24 @@ impl Api {
             Method::OPTIONS => return answer::options(ON_ORDERS),
             _ => return answer::not_allowed(ON_ORDERS),
         }
-        let needed = Scopes::IMPORT.with(Scopes::ORDER);
-        let sender = match allowed(sender, needed) {
+        let sender = match allowed(sender, NEEDED) {
             Ok(sender) => sender,
             Err(rejection) => return *rejection,
         };
         if request.headers().contains_key(IDEMPOTENCY_KEY) {
             return bad_request("each order of a batch has a key of its own: leave the header out");
         }
-        let body = match self.read_body(request, from, limits::BATCH_BYTES_MAX).await {
-            Ok(body) => body,
-            Err(refusal) => return refusal,
-        };
-        if let Err(rejection) = self.still_allowed(&sender, needed) {
+        let read = self.read_body(request, from, limits::BATCH_BYTES_MAX).await;
+        let arrived = Arrived(Instant::now());
+        arrived.mark(match read {
+            Ok(body) => self.read_batch(&sender, &body, from).await,
+            Err(refusal) => refusal,
+        })
+    }
+
+    /// Answers a batch whose body has arrived.
+    async fn read_batch(&self, sender: &Sender, body: &[u8], from: ClientAddress) -> Answer {
+        if let Err(rejection) = self.still_allowed(sender, NEEDED) {
             return *rejection;
         }
         let Ok(_permit) = self.shared.places.try_acquire() else { return too_many() };
@@ -48,12 +58,12 @@ impl Api {
             return answer::problem(&Problem::definite(Code::Overloaded, "too many batches"));
         };
         let dialect = self.shared.dialect;
-        let batch = match Batch::parse(dialect, &body, rand::random()) {
+        let batch = match Batch::parse(dialect, body, rand::random()) {
             Ok(batch) => batch,
             Err((status, why)) => return answer::error(status, &why),
         };
         let orders = batch.items.len().saturating_sub(1);
-        if let Err(limited) = self.shared.rates.charge(from, &sender, orders) {
+        if let Err(limited) = self.shared.rates.charge(from, sender, orders) {
             return *limited;
         }
         let count = batch.good().count();

@@ -16,7 +16,7 @@ use crate::client_address::ClientAddress;
 use crate::coalescer::Decided;
 use crate::http::phase::RequestPhase;
 use crate::limits;
-use crate::request_metrics::OrderOutcome;
+use crate::request_metrics::{Arrived, OrderOutcome};
 use crate::{keys, refusals};
 
 impl Api {
@@ -40,11 +40,19 @@ impl Api {
             Ok(key) => key,
             Err(why) => return bad_request(why),
         };
-        let body = match self.read_body(request, from, limits::BODY_BYTES_MAX).await {
-            Ok(body) => body,
-            Err(refusal) => return refusal,
-        };
-        phase.note_read();
+        let read = self.read_body(request, from, limits::BODY_BYTES_MAX).await;
+        let arrived = Arrived(Instant::now());
+        arrived.mark(match read {
+            Ok(body) => {
+                phase.note_read();
+                self.read_order(sender, key, &body).await
+            }
+            Err(refusal) => refusal,
+        })
+    }
+
+    /// Answers an order whose body has arrived after its head.
+    async fn read_order(&self, sender: Sender, key: Option<Key>, body: &[u8]) -> Answer {
         let Ok(_permit) = self.shared.places.try_acquire() else {
             self.metrics().note_order(OrderOutcome::Overloaded);
             return too_many();
@@ -53,7 +61,7 @@ impl Api {
         if let Err(rejection) = self.still_allowed(&sender, Scopes::ORDER) {
             return *rejection;
         }
-        self.order_of(sender, key, &body).await
+        self.order_of(sender, key, body).await
     }
 
     /// Answers the order in `body`, under the client's key if there is one.
