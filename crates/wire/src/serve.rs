@@ -18,7 +18,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
-use prometheus_client::registry::Registry;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -28,7 +27,7 @@ use crate::cross_origin;
 use crate::descriptors;
 pub use crate::facts::Facts;
 use crate::limits;
-use crate::metrics;
+use crate::metrics::Metrics;
 use crate::net::{self, TcpListener, TcpStream};
 use crate::permissions::{self, AccessDenied, AuthenticatedCaller};
 use crate::tls::credentials::{Credentials, Mismatch};
@@ -92,8 +91,8 @@ pub async fn internal_within(
     // Members on one host share an address, so there is no limit per address.
     let total = connections_max.min(limits::INTERNAL_CONNECTIONS_MAX);
     let connections = Connections::new(Places::new(total, 0));
-    let registry = metrics::registry(facts.clone(), connections.clone(), tls.clone());
-    let pages = pages(facts.clone(), registry);
+    let metrics = Metrics::new(facts.clone(), connections.clone(), tls.clone());
+    let pages = pages(facts.clone(), metrics);
     let router = guarded(grpc.into_axum_router().merge(pages), facts, tls.is_some());
     let tls = tls.map(Handshakes::new);
     // Streams end by themselves at `stop`, so only an evicted connection is asked to close.
@@ -295,9 +294,9 @@ fn denial(denied: &AccessDenied, is_call: bool) -> axum::response::Response {
 }
 
 /// The pages for operators and their tools.
-fn pages(facts: Arc<dyn Facts>, registry: Registry) -> Router {
+fn pages(facts: Arc<dyn Facts>, metrics: Metrics) -> Router {
     let status = facts.clone();
-    let registry = Arc::new(registry);
+    let metrics = Arc::new(metrics);
     Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route(
@@ -309,7 +308,7 @@ fn pages(facts: Arc<dyn Facts>, registry: Registry) -> Router {
                 }
             }),
         )
-        .route("/metrics", get(move |headers| metrics::answer(registry, headers)))
+        .route("/metrics", get(move |headers| metrics.answer(headers)))
         .route("/status", get(move || async move { Json(status.page().await) }))
 }
 

@@ -96,7 +96,13 @@ fn pack(root: &Path, trial: bool) -> Result<()> {
     }
     println!("Building what is deployed: some ten minutes on two cores, the first time.");
     let build = ["build", "--locked", "--profile", PROFILE, "--package", "oppidum"];
-    let built = Command::new(env!("CARGO")).current_dir(root).args(build).status();
+    let mut building = Command::new(env!("CARGO"));
+    building.current_dir(root).args(build);
+    // `oppidum_build_info` shows it; a trial may be outside of any repository.
+    if let Ok(revision) = output_of(root, "git", &["rev-parse", "HEAD"]) {
+        building.env("OPPIDUM_REVISION", revision);
+    }
+    let built = building.status();
     if !built.context("start cargo")?.success() {
         bail!("the program does not build");
     }

@@ -129,6 +129,10 @@ fn each_process_shows_the_metrics_of_the_reference_and_no_other() {
             assert!(!found.is_empty(), "{} has no series", row.name);
             assert!(found.iter().all(|labels| *labels == row.labels), "{row:?}: {found:?}");
         }
+        for secret in ["GameStart", "customers", "anna", "127.0.0.1", "opk_"] {
+            let shown = page.series.keys().find(|series| series.contains(secret));
+            assert_eq!(shown, None, "{secret}");
+        }
         assert!(page.series.len() <= SERIES_MAX, "{} series of {roles:?}", page.series.len());
     }
 }

@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, prometheus_text, text};
 use prometheus_client::registry::Registry;
+use tokio::sync::Semaphore;
 
 pub use histogram::{Histogram, Tally};
 pub use page::{Page, QueueFill};
@@ -55,35 +56,53 @@ impl Collector for ListenerNumbers {
     }
 }
 
-/// The registry of a process with these facts and this internal listener.
-pub(crate) fn registry(
-    facts: Arc<dyn Facts>,
-    connections: Connections,
-    credentials: Option<Arc<Credentials>>,
-) -> Registry {
-    let process = ProcessNumbers::new();
-    let mut registry = Registry::default();
-    let numbers = ListenerNumbers { facts, connections, credentials, process };
-    registry.register_collector(Box::new(numbers));
-    registry
+/// The numbers of one process.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    /// One page is written at a time: a flood of requests takes one thread.
+    turn: Arc<Semaphore>,
 }
 
-/// The answer to `GET /metrics`: text format 0.0.4, or `OpenMetrics` if the request asks for it.
-pub(crate) async fn answer(registry: Arc<Registry>, headers: HeaderMap) -> Response {
-    let accepts = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-    let (form, encode): (_, fn(&mut String, &Registry) -> fmt::Result) =
-        match accepts.into_iter().any(|value| value.contains(OPENMETRICS)) {
+impl Metrics {
+    /// Those of a process with these facts and this internal listener.
+    pub(crate) fn new(
+        facts: Arc<dyn Facts>,
+        connections: Connections,
+        credentials: Option<Arc<Credentials>>,
+    ) -> Self {
+        let process = ProcessNumbers::new();
+        let mut registry = Registry::default();
+        let numbers = ListenerNumbers { facts, connections, credentials, process };
+        registry.register_collector(Box::new(numbers));
+        Self { registry, turn: Arc::new(Semaphore::new(1)) }
+    }
+
+    /// The answer to `GET /metrics`: text format 0.0.4, or `OpenMetrics` if the request asks for
+    /// it.
+    pub(crate) async fn answer(self: Arc<Self>, headers: HeaderMap) -> Response {
+        let accepts = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let (form, encode): (_, fn(&mut String, &Registry) -> fmt::Result) = match accepts
+            .into_iter()
+            .any(|value| value.contains(OPENMETRICS))
+        {
             true => ("application/openmetrics-text; version=1.0.0; charset=utf-8", text::encode),
             false => (prometheus_text::CONTENT_TYPE, prometheus_text::encode),
         };
-    // Files in /proc and the sizes of the data folder are read: not on a thread of the runtime.
-    let page = tokio::task::spawn_blocking(move || {
-        let mut page = String::new();
-        // Writing into a string cannot fail.
-        let _ = encode(&mut page, &registry);
-        page
-    });
-    ([(CONTENT_TYPE, form)], page.await.unwrap_or_default()).into_response()
+        // The semaphore is never closed.
+        let turn = self.turn.clone().acquire_owned().await;
+        let metrics = self.clone();
+        // Files in /proc and the sizes of the data folder are read: not on a thread of the runtime.
+        let page = tokio::task::spawn_blocking(move || {
+            let mut page = String::new();
+            // Writing into a string cannot fail.
+            let _ = encode(&mut page, &metrics.registry);
+            // Here and not earlier: the client may have gone away meanwhile.
+            drop(turn);
+            page
+        });
+        ([(CONTENT_TYPE, form)], page.await.unwrap_or_default()).into_response()
+    }
 }
 
 #[cfg(test)]
@@ -120,9 +139,9 @@ mod tests {
         let waits = Histogram::of_durations();
         waits.observe(std::time::Duration::from_micros(600));
         let facts = Arc::new(Measured(waits));
-        let registry = Arc::new(registry(facts, Connections::new(places), None));
+        let metrics = Arc::new(Metrics::new(facts, Connections::new(places), None));
         let headers = HeaderMap::from_iter([(ACCEPT, accept.parse().unwrap())]);
-        let answer = answer(registry, headers).await;
+        let answer = metrics.answer(headers).await;
         let form = answer.headers()[CONTENT_TYPE].to_str().unwrap().to_owned();
         let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
         (form, String::from_utf8(body.to_vec()).unwrap())
