@@ -52,7 +52,8 @@ pub struct Tally {
     pub sum: f64,
     /// The number of all observations.
     pub count: u64,
-    /// Each upper bound, with the number of observations above the bound before it.
+    /// Each upper bound, with the number of observations above the bound before it. The last is
+    /// infinite: without it no quantile can be computed.
     pub buckets: Vec<(f64, u64)>,
 }
 
@@ -102,7 +103,7 @@ impl Histogram {
     /// Reads what was counted. An observation meanwhile may be in a bucket and not yet in the sum.
     pub fn read(&self) -> Tally {
         let counts = self.buckets.each_ref().map(|bucket| bucket.load(Ordering::Relaxed));
-        let bounds = self.bounds.iter().map(|bound| self.shown(*bound));
+        let bounds = self.bounds.iter().map(|bound| self.shown(*bound)).chain([f64::INFINITY]);
         Tally {
             sum: self.shown(self.sum.load(Ordering::Relaxed)),
             count: counts.iter().sum(),
@@ -131,8 +132,7 @@ mod tests {
         assert_eq!(count, 1_005);
         assert!((sum - 67.000_501).abs() < 1e-9, "{sum}");
         assert_eq!(buckets[..4], [(0.000_25, 2), (0.000_5, 1), (0.001, 0), (0.002_5, 1_000)]);
-        assert_eq!(buckets.last(), Some(&(5.0, 1)));
-        assert_eq!(buckets.len(), DURATIONS.len(), "the bucket above all is the count");
+        assert_eq!(buckets[DURATIONS.len() - 1..], [(5.0, 1), (f64::INFINITY, 1)]);
     }
 
     #[test]

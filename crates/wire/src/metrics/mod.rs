@@ -162,6 +162,7 @@ mod tests {
             "oppidum_orders_total{outcome=\"placed\"} 7",
             "oppidum_waits_seconds_bucket{le=\"0.0005\"} 0",
             "oppidum_waits_seconds_bucket{le=\"0.001\"} 1",
+            "oppidum_waits_seconds_bucket{le=\"+Inf\"} 1",
             "oppidum_waits_seconds_sum 0.0006",
             "oppidum_waits_seconds_count 1",
             "oppidum_queue_length{queue=\"requests\"} 3",
@@ -184,6 +185,7 @@ mod tests {
             page("application/openmetrics-text;version=1.0.0,text/plain;q=0.5").await;
         assert!(form.starts_with(OPENMETRICS), "{form}");
         assert!(page.contains("# TYPE oppidum_orders counter\n"), "{page}");
+        assert!(page.contains("oppidum_waits_seconds_bucket{le=\"+Inf\"} 1\n"), "{page}");
         assert!(page.ends_with("# EOF\n"));
     }
 }
