@@ -69,5 +69,5 @@ pub use config::{Faults, RootKey, Settings, Shop};
 pub use data_folder::is_known as has_replica;
 pub use replica::{run, run_on};
 
-pub use self::core::{acknowledger, leader_term};
+pub use self::core::{acknowledger, leader_term, new_series};
 use self::core::{log_end, starts};

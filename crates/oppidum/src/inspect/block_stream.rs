@@ -32,7 +32,7 @@ pub(crate) async fn read(
     // A whole history is judged by the auditor, which says more of what is wrong.
     let is_trail = since.is_some();
     let since = since.unwrap_or_default();
-    let response = client.history(HistoryAsk { after: 0, since_ms: since.0 }).await;
+    let response = client.history(HistoryAsk { since_ms: since.0, ..HistoryAsk::default() }).await;
     let mut parts = response.map_err(|status| no(status.message().to_owned()))?.into_inner();
     let bad = |why: String| Stop::Defect(format!("replica {id} sent a bad history: {why}"));
     let mut head: Option<HistoryHead> = None;

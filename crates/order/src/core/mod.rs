@@ -3,5 +3,6 @@
 pub mod acknowledger;
 pub mod leader_term;
 pub(crate) mod log_end;
+pub mod new_series;
 mod predicates;
 pub(crate) mod starts;
