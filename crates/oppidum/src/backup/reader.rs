@@ -6,7 +6,9 @@ use ledger::block::{Block, Header};
 use super::backup_error::BackupError;
 use super::core::block_file;
 use super::core::block_range::{BLOCKS, BlockRange, cover};
-use super::core::restore_point::{self, BackedUpStore, POINTS, RestorePoint, STORE_FILE};
+use super::core::restore_point::{
+    self, BackedUpStore, POINTS, PastRestore, RESTORES, RestorePoint, STORE_FILE,
+};
 use super::core::retention::newest;
 use super::storage::BackupStorage;
 
@@ -52,6 +54,18 @@ pub(crate) fn newest_point(
 ) -> Result<Option<RestorePoint>, BackupError> {
     let names = list(storage, POINTS)?;
     newest(&names).map(|name| point(storage, name)).transpose()
+}
+
+/// The greatest epoch and order number of the restores from this backup.
+pub(crate) fn past_restores(storage: &dyn BackupStorage) -> Result<PastRestore, BackupError> {
+    let mut greatest = PastRestore::default();
+    for name in list(storage, RESTORES)? {
+        let past: PastRestore = restore_point::open(&content(storage, &name)?)
+            .map_err(|why| BackupError::damaged(&name, why))?;
+        greatest.term = greatest.term.max(past.term);
+        greatest.first_order_number = greatest.first_order_number.max(past.first_order_number);
+    }
+    Ok(greatest)
 }
 
 /// All block files.

@@ -13,7 +13,7 @@ use order::raft::restoration::{Restoration, RestorationError, RestoredReplica};
 use wire::exit::Stop;
 
 use super::backup_error::BackupError;
-use super::core::restore_point::RestorePoint;
+use super::core::restore_point::{self, POINT_VERSION, PastRestore, RestorePoint};
 use super::core::utc_second::UtcSecond;
 use super::reader;
 use super::storage::BackupStorage;
@@ -79,8 +79,9 @@ pub(crate) async fn restore(flags: Restore) -> Result<bool, Stop> {
         (None, None) => RestoreTarget::Newest,
     };
     let place = data.join(format!("order-{id}"));
-    let read = blocking(move || Replayed::read(&*storage, &target, &place)).await?;
-    let Replayed { store, point, restoration, lost } = match read? {
+    let from = storage.clone();
+    let read = blocking(move || Replayed::read(&*from, &target, &place)).await?;
+    let Replayed { store, point, restoration, lost, past } = match read? {
         Ok(replayed) => replayed,
         Err(damage @ BackupError::Damaged { .. }) => {
             answer!("{damage}; nothing is restored: try an earlier entry, with --index or --at");
@@ -88,7 +89,9 @@ pub(crate) async fn restore(flags: Restore) -> Result<bool, Stop> {
         }
         Err(error) => return Err(error.into()),
     };
-    let series = restoration.new_series(flags.orders_from.map(OrderNumber))?;
+    let given_out = OrderNumber(past.first_order_number);
+    let series = restoration.new_series(flags.orders_from.map(OrderNumber), given_out)?;
+    let term = restoration.next_epoch(past.term)?;
     tell(&restoration, &series, &point, &lost);
     let confirmed = match &flags.yes {
         Some(name) => *name == store,
@@ -101,7 +104,10 @@ pub(crate) async fn restore(flags: Restore) -> Result<bool, Stop> {
     let members = point.members.keys().filter_map(|id| id.parse().ok()).collect();
     let address = point.members.get(&id.to_string()).cloned().unwrap_or_default();
     let replica = RestoredReplica { id, store: store.clone(), members, address };
-    let term = restoration.finish(&replica, &series).await?;
+    let first_order_number = series.first().0;
+    let this = PastRestore { version: POINT_VERSION, term, first_order_number };
+    blocking(move || remember(&*storage, this)).await?;
+    restoration.finish(&replica, &series, term).await?;
     answer!(
         "replica {id} of store \"{store}\" is restored, in {}, from term {term} on. Start it as \
          the only one in --orders, run `oppidum verify`, and add new replicas: `oppidum ctl member \
@@ -111,12 +117,27 @@ pub(crate) async fn restore(flags: Restore) -> Result<bool, Stop> {
     Ok(true)
 }
 
+/// Notes this restore in the backup, so that the next one gives no number out again.
+fn remember(storage: &dyn BackupStorage, this: PastRestore) {
+    let content = restore_point::seal(&this).unwrap_or_default();
+    let why = match storage.write_new(&this.name(), &content) {
+        Ok(true) => return,
+        Ok(false) => "it is being restored to another replica as well".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    note!(
+        "the backup does not remember this restore: {why}; should you restore it again, give \
+         --orders-from, above all numbers given out since"
+    );
+}
+
 /// A backup, replayed up to the target.
 struct Replayed {
     store: String,
     point: RestorePoint,
     restoration: Restoration,
     lost: LostEntries,
+    past: PastRestore,
 }
 
 impl Replayed {
@@ -128,6 +149,10 @@ impl Replayed {
     ) -> Result<Result<Self, BackupError>, Stop> {
         let store = match reader::store(storage) {
             Ok(store) => store.store,
+            Err(error) => return Ok(Err(error)),
+        };
+        let past = match reader::past_restores(storage) {
+            Ok(past) => past,
             Err(error) => return Ok(Err(error)),
         };
         let point = match reader::newest_point(storage) {
@@ -164,7 +189,7 @@ impl Replayed {
         if restoration.last().is_none() {
             return Err(Stop::Setup("the backup has no entry so early".into()));
         }
-        Ok(Ok(Self { store, point, restoration, lost }))
+        Ok(Ok(Self { store, point, restoration, lost, past }))
     }
 }
 

@@ -6,9 +6,6 @@ use std::path::{Path, PathBuf};
 
 use wire::exit::Stop;
 
-/// The folders of a backup.
-const FOLDERS: [&str; 3] = ["blocks", "states", "points"];
-
 /// The names of files that are being written begin with this.
 const DRAFT: &str = ".draft-";
 
@@ -51,14 +48,9 @@ impl FolderStorage {
     /// The storage of a backup that may be new. The folder above it must exist: a disk that is not
     /// mounted must not be taken for an empty one.
     pub(crate) fn new(root: &Path) -> Result<Self, Stop> {
-        let make = |folder: &Path| match fs::create_dir(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Stop::Setup(format!("cannot make the folder {}: {error}", folder.display())))
-            }
-            _ => Ok(()),
-        };
-        make(root)?;
-        FOLDERS.iter().try_for_each(|folder| make(&root.join(folder)))?;
+        make(root).map_err(|error| {
+            Stop::Setup(format!("cannot make the folder {}: {error}", root.display()))
+        })?;
         Self::existing(root)
     }
 
@@ -67,6 +59,14 @@ impl FolderStorage {
             Some((folder, _)) => self.root.join(folder),
             None => self.root.clone(),
         }
+    }
+}
+
+/// Makes a folder, if it is not there. The one above it must be.
+fn make(folder: &Path) -> io::Result<()> {
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -81,6 +81,7 @@ impl BackupStorage for FolderStorage {
 
     fn write_new(&self, name: &str, content: &[u8]) -> io::Result<bool> {
         let folder = self.folder_of(name);
+        make(&folder)?;
         let mut draft = tempfile::Builder::new().prefix(DRAFT).tempfile_in(&folder)?;
         draft.write_all(content)?;
         draft.as_file().sync_all()?;
@@ -115,8 +116,10 @@ impl BackupStorage for FolderStorage {
     }
 
     fn clear_drafts(&self) -> io::Result<()> {
-        let folders = FOLDERS.map(|folder| self.root.join(folder));
-        for folder in folders.iter().chain([&self.root]) {
+        let is_folder = |path: &PathBuf| path.is_dir();
+        let inside = fs::read_dir(&self.root)?.map(|entry| entry.map(|entry| entry.path()));
+        let inside = inside.collect::<io::Result<Vec<_>>>()?;
+        for folder in inside.iter().filter(|path| is_folder(path)).chain([&self.root]) {
             for entry in fs::read_dir(folder)? {
                 let entry = entry?;
                 if entry.file_name().to_str().is_some_and(|name| name.starts_with(DRAFT)) {
@@ -150,11 +153,13 @@ mod tests {
     fn what_a_killed_writer_left_is_no_file_and_is_cleared() {
         let root = tempfile::tempdir().unwrap();
         let storage = FolderStorage::new(root.path()).unwrap();
+        storage.write_new("blocks/one", b"whole").unwrap();
         let left = root.path().join("blocks/.draft-abc");
         fs::write(&left, "half").unwrap();
-        assert_eq!(storage.list("blocks").unwrap(), [""; 0]);
+        assert_eq!(storage.list("blocks").unwrap(), ["blocks/one"]);
         storage.clear_drafts().unwrap();
         assert!(!left.exists());
+        assert_eq!(storage.list("blocks").unwrap(), ["blocks/one"]);
     }
 
     #[test]

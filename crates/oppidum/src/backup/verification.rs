@@ -106,6 +106,7 @@ impl Replay {
 /// Verifies the backup.
 pub(crate) fn verify(storage: &dyn BackupStorage) -> Result<VerifiedBackup, BackupError> {
     reader::store(storage)?;
+    reader::past_restores(storage)?;
     let names = reader::list(storage, POINTS)?;
     let points = names.iter().filter(|name| label(name).is_some());
     let points = points.map(|name| reader::point(storage, name));

@@ -121,6 +121,12 @@ fn a_store_that_is_backed_up_under_load_is_restored_to_three_replicas() {
     let restored = town.restore(&["--yes", "oppidum"]);
     assert_eq!(restored.code, Some(0), "{restored:?}");
     assert_eq!(kept(&restored), last);
+    let scratch = town.store.folder().join("scratch");
+    let again = ["ctl", "restore", "--from", town.to(), "--data", scratch.to_str().unwrap()];
+    let again = run(&[&again[..], &["--id", "7", "--yes", "oppidum"]].concat());
+    assert_eq!(again.code, Some(0), "{again:?}");
+    let words = ["rounded up: 3000000", "from term 2000000000 on"];
+    assert!(words.iter().all(|words| again.stdout.contains(words)), "{again:?}");
     let words = ["1 are live as of that entry", "a new series", "places it again"];
     assert!(words.iter().all(|words| restored.stdout.contains(words)), "{restored:?}");
     town.reopen();

@@ -188,20 +188,36 @@ impl Restoration {
     }
 
     /// The series of order numbers with which the store goes on: from the number that the operator
-    /// chose on, or from a number that no lost order can have had.
+    /// chose on, or from a number that no lost order can have had. An earlier restore of the same
+    /// backup has given numbers out from `given_out` on.
     ///
     /// # Errors
     ///
     /// If the chosen number was given out, or no number is left.
-    pub fn new_series(&self, chosen: Option<OrderNumber>) -> Result<NewSeries, Stop> {
+    pub fn new_series(
+        &self,
+        chosen: Option<OrderNumber>,
+        given_out: OrderNumber,
+    ) -> Result<NewSeries, Stop> {
         let next = self.ledger.next_order_number();
         match chosen {
             Some(first) => NewSeries::chosen(next, first).map_err(Stop::Setup),
-            None => estimated_series(next, self.rate, self.ledger.log_time()),
+            None => estimated_series(next.max(given_out), self.rate, self.ledger.log_time()),
         }
     }
 
-    /// Completes the folder and puts it at its place. Returns the first term of the new epoch.
+    /// The first term of the next epoch, which is also after the term `met`.
+    ///
+    /// # Errors
+    ///
+    /// If there is no later epoch.
+    pub fn next_epoch(&self, met: u64) -> Result<u64, Stop> {
+        let term = self.last.map_or(0, |last| last.term).max(met);
+        let late = || Stop::Setup(format!("the backup ends in term {term}: there is no later one"));
+        next_epoch(term).ok_or_else(late)
+    }
+
+    /// Completes the folder and puts it at its place; the new epoch begins with `term`.
     ///
     /// # Errors
     ///
@@ -210,11 +226,10 @@ impl Restoration {
         mut self,
         replica: &RestoredReplica,
         series: &NewSeries,
-    ) -> Result<u64, Stop> {
+        term: u64,
+    ) -> Result<(), Stop> {
         let RestoredReplica { id, address, .. } = replica.clone();
         let last = self.last.ok_or_else(|| Stop::Setup("the backup holds no entry".into()))?;
-        let late = || Stop::Setup(format!("the backup ends in term {}: no later one", last.term));
-        let term = next_epoch(last.term).ok_or_else(late)?;
         let epoch = NewEpoch { term, id, address, after: last.index.0 };
         let leader_id = LeaderId { term: last.term, node_id: id };
         let applied = LogId { leader_id, index: last.index.0 };
@@ -239,10 +254,7 @@ impl Restoration {
         let record = identity_file::restored(replica, self.ledger.ledger_id());
         identity_file::write(&self.draft.folder, &record).map_err(cannot)?;
         drop(self.blocks);
-        self.draft
-            .put()
-            .map_err(|error| cannot_use("put a folder at", &self.draft.place, &error))?;
-        Ok(term)
+        self.draft.put().map_err(|error| cannot_use("put a folder at", &self.draft.place, &error))
     }
 }
 

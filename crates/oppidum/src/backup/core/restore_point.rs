@@ -1,5 +1,5 @@
-//! Restore points, and the file that names the store of a backup: TOML below a line with its
-//! digest.
+//! Restore points, and what else a backup says of itself: its store, and the restores from it. TOML
+//! below a line with its digest.
 
 use std::collections::BTreeMap;
 
@@ -12,10 +12,13 @@ use super::utc_second::UtcSecond;
 /// The folder of the restore points.
 pub(crate) const POINTS: &str = "points";
 
+/// The folder that names the restores.
+pub(crate) const RESTORES: &str = "restores";
+
 /// The file that names the store.
 pub(crate) const STORE_FILE: &str = "store.toml";
 
-/// The format of both.
+/// The format of all of them.
 pub(crate) const POINT_VERSION: u32 = 1;
 
 /// The first line of a file begins with this.
@@ -55,6 +58,24 @@ pub(crate) struct BackedUpStore {
     pub(crate) store: String,
     /// The ledger's id, in hexadecimal.
     pub(crate) ledger: String,
+}
+
+/// A restore of this backup: the next one takes a later epoch, and other order numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PastRestore {
+    pub(crate) version: u32,
+    /// The first term of its epoch.
+    pub(crate) term: u64,
+    /// The first number of its series.
+    pub(crate) first_order_number: u64,
+}
+
+impl PastRestore {
+    /// The file of this restore.
+    pub(crate) fn name(self) -> String {
+        format!("{RESTORES}/{:020}.toml", self.term)
+    }
 }
 
 impl RestorePoint {

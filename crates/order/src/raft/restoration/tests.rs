@@ -79,10 +79,11 @@ async fn a_restore_at_every_block_equals_a_replay_up_to_it() {
         let data = tempfile::tempdir().unwrap();
         let place = data.path().join("order-123");
         let restoration = restoration(&place, &blocks[..count]);
-        let series = restoration.new_series(None).unwrap();
+        let series = restoration.new_series(None, OrderNumber(0)).unwrap();
         assert!(!place.exists(), "nothing is there before the end");
-        let term = restoration.finish(&replica(), &series).await.unwrap();
+        let term = restoration.next_epoch(0).unwrap();
         assert_eq!(term, EPOCH);
+        restoration.finish(&replica(), &series, term).await.unwrap();
         assert_eq!(fs::read_dir(data.path()).unwrap().count(), 1, "no draft is left");
 
         let (kept, durable) = Blocks::open(&place.join("history/blocks.redb")).unwrap();
@@ -106,9 +107,13 @@ async fn a_restored_folder_is_of_the_replica_and_rejects_the_former_members() {
     let data = tempfile::tempdir().unwrap();
     let place = data.path().join("order-123");
     let restoration = restoration(&place, &history().0);
-    let series = restoration.new_series(Some(OrderNumber(11))).unwrap();
+    let series = restoration.new_series(Some(OrderNumber(11)), OrderNumber(0)).unwrap();
     assert!(series.is_continued());
-    restoration.finish(&replica(), &series).await.unwrap();
+    let given_out = OrderNumber(5_000_000_000_000);
+    let later = restoration.new_series(None, given_out).unwrap().first();
+    assert!(given_out < later, "an earlier restore has the numbers before {later}");
+    assert_eq!(restoration.next_epoch(4 * EPOCH + 7).unwrap(), 5 * EPOCH);
+    restoration.finish(&replica(), &series, EPOCH).await.unwrap();
     let record = identity_file::read(&place.join("identity.toml")).unwrap().unwrap();
     assert_eq!(record.removed, BTreeSet::from([345, 456]));
     assert_eq!((record.members, record.id), (BTreeSet::from([123]), 123));
@@ -143,10 +148,10 @@ async fn a_folder_is_never_overwritten_and_what_an_interrupted_restore_left_is_c
     let mut again = restoration(&place, &blocks[..2]);
     assert_eq!(again.shop().next_order_number(), OrderNumber(8), "nothing of it is believed");
     // The folder is taken while the restore runs.
-    let series = again.new_series(None).unwrap();
+    let series = again.new_series(None, OrderNumber(0)).unwrap();
     fs::write(place.join("mine"), "mine").unwrap();
     again.take(bytes(&blocks[2])).unwrap();
-    assert!(again.finish(&replica(), &series).await.is_err());
+    assert!(again.finish(&replica(), &series, EPOCH).await.is_err());
     assert_eq!(fs::read_to_string(place.join("mine")).unwrap(), "mine");
     assert!(!draft.exists());
 }
