@@ -12,8 +12,8 @@ struct BackedUp {
 }
 
 impl BackedUp {
-    fn start() -> Self {
-        let store = Store::start(Plan::stock());
+    fn start(locked: bool) -> Self {
+        let store = Store::start(Plan { locked, ..Plan::stock() });
         let folder = store.folder().join("backup");
         Self { store, folder }
     }
@@ -87,7 +87,7 @@ fn kept(restored: &Ended) -> u64 {
 /// replicas. No file holds a secret, and an old replica stays out.
 #[test]
 fn a_store_that_is_backed_up_under_load_is_restored_to_three_replicas() {
-    let mut town = BackedUp::start();
+    let mut town = BackedUp::start(false);
     let issued = town.store.run(&["ctl", "key", "issue", "webshop", "--as", "storefront"]);
     let secret = issued.stdout.trim().to_owned();
     assert!(secret.starts_with("opk_"), "{issued:?}");
@@ -149,10 +149,10 @@ fn a_store_that_is_backed_up_under_load_is_restored_to_three_replicas() {
 }
 
 /// A restore to a moment loses what came after it, and its store is not that of the backup any
-/// more.
+/// more. All processes have certificates, and clients need API keys.
 #[test]
 fn a_store_is_restored_to_an_earlier_entry_and_backed_up_to_another_folder() {
-    let mut town = BackedUp::start();
+    let mut town = BackedUp::start(true);
     for number in 0..6 {
         assert_eq!(town.store.buy("GameStart", 1), number);
     }
@@ -194,7 +194,7 @@ fn a_store_is_restored_to_an_earlier_entry_and_backed_up_to_another_folder() {
 /// Each thing that can be wrong with the folder is one line, and changes nothing.
 #[test]
 fn a_backup_says_in_one_line_what_is_wrong_and_changes_nothing() {
-    let town = BackedUp::start();
+    let town = BackedUp::start(false);
     town.store.buy("GameStart", 1);
     let refused = |ended: Ended, words: &str| {
         assert_eq!((ended.code, ended.stderr.lines().count()), (Some(2), 1), "{ended:?}");
