@@ -8,6 +8,7 @@
 mod bench;
 mod ci;
 mod dashboard;
+mod drill;
 mod manual;
 mod model;
 mod profile;
@@ -52,6 +53,8 @@ enum Chore {
     Model(model::Options),
     /// Runs the whole store in a simulated world for many seeds, or for one with its trace.
     Sim(sim::Options),
+    /// Backs a store up under load, verifies and restores the backup; prints the times.
+    Drill(drill::Options),
     /// Kills, freezes and restarts processes while clients order; then checks everything.
     Torture(torture::Options),
     /// The bare HTTP handler that `bench` compares with.
@@ -86,6 +89,7 @@ fn run(chore: &Chore) -> Result<()> {
         Chore::Release(options) => release::run(&root(), options),
         Chore::Model(options) => model::run(&root(), options),
         Chore::Sim(options) => sim::run(&root(), options),
+        Chore::Drill(options) => drill::run(&root(), options),
         Chore::Torture(options) => torture::run(&root(), options),
         Chore::Manual(options) => manual::run(&root(), options),
         Chore::Bare => bench::bare::serve(),

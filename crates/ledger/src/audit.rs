@@ -1,7 +1,8 @@
 //! The auditor: replays all blocks of a history, and checks that one ledger can have produced it.
 //!
 //! Each check is named for what it finds: *chain* (each block follows the block before), *digest*
-//! (digest and count follow from the content), *dense* (order numbers without gaps or duplicates),
+//! (digest and count follow from the content), *dense* (order numbers without duplicates, and
+//! without gaps within a series),
 //! *once* (a key has one outcome while it is remembered), *conservation* (stock and its moves
 //! agree, and stock never falls below zero), *rules* (each outcome, also a refusal, is the one that
 //! the rules give). The check *agreement* (another replica has the same digest at the same index)

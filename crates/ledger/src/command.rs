@@ -93,15 +93,30 @@ pub enum Command {
     SetAnonymousScopes(Scopes),
     /// Announces an operator's action, for the audit trail. It changes nothing here.
     OperatorAction(OperatorAction),
+    /// Begins a new series of order numbers, after a recovery or a restore that may have lost
+    /// orders: no number of a lost order is given out again. Numbers never go back.
+    Reopen {
+        /// The number of the next order.
+        next_number: OrderNumber,
+    },
 }
 
 impl Command {
-    /// True for the commands that release 0.1 cannot read.
+    /// True for the commands about API keys, which release 0.1 cannot read.
     pub fn is_about_api_keys(&self) -> bool {
         matches!(
             self,
             Self::IssueApiKey(_) | Self::RevokeApiKey { .. } | Self::SetAnonymousScopes(_)
         )
+    }
+
+    /// The first number of the series of orders that this command begins, if it is carried out.
+    pub(crate) fn begins_series(&self) -> Option<OrderNumber> {
+        match self {
+            Self::Open(shop) => Some(shop.first_order_number),
+            Self::Reopen { next_number } => Some(*next_number),
+            _ => None,
+        }
     }
 }
 

@@ -131,7 +131,8 @@ impl CompactOutcome {
             | Command::IssueApiKey(_)
             | Command::RevokeApiKey { .. }
             | Command::SetAnonymousScopes(_)
-            | Command::OperatorAction(_) => None,
+            | Command::OperatorAction(_)
+            | Command::Reopen { .. } => None,
         };
         Outcome::Refused(match (code, name) {
             (3, _) => Refusal::NotOpen,

@@ -7,7 +7,7 @@
 //! # Invariants
 //!
 //! * For every product, supplied + sold in = in stock + bought out; stock never falls below zero.
-//! * Order numbers are dense; a refused order takes none.
+//! * Order numbers are dense within a series; a refused order takes none.
 //! * A key has one answer for as long as a request with that key could still arrive.
 //! * Log time never goes back.
 //!

@@ -36,6 +36,11 @@ pub enum OperatorAction {
         /// The replica.
         id: u64,
     },
+    /// Makes the only replica of a store from a backup.
+    Restore {
+        /// The replica.
+        id: u64,
+    },
 }
 
 /// The address of a replica: 1 to [`REPLICA_ADDRESS_BYTES_MAX`] visible ASCII characters.
@@ -64,6 +69,7 @@ impl fmt::Display for OperatorAction {
             Self::TransferLead { to } => write!(f, "transfer of the lead to {to}"),
             Self::Repair { id } => write!(f, "repair of {id}"),
             Self::Recover { id } => write!(f, "recover {id} from a lost majority"),
+            Self::Restore { id } => write!(f, "restore {id} from a backup"),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::outcome::{Accepted, Refusal};
 use crate::prefetch::PreparedCommand;
 use crate::state::State;
 use crate::stock::{Product, Stock};
-use crate::terms::{Digest, Index, LedgerId, Name, OrderNumber, Timestamp};
+use crate::terms::{Digest, Index, LedgerId, Name, ORDER_NUMBER_MAX, OrderNumber, Timestamp};
 use crate::windows::PerOwner;
 
 /// Everything that holds at an index, except the blocks and the keys.
@@ -193,10 +193,13 @@ impl ShopState {
         self.stock.changes()
     }
 
-    /// Notes a command about API keys, also one that is refused: from then on the log is not one of
-    /// release 0.1.
+    /// Notes a command about API keys, or one that begins a new series of order numbers, also if it
+    /// is refused: from then on the log is not one of release 0.1.
     pub(crate) fn note_command(&mut self, entry: EntryContext, command: &PreparedCommand<'_>) {
-        if !command.is_order() && command.decoded().is_about_api_keys() {
+        let is_newer = |command: &Command| {
+            command.is_about_api_keys() || matches!(command, Command::Reopen { .. })
+        };
+        if !command.is_order() && is_newer(command.decoded()) {
             self.access.begin(entry.index);
         }
     }
@@ -256,6 +259,7 @@ impl ShopState {
             }
             Command::OperatorAction(_) => {}
             _ if !self.is_open() => return Err(Refusal::NotOpen),
+            Command::Reopen { next_number } => return self.reopen(*next_number),
             Command::Define(definition) => self.stock.define(definition, index)?,
             Command::SetPrice { name, price } => self.stock.set_price(name, *price, index)?,
             Command::RestockBy { name, quantity } => {
@@ -307,6 +311,18 @@ impl ShopState {
         Accepted::Done
     }
 
+    /// Begins a new series of order numbers. Numbers never go back.
+    fn reopen(&mut self, next_number: OrderNumber) -> Result<Accepted, Refusal> {
+        if ORDER_NUMBER_MAX < next_number.0 {
+            return Err(Refusal::NumbersExhausted);
+        }
+        if next_number <= self.next_order_number {
+            return Ok(Accepted::Unchanged);
+        }
+        self.next_order_number = next_number;
+        Ok(Accepted::Done)
+    }
+
     fn attach(&mut self, incarnation: u64, name: &Name) -> Result<Accepted, Refusal> {
         if self.attached.contains_key(&incarnation) {
             return Ok(Accepted::Unchanged);
@@ -319,7 +335,8 @@ impl ShopState {
     }
 }
 
-/// What an API key needs for a command. No API key attaches catalogs or opens shops.
+/// What an API key needs for a command. No API key attaches catalogs, opens shops or begins a
+/// series of order numbers.
 fn needed(command: &Command) -> Scopes {
     match command {
         Command::Place(_) => Scopes::ORDER,
@@ -331,6 +348,9 @@ fn needed(command: &Command) -> Scopes {
             Scopes::KEYS
         }
         Command::OperatorAction(_) => Scopes::OPERATE,
-        Command::Open(_) | Command::Attach { .. } | Command::Detach { .. } => Scopes::NEVER,
+        Command::Open(_)
+        | Command::Attach { .. }
+        | Command::Detach { .. }
+        | Command::Reopen { .. } => Scopes::NEVER,
     }
 }

@@ -16,7 +16,7 @@
 //! (u8 text), u64 number of keys, u64 number of keys of refusals.
 //!
 //! Version 2 has no access and no principals. It is written as long as nothing about access was
-//! ever changed.
+//! ever changed, and no new series of order numbers was begun.
 //!
 //! Version 1 has no numbers of keys. It is written as long as refusals have no windows of their own
 //! ([`State::key_counts`]).

@@ -14,7 +14,7 @@ mod kit;
 
 use kit::{Step, WINDOWS, bears, keyed, name, open_steps, opening, pieces, plain, run, stocks};
 use ledger::audit::Auditor;
-use ledger::block::Block;
+use ledger::block::{Block, Record};
 use ledger::command::{Command, Line, Request, Shop, Side};
 use ledger::ledger::{Ledger, Windows};
 use ledger::outcome::{Accepted, Outcome, Refusal};
@@ -145,6 +145,31 @@ fn the_auditor_catches_forged_numbers_and_stock() {
         }),
     ];
     refuses(&forged, true);
+}
+
+/// A new series of order numbers never goes back, and no number before it is given out. [P3]
+#[test]
+fn the_auditor_catches_forged_series() {
+    let done = Outcome::Accepted(Accepted::Done);
+    let reopen = |first, outcome: &Outcome| {
+        let command = Command::Reopen { next_number: OrderNumber(first) };
+        Record { request: plain(command), outcome: outcome.clone() }
+    };
+    for (first, outcome, number, violation) in [
+        (100, &done, 100, None),
+        (100, &done, 50, Some("dense")),
+        (100, &Outcome::Refused(Refusal::NumbersExhausted), 100, Some("rules")),
+        (1, &done, 1, Some("rules")),
+        (1 << 53, &done, 1 << 53, Some("rules")),
+    ] {
+        let (mut blocks, told) = history();
+        let order = Record { outcome: placed(number), ..blocks[5].records[0].clone() };
+        blocks[5].records = vec![reopen(first, outcome), order];
+        rechain(&mut blocks);
+        let found = judge(Windows::default(), &blocks, told).err();
+        let found = found.as_deref().map(|found| found.split(':').next().unwrap_or_default());
+        assert_eq!(found, violation, "{first} {number}");
+    }
 }
 
 /// A key has one answer, and every refusal must follow from the rules. [P4]

@@ -151,6 +151,26 @@ fn about_operators() -> Batch {
     Batch { at: Timestamp(8_800), settled: Index(8), requests }
 }
 
+/// A batch that announces a restore, and begins a new series of order numbers.
+fn about_series() -> Batch {
+    let plain = |command| Request { key: None, deadline: None, certificate: None, command };
+    let requests = vec![
+        plain(Command::OperatorAction(OperatorAction::Restore { id: 123 })),
+        plain(Command::Reopen { next_number: OrderNumber(2_000_000) }),
+    ];
+    Batch { at: Timestamp(8_900), settled: Index(0), requests }
+}
+
+/// The block of that batch, and the state after it, in a store without API keys.
+fn history_with_series() -> (State, Block) {
+    let mut ledger = Ledger::new(Windows::default());
+    for (batch, index) in batches().into_iter().zip([3, 7]) {
+        ledger.apply_entry(Index(index), 3, &batch);
+    }
+    let entry = ledger.apply_entry(Index(9), 1_000_000_000, &about_series());
+    (ledger.state(), entry.block.unwrap().block())
+}
+
 /// The block of that batch, after that about API keys.
 fn block_about_operators() -> Block {
     let mut ledger = Ledger::new(Windows::default());
@@ -210,6 +230,9 @@ fn written() -> Vec<(&'static str, Vec<u8>)> {
         ("state_v3", with_keys.0.encode()),
         ("batch_operators_v2", about_operators().encode()),
         ("block_operators_v1", block_about_operators().encode()),
+        ("batch_series_v2", about_series().encode()),
+        ("block_series_v1", history_with_series().1.encode()),
+        ("state_series_v3", history_with_series().0.encode()),
         ("rolls_v1", old_summary.encode()),
         ("rolls_v2", summary.encode()),
         ("rolls_v3", with_keys.1.encode()),
@@ -271,6 +294,10 @@ fn bytes_of_every_version_are_read_and_written() {
     assert_eq!(Batch::decode(&read("batch_operators_v2")).unwrap(), about_operators());
     assert_eq!(Block::decode(&read("block_operators_v1")).unwrap(), block_about_operators());
     assert_eq!(KeySummary::decode(&read("rolls_v3")).unwrap(), summary);
+    let (state, block) = history_with_series();
+    assert_eq!(Batch::decode(&read("batch_series_v2")).unwrap(), about_series());
+    assert_eq!(Block::decode(&read("block_series_v1")).unwrap(), block);
+    assert_eq!(State::decode(&read("state_series_v3")).unwrap(), state);
 }
 
 /// Every golden file is read, and every format has one.

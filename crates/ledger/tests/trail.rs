@@ -162,9 +162,10 @@ fn hostile_bytes_of_certificates_and_actions_are_refused() {
         (name, b'/'),
         (name, 0xff),
         (tag, 12),
+        (tag, 13),
         (tag + 1, 0),
         (tag + 1, 1),
-        (tag + 1, 6),
+        (tag + 1, 7),
     ] {
         let mut bytes = sound.clone();
         bytes[place] = odd;

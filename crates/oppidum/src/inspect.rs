@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ledger::audit::{Auditor, Summary, Violation};
-use ledger::block::Block;
-use ledger::command::Side;
+use ledger::block::{Block, Record};
+use ledger::command::{Command, Side};
 use ledger::ledger::Windows;
+use ledger::outcome::{Accepted, Outcome};
 use ledger::terms::Digest;
 use serde::Deserialize;
 use serde_json::json;
@@ -445,7 +446,9 @@ pub(crate) async fn dump(url: &str, id: u64) -> Result<(), Stop> {
         return Err(Stop::Setup(format!("there is no replica {id}: there are {ids}")));
     };
     let mut orders = Vec::new();
+    let mut series = Vec::new();
     let head = block_stream::read((id, &replica.address), None, |block| {
+        series.extend(block.records.iter().filter_map(new_series));
         for order in block.orders() {
             let Some(line) = order.lines.first() else { continue };
             let side = match line.side {
@@ -468,11 +471,24 @@ pub(crate) async fn dump(url: &str, id: u64) -> Result<(), Stop> {
     })
     .await?;
     let next = head.next_order_number;
+    // Only a history with a second series has this line.
+    let series = match &series[..] {
+        [] => String::new(),
+        series => format!("\n  \"newSeries\": {},", json!(series)),
+    };
     if orders.is_empty() {
-        answer!("{{\n  \"nextID\": {next},\n  \"ledger\": {{}}\n}}");
+        answer!("{{\n  \"nextID\": {next},{series}\n  \"ledger\": {{}}\n}}");
     } else {
         let orders = orders.join(",\n");
-        answer!("{{\n  \"nextID\": {next},\n  \"ledger\": {{\n{orders}\n  }}\n}}");
+        answer!("{{\n  \"nextID\": {next},{series}\n  \"ledger\": {{\n{orders}\n  }}\n}}");
     }
     Ok(())
+}
+
+/// The first number of a new series of order numbers, if a record begins one.
+fn new_series(record: &Record) -> Option<u64> {
+    match (&record.request.command, &record.outcome) {
+        (Command::Reopen { next_number }, Outcome::Accepted(Accepted::Done)) => Some(next_number.0),
+        _ => None,
+    }
 }

@@ -50,6 +50,8 @@ mod membership;
 
 mod recover;
 
+mod backup;
+
 mod lab;
 
 mod demo;
@@ -155,6 +157,8 @@ async fn run(command: Command) -> Result<bool, Stop> {
             CtlOn::Member(what) => members::member(what).await,
             CtlOn::Replace(what) => members::replace(what).await,
             CtlOn::Recover(what) => recover::recover(what).await,
+            CtlOn::Backup(flags) => backup::backup(flags).await,
+            CtlOn::Restore(flags) => backup::restore::restore(flags).await,
             CtlOn::Transfer(flags) => operator::transfer(&url(flags.url)?, flags.to).await,
             CtlOn::Trail(flags) => trail::trail(&url(flags.url.clone())?, &flags).await,
         },

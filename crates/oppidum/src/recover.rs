@@ -1,10 +1,14 @@
 //! `oppidum ctl recover`: brings a store back when a majority of its replicas is lost.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use ledger::terms::OrderNumber;
+use order::new_series::NewSeries;
 use order::raft::recovery::{Knowledge, Survivor};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use wire::exit::Stop;
+use wire::wall_clock;
 
 use crate::cli::members::Recover;
 use crate::cli::values::FreeText;
@@ -21,12 +25,13 @@ pub(crate) async fn recover(flags: Recover) -> Result<bool, Stop> {
     if !flags.force_new_cluster {
         return Ok(true);
     }
-    warn(survivor.knowledge());
+    let series = survivor.new_series(flags.orders_from.map(OrderNumber))?;
+    warn(survivor.knowledge(), series.as_ref());
     if !flags.yes && !is_confirmed(&survivor.knowledge().cluster).await {
         answer!("not confirmed: nothing has changed");
         return Ok(false);
     }
-    let term = survivor.go_on_alone().await?;
+    let term = survivor.go_on_alone(series.as_ref()).await?;
     answer!(
         "replica {id} is the only one of its store now, from term {term} on. Start it with the \
          flags it had, run `oppidum verify`, and add new replicas: `oppidum ctl member add --help`"
@@ -89,18 +94,18 @@ fn tell(knowledge: &Knowledge) {
     answer!(
         "replica {id} of store \"{cluster}\", in {}\n  \
          ledger {}, replicas {voters}\n  \
-         its log ends with entry {index} of term {term}, at {}\n  \
+         its log ends with entry {index} of term {term}, at {} UTC\n  \
          entry {committed} is the last that it knows to be decided\n  \
          it knows every order below number {}\n",
         folder.display(),
         ledger.as_deref().unwrap_or("none"),
-        utc(knowledge.log_time_ms),
+        wall_clock::second(Duration::from_millis(knowledge.log_time_ms)),
         knowledge.next_order_number,
     );
 }
 
-fn warn(knowledge: &Knowledge) {
-    let Knowledge { id, voters, last: (_, index), next_order_number, .. } = knowledge;
+fn warn(knowledge: &Knowledge, series: Option<&NewSeries>) {
+    let Knowledge { id, voters, last: (_, index), .. } = knowledge;
     let others: Vec<String> =
         voters.iter().filter(|other| *other != id).map(u64::to_string).collect();
     let others =
@@ -108,49 +113,31 @@ fn warn(knowledge: &Knowledge) {
     answer!(
         "What happens: {id} becomes the only replica of its store, and goes on with exactly what \
          is above.\n\
-         What may be lost: everything that {others} acknowledged beyond entry {index}. Orders from \
-         number {next_order_number} on are gone, and their numbers are given again.\n\
+         What may be lost: everything that {others} acknowledged beyond entry {index}. A client \
+         that repeats a lost order places it again, under a new number.\n\
          What cannot be undone: none of the lost ({others}) comes back as it is. It is refused and \
          stops; do not start it while {id} is down. Set its folder aside, and let it join with an \
-         empty one, under a new id.\n"
+         empty one, under a new id."
     );
+    if let Some(series) = series {
+        answer!("{}", order_numbers(series));
+    }
+    answer!("");
 }
 
-async fn is_confirmed(cluster: &str) -> bool {
+/// How order numbers go on, for the operator.
+pub(crate) fn order_numbers(series: &NewSeries) -> String {
+    let first = series.first();
+    if series.is_continued() {
+        return format!("Order numbers: go on with {first}, without a gap.");
+    }
+    format!("Order numbers: a new series (--orders-from sets another). The next is {series}.")
+}
+
+/// Asks the operator to type the name of the store.
+pub(crate) async fn is_confirmed(cluster: &str) -> bool {
     answer!("Type the name of the store, {cluster}, to go on:");
     let mut line = String::new();
     let read = BufReader::new(tokio::io::stdin()).read_line(&mut line).await;
     read.is_ok() && line.trim() == cluster
-}
-
-/// A time as UTC text, after H. Hinnant's `civil_from_days`.
-fn utc(millis: u64) -> String {
-    let days = millis / 86_400_000;
-    let of_day = millis / 1_000 % 86_400;
-    let shifted = days + 719_468;
-    let era = shifted / 146_097;
-    let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let hour = of_day / 3_600;
-    let minute = of_day / 60 % 60;
-    let second = of_day % 60;
-    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_time_is_written_as_utc() {
-        assert_eq!(utc(0), "1970-01-01 00:00:00 UTC");
-        assert_eq!(utc(951_782_400_000), "2000-02-29 00:00:00 UTC");
-        assert_eq!(utc(1_795_267_807_123), "2026-11-21 13:30:07 UTC");
-    }
 }

@@ -9,7 +9,7 @@ use ledger::certificate_actor::CertificateActor;
 use ledger::command::{Command, Definition, Line, NewApiKey, Request, Side};
 use ledger::operator_action::OperatorAction;
 use ledger::outcome::{Accepted, Outcome};
-use ledger::terms::{Quantity, Timestamp};
+use ledger::terms::{OrderNumber, Quantity, Timestamp};
 use serde_json::{Value, json};
 use wire::exit::Stop;
 use wire::status::{ProcessStatus, StoreStatus};
@@ -261,6 +261,10 @@ fn describe(record: &Record, at: Timestamp) -> Option<(&'static str, String, Val
             ("anonymous", action, json!({ "scopes": scopes.to_string() }))
         }
         Command::OperatorAction(action) => operator_action(action),
+        Command::Reopen { next_number: OrderNumber(first) } => {
+            let action = format!("order numbers go on at {first}: a new series");
+            ("reopen", action, json!({ "first_order_number": first }))
+        }
     })
 }
 
@@ -327,6 +331,7 @@ fn operator_action(action: &OperatorAction) -> (&'static str, String, Value) {
         OperatorAction::TransferLead { to } => ("transfer", json!({ "replica": to })),
         OperatorAction::Repair { id } => ("repair", json!({ "replica": id })),
         OperatorAction::Recover { id } => ("recover", json!({ "replica": id })),
+        OperatorAction::Restore { id } => ("restore", json!({ "replica": id })),
     };
     (kind, action.to_string(), details)
 }

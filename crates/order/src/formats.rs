@@ -2,15 +2,16 @@
 //!
 //! Every replica of a store applies the same log, so nothing may be written that one of them cannot
 //! read. Each replica tells the others, when they connect, which formats it reads. Until the first
-//! command about API keys is in the log, all that is written is of version 1, and the former
-//! program may be put back. (A new store with a root key begins with version 2: release 0.1 does
-//! not start with that setting.)
+//! command about API keys is in the log, or a new series of order numbers begins, all that is
+//! written is of version 1, and the former program may be put back. (A new store with a root key
+//! begins with version 2: release 0.1 does not start with that setting.)
 //!
 //! | version | what is new |
 //! |---|---|
 //! | 1 | release 0.1 |
 //! | 2 | API keys: their commands, the actor of a request, states that hold them |
 //! | 2 | the audit trail: the certificate of a request, operators' actions |
+//! | 2 | a new series of order numbers, after a recovery or a restore |
 
 use ledger::command::Command;
 use ledger::shop::ShopState;

@@ -1,4 +1,4 @@
-//! The history stream, for `verify` and `dump`: the state of a replica, then all its blocks.
+//! The history stream, for `verify`, `dump` and backups: the state of a replica, then its blocks.
 
 use std::io;
 use std::pin::Pin;
@@ -61,10 +61,14 @@ impl Store for HistoryService {
         &self,
         request: Request<proto::HistoryAsk>,
     ) -> Result<Response<Self::HistoryStream>, Status> {
-        let proto::HistoryAsk { after, since_ms } = request.into_inner();
+        let proto::HistoryAsk { after, since_ms, for_backup } = request.into_inner();
         let view = self.service.view().clone();
         let id = self.service.id();
-        let head = view.read(|shop| head(id, shop));
+        let head = if for_backup {
+            backup_head((id, self.service.store()), &view)?
+        } else {
+            view.read(|shop| whole_head(id, shop))
+        };
         let to = Index(head.applied_index);
         // Blocks are read from the disk; the last ones may still be in a write buffer.
         view.flush().await.map_err(|error| Status::data_loss(error.to_string()))?;
@@ -91,6 +95,26 @@ fn stopping() -> Status {
     Status::unavailable("it stops: ask another replica")
 }
 
+/// What a reader of the whole history compares it with.
+fn whole_head(id: u64, shop: &ShopState) -> proto::HistoryHead {
+    let products = shop.products(None, usize::MAX).iter().map(convert::product).collect();
+    proto::HistoryHead { products, ..head(id, shop) }
+}
+
+/// What a backup keeps beside the blocks, all as of one index.
+fn backup_head((id, store): (u64, &str), view: &View) -> Result<proto::HistoryHead, Status> {
+    let (state, head) = view
+        .read_applied(|applied| {
+            let ledger = applied.ledger.whole()?;
+            let members = applied.members.membership().nodes();
+            let members = members.map(|(id, member)| (*id, member.address.clone())).collect();
+            let store = store.to_owned();
+            Some((ledger.state(), proto::HistoryHead { store, members, ..head(id, ledger) }))
+        })
+        .ok_or_else(|| Status::unavailable("it is catching up: ask another replica"))?;
+    Ok(proto::HistoryHead { state: state.encode().into(), ..head })
+}
+
 fn head(id: u64, shop: &ShopState) -> proto::HistoryHead {
     let ledger_id = shop.ledger_id().map(|ledger_id| ledger_id.0.to_vec());
     proto::HistoryHead {
@@ -100,8 +124,8 @@ fn head(id: u64, shop: &ShopState) -> proto::HistoryHead {
         next_order_number: shop.next_order_number().0,
         first_order_number: shop.first_order_number().0,
         digest: shop.digest().0.to_vec().into(),
-        products: shop.products(None, usize::MAX).iter().map(convert::product).collect(),
         formats: formats::written(shop),
+        ..proto::HistoryHead::default()
     }
 }
 

@@ -9,6 +9,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 
+use ledger::terms::LedgerId;
 use serde::{Deserialize, Serialize};
 use wire::exit::Stop;
 
@@ -55,6 +56,52 @@ pub(crate) struct IdentityFile {
     /// The last met start of each other replica.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) met: BTreeMap<String, MetStart>,
+}
+
+impl IdentityFile {
+    /// A new data folder of this replica of this store.
+    fn new(cluster: String, id: u64) -> Self {
+        Self {
+            version: VERSION,
+            cluster,
+            id,
+            incarnation: draw(),
+            ledger: None,
+            peers: BTreeMap::new(),
+            members: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            refused: None,
+            starts: StartHistory::default(),
+            lacks: None,
+            met: BTreeMap::new(),
+        }
+    }
+}
+
+/// The identity of a replica that is restored from a backup: the only member of its store, whose
+/// former members are rejected.
+pub(crate) fn restored(replica: &RestoredReplica, ledger: Option<LedgerId>) -> IdentityFile {
+    let RestoredReplica { id, store, members, .. } = replica;
+    let removed = members.iter().copied().filter(|former| former != id);
+    IdentityFile {
+        ledger: ledger.map(|ledger| ledger.to_string()),
+        members: BTreeSet::from([*id]),
+        removed: removed.collect(),
+        ..IdentityFile::new(store.clone(), *id)
+    }
+}
+
+/// The replica that a backup is restored to.
+#[derive(Clone, Debug)]
+pub struct RestoredReplica {
+    /// Its id.
+    pub id: u64,
+    /// The name of its store.
+    pub store: String,
+    /// The members of the store, as of the backup: they are rejected if they come back.
+    pub members: BTreeSet<u64>,
+    /// The address at which other processes reach it, if it is known.
+    pub address: String,
 }
 
 pub(crate) fn check_version(record: &IdentityFile, folder: &Path) -> Result<(), Stop> {
@@ -130,20 +177,7 @@ fn check_unused(folder: &Path) -> Result<(), Stop> {
 /// The identity of a new replica, written to its empty folder.
 pub(crate) fn fresh(settings: &Settings, folder: &Path) -> Result<IdentityFile, Stop> {
     check_unused(folder)?;
-    let record = IdentityFile {
-        version: VERSION,
-        cluster: settings.cluster.clone(),
-        id: settings.id,
-        incarnation: draw(),
-        ledger: None,
-        peers: BTreeMap::new(),
-        members: BTreeSet::new(),
-        removed: BTreeSet::new(),
-        refused: None,
-        starts: StartHistory::default(),
-        lacks: None,
-        met: BTreeMap::new(),
-    };
+    let record = IdentityFile::new(settings.cluster.clone(), settings.id);
     write(folder, &record).map_err(|error| cannot_write(folder, &error))?;
     Ok(record)
 }

@@ -73,5 +73,5 @@ pub use data_folder::is_known as has_replica;
 pub use identity_file::check;
 pub use replica::{run, run_on};
 
-pub use self::core::{acknowledger, leader_term};
+pub use self::core::{acknowledger, leader_term, new_series};
 use self::core::{failover_timer, log_end, starts};

@@ -138,6 +138,11 @@ impl Service {
         self.shared.settings.id
     }
 
+    /// The name of the store.
+    pub(crate) fn store(&self) -> &str {
+        &self.shared.settings.cluster
+    }
+
     /// Why this replica cannot decide now.
     fn hindrance(&self) -> Option<Problem> {
         let role = *self.shared.role.borrow();

@@ -119,7 +119,8 @@ fn command_to(command: &Command) -> Option<Asked> {
         Command::Open(_)
         | Command::Attach { .. }
         | Command::Detach { .. }
-        | Command::OperatorAction(_) => return None,
+        | Command::OperatorAction(_)
+        | Command::Reopen { .. } => return None,
     })
 }
 

@@ -32,6 +32,7 @@ impl Naive {
             // What is done to replicas changes no ledger.
             Command::OperatorAction(_) => Ok(Accepted::Done),
             Command::Place(lines) => self.place(lines),
+            Command::Reopen { next_number } => self.begin_series(next_number.0),
             _ if self.next.is_none() => Err(Refusal::NotOpen),
             _ => self.supply(command),
         };
@@ -60,6 +61,19 @@ impl Naive {
             _ => false,
         };
         Ok(if done { Accepted::Done } else { Accepted::Unchanged })
+    }
+
+    /// A new series of order numbers, above all numbers given out so far.
+    fn begin_series(&mut self, first: u64) -> Result<Accepted, Refusal> {
+        let next = self.next.ok_or(Refusal::NotOpen)?;
+        if LAST_EXACT < first {
+            return Err(Refusal::NumbersExhausted);
+        }
+        if first <= next {
+            return Ok(Accepted::Unchanged);
+        }
+        self.next = Some(first);
+        Ok(Accepted::Done)
     }
 
     fn supply(&mut self, command: &Command) -> Result<Accepted, Refusal> {

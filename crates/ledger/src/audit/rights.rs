@@ -37,7 +37,10 @@ impl Rights {
             | Command::RevokeApiKey { .. }
             | Command::SetAnonymousScopes(_) => "keys",
             Command::OperatorAction(_) => "operate",
-            Command::Open(_) | Command::Attach { .. } | Command::Detach { .. } => "no scope",
+            Command::Open(_)
+            | Command::Attach { .. }
+            | Command::Detach { .. }
+            | Command::Reopen { .. } => "no scope",
         };
         let Some(actor) = request.key.as_ref().and_then(|key| key.actor.as_ref()) else {
             let anonymous =

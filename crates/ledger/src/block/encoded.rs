@@ -6,7 +6,7 @@
 
 use crate::block::header::{HEADER_BYTES, Header};
 use crate::codec::refs::RecordRef;
-use crate::codec::{DecodeError, Reader};
+use crate::codec::{DecodeError, Reader, encode_batch};
 use crate::command::{Command, Line};
 use crate::key_summary::KeyedWindows;
 use crate::outcome::{Accepted, Outcome};
@@ -104,15 +104,30 @@ impl<B: AsRef<[u8]>> EncodedBlock<B> {
         find_order(&self.header, self.record_bytes(), number).expect("the block was checked")
     }
 
-    /// The number of the first order, if this entry opened the shop.
-    pub fn opened(&self) -> Option<OrderNumber> {
+    /// The number that the next order gets after this entry.
+    pub fn next_order_number(&self) -> OrderNumber {
         let done = Outcome::Accepted(Accepted::Done);
-        self.records().filter(|record| record.outcome == done).find_map(|record| {
-            match record.request.command.command() {
-                Command::Open(shop) => Some(shop.first_order_number),
-                _ => None,
+        self.records().fold(self.header.first_order_number, |next, record| match &record.outcome {
+            Outcome::Accepted(Accepted::Placed(number)) => number.next(),
+            outcome if *outcome == done => {
+                record.request.command.command().begins_series().unwrap_or(next)
             }
+            _ => next,
         })
+    }
+
+    /// True if the entry began a new series of order numbers in an open shop: the numbers from the
+    /// entry's own up to the first of the series are given to no order.
+    pub fn begins_new_series(&self) -> bool {
+        let done = Outcome::Accepted(Accepted::Done);
+        let mut records = self.records().filter(|record| record.outcome == done);
+        records.any(|record| matches!(record.request.command.command(), Command::Reopen { .. }))
+    }
+
+    /// The batch of this entry, as far as the block records it: without the settled index.
+    pub fn batch(&self) -> Vec<u8> {
+        let requests = self.records().map(|record| record.request);
+        encode_batch(self.header.at, self.count, requests)
     }
 
     /// Cuts the records into pieces of at most `bytes_max` bytes that end with a record. A longer

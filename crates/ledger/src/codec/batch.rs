@@ -48,6 +48,21 @@ impl Batch {
     }
 }
 
+/// Encodes a batch of `count` requests that are encoded already.
+pub(crate) fn encode_batch<'a>(
+    at: Timestamp,
+    count: usize,
+    requests: impl Iterator<Item = RequestRef<'a>>,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(count.saturating_mul(96).saturating_add(32));
+    out.u8(BATCH_VERSION);
+    out.u64(at.0);
+    out.u64(0);
+    out.count(count);
+    requests.for_each(|request| out.raw(request.bytes));
+    out
+}
+
 impl<'a> BatchRef<'a> {
     /// Opens a log entry and checks every request in it.
     pub(crate) fn open(bytes: &'a [u8]) -> Result<Self, DecodeError> {

@@ -26,6 +26,6 @@ pub(crate) mod refs;
 mod values;
 
 pub use batch::BATCH_VERSION;
-pub(crate) use batch::BatchRef;
+pub(crate) use batch::{BatchRef, encode_batch};
 pub use bytes::DecodeError;
 pub(crate) use bytes::{Reader, Writer};

@@ -32,6 +32,7 @@ impl OperatorAction {
             Self::TransferLead { to } => (3, to),
             Self::Repair { id } => (4, id),
             Self::Recover { id } => (5, id),
+            Self::Restore { id } => (6, id),
         };
         out.u8(tag);
         out.u64(*id);
@@ -56,6 +57,7 @@ impl OperatorAction {
             3 => Self::TransferLead { to: id },
             4 => Self::Repair { id },
             5 => Self::Recover { id },
+            6 => Self::Restore { id },
             _ => return Err(DecodeError::Value("operator's action")),
         })
     }

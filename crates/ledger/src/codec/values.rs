@@ -134,6 +134,10 @@ impl Command {
                 out.u8(11);
                 action.encode_to(out);
             }
+            Self::Reopen { next_number } => {
+                out.u8(12);
+                out.u64(next_number.0);
+            }
         }
     }
 
@@ -154,6 +158,7 @@ impl Command {
             9 => Self::RevokeApiKey { id: reader.api_key_id()?, ends: reader.time_maybe()? },
             10 => Self::SetAnonymousScopes(reader.scopes()?),
             11 => Self::OperatorAction(OperatorAction::decode_from(reader)?),
+            12 => Self::Reopen { next_number: OrderNumber(reader.u64()?) },
             _ => return Err(DecodeError::Value("command")),
         })
     }

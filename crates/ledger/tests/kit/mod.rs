@@ -18,7 +18,8 @@ use ledger::ledger::{Entry, Ledger, Windows};
 use ledger::operator_action::{OperatorAction, ReplicaAddress};
 use ledger::outcome::Outcome;
 use ledger::terms::{
-    Cents, Index, Key, LedgerId, Name, OrderNumber, Origin, Quantity, STOCK_MAX, Timestamp,
+    Cents, Index, Key, LedgerId, Name, ORDER_NUMBER_MAX, OrderNumber, Origin, Quantity, STOCK_MAX,
+    Timestamp,
 };
 use ledger::windows::WindowId;
 use proptest::collection::vec;
@@ -180,11 +181,15 @@ fn about_api_keys() -> impl Strategy<Value = Command> {
     ]
 }
 
-fn is_about_api_keys(command: &Command) -> bool {
-    matches!(
-        command,
-        Command::IssueApiKey(_) | Command::RevokeApiKey { .. } | Command::SetAnonymousScopes(_)
-    )
+/// True for the commands that make a state one of version 3.
+fn is_newer(command: &Command) -> bool {
+    command.is_about_api_keys() || matches!(command, Command::Reopen { .. })
+}
+
+/// A new series of order numbers: mostly a little above the numbers given out, or below them.
+fn reopen() -> impl Strategy<Value = Command> {
+    let next = prop_oneof![8 => 0..60_u64, 1 => ORDER_NUMBER_MAX - 2..ORDER_NUMBER_MAX + 3];
+    next.prop_map(|next| Command::Reopen { next_number: OrderNumber(next) })
 }
 
 /// Any command; most are orders.
@@ -208,6 +213,7 @@ pub(crate) fn command() -> impl Strategy<Value = Command> {
         1 => (0..3_u64, 1..3_u64)
             .prop_map(|(incarnation, term)| Command::Detach { incarnation, term }),
         1 => Just(opening()),
+        1 => reopen(),
         3 => about_api_keys(),
         1 => (1..4_u64, operator_action())
             .prop_map(|(id, action)| Command::OperatorAction(action(id))),
@@ -226,11 +232,12 @@ fn operator_action() -> impl Strategy<Value = fn(u64) -> OperatorAction> {
         let address = ReplicaAddress::new("10.0.0.4:1115").unwrap();
         OperatorAction::AddReplica { id, address }
     };
-    let other: [fn(u64) -> OperatorAction; 4] = [
+    let other: [fn(u64) -> OperatorAction; 5] = [
         |id| OperatorAction::RemoveReplica { id },
         |to| OperatorAction::TransferLead { to },
         |id| OperatorAction::Repair { id },
         |id| OperatorAction::Recover { id },
+        |id| OperatorAction::Restore { id },
     ];
     prop_oneof![1 => Just(add), 4 => proptest::sample::select(other.to_vec())]
 }
@@ -285,8 +292,8 @@ pub(crate) fn upgraded_steps() -> impl Strategy<Value = Vec<Step>> {
         let first = first.index(steps.len() + 1);
         for step in steps.iter_mut().take(first) {
             step.version = 1;
-            // That program knew no API keys.
-            step.requests.retain(|request| !is_about_api_keys(&request.command));
+            // That program knew no API keys, and no second series.
+            step.requests.retain(|request| !is_newer(&request.command));
         }
         steps
     })

@@ -5,7 +5,8 @@
 //! | `windows 2 1000` | starts a new ledger, with windows of two keys and one second each |
 //! | `version 1` | the batch version of the entries that follow; the default is 2 |
 //! | `at 500`, `term 2` | the stamp, and the term, of the entries that follow |
-//! | `open`, `define`, `price`, `restock`, `restock_to`, `place`, `attach`, `detach` | a request |
+//! | `open`, `define`, `price`, `restock`, `restock_to`, `place` | a request |
+//! | `attach`, `detach`, `reopen` | a request |
 //! | `together`, `apply` | the requests between them form one entry |
 //! | `skip` | an entry without a batch |
 //! | `restart` | restores the ledger from the bytes of its state and its blocks |
@@ -231,6 +232,10 @@ fn request(words: &Words) -> Result<Request, Failure> {
             let incarnation = args.next_pos().ok_or("an incarnation")?.parse()?;
             let name = named(args.next_pos().unwrap_or("catalog"))?;
             Command::Attach { incarnation, name }
+        }
+        "reopen" => {
+            let number = args.next_pos().ok_or("a number")?.parse()?;
+            Command::Reopen { next_number: OrderNumber(number) }
         }
         "detach" => {
             let incarnation = args.next_pos().ok_or("an incarnation")?.parse()?;

@@ -86,6 +86,9 @@ pub(crate) struct Recover {
     /// Make this replica the only one of its store
     #[arg(long, requires = "id")]
     pub(crate) force_new_cluster: bool,
+    /// The number of the next order [default: above all that lost orders can have]
+    #[arg(long, value_name = "N")]
+    pub(crate) orders_from: Option<u64>,
     /// Do not ask for confirmation: for scripts
     #[arg(long)]
     pub(crate) yes: bool,

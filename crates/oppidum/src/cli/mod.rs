@@ -1,5 +1,7 @@
 //! The command line: every command and flag, with its help text.
 
+pub(crate) mod backup;
+
 pub(crate) mod ca;
 
 pub(crate) mod clients;
@@ -17,6 +19,7 @@ pub(crate) mod values;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::failpoints::{Faults, Mutants};
+use backup::{Backup, Restore};
 use ca::Ca;
 use clients::Clients;
 use keys::{ApiKeys, Init};
@@ -73,7 +76,8 @@ pub(crate) enum Command {
     Verify(Url),
     /// Prints one replica's orders as JSON
     Dump(Dump),
-    /// Manages products, API keys, certificates, replicas and leadership; shows the audit trail
+    /// Manages products, API keys, certificates, replicas, leadership and backups; shows the audit
+    /// trail
     Ctl(Ctl),
     /// Experiments, each with numbers and a picture
     Lab(Lab),
@@ -391,6 +395,10 @@ pub(crate) enum CtlOn {
     Replace(Replace),
     /// Recovers a store from one stopped replica, when a majority is lost for good
     Recover(Recover),
+    /// Backs up the running store to a folder; lists and verifies backups
+    Backup(Backup),
+    /// Makes a replica from a backup, when the store is lost
+    Restore(Restore),
     /// Hands leadership to another replica, without a failed request
     Transfer(Transfer),
     /// Reads a replica's whole history, and repairs damaged blocks with the copies of other

@@ -4,18 +4,32 @@ use std::time::Duration;
 
 use ledger::block::Block;
 use ledger::terms::{Digest, Timestamp};
-use tonic::Code;
+use tonic::{Code, Streaming};
 use wire::dial;
 use wire::exit::Stop;
 use wire::limits::RPC_BYTES_MAX;
 use wire::proto::store_client::StoreClient;
-use wire::proto::{HistoryAsk, HistoryHead, history_part};
+use wire::proto::{HistoryAsk, HistoryHead, HistoryPart, history_part};
 
 use crate::internal_plane;
 use crate::output;
 
 /// How long a replica may take to accept a connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Asks the replica with this id at this address for its history.
+pub(crate) async fn open(
+    (id, address): (u64, &str),
+    ask: HistoryAsk,
+) -> Result<Streaming<HistoryPart>, Stop> {
+    let no = |why: String| Stop::Setup(format!("replica {id} could not be asked: {why}"));
+    let route = internal_plane::to_replica(Some(id))?;
+    let channel = dial::channel(&route, address, CONNECT_TIMEOUT).await;
+    let channel = channel.map_err(|error| no(error.to_string()))?;
+    let mut client = StoreClient::new(channel).max_decoding_message_size(RPC_BYTES_MAX);
+    let response = client.history(ask).await;
+    Ok(response.map_err(|status| no(status.message().to_owned()))?.into_inner())
+}
 
 /// Reads the blocks of the replica with this id at this address, in order: those since a log time,
 /// or all. Ends early when the reader of stdout is gone.
@@ -25,15 +39,11 @@ pub(crate) async fn read(
     mut each: impl FnMut(&Block),
 ) -> Result<HistoryHead, Stop> {
     let no = |why: String| Stop::Setup(format!("replica {id} could not be asked: {why}"));
-    let route = internal_plane::to_replica(Some(id))?;
-    let channel = dial::channel(&route, address, CONNECT_TIMEOUT).await;
-    let channel = channel.map_err(|error| no(error.to_string()))?;
-    let mut client = StoreClient::new(channel).max_decoding_message_size(RPC_BYTES_MAX);
     // A whole history is judged by the auditor, which says more of what is wrong.
     let is_trail = since.is_some();
     let since = since.unwrap_or_default();
-    let response = client.history(HistoryAsk { after: 0, since_ms: since.0 }).await;
-    let mut parts = response.map_err(|status| no(status.message().to_owned()))?.into_inner();
+    let ask = HistoryAsk { since_ms: since.0, ..HistoryAsk::default() };
+    let mut parts = open((id, address), ask).await?;
     let bad = |why: String| Stop::Defect(format!("replica {id} sent a bad history: {why}"));
     let mut head: Option<HistoryHead> = None;
     let mut last: Option<Digest> = None;

@@ -52,6 +52,7 @@ fn head(id: u64, ledger: &Ledger) -> HistoryHead {
         digest: ledger.digest().0.to_vec().into(),
         products: ledger.products(None, usize::MAX).iter().map(convert::product).collect(),
         formats: 1,
+        ..HistoryHead::default()
     }
 }
 

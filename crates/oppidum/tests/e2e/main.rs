@@ -29,6 +29,7 @@ mod sold_out;
 
 mod api_keys;
 mod away;
+mod backup;
 mod ca;
 
 mod failover;

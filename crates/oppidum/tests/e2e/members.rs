@@ -142,6 +142,7 @@ fn a_lost_majority_is_recovered_from_one_survivor_and_the_lost_ones_stay_out() {
     let done = run(&[&force[..], &["--yes"]].concat());
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.stdout.contains("What may be lost") && done.stdout.contains("345 and 456"));
+    assert!(done.stdout.contains("rounded up: 2000000"), "{done:?}");
 
     store.start_order(123, &[]);
     until("the survivor leads", || leads(&store, 123).then_some(()));
@@ -149,7 +150,10 @@ fn a_lost_majority_is_recovered_from_one_survivor_and_the_lost_ones_stay_out() {
     for number in 0..5 {
         assert_eq!(store.get(&format!("/orders/{number}")).status, 200);
     }
-    assert_eq!(store.buy("GameStart", 1), 5);
+    assert_eq!(store.buy("GameStart", 1), 2_000_000, "a new series");
+    for number in [5, 1_999_999, 2_000_001] {
+        assert_eq!(store.get(&format!("/orders/{number}")).status, 404);
+    }
     assert_eq!(store.stock("GameStart"), 94);
     for id in [345, 456] {
         store.start_order(id, &[]);
@@ -163,7 +167,8 @@ fn a_lost_majority_is_recovered_from_one_survivor_and_the_lost_ones_stay_out() {
         assert_eq!(ended.code, Some(0), "{ended:?}");
     }
     store.kill(123);
-    assert_eq!(store.buy("GameStart", 1), 6);
+    assert_eq!(store.buy("GameStart", 1), 2_000_001);
+    assert_eq!(store.get("/orders/5").status, 404);
     store.start_order(123, &[]);
     store.verify();
 }

@@ -267,7 +267,8 @@ fn without_a_majority_a_repair_goes_on_and_the_trail_is_shown() {
     store.start_order(123, &[]);
     store.await_status("/readyz", 200);
     let shown = store.run(&["ctl", "trail", "--json"]);
-    let expected = [&expected[..], &[row("recover", "", "done")]].concat();
+    let expected =
+        [&expected[..], &[row("recover", "", "done"), row("reopen", "", "done")]].concat();
     assert_eq!(rows(&shown.stdout), expected, "{shown:?}");
     assert!(!shown.stderr.contains("no replica leads"), "{shown:?}");
     store.verify();

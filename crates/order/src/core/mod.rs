@@ -4,5 +4,6 @@ pub mod acknowledger;
 pub(crate) mod failover_timer;
 pub mod leader_term;
 pub(crate) mod log_end;
+pub mod new_series;
 mod predicates;
 pub(crate) mod starts;

@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use ledger::block::{EncodedBlock, Header, Order};
+use ledger::block::{EncodedBlock, Header, Order, read_header};
 use ledger::codec::DecodeError;
 use ledger::key_summary::{KeySummary, KeyedWindows};
 use ledger::terms::{Index, OrderNumber};
@@ -254,12 +254,49 @@ impl Blocks {
         }
     }
 
-    /// An order whose number was given out is in the history: if it is not found, something is
-    /// damaged. The answer is never that there is no such order.
-    pub(crate) fn order_given(&self, number: OrderNumber) -> io::Result<Order> {
+    /// The order with this number, which is below the next one. `None`: it lies between two series
+    /// of order numbers. Any other number was given out, and its order is in the history: if it is
+    /// not found, something is damaged, and the answer is never that there is no such order.
+    pub(crate) fn order_given(&self, number: OrderNumber) -> io::Result<Option<Order>> {
+        if let Some(order) = self.order(number)? {
+            return Ok(Some(order));
+        }
+        if self.is_between_series(number)? {
+            return Ok(None);
+        }
         let place = format!("the block of order {}", number.0);
-        let missing = || invalid(OpenError::damaged_block(&self.path, place, &"it is missing"));
-        self.order(number)?.ok_or_else(missing)
+        Err(invalid(OpenError::damaged_block(&self.path, place, &"it is missing")))
+    }
+
+    /// True if the last block that begins at this number or before begins a new series, which then
+    /// is above the number.
+    fn is_between_series(&self, number: OrderNumber) -> io::Result<bool> {
+        let read = self.rows.begin_read().map_err(broken)?;
+        let blocks = read.open_table(BLOCKS).map_err(broken)?;
+        let last = blocks.range(..=(number.0, u64::MAX)).map_err(broken)?.next_back();
+        let Some(last) = last.transpose().map_err(broken)? else { return Ok(false) };
+        let (_, index) = last.0.value();
+        let block = self.tables()?.checked(Index(index))?;
+        Ok(block.begins_new_series() && number < block.next_order_number())
+    }
+
+    /// Reads the headers of all blocks, oldest first. A damaged one is left out.
+    pub(crate) fn headers(&self, mut each: impl FnMut(&Header)) -> io::Result<()> {
+        let read = self.rows.begin_read().map_err(broken)?;
+        let blocks = read.open_table(BLOCKS).map_err(broken)?;
+        for row in blocks.iter().map_err(broken)? {
+            let (_, row) = row.map_err(broken)?;
+            match Stored::read(row.value()) {
+                Ok(Stored::Head(head)) => each(head.header()),
+                Ok(Stored::Whole(block)) => {
+                    if let Ok((header, _)) = read_header(block) {
+                        each(&header);
+                    }
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(())
     }
 
     /// The blocks of the entries in `(after, to]`, oldest first, about `bytes_max` bytes, at least

@@ -134,11 +134,7 @@ impl Chain {
         }
         self.index = header.index;
         self.digest = header.digest;
-        // The entry that opens the shop defines the first order number.
-        let first = block.opened().unwrap_or(self.next);
-        // Saturating, like the ledger: before version 2 of batches, numbers could reach the
-        // maximum.
-        self.next = OrderNumber(first.0.saturating_add(u64::from(header.orders)));
+        self.next = block.next_order_number();
         Ok(block)
     }
 }

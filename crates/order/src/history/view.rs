@@ -17,7 +17,7 @@ use wire::access::StoreAccess;
 use wire::metrics::Histogram;
 
 use crate::clock::LogClock;
-use crate::history::applied_state::{AppliedEntry, Shared};
+use crate::history::applied_state::{Applied, AppliedEntry, Shared};
 use crate::history::block_source::BlockSource;
 use crate::history::blocks::{Blocks, Durable};
 use crate::history::durable_mark::OnDisk;
@@ -143,7 +143,7 @@ impl View {
     pub fn order(&self, number: OrderNumber) -> io::Result<Option<Order>> {
         match self.recent(number) {
             Some(found) => Ok(found),
-            None => self.shared.blocks.order_given(number).map(Some),
+            None => self.shared.blocks.order_given(number),
         }
     }
 
@@ -162,7 +162,18 @@ impl View {
             let after = applied_state.unwritten.partition_point(begins);
             after.checked_sub(1).and_then(|place| applied_state.unwritten.get(place).cloned())
         };
-        unwritten.and_then(|block| block.order(number)).map(Some)
+        let block = unwritten?;
+        match block.order(number) {
+            // The number lies between two series, the second of which begins in this block.
+            None if block.begins_new_series() => Some(None),
+            None => None,
+            found => Some(found),
+        }
+    }
+
+    /// Reads what is applied, as of one index. Keep `look` short: applying waits for it.
+    pub(crate) fn read_applied<T>(&self, look: impl FnOnce(&Applied) -> T) -> T {
+        look(&self.shared.applied_state.read())
     }
 
     /// Encoded blocks of the entries in `(after, to]` that are on disk here, oldest first: about

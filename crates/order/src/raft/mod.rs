@@ -31,6 +31,7 @@ pub(crate) mod log_damage;
 pub mod log_store;
 pub(crate) mod log_types;
 pub mod recovery;
+pub mod restoration;
 pub mod state_machine;
 pub mod types;
 

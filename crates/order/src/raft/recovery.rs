@@ -6,7 +6,8 @@
 //! reached, and draws a new incarnation: the other replicas are rejected when they come back, and
 //! watchers of the lost replicas start over. Everything in this folder is kept, even entries that
 //! no majority is known to have had; acknowledged entries that are not in it are lost. A second
-//! entry announces the recovery for the audit trail, unless the log is one of release 0.1.
+//! entry announces the recovery for the audit trail, and begins a new series of order numbers, so
+//! that no number of a lost order is given out again.
 //!
 //! The log's own term counts, and the vote's only within `bounds`: a vote for a forged term at the
 //! end of the range, which no election can follow, is not copied into the new log.
@@ -15,14 +16,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use ledger::block::EncodedBlock;
 use ledger::command::{Batch, Command, Request};
 use ledger::ledger::{Ledger, Windows};
 use ledger::operator_action::OperatorAction;
-use ledger::terms::{Index, Timestamp};
+use ledger::terms::{FIRST_ORDER_NUMBER_MAX, Index, OrderNumber, Timestamp};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, RaftLogStorage};
 use openraft::{EntryPayload, RaftLogReader};
 use wire::exit::Stop;
+use wire::wall_clock::since_epoch;
 
 use super::bounds::{Bounds, next_epoch};
 use super::log_store::LogStore;
@@ -36,6 +39,7 @@ use crate::history::blocks::{Blocks, Durable};
 use crate::history::errors::invalid;
 use crate::history::open_error::OpenError;
 use crate::identity::Identity;
+use crate::new_series::{NewSeries, OrderRate};
 
 /// The copy of a log, while it is being written.
 const DRAFT: &str = "log.new";
@@ -74,6 +78,9 @@ pub struct Survivor {
     members: StoredMembership,
     /// The log is beyond what release 0.1 reads.
     is_activated: bool,
+    blocks: Blocks,
+    /// The log time of the entries beyond the history, and how many orders each placed.
+    beyond_history: Vec<(Timestamp, u32)>,
     knowledge: Knowledge,
 }
 
@@ -96,7 +103,7 @@ impl Survivor {
         };
         let ledger = blocks.restore(&durable, Windows::default()).map_err(cannot)?;
         let found = replay(&mut log, ledger, &durable).await.map_err(cannot)?;
-        let Replayed { ledger, members, last, committed } = found;
+        let Replayed { ledger, members, last, committed, beyond_history } = found;
         let Some(last) = last else {
             return Err(Stop::Setup(format!(
                 "the folder {} knows of no store yet: try another survivor",
@@ -115,7 +122,30 @@ impl Survivor {
             log_time_ms: ledger.log_time().0,
         };
         let is_activated = formats::is_activated(&ledger);
-        Ok(Self { identity, log, members, is_activated, knowledge })
+        Ok(Self { identity, log, members, is_activated, blocks, beyond_history, knowledge })
+    }
+
+    /// The series of order numbers that begins when this replica goes on alone: from the number
+    /// that the operator chose on, or from a number that no lost order can have had. `None`: no
+    /// shop was opened, so no order is lost.
+    ///
+    /// # Errors
+    ///
+    /// If the chosen number was given out, no number is left, or the disk fails.
+    pub fn new_series(&self, chosen: Option<OrderNumber>) -> Result<Option<NewSeries>, Stop> {
+        if self.knowledge.ledger.is_none() {
+            return Ok(None);
+        }
+        let next = OrderNumber(self.knowledge.next_order_number);
+        if let Some(first) = chosen {
+            return NewSeries::chosen(next, first).map(Some).map_err(Stop::Setup);
+        }
+        let mut rate = OrderRate::default();
+        self.blocks.headers(|header| rate.note(header.at, header.orders)).map_err(|error| {
+            Stop::Setup(format!("cannot read the history: {error}; give --orders-from"))
+        })?;
+        self.beyond_history.iter().for_each(|(at, orders)| rate.note(*at, *orders));
+        estimated_series(next, rate, Timestamp(self.knowledge.log_time_ms)).map(Some)
     }
 
     /// What the folder knows.
@@ -123,20 +153,17 @@ impl Survivor {
         &self.knowledge
     }
 
-    /// Makes this replica the only member of its store. Returns the new term.
+    /// Makes this replica the only member of its store, whose order numbers go on in this series.
+    /// Returns the new term.
     ///
     /// After a crash in the middle, a second call does the same again, in a later term.
     ///
     /// # Errors
     ///
     /// When the disk fails.
-    pub async fn go_on_alone(mut self) -> Result<u64, Stop> {
+    pub async fn go_on_alone(mut self, series: Option<&NewSeries>) -> Result<u64, Stop> {
         let Knowledge { id, last: (last_term, last_index), .. } = self.knowledge;
-        let failed = |error: io::Error| {
-            Stop::Setup(format!(
-                "cannot write the log: {error}; check the disk, then run the command again"
-            ))
-        };
+        let failed = cannot_write_log;
         let voted = self.log.read_vote().await.map_err(failed)?;
         let voted = voted.map_or(0, |vote| vote.leader_id.term);
         let forged = Bounds::of(last_term).term(voted).is_err();
@@ -154,33 +181,94 @@ impl Survivor {
             );
             self.log = without_vote(&self.knowledge.folder, self.log).await?;
         }
-        let leader_id = LeaderId { term, node_id: id };
         let own = self.members.membership().get_node(&id).cloned().unwrap_or_default();
-        let nodes = BTreeMap::from([(id, Address { address: own.address })]);
-        let alone = RaftMembership::new(vec![BTreeSet::from([id])], nodes)
-            .map_err(|error| Stop::Defect(format!("one replica is no membership: {error}")))?;
-        self.log.save_vote(&Vote { leader_id, committed: false }).await.map_err(failed)?;
-        let log_id = |index| LogId { leader_id, index };
-        let mut entries = vec![Entry::new(log_id(last_index + 1), EntryPayload::Membership(alone))];
-        if self.is_activated {
-            let batch = announcement(id, Timestamp(self.knowledge.log_time_ms));
-            let payload = EntryPayload::Normal(Payload(batch.encode().into()));
-            entries.push(Entry::new(log_id(last_index + 2), payload));
-        }
-        self.log.append(entries, IOFlushed::noop()).await.map_err(failed)?;
-        self.log.flush().await.map_err(failed)?;
+        let log_time = Timestamp(self.knowledge.log_time_ms);
+        let action = OperatorAction::Recover { id };
+        let epoch = NewEpoch { term, id, address: own.address, after: last_index };
+        let batch = first_batch(action, series, log_time, self.is_activated);
+        epoch.begin(&mut self.log, batch).await?;
         self.identity.begin_anew()?;
         Ok(term)
     }
 }
 
-/// The batch that announces the recovery of a replica. The command is given on its host, so no
-/// certificate names an operator.
-fn announcement(id: u64, log_time: Timestamp) -> Batch {
-    let command = Command::OperatorAction(OperatorAction::Recover { id });
-    let request = Request { key: None, deadline: None, certificate: None, command };
+/// The beginning of a new epoch, with one replica.
+pub(super) struct NewEpoch {
+    /// Its first term.
+    pub(super) term: u64,
+    /// The replica.
+    pub(super) id: u64,
+    /// The address at which other processes reach the replica, if it is known.
+    pub(super) address: String,
+    /// The last entry before it.
+    pub(super) after: u64,
+}
+
+impl NewEpoch {
+    /// The members.
+    pub(super) fn members(&self) -> Result<RaftMembership, Stop> {
+        let nodes = BTreeMap::from([(self.id, Address { address: self.address.clone() })]);
+        RaftMembership::new(vec![BTreeSet::from([self.id])], nodes)
+            .map_err(|error| Stop::Defect(format!("one replica is no membership: {error}")))
+    }
+
+    /// Writes the replica's vote for itself, an entry that names it as the only member, and the
+    /// first batch.
+    pub(super) async fn begin(&self, log: &mut LogStore, batch: Option<Batch>) -> Result<(), Stop> {
+        let leader_id = LeaderId { term: self.term, node_id: self.id };
+        let alone = EntryPayload::Membership(self.members()?);
+        let batch = batch.map(|batch| EntryPayload::Normal(Payload(batch.encode().into())));
+        let entries = (self.after + 1..).zip([Some(alone), batch].into_iter().flatten());
+        let entries =
+            entries.map(|(index, payload)| Entry::new(LogId { leader_id, index }, payload));
+        let entries: Vec<_> = entries.collect();
+        let failed = cannot_write_log;
+        log.save_vote(&Vote { leader_id, committed: false }).await.map_err(failed)?;
+        log.append(entries, IOFlushed::noop()).await.map_err(failed)?;
+        log.flush().await.map_err(failed)
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it maps errors")]
+fn cannot_write_log(error: io::Error) -> Stop {
+    Stop::Setup(format!(
+        "cannot write the log: {error}; check the disk, then run the command again"
+    ))
+}
+
+/// The series that follows on a history with this rate, until now.
+pub(super) fn estimated_series(
+    next: OrderNumber,
+    rate: OrderRate,
+    log_time: Timestamp,
+) -> Result<NewSeries, Stop> {
+    let now = Timestamp(u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX));
+    NewSeries::estimate(next, rate, log_time, now).ok_or_else(|| {
+        Stop::Setup(format!(
+            "no order number is left that no lost order can have had: give --orders-from, above \
+             {next} and at most {FIRST_ORDER_NUMBER_MAX}"
+        ))
+    })
+}
+
+/// The first batch of a new epoch: it announces what was done, and begins the series. The command
+/// is given on the replica's host, so no certificate names an operator. `None`: numbers go on as
+/// before, and the log is one of release 0.1, which reads no announcement.
+pub(super) fn first_batch(
+    action: OperatorAction,
+    series: Option<&NewSeries>,
+    log_time: Timestamp,
+    is_activated: bool,
+) -> Option<Batch> {
+    let series = series.filter(|series| !series.is_continued());
+    if series.is_none() && !is_activated {
+        return None;
+    }
+    let reopen = series.map(|series| Command::Reopen { next_number: series.first() });
+    let commands = [Some(Command::OperatorAction(action)), reopen].into_iter().flatten();
+    let plain = |command| Request { key: None, deadline: None, certificate: None, command };
     let at = LogClock::default().stamp(log_time);
-    Batch { at, settled: Index(0), requests: vec![request] }
+    Some(Batch { at, settled: Index(0), requests: commands.map(plain).collect() })
 }
 
 /// Copies a log without its vote, and replaces the log by the copy. The old log is kept beside it.
@@ -242,6 +330,8 @@ struct Replayed {
     members: StoredMembership,
     last: Option<LogId>,
     committed: u64,
+    /// The log time of the entries beyond the history, and how many orders each placed.
+    beyond_history: Vec<(Timestamp, u32)>,
 }
 
 /// Applies the entries that the history lacks, committed or not, to a separate ledger.
@@ -249,6 +339,7 @@ async fn replay(log: &mut LogStore, mut ledger: Ledger, durable: &Durable) -> io
     let state = log.get_log_state().await?;
     let committed = log.read_committed().await?.max(durable.applied).map_or(0, |id| id.index);
     let mut members = durable.members.clone();
+    let mut beyond_history = Vec::new();
     let last = state.last_log_id.max(durable.applied);
     let mut next = durable.applied.map_or(0, |id| id.index + 1);
     let end = state.last_log_id.map_or(0, |id| id.index + 1);
@@ -263,7 +354,9 @@ async fn replay(log: &mut LogStore, mut ledger: Ledger, durable: &Durable) -> io
                 EntryPayload::Normal(payload) => {
                     let index = Index(entry.log_id.index);
                     let term = entry.log_id.leader_id.term;
-                    ledger.apply_bytes(index, term, &payload.0).map_err(invalid)?;
+                    let entry = ledger.apply_bytes(index, term, &payload.0).map_err(invalid)?;
+                    let headers = entry.block.iter().map(EncodedBlock::header);
+                    beyond_history.extend(headers.map(|header| (header.at, header.orders)));
                 }
                 EntryPayload::Membership(named) => {
                     members = StoredMembership::new(Some(entry.log_id), named);
@@ -273,7 +366,7 @@ async fn replay(log: &mut LogStore, mut ledger: Ledger, durable: &Durable) -> io
             }
         }
     }
-    Ok(Replayed { ledger, members, last, committed })
+    Ok(Replayed { ledger, members, last, committed, beyond_history })
 }
 
 fn skip(ledger: &mut Ledger, index: u64) {
@@ -323,7 +416,10 @@ mod tests {
             log_time_ms: 0,
         };
         let members = StoredMembership::default();
-        Survivor { identity, log, members, is_activated: false, knowledge }
+        let (blocks, _) = Blocks::open(&data.join(crate::history::FILE)).unwrap();
+        let beyond_history = Vec::new();
+        let is_activated = false;
+        Survivor { identity, log, members, is_activated, blocks, beyond_history, knowledge }
     }
 
     /// Kind: an entry that release 0.1 cannot read, in a store that has used nothing newer.
@@ -332,7 +428,7 @@ mod tests {
         for is_activated in [false, true] {
             let data = tempfile::tempdir().unwrap();
             let survivor = Survivor { is_activated, ..stopped(data.path(), 7, false).await };
-            survivor.go_on_alone().await.unwrap();
+            survivor.go_on_alone(None).await.unwrap();
             let mut log = LogStore::open(&data.path().join("log"), None).unwrap();
             let entries = log.try_get_log_entries(2..9).await.unwrap();
             assert!(matches!(entries[0].payload, EntryPayload::Membership(_)));
@@ -344,6 +440,31 @@ mod tests {
             let commands = announced.map(|batch| batch.requests[0].command.clone());
             assert_eq!(commands, is_activated.then_some(recover));
         }
+    }
+
+    /// Kind: the number of a lost order that is given out again.
+    #[tokio::test]
+    async fn a_recovery_begins_a_new_series_of_order_numbers() {
+        let data = tempfile::tempdir().unwrap();
+        let mut survivor = stopped(data.path(), 7, false).await;
+        assert_eq!(survivor.new_series(None).unwrap(), None, "no shop, no orders");
+        survivor.knowledge.ledger = Some("ab".into());
+        survivor.knowledge.next_order_number = 40;
+        survivor.knowledge.log_time_ms = u64::MAX;
+        survivor.beyond_history = vec![(Timestamp(7), 40)];
+        let series = survivor.new_series(None).unwrap().unwrap();
+        assert_eq!(series.first(), OrderNumber(2_000_000));
+        let chosen = |first| survivor.new_series(Some(OrderNumber(first)));
+        assert!(chosen(39).is_err() && chosen(40).unwrap().unwrap().is_continued());
+        survivor.knowledge.log_time_ms = 0;
+        survivor.go_on_alone(Some(&series)).await.unwrap();
+        let mut log = LogStore::open(&data.path().join("log"), None).unwrap();
+        let entries = log.try_get_log_entries(3..4).await.unwrap();
+        let EntryPayload::Normal(payload) = &entries[0].payload else { panic!("{entries:?}") };
+        let batch = Batch::decode(&payload.0).unwrap();
+        let commands: Vec<_> = batch.requests.into_iter().map(|request| request.command).collect();
+        let recover = Command::OperatorAction(OperatorAction::Recover { id: 456 });
+        assert_eq!(commands, [recover, Command::Reopen { next_number: series.first() }]);
     }
 
     /// Kind: arithmetic over a term that another replica may have forged.
@@ -359,7 +480,7 @@ mod tests {
         ] {
             let data = tempfile::tempdir().unwrap();
             let survivor = stopped(data.path(), voted, purged).await;
-            assert_eq!(survivor.go_on_alone().await.unwrap(), expected, "{voted}");
+            assert_eq!(survivor.go_on_alone(None).await.unwrap(), expected, "{voted}");
             let mut log = LogStore::open(&data.path().join("log"), None).unwrap();
             assert_eq!(log.read_vote().await.unwrap().unwrap().leader_id.term, expected);
             let state = log.get_log_state().await.unwrap();

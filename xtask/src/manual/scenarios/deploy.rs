@@ -95,31 +95,46 @@ fn moved(stage: &Stage<'_>, host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// Backup: a copy of a stopped replica, and its uses.
+/// Backup of a running store, and its restore when all replicas are lost.
 pub(crate) fn backup(stage: &Stage<'_>) -> Result<()> {
     let host = open(stage, "backup")?;
     host.let_456_lead()?;
     host.order(20)?;
-    host.ok("mkdir /backup")?;
-    host.follow(stage.deploy("Backup", 1)?)?;
+    host.ok("mkdir /backup; systemctl stop oppidum-order@123")?;
+    host.ok("cp -a /var/lib/oppidum/order-123 /backup/copy; systemctl start oppidum-order@123")?;
     host.await_store(3)?;
-    host.order(20)?;
+    let page = stage.operating("Backup", 2)?;
+    let printed = host.follow(stage.operating("Backup", 1)?)?;
+    // Both followers have applied the same: either is read.
+    same(page, &page.lines(), &printed.replace("from replica 345", "from replica 123"))?;
+    let listed = host.ok("oppidum ctl backup list --from /backup/shop")?;
+    ensure!(listed.lines().count() == 2, "one restore point, and its head: {listed}");
     put_back(stage, &host)?;
-    host.ok("systemctl stop oppidum-order@123 oppidum-order@345 oppidum-order@456")?;
-    host.ok("rm -rf /var/lib/oppidum/order-*")?;
-    host.follow_with(stage.deploy("Backup", 2)?, "oppidum\n")?;
+
+    let restore = stage.deploy("Restoring on one host", 1)?;
+    let typed = stage.operating("Restoring", 1)?;
+    ensure!(restore.lines().contains(&typed.line_with("restore")?), "{restore}: not as {typed}");
+    let printed = host.follow_with(restore, "oppidum\n")?;
+    let page = stage.operating("Restoring", 2)?;
+    let begins = printed.find("Restores to:").unwrap_or_default();
+    let count = page.lines().len();
+    let printed = printed[begins..].lines().filter(|line| !line.is_empty());
+    let printed: Vec<&str> = printed.take(count).collect();
+    same(page, &page.lines(), &printed.join("\n"))?;
     host.order(5)?;
-    host.follow(stage.deploy("Backup", 3)?)?;
+    host.follow(stage.deploy("Restoring on one host", 2)?)?;
     host.await_store(3)?;
     host.order(5)?;
-    host.ok("oppidum verify").map(|_| ())
+    // All of the backup was restored: it goes on.
+    host.ok("oppidum ctl backup --to /backup/shop")?;
+    host.ok("oppidum ctl backup verify --from /backup/shop && oppidum verify").map(|_| ())
 }
 
 /// A copy that is put back under a living store is refused; the replica's own folder is not.
 fn put_back(stage: &Stage<'_>, host: &Host) -> Result<()> {
-    let page = stage.operating("Copies", 1)?;
+    let page = stage.operating("No copies of data folders", 1)?;
     host.ok("systemctl stop oppidum-order@123")?;
-    host.ok("cd /var/lib/oppidum && mv order-123 own && cp -a /backup/order-123 order-123")?;
+    host.ok("cd /var/lib/oppidum && mv order-123 own && cp -a /backup/copy order-123")?;
     host.ok("systemctl start oppidum-order@123")?;
     let stays_down = "ended with exit code 2";
     let journal = "journalctl -u oppidum-order@123";

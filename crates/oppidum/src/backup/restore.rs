@@ -1,0 +1,283 @@
+//! `oppidum ctl restore`: makes the data folder of a replica from a backup.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use ledger::block::{Block, Header};
+use ledger::command::Command;
+use ledger::outcome::{Accepted, Outcome};
+use ledger::terms::OrderNumber;
+use order::config::REPLICA_ID_MAX;
+use order::new_series::NewSeries;
+use order::raft::restoration::{Restoration, RestorationError, RestoredReplica};
+use wire::exit::Stop;
+
+use super::backup_error::BackupError;
+use super::core::restore_point::{self, POINT_VERSION, PastRestore, RestorePoint};
+use super::core::utc_second::UtcSecond;
+use super::reader;
+use super::storage::BackupStorage;
+use super::{blocking, existing, log_second};
+use crate::cli::backup::Restore;
+use crate::cli::values::FreeText;
+use crate::recover::{is_confirmed, order_numbers};
+use crate::settings::{self, Settings};
+
+/// The moment that the operator asks for.
+#[derive(Clone, Debug)]
+enum RestoreTarget {
+    Newest,
+    At(UtcSecond),
+    Index(u64),
+}
+
+impl RestoreTarget {
+    /// True if an entry belongs to the restored store.
+    fn includes(&self, header: &Header) -> bool {
+        match self {
+            Self::Newest => true,
+            Self::At(second) => log_second(header.at.0) <= *second,
+            Self::Index(index) => header.index.0 <= *index,
+        }
+    }
+}
+
+/// What the entries after the target did, as far as the backup has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct LostEntries {
+    entries: u64,
+    orders: u64,
+    /// The API keys that were revoked there.
+    revoked: Vec<String>,
+}
+
+impl LostEntries {
+    fn note(&mut self, block: &Block) {
+        self.entries += 1;
+        self.orders += u64::from(block.header.orders);
+        let done = Outcome::Accepted(Accepted::Done);
+        for record in block.records.iter().filter(|record| record.outcome == done) {
+            if let Command::RevokeApiKey { id, .. } = &record.request.command {
+                self.revoked.push(id.to_string());
+            }
+        }
+    }
+}
+
+/// `oppidum ctl restore`. False: the operator did not confirm it, or the backup is damaged.
+pub(crate) async fn restore(flags: Restore) -> Result<bool, Stop> {
+    crate::roles::keep_private();
+    let FreeText(data) = Settings::load()?.want(settings::DATA, flags.data)?;
+    let (data, id) = (PathBuf::from(data), flags.id);
+    if !(1..=REPLICA_ID_MAX).contains(&id) {
+        return Err(Stop::Setup(format!("the id of a replica is from 1 to {REPLICA_ID_MAX}")));
+    }
+    let storage = existing(&flags.from)?;
+    let target = match (flags.at, flags.index) {
+        (Some(second), _) => RestoreTarget::At(second),
+        (None, Some(index)) => RestoreTarget::Index(index),
+        (None, None) => RestoreTarget::Newest,
+    };
+    let place = data.join(format!("order-{id}"));
+    let from = storage.clone();
+    let read = blocking(move || Replayed::read(&*from, &target, &place)).await?;
+    let Replayed { store, point, restoration, lost, past } = match read? {
+        Ok(replayed) => replayed,
+        Err(damage @ BackupError::Damaged { .. }) => {
+            answer!("{damage}; nothing is restored: try an earlier entry, with --index or --at");
+            return Ok(false);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let given_out = OrderNumber(past.first_order_number);
+    let series = restoration.new_series(flags.orders_from.map(OrderNumber), given_out)?;
+    let term = restoration.next_epoch(past.term)?;
+    tell(&restoration, &series, &point, &lost);
+    let confirmed = match &flags.yes {
+        Some(name) => *name == store,
+        None => is_confirmed(&store).await,
+    };
+    if !confirmed {
+        answer!("not confirmed, the store is {store}: nothing is restored");
+        return Ok(false);
+    }
+    let members = point.members.keys().filter_map(|id| id.parse().ok()).collect();
+    let address = point.members.get(&id.to_string()).cloned().unwrap_or_default();
+    let replica = RestoredReplica { id, store: store.clone(), members, address };
+    let first_order_number = series.first().0;
+    let this = PastRestore { version: POINT_VERSION, term, first_order_number };
+    blocking(move || remember(&*storage, this)).await?;
+    restoration.finish(&replica, &series, term).await?;
+    answer!(
+        "replica {id} of store \"{store}\" is restored, in {}, from term {term} on. Start it as \
+         the only one in --orders, run `oppidum verify`, and add new replicas: `oppidum ctl member \
+         add --help`",
+        data.join(format!("order-{id}")).display()
+    );
+    Ok(true)
+}
+
+/// Notes this restore in the backup, so that the next one gives no number out again.
+fn remember(storage: &dyn BackupStorage, this: PastRestore) {
+    let content = restore_point::seal(&this).unwrap_or_default();
+    let why = match storage.write_new(&this.name(), &content) {
+        Ok(true) => return,
+        Ok(false) => "it is being restored to another replica as well".to_owned(),
+        Err(error) => error.to_string(),
+    };
+    note!(
+        "the backup does not remember this restore: {why}; should you restore it again, give \
+         --orders-from, above all numbers given out since"
+    );
+}
+
+/// A backup, replayed up to the target.
+struct Replayed {
+    store: String,
+    point: RestorePoint,
+    restoration: Restoration,
+    lost: LostEntries,
+    past: PastRestore,
+}
+
+impl Replayed {
+    /// Replays the backup. The outer error is one of the folder or of the flags.
+    fn read(
+        storage: &dyn BackupStorage,
+        target: &RestoreTarget,
+        place: &Path,
+    ) -> Result<Result<Self, BackupError>, Stop> {
+        let store = match reader::store(storage) {
+            Ok(store) => store.store,
+            Err(error) => return Ok(Err(error)),
+        };
+        let past = match reader::past_restores(storage) {
+            Ok(past) => past,
+            Err(error) => return Ok(Err(error)),
+        };
+        let point = match reader::newest_point(storage) {
+            Ok(Some(point)) => point,
+            Ok(None) => {
+                let why = "there is no restore point: no backup was ever completed here";
+                return Err(Stop::Setup(why.into()));
+            }
+            Err(error) => return Ok(Err(error)),
+        };
+        if let RestoreTarget::Index(index) = target
+            && point.index < *index
+        {
+            return Err(Stop::Setup(format!("the backup ends with entry {}", point.index)));
+        }
+        let mut restoration = Restoration::begin(place)?;
+        let mut lost = LostEntries::default();
+        let read = reader::each_block(storage, (0, point.last_block), |name, header, bytes| {
+            if !target.includes(header) {
+                let block = Block::decode(&bytes);
+                lost.note(&block.map_err(|error| BackupError::damaged(name, error))?);
+                return Ok(true);
+            }
+            take(&mut restoration, name, bytes)?;
+            Ok(true)
+        });
+        // Blocks after the target matter only for what is told about them.
+        let is_past = 0 < lost.entries;
+        match read {
+            Err(BackupError::Damaged { .. }) if is_past => {}
+            Err(error) => return Ok(Err(error)),
+            Ok(()) => {}
+        }
+        if restoration.last().is_none() {
+            return Err(Stop::Setup("the backup has no entry so early".into()));
+        }
+        Ok(Ok(Self { store, point, restoration, lost, past }))
+    }
+}
+
+fn take(restoration: &mut Restoration, name: &str, bytes: Bytes) -> Result<(), BackupError> {
+    restoration.take(bytes).map_err(|error| match error {
+        RestorationError::Block(why) => BackupError::damaged(name, why),
+        RestorationError::Disk(why) => BackupError::Impossible(why),
+    })
+}
+
+/// Tells the operator what happens, before it does.
+fn tell(restoration: &Restoration, series: &NewSeries, point: &RestorePoint, lost: &LostEntries) {
+    let Some(last) = restoration.last() else { return };
+    let shop = restoration.shop();
+    let at = log_second(last.at.0);
+    answer!("Restores to:   entry {} of {at}, of backup {}.", last.index, point.name());
+    let next = shop.next_order_number().0;
+    match next.checked_sub(1).filter(|_| shop.first_order_number().0 < next) {
+        Some(before) => answer!("Kept:          every order up to number {before}."),
+        None => answer!("Kept:          no order: none was placed by then."),
+    }
+    answer!("{}", order_numbers(series));
+    let LostEntries { entries, orders, revoked } = lost;
+    answer!(
+        "Lost:          everything after it: of this backup {entries} blocks with {orders} orders, \
+         and what came after the backup. A client that repeats a lost order places it again, under \
+         a new number."
+    );
+    let live = shop.access().keys.values().filter(|key| key.ends.is_none_or(|ends| last.at < ends));
+    let live = live.count();
+    let again = match &revoked[..] {
+        [] => String::new(),
+        revoked => format!(" Revoked later, and live again: {}.", revoked.join(", ")),
+    };
+    answer!(
+        "API keys:      {live} are live as of that entry.{again} Keys that were revoked after the \
+         backup are live again, too: check `oppidum ctl key list` before clients connect.\n"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use ledger::api_key::ApiKeyId;
+    use ledger::block::Record;
+    use ledger::command::Request;
+    use ledger::terms::{Digest, Index, Timestamp};
+
+    use super::*;
+
+    fn header(index: u64, at: u64) -> Header {
+        Header {
+            index: Index(index),
+            term: 1,
+            at: Timestamp(at),
+            first_order_number: OrderNumber(0),
+            orders: 2,
+            previous: Digest::default(),
+            digest: Digest::default(),
+        }
+    }
+
+    #[test]
+    fn the_target_is_the_last_entry_at_or_before_the_time_asked_for() {
+        let at = RestoreTarget::At("2024-04-26T22:21:55Z".parse().unwrap());
+        for (millis, included) in [
+            (1_714_170_114_999, true),
+            (1_714_170_115_000, true),
+            (1_714_170_115_999, true),
+            (1_714_170_116_000, false),
+        ] {
+            assert_eq!(at.includes(&header(1, millis)), included, "{millis}");
+        }
+        assert!(RestoreTarget::Index(7).includes(&header(7, 0)));
+        assert!(!RestoreTarget::Index(7).includes(&header(8, 0)));
+        assert!(RestoreTarget::Newest.includes(&header(u64::MAX, u64::MAX)));
+    }
+
+    #[test]
+    fn what_is_lost_names_the_keys_that_are_live_again() {
+        let id = ApiKeyId::new(b"7f3kq2mw").unwrap();
+        let command = Command::RevokeApiKey { id, ends: None };
+        let request = Request { key: None, deadline: None, certificate: None, command };
+        let record =
+            |accepted| Record { request: request.clone(), outcome: Outcome::Accepted(accepted) };
+        let records = vec![record(Accepted::Unchanged), record(Accepted::Done)];
+        let mut lost = LostEntries::default();
+        lost.note(&Block { header: header(9, 0), records });
+        let expected = LostEntries { entries: 1, orders: 2, revoked: vec!["7f3kq2mw".into()] };
+        assert_eq!(lost, expected);
+    }
+}
