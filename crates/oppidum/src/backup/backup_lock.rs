@@ -44,6 +44,8 @@ impl BackupLock {
         }
         if let Some((other, since)) = read(storage)?
             && now < since.saturating_add(LOCK_STALE_AFTER)
+            // A clock that was set back must not keep a lock for as long.
+            && since < now.saturating_add(LOCK_STALE_AFTER)
         {
             return Err(held(&other, since));
         }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use ledger::block::{Block, Header};
+use ledger::terms::LedgerId;
 
 use super::backup_error::BackupError;
 use super::core::block_file;
@@ -38,6 +39,20 @@ pub(crate) fn store(storage: &dyn BackupStorage) -> Result<BackedUpStore, Backup
     find_store(storage)?.ok_or_else(none)
 }
 
+/// Checks that the blocks beside the file of the store are of its ledger.
+pub(crate) fn check_ledger(
+    store: &BackedUpStore,
+    found: Option<LedgerId>,
+) -> Result<(), BackupError> {
+    match found.map(|found| found.to_string()).filter(|found| *found != store.ledger) {
+        None => Ok(()),
+        Some(found) => {
+            let why = format!("it names ledger {}, and the blocks are of {found}", store.ledger);
+            Err(BackupError::damaged(STORE_FILE, why))
+        }
+    }
+}
+
 /// A restore point, by the name of its file.
 pub(crate) fn point(storage: &dyn BackupStorage, name: &str) -> Result<RestorePoint, BackupError> {
     let point: RestorePoint = restore_point::open(&content(storage, name)?)
@@ -56,16 +71,46 @@ pub(crate) fn newest_point(
     newest(&names).map(|name| point(storage, name)).transpose()
 }
 
-/// The greatest epoch and order number of the restores from this backup.
-pub(crate) fn past_restores(storage: &dyn BackupStorage) -> Result<PastRestore, BackupError> {
-    let mut greatest = PastRestore::default();
-    for name in list(storage, RESTORES)? {
-        let past: PastRestore = restore_point::open(&content(storage, &name)?)
-            .map_err(|why| BackupError::damaged(&name, why))?;
-        greatest.term = greatest.term.max(past.term);
-        greatest.first_order_number = greatest.first_order_number.max(past.first_order_number);
+/// The newest restore point that can be read; those that cannot are reported.
+pub(crate) fn newest_readable_point(
+    storage: &dyn BackupStorage,
+) -> Result<Option<RestorePoint>, BackupError> {
+    let mut names = list(storage, POINTS)?;
+    while let Some(name) = newest(&names).cloned() {
+        match point(storage, &name) {
+            Err(error @ BackupError::Damaged { .. }) => note!("{error}; an earlier one is used"),
+            found => return found.map(Some),
+        }
+        names.retain(|other| *other != name);
     }
-    Ok(greatest)
+    Ok(None)
+}
+
+/// What the restores from a backup have used.
+#[derive(Debug, Default)]
+pub(crate) struct PastRestores {
+    /// The greatest first term of their epochs.
+    pub(crate) term: u64,
+    /// Numbers below this are given out. Those above may be, too.
+    pub(crate) free: u64,
+    /// A file that cannot be read: of its restore only the term is known.
+    pub(crate) damaged: Option<BackupError>,
+}
+
+/// The restores from this backup.
+pub(crate) fn past_restores(storage: &dyn BackupStorage) -> Result<PastRestores, BackupError> {
+    let mut all = PastRestores::default();
+    for name in list(storage, RESTORES)? {
+        // Any other file is not of a restore.
+        let Some(term) = PastRestore::term_of(&name) else { continue };
+        all.term = all.term.max(term);
+        let past = restore_point::open::<PastRestore>(&content(storage, &name)?);
+        match past {
+            Ok(past) => all.free = all.free.max(past.first_order_number.saturating_add(1)),
+            Err(why) => all.damaged = Some(BackupError::damaged(&name, why)),
+        }
+    }
+    Ok(all)
 }
 
 /// All block files.

@@ -15,7 +15,7 @@ use wire::exit::Stop;
 use super::backup_error::BackupError;
 use super::core::restore_point::{self, POINT_VERSION, PastRestore, RestorePoint};
 use super::core::utc_second::UtcSecond;
-use super::reader;
+use super::reader::{self, PastRestores};
 use super::storage::BackupStorage;
 use super::{blocking, existing, log_second};
 use crate::cli::backup::Restore;
@@ -47,6 +47,10 @@ impl RestoreTarget {
 struct LostEntries {
     entries: u64,
     orders: u64,
+    /// The greatest term.
+    term: u64,
+    /// The number of the next order after them.
+    next_order_number: u64,
     /// The API keys that were revoked there.
     revoked: Vec<String>,
 }
@@ -55,10 +59,17 @@ impl LostEntries {
     fn note(&mut self, block: &Block) {
         self.entries += 1;
         self.orders += u64::from(block.header.orders);
+        self.term = self.term.max(block.header.term);
+        let next = block.header.first_order_number.0 + u64::from(block.header.orders);
+        self.next_order_number = self.next_order_number.max(next);
         let done = Outcome::Accepted(Accepted::Done);
         for record in block.records.iter().filter(|record| record.outcome == done) {
-            if let Command::RevokeApiKey { id, .. } = &record.request.command {
-                self.revoked.push(id.to_string());
+            match &record.request.command {
+                Command::RevokeApiKey { id, .. } => self.revoked.push(id.to_string()),
+                Command::Reopen { next_number } => {
+                    self.next_order_number = self.next_order_number.max(next_number.0);
+                }
+                _ => {}
             }
         }
     }
@@ -84,14 +95,23 @@ pub(crate) async fn restore(flags: Restore) -> Result<bool, Stop> {
     let Replayed { store, point, restoration, lost, past } = match read? {
         Ok(replayed) => replayed,
         Err(damage @ BackupError::Damaged { .. }) => {
-            answer!("{damage}; nothing is restored: try an earlier entry, with --index or --at");
+            answer!("{damage}; nothing is restored");
             return Ok(false);
         }
         Err(error) => return Err(error.into()),
     };
-    let given_out = OrderNumber(past.first_order_number);
-    let series = restoration.new_series(flags.orders_from.map(OrderNumber), given_out)?;
-    let term = restoration.next_epoch(past.term)?;
+    let PastRestores { term, free, damaged } = past;
+    if let Some(damaged) = damaged.filter(|_| flags.orders_from.is_none()) {
+        answer!(
+            "{damaged}; it noted a restore from this backup: give --orders-from, above all numbers \
+             given out since"
+        );
+        return Ok(false);
+    }
+    // What the rest of the backup proves: its numbers are given out, and its terms were used.
+    let free = free.max(lost.next_order_number).max(point.next_order_number);
+    let series = restoration.new_series(flags.orders_from.map(OrderNumber), OrderNumber(free))?;
+    let term = restoration.next_epoch(term.max(lost.term).max(point.term))?;
     tell(&restoration, &series, &point, &lost);
     let confirmed = match &flags.yes {
         Some(name) => *name == store,
@@ -106,7 +126,8 @@ pub(crate) async fn restore(flags: Restore) -> Result<bool, Stop> {
     let replica = RestoredReplica { id, store: store.clone(), members, address };
     let first_order_number = series.first().0;
     let this = PastRestore { version: POINT_VERSION, term, first_order_number };
-    blocking(move || remember(&*storage, this)).await?;
+    let is_chosen = flags.orders_from.is_some();
+    blocking(move || remember(&*storage, this, is_chosen)).await??;
     restoration.finish(&replica, &series, term).await?;
     answer!(
         "replica {id} of store \"{store}\" is restored, in {}, from term {term} on. Start it as \
@@ -118,17 +139,29 @@ pub(crate) async fn restore(flags: Restore) -> Result<bool, Stop> {
 }
 
 /// Notes this restore in the backup, so that the next one gives no number out again.
-fn remember(storage: &dyn BackupStorage, this: PastRestore) {
-    let content = restore_point::seal(&this).unwrap_or_default();
-    let why = match storage.write_new(&this.name(), &content) {
-        Ok(true) => return,
-        Ok(false) => "it is being restored to another replica as well".to_owned(),
-        Err(error) => error.to_string(),
-    };
-    note!(
-        "the backup does not remember this restore: {why}; should you restore it again, give \
-         --orders-from, above all numbers given out since"
-    );
+/// `is_chosen`: the operator chose the numbers, and goes on without a note if there can be none.
+fn remember(storage: &dyn BackupStorage, this: PastRestore, is_chosen: bool) -> Result<(), Stop> {
+    let content = restore_point::seal(&this).map_err(Stop::Setup)?;
+    match storage.write_new(&this.name(), &content) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(Stop::Setup(
+            "the backup is being restored by another command as well, and nothing was restored \
+             here: only one of them may go on"
+                .into(),
+        )),
+        Err(error) if is_chosen => {
+            note!(
+                "the backup cannot note this restore: {error}. Restore it nowhere else: the other \
+                 store would be in the same epoch"
+            );
+            Ok(())
+        }
+        Err(error) => Err(Stop::Setup(format!(
+            "the backup cannot note this restore: {error}; another restore would give the same \
+             order numbers. Make the folder writable, or give --orders-from, above all numbers \
+             given out"
+        ))),
+    }
 }
 
 /// A backup, replayed up to the target.
@@ -137,7 +170,7 @@ struct Replayed {
     point: RestorePoint,
     restoration: Restoration,
     lost: LostEntries,
-    past: PastRestore,
+    past: PastRestores,
 }
 
 impl Replayed {
@@ -148,14 +181,14 @@ impl Replayed {
         place: &Path,
     ) -> Result<Result<Self, BackupError>, Stop> {
         let store = match reader::store(storage) {
-            Ok(store) => store.store,
+            Ok(store) => store,
             Err(error) => return Ok(Err(error)),
         };
         let past = match reader::past_restores(storage) {
             Ok(past) => past,
             Err(error) => return Ok(Err(error)),
         };
-        let point = match reader::newest_point(storage) {
+        let point = match reader::newest_readable_point(storage) {
             Ok(Some(point)) => point,
             Ok(None) => {
                 let why = "there is no restore point: no backup was ever completed here";
@@ -173,6 +206,7 @@ impl Replayed {
         let read = reader::each_block(storage, (0, point.last_block), |name, header, bytes| {
             if !target.includes(header) {
                 let block = Block::decode(&bytes);
+                restoration.note_lost(header);
                 lost.note(&block.map_err(|error| BackupError::damaged(name, error))?);
                 return Ok(true);
             }
@@ -180,15 +214,27 @@ impl Replayed {
             Ok(true)
         });
         // Blocks after the target matter only for what is told about them.
-        let is_past = 0 < lost.entries;
+        let last = restoration.last().map(|last| last.index.0);
+        let is_reached = matches!(target, RestoreTarget::Index(index) if last == Some(*index));
         match read {
-            Err(BackupError::Damaged { .. }) if is_past => {}
+            Err(BackupError::Damaged { .. }) if is_reached || 0 < lost.entries => {}
+            Err(BackupError::Damaged { name, why }) => {
+                let why = match last {
+                    Some(last) => format!("{why}; the last entry before it is --index {last}"),
+                    None => why,
+                };
+                return Ok(Err(BackupError::Damaged { name, why }));
+            }
             Err(error) => return Ok(Err(error)),
             Ok(()) => {}
         }
         if restoration.last().is_none() {
             return Err(Stop::Setup("the backup has no entry so early".into()));
         }
+        if let Err(damaged) = reader::check_ledger(&store, restoration.shop().ledger_id()) {
+            return Ok(Err(damaged));
+        }
+        let store = store.store;
         Ok(Ok(Self { store, point, restoration, lost, past }))
     }
 }
@@ -212,7 +258,7 @@ fn tell(restoration: &Restoration, series: &NewSeries, point: &RestorePoint, los
         None => answer!("Kept:          no order: none was placed by then."),
     }
     answer!("{}", order_numbers(series));
-    let LostEntries { entries, orders, revoked } = lost;
+    let LostEntries { entries, orders, revoked, .. } = lost;
     answer!(
         "Lost:          everything after it: of this backup {entries} blocks with {orders} orders, \
          and what came after the backup. A client that repeats a lost order places it again, under \
@@ -238,6 +284,7 @@ mod tests {
     use ledger::terms::{Digest, Index, Timestamp};
 
     use super::*;
+    use crate::backup::memory_storage::MemoryStorage;
 
     fn header(index: u64, at: u64) -> Header {
         Header {
@@ -267,6 +314,19 @@ mod tests {
         assert!(RestoreTarget::Newest.includes(&header(u64::MAX, u64::MAX)));
     }
 
+    /// Kind: two restores of one backup at the same time, which go on in one epoch.
+    #[test]
+    fn of_two_restores_at_once_one_goes_on() {
+        let storage = MemoryStorage::default();
+        let this = PastRestore { version: POINT_VERSION, term: 9, first_order_number: 7 };
+        remember(&storage, this, false).unwrap();
+        for is_chosen in [false, true] {
+            let Err(Stop::Setup(why)) = remember(&storage, this, is_chosen) else { panic!() };
+            assert!(why.contains("by another command"), "{why}");
+        }
+        assert_eq!(reader::past_restores(&storage).unwrap().free, 8);
+    }
+
     #[test]
     fn what_is_lost_names_the_keys_that_are_live_again() {
         let id = ApiKeyId::new(b"7f3kq2mw").unwrap();
@@ -277,7 +337,13 @@ mod tests {
         let records = vec![record(Accepted::Unchanged), record(Accepted::Done)];
         let mut lost = LostEntries::default();
         lost.note(&Block { header: header(9, 0), records });
-        let expected = LostEntries { entries: 1, orders: 2, revoked: vec!["7f3kq2mw".into()] };
+        let expected = LostEntries {
+            entries: 1,
+            orders: 2,
+            term: 1,
+            next_order_number: 2,
+            revoked: vec!["7f3kq2mw".into()],
+        };
         assert_eq!(lost, expected);
     }
 }

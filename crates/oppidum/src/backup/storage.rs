@@ -6,8 +6,17 @@ use std::path::{Path, PathBuf};
 
 use wire::exit::Stop;
 
+use super::core::block_range::BLOCKS;
+use super::core::restore_point::{POINTS, RESTORES, STATES};
+
 /// The names of files that are being written begin with this.
-const DRAFT: &str = ".draft-";
+const DRAFT: &str = ".oppidum-draft-";
+
+/// The folders of a backup. Drafts are written in them and beside them, and nowhere else.
+const FOLDERS: [&str; 4] = [BLOCKS, POINTS, RESTORES, STATES];
+
+/// The longest file that is read.
+const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// The storage of one backup. Names have at most one folder: `blocks/NAME`.
 pub(crate) trait BackupStorage: std::fmt::Debug + Send + Sync {
@@ -62,17 +71,33 @@ impl FolderStorage {
     }
 }
 
-/// Makes a folder, if it is not there. The one above it must be.
+/// Makes a folder that lasts, if it is not there. The one above it must be.
 fn make(folder: &Path) -> io::Result<()> {
     match fs::create_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
+        Ok(()) => match folder.parent() {
+            Some(above) if !above.as_os_str().is_empty() => File::open(above)?.sync_all(),
+            _ => File::open(".")?.sync_all(),
+        },
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
     }
+}
+
+/// Reads a file. A FIFO would be waited for, and a file of another program may have any size.
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let about = fs::metadata(path)?;
+    if !about.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    if FILE_BYTES_MAX < about.len() {
+        return Err(io::Error::other("it is longer than any file of a backup"));
+    }
+    fs::read(path)
 }
 
 impl BackupStorage for FolderStorage {
     fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        match fs::read(self.root.join(name)) {
+        match read_file(&self.root.join(name)) {
             Ok(content) => Ok(Some(content)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -116,10 +141,10 @@ impl BackupStorage for FolderStorage {
     }
 
     fn clear_drafts(&self) -> io::Result<()> {
-        let is_folder = |path: &PathBuf| path.is_dir();
-        let inside = fs::read_dir(&self.root)?.map(|entry| entry.map(|entry| entry.path()));
-        let inside = inside.collect::<io::Result<Vec<_>>>()?;
-        for folder in inside.iter().filter(|path| is_folder(path)).chain([&self.root]) {
+        let inside = FOLDERS.map(|name| self.root.join(name));
+        // A link leads out of the backup.
+        let is_folder = |path: &&PathBuf| fs::symlink_metadata(path).is_ok_and(|it| it.is_dir());
+        for folder in inside.iter().filter(is_folder).chain([&self.root]) {
             for entry in fs::read_dir(folder)? {
                 let entry = entry?;
                 if entry.file_name().to_str().is_some_and(|name| name.starts_with(DRAFT)) {
@@ -154,12 +179,30 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let storage = FolderStorage::new(root.path()).unwrap();
         storage.write_new("blocks/one", b"whole").unwrap();
-        let left = root.path().join("blocks/.draft-abc");
+        let left = root.path().join("blocks/.oppidum-draft-abc");
         fs::write(&left, "half").unwrap();
+        // What is not of a backup stays as it is, wherever the backup is kept.
+        let others = ["mine/.oppidum-draft-novel", "blocks/.draft-letter", ".draft-thesis"];
+        fs::create_dir(root.path().join("mine")).unwrap();
+        for other in others {
+            fs::write(root.path().join(other), "mine").unwrap();
+        }
         assert_eq!(storage.list("blocks").unwrap(), ["blocks/one"]);
         storage.clear_drafts().unwrap();
         assert!(!left.exists());
+        assert!(others.iter().all(|other| root.path().join(other).exists()));
         assert_eq!(storage.list("blocks").unwrap(), ["blocks/one"]);
+    }
+
+    /// Kind: a command that waits for ever for what is no file of a backup.
+    #[test]
+    fn what_is_no_file_is_an_error_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        let storage = FolderStorage::new(root.path()).unwrap();
+        let path = root.path().join("lock");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        assert!(storage.read("lock").unwrap_err().to_string().contains("no file"));
     }
 
     #[test]

@@ -105,8 +105,10 @@ impl Replay {
 
 /// Verifies the backup.
 pub(crate) fn verify(storage: &dyn BackupStorage) -> Result<VerifiedBackup, BackupError> {
-    reader::store(storage)?;
-    reader::past_restores(storage)?;
+    let store = reader::store(storage)?;
+    if let Some(damaged) = reader::past_restores(storage)?.damaged {
+        return Err(damaged);
+    }
     let names = reader::list(storage, POINTS)?;
     let points = names.iter().filter(|name| label(name).is_some());
     let points = points.map(|name| reader::point(storage, name));
@@ -143,6 +145,7 @@ pub(crate) fn verify(storage: &dyn BackupStorage) -> Result<VerifiedBackup, Back
     for point in open {
         replay.compare(storage, point)?;
     }
+    reader::check_ledger(&store, replay.ledger.ledger_id())?;
     let orders = points.last().map_or(0, |newest| newest.orders);
     Ok(VerifiedBackup { entries, orders, points: points.len() })
 }

@@ -15,9 +15,10 @@ use wire::proto::HistoryHead;
 use super::backup_error::BackupError;
 use super::backup_lock::BackupLock;
 use super::core::block_file::BlockFile;
-use super::core::block_range::BlockRange;
+use super::core::block_range::{BLOCKS, BlockRange};
 use super::core::restore_point::{
-    self, BackedUpStore, POINT_VERSION, POINTS, RestorePoint, STORE_FILE, hex, label, state_name,
+    self, BackedUpStore, POINT_VERSION, POINTS, RestorePoint, STATES, STORE_FILE, hex, label,
+    state_name,
 };
 use super::core::retention::expired;
 use super::core::utc_second::UtcSecond;
@@ -116,6 +117,14 @@ impl BackupWriter {
             }
             None => {}
         }
+        for folder in [BLOCKS, POINTS] {
+            if !reader::list(&*self.storage, folder)?.is_empty() {
+                return Err(BackupError::Impossible(format!(
+                    "{folder}/ holds files, and {STORE_FILE} is missing: put it back, or give \
+                     another folder"
+                )));
+            }
+        }
         let content = restore_point::seal(&own).map_err(BackupError::Impossible)?;
         self.write(STORE_FILE, &content)
     }
@@ -202,7 +211,7 @@ impl BackupWriter {
     /// Removes the points that are older than `oldest`, and their states.
     pub(crate) fn retain(&self, oldest: &UtcSecond) -> Result<usize, BackupError> {
         let points = reader::list(&*self.storage, POINTS)?;
-        let states = reader::list(&*self.storage, "states")?;
+        let states = reader::list(&*self.storage, STATES)?;
         let gone = expired(&points, &states, oldest);
         for name in &gone {
             self.storage.remove(name).map_err(BackupError::storage("remove", name))?;

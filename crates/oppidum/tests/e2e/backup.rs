@@ -67,6 +67,22 @@ impl BackedUp {
             assert_eq!(added.code, Some(0), "{added:?}");
         }
     }
+
+    /// A restore to before the first one: the later blocks prove which numbers and terms were used.
+    fn restores_to_before_the_first_restore(&self, next: u64) {
+        fs::remove_dir_all(self.folder.join("restores")).unwrap();
+        let scratch = self.store.folder().join("earlier");
+        let earlier = ["ctl", "restore", "--from", self.to(), "--data", scratch.to_str().unwrap()];
+        let earlier = [&earlier[..], &["--id", "8", "--index", "20", "--yes", "oppidum"]].concat();
+        let taken = run(&[&earlier[..], &["--orders-from", &next.to_string()]].concat());
+        assert!(taken.code == Some(2) && taken.stderr.contains("are given out"), "{taken:?}");
+        let earlier = run(&earlier);
+        assert_eq!(earlier.code, Some(0), "{earlier:?}");
+        let first =
+            earlier.stdout.split("rounded up: ").nth(1).and_then(|rest| rest.split('.').next());
+        assert!(next < first.unwrap().parse().unwrap(), "{earlier:?}");
+        assert!(earlier.stdout.contains("from term 2000000000 on"), "{earlier:?}");
+    }
 }
 
 /// Every file below a folder.
@@ -125,7 +141,7 @@ fn a_store_that_is_backed_up_under_load_is_restored_to_three_replicas() {
     let again = ["ctl", "restore", "--from", town.to(), "--data", scratch.to_str().unwrap()];
     let again = run(&[&again[..], &["--id", "7", "--yes", "oppidum"]].concat());
     assert_eq!(again.code, Some(0), "{again:?}");
-    let words = ["rounded up: 3000000", "from term 2000000000 on"];
+    let words = ["rounded up: 4000000", "from term 2000000000 on"];
     assert!(words.iter().all(|words| again.stdout.contains(words)), "{again:?}");
     let words = ["1 are live as of that entry", "a new series", "places it again"];
     assert!(words.iter().all(|words| restored.stdout.contains(words)), "{restored:?}");
@@ -143,6 +159,7 @@ fn a_store_that_is_backed_up_under_load_is_restored_to_three_replicas() {
     // The backup goes on only where the digest at its end is that of the store.
     assert!(town.back_up().starts_with("restore point"));
     town.verify_backup();
+    town.restores_to_before_the_first_restore(next);
     let trail = town.store.run(&["ctl", "trail"]).stdout;
     let words = ["restore 123 from a backup", &format!("order numbers go on at {next}")];
     assert!(words.iter().all(|words| trail.contains(words)), "{trail}");
@@ -171,7 +188,7 @@ fn a_store_is_restored_to_an_earlier_entry_and_backed_up_to_another_folder() {
     assert!(too_early.code == Some(2) && too_early.stderr.contains("no entry so early"));
     let at = as_of.to_string();
     let given_out = town.restore(&["--index", &at, "--orders-from", "5", "--yes", "oppidum"]);
-    assert!(given_out.code == Some(2) && given_out.stderr.contains("--orders-from 6"));
+    assert!(given_out.code == Some(2) && given_out.stderr.contains("--orders-from 7"));
     let restored = town.restore(&["--index", &at, "--orders-from", "50", "--yes", "oppidum"]);
     assert_eq!(restored.code, Some(0), "{restored:?}");
     let words = [&format!("Revoked later, and live again: {id}."), "with 1 orders"];

@@ -72,16 +72,21 @@ impl NewSeries {
         (first <= FIRST_ORDER_NUMBER_MAX).then_some(series)
     }
 
-    /// The series that begins where the operator says.
+    /// The series that begins where the operator says, after a history that leaves `next` as the
+    /// next number. Numbers below `free` are known to be given out, also after that history.
     ///
     /// # Errors
     ///
     /// If the number was given out already, or is too great.
-    pub fn chosen(next: OrderNumber, first: OrderNumber) -> Result<Self, String> {
-        let OrderNumber(next) = next;
-        if first.0 < next {
+    pub fn chosen(
+        next: OrderNumber,
+        free: OrderNumber,
+        first: OrderNumber,
+    ) -> Result<Self, String> {
+        let (OrderNumber(next), OrderNumber(free)) = (next, free.max(next));
+        if first.0 < free {
             return Err(format!(
-                "order numbers below {next} are given out: give --orders-from {next} or more"
+                "order numbers below {free} are given out: give --orders-from {free} or more"
             ));
         }
         if FIRST_ORDER_NUMBER_MAX < first.0 {
@@ -172,10 +177,13 @@ mod tests {
 
     #[test]
     fn a_chosen_number_was_never_given_out() {
-        let chosen = |first| NewSeries::chosen(OrderNumber(5), OrderNumber(first));
+        let chosen = |first| NewSeries::chosen(OrderNumber(5), OrderNumber(0), OrderNumber(first));
         assert!(chosen(4).unwrap_err().contains("--orders-from 5"));
         assert!(chosen(FIRST_ORDER_NUMBER_MAX + 1).is_err());
         assert!(chosen(5).unwrap().is_continued() && !chosen(6).unwrap().is_continued());
+        let after_others = NewSeries::chosen(OrderNumber(5), OrderNumber(8), OrderNumber(8));
+        assert!(!after_others.unwrap().is_continued(), "5 to 7 are given to no order of this one");
+        assert!(NewSeries::chosen(OrderNumber(5), OrderNumber(8), OrderNumber(7)).is_err());
         assert_eq!(chosen(6).unwrap().first(), OrderNumber(6));
     }
 }

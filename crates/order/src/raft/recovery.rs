@@ -138,7 +138,7 @@ impl Survivor {
         }
         let next = OrderNumber(self.knowledge.next_order_number);
         if let Some(first) = chosen {
-            return NewSeries::chosen(next, first).map(Some).map_err(Stop::Setup);
+            return NewSeries::chosen(next, next, first).map(Some).map_err(Stop::Setup);
         }
         let mut rate = OrderRate::default();
         self.blocks.headers(|header| rate.note(header.at, header.orders)).map_err(|error| {
@@ -212,13 +212,14 @@ impl NewEpoch {
             .map_err(|error| Stop::Defect(format!("one replica is no membership: {error}")))
     }
 
-    /// Writes the replica's vote for itself, an entry that names it as the only member, and the
-    /// first batch.
+    /// Writes the replica's vote for itself, the first batch, and an entry that names it as the
+    /// only member. If the end of the log is lost in a crash, the replica does not go on alone
+    /// without the new series of order numbers.
     pub(super) async fn begin(&self, log: &mut LogStore, batch: Option<Batch>) -> Result<(), Stop> {
         let leader_id = LeaderId { term: self.term, node_id: self.id };
         let alone = EntryPayload::Membership(self.members()?);
         let batch = batch.map(|batch| EntryPayload::Normal(Payload(batch.encode().into())));
-        let entries = (self.after + 1..).zip([Some(alone), batch].into_iter().flatten());
+        let entries = (self.after + 1..).zip([batch, Some(alone)].into_iter().flatten());
         let entries =
             entries.map(|(index, payload)| Entry::new(LogId { leader_id, index }, payload));
         let entries: Vec<_> = entries.collect();
@@ -431,8 +432,10 @@ mod tests {
             survivor.go_on_alone(None).await.unwrap();
             let mut log = LogStore::open(&data.path().join("log"), None).unwrap();
             let entries = log.try_get_log_entries(2..9).await.unwrap();
-            assert!(matches!(entries[0].payload, EntryPayload::Membership(_)));
-            let announced = entries.get(1).map(|entry| match &entry.payload {
+            // A log whose end is torn off names no new members, and so does not go on alone.
+            let (members, before) = entries.split_last().unwrap();
+            assert!(matches!(members.payload, EntryPayload::Membership(_)));
+            let announced = before.first().map(|entry| match &entry.payload {
                 EntryPayload::Normal(payload) => Batch::decode(&payload.0).unwrap(),
                 other => panic!("{other:?}"),
             });
@@ -459,7 +462,7 @@ mod tests {
         survivor.knowledge.log_time_ms = 0;
         survivor.go_on_alone(Some(&series)).await.unwrap();
         let mut log = LogStore::open(&data.path().join("log"), None).unwrap();
-        let entries = log.try_get_log_entries(3..4).await.unwrap();
+        let entries = log.try_get_log_entries(2..3).await.unwrap();
         let EntryPayload::Normal(payload) = &entries[0].payload else { panic!("{entries:?}") };
         let batch = Batch::decode(&payload.0).unwrap();
         let commands: Vec<_> = batch.requests.into_iter().map(|request| request.command).collect();

@@ -187,9 +187,14 @@ impl Restoration {
         self.last.as_ref()
     }
 
+    /// Notes a block of the backup that is not restored: its orders count for the rate.
+    pub fn note_lost(&mut self, header: &Header) {
+        self.rate.note(header.at, header.orders);
+    }
+
     /// The series of order numbers with which the store goes on: from the number that the operator
-    /// chose on, or from a number that no lost order can have had. An earlier restore of the same
-    /// backup has given numbers out from `given_out` on.
+    /// chose on, or from a number that no lost order can have had. Numbers below `free` are known
+    /// to be given out: by lost entries of the backup, or after an earlier restore of it.
     ///
     /// # Errors
     ///
@@ -197,12 +202,12 @@ impl Restoration {
     pub fn new_series(
         &self,
         chosen: Option<OrderNumber>,
-        given_out: OrderNumber,
+        free: OrderNumber,
     ) -> Result<NewSeries, Stop> {
         let next = self.ledger.next_order_number();
         match chosen {
-            Some(first) => NewSeries::chosen(next, first).map_err(Stop::Setup),
-            None => estimated_series(next.max(given_out), self.rate, self.ledger.log_time()),
+            Some(first) => NewSeries::chosen(next, free, first).map_err(Stop::Setup),
+            None => estimated_series(next.max(free), self.rate, self.ledger.log_time()),
         }
     }
 

@@ -12,6 +12,9 @@ use super::utc_second::UtcSecond;
 /// The folder of the restore points.
 pub(crate) const POINTS: &str = "points";
 
+/// The folder of the states.
+pub(crate) const STATES: &str = "states";
+
 /// The folder that names the restores.
 pub(crate) const RESTORES: &str = "restores";
 
@@ -76,6 +79,14 @@ impl PastRestore {
     pub(crate) fn name(self) -> String {
         format!("{RESTORES}/{:020}.toml", self.term)
     }
+
+    /// The term in the name of such a file. `None`: it is another file.
+    pub(crate) fn term_of(name: &str) -> Option<u64> {
+        let term = name.strip_prefix(RESTORES)?.strip_prefix('/')?.strip_suffix(".toml")?;
+        let term = term.parse().ok()?;
+        let whole = Self { term, ..Self::default() };
+        (whole.name() == name).then_some(term)
+    }
 }
 
 impl RestorePoint {
@@ -88,7 +99,14 @@ impl RestorePoint {
 
 /// The name of the file of the state at an index.
 pub(crate) fn state_name(index: u64) -> String {
-    format!("states/{index:016}.state")
+    format!("{STATES}/{index:016}.state")
+}
+
+/// The index of the state in this file. `None`: it is no file of a state.
+pub(crate) fn index_of_state(name: &str) -> Option<u64> {
+    let index = name.strip_prefix(STATES)?.strip_prefix('/')?.strip_suffix(".state")?;
+    let index = index.parse().ok()?;
+    (state_name(index) == name).then_some(index)
 }
 
 /// What a person calls the point of this file. `None`: it is no restore point.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::restore_point::{index_of, label, state_name};
+use super::restore_point::{index_of, index_of_state, label, state_name};
 use super::utc_second::UtcSecond;
 
 /// What is to be removed, in this order: a point never outlives its state.
@@ -21,7 +21,9 @@ pub(crate) fn expired(points: &[String], states: &[String], oldest: &UtcSecond) 
         .filter_map(|point| label(point).and_then(index_of).map(state_name))
         .collect();
     let points = points.iter().filter(|point| !is_kept(point));
-    let states = states.iter().filter(|state| !kept.contains(*state));
+    // Any other file is not of this backup.
+    let is_own = |state: &&String| index_of_state(state).is_some();
+    let states = states.iter().filter(is_own).filter(|state| !kept.contains(*state));
     points.chain(states).cloned().collect()
 }
 

@@ -92,10 +92,10 @@ async fn a_restore_at_every_block_equals_a_replay_up_to_it() {
         let mut log = LogStore::open(&place.join("log"), None).unwrap();
         let index = expected.applied.0;
         let entries = log.try_get_log_entries(index + 1..index + 9).await.unwrap();
-        let [members, first] = &entries[..] else { panic!("{entries:?}") };
+        let [first, members] = &entries[..] else { panic!("{entries:?}") };
         assert!(matches!(members.payload, EntryPayload::Membership(_)));
         let EntryPayload::Normal(payload) = &first.payload else { panic!("{first:?}") };
-        let entry = ledger.apply_bytes(Index(index + 2), term, &payload.0).unwrap();
+        let entry = ledger.apply_bytes(Index(index + 1), term, &payload.0).unwrap();
         let done = Outcome::Accepted(Accepted::Done);
         assert_eq!(entry.outcomes, [done.clone(), done]);
         assert_eq!(ledger.next_order_number(), series.first());
