@@ -12,6 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 use wire::log_format::{LogFormat, LogSource};
+use wire::service_manager::{self, Notification};
 use wire::telemetry;
 use wire::tls::certificate::ServerCertificate;
 use wire::tls::credentials::Credentials;
@@ -97,7 +98,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         return Ok(());
     }
     let source = LogSource { role: "order", id: Some(id) };
-    let stop = begin(&settings, log, source, &flags.common, &certificates)?;
+    let stop = begin(&settings, log, source, &flags.common)?;
     failpoints::warn(&failpoints);
     finish(::order::run(role, stop.clone()), certificates, stop).await
 }
@@ -140,7 +141,7 @@ pub(crate) async fn catalog(flags: Catalog) -> Result<(), Stop> {
         return Ok(());
     }
     let source = LogSource { role: "catalog", id: None };
-    let stop = begin(&settings, log, source, &flags.common, &certificates)?;
+    let stop = begin(&settings, log, source, &flags.common)?;
     failpoints::warn(&failpoints);
     finish(::catalog::run(role, stop.clone()), certificates, stop).await
 }
@@ -189,7 +190,7 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
         return Ok(());
     }
     let source = LogSource { role: "frontend", id: None };
-    let stop = begin(&settings, log, source, &flags.common, &certificates)?;
+    let stop = begin(&settings, log, source, &flags.common)?;
     failpoints::warn(&failpoints);
     finish(::frontend::run(role, stop.clone()), certificates, stop).await
 }
@@ -280,14 +281,13 @@ fn renewable(credentials: Option<&Arc<Credentials>>) -> Vec<Arc<dyn Renewable>> 
     credentials.map(|own| own.clone() as Arc<dyn Renewable>).into_iter().collect()
 }
 
-/// Starts logging, logs every setting, and makes the token that ends the process. With certificates
-/// SIGHUP renews them, and does not end the process.
+/// Starts logging, logs every setting, and makes the token that ends the process. SIGHUP renews the
+/// certificates, and does not end the process.
 fn begin(
     settings: &Settings,
     log: Logging,
     source: LogSource,
     common: &Common,
-    certificates: &[Arc<dyn Renewable>],
 ) -> Result<CancellationToken, Stop> {
     output::queue_lines();
     let Logging { filter: Filter(filter), format } = log;
@@ -296,7 +296,7 @@ fn begin(
     for line in settings.notes() {
         tracing::info!("{line}");
     }
-    let interrupt = Interrupt::listen_and(!certificates.is_empty(), || tracing::info!("stopping"))?;
+    let interrupt = Interrupt::listen_and(true, || tracing::info!("stopping"))?;
     interrupt.exit_when_hurried();
     let stop = interrupt.stop;
     if common.stop_with_stdin {
@@ -306,6 +306,11 @@ fn begin(
         }
         tokio::spawn(stdin_closed(stop.clone()));
     }
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        stopping.cancelled().await;
+        service_manager::notify(Notification::Stopping).await;
+    });
     Ok(stop)
 }
 

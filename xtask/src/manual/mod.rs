@@ -15,6 +15,7 @@
 //! The chore needs root, for namespaces and overlays; nothing outside them is touched.
 
 mod compare;
+mod notify;
 mod page;
 mod process;
 mod sandbox;

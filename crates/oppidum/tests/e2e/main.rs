@@ -54,6 +54,7 @@ mod gateway;
 
 mod owner;
 
+mod service_manager;
 mod settings;
 
 mod disks;
