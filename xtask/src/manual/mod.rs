@@ -16,7 +16,7 @@
 
 mod compare;
 mod notify;
-mod page;
+pub(crate) mod page;
 mod process;
 mod sandbox;
 mod scenarios;
