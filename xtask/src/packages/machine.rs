@@ -24,6 +24,9 @@ const PACKAGES: &str = "systemd,systemd-sysv,dbus,curl,iproute2,procps";
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// The namespaces in which `systemd-nspawn` runs.
+const UNSHARE: [&str; 5] = ["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"];
+
 /// Why no such machine can be booted here, if there is a reason.
 pub(crate) fn obstacle() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
@@ -35,9 +38,16 @@ pub(crate) fn obstacle() -> Option<String> {
         !asked.is_ok_and(|status| status.success())
     };
     let missing: Vec<&str> = tools.into_iter().filter(is_missing).collect();
-    (!missing.is_empty()).then(|| {
-        format!("{} missing: apt-get install mmdebstrap systemd-container", missing.join(", "))
-    })
+    if !missing.is_empty() {
+        let names = missing.join(", ");
+        return Some(format!("{names}: apt-get install mmdebstrap systemd-container binutils"));
+    }
+    let probe = Command::new("unshare").args(UNSHARE).arg("true").output();
+    match probe {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Some(format!("unshare: {error}")),
+    }
 }
 
 /// Makes the root, if it is not there.
@@ -80,7 +90,10 @@ impl Machine {
     pub(crate) fn boot(root: &Path, share: &Path) -> Result<Self> {
         let console = share.join("console");
         let output = File::create(&console).context("make a file for the console")?;
-        let mut nspawn = Command::new("systemd-nspawn");
+        // The machine ends with the chore, also if that is killed: its processes are in a namespace
+        // whose first process is killed then.
+        let mut nspawn = Command::new("setpriv");
+        nspawn.args(["--pdeathsig", "KILL", "unshare"]).args(UNSHARE).arg("systemd-nspawn");
         nspawn.args(["--quiet", "--register=no", "--keep-unit", "--private-network"]);
         nspawn.args(["--volatile=overlay", "--hostname=oppidum-test", "--boot"]);
         nspawn.arg(format!("--bind-ro={}:/share", share.display()));
@@ -88,16 +101,8 @@ impl Machine {
         nspawn.stdout(output.try_clone()?).stderr(output);
         let nspawn = nspawn.spawn().context("start systemd-nspawn")?;
         let mut machine = Self { nspawn, init: 0, console };
-        let parent = machine.nspawn.id();
-        machine.init = machine.until("systemd starts", || {
-            let file = format!("/proc/{parent}/task/{parent}/children");
-            let children = fs::read_to_string(file).unwrap_or_default();
-            let is_init = |pid: &&str| {
-                let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-                name.trim() == "systemd"
-            };
-            Ok(children.split_whitespace().find(is_init).and_then(|pid| pid.parse().ok()))
-        })?;
+        let ancestor = machine.nspawn.id();
+        machine.init = machine.until("systemd starts", || Ok(first_process(ancestor)))?;
         machine.until("systemd has booted", || {
             let (_, text) = machine.run("systemctl is-system-running || true")?;
             Ok(["running", "degraded"].contains(&text.trim()).then_some(()))
@@ -153,14 +158,19 @@ impl Machine {
     }
 }
 
-/// All processes of the machine end with its first one.
+/// The first process of the machine among the descendants of a process.
+fn first_process(ancestor: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{ancestor}/task/{ancestor}/children")).ok()?;
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find_map(|pid: u32| {
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        if name.trim() == "systemd" { Some(pid) } else { first_process(pid) }
+    })
+}
+
+/// All processes of the machine end with its namespace.
 impl Drop for Machine {
     fn drop(&mut self) {
-        if self.init != 0 {
-            let _ = Command::new("kill").args(["-KILL", &self.init.to_string()]).status();
-        } else {
-            let _ = self.nspawn.kill();
-        }
+        let _ = self.nspawn.kill();
         let _ = self.nspawn.wait();
     }
 }
