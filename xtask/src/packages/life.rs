@@ -28,6 +28,7 @@ pub(crate) fn follow(root: &std::path::Path, machine: &Machine) -> Result<()> {
     let block = |heading, place| book.block("deploy.md", heading, place).map(|it| it.text.clone());
     let install = block("From the Debian package", 2)?;
     let start = block("One host", 1)?;
+    let certify = block("From plain HTTP to locked", 1)?;
     timed("installed", || installed(machine, &install))?;
     timed("one replica alone is active, and not ready", || alone(machine))?;
     timed("started, as the page says", || started(machine, &start))?;
@@ -38,6 +39,7 @@ pub(crate) fn follow(root: &std::path::Path, machine: &Machine) -> Result<()> {
     timed("exit code 2 stays down", || stays_down(machine))?;
     timed("installed again while it runs", || installed_again(machine, &install))?;
     timed("verified", || machine.ok("oppidum verify && oppidum load --quiet").map(|_| ()))?;
+    timed("locked, as the page says", || locked(machine, &certify))?;
     timed("purged", || purged(machine))
 }
 
@@ -150,6 +152,17 @@ fn installed_again(machine: &Machine, install: &str) -> Result<()> {
     machine.ok(install)?;
     ensure!(pids()? == before, "an installation has restarted a process");
     machine.ok("grep Mine /etc/oppidum/oppidum.env").map(|_| ())
+}
+
+/// The certificates are read in the folder of the page, also again.
+fn locked(machine: &Machine, certify: &str) -> Result<()> {
+    machine.ok(certify)?;
+    for unit in UNITS {
+        machine.ok(&format!("systemctl reload {unit}"))?;
+        let said = format!("journalctl --no-pager -u {unit} | grep 'tls is in use already'");
+        machine.eventually("the certificate is read again", &said)?;
+    }
+    machine.ok("OPPIDUM_TLS=ca oppidum verify").map(|_| ())
 }
 
 fn purged(machine: &Machine) -> Result<()> {
