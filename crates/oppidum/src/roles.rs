@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,9 @@ use crate::output;
 use crate::settings::{self, Settings};
 use crate::shop;
 use crate::signals::Interrupt;
+
+/// How long a process that stops waits for a service manager that does not take its notification.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs a replica.
 pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
@@ -306,11 +310,6 @@ fn begin(
         }
         tokio::spawn(stdin_closed(stop.clone()));
     }
-    let stopping = stop.clone();
-    tokio::spawn(async move {
-        stopping.cancelled().await;
-        service_manager::notify(Notification::Stopping).await;
-    });
     Ok(stop)
 }
 
@@ -338,7 +337,16 @@ async fn finish(
 ) -> Result<(), Stop> {
     let until = stop.clone();
     tokio::spawn(async move { renewal::run(certificates, &until).await });
-    let ended = role.await;
+    let mut role = pin!(role);
+    let ended = tokio::select! {
+        biased;
+        // A role may end at once, so this is not left to a task, which would end with the runtime.
+        () = stop.cancelled() => {
+            let stopping = service_manager::notify(Notification::Stopping);
+            tokio::join!(&mut role, tokio::time::timeout(NOTIFY_TIMEOUT, stopping)).0
+        }
+        ended = &mut role => ended,
+    };
     stop.cancel();
     if ended.is_ok() {
         tracing::info!("stopped");
