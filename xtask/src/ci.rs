@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{manual, tidy};
+use crate::{manual, packages, tidy};
 
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +52,7 @@ pub(crate) fn ci(root: &Path) -> Result<()> {
     step("simulator: licences", &|| deny(&root.join("sim")));
     step("tests", &|| cargo(root, &["test", "--workspace", "--no-fail-fast"], &[]));
     step("pages", &|| pages(root));
+    step("package", &|| package(root));
     // Only this build shows that a release does not accept failpoints.
     let released = ["--config", "profile.dev.package.oppidum.debug-assertions=false"];
     let failpoints = ["test", "-p", "oppidum", "--bin", "oppidum", "failpoint"];
@@ -115,6 +116,15 @@ fn pages(root: &Path) -> Result<End> {
         return Ok(End::Skipped);
     }
     manual::run(root, &manual::Options::built()).map(|()| End::Passed)
+}
+
+/// Installs the package in a booted Debian, with the program that the tests have built.
+fn package(root: &Path) -> Result<End> {
+    if let Some(why) = packages::obstacle() {
+        println!("!!! NOT CHECKED: the package cannot be installed here: {why} !!!");
+        return Ok(End::Skipped);
+    }
+    packages::run(root, &packages::Options::built()).map(|()| End::Passed)
 }
 
 fn word(end: End) -> &'static str {

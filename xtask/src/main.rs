@@ -11,6 +11,7 @@ mod dashboard;
 mod drill;
 mod manual;
 mod model;
+mod packages;
 mod profile;
 mod release;
 mod sim;
@@ -47,6 +48,8 @@ enum Chore {
     Profile(profile::Options),
     /// Runs every procedure of the operators' pages, word for word, on machines of its own.
     Manual(manual::Options),
+    /// Builds the Debian package, and follows its life in a booted Debian.
+    Packages(packages::Options),
     /// Records a release in releases/, or builds and packs it into target/release-VERSION/.
     Release(release::Options),
     /// Runs the exact model of the watch protocol for many seeds, or for one with its trace.
@@ -86,6 +89,7 @@ fn run(chore: &Chore) -> Result<()> {
         Chore::Dashboard => dashboard::write(&root()),
         Chore::Bench(options) => bench::run(&root(), options),
         Chore::Profile(options) => profile::run(&root(), options),
+        Chore::Packages(options) => packages::run(&root(), options),
         Chore::Release(options) => release::run(&root(), options),
         Chore::Model(options) => model::run(&root(), options),
         Chore::Sim(options) => sim::run(&root(), options),

@@ -56,6 +56,8 @@ mod lab;
 
 mod demo;
 
+mod generated;
+
 mod conform;
 
 use std::process::ExitCode;
@@ -164,6 +166,7 @@ async fn run(command: Command) -> Result<bool, Stop> {
         },
         Command::Lab(flags) => lab::run(flags).await,
         Command::Demo(flags) => demo::run(flags).await,
+        Command::Generate(flags) => generated::generate(&flags),
         Command::Conform(flags) => conform::run(&url(flags.url.clone())?, &flags).await,
     }
 }

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 use wire::exit::Stop;
 use wire::log_format::{LogFormat, LogSource};
+use wire::service_manager::{self, Notification};
 use wire::telemetry;
 use wire::tls::certificate::ServerCertificate;
 use wire::tls::credentials::Credentials;
@@ -32,6 +34,9 @@ use crate::output;
 use crate::settings::{self, Settings};
 use crate::shop;
 use crate::signals::Interrupt;
+
+/// How long a process that stops waits for a service manager that does not take its notification.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Runs a replica.
 pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
@@ -97,7 +102,7 @@ pub(crate) async fn order(flags: Order) -> Result<(), Stop> {
         return Ok(());
     }
     let source = LogSource { role: "order", id: Some(id) };
-    let stop = begin(&settings, log, source, &flags.common, &certificates)?;
+    let stop = begin(&settings, log, source, &flags.common)?;
     failpoints::warn(&failpoints);
     finish(::order::run(role, stop.clone()), certificates, stop).await
 }
@@ -140,7 +145,7 @@ pub(crate) async fn catalog(flags: Catalog) -> Result<(), Stop> {
         return Ok(());
     }
     let source = LogSource { role: "catalog", id: None };
-    let stop = begin(&settings, log, source, &flags.common, &certificates)?;
+    let stop = begin(&settings, log, source, &flags.common)?;
     failpoints::warn(&failpoints);
     finish(::catalog::run(role, stop.clone()), certificates, stop).await
 }
@@ -189,7 +194,7 @@ pub(crate) async fn frontend(flags: Frontend) -> Result<(), Stop> {
         return Ok(());
     }
     let source = LogSource { role: "frontend", id: None };
-    let stop = begin(&settings, log, source, &flags.common, &certificates)?;
+    let stop = begin(&settings, log, source, &flags.common)?;
     failpoints::warn(&failpoints);
     finish(::frontend::run(role, stop.clone()), certificates, stop).await
 }
@@ -280,14 +285,13 @@ fn renewable(credentials: Option<&Arc<Credentials>>) -> Vec<Arc<dyn Renewable>> 
     credentials.map(|own| own.clone() as Arc<dyn Renewable>).into_iter().collect()
 }
 
-/// Starts logging, logs every setting, and makes the token that ends the process. With certificates
-/// SIGHUP renews them, and does not end the process.
+/// Starts logging, logs every setting, and makes the token that ends the process. SIGHUP renews the
+/// certificates, and does not end the process.
 fn begin(
     settings: &Settings,
     log: Logging,
     source: LogSource,
     common: &Common,
-    certificates: &[Arc<dyn Renewable>],
 ) -> Result<CancellationToken, Stop> {
     output::queue_lines();
     let Logging { filter: Filter(filter), format } = log;
@@ -296,7 +300,7 @@ fn begin(
     for line in settings.notes() {
         tracing::info!("{line}");
     }
-    let interrupt = Interrupt::listen_and(!certificates.is_empty(), || tracing::info!("stopping"))?;
+    let interrupt = Interrupt::listen_and(true, || tracing::info!("stopping"))?;
     interrupt.exit_when_hurried();
     let stop = interrupt.stop;
     if common.stop_with_stdin {
@@ -333,7 +337,16 @@ async fn finish(
 ) -> Result<(), Stop> {
     let until = stop.clone();
     tokio::spawn(async move { renewal::run(certificates, &until).await });
-    let ended = role.await;
+    let mut role = pin!(role);
+    let ended = tokio::select! {
+        biased;
+        // A role may end at once, so this is not left to a task, which would end with the runtime.
+        () = stop.cancelled() => {
+            let stopping = service_manager::notify(Notification::Stopping);
+            tokio::join!(&mut role, tokio::time::timeout(NOTIFY_TIMEOUT, stopping)).0
+        }
+        ended = &mut role => ended,
+    };
     stop.cancel();
     if ended.is_ok() {
         tracing::info!("stopped");

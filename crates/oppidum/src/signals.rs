@@ -53,7 +53,7 @@ impl Interrupt {
     }
 
     /// The same; calls `announce` at the first signal, unless the process is stopping already.
-    /// `reloads`: SIGHUP does not end the process, which reads its files again.
+    /// `reloads`: SIGHUP does not end the process, which reads its certificates again.
     pub(crate) fn listen_and(reloads: bool, announce: fn()) -> Result<Self, Stop> {
         let mut signals = catch(reloads)?;
         let interrupt = Self { stop: CancellationToken::new(), hurry: CancellationToken::new() };

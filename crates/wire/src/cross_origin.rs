@@ -22,11 +22,9 @@ pub const AUTHORITY: &str = "localhost";
 /// Names the source of a browser's request (W3C, Fetch Metadata Request Headers).
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The name of this machine; empty when it cannot be read.
-static MACHINE: LazyLock<String> = LazyLock::new(|| {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
-});
+/// The name of this machine. A service may not see `/proc/sys`, so the kernel is asked.
+static MACHINE: LazyLock<String> =
+    LazyLock::new(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
 
 /// The status and the reason of a rejection, for the client.
 pub(crate) type CrossOriginRejection = (StatusCode, &'static str);

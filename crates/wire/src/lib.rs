@@ -9,8 +9,8 @@
 //! [`watch`] keeps caches true, [`timer`] waits. [`connections`], [`descriptors`] and
 //! [`cross_origin`] decide which clients and requests a listener accepts. [`serve`], [`status`],
 //! [`metrics`], [`telemetry`], [`log_format`] and [`lines`] publish a process's state and log,
-//! [`escaped`] escapes untrusted text, [`wall_clock`] reads and writes times, [`exit`] says why a
-//! process stops.
+//! [`service_manager`] is told of it, [`escaped`] escapes untrusted text, [`wall_clock`] reads and
+//! writes times, [`exit`] says why a process stops.
 
 pub mod limits;
 
@@ -56,6 +56,8 @@ pub mod cross_origin;
 mod facts;
 
 pub mod serve;
+
+pub mod service_manager;
 
 pub mod telemetry;
 

@@ -30,6 +30,7 @@ use crate::limits;
 use crate::metrics::Metrics;
 use crate::net::{self, TcpListener, TcpStream};
 use crate::permissions::{self, AccessDenied, AuthenticatedCaller};
+use crate::service_manager;
 use crate::tls::credentials::{Credentials, Mismatch};
 use crate::tls::stream::{self, Acceptor, HandshakeError, MaybeTlsStream};
 use crate::watch::reattach_backoff::Origin;
@@ -79,7 +80,8 @@ pub async fn internal(
     internal_within(port, grpc, facts, share.internal, stop).await;
 }
 
-/// Serves like [`internal`], with at most `connections_max` connections.
+/// Serves like [`internal`], with at most `connections_max` connections. A process calls it when
+/// all its listeners are open.
 pub async fn internal_within(
     port: impl Into<InternalPort>,
     grpc: Routes,
@@ -99,6 +101,7 @@ pub async fn internal_within(
     let never = CancellationToken::new();
     let graceful = GracefulShutdown::new();
     let mut warned: Option<Instant> = None;
+    tokio::spawn(service_manager::report());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

@@ -15,7 +15,8 @@
 //! The chore needs root, for namespaces and overlays; nothing outside them is touched.
 
 mod compare;
-mod page;
+mod notify;
+pub(crate) mod page;
 mod process;
 mod sandbox;
 mod scenarios;

@@ -2,9 +2,9 @@
 //! them.
 //!
 //! Each started unit has a supervisor, a process of its own that starts the unit's command as the
-//! unit says (user, environment, folders, limits) and restarts it when the unit says so. A stop is
-//! a file and a SIGTERM; the unit's output goes to its journal. All files are in `/run`, which the
-//! sandbox has for itself.
+//! unit says (user, environment, folders, limits), receives its notifications, and restarts it when
+//! the unit says so. A stop is a file and a SIGTERM; the unit's output goes to its journal. All
+//! files are in `/run`, which the sandbox has for itself.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::process::ExitStatusExt;
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use crate::manual::notify::{self, NotifySocket};
 use crate::manual::sandbox::TOOLS;
 use crate::manual::unit::{self, Unit};
 
@@ -29,6 +30,10 @@ struct Files {
     stop: PathBuf,
     /// Holds the id of the unit's process; exists while the supervisor lives.
     pid: PathBuf,
+    /// Exists from the readiness of the unit's process to its end.
+    ready: PathBuf,
+    /// The socket for notifications.
+    notify: PathBuf,
     journal: PathBuf,
 }
 
@@ -36,7 +41,13 @@ impl Files {
     fn of(name: &str) -> Self {
         let name = name.strip_suffix(".service").unwrap_or(name);
         let file = |ending| PathBuf::from(STATE).join(format!("{name}.{ending}"));
-        Self { stop: file("stop"), pid: file("pid"), journal: file("journal") }
+        Self {
+            stop: file("stop"),
+            pid: file("pid"),
+            ready: file("ready"),
+            notify: file("notify"),
+            journal: file("journal"),
+        }
     }
 }
 
@@ -55,6 +66,7 @@ pub(crate) fn systemctl(arguments: &[String]) -> Result<()> {
         "enable" | "disable" => each(&names, |name| read(name).map(|_| ())),
         "start" => each(&names, start),
         "stop" => each(&names, stop),
+        "reload" => each(&names, reload),
         "restart" => each(&names, |name| stop(name).and_then(|()| start(name))),
         "is-active" => each(&names, |name| match Files::of(name).pid.exists() {
             true => Ok(()),
@@ -89,8 +101,9 @@ fn read(name: &str) -> Result<Unit> {
     unit::parse(&text, &instance)
 }
 
+/// Starts a unit; waits until it is ready, if it says so, through restarts until it ends for good.
 fn start(name: &str) -> Result<()> {
-    read(name)?;
+    let notifies = read(name)?.notifies;
     let files = Files::of(name);
     if files.pid.exists() {
         return Ok(());
@@ -101,8 +114,27 @@ fn start(name: &str) -> Result<()> {
     let output = journal.try_clone()?;
     supervisor.stdin(Stdio::null()).stdout(output).stderr(journal);
     let mut supervisor = supervisor.spawn().context("start a supervisor")?;
-    await_file(|| files.pid.exists() || supervisor.try_wait().is_ok_and(|end| end.is_some()));
-    Ok(())
+    let started = if notifies { &files.ready } else { &files.pid };
+    let mut has_ended = false;
+    await_file(|| {
+        has_ended = supervisor.try_wait().is_ok_and(|end| end.is_some());
+        started.exists() || has_ended
+    });
+    match notifies && has_ended {
+        true => bail!("it ended before it was ready; see `journalctl -u {name}`"),
+        false => Ok(()),
+    }
+}
+
+fn reload(name: &str) -> Result<()> {
+    let pid = fs::read_to_string(Files::of(name).pid).context("it does not run")?;
+    let variables = [("MAINPID".to_owned(), pid.trim().to_owned())];
+    let words = unit::expanded(&read(name)?.exec_reload, &variables);
+    let (program, arguments) = words.split_first().context("the unit has no ExecReload")?;
+    match Command::new(program).args(arguments).status()?.success() {
+        true => Ok(()),
+        false => bail!("{} failed", words.join(" ")),
+    }
 }
 
 fn stop(name: &str) -> Result<()> {
@@ -141,15 +173,22 @@ fn supervise(name: &str) -> Result<()> {
     let (files, unit) = (Files::of(name), read(name)?);
     let _ = fs::remove_file(&files.stop);
     let ended = run(&unit, &files);
-    let _ = fs::remove_file(&files.pid);
-    let _ = fs::remove_file(&files.stop);
+    for file in [&files.pid, &files.ready, &files.notify, &files.stop] {
+        let _ = fs::remove_file(file);
+    }
     ended
 }
 
 fn run(unit: &Unit, files: &Files) -> Result<()> {
     make_state_directory(unit)?;
+    let socket = unit.notifies.then(|| NotifySocket::open(&files.notify)).transpose()?;
     loop {
         let mut command = command(unit)?;
+        if let Some(socket) = &socket {
+            command.env("NOTIFY_SOCKET", &socket.path);
+            let timeout = unit.watchdog_seconds.map(|seconds| (seconds * 1_000_000).to_string());
+            command.envs(timeout.map(|timeout| ("WATCHDOG_USEC", timeout)));
+        }
         let journal = journal(files)?;
         command.stdin(Stdio::null()).stdout(journal.try_clone()?).stderr(journal);
         let mut child = command.spawn().context("start the unit's command")?;
@@ -158,7 +197,13 @@ fn run(unit: &Unit, files: &Files) -> Result<()> {
         if files.stop.exists() {
             signal("TERM", &child.id().to_string());
         }
-        let status = child.wait().context("wait for the unit's command")?;
+        let pid = child.id().to_string();
+        let kill = || signal("KILL", &pid);
+        let status = match &socket {
+            Some(socket) => notify::attend(&mut child, unit, socket, &files.ready, kill)?,
+            None => child.wait().context("wait for the unit's command")?,
+        };
+        let _ = fs::remove_file(&files.ready);
         println!("systemd: {}", how(status));
         if files.stop.exists() || !unit::is_restarted(unit, status.code()) {
             return Ok(());

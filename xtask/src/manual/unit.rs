@@ -5,23 +5,55 @@
 use anyhow::{Context, Result, bail};
 
 /// Settings that change nothing in a sandbox with one user and no network to wait for.
-const WITHOUT_EFFECT: [&str; 9] = [
+const WITHOUT_EFFECT: [&str; 7] = [
     "Description",
     "Documentation",
     "Wants",
     "After",
     "StartLimitIntervalSec",
     "WantedBy",
-    "PrivateTmp",
-    "ProtectHome",
     "TimeoutStartSec",
+];
+
+/// Settings that shut a process in. The stand-in does not carry them out: `cargo xtask packages`
+/// runs the units under a real systemd.
+pub(crate) const HARDENING: [&str; 24] = [
+    "CapabilityBoundingSet",
+    "LockPersonality",
+    "MemoryDenyWriteExecute",
+    "PrivateDevices",
+    "PrivateMounts",
+    "PrivateTmp",
+    "PrivateUsers",
+    "ProcSubset",
+    "ProtectClock",
+    "ProtectControlGroups",
+    "ProtectHome",
+    "ProtectHostname",
+    "ProtectKernelLogs",
+    "ProtectKernelModules",
+    "ProtectKernelTunables",
+    "ProtectProc",
+    "RemoveIPC",
+    "RestrictAddressFamilies",
+    "RestrictNamespaces",
+    "RestrictRealtime",
+    "RestrictSUIDSGID",
+    "SystemCallArchitectures",
+    "SystemCallErrorNumber",
+    "SystemCallFilter",
 ];
 
 /// The settings of a unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a setting of its own")]
 pub(crate) struct Unit {
+    /// True if the process says when it is ready.
+    pub(crate) notifies: bool,
+    /// The longest silence of a process that notifies.
+    pub(crate) watchdog_seconds: Option<u64>,
     pub(crate) exec_start: Vec<String>,
+    pub(crate) exec_reload: Vec<String>,
     pub(crate) environment: Vec<(String, String)>,
     /// Each file, and whether it may be missing.
     pub(crate) environment_files: Vec<(String, bool)>,
@@ -69,7 +101,8 @@ pub(crate) fn parse(text: &str, instance: &str) -> Result<Unit> {
 fn set(unit: &mut Unit, name: &str, value: &str) -> Result<()> {
     let whole = || Some(value.to_owned());
     match name {
-        "ExecStart" => unit.exec_start = value.split_whitespace().map(str::to_owned).collect(),
+        "ExecStart" => unit.exec_start = words(value),
+        "ExecReload" => unit.exec_reload = words(value),
         "Environment" => unit.environment.extend(variables(value)?),
         "EnvironmentFile" => {
             let file = value.strip_prefix('-');
@@ -92,11 +125,17 @@ fn set(unit: &mut Unit, name: &str, value: &str) -> Result<()> {
             }
         }
         "TimeoutStopSec" => unit.stop_seconds = value.parse()?,
-        "Type" if value == "simple" || value == "exec" => {}
-        name if WITHOUT_EFFECT.contains(&name) => {}
+        "Type" if value == "notify" => unit.notifies = true,
+        "WatchdogSec" => unit.watchdog_seconds = Some(value.parse()?),
+        "WatchdogSignal" if value == "SIGKILL" => {}
+        name if WITHOUT_EFFECT.contains(&name) || HARDENING.contains(&name) => {}
         _ => bail!("the stand-in for systemd does not know it"),
     }
     Ok(())
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 /// Parses `NAME=VALUE` lines, as an environment file has them.
@@ -173,7 +212,9 @@ mod tests {
         for file in ["oppidum-order@", "oppidum-catalog", "oppidum-frontend"] {
             let text = std::fs::read_to_string(folder.join(format!("{file}.service"))).unwrap();
             let unit = parse(&text, "123").unwrap();
-            assert_eq!(unit.exec_start[0], "/usr/local/bin/oppidum");
+            assert_eq!(unit.exec_start[0], "oppidum");
+            assert!(unit.notifies && unit.watchdog_seconds == Some(10), "{file}");
+            assert_eq!(unit.exec_reload, ["/bin/kill", "-HUP", "$MAINPID"]);
             assert!(is_restarted(&unit, Some(1)) && !is_restarted(&unit, Some(2)), "{file}");
         }
     }

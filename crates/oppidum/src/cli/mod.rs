@@ -85,6 +85,9 @@ pub(crate) enum Command {
     Demo(Demo),
     /// Scores any store that speaks the classic API, from outside
     Conform(Conform),
+    /// Writes man pages and shell completions into a folder
+    #[command(hide = true)]
+    Generate(Generate),
 }
 
 /// The flags of every process.
@@ -479,4 +482,11 @@ pub(crate) struct Conform {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `oppidum generate`
+#[derive(Debug, Args)]
+pub(crate) struct Generate {
+    /// The folder for `man` and `completions`
+    pub(crate) to: std::path::PathBuf,
 }

@@ -55,6 +55,7 @@ mod gateway;
 
 mod owner;
 
+mod service_manager;
 mod settings;
 
 mod disks;

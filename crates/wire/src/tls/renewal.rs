@@ -26,20 +26,20 @@ pub trait Renewable: Send + Sync + 'static {
     fn folder(&self) -> &Path;
 }
 
-/// Renews these certificates until `stop`.
+/// Renews these certificates, which may be none, until `stop`.
 pub async fn run(certificates: Vec<Arc<dyn Renewable>>, stop: &CancellationToken) {
-    if certificates.is_empty() {
-        return;
-    }
     let caught = signal(SignalKind::hangup());
     let mut hangups = caught.inspect_err(|error| tracing::warn!("no SIGHUP: {error}")).ok();
     let mut reported = vec![None; certificates.len()];
     loop {
         let is_asked = tokio::select! {
-            () = tokio::time::sleep(RENEWAL_PERIOD) => false,
+            () = tokio::time::sleep(RENEWAL_PERIOD), if !certificates.is_empty() => false,
             () = hangup(hangups.as_mut()) => true,
             () = stop.cancelled() => return,
         };
+        if certificates.is_empty() {
+            tracing::info!("SIGHUP: this process has no certificates that could be read again");
+        }
         for (certificate, reported) in certificates.iter().zip(&mut reported) {
             renew(certificate, is_asked, reported).await;
         }

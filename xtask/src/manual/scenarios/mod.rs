@@ -55,12 +55,24 @@ struct NotRun {
 }
 
 /// All such blocks, on the page on deploying.
-const NOT_RUN: [NotRun; 2] = [
+const NOT_RUN: [NotRun; 4] = [
     NotRun {
         heading: "The program",
         place: 1,
         why: "it takes eight minutes, and the gate has built the program with another profile",
         check: builds_what_is_installed,
+    },
+    NotRun {
+        heading: "From the Debian package",
+        place: 1,
+        why: "`cargo xtask packages` builds the package",
+        check: builds_the_package,
+    },
+    NotRun {
+        heading: "From the Debian package",
+        place: 2,
+        why: "`cargo xtask packages` runs it in a booted Debian",
+        check: installs_this_version,
     },
     NotRun {
         heading: "Containers",
@@ -76,6 +88,22 @@ pub(crate) fn name_those_not_run(stage: &Stage<'_>) -> Result<()> {
         let NotRun { heading, place, why, check } = block;
         check(stage.book.not_run("deploy.md", heading, *place, why)?, stage)
     })
+}
+
+/// Fails unless the chore of the package is typed.
+fn builds_the_package(block: &Block, _: &Stage<'_>) -> Result<()> {
+    match block.text.trim() == "cargo xtask packages --build" {
+        true => Ok(()),
+        false => bail!("{block}: another command than the one that is checked"),
+    }
+}
+
+/// Fails unless the page installs the package of this version.
+fn installs_this_version(block: &Block, _: &Stage<'_>) -> Result<()> {
+    match block.text.contains(&format!("oppidum_{}_amd64.deb", env!("CARGO_PKG_VERSION"))) {
+        true => Ok(()),
+        false => bail!("{block}: the package of another version"),
+    }
 }
 
 /// Fails unless the profile exists in the workspace, and the next block installs what it builds.
