@@ -125,7 +125,10 @@ mod tests {
     const TABLE: (&str, &str) = (PAGE, "| `oppidum_orders_total` | counter |\n");
     const CODE: (&str, &str) = ("crates/a/src/b.rs", "page.counter(\"oppidum_orders\", 1);\n");
     const RUNBOOKS: (&str, &str) = ("docs/operating.md", "### NoLeader\n");
-    const FIRES: (&str, &str) = (RULES_TEST, "alertname: NoLeader\n");
+    const FIRES: (&str, &str) =
+        (RULES_TEST, "alertname: NoLeader\n  exp_alerts:\n    - exp_labels: {}\n");
+    const SILENT: (&str, &str) =
+        (RULES_TEST, "alertname: NoLeader\n  exp_alerts: []\nalertname: X\n  exp_labels: {}\n");
 
     #[test]
     fn a_metric_that_no_program_writes_or_that_is_not_listed_is_caught() {
@@ -148,6 +151,7 @@ mod tests {
             assert_eq!(complaints(&[(RULES, &bad), RUNBOOKS, FIRES]).len(), 1, "{bad}");
         }
         assert_eq!(complaints(&[(RULES, &good), RUNBOOKS]).len(), 1, "it is not tested");
+        assert_eq!(complaints(&[(RULES, &good), RUNBOOKS, SILENT]).len(), 1, "it never fires");
     }
 
     #[test]

@@ -130,9 +130,9 @@ pub(crate) async fn restore(flags: Restore) -> Result<bool, Stop> {
     blocking(move || remember(&*storage, this, is_chosen)).await??;
     restoration.finish(&replica, &series, term).await?;
     answer!(
-        "replica {id} of store \"{store}\" is restored, in {}, from term {term} on. Start it as \
-         the only one in --orders, run `oppidum verify`, and add new replicas: `oppidum ctl member \
-         add --help`",
+        "replica {id} of store \"{store}\" is restored, in {}, from term {term} on. Start it \
+         with its own address in --orders, run `oppidum verify`, and add new replicas: `oppidum \
+         ctl member add --help`",
         data.join(format!("order-{id}")).display()
     );
     Ok(true)

@@ -16,8 +16,9 @@ use crate::backup::UtcSecond;
     oppidum ctl backup --to /backup/shop --every 15m --keep 14d\n  \
     oppidum ctl backup list --from /backup/shop\n  \
     oppidum ctl backup verify --from /backup/shop\n\n\
-    It reads a follower while the store is open, and writes what the backup lacks. Blocks are \
-    never removed: every restore needs all of them. The CA and API keys are not in it.\n\
+    A backup reads a follower while the store is open, and writes what the folder lacks. Blocks \
+    are never removed: every restore needs all of them. Orders and digests of API keys are in a \
+    backup: protect it. The CA and the root key are not.\n\
     Exit codes: 0 done; 1 the backup is damaged; 2 it could not be done.")]
 pub(crate) struct Backup {
     /// What to do with a backup that exists.
@@ -62,9 +63,9 @@ pub(crate) struct BackupFrom {
 #[command(after_help = "Examples, with every process of the lost store stopped:\n  \
     oppidum ctl restore --from /backup/shop --data /var/lib/oppidum --id 123\n  \
     oppidum ctl restore --from /backup/shop --at 2026-11-28T14:30:00Z --id 123\n\n\
-    It makes the folder of one replica, the only one of its store, and tells what is lost before \
-    it asks. Others join with empty folders, under new ids. A folder that exists is never \
-    overwritten.\n\
+    The command makes the folder of one replica, the only one of its store. It says what is lost, \
+    and asks before it writes the folder. Add other replicas with empty folders, under new ids. \
+    An existing folder is never overwritten.\n\
     Exit codes: 0 restored; 1 not confirmed, or the backup is damaged; 2 it could not be done.")]
 pub(crate) struct Restore {
     /// The backup.
@@ -82,7 +83,7 @@ pub(crate) struct Restore {
     /// The id of the replica
     #[arg(long)]
     pub(crate) id: u64,
-    /// The number of the next order [default: above all that lost orders can have]
+    /// The number of the next order [default: above an estimate of the numbers of lost orders]
     #[arg(long, value_name = "N")]
     pub(crate) orders_from: Option<u64>,
     /// The name of the store, instead of typing it: for scripts

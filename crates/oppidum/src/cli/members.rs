@@ -74,8 +74,8 @@ pub(crate) struct Replace {
     oppidum ctl recover --data ./oppidum-data           what each folder there knows\n  \
     oppidum ctl recover --data ./oppidum-data --id 123 --force-new-cluster\n\n\
     Only when a majority of the replicas is lost for good. What was acknowledged and is not in \
-    this folder is lost; it says so and asks before it acts.\n\
-    Exit codes: 0 it is done, or told; 1 not confirmed; 2 it cannot be done.")]
+    this folder is lost; the command says what, and asks before it acts.\n\
+    Exit codes: 0 recovered, or compared; 1 not confirmed; 2 the recovery is impossible.")]
 pub(crate) struct Recover {
     /// The folder that holds the replicas' folders [default: ./oppidum-data]
     #[arg(long, value_name = "DIR")]
@@ -86,7 +86,7 @@ pub(crate) struct Recover {
     /// Make this replica the only one of its store
     #[arg(long, requires = "id")]
     pub(crate) force_new_cluster: bool,
-    /// The number of the next order [default: above all that lost orders can have]
+    /// The number of the next order [default: above an estimate of the numbers of lost orders]
     #[arg(long, value_name = "N")]
     pub(crate) orders_from: Option<u64>,
     /// Do not ask for confirmation: for scripts
