@@ -79,6 +79,9 @@ struct Links {
     choosing: bool,
     /// The log time last received, and when.
     log_time: Option<(u64, Instant)>,
+    /// The greatest log time that was told: an API key that has ended does not come back because
+    /// the next message says less than was estimated.
+    log_time_told: u64,
 }
 
 impl Links {
@@ -260,8 +263,11 @@ impl Replicas {
 
     /// The current log time, if known, in milliseconds since the Unix epoch.
     pub(crate) fn log_time_ms(&self) -> Option<u64> {
-        let (log_time, at) = self.shared.links.lock().log_time?;
-        Some(log_time + u64::try_from(at.elapsed().as_millis()).unwrap_or(0))
+        let mut links = self.shared.links.lock();
+        let (log_time, at) = links.log_time?;
+        let estimated = log_time + u64::try_from(at.elapsed().as_millis()).unwrap_or(0);
+        links.log_time_told = links.log_time_told.max(estimated);
+        Some(links.log_time_told)
     }
 
     /// Keeps one connection, forever.
