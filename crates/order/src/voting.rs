@@ -62,7 +62,9 @@ impl Watch {
     pub(crate) async fn run(self, sender: watch::Sender<VotingReport>, stop: CancellationToken) {
         let mut stuck = StuckLogs::default();
         let mut reported_at = Instant::now();
+        let mut table = self.peers.watch();
         loop {
+            table.mark_unchanged();
             let now = Instant::now();
             let role = *self.role.borrow();
             let report = match role {
@@ -81,6 +83,9 @@ impl Watch {
             reported_at = if is_sent { now } else { reported_at };
             tokio::select! {
                 () = tokio::time::sleep(POLL_INTERVAL) => {}
+                // What a replica acknowledged before it died is noted, and reported to the others,
+                // before it can be back with an older log.
+                changed = table.changed() => if changed.is_err() { return },
                 () = stop.cancelled() => return,
             }
         }
