@@ -75,6 +75,18 @@ impl BackupLock {
         Err(held(&other, since))
     }
 
+    /// Fails if the lock is not this writer's any more: another one may have found it stale.
+    pub(crate) fn confirm(&self, storage: &dyn BackupStorage) -> Result<(), BackupError> {
+        match read(storage)? {
+            Some((writer, _)) if writer == self.writer => Ok(()),
+            Some((other, since)) => Err(held(&other, since)),
+            None => {
+                let why = "the file `lock` of the backup is gone: try again";
+                Err(BackupError::Impossible(why.into()))
+            }
+        }
+    }
+
     /// Removes the lock, if it is still this writer's.
     pub(crate) fn release(&self, storage: &dyn BackupStorage) -> Result<(), BackupError> {
         match read(storage)? {
@@ -129,6 +141,9 @@ mod tests {
         assert!(BackupLock::take(&storage, "second", later).is_err(), "it was renewed");
         let later = later + RENEWED_EVERY;
         let second = BackupLock::take(&storage, "second", later).unwrap();
+        second.confirm(&storage).unwrap();
+        let why = first.confirm(&storage).unwrap_err().to_string();
+        assert!(why.contains("second writes this backup"), "{why}");
         let why = first.renew(&storage, later).unwrap_err().to_string();
         assert!(why.contains("second writes this backup"), "{why}");
         first.release(&storage).unwrap();

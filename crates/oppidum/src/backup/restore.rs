@@ -60,7 +60,7 @@ impl LostEntries {
         self.entries += 1;
         self.orders += u64::from(block.header.orders);
         self.term = self.term.max(block.header.term);
-        let next = block.header.first_order_number.0 + u64::from(block.header.orders);
+        let next = block.header.first_order_number.0.saturating_add(block.header.orders.into());
         self.next_order_number = self.next_order_number.max(next);
         let done = Outcome::Accepted(Accepted::Done);
         for record in block.records.iter().filter(|record| record.outcome == done) {

@@ -82,7 +82,7 @@ impl BackupWriter {
                 before,
                 end,
                 file: BlockFile::default(),
-                first: end.index + 1,
+                first: end.index.saturating_add(1),
                 blocks: 0,
                 bytes: 0,
             }),
@@ -187,6 +187,8 @@ impl BackupWriter {
         if state.applied.0 != head.applied_index || state.digest != self.end.digest {
             return Err(odd());
         }
+        // The state of another writer is not replaced.
+        self.lock.confirm(&*self.storage)?;
         self.write_state(&state_name(state.applied.0), &head.state)?;
         let members = head.members.iter();
         let point = RestorePoint {
@@ -203,13 +205,14 @@ impl BackupWriter {
             members: members.map(|(id, address)| (id.to_string(), address.clone())).collect(),
         };
         let content = restore_point::seal(&point).map_err(BackupError::Impossible)?;
-        self.renew(now)?;
+        self.lock.confirm(&*self.storage)?;
         self.write(&point.name(), &content)?;
         Ok(BackedUp { point, is_new: true, blocks: self.blocks, bytes: self.bytes })
     }
 
     /// Removes the points that are older than `oldest`, and their states.
     pub(crate) fn retain(&self, oldest: &UtcSecond) -> Result<usize, BackupError> {
+        self.lock.confirm(&*self.storage)?;
         let points = reader::list(&*self.storage, POINTS)?;
         let states = reader::list(&*self.storage, STATES)?;
         let gone = expired(&points, &states, oldest);
@@ -232,7 +235,7 @@ impl BackupWriter {
         let range = BlockRange { first: self.first, last: self.end.index };
         let content = std::mem::take(&mut self.file).seal();
         self.write(&range.name(), &content)?;
-        self.first = self.end.index + 1;
+        self.first = self.end.index.saturating_add(1);
         Ok(())
     }
 

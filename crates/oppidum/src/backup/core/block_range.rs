@@ -34,12 +34,17 @@ impl BlockRange {
 /// The files that together hold every entry from 1 on without a gap, in order.
 pub(crate) fn cover(mut ranges: Vec<BlockRange>) -> Vec<BlockRange> {
     ranges.sort_unstable();
+    let mut ranges = ranges.into_iter().peekable();
     let mut chosen: Vec<BlockRange> = Vec::new();
+    // The file that reaches furthest of those that begin early enough.
+    let mut furthest: Option<BlockRange> = None;
     loop {
         let end = chosen.last().map_or(0, |range| range.last);
-        let next = ranges.iter().filter(|range| range.first <= end + 1 && end < range.last);
-        match next.max_by_key(|range| range.last) {
-            Some(next) => chosen.push(*next),
+        while let Some(range) = ranges.next_if(|range| range.first <= end.saturating_add(1)) {
+            furthest = furthest.filter(|furthest| range.last <= furthest.last).or(Some(range));
+        }
+        match furthest.take_if(|furthest| end < furthest.last) {
+            Some(next) => chosen.push(next),
             None => return chosen,
         }
     }
@@ -87,5 +92,12 @@ mod tests {
         assert_eq!(covered(&[(1, 4), (5, 6), (5, 9), (7, 8)]), [(1, 4), (5, 9)]);
         assert_eq!(covered(&[(1, 4), (1, 6), (5, 9)]), [(1, 6), (5, 9)]);
         assert_eq!(covered(&[(1, 6), (5, 9), (7, 12)]), [(1, 6), (7, 12)]);
+        assert_eq!(covered(&[(1, 9), (2, 3), (4, 12), (10, 11)]), [(1, 9), (4, 12)]);
+    }
+
+    /// Kind: a name that no writer gives, and a number that has no next one.
+    #[test]
+    fn a_file_may_claim_every_entry_there_is() {
+        assert_eq!(covered(&[(1, u64::MAX), (5, 9)]), [(1, u64::MAX)]);
     }
 }
